@@ -1,0 +1,100 @@
+"""The reporter of the commands: a live line on a terminal, plain periodic lines elsewhere."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import rich.console
+import rich.progress
+
+from deeplab_jax.reporter import Item, Reporter
+
+# Without a terminal a line at most this often, in seconds, so that log files stay short.
+PLAIN_INTERVAL = 10.0
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as m:ss or h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Console(Reporter):
+    """Prints results to stdout, progress and complaints to stderr."""
+
+    def __init__(self) -> None:
+        self._out = rich.console.Console(highlight=False, soft_wrap=True, markup=False)
+        self._err = rich.console.Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+        self._live: rich.progress.Progress | None = None
+        self._last_plain_line = -PLAIN_INTERVAL
+
+    def print(self, text: object) -> None:
+        """Prints a result."""
+        self._out.print(text)
+
+    def error(self, text: str) -> None:
+        """Prints the one line that says why the command failed."""
+        self._close_live()
+        self._err.print(f"deeplab-jax: {text}")
+
+    def message(self, text: str) -> None:
+        self._err.print(text)
+
+    def warning(self, text: str) -> None:
+        self._err.print(f"warning: {text}", style="yellow")
+
+    def track(
+        self, items: Iterable[Item], description: str, total: int | None = None
+    ) -> Iterator[Item]:
+        if total is None and hasattr(items, "__len__"):
+            total = len(items)
+        if self._err.is_terminal and self._live is None:
+            with rich.progress.Progress(
+                *rich.progress.Progress.get_default_columns(),
+                rich.progress.MofNCompleteColumn(),
+                console=self._err,
+                transient=True,
+            ) as progress:
+                yield from progress.track(items, total=total, description=description)
+            return
+        started = last = time.monotonic()
+        for done, item in enumerate(items, start=1):
+            yield item
+            now = time.monotonic()
+            if now - last >= PLAIN_INTERVAL:
+                last = now
+                left = (
+                    f", {duration((total - done) * (now - started) / done)} left" if total else ""
+                )
+                rate = done / (now - started)
+                self._err.print(f"{description}: {done}/{total or '?'}, {rate:.1f}/s{left}")
+
+    def training_step(self, step: int, num_steps: int, scalars: Mapping[str, float]) -> None:
+        line = (
+            f"step {step}/{num_steps}  loss {scalars['loss']:.4f}  "
+            f"lr {scalars['learning_rate']:.2e}  {scalars['images_per_second']:.1f} images/s  "
+            f"{duration(scalars['seconds_left'])} left"
+        )
+        if self._err.is_terminal:
+            self._show_live(line, step, num_steps)
+        elif time.monotonic() - self._last_plain_line >= PLAIN_INTERVAL or step == num_steps:
+            self._last_plain_line = time.monotonic()
+            self._err.print(line)
+
+    def _show_live(self, line: str, step: int, num_steps: int) -> None:
+        if self._live is None:
+            self._live = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(),
+                console=self._err,
+            )
+            self._live.start()
+            self._task = self._live.add_task(line, total=num_steps)
+        self._live.update(self._task, completed=step, description=line)
+        if step == num_steps:
+            self._close_live()
+
+    def _close_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None

@@ -1,0 +1,93 @@
+"""`deeplab-jax COMMAND`: finds the command, parses its flags, turns errors into one line."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from absl import flags as absl_flags
+
+from deeplab_jax.cli.console import Console
+from deeplab_jax.errors import DeepLabError, unknown_name
+
+# The module of the same name in this package (with _ for -), and what it is for.
+COMMANDS = {
+    "models": "architectures, a line each",
+    "prepare": "turn raw images and masks into a data set",
+    "train": "train, or go on with an interrupted run",
+    "evaluate": "mean IoU and its company on a split",
+    "predict": "masks and overlays for images",
+    "benchmark": "measure the parts of this code on this machine",
+    "demo": "the main job on built-in data: train, evaluate, pictures",
+}
+USAGE_ERROR, INTERRUPTED = 2, 130
+
+
+def overview() -> str:
+    """Returns what `deeplab-jax --help` prints."""
+    rows = [f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items()]
+    return "\n".join(
+        ["usage: deeplab-jax COMMAND [--flag=value …]", "", *rows, "", "COMMAND --help says more."]
+    )
+
+
+def command_help(module: ModuleType, flag_values: absl_flags.FlagValues) -> str:
+    """Returns a command's docstring followed by its flags."""
+    return f"{module.__doc__.strip()}\n\n{flag_values.main_module_help().strip()}"
+
+
+def parse(name: str, arguments: Sequence[str]) -> tuple[ModuleType, absl_flags.FlagValues]:
+    """Returns the command's module and its parsed flags.
+
+    Raises:
+      DeepLabError: the command or a flag is unknown, or a value is illegal.
+    """
+    if name not in COMMANDS:
+        raise unknown_name("command", name, COMMANDS)
+    module = importlib.import_module(f"deeplab_jax.cli.{name.replace('-', '_')}")
+    flag_values = absl_flags.FlagValues()
+    absl_flags.DEFINE_bool(
+        "debug", False, "Show the traceback of an error.", flag_values=flag_values
+    )
+    module.define_flags(flag_values)
+    for flag in flag_values.flags_by_module_dict().values():
+        for one in flag:
+            flag_values.register_flag_by_module(sys.argv[0], one)
+    return module, flag_values
+
+
+def run(argv: Sequence[str], console: Console) -> int:
+    """Runs one command and returns its exit status."""
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        console.print(overview())
+        return 0 if argv else USAGE_ERROR
+    name, arguments = argv[0], list(argv[1:])
+    debug = "--debug" in arguments
+    try:
+        module, flag_values = parse(name, arguments)
+        if "--help" in arguments or "-h" in arguments:
+            console.print(command_help(module, flag_values))
+            return 0
+        paths = flag_values([name, *arguments])[1:]
+        module.run(flag_values, paths, console)
+        return 0
+    except KeyboardInterrupt:
+        console.error("interrupted")
+        return INTERRUPTED
+    except (DeepLabError, absl_flags.Error, OSError) as error:
+        if debug:
+            raise
+        console.error(" ".join(str(error).split()))
+        return USAGE_ERROR
+
+
+def console_script() -> None:
+    """Entry point of the installed `deeplab-jax`."""
+    # Log lines of the libraries below would drown the one line that matters.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.exit(run(sys.argv[1:], Console()))
+
+
+if __name__ == "__main__":
+    console_script()

@@ -1,0 +1,26 @@
+"""The one error that users see, and the search for what they may have meant."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DeepLabError(ValueError):
+    """A mistake that the user can mend.
+
+    The message is one line: what was wrong, where, and what would be right. The commands print it
+    and exit with status 2; in Python it is an ordinary ValueError.
+    """
+
+
+def unknown_name(kind: str, name: str, legal: Iterable[str]) -> DeepLabError:
+    """Returns the error for a name that is none of the legal ones, with the nearest of them.
+
+    Args:
+      kind: what the name names, as in "config field" or "backbone".
+      name: what was given.
+      legal: every name that would have been right.
+    """
+    legal = list(legal)
+    nearest = difflib.get_close_matches(name, legal, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return DeepLabError(f"unknown {kind} {name!r}; {hint}legal: {', '.join(legal)}")

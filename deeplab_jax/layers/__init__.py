@@ -1,0 +1,6 @@
+"""The Flax modules that every backbone, head and decoder is built of."""
+
+from deeplab_jax.layers.conv_norm import Classifier, ConvNorm, Normalization
+from deeplab_jax.layers.separable import SeparableConvNorm
+
+__all__ = ["Classifier", "ConvNorm", "Normalization", "SeparableConvNorm"]

@@ -1,0 +1,112 @@
+"""Convolution, batch normalisation and activation; and the biased convolution that gives logits."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from deeplab_jax import ops
+
+Initializer = Callable[..., jax.Array]
+
+# slim's values for separable convolutions; a fan-in rule would see 1·k·k inputs and give nearly the same.
+DEPTHWISE_INIT = nn.initializers.truncated_normal(0.33)
+CONVOLUTION_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+CLASSIFIER_INIT = nn.initializers.truncated_normal(0.01)
+
+
+def parameter_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the dtype of parameters and statistics: float32, or float64 where that computes."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """Constants of batch normalisation.
+
+    Attributes:
+      decay: how much of the moving averages a step keeps (Flax calls it momentum).
+      epsilon: added to the variance.
+    """
+
+    decay: float
+    epsilon: float
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias → batch normalisation → activation.
+
+    Attributes:
+      features: output channels; those of the input where `depthwise`.
+      normalization: constants of the batch normalisation.
+      kernel_size, stride, rate: of the convolution; `rate` is the atrous rate in pixels.
+      depthwise: one kernel a channel instead of a dense one.
+      same_padding: TensorFlow's `SAME`, as MobileNets have it, instead of symmetric padding.
+      activation: applied last; None for a linear output.
+      dtype: of the computation; parameters and statistics are float32.
+    """
+
+    features: int
+    normalization: Normalization
+    kernel_size: int = 3
+    stride: int = 1
+    rate: int = 1
+    depthwise: bool = False
+    same_padding: bool = False
+    activation: Callable[[jax.Array], jax.Array] | None = nn.relu
+    kernel_init: Initializer | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
+        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features]."""
+        outputs = self._convolve(inputs.astype(self.dtype))
+        outputs = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.normalization.decay,
+            epsilon=self.normalization.epsilon,
+            dtype=self.dtype,
+            param_dtype=parameter_dtype(self.dtype),
+            name="norm",
+        )(outputs)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def _convolve(self, inputs: jax.Array) -> jax.Array:
+        depth = 1 if self.depthwise else inputs.shape[-1]
+        default_init = DEPTHWISE_INIT if self.depthwise else CONVOLUTION_INIT
+        kernel = self.param(
+            "kernel",
+            self.kernel_init or default_init,
+            (self.kernel_size, self.kernel_size, depth, self.features),
+            parameter_dtype(self.dtype),
+        )
+        padding = (
+            ops.same_padding(inputs.shape[1:3], self.kernel_size, self.stride, self.rate)
+            if self.same_padding
+            else ops.symmetric_padding(self.kernel_size, self.rate)
+        )
+        convolution = ops.depthwise_convolution if self.depthwise else ops.convolution
+        return convolution(
+            inputs, kernel.astype(self.dtype), stride=self.stride, rate=self.rate, padding=padding
+        )
+
+
+class Classifier(nn.Module):
+    """The 1×1 convolution with bias that turns features into logits (no normalisation after it)."""
+
+    num_classes: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps [N, h, w, C] to [N, h, w, num_classes] in at least float32."""
+        dtype = parameter_dtype(self.dtype)
+        shape = (1, 1, features.shape[-1], self.num_classes)
+        kernel = self.param("kernel", CLASSIFIER_INIT, shape, dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), dtype)
+        logits = ops.convolution(
+            features.astype(self.dtype), kernel.astype(self.dtype), padding=((0, 0), (0, 0))
+        )
+        return logits.astype(dtype) + bias

@@ -1,0 +1,7 @@
+"""The assembly of backbone, head, decoder and classifier, and its named forms."""
+
+from deeplab_jax.models.architecture import Architecture
+from deeplab_jax.models.catalog import create_model, list_models
+from deeplab_jax.models.deeplab import DeepLab
+
+__all__ = ["Architecture", "DeepLab", "create_model", "list_models"]

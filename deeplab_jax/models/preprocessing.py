@@ -1,0 +1,34 @@
+"""How the pixels were normalised when a backbone was trained."""
+
+import jax
+import jax.numpy as jnp
+
+# Mean colours as the released code has them: slim's rounded ones, torchvision's in units of 1.
+SLIM_MEAN = (123.15, 115.90, 103.06)
+TORCHVISION_MEAN = (0.485, 0.456, 0.406)
+TORCHVISION_STD = (0.229, 0.224, 0.225)
+CAFFE_MEAN_BGR = (104.008, 116.669, 122.675)
+
+PREPROCESSINGS = ("minus_one_one", "mean", "mean_std", "caffe_bgr", "none")
+
+
+def preprocess(image: jax.Array, name: str, dtype: jnp.dtype) -> jax.Array:
+    """Returns RGB pixels 0..255 normalised as `name` says.
+
+    Args:
+      image: [N, H, W, 3] (any channels for `minus_one_one` and `none`), uint8 or floating point.
+      name: one of PREPROCESSINGS.
+      dtype: of the result.
+    """
+    pixels = image.astype(jnp.promote_types(dtype, jnp.float32))
+    match name:
+        case "minus_one_one":
+            pixels = pixels * (2 / 255) - 1
+        case "mean":
+            pixels = pixels - jnp.asarray(SLIM_MEAN, pixels.dtype)
+        case "mean_std":
+            mean, std = (jnp.asarray(v, pixels.dtype) for v in (TORCHVISION_MEAN, TORCHVISION_STD))
+            pixels = (pixels / 255 - mean) / std
+        case "caffe_bgr":
+            pixels = pixels[..., ::-1] - jnp.asarray(CAFFE_MEAN_BGR, pixels.dtype)
+    return pixels.astype(dtype)

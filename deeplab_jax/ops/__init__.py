@@ -1,0 +1,16 @@
+"""Pure functions on arrays: convolutions and resizing, as each platform does them best."""
+
+from deeplab_jax.ops.convolution import convolution
+from deeplab_jax.ops.depthwise import depthwise_convolution
+from deeplab_jax.ops.padding import same_padding, symmetric_padding
+from deeplab_jax.ops.platform import portable
+from deeplab_jax.ops.resize import resize_bilinear
+
+__all__ = [
+    "convolution",
+    "depthwise_convolution",
+    "portable",
+    "resize_bilinear",
+    "same_padding",
+    "symmetric_padding",
+]

@@ -1,0 +1,33 @@
+"""Which implementation of an operation runs: decided here and nowhere else."""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
+import jax
+
+_portable_only = contextvars.ContextVar("portable_only", default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Traces every operation as plain convolutions and resizes while the context is open.
+
+    For export, whose runtimes recognise these, and for the test that compares the implementations.
+    """
+    token = _portable_only.set(True)
+    try:
+        yield
+    finally:
+        _portable_only.reset(token)
+
+
+def by_platform(plain: Callable, cpu: Callable, *operands: jax.Array) -> jax.Array:
+    """Returns `cpu(*operands)` where the program is lowered for CPUs, else `plain(*operands)`.
+
+    The choice is made when the program is lowered, not from the devices of this host, so a program
+    compiled ahead of time for other hardware gets that hardware's implementation.
+    """
+    if _portable_only.get():
+        return plain(*operands)
+    return jax.lax.platform_dependent(*operands, cpu=cpu, default=plain)

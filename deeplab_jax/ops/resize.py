@@ -1,0 +1,55 @@
+"""Bilinear resizing in the two conventions of the field."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def interpolation_matrix(
+    source: int, target: int, align_corners: bool, dtype: jnp.dtype
+) -> jax.Array:
+    """Returns the [target, source] matrix of a one-dimensional linear interpolation.
+
+    Positions are computed in integers: grid points that coincide get a weight of exactly 1.
+
+    Args:
+      source, target: number of samples before and after.
+      align_corners: True puts sample t at t·(source−1)/(target−1), so that the corner pixels'
+        centres coincide (Caffe's Interp, TensorFlow's align_corners); False at
+        (t+½)·source/target − ½ (half-pixel centres, PyTorch's default).
+      dtype: of the result.
+    """
+    index = lax.broadcasted_iota(jnp.int32, (target, 1), 0)
+    if align_corners:
+        numerator, denominator = index * (source - 1), max(target - 1, 1)
+    else:
+        numerator, denominator = (2 * index + 1) * source - target, 2 * target
+    numerator = jnp.clip(numerator, 0, (source - 1) * denominator)
+    column = lax.broadcasted_iota(jnp.int32, (1, source), 1)
+    distance = jnp.abs(numerator - column * denominator)
+    return jnp.maximum(1 - distance.astype(dtype) / denominator, 0)
+
+
+def resize_bilinear(
+    inputs: jax.Array, size: tuple[int, int], *, align_corners: bool = True
+) -> jax.Array:
+    """Resizes maps by bilinear interpolation, without smoothing when shrinking.
+
+    Two matrix products: exact, differentiable without scatters, and what matrix units do best.
+
+    Args:
+      inputs: [N, H, W, C], floating point.
+      size: (H', W') in pixels.
+      align_corners: see `interpolation_matrix`.
+
+    Returns:
+      [N, H', W', C] in the dtype of the inputs.
+    """
+    height, width = inputs.shape[1:3]
+    if (height, width) == tuple(size):
+        return inputs
+    rows = interpolation_matrix(height, size[0], align_corners, inputs.dtype)
+    columns = interpolation_matrix(width, size[1], align_corners, inputs.dtype)
+    # Width first: the first product then runs on the small map.
+    wide = jnp.einsum("Ww,nhwc->nhWc", columns, inputs, precision=lax.Precision.HIGHEST)
+    return jnp.einsum("Hh,nhWc->nHWc", rows, wide, precision=lax.Precision.HIGHEST)
