@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+MANY = 20
+
 
 class DeepLabError(ValueError):
     """A mistake that the user can mend.
@@ -21,6 +23,8 @@ def unknown_name(kind: str, name: str, legal: Iterable[str]) -> DeepLabError:
       legal: every name that would have been right.
     """
     legal = list(legal)
-    nearest = difflib.get_close_matches(name, legal, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, legal, n=4, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return DeepLabError(f"unknown {kind} {name!r}; {hint}legal: {', '.join(legal)}")
+    # One line: of many legal names only those that look alike are worth reading.
+    shown = legal if len(legal) <= MANY or not nearest else [*nearest, "…"]
+    return DeepLabError(f"unknown {kind} {name!r}; {hint}legal: {', '.join(shown)}")

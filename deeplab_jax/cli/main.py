@@ -34,14 +34,16 @@ def overview() -> str:
 
 def command_help(module: ModuleType, flag_values: absl_flags.FlagValues) -> str:
     """Returns a command's docstring followed by its flags."""
-    return f"{module.__doc__.strip()}\n\n{flag_values.main_module_help().strip()}"
+    flags = [flag_values[name] for name in flag_values]
+    rows = [f"  --{flag.name}: {flag.help} (default: {flag.default_as_str})" for flag in flags]
+    return "\n".join([module.__doc__.strip(), "", "flags:", *rows])
 
 
-def parse(name: str, arguments: Sequence[str]) -> tuple[ModuleType, absl_flags.FlagValues]:
-    """Returns the command's module and its parsed flags.
+def load_command(name: str) -> tuple[ModuleType, absl_flags.FlagValues]:
+    """Returns the command's module and its flags, not parsed yet.
 
     Raises:
-      DeepLabError: the command or a flag is unknown, or a value is illegal.
+      DeepLabError: there is no such command; names the nearest.
     """
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
@@ -51,10 +53,25 @@ def parse(name: str, arguments: Sequence[str]) -> tuple[ModuleType, absl_flags.F
         "debug", False, "Show the traceback of an error.", flag_values=flag_values
     )
     module.define_flags(flag_values)
-    for flag in flag_values.flags_by_module_dict().values():
-        for one in flag:
-            flag_values.register_flag_by_module(sys.argv[0], one)
     return module, flag_values
+
+
+def spell_out_overrides(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with each `--config.FIELD=VALUE` written as `--override=FIELD=VALUE`.
+
+    absl knows no flags whose names are open; `--config.FIELD VALUE` is understood too.
+    """
+    prefix, spelled, waiting = "--config.", [], None
+    for argument in arguments:
+        if waiting is not None:
+            spelled.append(f"--override={waiting}={argument}")
+            waiting = None
+        elif argument.startswith(prefix) and "=" not in argument:
+            waiting = argument.removeprefix(prefix)
+        else:
+            is_override = argument.startswith(prefix)
+            spelled.append(f"--override={argument.removeprefix(prefix)}" if is_override else argument)
+    return spelled if waiting is None else [*spelled, f"--override={waiting}="]
 
 
 def run(argv: Sequence[str], console: Console) -> int:
@@ -65,11 +82,11 @@ def run(argv: Sequence[str], console: Console) -> int:
     name, arguments = argv[0], list(argv[1:])
     debug = "--debug" in arguments
     try:
-        module, flag_values = parse(name, arguments)
+        module, flag_values = load_command(name)
         if "--help" in arguments or "-h" in arguments:
             console.print(command_help(module, flag_values))
             return 0
-        paths = flag_values([name, *arguments])[1:]
+        paths = flag_values([name, *spell_out_overrides(arguments)])[1:]
         module.run(flag_values, paths, console)
         return 0
     except KeyboardInterrupt:

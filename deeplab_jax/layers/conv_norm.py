@@ -11,7 +11,7 @@ from deeplab_jax import ops
 
 Initializer = Callable[..., jax.Array]
 
-# slim's values for separable convolutions; a fan-in rule would see 1·k·k inputs and give nearly the same.
+# slim's value; fan-out rules would count the k·k·C outputs that a depthwise kernel does not have.
 DEPTHWISE_INIT = nn.initializers.truncated_normal(0.33)
 CONVOLUTION_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 CLASSIFIER_INIT = nn.initializers.truncated_normal(0.01)

@@ -106,5 +106,5 @@ class Architecture:
 
 
 def scaled_rates(output_stride: int) -> tuple[int, ...]:
-    """Returns ASPP's default rates at an output stride: (6, 12, 18) at 16, in proportion elsewhere."""
+    """Returns ASPP's default rates: (6, 12, 18) at output stride 16, in proportion elsewhere."""
     return tuple(rate * 16 // output_stride for rate in RATES_AT_16)

@@ -1,0 +1,256 @@
+"""Every field of a training run, with its unit and source, and how configs are read and changed.
+
+A file in `configs/` starts from `default()` and says only what differs.
+"""
+
+import ast
+import difflib
+import importlib.resources
+import importlib.util
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from deeplab_jax.errors import DeepLabError, unknown_name
+
+
+def default() -> ConfigDict:
+    """Returns the default of every field, locked: an unknown field is an error."""
+    config = ConfigDict()
+    config.seed = 0  # Of initialisation, data order, augmentation and dropout.
+
+    # Keywords of `create_model`; unset ones take the architecture's or the backbone's default.
+    model = config.model = ConfigDict()
+    model.architecture = "deeplab_v3plus"  # A name that `deeplab-jax models` lists.
+    model.backbone = placeholder(str)
+    model.output_stride = placeholder(int)  # Pixels of the image to one of the encoder's map.
+    model.head = placeholder(str)
+    model.atrous_rates = placeholder(tuple)  # Pixels of the encoder's map.
+    model.multi_grid = placeholder(tuple)  # Relative rates of block4's units.
+    model.image_pooling = placeholder(str)
+    model.aspp_channels = placeholder(int)
+    model.dropout_rate = placeholder(float)  # Share of features dropped, 0..1.
+    model.decoder = placeholder(str)
+    model.low_level_channels = placeholder(int)
+    model.decoder_convs = placeholder(tuple)  # (kernel size, channels) of each.
+    model.separable = placeholder(bool)
+    model.depth_multiplier = placeholder(float)  # Scales a MobileNet's widths.
+    model.align_corners = placeholder(bool)
+    model.preprocessing = placeholder(str)
+    model.batch_norm_decay = placeholder(float)  # Kept share a step; published: 0.95 to 0.9997.
+    model.dtype = "float32"  # Of the computation; bfloat16 on TPUs and recent GPUs.
+
+    data = config.data = ConfigDict()
+    data.name = ""  # Of a prepared data set.
+    data.data_dir = "data"  # Where `prepare` put it.
+    data.train_split = "train"
+    data.validation_split = "val"
+    data.class_names = placeholder(tuple)  # For data sets that do not tell theirs.
+    data.workers = 0  # Processes that decode and augment; 0: threads of this one.
+
+    # Order and values of the released code: scale, pad with the mean pixel, crop, flip.
+    augmentation = config.augmentation = ConfigDict()
+    augmentation.crop_size = (513, 513)  # Height and width in pixels; k·output_stride + 1.
+    augmentation.min_scale = 0.5  # DeepLab v3, section 4.
+    augmentation.max_scale = 2.0
+    augmentation.scale_step = 0.25  # 0: continuous. Released code: 0.25.
+    augmentation.flip = True  # Left-right with probability ½.
+    augmentation.rotation = 0.0  # Degrees to either side; 0: off.
+    augmentation.photometric = 0.0  # Strength of the colour distortion, 0..1; 0: off.
+    config.strict_crop = False  # A crop that is not k·output_stride + 1 is an error.
+
+    training = config.training = ConfigDict()
+    training.num_steps = 30_000  # Updates. DeepLab v3, section 4.
+    training.batch_size = 16  # Images an update, over all devices. DeepLab v3, section 4.
+    training.accumulation_steps = 1  # Parts a batch is worked through in, to save memory.
+    training.ema_decay = 0.0  # Of the averaged parameters that evaluation uses; 0: none kept.
+    training.init_from = ""  # Model directory or workdir whose variables to start from.
+
+    optimizer = config.optimizer = ConfigDict()
+    optimizer.name = "sgd"  # `sgd` (with momentum), `adam` or `adamw`.
+    optimizer.momentum = 0.9  # Of sgd; of Adam's first moment.
+    optimizer.weight_decay = 4e-5  # Of convolution kernels; see make_optimizer. Released code.
+    optimizer.decay_depthwise = False  # Released code leaves depthwise kernels undecayed.
+
+    schedule = config.schedule = ConfigDict()
+    schedule.base_learning_rate = 0.007  # DeepLab v3, section 4.
+    schedule.power = 0.9  # Of the poly schedule (1 − step/num_steps)^power.
+    schedule.warmup_steps = 0  # Linear from 0.
+
+    evaluation = config.evaluation = ConfigDict()
+    evaluation.every_steps = 1000  # Also after the last step.
+    evaluation.batch_size = 8  # Images; does not change the numbers.
+    evaluation.size = placeholder(tuple)  # (H, W) all images are padded to; unset: the largest.
+    evaluation.limit = placeholder(int)  # Images; unset: the whole split.
+
+    checkpoint = config.checkpoint = ConfigDict()
+    checkpoint.every_steps = 1000  # The best by validation and the last are kept.
+
+    config.log_every_steps = 50  # Between lines of metrics.jsonl and TensorBoard.
+    return config.lock()
+
+
+# Fields that may differ when a run is taken up again: they change where and how, not what.
+FREE_FIELDS = (
+    "data.data_dir",
+    "data.workers",
+    "log_every_steps",
+    "checkpoint.every_steps",
+    "evaluation.batch_size",
+)
+
+
+def arguments(text: str | None, **defaults: Any) -> ConfigDict:
+    """Returns the arguments behind the colon of `--config=FILE:key=value,flag`.
+
+    Args:
+      text: what stands behind the colon, or None.
+      **defaults: the legal arguments; a value has its default's type, `flag` alone means True.
+
+    Raises:
+      DeepLabError: an argument is unknown or of the wrong type.
+    """
+    values = ConfigDict(defaults)
+    for item in filter(None, (text or "").split(",")):
+        key, _, value = item.partition("=")
+        if key not in defaults:
+            raise unknown_name("config argument", key, defaults)
+        values[key] = _parse(key, value or "True", defaults[key], type(defaults[key]))
+    return values
+
+
+def load(reference: str) -> ConfigDict:
+    """Returns the config of `FILE[:arguments]`, FILE a path or the name of a packaged one.
+
+    Raises:
+      DeepLabError: there is no such file, or it sets a field that does not exist.
+    """
+    name, _, text = reference.partition(":")
+    path = _find(name)
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config(text or None)
+    except DeepLabError as error:
+        raise DeepLabError(f"{path}: {error}") from None
+    except (AttributeError, KeyError) as error:
+        unknown = re.match(r"""['"]*Key "(\w+)" does not exist""", str(error))
+        if unknown is None:
+            raise
+        fields = [field for field, _ in flatten(default())]
+        name = _nearest_field(unknown[1], fields)
+        raise DeepLabError(f"{path}: {unknown_name('config field', name, fields)}") from None
+    except TypeError as error:
+        raise DeepLabError(f"{path}: {error}") from error
+
+
+def _nearest_field(name: str, fields: list[str]) -> str:
+    """Returns the name with the section of the field whose own name is nearest, if one is."""
+    sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
+    nearest = difflib.get_close_matches(name, sections, n=1)
+    return f"{sections[nearest[0]]}.{name}" if nearest and sections[nearest[0]] else name
+
+
+def _find(name: str) -> pathlib.Path:
+    path = pathlib.Path(name)
+    if path.is_file():
+        return path
+    packaged = pathlib.Path(str(importlib.resources.files("deeplab_jax.configs")))
+    names = sorted(p.stem for p in packaged.glob("[!_]*.py"))
+    if path.suffix == ".py" and path.parent != pathlib.Path("configs"):
+        raise DeepLabError(f"no config file {name}; packaged configs: {', '.join(names)}")
+    if path.stem not in names:
+        raise unknown_name("config", path.stem, names)
+    return packaged / f"{path.stem}.py"
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every field's dotted name and value."""
+    for key, value in config.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def override(config: ConfigDict, field: str, text: str) -> None:
+    """Sets a field by its dotted name from text, as `--config.FIELD=TEXT` does.
+
+    Raises:
+      DeepLabError: no such field (names the nearest), or the text is not of its type.
+    """
+    fields = dict(flatten(config))
+    if field not in fields:
+        raise unknown_name("config field", field, fields)
+    owner, _, name = field.rpartition(".")
+    section = config[owner] if owner else config
+    value = _parse(field, text, fields[field], section.get_type(name))
+    with section.ignore_type():
+        section[name] = value
+
+
+def _parse(field: str, text: str, current: Any, kind: type) -> Any:
+    """Returns text as a value of the field's type."""
+    if kind is str:
+        return text
+    if text == "None" and current is None:
+        return None
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError):
+        value = text
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is tuple and isinstance(value, int | float | list):
+        value = tuple(value) if isinstance(value, list) else (value,)
+    if type(value) is not kind:
+        raise DeepLabError(f"config field {field} takes a {kind.__name__}, got {text!r}")
+    return value
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the config as indented JSON, the same text for the same values."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> ConfigDict:
+    """Returns the config that `to_json` wrote; fields it lacks keep their defaults.
+
+    Raises:
+      DeepLabError: it has a field that this version does not know.
+    """
+    config = default()
+    known = dict(flatten(config))
+    for field, value in flatten(json.loads(text)):
+        if field not in known:
+            raise unknown_name("config field", field, known)
+        owner, _, name = field.rpartition(".")
+        section = config[owner] if owner else config
+        with section.ignore_type():
+            section[name] = _tuples(value)
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
+    """Returns "field: a → b" for every field that decides results and differs."""
+    first, second = dict(flatten(one)), dict(flatten(other))
+    return [
+        f"{field}: {first.get(field)} → {second.get(field)}"
+        for field in sorted(first | second)
+        if field not in FREE_FIELDS and _tuples_of(first, field) != _tuples_of(second, field)
+    ]
+
+
+def _tuples_of(fields: Mapping[str, Any], field: str) -> Any:
+    value = fields.get(field)
+    return _tuples(list(value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,141 @@
+"""What all builders share: features, metadata, and writing examples as encoded bytes."""
+
+import abc
+import concurrent.futures
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from deeplab_jax.data.codec import encode_png
+from deeplab_jax.data.descriptors import Descriptor
+from deeplab_jax.data.statistics import StatisticsCounter
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.reporter import Reporter
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedExample:
+    """An example ready to be stored.
+
+    Attributes:
+      image: encoded JPEG or PNG, upright, 8 bits a channel.
+      label: uint8 [H, W], classes and 255 for void.
+    """
+
+    image: bytes
+    label: np.ndarray
+
+
+class Problem(NamedTuple):
+    """An example that cannot be stored, and why."""
+
+    split: str
+    image_id: str
+    reason: str
+
+
+class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes images and masks; a subclass says which and how they are read.
+
+    Example values are given to TFDS as encoded bytes: arrays it would encode with TensorFlow.
+    Its `info.metadata` holds class_names, palette, statistics (per split) and left_out.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    # TFDS looks beside the code for checksums of downloads, with a package it does not install.
+    code_path = None
+
+    def __init__(self, *, reporter: Reporter | None = None, **kwargs: Any) -> None:
+        """Makes a builder.
+
+        Args:
+          reporter: hears of progress.
+          **kwargs: of `tfds.core.GeneratorBasedBuilder`, such as data_dir and config.
+        """
+        self.reporter = reporter or Reporter()
+        self._left_out: frozenset[tuple[str, str]] = frozenset()
+        super().__init__(file_format="array_record", **kwargs)
+
+    @property
+    @abc.abstractmethod
+    def descriptor(self) -> Descriptor:
+        """Classes and palette of the prepared data set."""
+
+    @abc.abstractmethod
+    def image_ids(self) -> dict[str, Sequence[str]]:
+        """Returns the examples of each split, by name, in the order they are stored."""
+
+    @abc.abstractmethod
+    def load(self, split: str, image_id: str) -> LoadedExample:
+        """Reads one example.
+
+        Raises:
+          DeepLabError: it is damaged or does not fit the classes; the file is named.
+        """
+
+    def problems(self) -> list[Problem]:
+        """Returns the examples that cannot be stored; loads them all to find out."""
+        names = [(split, name) for split, names in self.image_ids().items() for name in names]
+        # Decoding lets go of Python's lock, so that threads use all cores.
+        threads = concurrent.futures.ThreadPoolExecutor()
+        try:
+            found = threads.map(lambda name: self._problem(*name), names)
+            tracked = self.reporter.track(found, "checking", total=len(names))
+            return [problem for problem in tracked if problem]
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def leave_out(self, problems: Sequence[Problem]) -> None:
+        """Makes the builder write everything but these."""
+        self._left_out = frozenset((problem.split, problem.image_id) for problem in problems)
+        self.info.metadata["left_out"] = [problem.reason for problem in problems]
+
+    def kept(self) -> dict[str, list[str]]:
+        """Returns the examples of each split that are written."""
+        return {
+            split: [name for name in names if (split, name) not in self._left_out]
+            for split, names in self.image_ids().items()
+        }
+
+    def _problem(self, split: str, image_id: str) -> Problem | None:
+        try:
+            self.load(split, image_id)
+        except DeepLabError as error:
+            return Problem(split, image_id, str(error))
+        return None
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.Image(shape=(None, None, 1)),
+            "image_id": tfds.features.Text(),
+        }
+        metadata = {
+            "class_names": list(self.descriptor.class_names),
+            "palette": [list(color) for color in self.descriptor.palette],
+            "statistics": {},
+            "left_out": [],
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(metadata),
+            # The order of `image_ids` is the order of evaluation; training shuffles by itself.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, _: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        return {split: self._generate_examples(split, ids) for split, ids in self.kept().items()}
+
+    def _generate_examples(self, split: str, image_ids: Sequence[str]) -> Iterator:
+        counter = StatisticsCounter(self.descriptor.num_classes)
+        for key, image_id in enumerate(self.reporter.track(image_ids, f"writing {split}")):
+            example = self.load(split, image_id)
+            counter.add(example.label)
+            label = io.BytesIO(encode_png(example.label))
+            yield key, {"image": io.BytesIO(example.image), "label": label, "image_id": image_id}
+        self.info.metadata["statistics"][split] = counter.result().to_json()

@@ -1,0 +1,37 @@
+"""CamVid as the SegNet tutorial splits it: 367 train, 101 val and 233 test frames of 480 × 360.
+
+Source: Brostow et al. 2009; Badrinarayanan et al. 2017 (arXiv:1511.00561).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
+from deeplab_jax.data.descriptors import CAMVID, IGNORE_LABEL, Descriptor
+from deeplab_jax.data.masks import read_mask
+
+LABELS = {**{value: value for value in range(CAMVID.num_classes)}, 11: IGNORE_LABEL}
+
+
+class Camvid(PairedFilesBuilder, skip_registration=True):
+    """Reads `train/` and `trainannot/`, and so on; a split that is not there is left out."""
+
+    LANDMARK = "train"
+    LAYOUT = "a CamVid source holds train/, trainannot/, val/, valannot/ (test/, testannot/)"
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return CAMVID
+
+    def find_pairs(self) -> dict[str, dict[str, Pair]]:
+        return {
+            split: {
+                image.stem: Pair(image, self.source / f"{split}annot" / f"{image.stem}.png")
+                for image in image_files(self.source / split)
+            }
+            for split in ("train", "val", "test")
+        }
+
+    def read_label(self, path: Path) -> np.ndarray:
+        return read_mask(path, LABELS)

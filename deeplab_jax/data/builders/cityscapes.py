@@ -1,0 +1,49 @@
+"""Cityscapes, fine annotations: 2,975 train and 500 val images of 2048 × 1024.
+
+The 1,525 test images come without labels and are not prepared.
+Source: Cordts et al. 2016 (arXiv:1604.01685).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
+from deeplab_jax.data.descriptors import (
+    CITYSCAPES,
+    CITYSCAPES_LABEL_IDS,
+    IGNORE_LABEL,
+    Descriptor,
+)
+from deeplab_jax.data.masks import read_mask
+
+# labelIds run 0..33; licence plates, -1, are 255 in an 8-bit file.
+LABELS = dict.fromkeys((*range(34), 255), IGNORE_LABEL) | {
+    label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_LABEL_IDS)
+}
+IMAGE_ENDING, MASK_ENDING = "_leftImg8bit", "_gtFine_labelIds.png"
+
+
+class Cityscapes(PairedFilesBuilder, skip_registration=True):
+    """Reads `leftImg8bit/SPLIT/CITY/` and the labelIds of `gtFine/SPLIT/CITY/`."""
+
+    LANDMARK = "leftImg8bit"
+    LAYOUT = "a Cityscapes source holds leftImg8bit/train/CITY/, gtFine/train/CITY/ and val"
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return CITYSCAPES
+
+    def find_pairs(self) -> dict[str, dict[str, Pair]]:
+        return {split: self._pairs_of(split) for split in ("train", "val")}
+
+    def _pairs_of(self, split: str) -> dict[str, Pair]:
+        pairs = {}
+        for image in image_files(self.source / "leftImg8bit" / split):
+            frame = image.stem.removesuffix(IMAGE_ENDING)
+            city = self.source / "gtFine" / split / image.parent.name
+            pairs[frame] = Pair(image, city / f"{frame}{MASK_ENDING}")
+        return pairs
+
+    def read_label(self, path: Path) -> np.ndarray:
+        return read_mask(path, LABELS)

@@ -1,0 +1,142 @@
+"""A user's own `images/` and `masks/`, matched by name."""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
+from deeplab_jax.data.class_names import folder_classes
+from deeplab_jax.data.descriptors import IGNORE_LABEL, Descriptor
+from deeplab_jax.data.images import storable_image
+from deeplab_jax.data.masks import identity_labels, mask_values, read_colored_mask, read_mask
+from deeplab_jax.errors import DeepLabError
+
+SPLITS = ("train", "val", "test")
+# One in so many goes to val where the folders do not say.
+VAL_SHARE = 5
+
+
+class Folder(PairedFilesBuilder, skip_registration=True):
+    """Reads images and masks that share a name but for the suffix.
+
+    Folders `train/` and `val/` (`test/`) in both give the splits; else a fifth, chosen by a hash of
+    the name, becomes val. Masks hold indices (palette or grey), 0 and 255 for two classes, or the
+    colours of a colour map.
+    """
+
+    LANDMARK = "images"
+    LAYOUT = "a folder source holds images/ and masks/ (or give the masks' directory)"
+
+    def __init__(
+        self,
+        *,
+        source: str | Path,
+        masks: str | Path | None = None,
+        classes: str | Path | None = None,
+        color_map: str | Path | None = None,
+        intensity_range: tuple[float, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Finds pairs and classes.
+
+        Args:
+          source: directory that holds `images/`.
+          masks: directory of the masks; by default `masks/` in the source.
+          classes: file of class names, see `folder_classes`.
+          color_map: file of class colours, see `read_color_map`.
+          intensity_range: see `read_image`.
+          **kwargs: of `SegmentationBuilder`.
+
+        Raises:
+          DeepLabError: a directory is missing, or the classes are not told.
+        """
+        source = Path(source).expanduser()
+        self._masks = Path(masks).expanduser() if masks else source / "masks"
+        if not self._masks.is_dir():
+            raise DeepLabError(f"{self._masks}: no such directory; {self.LAYOUT}")
+        self._descriptor, color_labels = folder_classes(source, classes, color_map)
+        self._intensity_range = intensity_range
+        super().__init__(source=source, **kwargs)
+        if color_labels is None:
+            self._read_label = functools.partial(read_mask, labels=self._index_labels())
+        else:
+            self._read_label = functools.partial(read_colored_mask, labels=color_labels)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return self._descriptor
+
+    def find_pairs(self) -> dict[str, dict[str, Pair]]:
+        images = self.source / "images"
+        splits = [split for split in SPLITS if (images / split).is_dir()]
+        if splits:
+            return {split: _match(images / split, self._masks / split) for split in splits}
+        pairs = _match(images, self._masks)
+        held_out = _held_out(list(pairs))
+        self.reporter.message(
+            f"no train/ and val/ in {images}: {len(held_out)} of {len(pairs)} images, chosen by a "
+            "hash of their names, become val"
+        )
+        return {
+            "train": {name: pair for name, pair in pairs.items() if name not in held_out},
+            "val": {name: pair for name, pair in pairs.items() if name in held_out},
+        }
+
+    def read_label(self, path: Path) -> np.ndarray:
+        return self._read_label(path)
+
+    def read_storable_image(self, path: Path) -> tuple[bytes, tuple[int, int]]:
+        return storable_image(path, self._intensity_range)
+
+    def _index_labels(self) -> dict[int, int]:
+        """Two classes in masks of nothing but 0 and 255 mean that 255 is the second class."""
+        names = self._descriptor.class_names
+        if len(names) == 2 and not any(map(_holds_indices, image_files(self._masks))):
+            self.reporter.message(f"the masks hold only 0 and 255: 255 is {names[1]!r}")
+            return {0: 0, IGNORE_LABEL: 1}
+        return identity_labels(len(names))
+
+
+def _match(images: Path, masks: Path) -> dict[str, Pair]:
+    """Returns pairs by name; where one of the two is missing its path says what was expected."""
+    image_of, mask_of = _by_name(images), _by_name(masks)
+    return {
+        name: Pair(
+            image_of.get(name, images / f"{name}.*"), mask_of.get(name, masks / f"{name}.png")
+        )
+        for name in sorted(image_of.keys() | mask_of.keys())
+    }
+
+
+def _by_name(directory: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in image_files(directory):
+        name = path.relative_to(directory).with_suffix("").as_posix()
+        if name in files:
+            raise DeepLabError(
+                f"{path} and {files[name].name} are of one name; rename one, since images and "
+                "masks are matched by name"
+            )
+        files[name] = path
+    return files
+
+
+def _held_out(names: list[str]) -> set[str]:
+    """Returns the names that go to val; adding files later moves none of the others."""
+    digests = {
+        name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+        for name in names
+    }
+    chosen = {name for name, digest in digests.items() if digest % VAL_SHARE == 0}
+    return chosen or set(sorted(names, key=digests.__getitem__)[: len(names) > 1])
+
+
+def _holds_indices(mask: Path) -> bool:
+    try:
+        return bool(mask_values(mask) - {0, IGNORE_LABEL})
+    except DeepLabError:
+        # Reading the examples will name the file.
+        return False

@@ -1,0 +1,46 @@
+"""The built-in task of `deeplab_jax.data.shapes`, drawn while it is written."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from deeplab_jax.data.builders.base import LoadedExample, Problem, SegmentationBuilder
+from deeplab_jax.data.codec import encode_jpeg
+from deeplab_jax.data.descriptors import SHAPES, Descriptor
+from deeplab_jax.data.shapes import draw_scene
+
+SPLITS = ("train", "val")
+
+
+class Shapes(SegmentationBuilder, skip_registration=True):
+    """Draws `num_train` and `num_val` scenes of `size` × `size` pixels."""
+
+    def __init__(
+        self,
+        *,
+        num_train: int = 1600,
+        num_val: int = 200,
+        size: int = 128,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self._num_images = dict(zip(SPLITS, (num_train, num_val), strict=True))
+        self._size = size
+        self._seed = seed
+        super().__init__(**kwargs)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return SHAPES
+
+    def image_ids(self) -> dict[str, Sequence[str]]:
+        return {
+            split: [f"{index:05}" for index in range(number)]
+            for split, number in self._num_images.items()
+        }
+
+    def problems(self) -> list[Problem]:
+        return []
+
+    def load(self, split: str, image_id: str) -> LoadedExample:
+        image, label = draw_scene(self._seed, SPLITS.index(split), int(image_id), self._size)
+        return LoadedExample(encode_jpeg(image), label)

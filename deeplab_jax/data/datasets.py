@@ -1,0 +1,108 @@
+"""What training and evaluation read: examples by position, wherever they come from."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypedDict
+
+import numpy as np
+
+from deeplab_jax.data.descriptors import IGNORE_LABEL, Descriptor, describe
+from deeplab_jax.errors import DeepLabError
+
+
+class Example(TypedDict):
+    """An image uint8 [H, W, 3] RGB, its label uint8 [H, W] with 255 for void, and its name."""
+
+    image: np.ndarray
+    label: np.ndarray
+    image_id: str
+
+
+class Dataset(Protocol):
+    """Examples by position; workers pickle it.
+
+    Attributes:
+      name: of the data set.
+      split: of the data set that these examples are.
+      descriptor: classes and palette.
+    """
+
+    name: str
+    split: str
+    descriptor: Descriptor
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+    def largest_size(self) -> tuple[int, int]:
+        """Returns the largest height and the largest width among the images."""
+
+
+class ArrayDataset:
+    """Images and masks that are in memory already."""
+
+    split = "arrays"
+
+    def __init__(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        masks: np.ndarray | Sequence[np.ndarray],
+        class_names: Sequence[str] | None = None,
+        name: str = "arrays",
+    ) -> None:
+        """Checks and keeps the arrays; nothing is copied.
+
+        Args:
+          images: uint8 [N, H, W, 3] RGB, or as many [H, W, 3] of any sizes.
+          masks: integers [N, H, W] or as many [H, W]: classes 0, 1, … and 255 for void.
+          class_names: one a class; by default numbered up to the largest value.
+          name: what errors and reports call it.
+
+        Raises:
+          DeepLabError: shapes, dtypes or values do not fit; the position is named.
+        """
+        if len(images) != len(masks) or not len(images):
+            raise DeepLabError(
+                f"{name}: {len(images)} images and {len(masks)} masks; give one mask an image"
+            )
+        for position, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            _check_pair(f"{name}[{position}]", image, mask)
+        values = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
+        classes = values[values != IGNORE_LABEL]
+        num_classes = len(class_names or ()) or int(classes.max(initial=0)) + 1
+        if classes.min(initial=0) < 0 or classes.max(initial=0) >= min(num_classes, IGNORE_LABEL):
+            raise DeepLabError(
+                f"{name}: mask values {classes.tolist()}; legal are the {num_classes} classes "
+                f"0..{num_classes - 1} and {IGNORE_LABEL} for void"
+            )
+        self._images, self._masks = images, masks
+        self.name = name
+        self.descriptor = describe(
+            name, class_names or [f"class {index}" for index in range(num_classes)]
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Example:
+        image, mask = np.asarray(self._images[index]), np.asarray(self._masks[index])
+        return Example(image=image, label=mask.astype(np.uint8), image_id=str(index))
+
+    def largest_size(self) -> tuple[int, int]:
+        """Returns the largest height and the largest width among the images."""
+        heights, widths = zip(*(np.shape(mask) for mask in self._masks), strict=True)
+        return max(heights), max(widths)
+
+
+def _check_pair(origin: str, image: np.ndarray, mask: np.ndarray) -> None:
+    image, mask = np.asarray(image), np.asarray(mask)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise DeepLabError(
+            f"{origin}: the image is {image.dtype}{list(image.shape)}; give uint8[H, W, 3], "
+            "RGB 0..255"
+        )
+    if not np.issubdtype(mask.dtype, np.integer) or mask.shape != image.shape[:2]:
+        raise DeepLabError(
+            f"{origin}: the mask is {mask.dtype}{list(mask.shape)}; give integers "
+            f"{list(image.shape[:2])}, the class of each pixel"
+        )

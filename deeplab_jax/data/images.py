@@ -1,0 +1,125 @@
+"""Reads users' images with care: whatever is in the file, the result is RGB or a clear error."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.ExifTags
+import PIL.Image
+import PIL.ImageOps
+
+from deeplab_jax.data.codec import encode_png
+from deeplab_jax.errors import DeepLabError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def read_image(
+    source: Path | bytes, *, intensity_range: tuple[float, float] | None = None, name: str = ""
+) -> np.ndarray:
+    """Reads an image, upright as its EXIF orientation says.
+
+    Args:
+      source: path, or the encoded bytes.
+      intensity_range: of 16-bit and float images, mapped linearly to 0..255; by default 0 and the
+        greatest value in the image.
+      name: what errors call encoded bytes.
+
+    Returns:
+      uint8 [H, W, 3] RGB. Grey is repeated, transparency dropped.
+
+    Raises:
+      DeepLabError: the file is missing, empty, truncated, too large or no image.
+    """
+    encoded, name = read_bytes(source, name)
+    return _to_rgb(open_image(encoded, name), encoded, intensity_range)
+
+
+def storable_image(
+    path: Path, intensity_range: tuple[float, float] | None = None
+) -> tuple[bytes, tuple[int, int]]:
+    """Reads an image as the prepared data set keeps it.
+
+    Returns:
+      The file's own bytes where any decoder gives the same upright 8-bit RGB, else a PNG of it; and
+      (height, width).
+
+    Raises:
+      DeepLabError: as `read_image`.
+    """
+    encoded, name = read_bytes(path)
+    image = open_image(encoded, name)
+    plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and not _is_deep(image)
+    if plain and image.getexif().get(PIL.ExifTags.Base.Orientation, 1) == 1:
+        return encoded, (image.height, image.width)
+    pixels = _to_rgb(image, encoded, intensity_range)
+    return encode_png(pixels), pixels.shape[:2]
+
+
+def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
+    """Returns the encoded bytes and what errors call them."""
+    if isinstance(source, bytes):
+        return source, name or "image"
+    try:
+        return source.read_bytes(), str(source)
+    except FileNotFoundError:
+        raise DeepLabError(f"{source}: no such file") from None
+    except OSError as error:
+        raise DeepLabError(f"{source}: cannot be read: {error.strerror}") from error
+
+
+def open_image(encoded: bytes, name: str) -> PIL.Image.Image:
+    """Decodes an image as it is stored, checking it whole.
+
+    Raises:
+      DeepLabError: it is empty, truncated, too large or no image.
+    """
+    if not encoded:
+        raise DeepLabError(f"{name}: the file is empty")
+    try:
+        # Of a PNG this checks all chunks; decoding alone stops when it has the pixels.
+        PIL.Image.open(io.BytesIO(encoded)).verify()
+        image = PIL.Image.open(io.BytesIO(encoded))
+        # Decoding forgets how the pixels were stored.
+        image.info["stored_as"] = str(image.tile)
+        image.load()
+    except PIL.UnidentifiedImageError:
+        raise DeepLabError(f"{name}: not an image that can be read") from None
+    except PIL.Image.DecompressionBombError:
+        limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
+        raise DeepLabError(f"{name}: more than {limit:,} pixels; cut it into tiles") from None
+    # Pillow's decoders raise almost anything on damaged files.
+    except Exception as error:
+        raise DeepLabError(f"{name}: truncated or damaged image ({error})") from error
+    return image
+
+
+def _is_deep(image: PIL.Image.Image) -> bool:
+    """Returns whether the file holds more than 8 bits a channel, whatever Pillow made of them."""
+    return image.mode[0] in "IF" or ";16" in image.info["stored_as"]
+
+
+def _to_rgb(
+    image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None
+) -> np.ndarray:
+    if _is_deep(image):
+        return _deep_to_rgb(image, encoded, intensity_range)
+    # A palette's transparency must go through RGBA, or Pillow warns.
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.array(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _deep_to_rgb(
+    image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None
+) -> np.ndarray:
+    """Maps more than 8 bits linearly; OpenCV keeps them where Pillow cuts colours to 8."""
+    decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = np.asarray(image) if decoded is None else decoded
+    channels = pixels.reshape(*pixels.shape[:2], -1)
+    # OpenCV's order is blue, green, red and perhaps opacity.
+    colors = channels[..., [2, 1, 0] if channels.shape[2] >= 3 else [0, 0, 0]]
+    low, high = intensity_range or (0.0, float(np.nanmax(colors)))
+    scaled = (np.nan_to_num(colors.astype(np.float64)) - low) * (255 / max(high - low, 1e-12))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

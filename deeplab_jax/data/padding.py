@@ -1,0 +1,41 @@
+"""Padding at the bottom and right, so that pixels keep their place."""
+
+import numpy as np
+
+from deeplab_jax.data.datasets import Example
+from deeplab_jax.data.descriptors import IGNORE_LABEL
+from deeplab_jax.errors import DeepLabError
+
+# What lies outside the image: the mean pixel, 0 after the networks' normalisation to -1..1.
+MEAN_PIXEL = 127
+
+
+def pad(image: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
+    """Returns an image or label padded at the bottom and right to (height, width)."""
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    padded = np.full((*size, *image.shape[2:]), value, image.dtype)
+    padded[:height, :width] = image
+    return padded
+
+
+def pad_to(example: Example, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Pads an example at the bottom and right: mean pixel, void.
+
+    Returns:
+      {"image": uint8 [h, w, 3], "label": uint8 [h, w]} of the size (h, w).
+
+    Raises:
+      DeepLabError: the example is larger.
+    """
+    height, width = example["label"].shape
+    if height > size[0] or width > size[1]:
+        raise DeepLabError(
+            f"{example['image_id']} is {height}x{width}, larger than the evaluation size "
+            f"{size[0]}x{size[1]}; give a size of at least that"
+        )
+    return {
+        "image": pad(example["image"], size, MEAN_PIXEL),
+        "label": pad(example["label"], size, IGNORE_LABEL),
+    }

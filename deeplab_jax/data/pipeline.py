@@ -1,0 +1,143 @@
+"""Batches for training and evaluation, the same whatever the number of workers and hosts."""
+
+import functools
+from collections.abc import Iterator
+
+import absl.flags
+import cv2
+import grain
+import numpy as np
+
+from deeplab_jax.data.augmentation import Augmentation, augment
+from deeplab_jax.data.datasets import Dataset
+from deeplab_jax.data.descriptors import IGNORE_LABEL
+from deeplab_jax.data.padding import MEAN_PIXEL, pad_to
+from deeplab_jax.errors import DeepLabError
+
+Batch = dict[str, np.ndarray]
+
+# Batches that wait ready: for each worker, or for this process where it reads by itself. One batch
+# of sixteen 513 × 513 crops takes 17 MB.
+WORKER_BUFFER = 2
+READ_AHEAD = 4
+READ_THREADS = 4
+
+
+def training_batches(
+    dataset: Dataset,
+    augmentation: Augmentation,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    host: int = 0,
+    num_hosts: int = 1,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Yields this host's part of each global batch, without end.
+
+    The examples of a step depend on (seed, step), the augmentation of each also on its position in
+    the global batch; so neither hosts nor workers nor a restart at `start_step` change them.
+
+    Args:
+      dataset: what to draw from, in a new order each time through.
+      augmentation: what each example undergoes.
+      batch_size: of all hosts together.
+      seed: of order and augmentation.
+      start_step: number of global batches to leave out; costs nothing.
+      host: which contiguous slice of each global batch.
+      num_hosts: number of slices.
+      workers: processes that read ahead; 0 reads in threads of this process.
+
+    Yields:
+      {"image": uint8 [N, h, w, 3], "label": uint8 [N, h, w]}, N = batch_size / num_hosts.
+
+    Raises:
+      DeepLabError: the batch does not divide by the hosts, or an example is damaged.
+    """
+    share = _share(batch_size, num_hosts)
+    examples = grain.MapDataset.source(dataset).seed(seed).shuffle().repeat()
+    crops = examples.random_map(functools.partial(augment, augmentation=augmentation))
+    # Without dropping, Grain rounds the endless length up past what an int holds.
+    endless = crops.batch(share, drop_remainder=True)
+    batches = endless[start_step * num_hosts + host :: num_hosts]
+    return _iterate(batches, workers)
+
+
+def evaluation_batches(
+    dataset: Dataset,
+    size: tuple[int, int],
+    *,
+    batch_size: int,
+    host: int = 0,
+    num_hosts: int = 1,
+    workers: int = 0,
+    limit: int | None = None,
+) -> Iterator[Batch]:
+    """Yields each image exactly once over all hosts, in order, equally many batches on each.
+
+    Args:
+      dataset: what to evaluate.
+      size: (height, width) every image is padded to.
+      batch_size: of all hosts together.
+      host: which contiguous slice of each global batch.
+      num_hosts: number of slices.
+      workers: processes that read ahead; 0 reads in threads of this process.
+      limit: take only so many images, the first.
+
+    Yields:
+      {"image": uint8 [N, h, w, 3], "label": uint8 [N, h, w], "index": int32 [N],
+      "size": int32 [N, 2]}; the index is the position in the data set, -1 for all-void examples
+      that fill the last batch; the size is the (height, width) before padding.
+
+    Raises:
+      DeepLabError: the batch does not divide by the hosts, an image is larger than the size or
+        damaged.
+    """
+    share = _share(batch_size, num_hosts)
+    num_images = len(dataset) if limit is None else min(limit, len(dataset))
+    num_positions = -(-num_images // batch_size) * batch_size
+    load = functools.partial(_padded_example, dataset=dataset, size=size, num_images=num_images)
+    batches = grain.MapDataset.range(num_positions).map(load).batch(share)[host::num_hosts]
+    return _iterate(batches, workers)
+
+
+def _share(batch_size: int, num_hosts: int) -> int:
+    if batch_size < 1 or batch_size % num_hosts:
+        raise DeepLabError(
+            f"batch size {batch_size} does not divide by {num_hosts} hosts; nearest that do: "
+            f"{max(1, batch_size // num_hosts) * num_hosts} and "
+            f"{(batch_size // num_hosts + 1) * num_hosts}"
+        )
+    return batch_size // num_hosts
+
+
+def _padded_example(index: int, dataset: Dataset, size: tuple[int, int], num_images: int) -> Batch:
+    if index < num_images:
+        example = dataset[index]
+        own_size = np.array(example["label"].shape, np.int32)
+        return pad_to(example, size) | {"index": np.int32(index), "size": own_size}
+    return {
+        "image": np.full((*size, 3), MEAN_PIXEL, np.uint8),
+        "label": np.full(size, IGNORE_LABEL, np.uint8),
+        "index": np.int32(-1),
+        "size": np.zeros(2, np.int32),
+    }
+
+
+def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
+    if workers == 0:
+        options = grain.ReadOptions(num_threads=READ_THREADS, prefetch_buffer_size=READ_AHEAD)
+        return iter(batches.to_iter_dataset(options))
+    # Grain's worker processes read absl flags, which Python callers and notebooks never parse.
+    if not absl.flags.FLAGS.is_parsed():
+        absl.flags.FLAGS.mark_as_parsed()
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=WORKER_BUFFER)
+    prepared = batches.to_iter_dataset(options).mp_prefetch(processes, _start_worker)
+    return iter(prepared)
+
+
+def _start_worker(worker: int, num_workers: int) -> None:
+    """Keeps OpenCV to the worker's own core."""
+    cv2.setNumThreads(0)

@@ -1,0 +1,137 @@
+"""Opens prepared TFDS data sets by name: those of this project and any with an image and a mask."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from deeplab_jax.data.codec import decode_image, decode_label, encoded_size
+from deeplab_jax.data.datasets import Example
+from deeplab_jax.data.descriptors import IGNORE_LABEL, Descriptor, describe
+from deeplab_jax.data.locations import prepared_directory
+from deeplab_jax.errors import DeepLabError, unknown_name
+
+MASK_NAMES = ("label", "segmentation_mask", "mask", "segmentation_label", "annotation")
+ID_NAMES = ("image_id", "image/filename", "file_name", "filename", "id")
+
+
+class PreparedDataset:
+    """A split of a prepared TFDS data set, decoded on access."""
+
+    def __init__(
+        self, directory: Path, name: str, split: str, class_names: Sequence[str] | None = None
+    ) -> None:
+        """Opens a split; see `open_dataset`."""
+        builder = tfds.builder_from_directory(directory)
+        self._image, self._mask, self._id = _feature_names(builder.info.features, directory)
+        self.name, self.split = name, split
+        self.descriptor = _descriptor(builder.info, self._mask, name, class_names)
+        self._source = _data_source(builder, split, (self._image, self._mask))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        stored = self._source[index]
+        image_id = _text(stored[self._id]) if self._id else str(index)
+        try:
+            image, label = decode_image(stored[self._image]), decode_label(stored[self._mask])
+            self._check(image, label)
+        except DeepLabError as error:
+            raise DeepLabError(f"{self.name}, {self.split}, {image_id}: {error}") from error
+        return Example(image=image, label=label, image_id=image_id)
+
+    def _check(self, image: np.ndarray, label: np.ndarray) -> None:
+        if image.shape[:2] != label.shape:
+            raise DeepLabError(f"image {image.shape[:2]} and mask {label.shape} differ in size")
+        wrong = (label >= self.descriptor.num_classes) & (label != IGNORE_LABEL)
+        if wrong.any():
+            raise DeepLabError(
+                f"mask value {label[wrong][0]} in {wrong.sum()} pixels is neither one of the "
+                f"{self.descriptor.num_classes} classes nor void ({IGNORE_LABEL})"
+            )
+
+    def largest_size(self) -> tuple[int, int]:
+        """Returns the largest height and the largest width, from the images' headers."""
+        sizes = (encoded_size(stored[self._image]) for stored in self._source)
+        heights, widths = zip(*sizes, strict=True)
+        return max(heights), max(widths)
+
+
+def open_dataset(
+    name: str, data_dir: str | Path, split: str, *, class_names: Sequence[str] | None = None
+) -> PreparedDataset:
+    """Opens one split of a data set that lies prepared under `data_dir`.
+
+    Args:
+      name: as in `camvid`, or `folder/pets` for a named configuration.
+      data_dir: where `deeplab-jax prepare` (or TFDS) wrote.
+      split: as in `train`; TFDS' expressions such as `train+val` and `train[:100]` work too.
+      class_names: needed where the data set itself does not tell them.
+
+    Raises:
+      DeepLabError: it is not there, has no such split, or lacks an image, a mask or class names.
+    """
+    return PreparedDataset(prepared_directory(name, data_dir), name, split, class_names)
+
+
+def _feature_names(
+    features: tfds.features.FeaturesDict, directory: Path
+) -> tuple[str, str, str | None]:
+    """Returns which features are the image, the mask and the name."""
+    images = {
+        name: feature.shape[-1]
+        for name, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
+    one_channel = [name for name, channels in images.items() if channels == 1]
+    # Some declare their masks as colour images although grey ones are stored.
+    mask = next((name for name in (*MASK_NAMES, *one_channel) if name in images), None)
+    others = [name for name in images if name != mask]
+    image = next((name for name in ("image", *others) if name in others), None)
+    if mask is None or image is None:
+        raise DeepLabError(
+            f"{directory} holds {', '.join(features)}: no image together with a mask"
+        )
+    return image, mask, next((name for name in ID_NAMES if name in features), None)
+
+
+def _descriptor(
+    info: tfds.core.DatasetInfo, mask: str, name: str, class_names: Sequence[str] | None
+) -> Descriptor:
+    metadata = info.metadata or {}
+    names = metadata.get("class_names") or _labels(info.features[mask]) or class_names
+    if not names:
+        raise DeepLabError(f"data set {name!r} does not tell its classes; give class_names")
+    palette = metadata.get("palette")
+    return describe(name, names, palette if palette and len(palette) == len(names) else None)
+
+
+def _labels(feature: tfds.features.FeatureConnector) -> Sequence[str]:
+    """Returns the class names of a `LabeledImage`, nothing for other features."""
+    return getattr(feature, "names", None) or ()
+
+
+def _data_source(
+    builder: tfds.core.DatasetBuilder, split: str, encoded: Sequence[str]
+) -> Sequence[dict]:
+    legal = list(builder.info.splits)
+    for part in re.split(r"\s*\+\s*", split):
+        if part.partition("[")[0] not in legal:
+            raise unknown_name("split", part, legal)
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise DeepLabError(
+            f"{builder.data_path} is stored as {builder.info.file_format.value}, which cannot be "
+            "read at random; prepare it anew with TFDS' file_format='array_record'"
+        )
+    decoders = {name: tfds.decode.SkipDecoding() for name in encoded}
+    try:
+        return builder.as_data_source(split=split, decoders=decoders)
+    except ValueError as error:
+        raise DeepLabError(f"split {split!r}: {error}") from error
+
+
+def _text(value: bytes | str | np.generic) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,146 @@
+"""The built-in task: textured, lit shapes that only their outline tells apart.
+
+Fillings and backgrounds come from one distribution of colours and textures, so neither colour nor
+position gives a class away; thin parts and small shapes reward a decoder. Nothing is read: an image
+is a function of (seed, split, index).
+"""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+from deeplab_jax.data.descriptors import IGNORE_LABEL
+from deeplab_jax.data.outlines import OUTLINES
+from deeplab_jax.data.textures import Size, draw_texture, mean_color
+
+# The difficulty. Lengths are fractions of the image side.
+NUM_SHAPES = (3, 6)
+RADIUS = (0.11, 0.26)
+# Centres keep this fraction of the sum of their radii apart: below 1 they may overlap.
+SEPARATION = 0.8
+# RGB distance between the mean colours of a shape and the background, so that eyes find it.
+CONTRAST = 80.0
+# Share of the light that a shadow takes away, and that shading adds or takes across a shape.
+SHADOW = 0.45
+SHADING = 0.3
+# Height of the highlight and standard deviation of the noise, in levels of 0..255.
+SPECULAR = 60.0
+SENSOR_NOISE = 3.0
+# Side of the cross that draws the void border: 3 makes it two pixels wide.
+VOID_WIDTH = 3
+
+# Sub-pixel precision of the outlines that OpenCV fills.
+FIXED_POINT_BITS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+    """Where a shape lies: centre (x, y) and radius in pixels, angle in radians."""
+
+    center: np.ndarray
+    radius: float
+    angle: float
+
+    def window(self, size: int) -> tuple[slice, slice]:
+        """Returns the rows and columns that the shape and its shadow can touch."""
+        reach = 1.5 * self.radius
+        columns, rows = (slice(max(0, int(at - reach)), int(at + reach)) for at in self.center)
+        return rows, columns
+
+    def seen_from(self, rows: slice, columns: slice) -> "Pose":
+        """Returns the pose in the coordinates of a window."""
+        corner = np.array([columns.start, rows.start])
+        return dataclasses.replace(self, center=self.center - corner)
+
+
+def draw_scene(seed: int, split: int, index: int, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one image and its labels.
+
+    Args:
+      seed: of the whole data set.
+      split: number of the split, so that splits never share an image.
+      index: of the image in the split.
+      size: side in pixels.
+
+    Returns:
+      image uint8 [size, size, 3] RGB and label uint8 [size, size] with 255 around each shape.
+    """
+    random = np.random.default_rng((seed, split, index))
+    image = draw_texture(random, (size, size))
+    background = mean_color(image)
+    label = np.zeros((size, size), np.uint8)
+    light = random.uniform(0, 2 * math.pi)
+    for pose in _place(random, size):
+        window = pose.window(size)
+        local_pose = pose.seen_from(*window)
+        number = int(random.integers(len(OUTLINES)))
+        coverage = _coverage(list(OUTLINES.values())[number], local_pose, label[window].shape)
+        filling = _lit(_filling(random, background, coverage.shape), local_pose, light)
+        _cast_shadow(image[window], coverage, light, pose.radius)
+        image[window] += (filling - image[window]) * coverage[..., None]
+        _mark(label[window], coverage, number + 1)
+    image += SENSOR_NOISE * random.standard_normal(image.shape, np.float32)
+    return np.clip(image, 0, 255).astype(np.uint8), label
+
+
+def _place(random: np.random.Generator, size: int) -> list[Pose]:
+    """Returns random poses, leaving out what would cover its neighbours too far."""
+    placed: list[Pose] = []
+    for _ in range(random.integers(NUM_SHAPES[0], NUM_SHAPES[1] + 1)):
+        radius = size * math.exp(random.uniform(*np.log(RADIUS)))
+        for center in random.uniform(0.08 * size, 0.92 * size, (20, 2)):
+            if all(
+                math.dist(center, other.center) > SEPARATION * (radius + other.radius)
+                for other in placed
+            ):
+                placed.append(Pose(center, radius, random.uniform(0, 2 * math.pi)))
+                break
+    return placed
+
+
+def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.ndarray:
+    """Returns how much of each pixel the turned shape covers, float32 [H, W] 0..1."""
+    cosine, sine = math.cos(pose.angle), math.sin(pose.angle)
+    turn = np.array([[cosine, sine], [-sine, cosine]]) * pose.radius
+    points = [(contour @ turn + pose.center) * (1 << FIXED_POINT_BITS) for contour in contours]
+    canvas = np.zeros(size, np.uint8)
+    rounded = [np.rint(contour).astype(np.int32) for contour in points]
+    cv2.fillPoly(canvas, rounded, 255, cv2.LINE_AA, FIXED_POINT_BITS)
+    return canvas.astype(np.float32) / 255
+
+
+def _filling(random: np.random.Generator, background: np.ndarray, size: Size) -> np.ndarray:
+    """Draws textures until one stands out from the background's mean colour."""
+    while True:
+        filling = draw_texture(random, size)
+        if np.linalg.norm(mean_color(filling) - background) >= CONTRAST:
+            return filling
+
+
+def _lit(filling: np.ndarray, pose: Pose, light: float) -> np.ndarray:
+    """Shades the filling towards the light and sets a highlight near its bright side."""
+    rows, columns = np.indices(filling.shape[:2], np.float32, sparse=True)
+    x, y = (columns - pose.center[0]) / pose.radius, (rows - pose.center[1]) / pose.radius
+    towards = math.cos(light) * x + math.sin(light) * y
+    distance = (x - 0.4 * math.cos(light)) ** 2 + (y - 0.4 * math.sin(light)) ** 2
+    shade = 1 + SHADING * np.clip(towards, -1, 1)
+    highlight = SPECULAR * np.exp(-8 * distance)
+    return (filling * shade[..., None] + highlight[..., None]).astype(np.float32)
+
+
+def _cast_shadow(image: np.ndarray, coverage: np.ndarray, light: float, radius: float) -> None:
+    """Darkens, in place, what lies behind the shape as seen from the light."""
+    away = -0.2 * radius * np.array([math.cos(light), math.sin(light)])
+    shift = np.array([[1, 0, away[0]], [0, 1, away[1]]])
+    shadow = cv2.warpAffine(coverage, shift, coverage.shape[::-1])
+    image *= 1 - SHADOW * cv2.GaussianBlur(shadow, (0, 0), 1 + 0.06 * radius)[..., None]
+
+
+def _mark(label: np.ndarray, coverage: np.ndarray, value: int) -> None:
+    """Writes the shape's label and a void border around it, in place."""
+    inside = (coverage >= 0.5).astype(np.uint8)
+    label[inside == 1] = value
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (VOID_WIDTH, VOID_WIDTH))
+    label[cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, cross) == 1] = IGNORE_LABEL

@@ -1,0 +1,129 @@
+"""Scaled, shifted, turned and mirrored crops, computed only where they show something."""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from deeplab_jax.data.descriptors import IGNORE_LABEL
+from deeplab_jax.data.padding import MEAN_PIXEL, pad
+
+
+class Sampling(NamedTuple):
+    """How pixels are taken from a source: OpenCV's interpolation, and the value outside."""
+
+    resize: int
+    warp: int
+    outside: int
+
+
+IMAGE_SAMPLING = Sampling(cv2.INTER_LINEAR, cv2.INTER_LINEAR, MEAN_PIXEL)
+# Resizing by plain INTER_NEAREST rounds down: labels would lie half a pixel off their image.
+LABEL_SAMPLING = Sampling(cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, IGNORE_LABEL)
+
+
+class Span(NamedTuple):
+    """One axis of a crop: source pixels [start, stop) are resized to `size`, of which the crop
+    begins with number `offset`."""
+
+    start: int
+    stop: int
+    size: int
+    offset: int
+
+
+class View(NamedTuple):
+    """What a crop shows of its source."""
+
+    rows: Span
+    columns: Span
+    angle: float
+    mirrored: bool
+
+
+def random_view(
+    random: np.random.Generator,
+    source_size: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    scale: float,
+    rotation: float,
+    flip: bool,
+) -> View:
+    """Draws position, angle and mirroring of a crop.
+
+    Args:
+      random: decides.
+      source_size: (height, width) of the image.
+      size: (height, width) of the crop.
+      scale: factor by which the image is resized; what is then smaller than the crop starts at its
+        top left corner.
+      rotation: greatest angle in degrees to either side.
+      flip: whether to mirror half of the crops.
+    """
+    rows, columns = (
+        _random_span(random, length, crop, scale)
+        for length, crop in zip(source_size, size, strict=True)
+    )
+    angle = random.uniform(-rotation, rotation)
+    mirrored = flip and bool(random.integers(2))
+    return View(rows, columns, angle, mirrored)
+
+
+def render(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
+    """Returns the crop that a view shows of an image or a label.
+
+    Args:
+      source: uint8 [H, W, 3] or [H, W].
+      view: of `random_view`.
+      size: (height, width) of the crop, as it was given there.
+      sampling: IMAGE_SAMPLING or LABEL_SAMPLING.
+    """
+    if view.angle:
+        crop = _warp(source, view, size, sampling)
+    else:
+        # Four times as fast as warping, at 513 × 513 with OpenCV 5 on one core.
+        crop = pad(_resize(source, view, size, sampling), size, sampling.outside)
+    return cv2.flip(crop, 1) if view.mirrored else crop
+
+
+def _random_span(random: np.random.Generator, length: int, crop: int, scale: float) -> Span:
+    scaled = max(1, round(length * scale))
+    if scaled <= crop:
+        return Span(0, length, scaled, 0)
+    # Only as much of the source as the crop shows: resizing the rest would be thrown away.
+    needed = min(length, math.ceil(crop / scale))
+    size = max(crop, round(needed * scale))
+    start = int(random.integers(length - needed + 1))
+    return Span(start, start + needed, size, int(random.integers(size - crop + 1)))
+
+
+def _resize(
+    source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampling
+) -> np.ndarray:
+    rows, columns, *_ = view
+    shown = source[rows.start : rows.stop, columns.start : columns.stop]
+    resized = cv2.resize(shown, (columns.size, rows.size), interpolation=sampling.resize)
+    bottom, right = rows.offset + size[0], columns.offset + size[1]
+    return resized[rows.offset : bottom, columns.offset : right]
+
+
+def _warp(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
+    """Turns about the crop's centre, then scales and shifts, in one sampling of the source."""
+    turn = cv2.getRotationMatrix2D(((size[1] - 1) / 2, (size[0] - 1) / 2), view.angle, 1.0)
+    to_source = np.zeros((2, 3))
+    for axis, span in enumerate((view.columns, view.rows)):
+        step = (span.stop - span.start) / span.size
+        to_source[axis, axis] = step
+        # Pixel centres lie at half-integers, as in cv2.resize.
+        to_source[axis, 2] = span.start + (span.offset + 0.5) * step - 0.5
+    matrix = to_source @ np.vstack([turn, [0, 0, 1]])
+    return cv2.warpAffine(
+        source,
+        matrix,
+        size[::-1],
+        flags=sampling.warp | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(sampling.outside,) * 3,
+    )

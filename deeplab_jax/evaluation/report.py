@@ -1,0 +1,95 @@
+"""The results of an evaluation as a dictionary, as text and as files."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.evaluation.tally import Tally
+from deeplab_jax.files import write_text
+from deeplab_jax.visualize import (
+    Row,
+    contact_sheet,
+    write_confusion_matrix,
+    write_picture,
+)
+from deeplab_jax.visualize.class_maps import Color
+
+SUMMARY = {
+    "mean_iou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "mean_dice": "mean Dice",
+    "boundary_f_score": "boundary F-score",
+}
+
+
+def metrics_dictionary(class_names: Sequence[str], tally: Tally) -> dict[str, Any]:
+    """Returns the measures under the names of `metrics.json`, JSON-ready.
+
+    Classes that could not be measured are None.
+    """
+    confusion = tally.confusion
+    precisions = tally.ranking.per_class_average_precision
+    return {
+        "mean_iou": confusion.mean_iou,
+        "pixel_accuracy": confusion.pixel_accuracy,
+        "mean_accuracy": confusion.mean_accuracy,
+        "frequency_weighted_iou": confusion.frequency_weighted_iou,
+        "mean_dice": confusion.mean_dice,
+        "boundary_f_score": _known(tally.boundary.f_score),
+        "per_class_iou": _by_name(class_names, confusion.per_class_iou),
+        "per_class_average_precision": _by_name(class_names, precisions),
+        "trimap_mean_iou": None,
+        "confusion_matrix": confusion.counts.tolist(),
+    }
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """Returns the measures as lines of text, in per cent: first of the classes, then overall."""
+    precisions = metrics["per_class_average_precision"]
+    ious = metrics["per_class_iou"]
+    width = max(map(len, [*ious, *SUMMARY.values()]))
+    lines = [f"{'class':<{width}}  {'IoU':>6}  {'AP':>6}"]
+    for name, iou in ious.items():
+        lines.append(f"{name:<{width}}  {_percent(iou)}  {_percent(precisions[name])}")
+    lines += ["", *(f"{text:<{width}}  {_percent(metrics[key])}" for key, text in SUMMARY.items())]
+    return "\n".join([*lines, f"{'images':<{width}}  {metrics['num_images']:>6}"])
+
+
+def write_report(
+    output: Path,
+    metrics: Mapping[str, Any],
+    rows: Sequence[Row],
+    class_names: Sequence[str],
+    palette: Sequence[Color],
+) -> None:
+    """Writes `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`, each whole.
+
+    Args:
+      output: directory; is made.
+      metrics: what `evaluate` returns.
+      rows: the contact sheet's, at least one.
+      class_names: one a class.
+      palette: RGB 0..255, one a class.
+    """
+    write_text(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    counts = np.asarray(metrics["confusion_matrix"])
+    write_confusion_matrix(output / "confusion_matrix.png", counts, class_names)
+    write_picture(output / "contact_sheet.png", contact_sheet(rows, class_names, palette))
+
+
+def _by_name(class_names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
+    return dict(zip(class_names, map(_known, values.tolist()), strict=True))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _percent(value: float | None) -> str:
+    return f"{'–':>6}" if value is None else f"{100 * value:6.2f}"

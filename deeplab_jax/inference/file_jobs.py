@@ -1,0 +1,109 @@
+"""Which image files become which predictions; nothing is read or written here."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from deeplab_jax.errors import DeepLabError
+
+# What is taken from a folder; a file given by name may end as it likes.
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileJob:
+    """One image and the files that its prediction becomes.
+
+    Attributes:
+      image: to be read.
+      class_map: palette PNG of the class indices, of the image's size.
+      overlay: PNG of the image under the classes' colours.
+      probabilities: `.npz` with `probabilities`, float16 [H, W, num_classes], and `class_names`; or
+        None.
+    """
+
+    image: Path
+    class_map: Path
+    overlay: Path
+    probabilities: Path | None
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """The files to be written."""
+        return tuple(filter(None, (self.class_map, self.overlay, self.probabilities)))
+
+
+def plan_files(
+    paths: Sequence[str | Path],
+    output: str | Path,
+    *,
+    probabilities: bool = False,
+    overwrite: bool = False,
+) -> list[FileJob]:
+    """Decides what becomes of each image; reads and writes nothing.
+
+    Args:
+      paths: image files, and folders whose images are all taken, with those of their subfolders.
+      output: directory of the predictions; paths below a given folder are kept below it.
+      probabilities: write them too.
+      overwrite: replace targets that exist; of targets claimed twice the last wins.
+
+    Raises:
+      DeepLabError: a path is missing, there is no image, a target would replace an input, exists or
+        is claimed twice.
+    """
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise DeepLabError(f"{output} is a file; give a directory as output")
+    found = [pair for path in paths for pair in _images_below(Path(path), output)]
+    if not found:
+        given = ", ".join(map(str, paths)) or "nothing"
+        raise DeepLabError(f"no image to predict: given {given}; give image files or folders")
+    jobs = [_job(image, output / name, probabilities) for image, name in found]
+    _check_targets(jobs, overwrite)
+    return jobs
+
+
+def _images_below(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
+    """Yields each image with its path below the output, still with its own suffix."""
+    if not path.exists():
+        raise DeepLabError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        yield path, Path(path.name)
+        return
+    # Predictions of an earlier run are no images when the output lies inside the folder.
+    earlier = output.resolve() if path.resolve() in output.resolve().parents else None
+    for image in sorted(path.rglob("*")):
+        is_image = image.suffix.lower() in IMAGE_SUFFIXES and image.is_file()
+        if is_image and (earlier is None or earlier not in image.resolve().parents):
+            yield image, image.relative_to(path)
+
+
+def _job(image: Path, target: Path, probabilities: bool) -> FileJob:
+    stem = target.with_suffix("")
+    return FileJob(
+        image,
+        class_map=stem.with_name(f"{stem.name}.png"),
+        overlay=stem.with_name(f"{stem.name}_overlay.png"),
+        probabilities=stem.with_name(f"{stem.name}_probabilities.npz") if probabilities else None,
+    )
+
+
+def _check_targets(jobs: Sequence[FileJob], overwrite: bool) -> None:
+    inputs = {os.path.realpath(job.image) for job in jobs}
+    claimed: dict[Path, Path] = {}
+    for job in jobs:
+        for target in job.targets:
+            if os.path.realpath(target) in inputs:
+                raise DeepLabError(
+                    f"{target} is an input and is never overwritten; give another --output"
+                )
+            if target in claimed and not overwrite:
+                raise DeepLabError(
+                    f"{claimed[target]} and {job.image} would both become {target}; "
+                    "rename one, or --overwrite to keep the last"
+                )
+            if target.exists() and not overwrite:
+                raise DeepLabError(f"{target} exists; give another --output, or --overwrite")
+            claimed[target] = job.image

@@ -1,0 +1,74 @@
+"""Predictions of image files, written whole or not at all."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deeplab_jax.data.images import read_image
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import replacing
+from deeplab_jax.inference.file_jobs import FileJob
+from deeplab_jax.inference.predictor import Predictor
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.visualize import write_class_map, write_picture
+
+
+def readable_files(
+    jobs: Iterable[FileJob], *, skip_bad: bool = False, reporter: Reporter
+) -> list[FileJob]:
+    """Reads every image once, so that nothing is written when one of them is bad.
+
+    Args:
+      jobs: of `plan_files`.
+      skip_bad: leave bad images out, with a warning each and their number.
+      reporter: hears of progress and of what is left out.
+
+    Raises:
+      DeepLabError: an image is bad and is not to be skipped, or all are.
+    """
+    jobs, good = list(jobs), []
+    for job in reporter.track(jobs, "checking, image"):
+        try:
+            read_image(job.image)
+        except DeepLabError as error:
+            if not skip_bad:
+                raise DeepLabError(
+                    f"{error}; nothing was written (skip_bad leaves it out)"
+                ) from error
+            reporter.warning(f"left out: {error}")
+        else:
+            good.append(job)
+    if not good:
+        raise DeepLabError(f"none of the {len(jobs)} images can be read")
+    if len(good) < len(jobs):
+        reporter.warning(f"left out {len(jobs) - len(good)} of {len(jobs)} images")
+    return good
+
+
+def predict_files(predictor: Predictor, jobs: Sequence[FileJob], reporter: Reporter) -> None:
+    """Writes the predictions of images, each file whole or not at all.
+
+    Args:
+      predictor: of the model.
+      jobs: of `plan_files`.
+      reporter: hears of progress.
+
+    Raises:
+      DeepLabError: an image cannot be read.
+    """
+    for job in reporter.track(jobs, "predicting, image"):
+        prediction = predictor.predict(read_image(job.image))
+        write_class_map(job.class_map, prediction.class_map, predictor.palette)
+        write_picture(job.overlay, prediction.overlay)
+        if job.probabilities:
+            _write_probabilities(job.probabilities, prediction.probabilities, predictor.class_names)
+
+
+def _write_probabilities(path: Path, probabilities: np.ndarray, class_names: Sequence[str]) -> None:
+    with replacing(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            probabilities=probabilities.astype(np.float16),
+            class_names=np.array(class_names),
+        )

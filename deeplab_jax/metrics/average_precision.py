@@ -1,0 +1,82 @@
+"""Average precision of pixels that are ranked by a class's probability."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deeplab_jax.metrics.confusion import VOID
+
+NUM_BINS = 1000
+
+
+def probability_bins(probabilities: jax.Array) -> jax.Array:
+    """Returns which of 1,000 equal bins each probability lies in.
+
+    Quantising on the device halves what has to leave it.
+
+    Args:
+      probabilities: float32 [...], 0..1.
+
+    Returns:
+      uint16 [...], floor(1000·p), with p = 1 in the last bin.
+    """
+    return jnp.clip(probabilities * NUM_BINS, 0, NUM_BINS - 1).astype(jnp.uint16)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PrecisionRecall:
+    """Histograms of each class's probability, over its own pixels and over all.
+
+    Attributes:
+      positives: int64 [num_classes, 1000], non-void pixels of the class by their bin.
+      pixels: int64 [num_classes, 1000], all non-void pixels by their bin for the class.
+    """
+
+    positives: np.ndarray
+    pixels: np.ndarray
+
+    @classmethod
+    def empty(cls, num_classes: int) -> "PrecisionRecall":
+        """Returns the histograms of no pixels, where merging starts."""
+        return cls(*np.zeros((2, num_classes, NUM_BINS), np.int64))
+
+    @classmethod
+    def from_bins(cls, truth: np.ndarray, bins: np.ndarray) -> "PrecisionRecall":
+        """Counts the pixels of one image.
+
+        Args:
+          truth: integers [H, W], 0..num_classes-1, or 255 for void.
+          bins: uint16 [num_classes, H, W], of `probability_bins`.
+        """
+        num_classes = len(bins)
+        void = truth == VOID
+        own_class = np.where(void, 0, truth).astype(np.intp)
+        own_bin = np.take_along_axis(bins, own_class[None], axis=0)[0]
+        cell = own_class * NUM_BINS + own_bin
+        positives = np.bincount(cell[~void], minlength=num_classes * NUM_BINS)
+        # Void goes to a bin of its own; one class at a time stays in the processor's cache.
+        counted = np.where(void, np.uint16(NUM_BINS), bins).reshape(num_classes, -1)
+        pixels = [np.bincount(one, minlength=NUM_BINS + 1)[:NUM_BINS] for one in counted]
+        return cls(positives.reshape(num_classes, NUM_BINS), np.stack(pixels))
+
+    def merge(self, other: "PrecisionRecall") -> "PrecisionRecall":
+        """Returns the histograms of both sets of pixels."""
+        return PrecisionRecall(self.positives + other.positives, self.pixels + other.pixels)
+
+    @property
+    def per_class_average_precision(self) -> np.ndarray:
+        """Area under precision–recall: Σ (R_n - R_{n-1}) · P_n over falling thresholds.
+
+        The thresholds are the lower edges of the bins; pixels of one bin share a rank.
+
+        Returns:
+          float64 [num_classes], NaN for a class that the truth does not hold.
+        """
+        gained = self.positives[:, ::-1]
+        found = np.cumsum(gained, axis=1)
+        claimed = np.cumsum(self.pixels[:, ::-1], axis=1)
+        total = found[:, -1]
+        area = (gained * found / np.maximum(claimed, 1)).sum(axis=1)
+        return np.where(total > 0, area / np.maximum(total, 1), np.nan)

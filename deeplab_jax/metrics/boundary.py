@@ -1,0 +1,114 @@
+"""How well the outlines of classes are met: the boundary F-score."""
+
+import dataclasses
+
+import numpy as np
+
+from deeplab_jax.metrics.confusion import VOID
+
+# Pixels this far apart still meet, as a share of the image's diagonal (Csurka et al., "What is a
+# good evaluation measure for semantic segmentation?", BMVC 2013).
+TOLERANCE = 0.0075
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoundaryMatch:
+    """Counts of boundary pixels and of those that have a counterpart, by class.
+
+    A pixel is on the boundary of its class when one of its four neighbours inside the image has
+    another value, void included. Void pixels of the truth are made void in the prediction first, so
+    both outlines end there. Two boundary pixels of one class meet when they are at most 0.75 % of
+    the image's diagonal apart.
+
+    Attributes:
+      counts: int64 [num_classes, 4]: predicted boundary pixels, those of them near a true one, true
+        boundary pixels, those of them near a predicted one.
+    """
+
+    counts: np.ndarray
+
+    @classmethod
+    def empty(cls, num_classes: int) -> "BoundaryMatch":
+        """Returns the counts of no image, where merging starts."""
+        return cls(np.zeros((num_classes, 4), np.int64))
+
+    @classmethod
+    def from_labels(
+        cls, truth: np.ndarray, prediction: np.ndarray, num_classes: int
+    ) -> "BoundaryMatch":
+        """Counts the boundary pixels of one image at its own size.
+
+        Args:
+          truth: integers [H, W], 0..num_classes-1, or 255 for void.
+          prediction: integers [H, W], 0..num_classes-1.
+        """
+        prediction = np.where(truth == VOID, VOID, prediction)
+        radius = TOLERANCE * np.hypot(*truth.shape)
+        true, predicted = _outline(truth), _outline(prediction)
+        columns = [*_meetings(predicted, true, radius), *_meetings(true, predicted, radius)]
+        return cls(
+            np.stack([np.bincount(column, minlength=num_classes) for column in columns], axis=1)
+        )
+
+    def merge(self, other: "BoundaryMatch") -> "BoundaryMatch":
+        """Returns the counts of both sets of images."""
+        return BoundaryMatch(self.counts + other.counts)
+
+    @property
+    def per_class_f_score(self) -> np.ndarray:
+        """2·P·R / (P + R), where P and R are the shares of predicted and true pixels that meet.
+
+        Returns:
+          float64 [num_classes]; 0 when only one side has a boundary, NaN when none has.
+        """
+        predicted, predicted_met, true, true_met = self.counts.T
+        precision = predicted_met / np.maximum(predicted, 1)
+        recall = true_met / np.maximum(true, 1)
+        score = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        return np.where(predicted + true > 0, score, np.nan)
+
+    @property
+    def f_score(self) -> float:
+        """Mean of `per_class_f_score` over the classes that have a boundary; NaN when none has."""
+        known = self.per_class_f_score[~np.isnan(self.per_class_f_score)]
+        return float(known.mean()) if known.size else float("nan")
+
+
+def _outline(labels: np.ndarray) -> np.ndarray:
+    """Returns int32 [H, W]: the class of each boundary pixel, -1 elsewhere."""
+    down = labels[1:] != labels[:-1]
+    right = labels[:, 1:] != labels[:, :-1]
+    edge = np.zeros(labels.shape, bool)
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= right
+    edge[:, :-1] |= right
+    return np.where(edge & (labels != VOID), labels.astype(np.int32), -1)
+
+
+def _meetings(outline: np.ndarray, other: np.ndarray, radius: float) -> tuple[np.ndarray, ...]:
+    """Returns the classes of the outline's pixels, and of those that meet the other outline.
+
+    Walks the disc of offsets from its centre, all pixels and classes at once, and drops pixels as
+    they meet: outlines are thin, so this is less work than a distance map a class.
+    """
+    reach = int(radius)
+    padded = np.pad(other, reach, constant_values=-1)
+    rows, columns = np.nonzero(outline >= 0)
+    classes = outline[rows, columns]
+    flat, waiting = padded.ravel(), (rows + reach) * padded.shape[1] + columns + reach
+    wanted, met = classes, []
+    for row, column in _disc(radius):
+        meets = flat[waiting + row * padded.shape[1] + column] == wanted
+        met.append(wanted[meets])
+        waiting, wanted = waiting[~meets], wanted[~meets]
+    return classes, np.concatenate(met)
+
+
+def _disc(radius: float) -> np.ndarray:
+    """Returns int [n, 2]: the offsets (row, column) of length ≤ radius, shortest first."""
+    axis = np.arange(-int(radius), int(radius) + 1)
+    offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    length = np.hypot(*offsets.T)
+    order = np.argsort(length, kind="stable")
+    return offsets[order[length[order] <= radius]]

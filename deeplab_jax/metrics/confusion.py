@@ -1,0 +1,130 @@
+"""The confusion matrix of a whole split and the measures that follow from it alone."""
+
+import dataclasses
+
+import numpy as np
+
+VOID = 255
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConfusionMatrix:
+    """Pixel counts by true and predicted class; void pixels are not in it.
+
+    Matrices of images, batches and hosts add up to the one of the split, so every measure here is
+    of the split, never a mean over images.
+
+    Attributes:
+      counts: int64 [num_classes, num_classes], truth in rows, prediction in columns.
+    """
+
+    counts: np.ndarray
+
+    @classmethod
+    def empty(cls, num_classes: int) -> "ConfusionMatrix":
+        """Returns the matrix of no pixels, where merging starts."""
+        return cls(np.zeros((num_classes, num_classes), np.int64))
+
+    @classmethod
+    def from_labels(
+        cls, truth: np.ndarray, prediction: np.ndarray, num_classes: int
+    ) -> "ConfusionMatrix":
+        """Counts the pixels of class maps of any one shape.
+
+        Args:
+          truth: integers 0..num_classes-1, or 255 for void.
+          prediction: integers 0..num_classes-1, of the same shape.
+
+        Raises:
+          ValueError: the shapes differ or a value is neither a class nor void.
+        """
+        if truth.shape != prediction.shape:
+            raise ValueError(f"truth is {truth.shape}, prediction is {prediction.shape}")
+        if prediction.size and not 0 <= prediction.min() <= prediction.max() < num_classes:
+            raise ValueError(f"a predicted class is outside 0..{num_classes - 1}")
+        # Void goes to bin 0. Four bytes an index: about seven times as fast as masking first.
+        cell = truth.astype(np.int32) * num_classes + prediction.astype(np.int32) + 1
+        counts = np.bincount(np.where(truth == VOID, 0, cell).ravel(), minlength=num_classes**2 + 1)
+        if len(counts) > num_classes**2 + 1:
+            raise ValueError(f"a true class is outside 0..{num_classes - 1} and not {VOID}")
+        return cls(counts[1:].reshape(num_classes, num_classes))
+
+    def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
+        """Returns the matrix of both sets of pixels."""
+        return ConfusionMatrix(self.counts + other.counts)
+
+    @property
+    def num_pixels(self) -> int:
+        """Number of pixels that are not void."""
+        return int(self.counts.sum())
+
+    @property
+    def per_class_iou(self) -> np.ndarray:
+        """Intersection over union: TP / (TP + FP + FN).
+
+        float64 [num_classes]; NaN for a class that is absent from both truth and prediction.
+        """
+        return _ratio(self._correct, self._union)
+
+    @property
+    def per_class_accuracy(self) -> np.ndarray:
+        """Recall: TP / (TP + FN); float64 [num_classes], NaN for a class absent from the truth."""
+        return _ratio(self._correct, self._true)
+
+    @property
+    def per_class_dice(self) -> np.ndarray:
+        """Dice or F1: 2·TP / (2·TP + FP + FN); float64 [num_classes], NaN as in `per_class_iou`."""
+        return _ratio(2 * self._correct, self._true + self._predicted)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of `per_class_iou` over the classes that occur; NaN when no pixel counts."""
+        return _mean(self.per_class_iou)
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean of `per_class_accuracy` over the classes that the truth holds."""
+        return _mean(self.per_class_accuracy)
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean of `per_class_dice` over the classes that occur."""
+        return _mean(self.per_class_dice)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the pixels that are right: Σ TP / pixels."""
+        return float(_ratio(self._correct.sum(), self.counts.sum()))
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """IoU weighted by the classes' shares of the truth: Σ (TP + FN) · IoU / pixels."""
+        weighted = self._true * np.nan_to_num(self.per_class_iou)
+        return float(_ratio(weighted.sum(), self.counts.sum()))
+
+    @property
+    def _correct(self) -> np.ndarray:
+        return np.diagonal(self.counts)
+
+    @property
+    def _true(self) -> np.ndarray:
+        return self.counts.sum(axis=1)
+
+    @property
+    def _predicted(self) -> np.ndarray:
+        return self.counts.sum(axis=0)
+
+    @property
+    def _union(self) -> np.ndarray:
+        return self._true + self._predicted - self._correct
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Returns numerator / denominator, NaN where the denominator is 0."""
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Returns the mean of the values that are not NaN; NaN when there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")

@@ -1,0 +1,21 @@
+"""Models on disk: what a training workdir holds for whoever uses the model."""
+
+from deeplab_jax.model_store.checkpoints import CHECKPOINTS, choose_step, open_checkpoints
+from deeplab_jax.model_store.description import (
+    ModelDescription,
+    read_description,
+    write_description,
+)
+from deeplab_jax.model_store.store import StoredModel, read_model, read_variables
+
+__all__ = [
+    "CHECKPOINTS",
+    "ModelDescription",
+    "StoredModel",
+    "choose_step",
+    "open_checkpoints",
+    "read_description",
+    "read_model",
+    "read_variables",
+    "write_description",
+]

@@ -1,0 +1,68 @@
+"""`model.json`: what a model is, beside its variables."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import write_text
+from deeplab_jax.models import DeepLab, create_model
+
+FILE_NAME = "model.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDescription:
+    """All that is needed to build a model again and to read its output.
+
+    Attributes:
+      architecture: a name that `list_models` tells.
+      overrides: keywords of `create_model`, JSON-ready.
+      class_names: of the logits, in order.
+      palette: an RGB colour 0..255 a class.
+      inference_size: (H, W) in pixels to which smaller images are padded; None: their own size.
+      source: where the variables came from: training run, checksum, licence.
+    """
+
+    architecture: str
+    overrides: dict[str, Any]
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    inference_size: tuple[int, int] | None = None
+    source: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def create_model(self) -> DeepLab:
+        """Returns the model described."""
+        return create_model(self.architecture, **self.overrides)
+
+
+def write_description(directory: pathlib.Path, description: ModelDescription) -> None:
+    """Writes `model.json` whole or not at all."""
+    text = json.dumps(dataclasses.asdict(description), indent=2) + "\n"
+    write_text(directory / FILE_NAME, text)
+
+
+def read_description(directory: pathlib.Path) -> ModelDescription:
+    """Reads `model.json`.
+
+    Raises:
+      DeepLabError: the directory holds no model, or one that this version cannot read.
+    """
+    path = directory / FILE_NAME
+    if not path.is_file():
+        raise DeepLabError(
+            f"{directory} is no model: it has no {FILE_NAME}; "
+            "give a workdir of `train` or a model directory"
+        )
+    try:
+        values = json.loads(path.read_text())
+        size = values.pop("inference_size")
+        return ModelDescription(
+            class_names=tuple(values.pop("class_names")),
+            palette=tuple(map(tuple, values.pop("palette"))),
+            inference_size=None if size is None else tuple(size),
+            **values,
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise DeepLabError(f"{path} is damaged: {error!r}; restore it or convert again") from error

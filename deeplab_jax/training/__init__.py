@@ -1,0 +1,5 @@
+"""Training: from a config and two data sets to a workdir that holds a model."""
+
+from deeplab_jax.training.loop import TrainingResult, train
+
+__all__ = ["TrainingResult", "train"]

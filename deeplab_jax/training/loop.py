@@ -1,0 +1,269 @@
+"""The training loop: one step after the other, watched, evaluated and saved."""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from deeplab_jax import config as configs
+from deeplab_jax import model_store
+from deeplab_jax.data import training_batches
+from deeplab_jax.evaluation import Evaluator
+from deeplab_jax.parallel import make_mesh, put_batch, replicated
+from deeplab_jax.reporter import LoggingReporter, Reporter
+from deeplab_jax.training import workdir as workdirs
+from deeplab_jax.training.checkpoints import Checkpointer
+from deeplab_jax.training.finite import FiniteCheck
+from deeplab_jax.training.initialization import initialize_from
+from deeplab_jax.training.interruption import interruption
+from deeplab_jax.training.monitors import Monitor
+from deeplab_jax.training.pace import Pace
+from deeplab_jax.training.pictures import draw_pictures
+from deeplab_jax.training.run import Run, Source, assemble, with_epochs
+from deeplab_jax.training.start import describe_start
+from deeplab_jax.training.state import TrainState, create_state, with_variables
+from deeplab_jax.training.step import Step, make_train_step
+
+# With `profile`, the steps after the first that the trace shows.
+PROFILED_STEPS = range(3, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to: its workdir, its last step, and the validation after it."""
+
+    workdir: pathlib.Path
+    step: int
+    mean_iou: float
+
+
+def train(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    train: Source = None,
+    validation: Source = None,
+    *,
+    batch_size: int | None = None,
+    epochs: float | None = None,
+    reporter: Reporter | None = None,
+    mesh: Mesh | None = None,
+    profile: bool = False,
+) -> TrainingResult:
+    """Trains, or goes on with an interrupted run of the same config in the same workdir.
+
+    Variables come from the newest checkpoint in the workdir; else from `training.init_from`, with a
+    fresh classifier where the number of classes differs; else from the seed.
+
+    Args:
+      config: see deeplab_jax/config.py.
+      workdir: where checkpoints, numbers and pictures go.
+      train, validation: a prepared data set's name, a pair of arrays (images uint8 [N, H, W, 3],
+        masks [N, H, W]), or None for the config's data set.
+      batch_size: instead of `config.training.batch_size`.
+      epochs: passes over the training images, instead of `config.training.num_steps`.
+      reporter: hears progress.
+      mesh: of the devices to use; default all.
+      profile: write a trace of a few steps to `workdir/profile`.
+
+    Raises:
+      DeepLabError: the config, a data set or the workdir is not right; or the loss left the
+        finite, with the last good checkpoint kept.
+      KeyboardInterrupt: the run was asked to stop, and its state is saved.
+    """
+    workdir, reporter, mesh = pathlib.Path(workdir), reporter or LoggingReporter(), mesh or make_mesh()
+    if batch_size is not None:
+        config = configs.from_json(configs.to_json(config))
+        config.training.batch_size = batch_size
+    run = assemble(config, workdir, mesh, train, validation, reporter)
+    if epochs is not None:
+        config = with_epochs(config, len(run.train), epochs)
+        run = assemble(config, workdir, mesh, run.train, run.validation, Reporter())
+    workdirs.claim(workdir, config)
+    evaluator = Evaluator(
+        run.model,
+        run.validation,
+        size=config.evaluation.size,
+        batch_size=config.evaluation.batch_size,
+        mesh=mesh,
+        workers=config.data.workers,
+        limit=config.evaluation.limit,
+    )
+    description = dataclasses.replace(run.description, inference_size=evaluator.size)
+    model_store.write_description(workdir, description)
+    workdirs.write_manifest(workdir, mesh)
+    with Checkpointer(workdir) as checkpointer, interruption() as asked_to_stop:
+        state = initial_state(run, checkpointer, reporter)
+        with Monitor(workdir, int(state.step)) as monitor:
+            loop = Loop(run, evaluator, checkpointer, monitor, reporter, profile)
+            result = loop.run(state, asked_to_stop)
+    draw_pictures(run.workdir, run.validation, reporter)
+    return result
+
+
+def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> TrainState:
+    """Returns the state to start from: resumed, taken from another model, or fresh."""
+    keep_ema = run.config.training.ema_decay > 0
+    state = create_state(
+        run.model,
+        run.optimizer,
+        run.mesh,
+        seed=run.config.seed,
+        crop_size=run.augmentation.crop_size,
+        keep_ema=keep_ema,
+    )
+    if checkpointer.latest_step is not None:
+        state = checkpointer.restore(state)
+        reporter.message(f"going on from step {int(state.step)} of {run.workdir}")
+    elif run.config.training.init_from:
+        variables = initialize_from(state.variables, run.config.training.init_from, reporter)
+        variables = jax.device_put(variables, replicated(run.mesh))
+        state = with_variables(variables, run.optimizer, keep_ema)
+        state = jax.device_put(state, replicated(run.mesh))
+    return state
+
+
+class Loop:
+    """The loop over steps; holds what a step's surroundings need."""
+
+    def __init__(
+        self,
+        run: Run,
+        evaluator: Evaluator,
+        checkpointer: Checkpointer,
+        monitor: Monitor,
+        reporter: Reporter,
+        profile: bool,
+    ) -> None:
+        self._run, self._config = run, run.config
+        self._evaluator, self._checkpointer = evaluator, checkpointer
+        self._monitor, self._reporter = monitor, reporter
+        self._profile = profile
+        self._num_steps = run.config.training.num_steps
+        self._finite = FiniteCheck()
+        self._pace = Pace(run.config.training.batch_size)
+        self._mean_iou = float("nan")
+
+    def run(self, state: TrainState, asked_to_stop: Any) -> TrainingResult:
+        """Trains from the state to the last step."""
+        first = int(state.step)
+        if first < self._num_steps:
+            state = self._run_steps(state, asked_to_stop)
+        else:
+            self._reporter.message(f"all {first} steps are done already")
+            self._mean_iou = self._evaluate(first, state)
+        return TrainingResult(self._run.workdir, int(state.step), self._mean_iou)
+
+    def _run_steps(self, state: TrainState, asked_to_stop: Any) -> TrainState:
+        first = int(state.step)
+        batches = self._batches(first)
+        batch = next(batches)
+        step_function = self._compile(state, batch)
+        for step in range(first + 1, self._num_steps + 1):
+            with self._trace(step - first):
+                state, metrics = step_function(state, batch)
+                # The next batch is read while the devices work on this one.
+                batch = next(batches) if step < self._num_steps else None
+            self._finite.add(step, metrics)
+            self._pace.add(metrics)
+            self._after_step(step, state, metrics, stopping=asked_to_stop())
+        return state
+
+    def _batches(self, first: int) -> Iterator[dict[str, jax.Array]]:
+        batches = training_batches(
+            self._run.train,
+            self._run.augmentation,
+            batch_size=self._config.training.batch_size,
+            seed=self._config.seed,
+            start_step=first,
+            host=jax.process_index(),
+            num_hosts=jax.process_count(),
+            workers=self._config.data.workers,
+        )
+        return (put_batch(batch, self._run.mesh) for batch in batches)
+
+    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> Step:
+        training = self._config.training
+        step_function = make_train_step(
+            self._run.model,
+            self._run.optimizer,
+            self._run.learning_rate,
+            self._run.mesh,
+            seed=self._config.seed,
+            accumulation_steps=training.accumulation_steps,
+            ema_decay=training.ema_decay,
+        )
+        started = time.perf_counter()
+        compiled = step_function.lower(state, batch).compile()
+        seconds = time.perf_counter() - started
+        for line in describe_start(self._run, state, compiled, seconds):
+            self._reporter.message(line)
+        return compiled
+
+    def _trace(self, steps_done: int) -> contextlib.AbstractContextManager:
+        """Starts and ends the profile at the right steps; otherwise does nothing."""
+        if not self._profile or steps_done not in PROFILED_STEPS:
+            return contextlib.nullcontext()
+        return _profiled_step(self._run.workdir, steps_done)
+
+    def _after_step(
+        self, step: int, state: TrainState, metrics: dict[str, jax.Array], stopping: bool
+    ) -> None:
+        last = step == self._num_steps
+        if last or step % self._config.log_every_steps == 0:
+            scalars = self._pace.summarize(metrics, self._num_steps - step)
+            self._reporter.training_step(step, self._num_steps, scalars)
+            del scalars["seconds_left"]
+            self._monitor.write(step, scalars)
+        started = time.perf_counter()
+        mean_iou = None
+        if last or (step % self._config.evaluation.every_steps == 0 and not stopping):
+            mean_iou = self._mean_iou = self._evaluate(step, state)
+        due = step % self._config.checkpoint.every_steps == 0
+        if last or stopping or due or mean_iou is not None:
+            # A state is saved only when all numbers up to it were finite.
+            self._finite.finish()
+            self._checkpointer.save(state, self._info(step), mean_iou)
+        if stopping and not last:
+            self._checkpointer.wait()
+            self._reporter.message(
+                f"stopped at step {step}; the same command goes on from there"
+            )
+            raise KeyboardInterrupt
+        self._pace.pause(time.perf_counter() - started)
+
+    def _evaluate(self, step: int, state: TrainState) -> float:
+        self._finite.finish()
+        confusion = self._evaluator.run(state.evaluated, self._reporter)
+        mean_iou = confusion.mean_iou
+        accuracy = confusion.pixel_accuracy
+        self._monitor.write(
+            step, {"validation_mean_iou": mean_iou, "validation_pixel_accuracy": accuracy}
+        )
+        self._reporter.message(
+            f"step {step}: validation mean IoU {mean_iou:.4f}, pixel accuracy {accuracy:.4f}"
+        )
+        return mean_iou
+
+    def _info(self, step: int) -> dict[str, Any]:
+        return {
+            "config": self._config.to_dict(),
+            "class_names": list(self._run.description.class_names),
+            "data_position": {"seed": self._config.seed, "step": step},
+        }
+
+
+@contextlib.contextmanager
+def _profiled_step(workdir: pathlib.Path, steps_done: int) -> Iterator[None]:
+    if steps_done == PROFILED_STEPS[0]:
+        jax.profiler.start_trace(str(workdir / "profile"))
+    yield
+    if steps_done == PROFILED_STEPS[-1]:
+        jax.profiler.stop_trace()
+
+

@@ -1,0 +1,58 @@
+"""Where the numbers of a run go: `metrics.jsonl` and TensorBoard event files."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from types import TracebackType
+
+import tensorboardX
+
+from deeplab_jax.files import write_text
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+class Monitor:
+    """Writes rows of scalars; a context manager that closes its files."""
+
+    def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
+        """Opens the files; rows after `start_step`, of an interrupted run, are taken out."""
+        path = workdir / METRICS_FILE
+        kept = [row for row in read_rows(workdir) if row["step"] <= start_step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._rows = path.open("a", buffering=1)
+        self._events = tensorboardX.SummaryWriter(
+            str(workdir / TENSORBOARD), purge_step=start_step + 1
+        )
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._rows.close()
+        self._events.close()
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Adds a row of scalars for a step."""
+        self._rows.write(json.dumps({"step": step, **scalars}) + "\n")
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, step)
+        self._events.flush()
+
+
+def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:
+    """Returns the rows written so far; a last line that a kill cut short is left out."""
+    path = workdir / METRICS_FILE
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

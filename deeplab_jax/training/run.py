@@ -1,0 +1,164 @@
+"""All that a training run is made of, put together and checked before the first step."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from deeplab_jax import config as configs
+from deeplab_jax.data import ArrayDataset, Augmentation, Dataset, open_dataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.model_store import ModelDescription
+from deeplab_jax.models import DeepLab
+from deeplab_jax.parallel import check_divisible
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.crops import check_crop_size
+from deeplab_jax.training.optimizers import make_optimizer, poly_schedule
+
+Arrays = tuple[np.ndarray | Sequence[np.ndarray], np.ndarray | Sequence[np.ndarray]]
+Source = str | Arrays | Dataset | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's parts: what the config says, resolved.
+
+    Attributes:
+      config: with everything the caller changed.
+      workdir: where it writes.
+      mesh: of the devices.
+      train, validation: the data sets.
+      model, description: the network, and what `model.json` says of it.
+      augmentation: what each training example undergoes.
+      learning_rate, optimizer: of the updates.
+    """
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    mesh: Mesh
+    train: Dataset
+    validation: Dataset
+    model: DeepLab
+    description: ModelDescription
+    augmentation: Augmentation
+    learning_rate: optax.Schedule
+    optimizer: optax.GradientTransformation
+
+
+def assemble(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    mesh: Mesh,
+    train: Source,
+    validation: Source,
+    reporter: Reporter,
+) -> Run:
+    """Returns the run of a config; nothing is written.
+
+    Args:
+      config: see deeplab_jax/config.py.
+      workdir: of the run.
+      mesh: of the devices.
+      train, validation: name of a prepared data set, a pair (images, masks), an opened data set,
+        or None for the config's.
+      reporter: hears warnings.
+
+    Raises:
+      DeepLabError: a field is illegal, a data set is not there, or they do not fit each other.
+    """
+    _check_positive(config)
+    train_set = _open(train, config, config.data.train_split)
+    validation_set = _open(validation, config, config.data.validation_split)
+    classes = train_set.descriptor.class_names
+    if len(validation_set.descriptor.class_names) != len(classes):
+        raise DeepLabError(
+            f"{train_set.name} has {len(classes)} classes and {validation_set.name} "
+            f"{len(validation_set.descriptor.class_names)}; train and validation must agree"
+        )
+    description = _description(config, train_set)
+    model = description.create_model()
+    augmentation = Augmentation(**config.augmentation.to_dict())
+    check_crop_size(
+        augmentation.crop_size, model.architecture, config.strict_crop, reporter
+    )
+    parts = config.training.accumulation_steps
+    check_divisible(config.training.batch_size, mesh, "training.batch_size")
+    if config.training.batch_size % (parts * mesh.size):
+        raise DeepLabError(
+            f"training.batch_size={config.training.batch_size} does not split into "
+            f"{parts} parts over {mesh.size} devices; give a multiple of {parts * mesh.size}"
+        )
+    schedule = config.schedule
+    learning_rate = poly_schedule(
+        schedule.base_learning_rate,
+        config.training.num_steps,
+        schedule.power,
+        schedule.warmup_steps,
+    )
+    return Run(
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        train=train_set,
+        validation=validation_set,
+        model=model,
+        description=description,
+        augmentation=augmentation,
+        learning_rate=learning_rate,
+        optimizer=make_optimizer(config.optimizer, learning_rate),
+    )
+
+
+def with_epochs(config: ConfigDict, num_images: int, epochs: float) -> ConfigDict:
+    """Returns the config with as many steps as `epochs` passes over the images take.
+
+    Evaluation and checkpoints then come once a pass.
+    """
+    changed = configs.from_json(configs.to_json(config))
+    steps_per_epoch = max(1, round(num_images / config.training.batch_size))
+    changed.training.num_steps = max(1, round(epochs * steps_per_epoch))
+    changed.evaluation.every_steps = steps_per_epoch
+    changed.checkpoint.every_steps = steps_per_epoch
+    return changed
+
+
+def _check_positive(config: ConfigDict) -> None:
+    for field, value in configs.flatten(config):
+        name = field.rpartition(".")[2]
+        if name in ("num_steps", "batch_size", "every_steps", "accumulation_steps") and value < 1:
+            raise DeepLabError(f"config field {field}={value} must be at least 1")
+    if not 0 <= config.training.ema_decay < 1:
+        raise DeepLabError(f"training.ema_decay={config.training.ema_decay} must be in [0, 1)")
+
+
+def _open(source: Source, config: ConfigDict, split: str) -> Dataset:
+    names = config.data.class_names
+    if source is None or isinstance(source, str):
+        name = source or config.data.name
+        if not name:
+            raise DeepLabError("no data set: set data.name in the config, or pass train=…")
+        return open_dataset(name, config.data.data_dir, split, class_names=names)
+    if isinstance(source, tuple):
+        return ArrayDataset(*source, class_names=names)
+    return source
+
+
+def _description(config: ConfigDict, train_set: Dataset) -> ModelDescription:
+    descriptor = train_set.descriptor
+    fields: dict[str, Any] = config.model.to_dict()
+    architecture = fields.pop("architecture")
+    overrides = {name: value for name, value in fields.items() if value is not None}
+    overrides["num_classes"] = len(descriptor.class_names)
+    return ModelDescription(
+        architecture=architecture,
+        overrides=overrides,
+        class_names=descriptor.class_names,
+        palette=descriptor.palette,
+        source={"trained_on": f"{train_set.name}/{train_set.split}", "jax": jax.__version__},
+    )

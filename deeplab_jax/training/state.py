@@ -1,0 +1,69 @@
+"""What training carries from step to step."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from deeplab_jax.models import DeepLab
+from deeplab_jax.parallel import replicated
+
+Variables = dict[str, Any]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that decides the next step, so that a saved state goes on bit for bit.
+
+    Attributes:
+      step: int32 scalar, number of updates done.
+      variables: {"params", "batch_stats"}.
+      optimizer_state: of Optax.
+      ema: averaged variables of the same form, or None.
+    """
+
+    step: jax.Array
+    variables: Variables
+    optimizer_state: optax.OptState
+    ema: Variables | None
+
+    @property
+    def evaluated(self) -> Variables:
+        """The variables that evaluation uses: the averaged ones where they are kept."""
+        return self.variables if self.ema is None else self.ema
+
+
+def create_state(
+    model: DeepLab,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    seed: int,
+    crop_size: tuple[int, int],
+    keep_ema: bool,
+) -> TrainState:
+    """Returns a fresh state whose arrays are born where the mesh wants them."""
+
+    def initialize(key: jax.Array) -> TrainState:
+        shape = (1, *crop_size, model.architecture.in_channels)
+        variables = model.init(key, jnp.zeros(shape, jnp.uint8))
+        variables = {"batch_stats": {}} | variables
+        return with_variables(variables, optimizer, keep_ema)
+
+    return jax.jit(initialize, out_shardings=replicated(mesh))(jax.random.key(seed))
+
+
+def with_variables(
+    variables: Variables, optimizer: optax.GradientTransformation, keep_ema: bool
+) -> TrainState:
+    """Returns the state of a run that starts from these variables."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        variables=variables,
+        optimizer_state=optimizer.init(variables["params"]),
+        # Copies: a donated buffer must not be two leaves of the state.
+        ema=jax.tree.map(jnp.copy, variables) if keep_ema else None,
+    )

@@ -1,0 +1,124 @@
+"""One update: the function that is compiled and sharded."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from deeplab_jax import losses
+from deeplab_jax.models import DeepLab
+from deeplab_jax.parallel import batch_sharding, replicated
+from deeplab_jax.training.state import TrainState, Variables
+
+Batch = dict[str, jax.Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+# Of the random streams that the seed is folded into; initialisation uses the seed itself.
+DROPOUT_STREAM = 1
+
+
+def make_train_step(
+    model: DeepLab,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    mesh: Mesh,
+    *,
+    seed: int,
+    accumulation_steps: int = 1,
+    ema_decay: float = 0.0,
+) -> Step:
+    """Returns the jitted step (state, batch) → (state, metrics); the state given is used up.
+
+    The batch is split over the mesh; means over it, of the loss and in batch normalisation, are
+    over all devices. Metrics are the scalars `loss`, `learning_rate` and `gradient_norm`.
+
+    Args:
+      model, optimizer, learning_rate: what to train, and how.
+      mesh: of the devices.
+      seed: of dropout.
+      accumulation_steps: parts that a batch is worked through in, one after the other. The
+        gradient is that of the whole batch but for batch normalisation, which sees the parts.
+      ema_decay: of the averaged variables; unused where the state keeps none.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), DROPOUT_STREAM)
+        key = jax.random.fold_in(key, state.step)
+        loss, gradients, batch_stats = accumulated_gradients(
+            model, state.variables, batch, key, accumulation_steps
+        )
+        params = state.variables["params"]
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, params)
+        variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
+        metrics = {
+            "loss": loss,
+            "learning_rate": learning_rate(state.step),
+            "gradient_norm": optax.global_norm(gradients),
+        }
+        ema = None if state.ema is None else averaged(state.ema, variables, state.step, ema_decay)
+        return TrainState(state.step + 1, variables, optimizer_state, ema), metrics
+
+    whole = replicated(mesh)
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(whole, batch_sharding(mesh)),
+        out_shardings=(whole, whole),
+    )
+
+
+def accumulated_gradients(
+    model: DeepLab, variables: Variables, batch: Batch, key: jax.Array, parts: int
+) -> tuple[jax.Array, Any, Any]:
+    """Returns loss, gradients and new batch statistics of a batch worked through in parts."""
+    num_pixels = losses.valid_pixels(batch["label"])
+
+    def part_loss(params: Any, batch_stats: Any, part: Batch, key: jax.Array):
+        logits, changed = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            part["image"],
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        loss = losses.softmax_cross_entropy(logits, part["label"], num_pixels)
+        return loss, changed.get("batch_stats", {})
+
+    gradient = jax.value_and_grad(part_loss, has_aux=True)
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    if parts == 1:
+        (loss, batch_stats), gradients = gradient(params, batch_stats, batch, key)
+        return loss, gradients, batch_stats
+
+    def add_part(carry, indexed_part):
+        total, gradients, batch_stats = carry
+        index, part = indexed_part
+        (loss, batch_stats), more = gradient(
+            params, batch_stats, part, jax.random.fold_in(key, index)
+        )
+        return (total + loss, jax.tree.map(jnp.add, gradients, more), batch_stats), None
+
+    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), batch_stats)
+    split = jax.tree.map(lambda array: split_batch(array, parts), batch)
+    (loss, gradients, batch_stats), _ = jax.lax.scan(
+        add_part, zeros, (jnp.arange(parts), split)
+    )
+    return loss, gradients, batch_stats
+
+
+def split_batch(array: jax.Array, parts: int) -> jax.Array:
+    """Reshapes [N, …] to [parts, N/parts, …], every part with examples of every device."""
+    return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
+
+
+def averaged(ema: Variables, variables: Variables, step: jax.Array, decay: float) -> Variables:
+    """Returns decay·ema + (1 − decay)·variables, with a smaller decay at the start.
+
+    The decay of step t is min(decay, (1 + t)/(10 + t)), so that the first values are forgotten
+    (TensorFlow's ExponentialMovingAverage with `num_updates`).
+    """
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), ema, variables)

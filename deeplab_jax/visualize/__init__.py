@@ -1,0 +1,28 @@
+"""Pictures: class maps in colour, overlays, contact sheets, curves."""
+
+from deeplab_jax.visualize.class_maps import (
+    VOID_COLOR,
+    colorize,
+    overlay,
+    png_bytes,
+    write_class_map,
+    write_picture,
+)
+from deeplab_jax.visualize.confusion import write_confusion_matrix
+from deeplab_jax.visualize.contact_sheet import Row, contact_sheet
+from deeplab_jax.visualize.curves import write_training_curves
+from deeplab_jax.visualize.legend import legend_strip
+
+__all__ = [
+    "VOID_COLOR",
+    "Row",
+    "colorize",
+    "contact_sheet",
+    "legend_strip",
+    "overlay",
+    "png_bytes",
+    "write_class_map",
+    "write_confusion_matrix",
+    "write_picture",
+    "write_training_curves",
+]

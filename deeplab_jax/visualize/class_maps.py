@@ -1,0 +1,98 @@
+"""Class maps as pictures: in the classes' colours, over the image, and as palette PNG files."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deeplab_jax.files import replacing
+
+Color = tuple[int, int, int]
+VOID_COLOR: Color = (224, 224, 224)
+CONTOUR_COLOR: Color = (255, 255, 255)
+# A class in this colour is what the others stand before, as VOC's background: overlays leave it.
+CLEAR_COLOR: Color = (0, 0, 0)
+
+
+def colorize(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
+    """Paints every pixel in its class's colour.
+
+    Args:
+      class_map: integers [H, W]; values without a colour, 255 among them, are void.
+      palette: RGB 0..255, one a class.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    return _color_table(palette)[class_map]
+
+
+def overlay(
+    image: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], opacity: float = 0.55
+) -> np.ndarray:
+    """Lays the classes over the image, with a thin light line where they meet.
+
+    Pixels of a black class and void pixels keep the image.
+
+    Args:
+      image: uint8 [H, W, 3].
+      class_map: integers [H, W].
+      palette: RGB 0..255, one a class.
+      opacity: of the colours, 0..1.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    colors = colorize(class_map, palette)
+    clear = (colors == CLEAR_COLOR).all(-1) | (class_map >= len(palette))
+    weight = np.where(clear, 0, opacity).astype(np.float32)[..., None]
+    blended = image * (1 - weight) + colors * weight
+    line = _contour(class_map, thickness=1 + round(np.hypot(*class_map.shape) / 1200))
+    blended[line] = 0.25 * blended[line] + 0.75 * np.asarray(CONTOUR_COLOR)
+    return np.round(blended).astype(np.uint8)
+
+
+def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color]) -> None:
+    """Writes a PNG whose pixel values are the classes and whose palette shows their colours.
+
+    Args:
+      path: of the file, which appears whole or not at all.
+      class_map: integers [H, W], 0..255.
+      palette: RGB 0..255, one a class.
+    """
+    picture = Image.fromarray(class_map.astype(np.uint8))
+    picture.putpalette(_color_table(palette).tobytes())
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] as a PNG, whole or not at all."""
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def png_bytes(picture: np.ndarray) -> bytes:
+    """Returns uint8 [H, W, 3] as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _color_table(palette: Sequence[Color]) -> np.ndarray:
+    table = np.full((256, 3), VOID_COLOR, np.uint8)
+    table[: len(palette)] = palette
+    return table
+
+
+def _contour(class_map: np.ndarray, thickness: int) -> np.ndarray:
+    """Returns bool [H, W]: pixels within `thickness` before a change to the right or below."""
+    line = np.zeros(class_map.shape, bool)
+    line[:-1] |= class_map[1:] != class_map[:-1]
+    line[:, :-1] |= class_map[:, 1:] != class_map[:, :-1]
+    for _ in range(thickness - 1):
+        line[:-1] |= line[1:]
+        line[:, :-1] |= line[:, 1:]
+    return line

@@ -1,0 +1,79 @@
+"""A sheet of image, truth and prediction side by side."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from deeplab_jax.visualize.class_maps import VOID_COLOR, Color, colorize
+from deeplab_jax.visualize.legend import FONT_SIZE, INK, PAPER, ROW, legend_strip
+
+TITLES = ("image", "truth", "prediction")
+MARGIN = 8
+VOID = 255
+
+
+class Row(NamedTuple):
+    """One row: image uint8 [H, W, 3], truth and prediction integers [H, W]."""
+
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+
+
+def contact_sheet(
+    rows: Sequence[Row],
+    class_names: Sequence[str],
+    palette: Sequence[Color],
+    cell_width: int = 320,
+) -> np.ndarray:
+    """Draws image, truth and prediction of each row, and a legend of the classes that occur.
+
+    Args:
+      rows: at least one; images may differ in size, each is scaled to the width of a cell.
+      class_names: one a class.
+      palette: RGB 0..255, one a class.
+      cell_width: of each picture, in pixels.
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    strips = [_strip(row, palette, cell_width) for row in rows]
+    width = strips[0].shape[1]
+    parts = [_titles(width, cell_width), *strips]
+    parts.append(legend_strip(_occurring(rows, class_names, palette), width))
+    return np.concatenate(parts)
+
+
+def _strip(row: Row, palette: Sequence[Color], cell_width: int) -> np.ndarray:
+    height, width = row.truth.shape
+    size = (cell_width, max(1, round(height * cell_width / width)))
+    cells = [Image.fromarray(row.image).resize(size, Image.Resampling.LANCZOS)]
+    for class_map in (row.truth, row.prediction):
+        colors = Image.fromarray(colorize(class_map, palette))
+        cells.append(colors.resize(size, Image.Resampling.NEAREST))
+    strip = Image.new("RGB", (3 * (cell_width + MARGIN) + MARGIN, size[1] + MARGIN), PAPER)
+    for column, cell in enumerate(cells):
+        strip.paste(cell, (MARGIN + column * (cell_width + MARGIN), 0))
+    return np.asarray(strip)
+
+
+def _titles(width: int, cell_width: int) -> np.ndarray:
+    band = Image.new("RGB", (width, ROW + MARGIN // 2), PAPER)
+    draw = ImageDraw.Draw(band)
+    font = ImageFont.load_default(FONT_SIZE)
+    for column, title in enumerate(TITLES):
+        center = MARGIN + column * (cell_width + MARGIN) + cell_width // 2
+        draw.text((center, band.height // 2), title, INK, font, anchor="mm")
+    return np.asarray(band)
+
+
+def _occurring(
+    rows: Sequence[Row], class_names: Sequence[str], palette: Sequence[Color]
+) -> Mapping[str, Color]:
+    values = set()
+    for row in rows:
+        values.update(np.unique(row.truth).tolist(), np.unique(row.prediction).tolist())
+    shown = {name: palette[i] for i, name in enumerate(class_names) if i in values}
+    return shown | ({"void": VOID_COLOR} if VOID in values else {})

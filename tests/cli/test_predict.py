@@ -1,0 +1,131 @@
+import functools
+
+import numpy as np
+import pytest
+from PIL import Image
+from stand_ins import write_workdir
+
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import run
+from deeplab_jax.inference import load
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_workdir(tmp_path_factory.mktemp("model") / "run", ["sky", "tree", "road"])
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name, size in {"a.jpg": (40, 50), "sub/b.png": (65, 33)}.items():
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded_once():
+    """`load` that keeps what it has loaded, so that the network is compiled once."""
+    return functools.cache(load)
+
+
+@pytest.fixture
+def predict(model, loaded_once, tmp_path, capsys, monkeypatch):
+    """Runs the command; returns its exit status and what it wrote to stderr."""
+    monkeypatch.setattr("deeplab_jax.inference.load", loaded_once)
+
+    def predict(*arguments):
+        output = f"--output={tmp_path / 'out'}"
+        status = run(["predict", f"--model={model}", output, *map(str, arguments)], Console())
+        return status, capsys.readouterr().err
+
+    return predict
+
+
+def files_below(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_writes_masks_of_the_inputs_size_overlays_and_probabilities(predict, photos, tmp_path):
+    status, _ = predict(photos, "--probabilities")
+    assert status == 0
+    assert files_below(tmp_path / "out") == {
+        f"{stem}{suffix}"
+        for stem in ("a", "sub/b")
+        for suffix in (".png", "_overlay.png", "_probabilities.npz")
+    }
+    with Image.open(tmp_path / "out" / "a.png") as mask:
+        assert (mask.mode, mask.size) == ("P", (50, 40))
+        class_map = np.asarray(mask)
+    with np.load(tmp_path / "out" / "a_probabilities.npz") as stored:
+        assert stored["probabilities"].dtype == np.float16
+        assert stored["class_names"].tolist() == ["sky", "tree", "road"]
+        own = np.take_along_axis(stored["probabilities"], class_map[..., None], -1)[..., 0]
+        np.testing.assert_array_equal(own, stored["probabilities"].max(-1))
+    with Image.open(tmp_path / "out" / "sub" / "b_overlay.png") as overlay:
+        assert (overlay.mode, overlay.size) == ("RGB", (33, 65))
+
+
+def test_what_exists_is_kept_unless_overwrite(predict, photos, tmp_path):
+    target = tmp_path / "out" / "a.png"
+    target.parent.mkdir()
+    target.write_bytes(b"mine")
+    status, complaint = predict(photos)
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert f"{target} exists" in complaint
+    assert target.read_bytes() == b"mine"
+    assert files_below(tmp_path / "out") == {"a.png"}
+    assert predict(photos, "--overwrite")[0] == 0
+    assert target.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("content", ["empty", "text", "truncated"])
+def test_a_bad_image_stops_before_anything_is_written(predict, photos, tmp_path, content):
+    whole = (photos / "a.jpg").read_bytes()
+    bad = {"empty": b"", "text": b"no image", "truncated": whole[: len(whole) // 2]}[content]
+    (photos / "z.jpg").write_bytes(bad)
+    status, complaint = predict(photos)
+    assert (status, complaint.count("\n")) == (2, 1)
+    assert str(photos / "z.jpg") in complaint
+    assert not (tmp_path / "out").exists()
+    status, complaint = predict(photos, "--skip_bad")
+    assert status == 0
+    assert f"left out: {photos / 'z.jpg'}" in complaint
+    assert "left out 1 of 3 images" in complaint
+    assert len(files_below(tmp_path / "out")) == 4
+
+
+def test_when_all_images_are_bad_that_is_an_error(predict, tmp_path):
+    (tmp_path / "z.jpg").write_bytes(b"")
+    status, complaint = predict(tmp_path / "z.jpg", "--skip_bad")
+    assert status == 2
+    assert "none of the 1 images can be read" in complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["predict"], "--model, --output must be given"),
+        (["predict", "--model=nowhere", "--output=out"], "no image to predict"),
+        (["predict", "--model=nowhere", "--output=out", "PHOTOS"], "nowhere"),
+        (["predict", "--modle=x"], "modle"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, complaint, photos, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(photos) if argument == "PHOTOS" else argument for argument in arguments]
+    assert run(arguments, Console()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert complaint in error
+    assert files_below(tmp_path) == {"photos/a.jpg", "photos/sub/b.png"}
+
+
+@pytest.mark.parametrize("checkpoint", ["7", "newest"])
+def test_an_unknown_checkpoint_names_those_that_are_there(predict, photos, checkpoint, tmp_path):
+    status, complaint = predict(photos, f"--checkpoint={checkpoint}")
+    assert status == 2
+    assert "best, last, 1" in complaint
+    assert not (tmp_path / "out").exists()

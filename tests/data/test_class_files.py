@@ -1,0 +1,99 @@
+import pytest
+
+from deeplab_jax.data.class_names import folder_classes, read_class_names
+from deeplab_jax.data.color_maps import read_color_map
+from deeplab_jax.errors import DeepLabError
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    def write(name, text):
+        (tmp_path / name).write_text(text, "utf-8")
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.txt", "\ufeffsky\n\n  small dog \n"),
+        ("c.json", '["sky", "small dog"]'),
+        ("c.json", '{"small dog": 1, "sky": 0}'),
+    ],
+)
+def test_class_names(text_file, name, text):
+    assert read_class_names(text_file(name, text)) == ("sky", "small dog")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.txt", ""),
+        ("c.txt", "a\na\n"),
+        ("c.json", "[1, 2]"),
+        ("c.json", '{"a": 0, "b": 2}'),
+        ("c.json", '{"a": "0"}'),
+        ("c.json", "{"),
+        ("c.json", "7"),
+    ],
+)
+def test_illegal_class_names_name_the_file(text_file, name, text):
+    with pytest.raises(DeepLabError, match=rf"c\.{name[2:]}: "):
+        read_class_names(text_file(name, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.txt", "0 0 0 sky\n\n 1 2 255  small dog\n"),
+        ("m.json", '{"sky": [0, 0, 0], "small dog": [1, 2, 255]}'),
+    ],
+)
+def test_color_map(text_file, name, text):
+    assert read_color_map(text_file(name, text)) == {"sky": (0, 0, 0), "small dog": (1, 2, 255)}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.txt", ""),
+        ("m.txt", "sky 0 0 0\n"),
+        ("m.txt", "0 0 sky\n"),
+        ("m.txt", "0 0 256 sky\n"),
+        ("m.txt", "0 0 0 sky\n0 0 0 sea\n"),
+        ("m.json", '{"sky": [0, 0]}'),
+        ("m.json", '{"sky": 7}'),
+        ("m.json", "[]"),
+    ],
+)
+def test_illegal_color_maps_name_the_file(text_file, name, text):
+    with pytest.raises(DeepLabError, match=rf"m\.{name[2:]}"):
+        read_color_map(text_file(name, text))
+
+
+def test_colours_tell_the_classes_and_the_void(text_file, tmp_path):
+    colors = text_file("m.txt", "9 9 9 Void\n1 1 1 cat\n2 2 2 dog\n")
+    descriptor, labels = folder_classes(tmp_path, None, colors)
+    assert descriptor.class_names == ("cat", "dog")
+    assert descriptor.palette == ((1, 1, 1), (2, 2, 2))
+    assert labels == {(9, 9, 9): 255, (1, 1, 1): 0, (2, 2, 2): 1}
+    text_file("classes.txt", "dog\ncat\n")
+    descriptor, labels = folder_classes(tmp_path, None, colors)
+    assert descriptor.class_names == ("dog", "cat")
+    assert labels[(2, 2, 2)] == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "colors", "complaint"),
+    [
+        (None, None, "classes are not told"),
+        ("cat\ncow\n", "1 1 1 cat\n", "no colour for the class 'cow'"),
+        ("cat\n", "1 1 1 cat\n2 2 2 cow\n", "'cow' is no class"),
+    ],
+)
+def test_classes_that_are_not_told(text_file, tmp_path, names, colors, complaint):
+    class_file = names and text_file("c.txt", names)
+    color_map = colors and text_file("m.txt", colors)
+    with pytest.raises(DeepLabError, match=complaint):
+        folder_classes(tmp_path, class_file, color_map)

@@ -1,0 +1,150 @@
+import io
+import pickle
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from deeplab_jax.data import ArrayDataset, open_dataset, prepared_names
+from deeplab_jax.data.codec import encode_jpeg, encode_png
+from deeplab_jax.data.preparation import write
+from deeplab_jax.data.shapes import draw_scene
+from deeplab_jax.errors import DeepLabError
+
+IMAGES = np.zeros((3, 4, 5, 3), np.uint8)
+MASKS = np.array([0, 2, 255], np.int32)[:, None, None] * np.ones((3, 4, 5), np.int32)
+
+
+class Foreign(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Someone else's data set: other names, no class names in its metadata."""
+
+    VERSION = tfds.core.Version("2.1.0")
+    code_path = None
+
+    def __init__(self, mask_name="segmentation_mask", value=1, labels=None, **kwargs):
+        self._mask_name, self._value, self._labels = mask_name, value, labels
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self):
+        channels = 3 if self._mask_name == "annotation" else 1
+        mask = tfds.features.Image(shape=(None, None, channels))
+        if self._labels:
+            mask = tfds.features.LabeledImage(labels=self._labels, shape=(None, None, 1))
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(num_classes=37),
+            "file_name": tfds.features.Text(),
+        }
+        features[self._mask_name] = mask
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, _):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        for number in range(2):
+            image = np.full((6 + number, 9 - number, 3), 50, np.uint8)
+            mask = encode_png(np.full(image.shape[:2], self._value, np.uint8))
+            example = {"image": io.BytesIO(encode_jpeg(image)), self._mask_name: io.BytesIO(mask)}
+            yield number, example | {"label": 3, "file_name": f"pet {number}"}
+
+
+def test_prepared_examples_are_what_was_drawn(shapes_dir):
+    dataset = open_dataset("shapes", str(shapes_dir), "val")
+    assert (dataset.name, dataset.split, len(dataset)) == ("shapes", "val", 7)
+    assert dataset.descriptor.class_names[1] == "disc"
+    assert dataset.largest_size() == (64, 64)
+    for index in (0, 6):
+        image, label = draw_scene(0, 1, index, 64)
+        example = dataset[index]
+        assert example["image_id"] == f"{index:05}"
+        assert np.array_equal(example["label"], label)
+        assert np.abs(example["image"].astype(int) - image).mean() < 6
+
+
+def test_a_dataset_can_be_sent_to_workers(shapes_dir):
+    dataset = open_dataset("shapes", shapes_dir, "train[:5]+val")
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert len(copy) == 12
+    assert np.array_equal(copy[11]["image"], dataset[11]["image"])
+
+
+@pytest.mark.parametrize("mask_name", ["segmentation_mask", "trimap", "annotation"])
+def test_foreign_data_sets_are_read_by_name(tmp_path, mask_name):
+    write(Foreign(mask_name, data_dir=tmp_path))
+    with pytest.raises(DeepLabError, match="'foreign' does not tell its classes"):
+        open_dataset("foreign", tmp_path, "train")
+    dataset = open_dataset("foreign", tmp_path, "train", class_names=["pet", "floor"])
+    assert dataset.descriptor.num_classes == 2
+    assert dataset.largest_size() == (7, 9)
+    assert {dataset[0]["image_id"], dataset[1]["image_id"]} == {"pet 0", "pet 1"}
+    assert np.unique(dataset[0]["label"]).tolist() == [1]
+
+
+def test_foreign_label_names_are_used(tmp_path):
+    write(Foreign(labels=["sky", "sea"], data_dir=tmp_path))
+    assert open_dataset("foreign", tmp_path, "train").descriptor.class_names == ("sky", "sea")
+
+
+def test_a_strange_label_is_named_when_it_is_read(tmp_path):
+    write(Foreign(value=9, data_dir=tmp_path))
+    dataset = open_dataset("foreign", tmp_path, "train", class_names=["pet", "floor"])
+    with pytest.raises(DeepLabError, match=r"foreign, train, pet \d: mask value 9 in \d+ pixels"):
+        dataset[0]
+
+
+def test_data_that_is_not_in_array_records_is_refused(tmp_path):
+    write(Foreign(data_dir=tmp_path))
+    info = tmp_path / "foreign/2.1.0/dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    with pytest.raises(DeepLabError, match="is stored as tfrecord"):
+        open_dataset("foreign", tmp_path, "train", class_names=["a", "b"])
+
+
+def test_what_is_not_there_is_answered_with_what_is(shapes_dir, tmp_path):
+    with pytest.raises(DeepLabError, match=r"no data set 'shape' .*shapes.*prepare shape "):
+        open_dataset("shape", shapes_dir, "train")
+    with pytest.raises(DeepLabError, match="nothing is prepared there"):
+        open_dataset("shapes", tmp_path / "none", "train")
+    with pytest.raises(DeepLabError, match="unknown split 'vall'; did you mean 'val'"):
+        open_dataset("shapes", shapes_dir, "train+vall")
+    with pytest.raises(DeepLabError, match="split"):
+        open_dataset("shapes", shapes_dir, "train[5")
+    assert prepared_names(shapes_dir) == ["shapes"]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        (IMAGES, MASKS),
+        (list(IMAGES), list(MASKS.astype(np.uint8))),
+        ([IMAGES[0][:2], *IMAGES[1:]], [MASKS[0][:2], *MASKS[1:]]),
+    ],
+)
+def test_array_dataset(images, masks):
+    dataset = ArrayDataset(images, masks)
+    assert len(dataset) == 3
+    assert dataset.descriptor.class_names == ("class 0", "class 1", "class 2")
+    assert dataset.largest_size() == (4, 5)
+    assert dataset[2]["label"].dtype == np.uint8
+    assert (dataset[2]["label"] == 255).all()
+    assert ArrayDataset(images, masks, ["a", "b", "c", "d"]).descriptor.num_classes == 4
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "names", "complaint"),
+    [
+        (IMAGES[:2], MASKS, None, "2 images and 3 masks"),
+        (IMAGES[:0], MASKS[:0], None, "0 images"),
+        (IMAGES.astype(float), MASKS, None, r"arrays\[0\]: the image is float64\[4, 5, 3\]"),
+        (IMAGES[..., :1], MASKS, None, r"uint8\[4, 5, 1\]"),
+        (IMAGES, MASKS[:, :3], None, r"mask is int32\[3, 5\]; give integers \[4, 5\]"),
+        (IMAGES, MASKS.astype(float), None, "mask is float64"),
+        (IMAGES, MASKS, ["a", "b"], r"legal are the 2 classes 0\.\.1 and 255"),
+        (IMAGES, MASKS - 1, None, "mask values"),
+        (IMAGES, MASKS * 2, None, "mask values"),
+    ],
+)
+def test_illegal_arrays(images, masks, names, complaint):
+    with pytest.raises(DeepLabError, match=complaint):
+        ArrayDataset(images, masks, names)

@@ -1,0 +1,115 @@
+import io
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+
+from deeplab_jax.data.codec import decode_image, decode_label, encode_png, encoded_size
+from deeplab_jax.data.images import read_image, storable_image
+from deeplab_jax.errors import DeepLabError
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "1", "CMYK"])
+def test_every_mode_becomes_rgb(save, photo, mode):
+    image = PIL.Image.fromarray(photo).convert(mode)
+    path = save("x.tif" if mode == "CMYK" else "x.png", image)
+    read = read_image(path)
+    assert read.shape == photo.shape
+    assert read.dtype == np.uint8
+    assert np.array_equal(read, np.array(image.convert("RGB")))
+    encoded, size = storable_image(path)
+    assert size == photo.shape[:2] == encoded_size(encoded)
+    assert np.array_equal(decode_image(encoded), read)
+
+
+def test_palette_with_transparency(save, photo):
+    image = PIL.Image.fromarray(photo).quantize(8)
+    path = save("x.png", image, transparency=bytes([0, 255] * 4))
+    assert np.array_equal(read_image(path), np.array(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_are_mapped_linearly(tmp_path, channels, suffix):
+    levels = np.arange(0, 4095, 13, dtype=np.uint16).reshape(-1, 5)
+    pixels = np.repeat(levels[..., None], channels, -1)
+    if channels >= 3:
+        pixels[..., 2] //= 2  # red, in OpenCV's order
+    path = tmp_path / f"x.{suffix}"
+    cv2.imwrite(str(path), pixels if channels > 1 else levels)
+    top = levels.max()
+    for given, high in ((None, top), ((0.0, 4095.0), 4095)):
+        green = np.rint(levels * (255 / high)).astype(np.uint8)
+        red = np.rint(levels // 2 * (255 / high)).astype(np.uint8) if channels >= 3 else green
+        expected = np.stack([red, green, green], -1)
+        assert np.array_equal(read_image(path, intensity_range=given), expected)
+        encoded, _ = storable_image(path, given)
+        assert np.array_equal(decode_image(encoded), expected)
+
+
+def test_float_image(save):
+    path = save("x.tif", np.array([[0.0, 0.5], [np.nan, 1.0]], np.float32))
+    assert read_image(path)[..., 0].tolist() == [[0, 128], [0, 255]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(save, photo, orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = save("x.jpg", photo, exif=exif, quality=100)
+    encoded, size = storable_image(path)
+    upright = np.array(PIL.ImageOps.exif_transpose(PIL.Image.open(path)))
+    assert size == upright.shape[:2]
+    assert np.array_equal(read_image(path), upright)
+    assert np.array_equal(decode_image(encoded), upright)
+    assert (encoded == path.read_bytes()) == (orientation == 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "complaint"),
+    [
+        ("x.png", lambda encoded: b"", "empty"),
+        ("x.png", lambda encoded: b"GIF is what I am not", "not an image"),
+        ("x.png", lambda encoded: encoded[: len(encoded) // 2], "truncated"),
+        ("x.jpg", lambda encoded: encoded[: len(encoded) * 2 // 3], "truncated"),
+        ("x.png", lambda encoded: encoded[:60] + b"\0\0\0" + encoded[63:], "damaged"),
+    ],
+)
+def test_damaged_files_are_named(save, name, damage, complaint):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    path = save(name, noise)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DeepLabError, match=rf"{name}: .*{complaint}"):
+        read_image(path)
+    with pytest.raises(DeepLabError, match=rf"mine: .*{complaint}"):
+        read_image(path.read_bytes(), name="mine")
+
+
+def test_missing_directory_and_bomb(tmp_path, save, photo, monkeypatch):
+    with pytest.raises(DeepLabError, match=r"none\.png: no such file"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(DeepLabError, match="cannot be read"):
+        read_image(tmp_path)
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(DeepLabError, match="more than 40 pixels"):
+        read_image(save("bomb.png", photo))
+
+
+def test_palette_mask_is_decoded_to_indices():
+    indices = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    mask = PIL.Image.fromarray(indices, "L")
+    mask = PIL.Image.frombytes("P", mask.size, indices.tobytes())
+    mask.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
+    file = io.BytesIO()
+    mask.save(file, "png")
+    assert np.array_equal(decode_label(file.getvalue()), indices)
+    assert np.array_equal(decode_label(encode_png(indices)), indices)
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint16)])
+def test_a_stored_mask_must_be_8_bit_indices(pixels):
+    encoded = cv2.imencode(".png", pixels)[1].tobytes()
+    with pytest.raises(DeepLabError, match="8-bit"):
+        decode_label(encoded)

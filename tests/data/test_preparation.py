@@ -1,0 +1,140 @@
+import contextlib
+import functools
+import signal
+import subprocess
+import sys
+import time
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+from deeplab_jax.data import open_dataset, prepared_names
+from deeplab_jax.data.builders.camvid import Camvid
+from deeplab_jax.data.builders.shapes import Shapes
+from deeplab_jax.data.preparation import prepare
+from deeplab_jax.data.report import render
+from deeplab_jax.errors import DeepLabError
+
+IMAGE = np.zeros((4, 6, 3), np.uint8)
+LABEL = np.ones((4, 6), np.uint8)
+
+
+@pytest.fixture
+def source(tmp_path, save):
+    for split, stems in {"train": "abcd", "val": "e"}.items():
+        for stem in stems:
+            save(f"raw/{split}/{stem}.png", IMAGE)
+            save(f"raw/{split}annot/{stem}.png", LABEL)
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def make(tmp_path, source, reporter):
+    return functools.partial(
+        Camvid, source=source, data_dir=tmp_path / "prepared", reporter=reporter
+    )
+
+
+def files_below(directory):
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def damage(source, save):
+    save("raw/train/b.png", IMAGE[:2])
+    save("raw/trainannot/c.png", LABEL * 17)
+    encoded = (source / "train/d.png").read_bytes()
+    (source / "train/d.png").write_bytes(encoded[:-20])
+
+
+def test_every_bad_file_is_listed_and_nothing_is_written(source, save, make, reporter, tmp_path):
+    damage(source, save)
+    with pytest.raises(DeepLabError, match=r"trainannot/b\.png.*and 2 more.*--skip_bad"):
+        prepare(make, reporter=reporter)
+    sizes, value, truncated = reporter.warnings
+    assert "mask is 4x6 (height x width), its image b.png 2x6" in sizes
+    assert "mask value 17 (24 pixels); legal: classes 0..10, void 11" in value
+    assert "train/d.png: truncated" in truncated
+    assert not files_below(tmp_path / "prepared")
+
+
+def test_bad_files_can_be_left_out(source, save, make, reporter, tmp_path):
+    damage(source, save)
+    preparation = prepare(make, skip_bad=True, reporter=reporter)
+    assert preparation.statistics["train"].num_images == 1
+    assert list(preparation.left_out) == reporter.warnings
+    assert len(open_dataset("camvid", tmp_path / "prepared", "train")) == 1
+    report = render(preparation)
+    assert "left out (3):" in report
+    assert "mask value 17 (24 pixels)" in report
+
+
+def test_a_split_without_any_good_example_is_refused(save, make, reporter, tmp_path):
+    save("raw/valannot/e.png", LABEL * 17)
+    with pytest.raises(DeepLabError, match="no usable example in split 'val'"):
+        prepare(make, skip_bad=True, reporter=reporter)
+    assert not files_below(tmp_path / "prepared")
+
+
+def test_what_is_there_stays_unless_overwritten(source, save, make, reporter, tmp_path):
+    first = prepare(make, reporter=reporter)
+    save("raw/train/new.png", IMAGE)
+    save("raw/trainannot/new.png", LABEL)
+    assert prepare(make, reporter=reporter) == first
+    assert "is there already" in reporter.messages[-1]
+    again = prepare(make, overwrite=True, reporter=reporter)
+    assert again.statistics["train"].num_images == 5
+    assert [path.name for path in (tmp_path / "prepared/camvid").iterdir()] == ["1.0.0"]
+
+
+@pytest.mark.parametrize("failure", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_an_abort_leaves_the_old_and_nothing_half_written(
+    make, reporter, tmp_path, failure, monkeypatch
+):
+    @contextlib.contextmanager
+    def failing_loads():
+        with monkeypatch.context() as patch:
+            patch.setattr(Camvid, "load", Mock(side_effect=failure))
+            yield
+
+    prepared = tmp_path / "prepared"
+    monkeypatch.setattr(Camvid, "problems", lambda self: [])
+    with failing_loads(), pytest.raises(type(failure)):
+        prepare(make, reporter=reporter)
+    assert not files_below(prepared)
+    prepare(make, reporter=reporter)
+    before = {path: path.read_bytes() for path in files_below(prepared)}
+    with failing_loads(), pytest.raises(type(failure)):
+        prepare(make, overwrite=True, reporter=reporter)
+    assert {path: path.read_bytes() for path in files_below(prepared)} == before
+    assert len(open_dataset("camvid", prepared, "train")) == 4
+
+
+def test_a_full_disk_is_one_line(make, reporter, monkeypatch):
+    full = Mock(side_effect=RuntimeError("write() failed: No space left on device"))
+    monkeypatch.setattr(Camvid, "download_and_prepare", full)
+    with pytest.raises(DeepLabError, match=r"1\.0\.0 could not be written .*No space left"):
+        prepare(make, reporter=reporter)
+
+
+def test_a_killed_preparation_is_no_data_set(tmp_path, reporter):
+    command = [sys.executable, "-m", "deeplab_jax.cli.main", "prepare", "shapes"]
+    process = subprocess.Popen([*command, f"--data_dir={tmp_path}", "--num_train=100000"])
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("shapes/*incomplete*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert prepared_names(tmp_path) == []
+    prepare(functools.partial(Shapes, data_dir=tmp_path, num_train=2, num_val=1), reporter=reporter)
+    assert prepared_names(tmp_path) == ["shapes"]
+
+
+def test_report(make, reporter):
+    report = render(prepare(make, reporter=reporter))
+    lines = report.splitlines()
+    assert lines[2].split() == ["split", "images", "smallest", "median", "largest", "void"]
+    assert lines[3].split() == ["train", "4", "4x6", "4x6", "4x6", "0.0%"]
+    (building,) = [line.split() for line in lines if "Building" in line]
+    assert building == ["1", "Building", "100.00%", "100.00%", "1.000"]
+    assert "absent" in report

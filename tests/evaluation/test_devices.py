@@ -1,0 +1,51 @@
+"""The numbers do not depend on devices: one against eight that XLA simulates."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+TESTS = pathlib.Path(__file__).parents[1]
+PROGRAM = """
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+from stand_ins import Convolution, random_dataset
+
+from deeplab_jax.evaluation import Evaluator, evaluate
+from deeplab_jax.inference import Predictor
+from deeplab_jax.parallel import make_mesh
+
+dataset = random_dataset([(20, 31), (33, 33), (40, 7), (1, 50), (25, 25), (9, 9)])
+names, palette = dataset.descriptor.class_names, dataset.descriptor.palette
+model = Convolution()
+variables = model.init(jax.random.key(0), jnp.zeros((1, 33, 33, 3), jnp.uint8))
+results = []
+for devices in (jax.devices()[:1], jax.devices()):
+    mesh = make_mesh(devices)
+    predictor = Predictor(model, variables, names, palette)
+    results.append(evaluate(predictor, dataset, batch_size=3, mesh=mesh))
+    fast = Evaluator(model, dataset, batch_size=5, mesh=mesh).run(variables)
+    assert fast.counts.tolist() == results[-1]["confusion_matrix"]
+json.dump(results, sys.stdout)
+"""
+
+
+def test_eight_devices_measure_what_one_does():
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    one, eight = json.loads(result.stdout)
+    assert one.pop("settings")["batch_size"] == 3
+    settings = eight.pop("settings")
+    assert (settings["batch_size"], settings["devices"]) == (8, "8 x cpu")
+    assert eight == one

@@ -1,0 +1,149 @@
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from stand_ins import RedReader, random_dataset
+
+from deeplab_jax.data import ArrayDataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation import Evaluator, evaluate, table
+from deeplab_jax.inference import Predictor
+from deeplab_jax.metrics import BoundaryMatch
+from deeplab_jax.models import Architecture
+from deeplab_jax.reporter import Reporter
+
+SIZES = [(20, 31), (33, 33), (40, 7), (1, 50), (25, 25)]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return random_dataset(SIZES)
+
+
+def make_predictor(dataset, **options):
+    descriptor = dataset.descriptor
+    return Predictor(RedReader(), {}, descriptor.class_names, descriptor.palette, **options)
+
+
+def flat(dataset, limit=None):
+    """Returns truth and what `RedReader` says of every pixel that is not void."""
+    examples = [dataset[index] for index in range(limit or len(dataset))]
+    truth = np.concatenate([example["label"].ravel() for example in examples])
+    prediction = np.concatenate([example["image"][..., 0].ravel() % 4 for example in examples])
+    return truth[truth != 255], prediction[truth != 255]
+
+
+class Warnings(Reporter):
+    def __init__(self):
+        self.heard = []
+
+    def warning(self, text):
+        self.heard.append(text)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
+def test_every_image_counts_once_whatever_the_batch(dataset, batch_size):
+    evaluator = Evaluator(RedReader(), dataset, batch_size=batch_size)
+    expected = sklearn.metrics.confusion_matrix(*flat(dataset))
+    for _ in range(2):
+        np.testing.assert_array_equal(evaluator.run({}).counts, expected)
+    assert evaluator.size == (49, 65)
+    assert evaluator._split._forward._cache_size() == 1
+
+
+@pytest.mark.parametrize("limit", [1, 3, 99])
+def test_limit_takes_the_first_images(dataset, limit):
+    counts = Evaluator(RedReader(), dataset, batch_size=2, limit=limit).run({}).counts
+    expected = sklearn.metrics.confusion_matrix(*flat(dataset, min(limit, 5)), labels=range(4))
+    np.testing.assert_array_equal(counts, expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_full_evaluation_agrees_with_independent_numbers(dataset, batch_size, tmp_path):
+    metrics = evaluate(make_predictor(dataset), dataset, batch_size=batch_size, output=tmp_path)
+    truth, prediction = flat(dataset)
+    mean_iou = sklearn.metrics.jaccard_score(truth, prediction, average="macro")
+    assert metrics["mean_iou"] == pytest.approx(mean_iou)
+    boundary = BoundaryMatch.empty(4)
+    for index in range(len(dataset)):
+        label = dataset[index]["label"]
+        red = dataset[index]["image"][..., 0] % 4
+        boundary = boundary.merge(BoundaryMatch.from_labels(label, red, 4))
+    assert metrics["boundary_f_score"] == boundary.f_score
+    for index, name in enumerate(dataset.descriptor.class_names):
+        assert metrics["per_class_average_precision"][name] == pytest.approx(
+            average_precision(dataset, index)
+        )
+    assert metrics["num_images"] == 5
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"metrics.json", "confusion_matrix.png", "contact_sheet.png"}
+
+
+def average_precision(dataset, index):
+    truth, scores = [], []
+    for example in (dataset[position] for position in range(len(dataset))):
+        odds = np.exp((example["image"][..., 1] + np.float32(1)) / 64)
+        own = example["image"][..., 0] % 4 == index
+        scores.append(
+            np.where(own, odds, 1)[example["label"] != 255] / (odds + 3)[example["label"] != 255]
+        )
+        truth.append(example["label"][example["label"] != 255] == index)
+    rank = np.floor(1000 * np.concatenate(scores))
+    return sklearn.metrics.average_precision_score(np.concatenate(truth), rank)
+
+
+def test_metrics_have_the_keys_of_the_interface(dataset):
+    metrics = evaluate(make_predictor(dataset, inference_size=(60, 60)), dataset, limit=2)
+    assert list(metrics) == [
+        "mean_iou",
+        "pixel_accuracy",
+        "mean_accuracy",
+        "frequency_weighted_iou",
+        "mean_dice",
+        "boundary_f_score",
+        "per_class_iou",
+        "per_class_average_precision",
+        "trimap_mean_iou",
+        "confusion_matrix",
+        "num_images",
+        "settings",
+    ]
+    assert metrics["settings"]["size"] == [65, 65]
+    assert metrics["settings"]["output_stride"] == 16
+
+
+def test_an_absent_class_is_null(tmp_path):
+    image = np.zeros((1, 8, 8, 3), np.uint8)
+    dataset = ArrayDataset(image, np.zeros((1, 8, 8), np.uint8), ["a", "b", "c", "d"])
+    metrics = evaluate(make_predictor(dataset), dataset, output=tmp_path)
+    assert metrics["per_class_iou"] == {"a": 1, "b": None, "c": None, "d": None}
+    assert metrics["per_class_average_precision"]["b"] is None
+    assert metrics["mean_iou"] == 1
+    assert metrics["boundary_f_score"] is None
+    assert "null" in (tmp_path / "metrics.json").read_text()
+    assert "–" in table(metrics)
+
+
+def test_an_image_larger_than_the_size_is_an_error(dataset):
+    with pytest.raises(DeepLabError, match="larger than the evaluation size 33x33"):
+        Evaluator(RedReader(), dataset, size=(32, 32)).run({})
+
+
+def test_mistakes_are_named(dataset):
+    two_classes = RedReader(Architecture("mobilenet_v2", num_classes=2))
+    with pytest.raises(DeepLabError, match="has 2 classes, the data set arrays has 4"):
+        Evaluator(two_classes, dataset)
+    with pytest.raises(DeepLabError, match="nothing to evaluate"):
+        Evaluator(RedReader(), dataset, limit=0)
+    void = random_dataset([(5, 5)], void=1)
+    with pytest.raises(DeepLabError, match="every pixel is void"):
+        evaluate(make_predictor(dataset), ArrayDataset(void._images, void._masks, "abcd"))
+
+
+def test_other_class_names_are_warned_of(dataset):
+    predictor = Predictor(RedReader(), {}, ["sky", "wood", "road", "car"], [(0, 0, 0)] * 4)
+    warnings = Warnings()
+    evaluate(predictor, dataset, limit=1, reporter=warnings)
+    assert warnings.heard == ["1 classes of the model have other names in arrays: 'wood' is 'tree'"]

@@ -1,0 +1,92 @@
+"""Small models for tests that need one: an exact one, and a real one in a workdir."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import linen as nn
+
+from deeplab_jax.data import ArrayDataset
+from deeplab_jax.data.descriptors import bit_interleaved_palette
+from deeplab_jax.model_store import ModelDescription, open_checkpoints, write_description
+from deeplab_jax.models import Architecture
+
+NUM_CLASSES = 4
+
+
+class RedReader(nn.Module):
+    """Gives each pixel the class `red modulo 4`, with odds that grow with green; exact."""
+
+    architecture: Architecture = Architecture("mobilenet_v2", num_classes=NUM_CLASSES)
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+        odds = (image[..., 1:2].astype(jnp.float32) + 1) / 64
+        return odds * jax.nn.one_hot(image[..., 0] % NUM_CLASSES, NUM_CLASSES)
+
+
+class SizeReader(RedReader):
+    """Gives every pixel the class `height of the padded image / 16 modulo 4`."""
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+        red = jnp.full(image.shape[:3], image.shape[1] // 16 % NUM_CLASSES)
+        return jax.nn.one_hot(red, NUM_CLASSES)
+
+
+class Convolution(RedReader):
+    """Gives classes by one convolution: its rounding could depend on how the batch lies."""
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+        return nn.Conv(NUM_CLASSES, (5, 5))(image.astype(jnp.float32) / 255)
+
+
+def random_dataset(
+    sizes: Sequence[tuple[int, int]], seed: int = 0, void: float = 0.2
+) -> ArrayDataset:
+    """Returns noise images whose truth often is what `RedReader` says, and partly void."""
+    random = np.random.default_rng(seed)
+    images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    labels = []
+    for image in images:
+        label = np.where(random.random(image.shape[:2]) < 0.6, image[..., 0] % 4, 1)
+        labels.append(np.where(random.random(label.shape) < void, 255, label).astype(np.uint8))
+    return ArrayDataset(images, labels, ["sky", "tree", "road", "car"])
+
+
+def write_workdir(path: pathlib.Path, class_names: Sequence[str]) -> pathlib.Path:
+    """Writes a small untrained DeepLab as a training run would leave it."""
+    description = ModelDescription(
+        architecture="deeplab_v3",
+        overrides={
+            "backbone": "mobilenet_v2",
+            "depth_multiplier": 0.35,
+            "aspp_channels": 16,
+            "num_classes": len(class_names),
+        },
+        class_names=tuple(class_names),
+        palette=bit_interleaved_palette(len(class_names)),
+        inference_size=(65, 65),
+    )
+    path.mkdir(parents=True)
+    model = description.create_model()
+    image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    variables = jax.tree.map(functools.partial(_filled, np.random.default_rng(0)), shapes)
+    write_description(path, description)
+    with open_checkpoints(path, read_only=False) as manager:
+        item = ocp.args.Composite(variables=ocp.args.StandardSave(variables))
+        manager.save(1, args=item, metrics={"mean_iou": 0.5})
+    return path
+
+
+def _filled(random: np.random.Generator, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Returns kernels of unit gain and ones for the rest; far faster than compiling `init`."""
+    if len(leaf.shape) < 2:
+        return np.ones(leaf.shape, np.float32)
+    return random.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(np.float32)
