@@ -1,7 +1,9 @@
 """`deeplab-jax COMMAND`: finds the command, parses its flags, turns errors into one line."""
 
 import importlib
+import logging
 import os
+import pathlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -22,6 +24,8 @@ COMMANDS = {
     "demo": "the main job on built-in data: train, evaluate, pictures",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
+# At most so much of compiled programs is kept.
+COMPILED_BYTES = 4 * 2**30
 
 
 def overview() -> str:
@@ -70,7 +74,9 @@ def spell_out_overrides(arguments: Sequence[str]) -> list[str]:
             waiting = argument.removeprefix(prefix)
         else:
             is_override = argument.startswith(prefix)
-            spelled.append(f"--override={argument.removeprefix(prefix)}" if is_override else argument)
+            spelled.append(
+                f"--override={argument.removeprefix(prefix)}" if is_override else argument
+            )
     return spelled if waiting is None else [*spelled, f"--override={waiting}="]
 
 
@@ -99,10 +105,20 @@ def run(argv: Sequence[str], console: Console) -> int:
         return USAGE_ERROR
 
 
+def prepare_environment() -> None:
+    """Sets what the libraries below read on import; the user's own values win."""
+    # Their log lines would drown the one line that matters.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    # A program compiled once need not be compiled again by the next command.
+    cache = os.environ.get("DEEPLAB_CACHE", pathlib.Path.home() / ".cache" / "deeplab_jax")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(cache) / "compiled"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(COMPILED_BYTES))
+
+
 def console_script() -> None:
     """Entry point of the installed `deeplab-jax`."""
-    # Log lines of the libraries below would drown the one line that matters.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    prepare_environment()
     sys.exit(run(sys.argv[1:], Console()))
 
 

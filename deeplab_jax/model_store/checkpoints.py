@@ -16,9 +16,7 @@ def _score(metrics: dict[str, float]) -> float:
     return metrics["mean_iou"]
 
 
-def open_checkpoints(
-    workdir: pathlib.Path, *, read_only: bool = True
-) -> ocp.CheckpointManager:
+def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.CheckpointManager:
     """Opens the checkpoints of a workdir.
 
     The last one and the best by `mean_iou` are kept; saving is asynchronous.

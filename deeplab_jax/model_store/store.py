@@ -53,7 +53,9 @@ def read_model(
     return StoredModel(description.create_model(), variables, description)
 
 
-def read_variables(path: pathlib.Path, checkpoint: str = "best", ema: bool | None = None) -> Variables:
+def read_variables(
+    path: pathlib.Path, checkpoint: str = "best", ema: bool | None = None
+) -> Variables:
     """Reads the variables of a checkpoint as NumPy arrays, whatever devices wrote them.
 
     Raises:

@@ -15,6 +15,9 @@ from deeplab_jax.ops.convolution import DIMENSIONS
 from deeplab_jax.ops.padding import Padding
 from deeplab_jax.ops.platform import by_platform
 
+# Numbers in one of the nine running sums of the kernel gradient: 128 KiB of float32.
+CACHED_SUM = 2**15
+
 
 def depthwise_convolution(
     inputs: jax.Array, kernel: jax.Array, *, stride: int = 1, rate: int = 1, padding: Padding
@@ -123,28 +126,36 @@ def _input_gradient(
 def _kernel_gradient(
     padded: jax.Array, cotangent: jax.Array, kernel: jax.Array, stride: int, rate: int
 ) -> jax.Array:
-    """Sums pixel × cotangent over the map, a row of outputs at a time.
+    """Sums pixel × cotangent over the map, some rows of outputs at a time.
 
-    Each step adds whole rows [W', C], which the compiler vectorises and keeps in cache; one big
-    reduction over N, H, W of nine shifted products takes eight times as long.
+    Each step adds whole rows [R, W', C], which the compiler vectorises and keeps in cache; one big
+    reduction over N, H, W of nine shifted products takes up to eight times as long.
     """
     size = kernel.shape[0]
     batch, height, width, channels = cotangent.shape
-    reach = (size - 1) * rate + 1
+    rows = _rows_at_a_time(height, width * channels)
+    bands = height // rows
+    reach = (rows - 1) * stride + (size - 1) * rate + 1
     precision = jnp.promote_types(jnp.float32, cotangent.dtype)
 
-    def add_row(sums: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
-        image, row = index // height, index % height
+    def add_band(sums: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
+        image, row = index // bands, index % bands * rows
         corner = (image, row * stride, 0, 0)
         pixels = lax.dynamic_slice(padded, corner, (1, reach, *padded.shape[2:]))
-        gradient = lax.dynamic_slice(cotangent, (image, row, 0, 0), (1, 1, width, channels))
+        gradient = lax.dynamic_slice(cotangent, (image, row, 0, 0), (1, rows, width, channels))
         taps = _taps(pixels.astype(precision), size, stride, rate)
         return [
-            total + (tap * gradient.astype(precision))[0, 0]
+            total + tap[0] * gradient[0].astype(precision)
             for total, (_, _, tap) in zip(sums, taps, strict=True)
         ], None
 
-    zeros = [jnp.zeros((width, channels), precision)] * size**2
-    sums, _ = lax.scan(add_row, zeros, jnp.arange(batch * height))
-    gradient = jnp.stack([total.sum(0) for total in sums])
+    zeros = [jnp.zeros((rows, width, channels), precision)] * size**2
+    sums, _ = lax.scan(add_band, zeros, jnp.arange(batch * bands))
+    gradient = jnp.stack([total.sum((0, 1)) for total in sums])
     return gradient.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _rows_at_a_time(height: int, row_size: int) -> int:
+    """The most rows that divide the height and whose sums stay in cache."""
+    fitting = [n for n in range(1, height + 1) if height % n == 0 and n * row_size <= CACHED_SUM]
+    return max(fitting, default=1)

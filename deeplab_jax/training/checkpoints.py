@@ -4,7 +4,6 @@ import pathlib
 from types import TracebackType
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
 from deeplab_jax.errors import DeepLabError
@@ -40,9 +39,7 @@ class Checkpointer:
         """The step of the newest checkpoint, None before the first."""
         return self._manager.latest_step()
 
-    def save(
-        self, state: TrainState, info: dict[str, Any], mean_iou: float | None = None
-    ) -> None:
+    def save(self, state: TrainState, info: dict[str, Any], mean_iou: float | None = None) -> None:
         """Starts saving in the background; waits for an earlier save first.
 
         Args:
@@ -80,18 +77,15 @@ class Checkpointer:
 
     def restore(self, like: TrainState) -> TrainState:
         """Returns the newest checkpoint's state in the shapes and shardings of `like`."""
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = {
-            VARIABLES: ocp.args.StandardRestore(target.variables),
-            OPTIMIZER: ocp.args.StandardRestore(_optimizer_item(target)),
+            VARIABLES: ocp.args.StandardRestore(like.variables),
+            OPTIMIZER: ocp.args.StandardRestore(_optimizer_item(like)),
         }
         if like.ema is not None:
-            items[EMA] = ocp.args.StandardRestore(target.ema)
+            items[EMA] = ocp.args.StandardRestore(like.ema)
         found = self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
         optimizer = found[OPTIMIZER]
-        return TrainState(
-            optimizer["step"], found[VARIABLES], optimizer["state"], found.get(EMA)
-        )
+        return TrainState(optimizer["step"], found[VARIABLES], optimizer["state"], found.get(EMA))
 
     def _save_error(self, failure: Exception) -> DeepLabError:
         steps = open_checkpoints(self._workdir).all_steps()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -27,7 +28,12 @@ from deeplab_jax.training.pace import Pace
 from deeplab_jax.training.pictures import draw_pictures
 from deeplab_jax.training.run import Run, Source, assemble, with_epochs
 from deeplab_jax.training.start import describe_start
-from deeplab_jax.training.state import TrainState, create_state, with_variables
+from deeplab_jax.training.state import (
+    TrainState,
+    abstract_state,
+    create_state,
+    with_variables,
+)
 from deeplab_jax.training.step import Step, make_train_step
 
 # With `profile`, the steps after the first that the trace shows.
@@ -76,7 +82,11 @@ def train(
         finite, with the last good checkpoint kept.
       KeyboardInterrupt: the run was asked to stop, and its state is saved.
     """
-    workdir, reporter, mesh = pathlib.Path(workdir), reporter or LoggingReporter(), mesh or make_mesh()
+    workdir, reporter, mesh = (
+        pathlib.Path(workdir),
+        reporter or LoggingReporter(),
+        mesh or make_mesh(),
+    )
     if batch_size is not None:
         config = configs.from_json(configs.to_json(config))
         config.training.batch_size = batch_size
@@ -109,21 +119,16 @@ def train(
 def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> TrainState:
     """Returns the state to start from: resumed, taken from another model, or fresh."""
     keep_ema = run.config.training.ema_decay > 0
-    state = create_state(
-        run.model,
-        run.optimizer,
-        run.mesh,
-        seed=run.config.seed,
-        crop_size=run.augmentation.crop_size,
-        keep_ema=keep_ema,
-    )
+    shapes = {"crop_size": run.augmentation.crop_size, "keep_ema": keep_ema}
+    parts = (run.model, run.optimizer, run.mesh)
     if checkpointer.latest_step is not None:
-        state = checkpointer.restore(state)
+        state = checkpointer.restore(abstract_state(*parts, **shapes))
         reporter.message(f"going on from step {int(state.step)} of {run.workdir}")
-    elif run.config.training.init_from:
+        return state
+    state = create_state(*parts, seed=run.config.seed, **shapes)
+    if run.config.training.init_from:
         variables = initialize_from(state.variables, run.config.training.init_from, reporter)
-        variables = jax.device_put(variables, replicated(run.mesh))
-        state = with_variables(variables, run.optimizer, keep_ema)
+        state = with_variables(jax.tree.map(jnp.asarray, variables), run.optimizer, keep_ema)
         state = jax.device_put(state, replicated(run.mesh))
     return state
 
@@ -164,6 +169,7 @@ class Loop:
         batches = self._batches(first)
         batch = next(batches)
         step_function = self._compile(state, batch)
+        self._pace.start()
         for step in range(first + 1, self._num_steps + 1):
             with self._trace(step - first):
                 state, metrics = step_function(state, batch)
@@ -231,9 +237,7 @@ class Loop:
             self._checkpointer.save(state, self._info(step), mean_iou)
         if stopping and not last:
             self._checkpointer.wait()
-            self._reporter.message(
-                f"stopped at step {step}; the same command goes on from there"
-            )
+            self._reporter.message(f"stopped at step {step}; the same command goes on from there")
             raise KeyboardInterrupt
         self._pace.pause(time.perf_counter() - started)
 
@@ -265,5 +269,3 @@ def _profiled_step(workdir: pathlib.Path, steps_done: int) -> Iterator[None]:
     yield
     if steps_done == PROFILED_STEPS[-1]:
         jax.profiler.stop_trace()
-
-

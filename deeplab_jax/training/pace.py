@@ -11,9 +11,10 @@ class Pace:
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
-        self._restart()
+        self.start()
 
-    def _restart(self) -> None:
+    def start(self) -> None:
+        """Begins a measurement; to be called when the next step is about to run."""
         self._losses: list[jax.Array] = []
         self._started = time.perf_counter()
         self._paused = 0.0
@@ -36,7 +37,7 @@ class Pace:
         loss = sum(float(loss) for loss in self._losses) / len(self._losses)
         elapsed = time.perf_counter() - self._started - self._paused
         seconds_per_step = elapsed / len(self._losses)
-        self._restart()
+        self.start()
         return {
             "loss": loss,
             "learning_rate": float(metrics["learning_rate"]),

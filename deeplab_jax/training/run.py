@@ -84,9 +84,7 @@ def assemble(
     description = _description(config, train_set)
     model = description.create_model()
     augmentation = Augmentation(**config.augmentation.to_dict())
-    check_crop_size(
-        augmentation.crop_size, model.architecture, config.strict_crop, reporter
-    )
+    check_crop_size(augmentation.crop_size, model.architecture, config.strict_crop, reporter)
     parts = config.training.accumulation_steps
     check_divisible(config.training.batch_size, mesh, "training.batch_size")
     if config.training.batch_size % (parts * mesh.size):

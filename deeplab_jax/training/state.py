@@ -1,5 +1,6 @@
 """What training carries from step to step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -46,14 +47,43 @@ def create_state(
     keep_ema: bool,
 ) -> TrainState:
     """Returns a fresh state whose arrays are born where the mesh wants them."""
+    initialize = _initializer(model, optimizer, crop_size, keep_ema)
+    lowered = jax.jit(initialize, out_shardings=replicated(mesh)).lower(jax.random.key(seed))
+    # It runs once: on CPUs making this program fast takes longer than it ever runs.
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    return lowered.compile(compiler_options=options)(jax.random.key(seed))
 
+
+def abstract_state(
+    model: DeepLab,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    crop_size: tuple[int, int],
+    keep_ema: bool,
+) -> TrainState:
+    """Returns the shapes, dtypes and shardings of a state, without any array."""
+    initialize = _initializer(model, optimizer, crop_size, keep_ema)
+    whole = replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+        jax.eval_shape(initialize, jax.random.key(0)),
+    )
+
+
+def _initializer(
+    model: DeepLab,
+    optimizer: optax.GradientTransformation,
+    crop_size: tuple[int, int],
+    keep_ema: bool,
+) -> Callable[[jax.Array], TrainState]:
     def initialize(key: jax.Array) -> TrainState:
         shape = (1, *crop_size, model.architecture.in_channels)
         variables = model.init(key, jnp.zeros(shape, jnp.uint8))
-        variables = {"batch_stats": {}} | variables
-        return with_variables(variables, optimizer, keep_ema)
+        return with_variables({"batch_stats": {}} | variables, optimizer, keep_ema)
 
-    return jax.jit(initialize, out_shardings=replicated(mesh))(jax.random.key(seed))
+    return initialize
 
 
 def with_variables(

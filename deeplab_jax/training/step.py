@@ -103,9 +103,7 @@ def accumulated_gradients(
 
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), batch_stats)
     split = jax.tree.map(lambda array: split_batch(array, parts), batch)
-    (loss, gradients, batch_stats), _ = jax.lax.scan(
-        add_part, zeros, (jnp.arange(parts), split)
-    )
+    (loss, gradients, batch_stats), _ = jax.lax.scan(add_part, zeros, (jnp.arange(parts), split))
     return loss, gradients, batch_stats
 
 
@@ -121,4 +119,6 @@ def averaged(ema: Variables, variables: Variables, step: jax.Array, decay: float
     (TensorFlow's ExponentialMovingAverage with `num_updates`).
     """
     decay = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), ema, variables)
+    return jax.tree.map(
+        lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), ema, variables
+    )

@@ -1,0 +1,1 @@
+"""Measurements of this code on the machine at hand."""

@@ -1,0 +1,76 @@
+"""How many training crops the input pipeline makes a second."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from deeplab_jax.data import Augmentation, Dataset, training_batches
+from deeplab_jax.data.augmentation import augment
+
+BATCH_SIZE = 16
+
+
+def measure_pipeline(
+    dataset: Dataset, augmentation: Augmentation, *, num_images: int, workers: int
+) -> dict[str, float]:
+    """Measures reading, decoding and augmenting.
+
+    Args:
+      dataset: what to read.
+      augmentation: what each example undergoes.
+      num_images: how many to make for each figure.
+      workers: processes of the measurement of the whole pipeline.
+
+    Returns:
+      `images_per_second_per_core`, from the processor time that one thread takes;
+      `decoding_share` of that time; `images_per_second` of the whole pipeline in batches, by the
+      clock, start-up left out.
+    """
+    # One thread, so that processor time is that of one core.
+    cv2.setNumThreads(0)
+    decoding = _processor_seconds(lambda index: dataset[index], len(dataset), num_images)
+    whole = _processor_seconds(
+        lambda index: augment(dataset[index], np.random.default_rng(index), augmentation),
+        len(dataset),
+        num_images,
+    )
+    return {
+        "images_per_second_per_core": 1 / whole,
+        "decoding_share": decoding / whole,
+        "images_per_second": _throughput(dataset, augmentation, num_images, workers),
+    }
+
+
+def cores_to_feed(consumed_per_second: float, images_per_second_per_core: float) -> int:
+    """Returns how many cores make as many images a second as an accelerator consumes."""
+    return math.ceil(consumed_per_second / images_per_second_per_core)
+
+
+def _processor_seconds(work: Callable[[int], object], num_examples: int, num_images: int) -> float:
+    """Returns the processor time of one image in seconds."""
+    work(0)
+    started = time.process_time()
+    for index in range(num_images):
+        work(index % num_examples)
+    return (time.process_time() - started) / num_images
+
+
+def _throughput(
+    dataset: Dataset, augmentation: Augmentation, num_images: int, workers: int
+) -> float:
+    batches = training_batches(
+        dataset, augmentation, batch_size=BATCH_SIZE, seed=0, workers=workers
+    )
+    # The first batches hold start-up, and what was read ahead meanwhile.
+    warm_up = 2 + 4 * max(1, workers)
+    for _ in itertools.islice(batches, warm_up):
+        pass
+    count = max(1, num_images // BATCH_SIZE)
+    started = time.perf_counter()
+    for _ in itertools.islice(batches, count):
+        pass
+    return count * BATCH_SIZE / (time.perf_counter() - started)

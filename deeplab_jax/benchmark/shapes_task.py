@@ -1,0 +1,80 @@
+"""Whether the built-in `shapes` task asks for what DeepLab v3+ adds.
+
+Colour and position alone must not solve it, and output stride 32 without decoder must lag behind.
+"""
+
+import pathlib
+
+import numpy as np
+
+from deeplab_jax import config as configs
+from deeplab_jax.data import IGNORE_LABEL, Dataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.metrics import ConfusionMatrix
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.training import train
+
+# Pixels that the per-pixel classifier learns from, drawn evenly from the training images.
+PIXELS_PER_IMAGE = 100
+TRAINING_IMAGES = 800
+TREES = 30
+
+
+def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
+    """Returns the mean IoU of a random forest that sees a pixel's colour and position, no more.
+
+    Raises:
+      DeepLabError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.ensemble import RandomForestClassifier
+    except ImportError:
+        raise DeepLabError(
+            "this benchmark needs scikit-learn; pip install 'deeplab_jax[test]'"
+        ) from None
+    random = np.random.default_rng(0)
+    samples = [
+        _sample(train_set[index], random) for index in range(min(TRAINING_IMAGES, len(train_set)))
+    ]
+    features, labels = (np.concatenate(parts) for parts in zip(*samples, strict=True))
+    forest = RandomForestClassifier(TREES, min_samples_leaf=4, random_state=0, n_jobs=-1)
+    forest.fit(features, labels)
+    num_classes = train_set.descriptor.num_classes
+    total = ConfusionMatrix.empty(num_classes)
+    for index in range(len(validation_set)):
+        example = validation_set[index]
+        prediction = forest.predict(_features(example["image"])).reshape(example["label"].shape)
+        counts = ConfusionMatrix.from_labels(example["label"], prediction, num_classes)
+        total = total.merge(counts)
+    return total.mean_iou
+
+
+def network_mean_iou(
+    workdir: pathlib.Path, data_dir: pathlib.Path, reporter: Reporter, **model: object
+) -> float:
+    """Returns the mean IoU of the demo's network, trained as in the demo.
+
+    Args:
+      workdir: of the run.
+      data_dir: that holds `shapes`.
+      reporter: hears progress.
+      **model: fields of `config.model` to change.
+    """
+    config = configs.load("shapes:cpu")
+    config.data.data_dir = str(data_dir)
+    config.model.update(model)
+    return train(config, workdir, reporter=reporter).mean_iou
+
+
+def _features(image: np.ndarray) -> np.ndarray:
+    """Returns [H·W, 5]: red, green, blue, row, column."""
+    rows, columns = np.indices(image.shape[:2])
+    stacked = np.concatenate([image, rows[..., None], columns[..., None]], axis=-1)
+    return stacked.reshape(-1, 5)
+
+
+def _sample(example: dict[str, np.ndarray], random: np.random.Generator) -> tuple:
+    labels = example["label"].ravel()
+    known = np.flatnonzero(labels != IGNORE_LABEL)
+    chosen = random.choice(known, PIXELS_PER_IMAGE)
+    return _features(example["image"])[chosen], labels[chosen]

@@ -1,0 +1,23 @@
+"""What all tests share."""
+
+import os
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+# A program that several tests compile is compiled once; the tests of real processes inherit it.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "compiled"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of real images and published weights, where there is one."""
+    folder = pathlib.Path(os.environ.get("DEEPLAB_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("DEEPLAB_SHARED names no folder with real images")
+    return folder

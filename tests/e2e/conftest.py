@@ -1,0 +1,118 @@
+"""The real commands in real processes, on a small data set and a small network."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from deeplab_jax.training.monitors import read_rows
+
+CONFIG = """
+from deeplab_jax import config as configs
+
+
+def get_config(text=None):
+    config = configs.load("shapes:cpu")
+    config.model.depth_multiplier = 0.25
+    config.model.aspp_channels = 8
+    config.model.decoder_convs = ((3, 8),)
+    config.augmentation.crop_size = (33, 49)
+    config.training.num_steps = 12
+    config.training.batch_size = 8
+    config.evaluation.every_steps = 6
+    config.evaluation.limit = 6
+    config.checkpoint.every_steps = 3
+    config.log_every_steps = 1
+    return config
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Commands:
+    """Runs `deeplab-jax` in processes of their own.
+
+    Attributes:
+      config: path of a config that trains 12 steps on `shapes`.
+      data_dir: holds the prepared `shapes`.
+    """
+
+    config: pathlib.Path
+    data_dir: pathlib.Path
+
+    def start(self, *words: object, **environment: str) -> subprocess.Popen:
+        """Starts a command."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "deeplab_jax.cli.main", *map(str, words)],
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, *words: object, status: int = 0, **environment: str
+    ) -> subprocess.CompletedProcess:
+        """Runs a command to its end and checks its exit status."""
+        with self.start(*words, **environment) as process:
+            out, err = process.communicate(timeout=600)
+        assert process.returncode == status, err
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def train_words(self, workdir: pathlib.Path, *overrides: str) -> list[str]:
+        """Returns the words of a training command."""
+        return [
+            "train",
+            f"--config={self.config}",
+            f"--workdir={workdir}",
+            f"--config.data.data_dir={self.data_dir}",
+            *(f"--config.{override}" for override in overrides),
+        ]
+
+    def stop_at_step(
+        self, workdir: pathlib.Path, step: int, number: signal.Signals
+    ) -> subprocess.CompletedProcess:
+        """Starts training and sends it a signal once it has reported a step."""
+        with self.start(*self.train_words(workdir)) as process:
+            while process.poll() is None:
+                if any(row["step"] >= step for row in read_rows(workdir)):
+                    process.send_signal(number)
+                    break
+                time.sleep(0.01)
+            out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
+    """The commands, with `shapes` prepared."""
+    folder = tmp_path_factory.mktemp("e2e")
+    config = folder / "tiny.py"
+    config.write_text(CONFIG)
+    commands = Commands(config, folder / "data")
+    commands.run(
+        "prepare",
+        "shapes",
+        f"--data_dir={commands.data_dir}",
+        *("--num_train=24", "--num_val=7", "--size=48"),
+    )
+    return commands
+
+
+@pytest.fixture(scope="session")
+def trained(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The workdir of a run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    commands.run(*commands.train_words(workdir))
+    return workdir
+
+
+@pytest.fixture
+def read_lines() -> Callable[[str], list[str]]:
+    """Splits what a command said into its lines."""
+    return lambda text: [line for line in text.splitlines() if line.strip()]

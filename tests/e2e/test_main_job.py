@@ -1,0 +1,57 @@
+"""Prepare, train, evaluate, predict: from a workdir alone, through the commands."""
+
+import json
+
+import numpy as np
+import PIL.Image
+
+from deeplab_jax.training.monitors import read_rows
+
+
+def test_training_leaves_numbers_pictures_and_a_model(trained):
+    rows = read_rows(trained)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
+    assert [row["step"] for row in rows if "validation_mean_iou" in row] == [6, 12]
+    for name in ("curves.png", "contact_sheet.png"):
+        assert min(PIL.Image.open(trained / name).size) > 100
+    assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+    manifest = json.loads((trained / "manifest.json").read_text())
+    assert manifest[0]["mesh"] == {"data": 1}
+    assert manifest[0]["versions"]["jax"]
+    assert json.loads((trained / "model.json").read_text())["class_names"][0] == "background"
+
+
+def test_evaluate_needs_only_the_workdir(commands, trained, tmp_path):
+    words = (
+        "evaluate",
+        f"--model={trained}",
+        "--dataset=shapes",
+        f"--data_dir={commands.data_dir}",
+    )
+    numbers = []
+    for batch_size in (2, 5):
+        output = tmp_path / str(batch_size)
+        commands.run(*words, f"--batch_size={batch_size}", f"--output={output}", "--split=val")
+        numbers.append(json.loads((output / "metrics.json").read_text()))
+    assert numbers[0]["num_images"] == 7
+    assert np.sum(numbers[0]["confusion_matrix"]) <= 7 * 48 * 48
+    assert numbers[0]["confusion_matrix"] == numbers[1]["confusion_matrix"]
+
+
+def test_predict_writes_a_mask_of_the_input_size(commands, trained, tmp_path):
+    picture = tmp_path / "in" / "deep" / "one.jpg"
+    picture.parent.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).save(picture)
+    commands.run("predict", f"--model={trained}", f"--output={tmp_path / 'out'}", tmp_path / "in")
+    mask = PIL.Image.open(tmp_path / "out" / "deep" / "one.png")
+    assert mask.mode == "P"
+    assert mask.size == (61, 37)
+    assert np.asarray(mask).max() < 7
+    assert (tmp_path / "out" / "deep" / "one_overlay.png").exists()
+
+
+def test_a_finished_run_only_evaluates_again(commands, trained):
+    finished = commands.run(*commands.train_words(trained))
+    assert "all 12 steps are done already" in finished.stderr
+    assert len(json.loads((trained / "manifest.json").read_text())) >= 2

@@ -1,0 +1,79 @@
+"""Mistakes get one line that says what is wrong, exit status 2, and leave nothing half-written."""
+
+import ctypes
+import os
+import pathlib
+
+import pytest
+
+from deeplab_jax.model_store import open_checkpoints
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model.output_strid=8"], "did you mean 'model.output_stride'?"),
+        (["model.output_stride=7"], "legal: 4, 8, 16, 32"),
+        (["training.batch_size=many"], "training.batch_size takes a int"),
+        (["data.name=shaps"], "shapes"),
+        (["data.train_split=training"], "train"),
+        (["strict_crop=True", "augmentation.crop_size=(33,50)"], "33×49 and 33×65"),
+        (["optimizer.name=sdg"], "did you mean 'sgd'?"),
+        (["training.init_from=nowhere"], "nowhere"),
+    ],
+)
+def test_a_wrong_config_is_one_line(commands, tmp_path, read_lines, overrides, said):
+    failed = commands.run(*commands.train_words(tmp_path / "run", *overrides), status=2)
+    last = read_lines(failed.stderr)[-1]
+    assert said in last
+    assert "Traceback" not in failed.stderr
+
+
+def test_another_config_does_not_enter_a_workdir(commands, trained):
+    words = commands.train_words(trained, "training.batch_size=4")
+    failed = commands.run(*words, status=2)
+    assert "training.batch_size: 8 → 4" in failed.stderr
+
+
+def test_a_batch_that_does_not_divide_names_the_nearest(commands, tmp_path):
+    words = commands.train_words(tmp_path / "run", "training.batch_size=10")
+    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    failed = commands.run(*words, status=2, **eight)
+    assert "not divisible by the 8 devices; nearest that are: 8, 16" in failed.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(commands, tmp_path):
+    workdir = tmp_path / "run"
+    explosive = (
+        "optimizer.name=sgd",
+        "schedule.base_learning_rate=1e25",
+        "checkpoint.every_steps=1",
+    )
+    failed = commands.run(*commands.train_words(workdir, *explosive), status=2)
+    assert "became nan at step" in failed.stderr or "became inf at step" in failed.stderr
+    with open_checkpoints(workdir) as manager:
+        assert manager.all_steps()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, b"size=4m"):
+        pytest.skip(f"cannot mount a small file system: {os.strerror(ctypes.get_errno())}")
+    yield folder
+    libc.umount2(os.fsencode(folder), 2)
+
+
+def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(commands, small_disk, tmp_path):
+    workdir = small_disk / "run"
+    words = commands.train_words(workdir)
+    failed = commands.run(*words, status=2)
+    assert "could not save a checkpoint" in failed.stderr
+    assert "make room" in failed.stderr
+    kept = [path for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    assert all((path / "variables").is_dir() for path in kept)
+    assert isinstance(tmp_path, pathlib.Path)

@@ -1,0 +1,91 @@
+"""`deeplab_jax` from Python: arrays in, predictor out."""
+
+import numpy as np
+import pytest
+
+import deeplab_jax
+from deeplab_jax import config as configs
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.reporter import Reporter
+
+NUM_IMAGES = 16
+
+
+class Listener(Reporter):
+    def __init__(self):
+        self.messages = []
+
+    def message(self, text):
+        self.messages.append(text)
+
+
+def halves(num_classes, seed=0):
+    """Images whose upper and lower parts differ in brightness, which is their class."""
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 60, (NUM_IMAGES, 40, 56, 3), dtype=np.uint8)
+    masks = np.zeros((NUM_IMAGES, 40, 56), np.uint8)
+    for image, mask, edge in zip(images, masks, random.integers(10, 30, NUM_IMAGES), strict=True):
+        image[edge:] += 150
+        mask[edge:] = num_classes - 1
+    return images, masks
+
+
+def tiny_config(commands, class_names):
+    config = configs.load(str(commands.config))
+    config.data.class_names = class_names
+    return config
+
+
+@pytest.fixture(scope="module")
+def first_run(commands, tmp_path_factory):
+    """A run on arrays of seven classes, two of which occur."""
+    workdir = tmp_path_factory.mktemp("arrays") / "run"
+    config = tiny_config(commands, tuple("abcdefg"))
+    result = deeplab_jax.train(
+        config, workdir, halves(7), halves(7, seed=1), batch_size=8, epochs=6, reporter=Listener()
+    )
+    return result
+
+
+def test_arrays_with_batch_size_and_epochs_train(first_run):
+    assert first_run.step == 6 * NUM_IMAGES // 8
+    assert 0 <= first_run.mean_iou <= 1
+
+
+def test_load_predicts_at_the_image_s_own_size(first_run):
+    predictor = deeplab_jax.load(first_run.workdir)
+    image = halves(7)[0][0][:33, :50]
+    class_map = predictor(image)
+    assert class_map.shape == (33, 50)
+    assert class_map.dtype == np.int32
+    assert predictor.class_names == tuple("abcdefg")
+    prediction = predictor.predict(image)
+    np.testing.assert_allclose(prediction.probabilities.sum(-1), 1, atol=1e-5)
+
+
+def test_fine_tuning_replaces_only_the_classifier(commands, first_run, tmp_path):
+    config = tiny_config(commands, ("low", "middle", "high"))
+    config.training.init_from = str(first_run.workdir)
+    config.training.num_steps = 1
+    listener = Listener()
+    deeplab_jax.train(config, tmp_path / "tuned", halves(3), halves(3), reporter=listener)
+    afresh = [text for text in listener.messages if "starts afresh" in text]
+    assert len(afresh) == 2
+    assert all("classifier" in text for text in afresh)
+
+
+def test_fine_tuning_another_network_is_refused(commands, first_run, tmp_path):
+    config = tiny_config(commands, tuple("abcdefg"))
+    config.training.init_from = str(first_run.workdir)
+    config.model.aspp_channels = 16
+    with pytest.raises(DeepLabError, match="holds another network"):
+        deeplab_jax.train(config, tmp_path / "run", halves(7), halves(7), reporter=Reporter())
+
+
+def test_masks_that_do_not_fit_are_named(commands, tmp_path):
+    images, masks = halves(7)
+    broken = [*masks[:3], masks[3][:, :-1], *masks[4:]]
+    config = tiny_config(commands, tuple("abcdefg"))
+    with pytest.raises(DeepLabError, match=r"\[3\]"):
+        deeplab_jax.train(config, tmp_path / "run", (list(images), broken), halves(7))
+    assert not (tmp_path / "run").exists()
