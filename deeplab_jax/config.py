@@ -69,6 +69,7 @@ def default() -> ConfigDict:
     training.batch_size = 16  # Images an update, over all devices. DeepLab v3, section 4.
     training.accumulation_steps = 1  # Parts a batch is worked through in, to save memory.
     training.ema_decay = 0.0  # Of the averaged parameters that evaluation uses; 0: none kept.
+    training.class_weights = placeholder(tuple)  # Of the loss, one a class; unset: all 1.
     training.init_from = ""  # Model directory or workdir whose variables to start from.
 
     optimizer = config.optimizer = ConfigDict()

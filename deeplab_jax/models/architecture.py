@@ -4,17 +4,10 @@ import dataclasses
 from typing import Any
 
 from deeplab_jax.backbones import find_backbone
-from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.models.preprocessing import PREPROCESSINGS
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models.preprocessing import RGB_PREPROCESSINGS
+from deeplab_jax.models.rules import check_value
 
-LEGAL = {
-    "head": ("aspp", "pooling", "plain"),
-    "decoder": ("none", "v3plus"),
-    "image_pooling": ("none", "global"),
-    "preprocessing": PREPROCESSINGS,
-    "output_stride": (4, 8, 16, 32),
-    "dtype": ("float32", "bfloat16", "float64"),
-}
 # ASPP's rates keep their extent in the image: they double when the output stride halves.
 RATES_AT_16 = (6, 12, 18)
 
@@ -66,21 +59,13 @@ class Architecture:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for field, legal in LEGAL.items():
-            value = getattr(self, field)
-            if value not in legal:
-                raise (
-                    unknown_name(field, value, legal)
-                    if isinstance(value, str)
-                    else (
-                        DeepLabError(
-                            f"{field}={value!r} is not legal; legal: {', '.join(map(str, legal))}"
-                        )
-                    )
-                )
-        for field in ("num_classes", "in_channels", "aspp_channels", "low_level_channels"):
-            if getattr(self, field) < 1:
-                raise DeepLabError(f"{field}={getattr(self, field)} must be at least 1")
+        for field in dataclasses.fields(self):
+            check_value(field.name, getattr(self, field.name))
+        if self.in_channels != 3 and self.preprocessing in RGB_PREPROCESSINGS:
+            raise DeepLabError(
+                f"preprocessing={self.preprocessing!r} is of RGB images, but in_channels="
+                f"{self.in_channels}; give preprocessing='minus_one_one' or 'none'"
+            )
         self._check_multi_grid()
         if self.depth_multiplier != 1 and "depth_multiplier" not in self._backbone.options:
             raise DeepLabError(f"{self.backbone} has no depth_multiplier; leave it at 1.0")

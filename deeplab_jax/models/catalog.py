@@ -41,9 +41,10 @@ def resolve(architecture: str, **overrides: Any) -> Architecture:
     entry = find_backbone(values["backbone"])
     values = _backbone_defaults(architecture, values["backbone"]) | values
     values.setdefault("preprocessing", entry.preprocessing)
-    if values.get("atrous_rates") is None:
-        values["atrous_rates"] = scaled_rates(values.get("output_stride", 16))
-    return Architecture(**{name: _frozen(value) for name, value in values.items()})
+    rates = values.pop("atrous_rates", None)
+    checked = Architecture(**{name: _frozen(value) for name, value in values.items()})
+    rates = scaled_rates(checked.output_stride) if rates is None else _frozen(rates)
+    return dataclasses.replace(checked, atrous_rates=rates)
 
 
 def create_model(architecture: str, **overrides: Any) -> DeepLab:

@@ -9,7 +9,8 @@ TORCHVISION_MEAN = (0.485, 0.456, 0.406)
 TORCHVISION_STD = (0.229, 0.224, 0.225)
 CAFFE_MEAN_BGR = (104.008, 116.669, 122.675)
 
-PREPROCESSINGS = ("minus_one_one", "mean", "mean_std", "caffe_bgr", "none")
+RGB_PREPROCESSINGS = ("mean", "mean_std", "caffe_bgr")
+PREPROCESSINGS = ("minus_one_one", *RGB_PREPROCESSINGS, "none")
 
 
 def preprocess(image: jax.Array, name: str, dtype: jnp.dtype) -> jax.Array:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deeplab_jax import config as configs
 from deeplab_jax import model_store
 from deeplab_jax.data import training_batches
 from deeplab_jax.evaluation import Evaluator
@@ -26,7 +25,7 @@ from deeplab_jax.training.interruption import interruption
 from deeplab_jax.training.monitors import Monitor
 from deeplab_jax.training.pace import Pace
 from deeplab_jax.training.pictures import draw_pictures
-from deeplab_jax.training.run import Run, Source, assemble, with_epochs
+from deeplab_jax.training.run import Run, Source, assemble
 from deeplab_jax.training.start import describe_start
 from deeplab_jax.training.state import (
     TrainState,
@@ -82,31 +81,31 @@ def train(
         finite, with the last good checkpoint kept.
       KeyboardInterrupt: the run was asked to stop, and its state is saved.
     """
-    workdir, reporter, mesh = (
-        pathlib.Path(workdir),
-        reporter or LoggingReporter(),
+    workdir, reporter = pathlib.Path(workdir), reporter or LoggingReporter()
+    run = assemble(
+        config,
+        workdir,
         mesh or make_mesh(),
+        train,
+        validation,
+        batch_size=batch_size,
+        epochs=epochs,
+        reporter=reporter,
     )
-    if batch_size is not None:
-        config = configs.from_json(configs.to_json(config))
-        config.training.batch_size = batch_size
-    run = assemble(config, workdir, mesh, train, validation, reporter)
-    if epochs is not None:
-        config = with_epochs(config, len(run.train), epochs)
-        run = assemble(config, workdir, mesh, run.train, run.validation, Reporter())
-    workdirs.claim(workdir, config)
+    evaluation = run.config.evaluation
     evaluator = Evaluator(
         run.model,
         run.validation,
-        size=config.evaluation.size,
-        batch_size=config.evaluation.batch_size,
-        mesh=mesh,
-        workers=config.data.workers,
-        limit=config.evaluation.limit,
+        size=evaluation.size,
+        batch_size=evaluation.batch_size,
+        mesh=run.mesh,
+        workers=run.config.data.workers,
+        limit=evaluation.limit,
     )
+    workdirs.claim(workdir, run.config)
     description = dataclasses.replace(run.description, inference_size=evaluator.size)
     model_store.write_description(workdir, description)
-    workdirs.write_manifest(workdir, mesh)
+    workdirs.write_manifest(workdir, run.mesh)
     with Checkpointer(workdir) as checkpointer, interruption() as asked_to_stop:
         state = initial_state(run, checkpointer, reporter)
         with Monitor(workdir, int(state.step)) as monitor:
@@ -154,7 +153,7 @@ class Loop:
         self._pace = Pace(run.config.training.batch_size)
         self._mean_iou = float("nan")
 
-    def run(self, state: TrainState, asked_to_stop: Any) -> TrainingResult:
+    def run(self, state: TrainState, asked_to_stop: Callable[[], bool]) -> TrainingResult:
         """Trains from the state to the last step."""
         first = int(state.step)
         if first < self._num_steps:
@@ -164,7 +163,7 @@ class Loop:
             self._mean_iou = self._evaluate(first, state)
         return TrainingResult(self._run.workdir, int(state.step), self._mean_iou)
 
-    def _run_steps(self, state: TrainState, asked_to_stop: Any) -> TrainState:
+    def _run_steps(self, state: TrainState, asked_to_stop: Callable[[], bool]) -> TrainState:
         first = int(state.step)
         batches = self._batches(first)
         batch = next(batches)
@@ -203,6 +202,7 @@ class Loop:
             seed=self._config.seed,
             accumulation_steps=training.accumulation_steps,
             ema_decay=training.ema_decay,
+            class_weights=training.class_weights,
         )
         started = time.perf_counter()
         compiled = step_function.lower(state, batch).compile()

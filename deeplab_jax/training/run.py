@@ -57,6 +57,9 @@ def assemble(
     mesh: Mesh,
     train: Source,
     validation: Source,
+    *,
+    batch_size: int | None = None,
+    epochs: float | None = None,
     reporter: Reporter,
 ) -> Run:
     """Returns the run of a config; nothing is written.
@@ -67,13 +70,17 @@ def assemble(
       mesh: of the devices.
       train, validation: name of a prepared data set, a pair (images, masks), an opened data set,
         or None for the config's.
+      batch_size: instead of `config.training.batch_size`.
+      epochs: passes over the training images, instead of `config.training.num_steps`; evaluation
+        and checkpoints then come once a pass.
       reporter: hears warnings.
 
     Raises:
       DeepLabError: a field is illegal, a data set is not there, or they do not fit each other.
     """
-    _check_positive(config)
     train_set = _open(train, config, config.data.train_split)
+    config = _adjusted(config, len(train_set), batch_size, epochs)
+    _check_positive(config)
     validation_set = _open(validation, config, config.data.validation_split)
     classes = train_set.descriptor.class_names
     if len(validation_set.descriptor.class_names) != len(classes):
@@ -81,6 +88,7 @@ def assemble(
             f"{train_set.name} has {len(classes)} classes and {validation_set.name} "
             f"{len(validation_set.descriptor.class_names)}; train and validation must agree"
         )
+    _check_class_weights(config.training.class_weights, classes)
     description = _description(config, train_set)
     model = description.create_model()
     augmentation = Augmentation(**config.augmentation.to_dict())
@@ -113,17 +121,19 @@ def assemble(
     )
 
 
-def with_epochs(config: ConfigDict, num_images: int, epochs: float) -> ConfigDict:
-    """Returns the config with as many steps as `epochs` passes over the images take.
-
-    Evaluation and checkpoints then come once a pass.
-    """
-    changed = configs.from_json(configs.to_json(config))
-    steps_per_epoch = max(1, round(num_images / config.training.batch_size))
-    changed.training.num_steps = max(1, round(epochs * steps_per_epoch))
-    changed.evaluation.every_steps = steps_per_epoch
-    changed.checkpoint.every_steps = steps_per_epoch
-    return changed
+def _adjusted(
+    config: ConfigDict, num_images: int, batch_size: int | None, epochs: float | None
+) -> ConfigDict:
+    """Returns a copy of the config with the caller's batch size and length of training."""
+    adjusted = configs.from_json(configs.to_json(config))
+    if batch_size is not None:
+        adjusted.training.batch_size = batch_size
+    if epochs is not None:
+        steps_per_epoch = max(1, round(num_images / adjusted.training.batch_size))
+        adjusted.training.num_steps = max(1, round(epochs * steps_per_epoch))
+        adjusted.evaluation.every_steps = steps_per_epoch
+        adjusted.checkpoint.every_steps = steps_per_epoch
+    return adjusted
 
 
 def _check_positive(config: ConfigDict) -> None:
@@ -135,12 +145,22 @@ def _check_positive(config: ConfigDict) -> None:
         raise DeepLabError(f"training.ema_decay={config.training.ema_decay} must be in [0, 1)")
 
 
+def _check_class_weights(weights: Sequence[float] | None, class_names: Sequence[str]) -> None:
+    if weights is not None and len(weights) != len(class_names):
+        raise DeepLabError(
+            f"training.class_weights holds {len(weights)} weights for {len(class_names)} classes "
+            f"({', '.join(class_names)}); give one a class"
+        )
+
+
 def _open(source: Source, config: ConfigDict, split: str) -> Dataset:
     names = config.data.class_names
     if source is None or isinstance(source, str):
         name = source or config.data.name
         if not name:
-            raise DeepLabError("no data set: set data.name in the config, or pass train=…")
+            raise DeepLabError(
+                "no data set: set data.name in the config, or pass arrays for train and validation"
+            )
         return open_dataset(name, config.data.data_dir, split, class_names=names)
     if isinstance(source, tuple):
         return ArrayDataset(*source, class_names=names)

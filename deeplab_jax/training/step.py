@@ -29,6 +29,7 @@ def make_train_step(
     seed: int,
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
+    class_weights: tuple[float, ...] | None = None,
 ) -> Step:
     """Returns the jitted step (state, batch) → (state, metrics); the state given is used up.
 
@@ -42,13 +43,14 @@ def make_train_step(
       accumulation_steps: parts that a batch is worked through in, one after the other. The
         gradient is that of the whole batch but for batch normalisation, which sees the parts.
       ema_decay: of the averaged variables; unused where the state keeps none.
+      class_weights: of the loss, one a class.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), DROPOUT_STREAM)
         key = jax.random.fold_in(key, state.step)
         loss, gradients, batch_stats = accumulated_gradients(
-            model, state.variables, batch, key, accumulation_steps
+            model, state.variables, batch, key, accumulation_steps, class_weights
         )
         params = state.variables["params"]
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, params)
@@ -71,7 +73,12 @@ def make_train_step(
 
 
 def accumulated_gradients(
-    model: DeepLab, variables: Variables, batch: Batch, key: jax.Array, parts: int
+    model: DeepLab,
+    variables: Variables,
+    batch: Batch,
+    key: jax.Array,
+    parts: int,
+    class_weights: tuple[float, ...] | None = None,
 ) -> tuple[jax.Array, Any, Any]:
     """Returns loss, gradients and new batch statistics of a batch worked through in parts."""
     num_pixels = losses.valid_pixels(batch["label"])
@@ -84,7 +91,7 @@ def accumulated_gradients(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        loss = losses.softmax_cross_entropy(logits, part["label"], num_pixels)
+        loss = losses.softmax_cross_entropy(logits, part["label"], num_pixels, class_weights)
         return loss, changed.get("batch_stats", {})
 
     gradient = jax.value_and_grad(part_loss, has_aux=True)

@@ -1,0 +1,76 @@
+import functools
+
+import brute_force
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compiling import run_once
+
+from deeplab_jax import ops
+
+RANDOM = np.random.default_rng(0)
+BOTH = pytest.mark.parametrize("align_corners", [True, False])
+SIZES = [
+    ((4, 7), (7, 4)),
+    ((9, 5), (33, 17)),
+    ((33, 17), (9, 5)),
+    ((1, 6), (5, 1)),
+    ((8, 6), (16, 13)),
+]
+
+
+def maps(size, dtype=np.float64):
+    return RANDOM.normal(size=(2, *size, 3)).astype(dtype)
+
+
+@BOTH
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_value_and_gradient_equal_loops_over_pixels(source, target, align_corners):
+    inputs, cotangent = maps(source), maps(target)
+    rows, columns = (
+        brute_force.interpolation(*pair, align_corners)
+        for pair in zip(source, target, strict=True)
+    )
+
+    def with_gradient(inputs, cotangent):
+        resize = functools.partial(ops.resize_bilinear, size=target, align_corners=align_corners)
+        found, pull = jax.vjp(resize, inputs)
+        return found, *pull(cotangent)
+
+    with jax.enable_x64(True):
+        found, gradient = run_once(with_gradient, inputs, cotangent)
+    expected = np.einsum("Hh,Ww,nhwc->nHWc", rows, columns, inputs)
+    transposed = np.einsum("Hh,Ww,nHWc->nhwc", rows, columns, cotangent)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(gradient, transposed, rtol=0, atol=1e-13)
+
+
+@BOTH
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
+def test_a_constant_stays_and_so_does_the_dtype(align_corners, dtype, tolerance):
+    resized = run_once(
+        lambda x: ops.resize_bilinear(x, (34, 17), align_corners=align_corners),
+        jnp.full((1, 9, 7, 2), 3, dtype),
+    )
+    assert resized.dtype == dtype
+    np.testing.assert_allclose(np.asarray(resized, np.float64), 3, rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("target", "step", "source_step"), [((33, 17), 4, 1), ((23, 38), (22, 37), (8, 4))]
+)
+def test_aligned_grid_points_are_exact(target, step, source_step):
+    inputs = maps((9, 5), np.float32)
+    resized = run_once(lambda x: ops.resize_bilinear(x, target), inputs)
+    rows, columns = np.broadcast_to(step, 2)
+    source_rows, source_columns = np.broadcast_to(source_step, 2)
+    np.testing.assert_array_equal(
+        resized[:, ::rows, ::columns], inputs[:, ::source_rows, ::source_columns]
+    )
+
+
+@BOTH
+def test_the_same_size_is_the_identity(align_corners):
+    inputs = jnp.asarray(maps((5, 4), np.float32))
+    assert ops.resize_bilinear(inputs, (5, 4), align_corners=align_corners) is inputs
