@@ -41,7 +41,7 @@ def get_config(text: str | None = None) -> ConfigDict:
     config.training.ema_decay = 0.999
     config.optimizer.name = "adamw"
     config.optimizer.weight_decay = 0.02
-    config.schedule.base_learning_rate = 0.003
+    config.schedule.base_learning_rate = 0.01
     config.schedule.warmup_steps = 100
     config.evaluation.every_steps = 1000
     if not given.cpu:

@@ -137,18 +137,31 @@ def load(reference: str) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise DeepLabError("it has no function get_config, so it is no config")
         return module.get_config(text or None)
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from None
     except (AttributeError, KeyError) as error:
-        unknown = re.match(r"""['"]*Key "(\w+)" does not exist""", str(error))
+        unknown = _unknown_field(error)
         if unknown is None:
             raise
         fields = [field for field, _ in flatten(default())]
-        name = _nearest_field(unknown[1], fields)
+        sections = {field.rpartition(".")[0] for field in fields} - {""}
+        fields += sorted(sections)
+        name = _nearest_field(unknown, fields)
         raise DeepLabError(f"{path}: {unknown_name('config field', name, fields)}") from None
-    except TypeError as error:
+    except (SyntaxError, TypeError) as error:
         raise DeepLabError(f"{path}: {error}") from error
+
+
+def _unknown_field(error: AttributeError | KeyError) -> str | None:
+    """Returns the field that ml_collections misses; None if it is another's error."""
+    # It wraps the KeyError of a missing attribute; one that cannot be added it calls a "Key".
+    wrapped = any(isinstance(argument, KeyError) for argument in error.args)
+    if not wrapped and "does not exist" not in str(error):
+        return None
+    return re.match(r"""\W*(?:Key "|)(\w*)""", str(error))[1]
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:

@@ -23,7 +23,9 @@ def unknown_name(kind: str, name: str, legal: Iterable[str]) -> DeepLabError:
       legal: every name that would have been right.
     """
     legal = list(legal)
-    nearest = difflib.get_close_matches(name, legal, n=4, cutoff=0.5)
+    of_lower = {candidate.lower(): candidate for candidate in legal}
+    alike = difflib.get_close_matches(name.lower(), of_lower, n=4, cutoff=0.5)
+    nearest = [of_lower[candidate] for candidate in alike]
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     # One line: of many legal names only those that look alike are worth reading.
     shown = legal if len(legal) <= MANY or not nearest else [*nearest, "…"]

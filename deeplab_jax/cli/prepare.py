@@ -62,7 +62,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     )
     integer("num_train", help="shapes: number of training images (default 1600).")
     integer("num_val", help="shapes: number of validation images (default 200).")
-    integer("size", help="shapes: side of the images in pixels (default 128).")
+    integer("size", help="shapes: side of the images in pixels (default 96).")
     integer("seed", help="shapes: another seed draws other images (default 0).")
 
 

@@ -27,7 +27,7 @@ def prepared_directory(name: str, data_dir: str | Path) -> Path:
     there = f"prepared there: {', '.join(legal)}" if legal else "nothing is prepared there"
     raise DeepLabError(
         f"no data set {name!r} under {root} ({there}); make it with "
-        f"`deeplab-jax prepare {name.split('/')[0]} --source=DIR --data_dir={root}`"
+        f"`deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (--help says more)"
     )
 
 

@@ -4,20 +4,14 @@ import math
 
 import numpy as np
 
-# Fractions of the radius: smaller holes make thicker rings, smaller arms and waists thinner parts.
+# Fractions of the radius: smaller holes make thicker rings, smaller arms thinner parts.
 RING_HOLE = 0.62
 CROSS_ARM = 0.3
-STAR_WAIST = 0.42
 
 
 def _regular_polygon(num_corners: int, radius: float = 1.0, start: float = 0.0) -> np.ndarray:
     angles = start + np.arange(num_corners) * (2 * math.pi / num_corners)
     return radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-
-
-def _star() -> np.ndarray:
-    tips, waists = _regular_polygon(5), _regular_polygon(5, STAR_WAIST, start=math.pi / 5)
-    return np.stack([tips, waists], axis=1).reshape(-1, 2)
 
 
 def _cross() -> np.ndarray:
@@ -33,6 +27,5 @@ OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
     "square": (_regular_polygon(4),),
     "triangle": (_regular_polygon(3),),
     "ring": (_regular_polygon(48), _regular_polygon(48, RING_HOLE)),
-    "star": (_star(),),
     "cross": (_cross(),),
 }

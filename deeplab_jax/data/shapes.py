@@ -1,8 +1,8 @@
-"""The built-in task: textured, lit shapes that only their outline tells apart.
+"""The built-in task: lit shapes of different materials on smooth backgrounds.
 
-Fillings and backgrounds come from one distribution of colours and textures, so neither colour nor
-position gives a class away; thin parts and small shapes reward a decoder. Nothing is read: an image
-is a function of (seed, split, index).
+Each kind of shape has its outline and its material; colours come from one distribution for all and
+the background, so neither colour nor position gives a class away. Thin parts and small shapes reward
+a decoder. Nothing is read: an image is a function of (seed, split, index).
 """
 
 import dataclasses
@@ -13,20 +13,20 @@ import numpy as np
 
 from deeplab_jax.data.descriptors import IGNORE_LABEL
 from deeplab_jax.data.outlines import OUTLINES
-from deeplab_jax.data.textures import Size, draw_texture, mean_color
+from deeplab_jax.data.textures import Size, draw_background, draw_material, mean_color
 
 # The difficulty. Lengths are fractions of the image side.
 NUM_SHAPES = (3, 6)
-RADIUS = (0.11, 0.26)
+RADIUS = (0.15, 0.28)
 # Centres keep this fraction of the sum of their radii apart: below 1 they may overlap.
 SEPARATION = 0.8
 # RGB distance between the mean colours of a shape and the background, so that eyes find it.
 CONTRAST = 80.0
 # Share of the light that a shadow takes away, and that shading adds or takes across a shape.
 SHADOW = 0.45
-SHADING = 0.3
+SHADING = 0.25
 # Height of the highlight and standard deviation of the noise, in levels of 0..255.
-SPECULAR = 60.0
+SPECULAR = 40.0
 SENSOR_NOISE = 3.0
 # Side of the cross that draws the void border: 3 makes it two pixels wide.
 VOID_WIDTH = 3
@@ -55,7 +55,7 @@ class Pose:
         return dataclasses.replace(self, center=self.center - corner)
 
 
-def draw_scene(seed: int, split: int, index: int, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
+def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """Draws one image and its labels.
 
     Args:
@@ -68,7 +68,7 @@ def draw_scene(seed: int, split: int, index: int, size: int = 128) -> tuple[np.n
       image uint8 [size, size, 3] RGB and label uint8 [size, size] with 255 around each shape.
     """
     random = np.random.default_rng((seed, split, index))
-    image = draw_texture(random, (size, size))
+    image = draw_background(random, (size, size))
     background = mean_color(image)
     label = np.zeros((size, size), np.uint8)
     light = random.uniform(0, 2 * math.pi)
@@ -76,8 +76,9 @@ def draw_scene(seed: int, split: int, index: int, size: int = 128) -> tuple[np.n
         window = pose.window(size)
         local_pose = pose.seen_from(*window)
         number = int(random.integers(len(OUTLINES)))
-        coverage = _coverage(list(OUTLINES.values())[number], local_pose, label[window].shape)
-        filling = _lit(_filling(random, background, coverage.shape), local_pose, light)
+        name = list(OUTLINES)[number]
+        coverage = _coverage(OUTLINES[name], local_pose, label[window].shape)
+        filling = _lit(_filling(random, name, background, coverage.shape), local_pose, light)
         _cast_shadow(image[window], coverage, light, pose.radius)
         image[window] += (filling - image[window]) * coverage[..., None]
         _mark(label[window], coverage, number + 1)
@@ -111,10 +112,12 @@ def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.nd
     return canvas.astype(np.float32) / 255
 
 
-def _filling(random: np.random.Generator, background: np.ndarray, size: Size) -> np.ndarray:
-    """Draws textures until one stands out from the background's mean colour."""
+def _filling(
+    random: np.random.Generator, name: str, background: np.ndarray, size: Size
+) -> np.ndarray:
+    """Draws the material until it stands out from the background's mean colour."""
     while True:
-        filling = draw_texture(random, size)
+        filling = draw_material(random, name, size)
         if np.linalg.norm(mean_color(filling) - background) >= CONTRAST:
             return filling
 

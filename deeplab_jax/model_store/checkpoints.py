@@ -60,7 +60,7 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
         # Before the first evaluation none is best.
         best = manager.best_step()
         return steps[-1] if best is None else best
-    if which.isdigit() and int(which) in steps:
+    if which.isdecimal() and int(which) in steps:
         return int(which)
     raise DeepLabError(
         f"no checkpoint {which!r} in {manager.directory}; "

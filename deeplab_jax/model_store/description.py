@@ -64,5 +64,5 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
             inference_size=None if size is None else tuple(size),
             **values,
         )
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DeepLabError(f"{path} is damaged: {error!r}; restore it or convert again") from error

@@ -24,6 +24,14 @@ def _all_positive(values: Any) -> bool:
     return isinstance(values, tuple) and all(map(_positive, values))
 
 
+def _all_different(rates: Any) -> bool:
+    return _all_positive(rates) and len(set(rates)) == len(rates)
+
+
+def _all_pairs(values: Any) -> bool:
+    return isinstance(values, tuple) and all(_all_positive(v) and len(v) == 2 for v in values)
+
+
 def _share(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value < 1
 
@@ -35,24 +43,18 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "in_channels": (_positive, WHOLE),
     "aspp_channels": (_positive, WHOLE),
     "low_level_channels": (_positive, WHOLE),
-    "atrous_rates": (
-        lambda rates: _all_positive(rates) and len(set(rates)) == len(rates),
-        f"different {WHOLES}",
-    ),
+    "atrous_rates": (_all_different, f"different {WHOLES}"),
     "multi_grid": (lambda rates: rates is None or _all_positive(rates), WHOLES),
     "decoder_convs": (
-        lambda pairs: (
-            isinstance(pairs, tuple)
-            and all(_all_positive(pair) and len(pair) == 2 for pair in pairs)
-        ),
+        _all_pairs,
         "pairs of kernel size and channels, as in ((3, 256), (3, 256))",
     ),
     "dropout_rate": (_share, "in [0, 1)"),
     "depth_multiplier": (
-        lambda value: isinstance(value, int | float) and value > 0,
+        lambda factor: isinstance(factor, int | float) and factor > 0,
         "a number above 0",
     ),
-    "batch_norm_decay": (lambda value: value is None or _share(value), "in [0, 1)"),
+    "batch_norm_decay": (lambda decay: decay is None or _share(decay), "in [0, 1)"),
 }
 
 

@@ -35,7 +35,7 @@ def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> N
     """
     devices = mesh.size
     if batch_size < 1 or batch_size % devices:
-        lower = batch_size // devices * devices
+        lower = max(batch_size, 0) // devices * devices
         legal = [str(size) for size in (lower, lower + devices) if size > 0]
         raise DeepLabError(
             f"{field}={batch_size} is not divisible by the {devices} devices; "

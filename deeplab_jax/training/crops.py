@@ -13,8 +13,12 @@ def check_crop_size(
     Nothing is said with `align_corners=False`, whose grids need no such sizes.
 
     Raises:
-      DeepLabError: under `strict`; otherwise the reporter hears a warning.
+      DeepLabError: under `strict`, otherwise the reporter hears a warning; or it has not two sides.
     """
+    if len(crop_size) != 2:
+        raise DeepLabError(
+            f"augmentation.crop_size={crop_size} must be height and width, as in 513,513"
+        )
     stride = architecture.output_stride
     if not architecture.align_corners or all((side - 1) % stride == 0 for side in crop_size):
         return

@@ -21,7 +21,8 @@ def poly_schedule(
     """
 
     def learning_rate(step: jax.Array) -> jax.Array:
-        rate = base_learning_rate * (1 - jnp.minimum(step, num_steps) / num_steps) ** power
+        # Subtracted as integers: a share rounded below 0 would have no power.
+        rate = base_learning_rate * (jnp.maximum(num_steps - step, 0) / num_steps) ** power
         if warmup_steps:
             rate = rate * jnp.minimum((step + 1) / warmup_steps, 1)
         return rate

@@ -80,7 +80,6 @@ def assemble(
     """
     train_set = _open(train, config, config.data.train_split)
     config = _adjusted(config, len(train_set), batch_size, epochs)
-    _check_positive(config)
     validation_set = _open(validation, config, config.data.validation_split)
     classes = train_set.descriptor.class_names
     if len(validation_set.descriptor.class_names) != len(classes):
@@ -124,10 +123,11 @@ def assemble(
 def _adjusted(
     config: ConfigDict, num_images: int, batch_size: int | None, epochs: float | None
 ) -> ConfigDict:
-    """Returns a copy of the config with the caller's batch size and length of training."""
+    """Returns a checked copy of the config with the caller's batch size and length of training."""
     adjusted = configs.from_json(configs.to_json(config))
     if batch_size is not None:
         adjusted.training.batch_size = batch_size
+    _check_positive(adjusted)
     if epochs is not None:
         steps_per_epoch = max(1, round(num_images / adjusted.training.batch_size))
         adjusted.training.num_steps = max(1, round(epochs * steps_per_epoch))
@@ -137,9 +137,9 @@ def _adjusted(
 
 
 def _check_positive(config: ConfigDict) -> None:
+    counts = ("num_steps", "batch_size", "every_steps", "log_every_steps", "accumulation_steps")
     for field, value in configs.flatten(config):
-        name = field.rpartition(".")[2]
-        if name in ("num_steps", "batch_size", "every_steps", "accumulation_steps") and value < 1:
+        if field.rpartition(".")[2] in counts and value < 1:
             raise DeepLabError(f"config field {field}={value} must be at least 1")
     if not 0 <= config.training.ema_decay < 1:
         raise DeepLabError(f"training.ema_decay={config.training.ema_decay} must be in [0, 1)")

@@ -58,7 +58,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             "learning_rate": learning_rate(state.step),
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
         }
         ema = None if state.ema is None else averaged(state.ema, variables, state.step, ema_decay)
         return TrainState(state.step + 1, variables, optimizer_state, ema), metrics

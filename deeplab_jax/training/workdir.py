@@ -31,13 +31,20 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / CONFIG_FILE
     if path.exists():
-        changed = configs.differences(configs.from_json(path.read_text()), config)
+        changed = configs.differences(_read_config(path), config)
         if changed:
             raise DeepLabError(
                 f"{workdir} holds a run with another config ({'; '.join(changed)}); "
                 "give another --workdir, or the same config to go on"
             )
     write_text(path, configs.to_json(config) + "\n")
+
+
+def _read_config(path: pathlib.Path) -> ConfigDict:
+    try:
+        return configs.from_json(path.read_text())
+    except (AttributeError, ValueError) as error:
+        raise DeepLabError(f"{path} cannot be read: {error}; give another --workdir") from error
 
 
 def write_manifest(workdir: pathlib.Path, mesh: Mesh) -> None:

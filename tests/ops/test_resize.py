@@ -29,8 +29,7 @@ def maps(size, dtype=np.float64):
 def test_value_and_gradient_equal_loops_over_pixels(source, target, align_corners):
     inputs, cotangent = maps(source), maps(target)
     rows, columns = (
-        brute_force.interpolation(*pair, align_corners)
-        for pair in zip(source, target, strict=True)
+        brute_force.interpolation(*pair, align_corners) for pair in zip(source, target, strict=True)
     )
 
     def with_gradient(inputs, cotangent):

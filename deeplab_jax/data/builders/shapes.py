@@ -19,7 +19,7 @@ class Shapes(SegmentationBuilder, skip_registration=True):
         *,
         num_train: int = 1600,
         num_val: int = 200,
-        size: int = 128,
+        size: int = 96,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:

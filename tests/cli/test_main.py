@@ -1,0 +1,112 @@
+import pytest
+
+from deeplab_jax.cli.console import Console, duration
+from deeplab_jax.cli.main import COMMANDS, run, spell_out_overrides
+from deeplab_jax.errors import DeepLabError
+
+TRAIN = ["train", "--config=shapes", "--workdir=unwritten"]
+
+
+@pytest.fixture
+def deeplab(tmp_path, monkeypatch, capsys):
+    """Runs the program in an empty directory; returns its exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: (run(arguments, Console()), *capsys.readouterr())
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_the_overview_lists_every_command(deeplab, word):
+    status, printed, error = deeplab(word)
+    assert (status, error) == (0, "")
+    assert all(f"  {name} " in printed for name in COMMANDS)
+
+
+def test_nothing_at_all_is_a_mistake_that_gets_the_overview(deeplab):
+    status, printed, _ = deeplab()
+    assert status == 2
+    assert "usage: deeplab-jax COMMAND" in printed
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_shows_usage_example_and_flags(deeplab, command, word):
+    status, printed, error = deeplab(command, word)
+    assert (status, error) == (0, "")
+    assert f"usage: deeplab-jax {command}" in printed
+    assert "example" in printed
+    assert "--debug" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["train", "--confg=shapes"], "'confg'. Did you mean: config"),
+        (["predict", "--ema=perhaps"], "--ema=perhaps"),
+        (["train", "shapes"], "train takes no argument 'shapes'"),
+        (["train"], "train needs --config=FILE and --workdir=DIR"),
+        (["train", "--config=shape", "--workdir=unwritten"], "did you mean 'shapes'?"),
+        (["train", "--config=shapes:stesp=3", "--workdir=unwritten"], "did you mean 'steps'?"),
+        ([*TRAIN, "--config.training.num_stesp=3"], "did you mean 'training.num_steps'?"),
+        ([*TRAIN, "--config.training.num_steps", "few"], "takes a int, got 'few'"),
+        ([*TRAIN, "--config.seed"], "seed takes a int, got ''"),
+        ([*TRAIN, "--config.data.data_dir=nowhere"], "no data set 'shapes' under nowhere"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(deeplab, tmp_path, arguments, complaint):
+    status, printed, error = deeplab(*arguments)
+    assert (status, printed, error.count("\n")) == (2, "", 1)
+    assert error.startswith("deeplab-jax: ")
+    assert complaint in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where_an_error_comes_from(deeplab):
+    with pytest.raises(DeepLabError, match="num_stesp"):
+        deeplab(*TRAIN, "--config.training.num_stesp=3", "--debug")
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "deeplab-jax: interrupted\n"),
+        (
+            OSError(28, "No space left\non disk"),
+            2,
+            "deeplab-jax: [Errno 28] No space left on disk\n",
+        ),
+    ],
+)
+def test_what_ends_a_command_is_told(deeplab, monkeypatch, raised, status, said):
+    def fail(flags, paths, console):
+        raise raised
+
+    monkeypatch.setattr("deeplab_jax.cli.train.run", fail)
+    assert deeplab("train") == (status, "", said)
+
+
+def test_other_errors_are_ours_and_keep_their_traceback(deeplab, monkeypatch):
+    monkeypatch.setattr("deeplab_jax.cli.train.run", lambda *given: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        deeplab("train")
+
+
+@pytest.mark.parametrize(
+    ("given", "spelled"),
+    [
+        (["--config.seed=3"], ["--override=seed=3"]),
+        (["--config.seed", "3", "x"], ["--override=seed=3", "x"]),
+        (["--config.data.name=a=b"], ["--override=data.name=a=b"]),
+        (["--config=shapes", "--workdir=w"], ["--config=shapes", "--workdir=w"]),
+        (["--config.seed"], ["--override=seed="]),
+    ],
+)
+def test_overrides_are_spelled_out(given, spelled):
+    assert spell_out_overrides(given) == spelled
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3661, "1:01:01")]
+)
+def test_durations_are_read_at_a_glance(seconds, text):
+    assert duration(seconds) == text

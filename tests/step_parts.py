@@ -1,0 +1,37 @@
+"""A small network with batch normalisation, and batches for it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from deeplab_jax.layers import Classifier, ConvNorm, Normalization
+from deeplab_jax.models import Architecture
+
+NUM_CLASSES = 4
+
+
+class Small(nn.Module):
+    """A convolution, batch normalisation unless `frozen`, and a classifier."""
+
+    frozen: bool = False
+    architecture: Architecture = Architecture("mobilenet_v2", num_classes=NUM_CLASSES)
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+        pixels = image.astype(jnp.float32) / 255
+        conv_norm = ConvNorm(6, Normalization(decay=0.9, epsilon=1e-3), name="conv")
+        return Classifier(NUM_CLASSES, name="classifier")(
+            conv_norm(pixels, train and not self.frozen)
+        )
+
+
+def random_batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Returns noise with ever more void from one image to the next."""
+    random = np.random.default_rng(seed)
+    label = random.integers(0, NUM_CLASSES, (size, 8, 9))
+    void = random.random(label.shape) < np.linspace(0, 0.9, size)[:, None, None]
+    return {
+        "image": random.integers(0, 256, (size, 8, 9, 3), dtype=np.uint8),
+        "label": np.where(void, 255, label).astype(np.uint8),
+    }

@@ -1,0 +1,213 @@
+import json
+import pathlib
+
+import pytest
+
+from deeplab_jax import config as configs
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import create_model
+
+RECIPES = sorted(
+    path.stem for path in (pathlib.Path(__file__).parents[1] / "configs").glob("[!_]*.py")
+)
+
+
+def changed(*assignments):
+    """Returns the default config with `field=text` assignments made."""
+    config = configs.default()
+    for assignment in assignments:
+        configs.override(config, *assignment.split("=", 1))
+    return config
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("seed=7", 7),
+        ("schedule.base_learning_rate=1e-3", 0.001),
+        ("schedule.power=1", 1.0),
+        ("augmentation.flip=false", False),
+        ("augmentation.flip=True", True),
+        ("data.name=folder/pets", "folder/pets"),
+        ("data.name=123", "123"),
+        ("data.name=a=b", "a=b"),
+        ("augmentation.crop_size=(65, 97)", (65, 97)),
+        ("augmentation.crop_size=65,97", (65, 97)),
+        ("augmentation.crop_size=[65,97]", (65, 97)),
+        ("model.atrous_rates=6", (6,)),
+        ("model.output_stride=8", 8),
+        ("model.output_stride=None", None),
+        ("model.backbone=resnet_50", "resnet_50"),
+        ("model.depth_multiplier=1", 1.0),
+        ("model.separable=true", True),
+    ],
+)
+def test_text_becomes_the_type_of_the_field(assignment, value):
+    fields = dict(configs.flatten(changed(assignment)))
+    found = fields[assignment.partition("=")[0]]
+    assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "complaint"),
+    [
+        ("trainin.num_steps=3", "did you mean 'training.num_steps'?"),
+        ("training=3", "unknown config field 'training'"),
+        ("=3", "unknown config field ''"),
+        ("training.num_steps=3.5", "training.num_steps takes a int, got '3.5'"),
+        ("training.num_steps=many", "takes a int, got 'many'"),
+        ("training.num_steps=None", "takes a int, got 'None'"),
+        ("training.num_steps=True", "takes a int, got 'True'"),
+        ("schedule.power=True", "takes a float, got 'True'"),
+        ("augmentation.flip=1", "takes a bool, got '1'"),
+        ("augmentation.crop_size=large", "takes a tuple, got 'large'"),
+        ("seed=__import__('os')", "takes a int"),
+    ],
+)
+def test_mistakes_name_field_and_type_or_the_nearest_field(assignment, complaint):
+    with pytest.raises(DeepLabError) as caught:
+        changed(assignment)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_is_locked_against_unknown_fields():
+    with pytest.raises((AttributeError, KeyError)):
+        configs.default().trainin = 3
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        (None, {"cpu": False, "steps": 900, "name": "a"}),
+        ("cpu", {"cpu": True, "steps": 900, "name": "a"}),
+        ("steps=5,name=b,cpu=false", {"cpu": False, "steps": 5, "name": "b"}),
+    ],
+)
+def test_arguments_of_a_config(text, values):
+    assert configs.arguments(text, cpu=False, steps=900, name="a").to_dict() == values
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("step=5", "unknown config argument 'step'; did you mean 'steps'?"),
+        ("steps=few", "steps takes a int, got 'few'"),
+        ("steps", "steps takes a int"),
+    ],
+)
+def test_arguments_are_strict(text, complaint):
+    with pytest.raises(DeepLabError) as caught:
+        configs.arguments(text, cpu=False, steps=900)
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_resolves_by_name_and_by_path(recipe):
+    config = configs.load(recipe)
+    by_path = configs.load(f"configs/{recipe}.py")
+    assert configs.to_json(config) == configs.to_json(by_path)
+    fields = config.model.to_dict()
+    create_model(
+        fields.pop("architecture"), **{name: v for name, v in fields.items() if v is not None}
+    )
+    restored = configs.from_json(configs.to_json(config))
+    assert configs.differences(config, restored) == []
+
+
+def test_a_recipe_takes_arguments():
+    assert configs.load("shapes:steps=12").training.num_steps == 12
+    with pytest.raises(DeepLabError, match=r"shapes.py: unknown config argument 'stesp'.*'steps'"):
+        configs.load("shapes:stesp=12")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("config.training.num_stesp = 3", "did you mean 'training.num_steps'?"),
+        ("config.trainin.num_steps = 3", "did you mean 'training'?"),
+        ("config.training.num_steps = 'many'", "num_steps"),
+        ("config.model.backbone = 50", "backbone"),
+        ("config.zzz.num_steps = 3", "unknown config field 'zzz'"),
+        ("config['zzz'] = 3", "unknown config field 'zzz'"),
+        ("config.seed = = 3", "invalid syntax"),
+    ],
+)
+def test_mistakes_in_a_config_file_name_the_file(tmp_path, text, complaint):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from deeplab_jax import config as configs\n\n\n"
+        "def get_config(text=None):\n"
+        f"    config = configs.default()\n    {text}\n    return config\n"
+    )
+    with pytest.raises(DeepLabError) as caught:
+        configs.load(str(path))
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert complaint in message
+    assert "\n" not in message
+
+
+def test_a_file_without_get_config_is_no_config(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("learning_rate = 3\n")
+    with pytest.raises(DeepLabError, match=r"mine.py.*get_config"):
+        configs.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("reference", "complaint"),
+    [
+        ("shape", "did you mean 'shapes'?"),
+        ("configs/shape.py", "did you mean 'shapes'?"),
+        ("elsewhere/shapes.py", "no config file elsewhere/shapes.py"),
+    ],
+)
+def test_a_config_that_is_not_there_names_those_that_are(
+    tmp_path, monkeypatch, reference, complaint
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DeepLabError) as caught:
+        configs.load(reference)
+    assert complaint in str(caught.value)
+
+
+def test_json_round_trip_keeps_every_value():
+    config = changed(
+        "model.decoder_convs=((3, 64), (1, 32))", "augmentation.crop_size=65,97", "seed=3"
+    )
+    text = configs.to_json(config)
+    restored = configs.from_json(text)
+    assert configs.to_json(restored) == text
+    assert restored.model.decoder_convs == ((3, 64), (1, 32))
+    assert restored.augmentation.crop_size == (65, 97)
+
+
+def test_json_of_an_older_version_gets_defaults_and_of_a_newer_one_is_refused():
+    values = json.loads(configs.to_json(changed("seed=3")))
+    del values["training"]["ema_decay"]
+    assert configs.from_json(json.dumps(values)).training.ema_decay == 0
+    values["training"]["ema_deca"] = 0.5
+    with pytest.raises(DeepLabError, match=r"did you mean 'training.ema_decay'\?"):
+        configs.from_json(json.dumps(values))
+
+
+def test_differences_are_those_that_decide_results():
+    one = changed("augmentation.crop_size=65,97")
+    other = configs.from_json(configs.to_json(one))
+    for field in configs.FREE_FIELDS:
+        configs.override(other, field, "9")
+    assert configs.differences(one, other) == []
+    configs.override(other, "seed", "5")
+    configs.override(other, "augmentation.crop_size", "65,65")
+    assert configs.differences(one, other) == [
+        "augmentation.crop_size: (65, 97) → (65, 65)",
+        "seed: 0 → 5",
+    ]
+
+
+def test_a_defect_of_a_config_file_is_not_taken_for_an_unknown_field(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def get_config(text=None):\n    return {}['zzz']\n")
+    with pytest.raises(KeyError, match="zzz"):
+        configs.load(str(path))

@@ -1,0 +1,58 @@
+import pytest
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import Architecture
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.crops import check_crop_size
+
+
+class Listener(Reporter):
+    def __init__(self):
+        self.warnings = []
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
+def warnings_of(crop_size, strict=False, **options):
+    listener = Listener()
+    architecture = Architecture("mobilenet_v2", **options)
+    check_crop_size(crop_size, architecture, strict, listener)
+    return listener.warnings
+
+
+@pytest.mark.parametrize(
+    ("crop_size", "options"),
+    [
+        ((513, 513), {}),
+        ((65, 97), {}),
+        ((193, 257), {"output_stride": 32}),
+        ((9, 17), {"output_stride": 8}),
+        ((512, 512), {"align_corners": False}),
+    ],
+)
+@pytest.mark.parametrize("strict", [False, True])
+def test_suitable_crops_are_silent(crop_size, options, strict):
+    assert warnings_of(crop_size, strict, **options) == []
+
+
+@pytest.mark.parametrize(
+    ("crop_size", "nearest"),
+    [
+        ((512, 513), "nearest that are: 497×513 and 513×513"),
+        ((64, 80), "nearest that are: 49×65 and 65×81"),
+        ((9, 17), "nearest that are: 1×17 and 17×17"),
+    ],
+)
+def test_others_are_told_with_the_nearest_that_suit(crop_size, nearest):
+    (warning,) = warnings_of(crop_size)
+    assert f"{crop_size[0]}×{crop_size[1]} is not k·16+1" in warning
+    assert nearest in warning
+    with pytest.raises(DeepLabError, match=nearest):
+        warnings_of(crop_size, strict=True)
+
+
+@pytest.mark.parametrize("crop_size", [(513,), (513, 513, 3)])
+def test_a_crop_has_two_sides(crop_size):
+    with pytest.raises(DeepLabError, match=r"crop_size=\(513.* must be height and width"):
+        warnings_of(crop_size)

@@ -1,0 +1,39 @@
+import jax.numpy as jnp
+import pytest
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.training.finite import LAG, FiniteCheck
+
+
+def metrics(**changes):
+    return {"loss": jnp.float32(1), "gradient_norm": jnp.float32(2)} | changes
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_norm"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_step_that_left_the_finite_is_named_a_little_later(name, value):
+    check = FiniteCheck()
+    check.add(6, metrics())
+    check.add(7, metrics(**{name: jnp.float32(value)}))
+    for step in range(8, 7 + LAG):
+        check.add(step, metrics())
+    with pytest.raises(
+        DeepLabError, match=rf"^{name} became {value} at step 7; .*base_learning_rate"
+    ):
+        check.add(7 + LAG, metrics())
+
+
+def test_before_a_state_is_saved_every_step_is_looked_at():
+    check = FiniteCheck()
+    check.add(1, metrics())
+    check.add(2, metrics(loss=jnp.float32("nan")))
+    with pytest.raises(DeepLabError, match="at step 2"):
+        check.finish()
+
+
+def test_finite_steps_pass():
+    check = FiniteCheck()
+    for step in range(10):
+        check.add(step, metrics())
+    check.finish()
+    check.finish()

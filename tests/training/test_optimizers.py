@@ -1,0 +1,119 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+
+from deeplab_jax import config as configs
+from deeplab_jax import ops
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import create_model
+from deeplab_jax.training.optimizers import decayed_parameters, make_optimizer, poly_schedule
+
+PARAMS = {
+    "dense": {"kernel": np.array([1.0, -2.0]), "norm": {"scale": np.array([3.0])}},
+    "depthwise": {"kernel": np.array([4.0])},
+}
+GRADIENTS = [
+    jax.tree.map(lambda leaf, factor=factor: factor * (leaf + 0.5), PARAMS) for factor in (1, -0.3)
+]
+DECAY, RATE, MOMENTUM = 0.1, 0.01, 0.8
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 0.007), (15_000, 0.0037512), (30_000, 0), (40_000, 0)]
+)
+def test_poly_schedule(step, rate):
+    schedule = poly_schedule(0.007, 30_000, 0.9)
+    assert float(schedule(step)) == pytest.approx(rate, rel=1e-5)
+    assert float(jax.jit(schedule)(jnp.int32(step))) == pytest.approx(rate, rel=1e-5)
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.1), (4, 0.5), (9, 1), (10, 1)])
+def test_warmup_rises_linearly(step, share):
+    warm, plain = poly_schedule(0.1, 100, 0.9, warmup_steps=10), poly_schedule(0.1, 100, 0.9)
+    assert float(warm(step)) == pytest.approx(share * float(plain(step)), rel=1e-6)
+
+
+def settings(**changes):
+    config = configs.default().optimizer
+    config.update({"weight_decay": DECAY, "momentum": MOMENTUM} | changes)
+    return config
+
+
+def updated(optimizer):
+    """Returns the parameters after an update with each of the gradients."""
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for gradients in GRADIENTS:
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def updated_by_hand(name, decayed):
+    """The same for one array, from the papers' formulas; `decayed` is 0 or 1."""
+
+    def update(param, *gradients):
+        velocity, first, second = 0.0, 0.0, 0.0
+        for step, gradient in enumerate(gradients, start=1):
+            if name != "adamw":
+                gradient = gradient + decayed * DECAY * param
+            velocity = MOMENTUM * velocity + gradient
+            first = MOMENTUM * first + (1 - MOMENTUM) * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            direction = (first / (1 - MOMENTUM**step)) / (
+                np.sqrt(second / (1 - 0.999**step)) + 1e-8
+            )
+            if name == "adamw":
+                direction = direction + decayed * DECAY * param
+            param = param - RATE * (velocity if name == "sgd" else direction)
+        return param
+
+    return update
+
+
+@pytest.mark.parametrize("decay_depthwise", [False, True])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_two_updates_by_hand(name, decay_depthwise):
+    config = settings(name=name, decay_depthwise=decay_depthwise)
+    with jax.enable_x64(True):
+        found = updated(make_optimizer(config, optax.constant_schedule(RATE)))
+    decayed = {
+        "dense": {"kernel": 1, "norm": {"scale": 0}},
+        "depthwise": {"kernel": int(decay_depthwise)},
+    }
+    expected = jax.tree.map(
+        lambda decays, *values: updated_by_hand(name, decays)(*values), decayed, PARAMS, *GRADIENTS
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+
+@pytest.mark.parametrize("decay_depthwise", [False, True])
+def test_weight_decay_acts_on_convolution_kernels_alone(decay_depthwise):
+    model = create_model("deeplab_v3plus", backbone="mobilenet_v2", separable=True)
+    image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
+    with ops.portable():
+        params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    mask = traverse_util.flatten_dict(decayed_parameters(params, decay_depthwise), sep="/")
+    shapes = traverse_util.flatten_dict(params, sep="/")
+    for path, decayed in mask.items():
+        is_kernel = len(shapes[path].shape) == 4
+        # One kernel a channel: the layers by that name, and nothing else.
+        is_depthwise = is_kernel and shapes[path].shape[2] == 1
+        assert decayed == (is_kernel and (decay_depthwise or not is_depthwise)), path
+    assert mask["classifier/kernel"]
+    assert not mask["classifier/bias"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"name": "adamW"}, "unknown optimizer.name 'adamW'; did you mean 'adamw'?"),
+        ({"weight_decay": -1.0}, r"weight_decay=-1.0 must not be negative"),
+    ],
+)
+def test_illegal_settings(changes, complaint):
+    with pytest.raises(DeepLabError) as caught:
+        make_optimizer(settings(**changes), optax.constant_schedule(RATE))
+    assert complaint in str(caught.value)

@@ -1,0 +1,115 @@
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from stand_ins import random_dataset
+
+from deeplab_jax import config as configs
+from deeplab_jax.data import ArrayDataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.run import assemble
+
+DATASET = random_dataset([(20, 24)] * 3)
+
+
+def changed(*assignments):
+    config = configs.default()
+    for assignment in ("model.backbone=mobilenet_v2", "augmentation.crop_size=33,49", *assignments):
+        configs.override(config, *assignment.split("=", 1))
+    return config
+
+
+def assembled(*assignments, train=DATASET, validation=DATASET, **options):
+    mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
+    config = changed(*assignments)
+    return assemble(config, workdir, mesh, train, validation, reporter=Reporter(), **options)
+
+
+def test_the_parts_follow_the_config_and_the_data():
+    run = assembled("model.output_stride=8", "schedule.base_learning_rate=0.5")
+    assert run.model.architecture.output_stride == 8
+    assert run.model.architecture.num_classes == 4
+    assert run.description.create_model() == run.model
+    assert run.description.class_names == ("sky", "tree", "road", "car")
+    assert run.description.source["trained_on"] == "arrays/arrays"
+    assert run.augmentation.crop_size == (33, 49)
+    assert float(run.learning_rate(0)) == 0.5
+    assert not run.workdir.exists()
+
+
+def test_arrays_are_a_data_set():
+    images = np.zeros((2, 20, 24, 3), np.uint8)
+    masks = np.arange(2, dtype=np.uint8)[:, None, None] * np.ones((2, 20, 24), np.uint8)
+    run = assembled(train=(images, masks), validation=(images, masks))
+    assert isinstance(run.train, ArrayDataset)
+    assert run.model.architecture.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("assignment", "complaint"),
+    [
+        ("training.num_steps=0", "training.num_steps=0 must be at least 1"),
+        ("training.batch_size=-2", "training.batch_size=-2 must be at least 1"),
+        ("training.accumulation_steps=0", "training.accumulation_steps=0 must be at least 1"),
+        ("evaluation.every_steps=0", "evaluation.every_steps=0 must be at least 1"),
+        ("log_every_steps=0", "log_every_steps=0 must be at least 1"),
+        ("training.accumulation_steps=3", "give a multiple of 3"),
+        ("training.ema_decay=1.0", r"training.ema_decay=1.0 must be in [0, 1)"),
+        ("optimizer.name=sdg", "did you mean 'sgd'?"),
+        ("model.backbone=mobilenetv2", "did you mean 'mobilenet_v2'?"),
+        ("model.multi_grid=1,2,4", "needs a ResNet's block4"),
+        ("augmentation.crop_size=33", "crop_size=(33,) must be height and width"),
+        ("augmentation.min_scale=0", "min_scale"),
+        ("training.class_weights=1.0,2.0", "2 weights for 4 classes (sky, tree, road, car)"),
+    ],
+)
+def test_illegal_fields_are_refused_in_one_line(assignment, complaint):
+    with pytest.raises(DeepLabError) as caught:
+        assembled(assignment)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_strict_crop_is_an_error():
+    with pytest.raises(DeepLabError, match=r"33×40 is not k·16\+1"):
+        assembled("augmentation.crop_size=33,40", "strict_crop=true")
+
+
+def test_the_two_data_sets_must_agree():
+    other = ArrayDataset(
+        *([array] for array in (np.zeros((9, 9, 3), np.uint8), np.ones((9, 9), np.uint8)))
+    )
+    with pytest.raises(DeepLabError, match=r"has 4 classes and arrays 2; .* must agree"):
+        assembled(validation=other)
+
+
+def test_without_a_data_set_the_field_is_named():
+    with pytest.raises(DeepLabError, match=r"data\.name"):
+        assembled(train=None)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "epochs", "steps", "per_epoch"),
+    [(1, 4, 12, 3), (2, 1.5, 3, 2), (8, 2, 2, 1), (1, 0.001, 1, 3)],
+)
+def test_epochs_become_steps(batch_size, epochs, steps, per_epoch):
+    found = assembled(batch_size=batch_size, epochs=epochs).config
+    assert found.training.batch_size == batch_size
+    assert found.training.num_steps == steps
+    assert found.evaluation.every_steps == found.checkpoint.every_steps == per_epoch
+
+
+def test_the_callers_config_stays_as_it_was():
+    config = changed()
+    before = configs.to_json(config)
+    mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
+    assemble(config, workdir, mesh, DATASET, DATASET, batch_size=1, epochs=1, reporter=Reporter())
+    assert configs.to_json(config) == before
+
+
+def test_a_batch_of_none_is_refused_with_epochs_too():
+    with pytest.raises(DeepLabError, match=r"training\.batch_size=0 must be at least 1"):
+        assembled(batch_size=0, epochs=1)

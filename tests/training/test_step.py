@@ -1,0 +1,104 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from compiling import run_once
+from step_parts import Small, random_batch
+
+from deeplab_jax.losses import softmax_cross_entropy
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.training.state import create_state
+from deeplab_jax.training.step import (
+    accumulated_gradients,
+    averaged,
+    make_train_step,
+    split_batch,
+)
+
+SIZE = (8, 9)
+
+
+def fresh_state(model, optimizer, keep_ema=False):
+    mesh = make_mesh(jax.devices()[:1])
+    return create_state(model, optimizer, mesh, seed=0, crop_size=SIZE, keep_ema=keep_ema)
+
+
+@pytest.mark.parametrize(
+    ("parts", "class_weights"), [(1, None), (2, None), (4, (0.5, 1.0, 2.0, 0.0))]
+)
+def test_accumulated_gradients_are_those_of_the_whole_batch(parts, class_weights):
+    model, batch = Small(frozen=True), random_batch(4)
+    variables = fresh_state(model, optax.sgd(1.0)).variables
+
+    def whole(params):
+        logits = model.apply(variables | {"params": params}, batch["image"])
+        return softmax_cross_entropy(logits, batch["label"], class_weights=class_weights)
+
+    def both(variables):
+        key = jax.random.key(0)
+        found = accumulated_gradients(model, variables, batch, key, parts, class_weights)
+        return found, jax.value_and_grad(whole)(variables["params"])
+
+    (loss, gradients, batch_stats), expected = run_once(both, variables)
+    compare = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(compare, (loss, gradients), expected)
+    jax.tree.map(np.testing.assert_array_equal, batch_stats, variables["batch_stats"])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_parts_hold_every_example_once_and_some_of_every_device(parts):
+    split = np.asarray(split_batch(jnp.arange(12), parts))
+    assert split.shape == (parts, 12 // parts)
+    assert sorted(split.ravel()) == list(range(12))
+    # Two devices hold 0 to 5 and 6 to 11.
+    assert {(part < 6).sum() for part in split} == {6 // parts}
+
+
+@pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (8, 0.5), (10**6, 0.99)])
+def test_the_average_forgets_its_first_values(step, decay):
+    old, new = {"a": jnp.array([1.0, 2.0])}, {"a": jnp.array([3.0, -2.0])}
+    found = averaged(old, new, jnp.int32(step), 0.99)
+    np.testing.assert_allclose(found["a"], decay * old["a"] + (1 - decay) * new["a"], rtol=1e-5)
+
+
+def test_a_step_updates_everything_once():
+    model, batch, optimizer = Small(), random_batch(4), optax.sgd(0.5)
+    state = fresh_state(model, optimizer, keep_ema=True)
+    before = jax.tree.map(np.array, state)
+    mesh = make_mesh(jax.devices()[:1])
+    schedule = optax.linear_schedule(0.5, 0.0, 10)
+    step = make_train_step(model, optimizer, schedule, mesh, seed=0, ema_decay=0.9)
+    after, metrics = step(state, batch)
+
+    def reference(variables):
+        return accumulated_gradients(model, variables, batch, jax.random.key(0), 1)
+
+    loss, gradients, batch_stats = run_once(reference, before.variables)
+    compare = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    params = jax.tree.map(lambda p, g: p - 0.5 * g, before.variables["params"], gradients)
+    compare(metrics["loss"], loss)
+    compare(metrics["learning_rate"], 0.5)
+    compare(metrics["gradient_norm"], optax.tree.norm(gradients))
+    jax.tree.map(compare, after.variables, {"params": params, "batch_stats": batch_stats})
+    # The decay of the first step is 1/10.
+    expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, before.ema, after.variables)
+    jax.tree.map(compare, after.ema, expected)
+    assert after.evaluated is after.ema
+    assert int(after.step) == 1
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.variables))
+
+
+def test_the_state_is_a_function_of_the_seed():
+    mesh, optimizer = make_mesh(jax.devices()[:1]), optax.sgd(1.0)
+    one, same, other = (
+        create_state(Small(), optimizer, mesh, seed=seed, crop_size=SIZE, keep_ema=False)
+        for seed in (0, 0, 1)
+    )
+    kernels = [state.variables["params"]["conv"]["kernel"] for state in (one, same, other)]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[0], kernels[2])
+    assert one.ema is None
+    assert one.evaluated is one.variables

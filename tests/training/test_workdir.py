@@ -1,0 +1,55 @@
+import json
+
+import jax
+import pytest
+
+from deeplab_jax import config as configs
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.training.workdir import claim, write_manifest
+
+
+def changed(**fields):
+    config = configs.default()
+    for field, text in fields.items():
+        configs.override(config, field.replace("__", "."), text)
+    return config
+
+
+def test_a_new_workdir_holds_the_config(tmp_path):
+    workdir = tmp_path / "a" / "b"
+    claim(workdir, changed(seed="3"))
+    assert configs.from_json((workdir / "config.json").read_text()).seed == 3
+
+
+def test_the_same_config_goes_on_wherever_the_data_lies(tmp_path):
+    claim(tmp_path, changed(augmentation__crop_size="65,97"))
+    claim(tmp_path, changed(augmentation__crop_size="65,97", data__data_dir="elsewhere"))
+    assert json.loads((tmp_path / "config.json").read_text())["data"]["data_dir"] == "elsewhere"
+
+
+def test_another_config_is_refused_with_the_fields_that_differ(tmp_path):
+    claim(tmp_path, changed())
+    before = (tmp_path / "config.json").read_bytes()
+    message = r"\(seed: 0 → 4; training.num_steps: 30000 → 5\); give another --workdir"
+    with pytest.raises(DeepLabError, match=message):
+        claim(tmp_path, changed(seed="4", training__num_steps="5"))
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["{", '{"unknown": 1}', "3"])
+def test_a_config_that_cannot_be_read_is_refused_by_name(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(DeepLabError, match=r"config\.json") as caught:
+        claim(tmp_path, changed())
+    assert "\n" not in str(caught.value)
+
+
+def test_the_manifest_lists_every_start(tmp_path):
+    mesh = make_mesh(jax.devices()[:1])
+    for _ in range(2):
+        write_manifest(tmp_path, mesh)
+    starts = json.loads((tmp_path / "manifest.json").read_text())
+    assert len(starts) == 2
+    assert starts[0]["versions"]["jax"] == jax.__version__
+    assert starts[0]["mesh"] == {"data": 1}
