@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
 
-CPU_STEPS, STEPS = 1500, 10_000
+CPU_STEPS, STEPS = 1200, 10_000
 
 
 def get_config(text: str | None = None) -> ConfigDict:
@@ -41,7 +41,7 @@ def get_config(text: str | None = None) -> ConfigDict:
     config.optimizer.weight_decay = 0.01
     config.schedule.base_learning_rate = 0.015
     config.schedule.warmup_steps = 50
-    config.evaluation.every_steps = 300
+    config.evaluation.every_steps = 400
     config.evaluation.batch_size = 20
     config.checkpoint.every_steps = 300
     config.log_every_steps = 50

@@ -13,7 +13,7 @@ from deeplab_jax.data.outlines import OUTLINES
         (descriptors.CAMVID, 11, {0: "Sky", 6: "SignSymbol", 10: "Bicyclist"}),
         (descriptors.CITYSCAPES, 19, {0: "road", 10: "sky", 18: "bicycle"}),
         (descriptors.ADE20K, 151, {0: "void", 1: "wall", 3: "sky", 150: "flag"}),
-        (descriptors.SHAPES, 7, {0: "background", 6: "cross"}),
+        (descriptors.SHAPES, 6, {0: "background", 5: "cross"}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

@@ -38,11 +38,11 @@ def tiny_config(commands, class_names):
 
 @pytest.fixture(scope="module")
 def first_run(commands, tmp_path_factory):
-    """A run on arrays of seven classes, two of which occur."""
+    """A run on arrays of six classes, two of which occur."""
     workdir = tmp_path_factory.mktemp("arrays") / "run"
-    config = tiny_config(commands, tuple("abcdefg"))
+    config = tiny_config(commands, tuple("abcdef"))
     result = deeplab_jax.train(
-        config, workdir, halves(7), halves(7, seed=1), batch_size=8, epochs=6, reporter=Listener()
+        config, workdir, halves(6), halves(6, seed=1), batch_size=8, epochs=6, reporter=Listener()
     )
     return result
 
@@ -54,11 +54,11 @@ def test_arrays_with_batch_size_and_epochs_train(first_run):
 
 def test_load_predicts_at_the_image_s_own_size(first_run):
     predictor = deeplab_jax.load(first_run.workdir)
-    image = halves(7)[0][0][:33, :50]
+    image = halves(6)[0][0][:33, :50]
     class_map = predictor(image)
     assert class_map.shape == (33, 50)
     assert class_map.dtype == np.int32
-    assert predictor.class_names == tuple("abcdefg")
+    assert predictor.class_names == tuple("abcdef")
     prediction = predictor.predict(image)
     np.testing.assert_allclose(prediction.probabilities.sum(-1), 1, atol=1e-5)
 
@@ -75,17 +75,17 @@ def test_fine_tuning_replaces_only_the_classifier(commands, first_run, tmp_path)
 
 
 def test_fine_tuning_another_network_is_refused(commands, first_run, tmp_path):
-    config = tiny_config(commands, tuple("abcdefg"))
+    config = tiny_config(commands, tuple("abcdef"))
     config.training.init_from = str(first_run.workdir)
     config.model.aspp_channels = 16
     with pytest.raises(DeepLabError, match="holds another network"):
-        deeplab_jax.train(config, tmp_path / "run", halves(7), halves(7), reporter=Reporter())
+        deeplab_jax.train(config, tmp_path / "run", halves(6), halves(6), reporter=Reporter())
 
 
 def test_masks_that_do_not_fit_are_named(commands, tmp_path):
-    images, masks = halves(7)
+    images, masks = halves(6)
     broken = [*masks[:3], masks[3][:, :-1], *masks[4:]]
-    config = tiny_config(commands, tuple("abcdefg"))
+    config = tiny_config(commands, tuple("abcdef"))
     with pytest.raises(DeepLabError, match=r"\[3\]"):
-        deeplab_jax.train(config, tmp_path / "run", (list(images), broken), halves(7))
+        deeplab_jax.train(config, tmp_path / "run", (list(images), broken), halves(6))
     assert not (tmp_path / "run").exists()
