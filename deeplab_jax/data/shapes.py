@@ -1,8 +1,8 @@
 """The built-in task: lit shapes of different materials on smooth backgrounds.
 
 Each kind of shape has its outline and its material; colours come from one distribution for all and
-the background, so neither colour nor position gives a class away. Thin parts and small shapes reward
-a decoder. Nothing is read: an image is a function of (seed, split, index).
+the background, so neither colour nor position gives a class away. Thin parts and small shapes
+reward a decoder. Nothing is read: an image is a function of (seed, split, index).
 """
 
 import dataclasses

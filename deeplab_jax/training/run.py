@@ -16,8 +16,8 @@ from deeplab_jax.data import ArrayDataset, Augmentation, Dataset, open_dataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.model_store import ModelDescription
 from deeplab_jax.models import DeepLab
-from deeplab_jax.parallel import check_divisible
 from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.checks import check_batch, check_classes, check_ranges
 from deeplab_jax.training.crops import check_crop_size
 from deeplab_jax.training.optimizers import make_optimizer, poly_schedule
 
@@ -81,24 +81,12 @@ def assemble(
     train_set = _open(train, config, config.data.train_split)
     config = _adjusted(config, len(train_set), batch_size, epochs)
     validation_set = _open(validation, config, config.data.validation_split)
-    classes = train_set.descriptor.class_names
-    if len(validation_set.descriptor.class_names) != len(classes):
-        raise DeepLabError(
-            f"{train_set.name} has {len(classes)} classes and {validation_set.name} "
-            f"{len(validation_set.descriptor.class_names)}; train and validation must agree"
-        )
-    _check_class_weights(config.training.class_weights, classes)
+    check_classes(train_set, validation_set, config.training.class_weights)
     description = _description(config, train_set)
     model = description.create_model()
     augmentation = Augmentation(**config.augmentation.to_dict())
     check_crop_size(augmentation.crop_size, model.architecture, config.strict_crop, reporter)
-    parts = config.training.accumulation_steps
-    check_divisible(config.training.batch_size, mesh, "training.batch_size")
-    if config.training.batch_size % (parts * mesh.size):
-        raise DeepLabError(
-            f"training.batch_size={config.training.batch_size} does not split into "
-            f"{parts} parts over {mesh.size} devices; give a multiple of {parts * mesh.size}"
-        )
+    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
     schedule = config.schedule
     learning_rate = poly_schedule(
         schedule.base_learning_rate,
@@ -127,30 +115,13 @@ def _adjusted(
     adjusted = configs.from_json(configs.to_json(config))
     if batch_size is not None:
         adjusted.training.batch_size = batch_size
-    _check_positive(adjusted)
+    check_ranges(adjusted)
     if epochs is not None:
         steps_per_epoch = max(1, round(num_images / adjusted.training.batch_size))
         adjusted.training.num_steps = max(1, round(epochs * steps_per_epoch))
         adjusted.evaluation.every_steps = steps_per_epoch
         adjusted.checkpoint.every_steps = steps_per_epoch
     return adjusted
-
-
-def _check_positive(config: ConfigDict) -> None:
-    counts = ("num_steps", "batch_size", "every_steps", "log_every_steps", "accumulation_steps")
-    for field, value in configs.flatten(config):
-        if field.rpartition(".")[2] in counts and value < 1:
-            raise DeepLabError(f"config field {field}={value} must be at least 1")
-    if not 0 <= config.training.ema_decay < 1:
-        raise DeepLabError(f"training.ema_decay={config.training.ema_decay} must be in [0, 1)")
-
-
-def _check_class_weights(weights: Sequence[float] | None, class_names: Sequence[str]) -> None:
-    if weights is not None and len(weights) != len(class_names):
-        raise DeepLabError(
-            f"training.class_weights holds {len(weights)} weights for {len(class_names)} classes "
-            f"({', '.join(class_names)}); give one a class"
-        )
 
 
 def _open(source: Source, config: ConfigDict, split: str) -> Dataset:

@@ -1,0 +1,62 @@
+"""What a config must fulfil beside the types of its fields."""
+
+from collections.abc import Sequence
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from deeplab_jax import config as configs
+from deeplab_jax.data import Dataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.parallel import check_divisible
+
+COUNTS = ("num_steps", "batch_size", "every_steps", "log_every_steps", "accumulation_steps")
+
+
+def check_ranges(config: ConfigDict) -> None:
+    """Checks the fields that count something, and the averaging's decay.
+
+    Raises:
+      DeepLabError: one is out of its range.
+    """
+    for field, value in configs.flatten(config):
+        if field.rpartition(".")[2] in COUNTS and value < 1:
+            raise DeepLabError(f"config field {field}={value} must be at least 1")
+    if not 0 <= config.training.ema_decay < 1:
+        raise DeepLabError(f"training.ema_decay={config.training.ema_decay} must be in [0, 1)")
+
+
+def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
+    """Checks that a batch splits into the parts of its accumulation, each over all devices.
+
+    Raises:
+      DeepLabError: it does not; names sizes that would.
+    """
+    check_divisible(batch_size, mesh, "training.batch_size")
+    if batch_size % (parts * mesh.size):
+        raise DeepLabError(
+            f"training.batch_size={batch_size} does not split into {parts} parts over "
+            f"{mesh.size} devices; give a multiple of {parts * mesh.size}"
+        )
+
+
+def check_classes(
+    train_set: Dataset, validation_set: Dataset, class_weights: Sequence[float] | None
+) -> None:
+    """Checks that both data sets and the loss's weights are of the same number of classes.
+
+    Raises:
+      DeepLabError: they are not.
+    """
+    names = train_set.descriptor.class_names
+    others = validation_set.descriptor.class_names
+    if len(others) != len(names):
+        raise DeepLabError(
+            f"{train_set.name} has {len(names)} classes and {validation_set.name} {len(others)}; "
+            "train and validation must agree"
+        )
+    if class_weights is not None and len(class_weights) != len(names):
+        raise DeepLabError(
+            f"training.class_weights holds {len(class_weights)} weights for {len(names)} classes "
+            f"({', '.join(names)}); give one a class"
+        )
