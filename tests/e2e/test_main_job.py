@@ -13,7 +13,8 @@ def test_training_leaves_numbers_pictures_and_a_model(trained):
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
     assert [row["step"] for row in rows if "validation_mean_iou" in row] == [6, 12]
     for name in ("curves.png", "contact_sheet.png"):
-        assert min(PIL.Image.open(trained / name).size) > 100
+        with PIL.Image.open(trained / name) as picture:
+            assert min(picture.size) > 100
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
     manifest = json.loads((trained / "manifest.json").read_text())
     assert manifest[0]["mesh"] == {"data": 1}
@@ -44,10 +45,10 @@ def test_predict_writes_a_mask_of_the_input_size(commands, trained, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
     PIL.Image.fromarray(noise).save(picture)
     commands.run("predict", f"--model={trained}", f"--output={tmp_path / 'out'}", tmp_path / "in")
-    mask = PIL.Image.open(tmp_path / "out" / "deep" / "one.png")
-    assert mask.mode == "P"
-    assert mask.size == (61, 37)
-    assert np.asarray(mask).max() < 6
+    with PIL.Image.open(tmp_path / "out" / "deep" / "one.png") as mask:
+        assert mask.mode == "P"
+        assert mask.size == (61, 37)
+        assert np.asarray(mask).max() < 6
     assert (tmp_path / "out" / "deep" / "one_overlay.png").exists()
 
 
