@@ -28,7 +28,9 @@ def test_kill_then_resume_is_bit_identical(commands, trained, tmp_path, step):
     killed = commands.stop_at_step(workdir, step, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     resumed = commands.run(*commands.train_words(workdir))
-    assert ("going on from step" in resumed.stderr) == (step > 3)
+    # Between 3 and 6 the checkpoint of step 3 may or may not be on disk yet; both must end alike.
+    if step not in range(3, 7):
+        assert ("going on from step" in resumed.stderr) == (step > 6)
     assert_same_end(workdir, trained)
 
 
