@@ -22,7 +22,9 @@ def assert_same_end(workdir, undisturbed):
     assert losses(workdir) == losses(undisturbed)
 
 
-@pytest.mark.parametrize("step", [1, 5, 8])
+@pytest.mark.parametrize(
+    "step", [1, pytest.param(5, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_kill_then_resume_is_bit_identical(commands, trained, tmp_path, step):
     workdir = tmp_path / "run"
     killed = commands.stop_at_step(workdir, step, signal.SIGKILL)
@@ -34,6 +36,7 @@ def test_kill_then_resume_is_bit_identical(commands, trained, tmp_path, step):
     assert_same_end(workdir, trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_being_asked_to_stop_loses_no_step(commands, trained, tmp_path, number):
     workdir = tmp_path / "run"
