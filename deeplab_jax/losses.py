@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-# Pixels of this label take no part in losses and metrics.
-IGNORE_LABEL = 255
+from deeplab_jax.labels import IGNORE_LABEL
 
 
 def valid_pixels(label: jax.Array) -> jax.Array:

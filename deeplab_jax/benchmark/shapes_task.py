@@ -8,8 +8,9 @@ import pathlib
 import numpy as np
 
 from deeplab_jax import config as configs
-from deeplab_jax.data import IGNORE_LABEL, Dataset
+from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train

@@ -86,7 +86,8 @@ def run(argv: Sequence[str], console: Console) -> int:
         console.print(overview())
         return 0 if argv else USAGE_ERROR
     name, arguments = argv[0], list(argv[1:])
-    debug = "--debug" in arguments
+    # Looked up here because parsing the flags may be what fails.
+    debug = any(argument in ("--debug", "--debug=true") for argument in arguments)
     try:
         module, flag_values = load_command(name)
         if "--help" in arguments or "-h" in arguments:

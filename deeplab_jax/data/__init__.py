@@ -2,14 +2,13 @@
 
 from deeplab_jax.data.augmentation import Augmentation
 from deeplab_jax.data.datasets import ArrayDataset, Dataset, Example
-from deeplab_jax.data.descriptors import IGNORE_LABEL, Descriptor
+from deeplab_jax.data.descriptors import Descriptor
 from deeplab_jax.data.locations import prepared_names
 from deeplab_jax.data.padding import MEAN_PIXEL
 from deeplab_jax.data.pipeline import Batch, evaluation_batches, training_batches
 from deeplab_jax.data.prepared import open_dataset
 
 __all__ = [
-    "IGNORE_LABEL",
     "MEAN_PIXEL",
     "ArrayDataset",
     "Augmentation",

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from deeplab_jax.data.color_maps import Color, parse_json, read_color_map, read_text
-from deeplab_jax.data.descriptors import IGNORE_LABEL, Descriptor, describe
+from deeplab_jax.data.descriptors import Descriptor, describe
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
 
 # In a colour map these mean "no class" unless the class file lists them.
 VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")

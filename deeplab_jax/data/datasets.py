@@ -5,8 +5,9 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 
-from deeplab_jax.data.descriptors import IGNORE_LABEL, Descriptor, describe
+from deeplab_jax.data.descriptors import Descriptor, describe
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
 
 
 class Example(TypedDict):

@@ -9,9 +9,6 @@ import numpy as np
 from deeplab_jax.data import color_maps
 from deeplab_jax.data.color_maps import Color
 
-# Void in memory whatever it is on disk; VOC's own value.
-IGNORE_LABEL = 255
-
 
 @dataclasses.dataclass(frozen=True)
 class Descriptor:

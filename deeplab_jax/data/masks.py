@@ -7,9 +7,9 @@ import numpy as np
 import PIL.Image
 
 from deeplab_jax.data.color_maps import Color, packed
-from deeplab_jax.data.descriptors import IGNORE_LABEL
 from deeplab_jax.data.images import open_image, read_bytes
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
 
 # Illegal values that an error lists before it says "…".
 SHOWN_VALUES = 5

@@ -3,8 +3,8 @@
 import numpy as np
 
 from deeplab_jax.data.datasets import Example
-from deeplab_jax.data.descriptors import IGNORE_LABEL
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
 
 # What lies outside the image: the mean pixel, 0 after the networks' normalisation to -1..1.
 MEAN_PIXEL = 127

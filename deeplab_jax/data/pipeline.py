@@ -10,9 +10,9 @@ import numpy as np
 
 from deeplab_jax.data.augmentation import Augmentation, augment
 from deeplab_jax.data.datasets import Dataset
-from deeplab_jax.data.descriptors import IGNORE_LABEL
 from deeplab_jax.data.padding import MEAN_PIXEL, pad_to
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
 
 Batch = dict[str, np.ndarray]
 

@@ -9,9 +9,10 @@ import tensorflow_datasets as tfds
 
 from deeplab_jax.data.codec import decode_image, decode_label, encoded_size
 from deeplab_jax.data.datasets import Example
-from deeplab_jax.data.descriptors import IGNORE_LABEL, Descriptor, describe
+from deeplab_jax.data.descriptors import Descriptor, describe
 from deeplab_jax.data.locations import prepared_directory
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.labels import IGNORE_LABEL
 
 MASK_NAMES = ("label", "segmentation_mask", "mask", "segmentation_label", "annotation")
 ID_NAMES = ("image_id", "image/filename", "file_name", "filename", "id")

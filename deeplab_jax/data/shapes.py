@@ -11,9 +11,9 @@ import math
 import cv2
 import numpy as np
 
-from deeplab_jax.data.descriptors import IGNORE_LABEL
 from deeplab_jax.data.outlines import OUTLINES
 from deeplab_jax.data.textures import Size, draw_background, draw_material, mean_color
+from deeplab_jax.labels import IGNORE_LABEL
 
 # The difficulty. Lengths are fractions of the image side.
 NUM_SHAPES = (3, 6)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.data.descriptors import IGNORE_LABEL
+from deeplab_jax.labels import IGNORE_LABEL
 
 
 class StatisticsCounter:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from deeplab_jax.data.descriptors import IGNORE_LABEL
 from deeplab_jax.data.padding import MEAN_PIXEL, pad
+from deeplab_jax.labels import IGNORE_LABEL
 
 
 class Sampling(NamedTuple):

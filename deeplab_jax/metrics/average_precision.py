@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deeplab_jax.metrics.confusion import VOID
+from deeplab_jax.labels import IGNORE_LABEL
 
 NUM_BINS = 1000
 
@@ -51,7 +51,7 @@ class PrecisionRecall:
           bins: uint16 [num_classes, H, W], of `probability_bins`.
         """
         num_classes = len(bins)
-        void = truth == VOID
+        void = truth == IGNORE_LABEL
         own_class = np.where(void, 0, truth).astype(np.intp)
         own_bin = np.take_along_axis(bins, own_class[None], axis=0)[0]
         cell = own_class * NUM_BINS + own_bin

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from deeplab_jax.metrics.confusion import VOID
+from deeplab_jax.labels import IGNORE_LABEL
 
 # Pixels this far apart still meet, as a share of the image's diagonal (Csurka et al., "What is a
 # good evaluation measure for semantic segmentation?", BMVC 2013).
@@ -42,7 +42,7 @@ class BoundaryMatch:
           truth: integers [H, W], 0..num_classes-1, or 255 for void.
           prediction: integers [H, W], 0..num_classes-1.
         """
-        prediction = np.where(truth == VOID, VOID, prediction)
+        prediction = np.where(truth == IGNORE_LABEL, IGNORE_LABEL, prediction)
         radius = TOLERANCE * np.hypot(*truth.shape)
         true, predicted = _outline(truth), _outline(prediction)
         columns = [*_meetings(predicted, true, radius), *_meetings(true, predicted, radius)]
@@ -83,7 +83,7 @@ def _outline(labels: np.ndarray) -> np.ndarray:
     edge[:-1] |= down
     edge[:, 1:] |= right
     edge[:, :-1] |= right
-    return np.where(edge & (labels != VOID), labels.astype(np.int32), -1)
+    return np.where(edge & (labels != IGNORE_LABEL), labels.astype(np.int32), -1)
 
 
 def _meetings(outline: np.ndarray, other: np.ndarray, radius: float) -> tuple[np.ndarray, ...]:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-VOID = 255
+from deeplab_jax.labels import IGNORE_LABEL
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,9 +44,11 @@ class ConfusionMatrix:
             raise ValueError(f"a predicted class is outside 0..{num_classes - 1}")
         # Void goes to bin 0. Four bytes an index: about seven times as fast as masking first.
         cell = truth.astype(np.int32) * num_classes + prediction.astype(np.int32) + 1
-        counts = np.bincount(np.where(truth == VOID, 0, cell).ravel(), minlength=num_classes**2 + 1)
+        counts = np.bincount(
+            np.where(truth == IGNORE_LABEL, 0, cell).ravel(), minlength=num_classes**2 + 1
+        )
         if len(counts) > num_classes**2 + 1:
-            raise ValueError(f"a true class is outside 0..{num_classes - 1} and not {VOID}")
+            raise ValueError(f"a true class is outside 0..{num_classes - 1} and not {IGNORE_LABEL}")
         return cls(counts[1:].reshape(num_classes, num_classes))
 
     def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":

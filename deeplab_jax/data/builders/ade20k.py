@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
-from deeplab_jax.data.descriptors import ADE20K, IGNORE_LABEL, Descriptor
+from deeplab_jax.data.descriptors import ADE20K, Descriptor
 from deeplab_jax.data.masks import read_mask
+from deeplab_jax.labels import IGNORE_LABEL
 
 LABELS = {value: value for value in range(1, ADE20K.num_classes)} | {0: IGNORE_LABEL}
 DIRECTORIES = {"train": "training", "val": "validation"}

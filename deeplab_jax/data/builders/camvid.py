@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
-from deeplab_jax.data.descriptors import CAMVID, IGNORE_LABEL, Descriptor
+from deeplab_jax.data.descriptors import CAMVID, Descriptor
 from deeplab_jax.data.masks import read_mask
+from deeplab_jax.labels import IGNORE_LABEL
 
 LABELS = {**{value: value for value in range(CAMVID.num_classes)}, 11: IGNORE_LABEL}
 

@@ -9,13 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
-from deeplab_jax.data.descriptors import (
-    CITYSCAPES,
-    CITYSCAPES_LABEL_IDS,
-    IGNORE_LABEL,
-    Descriptor,
-)
+from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS, Descriptor
 from deeplab_jax.data.masks import read_mask
+from deeplab_jax.labels import IGNORE_LABEL
 
 # labelIds run 0..33; licence plates, -1, are 255 in an 8-bit file.
 LABELS = dict.fromkeys((*range(34), 255), IGNORE_LABEL) | {

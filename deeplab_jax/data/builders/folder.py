@@ -9,10 +9,11 @@ import numpy as np
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
 from deeplab_jax.data.class_names import folder_classes
-from deeplab_jax.data.descriptors import IGNORE_LABEL, Descriptor
+from deeplab_jax.data.descriptors import Descriptor
 from deeplab_jax.data.images import storable_image
 from deeplab_jax.data.masks import identity_labels, mask_values, read_colored_mask, read_mask
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
 
 SPLITS = ("train", "val", "test")
 # One in so many goes to val where the folders do not say.
