@@ -3,9 +3,8 @@
   deeplab-jax prepare camvid --source=path/to/CamVid --data_dir=data
   deeplab-jax train --config=configs/camvid.py:cpu --workdir=runs/camvid
 
-`cpu`, from scratch, 2 cores of an AMD EPYC, 2026-11-22: 0.535 validation mean IoU after all 1800
-steps, 0.489 after 1200; 32 min 35 s in all on a machine that ran tests beside it, at 5 to 9.5
-images/s (9.6 in a stretch with the machine to itself).
+`cpu`, from scratch, 2 cores of an AMD EPYC, 2026-11-23: 0.549 validation mean IoU after all 1800
+steps (0.510 after 1200, 0.413 after 600) and 15 min 58 s, at 14 to 15 images/s.
 
 Without `cpu`: the same net at full width and on larger crops, for an accelerator. Not trained yet.
 
