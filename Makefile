@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Test files are shared out over two processes: compiling takes most of their time, on one core each.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test test-all lint clean
@@ -11,11 +13,11 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(INSTALLED)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/pytest
+	$(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

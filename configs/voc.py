@@ -33,6 +33,7 @@ def get_config(text: str | None = None) -> ConfigDict:
         return _cpu(config)
     config.model.backbone = "resnet_50"
     config.model.multi_grid = (1, 2, 4)
+    config.model.image_pooling = "crop"
     config.optimizer.weight_decay = 1e-4
     return config
 

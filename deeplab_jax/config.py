@@ -30,19 +30,30 @@ def default() -> ConfigDict:
     model.backbone = placeholder(str)
     model.output_stride = placeholder(int)  # Pixels of the image to one of the encoder's map.
     model.head = placeholder(str)
+    model.fusion = placeholder(str)  # Of ASPP's branches.
+    model.fov = placeholder(str)  # Kernel of fc6.
+    model.fc_channels = placeholder(int)  # Of fc6 and fc7.
     model.atrous_rates = placeholder(tuple)  # Pixels of the encoder's map.
+    model.aspp = placeholder(str)  # Short for DeepLab v2's atrous_rates.
     model.multi_grid = placeholder(tuple)  # Relative rates of block4's units.
+    model.cascade_blocks = placeholder(int)  # The last block, 4 to 7.
     model.image_pooling = placeholder(str)
+    model.pooling_crop = placeholder(tuple)  # Pixels; unset: the training crop.
     model.aspp_channels = placeholder(int)
     model.dropout_rate = placeholder(float)  # Share of features dropped, 0..1.
     model.decoder = placeholder(str)
     model.low_level_channels = placeholder(int)
     model.decoder_convs = placeholder(tuple)  # (kernel size, channels) of each.
     model.separable = placeholder(bool)
+    model.refine = placeholder(bool)  # A 3×3 convolution before the classifier.
+    model.multi_scale = placeholder(tuple)  # Relative sizes, fused by the maximum of scores.
     model.depth_multiplier = placeholder(float)  # Scales a MobileNet's widths.
+    model.aux_head = placeholder(bool)  # A second classifier, for training alone.
+    model.stride_placement = placeholder(str)  # Of ResNets: slim, caffe, torchvision.
     model.align_corners = placeholder(bool)
     model.preprocessing = placeholder(str)
     model.batch_norm_decay = placeholder(float)  # Kept share a step; published: 0.95 to 0.9997.
+    model.frozen_batch_norm = placeholder(bool)  # Training keeps the moving averages.
     model.dtype = "float32"  # Of the computation; bfloat16 on TPUs and recent GPUs.
 
     data = config.data = ConfigDict()
@@ -69,6 +80,7 @@ def default() -> ConfigDict:
     training.batch_size = 16  # Images an update, over all devices. DeepLab v3, section 4.
     training.accumulation_steps = 1  # Parts a batch is worked through in, to save memory.
     training.ema_decay = 0.0  # Of the averaged parameters that evaluation uses; 0: none kept.
+    training.auxiliary_weight = 0.5  # Of the loss of an auxiliary head. torchvision.
     training.class_weights = placeholder(tuple)  # Of the loss, one a class; unset: all 1.
     training.init_from = ""  # Model directory or workdir whose variables to start from.
 

@@ -2,5 +2,6 @@
 
 from deeplab_jax.backbones.catalog import BACKBONES, BackboneEntry, find_backbone
 from deeplab_jax.backbones.features import Feature
+from deeplab_jax.backbones.resnet import STRIDE_PLACEMENTS
 
-__all__ = ["BACKBONES", "BackboneEntry", "Feature", "find_backbone"]
+__all__ = ["BACKBONES", "STRIDE_PLACEMENTS", "BackboneEntry", "Feature", "find_backbone"]

@@ -6,7 +6,7 @@ from functools import partial
 
 from flax import linen as nn
 
-from deeplab_jax.backbones import mobilenet_v2, resnet
+from deeplab_jax.backbones import mobilenet_v2, mobilenet_v3, resnet, vgg, xception
 from deeplab_jax.backbones.features import Feature
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.layers import Normalization
@@ -17,45 +17,92 @@ class BackboneEntry:
     """A backbone and its conventions.
 
     Attributes:
-      module: makes it; takes output_stride, normalization, dtype and what `options` names.
+      module: makes it; takes output_stride, dtype, what `options` names, and normalization where
+        it has one.
       options: the further keywords of the architecture that it understands.
       low_level: endpoints for decoders, finest first.
-      normalization: the batch-norm constants it was trained with.
+      normalization: the batch-norm constants it was trained with; None for a network without.
       preprocessing: how its images were normalised (see models/preprocessing.py).
       multi_grid_size: number of rates in a multi-grid; 0 where it has none.
+      auxiliary: where an auxiliary head is attached.
+      intermediate: maps that DeepLab-MSc draws on besides the image.
     """
 
     module: Callable[..., nn.Module]
     options: tuple[str, ...]
     low_level: tuple[Feature, ...]
-    normalization: Normalization
+    normalization: Normalization | None
     preprocessing: str
+    auxiliary: Feature
+    intermediate: tuple[Feature, ...]
     multi_grid_size: int = 0
 
 
-def _resnet(block_sizes: tuple[int, int, int, int], beta_stem: bool) -> BackboneEntry:
+def _resnet(depth: int, beta_stem: bool) -> BackboneEntry:
+    form = resnet.DEPTHS[depth]
+    low_level = resnet.low_level_features(form)
     return BackboneEntry(
-        module=partial(resnet.ResNet, block_sizes=block_sizes, beta_stem=beta_stem),
-        options=("multi_grid",),
-        low_level=resnet.low_level_features(block_sizes),
+        module=partial(resnet.ResNet, depth=depth, beta_stem=beta_stem),
+        options=("multi_grid", "stride_placement", "cascade_blocks"),
+        low_level=low_level,
         normalization=resnet.NORMALIZATION,
         preprocessing="minus_one_one" if beta_stem else "mean",
-        multi_grid_size=resnet.UNITS_IN_BLOCK4,
+        auxiliary=Feature("block3", low_level[2].channels, 16),
+        intermediate=low_level,
+        multi_grid_size=form.block_sizes[3],
+    )
+
+
+def _xception(depth: int) -> BackboneEntry:
+    low_level = xception.low_level_features(depth)
+    return BackboneEntry(
+        module=partial(xception.Xception, depth=depth),
+        options=(),
+        low_level=low_level,
+        normalization=xception.NORMALIZATION,
+        preprocessing="minus_one_one",
+        auxiliary=low_level[2],
+        intermediate=low_level,
+    )
+
+
+def _mobilenet_v3(form: str) -> BackboneEntry:
+    size = form.partition("_")[0]
+    low_level = mobilenet_v3.LOW_LEVEL[size]
+    return BackboneEntry(
+        module=partial(mobilenet_v3.MobileNetV3, form=form),
+        options=("depth_multiplier", "stride_placement"),
+        low_level=low_level,
+        normalization=mobilenet_v3.NORMALIZATION,
+        preprocessing="minus_one_one",
+        auxiliary=mobilenet_v3.AUXILIARY[size],
+        intermediate=low_level,
     )
 
 
 BACKBONES = {
+    "vgg_16": BackboneEntry(
+        module=vgg.VGG,
+        options=(),
+        low_level=vgg.LOW_LEVEL,
+        normalization=None,
+        preprocessing="caffe_bgr",
+        auxiliary=Feature("pool4", 512, 16),
+        intermediate=vgg.POOLED,
+    ),
+    **{f"resnet_{depth}": _resnet(depth, beta_stem=False) for depth in resnet.DEPTHS},
+    **{f"resnet_{depth}_beta": _resnet(depth, beta_stem=True) for depth in resnet.DEPTHS},
+    **{f"xception_{depth}": _xception(depth) for depth in (41, 65, 71)},
     "mobilenet_v2": BackboneEntry(
         module=mobilenet_v2.MobileNetV2,
         options=("depth_multiplier",),
         low_level=mobilenet_v2.LOW_LEVEL,
         normalization=mobilenet_v2.NORMALIZATION,
         preprocessing="minus_one_one",
+        auxiliary=mobilenet_v2.LOW_LEVEL[2],
+        intermediate=mobilenet_v2.LOW_LEVEL,
     ),
-    "resnet_50": _resnet((3, 4, 6, 3), beta_stem=False),
-    "resnet_50_beta": _resnet((3, 4, 6, 3), beta_stem=True),
-    "resnet_101": _resnet((3, 4, 23, 3), beta_stem=False),
-    "resnet_101_beta": _resnet((3, 4, 23, 3), beta_stem=True),
+    **{f"mobilenet_v3_{form}": _mobilenet_v3(form) for form in mobilenet_v3.ENDS},
 }
 
 

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from deeplab_jax.backbones.atrous import strides_to_rates
 from deeplab_jax.backbones.features import Feature
+from deeplab_jax.backbones.inverted_residual import InvertedResidual, rounded_width
 from deeplab_jax.layers import ConvNorm, Normalization
 
 CONVOLUTION_INIT = nn.initializers.truncated_normal(0.09)
@@ -37,46 +38,6 @@ LOW_LEVEL = (
     Feature("layer_14/depthwise", 576, 16),
 )
 NORMALIZATION = Normalization(decay=0.997, epsilon=1e-3)
-
-
-def expanded_width(width: int, expansion: int) -> int:
-    """Returns width·expansion rounded to a multiple of 8 that is not below 90 % of it (slim)."""
-    exact = width * expansion
-    rounded = max(8, (exact + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * exact else rounded
-
-
-class InvertedResidual(nn.Module):
-    """Expand 1×1 → depthwise 3×3 → project 1×1, with the input added where the shapes agree."""
-
-    features: int
-    stride: int
-    rate: int
-    expansion: int
-    conv_norm: partial
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the layer's output and the depthwise convolution's, which decoders use."""
-        width = inputs.shape[-1]
-        hidden = inputs
-        if self.expansion > 1:
-            width = expanded_width(width, self.expansion)
-            hidden = self.conv_norm(width, kernel_size=1, name="expand")(hidden, train)
-        depthwise = self.conv_norm(
-            width,
-            stride=self.stride,
-            rate=self.rate,
-            depthwise=True,
-            kernel_init=None,
-            name="depthwise",
-        )(hidden, train)
-        outputs = self.conv_norm(self.features, kernel_size=1, activation=None, name="project")(
-            depthwise, train
-        )
-        if self.stride == 1 and outputs.shape[-1] == inputs.shape[-1]:
-            outputs = outputs + inputs
-        return outputs, depthwise
 
 
 class MobileNetV2(nn.Module):
@@ -110,13 +71,15 @@ class MobileNetV2(nn.Module):
         hidden = conv_norm(self._width(32), stride=units[0].stride, name="layer_1")(image, train)
         endpoints = {"layer_1": hidden}
         for number, (layer, unit) in enumerate(zip(LAYERS, units[1:], strict=True), start=2):
-            name = f"layer_{number}"
+            name, width = f"layer_{number}", hidden.shape[-1]
+            expanded = width if layer.expansion == 1 else rounded_width(width * layer.expansion)
             # Each layer is a unit of its own: the rate of the walk is the depthwise one.
             hidden, endpoints[f"{name}/depthwise"] = InvertedResidual(
                 self._width(layer.features),
+                expanded,
                 unit.stride,
                 unit.rate,
-                layer.expansion,
+                layer.stride == 1,
                 conv_norm,
                 name=name,
             )(hidden, train)

@@ -1,110 +1,201 @@
-"""ResNet v1 bottleneck networks in slim's form: the stride is on a block's last unit."""
+"""ResNet v1, plain and with the beta stem, with the strides where each ecosystem puts them."""
 
-from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from deeplab_jax import ops
 from deeplab_jax.backbones.atrous import Unit, strides_to_rates
 from deeplab_jax.backbones.features import Feature
 from deeplab_jax.layers import ConvNorm, Normalization
 
-WIDTHS = (64, 128, 256, 512)
-EXPANSION = 4
-# Three units in block4 take the three rates of the multi-grid.
-UNITS_IN_BLOCK4 = 3
+# Of block1 to block4; the cascade's block5 to block7 are copies of block4.
+WIDTHS = (64, 128, 256, 512, 512, 512, 512)
 NORMALIZATION = Normalization(decay=0.95, epsilon=1e-5)
+# Where a strided unit has its stride: in a block's last unit (slim) or in its first.
+STRIDE_PLACEMENTS = ("slim", "caffe", "torchvision")
 
 
-def low_level_features(block_sizes: Sequence[int]) -> tuple[Feature, ...]:
+class Depth(NamedTuple):
+    """What distinguishes ResNets of several depths.
+
+    Attributes:
+      block_sizes: units in each of the four blocks.
+      bottleneck: units of 1×1, 3×3, 1×1; else of two 3×3.
+      beta_width: share of the beta stem's channels.
+    """
+
+    block_sizes: tuple[int, int, int, int]
+    bottleneck: bool = True
+    beta_width: float = 1.0
+
+    @property
+    def expansion(self) -> int:
+        """A unit's output channels to its width."""
+        return 4 if self.bottleneck else 1
+
+    @property
+    def last_convolution(self) -> str:
+        """Name of the convolution whose output is added to the shortcut."""
+        return "conv3" if self.bottleneck else "conv2"
+
+
+DEPTHS = {
+    18: Depth((2, 2, 2, 2), bottleneck=False, beta_width=0.25),
+    50: Depth((3, 4, 6, 3)),
+    101: Depth((3, 4, 23, 3)),
+}
+
+
+def low_level_features(depth: Depth) -> tuple[Feature, ...]:
     """Returns the decoder's endpoints: inner tensors before the addition, before any ReLU."""
-    return (
-        Feature(f"block1/unit_{block_sizes[0] - 1}/conv3", 256, 4),
-        Feature(f"block2/unit_{block_sizes[1] - 1}/conv3", 512, 8),
-        Feature(f"block3/unit_{block_sizes[2] - 1}/conv3", 1024, 16),
+    return tuple(
+        Feature(
+            f"block{block}/unit_{depth.block_sizes[block - 1] - 1}/{depth.last_convolution}",
+            depth.expansion * WIDTHS[block - 1],
+            2 ** (block + 1),
+        )
+        for block in (1, 2, 3)
     )
 
 
-class Bottleneck(nn.Module):
-    """1×1 → 3×3 → 1×1, added to the shortcut, then ReLU (arXiv 1512.03385, figure 5)."""
+class ResidualUnit(nn.Module):
+    """Convolutions added to the shortcut, then ReLU (arXiv 1512.03385, figure 5).
 
+    Attributes:
+      features: output channels.
+      width: of the inner convolutions.
+      convolutions: stride and rate of each: three of a bottleneck, two of a basic unit.
+      conv_norm: makes them.
+    """
+
+    features: int
     width: int
-    stride: int
-    rate: int
+    convolutions: tuple[Unit, ...]
     conv_norm: partial
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Returns the unit's output and the last convolution's, which decoders use."""
-        features = EXPANSION * self.width
-        hidden = self.conv_norm(self.width, kernel_size=1, name="conv1")(inputs, train)
-        hidden = self.conv_norm(self.width, stride=self.stride, rate=self.rate, name="conv2")(
-            hidden, train
+        kernel_sizes = (1, 3, 1) if len(self.convolutions) == 3 else (3, 3)
+        hidden, last = inputs, len(kernel_sizes)
+        for number, (size, unit) in enumerate(
+            zip(kernel_sizes, self.convolutions, strict=True), start=1
+        ):
+            convolution = self.conv_norm(
+                self.features if number == last else self.width,
+                kernel_size=size,
+                stride=unit.stride,
+                rate=unit.rate if size > 1 else 1,
+                name=f"conv{number}",
+                **({"activation": None} if number == last else {}),
+            )
+            hidden = convolution(hidden, train)
+        stride = 2 if any(unit.stride == 2 for unit in self.convolutions) else 1
+        if inputs.shape[-1] == self.features and stride == 1:
+            return nn.relu(hidden + inputs), hidden
+        return nn.relu(hidden + self._shortcut(inputs, stride, train)), hidden
+
+    def _shortcut(self, inputs: jax.Array, stride: int, train: bool) -> jax.Array:
+        if inputs.shape[-1] == self.features:
+            return inputs[:, ::stride, ::stride]
+        projection = self.conv_norm(
+            self.features, kernel_size=1, stride=stride, activation=None, name="shortcut"
         )
-        conv3 = self.conv_norm(features, kernel_size=1, activation=None, name="conv3")(
-            hidden, train
-        )
-        if inputs.shape[-1] == features:
-            shortcut = inputs[:, :: self.stride, :: self.stride]
-        else:
-            shortcut = self.conv_norm(
-                features, kernel_size=1, stride=self.stride, activation=None, name="shortcut"
-            )(inputs, train)
-        return nn.relu(conv3 + shortcut), conv3
+        return projection(inputs, train)
 
 
 class ResNet(nn.Module):
-    """ResNet's features.
+    """ResNet's features (arXiv 1512.03385), and those of DeepLab v3's cascade.
 
     Attributes:
-      block_sizes: units in each of the four blocks.
-      beta_stem: three 3×3 convolutions, the last of 128 channels, instead of one 7×7.
-      output_stride: 4 to 32; strides beyond it become atrous rates.
-      multi_grid: rates of block4's units relative to its base rate (DeepLab v3, section 3.2.1).
+      depth: 18, 50 or 101.
+      beta_stem: three 3×3 convolutions instead of one 7×7.
+      output_stride: strides beyond it become atrous rates.
+      multi_grid: rates of the units from block4 on, relative to the block's rate (DeepLab v3,
+        section 3.2.1); None for all 1.
+      stride_placement: `slim`: 3×3 of a block's last unit; `caffe`: first convolution of the next
+        block's first unit; `torchvision`: first 3×3 of it. The rates follow from the place.
+      cascade_blocks: the last block; above 4 those of DeepLab v3's cascade (section 3.2).
       normalization: constants of batch normalisation.
       dtype: of the computation.
     """
 
-    block_sizes: tuple[int, int, int, int]
+    depth: int
     beta_stem: bool = False
     output_stride: int = 16
-    multi_grid: tuple[int, ...] = (1, 1, 1)
+    multi_grid: tuple[int, ...] | None = None
+    stride_placement: str = "slim"
+    cascade_blocks: int = 4
     normalization: Normalization = NORMALIZATION
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
         """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
+        form = DEPTHS[self.depth]
         conv_norm = partial(ConvNorm, normalization=self.normalization, dtype=self.dtype)
-        stem, *units = self._units()
-        hidden = self._stem(image, train, conv_norm, stem)
+        hidden = self._stem(image, train, conv_norm)
         endpoints = {"stem": hidden}
-        walk = iter(units)
-        for block, (width, size) in enumerate(zip(WIDTHS, self.block_sizes, strict=True), start=1):
-            for number in range(1, size + 1):
-                unit = next(walk)
-                grid = self.multi_grid[number - 1] if block == 4 else 1
-                name = f"block{block}/unit_{number}"
-                hidden, endpoints[f"{name}/conv3"] = Bottleneck(
-                    width, unit.stride, unit.rate * grid, conv_norm, name=name
-                )(hidden, train)
+        for (block, unit), convolutions in self._units().items():
+            name, width = f"block{block}/unit_{unit}", WIDTHS[block - 1]
+            hidden, endpoints[f"{name}/{form.last_convolution}"] = ResidualUnit(
+                form.expansion * width, width, convolutions, conv_norm, name=name
+            )(hidden, train)
             endpoints[f"block{block}"] = hidden
         return endpoints | {"output": hidden}
 
-    def _units(self) -> list[Unit]:
-        """The strided places in order: the stem with its pooling, then every unit."""
-        strides = [4]
-        for block, size in enumerate(self.block_sizes, start=1):
-            strides += [1] * (size - 1) + [2 if block < 4 else 1]
-        return strides_to_rates(strides, self.output_stride, "this ResNet")
+    def _units(self) -> dict[tuple[int, int], tuple[Unit, ...]]:
+        """Returns stride and rate of every convolution of every (block, unit)."""
+        form = DEPTHS[self.depth]
+        sizes = (*form.block_sizes, *[form.block_sizes[3]] * (self.cascade_blocks - 4))
+        places = [(block, unit) for block, n in enumerate(sizes, 1) for unit in range(1, n + 1)]
+        strides = [self._strides(block, unit, sizes) for block, unit in places]
+        count = len(strides[0])
+        walk = strides_to_rates(
+            # The stem and its pooling lie before the units; none of their strides can be lost.
+            [4, *(stride for unit in strides for stride in unit)],
+            self.output_stride,
+            f"resnet_{self.depth} with {len(sizes)} blocks",
+        )[1:]
+        units = (walk[start : start + count] for start in range(0, len(walk), count))
+        return {
+            place: tuple(Unit(unit.stride, unit.rate * self._grid(*place)) for unit in convolutions)
+            for place, convolutions in zip(places, units, strict=True)
+        }
 
-    def _stem(self, image: jax.Array, train: bool, conv_norm: partial, unit: Unit) -> jax.Array:
+    def _strides(self, block: int, unit: int, sizes: tuple[int, ...]) -> list[int]:
+        """Returns the nominal strides of a unit's convolutions."""
+        bottleneck = DEPTHS[self.depth].bottleneck
+        strides = [1, 1, 1] if bottleneck else [1, 1]
+        if self.stride_placement == "slim":
+            if unit == sizes[block - 1] and block < len(sizes):
+                strides[1] = 2
+        elif unit == 1 and block > 1:
+            strides[1 if bottleneck and self.stride_placement == "torchvision" else 0] = 2
+        return strides
+
+    def _grid(self, block: int, unit: int) -> int:
+        return self.multi_grid[unit - 1] if self.multi_grid and block >= 4 else 1
+
+    def _stem(self, image: jax.Array, train: bool, conv_norm: partial) -> jax.Array:
         if self.beta_stem:
-            hidden = conv_norm(64, stride=2, name="stem_1")(image, train)
-            hidden = conv_norm(64, name="stem_2")(hidden, train)
-            hidden = conv_norm(128, name="stem_3")(hidden, train)
+            narrow, wide = (int(DEPTHS[self.depth].beta_width * width) for width in (64, 128))
+            hidden = conv_norm(narrow, stride=2, name="stem_1")(image, train)
+            hidden = conv_norm(narrow, name="stem_2")(hidden, train)
+            hidden = conv_norm(wide, name="stem_3")(hidden, train)
         else:
             hidden = conv_norm(64, kernel_size=7, stride=2, name="stem_1")(image, train)
-        return nn.max_pool(hidden, (3, 3), strides=(2, 2), padding="SAME")
+        padding = self._pool_padding(hidden.shape[1:3])
+        return nn.max_pool(hidden, (3, 3), strides=(2, 2), padding=padding)
+
+    def _pool_padding(self, size: tuple[int, int]) -> ops.Padding:
+        """The conventions of the 3×3 pooling agree on odd sizes."""
+        if self.stride_placement == "slim":
+            return ops.same_padding(size, 3, 2, 1)
+        # Caffe rounds the output up.
+        extra = [length % 2 == 0 and self.stride_placement == "caffe" for length in size]
+        return tuple((1, 1 + more) for more in extra)

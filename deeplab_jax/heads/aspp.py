@@ -17,6 +17,7 @@ class ASPP(nn.Module):
       rates: atrous rate of each 3×3 branch, in pixels of the feature map.
       channels: of every branch and of the projection.
       image_pooling: whether the image-level feature is one of the branches.
+      pooling_window: see ImagePooling.
       separable: depthwise separable 3×3 branches (DeepLab v3+).
       dropout_rate: share of projected features dropped in training.
       normalization: constants of batch normalisation.
@@ -30,6 +31,7 @@ class ASPP(nn.Module):
     separable: bool
     dropout_rate: float
     normalization: Normalization
+    pooling_window: tuple[int, int] | None = None
     align_corners: bool = True
     dtype: jnp.dtype = jnp.float32
 
@@ -45,6 +47,7 @@ class ASPP(nn.Module):
             pooling = ImagePooling(
                 self.channels,
                 self.normalization,
+                self.pooling_window,
                 self.align_corners,
                 self.dtype,
                 name="image_pooling",

@@ -49,3 +49,34 @@ class Decoder(nn.Module):
                 name=f"refine_{number}",
             )(hidden, train)
         return hidden
+
+
+class TwoStageDecoder(nn.Module):
+    """The decoder by way of Conv3 to Conv2 (DeepLab v3+, table 2, last row).
+
+    Attributes: as Decoder's, for both stages.
+    """
+
+    low_level_channels: int
+    convolutions: tuple[tuple[int, int], ...]
+    separable: bool
+    normalization: Normalization
+    align_corners: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, encoded: jax.Array, conv3: jax.Array, conv2: jax.Array, train: bool
+    ) -> jax.Array:
+        """Maps [N, h, w, C] and two finer maps to the finest's size, [N, h', w', channels]."""
+        for name, low_level in (("conv3", conv3), ("conv2", conv2)):
+            encoded = Decoder(
+                self.low_level_channels,
+                self.convolutions,
+                self.separable,
+                self.normalization,
+                self.align_corners,
+                self.dtype,
+                name=name,
+            )(encoded, low_level, train)
+        return encoded

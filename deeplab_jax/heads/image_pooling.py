@@ -9,28 +9,70 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import ConvNorm, Normalization
 
 
+def average(
+    features: jax.Array, window: tuple[int, int] | None, stride: tuple[int, int] = (1, 1)
+) -> jax.Array:
+    """Returns averages over windows that lie within the map, or over the whole map.
+
+    Args:
+      features: [N, h, w, C].
+      window: rows and columns to average over, at most the map's; None for the whole map.
+      stride: of the windows.
+
+    Returns:
+      [N, h', w', C] in at least float32; 1 × 1 for the whole map.
+    """
+    accurate = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+    size = features.shape[1:3]
+    fitting = size if window is None else tuple(map(min, window, size))
+    if fitting == size:
+        return jnp.mean(accurate, (1, 2), keepdims=True)
+    return nn.avg_pool(accurate, fitting, strides=stride, padding="VALID")
+
+
 class ImagePooling(nn.Module):
-    """Average over the whole map → 1×1 convolution → broadcast back."""
+    """Average over the map → 1×1 convolution → back to the map's size.
+
+    Attributes:
+      channels: of the convolution.
+      normalization: constants of batch normalisation.
+      window: rows and columns to average over, as the released code does for the crop it was
+        trained on; None for the whole map.
+      align_corners: convention of resizing.
+      dtype: of the computation.
+    """
 
     channels: int
     normalization: Normalization
+    window: tuple[int, int] | None = None
     align_corners: bool = True
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, h, w, C] to [N, h, w, channels], the same at every place.
+        """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: training with N = 1, where batch normalisation of one value is always 0.
+          DeepLabError: see `refuse_single_values`.
         """
-        if train and features.shape[0] == 1 and not self.is_initializing():
-            raise DeepLabError(
-                "image pooling cannot train on a batch of 1: its one value a channel would be "
-                "normalised to zero; use a batch of at least 2 or image_pooling='none'"
-            )
-        pooled = jnp.mean(features.astype(jnp.promote_types(self.dtype, jnp.float32)), (1, 2))
+        pooled = average(features, self.window)
+        if train and not self.normalization.frozen and not self.is_initializing():
+            refuse_single_values(pooled)
         pooled = ConvNorm(
             self.channels, self.normalization, kernel_size=1, dtype=self.dtype, name="conv"
-        )(pooled[:, None, None].astype(self.dtype), train)
+        )(pooled.astype(self.dtype), train)
         return ops.resize_bilinear(pooled, features.shape[1:3], align_corners=self.align_corners)
+
+
+def refuse_single_values(pooled: jax.Array) -> None:
+    """Refuses to train where batch normalisation would see one value a channel.
+
+    Raises:
+      DeepLabError: [N, h, w, C] has N = h = w = 1, so that every output would be 0 + bias.
+    """
+    if pooled.shape[:3] == (1, 1, 1):
+        raise DeepLabError(
+            "image pooling cannot train on a batch of 1: its one value a channel would be "
+            "normalised to zero; use a batch of at least 2, image_pooling='none' or "
+            "frozen_batch_norm=True"
+        )

@@ -1,6 +1,7 @@
 """The Flax modules that every backbone, head and decoder is built of."""
 
-from deeplab_jax.layers.conv_norm import Classifier, ConvNorm, Normalization
+from deeplab_jax.layers.conv_norm import ConvNorm, Normalization
+from deeplab_jax.layers.convolution import Classifier, Convolution
 from deeplab_jax.layers.separable import SeparableConvNorm
 
-__all__ = ["Classifier", "ConvNorm", "Normalization", "SeparableConvNorm"]
+__all__ = ["Classifier", "ConvNorm", "Convolution", "Normalization", "SeparableConvNorm"]

@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and activation; and the biased convolution that gives logits."""
+"""Convolution, batch normalisation and activation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,6 @@ Initializer = Callable[..., jax.Array]
 # slim's value; fan-out rules would count the k·k·C outputs that a depthwise kernel does not have.
 DEPTHWISE_INIT = nn.initializers.truncated_normal(0.33)
 CONVOLUTION_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
-CLASSIFIER_INIT = nn.initializers.truncated_normal(0.01)
 
 
 def parameter_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -29,10 +28,13 @@ class Normalization:
     Attributes:
       decay: how much of the moving averages a step keeps (Flax calls it momentum).
       epsilon: added to the variance.
+      frozen: the moving averages normalise in training too, and stay as they are (DeepLab v3,
+        section 4; DeepLab v2 as released).
     """
 
     decay: float
     epsilon: float
+    frozen: bool = False
 
 
 class ConvNorm(nn.Module):
@@ -41,7 +43,8 @@ class ConvNorm(nn.Module):
     Attributes:
       features: output channels; those of the input where `depthwise`.
       normalization: constants of the batch normalisation.
-      kernel_size, stride, rate: of the convolution; `rate` is the atrous rate in pixels.
+      kernel_size, stride, rate: of the convolution; `rate` is the atrous rate in pixels, a pair
+        for rows and columns.
       depthwise: one kernel a channel instead of a dense one.
       same_padding: TensorFlow's `SAME`, as MobileNets have it, instead of symmetric padding.
       activation: applied last; None for a linear output.
@@ -52,7 +55,7 @@ class ConvNorm(nn.Module):
     normalization: Normalization
     kernel_size: int = 3
     stride: int = 1
-    rate: int = 1
+    rate: ops.Rate = 1
     depthwise: bool = False
     same_padding: bool = False
     activation: Callable[[jax.Array], jax.Array] | None = nn.relu
@@ -64,7 +67,7 @@ class ConvNorm(nn.Module):
         """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features]."""
         outputs = self._convolve(inputs.astype(self.dtype))
         outputs = nn.BatchNorm(
-            use_running_average=not train,
+            use_running_average=not train or self.normalization.frozen,
             momentum=self.normalization.decay,
             epsilon=self.normalization.epsilon,
             dtype=self.dtype,
@@ -91,22 +94,3 @@ class ConvNorm(nn.Module):
         return convolution(
             inputs, kernel.astype(self.dtype), stride=self.stride, rate=self.rate, padding=padding
         )
-
-
-class Classifier(nn.Module):
-    """The 1×1 convolution with bias that turns features into logits (no normalisation after it)."""
-
-    num_classes: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Maps [N, h, w, C] to [N, h, w, num_classes] in at least float32."""
-        dtype = parameter_dtype(self.dtype)
-        shape = (1, 1, features.shape[-1], self.num_classes)
-        kernel = self.param("kernel", CLASSIFIER_INIT, shape, dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), dtype)
-        logits = ops.convolution(
-            features.astype(self.dtype), kernel.astype(self.dtype), padding=((0, 0), (0, 0))
-        )
-        return logits.astype(dtype) + bias

@@ -1,5 +1,7 @@
 """DeepLab(backbone, head, decoder, classifier): every member of the family."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,13 +9,13 @@ from flax import linen as nn
 from deeplab_jax import ops
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.heads import ASPP, Decoder
-from deeplab_jax.layers import Classifier, Normalization
+from deeplab_jax.heads import AuxiliaryHead
+from deeplab_jax.layers import ConvNorm
+from deeplab_jax.models import parts
 from deeplab_jax.models.architecture import Architecture
 from deeplab_jax.models.preprocessing import preprocess
 
-# Of heads and decoders in the released code.
-HEAD_NORMALIZATION = Normalization(decay=0.9997, epsilon=1e-5)
+Maps = dict[str, jax.Array]
 
 
 class DeepLab(nn.Module):
@@ -24,13 +26,15 @@ class DeepLab(nn.Module):
     @nn.compact
     def __call__(
         self, image: jax.Array, train: bool = False, endpoints: bool = False
-    ) -> jax.Array | tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> jax.Array | tuple[jax.Array, Maps]:
         """Returns the logits of every pixel.
 
         Args:
           image: [N, H, W, in_channels], RGB 0..255, uint8 or floating point.
           train: batch statistics and dropout (which needs the `dropout` random stream) are active.
-          endpoints: also return the named inner maps.
+          endpoints: also return the named inner maps: the backbone's, `features` (before the
+            classifier), `scores` (before upsampling), `scores_0.75` and so on with `multi_scale`,
+            `auxiliary` (logits [N, H, W, num_classes]) with `aux_head`.
 
         Returns:
           Logits [N, H, W, num_classes], float32; with `endpoints` a pair of these and a dict.
@@ -44,57 +48,63 @@ class DeepLab(nn.Module):
                 f"images must be [N, H, W, {options.in_channels}], got {list(image.shape)}"
             )
         pixels = preprocess(image, options.preprocessing, jnp.dtype(options.dtype))
-        maps = self._backbone()(pixels, train)
-        features = self._encode(maps["output"], train)
-        if options.decoder == "v3plus":
-            features = self._decode(features, maps, train)
-        scores = Classifier(options.num_classes, jnp.dtype(options.dtype), name="classifier")(
-            features
+        network = self._network()
+        maps = network(pixels, train)
+        for scale in options.multi_scale[1:]:
+            maps[f"scores_{scale:g}"] = network(self._scaled(pixels, scale), train)["scores"]
+        logits = self._resize(self._fused_scores(maps), image)
+        if options.aux_head:
+            maps["auxiliary"] = self._resize(self._auxiliary(maps, train), image)
+        return (logits, maps) if endpoints else logits
+
+    def _network(self) -> Callable[[jax.Array, bool], Maps]:
+        """Returns the network at one scale, from normalised images to maps."""
+        options = self.architecture
+        backbone = parts.make_backbone(options)
+        head, decoder = parts.make_head(options), parts.make_decoder(options)
+        refine = self._refine() if options.refine else None
+        classifier = None if options.head_gives_scores else parts.make_classifier(options)
+
+        def run(pixels: jax.Array, train: bool) -> Maps:
+            maps = backbone(pixels, train)
+            features = head(maps, train)
+            if classifier is None:
+                return maps | {"features": maps["output"], "scores": features}
+            features = decoder(features, maps | {"image": pixels}, train)
+            if refine is not None:
+                features = refine(features, train)
+            return maps | {"features": features, "scores": classifier(features)}
+
+        return run
+
+    def _refine(self) -> nn.Module:
+        options = self.architecture
+        norm = parts.normalization(options, parts.HEAD_NORMALIZATION)
+        dtype = jnp.dtype(options.dtype)
+        return ConvNorm(options.aspp_channels, norm, dtype=dtype, name="refine")
+
+    def _scaled(self, pixels: jax.Array, scale: float) -> jax.Array:
+        """Sizes as the papers have them: ⌊(d − 1)·scale + 1⌋."""
+        size = tuple(int((side - 1) * scale + 1) for side in pixels.shape[1:3])
+        align_corners = self.architecture.align_corners
+        return ops.resize_bilinear(pixels, size, align_corners=align_corners)
+
+    def _fused_scores(self, maps: Maps) -> jax.Array:
+        """The maximum over scales, on the map of the image at full size (DeepLab v2, 4.1.1)."""
+        fused = maps["scores"]
+        for scale in self.architecture.multi_scale[1:]:
+            fused = jnp.maximum(fused, self._resize(maps[f"scores_{scale:g}"], fused))
+        return fused
+
+    def _auxiliary(self, maps: Maps, train: bool) -> jax.Array:
+        options = self.architecture
+        source = find_backbone(options.backbone).auxiliary.name
+        norm = parts.normalization(options, parts.HEAD_NORMALIZATION)
+        dtype = jnp.dtype(options.dtype)
+        return AuxiliaryHead(options.num_classes, norm, dtype, name="auxiliary")(
+            maps[source], train
         )
-        logits = ops.resize_bilinear(scores, image.shape[1:3], align_corners=options.align_corners)
-        return (logits, maps | {"features": features, "scores": scores}) if endpoints else logits
 
-    def _backbone(self) -> nn.Module:
-        options = self.architecture
-        entry = find_backbone(options.backbone)
-        given = {name: getattr(options, name) for name in entry.options}
-        return entry.module(
-            output_stride=options.output_stride,
-            normalization=self._normalization(entry.normalization),
-            dtype=jnp.dtype(options.dtype),
-            name="backbone",
-            **{name: value for name, value in given.items() if value is not None},
-        )
-
-    def _normalization(self, published: Normalization) -> Normalization:
-        decay = self.architecture.batch_norm_decay
-        return published if decay is None else Normalization(decay, published.epsilon)
-
-    def _encode(self, features: jax.Array, train: bool) -> jax.Array:
-        options = self.architecture
-        if options.head == "plain":
-            return features
-        return ASPP(
-            rates=options.atrous_rates if options.head == "aspp" else (),
-            channels=options.aspp_channels,
-            image_pooling=options.image_pooling == "global",
-            separable=options.separable,
-            dropout_rate=options.dropout_rate,
-            normalization=self._normalization(HEAD_NORMALIZATION),
-            align_corners=options.align_corners,
-            dtype=jnp.dtype(options.dtype),
-            name=options.head,
-        )(features, train)
-
-    def _decode(self, features: jax.Array, maps: dict[str, jax.Array], train: bool) -> jax.Array:
-        options = self.architecture
-        finest = find_backbone(options.backbone).low_level[0]
-        return Decoder(
-            low_level_channels=options.low_level_channels,
-            convolutions=options.decoder_convs,
-            separable=options.separable,
-            normalization=self._normalization(HEAD_NORMALIZATION),
-            align_corners=options.align_corners,
-            dtype=jnp.dtype(options.dtype),
-            name="decoder",
-        )(features, maps[finest.name], train)
+    def _resize(self, inputs: jax.Array, like: jax.Array) -> jax.Array:
+        align_corners = self.architecture.align_corners
+        return ops.resize_bilinear(inputs, like.shape[1:3], align_corners=align_corners)

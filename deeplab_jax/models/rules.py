@@ -3,15 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
+from deeplab_jax.backbones import STRIDE_PLACEMENTS
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models.preprocessing import PREPROCESSINGS
 
 LEGAL = {
-    "head": ("aspp", "pooling", "plain"),
-    "decoder": ("none", "v3plus"),
-    "image_pooling": ("none", "global"),
+    "head": ("large_fov", "aspp", "cascade", "pooling", "plain", "spp", "lr_aspp", "dpc"),
+    "fusion": ("concat", "sum"),
+    "fov": ("large", "4x4", "7x7"),
+    "cascade_blocks": (4, 5, 6, 7),
+    "decoder": ("none", "v3plus", "conv2_conv3", "msc"),
+    "image_pooling": ("none", "crop", "global"),
+    "stride_placement": STRIDE_PLACEMENTS,
     "preprocessing": PREPROCESSINGS,
-    "output_stride": (4, 8, 16, 32),
     "dtype": ("float32", "bfloat16", "float64"),
 }
 
@@ -32,6 +36,12 @@ def _all_pairs(values: Any) -> bool:
     return isinstance(values, tuple) and all(_all_positive(v) and len(v) == 2 for v in values)
 
 
+def _fusable(scales: Any) -> bool:
+    if not isinstance(scales, tuple):
+        return False
+    return not scales or (scales[0] == 1 and all(0 < scale <= 1 for scale in scales))
+
+
 def _share(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value < 1
 
@@ -43,6 +53,9 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "in_channels": (_positive, WHOLE),
     "aspp_channels": (_positive, WHOLE),
     "low_level_channels": (_positive, WHOLE),
+    "fc_channels": (lambda value: value == 0 or _positive(value), "a whole number"),
+    "pooling_crop": (lambda size: _all_positive(size) and len(size) == 2, "a height and a width"),
+    "multi_scale": (_fusable, "sizes in (0, 1], 1 first, as in (1, 0.75, 0.5)"),
     "atrous_rates": (_all_different, f"different {WHOLES}"),
     "multi_grid": (lambda rates: rates is None or _all_positive(rates), WHOLES),
     "decoder_convs": (
@@ -64,7 +77,8 @@ def check_value(field: str, value: Any) -> None:
     Raises:
       DeepLabError: the value is illegal; says what would be legal.
     """
-    if field in LEGAL and value not in LEGAL[field]:
+    undecided = field == "stride_placement" and value is None
+    if field in LEGAL and not undecided and value not in LEGAL[field]:
         legal = LEGAL[field]
         if isinstance(value, str) and isinstance(legal[0], str):
             raise unknown_name(field, value, legal)

@@ -2,11 +2,13 @@
 
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
-from deeplab_jax.ops.padding import same_padding, symmetric_padding
+from deeplab_jax.ops.padding import Padding, Rate, same_padding, symmetric_padding
 from deeplab_jax.ops.platform import portable
 from deeplab_jax.ops.resize import resize_bilinear
 
 __all__ = [
+    "Padding",
+    "Rate",
     "convolution",
     "depthwise_convolution",
     "portable",

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deeplab_jax.ops.padding import Padding
+from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import by_platform
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def convolution(
-    inputs: jax.Array, kernel: jax.Array, *, stride: int = 1, rate: int = 1, padding: Padding
+    inputs: jax.Array, kernel: jax.Array, *, stride: int = 1, rate: Rate = 1, padding: Padding
 ) -> jax.Array:
     """Returns the convolution whose kernel taps lie `rate` pixels apart.
 
@@ -22,7 +22,7 @@ def convolution(
       inputs: [N, H, W, C].
       kernel: [k, k, C, D].
       stride: distance in pixels between outputs.
-      rate: atrous rate, the distance in pixels between taps.
+      rate: atrous rate, the distance in pixels between taps; a pair for rows and columns.
       padding: zeros before and after H and W.
 
     Returns:
@@ -35,7 +35,7 @@ def convolution(
             kernel,
             (stride, stride),
             padding,
-            rhs_dilation=(rate, rate),
+            rhs_dilation=rate_by_axis(rate),
             dimension_numbers=DIMENSIONS,
         )
 

@@ -12,15 +12,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.ops.convolution import DIMENSIONS
-from deeplab_jax.ops.padding import Padding
+from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import by_platform
+
+Rates = tuple[int, int]
 
 # Numbers in one of the nine running sums of the kernel gradient: 128 KiB of float32.
 CACHED_SUM = 2**15
 
 
 def depthwise_convolution(
-    inputs: jax.Array, kernel: jax.Array, *, stride: int = 1, rate: int = 1, padding: Padding
+    inputs: jax.Array, kernel: jax.Array, *, stride: int = 1, rate: Rate = 1, padding: Padding
 ) -> jax.Array:
     """Returns each channel convolved with its own kernel, taps `rate` pixels apart.
 
@@ -28,26 +30,27 @@ def depthwise_convolution(
       inputs: [N, H, W, C].
       kernel: [k, k, 1, C].
       stride: distance in pixels between outputs.
-      rate: atrous rate, the distance in pixels between taps.
+      rate: atrous rate, the distance in pixels between taps; a pair for rows and columns.
       padding: zeros before and after H and W.
 
     Returns:
       [N, H', W', C] in the dtype of the inputs.
     """
-    plain = partial(_plain, stride=stride, rate=rate, padding=padding)
-    shifted = partial(_shifted, stride, rate, padding)
+    rates = rate_by_axis(rate)
+    plain = partial(_plain, stride=stride, rates=rates, padding=padding)
+    shifted = partial(_shifted, stride, rates, padding)
     return by_platform(plain, shifted, inputs, kernel)
 
 
 def _plain(
-    inputs: jax.Array, kernel: jax.Array, stride: int, rate: int, padding: Padding
+    inputs: jax.Array, kernel: jax.Array, stride: int, rates: Rates, padding: Padding
 ) -> jax.Array:
     return lax.conv_general_dilated(
         inputs,
         kernel,
         (stride, stride),
         padding,
-        rhs_dilation=(rate, rate),
+        rhs_dilation=rates,
         dimension_numbers=DIMENSIONS,
         feature_group_count=inputs.shape[-1],
     )
@@ -64,38 +67,41 @@ def _output_size(length: int, kernel_size: int, stride: int, rate: int) -> int:
 
 
 def _taps(
-    padded: jax.Array, kernel_size: int, stride: int, rate: int
+    padded: jax.Array, kernel_size: int, stride: int, rates: Rates
 ) -> Iterator[tuple[int, int, jax.Array]]:
     """Yields (row, column, the pixels which that tap of the kernel meets)."""
-    height, width = (_output_size(n, kernel_size, stride, rate) for n in padded.shape[1:3])
+    height, width = (
+        _output_size(length, kernel_size, stride, rate)
+        for length, rate in zip(padded.shape[1:3], rates, strict=True)
+    )
     for row in range(kernel_size):
         for column in range(kernel_size):
-            top, left = row * rate, column * rate
+            top, left = row * rates[0], column * rates[1]
             rows = slice(top, top + (height - 1) * stride + 1, stride)
             columns = slice(left, left + (width - 1) * stride + 1, stride)
             yield row, column, padded[:, rows, columns]
 
 
-def _sum_of_shifts(padded: jax.Array, kernel: jax.Array, stride: int, rate: int) -> jax.Array:
-    taps = _taps(padded, kernel.shape[0], stride, rate)
+def _sum_of_shifts(padded: jax.Array, kernel: jax.Array, stride: int, rates: Rates) -> jax.Array:
+    taps = _taps(padded, kernel.shape[0], stride, rates)
     return sum(pixels * kernel[row, column, 0] for row, column, pixels in taps)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _shifted(
-    stride: int, rate: int, padding: Padding, inputs: jax.Array, kernel: jax.Array
+    stride: int, rates: Rates, padding: Padding, inputs: jax.Array, kernel: jax.Array
 ) -> jax.Array:
-    return _sum_of_shifts(_pad(inputs, padding), kernel, stride, rate)
+    return _sum_of_shifts(_pad(inputs, padding), kernel, stride, rates)
 
 
-def _shifted_forward(stride, rate, padding, inputs, kernel):
-    return _shifted(stride, rate, padding, inputs, kernel), (inputs, kernel)
+def _shifted_forward(stride, rates, padding, inputs, kernel):
+    return _shifted(stride, rates, padding, inputs, kernel), (inputs, kernel)
 
 
-def _shifted_backward(stride, rate, padding, residuals, cotangent):
+def _shifted_backward(stride, rates, padding, residuals, cotangent):
     inputs, kernel = residuals
-    kernel_gradient = _kernel_gradient(_pad(inputs, padding), cotangent, kernel, stride, rate)
-    return _input_gradient(inputs, cotangent, kernel, stride, rate, padding), kernel_gradient
+    kernel_gradient = _kernel_gradient(_pad(inputs, padding), cotangent, kernel, stride, rates)
+    return _input_gradient(inputs, cotangent, kernel, stride, rates, padding), kernel_gradient
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)
@@ -106,25 +112,25 @@ def _input_gradient(
     cotangent: jax.Array,
     kernel: jax.Array,
     stride: int,
-    rate: int,
+    rates: Rates,
     padding: Padding,
 ) -> jax.Array:
     """The same operation with the kernel mirrored, on the cotangent spread out by the stride."""
-    reach = (kernel.shape[0] - 1) * rate
     edges = []
-    for (before, _), length, outputs in zip(
-        padding, inputs.shape[1:3], cotangent.shape[1:3], strict=True
+    for (before, _), length, outputs, rate in zip(
+        padding, inputs.shape[1:3], cotangent.shape[1:3], rates, strict=True
     ):
+        reach = (kernel.shape[0] - 1) * rate
         first = reach - before
         spread = (outputs - 1) * stride + 1
         edges.append((first, length + reach - first - spread, stride - 1))
     zero = jnp.zeros((), cotangent.dtype)
     spread = lax.pad(cotangent, zero, ((0, 0, 0), *edges, (0, 0, 0)))
-    return _sum_of_shifts(spread, kernel[::-1, ::-1], 1, rate)
+    return _sum_of_shifts(spread, kernel[::-1, ::-1], 1, rates)
 
 
 def _kernel_gradient(
-    padded: jax.Array, cotangent: jax.Array, kernel: jax.Array, stride: int, rate: int
+    padded: jax.Array, cotangent: jax.Array, kernel: jax.Array, stride: int, rates: Rates
 ) -> jax.Array:
     """Sums pixel × cotangent over the map, some rows of outputs at a time.
 
@@ -135,7 +141,7 @@ def _kernel_gradient(
     batch, height, width, channels = cotangent.shape
     rows = _rows_at_a_time(height, width * channels)
     bands = height // rows
-    reach = (rows - 1) * stride + (size - 1) * rate + 1
+    reach = (rows - 1) * stride + (size - 1) * rates[0] + 1
     precision = jnp.promote_types(jnp.float32, cotangent.dtype)
 
     def add_band(sums: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
@@ -143,7 +149,7 @@ def _kernel_gradient(
         corner = (image, row * stride, 0, 0)
         pixels = lax.dynamic_slice(padded, corner, (1, reach, *padded.shape[2:]))
         gradient = lax.dynamic_slice(cotangent, (image, row, 0, 0), (1, rows, width, channels))
-        taps = _taps(pixels.astype(precision), size, stride, rate)
+        taps = _taps(pixels.astype(precision), size, stride, rates)
         return [
             total + tap[0] * gradient[0].astype(precision)
             for total, (_, _, tap) in zip(sums, taps, strict=True)

@@ -203,6 +203,7 @@ class Loop:
             accumulation_steps=training.accumulation_steps,
             ema_decay=training.ema_decay,
             class_weights=training.class_weights,
+            auxiliary_weight=training.auxiliary_weight,
         )
         started = time.perf_counter()
         compiled = step_function.lower(state, batch).compile()

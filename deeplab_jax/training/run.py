@@ -144,6 +144,8 @@ def _description(config: ConfigDict, train_set: Dataset) -> ModelDescription:
     architecture = fields.pop("architecture")
     overrides = {name: value for name, value in fields.items() if value is not None}
     overrides["num_classes"] = len(descriptor.class_names)
+    if overrides.get("image_pooling") == "crop":
+        overrides.setdefault("pooling_crop", tuple(config.augmentation.crop_size))
     return ModelDescription(
         architecture=architecture,
         overrides=overrides,

@@ -30,6 +30,7 @@ def make_train_step(
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
     class_weights: tuple[float, ...] | None = None,
+    auxiliary_weight: float = 0.5,
 ) -> Step:
     """Returns the jitted step (state, batch) → (state, metrics); the state given is used up.
 
@@ -44,13 +45,20 @@ def make_train_step(
         gradient is that of the whole batch but for batch normalisation, which sees the parts.
       ema_decay: of the averaged variables; unused where the state keeps none.
       class_weights: of the loss, one a class.
+      auxiliary_weight: of the auxiliary head's loss, where the model has one.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), DROPOUT_STREAM)
         key = jax.random.fold_in(key, state.step)
         loss, gradients, batch_stats = accumulated_gradients(
-            model, state.variables, batch, key, accumulation_steps, class_weights
+            model,
+            state.variables,
+            batch,
+            key,
+            accumulation_steps,
+            class_weights,
+            auxiliary_weight,
         )
         params = state.variables["params"]
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, params)
@@ -79,20 +87,26 @@ def accumulated_gradients(
     key: jax.Array,
     parts: int,
     class_weights: tuple[float, ...] | None = None,
+    auxiliary_weight: float = 0.5,
 ) -> tuple[jax.Array, Any, Any]:
     """Returns loss, gradients and new batch statistics of a batch worked through in parts."""
     num_pixels = losses.valid_pixels(batch["label"])
 
     def part_loss(params: Any, batch_stats: Any, part: Batch, key: jax.Array):
-        logits, changed = model.apply(
+        (logits, maps), changed = model.apply(
             {"params": params, "batch_stats": batch_stats},
             part["image"],
             train=True,
+            endpoints=True,
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
         loss = losses.softmax_cross_entropy(logits, part["label"], num_pixels, class_weights)
-        return loss, changed.get("batch_stats", {})
+        if "auxiliary" in maps:
+            loss += auxiliary_weight * losses.softmax_cross_entropy(
+                maps["auxiliary"], part["label"], num_pixels, class_weights
+            )
+        return loss, changed.get("batch_stats", batch_stats)
 
     gradient = jax.value_and_grad(part_loss, has_aux=True)
     params, batch_stats = variables["params"], variables["batch_stats"]

@@ -10,14 +10,10 @@ from deeplab_jax.models import create_model, list_models
 def test_names_decide_and_keywords_change():
     model = create_model("deeplab_v3plus", output_stride=8, decoder_convs=[[3, 64]])
     options = model.architecture
-    assert (options.backbone, options.head, options.decoder) == (
-        "resnet_101_beta",
-        "aspp",
-        "v3plus",
-    )
+    assert (options.backbone, options.head, options.decoder) == ("xception_65", "aspp", "v3plus")
     assert options.decoder_convs == ((3, 64),)
     assert json.loads(json.dumps(options.describe()))["output_stride"] == 8
-    assert set(list_models()) == {"deeplab_v3", "deeplab_v3plus"}
+    assert list(list_models())[:4] == ["deeplab_v1", "deeplab_v2", "deeplab_v3", "deeplab_v3plus"]
 
 
 @pytest.mark.parametrize(
@@ -29,6 +25,55 @@ def test_default_rates_keep_their_extent_in_the_image(output_stride, rates):
     assert made.atrous_rates == rates
     kept = create_model("deeplab_v3", output_stride=output_stride, atrous_rates=[2, 4])
     assert kept.architecture.atrous_rates == (2, 4)
+
+
+# INTERFACE: what each name and backbone stands for when nothing else is said.
+@pytest.mark.parametrize(
+    ("architecture", "keywords", "expected"),
+    [
+        (
+            "deeplab_v1",
+            {},
+            {"backbone": "vgg_16", "output_stride": 8, "fc_channels": 1024, "atrous_rates": (12,)},
+        ),
+        ("deeplab_v1", {"fov": "7x7"}, {"fc_channels": 4096, "atrous_rates": (4,)}),
+        ("deeplab_v1", {"fov": "4x4", "atrous_rates": (8,)}, {"atrous_rates": (8,)}),
+        ("deeplab_v1", {"backbone": "resnet_50"}, {"fc_channels": 1024, "head": "large_fov"}),
+        (
+            "deeplab_v2",
+            {},
+            {
+                "backbone": "resnet_101",
+                "output_stride": 8,
+                "fusion": "sum",
+                "fc_channels": 0,
+                "atrous_rates": (6, 12, 18, 24),
+                "stride_placement": "caffe",
+                "preprocessing": "caffe_bgr",
+                "image_pooling": "none",
+            },
+        ),
+        ("deeplab_v2", {"backbone": "vgg_16"}, {"fc_channels": 1024, "stride_placement": None}),
+        ("deeplab_v2", {"backbone": "vgg_16", "aspp": "small"}, {"atrous_rates": (2, 4, 8, 12)}),
+        ("deeplab_v2", {"head": "large_fov"}, {"fc_channels": 0, "atrous_rates": (12,)}),
+        ("deeplab_v3", {}, {"backbone": "resnet_101_beta", "separable": False, "decoder": "none"}),
+        ("deeplab_v3", {"backbone": "mobilenet_v3_small_seg"}, {"head": "lr_aspp"}),
+        ("deeplab_v3", {"backbone": "mobilenet_v3_large"}, {"head": "aspp"}),
+        ("deeplab_v3", {"head": "cascade"}, {"cascade_blocks": 7}),
+        ("deeplab_v3plus", {}, {"separable": True, "low_level_channels": 48}),
+        ("deeplab_v3plus", {"backbone": "resnet_50"}, {"separable": False}),
+        ("deeplab_v3plus", {"decoder": "conv2_conv3"}, {"decoder_convs": ((3, 256),)}),
+        ("deeplab_v3plus", {"backbone": "mobilenet_v3_large_seg"}, {"head": "aspp"}),
+        (
+            "torchvision/deeplabv3_resnet50",
+            {},
+            {"aux_head": True, "align_corners": False, "stride_placement": "torchvision"},
+        ),
+    ],
+)
+def test_defaults_are_the_published_nets(architecture, keywords, expected):
+    options = create_model(architecture, **keywords).architecture
+    assert {name: getattr(options, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -56,8 +101,11 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
     [
         ({"backbone": "resnet50"}, "unknown backbone 'resnet50'; did you mean 'resnet_50'?"),
         ({"output_strid": 8}, "did you mean 'output_stride'?"),
-        ({"head": "asp"}, "unknown head 'asp'; did you mean 'aspp'? legal: aspp, pooling, plain"),
-        ({"decoder": None}, "decoder=None is not legal; legal: none, v3plus"),
+        (
+            {"head": "asp"},
+            "unknown head 'asp'; did you mean 'aspp'? legal: large_fov, aspp, ",
+        ),
+        ({"decoder": None}, "decoder=None is not legal; legal: none, v3plus, conv2_conv3, msc"),
         ({"output_stride": 12}, "output_stride=12 is not legal; legal: 4, 8, 16, 32"),
         ({"output_stride": 0}, "legal: 4, 8, 16, 32"),
         ({"output_stride": "16"}, "output_stride='16' is not legal; legal: 4, 8, 16, 32"),
@@ -75,6 +123,27 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"multi_grid": (0, 1, 2)}, "multi_grid=(0, 1, 2)"),
         ({"backbone": "mobilenet_v2", "multi_grid": (1, 2, 4)}, "needs a ResNet's block4"),
         ({"backbone": "resnet_50", "in_channels": 1}, "preprocessing='mean' is of RGB images"),
+        ({"output_stride": 64}, "output_stride=64 is not legal; legal: 4, 8, 16, 32"),
+        (
+            {"head": "cascade", "cascade_blocks": 5, "output_stride": 128},
+            "output_stride=128 is not legal; legal: 4, 8, 16, 32, 64",
+        ),
+        ({"head": "cascade", "backbone": "xception_65"}, "xception_65 has no cascade"),
+        ({"cascade_blocks": 6}, "cascade_blocks=6 needs head='cascade', not 'aspp'"),
+        ({"head": "cascade", "cascade_blocks": 8}, "cascade_blocks=8 is not legal"),
+        ({"backbone": "vgg_16", "multi_grid": (1, 2, 4)}, "vgg_16 has no multi-grid"),
+        ({"backbone": "resnet_18", "multi_grid": (1, 2, 4)}, "must hold 2 rates"),
+        ({"backbone": "xception_41", "stride_placement": "caffe"}, "leave stride_placement unset"),
+        ({"stride_placement": "cafe"}, "did you mean 'caffe'?"),
+        ({"aspp": "tiny"}, "unknown aspp 'tiny'; legal: small, large"),
+        ({"aspp": "small", "atrous_rates": (2, 4)}, "leave atrous_rates out, or aspp"),
+        ({"head": "large_fov", "atrous_rates": (6, 12)}, "head='large_fov' takes one rate"),
+        ({"fov": "4x4"}, "fov='4x4' is the kernel of fc6"),
+        ({"fusion": "sum", "head": "spp"}, "fusion='sum' is ASPP's"),
+        ({"head": "lr_aspp", "decoder": "v3plus"}, "head='lr_aspp' ends in scores"),
+        ({"fusion": "sum", "decoder": "v3plus"}, "give decoder='none'"),
+        ({"multi_scale": (0.5, 1)}, "multi_scale=(0.5, 1) must be sizes in (0, 1], 1 first"),
+        ({"pooling_crop": (513,)}, "pooling_crop=(513,) must be a height and a width"),
     ],
 )
 def test_illegal_combinations_are_refused_in_one_line(keywords, complaint):

@@ -15,20 +15,27 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model, list_models
 
 ODD, EVEN = (65, 97), (64, 90)
-# Enough to meet every kind of stem, unit and head; the rest only takes longer.
-QUICK = {
-    ("deeplab_v3", "mobilenet_v2", 8, ODD),
-    ("deeplab_v3", "resnet_50", 16, EVEN),
-    ("deeplab_v3", "resnet_50_beta", 32, ODD),
-    ("deeplab_v3plus", "mobilenet_v2", 4, EVEN),
-    ("deeplab_v3plus", "mobilenet_v2", 32, EVEN),
-    ("deeplab_v3plus", "resnet_50_beta", 16, EVEN),
-    ("deeplab_v3plus", "resnet_101", 8, ODD),
+EVERY = list(itertools.product(list_models(), BACKBONES, (4, 8, 16, 32)))
+HEADS = {
+    "large_fov": {"head": "large_fov"},
+    "large_fov_4x4": {"head": "large_fov", "fov": "4x4"},
+    "large_fov_direct": {"head": "large_fov", "fc_channels": 0},
+    "summed_aspp": {"fusion": "sum"},
+    "summed_fc": {"fusion": "sum", "fc_channels": 16},
+    "aspp": {"head": "aspp"},
+    "aspp_separable": {"head": "aspp", "separable": True},
+    "aspp_crop": {"head": "aspp", "image_pooling": "crop", "pooling_crop": (33, 33)},
+    "pooling": {"head": "pooling"},
+    "plain": {"head": "plain"},
+    "spp": {"head": "spp"},
+    "lr_aspp": {"head": "lr_aspp"},
+    "dpc": {"head": "dpc"},
+    "v3plus": {"decoder": "v3plus"},
+    "conv2_conv3": {"decoder": "conv2_conv3"},
+    "msc": {"decoder": "msc"},
+    "multi_scale": {"multi_scale": (1, 0.75, 0.5)},
+    "aux_head": {"aux_head": True, "refine": True, "align_corners": False},
 }
-EVERY = [
-    pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
-    for case in itertools.product(list_models(), BACKBONES, (4, 8, 16, 32), (ODD, EVEN))
-]
 
 
 def shapes(model, size, **options):
@@ -41,17 +48,83 @@ def shapes(model, size, **options):
     return outputs
 
 
-@pytest.mark.parametrize(("architecture", "backbone", "output_stride", "size"), EVERY)
-def test_logits_are_float32_and_as_large_as_the_image(architecture, backbone, output_stride, size):
-    model = create_model(architecture, backbone=backbone, output_stride=output_stride)
+def on_map(size, stride):
+    return tuple(-(-length // stride) for length in size)
+
+
+@pytest.mark.parametrize(("architecture", "backbone", "output_stride"), EVERY)
+def test_logits_are_float32_and_as_large_as_the_image(architecture, backbone, output_stride):
+    keywords = {"backbone": backbone, "output_stride": output_stride}
+    torchvision = architecture.startswith("torchvision/")
+    if torchvision and "stride_placement" not in BACKBONES[backbone].options:
+        with pytest.raises(DeepLabError, match=f"{backbone} .* leave stride_placement unset"):
+            create_model(architecture, **keywords)
+        keywords["stride_placement"] = None
+    model = create_model(architecture, **keywords)
+    # VGG's poolings pad as Caffe's, which odd sizes alone leave alike.
+    size = ODD if backbone == "vgg_16" or output_stride % 8 else EVEN
+    if model.architecture.stride_placement == "caffe":
+        size = ODD
     logits, maps = shapes(model, size, endpoints=True)
     assert (logits.shape, logits.dtype) == ((2, *size, 21), jnp.float32)
-    assert maps["output"].shape[1:3] == tuple(-(-length // output_stride) for length in size)
-    for feature in BACKBONES[backbone].low_level:
+    assert maps["output"].shape[1:3] == on_map(size, output_stride)
+    for feature in (*BACKBONES[backbone].low_level, *BACKBONES[backbone].intermediate):
         assert maps[feature.name].shape[-1] == feature.channels
-    finest = BACKBONES[backbone].low_level[0]
-    stride = output_stride if architecture == "deeplab_v3" else finest.stride
-    assert maps["scores"].shape[1:3] == tuple(-(-length // stride) for length in size)
+        assert maps[feature.name].shape[1:3] == on_map(size, min(feature.stride, output_stride))
+    fine, middle = (BACKBONES[backbone].low_level[index].stride for index in (0, 1))
+    strides = {"none": output_stride, "v3plus": fine}
+    stride = strides[model.architecture.decoder]
+    if model.architecture.head == "lr_aspp":
+        stride = min(middle, output_stride)
+    assert maps["scores"].shape[1:3] == on_map(size, stride)
+    if torchvision:
+        assert (maps["auxiliary"].shape, maps["auxiliary"].dtype) == (logits.shape, jnp.float32)
+
+
+@pytest.mark.parametrize("blocks", [5, 6, 7])
+@pytest.mark.parametrize("output_stride", [4, 8, 16, 32, 64, 128, 256])
+def test_cascades_reach_the_stride_of_their_last_block(blocks, output_stride):
+    keywords = {"head": "cascade", "cascade_blocks": blocks, "output_stride": output_stride}
+    if output_stride > 2 ** (blocks + 1):
+        with pytest.raises(DeepLabError, match=f"output_stride={output_stride} is not legal"):
+            create_model("deeplab_v3", backbone="resnet_50", **keywords)
+        return
+    model = create_model("deeplab_v3", backbone="resnet_50", **keywords)
+    logits, maps = shapes(model, ODD, endpoints=True)
+    assert logits.shape == (2, *ODD, 21)
+    assert maps["scores"].shape[1:3] == on_map(ODD, output_stride)
+
+
+@pytest.mark.parametrize("size", [ODD, EVEN])
+@pytest.mark.parametrize("backbone", ["vgg_16", "resnet_18", "xception_41", "mobilenet_v3_small"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_on_every_kind_of_backbone(head, backbone, size):
+    model = create_model("deeplab_v3", backbone=backbone, **HEADS[head])
+    assert shapes(model, size).shape == (2, *size, 21)
+
+
+def test_multi_scale_sizes_are_the_papers_and_scores_fuse_by_their_maximum():
+    small = {"head": "plain", "depth_multiplier": 0.25}
+    model = create_model("deeplab_v2", backbone="mobilenet_v2", multi_scale=(1, 0.75, 0.5), **small)
+    single = create_model("deeplab_v2", backbone="mobilenet_v2", **small)
+    _, maps = shapes(single, (321, 321), endpoints=True)
+    assert maps["scores"].shape[1:3] == (41, 41)
+    _, maps = shapes(model, (321, 321), endpoints=True)
+    # DeepLab v2: 321, 241, 161 give 41, 31, 21.
+    assert [maps[f"scores{suffix}"].shape[1] for suffix in ("", "_0.75", "_0.5")] == [41, 31, 21]
+    images = np.random.default_rng(0).integers(0, 256, (1, 65, 65, 3), dtype=np.uint8)
+    variables = random_variables(model, images)
+
+    def both(variables, images):
+        logits, maps = model.apply(variables, images, endpoints=True)
+        return logits, maps["scores"], maps["scores_0.75"], maps["scores_0.5"]
+
+    logits, *scores = map(np.asarray, run_once(both, variables, images))
+    with jax.default_matmul_precision("highest"):
+        resized = [np.asarray(ops.resize_bilinear(score, (9, 9))) for score in scores]
+        expected = ops.resize_bilinear(jnp.asarray(np.max(resized, 0)), (65, 65))
+    assert all(np.any(np.max(resized, 0) == score) for score in resized)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(logits).max())
 
 
 def test_bfloat16_computes_in_it_and_gives_float32_logits():

@@ -1,0 +1,138 @@
+"""Aligned Xception with every pooling made a strided separable convolution, as released."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from deeplab_jax.backbones.atrous import Unit, strides_to_rates
+from deeplab_jax.backbones.features import Feature
+from deeplab_jax.layers import ConvNorm, Normalization, SeparableConvNorm
+
+NORMALIZATION = Normalization(decay=0.9997, epsilon=1e-3)
+KERNEL_INIT = nn.initializers.truncated_normal(0.09)
+
+
+class Module(NamedTuple):
+    """A row of figure 4 of DeepLab v3+: three separable convolutions and a shortcut.
+
+    Attributes:
+      widths: channels of the separable convolutions.
+      stride: of the third.
+      shortcut: `projection` (1×1), `identity` or `none`.
+      activation_inside: ReLU after both parts of each separable convolution, instead of before it.
+    """
+
+    widths: tuple[int, int, int]
+    stride: int
+    shortcut: str
+    activation_inside: bool = False
+
+
+def modules(depth: int) -> dict[str, Module]:
+    """Returns the modules of Xception-41, -65 or -71 by name, in order."""
+    entry = [(128, 2), (256, 2), (728, 2)]
+    if depth == 71:
+        entry = [(128, 2), (256, 1), (256, 2), (728, 1), (728, 2)]
+    middle = Module((728, 728, 728), 1, "identity")
+    return {
+        **{
+            f"entry_flow/block{number}": Module((width,) * 3, stride, "projection")
+            for number, (width, stride) in enumerate(entry, start=1)
+        },
+        **{f"middle_flow/unit_{n}": middle for n in range(1, (8 if depth == 41 else 16) + 1)},
+        "exit_flow/block1": Module((728, 1024, 1024), 2, "projection"),
+        "exit_flow/block2": Module((1536, 1536, 2048), 1, "none", activation_inside=True),
+    }
+
+
+def low_level_features(depth: int) -> tuple[Feature, ...]:
+    """Returns the decoder's endpoints: second separable convolutions, before any ReLU."""
+    blocks = ("entry_flow/block3", "entry_flow/block5")
+    if depth != 71:
+        blocks = ("entry_flow/block2", "entry_flow/block3")
+    channels = (256, 728, 1024)
+    return tuple(
+        Feature(f"{block}/separable_conv2", width, stride)
+        for block, width, stride in zip(
+            (*blocks, "exit_flow/block1"), channels, (4, 8, 16), strict=True
+        )
+    )
+
+
+class XceptionModule(nn.Module):
+    """Three separable convolutions, the third strided, and a shortcut."""
+
+    row: Module
+    unit: Unit
+    separable: partial
+    conv_norm: partial
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Returns the module's output and its second convolution's, which decoders use."""
+        hidden, outputs = inputs, []
+        for number, width in enumerate(self.row.widths, start=1):
+            if not self.row.activation_inside:
+                hidden = nn.relu(hidden)
+            hidden = self.separable(
+                width,
+                stride=self.unit.stride if number == 3 else 1,
+                rate=self.unit.rate,
+                activation=nn.relu if self.row.activation_inside else None,
+                name=f"separable_conv{number}",
+            )(hidden, train)
+            outputs.append(hidden)
+        if self.row.shortcut == "projection":
+            hidden = hidden + self.conv_norm(
+                self.row.widths[-1],
+                kernel_size=1,
+                stride=self.unit.stride,
+                activation=None,
+                name="shortcut",
+            )(inputs, train)
+        elif self.row.shortcut == "identity":
+            hidden = hidden + inputs
+        return hidden, outputs[1]
+
+
+class Xception(nn.Module):
+    """Xception's features (DeepLab v3+, section 3.2 and figure 4; strides and ReLUs as released).
+
+    Attributes:
+      depth: 41, 65 or 71.
+      output_stride: 4 to 32; strides beyond it become atrous rates.
+      normalization: constants of batch normalisation.
+      dtype: of the computation.
+    """
+
+    depth: int
+    output_stride: int = 16
+    normalization: Normalization = NORMALIZATION
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
+        rows = modules(self.depth)
+        walk = strides_to_rates(
+            [2, 1, *(row.stride for row in rows.values())],
+            self.output_stride,
+            f"xception_{self.depth}",
+        )
+        common = {"normalization": self.normalization, "dtype": self.dtype}
+        conv_norm = partial(ConvNorm, kernel_init=KERNEL_INIT, **common)
+        separable = partial(
+            SeparableConvNorm, depthwise_init=KERNEL_INIT, pointwise_init=KERNEL_INIT, **common
+        )
+        hidden = conv_norm(32, stride=walk[0].stride, name="entry_flow/conv1_1")(image, train)
+        hidden = conv_norm(64, name="entry_flow/conv1_2")(hidden, train)
+        endpoints = {"stem": hidden}
+        for (name, row), unit in zip(rows.items(), walk[2:], strict=True):
+            hidden, endpoints[f"{name}/separable_conv2"] = XceptionModule(
+                row, unit, separable, conv_norm, name=name
+            )(hidden, train)
+            endpoints[name] = hidden
+        return endpoints | {"output": hidden}

@@ -1,0 +1,65 @@
+"""The dense prediction cell that an architecture search found (arXiv 1809.04184, figure 5)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from deeplab_jax.layers import ConvNorm, Normalization, SeparableConvNorm
+
+
+class Branch(NamedTuple):
+    """A separable 3×3 convolution: of which branch (None: the features), at which rates."""
+
+    source: int | None
+    rate: tuple[int, int]
+
+
+# As released for Xception-71; rates by rows and columns at output stride 16.
+BRANCHES = (
+    Branch(None, (1, 6)),
+    Branch(0, (18, 15)),
+    Branch(1, (6, 3)),
+    Branch(0, (1, 1)),
+    Branch(0, (6, 21)),
+)
+
+
+class DensePredictionCell(nn.Module):
+    """Five separable convolutions, some on others' outputs, concatenated and projected.
+
+    Attributes:
+      channels: of every branch and of the projection.
+      output_stride: of the features; rates double when it halves.
+      dropout_rate: share of concatenated features dropped in training.
+      normalization: constants of batch normalisation.
+      dtype: of the computation.
+    """
+
+    channels: int
+    output_stride: int
+    dropout_rate: float
+    normalization: Normalization
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool) -> jax.Array:
+        """Maps [N, h, w, C] to [N, h, w, channels]."""
+        outputs = []
+        for number, branch in enumerate(BRANCHES):
+            inputs = features if branch.source is None else outputs[branch.source]
+            convolution = SeparableConvNorm(
+                self.channels,
+                self.normalization,
+                rate=tuple(max(1, rate * 16 // self.output_stride) for rate in branch.rate),
+                dtype=self.dtype,
+                name=f"branch_{number}",
+            )
+            outputs.append(convolution(inputs, train))
+        joined = nn.Dropout(self.dropout_rate)(
+            jnp.concatenate(outputs, axis=-1), deterministic=not train
+        )
+        return ConvNorm(
+            self.channels, self.normalization, kernel_size=1, dtype=self.dtype, name="projection"
+        )(joined, train)
