@@ -12,18 +12,21 @@ NUM_CLASSES = 4
 
 
 class Small(nn.Module):
-    """A convolution, batch normalisation unless `frozen`, and a classifier."""
+    """A convolution, batch normalisation unless `frozen`, and one or two classifiers."""
 
     frozen: bool = False
+    auxiliary: bool = False
     architecture: Architecture = Architecture("mobilenet_v2", num_classes=NUM_CLASSES)
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, image: jax.Array, train: bool = False, endpoints: bool = False):
         pixels = image.astype(jnp.float32) / 255
         conv_norm = ConvNorm(6, Normalization(decay=0.9, epsilon=1e-3), name="conv")
-        return Classifier(NUM_CLASSES, name="classifier")(
-            conv_norm(pixels, train and not self.frozen)
-        )
+        features = conv_norm(pixels, train and not self.frozen)
+        logits, maps = Classifier(NUM_CLASSES, name="classifier")(features), {}
+        if self.auxiliary:
+            maps["auxiliary"] = Classifier(NUM_CLASSES, name="auxiliary")(features)
+        return (logits, maps) if endpoints else logits
 
 
 def random_batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:

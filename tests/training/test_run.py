@@ -40,6 +40,12 @@ def test_the_parts_follow_the_config_and_the_data():
     assert not run.workdir.exists()
 
 
+def test_crop_pooling_averages_over_the_training_crop():
+    run = assembled("model.image_pooling=crop")
+    assert run.model.architecture.pooling_crop == (33, 49)
+    assert run.model.architecture.pooling_window == (3, 4)
+
+
 def test_arrays_are_a_data_set():
     images = np.zeros((2, 20, 24, 3), np.uint8)
     masks = np.arange(2, dtype=np.uint8)[:, None, None] * np.ones((2, 20, 24), np.uint8)

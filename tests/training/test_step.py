@@ -48,6 +48,24 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(parts, class_weights
     jax.tree.map(np.testing.assert_array_equal, batch_stats, variables["batch_stats"])
 
 
+def test_the_auxiliary_loss_is_added_with_its_weight():
+    model, batch = Small(frozen=True, auxiliary=True), random_batch(2)
+    variables = fresh_state(model, optax.sgd(1.0)).variables
+
+    def both(variables):
+        logits, maps = model.apply(variables, batch["image"], endpoints=True)
+        parts = [softmax_cross_entropy(x, batch["label"]) for x in (logits, maps["auxiliary"])]
+        found = accumulated_gradients(
+            model, variables, batch, jax.random.key(0), 1, auxiliary_weight=0.4
+        )
+        return found[0], found[1], parts
+
+    loss, gradients, (main, auxiliary) = run_once(both, variables)
+    assert auxiliary != main
+    np.testing.assert_allclose(loss, main + 0.4 * auxiliary, rtol=1e-6)
+    assert np.any(gradients["auxiliary"]["kernel"])
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_parts_hold_every_example_once_and_some_of_every_device(parts):
     split = np.asarray(split_batch(jnp.arange(12), parts))
