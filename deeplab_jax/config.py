@@ -133,7 +133,7 @@ def arguments(text: str | None, **defaults: Any) -> ConfigDict:
         key, _, value = item.partition("=")
         if key not in defaults:
             raise unknown_name("config argument", key, defaults)
-        values[key] = _parse(key, value or "True", defaults[key], type(defaults[key]))
+        values[key] = _parse(key, value or "True", type(defaults[key]))
     return values
 
 
@@ -216,17 +216,19 @@ def override(config: ConfigDict, field: str, text: str) -> None:
         raise unknown_name("config field", field, fields)
     owner, _, name = field.rpartition(".")
     section = config[owner] if owner else config
-    value = _parse(field, text, fields[field], section.get_type(name))
+    # Unset by default: it may be unset again.
+    if text == "None" and dict(flatten(default())).get(field, "") is None:
+        value = None
+    else:
+        value = _parse(field, text, section.get_type(name))
     with section.ignore_type():
         section[name] = value
 
 
-def _parse(field: str, text: str, current: Any, kind: type) -> Any:
+def _parse(field: str, text: str, kind: type) -> Any:
     """Returns text as a value of the field's type."""
     if kind is str:
         return text
-    if text == "None" and current is None:
-        return None
     try:
         value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
     except (ValueError, SyntaxError):

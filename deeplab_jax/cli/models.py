@@ -26,7 +26,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
     console.print("architectures:")
     for name, summary in list_models().items():
-        console.print(f"  {name:<18}{summary}")
+        console.print(f"  {name:<42}{summary}")
     console.print("backbones:")
     for name, entry in BACKBONES.items():
         options = f" (takes {', '.join(entry.options)})" if entry.options else ""

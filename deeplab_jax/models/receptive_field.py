@@ -1,0 +1,184 @@
+"""How many pixels of the image a value of an inner map depends on.
+
+Follows the image through the program: a map knows, for each of its axes that is one of the image's,
+how far its values see and how far apart they lie. Padding does not count, so a receptive field may
+be larger than the image. An array that has lost a spatial axis to a sum or a maximum (image
+pooling, squeeze and excitation) no longer takes part: it would see everything.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from deeplab_jax.models.program import Operation, Program, Value
+
+# Of modules that pool over windows as large as a crop: they too stand for the whole image.
+IMAGE_LEVEL_MODULES = frozenset({"image_pooling"})
+# Of [N, H, W, C].
+SPATIAL = (1, 2)
+
+
+class Extent(NamedTuple):
+    """Pixels along one axis of the image.
+
+    Attributes:
+      size: of the receptive field.
+      jump: from one value of the map to the next.
+    """
+
+    size: float
+    jump: float
+
+    def seen_through(self, window: int, stride: int = 1, rate: int = 1) -> "Extent":
+        """Returns the extent after a window of taps `rate` values apart."""
+        return Extent(self.size + (window - 1) * rate * self.jump, self.jump * stride)
+
+
+# An entry for each axis of an array; None where it is none of the image's.
+Field = tuple[Extent | None, ...]
+
+
+def receptive_field(program: Program, image: Value, target: Value) -> int:
+    """Returns the receptive field of an array in pixels, along the longer side.
+
+    Args:
+      program: the network.
+      image: its input [N, H, W, C].
+      target: any array in it; 0 where it has no path to the image but through pooling of the whole.
+
+    Raises:
+      NotImplementedError: an operation between them mixes axes in an unknown way.
+    """
+    pixel = Extent(1, 1)
+    fields: dict[int, Field] = {image.number: (None, pixel, pixel, None)}
+    for operation in program.operations:
+        given = [fields.get(value.number, (None,) * len(value.shape)) for value in operation.inputs]
+        if any(map(any, given)):
+            field = _follow(operation, given)
+            fields |= {value.number: field for value in operation.outputs}
+    extents = filter(None, fields.get(target.number, ()))
+    return math.ceil(max((extent.size for extent in extents), default=0))
+
+
+def _follow(operation: Operation, given: Sequence[Field]) -> Field:
+    rank = len(operation.outputs[0].shape)
+    if IMAGE_LEVEL_MODULES.intersection(operation.path.split("/")):
+        return (None,) * rank
+    name = operation.name
+    if name in FOLLOW:
+        return FOLLOW[name](operation, given[0])
+    if name == "dot_general":
+        return _matrix_product(operation, given)
+    if name.startswith("reduce_window"):
+        return _pool(operation, given[0])
+    if name.startswith(("reduce_", "arg")):
+        return _reduce(operation, given[0])
+    if any(len(field) != rank for field in given if any(field)):
+        raise NotImplementedError(f"cannot follow the operation {name} in {operation.path}")
+    # Operations on single values, and concatenation along another axis.
+    return _widest([field for field in given if len(field) == rank])
+
+
+def _widest(fields: Sequence[Field]) -> Field:
+    """Returns, axis by axis, the largest of several extents."""
+    return tuple(max(filter(None, extents), default=None) for extents in zip(*fields, strict=True))
+
+
+def _convolve(operation: Operation, field: Field) -> Field:
+    kernel, params = operation.inputs[1].shape, operation.params
+    extents = list(field)
+    for axis, window, stride, rate in zip(
+        SPATIAL, kernel[:2], params["window_strides"], params["rhs_dilation"], strict=True
+    ):
+        if field[axis]:
+            extents[axis] = field[axis].seen_through(window, stride, rate)
+    return (*extents[:3], None)
+
+
+def _pool(operation: Operation, field: Field) -> Field:
+    params = operation.params
+    return tuple(
+        extent and extent.seen_through(*window)
+        for extent, *window in zip(
+            field,
+            params["window_dimensions"],
+            params["window_strides"],
+            params["window_dilation"],
+            strict=True,
+        )
+    )
+
+
+def _reduce(operation: Operation, field: Field) -> Field:
+    axes = operation.params["axes"]
+    if any(field[axis] for axis in axes):
+        return (None,) * len(operation.outputs[0].shape)
+    return tuple(extent for axis, extent in enumerate(field) if axis not in axes)
+
+
+def _slice(operation: Operation, field: Field) -> Field:
+    strides = operation.params["strides"] or (1,) * len(field)
+    return tuple(
+        extent and extent.seen_through(1, stride)
+        for extent, stride in zip(field, strides, strict=True)
+    )
+
+
+def _transpose(operation: Operation, field: Field) -> Field:
+    return tuple(field[axis] for axis in operation.params["permutation"])
+
+
+def _broadcast(operation: Operation, field: Field) -> Field:
+    extents: list[Extent | None] = [None] * len(operation.outputs[0].shape)
+    for axis, extent in zip(operation.params["broadcast_dimensions"], field, strict=True):
+        extents[axis] = extent
+    return tuple(extents)
+
+
+def _reshape(operation: Operation, field: Field) -> Field:
+    """Axes of length 1 may come and go; others must stay."""
+    before, after = operation.inputs[0].shape, operation.outputs[0].shape
+    if before == after:
+        return field
+    if [n for n in before if n > 1] != [n for n in after if n > 1]:
+        raise NotImplementedError(f"cannot follow a reshape of {before} to {after}")
+    kept = iter([extent for n, extent in zip(before, field, strict=True) if n > 1])
+    return tuple(next(kept) if n > 1 else None for n in after)
+
+
+def _matrix_product(operation: Operation, given: Sequence[Field]) -> Field:
+    """Contraction of a spatial axis with a matrix is interpolation of two neighbours.
+
+    Samples lie as with align_corners, or evenly where the new length is a multiple of the old one.
+    """
+    (contracted, batch) = operation.params["dimension_numbers"]
+    extents = [given[0][axis] for axis in batch[0]]
+    resized = None
+    for operand, axes, shared in zip(given, contracted, batch, strict=True):
+        resized = next((operand[axis] for axis in axes if operand[axis]), resized)
+        free = [axis for axis in range(len(operand)) if axis not in (*axes, *shared)]
+        extents += [operand[axis] for axis in free]
+    if resized is None:
+        return tuple(extents)
+    matrix = next(n for n, field in enumerate(given) if not any(field))
+    first = len(batch[0]) if matrix == 0 else len(extents) - 1
+    source = operation.inputs[matrix].shape[contracted[matrix][0]]
+    target = operation.outputs[0].shape[first]
+    extents[first] = _interpolate(resized, source, target)
+    return tuple(extents)
+
+
+def _interpolate(extent: Extent, source: int, target: int) -> Extent:
+    even = target % source == 0
+    ratio = source / target if even else (source - 1) / max(target - 1, 1)
+    return Extent(extent.size + extent.jump, extent.jump * ratio)
+
+
+FOLLOW: dict[str, Callable[[Operation, Field], Field]] = {
+    "broadcast_in_dim": _broadcast,
+    "conv_general_dilated": _convolve,
+    "reshape": _reshape,
+    "slice": _slice,
+    "squeeze": _reshape,
+    "transpose": _transpose,
+}

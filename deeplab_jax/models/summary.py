@@ -1,0 +1,149 @@
+"""What a network costs and sees: parameters, multiply-adds, receptive field, inner maps."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from deeplab_jax import ops
+from deeplab_jax.models.deeplab import DeepLab
+from deeplab_jax.models.program import Operation, Program, Value, flatten
+from deeplab_jax.models.receptive_field import receptive_field
+
+Shape = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSummary:
+    """One convolution.
+
+    Attributes:
+      name: path of its module, as in `backbone/block1/unit_1/conv1`.
+      kernel, stride, rate: (rows, columns).
+      groups: 1 for a regular convolution, the number of channels for a depthwise one.
+      output: (H, W, C).
+      parameters: of the module, its normalisation included; 0 where a module is used again.
+      macs: multiply-adds.
+      macs_tf_convention: see `ModelSummary`.
+    """
+
+    name: str
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    rate: tuple[int, int]
+    groups: int
+    output: Shape
+    parameters: int
+    macs: int
+    macs_tf_convention: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSummary:
+    """A network on one image of a certain size.
+
+    Attributes:
+      parameters: trainable numbers.
+      macs: multiply-adds of all convolutions; resizes and normalisations are not counted.
+      macs_tf_convention: the same, but a regular atrous convolution counts its map padded up to
+        multiples of the rate, as TensorFlow computed it when the papers' tables were made.
+      output_stride: pixels of the image to one of the encoder's map.
+      receptive_field: of the endpoint `features` in pixels, without image-level pooling.
+      endpoints: (H, W, C) of the named inner maps.
+      layers: the convolutions in the order of computation.
+    """
+
+    parameters: int
+    macs: int
+    macs_tf_convention: int
+    output_stride: int
+    receptive_field: int
+    endpoints: Mapping[str, Shape]
+    layers: tuple[LayerSummary, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the fields as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+
+def summarize(model: DeepLab, size: tuple[int, int] = (513, 513)) -> ModelSummary:
+    """Counts a network on one image, which is traced but not computed.
+
+    Args:
+      model: the network.
+      size: (H, W) of the image in pixels.
+    """
+    parameters, program, endpoints = _trace(model, size)
+    *_, image = program.inputs
+    features = endpoints.pop("features")
+    shapes = {"features": features} | endpoints
+    layers = _layers(program, parameters)
+    return ModelSummary(
+        parameters=sum(parameters.values()),
+        macs=sum(layer.macs for layer in layers),
+        macs_tf_convention=sum(layer.macs_tf_convention for layer in layers),
+        output_stride=model.architecture.output_stride,
+        receptive_field=receptive_field(program, image, features),
+        endpoints={name: value.shape[1:] for name, value in shapes.items()},
+        layers=layers,
+    )
+
+
+def _trace(
+    model: DeepLab, size: tuple[int, int]
+) -> tuple[dict[str, int], Program, dict[str, Value]]:
+    """Returns the number of parameters by path, the program and its arrays by endpoint."""
+    image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
+    with ops.portable():
+        # A key is an operand of the trace too: it need not exist.
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        variables = jax.eval_shape(model.init, key, image)
+        traced, shapes = jax.make_jaxpr(
+            lambda variables, image: model.apply(variables, image, endpoints=True),
+            return_shape=True,
+        )(variables, image)
+    program = flatten(traced)
+    _, endpoints = jax.tree.unflatten(jax.tree.structure(shapes), program.outputs)
+    flat = traverse_util.flatten_dict(variables["params"], sep="/")
+    return {path: leaf.size for path, leaf in flat.items()}, program, endpoints
+
+
+def _layers(program: Program, parameters: Mapping[str, int]) -> tuple[LayerSummary, ...]:
+    layers: dict[Value, LayerSummary] = {}
+    seen: set[str] = set()
+    for operation in program.operations:
+        if operation.name != "conv_general_dilated":
+            continue
+        own = 0 if operation.path in seen else _parameters_below(operation.path, parameters)
+        seen.add(operation.path)
+        layers[operation.outputs[0]] = _layer(operation, own)
+    return tuple(layers.values())
+
+
+def _parameters_below(path: str, parameters: Mapping[str, int]) -> int:
+    return sum(size for name, size in parameters.items() if name.startswith(f"{path}/"))
+
+
+def _layer(operation: Operation, parameters: int) -> LayerSummary:
+    """Reads a convolution; ours are all NHWC with kernels HWIO."""
+    (_, *output), kernel = operation.outputs[0].shape, operation.inputs[1].shape
+    rate, groups = operation.params["rhs_dilation"], operation.params["feature_group_count"]
+    padded = [
+        -(-length // step) * step if groups == 1 and taps > 1 else length
+        for length, step, taps in zip(output[:2], rate, kernel[:2], strict=True)
+    ]
+    return LayerSummary(
+        name=operation.path,
+        kernel=kernel[:2],
+        stride=operation.params["window_strides"],
+        rate=rate,
+        groups=groups,
+        output=tuple(output),
+        parameters=parameters,
+        macs=math.prod(output[:2]) * math.prod(kernel),
+        macs_tf_convention=math.prod(padded) * math.prod(kernel),
+    )
