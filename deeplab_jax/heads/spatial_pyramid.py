@@ -30,8 +30,14 @@ def pool_bins(features: jax.Array, bins: int) -> jax.Array:
         length = features.shape[axis]
         edges = [(i * length // bins, -(-(i + 1) * length // bins)) for i in range(bins)]
         parts = [jax.lax.slice_in_dim(features, *edge, axis=axis) for edge in edges]
-        features = jnp.stack([jnp.max(part, axis) for part in parts], axis)
+        features = jnp.concatenate([_maximum(part, axis) for part in parts], axis)
     return features
+
+
+def _maximum(part: jax.Array, axis: int) -> jax.Array:
+    """The gradient of jnp.max divides by the number of maxima, which rounding can make 0."""
+    window = (part.shape[1], 1) if axis == 1 else (1, part.shape[2])
+    return nn.max_pool(part, window, padding="VALID")
 
 
 class SpatialPyramidPooling(nn.Module):

@@ -1,4 +1,6 @@
 import functools
+import itertools
+import math
 
 import jax
 import numpy as np
@@ -8,6 +10,8 @@ from random_variables import random_variables
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.heads import ASPP, Decoder, ImagePooling
+from deeplab_jax.heads.image_pooling import average
+from deeplab_jax.heads.spatial_pyramid import pool_bins
 from deeplab_jax.layers import Normalization
 
 NORMALIZATION = Normalization(decay=0.9, epsilon=1e-3)
@@ -39,6 +43,28 @@ def test_image_pooling_is_the_same_everywhere_and_sees_only_the_mean():
     assert found.std() > 0.01
     np.testing.assert_array_equal(found, np.broadcast_to(found[:, :1, :1], found.shape))
     np.testing.assert_allclose(found, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+def test_spatial_pyramid_bins_cover_the_map_whatever_its_size(bins):
+    found = pool_bins(FEATURES, bins)
+    height, width = FEATURES.shape[1:3]
+    for row, column in itertools.product(range(bins), repeat=2):
+        rows = slice(math.floor(row * height / bins), math.ceil((row + 1) * height / bins))
+        columns = slice(math.floor(column * width / bins), math.ceil((column + 1) * width / bins))
+        expected = FEATURES[:, rows, columns].max((1, 2))
+        np.testing.assert_array_equal(found[:, row, column], expected)
+
+
+@pytest.mark.parametrize("window", [(2, 3), (5, 7), (9, 3)])
+def test_crop_pooling_averages_windows_that_fit_and_goes_back_to_the_map(window):
+    found = average(FEATURES, window)
+    rows, columns = min(window[0], 5), min(window[1], 7)
+    expected = np.zeros((2, 6 - rows, 8 - columns, 6))
+    for top, left in itertools.product(range(6 - rows), range(8 - columns)):
+        part = FEATURES[:, top : top + rows, left : left + columns]
+        expected[:, top, left] = part.mean((1, 2))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def test_image_pooling_refuses_to_train_on_a_batch_of_one():

@@ -26,14 +26,16 @@ def train_once(model, size):
     statistics = {name: value for name, value in variables.items() if name != "params"}
 
     def loss(params, images, labels):
-        logits, changed = model.apply(
+        (logits, maps), changed = model.apply(
             {"params": params, **statistics},
             images,
             train=True,
+            endpoints=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(1)},
         )
-        return softmax_cross_entropy(logits, labels), changed
+        outputs = [logits, *(maps[name] for name in ("auxiliary",) if name in maps)]
+        return sum(softmax_cross_entropy(output, labels) for output in outputs), changed
 
     def step(params, images, labels):
         return jax.value_and_grad(loss, has_aux=True)(params, images, labels)
