@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train, or go on with an interrupted run",
     "evaluate": "mean IoU and its company on a split",
     "predict": "masks and overlays for images",
+    "inspect": "parameters, multiply-adds and receptive field of a network",
     "benchmark": "measure the parts of this code on this machine",
     "demo": "the main job on built-in data: train, evaluate, pictures",
 }

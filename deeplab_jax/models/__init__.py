@@ -3,5 +3,6 @@
 from deeplab_jax.models.architecture import Architecture
 from deeplab_jax.models.catalog import create_model, list_models
 from deeplab_jax.models.deeplab import DeepLab
+from deeplab_jax.models.summary import ModelSummary, summarize
 
-__all__ = ["Architecture", "DeepLab", "create_model", "list_models"]
+__all__ = ["Architecture", "DeepLab", "ModelSummary", "create_model", "list_models", "summarize"]

@@ -146,15 +146,16 @@ def _head_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, An
 
 
 def _rate_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    rates: tuple[int, ...] = ()
-    if values["head"] == "large_fov":
-        rates = FOV.get(values.get("fov", "large"), FOV["large"])[0]
-    elif values["head"] == "aspp":
-        stride = values.get("output_stride", 16)
-        known = stride in (4, 8, 16, 32)
-        rates = ASPP_RATES["large"] if values.get("fusion") == "sum" else ()
-        rates = rates or (scaled_rates(stride) if known else ())
-    return {"atrous_rates": rates}
+    head, stride = values["head"], values.get("output_stride", 16)
+    if head == "large_fov":
+        fov = values.get("fov", "large")
+        return {"atrous_rates": FOV.get(fov, FOV["large"])[0]}
+    if head == "aspp" and values.get("fusion") == "sum":
+        return {"atrous_rates": ASPP_RATES["large"]}
+    # An output stride that ASPP cannot have is refused by the Architecture.
+    if head == "aspp" and stride in (4, 8, 16, 32):
+        return {"atrous_rates": scaled_rates(stride)}
+    return {"atrous_rates": ()}
 
 
 def _frozen(value: Any) -> Any:

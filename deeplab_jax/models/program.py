@@ -1,7 +1,7 @@
 """A traced network as a flat list of operations, each with the module that asked for it."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jax.extend import core
@@ -47,12 +47,12 @@ def flatten(traced: core.ClosedJaxpr) -> Program:
     return _Flattening().program(traced.jaxpr)
 
 
-def module_path(scopes: str) -> str:
+def module_path(scopes: Sequence[str]) -> str:
     """Returns the path of a module from the named scopes that Flax opens.
 
     They begin with the class of the whole model; a scope such as `conv1._convolve` is a method.
     """
-    return "/".join(scope for scope in scopes.split("/")[1:] if "." not in scope)
+    return "/".join(scope for scope in scopes[1:] if "." not in scope)
 
 
 class _Flattening:
@@ -63,7 +63,7 @@ class _Flattening:
 
     def program(self, jaxpr: core.Jaxpr) -> Program:
         values = {variable: self._value(variable) for variable in jaxpr.invars}
-        operations = tuple(self._operations(jaxpr, values, ""))
+        operations = tuple(self._operations(jaxpr, values, ()))
         inputs, outputs = (
             tuple(self._look_up(values, variable) for variable in variables)
             for variables in (jaxpr.invars, jaxpr.outvars)
@@ -80,11 +80,12 @@ class _Flattening:
         return values[variable]
 
     def _operations(
-        self, jaxpr: core.Jaxpr, values: dict[core.Var, Value], outer: str
+        self, jaxpr: core.Jaxpr, values: dict[core.Var, Value], outer: tuple[str, ...]
     ) -> Iterator[Operation]:
         for equation in jaxpr.eqns:
             inputs = tuple(self._look_up(values, variable) for variable in equation.invars)
-            scopes = "/".join(filter(None, (outer, str(equation.source_info.name_stack))))
+            stack = equation.source_info.name_stack.stack
+            scopes = (*outer, *(scope.name for scope in stack))
             called = _called(equation)
             if called is None:
                 outputs = tuple(self._value(variable) for variable in equation.outvars)
@@ -101,13 +102,11 @@ def _called(equation: Any) -> core.Jaxpr | None:
     """Returns the program that an operation calls once with its operands; None: it calls none.
 
     Raises:
-      NotImplementedError: it calls several, or calls one repeatedly: a loop or a choice.
+      NotImplementedError: it is a loop or a choice, so what it calls is not simply in its place.
     """
-    for value in (equation.params.get(name) for name in CALLED):
-        if equation.primitive.name in ("scan", "while"):
-            break
-        if isinstance(value, core.ClosedJaxpr | core.Jaxpr):
-            return getattr(value, "jaxpr", value)
-    if equation.primitive.name in ("scan", "while", "cond"):
+    if equation.primitive.name in ("cond", "scan", "while"):
         raise NotImplementedError(f"cannot follow the operation {equation.primitive.name}")
+    for called in map(equation.params.get, CALLED):
+        if isinstance(called, core.ClosedJaxpr | core.Jaxpr):
+            return getattr(called, "jaxpr", called)
     return None

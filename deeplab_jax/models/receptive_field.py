@@ -38,13 +38,16 @@ class Extent(NamedTuple):
 Field = tuple[Extent | None, ...]
 
 
-def receptive_field(program: Program, image: Value, target: Value) -> int:
+def receptive_field(
+    program: Program, image: Value, target: Value, align_corners: bool = True
+) -> int:
     """Returns the receptive field of an array in pixels, along the longer side.
 
     Args:
       program: the network.
       image: its input [N, H, W, C].
       target: any array in it; 0 where it has no path to the image but through pooling of the whole.
+      align_corners: convention of the resizes (see `ops.resize_bilinear`).
 
     Raises:
       NotImplementedError: an operation between them mixes axes in an unknown way.
@@ -54,13 +57,13 @@ def receptive_field(program: Program, image: Value, target: Value) -> int:
     for operation in program.operations:
         given = [fields.get(value.number, (None,) * len(value.shape)) for value in operation.inputs]
         if any(map(any, given)):
-            field = _follow(operation, given)
+            field = _follow(operation, given, align_corners)
             fields |= {value.number: field for value in operation.outputs}
     extents = filter(None, fields.get(target.number, ()))
     return math.ceil(max((extent.size for extent in extents), default=0))
 
 
-def _follow(operation: Operation, given: Sequence[Field]) -> Field:
+def _follow(operation: Operation, given: Sequence[Field], align_corners: bool) -> Field:
     rank = len(operation.outputs[0].shape)
     if IMAGE_LEVEL_MODULES.intersection(operation.path.split("/")):
         return (None,) * rank
@@ -68,7 +71,7 @@ def _follow(operation: Operation, given: Sequence[Field]) -> Field:
     if name in FOLLOW:
         return FOLLOW[name](operation, given[0])
     if name == "dot_general":
-        return _matrix_product(operation, given)
+        return _matrix_product(operation, given, align_corners)
     if name.startswith("reduce_window"):
         return _pool(operation, given[0])
     if name.startswith(("reduce_", "arg")):
@@ -146,10 +149,11 @@ def _reshape(operation: Operation, field: Field) -> Field:
     return tuple(next(kept) if n > 1 else None for n in after)
 
 
-def _matrix_product(operation: Operation, given: Sequence[Field]) -> Field:
-    """Contraction of a spatial axis with a matrix is interpolation of two neighbours.
+def _matrix_product(operation: Operation, given: Sequence[Field], align_corners: bool) -> Field:
+    """Contraction of a spatial axis with a matrix is interpolation between two neighbours.
 
-    Samples lie as with align_corners, or evenly where the new length is a multiple of the old one.
+    Exact where the old samples are among the new ones; else what windows after it see is rounded
+    down, by less than one old sample.
     """
     (contracted, batch) = operation.params["dimension_numbers"]
     extents = [given[0][axis] for axis in batch[0]]
@@ -164,14 +168,9 @@ def _matrix_product(operation: Operation, given: Sequence[Field]) -> Field:
     first = len(batch[0]) if matrix == 0 else len(extents) - 1
     source = operation.inputs[matrix].shape[contracted[matrix][0]]
     target = operation.outputs[0].shape[first]
-    extents[first] = _interpolate(resized, source, target)
+    ratio = (source - 1) / max(target - 1, 1) if align_corners else source / target
+    extents[first] = Extent(resized.size + resized.jump, resized.jump * ratio)
     return tuple(extents)
-
-
-def _interpolate(extent: Extent, source: int, target: int) -> Extent:
-    even = target % source == 0
-    ratio = source / target if even else (source - 1) / max(target - 1, 1)
-    return Extent(extent.size + extent.jump, extent.jump * ratio)
 
 
 FOLLOW: dict[str, Callable[[Operation, Field], Field]] = {

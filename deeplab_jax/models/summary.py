@@ -53,7 +53,7 @@ class ModelSummary:
         multiples of the rate, as TensorFlow computed it when the papers' tables were made.
       output_stride: pixels of the image to one of the encoder's map.
       receptive_field: of the endpoint `features` in pixels, without image-level pooling.
-      endpoints: (H, W, C) of the named inner maps.
+      endpoints: (H, W, C) of the named inner maps, in the order of computation.
       layers: the convolutions in the order of computation.
     """
 
@@ -79,16 +79,17 @@ def summarize(model: DeepLab, size: tuple[int, int] = (513, 513)) -> ModelSummar
     """
     parameters, program, endpoints = _trace(model, size)
     *_, image = program.inputs
-    features = endpoints.pop("features")
-    shapes = {"features": features} | endpoints
     layers = _layers(program, parameters)
+    by_time = sorted(endpoints, key=lambda name: endpoints[name].number)
     return ModelSummary(
         parameters=sum(parameters.values()),
         macs=sum(layer.macs for layer in layers),
         macs_tf_convention=sum(layer.macs_tf_convention for layer in layers),
         output_stride=model.architecture.output_stride,
-        receptive_field=receptive_field(program, image, features),
-        endpoints={name: value.shape[1:] for name, value in shapes.items()},
+        receptive_field=receptive_field(
+            program, image, endpoints["features"], model.architecture.align_corners
+        ),
+        endpoints={name: endpoints[name].shape[1:] for name in by_time},
         layers=layers,
     )
 
@@ -113,15 +114,15 @@ def _trace(
 
 
 def _layers(program: Program, parameters: Mapping[str, int]) -> tuple[LayerSummary, ...]:
-    layers: dict[Value, LayerSummary] = {}
+    layers: list[LayerSummary] = []
     seen: set[str] = set()
     for operation in program.operations:
         if operation.name != "conv_general_dilated":
             continue
         own = 0 if operation.path in seen else _parameters_below(operation.path, parameters)
         seen.add(operation.path)
-        layers[operation.outputs[0]] = _layer(operation, own)
-    return tuple(layers.values())
+        layers.append(_layer(operation, own))
+    return tuple(layers)
 
 
 def _parameters_below(path: str, parameters: Mapping[str, int]) -> int:

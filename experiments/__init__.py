@@ -1,0 +1,1 @@
+"""The papers' tables as data, and programs that compare this code with them."""

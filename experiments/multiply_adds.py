@@ -1,0 +1,123 @@
+"""Published multiply-adds beside ours: `python -m experiments.multiply_adds`.
+
+multiply_adds.csv holds the published values. What was run at several scales is a sum over the
+scaled sizes, and twice that with flipped images. The papers' values follow TensorFlow's convention
+(see `deeplab_jax.models.summary`), torchvision's count plain multiply-adds.
+"""
+
+import csv
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+
+import rich.box
+import rich.console
+import rich.table
+
+from deeplab_jax.cli.keywords import parse_keywords
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import create_model
+from deeplab_jax.models.summary import ModelSummary, summarize
+
+PUBLISHED = pathlib.Path(__file__).with_name("multiply_adds.csv")
+CONVENTIONS = {"tensorflow": "macs_tf_convention", "plain": "macs"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A published value beside ours.
+
+    Attributes:
+      published: in billions.
+      ours: in billions; None where the network does not exist here.
+      agrees: whether the difference is within the row's tolerance.
+    """
+
+    published: float
+    ours: float | None
+    agrees: bool
+
+    @property
+    def difference(self) -> float | None:
+        """Ours against the published value, as a share of it."""
+        return None if self.ours is None else self.ours / self.published - 1
+
+
+def read_published() -> list[dict[str, str]]:
+    """Returns the rows of the file by column."""
+    with PUBLISHED.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def compare(row: Mapping[str, str]) -> Comparison:
+    """Returns a row's published value beside ours."""
+    published = float(row["published_billions"])
+    try:
+        ours = sum(
+            getattr(_summary(row["architecture"], row["keywords"], size), _counted(row)) / 1e9
+            for size in _sizes(row)
+        )
+    except DeepLabError:
+        return Comparison(published, None, False)
+    ours *= 2 if row["flip"] == "yes" else 1
+    return Comparison(published, ours, _agree(ours, row["published_billions"], row["tolerance"]))
+
+
+@functools.cache
+def _summary(architecture: str, keywords: str, size: tuple[int, int]) -> ModelSummary:
+    return summarize(create_model(architecture, **parse_keywords(keywords, ";")), size)
+
+
+def _counted(row: Mapping[str, str]) -> str:
+    return CONVENTIONS[row["convention"]]
+
+
+def _sizes(row: Mapping[str, str]) -> list[tuple[int, int]]:
+    """Returns the size of the image at every scale, as the released code rounds it."""
+    height, width = map(int, row["crop"].split("x"))
+    scales = map(float, row["scales"].split())
+    return [(int((height - 1) * s + 1), int((width - 1) * s + 1)) for s in scales]
+
+
+def _agree(ours: float, published: str, tolerance: str) -> bool:
+    """Returns whether one of the tolerances holds: a share (0.35%), billions (0.025) or `exact`.
+
+    `exact` means that ours, rounded to the published digits, is the published value.
+    """
+    difference = abs(ours - float(published))
+    if tolerance == "exact":
+        digits = len(published.partition(".")[2])
+        return f"{ours:.{digits}f}" == published
+    limits = (
+        float(limit[:-1]) / 100 * float(published) if limit.endswith("%") else float(limit)
+        for limit in tolerance.split("|")
+    )
+    return difference <= max(limits)
+
+
+def table() -> rich.table.Table:
+    """Returns all rows with both values and their difference."""
+    result = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("source", "network", "crop", "scales"):
+        result.add_column(title)
+    for title in ("published", "ours", "difference"):
+        result.add_column(title, justify="right", no_wrap=True)
+    for row in read_published():
+        scales = row["scales"] + (" flip" if row["flip"] == "yes" else "")
+        network = f"{row['architecture']} {row['keywords'].replace(';', ' ')}"
+        source = f"{row['source']}, {row['table']}"
+        result.add_row(source, network, row["crop"], scales, *_cells(row))
+    return result
+
+
+def _cells(row: Mapping[str, str]) -> tuple[str, str, str]:
+    found = compare(row)
+    if found.ours is None:
+        return row["published_billions"], "–", "no such network"
+    mark = "" if found.agrees else " ✗" if row["checked"] == "yes" else " (unchecked)"
+    return row["published_billions"], f"{found.ours:.3f}", f"{found.difference:+.2%}{mark}"
+
+
+if __name__ == "__main__":
+    rich.console.Console(highlight=False).print(table())
