@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Test files are shared out over two processes: compiling takes most of their time, on one core each.
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+# Two processes: compiling takes most of the time, on one core each.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test test-all lint clean
