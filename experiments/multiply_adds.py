@@ -19,6 +19,7 @@ from deeplab_jax.cli.keywords import parse_keywords
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
 from deeplab_jax.models.summary import ModelSummary, summarize
+from deeplab_jax.ops import scaled_size
 
 PUBLISHED = pathlib.Path(__file__).with_name("multiply_adds.csv")
 CONVENTIONS = {"tensorflow": "macs_tf_convention", "plain": "macs"}
@@ -76,8 +77,7 @@ def _counted(row: Mapping[str, str]) -> str:
 def _sizes(row: Mapping[str, str]) -> list[tuple[int, int]]:
     """Returns the size of the image at every scale, as the released code rounds it."""
     height, width = map(int, row["crop"].split("x"))
-    scales = map(float, row["scales"].split())
-    return [(int((height - 1) * s + 1), int((width - 1) * s + 1)) for s in scales]
+    return [scaled_size((height, width), float(scale)) for scale in row["scales"].split()]
 
 
 def _agree(ours: float, published: str, tolerance: str) -> bool:

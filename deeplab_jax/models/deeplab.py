@@ -84,8 +84,7 @@ class DeepLab(nn.Module):
         return ConvNorm(options.aspp_channels, norm, dtype=dtype, name="refine")
 
     def _scaled(self, pixels: jax.Array, scale: float) -> jax.Array:
-        """Sizes as the papers have them: ⌊(d − 1)·scale + 1⌋."""
-        size = tuple(int((side - 1) * scale + 1) for side in pixels.shape[1:3])
+        size = ops.scaled_size(pixels.shape[1:3], scale)
         align_corners = self.architecture.align_corners
         return ops.resize_bilinear(pixels, size, align_corners=align_corners)
 

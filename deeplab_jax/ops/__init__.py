@@ -4,7 +4,7 @@ from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
 from deeplab_jax.ops.padding import Padding, Rate, same_padding, symmetric_padding
 from deeplab_jax.ops.platform import portable
-from deeplab_jax.ops.resize import resize_bilinear
+from deeplab_jax.ops.resize import resize_bilinear, scaled_size
 
 __all__ = [
     "Padding",
@@ -14,5 +14,6 @@ __all__ = [
     "portable",
     "resize_bilinear",
     "same_padding",
+    "scaled_size",
     "symmetric_padding",
 ]

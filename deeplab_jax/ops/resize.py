@@ -30,6 +30,16 @@ def interpolation_matrix(
     return jnp.maximum(1 - distance.astype(dtype) / denominator, 0)
 
 
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Returns ⌊(d − 1)·scale + 1⌋ of both sides, the papers' size of a scaled image or map.
+
+    Args:
+      size: (H, W) in pixels.
+      scale: relative to it.
+    """
+    return tuple(int((side - 1) * scale + 1) for side in size)
+
+
 def resize_bilinear(
     inputs: jax.Array, size: tuple[int, int], *, align_corners: bool = True
 ) -> jax.Array:

@@ -73,3 +73,11 @@ def test_aligned_grid_points_are_exact(target, step, source_step):
 def test_the_same_size_is_the_identity(align_corners):
     inputs = jnp.asarray(maps((5, 4), np.float32))
     assert ops.resize_bilinear(inputs, (5, 4), align_corners=align_corners) is inputs
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"),
+    [((513, 321), 0.75, (385, 241)), ((321, 65), 0.5, (161, 33)), ((513, 513), 1.75, (897, 897))],
+)
+def test_scaled_sizes_are_the_papers(size, scale, expected):
+    assert ops.scaled_size(size, scale) == expected
