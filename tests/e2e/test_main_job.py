@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import PIL.Image
+import pytest
 
 from deeplab_jax.training.monitors import read_rows
 
@@ -56,3 +57,18 @@ def test_a_finished_run_only_evaluates_again(commands, trained):
     finished = commands.run(*commands.train_words(trained))
     assert "all 12 steps are done already" in finished.stderr
     assert len(json.loads((trained / "manifest.json").read_text())) >= 2
+
+
+@pytest.mark.slow
+def test_a_network_without_batch_normalisation_trains_and_resumes(commands, tmp_path):
+    """DeepLab v1 on VGG-16 has no statistics: an empty collection is saved and read again."""
+    words = commands.train_words(
+        tmp_path / "run",
+        "model.architecture=deeplab_v1",
+        "model.backbone=vgg_16",
+        "model.depth_multiplier=None",
+        "model.atrous_rates=None",
+        "training.num_steps=2",
+    )
+    commands.run(*words)
+    assert "all 2 steps are done already" in commands.run(*words).stderr
