@@ -35,7 +35,7 @@ def pool_bins(features: jax.Array, bins: int) -> jax.Array:
 
 
 def _maximum(part: jax.Array, axis: int) -> jax.Array:
-    """The gradient of jnp.max divides by the number of maxima, which rounding can make 0."""
+    """Not jnp.max: its gradient, which divides by the number of maxima found, was NaN at times."""
     window = (part.shape[1], 1) if axis == 1 else (1, part.shape[2])
     return nn.max_pool(part, window, padding="VALID")
 
