@@ -1,10 +1,13 @@
-"""Files that are either whole or not there."""
+"""Files and directories that are either whole or not there."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from deeplab_jax.errors import DeepLabError
 
 
 @contextlib.contextmanager
@@ -21,7 +24,31 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
+@contextlib.contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """Gives a temporary directory beside `path`, which becomes `path` when the block ends well.
+
+    Raises:
+      DeepLabError: there is something at `path` already, other than an empty directory.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise DeepLabError(f"{path} exists and is not empty; give another directory, or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        temporary = Path(folder) / path.name
+        temporary.mkdir()
+        yield temporary
+        # An empty directory in its place is replaced.
+        os.replace(temporary, path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,15 +1,19 @@
-"""Models on disk: what a training workdir holds for whoever uses the model."""
+"""Models on disk: what a workdir or model directory holds for whoever uses the model."""
 
 from deeplab_jax.model_store.checkpoints import CHECKPOINTS, choose_step, open_checkpoints
 from deeplab_jax.model_store.description import (
+    CLASSIFICATION,
+    SEGMENTATION,
     ModelDescription,
     read_description,
     write_description,
 )
-from deeplab_jax.model_store.store import StoredModel, read_model, read_variables
+from deeplab_jax.model_store.store import StoredModel, read_model, read_variables, write_model
 
 __all__ = [
     "CHECKPOINTS",
+    "CLASSIFICATION",
+    "SEGMENTATION",
     "ModelDescription",
     "StoredModel",
     "choose_step",
@@ -18,4 +22,5 @@ __all__ = [
     "read_model",
     "read_variables",
     "write_description",
+    "write_model",
 ]

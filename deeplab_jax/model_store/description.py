@@ -7,9 +7,10 @@ from typing import Any
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
-from deeplab_jax.models import DeepLab, create_model
+from deeplab_jax.models import DeepLab, ImageClassifier, create_classifier, create_model
 
 FILE_NAME = "model.json"
+SEGMENTATION, CLASSIFICATION = "segmentation", "classification"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,8 @@ class ModelDescription:
       palette: an RGB colour 0..255 a class.
       inference_size: (H, W) in pixels to which smaller images are padded; None: their own size.
       source: where the variables came from: training run, checksum, licence.
+      task: `segmentation`; or `classification` of whole images, as networks whose backbones start
+        others are published.
     """
 
     architecture: str
@@ -31,9 +34,12 @@ class ModelDescription:
     palette: tuple[tuple[int, int, int], ...]
     inference_size: tuple[int, int] | None = None
     source: dict[str, Any] = dataclasses.field(default_factory=dict)
+    task: str = SEGMENTATION
 
-    def create_model(self) -> DeepLab:
+    def create_model(self) -> DeepLab | ImageClassifier:
         """Returns the model described."""
+        if self.task == CLASSIFICATION:
+            return create_classifier(**self.overrides)
         return create_model(self.architecture, **self.overrides)
 
 

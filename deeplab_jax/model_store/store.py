@@ -1,4 +1,4 @@
-"""Reads a model with its variables."""
+"""Reads and writes a model with its variables."""
 
 import dataclasses
 import pathlib
@@ -9,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import replacing_directory
 from deeplab_jax.model_store.checkpoints import (
     CHECKPOINTS,
     EMA,
@@ -16,8 +17,12 @@ from deeplab_jax.model_store.checkpoints import (
     choose_step,
     open_checkpoints,
 )
-from deeplab_jax.model_store.description import ModelDescription, read_description
-from deeplab_jax.models import DeepLab
+from deeplab_jax.model_store.description import (
+    ModelDescription,
+    read_description,
+    write_description,
+)
+from deeplab_jax.models import DeepLab, ImageClassifier
 
 Variables = dict[str, Any]
 
@@ -26,7 +31,7 @@ Variables = dict[str, Any]
 class StoredModel:
     """A model with its variables (NumPy arrays) and its description."""
 
-    model: DeepLab
+    model: DeepLab | ImageClassifier
     variables: Variables
     description: ModelDescription
 
@@ -34,11 +39,11 @@ class StoredModel:
 def read_model(
     path: str | pathlib.Path, checkpoint: str = "best", ema: bool | None = None
 ) -> StoredModel:
-    """Reads a model from a training workdir.
+    """Reads a model from a training workdir or a model directory.
 
     Args:
-      path: of the workdir.
-      checkpoint: `best`, `last` or a step.
+      path: of either.
+      checkpoint: of a workdir: `best`, `last` or a step.
       ema: the averaged variables (True), those of the last update (False), or the averaged ones
         where the run kept them (None).
 
@@ -61,6 +66,8 @@ def read_variables(
     Raises:
       DeepLabError: as `read_model`.
     """
+    if (path / VARIABLES).is_dir():
+        return _restore(path.absolute() / VARIABLES)
     if not (path / CHECKPOINTS).is_dir():
         raise DeepLabError(f"{path} holds no checkpoint yet")
     with open_checkpoints(path) as manager:
@@ -70,6 +77,30 @@ def read_variables(
             raise DeepLabError(f"{path} kept no averaged parameters (training.ema_decay was 0)")
         item = EMA if EMA in items and ema is not False else VARIABLES
         source = path.absolute() / CHECKPOINTS / str(step) / item
+    return _restore(source)
+
+
+def write_model(
+    directory: str | pathlib.Path, description: ModelDescription, variables: Variables
+) -> None:
+    """Writes a model directory whole or not at all.
+
+    Args:
+      directory: must not exist, or be empty.
+      description: of the model.
+      variables: its arrays.
+
+    Raises:
+      DeepLabError: there is something at `directory`.
+    """
+    directory = pathlib.Path(directory).absolute()
+    with replacing_directory(directory) as temporary:
+        write_description(temporary, description)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(temporary / VARIABLES, variables)
+
+
+def _restore(source: pathlib.Path) -> Variables:
     with ocp.StandardCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(source).item_metadata
         # NumPy targets leave the devices of the run that saved out of it.

@@ -1,0 +1,73 @@
+"""Classifiers of whole images: the form in which backbones trained on ImageNet are published."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from deeplab_jax.layers import Classifier, ConvNorm, Convolution
+from deeplab_jax.models import parts
+from deeplab_jax.models.architecture import Architecture
+from deeplab_jax.models.catalog import resolve
+from deeplab_jax.models.preprocessing import preprocess
+
+# Channels that a network ends in beyond its backbone; MobileNetV3's come after the pooling.
+WIDE = {"mobilenet_v2": 1280, "mobilenet_v3_large": 1280, "mobilenet_v3_small": 1024}
+DROPOUT_RATE = 0.2
+
+
+class ImageClassifier(nn.Module):
+    """A backbone at output stride 32 → average over the map → scores of the whole image.
+
+    MobileNetV2 has a further 1×1 convolution before the average (arXiv 1801.04381, table 2),
+    MobileNetV3 one after it (arXiv 1905.02244, tables 1 and 2).
+    """
+
+    architecture: Architecture
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+        """Maps images [N, H, W, in_channels], RGB 0..255, to logits [N, num_classes]."""
+        options = self.architecture
+        dtype = jnp.dtype(options.dtype)
+        features = parts.make_backbone(options)(
+            preprocess(image, options.preprocessing, dtype), train
+        )["output"]
+        if options.backbone == "mobilenet_v2":
+            features = self._widened(features, train)
+        pooled = jnp.mean(features.astype(jnp.float32), (1, 2), keepdims=True).astype(dtype)
+        if options.backbone.startswith("mobilenet_v3"):
+            wide = WIDE[options.backbone]
+            pooled = Convolution(wide, 1, activation=nn.hard_swish, dtype=dtype, name="hidden")(
+                pooled
+            )
+        pooled = nn.Dropout(DROPOUT_RATE)(pooled, deterministic=not train)
+        return Classifier(options.num_classes, dtype=dtype, name="classifier")(pooled)[:, 0, 0]
+
+    def _widened(self, features: jax.Array, train: bool) -> jax.Array:
+        options = self.architecture
+        # Narrower networks keep this layer's width.
+        width = int(WIDE["mobilenet_v2"] * max(1.0, options.depth_multiplier))
+        return ConvNorm(
+            width,
+            parts.normalization(options, parts.find_backbone(options.backbone).normalization),
+            kernel_size=1,
+            activation=nn.relu6,
+            dtype=jnp.dtype(options.dtype),
+            name="layer_19",
+        )(features, train)
+
+
+def create_classifier(backbone: str, **overrides: Any) -> ImageClassifier:
+    """Returns a classifier of whole images.
+
+    Args:
+      backbone: name in the catalog of backbones.
+      **overrides: fields of `Architecture` that concern the backbone, and `num_classes`.
+
+    Raises:
+      DeepLabError: a name, keyword or value is illegal.
+    """
+    fixed = {"head": "plain", "output_stride": 32}
+    return ImageClassifier(resolve("deeplab_v3", backbone=backbone, **(overrides | fixed)))

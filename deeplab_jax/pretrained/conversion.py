@@ -1,0 +1,149 @@
+"""From a file of published weights to a model of this code."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import traverse_util
+
+from deeplab_jax.data.descriptors import Descriptor
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import sha256
+from deeplab_jax.model_store import CLASSIFICATION, SEGMENTATION, ModelDescription
+from deeplab_jax.models import DeepLab, ImageClassifier
+from deeplab_jax.pretrained.assignment import Assignment, Wanted, assign
+from deeplab_jax.pretrained.classes import describe_classes
+from deeplab_jax.pretrained.name_maps import CONVENTIONS, Convention, Identified
+from deeplab_jax.pretrained.published import PublishedWeights
+from deeplab_jax.pretrained.readers import read_weights
+
+CLASSIFIER_NAME = "image_classifier"
+# Missing or misshapen arrays that an error names one by one.
+SHOWN = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """A converted model, not written yet.
+
+    Attributes:
+      description: for `model.json`.
+      variables: its arrays; float32.
+      assignment: which array of the file went where, and what was left over.
+      convention: whose names the file has.
+    """
+
+    description: ModelDescription
+    variables: dict[str, Any]
+    assignment: Assignment
+    convention: str
+
+
+def convert(
+    source: Path,
+    architecture: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Conversion:
+    """Converts a file of published weights.
+
+    Args:
+      source: the file.
+      architecture: what the file holds, where its names do not tell or should be overruled.
+      overrides: keywords of `create_model` that overrule what was told.
+      class_names: of the outputs; default: those of the data set with that many classes.
+      provenance: what else `model.json` is to say of the source, such as URL and licence.
+
+    Raises:
+      DeepLabError: the file cannot be read, holds no known network, or does not fill it.
+    """
+    weights = read_weights(source)
+    convention, identified = identify(weights, source)
+    identified = Identified(
+        architecture or identified.architecture, {**identified.overrides, **(overrides or {})}
+    )
+    description = _describe(source, weights, identified, class_names, provenance)
+    wanted = wanted_variables(description.create_model())
+    assignment = assign(wanted, weights, convention, convention.rules(identified))
+    _check(assignment, source, identified)
+    return Conversion(
+        description, traverse_util.unflatten_dict(assignment.arrays), assignment, convention.name
+    )
+
+
+def identify(weights: PublishedWeights, source: Path) -> tuple[Convention, Identified]:
+    """Returns whose names the arrays have and which network they make.
+
+    Raises:
+      DeepLabError: they are none of the known ones.
+    """
+    for convention in CONVENTIONS:
+        identified = convention.identify(weights)
+        if identified is not None:
+            return convention, identified
+    known = "; ".join(convention.name for convention in CONVENTIONS)
+    first = ", ".join(list(weights.arrays)[:3])
+    raise DeepLabError(
+        f"{source} holds arrays such as {first}, which are of no network known here; "
+        f"known are the names of {known}"
+    )
+
+
+def wanted_variables(model: DeepLab | ImageClassifier) -> Wanted:
+    """Returns the variables of a model: shapes, and the constants of its normalisations."""
+    epsilons = {}
+
+    def record(function, arguments, keywords, context):
+        if isinstance(context.module, nn.BatchNorm):
+            epsilons[context.module.path] = context.module.epsilon
+        return function(*arguments, **keywords)
+
+    options = model.architecture
+    # An image as large as the crop: image pooling takes windows of its own otherwise.
+    image = jax.ShapeDtypeStruct((1, 65, 65, options.in_channels), jnp.uint8)
+    with nn.intercept_methods(record):
+        variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    flat = traverse_util.flatten_dict(variables)
+    return Wanted({path: leaf.shape for path, leaf in flat.items()}, epsilons)
+
+
+def _describe(
+    source: Path,
+    weights: PublishedWeights,
+    identified: Identified,
+    class_names: Sequence[str] | None,
+    provenance: Mapping[str, Any] | None,
+) -> ModelDescription:
+    task = CLASSIFICATION if identified.architecture == CLASSIFIER_NAME else SEGMENTATION
+    count = identified.overrides["num_classes"]
+    classes: Descriptor = describe_classes(count, class_names or weights.class_names, source)
+    return ModelDescription(
+        architecture=identified.architecture,
+        overrides=dict(identified.overrides),
+        class_names=classes.class_names,
+        palette=classes.palette,
+        inference_size=weights.graph.image_size if weights.graph else None,
+        source={"file": source.name, "sha256": sha256(source), **(provenance or {})},
+        task=task,
+    )
+
+
+def _check(assignment: Assignment, source: Path, identified: Identified) -> None:
+    """Refuses what would leave a part of the network unfilled.
+
+    Raises:
+      DeepLabError: arrays are missing or of another shape; names them.
+    """
+    wrong = list(assignment.mismatched)
+    wrong += [f"{'/'.join(path)}: {why}" for path, why in assignment.missing.items()]
+    if wrong:
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise DeepLabError(
+            f"{source} does not fill {identified.architecture} with {identified.overrides}: "
+            f"{'; '.join(wrong[:SHOWN])}{more}"
+        )

@@ -1,0 +1,10 @@
+"""How other codes name the variables of the networks here."""
+
+from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
+from deeplab_jax.pretrained.name_maps.rules import Rule, Scopes, translate
+from deeplab_jax.pretrained.name_maps.tensorflow import TENSORFLOW
+
+# In the order in which they are tried.
+CONVENTIONS = (TENSORFLOW,)
+
+__all__ = ["CONVENTIONS", "Convention", "Identified", "Rule", "Scopes", "translate"]

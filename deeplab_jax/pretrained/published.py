@@ -1,0 +1,50 @@
+"""What a file of published weights holds, whatever its format."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphFacts:
+    """What a file tells that holds the whole network and not its variables alone.
+
+    Attributes:
+      image_size: (H, W) in pixels that the graph takes; None where any will do.
+      map_sizes: (h, w) of every convolution's output by its scope.
+      rates: atrous rate (rows, columns) of every convolution by its scope.
+      pooling_window: (rows, columns) of the average pooling, if there is one.
+      align_corners: convention of the bilinear resizes; None where there is none.
+    """
+
+    image_size: Size | None
+    map_sizes: Mapping[str, Size]
+    rates: Mapping[str, Size]
+    pooling_window: Size | None = None
+    align_corners: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedWeights:
+    """Named arrays as a reader finds them.
+
+    A reader of graphs names the arrays of a convolution as TensorFlow's variables are named:
+    `SCOPE/weights` [k, k, in, out] or `SCOPE/depthwise_weights` [k, k, channels, 1], and
+    `SCOPE/biases`, into which batch normalisation may have been folded.
+
+    Attributes:
+      arrays: floating point, by name.
+      layout: of kernels: `tensorflow` or `pytorch` [out, in, k, k].
+      graph: facts of the network, where the file holds it.
+      class_names: where the file tells them.
+      ignored: names that were left out while reading, with the reason.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    layout: str
+    graph: GraphFacts | None = None
+    class_names: tuple[str, ...] | None = None
+    ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)

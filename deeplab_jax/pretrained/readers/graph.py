@@ -1,0 +1,86 @@
+"""What the readers of whole networks share: one convolution, and the names of its arrays."""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.published import GraphFacts, PublishedWeights, Size
+
+# What converters append to the scope of a variable or of the operation that took it in.
+ARRAY_SUFFIX = re.compile(r"/(depthwise_)?weights([/_:].*)?$")
+OPERATION_SUFFIX = re.compile(r"/[^/]*$")
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphConvolution:
+    """A convolution of a network on file.
+
+    Attributes:
+      scope: its name in TensorFlow, as in `MobilenetV2/Conv`.
+      kernel: [k, k, in, out]; [k, k, channels, 1] of a depthwise one.
+      bias: [out], or None.
+      depthwise: whether it has one kernel a channel.
+      map_size: (h, w) of its output; None where the file does not tell.
+      rate: atrous rate of rows and columns.
+    """
+
+    scope: str
+    kernel: np.ndarray
+    bias: np.ndarray | None
+    depthwise: bool
+    map_size: Size | None
+    rate: Size = (1, 1)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Its arrays by the names that TensorFlow's variables have."""
+        kernel = "depthwise_weights" if self.depthwise else "weights"
+        named = {f"{self.scope}/{kernel}": self.kernel}
+        return named if self.bias is None else named | {f"{self.scope}/biases": self.bias}
+
+
+def scope_of(name: str) -> str:
+    """Returns the scope of a convolution from the name of its weights or of its operation.
+
+    Converters join the names of fused operations by semicolons and append their own endings.
+    """
+    parts = name.split(";")
+    weights = next((part for part in parts if ARRAY_SUFFIX.search(part)), None)
+    if weights is not None:
+        return ARRAY_SUFFIX.sub("", weights)
+    return OPERATION_SUFFIX.sub("", parts[0])
+
+
+def published_graph(
+    convolutions: Iterable[GraphConvolution],
+    image_size: Size | None,
+    *,
+    pooling_window: Size | None = None,
+    align_corners: bool | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> PublishedWeights:
+    """Returns the arrays and facts of a network's convolutions.
+
+    Raises:
+      DeepLabError: two convolutions go by one name, or there is none.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    convolutions = list(convolutions)
+    if not convolutions:
+        raise DeepLabError("it holds no convolution")
+    for convolution in convolutions:
+        for name, array in convolution.arrays.items():
+            if name in arrays:
+                raise DeepLabError(f"two convolutions go by the name {convolution.scope}")
+            arrays[name] = array
+    facts = GraphFacts(
+        image_size=image_size,
+        map_sizes={c.scope: c.map_size for c in convolutions if c.map_size is not None},
+        rates={c.scope: c.rate for c in convolutions},
+        pooling_window=pooling_window,
+        align_corners=align_corners,
+    )
+    return PublishedWeights(arrays, "tensorflow", facts, class_names)

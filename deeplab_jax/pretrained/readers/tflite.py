@@ -1,0 +1,174 @@
+"""TFLite files: float, half-precision and integer weights, read without an interpreter."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tflite
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.published import PublishedWeights, Size
+from deeplab_jax.pretrained.readers.graph import GraphConvolution, published_graph, scope_of
+
+MAGIC = b"TFL3"
+DTYPES = {
+    tflite.TensorType.FLOAT32: np.float32,
+    tflite.TensorType.FLOAT16: np.float16,
+    tflite.TensorType.INT32: np.int32,
+    tflite.TensorType.UINT8: np.uint8,
+    tflite.TensorType.INT8: np.int8,
+    tflite.TensorType.INT64: np.int64,
+}
+OPERATORS = {
+    number: name for name, number in vars(tflite.BuiltinOperator).items() if isinstance(number, int)
+}
+# Operators that hand on the values of their first input, if in another precision or arrangement.
+TRANSPARENT = ("DEQUANTIZE", "QUANTIZE", "SPACE_TO_BATCH_ND", "PAD", "RESHAPE")
+
+
+def read_tflite(path: Path) -> PublishedWeights:
+    """Reads the convolutions of a TFLite file; integer weights come dequantised.
+
+    Raises:
+      DeepLabError: it is no TFLite file, is damaged, or holds something that cannot be read.
+    """
+    content = path.read_bytes()
+    if content[4:8] != MAGIC:
+        raise DeepLabError("it does not begin as a TFLite file does (TFL3)")
+    return _Network(content).published()
+
+
+class _Network:
+    """The one subgraph of a file: its operators and tensors by number."""
+
+    def __init__(self, content: bytes) -> None:
+        self.model = tflite.Model.GetRootAsModel(content, 0)
+        if self.model.SubgraphsLength() != 1:
+            raise DeepLabError(f"it holds {self.model.SubgraphsLength()} networks instead of one")
+        self.graph = self.model.Subgraphs(0)
+        operators = [self.graph.Operators(n) for n in range(self.graph.OperatorsLength())]
+        self.operators = [(self._operator_name(operator), operator) for operator in operators]
+        self.producers = {
+            int(output): (name, operator)
+            for name, operator in self.operators
+            for output in operator.OutputsAsNumpy()
+        }
+
+    def published(self) -> PublishedWeights:
+        image = self.graph.Tensors(self.graph.Inputs(0)).ShapeAsNumpy().tolist()
+        if len(image) != 4:
+            raise DeepLabError(f"its input is {image} and no image")
+        return published_graph(
+            self._convolutions(),
+            tuple(image[1:3]),
+            pooling_window=self._pooling_window(),
+            align_corners=self._align_corners(),
+        )
+
+    def _operator_name(self, operator: tflite.Operator) -> str:
+        code = self.model.OperatorCodes(operator.OpcodeIndex())
+        # Files older than the second field have 0 there.
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        return OPERATORS.get(number, str(number))
+
+    def _convolutions(self) -> Iterator[GraphConvolution]:
+        for name, operator in self.operators:
+            if name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+                yield self._convolution(operator, depthwise=name == "DEPTHWISE_CONV_2D")
+            elif name == "FULLY_CONNECTED":
+                yield self._fully_connected(operator)
+
+    def _convolution(self, operator: tflite.Operator, depthwise: bool) -> GraphConvolution:
+        source, weights, *rest = operator.InputsAsNumpy().tolist()
+        # [out, k, k, in], or [1, k, k, channels] of a depthwise one.
+        kernel = self._constant(weights).transpose(1, 2, 3, 0)
+        options = (tflite.DepthwiseConv2DOptions if depthwise else tflite.Conv2DOptions)()
+        table = operator.BuiltinOptions()
+        options.Init(table.Bytes, table.Pos)
+        rate = (options.DilationHFactor(), options.DilationWFactor())
+        spread = self._spread(source)
+        size = self._shape(operator.Outputs(0))[1:3]
+        return GraphConvolution(
+            scope=scope_of(self._name(weights)),
+            kernel=kernel,
+            bias=self._constant(rest[0]) if rest and rest[0] >= 0 else None,
+            depthwise=depthwise,
+            # Cut up for an atrous convolution, the map has another size.
+            map_size=None if spread else tuple(size),
+            rate=spread or rate,
+        )
+
+    def _fully_connected(self, operator: tflite.Operator) -> GraphConvolution:
+        _, weights, *rest = operator.InputsAsNumpy().tolist()
+        return GraphConvolution(
+            scope=scope_of(self._name(weights)),
+            kernel=self._constant(weights).T[None, None],
+            bias=self._constant(rest[0]) if rest and rest[0] >= 0 else None,
+            depthwise=False,
+            map_size=(1, 1),
+        )
+
+    def _spread(self, tensor: int) -> Size | None:
+        """Returns the atrous rate where a map was cut up for it, as older converters do."""
+        name, operator = self.producers.get(tensor, (None, None))
+        if name != "SPACE_TO_BATCH_ND":
+            return None
+        return tuple(self._constant(operator.Inputs(1)).astype(int).tolist())
+
+    def _constant(self, number: int) -> np.ndarray:
+        """Returns a tensor's stored values as floating point numbers.
+
+        Raises:
+          DeepLabError: it is computed, or of a type that no network here has.
+        """
+        while number in self.producers and self.producers[number][0] in TRANSPARENT:
+            number = self.producers[number][1].Inputs(0)
+        tensor = self.graph.Tensors(number)
+        data = self.model.Buffers(tensor.Buffer()).DataAsNumpy()
+        if isinstance(data, int) or not data.size:
+            raise DeepLabError(f"its weights {self._name(number)} are computed, not stored")
+        if tensor.Type() not in DTYPES:
+            raise DeepLabError(f"its weights {self._name(number)} are of a type not known here")
+        values = np.frombuffer(data.tobytes(), DTYPES[tensor.Type()])
+        return _dequantized(values.reshape(self._shape(number)), tensor.Quantization())
+
+    def _shape(self, number: int) -> list[int]:
+        tensor = self.graph.Tensors(number)
+        return tensor.ShapeAsNumpy().tolist() if tensor.ShapeLength() else []
+
+    def _name(self, number: int) -> str:
+        return self.graph.Tensors(number).Name().decode()
+
+    def _pooling_window(self) -> Size | None:
+        for name, operator in self.operators:
+            if name == "AVERAGE_POOL_2D":
+                options, table = tflite.Pool2DOptions(), operator.BuiltinOptions()
+                options.Init(table.Bytes, table.Pos)
+                return options.FilterHeight(), options.FilterWidth()
+            if name == "MEAN":
+                return tuple(self._shape(operator.Inputs(0))[1:3])
+        return None
+
+    def _align_corners(self) -> bool | None:
+        for name, operator in self.operators:
+            if name == "RESIZE_BILINEAR":
+                options, table = tflite.ResizeBilinearOptions(), operator.BuiltinOptions()
+                options.Init(table.Bytes, table.Pos)
+                return bool(options.AlignCorners())
+        return None
+
+
+def _dequantized(
+    values: np.ndarray, quantization: tflite.QuantizationParameters | None
+) -> np.ndarray:
+    """Returns scale·(values − zero point), by tensor or by channel; floats as float32."""
+    if quantization is None or not quantization.ScaleLength():
+        return values.astype(np.float32)
+    scale = quantization.ScaleAsNumpy().astype(np.float64)
+    zero = quantization.ZeroPointAsNumpy() if quantization.ZeroPointLength() else np.zeros(1)
+    if scale.size > 1:
+        axis = quantization.QuantizedDimension()
+        along = [-1 if n == axis else 1 for n in range(values.ndim)]
+        scale = scale.reshape(along)
+        zero = zero.reshape(along) if zero.size > 1 else zero
+    return (scale * (values.astype(np.float64) - zero)).astype(np.float32)
