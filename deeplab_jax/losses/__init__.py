@@ -1,0 +1,35 @@
+"""Losses on logits: pure functions of arrays."""
+
+from deeplab_jax.losses.combined import Loss, weighted_sum, with_auxiliary
+from deeplab_jax.losses.cross_entropy import pixel_cross_entropy, softmax_cross_entropy
+from deeplab_jax.losses.dice import dice_loss
+from deeplab_jax.losses.focal import focal_loss
+from deeplab_jax.losses.hard_pixels import hard_pixel_cross_entropy, hard_pixel_share
+from deeplab_jax.losses.lovasz import lovasz_softmax
+from deeplab_jax.losses.means import pixel_mean
+from deeplab_jax.losses.multi_scale import multi_scale_cross_entropy
+from deeplab_jax.losses.penalties import dense_kernels, kernels, l1_penalty, l2_penalty
+from deeplab_jax.losses.shrinking import shrink_labels
+from deeplab_jax.losses.targets import masked_label, valid_pixels
+
+__all__ = [
+    "Loss",
+    "dense_kernels",
+    "dice_loss",
+    "focal_loss",
+    "hard_pixel_cross_entropy",
+    "hard_pixel_share",
+    "kernels",
+    "l1_penalty",
+    "l2_penalty",
+    "lovasz_softmax",
+    "masked_label",
+    "multi_scale_cross_entropy",
+    "pixel_cross_entropy",
+    "pixel_mean",
+    "shrink_labels",
+    "softmax_cross_entropy",
+    "valid_pixels",
+    "weighted_sum",
+    "with_auxiliary",
+]

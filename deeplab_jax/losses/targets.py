@@ -1,0 +1,104 @@
+"""What labels ask of each pixel, and which pixels they leave void."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
+
+
+def is_soft(label: jax.Array) -> bool:
+    """Returns whether a label holds shares of the classes, [..., C] floats, not one class."""
+    return jnp.issubdtype(label.dtype, jnp.floating)
+
+
+def known_pixels(label: jax.Array) -> jax.Array:
+    """Returns which pixels are not void, as booleans.
+
+    Args:
+      label: integer [N, H, W], where 255 is void, or floating point [N, H, W, C], where a pixel of
+        all zeros is void.
+
+    Returns:
+      [N, H, W].
+    """
+    return jnp.any(label != 0, axis=-1) if is_soft(label) else label != IGNORE_LABEL
+
+
+def valid_pixels(label: jax.Array) -> jax.Array:
+    """Returns how many pixels are not void, as a float32 scalar; label: see `known_pixels`."""
+    # Counted in integers: float32 stops counting at 2^24.
+    return jnp.sum(known_pixels(label), dtype=jnp.int32).astype(jnp.float32)
+
+
+def masked_label(label: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the label with the pixels void where the mask is False.
+
+    Args:
+      label: see `known_pixels`.
+      mask: [N, H, W], boolean.
+    """
+    if is_soft(label):
+        return jnp.where(mask[..., None], label, 0)
+    return jnp.where(mask, label, IGNORE_LABEL)
+
+
+def class_shares(label: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
+    """Returns each pixel's share of every class; all zeros where it is void.
+
+    Args:
+      label: see `known_pixels`.
+      num_classes: C.
+      smoothing: ε: shares become (1 − ε)·share + ε/C (arXiv 1512.00567, section 7).
+
+    Returns:
+      [N, H, W, C], float32 or the label's own floating point where that is wider.
+    """
+    if is_soft(label):
+        shares = at_least_float32(label)
+    else:
+        shares = of_class(label, num_classes).astype(jnp.float32)
+    if smoothing:
+        total = jnp.sum(shares, axis=-1, keepdims=True)
+        shares = (1 - smoothing) * shares + smoothing / num_classes * total
+    return shares
+
+
+def of_class(label: jax.Array, num_classes: int) -> jax.Array:
+    """Returns whether each pixel of an integer label is of each class, [N, H, W, C] booleans."""
+    # A comparison instead of a gather: its gradient needs no scatter.
+    chosen = label[..., None] == jnp.arange(num_classes)
+    return chosen & known_pixels(label)[..., None]
+
+
+def at_least_float32(array: jax.Array) -> jax.Array:
+    """Returns the array in float32, or as it is where that is wider."""
+    return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
+
+
+def check_label(logits: jax.Array, label: jax.Array) -> None:
+    """Checks that a label is one for these logits.
+
+    Raises:
+      DeepLabError: the sizes differ, or a soft label has another number of classes.
+    """
+    wanted = logits.shape if is_soft(label) else logits.shape[:-1]
+    if label.shape == wanted:
+        return
+    message = f"logits are {list(logits.shape)}, so labels must be {list(wanted)}"
+    raise DeepLabError(f"{message}, got {list(label.shape)}; see losses.shrink_labels")
+
+
+def as_weights(weights: Sequence[float], num_classes: int) -> jax.Array:
+    """Returns one weight a class, float32 [C].
+
+    Raises:
+      DeepLabError: there is another number of them.
+    """
+    if np.shape(weights) != (num_classes,):
+        found = list(np.shape(weights))
+        raise DeepLabError(f"weights must be one for each of {num_classes} classes, got {found}")
+    return jnp.asarray(weights, jnp.float32)
