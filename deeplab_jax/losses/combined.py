@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import jax
 
+from deeplab_jax.losses.targets import at_least_float32
+
+# (logits, label, normalizer) → scalar.
 Loss = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 
 
@@ -15,6 +18,8 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
     """
 
     def loss(logits: jax.Array, label: jax.Array, normalizer: jax.Array | None = None) -> jax.Array:
+        # Once for all terms: their gradients are then added before they are rounded.
+        logits = at_least_float32(logits)
         return sum(weight * term(logits, label, normalizer) for weight, term in terms)
 
     return loss

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from deeplab_jax import ops
 from deeplab_jax.losses.cross_entropy import softmax_cross_entropy
 from deeplab_jax.losses.shrinking import shrink_labels
-from deeplab_jax.losses.targets import valid_pixels
+from deeplab_jax.losses.targets import at_least_float32, valid_pixels
 
 SCALED = "scores_"
 
@@ -56,13 +56,14 @@ def _terms(
 ) -> Iterator[jax.Array]:
     """Yields the scores of each term, the maximum last."""
     native = {f"{SCALED}{scale:g}" for scale in native_scales}
-    fused = maps["scores"]
+    fused = at_least_float32(maps["scores"])
     size = fused.shape[1:3]
     yield fused
     scaled = sorted(name for name in maps if name.startswith(SCALED))
     for name in scaled:
-        enlarged = ops.resize_bilinear(maps[name], size, align_corners=align_corners)
+        scores = at_least_float32(maps[name])
+        enlarged = ops.resize_bilinear(scores, size, align_corners=align_corners)
         fused = jnp.maximum(fused, enlarged)
-        yield maps[name] if name in native else enlarged
+        yield scores if name in native else enlarged
     if scaled:
         yield fused
