@@ -24,7 +24,8 @@ def dense_kernels(names: tuple[str, ...]) -> bool:
 
 def l1_penalty(params: Any, strength: float, group: Group = dense_kernels) -> jax.Array:
     """Returns strength·Σ|w| over the parameters of the group, a scalar."""
-    return strength * _total(params, group, jnp.abs)
+    # jnp.abs has a slope of 1 at 0, which would move weights that are gone.
+    return strength * _total(params, group, lambda leaf: leaf * jnp.sign(leaf))
 
 
 def l2_penalty(params: Any, strength: float, group: Group = dense_kernels) -> jax.Array:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL
@@ -98,7 +97,8 @@ def as_weights(weights: Sequence[float], num_classes: int) -> jax.Array:
     Raises:
       DeepLabError: there is another number of them.
     """
-    if np.shape(weights) != (num_classes,):
-        found = list(np.shape(weights))
+    weights = jnp.asarray(weights, jnp.float32)
+    if weights.shape != (num_classes,):
+        found = list(weights.shape)
         raise DeepLabError(f"weights must be one for each of {num_classes} classes, got {found}")
-    return jnp.asarray(weights, jnp.float32)
+    return weights
