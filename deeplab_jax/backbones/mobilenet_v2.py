@@ -40,18 +40,27 @@ LOW_LEVEL = (
 NORMALIZATION = Normalization(decay=0.997, epsilon=1e-3)
 
 
+def scaled_width(features: int, depth_multiplier: float, width_divisor: int) -> int:
+    """Returns a layer's width; see the attributes of MobileNetV2."""
+    exact = features * depth_multiplier
+    return max(1, int(exact)) if width_divisor == 1 else rounded_width(exact)
+
+
 class MobileNetV2(nn.Module):
     """MobileNetV2's features (arXiv 1801.04381).
 
     Attributes:
       output_stride: 4 to 32; strides beyond it become atrous rates.
-      depth_multiplier: scales every width; widths are floored, at least 1.
+      depth_multiplier: scales every width.
+      width_divisor: 1: scaled widths are floored, at least 1; 8: they are rounded to its multiples,
+        as in slim's classifiers.
       normalization: constants of batch normalisation.
       dtype: of the computation.
     """
 
     output_stride: int = 16
     depth_multiplier: float = 1.0
+    width_divisor: int = 1
     normalization: Normalization = NORMALIZATION
     dtype: jnp.dtype = jnp.float32
 
@@ -87,4 +96,4 @@ class MobileNetV2(nn.Module):
         return endpoints | {"output": hidden}
 
     def _width(self, features: int) -> int:
-        return max(1, int(features * self.depth_multiplier))
+        return scaled_width(features, self.depth_multiplier, self.width_divisor)

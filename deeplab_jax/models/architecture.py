@@ -38,6 +38,7 @@ class Architecture:
       refine: a 3×3 convolution before the classifier, as torchvision has.
       multi_scale: sizes of the image, relative, whose scores are fused by their maximum.
       depth_multiplier: scales the widths of a MobileNet.
+      width_divisor: of MobileNetV2's scaled widths: 1, or 8 as in slim's classifiers.
       aux_head: a second classifier on an inner map, to help training.
       stride_placement: `slim`, `caffe` or `torchvision`; None for a backbone without the choice.
       align_corners: convention of every resize.
@@ -69,6 +70,7 @@ class Architecture:
     refine: bool = False
     multi_scale: tuple[float, ...] = ()
     depth_multiplier: float = 1.0
+    width_divisor: int = 1
     aux_head: bool = False
     stride_placement: str | None = None
     align_corners: bool = True

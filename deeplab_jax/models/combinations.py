@@ -38,6 +38,8 @@ def _check_backbone(options: "Architecture", entry: BackboneEntry) -> None:
         raise DeepLabError(f"multi_grid={options.multi_grid} must hold {size} rates")
     if options.depth_multiplier != 1 and "depth_multiplier" not in entry.options:
         raise DeepLabError(f"{options.backbone} has no depth_multiplier; leave it at 1.0")
+    if options.width_divisor != 1 and "width_divisor" not in entry.options:
+        raise DeepLabError(f"{options.backbone} has no width_divisor; leave it at 1")
     if options.stride_placement and "stride_placement" not in entry.options:
         raise DeepLabError(
             f"{options.backbone} has its strides in one place only; leave stride_placement unset"

@@ -3,13 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-# Mean colours as the released code has them: slim's rounded ones, torchvision's in units of 1.
+# Mean colours as the released code has them; torchvision's in units of 1.
 SLIM_MEAN = (123.15, 115.90, 103.06)
+VGG_MEAN = (123.68, 116.78, 103.94)
 TORCHVISION_MEAN = (0.485, 0.456, 0.406)
 TORCHVISION_STD = (0.229, 0.224, 0.225)
 CAFFE_MEAN_BGR = (104.008, 116.669, 122.675)
 
-RGB_PREPROCESSINGS = ("mean", "mean_std", "caffe_bgr")
+RGB_PREPROCESSINGS = ("mean", "vgg_mean", "mean_std", "caffe_bgr")
 PREPROCESSINGS = ("minus_one_one", *RGB_PREPROCESSINGS, "none")
 
 
@@ -27,6 +28,8 @@ def preprocess(image: jax.Array, name: str, dtype: jnp.dtype) -> jax.Array:
             pixels = pixels * (2 / 255) - 1
         case "mean":
             pixels = pixels - jnp.asarray(SLIM_MEAN, pixels.dtype)
+        case "vgg_mean":
+            pixels = pixels - jnp.asarray(VGG_MEAN, pixels.dtype)
         case "mean_std":
             mean, std = (jnp.asarray(v, pixels.dtype) for v in (TORCHVISION_MEAN, TORCHVISION_STD))
             pixels = (pixels / 255 - mean) / std

@@ -12,6 +12,7 @@ LEGAL = {
     "fusion": ("concat", "sum"),
     "fov": ("large", "4x4", "7x7"),
     "cascade_blocks": (4, 5, 6, 7),
+    "width_divisor": (1, 8),
     "decoder": ("none", "v3plus", "conv2_conv3", "msc"),
     "image_pooling": ("none", "crop", "global"),
     "stride_placement": STRIDE_PLACEMENTS,

@@ -18,6 +18,8 @@ class GraphFacts:
       rates: atrous rate (rows, columns) of every convolution by its scope.
       pooling_window: (rows, columns) of the average pooling, if there is one.
       align_corners: convention of the bilinear resizes; None where there is none.
+      strides: pixels of the image to one of a convolution's output by its scope, where the sizes of
+        the maps are not fixed.
     """
 
     image_size: Size | None
@@ -25,6 +27,13 @@ class GraphFacts:
     rates: Mapping[str, Size]
     pooling_window: Size | None = None
     align_corners: bool | None = None
+    strides: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def stride_of(self, scope: str) -> int | None:
+        """Returns the pixels of the image to one of a convolution's output, if they are known."""
+        if scope in self.map_sizes and self.image_size is not None:
+            return round(self.image_size[0] / self.map_sizes[scope][0])
+        return self.strides.get(scope)
 
 
 @dataclasses.dataclass(frozen=True)
