@@ -10,7 +10,8 @@ _HOME = {
     "create_model": "deeplab_jax.models",
     "list_models": "deeplab_jax.models",
     "evaluate": "deeplab_jax.evaluation",
-    "load": "deeplab_jax.inference",
+    "list_pretrained": "deeplab_jax.pretrained",
+    "load": "deeplab_jax.loading",
     "train": "deeplab_jax.training",
 }
 __all__ = list(_HOME)

@@ -23,10 +23,15 @@ def unknown_name(kind: str, name: str, legal: Iterable[str]) -> DeepLabError:
       legal: every name that would have been right.
     """
     legal = list(legal)
-    of_lower = {candidate.lower(): candidate for candidate in legal}
-    alike = difflib.get_close_matches(name.lower(), of_lower, n=4, cutoff=0.5)
-    nearest = [of_lower[candidate] for candidate in alike]
+    nearest = nearest_names(name, legal)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     # One line: of many legal names only those that look alike are worth reading.
     shown = legal if len(legal) <= MANY or not nearest else [*nearest, "…"]
     return DeepLabError(f"unknown {kind} {name!r}; {hint}legal: {', '.join(shown)}")
+
+
+def nearest_names(name: str, legal: Iterable[str]) -> list[str]:
+    """Returns the legal names that look like the given one, the nearest first; at most 4."""
+    of_lower = {candidate.lower(): candidate for candidate in legal}
+    alike = difflib.get_close_matches(name.lower(), of_lower, n=4, cutoff=0.5)
+    return [of_lower[candidate] for candidate in alike]

@@ -31,8 +31,7 @@ def replacing_directory(path: Path) -> Iterator[Path]:
     Raises:
       DeepLabError: there is something at `path` already, other than an empty directory.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise DeepLabError(f"{path} exists and is not empty; give another directory, or remove it")
+    check_new_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
         temporary = Path(folder) / path.name
@@ -42,10 +41,26 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
+def check_new_directory(path: Path) -> None:
+    """Checks that a directory is empty or not there.
+
+    Raises:
+      DeepLabError: there is something.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise DeepLabError(f"{path} exists and is not empty; give another directory, or remove it")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def cache_directory() -> Path:
+    """Returns where downloads and whatever can be made again are kept: DEEPLAB_CACHE says."""
+    default = Path.home() / ".cache" / "deeplab_jax"
+    return Path(os.environ.get("DEEPLAB_CACHE") or default).expanduser()
 
 
 def sha256(path: Path) -> str:

@@ -1,8 +1,9 @@
 """usage: deeplab-jax evaluate --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
 Measures a trained model on a split of a prepared data set: mean IoU and its company, of whole
-images at one scale. M is the workdir of a training run. With --output it writes metrics.json,
-confusion_matrix.png and contact_sheet.png there.
+images at one scale. M is the workdir of a training run, a model directory, or the name of
+pretrained weights. With --output it writes metrics.json, confusion_matrix.png and
+contact_sheet.png there.
 
 example:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\
@@ -39,7 +40,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         raise DeepLabError(f"evaluate takes no argument {paths[0]!r}; data sets go by --dataset")
     required(flags, "model", "dataset", "split", "data_dir")
     size = parse_size(flags.size)
-    predictor = load_predictor(flags)
+    predictor = load_predictor(flags, console)
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax.data import open_dataset
     from deeplab_jax.evaluation import evaluate, table

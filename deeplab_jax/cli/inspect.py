@@ -3,7 +3,8 @@
 
 Shows what a network costs and sees at an image size: its convolutions, parameters, multiply-adds,
 receptive field and inner maps. ARCH is an architecture that `deeplab-jax models` lists, M the
-workdir of a training run. Nothing is computed, so it takes about a second.
+workdir of a training run, a model directory, or the name of pretrained weights. Nothing is
+computed, so it takes about a second.
 
 --set takes every keyword of an architecture; tuples take brackets. Multiply-adds in TensorFlow's
 convention are those of the papers' tables: a regular atrous convolution counts its map padded up
@@ -16,7 +17,6 @@ examples:
 
 import itertools
 import json
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.keywords import parse_keywords
-from deeplab_jax.cli.model_flags import parse_size
+from deeplab_jax.cli.model_flags import MODEL_HELP, parse_size
 from deeplab_jax.errors import DeepLabError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ UNIT_DEPTH = 2
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines the flags of the command."""
     own = {"flag_values": flags}
-    absl_flags.DEFINE_string("model", None, "Workdir of a training run, instead of ARCH.", **own)
+    absl_flags.DEFINE_string("model", None, f"{MODEL_HELP} Instead of ARCH.", **own)
     absl_flags.DEFINE_string("backbone", None, "Backbone instead of the default one.", **own)
     absl_flags.DEFINE_string("set", None, "Further keywords: KEY=VALUE,KEY=VALUE…", **own)
     absl_flags.DEFINE_integer("num_classes", None, "Logits a pixel.", lower_bound=1, **own)
@@ -52,7 +52,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
     """Prints the summary of a network."""
     size = parse_size(flags.size)
-    model = _described_model(flags, paths) if flags.model else _named_model(flags, paths)
+    model = _described_model(flags, paths, console) if flags.model else _named_model(flags, paths)
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax.models.summary import summarize
 
@@ -67,14 +67,22 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     console.print(_endpoint_table(summary, flags.layers))
 
 
-def _described_model(flags: absl_flags.FlagValues, paths: list[str]) -> "DeepLab":
+def _described_model(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> "DeepLab":
     keywords = ("backbone", "set", "num_classes")
     given = paths + [f"--{name}" for name in keywords if flags[name].value is not None]
     if given:
         raise DeepLabError(f"--model says all of the network; leave out {', '.join(given)}")
-    from deeplab_jax.model_store import read_description
+    from deeplab_jax.model_store import CLASSIFICATION, read_description
+    from deeplab_jax.pretrained import locate
 
-    return read_description(pathlib.Path(flags.model)).create_model()
+    description = read_description(locate(flags.model, console))
+    if description.task == CLASSIFICATION:
+        backbone = description.overrides["backbone"]
+        raise DeepLabError(
+            f"{flags.model} classifies whole images; give an architecture with "
+            f"--backbone={backbone} to see a segmentation network on its backbone"
+        )
+    return description.create_model()
 
 
 def _named_model(flags: absl_flags.FlagValues, paths: list[str]) -> "DeepLab":

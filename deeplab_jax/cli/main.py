@@ -3,7 +3,6 @@
 import importlib
 import logging
 import os
-import pathlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -12,14 +11,16 @@ from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.files import cache_directory
 
 # The module of the same name in this package (with _ for -), and what it is for.
 COMMANDS = {
-    "models": "architectures, a line each",
+    "models": "architectures and pretrained weights, a line each",
     "prepare": "turn raw images and masks into a data set",
     "train": "train, or go on with an interrupted run",
     "evaluate": "mean IoU and its company on a split",
     "predict": "masks and overlays for images",
+    "convert": "published weights into a model directory",
     "inspect": "parameters, multiply-adds and receptive field of a network",
     "benchmark": "measure the parts of this code on this machine",
     "demo": "the main job on built-in data: train, evaluate, pictures",
@@ -113,8 +114,7 @@ def prepare_environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
     # A program compiled once need not be compiled again by the next command.
-    cache = os.environ.get("DEEPLAB_CACHE", pathlib.Path.home() / ".cache" / "deeplab_jax")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(cache) / "compiled"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "compiled"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(COMPILED_BYTES))
 
 

@@ -7,19 +7,24 @@ from absl import flags as absl_flags
 from deeplab_jax.errors import DeepLabError
 
 if TYPE_CHECKING:
-    from deeplab_jax.inference import Predictor
+    from deeplab_jax.inference import ImageClassification, Predictor
+    from deeplab_jax.reporter import Reporter
+
+MODEL_HELP = "Workdir, model directory, or a name that `deeplab-jax models` lists."
 
 
 def define_model_flags(flags: absl_flags.FlagValues) -> None:
     """Defines --model, --checkpoint and --ema."""
-    absl_flags.DEFINE_string("model", None, "Workdir of a training run.", flag_values=flags)
+    absl_flags.DEFINE_string("model", None, MODEL_HELP, flag_values=flags)
     absl_flags.DEFINE_string("checkpoint", "best", "best, last or a step.", flag_values=flags)
     absl_flags.DEFINE_bool(
         "ema", None, "Use the averaged parameters (default: if kept).", flag_values=flags
     )
 
 
-def load_predictor(flags: absl_flags.FlagValues) -> "Predictor":
+def load_predictor(
+    flags: absl_flags.FlagValues, reporter: "Reporter"
+) -> "Predictor | ImageClassification":
     """Loads the model that the flags name.
 
     Raises:
@@ -27,9 +32,9 @@ def load_predictor(flags: absl_flags.FlagValues) -> "Predictor":
     """
     required(flags, "model")
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.inference import load
+    from deeplab_jax.loading import load
 
-    return load(flags.model, flags.checkpoint, flags.ema)
+    return load(flags.model, flags.checkpoint, flags.ema, reporter)
 
 
 def required(flags: absl_flags.FlagValues, *names: str) -> None:

@@ -1,6 +1,7 @@
 """usage: deeplab-jax models
 
-Lists the architectures, and the backbones that each of them runs on, a line each.
+Lists the architectures, the backbones that each of them runs on, and the pretrained weights that
+--model and convert take by name, a line each: network, classes, published figure, licence.
 
 example:
   deeplab-jax models
@@ -23,6 +24,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax.backbones import BACKBONES
     from deeplab_jax.models import list_models
+    from deeplab_jax.pretrained import list_pretrained
 
     console.print("architectures:")
     for name, summary in list_models().items():
@@ -31,3 +33,6 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     for name, entry in BACKBONES.items():
         options = f" (takes {', '.join(entry.options)})" if entry.options else ""
         console.print(f"  {name}{options}")
+    console.print("pretrained weights:")
+    for name, published in list_pretrained().items():
+        console.print(f"  {name:<48}{published}")

@@ -2,19 +2,23 @@
 
 Writes, for each image, NAME.png (a palette PNG: the class index of every pixel, of the image's
 size) and NAME_overlay.png. A PATH is an image or a folder, which is searched with its subfolders;
-their names are kept below DIR. M is the workdir of a training run.
+their names are kept below DIR. M is the workdir of a training run, a model directory, or the name
+of pretrained weights, which are downloaded when first used. A classifier of whole images writes
+NAME_classes.json instead: its five most probable classes.
 
 All images are read before anything is written: one that is damaged stops the command, or is left
 out and counted under --skip_bad. Inputs are never overwritten.
 
-example:
+examples:
   deeplab-jax predict --model=runs/camvid --output=predictions photos street.jpg
+  deeplab-jax predict --model=deeplabv3_mobilenetv2_voc --output=predictions photos
 """
 
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, required
+from deeplab_jax.errors import DeepLabError
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
@@ -37,11 +41,40 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     """Predicts every image and says where the files are."""
     required(flags, "model", "output")
     # Imported late, so that --help and mistakes answer at once.
+    from deeplab_jax.inference import find_images
+    from deeplab_jax.model_store import CLASSIFICATION, read_description
+    from deeplab_jax.pretrained import locate
+
+    # Before weights are downloaded for them.
+    find_images(paths, flags.output)
+    task = read_description(locate(flags.model, console)).task
+    predict = _classify if task == CLASSIFICATION else _segment
+    predict(flags, paths, console)
+
+
+def _segment(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
     from deeplab_jax.inference import plan_files, predict_files, readable_files
 
     jobs = plan_files(
         paths, flags.output, probabilities=flags.probabilities, overwrite=flags.overwrite
     )
     jobs = readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
-    predict_files(load_predictor(flags), jobs, console)
+    predict_files(load_predictor(flags, console), jobs, console)
+    console.print(f"{len(jobs)} predictions are in {flags.output}")
+
+
+def _classify(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+    from deeplab_jax.inference import classify_files, plan_classifications, readable_files
+
+    if flags.probabilities:
+        raise DeepLabError(
+            f"{flags.model} classifies whole images: there are no probabilities of pixels; "
+            "leave out --probabilities"
+        )
+    jobs = plan_classifications(paths, flags.output, overwrite=flags.overwrite)
+    jobs = readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
+    found = classify_files(load_predictor(flags, console), jobs, console)
+    for job, classes in zip(jobs, found, strict=True):
+        shown = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in classes)
+        console.print(f"{job.image}: {shown}")
     console.print(f"{len(jobs)} predictions are in {flags.output}")

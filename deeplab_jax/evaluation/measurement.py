@@ -14,7 +14,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation.report import metrics_dictionary, write_report
 from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, Forward, SplitPass
 from deeplab_jax.evaluation.tally import Tally
-from deeplab_jax.inference import Predictor
+from deeplab_jax.inference import ImageClassification, Predictor
 from deeplab_jax.inference.padding import Size
 from deeplab_jax.metrics import probability_bins
 from deeplab_jax.models import DeepLab
@@ -56,10 +56,15 @@ def evaluate(
       What `metrics.json` holds; measures are 0..1, None where nothing could be measured.
 
     Raises:
-      DeepLabError: there is no image or no labelled pixel, an image is damaged or larger than the
-        size, or data set and model differ in their classes.
+      DeepLabError: the model has no class map, there is no image or no labelled pixel, an image is
+        damaged or larger than the size, or data set and model differ in their classes.
     """
     reporter = reporter or LoggingReporter()
+    if isinstance(predictor, ImageClassification):
+        raise DeepLabError(
+            f"{predictor.source} classifies whole images and has no class map to measure; "
+            "train a segmentation network that starts from it (training.init_from), or give one"
+        )
     split = SplitPass(
         predictor.model,
         dataset,

@@ -1,15 +1,28 @@
 """From images to class maps with a trained model."""
 
-from deeplab_jax.inference.file_jobs import FileJob, plan_files
+from deeplab_jax.inference.file_jobs import (
+    ClassificationJob,
+    FileJob,
+    find_images,
+    plan_classifications,
+    plan_files,
+)
 from deeplab_jax.inference.files import predict_files, readable_files
+from deeplab_jax.inference.image_classification import ImageClassification, classify_files
 from deeplab_jax.inference.prediction import Prediction
-from deeplab_jax.inference.predictor import Predictor, load
+from deeplab_jax.inference.predictor import Predictor
+from deeplab_jax.inference.stored import load
 
 __all__ = [
+    "ClassificationJob",
     "FileJob",
+    "ImageClassification",
     "Prediction",
     "Predictor",
+    "classify_files",
+    "find_images",
     "load",
+    "plan_classifications",
     "plan_files",
     "predict_files",
     "readable_files",

@@ -34,6 +34,24 @@ class FileJob:
         return tuple(filter(None, (self.class_map, self.overlay, self.probabilities)))
 
 
+@dataclasses.dataclass(frozen=True)
+class ClassificationJob:
+    """One image and the file that its classes become.
+
+    Attributes:
+      image: to be read.
+      classes: JSON with `image` and `classes`, a list of `class_name` and `probability`.
+    """
+
+    image: Path
+    classes: Path
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """The files to be written."""
+        return (self.classes,)
+
+
 def plan_files(
     paths: Sequence[str | Path],
     output: str | Path,
@@ -53,16 +71,40 @@ def plan_files(
       DeepLabError: a path is missing, there is no image, a target would replace an input, exists or
         is claimed twice.
     """
+    jobs = [_job(image, target, probabilities) for image, target in find_images(paths, output)]
+    _check_targets(jobs, overwrite)
+    return jobs
+
+
+def plan_classifications(
+    paths: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
+) -> list[ClassificationJob]:
+    """Decides what becomes of each image that is classified as a whole; reads and writes nothing.
+
+    Args and Raises: as `plan_files`.
+    """
+    jobs = [
+        ClassificationJob(image, target.with_name(f"{target.stem}_classes.json"))
+        for image, target in find_images(paths, output)
+    ]
+    _check_targets(jobs, overwrite)
+    return jobs
+
+
+def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
+    """Returns each image with its path below the output, still with its own suffix.
+
+    Raises:
+      DeepLabError: a path is missing, or there is no image.
+    """
     output = Path(output)
     if output.exists() and not output.is_dir():
         raise DeepLabError(f"{output} is a file; give a directory as output")
-    found = [pair for path in paths for pair in _images_below(Path(path), output)]
+    found = [(i, output / name) for path in paths for i, name in _images_below(Path(path), output)]
     if not found:
         given = ", ".join(map(str, paths)) or "nothing"
         raise DeepLabError(f"no image to predict: given {given}; give image files or folders")
-    jobs = [_job(image, output / name, probabilities) for image, name in found]
-    _check_targets(jobs, overwrite)
-    return jobs
+    return found
 
 
 def _images_below(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
@@ -90,7 +132,7 @@ def _job(image: Path, target: Path, probabilities: bool) -> FileJob:
     )
 
 
-def _check_targets(jobs: Sequence[FileJob], overwrite: bool) -> None:
+def _check_targets(jobs: Sequence[FileJob | ClassificationJob], overwrite: bool) -> None:
     inputs = {os.path.realpath(job.image) for job in jobs}
     claimed: dict[Path, Path] = {}
     for job in jobs:

@@ -2,25 +2,26 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import replacing
-from deeplab_jax.inference.file_jobs import FileJob
+from deeplab_jax.inference.file_jobs import ClassificationJob, FileJob
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import write_class_map, write_picture
 
+Job = TypeVar("Job", FileJob, ClassificationJob)
 
-def readable_files(
-    jobs: Iterable[FileJob], *, skip_bad: bool = False, reporter: Reporter
-) -> list[FileJob]:
+
+def readable_files(jobs: Iterable[Job], *, skip_bad: bool = False, reporter: Reporter) -> list[Job]:
     """Reads every image once, so that nothing is written when one of them is bad.
 
     Args:
-      jobs: of `plan_files`.
+      jobs: of `plan_files` or `plan_classifications`.
       skip_bad: leave bad images out, with a warning each and their number.
       reporter: hears of progress and of what is left out.
 

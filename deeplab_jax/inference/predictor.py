@@ -1,7 +1,6 @@
 """A model that takes images of any size and gives class maps of the same size."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +11,6 @@ from deeplab_jax.data import MEAN_PIXEL
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.padding import Size, padded_size
 from deeplab_jax.inference.prediction import Prediction
-from deeplab_jax.model_store import read_model
 from deeplab_jax.models import DeepLab
 from deeplab_jax.visualize.class_maps import Color
 
@@ -123,29 +121,6 @@ class Predictor:
     def _padded_size(self, image: np.ndarray) -> Size:
         _check_image(image)
         return padded_size(self.model, image.shape[:2], self.inference_size)
-
-
-def load(path: str | Path, checkpoint: str = "best", ema: bool | None = None) -> Predictor:
-    """Returns the predictor of a trained model.
-
-    Args:
-      path: of a workdir.
-      checkpoint: `best`, `last` or a step.
-      ema: use the averaged parameters; None: where the run kept them.
-
-    Raises:
-      DeepLabError: there is no model, no such checkpoint, or no averaged parameters.
-    """
-    stored = read_model(path, checkpoint, ema)
-    description = stored.description
-    return Predictor(
-        stored.model,
-        stored.variables,
-        description.class_names,
-        description.palette,
-        description.inference_size,
-        source=str(path),
-    )
 
 
 def _check_image(image: Any) -> None:

@@ -5,6 +5,7 @@ from deeplab_jax.model_store.description import (
     CLASSIFICATION,
     SEGMENTATION,
     ModelDescription,
+    is_model,
     read_description,
     write_description,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "ModelDescription",
     "StoredModel",
     "choose_step",
+    "is_model",
     "open_checkpoints",
     "read_description",
     "read_model",

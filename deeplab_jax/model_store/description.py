@@ -43,6 +43,11 @@ class ModelDescription:
         return create_model(self.architecture, **self.overrides)
 
 
+def is_model(directory: pathlib.Path) -> bool:
+    """Whether a directory says that it holds a model."""
+    return (directory / FILE_NAME).is_file()
+
+
 def write_description(directory: pathlib.Path, description: ModelDescription) -> None:
     """Writes `model.json` whole or not at all."""
     text = json.dumps(dataclasses.asdict(description), indent=2) + "\n"

@@ -1,0 +1,102 @@
+"""usage: deeplab-jax convert SOURCE --output=MODEL_DIR [--flag=value …]
+
+Makes a model directory of published weights. SOURCE is a file (TFLite, Core ML, PyTorch,
+safetensors, frozen TensorFlow graph), the beginning of a TensorFlow checkpoint's files
+(model.ckpt-30000), a directory or archive with one of these, or a name that `deeplab-jax models`
+lists, which is downloaded.
+
+What the file holds is told by the names of its arrays; --architecture and --set overrule that.
+Every array is accounted for: the command prints which part of the network they filled, which batch
+normalisations the file has folded into convolutions, and what was left out and why. An array that
+is missing or of another shape is an error.
+
+examples:
+  deeplab-jax convert deeplabv3_257_mv_gpu.tflite --output=models/voc
+  deeplab-jax convert deeplabv3_mobilenetv2_voc --output=models/voc --set=output_stride=8
+"""
+
+import pathlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from absl import flags as absl_flags
+
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.keywords import parse_keywords
+from deeplab_jax.cli.model_flags import required
+from deeplab_jax.errors import DeepLabError
+
+if TYPE_CHECKING:
+    from deeplab_jax.pretrained import Conversion
+
+# Names shown of each group without --list.
+SHOWN = 3
+
+
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """Defines the flags of the command."""
+    own = {"flag_values": flags}
+    absl_flags.DEFINE_string("output", None, "Model directory to be made.", **own)
+    absl_flags.DEFINE_string("architecture", None, "What the file holds.", **own)
+    absl_flags.DEFINE_string("set", None, "Keywords of the network: KEY=VALUE,KEY=VALUE…", **own)
+    absl_flags.DEFINE_string(
+        "classes", None, "Class names: a text file, one a line, or JSON.", **own
+    )
+    absl_flags.DEFINE_bool("list", False, "Name every array that was left out.", **own)
+
+
+def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+    """Converts, writes the model directory and prints what became of the arrays."""
+    if len(paths) != 1:
+        raise DeepLabError("convert takes one SOURCE; --help shows an example")
+    required(flags, "output")
+    overrides = parse_keywords(flags.set or "")
+    output = pathlib.Path(flags.output).expanduser()
+    # Imported late, so that --help and mistakes answer at once.
+    from deeplab_jax.data.class_names import read_class_names
+    from deeplab_jax.files import check_new_directory
+    from deeplab_jax.model_store import write_model
+    from deeplab_jax.pretrained import convert_source
+
+    check_new_directory(output)
+    names = read_class_names(pathlib.Path(flags.classes).expanduser()) if flags.classes else None
+    conversion = convert_source(paths[0], flags.architecture, overrides, names, console)
+    write_model(output, conversion.description, conversion.variables)
+    for line in account(conversion, every=flags.list):
+        console.print(line)
+    console.print(f"the model is in {output}")
+
+
+def account(conversion: "Conversion", *, every: bool) -> Iterator[str]:
+    """Yields what became of the arrays, a line each.
+
+    Args:
+      conversion: to be told of.
+      every: name every array that was left out, not the first few of a kind alone.
+    """
+    description, assignment = conversion.description, conversion.assignment
+    keywords = ", ".join(f"{name}={value}" for name, value in description.overrides.items())
+    yield f"names of {conversion.convention}: {description.architecture} with {keywords}"
+    if description.inference_size:
+        height, width = description.inference_size
+        yield f"made for images of {height}×{width}"
+    parts = _counts(path[1] for path in assignment.sources)
+    filled = ", ".join(f"{part} {count}" for part, count in parts.items())
+    yield f"{len(assignment.sources)} arrays of the file went into: {filled}"
+    if assignment.folded:
+        yield f"{len(assignment.folded)} batch normalisations are folded into convolutions"
+    groups: dict[str, list[str]] = {}
+    for name, reason in assignment.unused.items():
+        groups.setdefault(reason, []).append(name)
+    for reason, names in groups.items():
+        shown = names if every or len(names) <= SHOWN else [*names[:SHOWN], "… (--list names all)"]
+        yield f"left out {len(names)}, as {reason}: {', '.join(shown)}"
+    if not groups:
+        yield "nothing was left out"
+
+
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts

@@ -1,0 +1,133 @@
+"""Classifiers of whole images, as which backbones are published."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from deeplab_jax.data.images import read_image
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import write_text
+from deeplab_jax.inference.file_jobs import ClassificationJob
+from deeplab_jax.inference.padding import Size
+from deeplab_jax.models import ImageClassifier
+from deeplab_jax.reporter import Reporter
+
+# The published evaluation: the middle of the image, resized.
+CENTRAL_FRACTION = 0.875
+DEFAULT_SIZE = (224, 224)
+TOP = 5
+
+
+class ClassProbability(NamedTuple):
+    """A class and its probability, 0..1."""
+
+    class_name: str
+    probability: float
+
+
+class ImageClassification:
+    """Says what is in an image; has no class map.
+
+    Attributes:
+      model: the network.
+      variables: its parameters and batch statistics, on the device.
+      class_names: of the logits, in order.
+      inference_size: (H, W) that the middle of the image is resized to.
+      source: where the model came from, for reports.
+    """
+
+    def __init__(
+        self,
+        model: ImageClassifier,
+        variables: Any,
+        class_names: Sequence[str],
+        inference_size: Size | None = None,
+        source: str = "",
+    ) -> None:
+        self.model = model
+        self.variables = jax.device_put(variables)
+        self.class_names = tuple(class_names)
+        self.inference_size = inference_size or DEFAULT_SIZE
+        self.source = source
+        self._probabilities = jax.jit(
+            lambda variables, image: jax.nn.softmax(model.apply(variables, image, train=False))
+        )
+
+    def __call__(self, image: np.ndarray, top: int = TOP) -> list[ClassProbability]:
+        """Returns the most probable classes, the first first.
+
+        Args:
+          image: uint8 [H, W, 3], RGB.
+          top: how many.
+
+        Raises:
+          DeepLabError: the image has another shape or dtype.
+        """
+        probabilities = self.probabilities(image)
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        return [
+            ClassProbability(self.class_names[index], float(probabilities[index]))
+            for index in order
+        ]
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """Returns the probability of every class, float32 [num_classes].
+
+        Args:
+          image: uint8 [H, W, 3], RGB.
+
+        Raises:
+          DeepLabError: the image has another shape or dtype.
+        """
+        batch = central_crop(image, self.inference_size)[None]
+        return np.asarray(self._probabilities(self.variables, batch))[0]
+
+
+def central_crop(image: np.ndarray, size: Size) -> np.ndarray:
+    """Returns the middle of an image, 87.5 % of each side, resized bilinearly.
+
+    Args:
+      image: uint8 [H, W, 3].
+      size: (H, W) of the result.
+
+    Raises:
+      DeepLabError: the image has another shape or dtype.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+        raise DeepLabError("an image is a NumPy array of uint8 [height, width, 3], RGB 0..255")
+    if image.shape[2] != 3 or not image.size:
+        raise DeepLabError(f"an image is [height, width, 3], not empty; got {list(image.shape)}")
+    height, width = image.shape[:2]
+    rows, columns = (int((side - side * CENTRAL_FRACTION) / 2) for side in (height, width))
+    box = (columns, rows, width - columns, height - rows)
+    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized)
+
+
+def classify_files(
+    classifier: ImageClassification, jobs: Sequence[ClassificationJob], reporter: Reporter
+) -> list[list[ClassProbability]]:
+    """Writes the most probable classes of images, each file whole or not at all.
+
+    Args:
+      classifier: of the model.
+      jobs: of `plan_classifications`.
+      reporter: hears of progress.
+
+    Returns:
+      The classes of each image.
+
+    Raises:
+      DeepLabError: an image cannot be read.
+    """
+    found = []
+    for job in reporter.track(jobs, "classifying, image"):
+        classes = classifier(read_image(job.image))
+        content = {"image": job.image.name, "classes": [entry._asdict() for entry in classes]}
+        write_text(job.classes, json.dumps(content, indent=2) + "\n")
+        found.append(classes)
+    return found

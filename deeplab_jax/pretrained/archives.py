@@ -1,0 +1,144 @@
+"""Files out of archives whose content nobody vouches for."""
+
+import gzip
+import io
+import lzma
+import re
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from deeplab_jax.errors import DeepLabError
+
+TAR_SUFFIXES, ZIP_SUFFIXES = (".tar.gz", ".tgz", ".tar"), (".zip",)
+# The largest released archives unpack to less than 1 GiB.
+MAX_BYTES = 4 * 2**30
+# Long names and extended headers are read into memory.
+MAX_HEADER_BYTES = 2**16
+HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path ends as an archive does."""
+    return path.name.endswith(TAR_SUFFIXES + ZIP_SUFFIXES)
+
+
+def extract(
+    archive: Path, folder: Path, wanted: re.Pattern[str], max_bytes: int = MAX_BYTES
+) -> None:
+    """Extracts the files whose paths fit a pattern; nothing else, and no folders.
+
+    Args:
+      archive: ends in one of TAR_SUFFIXES or ZIP_SUFFIXES.
+      folder: takes the files under their last name.
+      wanted: searched in the paths.
+      max_bytes: of everything unpacked, wanted or not.
+
+    Raises:
+      DeepLabError: the archive is damaged, unpacks to too much, a path in it leads out of it, or a
+        wanted member is no plain file or comes twice.
+    """
+    unpack = _unpack_tar if archive.name.endswith(TAR_SUFFIXES) else _unpack_zip
+    left = max_bytes
+    try:
+        for name, content in unpack(archive, wanted, max_bytes):
+            left -= _copy(content, folder / PurePosixPath(name).name, left)
+    except DeepLabError as error:
+        raise DeepLabError(f"{archive}: {error}") from error
+    except (*DAMAGED, gzip.BadGzipFile, RuntimeError, NotImplementedError) as error:
+        # zipfile raises the last two for encrypted members and methods that it does not know.
+        raise DeepLabError(f"{archive} is damaged or no such archive: {error}") from error
+
+
+def _unpack_tar(
+    archive: Path, wanted: re.Pattern[str], max_bytes: int
+) -> Iterator[tuple[str, BinaryIO]]:
+    opener = open if archive.name.endswith(".tar") else gzip.open
+    with (
+        opener(archive, "rb") as compressed,
+        tarfile.open(
+            fileobj=_Limited(compressed, max_bytes), mode="r|", tarinfo=_CheckedInfo
+        ) as tar,
+    ):
+        for member in tar:
+            _check_path(member.name)
+            if not _is_wanted(member.name, wanted) or member.isdir():
+                continue
+            if not member.isreg() or member.issparse():
+                raise DeepLabError(f"its member {member.name!r} is no plain file")
+            yield member.name, tar.extractfile(member)
+
+
+def _unpack_zip(
+    archive: Path, wanted: re.Pattern[str], max_bytes: int
+) -> Iterator[tuple[str, BinaryIO]]:
+    with zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            _check_path(member.filename)
+            if not _is_wanted(member.filename, wanted) or member.is_dir():
+                continue
+            kind = member.external_attr >> 28
+            # 8 is a plain file; systems without such kinds write 0.
+            if kind not in (0, 8):
+                raise DeepLabError(f"its member {member.filename!r} is no plain file")
+            with file.open(member) as content:
+                yield member.filename, content
+
+
+def _is_wanted(name: str, wanted: re.Pattern[str]) -> bool:
+    # macOS adds a file ._NAME with what its file system knows of NAME.
+    return bool(wanted.search(name)) and not PurePosixPath(name).name.startswith("._")
+
+
+def _check_path(name: str) -> None:
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name:
+        raise DeepLabError(f"its member {name!r} leads out of the archive")
+
+
+def _copy(content: BinaryIO, target: Path, max_bytes: int) -> int:
+    """Copies at most so many bytes; returns how many."""
+    if target.exists():
+        raise DeepLabError(f"it holds {target.name} twice")
+    with target.open("wb") as file:
+        shutil.copyfileobj(_Limited(content, max_bytes), file)
+        return file.tell()
+
+
+class _Limited(io.RawIOBase):
+    """Reads from a file until more than so many bytes came."""
+
+    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
+        self._file, self._left, self._max_bytes = file, max_bytes, max_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise DeepLabError(f"it unpacks to more than {self._max_bytes:,} bytes")
+        return data
+
+
+class _CheckedInfo(tarfile.TarInfo):
+    """Refuses headers so large that reading them would fill the memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in HEADERS and info.size > MAX_HEADER_BYTES:
+            raise DeepLabError(f"it has a header of {info.size:,} bytes")
+        return info

@@ -1,0 +1,110 @@
+"""From whatever names a model to its directory."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deeplab_jax.errors import DeepLabError, nearest_names
+from deeplab_jax.files import cache_directory
+from deeplab_jax.model_store import is_model, write_model
+from deeplab_jax.pretrained.catalog import PretrainedModel, find_pretrained, list_pretrained
+from deeplab_jax.pretrained.conversion import Conversion, convert
+from deeplab_jax.pretrained.fetching import fetch, locked
+from deeplab_jax.pretrained.sources import is_there, unpacked
+from deeplab_jax.reporter import LoggingReporter, Reporter
+
+
+def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
+    """Returns the model directory or workdir that a reference means.
+
+    Args:
+      reference: path of either, or a name that `list_pretrained` tells. Weights of that name are
+        downloaded and converted when first asked for.
+      reporter: hears of downloads; by default the logger does.
+
+    Raises:
+      DeepLabError: it is none of these, or the weights cannot be had.
+    """
+    path = Path(reference).expanduser()
+    if is_model(path):
+        return path
+    if str(reference) in list_pretrained():
+        return _converted(find_pretrained(str(reference)), reporter or LoggingReporter())
+    if path.is_dir():
+        # Reading it tells what is missing.
+        return path
+    if path.is_file():
+        raise DeepLabError(
+            f"{path} is a file and no model; deeplab-jax convert makes a model directory of it"
+        )
+    raise DeepLabError(
+        f"{reference} is no model: neither a directory nor the name of pretrained weights; "
+        f"{_hint(reference)}legal: a workdir of `train`, a model directory, or a name that "
+        "deeplab-jax models lists"
+    )
+
+
+def convert_source(
+    reference: str | Path,
+    architecture: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    reporter: Reporter | None = None,
+) -> Conversion:
+    """Converts published weights wherever they are.
+
+    Args:
+      reference: path of a file, of a checkpoint (without the endings of its files), of a directory
+        or archive with one of them; or a name that `list_pretrained` tells.
+      architecture: what it holds, where that should be overruled.
+      overrides: keywords of `create_model` that should be overruled.
+      class_names: of the outputs.
+      reporter: hears of downloads; by default the logger does.
+
+    Raises:
+      DeepLabError: there is no such thing, or it cannot be converted.
+    """
+    path = Path(reference).expanduser()
+    if is_there(path):
+        with unpacked(path) as file:
+            return convert(file, architecture, overrides, class_names)
+    if str(reference) not in list_pretrained():
+        raise DeepLabError(
+            f"{reference}: there is no such file, nor pretrained weights of that name; "
+            f"{_hint(reference)}legal: a file of weights, the beginning of a checkpoint's files, "
+            "a directory or archive of one, or a name that deeplab-jax models lists"
+        )
+    entry = find_pretrained(str(reference))
+    published = fetch(entry, reporter or LoggingReporter())
+    with unpacked(published, published.parent, entry.member) as file:
+        conversion = convert(
+            file,
+            architecture or entry.architecture,
+            {**entry.overrides, **(overrides or {})},
+            class_names or entry.class_names,
+            entry.provenance,
+        )
+    description = conversion.description
+    size = description.inference_size or entry.inference_size
+    return dataclasses.replace(
+        conversion, description=dataclasses.replace(description, inference_size=size)
+    )
+
+
+def _converted(entry: PretrainedModel, reporter: Reporter) -> Path:
+    """Returns the directory of the converted weights; converts them where there is none."""
+    directory = cache_directory() / "models" / f"{entry.name}-{entry.version}"
+    if is_model(directory):
+        return directory
+    with locked(directory, reporter):
+        if not is_model(directory):
+            reporter.message(f"converting {entry.name} ({entry.licence}) for the first time")
+            conversion = convert_source(entry.name, reporter=reporter)
+            write_model(directory, conversion.description, conversion.variables)
+    return directory
+
+
+def _hint(reference: str | Path) -> str:
+    nearest = nearest_names(str(reference), list_pretrained())
+    return f"did you mean {nearest[0]!r}? " if nearest else ""
