@@ -37,7 +37,6 @@ OF_WHOLE_BATCH = {
 }
 OF_SETS = {
     "lovasz": losses.lovasz_softmax,
-    "lovasz_of_all": partial(losses.lovasz_softmax, present_only=False),
     "lovasz_per_image": partial(losses.lovasz_softmax, per_image=True),
 }
 # Another label than the true one.

@@ -46,13 +46,14 @@ def test_value_by_hand():
     logits = np.log([[[[0.6, 0.4], [0.5, 0.5]]]]).astype(np.float32)
     label = np.array([[[0, 1]]], np.uint8)
     # Class 0: 0.5·(1/2) + 0.4·(1/2); class 1: 0.5·1 + 0.4·0.
-    assert float(lovasz_softmax(logits, label)) == pytest.approx((0.45 + 0.5) / 2, rel=1e-6)
+    found = jax.jit(lovasz_softmax)(logits, label)
+    assert float(found) == pytest.approx((0.45 + 0.5) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("label", [LABEL, PARTLY_VOID, THREE_CLASSES])
 @pytest.mark.parametrize("present_only", [True, False])
 def test_value_is_the_lovasz_extension_of_the_jaccard_loss(label, present_only):
-    found = lovasz_softmax(LOGITS, label, present_only=present_only)
+    found = jax.jit(partial(lovasz_softmax, present_only=present_only))(LOGITS, label)
     np.testing.assert_allclose(found, by_definition(LOGITS, label, present_only), rtol=1e-5)
 
 
@@ -65,7 +66,7 @@ def test_ties_do_not_matter():
 def test_per_image_is_the_mean_of_the_images_that_are_not_all_void():
     label = np.concatenate([PARTLY_VOID, np.full_like(LABEL[:1], 255)])
     logits = np.concatenate([LOGITS, LOGITS[:1]])
-    found = lovasz_softmax(logits, label, per_image=True)
+    found = jax.jit(partial(lovasz_softmax, per_image=True))(logits, label)
     images = zip(LOGITS[:, None], PARTLY_VOID[:, None], strict=True)
     np.testing.assert_allclose(
         found, np.mean([by_definition(*image) for image in images]), rtol=1e-5
