@@ -1,0 +1,192 @@
+"""The dense CRF over images."""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from deeplab_jax.crf.direct import AllPairs
+from deeplab_jax.crf.features import bilateral_features, position_features
+from deeplab_jax.crf.lattice import Lattice, build_lattice, round_up
+from deeplab_jax.crf.mean_field import Filter, mean_field, normalized
+from deeplab_jax.crf.parameters import CRFParameters, check_parameters
+from deeplab_jax.errors import DeepLabError
+
+# Up to here all pairs of pixels are affordable.
+DIRECT_PIXELS = 4096
+# Rows of whole vectors are gathered faster.
+CHANNELS = 8
+# A logit that leaves nothing of a padded channel, and is finite in every dtype.
+NOTHING = -1e9
+
+
+def dense_crf(
+    logits: jax.Array,
+    image: jax.Array,
+    parameters: CRFParameters,
+    *,
+    compatibility: jax.Array | None = None,
+    lattice_capacity: int | None = None,
+) -> jax.Array:
+    """Refines class scores by a fully connected CRF with an image's colours and positions.
+
+    Outside of `jit` the images' lattices are sized one by one. The function also works inside of
+    `jit`, where a lattice has the size of the worst case unless `lattice_capacity` says less.
+    Differentiable in logits, weights and compatibility; image and deviations are constants.
+
+    Args:
+      logits: [N, H, W, C], floating point, at the image's resolution; log-probabilities are logits.
+      image: uint8 [N, H, W, 3], RGB as it was before any preprocessing.
+      parameters: kernels, iterations, normalisation; `PARAMETERS` has the published ones.
+      compatibility: [C, C], cost of label l (row) at a pixel for l' (column) at another; default
+        Potts, 1 − δ.
+      lattice_capacity: vertices of the bilateral lattice to hold inside of `jit`; see
+        `build_lattice`.
+
+    Returns:
+      Probabilities [N, H, W, C], float32, or float64 if the logits are.
+
+    Raises:
+      DeepLabError: for shapes, dtypes or parameters that do not fit.
+
+    Source: DeepLab v1, section 2.3; v2, section 3.3.
+    """
+    _check(logits, image, compatibility)
+    check_parameters(parameters)
+    refine = functools.partial(
+        _refine,
+        parameters=parameters,
+        compatibility=compatibility,
+        capacity=lattice_capacity,
+    )
+    logits = jnp.asarray(logits)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if logits.shape[0] == 0:
+        return logits
+    # One image at a time: each has its own lattice, and fills a processor alone.
+    if isinstance(image, jax.core.Tracer):
+        return lax.map(lambda pair: refine(*pair), (logits, image))
+    return jnp.stack([refine(*pair) for pair in zip(logits, image, strict=True)])
+
+
+def _check(logits: jax.Array, image: jax.Array, compatibility: jax.Array | None) -> None:
+    shape, image_shape = np.shape(logits), np.shape(image)
+    if len(shape) != 4 or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise DeepLabError(
+            f"logits of a CRF are {logits.dtype} {list(shape)}; legal: floating point [N, H, W, C]"
+        )
+    if image_shape != (*shape[:3], 3) or image.dtype != jnp.uint8:
+        raise DeepLabError(
+            f"image of a CRF is {image.dtype} {list(image_shape)}; "
+            f"legal beside these logits: uint8 {[*shape[:3], 3]}"
+        )
+    if 0 in shape[1:]:
+        raise DeepLabError(f"logits of a CRF are {list(shape)}; legal: at least 1 pixel and class")
+    if compatibility is not None and np.shape(compatibility) != (shape[3], shape[3]):
+        raise DeepLabError(
+            f"compatibility of a CRF is {list(np.shape(compatibility))}; "
+            f"legal beside these logits: {[shape[3], shape[3]]}"
+        )
+
+
+def _refine(
+    logits: jax.Array,
+    image: jax.Array,
+    *,
+    parameters: CRFParameters,
+    compatibility: jax.Array | None,
+    capacity: int | None,
+) -> jax.Array:
+    """Returns the probabilities [H, W, C] of one image."""
+    height, width, classes = logits.shape
+    pixels = height * width
+    if _takes_all_pairs(parameters, pixels):
+        size = pixels
+        filters = _direct_filters(image, parameters, logits.dtype)
+    else:
+        size = round_up(pixels)
+        filters = _lattice_filters(image, parameters, size, capacity)
+    padding = ((0, size - pixels), (0, -classes % CHANNELS))
+    flat = jnp.pad(logits.reshape(pixels, classes), padding, constant_values=NOTHING)
+    if compatibility is not None:
+        compatibility = jnp.pad(jnp.asarray(compatibility, logits.dtype), (0, padding[1][1]))
+    marginals = _infer(flat, filters, parameters, compatibility)
+    return marginals[:pixels, :classes].reshape(logits.shape)
+
+
+def _takes_all_pairs(parameters: CRFParameters, pixels: int) -> bool:
+    if parameters.filtering == "auto":
+        return parameters.normalization == "after" and pixels <= DIRECT_PIXELS
+    return parameters.filtering == "direct"
+
+
+def _direct_filters(
+    image: jax.Array, parameters: CRFParameters, dtype: jnp.dtype
+) -> tuple[Filter, Filter]:
+    bilateral = bilateral_features(
+        image, parameters.bilateral_position_std, parameters.bilateral_color_std, dtype
+    )
+    position = position_features(image.shape[:2], parameters.smoothness_position_std, dtype)
+    return AllPairs(bilateral), AllPairs(position)
+
+
+def _lattice_filters(
+    image: jax.Array, parameters: CRFParameters, size: int, capacity: int | None
+) -> tuple[Filter, Filter]:
+    deviations = (parameters.bilateral_position_std, parameters.bilateral_color_std)
+    smoothness = (image.shape[:2], parameters.smoothness_position_std, size)
+    known = not any(isinstance(leaf, jax.core.Tracer) for leaf in (image, *jax.tree.leaves(deviations)))
+    with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
+        bilateral = _bilateral_lattice(image, *deviations, size, capacity)
+    if isinstance(parameters.smoothness_position_std, (int, float)):
+        return bilateral, _kept_position_lattice(*smoothness)
+    return bilateral, _position_lattice(*smoothness)
+
+
+def _bilateral_lattice(
+    image: jax.Array, position_std: float, color_std: float, size: int, capacity: int | None
+) -> Lattice:
+    features = _padded_bilateral(image, position_std, color_std, size)
+    return build_lattice(features, image.shape[0] * image.shape[1], capacity)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _padded_bilateral(
+    image: jax.Array, position_std: float, color_std: float, size: int
+) -> jax.Array:
+    features = bilateral_features(image, position_std, color_std, jnp.float32)
+    return _repeat_last(features, size)
+
+
+def _position_lattice(size: tuple[int, int], std: float, padded: int) -> Lattice:
+    features = _repeat_last(position_features(size, std, jnp.float32), padded)
+    return build_lattice(features, size[0] * size[1])
+
+
+# Images of one size share it.
+@functools.lru_cache(maxsize=4)
+def _kept_position_lattice(size: tuple[int, int], std: float, padded: int) -> Lattice:
+    with jax.ensure_compile_time_eval():
+        return _position_lattice(size, std, padded)
+
+
+def _repeat_last(features: jax.Array, size: int) -> jax.Array:
+    return jnp.pad(features, ((0, 0), (0, size - features.shape[1])), mode="edge")
+
+
+@jax.jit
+def _infer(
+    logits: jax.Array,
+    filters: tuple[Filter, Filter],
+    parameters: CRFParameters,
+    compatibility: jax.Array | None,
+) -> jax.Array:
+    weights = (parameters.bilateral_weight, parameters.smoothness_weight)
+    kernels = [
+        normalized(weight, kernel, logits.shape[0], parameters.normalization, logits.dtype)
+        for weight, kernel in zip(weights, filters, strict=True)
+    ]
+    return mean_field(logits, kernels, parameters.iterations, compatibility)

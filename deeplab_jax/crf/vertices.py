@@ -1,0 +1,119 @@
+"""Which vertices of the permutohedral lattice a set of points touches."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deeplab_jax.crf.embedding import embed, vertex_cells
+
+
+class Vertices(NamedTuple):
+    """The (d+1)·N pairs of point and vertex, sorted by vertex; keys are int64.
+
+    Attributes:
+      vertex: int32 [d+1, N], the number of each point's vertex of each class.
+      weight: [d+1, N], the point's share in it.
+      point, point_weight, key: [(d+1)·N], of the sorted pairs.
+      start: int32 [(d+1)·N + 1], where the pairs of each vertex start; the pairs' number where
+        there is no such vertex.
+      axis_shift: int64 [d+1, d+1], from the key of a vertex of a class to that of its neighbour
+        along an axis.
+      count: int32, how many vertices there are.
+      extra_chunks: int32, for each length of chunk how many beyond one a vertex.
+      fits: bool, whether the keys tell all vertices apart.
+    """
+
+    vertex: jax.Array
+    weight: jax.Array
+    point: jax.Array
+    point_weight: jax.Array
+    key: jax.Array
+    start: jax.Array
+    axis_shift: jax.Array
+    count: jax.Array
+    extra_chunks: jax.Array
+    fits: jax.Array
+
+
+def find_vertices(features: jax.Array, num_points: jax.Array, chunks: Sequence[int]) -> Vertices:
+    """Numbers the vertices around points; needs 64-bit integers switched on.
+
+    Args:
+      features: [d, N], floating point.
+      num_points: int32; points from there on get no weight.
+      chunks: lengths to count chunks of.
+    """
+    classes, points = features.shape[0] + 1, features.shape[1]
+    corner, rank, weight = embed(features)
+    weight = jnp.where(jnp.arange(points) < num_points, weight, 0)
+    codes, shift, span, keys_fit = _codes(corner, rank)
+    # Code and point in one number: the sort then carries no second operand.
+    bits = points.bit_length()
+    packed = codes << bits | jnp.arange(points, dtype=jnp.int64)
+    packed = lax.sort(packed, dimension=1, is_stable=False)
+    code, point = packed >> bits, (packed & ((1 << bits) - 1)).astype(jnp.int32)
+    vertex_class = jnp.arange(classes, dtype=jnp.int32)[:, None]
+    entry = (vertex_class * points + point).ravel()
+    number, start = _number(code)
+    place = jnp.arange(number.size, dtype=jnp.int32) - start[number]
+    extra = [jnp.sum((place > 0) & (place % chunk == 0), dtype=jnp.int32) for chunk in chunks]
+    return Vertices(
+        vertex=jnp.zeros_like(number).at[entry].set(number, unique_indices=True).reshape(point.shape),
+        weight=weight,
+        point=point.ravel(),
+        point_weight=weight.ravel()[entry],
+        key=(vertex_class * span + code).ravel(),
+        start=start,
+        axis_shift=shift,
+        count=number[-1] + 1,
+        extra_chunks=jnp.stack(extra),
+        fits=keys_fit < 2.0 ** (63 - max(bits, classes.bit_length())),
+    )
+
+
+def _codes(
+    corner: jax.Array, rank: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Numbers the cells that the points span, in a mixed radix.
+
+    A neighbour along axis j has class k−1 instead of k and one cell more at j; from class 0 it has
+    class d, the same cell at j and one less elsewhere. Coordinates sum to 0, so d of them suffice.
+
+    Returns:
+      Codes int64 [d+1, N] by class; `axis_shift` of `Vertices`; the number of codes, int64, and
+      as a float64 that cannot overflow.
+    """
+    dimensions = corner.shape[0] - 1
+    # One below and above for the vertices, one more for their neighbours.
+    low = jnp.min(corner[:dimensions], axis=1) - 2
+    spans = (jnp.max(corner[:dimensions], axis=1) - low + 2).astype(jnp.int64)
+    products = jnp.cumprod(spans, dtype=jnp.int64)
+    radix = jnp.concatenate([jnp.ones(1, jnp.int64), products[:-1], jnp.zeros(1, jnp.int64)])
+    codes = []
+    for vertex_class in range(dimensions + 1):
+        cells = vertex_cells(corner, rank, vertex_class)
+        digits = (cell - first for cell, first in zip(cells[:dimensions], low, strict=True))
+        codes.append(sum(r * d for r, d in zip(radix[:dimensions], digits, strict=True)))
+    span = products[-1]
+    class_shift = jnp.full(dimensions + 1, -span).at[0].set(dimensions * span - jnp.sum(radix))
+    shift = class_shift[:, None] + radix
+    return jnp.stack(codes), shift, span, jnp.prod(spans.astype(jnp.float64))
+
+
+def _number(code: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Numbers the runs of equal codes; code: int64 [d+1, N], rows sorted.
+
+    Returns:
+      Number int32 [(d+1)·N]; start int32 [(d+1)·N + 1], of each run.
+    """
+    first = jnp.ones((code.shape[0], 1), bool)
+    new = jnp.concatenate([first, code[:, 1:] != code[:, :-1]], axis=1).ravel()
+    number = jnp.cumsum(new, dtype=jnp.int32) - 1
+    position = jnp.arange(new.size, dtype=jnp.int32)
+    start = jnp.full(new.size + 1, new.size, jnp.int32)
+    # Only the first of a run writes: the others all aim at a place that is dropped.
+    target = jnp.where(new, number, new.size + 1)
+    return number, start.at[target].set(position, mode="drop")
