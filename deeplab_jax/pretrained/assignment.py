@@ -97,16 +97,17 @@ def _take(
     name: str,
     weights: PublishedWeights,
 ) -> None:
-    if name in result.sources.values():
-        result.mismatched.append(f"{name} is wanted twice, by {'/'.join(path)} too")
+    stored = weights.stored.get(name, name)
+    if stored in result.sources.values():
+        result.mismatched.append(f"{stored} is wanted twice, by {'/'.join(path)} too")
         return
-    result.sources[path] = name
+    result.sources[path] = stored
     array = to_our_layout(weights.arrays[name], weights.layout, shape)
     if array.shape == shape:
         result.arrays[path] = np.ascontiguousarray(array, np.float32)
     else:
         there = list(weights.arrays[name].shape)
-        result.mismatched.append(f"{name} is {there}, but {'/'.join(path)} is {list(shape)} here")
+        result.mismatched.append(f"{stored} is {there}, but {'/'.join(path)} is {list(shape)} here")
 
 
 def _take_folded(
@@ -140,7 +141,8 @@ def _unused(
     result: Assignment, weights: PublishedWeights, convention: Convention
 ) -> dict[str, str]:
     used = set(result.sources.values())
-    left = [name for name in weights.arrays if name not in used]
+    names = [weights.stored.get(name, name) for name in weights.arrays]
+    left = [name for name in names if name not in used]
     return {name: _reason(name, convention) for name in left} | dict(weights.ignored)
 
 

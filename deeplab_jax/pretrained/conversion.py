@@ -20,6 +20,7 @@ from deeplab_jax.pretrained.classes import describe_classes
 from deeplab_jax.pretrained.name_maps import CONVENTIONS, Convention, Identified
 from deeplab_jax.pretrained.published import PublishedWeights
 from deeplab_jax.pretrained.readers import read_weights
+from deeplab_jax.pretrained.readers.checkpoint_files import checkpoint_file
 
 CLASSIFIER_NAME = "image_classifier"
 # Missing or misshapen arrays that an error names one by one.
@@ -49,6 +50,7 @@ def convert(
     overrides: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    prefer_averages: bool = True,
 ) -> Conversion:
     """Converts a file of published weights.
 
@@ -58,11 +60,12 @@ def convert(
       overrides: keywords of `create_model` that overrule what was told.
       class_names: of the outputs; default: those of the data set with that many classes.
       provenance: what else `model.json` is to say of the source, such as URL and licence.
+      prefer_averages: see `read_weights`.
 
     Raises:
       DeepLabError: the file cannot be read, holds no known network, or does not fill it.
     """
-    weights = read_weights(source)
+    weights = read_weights(source, prefer_averages)
     convention, identified = identify(weights, source)
     identified = Identified(
         architecture or identified.architecture, {**identified.overrides, **(overrides or {})}
@@ -121,6 +124,7 @@ def _describe(
 ) -> ModelDescription:
     task = CLASSIFICATION if identified.architecture == CLASSIFIER_NAME else SEGMENTATION
     count = identified.overrides["num_classes"]
+    file = checkpoint_file(source) or source
     classes: Descriptor = describe_classes(count, class_names or weights.class_names, source)
     return ModelDescription(
         architecture=identified.architecture,
@@ -128,7 +132,7 @@ def _describe(
         class_names=classes.class_names,
         palette=classes.palette,
         inference_size=weights.graph.image_size if weights.graph else None,
-        source={"file": source.name, "sha256": sha256(source), **(provenance or {})},
+        source={"file": source.name, "sha256": sha256(file), **(provenance or {})},
         task=task,
     )
 

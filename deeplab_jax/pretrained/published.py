@@ -50,6 +50,7 @@ class PublishedWeights:
       graph: facts of the network, where the file holds it.
       class_names: where the file tells them.
       ignored: names that were left out while reading, with the reason.
+      stored: names in the file of arrays that go by another here.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -57,3 +58,4 @@ class PublishedWeights:
     graph: GraphFacts | None = None
     class_names: tuple[str, ...] | None = None
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    stored: Mapping[str, str] = dataclasses.field(default_factory=dict)

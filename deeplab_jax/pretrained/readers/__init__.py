@@ -6,23 +6,35 @@ from pathlib import Path
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.published import PublishedWeights
+from deeplab_jax.pretrained.readers.checkpoint_files import INDEX, checkpoint_file, is_checkpoint
 
 # Suffix → module and function, imported when needed.
 READERS = {
     ".tflite": ("tflite", "read_tflite"),
     ".mlmodel": ("core_ml", "read_core_ml"),
+    ".pb": ("frozen_graph", "read_frozen_graph"),
+    ".index": ("tensorflow_checkpoint", "read_checkpoint"),
+    ".ckpt": ("tensorflow_checkpoint", "read_checkpoint"),
 }
 
 
-def read_weights(path: Path) -> PublishedWeights:
+def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
     """Reads a file of published weights, by its suffix.
+
+    Args:
+      path: of the file, or what the names of a TensorFlow checkpoint's files begin with.
+      prefer_averages: of a TensorFlow checkpoint: a variable that was averaged over the training
+        gets the average.
 
     Raises:
       DeepLabError: no such file, a format not known here, or a damaged file; names the file.
     """
+    path = checkpoint_file(path) or path
     if not path.exists():
         raise DeepLabError(f"{path}: there is no such file")
     try:
+        if is_checkpoint(path):
+            return _reader(path)(path, prefer_averages)
         return _reader(path)(path)
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from error
@@ -33,9 +45,10 @@ def read_weights(path: Path) -> PublishedWeights:
         raise DeepLabError(f"{path} is damaged or no {path.suffix} file: {error!r}") from error
 
 
-def _reader(path: Path) -> Callable[[Path], PublishedWeights]:
-    if path.suffix not in READERS:
+def _reader(path: Path) -> Callable[..., PublishedWeights]:
+    suffix = INDEX if is_checkpoint(path) else path.suffix
+    if suffix not in READERS:
         legal = ", ".join(READERS)
         raise DeepLabError(f"{path.suffix or 'a file without suffix'} is not known; legal: {legal}")
-    module, function = READERS[path.suffix]
+    module, function = READERS[suffix]
     return getattr(importlib.import_module(f"{__package__}.{module}"), function)

@@ -9,6 +9,8 @@ import numpy as np
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.published import GraphFacts, PublishedWeights, Size
 
+# Scope of the convolution after the average over the map.
+IMAGE_POOLING = "image_pooling"
 # What converters append to the scope of a variable or of the operation that took it in.
 ARRAY_SUFFIX = re.compile(r"/(depthwise_)?weights([/_:].*)?$")
 OPERATION_SUFFIX = re.compile(r"/[^/]*$")

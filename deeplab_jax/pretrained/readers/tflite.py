@@ -8,7 +8,12 @@ import tflite
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.published import PublishedWeights, Size
-from deeplab_jax.pretrained.readers.graph import GraphConvolution, published_graph, scope_of
+from deeplab_jax.pretrained.readers.graph import (
+    IMAGE_POOLING,
+    GraphConvolution,
+    published_graph,
+    scope_of,
+)
 
 MAGIC = b"TFL3"
 DTYPES = {
@@ -140,14 +145,18 @@ class _Network:
         return self.graph.Tensors(number).Name().decode()
 
     def _pooling_window(self) -> Size | None:
-        for name, operator in self.operators:
-            if name == "AVERAGE_POOL_2D":
-                options, table = tflite.Pool2DOptions(), operator.BuiltinOptions()
-                options.Init(table.Bytes, table.Pos)
-                return options.FilterHeight(), options.FilterWidth()
-            if name == "MEAN":
-                return tuple(self._shape(operator.Inputs(0))[1:3])
-        return None
+        """Returns the window of what goes into the image pooling's convolution."""
+        inputs = (
+            operator.Inputs(0)
+            for name, operator in self.operators
+            if name == "CONV_2D" and scope_of(self._name(operator.Inputs(1))) == IMAGE_POOLING
+        )
+        name, operator = self.producers.get(next(inputs, None), (None, None))
+        if name == "AVERAGE_POOL_2D":
+            options, table = tflite.Pool2DOptions(), operator.BuiltinOptions()
+            options.Init(table.Bytes, table.Pos)
+            return options.FilterHeight(), options.FilterWidth()
+        return tuple(self._shape(operator.Inputs(0))[1:3]) if name == "MEAN" else None
 
     def _align_corners(self) -> bool | None:
         for name, operator in self.operators:

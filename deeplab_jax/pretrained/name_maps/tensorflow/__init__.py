@@ -16,12 +16,6 @@ LEAVES = {
     "mean": ("{norm}/moving_mean",),
     "var": ("{norm}/moving_variance",),
 }
-IGNORED = {
-    r"/(Momentum|Adam(_1)?|RMSProp(_1)?|Adagrad|Ftrl(_1)?)$": "it belongs to the optimiser",
-    r"^beta[12]_power(_\d+)?$": "it belongs to the optimiser",
-    r"/(biased|local_step|renorm_\w+)$": "training needs it to average, and nothing else does",
-    r"(^|/)(global_)?step$": "it counts training steps",
-}
 
 TENSORFLOW = Convention(
     name="the released TensorFlow code",
@@ -29,5 +23,4 @@ TENSORFLOW = Convention(
     rules=rules,
     leaves=LEAVES,
     norm="{convolution}/BatchNorm",
-    ignored=IGNORED,
 )

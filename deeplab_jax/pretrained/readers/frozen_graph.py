@@ -1,0 +1,122 @@
+"""TensorFlow's frozen graphs (`.pb`): constants by the names of variables; nothing is executed."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.published import GraphFacts, PublishedWeights, Size
+from deeplab_jax.pretrained.readers.frozen_nodes import Nodes
+from deeplab_jax.pretrained.readers.graph import IMAGE_POOLING, OPERATION_SUFFIX, scope_of
+from deeplab_jax.pretrained.readers.tensorflow_library import import_tensorflow
+
+VARIABLE = re.compile(r"/(weights|depthwise_weights|biases|gamma|beta|moving_(mean|variance))$")
+CONVOLUTIONS = {"Conv2D": "weights", "DepthwiseConv2dNative": "depthwise_weights"}
+NORMALIZATIONS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+# Their inputs after the map.
+STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
+ADDITIONS = ("BiasAdd", "Add", "AddV2")
+
+
+def read_frozen_graph(path: Path) -> PublishedWeights:
+    """Reads the constants and convolutions of a frozen graph.
+
+    Raises:
+      DeepLabError: TensorFlow is missing, or it is no frozen graph with convolutions.
+    """
+    tensorflow = import_tensorflow()
+    definition = tensorflow.compat.v1.GraphDef()
+    definition.ParseFromString(path.read_bytes())
+    return _Graph(Nodes(definition.node), tensorflow.make_ndarray).published()
+
+
+class _Graph:
+    """The convolutions of a graph and what surrounds them."""
+
+    def __init__(self, nodes: Nodes, make_array: Any) -> None:
+        self.nodes = nodes
+        self.make_array = make_array
+        self.convolutions = {
+            self._scope(node): node for node in nodes.values() if node.op in CONVOLUTIONS
+        }
+        if not self.convolutions:
+            raise DeepLabError("it is no frozen graph: it holds no convolution")
+
+    def published(self) -> PublishedWeights:
+        strides = self.nodes.strides()
+        known = {
+            scope: strides[node.name]
+            for scope, node in self.convolutions.items()
+            if strides.get(node.name)
+        }
+        facts = GraphFacts(
+            image_size=self._image_size(known),
+            map_sizes={},
+            rates={scope: self._rate(node) for scope, node in self.convolutions.items()},
+            pooling_window=self._pooling_window(),
+            align_corners=self._align_corners(),
+            strides=known,
+        )
+        return PublishedWeights(dict(self._arrays()), "tensorflow", facts)
+
+    def _scope(self, node: Any) -> str:
+        kernel = self.nodes.constant(node.input[1])
+        if kernel is None:
+            raise DeepLabError(f"the weights of {node.name} are computed, not stored")
+        return scope_of(kernel.name if VARIABLE.search(kernel.name) else node.name)
+
+    def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the constants that were variables, and those that took the place of some."""
+        for node in self.nodes.values():
+            if node.op == "Const" and VARIABLE.search(node.name):
+                yield node.name, self._value(node)
+            if node.op in NORMALIZATIONS:
+                yield from self._renamed(OPERATION_SUFFIX.sub("", node.name), node, STATISTICS)
+        for scope, node in self.convolutions.items():
+            yield from self._renamed(scope, node, (CONVOLUTIONS[node.op],))
+            addition = self.nodes.next_of(node, ADDITIONS)
+            if addition is not None:
+                yield from self._renamed(scope, addition, ("biases",))
+
+    def _renamed(
+        self, scope: str, node: Any, leaves: tuple[str, ...]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields a node's constants by the names of variables, where they go by others."""
+        for reference, leaf in zip(node.input[1:], leaves, strict=False):
+            constant = self.nodes.constant(reference)
+            if constant is not None and not VARIABLE.search(constant.name):
+                yield f"{scope}/{leaf}", self._value(constant)
+
+    def _value(self, node: Any) -> np.ndarray:
+        return np.asarray(self.make_array(node.attr["value"].tensor), np.float32)
+
+    def _rate(self, node: Any) -> Size:
+        dilations = node.attr["dilations"].list.i
+        source = self.nodes.source(node)
+        if source is not None and source.op == "SpaceToBatchND":
+            block = self.nodes.constant(source.input[1])
+            dilations = (1, *self._value(block), 1) if block is not None else dilations
+        return (int(dilations[1]), int(dilations[2])) if len(dilations) == 4 else (1, 1)
+
+    def _pooling_window(self) -> Size | None:
+        node = self.convolutions.get(IMAGE_POOLING)
+        source = None if node is None else self.nodes.source(node)
+        if source is None or source.op != "AvgPool":
+            return None
+        return tuple(source.attr["ksize"].list.i[1:3])
+
+    def _image_size(self, strides: Mapping[str, int]) -> Size | None:
+        """Returns the size that images are padded to, which image pooling is enlarged to."""
+        node = self.convolutions.get(IMAGE_POOLING)
+        resize = None if node is None else self.nodes.next_of(node, ("ResizeBilinear",), far=True)
+        size = None if resize is None else self.nodes.constant(resize.input[1])
+        if size is not None and "aspp0" in strides:
+            return tuple(int(length - 1) * strides["aspp0"] + 1 for length in self._value(size))
+        return self.nodes.image_size()
+
+    def _align_corners(self) -> bool | None:
+        resizes = [node for node in self.nodes.values() if node.op == "ResizeBilinear"]
+        return resizes[-1].attr["align_corners"].b if resizes else None
