@@ -42,6 +42,12 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "classes", None, "Class names: a text file, one a line, or JSON.", **own
     )
+    absl_flags.DEFINE_bool(
+        "averages",
+        True,
+        "Of a TensorFlow checkpoint take the averages over the training, where it has them.",
+        **own,
+    )
     absl_flags.DEFINE_bool("list", False, "Name every array that was left out.", **own)
 
 
@@ -60,7 +66,9 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
     check_new_directory(output)
     names = read_class_names(pathlib.Path(flags.classes).expanduser()) if flags.classes else None
-    conversion = convert_source(paths[0], flags.architecture, overrides, names, console)
+    conversion = convert_source(
+        paths[0], flags.architecture, overrides, names, flags.averages, console
+    )
     write_model(output, conversion.description, conversion.variables)
     for line in account(conversion, every=flags.list):
         console.print(line)

@@ -19,6 +19,7 @@ TAR_SUFFIXES, ZIP_SUFFIXES = (".tar.gz", ".tgz", ".tar"), (".zip",)
 MAX_BYTES = 4 * 2**30
 # Long names and extended headers are read into memory.
 MAX_HEADER_BYTES = 2**16
+READ_BYTES = 2**16
 HEADERS = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -65,19 +66,23 @@ def _unpack_tar(
     archive: Path, wanted: re.Pattern[str], max_bytes: int
 ) -> Iterator[tuple[str, BinaryIO]]:
     opener = open if archive.name.endswith(".tar") else gzip.open
-    with (
-        opener(archive, "rb") as compressed,
-        tarfile.open(
-            fileobj=_Limited(compressed, max_bytes), mode="r|", tarinfo=_CheckedInfo
-        ) as tar,
-    ):
-        for member in tar:
-            _check_path(member.name)
-            if not _is_wanted(member.name, wanted) or member.isdir():
-                continue
-            if not member.isreg() or member.issparse():
-                raise DeepLabError(f"its member {member.name!r} is no plain file")
-            yield member.name, tar.extractfile(member)
+    with opener(archive, "rb") as compressed:
+        stream = _Limited(compressed, max_bytes)
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CheckedInfo) as tar:
+            yield from _members(tar, wanted)
+        # The checksum comes last.
+        while stream.read(READ_BYTES):
+            pass
+
+
+def _members(tar: tarfile.TarFile, wanted: re.Pattern[str]) -> Iterator[tuple[str, BinaryIO]]:
+    for member in tar:
+        _check_path(member.name)
+        if not _is_wanted(member.name, wanted) or member.isdir():
+            continue
+        if not member.isreg() or member.issparse():
+            raise DeepLabError(f"its member {member.name!r} is no plain file")
+        yield member.name, tar.extractfile(member)
 
 
 def _unpack_zip(

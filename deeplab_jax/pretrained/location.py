@@ -50,6 +50,7 @@ def convert_source(
     architecture: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
+    prefer_averages: bool = True,
     reporter: Reporter | None = None,
 ) -> Conversion:
     """Converts published weights wherever they are.
@@ -60,6 +61,8 @@ def convert_source(
       architecture: what it holds, where that should be overruled.
       overrides: keywords of `create_model` that should be overruled.
       class_names: of the outputs.
+      prefer_averages: of a TensorFlow checkpoint: take the averages over the training where it has
+        them.
       reporter: hears of downloads; by default the logger does.
 
     Raises:
@@ -68,7 +71,9 @@ def convert_source(
     path = Path(reference).expanduser()
     if is_there(path):
         with unpacked(path) as file:
-            return convert(file, architecture, overrides, class_names)
+            return convert(
+                file, architecture, overrides, class_names, prefer_averages=prefer_averages
+            )
     if str(reference) not in list_pretrained():
         raise DeepLabError(
             f"{reference}: there is no such file, nor pretrained weights of that name; "
@@ -84,6 +89,7 @@ def convert_source(
             {**entry.overrides, **(overrides or {})},
             class_names or entry.class_names,
             entry.provenance,
+            prefer_averages,
         )
     description = conversion.description
     size = description.inference_size or entry.inference_size

@@ -36,7 +36,11 @@ def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Itera
         wanted = re.compile(rf"{re.escape(member)}.*({endings}|\.data-\d+-of-\d+)$")
         with tempfile.TemporaryDirectory(dir=scratch, prefix=".unpacking-") as folder:
             extract(path, Path(folder), wanted)
-            yield _only_one(Path(folder), path)
+            try:
+                yield _only_one(Path(folder), path)
+            except DeepLabError as error:
+                # Nobody knows the temporary folder.
+                raise DeepLabError(str(error).replace(folder, str(path))) from error
     else:
         yield _name_of_checkpoint(path)
 

@@ -126,8 +126,12 @@ class _Network:
         Raises:
           DeepLabError: it is computed, or of a type that no network here has.
         """
-        while number in self.producers and self.producers[number][0] in TRANSPARENT:
-            number = self.producers[number][1].Inputs(0)
+        # At most once through all of them, as those of a damaged file may go in circles.
+        for _ in self.operators:
+            name, operator = self.producers.get(number, (None, None))
+            if name not in TRANSPARENT:
+                break
+            number = operator.Inputs(0)
         tensor = self.graph.Tensors(number)
         data = self.model.Buffers(tensor.Buffer()).DataAsNumpy()
         if isinstance(data, int) or not data.size:
