@@ -95,7 +95,7 @@ BACKBONES = {
     **{f"xception_{depth}": _xception(depth) for depth in (41, 65, 71)},
     "mobilenet_v2": BackboneEntry(
         module=mobilenet_v2.MobileNetV2,
-        options=("depth_multiplier", "width_divisor"),
+        options=("depth_multiplier", "width_divisor", "stride_placement"),
         low_level=mobilenet_v2.LOW_LEVEL,
         normalization=mobilenet_v2.NORMALIZATION,
         preprocessing="minus_one_one",

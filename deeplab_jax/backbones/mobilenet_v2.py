@@ -54,6 +54,7 @@ class MobileNetV2(nn.Module):
       depth_multiplier: scales every width.
       width_divisor: 1: scaled widths are floored, at least 1; 8: they are rounded to its multiples,
         as in slim's classifiers.
+      stride_placement: `torchvision` pads symmetrically; every other value is TensorFlow's `SAME`.
       normalization: constants of batch normalisation.
       dtype: of the computation.
     """
@@ -61,6 +62,7 @@ class MobileNetV2(nn.Module):
     output_stride: int = 16
     depth_multiplier: float = 1.0
     width_divisor: int = 1
+    stride_placement: str = "slim"
     normalization: Normalization = NORMALIZATION
     dtype: jnp.dtype = jnp.float32
 
@@ -72,7 +74,7 @@ class MobileNetV2(nn.Module):
         conv_norm = partial(
             ConvNorm,
             normalization=self.normalization,
-            same_padding=True,
+            same_padding=self.stride_placement != "torchvision",
             activation=nn.relu6,
             kernel_init=CONVOLUTION_INIT,
             dtype=self.dtype,

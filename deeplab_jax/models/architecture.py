@@ -44,6 +44,7 @@ class Architecture:
       align_corners: convention of every resize.
       preprocessing: normalisation of the pixels.
       batch_norm_decay: of every moving average; None for each part's published one.
+      batch_norm_epsilon: added to the variances in the backbone; None for its published one.
       frozen_batch_norm: training uses and keeps the moving averages (DeepLab v3, section 4.1).
       dtype: of the computation; float64 needs jax_enable_x64 and is for numerical checks.
     """
@@ -76,6 +77,7 @@ class Architecture:
     align_corners: bool = True
     preprocessing: str = "minus_one_one"
     batch_norm_decay: float | None = None
+    batch_norm_epsilon: float | None = None
     frozen_batch_norm: bool = False
     dtype: str = "float32"
 

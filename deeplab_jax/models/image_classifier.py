@@ -51,7 +51,7 @@ class ImageClassifier(nn.Module):
         width = int(WIDE["mobilenet_v2"] * max(1.0, options.depth_multiplier))
         return ConvNorm(
             width,
-            parts.normalization(options, parts.find_backbone(options.backbone).normalization),
+            parts.backbone_normalization(options),
             kernel_size=1,
             activation=nn.relu6,
             dtype=jnp.dtype(options.dtype),

@@ -32,7 +32,7 @@ def make_backbone(options: Architecture) -> nn.Module:
     entry = find_backbone(options.backbone)
     given = {name: getattr(options, name) for name in entry.options}
     if entry.normalization is not None:
-        given["normalization"] = normalization(options, entry.normalization)
+        given["normalization"] = backbone_normalization(options)
     return entry.module(
         output_stride=options.output_stride,
         dtype=jnp.dtype(options.dtype),
@@ -143,6 +143,13 @@ def make_classifier(options: Architecture) -> nn.Module:
     if options.head == "large_fov" and not options.fc_channels:
         return make(FOV_KERNELS[options.fov], rate=options.atrous_rates[0])
     return make()
+
+
+def backbone_normalization(options: Architecture) -> Normalization:
+    """Returns the batch-norm constants of the backbone, which must have some."""
+    constants = normalization(options, find_backbone(options.backbone).normalization)
+    epsilon = options.batch_norm_epsilon
+    return constants if epsilon is None else dataclasses.replace(constants, epsilon=epsilon)
 
 
 def normalization(options: Architecture, published: Normalization) -> Normalization:

@@ -68,6 +68,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda factor: isinstance(factor, int | float) and factor > 0,
         "a number above 0",
     ),
+    "batch_norm_epsilon": (
+        lambda epsilon: epsilon is None or (isinstance(epsilon, int | float) and epsilon > 0),
+        "a number above 0",
+    ),
     "batch_norm_decay": (lambda decay: decay is None or _share(decay), "in [0, 1)"),
 }
 

@@ -70,7 +70,7 @@ def assign(
         names = _names(convention, leaf, scopes)
         found = next((name for name in names if name in weights.arrays), None)
         if found is not None:
-            _take(result, path, shape, found, weights)
+            _take(result, path, shape, found, weights, scopes.moved)
         elif not _take_folded(result, path, shape, scopes, wanted, weights, convention):
             result.missing[path] = f"looked for {' or '.join(names)}"
     result.unused = _unused(result, weights, convention)
@@ -96,6 +96,7 @@ def _take(
     shape: tuple[int, ...],
     name: str,
     weights: PublishedWeights,
+    moved: int = 0,
 ) -> None:
     stored = weights.stored.get(name, name)
     if stored in result.sources.values():
@@ -103,6 +104,8 @@ def _take(
         return
     result.sources[path] = stored
     array = to_our_layout(weights.arrays[name], weights.layout, shape)
+    if moved and array.ndim == 4:
+        array = np.roll(array, moved, axis=2)
     if array.shape == shape:
         result.arrays[path] = np.ascontiguousarray(array, np.float32)
     else:

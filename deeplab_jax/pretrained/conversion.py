@@ -19,8 +19,7 @@ from deeplab_jax.pretrained.assignment import Assignment, Wanted, assign
 from deeplab_jax.pretrained.classes import describe_classes
 from deeplab_jax.pretrained.name_maps import CONVENTIONS, Convention, Identified
 from deeplab_jax.pretrained.published import PublishedWeights
-from deeplab_jax.pretrained.readers import read_weights
-from deeplab_jax.pretrained.readers.checkpoint_files import checkpoint_file
+from deeplab_jax.pretrained.readers import read_weights, weights_file
 
 CLASSIFIER_NAME = "image_classifier"
 # Missing or misshapen arrays that an error names one by one.
@@ -55,7 +54,7 @@ def convert(
     """Converts a file of published weights.
 
     Args:
-      source: the file.
+      source: the file, or the directory that holds it and its configuration.
       architecture: what the file holds, where its names do not tell or should be overruled.
       overrides: keywords of `create_model` that overrule what was told.
       class_names: of the outputs; default: those of the data set with that many classes.
@@ -74,6 +73,9 @@ def convert(
     wanted = wanted_variables(description.create_model())
     assignment = assign(wanted, weights, convention, convention.rules(identified))
     _check(assignment, source, identified)
+    if assignment.folded:
+        # Training that starts from them puts the normalisation back first.
+        description.source["folded_batch_norm"] = sorted(assignment.folded)
     return Conversion(
         description, traverse_util.unflatten_dict(assignment.arrays), assignment, convention.name
     )
@@ -124,7 +126,6 @@ def _describe(
 ) -> ModelDescription:
     task = CLASSIFICATION if identified.architecture == CLASSIFIER_NAME else SEGMENTATION
     count = identified.overrides["num_classes"]
-    file = checkpoint_file(source) or source
     classes: Descriptor = describe_classes(count, class_names or weights.class_names, source)
     return ModelDescription(
         architecture=identified.architecture,
@@ -132,7 +133,7 @@ def _describe(
         class_names=classes.class_names,
         palette=classes.palette,
         inference_size=weights.graph.image_size if weights.graph else None,
-        source={"file": source.name, "sha256": sha256(file), **(provenance or {})},
+        source={"file": source.name, "sha256": sha256(weights_file(source)), **(provenance or {})},
         task=task,
     )
 

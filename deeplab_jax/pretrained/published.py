@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,7 @@ class PublishedWeights:
       layout: of kernels: `tensorflow` or `pytorch` [out, in, k, k].
       graph: facts of the network, where the file holds it.
       class_names: where the file tells them.
+      configuration: of the network, where one is published beside the arrays (`config.json`).
       ignored: names that were left out while reading, with the reason.
       stored: names in the file of arrays that go by another here.
     """
@@ -59,3 +61,4 @@ class PublishedWeights:
     class_names: tuple[str, ...] | None = None
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     stored: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    configuration: Mapping[str, Any] = dataclasses.field(default_factory=dict)

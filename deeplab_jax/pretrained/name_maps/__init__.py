@@ -3,8 +3,9 @@
 from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
 from deeplab_jax.pretrained.name_maps.rules import Rule, Scopes, translate
 from deeplab_jax.pretrained.name_maps.tensorflow import TENSORFLOW
+from deeplab_jax.pretrained.name_maps.torchvision import TORCHVISION
 
 # In the order in which they are tried.
-CONVENTIONS = (TENSORFLOW,)
+CONVENTIONS = (TENSORFLOW, TORCHVISION)
 
 __all__ = ["CONVENTIONS", "Convention", "Identified", "Rule", "Scopes", "translate"]

@@ -18,18 +18,25 @@ class Rule(NamedTuple):
       ours: path of a module with a kernel, as in `backbone/layer_{n}/{part}`.
       theirs: scope of the kernel and bias.
       norm: scope of the batch normalisation; empty where the convention derives it.
+      moved: how many of the kernel's last input channels are the first ones here, where maps are
+        joined in another order.
     """
 
     ours: str
     theirs: str
     norm: str = ""
+    moved: int = 0
 
 
 class Scopes(NamedTuple):
-    """Scopes of one module's arrays: of kernel and bias, and of its normalisation."""
+    """Scopes of one module's arrays: of kernel and bias, and of its normalisation.
+
+    `moved` is as in the rule.
+    """
 
     convolution: str
     norm: str
+    moved: int = 0
 
 
 def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scopes | None:
@@ -45,7 +52,8 @@ def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scope
         if found:
             convolution = _filled(rule.theirs, found.groupdict())
             norm = _filled(rule.norm, found.groupdict())
-            return Scopes(convolution, norm or default_norm.format(convolution=convolution))
+            norm = norm or default_norm.format(convolution=convolution)
+            return Scopes(convolution, norm, rule.moved)
     return None
 
 

@@ -6,12 +6,17 @@ from pathlib import Path
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.published import PublishedWeights
-from deeplab_jax.pretrained.readers.checkpoint_files import INDEX, checkpoint_file, is_checkpoint
+from deeplab_jax.pretrained.readers.checkpoint_files import INDEX, is_checkpoint
+from deeplab_jax.pretrained.readers.configuration import weights_file
 
 # Suffix → module and function, imported when needed.
 READERS = {
     ".tflite": ("tflite", "read_tflite"),
     ".mlmodel": ("core_ml", "read_core_ml"),
+    ".pth": ("pytorch", "read_pytorch"),
+    ".pt": ("pytorch", "read_pytorch"),
+    ".bin": ("pytorch", "read_pytorch"),
+    ".safetensors": ("safetensors_file", "read_safetensors"),
     ".pb": ("frozen_graph", "read_frozen_graph"),
     ".index": ("tensorflow_checkpoint", "read_checkpoint"),
     ".ckpt": ("tensorflow_checkpoint", "read_checkpoint"),
@@ -22,14 +27,15 @@ def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
     """Reads a file of published weights, by its suffix.
 
     Args:
-      path: of the file, or what the names of a TensorFlow checkpoint's files begin with.
+      path: of the file, of the directory that holds it and its configuration, or what the names of
+        a TensorFlow checkpoint's files begin with.
       prefer_averages: of a TensorFlow checkpoint: a variable that was averaged over the training
         gets the average.
 
     Raises:
       DeepLabError: no such file, a format not known here, or a damaged file; names the file.
     """
-    path = checkpoint_file(path) or path
+    path = weights_file(path)
     if not path.exists():
         raise DeepLabError(f"{path}: there is no such file")
     try:

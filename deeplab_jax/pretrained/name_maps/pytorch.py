@@ -1,0 +1,45 @@
+"""What the names of several PyTorch codes have in common."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from deeplab_jax.pretrained.name_maps.rules import Rule
+
+# `state_dict` of a convolution or linear layer, and of a BatchNorm2d.
+LEAVES = {
+    "kernel": ("{convolution}.weight",),
+    "bias": ("{convolution}.bias",),
+    "scale": ("{norm}.weight",),
+    "offset": ("{norm}.bias",),
+    "mean": ("{norm}.running_mean",),
+    "var": ("{norm}.running_var",),
+}
+# Depth of a ResNet by the units of its third block.
+RESNET_DEPTHS = {2: "resnet_18", 6: "resnet_50", 23: "resnet_101"}
+
+
+def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
+    """Returns which ResNet's arrays have torchvision's names after a prefix; None if none known.
+
+    ResNet-34 has as many units as ResNet-50, but no third convolution in them.
+    """
+    block = f"{prefix}layer3."
+    units = {name[len(block) :].partition(".")[0] for name in arrays if name.startswith(block)}
+    name = RESNET_DEPTHS.get(len(units))
+    bottleneck = f"{block}0.conv3.weight" in arrays
+    return name if bottleneck == (name != "resnet_18") else None
+
+
+def resnet_rules(prefix: str) -> tuple[Rule, ...]:
+    """Returns torchvision's name map of a ResNet, which other codes took over."""
+    unit = f"{prefix}layer{{block}}.{{unit-1}}"
+    return (
+        Rule("backbone/stem_1", f"{prefix}conv1", f"{prefix}bn1"),
+        Rule("backbone/block{block}/unit_{unit}/conv{n}", f"{unit}.conv{{n}}", f"{unit}.bn{{n}}"),
+        Rule(
+            "backbone/block{block}/unit_{unit}/shortcut",
+            f"{unit}.downsample.0",
+            f"{unit}.downsample.1",
+        ),
+    )

@@ -1,0 +1,153 @@
+"""torchvision's names: segmentation networks, and classifiers trained on ImageNet."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.backbones import mobilenet_v3
+from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
+from deeplab_jax.pretrained.name_maps.pytorch import LEAVES, resnet_name, resnet_rules
+from deeplab_jax.pretrained.name_maps.rules import Rule
+from deeplab_jax.pretrained.published import PublishedWeights
+
+PRESETS = {
+    "resnet_50": "torchvision/deeplabv3_resnet50",
+    "resnet_101": "torchvision/deeplabv3_resnet101",
+    "mobilenet_v3_large": "torchvision/deeplabv3_mobilenet_v3_large",
+}
+CLASSIFIER = "image_classifier"
+SYMMETRIC = {"stride_placement": "torchvision"}
+# A classifier's last layer → its backbone and what distinguishes torchvision's from ours.
+MOBILENETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "features.18.0.weight": ("mobilenet_v2", {"batch_norm_epsilon": 1e-5}),
+    "features.16.0.weight": ("mobilenet_v3_large", {}),
+    "features.12.0.weight": ("mobilenet_v3_small", {}),
+}
+
+HEAD = (
+    Rule("aspp/pointwise", "classifier.0.convs.0.0", "classifier.0.convs.0.1"),
+    Rule("aspp/image_pooling/conv", "classifier.0.convs.4.1", "classifier.0.convs.4.2"),
+    # Image pooling is the last branch there.
+    Rule("aspp/projection", "classifier.0.project.0", "classifier.0.project.1", moved=256),
+    Rule("refine", "classifier.1", "classifier.2"),
+    Rule("classifier", "classifier.4"),
+    Rule("auxiliary/conv", "aux_classifier.0", "aux_classifier.1"),
+    Rule("auxiliary/classifier", "aux_classifier.4"),
+)
+MOBILENET_V2 = (
+    Rule("backbone/layer_1", "features.0.0", "features.0.1"),
+    Rule("backbone/layer_2/depthwise", "features.1.conv.0.0", "features.1.conv.0.1"),
+    Rule("backbone/layer_2/project", "features.1.conv.1", "features.1.conv.2"),
+    Rule("backbone/layer_{n}/expand", "features.{n-1}.conv.0.0", "features.{n-1}.conv.0.1"),
+    Rule("backbone/layer_{n}/depthwise", "features.{n-1}.conv.1.0", "features.{n-1}.conv.1.1"),
+    Rule("backbone/layer_{n}/project", "features.{n-1}.conv.2", "features.{n-1}.conv.3"),
+    Rule("layer_19", "features.18.0", "features.18.1"),
+    Rule("classifier", "classifier.1"),
+)
+# DeepLab v1 began from VGG-16 with its fully connected layers made convolutions.
+VGG = (
+    *(
+        Rule(f"backbone/{name}", f"features.{place}")
+        for name, place in {
+            **{"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7},
+            **{"conv3_1": 10, "conv3_2": 12, "conv3_3": 14},
+            **{"conv4_1": 17, "conv4_2": 19, "conv4_3": 21},
+            **{"conv5_1": 24, "conv5_2": 26, "conv5_3": 28},
+        }.items()
+    ),
+    Rule("large_fov/fc6", "classifier.0"),
+    Rule("large_fov/fc7", "classifier.3"),
+    Rule("classifier", "classifier.6"),
+)
+
+
+def identify(weights: PublishedWeights) -> Identified | None:
+    """Tells a network of torchvision by its names; None if it is none."""
+    arrays = weights.arrays
+    if "classifier.0.convs.0.0.weight" in arrays:
+        return _segmentation(arrays)
+    if "fc.weight" in arrays:
+        backbone = resnet_name(arrays, "")
+        return backbone and _classifier(arrays, "fc", backbone)
+    if "features.28.weight" in arrays and "classifier.6.weight" in arrays:
+        count = arrays["classifier.6.weight"].shape[0]
+        options = {"fov": "7x7", "num_classes": count, "preprocessing": "mean_std"}
+        return Identified("deeplab_v1", options)
+    return _mobilenet(arrays)
+
+
+def _segmentation(arrays: Mapping[str, np.ndarray]) -> Identified | None:
+    mobile = "backbone.16.0.weight" in arrays
+    backbone = "mobilenet_v3_large" if mobile else resnet_name(arrays, "backbone.")
+    if backbone not in PRESETS or "classifier.4.weight" not in arrays:
+        return None
+    overrides = {
+        "num_classes": arrays["classifier.4.weight"].shape[0],
+        "aux_head": "aux_classifier.4.weight" in arrays,
+    }
+    return Identified(PRESETS[backbone], overrides)
+
+
+def _mobilenet(arrays: Mapping[str, np.ndarray]) -> Identified | None:
+    last = next((name for name in MOBILENETS if name in arrays), None)
+    if last is None:
+        return None
+    backbone, conventions = MOBILENETS[last]
+    scope = "classifier.1" if backbone == "mobilenet_v2" else "classifier.3"
+    return _classifier(arrays, scope, backbone, **conventions)
+
+
+def _classifier(
+    arrays: Mapping[str, np.ndarray], scope: str, backbone: str, **conventions: Any
+) -> Identified | None:
+    kernel = arrays.get(f"{scope}.weight")
+    if kernel is None:
+        return None
+    overrides = {"backbone": backbone, "num_classes": kernel.shape[0], **conventions}
+    return Identified(CLASSIFIER, overrides | SYMMETRIC | {"preprocessing": "mean_std"})
+
+
+def rules(identified: Identified) -> Sequence[Rule]:
+    """Returns the name map of a network of torchvision."""
+    if identified.architecture == "deeplab_v1":
+        return VGG
+    if identified.architecture in PRESETS.values():
+        mobile = identified.architecture == PRESETS["mobilenet_v3_large"]
+        backbone = mobilenet_v3_rules("large", "backbone.") if mobile else resnet_rules("backbone.")
+        return (*backbone, *_atrous_branches(identified), *HEAD)
+    backbone = identified.overrides["backbone"]
+    if backbone == "mobilenet_v2":
+        return MOBILENET_V2
+    if backbone.startswith("resnet"):
+        return (*resnet_rules(""), Rule("classifier", "fc"))
+    ends = (Rule("hidden", "classifier.0"), Rule("classifier", "classifier.3"))
+    return (*mobilenet_v3_rules(backbone.rpartition("_")[2], "features."), *ends)
+
+
+def _atrous_branches(identified: Identified) -> tuple[Rule, ...]:
+    rates = identified.overrides.get("atrous_rates", (12, 24, 36))
+    scopes = ((rate, f"classifier.0.convs.{n}") for n, rate in enumerate(rates, start=1))
+    return tuple(Rule(f"aspp/rate_{rate}", f"{at}.0", f"{at}.1") for rate, at in scopes)
+
+
+def mobilenet_v3_rules(form: str, prefix: str) -> tuple[Rule, ...]:
+    """Returns the name map of a MobileNetV3, whose units number the parts that they have."""
+    rows = mobilenet_v3.layers(form)
+    rules = [Rule("backbone/layer_1", f"{prefix}0.0", f"{prefix}0.1")]
+    for number, row in enumerate(rows, start=1):
+        unit, ours = f"{prefix}{number}.block", f"backbone/layer_{number + 1}"
+        # The first unit does not expand.
+        parts = ["depthwise", *["squeeze"] * row.squeeze, "project"]
+        for place, part in enumerate(parts if number == 1 else ["expand", *parts]):
+            if part == "squeeze":
+                inner = f"{ours}/squeeze_excitation"
+                rules.append(Rule(f"{inner}/squeeze", f"{unit}.{place}.fc1"))
+                rules.append(Rule(f"{inner}/excite", f"{unit}.{place}.fc2"))
+            else:
+                rules.append(Rule(f"{ours}/{part}", f"{unit}.{place}.0", f"{unit}.{place}.1"))
+    end = len(rows) + 1
+    return (*rules, Rule(f"backbone/layer_{end + 1}", f"{prefix}{end}.0", f"{prefix}{end}.1"))
+
+
+TORCHVISION = Convention(name="torchvision", identify=identify, rules=rules, leaves=LEAVES)
