@@ -23,7 +23,7 @@ CLASS_WEIGHTS = (0.53, 0.45, 2.19, 0.39, 1.0, 0.65, 1.96, 1.41, 0.89, 2.53, 2.97
 
 def get_config(text: str | None = None) -> ConfigDict:
     """Returns the config."""
-    given = configs.arguments(text, cpu=False, steps=0)
+    given = configs.arguments(text, cpu=False, steps=0, init="")
     config = configs.default()
     config.data.name = "camvid"
 
@@ -45,11 +45,13 @@ def get_config(text: str | None = None) -> ConfigDict:
     config.schedule.base_learning_rate = 0.01
     config.schedule.warmup_steps = 100
     config.evaluation.every_steps = 1000
+    if given.init:
+        _start_from(config, given.init)
     if not given.cpu:
         config.model.dtype = "bfloat16"
         return config
 
-    config.model.depth_multiplier = 0.5
+    config.model.depth_multiplier = 1.0 if given.init else 0.5
     # Of half the usual crop, half the usual rates; the image-level feature did not help DeepLab v3+
     # on driving scenes either (arXiv 1802.02611, table 7), and a batch of 8 normalises it badly.
     config.model.atrous_rates = (3, 6, 9)
@@ -66,3 +68,10 @@ def get_config(text: str | None = None) -> ConfigDict:
     config.evaluation.batch_size = 4
     config.checkpoint.every_steps = 200
     return config
+
+
+def _start_from(config: ConfigDict, init: str) -> None:
+    """Fine-tunes the backbone of another model, more gently than what is new."""
+    config.training.init_from = init
+    config.training.init_parts = "backbone"
+    config.optimizer.multipliers.backbone = 0.1

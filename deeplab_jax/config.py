@@ -82,13 +82,24 @@ def default() -> ConfigDict:
     training.ema_decay = 0.0  # Of the averaged parameters that evaluation uses; 0: none kept.
     training.auxiliary_weight = 0.5  # Of the loss of an auxiliary head. torchvision.
     training.class_weights = placeholder(tuple)  # Of the loss, one a class; unset: all 1.
-    training.init_from = ""  # Model directory or workdir whose variables to start from.
+    training.init_from = ""  # Published name, model directory or workdir to start from.
+    training.init_parts = "all"  # Of it: `all` but another's classifier, `backbone`, `matching`.
 
     optimizer = config.optimizer = ConfigDict()
     optimizer.name = "sgd"  # `sgd` (with momentum), `adam` or `adamw`.
     optimizer.momentum = 0.9  # Of sgd; of Adam's first moment.
     optimizer.weight_decay = 4e-5  # Of convolution kernels; see make_optimizer. Released code.
     optimizer.decay_depthwise = False  # Released code leaves depthwise kernels undecayed.
+
+    # Of the learning rate, by part; 0 leaves a part as it is. DeepLab v2 as released: head 10,
+    # bias 2 on top.
+    multipliers = optimizer.multipliers = ConfigDict()
+    multipliers.backbone = 1.0
+    multipliers.head = 1.0  # All between backbone, decoder and classifier.
+    multipliers.decoder = 1.0
+    multipliers.classifier = 1.0
+    multipliers.auxiliary = 1.0  # The auxiliary head.
+    multipliers.bias = 1.0  # Of convolutions, on top of their part's.
 
     schedule = config.schedule = ConfigDict()
     schedule.base_learning_rate = 0.007  # DeepLab v3, section 4.

@@ -9,6 +9,7 @@ from deeplab_jax import config as configs
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import check_divisible
+from deeplab_jax.reporter import Reporter
 
 COUNTS = ("num_steps", "batch_size", "every_steps", "log_every_steps", "accumulation_steps")
 
@@ -24,6 +25,17 @@ def check_ranges(config: ConfigDict) -> None:
             raise DeepLabError(f"config field {field}={value} must be at least 1")
     if not 0 <= config.training.ema_decay < 1:
         raise DeepLabError(f"training.ema_decay={config.training.ema_decay} must be in [0, 1)")
+
+
+def check_frozen_parts(config: ConfigDict, reporter: Reporter) -> None:
+    """Warns of parts that learn nothing while their batch normalisation goes on moving."""
+    still = [part for part, factor in config.optimizer.multipliers.items() if factor == 0]
+    if still and not config.model.frozen_batch_norm:
+        reporter.warning(
+            f"{', '.join(still)} of the network keep their parameters (optimizer.multipliers is 0), "
+            "but batch normalisation still uses each batch's statistics and moves its averages; "
+            "model.frozen_batch_norm=True stops that"
+        )
 
 
 def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:

@@ -1,47 +1,118 @@
 """Starting from the variables of another model."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
 
 from deeplab_jax import model_store
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.state import Variables
 
-CLASSIFIER = "classifier"
+CLASSIFIER, BACKBONE = "classifier", "backbone"
+# What of another model is taken: all but a classifier of another shape, the backbone, what fits.
+PARTS = ("all", "backbone", "matching")
+Path = tuple[str, ...]
 
 
-def initialize_from(fresh: Variables, source: str, reporter: Reporter) -> Variables:
-    """Returns the variables of another model, with a fresh classifier where its shape differs.
+class Initialization(NamedTuple):
+    """Variables to start from.
+
+    Attributes:
+      variables: of the model to train.
+      folded: paths of the normalisations among them that were folded into their convolutions when
+        the model was published, without `params`.
+    """
+
+    variables: Variables
+    folded: frozenset[Path]
+
+
+def initialize_from(
+    fresh: Variables, source: pathlib.Path, reporter: Reporter, parts: str = "all"
+) -> Initialization:
+    """Returns the variables of another model, and fresh ones where it has none of their shape.
 
     Args:
       fresh: freshly initialised variables of the model to train; tells names and shapes.
-      source: a workdir.
+      source: a workdir or model directory.
       reporter: hears which parts start afresh.
+      parts: `all`: everything must fit but the classifier; `backbone`: that alone, all of it;
+        `matching`: whatever fits in name and shape.
 
     Raises:
-      DeepLabError: anything but the classifier is missing or of another shape.
+      DeepLabError: what must fit is missing or of another shape.
     """
-    given = traverse_util.flatten_dict(model_store.read_variables(pathlib.Path(source)))
+    if parts not in PARTS:
+        raise unknown_name("training.init_parts", parts, PARTS)
+    description = model_store.read_description(source)
+    given = traverse_util.flatten_dict(model_store.read_variables(source))
     wanted = traverse_util.flatten_dict(fresh)
-    afresh = [path for path in wanted if not _fits(given.get(path), wanted[path])]
-    foreign = ["/".join(path) for path in afresh if CLASSIFIER not in path]
+    fitting = _fitting(given, wanted)
+    if parts == "backbone":
+        fitting = {path for path in fitting if path[1] == BACKBONE}
+    _check(wanted, fitting, parts, source)
+    for line in _started_afresh(given, wanted, fitting, source, whole=parts == "all"):
+        reporter.message(line)
+    taken = {path: given[path] if path in fitting else array for path, array in wanted.items()}
+    folded = {tuple(name.split("/")) for name in description.source.get("folded_batch_norm", ())}
+    kept = {path for path in folded if ("params", *path, "scale") in fitting}
+    return Initialization(traverse_util.unflatten_dict(taken), frozenset(kept))
+
+
+def _fitting(given: Mapping[Path, np.ndarray], wanted: Mapping[Path, np.ndarray]) -> set[Path]:
+    """Returns what can be taken: a convolution with its bias and normalisation, or none of them."""
+    unfit = {
+        _unit(path)
+        for path, array in wanted.items()
+        if path not in given or given[path].shape != array.shape
+    }
+    return {path for path in wanted if _unit(path) not in unfit}
+
+
+def _unit(path: Path) -> Path:
+    _, *module, _ = path
+    return tuple(module[:-1] if module[-1] == "norm" else module)
+
+
+def _check(
+    wanted: Mapping[Path, Any], fitting: set[Path], parts: str, source: pathlib.Path
+) -> None:
+    needed = {
+        "all": [path for path in wanted if CLASSIFIER not in path],
+        "backbone": [path for path in wanted if path[1] == BACKBONE],
+        "matching": [],
+    }[parts]
+    foreign = ["/".join(path) for path in needed if path not in fitting]
     if foreign:
         raise DeepLabError(
             f"training.init_from={source} holds another network: {len(foreign)} arrays are missing "
-            f"or of another shape, the first {foreign[0]}; "
-            "give config.model the architecture that it was trained with"
+            f"or of another shape, the first {foreign[0]}; give config.model the architecture that "
+            "it was trained with, or training.init_parts=backbone or matching"
         )
+    if not fitting:
+        raise DeepLabError(f"nothing of training.init_from={source} fits this network")
+
+
+def _started_afresh(
+    given: Mapping[Path, np.ndarray],
+    wanted: Mapping[Path, np.ndarray],
+    fitting: set[Path],
+    source: pathlib.Path,
+    whole: bool,
+) -> list[str]:
+    """Returns what to say of the arrays that were not taken: each, or the parts of the network."""
+    afresh = [path for path in wanted if path not in fitting]
+    if not whole:
+        names = list(dict.fromkeys(path[1] for path in afresh))
+        shown = ", ".join(names) or "nothing"
+        return [f"{len(fitting)} arrays come from {source}; what starts afresh lies in: {shown}"]
+    lines = []
     for path in afresh:
         there = "nothing" if path not in given else list(given[path].shape)
-        reporter.message(
-            f"{'/'.join(path)} starts afresh: {there} in {source}, {list(wanted[path].shape)} here"
-        )
-    taken = {path: array if path in afresh else given[path] for path, array in wanted.items()}
-    return traverse_util.unflatten_dict(taken)
-
-
-def _fits(given: np.ndarray | None, wanted: np.ndarray) -> bool:
-    return given is not None and given.shape == wanted.shape
+        here = list(wanted[path].shape)
+        lines.append(f"{'/'.join(path)} starts afresh: {there} in {source}, {here} here")
+    return lines

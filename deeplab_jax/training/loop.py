@@ -8,31 +8,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax import model_store
-from deeplab_jax.data import training_batches
 from deeplab_jax.evaluation import Evaluator
-from deeplab_jax.parallel import make_mesh, put_batch, replicated
+from deeplab_jax.parallel import make_mesh
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training import workdir as workdirs
+from deeplab_jax.training.batches import run_batches
 from deeplab_jax.training.checkpoints import Checkpointer
 from deeplab_jax.training.finite import FiniteCheck
-from deeplab_jax.training.initialization import initialize_from
+from deeplab_jax.training.initial_state import initial_state
 from deeplab_jax.training.interruption import interruption
 from deeplab_jax.training.monitors import Monitor
 from deeplab_jax.training.pace import Pace
 from deeplab_jax.training.pictures import draw_pictures
 from deeplab_jax.training.run import Run, Source, assemble
 from deeplab_jax.training.start import describe_start
-from deeplab_jax.training.state import (
-    TrainState,
-    abstract_state,
-    create_state,
-    with_variables,
-)
+from deeplab_jax.training.state import TrainState
 from deeplab_jax.training.step import Step, make_train_step
 
 # With `profile`, the steps after the first that the trace shows.
@@ -115,23 +109,6 @@ def train(
     return result
 
 
-def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> TrainState:
-    """Returns the state to start from: resumed, taken from another model, or fresh."""
-    keep_ema = run.config.training.ema_decay > 0
-    shapes = {"crop_size": run.augmentation.crop_size, "keep_ema": keep_ema}
-    parts = (run.model, run.optimizer, run.mesh)
-    if checkpointer.latest_step is not None:
-        state = checkpointer.restore(abstract_state(*parts, **shapes))
-        reporter.message(f"going on from step {int(state.step)} of {run.workdir}")
-        return state
-    state = create_state(*parts, seed=run.config.seed, **shapes)
-    if run.config.training.init_from:
-        variables = initialize_from(state.variables, run.config.training.init_from, reporter)
-        state = with_variables(jax.tree.map(jnp.asarray, variables), run.optimizer, keep_ema)
-        state = jax.device_put(state, replicated(run.mesh))
-    return state
-
-
 class Loop:
     """The loop over steps; holds what a step's surroundings need."""
 
@@ -165,7 +142,7 @@ class Loop:
 
     def _run_steps(self, state: TrainState, asked_to_stop: Callable[[], bool]) -> TrainState:
         first = int(state.step)
-        batches = self._batches(first)
+        batches = run_batches(self._run, first)
         batch = next(batches)
         step_function = self._compile(state, batch)
         self._pace.start()
@@ -178,19 +155,6 @@ class Loop:
             self._pace.add(metrics)
             self._after_step(step, state, metrics, stopping=asked_to_stop())
         return state
-
-    def _batches(self, first: int) -> Iterator[dict[str, jax.Array]]:
-        batches = training_batches(
-            self._run.train,
-            self._run.augmentation,
-            batch_size=self._config.training.batch_size,
-            seed=self._config.seed,
-            start_step=first,
-            host=jax.process_index(),
-            num_hosts=jax.process_count(),
-            workers=self._config.data.workers,
-        )
-        return (put_batch(batch, self._run.mesh) for batch in batches)
 
     def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> Step:
         training = self._config.training

@@ -1,5 +1,6 @@
 """Optimisers and learning-rate schedules from their configs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -63,8 +64,36 @@ def make_optimizer(
         config.weight_decay,
         mask=lambda params: decayed_parameters(params, config.decay_depthwise),
     )
-    descent = optax.scale_by_learning_rate(learning_rate)
+    descent = [optax.scale_by_learning_rate(learning_rate)]
+    if any(factor != 1 for factor in config.multipliers.values()):
+        descent.append(scale_by_part(config.multipliers))
     if config.name == "sgd":
-        return optax.chain(decay, optax.trace(config.momentum), descent)
+        return optax.chain(decay, optax.trace(config.momentum), *descent)
     adam = optax.scale_by_adam(b1=config.momentum)
-    return optax.chain(*((adam, decay) if config.name == "adamw" else (decay, adam)), descent)
+    return optax.chain(*((adam, decay) if config.name == "adamw" else (decay, adam)), *descent)
+
+
+def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
+    """Returns the transformation that multiplies each part's updates.
+
+    Args:
+      multipliers: of `backbone`, `head`, `decoder`, `classifier` and `auxiliary`; `bias` is of the
+        biases of convolutions, on top of their part's.
+
+    Raises:
+      DeepLabError: one is negative.
+    """
+    for part, factor in multipliers.items():
+        if factor < 0:
+            raise DeepLabError(f"optimizer.multipliers.{part}={factor} must not be negative")
+
+    def scaled(path: tuple, update: jax.Array) -> jax.Array:
+        names = [key.key for key in path]
+        factor = multipliers[names[0] if names[0] in multipliers else "head"]
+        if names[-1] == "bias" and names[-2] != "norm":
+            factor = factor * multipliers["bias"]
+        return update * factor
+
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(scaled, updates)
+    )

@@ -17,7 +17,12 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.model_store import ModelDescription
 from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.checks import check_batch, check_classes, check_ranges
+from deeplab_jax.training.checks import (
+    check_batch,
+    check_classes,
+    check_frozen_parts,
+    check_ranges,
+)
 from deeplab_jax.training.crops import check_crop_size
 from deeplab_jax.training.optimizers import make_optimizer, poly_schedule
 
@@ -87,6 +92,7 @@ def assemble(
     augmentation = Augmentation(**config.augmentation.to_dict())
     check_crop_size(augmentation.crop_size, model.architecture, config.strict_crop, reporter)
     check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
+    check_frozen_parts(config, reporter)
     schedule = config.schedule
     learning_rate = poly_schedule(
         schedule.base_learning_rate,

@@ -38,10 +38,10 @@ def fresh_variables(workdir, **changes):
     return jax.tree.map(lambda leaf: np.full(leaf.shape, 7, leaf.dtype), shapes)
 
 
-def starting_from(workdir, **changes):
+def starting_from(workdir, parts="all", **changes):
     listener = Listener()
-    variables = initialize_from(fresh_variables(workdir, **changes), str(workdir), listener)
-    return traverse_util.flatten_dict(variables, sep="/"), listener.messages
+    start = initialize_from(fresh_variables(workdir, **changes), workdir, listener, parts)
+    return traverse_util.flatten_dict(start.variables, sep="/"), listener.messages
 
 
 def test_the_same_network_takes_everything(workdir):
@@ -71,6 +71,48 @@ def test_another_network_is_refused(workdir, changes):
         starting_from(workdir, **changes)
 
 
+@pytest.mark.parametrize("changes", [{"aspp_channels": 8}, {"head": "aspp"}, {"num_classes": 5}])
+def test_the_backbone_alone(workdir, changes):
+    found, messages = starting_from(workdir, parts="backbone", **changes)
+    expected = traverse_util.flatten_dict(read_variables(workdir), sep="/")
+    for path, array in found.items():
+        in_backbone = path.split("/")[1] == "backbone"
+        assert np.array_equal(array, expected[path]) if in_backbone else np.all(array == 7)
+    (message,) = messages
+    assert "starts afresh lies in" in message
+    assert "classifier" in message
+    assert "backbone" not in message
+
+
+def test_whatever_matches(workdir):
+    found, messages = starting_from(workdir, parts="matching", decoder="v3plus", num_classes=3)
+    expected = traverse_util.flatten_dict(read_variables(workdir), sep="/")
+    taken = {
+        path for path in found if path in expected and np.array_equal(found[path], expected[path])
+    }
+    assert {path.split("/")[1] for path in taken} == {"backbone", "pooling"}
+    assert messages == [
+        f"{len(taken)} arrays come from {workdir}; what starts afresh lies in: decoder, classifier"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parts", "changes", "message"),
+    [
+        ("backbone", {"depth_multiplier": 0.25}, "holds another network"),
+        (
+            "matching",
+            {"depth_multiplier": 0.25, "aspp_channels": 8, "num_classes": 5},
+            "nothing of",
+        ),
+        ("backbones", {}, "did you mean 'backbone'"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused(workdir, parts, changes, message):
+    with pytest.raises(DeepLabError, match=message):
+        starting_from(workdir, parts=parts, **changes)
+
+
 def test_a_place_without_a_model_is_refused(tmp_path, workdir):
-    with pytest.raises(DeepLabError, match="no checkpoint"):
-        initialize_from(fresh_variables(workdir), str(tmp_path), Reporter())
+    with pytest.raises(DeepLabError, match="is no model"):
+        initialize_from(fresh_variables(workdir), tmp_path, Reporter())

@@ -117,3 +117,37 @@ def test_illegal_settings(changes, complaint):
     with pytest.raises(DeepLabError) as caught:
         make_optimizer(settings(**changes), optax.constant_schedule(RATE))
     assert complaint in str(caught.value)
+
+
+LEAVES = {
+    "kernel": np.ones(2),
+    "bias": np.ones(2),
+    "norm": {"scale": np.ones(2), "bias": np.ones(2)},
+}
+PARTS = {part: {"conv": LEAVES} for part in ("backbone", "aspp", "refine", "decoder")} | {
+    "classifier": {"kernel": np.ones(2), "bias": np.ones(2)}
+}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_learning_rates_by_part(name):
+    multipliers = {"backbone": 0.0, "head": 10.0, "decoder": 0.5, "classifier": 3.0, "bias": 2.0}
+    gradients = jax.tree.map(lambda leaf: leaf * 0.1, PARTS)
+
+    def first_update(**changes):
+        optimizer = make_optimizer(settings(name=name, **changes), lambda step: RATE)
+        updates, _ = optimizer.update(gradients, optimizer.init(PARTS), PARTS)
+        return traverse_util.flatten_dict(updates, sep="/")
+
+    plain, scaled = first_update(), first_update(multipliers=multipliers)
+    ratios = {path: float(np.mean(scaled[path] / plain[path])) for path in plain}
+    expected = {"backbone": 0, "aspp": 10, "refine": 10, "decoder": 0.5, "classifier": 3}
+    for path, ratio in ratios.items():
+        # Biases of convolutions learn twice as fast, offsets of normalisations do not.
+        of_convolution = path.endswith("/bias") and "norm" not in path
+        assert ratio == pytest.approx(expected[path.split("/")[0]] * (1 + of_convolution)), path
+
+
+def test_a_negative_multiplier_is_refused():
+    with pytest.raises(DeepLabError, match=r"optimizer\.multipliers\.head=-1\.0"):
+        make_optimizer(settings(multipliers={"head": -1.0}), lambda step: RATE)

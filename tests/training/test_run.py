@@ -119,3 +119,27 @@ def test_the_callers_config_stays_as_it_was():
 def test_a_batch_of_none_is_refused_with_epochs_too():
     with pytest.raises(DeepLabError, match=r"training\.batch_size=0 must be at least 1"):
         assembled(batch_size=0, epochs=1)
+
+
+class Warnings(Reporter):
+    def __init__(self):
+        self.texts = []
+
+    def warning(self, text):
+        self.texts.append(text)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "warned"),
+    [
+        ((), False),
+        (("optimizer.multipliers.backbone=0",), True),
+        (("optimizer.multipliers.backbone=0", "model.frozen_batch_norm=True"), False),
+    ],
+)
+def test_a_part_that_stays_while_its_statistics_move_is_told(assignments, warned):
+    config, reporter = changed(*assignments), Warnings()
+    mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
+    assemble(config, workdir, mesh, DATASET, DATASET, reporter=reporter)
+    told = [text for text in reporter.texts if "backbone of the network keep" in text]
+    assert bool(told) == warned

@@ -1,0 +1,55 @@
+"""The state that a run starts from: resumed, of another model, or fresh."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from deeplab_jax.parallel import replicated
+from deeplab_jax.pretrained import locate
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.batches import run_batches
+from deeplab_jax.training.checkpoints import Checkpointer
+from deeplab_jax.training.initialization import initialize_from
+from deeplab_jax.training.run import Run
+from deeplab_jax.training.state import (
+    TrainState,
+    Variables,
+    abstract_state,
+    create_state,
+    with_variables,
+)
+from deeplab_jax.training.unfolding import BATCHES, unfold_batch_norm
+
+
+def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> TrainState:
+    """Returns the state to start from: resumed, taken from another model, or fresh."""
+    keep_ema = run.config.training.ema_decay > 0
+    shapes = {"crop_size": run.augmentation.crop_size, "keep_ema": keep_ema}
+    parts = (run.model, run.optimizer, run.mesh)
+    if checkpointer.latest_step is not None:
+        state = checkpointer.restore(abstract_state(*parts, **shapes))
+        reporter.message(f"going on from step {int(state.step)} of {run.workdir}")
+        return state
+    state = create_state(*parts, seed=run.config.seed, **shapes)
+    if run.config.training.init_from:
+        variables = _other_variables(run, state.variables, reporter)
+        state = with_variables(jax.tree.map(jnp.asarray, variables), run.optimizer, keep_ema)
+        state = jax.device_put(state, replicated(run.mesh))
+    return state
+
+
+def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variables:
+    """Returns the variables of `training.init_from`, ready to be trained."""
+    training = run.config.training
+    source = locate(training.init_from, reporter)
+    start = initialize_from(fresh, source, reporter, training.init_parts)
+    if not start.folded or run.model.architecture.frozen_batch_norm:
+        return start.variables
+    reporter.message(
+        f"{len(start.folded)} batch normalisations were folded away: their statistics are "
+        f"measured on {BATCHES} batches"
+    )
+    batches = itertools.islice(run_batches(run, first=0), BATCHES)
+    images = (batch["image"] for batch in batches)
+    return unfold_batch_norm(run.model, start.variables, start.folded, images, run.mesh)

@@ -1,0 +1,100 @@
+"""Batch normalisation put back into networks that were published with it folded away.
+
+A folded network computes what it did, but its batch normalisations are the identity: in training,
+where they normalise by the batch, it would be another network. Measured means and variances, with
+scales and offsets that undo them, leave its output as it is and make training go on from it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+from jax.sharding import Mesh
+
+from deeplab_jax.models import DeepLab
+from deeplab_jax.parallel import replicated
+from deeplab_jax.training.state import Variables
+
+Path = tuple[str, ...]
+# Of the training crops that the statistics are measured on.
+BATCHES = 8
+
+
+def unfold_batch_norm(
+    model: DeepLab,
+    variables: Variables,
+    folded: frozenset[Path],
+    batches: Iterable[jax.Array],
+    mesh: Mesh,
+) -> Variables:
+    """Returns variables of the same function whose normalisations hold true statistics.
+
+    Args:
+      model: the network.
+      variables: of it.
+      folded: paths of the normalisations that were folded, without `params`.
+      batches: images uint8 [N, H, W, C], each over all devices.
+      mesh: of the devices.
+    """
+    measure = jax.jit(_measurement(model, folded), out_shardings=replicated(mesh))
+    measured = [jax.device_get(measure(variables, images)) for images in batches]
+    flat = traverse_util.flatten_dict(jax.device_get(variables))
+    for path in folded:
+        flat |= _restated(flat, path, _merged([batch[path] for batch in measured]))
+    return traverse_util.unflatten_dict(flat)
+
+
+class Statistics(NamedTuple):
+    """What a normalisation sees: mean and variance by channel, and its constant."""
+
+    mean: jax.Array
+    variance: jax.Array
+    epsilon: float
+
+
+def _measurement(
+    model: DeepLab, folded: frozenset[Path]
+) -> Callable[[Variables, jax.Array], dict[Path, Statistics]]:
+    def measure(variables: Variables, images: jax.Array) -> dict[Path, Statistics]:
+        found = {}
+
+        def record(function, arguments, keywords, context):
+            module = context.module
+            if isinstance(module, nn.BatchNorm) and module.path in folded:
+                inputs = arguments[0].astype(jnp.float32)
+                mean, variance = jnp.mean(inputs, (0, 1, 2)), jnp.var(inputs, (0, 1, 2))
+                found[module.path] = Statistics(mean, variance, module.epsilon)
+            return function(*arguments, **keywords)
+
+        with nn.intercept_methods(record):
+            model.apply(variables, images, train=False)
+        return found
+
+    return measure
+
+
+def _merged(batches: Sequence[Statistics]) -> Statistics:
+    """Returns the statistics of all pixels of batches of one size."""
+    means, variances, epsilons = map(np.stack, zip(*batches, strict=True))
+    # The mean variance within a batch, and the variance of the batches' means.
+    return Statistics(means.mean(0), variances.mean(0) + means.var(0), epsilons[0])
+
+
+def _restated(
+    flat: Mapping[Path, np.ndarray], path: Path, statistics: Statistics
+) -> dict[Path, np.ndarray]:
+    """Returns a normalisation's variables with other statistics and the same function."""
+    mean, variance, epsilon = statistics
+    scale, offset = flat["params", *path, "scale"], flat["params", *path, "bias"]
+    old_mean, old_variance = (flat["batch_stats", *path, name] for name in ("mean", "var"))
+    slope = scale / np.sqrt(old_variance + epsilon)
+    return {
+        ("params", *path, "scale"): slope * np.sqrt(variance + epsilon),
+        ("params", *path, "bias"): offset + slope * (mean - old_mean),
+        ("batch_stats", *path, "mean"): mean,
+        ("batch_stats", *path, "var"): variance,
+    }

@@ -1,0 +1,98 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import traverse_util
+from random_variables import random_variables
+
+from deeplab_jax.models import create_model
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.training.unfolding import unfold_batch_norm
+
+SIZE = (33, 49)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return create_model(
+        "deeplab_v3", backbone="mobilenet_v2", depth_multiplier=0.25, aspp_channels=8
+    )
+
+
+@pytest.fixture(scope="module")
+def batches():
+    random = np.random.default_rng(1)
+    return [random.integers(0, 256, (4, *SIZE, 3), dtype=np.uint8) for _ in range(3)]
+
+
+@pytest.fixture(scope="module")
+def folded(model, batches):
+    """Variables whose normalisations are the identity plus an offset, and their paths."""
+    variables = random_variables(model, batches[0][:1])
+    flat = traverse_util.flatten_dict(variables)
+    paths = {path[1:-1] for path in flat if path[-1] == "var"}
+    for path in paths:
+        # What is in the head has another constant than the backbone.
+        epsilon = 1e-3 if path[0] == "backbone" else 1e-5
+        flat["params", *path, "scale"] = np.ones_like(flat["params", *path, "scale"])
+        flat["batch_stats", *path, "mean"] = np.zeros_like(flat["batch_stats", *path, "mean"])
+        flat["batch_stats", *path, "var"] = np.full_like(
+            flat["batch_stats", *path, "var"], 1 - epsilon
+        )
+    return traverse_util.unflatten_dict(flat), frozenset(paths)
+
+
+@pytest.fixture(scope="module")
+def unfolded(model, folded, batches):
+    return unfold_batch_norm(model, *folded, batches, make_mesh())
+
+
+def test_the_output_stays(model, folded, unfolded, batches):
+    apply = jax.jit(model.apply)
+    before, after = (apply(variables, batches[1]) for variables in (folded[0], unfolded))
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-4 * np.abs(before).max())
+
+
+def test_statistics_are_those_of_all_pixels(model, unfolded, batches):
+    seen = []
+
+    def record(function, arguments, keywords, context):
+        if isinstance(context.module, nn.BatchNorm) and context.module.path[-2] == "depthwise":
+            seen.append((context.module.path, np.asarray(arguments[0], np.float64)))
+        return function(*arguments, **keywords)
+
+    with nn.intercept_methods(record):
+        model.apply(unfolded, np.concatenate(batches))
+    assert len(seen) == 17
+    flat = traverse_util.flatten_dict(unfolded["batch_stats"])
+    for path, inputs in seen:
+        mean, variance = inputs.mean((0, 1, 2)), inputs.var((0, 1, 2))
+        np.testing.assert_allclose(flat[*path, "mean"], mean, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(flat[*path, "var"], variance, rtol=2e-3, atol=1e-6)
+
+
+def test_training_on_those_images_computes_the_same(model, unfolded, batches):
+    """With the batch's own statistics the network is the same one: that is what it is for."""
+    images = np.concatenate(batches)
+    trained, _ = model.apply(
+        unfolded,
+        images,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(0)},
+    )
+    expected = model.apply(unfolded, images)
+    # Dropout alone tells them apart.
+    spread = jnp.std(expected)
+    assert float(jnp.mean(jnp.abs(trained - expected))) < 0.5 * float(spread)
+
+
+def test_what_was_not_folded_stays(model, folded, batches):
+    variables, paths = folded
+    one = ("backbone", "layer_3", "expand", "norm")
+    changed = unfold_batch_norm(model, variables, frozenset({one}), batches[:1], make_mesh())
+    before, after = (traverse_util.flatten_dict(v) for v in (variables, changed))
+    differing = {path for path in before if not np.array_equal(before[path], after[path])}
+    assert {path[1:-1] for path in differing} == {one}
+    assert one in paths
