@@ -85,10 +85,13 @@ def identify(weights: PublishedWeights, source: Path) -> tuple[Convention, Ident
     """Returns whose names the arrays have and which network they make.
 
     Raises:
-      DeepLabError: they are none of the known ones.
+      DeepLabError: they are none of the known ones, or of a network that cannot be built here.
     """
     for convention in CONVENTIONS:
-        identified = convention.identify(weights)
+        try:
+            identified = convention.identify(weights)
+        except DeepLabError as error:
+            raise DeepLabError(f"{source}: {error}") from error
         if identified is not None:
             return convention, identified
     known = "; ".join(convention.name for convention in CONVENTIONS)

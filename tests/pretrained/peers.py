@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,22 +23,28 @@ def peer(name: str) -> ModuleType:
         # Of their imports, which this project's rule about warnings is not for.
         warnings.simplefilter("ignore")
         try:
-            if name.partition(".")[0] in ("torchvision", "timm"):
-                _define_operators()
+            if name.partition(".")[0] in ("torchvision", "timm", "transformers"):
+                _prepare_torchvision()
             return importlib.import_module(name)
         except Exception as error:
             pytest.skip(f"{name} cannot be imported: {error!r}", allow_module_level=True)
 
 
 @functools.cache
-def _define_operators() -> Any:
-    """Lets torchvision import beside a torch without its compiled operators (the CPU's).
+def _prepare_torchvision() -> Any:
+    """Lets torchvision import beside a torch that its compiled operators are not for.
 
-    Returns what keeps the definitions.
+    Returns what keeps the operators' definitions.
     """
-    import torch
-
-    library = torch.library.Library("torchvision", "DEF")
+    try:
+        return importlib.import_module("torchvision")
+    except ModuleNotFoundError:
+        # transformers does without it.
+        return None
+    except RuntimeError:
+        for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[module]
+    library = importlib.import_module("torch").library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return library

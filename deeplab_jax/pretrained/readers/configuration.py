@@ -49,3 +49,12 @@ def configuration_beside(path: Path) -> Mapping[str, Any]:
         raise DeepLabError(f"{file} beside it cannot be read: {error}") from error
     known = isinstance(values, dict) and any(mark in values for mark in MARKS)
     return values if known else {}
+
+
+def class_names(configuration: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Returns the names of the classes in order; None where a configuration has only numbers."""
+    names = configuration.get("id2label")
+    if not isinstance(names, dict) or not all(str(number).isdecimal() for number in names):
+        return None
+    ordered = tuple(str(names[number]) for number in sorted(names, key=int))
+    return None if all(name.startswith("LABEL_") for name in ordered) else ordered

@@ -8,7 +8,7 @@ import numpy as np
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.published import PublishedWeights
-from deeplab_jax.pretrained.readers.configuration import configuration_beside
+from deeplab_jax.pretrained.readers.configuration import class_names, configuration_beside
 
 # Names that wrappers (several GPUs, several scales) put before those of the network within.
 WRAPPERS = ("module.", "model.", "net.", "base.", "scale.", "Scale.")
@@ -33,12 +33,14 @@ def published_state_dict(
     floats = {name: array for name, array in unwrapped.items() if _is_float(array)}
     if not floats:
         raise DeepLabError("it holds no floating point arrays")
+    configuration = configuration_beside(path)
     left = {name: _reason(name) for name in unwrapped if name not in floats}
     return PublishedWeights(
         {name: np.asarray(array, np.float32) for name, array in floats.items()},
         "pytorch",
+        class_names=class_names(configuration),
         ignored={**ignored, **left},
-        configuration=configuration_beside(path),
+        configuration=configuration,
     )
 
 

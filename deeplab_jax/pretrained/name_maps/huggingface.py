@@ -1,0 +1,89 @@
+"""Names of Hugging Face's transformers: MobileNetV2 as DeepLab and as a classifier."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
+from deeplab_jax.pretrained.name_maps.rules import Rule
+from deeplab_jax.pretrained.published import PublishedWeights
+
+LEAVES = {
+    "kernel": ("{convolution}.convolution.weight", "{convolution}.weight"),
+    "bias": ("{convolution}.convolution.bias", "{convolution}.bias"),
+    "scale": ("{norm}.normalization.weight",),
+    "offset": ("{norm}.normalization.bias",),
+    "mean": ("{norm}.normalization.running_mean",),
+    "var": ("{norm}.normalization.running_var",),
+}
+IGNORED = {r"^mobilenet_v2\.conv_1x1\.": "the segmentation network does not use this layer"}
+STEM, LAYER = "mobilenet_v2.conv_stem", "mobilenet_v2.layer.{n-3}"
+BACKBONE = (
+    Rule("backbone/layer_1", f"{STEM}.first_conv"),
+    Rule("backbone/layer_2/depthwise", f"{STEM}.conv_3x3"),
+    Rule("backbone/layer_2/project", f"{STEM}.reduce_1x1"),
+    Rule("backbone/layer_{n}/expand", f"{LAYER}.expand_1x1"),
+    Rule("backbone/layer_{n}/depthwise", f"{LAYER}.conv_3x3"),
+    Rule("backbone/layer_{n}/project", f"{LAYER}.reduce_1x1"),
+)
+SEGMENTATION = (
+    Rule("{head}/image_pooling/conv", "segmentation_head.conv_pool"),
+    Rule("{head}/pointwise", "segmentation_head.conv_aspp"),
+    Rule("{head}/projection", "segmentation_head.conv_projection"),
+    Rule("classifier", "segmentation_head.classifier"),
+)
+CLASSIFIER = (Rule("layer_19", "mobilenet_v2.conv_1x1"), Rule("classifier", "classifier"))
+# What the network here has, and what transformers takes where a configuration says nothing.
+FIXED = {"hidden_act": "relu6", "first_layer_is_expansion": True, "expand_ratio": 6}
+
+
+def identify(weights: PublishedWeights) -> Identified | None:
+    """Tells a MobileNetV2 of transformers by its names and its configuration.
+
+    Raises:
+      DeepLabError: the configuration wants something that the network here has not.
+    """
+    stem = weights.arrays.get(f"{STEM}.first_conv.convolution.weight")
+    segmentation = weights.arrays.get("segmentation_head.classifier.convolution.weight")
+    classifier = weights.arrays.get("classifier.weight", segmentation)
+    if stem is None or classifier is None:
+        return None
+    configuration = weights.configuration
+    _check(configuration)
+    overrides: dict[str, Any] = {"backbone": "mobilenet_v2", "num_classes": classifier.shape[0]}
+    multiplier = configuration.get("depth_multiplier", stem.shape[0] / 32)
+    if multiplier != 1:
+        overrides["depth_multiplier"] = multiplier
+        overrides["width_divisor"] = configuration.get("depth_divisible_by", 8)
+    if "layer_norm_eps" in configuration:
+        overrides["batch_norm_epsilon"] = configuration["layer_norm_eps"]
+    if not configuration.get("tf_padding", True):
+        overrides["stride_placement"] = "torchvision"
+    if segmentation is None:
+        return Identified("image_classifier", overrides)
+    # The published one's; transformers' own default is 32.
+    stride = configuration.get("output_stride", 16)
+    return Identified("deeplab_v3", overrides | {"output_stride": stride})
+
+
+def _check(configuration: Mapping[str, Any]) -> None:
+    for field, wanted in FIXED.items():
+        found = configuration.get(field, wanted)
+        if found != wanted:
+            raise DeepLabError(f"its {field} is {found!r}; MobileNetV2 here has {wanted!r}")
+
+
+def rules(identified: Identified) -> Sequence[Rule]:
+    """Returns the name map of a network of transformers."""
+    classifier = identified.architecture == "image_classifier"
+    return (*BACKBONE, *(CLASSIFIER if classifier else SEGMENTATION))
+
+
+HUGGING_FACE = Convention(
+    name="Hugging Face transformers",
+    identify=identify,
+    rules=rules,
+    leaves=LEAVES,
+    norm="{convolution}",
+    ignored=IGNORED,
+)
