@@ -35,4 +35,4 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         console.print(f"  {name}{options}")
     console.print("pretrained weights:")
     for name, published in list_pretrained().items():
-        console.print(f"  {name:<48}{published}")
+        console.print(f"  {name:<50}{published}")

@@ -103,9 +103,8 @@ def central_crop(image: np.ndarray, size: Size) -> np.ndarray:
         raise DeepLabError(f"an image is [height, width, 3], not empty; got {list(image.shape)}")
     height, width = image.shape[:2]
     rows, columns = (int((side - side * CENTRAL_FRACTION) / 2) for side in (height, width))
-    box = (columns, rows, width - columns, height - rows)
-    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized)
+    middle = Image.fromarray(image[rows : height - rows, columns : width - columns])
+    return np.asarray(middle.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def classify_files(

@@ -81,7 +81,20 @@ def convert_source(
             "a directory or archive of one, or a name that deeplab-jax models lists"
         )
     entry = find_pretrained(str(reference))
-    published = fetch(entry, reporter or LoggingReporter())
+    return _convert_entry(
+        entry, reporter or LoggingReporter(), architecture, overrides, class_names, prefer_averages
+    )
+
+
+def _convert_entry(
+    entry: PretrainedModel,
+    reporter: Reporter,
+    architecture: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    prefer_averages: bool = True,
+) -> Conversion:
+    published = fetch(entry, reporter)
     with unpacked(published, published.parent, entry.member) as file:
         conversion = convert(
             file,
@@ -106,7 +119,7 @@ def _converted(entry: PretrainedModel, reporter: Reporter) -> Path:
     with locked(directory, reporter):
         if not is_model(directory):
             reporter.message(f"converting {entry.name} ({entry.licence}) for the first time")
-            conversion = convert_source(entry.name, reporter=reporter)
+            conversion = _convert_entry(entry, reporter)
             write_model(directory, conversion.description, conversion.variables)
     return directory
 

@@ -139,7 +139,7 @@ def test_a_wrong_checksum_leaves_the_cache_as_it_was(get, tmp_path):
 def test_a_stall_ends_in_time_and_keeps_what_came(get, server, tmp_path):
     server.stall_after = 100_000
     started = time.monotonic()
-    with pytest.raises(DeepLabError, match="put that file at .*weights.bin"):
+    with pytest.raises(DeepLabError, match=r"put that file at .*weights\.bin"):
         get()
     assert time.monotonic() - started < 6
     assert (tmp_path / "cache" / "weights.bin.part").stat().st_size >= 100_000

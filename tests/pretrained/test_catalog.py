@@ -1,0 +1,114 @@
+"""The catalog of published weights is complete and says what it knows."""
+
+import dataclasses
+import hashlib
+import pathlib
+import re
+
+import pytest
+
+import deeplab_jax
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import run
+from deeplab_jax.data.descriptors import VOC
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import create_classifier, create_model
+from deeplab_jax.pretrained import find_pretrained, list_pretrained
+from deeplab_jax.pretrained.archives import is_archive
+from deeplab_jax.pretrained.catalog import CLASSIFICATION_SETS, SEGMENTATION_CLASSES
+from deeplab_jax.pretrained.conversion import CLASSIFIER_NAME
+from deeplab_jax.pretrained.readers import READERS
+
+CATALOG = list_pretrained()
+CHECKSUM = re.compile(r"sha256:[0-9a-f]{8,64}|sha384:[0-9a-f]{96}")
+# Which published file the shared ones are.
+SHARED = {
+    "deeplabv3_mnv2_dm05_voc_257_float.tflite": "deeplabv3_mobilenetv2_dm05_voc_tflite",
+    "deeplabv3_mnv2_voc_513_uint8.tflite": "deeplabv3_mobilenetv2_voc_uint8",
+    "deeplabv3_mnv2_voc_513_lut8.mlmodel": "deeplabv3_mobilenetv2_voc_coreml_lut8",
+    "mobilenet_v2_imagenet_224_uint8.tflite": "mobilenetv2_imagenet_uint8",
+}
+
+
+@pytest.fixture(params=CATALOG, scope="module")
+def entry(request):
+    return CATALOG[request.param]
+
+
+def test_an_entry_says_where_its_file_is_and_what_it_is_worth(entry):
+    assert bool(entry.url) != bool(entry.hub_repository and entry.hub_file)
+    assert entry.address.startswith("https://")
+    assert entry.page.startswith("https://")
+    assert entry.licence
+    assert all(CHECKSUM.fullmatch(checksum) for checksum in entry.checksums)
+    assert all(0 < metric.value < 100 for metric in entry.metrics)
+    assert all(metric.measure in ("mIoU", "top-1 accuracy") for metric in entry.metrics)
+    assert entry.data_set in (*SEGMENTATION_CLASSES, *CLASSIFICATION_SETS)
+    # Hugging Face is asked by its own library, which knows what it stores.
+    known = entry.checksums or entry.hub_repository
+    assert known or "checksum" in entry.unverified
+
+
+def test_the_network_of_an_entry_can_be_built(entry):
+    if entry.architecture == CLASSIFIER_NAME:
+        assert entry.task == "classification"
+        create_classifier(**entry.overrides)
+    else:
+        assert entry.task == "segmentation"
+        create_model(entry.architecture, num_classes=len(entry.class_names), **entry.overrides)
+
+
+def test_the_file_of_an_entry_has_a_form_that_is_read(entry):
+    name = entry.file_name
+    assert is_archive(pathlib.Path(name)) or any(name.endswith(suffix) for suffix in READERS)
+
+
+def test_no_two_entries_share_a_file():
+    names = [entry.file_name for entry in CATALOG.values()]
+    assert len(set(names)) == len(names)
+
+
+def test_torchvision_checksums_are_those_of_the_file_names():
+    found = 0
+    for entry in CATALOG.values():
+        if "download.pytorch.org" in entry.url:
+            digits = re.search(r"-([0-9a-f]{8})\.pth$", entry.url)[1]
+            assert entry.checksums == (f"sha256:{digits}",)
+            found += 1
+    assert found >= 13
+
+
+@pytest.mark.parametrize("file", SHARED)
+def test_the_shared_files_are_the_published_ones(shared, file):
+    digest = hashlib.sha256((shared / "weights" / file).read_bytes()).hexdigest()
+    assert f"sha256:{digest}" in find_pretrained(SHARED[file]).checksums
+
+
+def test_what_one_wants_to_know_of_a_name():
+    entry = deeplab_jax.list_pretrained()["deeplabv3_mobilenetv2_voc"]
+    assert entry.class_names == VOC.class_names
+    assert entry.inference_size == (513, 513)
+    assert str(entry.metrics[0]) == "75.32 % mIoU, VOC 2012 val, output stride 16"
+    assert entry.licence == "Apache-2.0"
+    assert entry.file_name == "deeplabv3_mnv2_pascal_train_aug_2018_01_29.tar.gz"
+
+
+def test_a_changed_entry_is_converted_anew():
+    entry = find_pretrained("deeplabv3_mobilenetv2_voc")
+    other = dataclasses.replace(entry, overrides={**entry.overrides, "output_stride": 8})
+    assert entry.version != other.version
+    assert entry.version == dataclasses.replace(entry).version
+
+
+def test_a_wrong_name_gets_the_nearest():
+    with pytest.raises(DeepLabError, match="did you mean 'deeplabv3_mobilenetv2_voc'"):
+        find_pretrained("deeplab3_mobilenetv2_voc")
+
+
+def test_the_command_lists_every_name_on_a_line(capsys):
+    assert run(["models"], Console()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, entry in CATALOG.items():
+        [line] = [line for line in lines if line.split()[:1] == [name]]
+        assert entry.licence in line
+        assert entry.data_set in line
