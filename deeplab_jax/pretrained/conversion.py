@@ -94,7 +94,7 @@ def identify(weights: PublishedWeights, source: Path) -> tuple[Convention, Ident
             raise DeepLabError(f"{source}: {error}") from error
         if identified is not None:
             return convention, identified
-    known = "; ".join(convention.name for convention in CONVENTIONS)
+    known = "; ".join(dict.fromkeys(convention.name for convention in CONVENTIONS))
     first = ", ".join(list(weights.arrays)[:3])
     raise DeepLabError(
         f"{source} holds arrays such as {first}, which are of no network known here; "

@@ -1,5 +1,6 @@
 """How other codes name the variables of the networks here."""
 
+from deeplab_jax.pretrained.name_maps.caffe_exports import CAFFE_EXPORTS
 from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
 from deeplab_jax.pretrained.name_maps.huggingface import HUGGING_FACE
 from deeplab_jax.pretrained.name_maps.rules import Rule, Scopes, translate
@@ -7,6 +8,6 @@ from deeplab_jax.pretrained.name_maps.tensorflow import TENSORFLOW
 from deeplab_jax.pretrained.name_maps.torchvision import TORCHVISION
 
 # In the order in which they are tried.
-CONVENTIONS = (TENSORFLOW, HUGGING_FACE, TORCHVISION)
+CONVENTIONS = (TENSORFLOW, HUGGING_FACE, *CAFFE_EXPORTS, TORCHVISION)
 
 __all__ = ["CONVENTIONS", "Convention", "Identified", "Rule", "Scopes", "translate"]

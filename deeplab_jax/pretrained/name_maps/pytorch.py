@@ -15,6 +15,13 @@ LEAVES = {
     "mean": ("{norm}.running_mean",),
     "var": ("{norm}.running_var",),
 }
+# VGG-16's convolutions and their places in torchvision's Sequential of convolutions, activations
+# and poolings.
+VGG_CONVOLUTIONS = {
+    f"conv{block}_{number}": f"features.{first + 2 * (number - 1)}"
+    for block, count, first in ((1, 2, 0), (2, 2, 5), (3, 3, 10), (4, 3, 17), (5, 3, 24))
+    for number in range(1, count + 1)
+}
 # Depth of a ResNet by the units of its third block.
 RESNET_DEPTHS = {2: "resnet_18", 6: "resnet_50", 23: "resnet_101"}
 

@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.backbones import mobilenet_v3
+from deeplab_jax.models.catalog import resolve
 from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
-from deeplab_jax.pretrained.name_maps.pytorch import LEAVES, resnet_name, resnet_rules
+from deeplab_jax.pretrained.name_maps.pytorch import (
+    LEAVES,
+    VGG_CONVOLUTIONS,
+    resnet_name,
+    resnet_rules,
+)
 from deeplab_jax.pretrained.name_maps.rules import Rule
 from deeplab_jax.pretrained.published import PublishedWeights
 
@@ -47,15 +53,7 @@ MOBILENET_V2 = (
 )
 # DeepLab v1 began from VGG-16 with its fully connected layers made convolutions.
 VGG = (
-    *(
-        Rule(f"backbone/{name}", f"features.{place}")
-        for name, place in {
-            **{"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7},
-            **{"conv3_1": 10, "conv3_2": 12, "conv3_3": 14},
-            **{"conv4_1": 17, "conv4_2": 19, "conv4_3": 21},
-            **{"conv5_1": 24, "conv5_2": 26, "conv5_3": 28},
-        }.items()
-    ),
+    *(Rule(f"backbone/{ours}", theirs) for ours, theirs in VGG_CONVOLUTIONS.items()),
     Rule("large_fov/fc6", "classifier.0"),
     Rule("large_fov/fc7", "classifier.3"),
     Rule("classifier", "classifier.6"),
@@ -126,7 +124,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def _atrous_branches(identified: Identified) -> tuple[Rule, ...]:
-    rates = identified.overrides.get("atrous_rates", (12, 24, 36))
+    rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     scopes = ((rate, f"classifier.0.convs.{n}") for n, rate in enumerate(rates, start=1))
     return tuple(Rule(f"aspp/rate_{rate}", f"{at}.0", f"{at}.1") for rate, at in scopes)
 
