@@ -13,6 +13,7 @@ from typing import Any
 from deeplab_jax.data.descriptors import ADE20K, CITYSCAPES, VOC
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.model_store import CLASSIFICATION, SEGMENTATION
+from deeplab_jax.pretrained.conversion import CLASSIFIER_NAME
 
 # A change of the conversion that changes its results; models converted before are made anew.
 CONVERTER_VERSION = 1
@@ -22,8 +23,8 @@ SEGMENTATION_CLASSES = {
     "cityscapes": CITYSCAPES.class_names,
     "ade20k": ADE20K.class_names,
 }
-# A classifier's file tells by the number of its outputs whether background is one of them.
-CLASSIFICATION_SETS = ("imagenet", "imagenet_with_background")
+# The number of outputs tells whether background is one of them.
+IMAGENET = ("imagenet", "imagenet_with_background")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +53,12 @@ class PretrainedModel:
 
     Attributes:
       name: in the catalog.
-      architecture: a name that `list_models` tells, or `image_classifier`.
-      overrides: keywords of `create_model` that the file does not tell by itself.
-      data_set: whose classes the outputs are.
+      overrides: keywords of `create_model` that the file does not tell by itself, and the backbone.
       licence: of the weights, as their publisher states it.
       page: where the publisher tells of them.
+      architecture: a name that `list_models` tells, or `image_classifier`; empty where only the
+        file tells.
+      data_set: whose classes the outputs are; empty where only the file tells.
       inference_size: (H, W) in pixels that the published figures were measured at, or None.
       url: of the file; empty where it lies on Hugging Face.
       hub_repository: on Hugging Face, as in `timm/xception65.tf_in1k`.
@@ -68,11 +70,11 @@ class PretrainedModel:
     """
 
     name: str
-    architecture: str
     overrides: Mapping[str, Any]
-    data_set: str
     licence: str
     page: str
+    architecture: str = ""
+    data_set: str = ""
     inference_size: tuple[int, int] | None = None
     url: str = ""
     hub_repository: str = ""
@@ -85,7 +87,7 @@ class PretrainedModel:
     @property
     def task(self) -> str:
         """`segmentation` or `classification`."""
-        return CLASSIFICATION if self.data_set in CLASSIFICATION_SETS else SEGMENTATION
+        return CLASSIFICATION if self.architecture == CLASSIFIER_NAME else SEGMENTATION
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -124,10 +126,9 @@ class PretrainedModel:
         return hashlib.sha256(facts.encode()).hexdigest()[:8]
 
     def __str__(self) -> str:
-        backbone = self.overrides.get("backbone")
-        network = f"{self.architecture} {backbone}" if backbone else self.architecture
+        network = " ".join(filter(None, (self.architecture, self.overrides.get("backbone"))))
         figure = str(self.metrics[0]) if self.metrics else "no published figure"
-        return f"{network}; {self.data_set}; {figure}; {self.licence}"
+        return "; ".join(filter(None, (network, self.data_set, figure, self.licence)))
 
 
 @functools.cache

@@ -98,7 +98,7 @@ def _convert_entry(
     with unpacked(published, published.parent, entry.member) as file:
         conversion = convert(
             file,
-            architecture or entry.architecture,
+            architecture or entry.architecture or None,
             {**entry.overrides, **(overrides or {})},
             class_names or entry.class_names,
             entry.provenance,

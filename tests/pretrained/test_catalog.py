@@ -5,6 +5,8 @@ import hashlib
 import pathlib
 import re
 
+import numpy as np
+import official_variables
 import pytest
 
 import deeplab_jax
@@ -15,12 +17,33 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_classifier, create_model
 from deeplab_jax.pretrained import find_pretrained, list_pretrained
 from deeplab_jax.pretrained.archives import is_archive
-from deeplab_jax.pretrained.catalog import CLASSIFICATION_SETS, SEGMENTATION_CLASSES
-from deeplab_jax.pretrained.conversion import CLASSIFIER_NAME
+from deeplab_jax.pretrained.assignment import assign
+from deeplab_jax.pretrained.catalog import IMAGENET, SEGMENTATION_CLASSES
+from deeplab_jax.pretrained.conversion import CLASSIFIER_NAME, identify, wanted_variables
+from deeplab_jax.pretrained.name_maps import Identified
+from deeplab_jax.pretrained.published import PublishedWeights
 from deeplab_jax.pretrained.readers import READERS
 
 CATALOG = list_pretrained()
 CHECKSUM = re.compile(r"sha256:[0-9a-f]{8,64}|sha384:[0-9a-f]{96}")
+# Names whose checkpoint's variables are listed.
+VARIABLES = {
+    "deeplabv3_mobilenetv2_voc": "deeplab_mobilenet_v2_voc",
+    "deeplabv3_mobilenetv2_dm05_voc": "deeplab_mobilenet_v2_dm05_voc",
+    "deeplabv3_mobilenetv3_large_cityscapes": "deeplab_mobilenet_v3_large_seg_cityscapes",
+    "deeplabv3_mobilenetv3_small_cityscapes": "deeplab_mobilenet_v3_small_seg_cityscapes",
+    "deeplabv3plus_xception65_voc": "deeplab_xception_65_voc",
+    "deeplabv3plus_xception71_dpc_cityscapes": "deeplab_xception_71_dpc_cityscapes",
+    "deeplabv3plus_mobilenetv2_ade20k": "deeplab_mobilenet_v2_ade20k",
+    "xception65_imagenet": "imagenet_xception_65",
+    "resnet101_beta_imagenet": "imagenet_resnet_v1_101_beta",
+    "resnet50_imagenet": "imagenet_resnet_v1_50",
+    "vgg16_imagenet": "imagenet_vgg_16",
+    "mobilenetv2_imagenet": "imagenet_mobilenet_v2",
+    "mobilenetv2_dm140_imagenet": "imagenet_mobilenet_v2_140",
+    "mobilenetv2_dm035_imagenet": "imagenet_mobilenet_v2_035",
+    "mobilenetv3_large_imagenet": "imagenet_mobilenet_v3_large",
+}
 # Which published file the shared ones are.
 SHARED = {
     "deeplabv3_mnv2_dm05_voc_257_float.tflite": "deeplabv3_mobilenetv2_dm05_voc_tflite",
@@ -43,7 +66,7 @@ def test_an_entry_says_where_its_file_is_and_what_it_is_worth(entry):
     assert all(CHECKSUM.fullmatch(checksum) for checksum in entry.checksums)
     assert all(0 < metric.value < 100 for metric in entry.metrics)
     assert all(metric.measure in ("mIoU", "top-1 accuracy") for metric in entry.metrics)
-    assert entry.data_set in (*SEGMENTATION_CLASSES, *CLASSIFICATION_SETS)
+    assert entry.data_set in (*SEGMENTATION_CLASSES, *IMAGENET, "")
     # Hugging Face is asked by its own library, which knows what it stores.
     known = entry.checksums or entry.hub_repository
     assert known or "checksum" in entry.unverified
@@ -55,7 +78,34 @@ def test_the_network_of_an_entry_can_be_built(entry):
         create_classifier(**entry.overrides)
     else:
         assert entry.task == "segmentation"
-        create_model(entry.architecture, num_classes=len(entry.class_names), **entry.overrides)
+        create_model(entry.architecture or "deeplab_v3plus", **entry.overrides)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_the_released_variables_fill_the_network_of_an_entry(name):
+    entry = CATALOG[name]
+    shapes = official_variables.read(VARIABLES[name])
+    arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    convention, told = identify(PublishedWeights(arrays, "tensorflow"), name)
+    # As convert puts them together.
+    identified = Identified(entry.architecture, {**told.overrides, **entry.overrides})
+    if entry.task == "classification":
+        model = create_classifier(**identified.overrides)
+    else:
+        model = create_model(identified.architecture, **identified.overrides)
+    assignment = assign(
+        wanted_variables(model),
+        PublishedWeights(arrays, "tensorflow"),
+        convention,
+        convention.rules(identified),
+    )
+    assert not assignment.missing
+    assert not assignment.mismatched
+    if entry.class_names:
+        assert identified.overrides["num_classes"] == len(entry.class_names)
+    # What the file tells as well agrees with the entry, but for the crop, which it does not know.
+    for key in set(entry.overrides) & set(told.overrides) - {"image_pooling"}:
+        assert entry.overrides[key] == told.overrides[key]
 
 
 def test_the_file_of_an_entry_has_a_form_that_is_read(entry):
