@@ -38,7 +38,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
     config.training.num_steps = given.steps or (CPU_STEPS if given.cpu else STEPS)
     config.training.batch_size = 16
-    config.training.class_weights = CLASS_WEIGHTS
+    config.loss.class_weights = CLASS_WEIGHTS
     config.training.ema_decay = 0.999
     config.optimizer.name = "adamw"
     config.optimizer.weight_decay = 0.02

@@ -80,16 +80,35 @@ def default() -> ConfigDict:
     training.batch_size = 16  # Images an update, over all devices. DeepLab v3, section 4.
     training.accumulation_steps = 1  # Parts a batch is worked through in, to save memory.
     training.ema_decay = 0.0  # Of the averaged parameters that evaluation uses; 0: none kept.
-    training.auxiliary_weight = 0.5  # Of the loss of an auxiliary head. torchvision.
-    training.class_weights = placeholder(tuple)  # Of the loss, one a class; unset: all 1.
+    training.patience = 0  # Evaluations without a better one before it stops; 0: never early.
     training.init_from = ""  # Published name, model directory or workdir to start from.
     training.init_parts = "all"  # Of it: `all` but another's classifier, `backbone`, `matching`.
 
+    # A weighted sum; deeplab_jax/losses has each term's formula and source.
+    loss = config.loss = ConfigDict()
+    loss.cross_entropy = 1.0
+    loss.focal = 0.0  # arXiv 1708.02002.
+    loss.dice = 0.0
+    loss.lovasz = 0.0  # arXiv 1705.08790.
+    loss.class_weights = placeholder(tuple)  # Of the cross-entropy, one a class; unset: all 1.
+    loss.label_smoothing = 0.0  # Of the cross-entropy, 0..1.
+    loss.focal_gamma = 2.0
+    loss.hard_pixel_share = 1.0  # Of the pixels, the hardest, that cross-entropy sees; 0..1.
+    loss.hard_pixel_step = 0  # At which that share is reached, from 1 at the start.
+    # `image`: scores are enlarged to the label (DeepLab v3, section 4.1); `scores`: the label is
+    # shrunk to the scores (v1, v2).
+    loss.resolution = "image"
+    loss.every_scale = False  # The loss of each scale beside the fused one's. DeepLab v2, released.
+    loss.auxiliary_weight = 0.5  # Of the loss of an auxiliary head. torchvision.
+    loss.l1 = 0.0  # Times the sum of the convolution kernels' absolute values.
+
     optimizer = config.optimizer = ConfigDict()
-    optimizer.name = "sgd"  # `sgd` (with momentum), `adam` or `adamw`.
+    optimizer.name = "sgd"  # `sgd` (with momentum), `adam`, `adamw`, `lars` or `lamb`.
     optimizer.momentum = 0.9  # Of sgd; of Adam's first moment.
     optimizer.weight_decay = 4e-5  # Of convolution kernels; see make_optimizer. Released code.
     optimizer.decay_depthwise = False  # Released code leaves depthwise kernels undecayed.
+    optimizer.nesterov = False  # Of sgd.
+    optimizer.clip_norm = 0.0  # The longest gradient over all parameters; 0: any length.
 
     # Of the learning rate, by part; 0 leaves a part as it is. DeepLab v2 as released: head 10,
     # bias 2 on top.
@@ -103,7 +122,10 @@ def default() -> ConfigDict:
 
     schedule = config.schedule = ConfigDict()
     schedule.base_learning_rate = 0.007  # DeepLab v3, section 4.
-    schedule.power = 0.9  # Of the poly schedule (1 − step/num_steps)^power.
+    schedule.name = "poly"  # `poly`, `step`, `cosine` or `constant`.
+    schedule.power = 0.9  # Of `poly`: (1 − step/num_steps)^power. DeepLab v2, section 4.1.1.
+    schedule.steps_per_drop = 2000  # Of `step`. DeepLab v1, section 4.1.
+    schedule.drop_factor = 0.1  # Of `step`: what each drop multiplies the rate by.
     schedule.warmup_steps = 0  # Linear from 0.
 
     evaluation = config.evaluation = ConfigDict()

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from deeplab_jax import config as configs
 from deeplab_jax.layers import Classifier, ConvNorm, Normalization
 from deeplab_jax.models import Architecture
+from deeplab_jax.training.objective import Objective, make_objective
 
 NUM_CLASSES = 4
 
@@ -27,6 +29,13 @@ class Small(nn.Module):
         if self.auxiliary:
             maps["auxiliary"] = Classifier(NUM_CLASSES, name="auxiliary")(features)
         return (logits, maps) if endpoints else logits
+
+
+def objective_of(model: nn.Module, **changes) -> Objective:
+    """Returns the objective of the default config with changes to its section `loss`."""
+    config = configs.default().loss
+    config.update(changes)
+    return make_objective(config, model.architecture)
 
 
 def random_batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:

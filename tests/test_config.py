@@ -40,7 +40,7 @@ def changed(*assignments):
         ("model.backbone=resnet_50", "resnet_50"),
         ("model.depth_multiplier=1", 1.0),
         ("model.separable=true", True),
-        ("training.class_weights=1.0,2.5", (1.0, 2.5)),
+        ("loss.class_weights=1.0,2.5", (1.0, 2.5)),
     ],
 )
 def test_text_becomes_the_type_of_the_field(assignment, value):
@@ -118,9 +118,9 @@ def test_every_recipe_resolves_by_name_and_by_path(recipe):
 
 def test_what_a_recipe_sets_can_be_unset():
     config = configs.load("camvid:cpu")
-    configs.override(config, "training.class_weights", "None")
-    assert config.training.class_weights is None
-    assert configs.load("folder:cpu").training.class_weights is None
+    configs.override(config, "loss.class_weights", "None")
+    assert config.loss.class_weights is None
+    assert configs.load("folder:cpu").loss.class_weights is None
 
 
 def test_a_recipe_takes_arguments():

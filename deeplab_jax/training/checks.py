@@ -32,7 +32,7 @@ def check_frozen_parts(config: ConfigDict, reporter: Reporter) -> None:
     still = [part for part, factor in config.optimizer.multipliers.items() if factor == 0]
     if still and not config.model.frozen_batch_norm:
         reporter.warning(
-            f"{', '.join(still)} of the network keep their parameters (optimizer.multipliers is 0), "
+            f"{', '.join(still)} of the network keep their parameters (optimizer.multipliers 0), "
             "but batch normalisation still uses each batch's statistics and moves its averages; "
             "model.frozen_batch_norm=True stops that"
         )
@@ -69,6 +69,6 @@ def check_classes(
         )
     if class_weights is not None and len(class_weights) != len(names):
         raise DeepLabError(
-            f"training.class_weights holds {len(class_weights)} weights for {len(names)} classes "
+            f"loss.class_weights holds {len(class_weights)} weights for {len(names)} classes "
             f"({', '.join(names)}); give one a class"
         )

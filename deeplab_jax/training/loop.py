@@ -162,12 +162,12 @@ class Loop:
             self._run.model,
             self._run.optimizer,
             self._run.learning_rate,
+            self._run.objective,
             self._run.mesh,
             seed=self._config.seed,
             accumulation_steps=training.accumulation_steps,
             ema_decay=training.ema_decay,
-            class_weights=training.class_weights,
-            auxiliary_weight=training.auxiliary_weight,
+            l1=self._config.loss.l1,
         )
         started = time.perf_counter()
         compiled = step_function.lower(state, batch).compile()

@@ -1,34 +1,49 @@
-"""Optimisers and learning-rate schedules from their configs."""
+"""The optimiser and its learning rate, from their configs."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.training.schedules import (
+    cosine_schedule,
+    poly_schedule,
+    step_schedule,
+    with_warmup,
+)
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
+OPTIMIZERS = ("sgd", "adam", "adamw", "lars", "lamb")
+# arXiv 1708.03888, section 4.
+LARS_COEFFICIENT = 0.001
+SCHEDULES = ("poly", "step", "cosine", "constant")
 
 
-def poly_schedule(
-    base_learning_rate: float, num_steps: int, power: float, warmup_steps: int = 0
-) -> optax.Schedule:
-    """Returns lr(t) = base·(1 − t/num_steps)^power, rising linearly from 0 over `warmup_steps`.
+def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
+    """Returns the learning rate of `config.schedule` by step.
 
-    Source: DeepLab v2, section 4.1.1.
+    Args:
+      config: the section; see deeplab_jax/config.py.
+      num_steps: of the training.
+
+    Raises:
+      DeepLabError: the name is unknown.
     """
-
-    def learning_rate(step: jax.Array) -> jax.Array:
-        # Subtracted as integers: a share rounded below 0 would have no power.
-        rate = base_learning_rate * (jnp.maximum(num_steps - step, 0) / num_steps) ** power
-        if warmup_steps:
-            rate = rate * jnp.minimum((step + 1) / warmup_steps, 1)
-        return rate
-
-    return learning_rate
+    base, warmup = config.base_learning_rate, config.warmup_steps
+    match config.name:
+        case "poly":
+            return poly_schedule(base, num_steps, config.power, warmup)
+        case "step":
+            drops = config.steps_per_drop, config.drop_factor
+            return step_schedule(base, *drops, warmup)
+        case "cosine":
+            return cosine_schedule(base, num_steps, warmup)
+        case "constant":
+            return with_warmup(optax.constant_schedule(base), warmup)
+    raise unknown_name("schedule.name", config.name, SCHEDULES)
 
 
 def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
@@ -50,27 +65,46 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns the optimiser of `config.optimizer`.
 
-    Weight decay adds wd·w to the gradient (L2); with `adamw` to the scaled update instead, as
-    Adam's scaling would divide much of it away (arXiv 1711.05101).
+    Weight decay adds wd·w to the gradient (L2); with `adamw` and `lamb` to the scaled update
+    instead, as Adam's scaling would divide much of it away (arXiv 1711.05101). `lars` and `lamb`
+    then scale each array's update to its own length, for large batches (arXiv 1708.03888,
+    1904.00962).
 
     Raises:
       DeepLabError: the name is unknown or a constant out of range.
     """
     if config.name not in OPTIMIZERS:
         raise unknown_name("optimizer.name", config.name, OPTIMIZERS)
-    if config.weight_decay < 0:
-        raise DeepLabError(f"optimizer.weight_decay={config.weight_decay} must not be negative")
-    decay = optax.add_decayed_weights(
-        config.weight_decay,
-        mask=lambda params: decayed_parameters(params, config.decay_depthwise),
-    )
+    for field in ("weight_decay", "clip_norm"):
+        if config[field] < 0:
+            raise DeepLabError(f"optimizer.{field}={config[field]} must not be negative")
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     descent = [optax.scale_by_learning_rate(learning_rate)]
     if any(factor != 1 for factor in config.multipliers.values()):
         descent.append(scale_by_part(config.multipliers))
-    if config.name == "sgd":
-        return optax.chain(decay, optax.trace(config.momentum), *descent)
+    return optax.chain(*clip, *_direction(config, descent))
+
+
+def _direction(
+    config: ConfigDict, descent: list[optax.GradientTransformation]
+) -> list[optax.GradientTransformation]:
+    """Returns what makes updates of gradients; `descent` is the learning rate's part of it."""
+    decayed = partial(decayed_parameters, decay_depthwise=config.decay_depthwise)
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
+    momentum = optax.trace(config.momentum, nesterov=config.nesterov)
     adam = optax.scale_by_adam(b1=config.momentum)
-    return optax.chain(*((adam, decay) if config.name == "adamw" else (decay, adam)), *descent)
+    match config.name:
+        case "sgd":
+            return [decay, momentum, *descent]
+        case "adam":
+            return [decay, adam, *descent]
+        case "adamw":
+            return [adam, decay, *descent]
+        case "lamb":
+            return [adam, decay, optax.scale_by_trust_ratio(), *descent]
+    # Scales and offsets, which are not decayed, keep their plain updates.
+    trust = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=LARS_COEFFICIENT), decayed)
+    return [decay, trust, *descent, momentum]
 
 
 def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformation:

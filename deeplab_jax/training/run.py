@@ -24,7 +24,8 @@ from deeplab_jax.training.checks import (
     check_ranges,
 )
 from deeplab_jax.training.crops import check_crop_size
-from deeplab_jax.training.optimizers import make_optimizer, poly_schedule
+from deeplab_jax.training.objective import Objective, make_objective
+from deeplab_jax.training.optimizers import make_optimizer, make_schedule
 
 Arrays = tuple[np.ndarray | Sequence[np.ndarray], np.ndarray | Sequence[np.ndarray]]
 Source = str | Arrays | Dataset | None
@@ -42,6 +43,7 @@ class Run:
       model, description: the network, and what `model.json` says of it.
       augmentation: what each training example undergoes.
       learning_rate, optimizer: of the updates.
+      objective: what they minimise.
     """
 
     config: ConfigDict
@@ -54,6 +56,7 @@ class Run:
     augmentation: Augmentation
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
+    objective: Objective
 
 
 def assemble(
@@ -86,20 +89,14 @@ def assemble(
     train_set = _open(train, config, config.data.train_split)
     config = _adjusted(config, len(train_set), batch_size, epochs)
     validation_set = _open(validation, config, config.data.validation_split)
-    check_classes(train_set, validation_set, config.training.class_weights)
+    check_classes(train_set, validation_set, config.loss.class_weights)
     description = _description(config, train_set)
     model = description.create_model()
     augmentation = Augmentation(**config.augmentation.to_dict())
     check_crop_size(augmentation.crop_size, model.architecture, config.strict_crop, reporter)
     check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
     check_frozen_parts(config, reporter)
-    schedule = config.schedule
-    learning_rate = poly_schedule(
-        schedule.base_learning_rate,
-        config.training.num_steps,
-        schedule.power,
-        schedule.warmup_steps,
-    )
+    learning_rate = make_schedule(config.schedule, config.training.num_steps)
     return Run(
         config=config,
         workdir=workdir,
@@ -111,6 +108,7 @@ def assemble(
         augmentation=augmentation,
         learning_rate=learning_rate,
         optimizer=make_optimizer(config.optimizer, learning_rate),
+        objective=make_objective(config.loss, model.architecture),
     )
 
 

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from deeplab_jax import losses
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import batch_sharding, replicated
+from deeplab_jax.training.objective import Objective, Outputs
 from deeplab_jax.training.state import TrainState, Variables
 
 Batch = dict[str, jax.Array]
@@ -24,13 +25,13 @@ def make_train_step(
     model: DeepLab,
     optimizer: optax.GradientTransformation,
     learning_rate: optax.Schedule,
+    objective: Objective,
     mesh: Mesh,
     *,
     seed: int,
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
-    class_weights: tuple[float, ...] | None = None,
-    auxiliary_weight: float = 0.5,
+    l1: float = 0.0,
 ) -> Step:
     """Returns the jitted step (state, batch) → (state, metrics); the state given is used up.
 
@@ -39,13 +40,13 @@ def make_train_step(
 
     Args:
       model, optimizer, learning_rate: what to train, and how.
+      objective: what to minimise.
       mesh: of the devices.
       seed: of dropout.
       accumulation_steps: parts that a batch is worked through in, one after the other. The
         gradient is that of the whole batch but for batch normalisation, which sees the parts.
       ema_decay: of the averaged variables; unused where the state keeps none.
-      class_weights: of the loss, one a class.
-      auxiliary_weight: of the auxiliary head's loss, where the model has one.
+      l1: strength of the penalty on the kernels' absolute values.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -57,10 +58,13 @@ def make_train_step(
             batch,
             key,
             accumulation_steps,
-            class_weights,
-            auxiliary_weight,
+            objective,
+            state.step,
         )
         params = state.variables["params"]
+        if l1:
+            penalty, slopes = jax.value_and_grad(losses.l1_penalty)(params, l1)
+            loss, gradients = loss + penalty, jax.tree.map(jnp.add, gradients, slopes)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, params)
         variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
         metrics = {
@@ -86,14 +90,13 @@ def accumulated_gradients(
     batch: Batch,
     key: jax.Array,
     parts: int,
-    class_weights: tuple[float, ...] | None = None,
-    auxiliary_weight: float = 0.5,
+    objective: Objective,
+    step: jax.Array,
 ) -> tuple[jax.Array, Any, Any]:
     """Returns loss, gradients and new batch statistics of a batch worked through in parts."""
-    num_pixels = losses.valid_pixels(batch["label"])
 
     def part_loss(params: Any, batch_stats: Any, part: Batch, key: jax.Array):
-        (logits, maps), changed = model.apply(
+        outputs, changed = model.apply(
             {"params": params, "batch_stats": batch_stats},
             part["image"],
             train=True,
@@ -101,11 +104,7 @@ def accumulated_gradients(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        loss = losses.softmax_cross_entropy(logits, part["label"], num_pixels, class_weights)
-        if "auxiliary" in maps:
-            loss += auxiliary_weight * losses.softmax_cross_entropy(
-                maps["auxiliary"], part["label"], num_pixels, class_weights
-            )
+        loss = objective(Outputs(*outputs), part["label"], batch["label"], step)
         return loss, changed.get("batch_stats", batch_stats)
 
     gradient = jax.value_and_grad(part_loss, has_aux=True)

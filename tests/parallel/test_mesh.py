@@ -50,7 +50,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from step_parts import Small, random_batch
+from step_parts import Small, objective_of, random_batch
 
 from deeplab_jax.parallel import make_mesh, put_batch
 from deeplab_jax.training.state import create_state
@@ -61,7 +61,7 @@ for devices in (jax.devices()[:1], jax.devices()):
     mesh, model, optimizer = make_mesh(devices), Small(), optax.sgd(0.1)
     state = create_state(model, optimizer, mesh, seed=0, crop_size=(8, 9), keep_ema=True)
     step = make_train_step(
-        model, optimizer, optax.constant_schedule(0.1), mesh,
+        model, optimizer, optax.constant_schedule(0.1), objective_of(model), mesh,
         seed=0, accumulation_steps=2, ema_decay=0.9,
     )
     for seed in range(2):

@@ -9,7 +9,7 @@ from deeplab_jax import config as configs
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
-from deeplab_jax.training.optimizers import decayed_parameters, make_optimizer, poly_schedule
+from deeplab_jax.training.optimizers import decayed_parameters, make_optimizer, make_schedule
 
 PARAMS = {
     "dense": {"kernel": np.array([1.0, -2.0]), "norm": {"scale": np.array([3.0])}},
@@ -21,19 +21,30 @@ GRADIENTS = [
 DECAY, RATE, MOMENTUM = 0.1, 0.01, 0.8
 
 
+def schedule(num_steps=100, **changes):
+    config = configs.default().schedule
+    config.update({"base_learning_rate": 0.1} | changes)
+    return make_schedule(config, num_steps)
+
+
 @pytest.mark.parametrize(
-    ("step", "rate"), [(0, 0.007), (15_000, 0.0037512), (30_000, 0), (40_000, 0)]
+    ("changes", "step", "rate"),
+    [
+        ({"name": "poly", "power": 0.5}, 75, 0.05),
+        ({"name": "poly", "warmup_steps": 10}, 4, 0.05 * 0.96**0.9),
+        ({"name": "step", "steps_per_drop": 30, "drop_factor": 0.5}, 60, 0.025),
+        ({"name": "cosine"}, 50, 0.05),
+        ({"name": "constant"}, 99, 0.1),
+        ({"name": "constant", "warmup_steps": 4}, 0, 0.025),
+    ],
 )
-def test_poly_schedule(step, rate):
-    schedule = poly_schedule(0.007, 30_000, 0.9)
-    assert float(schedule(step)) == pytest.approx(rate, rel=1e-5)
-    assert float(jax.jit(schedule)(jnp.int32(step))) == pytest.approx(rate, rel=1e-5)
+def test_schedules(changes, step, rate):
+    assert float(jax.jit(schedule(**changes))(jnp.int32(step))) == pytest.approx(rate, rel=1e-5)
 
 
-@pytest.mark.parametrize(("step", "share"), [(0, 0.1), (4, 0.5), (9, 1), (10, 1)])
-def test_warmup_rises_linearly(step, share):
-    warm, plain = poly_schedule(0.1, 100, 0.9, warmup_steps=10), poly_schedule(0.1, 100, 0.9)
-    assert float(warm(step)) == pytest.approx(share * float(plain(step)), rel=1e-6)
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(DeepLabError, match="did you mean 'cosine'"):
+        schedule(name="cosin")
 
 
 def settings(**changes):
@@ -110,6 +121,7 @@ def test_weight_decay_acts_on_convolution_kernels_alone(decay_depthwise):
     ("changes", "complaint"),
     [
         ({"name": "adamW"}, "unknown optimizer.name 'adamW'; did you mean 'adamw'?"),
+        ({"clip_norm": -1.0}, r"clip_norm=-1.0 must not be negative"),
         ({"weight_decay": -1.0}, r"weight_decay=-1.0 must not be negative"),
     ],
 )
@@ -117,6 +129,51 @@ def test_illegal_settings(changes, complaint):
     with pytest.raises(DeepLabError) as caught:
         make_optimizer(settings(**changes), optax.constant_schedule(RATE))
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb"])
+def test_large_batch_optimizers_are_optaxs(name):
+    """Its own of these names, with what is decayed told by the released code's rule."""
+
+    def mask(params):
+        return decayed_parameters(params, False)
+
+    rate = optax.constant_schedule(RATE)
+    if name == "lars":
+        reference = optax.lars(rate, DECAY, mask, momentum=MOMENTUM, trust_ratio_mask=mask)
+    else:
+        reference = optax.lamb(rate, b1=MOMENTUM, eps=1e-8, weight_decay=DECAY, mask=mask)
+    with jax.enable_x64(True):
+        found = updated(make_optimizer(settings(name=name), rate))
+        expected = updated(reference)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+
+def test_gradients_are_clipped_all_together():
+    rate = optax.constant_schedule(1.0)
+    optimizer = make_optimizer(settings(weight_decay=0.0, clip_norm=0.5), rate)
+    with jax.enable_x64(True):
+        updates, _ = optimizer.update(GRADIENTS[0], optimizer.init(PARAMS), PARAMS)
+    length = float(optax.tree.norm(GRADIENTS[0]))
+    assert length > 0.5
+    jax.tree.map(
+        lambda update, gradient: np.testing.assert_allclose(update, -gradient * 0.5 / length),
+        updates,
+        GRADIENTS[0],
+    )
+
+
+def test_nesterov_looks_ahead():
+    rate = optax.constant_schedule(1.0)
+    optimizer = make_optimizer(settings(weight_decay=0.0, nesterov=True), rate)
+    updates, _ = optimizer.update(GRADIENTS[0], optimizer.init(PARAMS), PARAMS)
+    jax.tree.map(
+        lambda update, gradient: np.testing.assert_allclose(
+            update, -(1 + MOMENTUM) * gradient, rtol=1e-6
+        ),
+        updates,
+        GRADIENTS[0],
+    )
 
 
 LEAVES = {

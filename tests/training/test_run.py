@@ -69,7 +69,7 @@ def test_arrays_are_a_data_set():
         ("model.multi_grid=1,2,4", "needs a ResNet's block4"),
         ("augmentation.crop_size=33", "crop_size=(33,) must be height and width"),
         ("augmentation.min_scale=0", "min_scale"),
-        ("training.class_weights=1.0,2.0", "2 weights for 4 classes (sky, tree, road, car)"),
+        ("loss.class_weights=1.0,2.0", "2 weights for 4 classes (sky, tree, road, car)"),
     ],
 )
 def test_illegal_fields_are_refused_in_one_line(assignment, complaint):

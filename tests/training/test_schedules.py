@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from deeplab_jax.training import optimizers
 from deeplab_jax.training.schedules import (
     cosine_schedule,
     poly_schedule,
@@ -56,12 +55,6 @@ def test_each_takes_its_own_warmup():
     assert float(poly_schedule(0.1, 100, 0.9, warmup_steps=4)(0)) == pytest.approx(0.025)
     assert float(step_schedule(0.1, 100, 0.5, warmup_steps=4)(1)) == pytest.approx(0.05)
     assert float(cosine_schedule(0.1, 100, warmup_steps=4)(0)) == pytest.approx(0.025)
-
-
-def test_poly_is_the_one_in_use():
-    steps = jnp.arange(130)
-    found = poly_schedule(0.07, 120, 0.7, 5)(steps)
-    assert found.tolist() == optimizers.poly_schedule(0.07, 120, 0.7, 5)(steps).tolist()
 
 
 @pytest.mark.parametrize("length", [10, 41, 61, 2000, 30_000])

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from compiling import run_once
-from step_parts import Small, random_batch
+from step_parts import Small, objective_of, random_batch
 
 from deeplab_jax.losses import softmax_cross_entropy
 from deeplab_jax.parallel import make_mesh
@@ -39,7 +39,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(parts, class_weights
 
     def both(variables):
         key = jax.random.key(0)
-        found = accumulated_gradients(model, variables, batch, key, parts, class_weights)
+        objective = objective_of(model, class_weights=class_weights)
+        found = accumulated_gradients(model, variables, batch, key, parts, objective, 0)
         return found, jax.value_and_grad(whole)(variables["params"])
 
     (loss, gradients, batch_stats), expected = run_once(both, variables)
@@ -55,9 +56,8 @@ def test_the_auxiliary_loss_is_added_with_its_weight():
     def both(variables):
         logits, maps = model.apply(variables, batch["image"], endpoints=True)
         parts = [softmax_cross_entropy(x, batch["label"]) for x in (logits, maps["auxiliary"])]
-        found = accumulated_gradients(
-            model, variables, batch, jax.random.key(0), 1, auxiliary_weight=0.4
-        )
+        objective = objective_of(model, auxiliary_weight=0.4)
+        found = accumulated_gradients(model, variables, batch, jax.random.key(0), 1, objective, 0)
         return found[0], found[1], parts
 
     loss, gradients, (main, auxiliary) = run_once(both, variables)
@@ -88,11 +88,14 @@ def test_a_step_updates_everything_once():
     before = jax.tree.map(np.array, state)
     mesh = make_mesh(jax.devices()[:1])
     schedule = optax.linear_schedule(0.5, 0.0, 10)
-    step = make_train_step(model, optimizer, schedule, mesh, seed=0, ema_decay=0.9)
+    step = make_train_step(
+        model, optimizer, schedule, objective_of(model), mesh, seed=0, ema_decay=0.9
+    )
     after, metrics = step(state, batch)
 
     def reference(variables):
-        return accumulated_gradients(model, variables, batch, jax.random.key(0), 1)
+        key, objective = jax.random.key(0), objective_of(model)
+        return accumulated_gradients(model, variables, batch, key, 1, objective, 0)
 
     loss, gradients, batch_stats = run_once(reference, before.variables)
     compare = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
@@ -120,3 +123,25 @@ def test_the_state_is_a_function_of_the_seed():
     assert not np.array_equal(kernels[0], kernels[2])
     assert one.ema is None
     assert one.evaluated is one.variables
+
+
+def test_the_l1_penalty_is_added_once_whatever_the_parts():
+    model, batch, optimizer = Small(frozen=True), random_batch(4), optax.sgd(0.5)
+    mesh, rate = make_mesh(jax.devices()[:1]), optax.constant_schedule(0.5)
+    start = jax.device_get(fresh_state(model, optimizer).variables["params"])
+
+    def step(**options):
+        state = fresh_state(model, optimizer)
+        run = make_train_step(model, optimizer, rate, objective_of(model), mesh, seed=0, **options)
+        after, metrics = run(state, batch)
+        return after.variables["params"], float(metrics["loss"])
+
+    (plain, loss), (penalised, more) = step(), step(l1=0.01, accumulation_steps=2)
+    kernels = [start[name]["kernel"] for name in ("conv", "classifier")]
+    assert more - loss == pytest.approx(0.01 * sum(np.abs(k).sum() for k in kernels), rel=1e-4)
+    for name in ("conv", "classifier"):
+        moved = np.asarray(penalised[name]["kernel"] - plain[name]["kernel"])
+        np.testing.assert_allclose(moved, -0.5 * 0.01 * np.sign(start[name]["kernel"]), atol=1e-6)
+    np.testing.assert_allclose(
+        penalised["classifier"]["bias"], plain["classifier"]["bias"], atol=1e-6
+    )

@@ -1,0 +1,133 @@
+"""What training minimises, from its config."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from deeplab_jax import losses
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.models import Architecture
+
+RESOLUTIONS = ("image", "scores")
+TERMS = ("cross_entropy", "focal", "dice", "lovasz")
+
+
+class Outputs(NamedTuple):
+    """What a network gave for a batch or a part of it.
+
+    Attributes:
+      logits: [N, H, W, C].
+      maps: the network's endpoints by name.
+    """
+
+    logits: jax.Array
+    maps: Mapping[str, jax.Array]
+
+
+# (outputs, their label, label of the whole batch, step) → scalar.
+Objective = Callable[[Outputs, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
+    """Returns the loss of `config.loss` on a network's outputs.
+
+    Args:
+      config: the section; see deeplab_jax/config.py.
+      architecture: of the network; decides what its endpoints are.
+
+    Raises:
+      DeepLabError: a field is illegal, or fields contradict each other or the network.
+    """
+    check_loss(config, architecture)
+    if config.every_scale:
+        return _every_scale(config, architecture)
+
+    def objective(
+        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        logits, maps = outputs
+        if config.resolution == "scores":
+            logits = maps["scores"]
+            size = logits.shape[1:3]
+            label, batch_label = (losses.shrink_labels(each, size) for each in (label, batch_label))
+        loss = losses.weighted_sum(*_terms(config, step))
+        normalizer = losses.valid_pixels(batch_label)
+        return losses.with_auxiliary(
+            loss, logits, maps.get("auxiliary"), label, normalizer, weight=config.auxiliary_weight
+        )
+
+    return objective
+
+
+def _terms(config: ConfigDict, step: jax.Array) -> list[tuple[float, losses.Loss]]:
+    """Returns the terms that count, each with its weight."""
+    weighted = {
+        "class_weights": config.class_weights,
+        "label_smoothing": config.label_smoothing,
+    }
+    if config.hard_pixel_share < 1:
+        share = losses.hard_pixel_share(step, config.hard_pixel_share, config.hard_pixel_step)
+        cross_entropy = partial(losses.hard_pixel_cross_entropy, share=share, **weighted)
+    else:
+        cross_entropy = partial(losses.softmax_cross_entropy, **weighted)
+    found: dict[str, losses.Loss] = {
+        "cross_entropy": cross_entropy,
+        "focal": partial(losses.focal_loss, gamma=config.focal_gamma),
+        "dice": losses.dice_loss,
+        "lovasz": losses.lovasz_softmax,
+    }
+    return [(config[name], found[name]) for name in TERMS if config[name]]
+
+
+def _every_scale(config: ConfigDict, architecture: Architecture) -> Objective:
+    def objective(
+        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        del step
+        return config.cross_entropy * losses.multi_scale_cross_entropy(
+            outputs.maps,
+            label,
+            batch_label,
+            config.class_weights,
+            config.label_smoothing,
+            align_corners=architecture.align_corners,
+        )
+
+    return objective
+
+
+def check_loss(config: ConfigDict, architecture: Architecture) -> None:
+    """Checks the section `loss`.
+
+    Raises:
+      DeepLabError: a field is illegal, or fields contradict each other or the network.
+    """
+    if config.resolution not in RESOLUTIONS:
+        raise unknown_name("loss.resolution", config.resolution, RESOLUTIONS)
+    weights: dict[str, Any] = {name: config[name] for name in TERMS}
+    if min(weights.values()) < 0 or not any(weights.values()):
+        raise DeepLabError(f"loss: of {weights} none may be negative and one must be above 0")
+    _check_shares(config)
+    if not config.every_scale:
+        return
+    if not architecture.multi_scale:
+        raise DeepLabError("loss.every_scale needs model.multi_scale, as in (1, 0.75, 0.5)")
+    others = [name for name in TERMS[1:] if config[name]]
+    if config.resolution != "scores" or others or config.hard_pixel_share < 1:
+        raise DeepLabError(
+            "loss.every_scale is DeepLab v2's: cross-entropy alone, of all pixels, with "
+            "loss.resolution=scores"
+        )
+
+
+def _check_shares(config: ConfigDict) -> None:
+    if not 0 < config.hard_pixel_share <= 1:
+        raise DeepLabError(f"loss.hard_pixel_share={config.hard_pixel_share} must be in (0, 1]")
+    if not 0 <= config.label_smoothing < 1:
+        raise DeepLabError(f"loss.label_smoothing={config.label_smoothing} must be in [0, 1)")
+    for name in ("hard_pixel_step", "focal_gamma", "auxiliary_weight", "l1"):
+        if config[name] < 0:
+            raise DeepLabError(f"loss.{name}={config[name]} must not be negative")

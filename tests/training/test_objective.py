@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from step_parts import random_batch
+
+from deeplab_jax import config as configs
+from deeplab_jax import losses
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import Architecture
+from deeplab_jax.training.objective import Outputs, make_objective
+
+RANDOM = np.random.default_rng(0)
+LABEL = random_batch(3)["label"]
+PLAIN = Architecture("mobilenet_v2", num_classes=4)
+THREE_SCALES = Architecture("mobilenet_v2", num_classes=4, multi_scale=(1, 0.75, 0.5))
+
+
+def noise(*shape):
+    return jnp.asarray(RANDOM.normal(0, 2, shape), jnp.float32)
+
+
+OUTPUTS = Outputs(
+    noise(3, 8, 9, 4),
+    {
+        "scores": noise(3, 4, 5, 4),
+        "scores_0.75": noise(3, 3, 4, 4),
+        "scores_0.5": noise(3, 2, 3, 4),
+    },
+)
+
+
+def value(architecture=PLAIN, outputs=OUTPUTS, label=LABEL, step=0, **changes):
+    config = configs.default().loss
+    config.update(changes)
+    return float(make_objective(config, architecture)(outputs, label, LABEL, jnp.int32(step)))
+
+
+def test_the_default_is_cross_entropy_at_the_images_size():
+    expected = losses.softmax_cross_entropy(OUTPUTS.logits, LABEL)
+    assert value() == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_terms_are_added_by_their_weights():
+    terms = {
+        "cross_entropy": losses.softmax_cross_entropy(OUTPUTS.logits, LABEL),
+        "focal": losses.focal_loss(OUTPUTS.logits, LABEL, gamma=1.5),
+        "dice": losses.dice_loss(OUTPUTS.logits, LABEL),
+        "lovasz": losses.lovasz_softmax(OUTPUTS.logits, LABEL),
+    }
+    weights = {"cross_entropy": 0.0, "focal": 2.0, "dice": 0.5, "lovasz": 0.25}
+    expected = sum(weights[name] * float(term) for name, term in terms.items())
+    assert value(focal_gamma=1.5, **weights) == pytest.approx(expected, rel=1e-5)
+
+
+def test_labels_may_be_shrunk_to_the_scores():
+    small = losses.shrink_labels(LABEL, (4, 5))
+    expected = losses.softmax_cross_entropy(OUTPUTS.maps["scores"], small)
+    assert value(resolution="scores") == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_every_scale_has_its_loss():
+    expected = losses.multi_scale_cross_entropy(OUTPUTS.maps, LABEL)
+    found = value(THREE_SCALES, resolution="scores", every_scale=True)
+    assert found == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("step", [0, 5, 10, 20])
+def test_the_share_of_hard_pixels_falls_with_the_steps(step):
+    share = 1 - 0.8 * min(step / 10, 1)
+    expected = losses.hard_pixel_cross_entropy(OUTPUTS.logits, LABEL, share=share)
+    found = value(step=step, hard_pixel_share=0.2, hard_pixel_step=10)
+    assert found == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        (PLAIN, {}),
+        (PLAIN, {"resolution": "scores", "label_smoothing": 0.1}),
+        (THREE_SCALES, {"resolution": "scores", "every_scale": True}),
+    ],
+)
+def test_parts_of_a_batch_add_up_to_it(architecture, changes):
+    parts = [
+        value(
+            architecture,
+            jax.tree.map(lambda array, n=n: array[n : n + 1], OUTPUTS),
+            LABEL[n : n + 1],
+            **changes,
+        )
+        for n in range(3)
+    ]
+    assert sum(parts) == pytest.approx(value(architecture, **changes), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"resolution": "score"}, "did you mean 'scores'"),
+        ({"cross_entropy": 0.0}, "one must be above 0"),
+        ({"dice": -1.0}, "none may be negative"),
+        ({"hard_pixel_share": 0.0}, r"must be in \(0, 1\]"),
+        ({"label_smoothing": 1.0}, r"must be in \[0, 1\)"),
+        ({"l1": -0.1}, "l1=-0.1 must not be negative"),
+        ({"every_scale": True}, "needs model.multi_scale"),
+    ],
+)
+def test_illegal_fields(changes, complaint):
+    with pytest.raises(DeepLabError, match=complaint):
+        value(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"resolution": "image"}, {"dice": 1.0}])
+def test_every_scale_is_of_cross_entropy_on_the_scores(changes):
+    with pytest.raises(DeepLabError, match="is DeepLab v2's"):
+        value(THREE_SCALES, **({"resolution": "scores", "every_scale": True} | changes))
