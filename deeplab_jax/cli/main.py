@@ -112,6 +112,8 @@ def prepare_environment() -> None:
     """Sets what the libraries below read on import; the user's own values win."""
     # Their log lines would drown the one line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow announces it on stderr, whatever the level; it only reads files here.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     logging.getLogger("absl").setLevel(logging.ERROR)
     # A program compiled once need not be compiled again by the next command.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "compiled"))

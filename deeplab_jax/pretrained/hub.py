@@ -32,14 +32,12 @@ def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path
     """
     for name, value in SILENT.items():
         os.environ.setdefault(name, value)
-    import huggingface_hub
+    from huggingface_hub import hf_hub_download
 
     try:
         with _quiet():
             for name in (CONFIGURATION, entry.hub_file):
-                found = huggingface_hub.hf_hub_download(
-                    entry.hub_repository, name, cache_dir=cache, token=False
-                )
+                found = hf_hub_download(entry.hub_repository, name, cache_dir=cache, token=False)
     except Exception as error:
         # Its own errors, those of whichever network library it uses, and ValueError when offline.
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -95,6 +95,7 @@ def _convert_entry(
     prefer_averages: bool = True,
 ) -> Conversion:
     published = fetch(entry, reporter)
+    reporter.message(f"converting {published.name}; its licence: {entry.licence}")
     with unpacked(published, published.parent, entry.member) as file:
         conversion = convert(
             file,
@@ -118,7 +119,6 @@ def _converted(entry: PretrainedModel, reporter: Reporter) -> Path:
         return directory
     with locked(directory, reporter):
         if not is_model(directory):
-            reporter.message(f"converting {entry.name} ({entry.licence}) for the first time")
             conversion = _convert_entry(entry, reporter)
             write_model(directory, conversion.description, conversion.variables)
     return directory

@@ -245,4 +245,4 @@ def test_without_a_reporter_the_logger_hears(cache, content, caplog):
     target.write_bytes(content)
     with caplog.at_level(logging.INFO, "deeplab_jax"):
         locate(NAME)
-    assert "for the first time" in caplog.text
+    assert "converting deeplabv3.tflite; its licence: Apache-2.0" in caplog.text
