@@ -21,9 +21,10 @@ from deeplab_jax.training.checkpoints import Checkpointer
 from deeplab_jax.training.finite import FiniteCheck
 from deeplab_jax.training.initial_state import initial_state
 from deeplab_jax.training.interruption import interruption
-from deeplab_jax.training.monitors import Monitor
+from deeplab_jax.training.monitors import Monitor, read_rows
 from deeplab_jax.training.pace import Pace
 from deeplab_jax.training.pictures import draw_pictures
+from deeplab_jax.training.progress import curves_part, validations_since_best
 from deeplab_jax.training.run import Run, Source, assemble
 from deeplab_jax.training.start import describe_start
 from deeplab_jax.training.state import TrainState
@@ -133,10 +134,11 @@ class Loop:
     def run(self, state: TrainState, asked_to_stop: Callable[[], bool]) -> TrainingResult:
         """Trains from the state to the last step."""
         first = int(state.step)
-        if first < self._num_steps:
+        if first < self._num_steps and not self._no_better():
             state = self._run_steps(state, asked_to_stop)
         else:
-            self._reporter.message(f"all {first} steps are done already")
+            early = f" (of {self._num_steps}: it stopped early)" if first < self._num_steps else ""
+            self._reporter.message(f"all {first} steps are done already{early}")
             self._mean_iou = self._evaluate(first, state)
         return TrainingResult(self._run.workdir, int(state.step), self._mean_iou)
 
@@ -153,8 +155,19 @@ class Loop:
                 batch = next(batches) if step < self._num_steps else None
             self._finite.add(step, metrics)
             self._pace.add(metrics)
-            self._after_step(step, state, metrics, stopping=asked_to_stop())
+            evaluated = self._after_step(step, state, metrics, stopping=asked_to_stop())
+            if evaluated and self._no_better():
+                self._reporter.message(
+                    f"stopped early at step {step}: the last {self._config.training.patience} "
+                    "validations found no better network (training.patience)"
+                )
+                break
         return state
+
+    def _no_better(self) -> bool:
+        """Whether so many validations have found no better network that it is time to stop."""
+        patience = self._config.training.patience
+        return 0 < patience <= validations_since_best(read_rows(self._run.workdir))
 
     def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> Step:
         training = self._config.training
@@ -184,7 +197,8 @@ class Loop:
 
     def _after_step(
         self, step: int, state: TrainState, metrics: dict[str, jax.Array], stopping: bool
-    ) -> None:
+    ) -> bool:
+        """Logs, evaluates and saves what is due; returns whether it has evaluated."""
         last = step == self._num_steps
         if last or step % self._config.log_every_steps == 0:
             scalars = self._pace.summarize(metrics, self._num_steps - step)
@@ -205,6 +219,7 @@ class Loop:
             self._reporter.message(f"stopped at step {step}; the same command goes on from there")
             raise KeyboardInterrupt
         self._pace.pause(time.perf_counter() - started)
+        return mean_iou is not None
 
     def _evaluate(self, step: int, state: TrainState) -> float:
         self._finite.finish()
@@ -217,6 +232,9 @@ class Loop:
         self._reporter.message(
             f"step {step}: validation mean IoU {mean_iou:.4f}, pixel accuracy {accuracy:.4f}"
         )
+        warning = curves_part(read_rows(self._run.workdir))
+        if warning:
+            self._reporter.warning(warning)
         return mean_iou
 
     def _info(self, step: int) -> dict[str, Any]:

@@ -82,6 +82,21 @@ def test_fine_tuning_another_network_is_refused(commands, first_run, tmp_path):
         deeplab_jax.train(config, tmp_path / "run", halves(6), halves(6), reporter=Reporter())
 
 
+def test_training_that_finds_nothing_better_stops_and_stays_stopped(commands, tmp_path):
+    config = tiny_config(commands, tuple("abcdef"))
+    config.schedule.base_learning_rate = 0.0
+    config.model.frozen_batch_norm = True
+    config.training.update({"num_steps": 9, "patience": 2, "ema_decay": 0.0})
+    config.evaluation.every_steps = 1
+    for complaint in ("stopped early at step 3", "all 3 steps are done already (of 9: it stopped"):
+        listener = Listener()
+        result = deeplab_jax.train(
+            config, tmp_path / "run", halves(6), halves(6), reporter=listener
+        )
+        assert result.step == 3
+        assert any(complaint in text for text in listener.messages)
+
+
 def test_masks_that_do_not_fit_are_named(commands, tmp_path):
     images, masks = halves(6)
     broken = [*masks[:3], masks[3][:, :-1], *masks[4:]]
