@@ -62,14 +62,24 @@ def default() -> ConfigDict:
     data.train_split = "train"
     data.validation_split = "val"
     data.class_names = placeholder(tuple)  # For data sets that do not tell theirs.
+    # Classes whose images come twice in training. DeepLab v3, section 4.3.
+    data.duplicate = placeholder(tuple)
     data.workers = 0  # Processes that decode and augment; 0: threads of this one.
 
-    # Order and values of the released code: scale, pad with the mean pixel, crop, flip.
+    # Order and values of the released code: resize, scale, pad with the mean pixel, crop, flip.
     augmentation = config.augmentation = ConfigDict()
+    # Before all else the shorter side becomes min_resize, or less so that the longer one is at most
+    # max_resize; pixels, 0: no limit. Released code, for ADE20K.
+    augmentation.min_resize = 0
+    augmentation.max_resize = 0
+    augmentation.resize_factor = 0  # Sides are then rounded up to k·resize_factor + 1; 0: any.
     augmentation.crop_size = (513, 513)  # Height and width in pixels; k·output_stride + 1.
     augmentation.min_scale = 0.5  # DeepLab v3, section 4.
     augmentation.max_scale = 2.0
     augmentation.scale_step = 0.25  # 0: continuous. Released code: 0.25.
+    # A crop of which one class fills this share or more is drawn again, up to ten times; 1: never.
+    # mmsegmentation: 0.75.
+    augmentation.max_class_share = 1.0
     augmentation.flip = True  # Left-right with probability ½.
     augmentation.rotation = 0.0  # Degrees to either side; 0: off.
     augmentation.photometric = 0.0  # Strength of the colour distortion, 0..1; 0: off.

@@ -3,6 +3,7 @@
 from deeplab_jax.data.augmentation import Augmentation
 from deeplab_jax.data.datasets import ArrayDataset, Dataset, Example
 from deeplab_jax.data.descriptors import Descriptor
+from deeplab_jax.data.duplication import duplicated
 from deeplab_jax.data.locations import prepared_names
 from deeplab_jax.data.padding import MEAN_PIXEL
 from deeplab_jax.data.pipeline import Batch, evaluation_batches, training_batches
@@ -16,6 +17,7 @@ __all__ = [
     "Dataset",
     "Descriptor",
     "Example",
+    "duplicated",
     "evaluation_batches",
     "open_dataset",
     "prepared_names",

@@ -6,19 +6,27 @@ import numpy as np
 
 from deeplab_jax.data.datasets import Example
 from deeplab_jax.data.photometric import distort
-from deeplab_jax.data.views import IMAGE_SAMPLING, LABEL_SAMPLING, random_view, render
+from deeplab_jax.data.resizing import size_in_range
+from deeplab_jax.data.views import IMAGE_SAMPLING, LABEL_SAMPLING, View, random_view, render
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
+
+# How often a crop is drawn before one that a single class fills is taken nevertheless.
+DRAWS = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What training does to an example, in this order: scale, pad, crop, rotate, flip.
+    """What training does to an example, in this order: resize, scale, pad, crop, rotate, flip.
 
     Attributes:
       crop_size: (height, width) of the result.
       min_scale: least factor the image is resized by.
       max_scale: greatest factor.
       scale_step: distance of the factors that are drawn from; 0 draws any between the two.
+      min_resize, max_resize, resize_factor: see `size_in_range`; 0 is off.
+      max_class_share: crops are drawn anew, `DRAWS` times at most, until no class fills this share
+        of the pixels that are not void; 1 takes the first.
       flip: whether half the examples are mirrored left to right.
       rotation: greatest angle in degrees to either side about the crop's centre; 0 is off.
       photometric: strength of colour distortion, 1 as in `photometric`; 0 is off.
@@ -28,6 +36,10 @@ class Augmentation:
     min_scale: float = 0.5
     max_scale: float = 2.0
     scale_step: float = 0.0
+    min_resize: int = 0
+    max_resize: int = 0
+    resize_factor: int = 0
+    max_class_share: float = 1.0
     flip: bool = True
     rotation: float = 0.0
     photometric: float = 0.0
@@ -40,6 +52,10 @@ class Augmentation:
             )
         if min(self.crop_size) < 1:
             raise DeepLabError(f"crop_size {self.crop_size}: give a positive height and width")
+        if min(self.min_resize, self.max_resize, self.resize_factor) < 0:
+            raise DeepLabError("min_resize, max_resize and resize_factor must not be negative")
+        if not 0 < self.max_class_share <= 1:
+            raise DeepLabError(f"max_class_share {self.max_class_share} must be in (0, 1]")
 
 
 def augment(
@@ -57,19 +73,48 @@ def augment(
       image is the mean pixel and the label void. Unscaled and unrotated crops are exact.
     """
     size = augmentation.crop_size
-    view = random_view(
-        random,
-        example["label"].shape,
-        size,
-        scale=_random_scale(random, augmentation),
-        rotation=augmentation.rotation,
-        flip=augmentation.flip,
+    scale = _random_scale(random, augmentation)
+    height, width = example["label"].shape
+    resized = size_in_range(
+        (height, width),
+        augmentation.min_resize,
+        augmentation.max_resize,
+        augmentation.resize_factor,
     )
+    # One resampling for both: the sides' factors differ by what rounding adds.
+    scales = (scale * (resized[0] / height), scale * (resized[1] / width))
+    view, label = _drawn(example["label"], random, augmentation, scales)
     image = distort(example["image"], random, augmentation.photometric)
-    return {
-        "image": render(image, view, size, IMAGE_SAMPLING),
-        "label": render(example["label"], view, size, LABEL_SAMPLING),
-    }
+    return {"image": render(image, view, size, IMAGE_SAMPLING), "label": label}
+
+
+def _drawn(
+    label: np.ndarray,
+    random: np.random.Generator,
+    augmentation: Augmentation,
+    scales: tuple[float, float],
+) -> tuple[View, np.ndarray]:
+    """Returns where a crop lies and its label."""
+    size = augmentation.crop_size
+    for _ in range(DRAWS):
+        view = random_view(
+            random,
+            label.shape,
+            size,
+            scale=scales,
+            rotation=augmentation.rotation,
+            flip=augmentation.flip,
+        )
+        crop = render(label, view, size, LABEL_SAMPLING)
+        if augmentation.max_class_share == 1 or _class_share(crop) < augmentation.max_class_share:
+            break
+    return view, crop
+
+
+def _class_share(label: np.ndarray) -> float:
+    """Returns the share of the most frequent class in what is not void; 1 where all is."""
+    counts = np.bincount(label[label != IGNORE_LABEL], minlength=1)
+    return counts.max() / counts.sum() if counts.any() else 1.0
 
 
 def _random_scale(random: np.random.Generator, augmentation: Augmentation) -> float:

@@ -47,7 +47,7 @@ def random_view(
     source_size: tuple[int, int],
     size: tuple[int, int],
     *,
-    scale: float,
+    scale: tuple[float, float],
     rotation: float,
     flip: bool,
 ) -> View:
@@ -57,14 +57,14 @@ def random_view(
       random: decides.
       source_size: (height, width) of the image.
       size: (height, width) of the crop.
-      scale: factor by which the image is resized; what is then smaller than the crop starts at its
-        top left corner.
+      scale: factors by which height and width are resized; what is then smaller than the crop
+        starts at its top left corner.
       rotation: greatest angle in degrees to either side.
       flip: whether to mirror half of the crops.
     """
     rows, columns = (
-        _random_span(random, length, crop, scale)
-        for length, crop in zip(source_size, size, strict=True)
+        _random_span(random, length, crop, factor)
+        for length, crop, factor in zip(source_size, size, scale, strict=True)
     )
     angle = random.uniform(-rotation, rotation)
     mirrored = flip and bool(random.integers(2))

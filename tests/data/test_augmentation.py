@@ -7,6 +7,7 @@ import pytest
 from deeplab_jax.data.augmentation import Augmentation, augment
 from deeplab_jax.data.padding import MEAN_PIXEL, pad_to
 from deeplab_jax.data.photometric import distort
+from deeplab_jax.data.resizing import size_in_range
 from deeplab_jax.data.views import IMAGE_SAMPLING, LABEL_SAMPLING, Span, View, random_view, render
 from deeplab_jax.errors import DeepLabError
 
@@ -152,9 +153,69 @@ def test_distortion_does_not_move_the_crop():
         assert np.array_equal(one["label"], other["label"])
 
 
+@pytest.mark.parametrize("side", [33, 49])
+def test_resizing_comes_before_scale_and_crop(side):
+    """A plane of 100 × 60 is brought to the range; a crop of that size shows all of it."""
+    example = coordinate_example(100, 60)
+    size = size_in_range((100, 60), side, side, 16)
+    augmentation = Augmentation(
+        size, 1.0, 1.0, flip=False, min_resize=side, max_resize=side, resize_factor=16
+    )
+    (crop,) = draws(example, augmentation, 1)
+    assert (crop["label"] != 255).all()
+    assert np.array_equal(
+        crop["image"], cv2.resize(example["image"], size[::-1], interpolation=cv2.INTER_LINEAR)
+    )
+    half = dataclasses.replace(augmentation, min_scale=0.5, max_scale=0.5)
+    (crop,) = draws(example, half, 1)
+    known = crop["label"] != 255
+    assert known.sum() == round(size[0] / 2) * round(size[1] / 2)
+
+
+def halves() -> dict:
+    """A label of class 0 on the left half, 1 on the right, void in the uppermost rows."""
+    label = np.repeat(np.arange(60)[None] // 30, 40, 0).astype(np.uint8)
+    label[:10] = 255
+    return {"image": np.zeros((40, 60, 3), np.uint8), "label": label, "image_id": "x"}
+
+
+def largest_share(label: np.ndarray) -> float:
+    counts = np.bincount(label[label != 255], minlength=2)
+    return counts.max() / max(counts.sum(), 1)
+
+
+def test_crops_that_one_class_fills_are_drawn_again():
+    first = Augmentation((20, 20), 1.0, 1.0, flip=False)
+    again = dataclasses.replace(first, max_class_share=0.75)
+    shares = [largest_share(crop["label"]) for crop in draws(halves(), first, 200)]
+    better = [largest_share(crop["label"]) for crop in draws(halves(), again, 200)]
+    # A quarter of the positions is good; ten draws miss it with a chance of 0.75¹⁰, 6 %.
+    assert 0.6 < np.mean(np.array(shares) >= 0.75) < 0.9
+    assert np.mean(np.array(better) >= 0.75) < 0.12
+    # Where the first draw is good it is the crop.
+    for seed, share in enumerate(shares):
+        assert share >= 0.75 or better[seed] == share
+
+
+def test_a_crop_is_taken_at_last_when_none_is_good():
+    only = coordinate_example(30, 30) | {"label": np.full((30, 30), 3, np.uint8)}
+    hopeless = Augmentation((20, 20), max_class_share=0.5)
+    for crop in draws(only, hopeless, 5):
+        assert set(np.unique(crop["label"])) <= {3, 255}
+    void = only | {"label": np.full((30, 30), 255, np.uint8)}
+    assert (draws(void, hopeless, 1)[0]["label"] == 255).all()
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"min_scale": 0.0}, {"min_scale": 3.0}, {"crop_size": (0, 5)}],
+    [
+        {"min_resize": -1},
+        {"max_class_share": 0.0},
+        {"max_class_share": 1.5},
+        {"min_scale": 0.0},
+        {"min_scale": 3.0},
+        {"crop_size": (0, 5)},
+    ],
 )
 def test_illegal_augmentation(wrong):
     with pytest.raises(DeepLabError, match=next(iter(wrong))):
@@ -174,7 +235,7 @@ def test_random_view_shows_no_more_than_there_is():
     for seed in range(300):
         random = np.random.default_rng(seed)
         source, size = random.integers(1, 60, 2).tolist(), random.integers(1, 60, 2).tolist()
-        scale = random.uniform(0.3, 3)
+        scale = random.uniform(0.3, 3, 2).tolist()
         view = random_view(random, source, size, scale=scale, rotation=0.0, flip=True)
         for span, length, crop in zip((view.rows, view.columns), source, size, strict=True):
             assert 0 <= span.start < span.stop <= length
