@@ -8,6 +8,7 @@ import importlib
 
 _HOME = {
     "create_model": "deeplab_jax.models",
+    "cross_validate": "deeplab_jax.training",
     "list_models": "deeplab_jax.models",
     "evaluate": "deeplab_jax.evaluation",
     "list_pretrained": "deeplab_jax.pretrained",

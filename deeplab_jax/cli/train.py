@@ -3,8 +3,12 @@
 Trains a model, or goes on with an interrupted run: the same command in the same workdir takes up
 the newest checkpoint. FILE is a path or the name of a packaged config (shapes, camvid, voc).
 
-example:
+With --folds=5 the training split is divided in five: five networks are trained, each validated on
+the fifth that it does not see, and the mean and the spread of their numbers are told.
+
+examples:
   deeplab-jax train --config=configs/camvid.py:cpu --workdir=runs/camvid --config.seed=1
+  deeplab-jax train --config=configs/shapes.py:cpu --workdir=runs/folds --folds=3
 """
 
 from absl import flags as absl_flags
@@ -22,6 +26,9 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_multi_string(
         "override", [], "FIELD=VALUE; --config.FIELD=VALUE says the same.", **text
     )
+    absl_flags.DEFINE_integer(
+        "folds", None, "Cross-validate on so many folds.", lower_bound=2, **text
+    )
     absl_flags.DEFINE_bool("profile", False, "Write a trace of a few steps.", **text)
 
 
@@ -36,8 +43,17 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         field, _, value = assignment.partition("=")
         configs.override(config, field, value)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.training import train
+    from deeplab_jax.training import cross_validate, train
 
+    if flags.folds:
+        if flags.profile:
+            raise DeepLabError("--profile is of a single run; leave --folds out")
+        found = cross_validate(config, flags.workdir, flags.folds, reporter=console)
+        console.print(
+            f"mean IoU {found.mean:.4f} ± {found.standard_deviation:.4f} (standard deviation) over "
+            f"{flags.folds} folds; they are in {found.workdir}"
+        )
+        return
     result = train(config, flags.workdir, reporter=console, profile=flags.profile)
     console.print(
         f"mean IoU {result.mean_iou:.4f} after {result.step} steps; "

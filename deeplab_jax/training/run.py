@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
-from deeplab_jax.data import ArrayDataset, Augmentation, Dataset, open_dataset
+from deeplab_jax.data import ArrayDataset, Augmentation, Dataset, duplicated, open_dataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.model_store import ModelDescription
 from deeplab_jax.models import DeepLab
@@ -86,9 +86,11 @@ def assemble(
     Raises:
       DeepLabError: a field is illegal, a data set is not there, or they do not fit each other.
     """
-    train_set = _open(train, config, config.data.train_split)
+    train_set = open_source(train, config, config.data.train_split)
+    if config.data.duplicate:
+        train_set = duplicated(train_set, config.data.duplicate)
     config = _adjusted(config, len(train_set), batch_size, epochs)
-    validation_set = _open(validation, config, config.data.validation_split)
+    validation_set = open_source(validation, config, config.data.validation_split)
     check_classes(train_set, validation_set, config.loss.class_weights)
     description = _description(config, train_set)
     model = description.create_model()
@@ -128,7 +130,12 @@ def _adjusted(
     return adjusted
 
 
-def _open(source: Source, config: ConfigDict, split: str) -> Dataset:
+def open_source(source: Source, config: ConfigDict, split: str) -> Dataset:
+    """Returns the data set that `source` means; see `assemble`.
+
+    Raises:
+      DeepLabError: it is not there, or neither the config nor the caller names one.
+    """
     names = config.data.class_names
     if source is None or isinstance(source, str):
         name = source or config.data.name

@@ -1,0 +1,63 @@
+"""The folds of a data set, for cross-validation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from deeplab_jax.data.datasets import Dataset, Example
+from deeplab_jax.errors import DeepLabError
+
+
+class Subset:
+    """Some of a data set's examples, in an order of their own."""
+
+    def __init__(self, dataset: Dataset, positions: np.ndarray, split: str) -> None:
+        """Keeps the positions; nothing is read.
+
+        Args:
+          dataset: to choose from.
+          positions: int [N], of the examples in it.
+          split: what reports call the choice.
+        """
+        self._dataset, self._positions = dataset, positions
+        self.name, self.split, self.descriptor = dataset.name, split, dataset.descriptor
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._dataset[int(self._positions[index])]
+
+    def largest_size(self) -> tuple[int, int]:
+        """Returns the whole data set's, so that all folds are evaluated at one size."""
+        return self._dataset.largest_size()
+
+
+def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Subset]]:
+    """Yields what to train on and what to validate on, fold by fold.
+
+    Every example is in the validation part of exactly one fold; the parts differ by at most one
+    example in size and are a function of the seed alone.
+
+    Args:
+      dataset: to divide.
+      count: of folds.
+      seed: of the order in which the examples are dealt out.
+
+    Raises:
+      DeepLabError: the data set cannot be divided into so many.
+    """
+    if not 2 <= count <= len(dataset):
+        raise DeepLabError(
+            f"{dataset.name}/{dataset.split} with {len(dataset)} images cannot have {count} folds; "
+            f"legal: 2 to {len(dataset)}"
+        )
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    parts = np.array_split(order, count)
+    for number, part in enumerate(parts, start=1):
+        others = np.concatenate([other for other in parts if other is not part])
+        label = f"{dataset.split}, fold {number} of {count}"
+        yield (
+            Subset(dataset, np.sort(others), f"{label}, without"),
+            Subset(dataset, np.sort(part), label),
+        )
