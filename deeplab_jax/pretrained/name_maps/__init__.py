@@ -5,9 +5,10 @@ from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
 from deeplab_jax.pretrained.name_maps.huggingface import HUGGING_FACE
 from deeplab_jax.pretrained.name_maps.rules import Rule, Scopes, translate
 from deeplab_jax.pretrained.name_maps.tensorflow import TENSORFLOW
+from deeplab_jax.pretrained.name_maps.timm import TIMM
 from deeplab_jax.pretrained.name_maps.torchvision import TORCHVISION
 
 # In the order in which they are tried.
-CONVENTIONS = (TENSORFLOW, HUGGING_FACE, *CAFFE_EXPORTS, TORCHVISION)
+CONVENTIONS = (TENSORFLOW, HUGGING_FACE, *CAFFE_EXPORTS, TIMM, TORCHVISION)
 
 __all__ = ["CONVENTIONS", "Convention", "Identified", "Rule", "Scopes", "translate"]

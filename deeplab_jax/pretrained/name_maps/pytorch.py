@@ -1,5 +1,6 @@
 """What the names of several PyTorch codes have in common."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,6 +23,8 @@ VGG_CONVOLUTIONS = {
     for block, count, first in ((1, 2, 0), (2, 2, 5), (3, 3, 10), (4, 3, 17), (5, 3, 24))
     for number in range(1, count + 1)
 }
+RESNET_BLOCKS = tuple(f"layer{block}." for block in (1, 2, 3, 4))
+RESNET_UNIT = re.compile(r"layer([1-4])\.(\d+)\.(?:conv\d|bn\d|downsample\.[012])\.\w+$")
 # Depth of a ResNet by the units of its third block.
 RESNET_DEPTHS = {2: "resnet_18", 6: "resnet_50", 23: "resnet_101"}
 
@@ -29,13 +32,16 @@ RESNET_DEPTHS = {2: "resnet_18", 6: "resnet_50", 23: "resnet_101"}
 def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
     """Returns which ResNet's arrays have torchvision's names after a prefix; None if none known.
 
-    ResNet-34 has as many units as ResNet-50, but no third convolution in them.
+    ResNet-34 has as many units as ResNet-50, but no third convolution in them. Relatives of ResNet
+    have further parts in their units.
     """
-    block = f"{prefix}layer3."
-    units = {name[len(block) :].partition(".")[0] for name in arrays if name.startswith(block)}
-    name = RESNET_DEPTHS.get(len(units))
-    bottleneck = f"{block}0.conv3.weight" in arrays
-    return name if bottleneck == (name != "resnet_18") else None
+    named = [name.removeprefix(prefix) for name in arrays if name.startswith(f"{prefix}layer")]
+    units = [unit for unit in map(RESNET_UNIT.match, named) if unit]
+    inside = [name for name in named if name.startswith(RESNET_BLOCKS)]
+    backbone = RESNET_DEPTHS.get(len({unit[2] for unit in units if unit[1] == "3"}))
+    bottleneck = f"{prefix}layer3.0.conv3.weight" in arrays
+    known = len(units) == len(inside) and bottleneck == (backbone != "resnet_18")
+    return backbone if known else None
 
 
 def resnet_rules(prefix: str) -> tuple[Rule, ...]:

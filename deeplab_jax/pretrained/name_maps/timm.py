@@ -1,0 +1,184 @@
+"""timm's names: Xceptions, MobileNets and deep-stemmed ResNets trained on ImageNet.
+
+Its plain ResNets have torchvision's names. `config.json` beside the weights tells what the names do
+not: whether a MobileNet came from TensorFlow, and how images were normalised.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.backbones import mobilenet_v2, mobilenet_v3, xception
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
+from deeplab_jax.pretrained.name_maps.pytorch import LEAVES, resnet_name, resnet_rules
+from deeplab_jax.pretrained.name_maps.rules import Rule
+from deeplab_jax.pretrained.published import PublishedWeights
+
+CLASSIFIER = "image_classifier"
+SYMMETRIC = {"stride_placement": "torchvision"}
+# timm's names of networks that came from TensorFlow begin so; they pad as it does.
+FROM_TENSORFLOW = "tf_"
+# (mean, standard deviation) of pixels in 0..1.
+PREPROCESSINGS = {
+    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): "mean_std",
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): "minus_one_one",
+}
+MOBILENET_ROWS = {
+    "mobilenet_v2": mobilenet_v2.LAYERS,
+    "mobilenet_v3_large": mobilenet_v3.layers("large"),
+    "mobilenet_v3_small": mobilenet_v3.layers("small"),
+}
+# Channels before the last convolution at depth multiplier 1.
+LAST_WIDTH = {"mobilenet_v2": 320, "mobilenet_v3_large": 960, "mobilenet_v3_small": 576}
+# Of a separable convolution.
+PARTS = (("depthwise", "dw"), ("pointwise", "pw"))
+
+
+def identify(weights: PublishedWeights) -> Identified | None:
+    """Tells a network of timm by its names and its configuration; None if it is none.
+
+    Raises:
+      DeepLabError: images were normalised as none of the networks here does.
+    """
+    for tell in (_xception, _mobilenet, _deep_stem):
+        identified = tell(weights)
+        if identified is not None:
+            preprocessing = _preprocessing(weights.configuration)
+            overrides = {**identified.overrides, **preprocessing}
+            return Identified(identified.architecture, overrides)
+    return None
+
+
+def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, str]:
+    published = configuration.get("pretrained_cfg", {})
+    if not {"mean", "std"} <= published.keys():
+        return {}
+    mean, std = tuple(published["mean"]), tuple(published["std"])
+    if (mean, std) not in PREPROCESSINGS:
+        raise DeepLabError(
+            f"its images were normalised by mean {mean} and standard deviation {std}, "
+            "which no preprocessing here does"
+        )
+    return {"preprocessing": PREPROCESSINGS[mean, std]}
+
+
+def _xception(weights: PublishedWeights) -> Identified | None:
+    arrays = weights.arrays
+    # Networks that normalise first have no such array.
+    if "blocks.0.stack.conv1.bn_dw.weight" not in arrays or "head.fc.weight" not in arrays:
+        return None
+    count = len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
+    depth = next((depth for depth in (41, 65, 71) if len(xception.modules(depth)) == count), None)
+    classes = arrays["head.fc.weight"].shape[0]
+    overrides = {"backbone": f"xception_{depth}", "num_classes": classes}
+    return depth and Identified(CLASSIFIER, overrides)
+
+
+def _mobilenet(weights: PublishedWeights) -> Identified | None:
+    arrays = weights.arrays
+    found = _units(arrays)
+    backbone = next((b for b, rows in MOBILENET_ROWS.items() if _stages(rows) == found), None)
+    if backbone is None or not {"conv_head.weight", "classifier.weight"} <= arrays.keys():
+        return None
+    overrides: dict[str, Any] = {
+        "backbone": backbone,
+        "num_classes": arrays["classifier.weight"].shape[0],
+    }
+    multiplier = arrays["conv_head.weight"].shape[1] / LAST_WIDTH[backbone]
+    if multiplier != 1:
+        overrides["depth_multiplier"] = multiplier
+        overrides |= {"width_divisor": 8} if backbone == "mobilenet_v2" else {}
+    if not str(weights.configuration.get("architecture")).startswith(FROM_TENSORFLOW):
+        overrides |= SYMMETRIC | {"batch_norm_epsilon": 1e-5, "preprocessing": "mean_std"}
+    return Identified(CLASSIFIER, overrides)
+
+
+def _units(arrays: Mapping[str, np.ndarray]) -> list[int]:
+    """Returns how many units each stage has."""
+    scopes = (name.split(".") for name in arrays if name.endswith(".conv_dw.weight"))
+    counts = Counter(scope[1] for scope in scopes if scope[0] == "blocks")
+    return [counts[stage] for stage in sorted(counts, key=int)]
+
+
+def _stages(rows: Sequence[Any]) -> list[int]:
+    return [len(list(units)) for _, units in itertools.groupby(rows, lambda row: row.features)]
+
+
+def _deep_stem(weights: PublishedWeights) -> Identified | None:
+    """Tells a ResNet with the stem of the `_beta` forms: 64, 64 and 128 channels."""
+    arrays = weights.arrays
+    stem = arrays.get("conv1.6.weight")
+    backbone = resnet_name(arrays, "")
+    if stem is None or stem.shape[0] != 128 or backbone is None or "fc.weight" not in arrays:
+        return None
+    classes = arrays["fc.weight"].shape[0]
+    overrides = {"backbone": f"{backbone}_beta", "num_classes": classes}
+    return Identified(CLASSIFIER, overrides | SYMMETRIC | {"preprocessing": "mean_std"})
+
+
+def rules(identified: Identified) -> Sequence[Rule]:
+    """Returns the name map of a network of timm."""
+    backbone = identified.overrides["backbone"]
+    if backbone.startswith("xception"):
+        return xception_rules(int(backbone.rpartition("_")[2]))
+    if backbone.startswith("mobilenet"):
+        return mobilenet_rules(backbone)
+    stem = (
+        Rule("backbone/stem_1", "conv1.0", "conv1.1"),
+        Rule("backbone/stem_2", "conv1.3", "conv1.4"),
+        Rule("backbone/stem_3", "conv1.6", "bn1"),
+    )
+    return (*stem, *resnet_rules(""), Rule("classifier", "fc"))
+
+
+def xception_rules(depth: int) -> tuple[Rule, ...]:
+    """Returns the name map of an Xception, whose blocks timm numbers."""
+    rules = [
+        Rule("backbone/entry_flow/conv1_1", "stem.0.conv", "stem.0.bn"),
+        Rule("backbone/entry_flow/conv1_2", "stem.1.conv", "stem.1.bn"),
+        Rule("classifier", "head.fc"),
+    ]
+    for number, name in enumerate(xception.modules(depth)):
+        ours, block = f"backbone/{name}", f"blocks.{number}"
+        rules.append(Rule(f"{ours}/shortcut", f"{block}.shortcut.conv", f"{block}.shortcut.bn"))
+        rules += [
+            Rule(
+                f"{ours}/separable_conv{{n}}/{part}",
+                f"{block}.stack.conv{{n}}.conv_{short}",
+                f"{block}.stack.conv{{n}}.bn_{short}",
+            )
+            for part, short in PARTS
+        ]
+    return tuple(rules)
+
+
+def mobilenet_rules(backbone: str) -> tuple[Rule, ...]:
+    """Returns the name map of a MobileNet, whose units timm numbers by stage."""
+    stages = _stages(MOBILENET_ROWS[backbone])
+    units = [f"blocks.{stage}.{n}" for stage, count in enumerate(stages) for n in range(count)]
+    rules = [Rule("backbone/layer_1", "conv_stem", "bn1"), Rule("classifier", "classifier")]
+    for number, unit in enumerate(units, start=2):
+        ours = f"backbone/layer_{number}"
+        parts = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+        if number == 2:
+            # The first unit does not expand.
+            parts = {"depthwise": "conv_dw", "project": "conv_pw"}
+        rules += [
+            Rule(f"{ours}/{part}", f"{unit}.{theirs}", f"{unit}.bn{n}")
+            for n, (part, theirs) in enumerate(parts.items(), start=1)
+        ]
+        inner = f"{ours}/squeeze_excitation"
+        rules.append(Rule(f"{inner}/squeeze", f"{unit}.se.conv_reduce"))
+        rules.append(Rule(f"{inner}/excite", f"{unit}.se.conv_expand"))
+    if backbone == "mobilenet_v2":
+        return (*rules, Rule("layer_19", "conv_head", "bn2"))
+    last = f"blocks.{len(stages)}.0"
+    end = Rule(f"backbone/layer_{len(units) + 2}", f"{last}.conv", f"{last}.bn1")
+    return (*rules, end, Rule("hidden", "conv_head"))
+
+
+TIMM = Convention(name="timm", identify=identify, rules=rules, leaves=LEAVES)
