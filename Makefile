@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint clean
+PEERS := $(VENV)/.peers
+
+.PHONY: demo test test-all peers lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/deeplab-jax demo --workdir=runs/demo
@@ -15,9 +17,12 @@ test: $(INSTALLED)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(PYTEST) -m "not slow"
 
-test-all: $(INSTALLED)
+# With the other implementations that tests compare with; some of them are large.
+test-all: $(PEERS)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(PYTEST)
+
+peers: $(PEERS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
@@ -30,4 +35,8 @@ $(INSTALLED): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(PEERS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[test,peers]'
 	touch $@

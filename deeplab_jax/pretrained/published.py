@@ -32,9 +32,12 @@ class GraphFacts:
 
     def stride_of(self, scope: str) -> int | None:
         """Returns the pixels of the image to one of a convolution's output, if they are known."""
-        if scope in self.map_sizes and self.image_size is not None:
-            return round(self.image_size[0] / self.map_sizes[scope][0])
-        return self.strides.get(scope)
+        if scope not in self.map_sizes or self.image_size is None:
+            return self.strides.get(scope)
+        image, found = self.image_size[0], self.map_sizes[scope][0]
+        # Each halving rounds up.
+        powers = (2**power for power in range(image.bit_length() + 1))
+        return next((stride for stride in powers if -(-image // stride) == found), None)
 
 
 @dataclasses.dataclass(frozen=True)

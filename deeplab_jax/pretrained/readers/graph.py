@@ -13,7 +13,7 @@ from deeplab_jax.pretrained.published import GraphFacts, PublishedWeights, Size
 IMAGE_POOLING = "image_pooling"
 # What converters append to the scope of a variable or of the operation that took it in.
 ARRAY_SUFFIX = re.compile(r"/(depthwise_)?weights([/_:].*)?$")
-OPERATION_SUFFIX = re.compile(r"/[^/]*$")
+OPERATION_SUFFIX = re.compile(r"(/BatchNorm[^/]*)?/[^/]*$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,9 @@ def scope_of(name: str) -> str:
     weights = next((part for part in parts if ARRAY_SUFFIX.search(part)), None)
     if weights is not None:
         return ARRAY_SUFFIX.sub("", weights)
-    return OPERATION_SUFFIX.sub("", parts[0])
+    # Activations, which are fused too, have names without a scope.
+    operation = next((part for part in parts if "/" in part), parts[0])
+    return OPERATION_SUFFIX.sub("", operation)
 
 
 def published_graph(
