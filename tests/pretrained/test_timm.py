@@ -4,13 +4,13 @@ import json
 
 import pytest
 from pretrained.peers import assert_same_logits, mean_std, minus_one_one, peer, randomize
-from safetensors.torch import save_file
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert
 
 peer("torch")
 timm = peer("timm")
+save_file = peer("safetensors.torch").save_file
 ODD, EVEN = (65, 97), (64, 96)
 slow = pytest.mark.slow
 

@@ -1,0 +1,209 @@
+"""State dicts in PyTorch's files and in safetensors: what is read, and what is refused."""
+
+import json
+import os
+import struct
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+from pretrained.peers import peer
+from safetensors.numpy import save_file
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.readers import read_weights
+
+torch = peer("torch")
+KERNEL = torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2) / 8
+
+
+def state_dict():
+    return {
+        "conv.weight": KERNEL,
+        "bn.num_batches_tracked": torch.tensor(3),
+        "labels": torch.tensor([1, 2]),
+    }
+
+
+def write(content, folder):
+    torch.save(content, folder / "network.pth")
+    return folder / "network.pth"
+
+
+@pytest.mark.parametrize("place", ["", "state_dict", "model", "model_state", "model/state_dict"])
+def test_state_dicts_are_found_where_training_code_puts_them(place, tmp_path):
+    content = state_dict()
+    for name in reversed(place.split("/") if place else []):
+        content = {name: content, "epoch": 7, "optimizer": {"lr": 0.1}}
+    weights = read_weights(write(content, tmp_path))
+    assert weights.layout == "pytorch"
+    assert list(weights.arrays) == ["conv.weight"]
+    np.testing.assert_array_equal(weights.arrays["conv.weight"], KERNEL.numpy())
+    assert weights.ignored == {
+        "bn.num_batches_tracked": "it counts training batches",
+        "labels": "it holds whole numbers, not weights",
+    }
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module.base.", "Scale.", "model."])
+def test_wrappers_are_taken_off(prefix, tmp_path):
+    source = write({prefix + name: array for name, array in state_dict().items()}, tmp_path)
+    assert list(read_weights(source).arrays) == ["conv.weight"]
+
+
+def test_a_part_that_only_some_names_have_stays(tmp_path):
+    weights = read_weights(write({"base.a": KERNEL, "head.a": KERNEL}, tmp_path))
+    assert list(weights.arrays) == ["base.a", "head.a"]
+
+
+def test_what_is_no_array_is_left_out_and_said(tmp_path):
+    weights = read_weights(write({"a": KERNEL, "epoch": 3}, tmp_path))
+    assert weights.ignored == {"epoch": "it is no array"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_become_float32(dtype, tmp_path):
+    array = read_weights(write({"a": KERNEL.to(dtype)}, tmp_path)).arrays["a"]
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, KERNEL.numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.float64])
+def test_safetensors(dtype, tmp_path):
+    arrays = {"module.a": KERNEL.numpy().astype(dtype), "module.count": np.array([3])}
+    save_file(arrays, tmp_path / "network.safetensors", metadata={"format": "pt"})
+    weights = read_weights(tmp_path / "network.safetensors")
+    assert list(weights.arrays) == ["a"]
+    assert weights.arrays["a"].dtype == np.float32
+    np.testing.assert_array_equal(weights.arrays["a"], KERNEL.numpy())
+
+
+def test_the_older_format_of_pytorch(tmp_path):
+    path = tmp_path / "network.pth"
+    torch.save(state_dict(), path, _use_new_zipfile_serialization=False)
+    assert list(read_weights(path).arrays) == ["conv.weight"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_directory_with_a_configuration(name, tmp_path):
+    if name.endswith(".bin"):
+        torch.save(state_dict(), tmp_path / name)
+    else:
+        save_file({"conv.weight": KERNEL.numpy()}, tmp_path / name)
+    configuration = {"architectures": ["Net"], "id2label": {"1": "cat", "0": "background"}}
+    (tmp_path / "config.json").write_text(json.dumps(configuration))
+    weights = read_weights(tmp_path)
+    assert list(weights.arrays) == ["conv.weight"]
+    assert weights.configuration == configuration
+    assert weights.class_names == ("background", "cat")
+
+
+@pytest.mark.parametrize("text", ['{"lr": 0.1}', "[1, 2]"])
+def test_another_config_beside_a_file_means_nothing(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    assert read_weights(write(state_dict(), tmp_path)).configuration == {}
+
+
+def test_a_damaged_configuration_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ')
+    with pytest.raises(DeepLabError, match=r"config\.json beside it cannot be read"):
+        read_weights(write(state_dict(), tmp_path))
+
+
+class Harmful:
+    """Calls a function where a pickle that holds it is loaded without care."""
+
+    def __reduce__(self):
+        return os.mkdir, (os.environ["HARM"],)
+
+
+def _harmful(path):
+    torch.save({"a": KERNEL, "b": Harmful()}, path)
+
+
+def _harmful_pickle(path):
+    torch.save({"b": Harmful()}, path, _use_new_zipfile_serialization=False)
+
+
+def _whole_network(path):
+    torch.save(torch.nn.Conv2d(3, 3, 1), path)
+
+
+def _truncated(path):
+    torch.save({"a": torch.zeros(5000)}, path)
+    path.write_bytes(path.read_bytes()[:9000])
+
+
+def _other_zip(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("../../outside.txt", "x")
+
+
+def _integers(path):
+    torch.save({"a": torch.arange(3)}, path)
+
+
+def _sparse(path):
+    torch.save({"a": torch.eye(3).to_sparse()}, path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_harmful, r"more than arrays \(\w+\.mkdir\), which may be code, and is refused"),
+        (_harmful_pickle, r"more than arrays \(\w+\.mkdir\)"),
+        (_whole_network, r"more than arrays \(torch\.nn\.modules\.conv\.Conv2d\)"),
+        (_truncated, "damaged, or no file that torch.save wrote"),
+        (_other_zip, "damaged, or no file that torch.save wrote"),
+        (lambda path: path.write_bytes(b""), "damaged, or no file"),
+        (lambda path: path.write_bytes(b"hello world"), "damaged, or no file"),
+        (lambda path: torch.save([KERNEL], path), "one list, but no state dict"),
+        (lambda path: torch.save({"epoch": 3}, path), "it holds epoch, but no state dict"),
+        (lambda path: torch.save({}, path), "it holds nothing, but no state dict"),
+        (_integers, "no floating point arrays"),
+        (_sparse, "a is a sparse or quantised tensor"),
+    ],
+)
+def test_hostile_and_broken_files_are_refused(make, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARM", str(tmp_path / "harm"))
+    make(tmp_path / "network.pth")
+    with pytest.raises(DeepLabError, match=message) as caught:
+        read_weights(tmp_path / "network.pth")
+    assert str(caught.value).startswith(str(tmp_path / "network.pth"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "harm").exists()
+
+
+def _header(length, header=b"{}"):
+    return struct.pack("<Q", length) + header
+
+
+WRONG_SHAPE = json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello world",
+        _header(2**40),
+        _header(100, b"{"),
+        _header(2, b"[]"),
+        _header(len(WRONG_SHAPE), WRONG_SHAPE) + bytes(4),
+    ],
+    ids=["empty", "text", "oversized", "truncated", "no-names", "wrong-shape"],
+)
+def test_broken_safetensors_are_refused(content, tmp_path):
+    path = tmp_path / "network.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(DeepLabError, match="damaged, or no safetensors file"):
+        read_weights(path)
+
+
+def test_safetensors_cut_short_are_refused(tmp_path):
+    path = tmp_path / "network.safetensors"
+    save_file({"a": np.zeros(1000, np.float32)}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DeepLabError, match="damaged, or no safetensors file"):
+        read_weights(path)
