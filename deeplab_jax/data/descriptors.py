@@ -63,8 +63,16 @@ CITYSCAPES = _packaged("cityscapes")
 # Output 0 is the void that ADE20K's benchmark never scores: it is stored as IGNORE_LABEL, so
 # nothing trains towards it.
 ADE20K = _packaged("ade20k")
+COCO_STUFF = _packaged("coco_stuff")
+# In the order of the authors' 59_labels.txt, behind the background.
+PASCAL_CONTEXT = _packaged("pascal_context")
+PASCAL_PERSON_PART = _packaged("pascal_person_part")
 SHAPES = _packaged("shapes")
 
 # Cityscapes' labelIds of the 19 evaluated classes, in trainId order; all other ids are void.
 # Source: cityscapesScripts, helpers/labels.py.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+# COCO-Stuff's ids of the classes that no image holds; its label maps hold id - 1.
+# Source: labels.md of nightrome/cocostuff.
+COCO_STUFF_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)

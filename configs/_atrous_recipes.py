@@ -1,0 +1,161 @@
+"""How DeepLab v3, v3+ and their MobileNets are trained: stages, and what differs by data set."""
+
+import dataclasses
+from typing import Any
+
+from deeplab_jax.configs._recipes import Recipe, choose, need_init, start_from
+from ml_collections import ConfigDict
+
+from deeplab_jax.errors import DeepLabError
+
+ARGUMENTS: dict[str, Any] = {
+    "dataset": "voc",
+    "split": "",
+    "stage": 1,
+    "from_coco": False,
+    "init": "",
+    "steps": 0,
+}
+# Verified: DeepLab v3, section 4.3.
+RARE_CLASSES = ("bicycle", "chair", "diningtable", "pottedplant", "sofa")
+IMAGENET = {
+    "resnet_50": "resnet50_imagenet",
+    "resnet_101": "resnet101_imagenet",
+    "resnet_50_beta": "resnet50_beta_imagenet",
+    "resnet_101_beta": "resnet101_beta_imagenet",
+    "xception_41": "xception41_imagenet",
+    "xception_65": "xception65_imagenet",
+    "xception_71": "xception71_imagenet",
+    "mobilenet_v2": "mobilenetv2_imagenet",
+    # From memory: MobileNetV3's segmentation networks were trained from scratch.
+    "mobilenet_v3_large": "none",
+    "mobilenet_v3_small": "none",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Amount:
+    """How long, and with what, a data set is trained on.
+
+    Attributes:
+      num_steps: updates.
+      learning_rate: at the start.
+      crop: side of the crops in pixels.
+      open: fields that the sources do not settle, and why.
+    """
+
+    num_steps: int
+    learning_rate: float
+    crop: int
+    open: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+AMOUNTS = {
+    "voc": Amount(30_000, 7e-3, 513),  # Verified: DeepLab v3, section 4.
+    # Verified: DeepLab v3, appendix C, for steps and crop; its author in tensorflow/models #3677
+    # for the rate.
+    "cityscapes": Amount(
+        90_000, 1e-2, 769, {"training.batch_size": "as on VOC: 'large' is all that was read"}
+    ),
+    # Verified: the released command for steps, crop and sizes.
+    "ade20k": Amount(
+        150_000,
+        7e-3,
+        513,
+        {
+            "schedule.base_learning_rate": "as on VOC: the released command leaves it open",
+            "training.batch_size": "as on VOC: the released command has 4, to show how, and asks "
+            "for more than 12",
+        },
+    ),
+    # Verified: the author in tensorflow/models #4234; 300,000 are enough.
+    "coco_voc": Amount(500_000, 7e-3, 513),
+}
+
+
+def usual_split(given: ConfigDict) -> str:
+    """Returns what a stage trains on when no split is asked for; empty for the usual."""
+    return "trainval" if given.stage == 2 else ""
+
+
+def train(made: Recipe, given: ConfigDict) -> None:
+    """Sets how to train a network whose architecture is decided.
+
+    Raises:
+      DeepLabError: arguments contradict each other.
+    """
+    config, amount = made.config, AMOUNTS[given.dataset]
+    config.training.num_steps = given.steps or amount.num_steps
+    config.training.batch_size = 16  # Verified: DeepLab v3, section 4.
+    config.schedule.base_learning_rate = amount.learning_rate
+    made.open.update({name: why for name, why in amount.open.items() if name not in made.open})
+    config.augmentation.crop_size = (amount.crop, amount.crop)
+    # Verified: released code: a scale of 0.5, 0.75, …, 2.
+    config.augmentation.min_scale, config.augmentation.max_scale = 0.5, 2.0
+    config.augmentation.scale_step = 0.25
+    resnet = given.backbone.startswith("resnet")
+    config.optimizer.weight_decay = 1e-4 if resnet else 4e-5  # Verified: released code.
+    config.optimizer.multipliers.bias = 2.0  # Verified: released code; of the classifier alone.
+    if given.dataset == "ade20k":
+        _resized(made, given)
+    if given.dataset == "cityscapes" and given.split.endswith("coarse"):
+        made.open["training.num_steps"] = "as on the fine images: not read for the coarse ones"
+    choose("stage", str(given.stage), ("1", "2"))
+    if given.stage == 2:
+        _second_stage(made, given)
+    elif given.from_coco:
+        _from_coco(made, given)
+    else:
+        _first_stage(made, given)
+
+
+def _first_stage(made: Recipe, given: ConfigDict) -> None:
+    if made.config.model.output_stride is None:
+        made.config.model.output_stride = 16  # Verified: DeepLab v3, section 4.
+    init = given.init or IMAGENET[given.backbone]
+    if given.get("width", 1.0) == 0.5 and not given.init:
+        init = "mobilenetv2_dm05_imagenet"
+    parts = "backbone" if init in IMAGENET.values() or init.endswith("_imagenet") else "matching"
+    start_from(made, init, parts)
+    if init == "none" and not given.init:
+        made.open["training.init_from"] = "from memory: trained from scratch"
+
+
+def _from_coco(made: Recipe, given: ConfigDict) -> None:
+    need_init(given.init, "from_coco goes on from a network trained on coco_voc")
+    config = made.config
+    config.model.output_stride = 16
+    start_from(made, given.init, "matching" if given.dataset != "voc" else "all")
+    config.schedule.base_learning_rate = 1e-4  # Verified: DeepLab v3, section 4.3.
+    if config.model.architecture != "deeplab_v3" or given.backbone == "mobilenet_v2":
+        made.open["schedule.base_learning_rate"] = "as DeepLab v3's, for this network not read"
+
+
+def _second_stage(made: Recipe, given: ConfigDict) -> None:
+    if given.dataset != "voc" or given.backbone.startswith("mobilenet_v3"):
+        raise DeepLabError("stage=2 is of VOC (DeepLab v3, section 4.3); leave dataset out")
+    need_init(given.init, "stage=2 goes on from stage 1")
+    config = made.config
+    start_from(made, given.init, "all")
+    config.model.output_stride = 8  # Verified: DeepLab v3, section 4.1.
+    config.model.frozen_batch_norm = True  # Verified: DeepLab v3, section 4.1.
+    config.schedule.base_learning_rate = 1e-3  # Verified: DeepLab v3, section 4.1; 30,000 updates.
+    if config.data.train_split == "train+val":
+        config.data.duplicate = RARE_CLASSES
+    made.open["training.batch_size"] = "as in stage 1: the paper does not say"
+    if config.model.architecture == "deeplab_v3plus":
+        for field in ("schedule.base_learning_rate", "training.num_steps"):
+            made.open[field] = "as DeepLab v3's: the paper says output stride and frozen BN alone"
+
+
+def _resized(made: Recipe, given: ConfigDict) -> None:
+    """Sets the size that ADE20K's images are brought to before all else."""
+    augmentation = made.config.augmentation
+    side = 513
+    if given.backbone == "mobilenet_v2":
+        side = 257  # Verified: the released network's crop.
+        augmentation.crop_size = (side, side)
+        made.open["augmentation.min_resize"] = "derived: the released command with its crop's size"
+    # Verified: released command: both sides at most 513, each k·16 + 1.
+    augmentation.min_resize = augmentation.max_resize = side
+    augmentation.resize_factor = 16

@@ -1,0 +1,108 @@
+"""DeepLab v1 on PASCAL VOC 2012 (arXiv 1412.7062).
+
+  deeplab-jax prepare voc_segmentation --source=path/to/VOC2012 --data_dir=data
+  deeplab-jax train --config=configs/deeplab_v1.py --workdir=runs/deeplab_v1
+  deeplab-jax train --config=configs/deeplab_v1.py:msc,init=runs/deeplab_v1 --workdir=runs/msc
+
+Hardware: the paper fine-tuned for about 10 hours on one Titan GPU. Steps: 6,000 (8,000 for
+split=trainval_aug).
+
+The paper's mean IoU on val, without CRF (with it), not measured here: LargeFOV 62.25 (67.64);
+fov=7x7 64.38 (67.64); fov=4x4 59.80 (63.74); fov=4x4,rate=8 63.41 (67.14; DeepLab v2, table 1);
+msc on LargeFOV 64.21 (68.70). Tables 1 and 2.
+
+Arguments: `fov`, large (3×3), 4x4 or 7x7; `rate` of fc6, 0 for the usual one; `msc`, the
+multi-scale features of section 4.3, trained on top of the network `init`; `split`, train_aug,
+train, trainval or trainval_aug; `init`, weights to start from (`none`: none); `steps`, how many
+updates.
+"""
+
+from deeplab_jax.configs._recipes import (
+    CONVENTIONS,
+    Recipe,
+    choose,
+    need_init,
+    start_from,
+    use_data,
+)
+from ml_collections import ConfigDict
+
+from deeplab_jax import config as configs
+
+FOVS = ("large", "4x4", "7x7")
+
+
+def get_config(text: str | None = None) -> ConfigDict:
+    """Returns the config."""
+    return recipe(text).config
+
+
+def recipe(text: str | None = None) -> Recipe:
+    """Returns the config with its open points."""
+    given = configs.arguments(text, fov="large", rate=0, msc=False, split="", init="", steps=0)
+    choose("fov", given.fov, FOVS)
+    made = Recipe()
+    use_data(made, "voc", given.split, ("voc",))
+    _network(made, given)
+    _training(made.config, given)
+    if given.msc:
+        _features_of_many_scales(made, given.init)
+    else:
+        _imagenet(made, given)
+    return made
+
+
+def _network(made: Recipe, given: ConfigDict) -> None:
+    model = made.config.model
+    model.architecture = "deeplab_v1"
+    model.fov = given.fov  # Verified: paper, table 2.
+    if given.rate:
+        model.atrous_rates = (given.rate,)
+
+
+def _training(config: ConfigDict, given: ConfigDict) -> None:
+    config.augmentation.crop_size = (321, 321)  # Verified: released code.
+    # Verified: released code mirrors and crops only.
+    config.augmentation.min_scale = config.augmentation.max_scale = 1.0
+    trainval = given.split == "trainval_aug"
+    config.training.num_steps = given.steps or (8000 if trainval else 6000)  # Verified: released.
+    # Verified: released code, and DeepLab v2, table 2, for the same 62.25; the paper says 20.
+    config.training.batch_size = 30
+    config.loss.resolution = "scores"  # Verified: paper, section 4.1.
+    config.optimizer.weight_decay = 5e-4  # Verified: paper, section 4.1; not of biases.
+    # Verified: released code, 10 and 20 for fc8, 1 and 2 elsewhere.
+    config.optimizer.multipliers.classifier = 10.0
+    config.optimizer.multipliers.bias = 2.0
+    # Verified: paper, section 4.1: 0.001, a tenth of it every 2,000 updates.
+    config.schedule.base_learning_rate = 1e-3
+    config.schedule.name = "step"
+    config.schedule.steps_per_drop = 2000
+    config.schedule.drop_factor = 0.1
+
+
+def _imagenet(made: Recipe, given: ConfigDict) -> None:
+    """Starts from VGG-16 as trained on ImageNet."""
+    whole = given.fov == "7x7"
+    init = given.init or "vgg16_imagenet"
+    published = init in CONVENTIONS
+    # The 7×7 network's fc6 and fc7 are VGG's own.
+    start_from(made, init, "all" if whole else "backbone" if published else "matching")
+    if not whole and published:
+        made.open["fc6 and fc7 at the start"] = (
+            "the paper decimates VGG's own (section 3.2); here they start afresh"
+        )
+
+
+def _features_of_many_scales(made: Recipe, init: str) -> None:
+    need_init(init, "msc goes on from a trained DeepLab of the same fov")
+    config = made.config
+    config.model.decoder = "msc"
+    start_from(made, init, "matching")
+    # That network began with the usual weights.
+    config.model.update(CONVENTIONS["vgg16_imagenet"])
+    # Verified: paper, section 4.3: all but the new layers keeps its weights.
+    config.optimizer.multipliers.backbone = 0.0
+    config.optimizer.multipliers.head = 0.0
+    config.model.frozen_batch_norm = True  # VGG has none; spares a warning.
+    made.open["schedule.base_learning_rate"] = "from memory: the same schedule for the new layers"
+    made.open["optimizer.multipliers.decoder"] = "from memory: 1, as the other layers"

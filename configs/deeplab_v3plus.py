@@ -1,0 +1,73 @@
+"""DeepLab v3+ on PASCAL VOC 2012, Cityscapes, ADE20K and COCO (arXiv 1802.02611).
+
+  deeplab-jax prepare voc_segmentation --source=path/to/VOC2012 --data_dir=data
+  deeplab-jax train --config=configs/deeplab_v3plus.py --workdir=runs/deeplab_v3plus
+  deeplab-jax train --config=configs/deeplab_v3plus.py:stage=2,init=runs/deeplab_v3plus \\
+    --workdir=runs/stage_2
+
+Stage 1 trains at output stride 16 with batch normalisation; stage 2 goes on from it at 8, with
+frozen batch normalisation, on trainval with the images of rare classes twice: the network that went
+to the test server.
+
+Hardware: 16 crops of 513 × 513 (Cityscapes: 769 × 769) at once. Steps: 30,000 on VOC, 90,000 on
+Cityscapes, 150,000 on ADE20K, 500,000 on COCO.
+
+The paper's mean IoU on val, not measured here.
+* VOC, Xception-65: 79.79 at output stride 16, 81.39 at 8 with scales and flips; with COCO 82.20 and
+  83.58 (table 5); test, after stage 2, 87.8 (table 6). ResNet-101: 78.85 and 80.57 (table 3).
+* Cityscapes: Xception-65 79.14, Xception-71 79.55 (table 7a); test, with coarse labels, 82.1.
+* ADE20K, Xception-65, output stride 8 with scales and flips: 45.65 (released network).
+
+Arguments: `dataset`, voc, cityscapes, ade20k or coco_voc; `split`; `stage`, 1 or 2 (VOC alone);
+`backbone`; `separable`, `auto` for the architecture's; `from_coco`: `init` was trained on coco_voc;
+`init`, weights to start from (`none`: none); `steps`, how many updates.
+"""
+
+from deeplab_jax.configs import _atrous_recipes as atrous
+from deeplab_jax.configs._recipes import Recipe, choose, use_data
+from ml_collections import ConfigDict
+
+from deeplab_jax import config as configs
+
+DATA_SETS = ("voc", "cityscapes", "ade20k", "coco_voc")
+BACKBONES = (
+    "xception_65",
+    "xception_71",
+    "xception_41",
+    "resnet_101_beta",
+    "resnet_50_beta",
+    "resnet_101",
+    "resnet_50",
+)
+
+
+def get_config(text: str | None = None) -> ConfigDict:
+    """Returns the config."""
+    return recipe(text).config
+
+
+def recipe(text: str | None = None) -> Recipe:
+    """Returns the config with its open points."""
+    given = configs.arguments(
+        text, separable="auto", **atrous.ARGUMENTS | {"backbone": "xception_65"}
+    )
+    choose("backbone", given.backbone, BACKBONES)
+    made = Recipe()
+    use_data(made, given.dataset, given.split or atrous.usual_split(given), DATA_SETS)
+    _network(made, given)
+    atrous.train(made, given)
+    return made
+
+
+def _network(made: Recipe, given: ConfigDict) -> None:
+    model = made.config.model
+    model.architecture = "deeplab_v3plus"
+    model.backbone = given.backbone
+    if given.backbone.startswith("resnet"):
+        model.multi_grid = (1, 2, 4)  # Verified: DeepLab v3, table 5; table 3's first rows are it.
+    choose("separable", given.separable, ("auto", "true", "false"))
+    if given.separable != "auto":
+        model.separable = given.separable == "true"
+    # Verified: paper, table 7: driving scenes are better off without the image-level feature.
+    # Elsewhere, released code: of the size of the crop.
+    model.image_pooling = "none" if given.dataset == "cityscapes" else "crop"
