@@ -9,6 +9,8 @@ from deeplab_jax.inference.file_jobs import (
 )
 from deeplab_jax.inference.files import predict_files, readable_files
 from deeplab_jax.inference.image_classification import ImageClassification, classify_files
+from deeplab_jax.inference.options import InferenceOptions
+from deeplab_jax.inference.output_stride import at_output_stride
 from deeplab_jax.inference.prediction import Prediction
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.inference.stored import load
@@ -17,8 +19,10 @@ __all__ = [
     "ClassificationJob",
     "FileJob",
     "ImageClassification",
+    "InferenceOptions",
     "Prediction",
     "Predictor",
+    "at_output_stride",
     "classify_files",
     "find_images",
     "load",

@@ -1,5 +1,6 @@
 """A model that takes images of any size and gives class maps of the same size."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,26 +9,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from deeplab_jax.data import MEAN_PIXEL
+from deeplab_jax.data.padding import pad
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.inference.fusion import forward_pass
+from deeplab_jax.inference.options import InferenceOptions
+from deeplab_jax.inference.output_stride import at_output_stride
 from deeplab_jax.inference.padding import Size, padded_size
 from deeplab_jax.inference.prediction import Prediction
+from deeplab_jax.inference.refinement import find_parameters, refine
+from deeplab_jax.inference.tiles import Tiling, run_tiles
 from deeplab_jax.models import DeepLab
 from deeplab_jax.visualize.class_maps import Color
 
 
 class Predictor:
-    """Whole image, one scale: pads to a size that suits the network, predicts, crops back.
+    """Pads an image to a size that suits the network, predicts, crops back.
 
-    Nothing is resized. The network is compiled once for each padded size; images no larger than
-    `inference_size` share one.
+    Whole images at one scale by default; `with_options` gives other strategies. Apart from the
+    scales that are asked for nothing is resized. The network is compiled once for each padded size
+    (and scale); images no larger than `inference_size` share one, and so do all tiles.
 
     Attributes:
-      model: the network.
+      model: the network, at the output stride that the options ask for.
       variables: its parameters and batch statistics, on the device.
       class_names: of the logits, in order.
       palette: RGB 0..255, one a class.
-      inference_size: (H, W) that smaller images are padded to, or None.
+      inference_size: (H, W) that smaller images are padded to, or None; tiles have their own.
       source: where the model came from, for reports.
+      options: how the model is applied.
+      tiling: how images are cut, or None.
+      crf: parameters of the CRF, or None.
     """
 
     def __init__(
@@ -38,18 +49,50 @@ class Predictor:
         palette: Sequence[Color],
         inference_size: Size | None = None,
         source: str = "",
+        options: InferenceOptions | None = None,
     ) -> None:
-        self.model = model
-        self.variables = jax.device_put(variables)
+        """Decides; nothing is compiled yet.
+
+        Raises:
+          DeepLabError: the network cannot do what the options ask for.
+        """
+        self.options = options = options or InferenceOptions()
+        self._trained = model, jax.device_put(variables)
+        self.model, self.variables = at_output_stride(*self._trained, options.output_stride)
         self.class_names = tuple(class_names)
         self.palette = tuple(tuple(color) for color in palette)
         self.inference_size = inference_size
         self.source = source
-        self._classify = jax.jit(self._class_map)
-        self._rank = jax.jit(self._class_map_and_probabilities)
+        self.tiling = Tiling.of(self.model, options) if options.tile else None
+        self.crf = find_parameters(options, self.model.architecture)
+        self._classify = forward_pass(self.model, options, _class_map)
+        self._rank = forward_pass(self.model, options, _class_map_and_probabilities)
+        self._score = forward_pass(self.model, options, _channels_first)
+
+    def with_options(self, options: InferenceOptions) -> "Predictor":
+        """Returns a predictor of the same model that applies it as the options say.
+
+        Raises:
+          DeepLabError: the network cannot do that.
+        """
+        if options == self.options:
+            return self
+        model, variables = self._trained
+        return Predictor(
+            model,
+            variables,
+            self.class_names,
+            self.palette,
+            self.inference_size,
+            self.source,
+            options,
+        )
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Returns the class of every pixel.
+
+        With tiles memory does not depend on the image, but for 7 bytes a pixel: image and result. A
+        CRF needs all classes' scores of the whole image.
 
         Args:
           image: uint8 [H, W, 3], RGB.
@@ -65,8 +108,8 @@ class Predictor:
     def predict_batch(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the class maps of images of any sizes.
 
-        Images that are padded to one size go through the network together; the result of each is
-        that of the image alone.
+        Whole images that are padded to one size go through the network together; the result of each
+        is that of the image alone.
 
         Args:
           images: uint8 [H, W, 3] each.
@@ -77,12 +120,16 @@ class Predictor:
         Raises:
           DeepLabError: an image has another shape or dtype.
         """
+        if self.crf:
+            return [self.predict(image).class_map for image in images]
+        if self.tiling:
+            return [self._by_tiles(self._classify, image) for image in images]
         groups: dict[Size, list[int]] = {}
         for position, image in enumerate(images):
             groups.setdefault(self._padded_size(image), []).append(position)
         class_maps: dict[int, np.ndarray] = {}
         for size, positions in groups.items():
-            batch = np.stack([_pad(images[position], size) for position in positions])
+            batch = np.stack([pad(images[position], size, MEAN_PIXEL) for position in positions])
             results = np.asarray(self._classify(self.variables, batch))
             for position, result in zip(positions, results, strict=True):
                 height, width = images[position].shape[:2]
@@ -98,29 +145,60 @@ class Predictor:
         Raises:
           DeepLabError: the image has another shape or dtype.
         """
-        batch = _pad(image, self._padded_size(image))[None]
+        _check_image(image)
+        if self.crf:
+            probabilities = refine(self._logits(image), image, self.crf)
+            class_map = probabilities.argmax(axis=-1).astype(np.int32)
+        elif self.tiling:
+            logits = np.moveaxis(self._logits(image), 0, -1)
+            class_map = logits.argmax(axis=-1).astype(np.int32)
+            probabilities = _softmax(logits)
+        else:
+            class_map, probabilities = self._whole(self._rank, image)
+        return Prediction(image, class_map, probabilities, self.class_names, self.palette)
+
+    def _logits(self, image: np.ndarray) -> np.ndarray:
+        """Returns the fused logits [num_classes, H, W] of an image."""
+        if self.tiling:
+            return self._by_tiles(self._score, image)
         height, width = image.shape[:2]
-        class_map, probabilities = jax.device_get(self._rank(self.variables, batch))
-        return Prediction(
-            image,
-            class_map[0, :height, :width],
-            probabilities[0, :height, :width],
-            self.class_names,
-            self.palette,
-        )
+        batch = pad(image, self._padded_size(image), MEAN_PIXEL)[None]
+        return np.asarray(self._score(self.variables, batch))[0, :, :height, :width]
 
-    def _class_map_and_probabilities(
-        self, variables: Any, image: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        logits = self.model.apply(variables, image, train=False)
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32), jax.nn.softmax(logits, axis=-1)
+    def _whole(self, forward: Any, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        height, width = image.shape[:2]
+        batch = pad(image, self._padded_size(image), MEAN_PIXEL)[None]
+        results = jax.device_get(forward(self.variables, batch))
+        return tuple(result[0, :height, :width] for result in results)
 
-    def _class_map(self, variables: Any, image: jax.Array) -> jax.Array:
-        return self._class_map_and_probabilities(variables, image)[0]
+    def _by_tiles(self, forward: Any, image: np.ndarray) -> np.ndarray:
+        _check_image(image)
+        return run_tiles(self.tiling, functools.partial(forward, self.variables), image)
 
     def _padded_size(self, image: np.ndarray) -> Size:
         _check_image(image)
-        return padded_size(self.model, image.shape[:2], self.inference_size)
+        return padded_size(
+            self.model, image.shape[:2], self.inference_size, scales=self.options.scales
+        )
+
+
+def _class_map(logits: jax.Array) -> jax.Array:
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def _class_map_and_probabilities(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _class_map(logits), jax.nn.softmax(logits, axis=-1)
+
+
+def _channels_first(logits: jax.Array) -> jax.Array:
+    return jnp.moveaxis(logits, -1, 1)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Here and not on the device, which need not hold what came from tiles."""
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    odds /= odds.sum(axis=-1, keepdims=True)
+    return odds
 
 
 def _check_image(image: Any) -> None:
@@ -129,10 +207,3 @@ def _check_image(image: Any) -> None:
         raise DeepLabError(f"an image is a NumPy array of uint8, RGB 0..255; got {given}")
     if image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise DeepLabError(f"an image is [height, width, 3], not empty; got {list(image.shape)}")
-
-
-def _pad(image: np.ndarray, size: Size) -> np.ndarray:
-    """Returns the image padded with the mean pixel at the bottom and right."""
-    padded = np.full((*size, 3), MEAN_PIXEL, np.uint8)
-    padded[: image.shape[0], : image.shape[1]] = image
-    return padded

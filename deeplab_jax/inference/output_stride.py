@@ -1,0 +1,97 @@
+"""A trained network at another output stride."""
+
+import dataclasses
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import Architecture, DeepLab
+
+STRIDES = (4, 8, 16, 32)
+# Small, and legal at every output stride.
+PROBE_SIZE = (65, 65)
+
+
+def at_output_stride(
+    model: DeepLab, variables: Any, output_stride: int | None
+) -> tuple[DeepLab, Any]:
+    """Returns network and variables for another density of the encoder's map.
+
+    Strides become rates in the backbone, the head's rates keep their extent in the image (they
+    double when the output stride halves), and the window of image pooling follows. Weights and
+    statistics stay as they are; only the names of branches that tell their rate change.
+
+    Args:
+      model: as trained.
+      variables: of the model.
+      output_stride: pixels of the image to one of the encoder's map; None: as trained.
+
+    Raises:
+      DeepLabError: the network cannot have this output stride; says why, and what is legal.
+
+    Source: DeepLab v3, section 3.1 and table 10.
+    """
+    trained = model.architecture
+    if output_stride in (None, trained.output_stride):
+        return model, variables
+    rates = _rates_at(trained, output_stride)
+    changed = dataclasses.replace(trained, output_stride=output_stride, atrous_rates=rates)
+    renames = {
+        f"rate_{old}": f"rate_{new}" for old, new in zip(trained.atrous_rates, rates, strict=True)
+    }
+    model, variables = model.clone(architecture=changed), _renamed(variables, renames)
+    # What a backbone cannot do it says when it is traced.
+    image = jax.ShapeDtypeStruct((1, *PROBE_SIZE, changed.in_channels), jnp.uint8)
+    jax.eval_shape(lambda variables, image: model.apply(variables, image), variables, image)
+    return model, variables
+
+
+def _rates_at(trained: Architecture, output_stride: int) -> tuple[int, ...]:
+    rates = [_scaled(rate, trained, output_stride) for rate in trained.atrous_rates]
+    whole = all(rate.denominator == 1 for rate in rates)
+    # The cell's rates are whole from output stride 16 downwards.
+    if trained.head == "dpc":
+        whole = max(output_stride, trained.output_stride) < 32
+    if not whole:
+        shown = ", ".join(f"{float(rate):g}" for rate in rates) or "fractions"
+        raise DeepLabError(
+            f"at output stride {output_stride} the atrous rates of the {trained.head} head would "
+            f"be {shown}; legal: {_legal(trained)}"
+        )
+    return tuple(map(int, rates))
+
+
+def _scaled(rate: int, trained: Architecture, output_stride: int) -> Fraction:
+    return Fraction(rate * trained.output_stride, output_stride)
+
+
+def _legal(trained: Architecture) -> str:
+    """Returns the output strides at which all rates are whole, as text."""
+    if trained.head == "dpc":
+        return ", ".join(map(str, STRIDES[:3] if trained.output_stride < 32 else STRIDES[3:]))
+    legal = [
+        stride
+        for stride in STRIDES
+        if all(_scaled(rate, trained, stride).denominator == 1 for rate in trained.atrous_rates)
+    ]
+    return ", ".join(map(str, legal))
+
+
+def _renamed(variables: Mapping[str, Any], renames: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the variables with ASPP's branches called by their new rates."""
+
+    def rename(name: str) -> str:
+        branch, slash, rest = name.partition("/")
+        return renames.get(branch, branch) + slash + rest
+
+    return {
+        collection: {
+            part: {rename(name): leaf for name, leaf in tree.items()} if part == "aspp" else tree
+            for part, tree in parts.items()
+        }
+        for collection, parts in variables.items()
+    }
