@@ -10,7 +10,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert
 
 torch = peer("torch")
-transformers = peer("transformers.models.mobilenet_v2")
+modeling = peer("transformers.models.mobilenet_v2.modeling_mobilenet_v2")
 ODD, EVEN = (65, 97), (64, 96)
 VOC_LIKE = {0: "background", 1: "cat", 2: "dog"}
 
@@ -19,8 +19,8 @@ def save(kind, folder, **configuration):
     """Writes a network as transformers publishes it and returns it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = transformers.MobileNetV2Config(**configuration)
-        network = randomize(getattr(transformers, kind)(config))
+        config = modeling.MobileNetV2Config(**configuration)
+        network = randomize(getattr(modeling, kind)(config))
         network.save_pretrained(folder)
     return network
 
