@@ -138,7 +138,9 @@ def _lattice_filters(
 ) -> tuple[Filter, Filter]:
     deviations = (parameters.bilateral_position_std, parameters.bilateral_color_std)
     smoothness = (image.shape[:2], parameters.smoothness_position_std, size)
-    known = not any(isinstance(leaf, jax.core.Tracer) for leaf in (image, *jax.tree.leaves(deviations)))
+    known = not any(
+        isinstance(leaf, jax.core.Tracer) for leaf in (image, *jax.tree.leaves(deviations))
+    )
     with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
         bilateral = _bilateral_lattice(image, *deviations, size, capacity)
     if isinstance(parameters.smoothness_position_std, (int, float)):

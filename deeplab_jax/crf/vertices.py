@@ -61,7 +61,10 @@ def find_vertices(features: jax.Array, num_points: jax.Array, chunks: Sequence[i
     place = jnp.arange(number.size, dtype=jnp.int32) - start[number]
     extra = [jnp.sum((place > 0) & (place % chunk == 0), dtype=jnp.int32) for chunk in chunks]
     return Vertices(
-        vertex=jnp.zeros_like(number).at[entry].set(number, unique_indices=True).reshape(point.shape),
+        vertex=jnp.zeros_like(number)
+        .at[entry]
+        .set(number, unique_indices=True)
+        .reshape(point.shape),
         weight=weight,
         point=point.ravel(),
         point_weight=weight.ravel()[entry],
@@ -74,9 +77,7 @@ def find_vertices(features: jax.Array, num_points: jax.Array, chunks: Sequence[i
     )
 
 
-def _codes(
-    corner: jax.Array, rank: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Numbers the cells that the points span, in a mixed radix.
 
     A neighbour along axis j has class k−1 instead of k and one cell more at j; from class 0 it has
