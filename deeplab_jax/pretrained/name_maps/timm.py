@@ -54,16 +54,17 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 
 def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, str]:
-    published = configuration.get("pretrained_cfg", {})
-    if not {"mean", "std"} <= published.keys():
+    published = configuration.get("pretrained_cfg")
+    if not isinstance(published, Mapping) or not {"mean", "std"} <= published.keys():
         return {}
-    mean, std = tuple(published["mean"]), tuple(published["std"])
-    if (mean, std) not in PREPROCESSINGS:
-        raise DeepLabError(
-            f"its images were normalised by mean {mean} and standard deviation {std}, "
-            "which no preprocessing here does"
-        )
-    return {"preprocessing": PREPROCESSINGS[mean, std]}
+    mean, std = published["mean"], published["std"]
+    for numbers, preprocessing in PREPROCESSINGS.items():
+        if [mean, std] == [list(values) for values in numbers]:
+            return {"preprocessing": preprocessing}
+    raise DeepLabError(
+        f"its images were normalised by mean {mean} and standard deviation {std}, "
+        "which no preprocessing here does"
+    )
 
 
 def _xception(weights: PublishedWeights) -> Identified | None:
