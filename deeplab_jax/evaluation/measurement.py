@@ -1,23 +1,24 @@
 """Every measure of a model on a split, with pictures."""
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from deeplab_jax.data import Batch, Dataset
+from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.image_results import image_results, open_pass
 from deeplab_jax.evaluation.report import metrics_dictionary, write_report
-from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, Forward, SplitPass
+from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, SplitPass
 from deeplab_jax.evaluation.tally import Tally
-from deeplab_jax.inference import ImageClassification, Predictor
+from deeplab_jax.evaluation.tiled_pass import TiledPass
+from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.inference.fusion import fusion_rule
 from deeplab_jax.inference.padding import Size
-from deeplab_jax.metrics import probability_bins
-from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.visualize import Row
 
@@ -29,6 +30,8 @@ def evaluate(
     predictor: Predictor,
     dataset: Dataset,
     *,
+    options: InferenceOptions | None = None,
+    trimap_widths: Sequence[int] = (),
     size: Size | None = None,
     batch_size: int = DEFAULT_BATCH_SIZE,
     mesh: Mesh | None = None,
@@ -37,13 +40,15 @@ def evaluate(
     output: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Measures a model on a split: whole images, one scale.
+    """Measures a model on a split.
 
     Args:
       predictor: the model.
       dataset: of `open_dataset` or an `ArrayDataset`, of the model's classes.
+      options: how the model is applied; default: as the predictor does.
+      trimap_widths: in pixels, of bands around void in which mean IoU is measured, too.
       size: (H, W) to pad every image to, rounded up to what suits the network; default: of the
-        largest image, at least the predictor's inference size.
+        largest image, at least the predictor's inference size. Not beside tiles.
       batch_size: of all hosts together; rounded up to a multiple of the devices. The numbers do
         not depend on it.
       mesh: devices to use, by default all.
@@ -56,45 +61,43 @@ def evaluate(
       What `metrics.json` holds; measures are 0..1, None where nothing could be measured.
 
     Raises:
-      DeepLabError: the model has no class map, there is no image or no labelled pixel, an image is
-        damaged or larger than the size, or data set and model differ in their classes.
+      DeepLabError: the model has no class map or cannot do what the options ask for, there is no
+        image or no labelled pixel, an image is damaged or larger than the size, or data set and
+        model differ in their classes.
     """
     reporter = reporter or LoggingReporter()
-    if isinstance(predictor, ImageClassification):
-        raise DeepLabError(
-            f"{predictor.source} classifies whole images and has no class map to measure; "
-            "train a segmentation network that starts from it (training.init_from), or give one"
-        )
-    split = SplitPass(
-        predictor.model,
+    if options is not None and isinstance(predictor, Predictor):
+        predictor = predictor.with_options(options)
+    split = open_pass(
+        predictor,
         dataset,
-        _forward(predictor.model),
         size=size,
-        minimum_size=predictor.inference_size,
         batch_size=batch_size,
         mesh=mesh,
         workers=workers,
         limit=limit,
     )
-    _warn_of_other_names(predictor, dataset, reporter)
-    tally, sheet = _count(split, predictor, reporter)
+    empty = Tally.empty(len(predictor.class_names), trimap_widths)
+    warn_of_other_names(predictor, dataset, reporter)
+    tally, sheet = _count(split, predictor, empty, reporter)
     metrics = metrics_dictionary(predictor.class_names, tally) | {
         "num_images": split.num_images,
-        "settings": _settings(predictor, split, limit),
+        "settings": describe_settings(predictor, split, limit),
     }
     if output is not None and jax.process_index() == 0:
         write_report(Path(output), metrics, sheet, predictor.class_names, predictor.palette)
     return metrics
 
 
-def _count(split: SplitPass, predictor: Predictor, reporter: Reporter) -> tuple[Tally, list[Row]]:
+def _count(
+    split: SplitPass | TiledPass, predictor: Predictor, tally: Tally, reporter: Reporter
+) -> tuple[Tally, list[Row]]:
     """Returns what the whole split counts to, and evenly spread images, as far as on this host."""
     shown = np.linspace(0, split.num_images - 1, SHEET_ROWS).round()
-    tally, sheet = Tally.empty(len(predictor.class_names)), []
-    for batch, outputs in split.run(predictor.variables, reporter):
-        for index, row, bins in _images(batch, *outputs):
-            tally = tally.add(row, bins)
-            sheet += [row] if index in shown else []
+    sheet = []
+    for index, row, bins in image_results(split, predictor, reporter):
+        tally = tally.add(row, bins)
+        sheet += [row] if index in shown else []
     tally = tally.over_hosts()
     if not tally.confusion.num_pixels:
         name = f"{split.dataset.name}/{split.dataset.split}"
@@ -102,31 +105,8 @@ def _count(split: SplitPass, predictor: Predictor, reporter: Reporter) -> tuple[
     return tally, sheet
 
 
-def _forward(model: DeepLab) -> Forward:
-    def classify_and_rank(variables: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = model.apply(variables, image, train=False)
-        bins = probability_bins(jax.nn.softmax(logits, axis=-1))
-        return jnp.argmax(logits, axis=-1).astype(jnp.uint8), jnp.moveaxis(bins, -1, 1)
-
-    return classify_and_rank
-
-
-def _images(
-    batch: Batch, class_maps: np.ndarray, bins: np.ndarray
-) -> Iterable[tuple[int, Row, np.ndarray]]:
-    """Yields each true example's position in the split, the example at its own size, its bins."""
-    for position in np.flatnonzero(batch["index"] >= 0):
-        height, width = batch["size"][position]
-        inside = np.s_[:height, :width]
-        row = Row(
-            batch["image"][position][inside],
-            batch["label"][position][inside],
-            class_maps[position][inside],
-        )
-        yield batch["index"][position], row, bins[position][:, :height, :width]
-
-
-def _warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Reporter) -> None:
+def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Reporter) -> None:
+    """Warns where classes of model and data set are called differently."""
     names = zip(predictor.class_names, dataset.descriptor.class_names, strict=True)
     other = [f"{mine!r} is {theirs!r}" for mine, theirs in names if mine != theirs]
     if other:
@@ -135,15 +115,27 @@ def _warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Repor
         )
 
 
-def _settings(predictor: Predictor, split: SplitPass, limit: int | None) -> dict[str, Any]:
+def describe_settings(
+    predictor: Predictor, split: SplitPass | TiledPass, limit: int | None
+) -> dict[str, Any]:
+    """Returns all that the numbers depend on, and where they were made, JSON-ready."""
     device = split.mesh.devices.flat[0]
+    options, architecture = predictor.options, predictor.model.architecture
+    tiling = predictor.tiling
     return {
         "model": predictor.source,
         "dataset": split.dataset.name,
         "split": split.dataset.split,
         "limit": limit,
-        "size": list(split.size),
-        "output_stride": predictor.model.architecture.output_stride,
+        "size": None if split.size is None else list(split.size),
+        "output_stride": architecture.output_stride,
+        "atrous_rates": list(architecture.atrous_rates),
+        "scales": list(options.scales),
+        "flip": options.flip,
+        "fusion": fusion_rule(architecture) if options.fuses else None,
+        "tile": None if tiling is None else list(tiling.tile),
+        "overlap": None if tiling is None else options.overlap,
+        "crf": None if predictor.crf is None else dataclasses.asdict(predictor.crf),
         "batch_size": split.batch_size,
         "devices": f"{split.mesh.size} x {device.device_kind}",
     }

@@ -44,13 +44,16 @@ def metrics_dictionary(class_names: Sequence[str], tally: Tally) -> dict[str, An
         "boundary_f_score": _known(tally.boundary.f_score),
         "per_class_iou": _by_name(class_names, confusion.per_class_iou),
         "per_class_average_precision": _by_name(class_names, precisions),
-        "trimap_mean_iou": None,
+        "trimap_mean_iou": _by_width(tally.trimap.mean_iou) or None,
         "confusion_matrix": confusion.counts.tolist(),
     }
 
 
 def table(metrics: Mapping[str, Any]) -> str:
-    """Returns the measures as lines of text, in per cent: first of the classes, then overall."""
+    """Returns the measures as lines of text, in per cent, and how they were made.
+
+    First of the classes, then overall, then near outlines, then the settings.
+    """
     precisions = metrics["per_class_average_precision"]
     ious = metrics["per_class_iou"]
     width = max(map(len, [*ious, *SUMMARY.values()]))
@@ -58,7 +61,19 @@ def table(metrics: Mapping[str, Any]) -> str:
     for name, iou in ious.items():
         lines.append(f"{name:<{width}}  {_percent(iou)}  {_percent(precisions[name])}")
     lines += ["", *(f"{text:<{width}}  {_percent(metrics[key])}" for key, text in SUMMARY.items())]
-    return "\n".join([*lines, f"{'images':<{width}}  {metrics['num_images']:>6}"])
+    for pixels, value in (metrics["trimap_mean_iou"] or {}).items():
+        lines.append(f"{f'trimap IoU, {pixels} px':<{width}}  {_percent(value)}")
+    lines += [f"{'images':<{width}}  {metrics['num_images']:>6}", ""]
+    return "\n".join([*lines, *settings_lines(metrics["settings"])])
+
+
+def settings_lines(settings: Mapping[str, Any]) -> list[str]:
+    """Returns the settings that say something, a line each."""
+    return [
+        f"{name.replace('_', ' ')}: {_shown(value)}"
+        for name, value in settings.items()
+        if value not in (None, False)
+    ]
 
 
 def write_report(
@@ -85,6 +100,21 @@ def write_report(
 
 def _by_name(class_names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
     return dict(zip(class_names, map(_known, values.tolist()), strict=True))
+
+
+def _by_width(values: Mapping[int, float]) -> dict[str, float | None]:
+    # Keys of JSON are text.
+    return {str(width): _known(value) for width, value in values.items()}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    if value is True:
+        return "yes"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _known(value: float) -> float | None:

@@ -1,6 +1,6 @@
 """One way through a split: every image through the network exactly once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,6 +10,8 @@ from jax.sharding import Mesh
 
 from deeplab_jax.data import Batch, Dataset, evaluation_batches
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.inference import InferenceOptions
+from deeplab_jax.inference.fusion import Finish, forward_pass
 from deeplab_jax.inference.padding import Size, padded_size
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import batch_sharding, make_mesh, put_batch, replicated
@@ -17,11 +19,9 @@ from deeplab_jax.reporter import Reporter
 
 DEFAULT_BATCH_SIZE = 8
 
-Forward = Callable[[Any, jax.Array], Any]
-
 
 class SplitPass:
-    """Pads every image to one size and sends it through a function that is compiled once.
+    """Pads every image to one size and sends it through the network, whole.
 
     Attributes:
       dataset: what is gone through.
@@ -34,8 +34,9 @@ class SplitPass:
         self,
         model: DeepLab,
         dataset: Dataset,
-        forward: Forward,
+        finish: Finish,
         *,
+        options: InferenceOptions | None = None,
         size: Size | None = None,
         minimum_size: Size | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
@@ -48,7 +49,8 @@ class SplitPass:
         Args:
           model: decides the legal sizes and the number of classes.
           dataset: any data set of the same classes.
-          forward: (variables, image uint8 [N, H, W, 3]) -> arrays of N rows; is jitted.
+          finish: logits [N, H, W, num_classes] -> arrays of N rows; is compiled.
+          options: scales and flip are looked at; default: the image as it is.
           size: (H, W) to pad to, rounded up to what suits the network; default: of the largest
             image, at least `minimum_size`.
           minimum_size: (H, W).
@@ -60,20 +62,15 @@ class SplitPass:
         Raises:
           DeepLabError: there is no image, or data set and model differ in their classes.
         """
-        _check_classes(model, dataset)
+        options = options or InferenceOptions()
         self.dataset = dataset
-        self.num_images = len(dataset) if limit is None else min(limit, len(dataset))
-        if self.num_images < 1 or batch_size < 1:
-            raise DeepLabError(
-                f"nothing to evaluate: {len(dataset)} images in {dataset.name}/{dataset.split}, "
-                f"limit {limit}, batch size {batch_size}; each must be at least 1"
-            )
+        self.num_images = count_images(model, dataset, limit, batch_size)
         wanted = (size, None) if size else (dataset.largest_size(), minimum_size)
-        self.size = padded_size(model, *wanted)
+        self.size = padded_size(model, *wanted, scales=options.scales)
         self.mesh = make_mesh() if mesh is None else mesh
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
         self._workers = workers
-        self._forward = jax.jit(forward, out_shardings=batch_sharding(self.mesh))
+        self._forward = forward_pass(model, options, finish, batch_sharding(self.mesh))
 
     def run(self, variables: Any, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
         """Yields this host's part of each batch with what the function made of it.
@@ -116,13 +113,25 @@ def sum_over_hosts(counts: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(gathered).view(np.int64).sum(axis=0)
 
 
-def _check_classes(model: DeepLab, dataset: Dataset) -> None:
+def count_images(model: DeepLab, dataset: Dataset, limit: int | None, batch_size: int) -> int:
+    """Returns how many images there are to go through.
+
+    Raises:
+      DeepLabError: none, or data set and model differ in their classes.
+    """
     outputs, classes = model.architecture.num_classes, dataset.descriptor.num_classes
     if outputs != classes:
         raise DeepLabError(
             f"the model has {outputs} classes, the data set {dataset.name} has {classes}; "
             "evaluate on data with the model's classes, or fine-tune the model"
         )
+    num_images = len(dataset) if limit is None else min(limit, len(dataset))
+    if num_images < 1 or batch_size < 1:
+        raise DeepLabError(
+            f"nothing to evaluate: {len(dataset)} images in {dataset.name}/{dataset.split}, "
+            f"limit {limit}, batch size {batch_size}; each must be at least 1"
+        )
+    return num_images
 
 
 def _arrived(batch: Batch, output: Any) -> tuple[Batch, Any]:

@@ -1,11 +1,12 @@
 """All that is counted of a split, image by image."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from deeplab_jax.evaluation.split_pass import sum_over_hosts
-from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, PrecisionRecall
+from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, PrecisionRecall, TrimapConfusion
 from deeplab_jax.visualize import Row
 
 
@@ -16,12 +17,20 @@ class Tally:
     confusion: ConfusionMatrix
     ranking: PrecisionRecall
     boundary: BoundaryMatch
+    trimap: TrimapConfusion
 
     @classmethod
-    def empty(cls, num_classes: int) -> "Tally":
-        """Returns the tally of no image."""
+    def empty(cls, num_classes: int, trimap_widths: Sequence[int] = ()) -> "Tally":
+        """Returns the tally of no image.
+
+        Raises:
+          DeepLabError: a width is illegal.
+        """
         kinds = (ConfusionMatrix, PrecisionRecall, BoundaryMatch)
-        return cls(*(kind.empty(num_classes) for kind in kinds))
+        return cls(
+            *(kind.empty(num_classes) for kind in kinds),
+            TrimapConfusion.empty(num_classes, trimap_widths),
+        )
 
     def add(self, row: Row, bins: np.ndarray) -> "Tally":
         """Returns the tally with one image more, at its own size.
@@ -35,6 +44,7 @@ class Tally:
             self.confusion.merge(ConfusionMatrix.from_labels(*labels)),
             self.ranking.merge(PrecisionRecall.from_bins(row.truth, bins)),
             self.boundary.merge(BoundaryMatch.from_labels(*labels)),
+            self.trimap.add(row.truth, row.prediction),
         )
 
     def over_hosts(self) -> "Tally":
@@ -45,4 +55,5 @@ class Tally:
                 sum_over_hosts(self.ranking.positives), sum_over_hosts(self.ranking.pixels)
             ),
             BoundaryMatch(sum_over_hosts(self.boundary.counts)),
+            TrimapConfusion(self.trimap.widths, sum_over_hosts(self.trimap.counts)),
         )
