@@ -2,8 +2,9 @@
 
 usage: deeplab-jax prepare DATASET --source=DIR --data_dir=DIR [--flag=value …]
 
-DATASET is camvid, voc_segmentation, cityscapes, ade20k, folder (your own images/ and masks/) or
-shapes (built in, drawn here, needs no source). Every file is checked before anything is written.
+DATASET is camvid, voc_segmentation, cityscapes, ade20k, coco_stuff, coco_voc, pascal_context,
+pascal_person_part, folder (your own images/ and masks/) or shapes (built in, drawn here, needs no
+source). Every file is checked before anything is written.
 
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
@@ -32,6 +33,10 @@ OPTIONS = {
     "voc_segmentation": ("source", "aug_val_masks"),
     "cityscapes": ("source",),
     "ade20k": ("source",),
+    "coco_stuff": ("source",),
+    "coco_voc": ("source",),
+    "pascal_context": ("source",),
+    "pascal_person_part": ("source",),
     "folder": ("source", "masks", "classes", "color_map", "intensity_range", "name"),
     "shapes": ("num_train", "num_val", "size", "seed"),
 }

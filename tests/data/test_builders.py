@@ -6,7 +6,7 @@ import pytest
 from deeplab_jax.data import open_dataset
 from deeplab_jax.data.builders.catalog import BUILDERS
 from deeplab_jax.data.codec import encode_png
-from deeplab_jax.data.descriptors import CITYSCAPES_LABEL_IDS
+from deeplab_jax.data.descriptors import CITYSCAPES_LABEL_IDS, COCO_STUFF, PASCAL_CONTEXT
 from deeplab_jax.data.preparation import prepare
 from deeplab_jax.errors import DeepLabError
 
@@ -70,6 +70,108 @@ def test_cityscapes(raw, prepared):
     assert CITYSCAPES_LABEL_IDS[18] == 33
 
 
+def test_cityscapes_with_coarse_annotations(raw, prepared):
+    for split, city, truth in (
+        ("train", "aachen", "gtFine"),
+        ("train", "aachen", "gtCoarse"),
+        ("val", "ulm", "gtFine"),
+        ("train_extra", "bonn", "gtCoarse"),
+    ):
+        frame = f"{city}_000000_000019"
+        mask = f"{truth}/{split}/{city}/{frame}_{truth}_labelIds.png"
+        value = 7 if truth == "gtFine" else 26
+        raw(f"leftImg8bit/{split}/{city}/{frame}_leftImg8bit.png", mask, [0, value])
+    preparation, open_split = prepared("cityscapes")
+    assert list(preparation.statistics) == ["train", "val", "train_extra"]
+    assert values(open_split("train")) == [0, 255]
+    assert values(open_split("train_extra")) == [13, 255]
+    assert len(open_split("train+val+train_extra")) == 3
+
+
+@pytest.mark.parametrize(
+    ("root", "masks"), [("", "annotations"), ("dataset/", "annotations"), ("", "stuffthingmaps")]
+)
+def test_coco_stuff(raw, prepared, root, masks):
+    """Of the raw values 11 (street sign) is gone, so that 12 is the twelfth class."""
+    for split in ("train2017", "val2017"):
+        raw(
+            f"{root}images/{split}/000000000009.jpg",
+            f"{root}{masks}/{split}/000000000009.png",
+            [0, 10, 12, 91, 181, 255],
+        )
+    _, open_split = prepared("coco_stuff")
+    assert values(open_split("val")) == [0, 10, 11, 80, 170, 255]
+    assert [COCO_STUFF.class_names[label] for label in (0, 10, 11, 79, 80, 170)] == [
+        "person",
+        "fire hydrant",
+        "stop sign",
+        "toothbrush",
+        "banner",
+        "wood",
+    ]
+
+
+def test_coco_stuff_refuses_classes_that_no_image_holds(raw, prepared):
+    raw("images/train2017/1.jpg", "annotations/train2017/1.png", [0, 11])
+    raw("images/val2017/1.jpg", "annotations/val2017/1.png", [0])
+    with pytest.raises(DeepLabError, match=r"1.png: mask value 11 \(24 pixels\); legal: classes 0"):
+        prepared("coco_stuff")
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """Writes the lists of train and val: image a, then b."""
+
+    def write(directory: str, line: str = "{}") -> None:
+        (tmp_path / directory).mkdir(parents=True)
+        for split, stem in (("train", "a"), ("val", "b")):
+            text = line.format(stem, stem) + "\n"
+            (tmp_path / directory / f"{split}.txt").write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("masks", "listed", "grass"),
+    [
+        ("59_context_labels", "ImageSets/Main", 36),
+        # In the order of the alphabet.
+        ("SegmentationClassContext", "ImageSets/SegmentationContext", 29),
+    ],
+)
+def test_pascal_context_of_either_numbering(raw, lists, prepared, masks, listed, grass):
+    root = "VOCdevkit/VOC2010/"
+    lists(root + listed)
+    for stem in "ab":
+        raw(f"{root}JPEGImages/{stem}.jpg", f"{root}{masks}/{stem}.png", [0, 1, grass, 59])
+    _, open_split = prepared("pascal_context")
+    found = values(open_split("val"))
+    assert [PASCAL_CONTEXT.class_names[label] for label in found] == [
+        "background",
+        "aeroplane",
+        "grass",
+        "wood",
+    ]
+    assert open_split("train")[0]["image_id"] == "a"
+
+
+@pytest.mark.parametrize("root", ["", "pascal_person_part/"])
+def test_pascal_person_part(raw, lists, prepared, root):
+    lists(
+        f"{root}pascal_person_part_trainval_list",
+        "/JPEGImages/{}.jpg /pascal_person_part_gt/{}.png",
+    )
+    for stem in "ab":
+        raw(f"JPEGImages/{stem}.jpg", f"{root}pascal_person_part_gt/{stem}.png", [0, 1, 6, 255])
+    preparation, open_split = prepared("pascal_person_part")
+    assert {name: counts.num_images for name, counts in preparation.statistics.items()} == {
+        "train": 1,
+        "val": 1,
+    }
+    assert values(open_split("val")) == [0, 1, 6, 255]
+    assert open_split("val").descriptor.class_names[5] == "upper legs"
+
+
 @pytest.mark.parametrize("root", ["", "ADEChallengeData2016/"])
 def test_ade20k(raw, prepared, root):
     for split in ("training", "validation"):
@@ -130,10 +232,27 @@ def test_originals_are_kept_byte_for_byte(voc, prepared, tmp_path):
         ("voc_segmentation", "no JPEGImages/ in it"),
         ("cityscapes", "no leftImg8bit/ in it"),
         ("ade20k", "no annotations/ in it"),
+        ("coco_stuff", "no images/ in it"),
+        ("coco_voc", r"no annotations/ in it; a COCO source holds train2017/"),
+        ("pascal_context", "no JPEGImages/ in it; a PASCAL-Context source"),
+        ("pascal_person_part", "no JPEGImages/ in it; a PASCAL-Person-Part source"),
         ("folder", "masks: no such directory"),
     ],
 )
 def test_a_source_that_is_none_is_told_what_one_is(prepared, name, complaint):
+    with pytest.raises(DeepLabError, match=complaint):
+        prepared(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("pascal_context", r"no 59_context_labels/ in it.*\(or SegmentationClassContext/\)"),
+        ("pascal_person_part", "no pascal_person_part_gt/ in it"),
+    ],
+)
+def test_images_without_their_masks(raw, prepared, name, complaint):
+    raw("JPEGImages/a.jpg", "", [0])
     with pytest.raises(DeepLabError, match=complaint):
         prepared(name)
 

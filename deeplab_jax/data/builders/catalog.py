@@ -4,11 +4,26 @@ from deeplab_jax.data.builders.ade20k import Ade20k
 from deeplab_jax.data.builders.base import SegmentationBuilder
 from deeplab_jax.data.builders.camvid import Camvid
 from deeplab_jax.data.builders.cityscapes import Cityscapes
+from deeplab_jax.data.builders.coco_stuff import CocoStuff
+from deeplab_jax.data.builders.coco_voc import CocoVoc
 from deeplab_jax.data.builders.folder import Folder
+from deeplab_jax.data.builders.pascal_context import PascalContext
+from deeplab_jax.data.builders.pascal_person_part import PascalPersonPart
 from deeplab_jax.data.builders.shapes import Shapes
 from deeplab_jax.data.builders.voc_segmentation import VocSegmentation
 
 BUILDERS: dict[str, type[SegmentationBuilder]] = {
     builder.name: builder
-    for builder in (Camvid, VocSegmentation, Cityscapes, Ade20k, Folder, Shapes)
+    for builder in (
+        Camvid,
+        VocSegmentation,
+        Cityscapes,
+        Ade20k,
+        CocoStuff,
+        CocoVoc,
+        PascalContext,
+        PascalPersonPart,
+        Folder,
+        Shapes,
+    )
 }

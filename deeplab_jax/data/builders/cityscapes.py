@@ -1,6 +1,7 @@
-"""Cityscapes, fine annotations: 2,975 train and 500 val images of 2048 × 1024.
+"""Cityscapes: 2,975 train and 500 val images of 2048 × 1024, finely annotated.
 
-The 1,525 test images come without labels and are not prepared.
+The further 19,998 of `train_extra` with coarse annotations are prepared where they are there. The
+1,525 test images come without labels and are not.
 Source: Cordts et al. 2016 (arXiv:1604.01685).
 """
 
@@ -17,11 +18,16 @@ from deeplab_jax.labels import IGNORE_LABEL
 LABELS = dict.fromkeys((*range(34), 255), IGNORE_LABEL) | {
     label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_LABEL_IDS)
 }
-IMAGE_ENDING, MASK_ENDING = "_leftImg8bit", "_gtFine_labelIds.png"
+IMAGE_ENDING = "_leftImg8bit"
+FINE, COARSE = "gtFine", "gtCoarse"
+SPLITS = {"train": FINE, "val": FINE, "train_extra": COARSE}
 
 
 class Cityscapes(PairedFilesBuilder, skip_registration=True):
-    """Reads `leftImg8bit/SPLIT/CITY/` and the labelIds of `gtFine/SPLIT/CITY/`."""
+    """Reads `leftImg8bit/SPLIT/CITY/` and the labelIds of `gtFine/SPLIT/CITY/`.
+
+    Of `train_extra` those of `gtCoarse/`, if both are there.
+    """
 
     LANDMARK = "leftImg8bit"
     LAYOUT = "a Cityscapes source holds leftImg8bit/train/CITY/, gtFine/train/CITY/ and val"
@@ -31,14 +37,19 @@ class Cityscapes(PairedFilesBuilder, skip_registration=True):
         return CITYSCAPES
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
-        return {split: self._pairs_of(split) for split in ("train", "val")}
+        there = {
+            split: truth
+            for split, truth in SPLITS.items()
+            if truth == FINE or (self.source / truth / split).is_dir()
+        }
+        return {split: self._pairs_of(split, truth) for split, truth in there.items()}
 
-    def _pairs_of(self, split: str) -> dict[str, Pair]:
+    def _pairs_of(self, split: str, truth: str) -> dict[str, Pair]:
         pairs = {}
         for image in image_files(self.source / "leftImg8bit" / split):
             frame = image.stem.removesuffix(IMAGE_ENDING)
-            city = self.source / "gtFine" / split / image.parent.name
-            pairs[frame] = Pair(image, city / f"{frame}{MASK_ENDING}")
+            city = self.source / truth / split / image.parent.name
+            pairs[frame] = Pair(image, city / f"{frame}_{truth}_labelIds.png")
         return pairs
 
     def read_label(self, path: Path) -> np.ndarray:

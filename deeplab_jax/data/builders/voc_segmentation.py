@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.data.builders.listed_files import listed_stems
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
-from deeplab_jax.data.color_maps import read_text
 from deeplab_jax.data.descriptors import VOC, Descriptor
 from deeplab_jax.data.masks import identity_labels, read_mask
 
@@ -71,6 +71,4 @@ class VocSegmentation(PairedFilesBuilder, skip_registration=True):
         return [stem for stem in stems if stem not in held_out]
 
     def _listed(self, name: str) -> list[str]:
-        """Returns the stems of a list; some in circulation hold paths instead."""
-        lines = read_text(self.source / LISTS / name, "list of images").splitlines()
-        return [Path(line.split()[0]).stem for line in lines if line.strip()]
+        return listed_stems(self.source / LISTS / name)

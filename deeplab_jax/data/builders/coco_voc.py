@@ -1,0 +1,145 @@
+"""COCO with VOC's classes, which DeepLab v3 and v3+ are trained on before VOC.
+
+Objects of COCO's other classes are background. train is COCO 2017's, which is trainval of 2014
+without minival; val is minival.
+Source: Lin et al. 2014 (arXiv:1405.0312); DeepLab v3 (arXiv 1706.05587), section 4.3.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.data.builders.base import LoadedExample, SegmentationBuilder
+from deeplab_jax.data.color_maps import parse_json, read_text
+from deeplab_jax.data.descriptors import VOC, Descriptor
+from deeplab_jax.data.images import storable_image
+from deeplab_jax.data.polygons import draw_polygon, draw_runs
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
+
+# VOC's names that COCO spells differently.
+COCO_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+SPLITS = ("train", "val")
+LAYOUT = (
+    "a COCO source holds train2017/ and val2017/ (or both in images/) and "
+    "annotations/instances_train2017.json, instances_val2017.json"
+)
+
+
+class CocoVoc(SegmentationBuilder, skip_registration=True):
+    """Draws the objects of `annotations/instances_*2017.json`.
+
+    train holds the images whose objects of VOC's classes have more than `min_area` pixels together,
+    val all of them. Where objects overlap the smaller one is in front; crowds are void.
+    """
+
+    def __init__(self, *, source: str | Path, min_area: int = 1000, **kwargs: Any) -> None:
+        """Reads the annotations.
+
+        Args:
+          source: directory of the raw files.
+          min_area: see above; DeepLab v3, section 4.3.
+          **kwargs: of `SegmentationBuilder`.
+
+        Raises:
+          DeepLabError: the source is no such directory.
+        """
+        self.source = Path(source).expanduser()
+        if not (self.source / "annotations").is_dir():
+            reason = "no annotations/ in it" if self.source.is_dir() else "no such directory"
+            raise DeepLabError(f"{self.source}: {reason}; {LAYOUT}")
+        self._images: dict[str, dict[str, Path]] = {}
+        self._objects: dict[str, dict[str, list[dict]]] = {}
+        for split in SPLITS:
+            self._read(split, min_area if split == "train" else -1)
+        super().__init__(**kwargs)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return VOC
+
+    def image_ids(self) -> dict[str, Sequence[str]]:
+        return {split: list(images) for split, images in self._images.items()}
+
+    def load(self, split: str, image_id: str) -> LoadedExample:
+        path = self._images[split][image_id]
+        encoded, size = storable_image(path)
+        objects = self._objects[split][image_id]
+        try:
+            return LoadedExample(encoded, draw_objects(objects, size))
+        except (DeepLabError, KeyError, TypeError, ValueError) as error:
+            raise DeepLabError(f"{path}: its annotation cannot be drawn: {error}") from error
+
+    def _read(self, split: str, min_area: int) -> None:
+        path = self.source / f"annotations/instances_{split}2017.json"
+        content = parse_json(read_text(path, "annotations"), path)
+        try:
+            labels = _labels(content["categories"])
+            objects = defaultdict(list)
+            for thing in content["annotations"]:
+                if thing["category_id"] in labels:
+                    thing["label"] = labels[thing["category_id"]]
+                    objects[thing["image_id"]].append(thing)
+            images = sorted(content["images"], key=lambda image: image["id"])
+            kept = [image for image in images if _area(objects[image["id"]]) > min_area]
+            names = {Path(image["file_name"]).stem: image for image in kept}
+        except (KeyError, TypeError) as error:
+            raise DeepLabError(f"{path}: not COCO's instances: no {error}") from error
+        directory = self._directory(f"{split}2017")
+        self._images[split] = {stem: directory / names[stem]["file_name"] for stem in names}
+        self._objects[split] = {stem: objects[image["id"]] for stem, image in names.items()}
+
+    def _directory(self, name: str) -> Path:
+        inside = self.source / "images" / name
+        return inside if inside.is_dir() else self.source / name
+
+
+def draw_objects(objects: Sequence[dict], size: tuple[int, int]) -> np.ndarray:
+    """Returns the label of an image.
+
+    Args:
+      objects: of COCO's annotations, each with its class's `label`.
+      size: (height, width) of the image.
+
+    Returns:
+      uint8 [height, width]; 0 is background.
+    """
+    label = np.zeros(size, np.uint8)
+    # Crowds first, then from the largest to the smallest.
+    for thing in sorted(objects, key=lambda thing: (not thing.get("iscrowd"), -thing["area"])):
+        mask = _mask(thing["segmentation"], size)
+        label[mask] = IGNORE_LABEL if thing.get("iscrowd") else thing["label"]
+    return label
+
+
+def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    if isinstance(segmentation, list):
+        return np.any([draw_polygon(polygon, size) for polygon in segmentation], axis=0)
+    if isinstance(segmentation["counts"], str) or tuple(segmentation["size"]) != size:
+        raise DeepLabError(f"run lengths of another size than {size}, or compressed ones")
+    return draw_runs(segmentation["counts"], size)
+
+
+def _labels(categories: Sequence[dict]) -> dict[int, int]:
+    """Returns VOC's label of each of COCO's ids that has one."""
+    names = [COCO_NAMES.get(name, name) for name in VOC.class_names]
+    return {
+        category["id"]: names.index(category["name"])
+        for category in categories
+        if category["name"] in names
+    }
+
+
+def _area(objects: Sequence[dict]) -> float:
+    """Returns the pixels of an image's objects, crowds left out."""
+    return sum(thing["area"] for thing in objects if not thing.get("iscrowd"))

@@ -1,0 +1,42 @@
+"""PASCAL-Context: 4,998 train and 5,105 val images of VOC 2010, 59 classes and background.
+
+Source: Mottaghi et al. 2014; DeepLab v2 (arXiv 1606.00915), section 4.2, for the numbers.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from deeplab_jax.data.builders.listed_files import ListedFilesBuilder
+from deeplab_jax.data.descriptors import PASCAL_CONTEXT, Descriptor
+from deeplab_jax.data.masks import identity_labels, read_mask
+from deeplab_jax.labels import IGNORE_LABEL
+
+# The authors' PNGs, and those that mmsegmentation makes of the annotations, number the classes
+# differently: the authors put VOC's first, mmsegmentation has the alphabet's order.
+AUTHORS, ALPHABETIC = "59_context_labels", "SegmentationClassContext"
+NAMES = PASCAL_CONTEXT.class_names
+LABELS = {
+    AUTHORS: identity_labels(PASCAL_CONTEXT.num_classes),
+    ALPHABETIC: {0: 0, IGNORE_LABEL: IGNORE_LABEL}
+    | {value: NAMES.index(name) for value, name in enumerate(sorted(NAMES[1:]), start=1)},
+}
+
+
+class PascalContext(ListedFilesBuilder, skip_registration=True):
+    """Reads `JPEGImages/` of VOC 2010 and the masks of either origin, by the lists of VOC 2010."""
+
+    ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")
+    MASKS = (AUTHORS, ALPHABETIC)
+    LISTS = ("ImageSets/SegmentationContext", "ImageSets/Main")
+    LAYOUT = (
+        f"a PASCAL-Context source holds JPEGImages/ of VOC 2010, {AUTHORS}/ (or {ALPHABETIC}/) and "
+        "ImageSets/SegmentationContext/train.txt, val.txt (or VOC's own ImageSets/Main/)"
+    )
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return PASCAL_CONTEXT
+
+    def read_label(self, path: Path) -> np.ndarray:
+        return read_mask(path, LABELS[path.parent.name])

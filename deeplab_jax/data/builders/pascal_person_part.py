@@ -1,0 +1,35 @@
+"""PASCAL-Person-Part: 1,716 train and 1,817 val images of VOC 2010, six parts and background.
+
+Source: Chen et al. 2014 (Detect What You Can); DeepLab v2 (arXiv 1606.00915), section 4.3, for
+parts and numbers.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from deeplab_jax.data.builders.listed_files import ListedFilesBuilder
+from deeplab_jax.data.descriptors import PASCAL_PERSON_PART, Descriptor
+from deeplab_jax.data.masks import identity_labels, read_mask
+
+MASKS, LISTS = "pascal_person_part_gt", "pascal_person_part_trainval_list"
+UNPACKED = "pascal_person_part"
+
+
+class PascalPersonPart(ListedFilesBuilder, skip_registration=True):
+    """Reads `JPEGImages/` of VOC 2010 with masks and lists as DeepLab's authors gave them out."""
+
+    ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")
+    MASKS = (MASKS, f"{UNPACKED}/{MASKS}")
+    LISTS = (LISTS, f"{UNPACKED}/{LISTS}")
+    LAYOUT = (
+        f"a PASCAL-Person-Part source holds JPEGImages/ of VOC 2010, {UNPACKED}/{MASKS}/ and "
+        f"{UNPACKED}/{LISTS}/train.txt, val.txt"
+    )
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return PASCAL_PERSON_PART
+
+    def read_label(self, path: Path) -> np.ndarray:
+        return read_mask(path, identity_labels(PASCAL_PERSON_PART.num_classes))
