@@ -1,25 +1,39 @@
 """usage: deeplab-jax evaluate --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
 Measures a trained model on a split of a prepared data set: mean IoU and its company, of whole
-images at one scale. M is the workdir of a training run, a model directory, or the name of
-pretrained weights. With --output it writes metrics.json, confusion_matrix.png and
-contact_sheet.png there.
+images at one scale unless flags say otherwise. M is the workdir of a training run, a model
+directory, or the name of pretrained weights. With --output it writes metrics.json,
+confusion_matrix.png and contact_sheet.png there.
 
-example:
+With --table it measures step by step what the flags ask for (output stride, scales, flip, CRF), and
+tells each step's change with a 95 % interval; --output then takes strategies.json. Without such
+flags the steps are those of DeepLab v3's table 6.
+
+examples:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\
       --output=runs/camvid/val
+  deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\
+      --output_stride=8 --scales=0.5,0.75,1,1.25 --flip --crf --table
 """
+
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.inference_flags import define_inference_flags, parse_numbers, parse_options
 from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, parse_size, required
 from deeplab_jax.errors import DeepLabError
+
+if TYPE_CHECKING:
+    from deeplab_jax.data import Dataset
+    from deeplab_jax.inference import InferenceOptions, Predictor
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines the flags of the command."""
     define_model_flags(flags)
+    define_inference_flags(flags)
     own = {"flag_values": flags}
     absl_flags.DEFINE_string("dataset", None, "Name of a prepared data set.", **own)
     absl_flags.DEFINE_string("split", "val", "Split of the data set.", **own)
@@ -28,6 +42,10 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "size", None, "Height x width that images are padded to, as in 513x513.", **own
     )
+    absl_flags.DEFINE_string(
+        "trimap", None, "Widths in pixels of bands around void to measure, as in 1,5,10.", **own
+    )
+    absl_flags.DEFINE_bool("table", False, "Measure each step of the flags by itself.", **own)
     count = {"lower_bound": 1, "flag_values": flags}
     absl_flags.DEFINE_integer("limit", None, "Only the first so many images.", **count)
     absl_flags.DEFINE_integer("batch_size", 8, "Images at a time, over all devices.", **count)
@@ -39,22 +57,54 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     if paths:
         raise DeepLabError(f"evaluate takes no argument {paths[0]!r}; data sets go by --dataset")
     required(flags, "model", "dataset", "split", "data_dir")
-    size = parse_size(flags.size)
+    widths = parse_numbers(flags.trimap, "trimap", int)
+    if flags.table and widths:
+        raise DeepLabError("--trimap is not part of --table; give one of them")
+    settings = {
+        "size": parse_size(flags.size),
+        "batch_size": flags.batch_size,
+        "workers": flags.workers,
+        "limit": flags.limit,
+        "output": flags.output,
+        "reporter": console,
+    }
+    options = parse_options(flags)
     predictor = load_predictor(flags, console)
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax.data import open_dataset
-    from deeplab_jax.evaluation import evaluate, table
 
-    metrics = evaluate(
-        predictor,
-        open_dataset(flags.dataset, flags.data_dir, flags.split),
-        size=size,
-        batch_size=flags.batch_size,
-        workers=flags.workers,
-        limit=flags.limit,
-        output=flags.output,
-        reporter=console,
-    )
-    console.print(table(metrics))
+    dataset = open_dataset(flags.dataset, flags.data_dir, flags.split)
+    if flags.table:
+        _compare(predictor, dataset, options, settings, console)
+    else:
+        from deeplab_jax.evaluation import evaluate, table
+
+        metrics = evaluate(predictor, dataset, options=options, trimap_widths=widths, **settings)
+        console.print(table(metrics))
     if flags.output:
         console.message(f"numbers and pictures are in {flags.output}")
+
+
+def _compare(
+    predictor: "Predictor",
+    dataset: "Dataset",
+    options: "InferenceOptions",
+    settings: dict[str, Any],
+    console: Console,
+) -> None:
+    from deeplab_jax.evaluation import (
+        compare_strategies,
+        comparison_table,
+        papers_strategy,
+        settings_lines,
+        strategy_steps,
+    )
+
+    steps = strategy_steps(options)
+    if len(steps) == 1:
+        steps = strategy_steps(papers_strategy(predictor.model.architecture.output_stride))
+    rows = compare_strategies(predictor, dataset, steps, **settings)
+    console.print(comparison_table(rows))
+    console.print(
+        "\n".join(["", "settings of the last row:", *settings_lines(rows[-1]["settings"])])
+    )

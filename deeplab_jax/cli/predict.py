@@ -6,24 +6,32 @@ their names are kept below DIR. M is the workdir of a training run, a model dire
 of pretrained weights, which are downloaded when first used. A classifier of whole images writes
 NAME_classes.json instead: its five most probable classes.
 
+With --submission=voc or cityscapes it writes what the benchmark's server takes instead.
+
 All images are read before anything is written: one that is damaged stops the command, or is left
 out and counted under --skip_bad. Inputs are never overwritten.
 
 examples:
   deeplab-jax predict --model=runs/camvid --output=predictions photos street.jpg
   deeplab-jax predict --model=deeplabv3_mobilenetv2_voc --output=predictions photos
+  deeplab-jax predict --model=runs/aerial --tile=1025x1025 --output=predictions survey.tif
 """
 
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.inference_flags import define_inference_flags, parse_options
 from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, required
 from deeplab_jax.errors import DeepLabError
+
+# Flags that a classifier of whole images has no use for.
+OF_PIXELS = ("output_stride", "scales", "flip", "tile", "overlap", "crf", "submission")
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines the flags of the command."""
     define_model_flags(flags)
+    define_inference_flags(flags)
     own = {"flag_values": flags}
     absl_flags.DEFINE_string("output", None, "Directory for the predictions.", **own)
     absl_flags.DEFINE_bool(
@@ -32,6 +40,9 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "Write NAME_probabilities.npz too: probabilities, float16 [height, width, classes], and "
         "class_names.",
         **own,
+    )
+    absl_flags.DEFINE_enum(
+        "submission", None, ["voc", "cityscapes"], "Write files for this benchmark's server.", **own
     )
     absl_flags.DEFINE_bool("overwrite", False, "Replace predictions that exist.", **own)
     absl_flags.DEFINE_bool("skip_bad", False, "Leave out images that cannot be read.", **own)
@@ -47,6 +58,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
     # Before weights are downloaded for them.
     find_images(paths, flags.output)
+    parse_options(flags)
     task = read_description(locate(flags.model, console)).task
     predict = _classify if task == CLASSIFICATION else _segment
     predict(flags, paths, console)
@@ -55,12 +67,30 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 def _segment(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
     from deeplab_jax.inference import plan_files, predict_files, readable_files
 
+    if flags.submission:
+        _submit(flags, paths, console)
+        return
     jobs = plan_files(
         paths, flags.output, probabilities=flags.probabilities, overwrite=flags.overwrite
     )
     jobs = readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
-    predict_files(load_predictor(flags, console), jobs, console)
+    predictor = load_predictor(flags, console).with_options(parse_options(flags))
+    predict_files(predictor, jobs, console)
     console.print(f"{len(jobs)} predictions are in {flags.output}")
+
+
+def _submit(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+    from deeplab_jax import inference
+
+    if flags.probabilities:
+        raise DeepLabError("servers take no probabilities; leave out --probabilities")
+    server = flags.submission
+    jobs = inference.plan_submission(paths, flags.output, server, overwrite=flags.overwrite)
+    predictor = load_predictor(flags, console).with_options(parse_options(flags))
+    inference.check_submission(predictor, server)
+    jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
+    inference.write_submission(predictor, jobs, server, console)
+    console.print(f"{len(jobs)} files for the {server} server are in {flags.output}")
 
 
 def _classify(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
@@ -70,6 +100,11 @@ def _classify(flags: absl_flags.FlagValues, paths: list[str], console: Console) 
         raise DeepLabError(
             f"{flags.model} classifies whole images: there are no probabilities of pixels; "
             "leave out --probabilities"
+        )
+    given = [name for name in OF_PIXELS if not flags[name].using_default_value]
+    if given:
+        raise DeepLabError(
+            f"{flags.model} classifies whole images: leave out --{', --'.join(given)}"
         )
     jobs = plan_classifications(paths, flags.output, overwrite=flags.overwrite)
     jobs = readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)

@@ -1,7 +1,22 @@
 """How good a model is on a split: quickly while training, and in full afterwards."""
 
+from deeplab_jax.evaluation.comparison import (
+    compare_strategies,
+    comparison_table,
+    papers_strategy,
+    strategy_steps,
+)
 from deeplab_jax.evaluation.evaluator import Evaluator
 from deeplab_jax.evaluation.measurement import evaluate
-from deeplab_jax.evaluation.report import table
+from deeplab_jax.evaluation.report import settings_lines, table
 
-__all__ = ["Evaluator", "evaluate", "table"]
+__all__ = [
+    "Evaluator",
+    "compare_strategies",
+    "comparison_table",
+    "evaluate",
+    "papers_strategy",
+    "settings_lines",
+    "strategy_steps",
+    "table",
+]

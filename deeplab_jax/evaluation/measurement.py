@@ -61,9 +61,8 @@ def evaluate(
       What `metrics.json` holds; measures are 0..1, None where nothing could be measured.
 
     Raises:
-      DeepLabError: the model has no class map or cannot do what the options ask for, there is no
-        image or no labelled pixel, an image is damaged or larger than the size, or data set and
-        model differ in their classes.
+      DeepLabError: the model has no class map or cannot do what is asked for, there is no labelled
+        pixel, an image is damaged or larger than the size, or the classes differ.
     """
     reporter = reporter or LoggingReporter()
     if options is not None and isinstance(predictor, Predictor):

@@ -14,20 +14,32 @@ from deeplab_jax.inference.output_stride import at_output_stride
 from deeplab_jax.inference.prediction import Prediction
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.inference.stored import load
+from deeplab_jax.inference.submissions import (
+    SERVERS,
+    SubmissionJob,
+    check_submission,
+    plan_submission,
+    write_submission,
+)
 
 __all__ = [
+    "SERVERS",
     "ClassificationJob",
     "FileJob",
     "ImageClassification",
     "InferenceOptions",
     "Prediction",
     "Predictor",
+    "SubmissionJob",
     "at_output_stride",
+    "check_submission",
     "classify_files",
     "find_images",
     "load",
     "plan_classifications",
     "plan_files",
+    "plan_submission",
     "predict_files",
     "readable_files",
+    "write_submission",
 ]

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from deeplab_jax.errors import DeepLabError
 
@@ -72,7 +73,7 @@ def plan_files(
         is claimed twice.
     """
     jobs = [_job(image, target, probabilities) for image, target in find_images(paths, output)]
-    _check_targets(jobs, overwrite)
+    check_targets(jobs, overwrite)
     return jobs
 
 
@@ -87,7 +88,7 @@ def plan_classifications(
         ClassificationJob(image, target.with_name(f"{target.stem}_classes.json"))
         for image, target in find_images(paths, output)
     ]
-    _check_targets(jobs, overwrite)
+    check_targets(jobs, overwrite)
     return jobs
 
 
@@ -132,7 +133,22 @@ def _job(image: Path, target: Path, probabilities: bool) -> FileJob:
     )
 
 
-def _check_targets(jobs: Sequence[FileJob | ClassificationJob], overwrite: bool) -> None:
+class Job(Protocol):
+    """One image and the files that it becomes."""
+
+    image: Path
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """The files to be written."""
+
+
+def check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
+    """Checks that files may be written.
+
+    Raises:
+      DeepLabError: a target would replace an input, exists or is claimed twice.
+    """
     inputs = {os.path.realpath(job.image) for job in jobs}
     claimed: dict[Path, Path] = {}
     for job in jobs:

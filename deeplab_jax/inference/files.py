@@ -9,19 +9,21 @@ import numpy as np
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import replacing
-from deeplab_jax.inference.file_jobs import ClassificationJob, FileJob
+from deeplab_jax.inference.file_jobs import FileJob, Job
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.visualize import write_class_map, write_picture
+from deeplab_jax.visualize import overlay, write_class_map, write_picture
 
-Job = TypeVar("Job", FileJob, ClassificationJob)
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 
-def readable_files(jobs: Iterable[Job], *, skip_bad: bool = False, reporter: Reporter) -> list[Job]:
+def readable_files(
+    jobs: Iterable[AnyJob], *, skip_bad: bool = False, reporter: Reporter
+) -> list[AnyJob]:
     """Reads every image once, so that nothing is written when one of them is bad.
 
     Args:
-      jobs: of `plan_files` or `plan_classifications`.
+      jobs: of `plan_files`, `plan_classifications` or `plan_submission`.
       skip_bad: leave bad images out, with a warning each and their number.
       reporter: hears of progress and of what is left out.
 
@@ -59,11 +61,16 @@ def predict_files(predictor: Predictor, jobs: Sequence[FileJob], reporter: Repor
       DeepLabError: an image cannot be read.
     """
     for job in reporter.track(jobs, "predicting, image"):
-        prediction = predictor.predict(read_image(job.image))
-        write_class_map(job.class_map, prediction.class_map, predictor.palette)
-        write_picture(job.overlay, prediction.overlay)
+        image = read_image(job.image)
         if job.probabilities:
+            prediction = predictor.predict(image)
+            class_map = prediction.class_map
             _write_probabilities(job.probabilities, prediction.probabilities, predictor.class_names)
+        else:
+            # Probabilities of a large image may not fit in memory.
+            class_map = predictor(image)
+        write_class_map(job.class_map, class_map, predictor.palette)
+        write_picture(job.overlay, overlay(image, class_map, predictor.palette))
 
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, class_names: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Measures of a segmentation: counts that merge over images and hosts, and their ratios."""
 
 from deeplab_jax.metrics.average_precision import NUM_BINS, PrecisionRecall, probability_bins
+from deeplab_jax.metrics.bootstrap import Change, paired_change
 from deeplab_jax.metrics.boundary import BoundaryMatch
 from deeplab_jax.metrics.confusion import ConfusionMatrix
 from deeplab_jax.metrics.trimap import TrimapConfusion
@@ -8,8 +9,10 @@ from deeplab_jax.metrics.trimap import TrimapConfusion
 __all__ = [
     "NUM_BINS",
     "BoundaryMatch",
+    "Change",
     "ConfusionMatrix",
     "PrecisionRecall",
     "TrimapConfusion",
+    "paired_change",
     "probability_bins",
 ]

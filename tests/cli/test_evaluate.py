@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from stand_ins import write_workdir
@@ -45,7 +46,35 @@ def test_prints_the_table_and_writes_the_report(evaluate, world):
     assert (world / "report" / "contact_sheet.png").stat().st_size > 0
     status, printed, _ = evaluate("--batch_size=5", "--limit=3", "--size=81x70")
     assert status == 0
-    assert printed.rstrip().endswith("3")
+    assert re.search(r"^images +3$", printed, re.MULTILINE)
+
+
+def test_flags_of_inference_are_obeyed_and_told(evaluate, world):
+    flags = {"scales": "0.5,1", "output_stride": "8", "trimap": "2,5", "tile": "65x65"}
+    status, printed, _ = evaluate("--flip", "--overlap=0.1", "--limit=2", output="told", **flags)
+    assert status == 0
+    settings = json.loads((world / "told" / "metrics.json").read_text())["settings"]
+    assert settings["output_stride"] == 8
+    assert settings["scales"] == [0.5, 1]
+    assert settings["flip"] is True
+    assert settings["tile"] == [65, 65]
+    assert settings["overlap"] == 0.1
+    assert settings["crf"] is None
+    for line in ("output stride: 8", "scales: 0.5, 1", "flip: yes", "tile: 65, 65"):
+        assert line in printed.splitlines()
+    assert "trimap IoU, 5 px" in printed
+
+
+def test_the_table_measures_each_step(evaluate, world):
+    status, printed, _ = evaluate("--flip", "--limit=3", "--table", output="steps")
+    assert status == 0
+    rows = json.loads((world / "steps" / "strategies.json").read_text())
+    assert [row["strategy"] for row in rows] == ["plain", "+ flip"]
+    assert rows[0]["mean_iou_change"] is None
+    change = rows[1]["mean_iou_change"]
+    assert change["difference"] == pytest.approx(rows[1]["mean_iou"] - rows[0]["mean_iou"])
+    assert f"{100 * rows[1]['mean_iou']:.2f}" in printed
+    assert "flip: yes" in printed
 
 
 @pytest.mark.parametrize(
@@ -61,7 +90,21 @@ def test_prints_the_table_and_writes_the_report(evaluate, world):
         ({"size": "32x32"}, "larger than the evaluation size"),
         ({"limit": "0"}, "limit"),
         ({"dataset": ""}, "--dataset must be given"),
-        ({"flip": "true"}, "flip"),
+        ({"flop": "true"}, "flip"),
+        ({"scales": "0.5,x"}, "--scales=0.5,x is not legal"),
+        ({"scales": "1,1"}, "repeat one"),
+        ({"scales": ""}, "scales"),
+        ({"output_stride": "7"}, "legal: 4, 8, 16, 32"),
+        ({"output_stride": "x"}, "output_stride"),
+        ({"tile": "65"}, "513x513"),
+        ({"tile": "65x65", "overlap": "0.7"}, "[0, 0.5)"),
+        ({"tile": "33x33", "overlap": "0.4"}, "leaves nothing"),
+        ({"tile": "65x65", "size": "65x65"}, "leave it out beside tiles"),
+        ({"overlap": "0.1"}, "give --tile"),
+        ({"crf": "deeplap"}, "did you mean 'deeplab'"),
+        ({"trimap": "1,a"}, "--trimap=1,a is not legal"),
+        ({"trimap": "0"}, "trimap width 0 is not legal"),
+        ({"trimap": "3", "table": "true"}, "give one of them"),
     ],
 )
 def test_mistakes_are_one_line(evaluate, world, flags, complaint):

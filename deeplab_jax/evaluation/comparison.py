@@ -1,0 +1,238 @@
+"""The table of inference strategies: what each step gains, and what it costs."""
+
+import dataclasses
+import itertools
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from deeplab_jax.data import Dataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.image_results import image_results, open_pass
+from deeplab_jax.evaluation.measurement import describe_settings, warn_of_other_names
+from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, SplitPass, sum_over_hosts
+from deeplab_jax.evaluation.tiled_pass import TiledPass
+from deeplab_jax.files import write_text
+from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.inference.padding import Size, round_up, size_step
+from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, paired_change
+from deeplab_jax.reporter import LoggingReporter, Reporter
+
+# Of VOC in the tables of DeepLab v3 and v3+ (v3, section 4.1).
+PAPERS_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+# Images that are gone through once more to be timed, when everything is compiled.
+TIMED_IMAGES = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StrategyResult:
+    """What one strategy gave on every image.
+
+    Attributes:
+      settings: of the strategy.
+      confusion: int64 [images, num_classes, num_classes].
+      boundary: int64 [images, num_classes, 4], as of `BoundaryMatch`.
+      seconds_per_image: from the encoded image to its class map, compiled.
+    """
+
+    settings: Mapping[str, Any]
+    confusion: np.ndarray
+    boundary: np.ndarray
+    seconds_per_image: float
+
+
+def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
+    """Returns the way from the plain network to a strategy, a step each, in the papers' order.
+
+    Tiles are no step: they hold for all rows.
+    """
+    plain = InferenceOptions(tile=options.tile, overlap=options.overlap)
+    steps, reached = {"plain": plain}, plain
+    shown = ", ".join(f"{scale:g}" for scale in options.scales)
+    names = {
+        "output_stride": f"+ output stride {options.output_stride}",
+        "scales": f"+ scales {shown}",
+        "flip": "+ flip",
+        "crf": "+ CRF",
+    }
+    for field, name in names.items():
+        value = getattr(options, field)
+        if value != getattr(plain, field):
+            reached = dataclasses.replace(reached, **{field: value})
+            steps[name] = reached
+    return steps
+
+
+def papers_strategy(trained_output_stride: int) -> InferenceOptions:
+    """Returns the last row of DeepLab v3's table 6: half the output stride, six scales, flips."""
+    return InferenceOptions(max(4, trained_output_stride // 2), PAPERS_SCALES, flip=True)
+
+
+def compare_strategies(
+    predictor: Predictor,
+    dataset: Dataset,
+    strategies: Mapping[str, InferenceOptions],
+    *,
+    size: Size | None = None,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    mesh: Mesh | None = None,
+    workers: int = 0,
+    limit: int | None = None,
+    output: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> list[dict[str, Any]]:
+    """Measures one model on one split under several strategies.
+
+    All whole images are padded to one size, which suits every strategy.
+
+    Args:
+      predictor: the model.
+      dataset: of the model's classes.
+      strategies: by name, as of `strategy_steps`; each is compared with the one before.
+      size, batch_size, mesh, workers, limit: as of `evaluate`.
+      output: directory for `strategies.json`.
+      reporter: hears of progress; by default the logger does.
+
+    Returns:
+      A row each: `strategy`, `mean_iou`, `boundary_f_score`, `seconds_per_image`, `settings`, and
+      of all but the first row `mean_iou_change` and `boundary_f_score_change`: `difference`, `low`
+      and `high` of a paired bootstrap over images (95 %, 1,000 resamples, seed 0).
+
+    Raises:
+      DeepLabError: as of `evaluate`, or there is no strategy.
+    """
+    reporter = reporter or LoggingReporter()
+    if not strategies:
+        raise DeepLabError("no strategy to measure; give at least one")
+    if not isinstance(predictor, Predictor):
+        # Says what is wrong with it.
+        open_pass(predictor, dataset)
+    # All of them, before the first is measured: a mistake shows at once.
+    predictors = {name: predictor.with_options(options) for name, options in strategies.items()}
+    warn_of_other_names(predictor, dataset, reporter)
+    if not any(options.tile for options in strategies.values()):
+        size = common_size(list(predictors.values()), size or dataset.largest_size(), size)
+    given = {"size": size, "batch_size": batch_size, "mesh": mesh, "workers": workers}
+    results = {}
+    for name, one in predictors.items():
+        reporter.message(f"strategy: {name}")
+        split = open_pass(one, dataset, limit=limit, **given)
+        results[name] = _measure(one, split, limit, reporter)
+    rows = _rows(results)
+    if output is not None and jax.process_index() == 0:
+        text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
+        write_text(Path(output) / "strategies.json", text)
+    return rows
+
+
+def common_size(predictors: Sequence[Predictor], largest: Size, given: Size | None = None) -> Size:
+    """Returns the smallest size that holds all images and suits every strategy.
+
+    Args:
+      predictors: one a strategy.
+      largest: (H, W) to hold.
+      given: what the user asked for, which leaves the predictors' own size aside.
+    """
+    step = math.lcm(*(size_step(one.model, one.options.scales) for one in predictors))
+    minimum = None if given else predictors[0].inference_size
+    return round_up(predictors[0].model, step, largest, minimum)
+
+
+def _measure(
+    predictor: Predictor, split: SplitPass | TiledPass, limit: int | None, reporter: Reporter
+) -> StrategyResult:
+    classes = len(predictor.class_names)
+    confusion = np.zeros((split.num_images, classes, classes), np.int64)
+    boundary = np.zeros((split.num_images, classes, 4), np.int64)
+    for index, row, _ in image_results(split, predictor, reporter):
+        labels = row.truth, row.prediction, classes
+        confusion[index] = ConfusionMatrix.from_labels(*labels).counts
+        boundary[index] = BoundaryMatch.from_labels(*labels).counts
+    if not (confusion := sum_over_hosts(confusion)).any():
+        name = f"{split.dataset.name}/{split.dataset.split}"
+        raise DeepLabError(f"{name}: every pixel is void; there is nothing to measure")
+    return StrategyResult(
+        describe_settings(predictor, split, limit),
+        confusion,
+        sum_over_hosts(boundary),
+        _seconds_per_image(split, predictor),
+    )
+
+
+def _seconds_per_image(split: SplitPass | TiledPass, predictor: Predictor) -> float:
+    """Goes through the first images once more; hosts work side by side."""
+    started = time.perf_counter()
+    wanted = max(TIMED_IMAGES, split.batch_size) // jax.process_count()
+    done = sum(1 for _ in itertools.islice(image_results(split, predictor, Reporter()), wanted))
+    return (time.perf_counter() - started) / max(done * jax.process_count(), 1)
+
+
+def _rows(results: Mapping[str, StrategyResult]) -> list[dict[str, Any]]:
+    rows, before = [], None
+    for name, result in results.items():
+        row = {
+            "strategy": name,
+            "mean_iou": _mean_iou(result.confusion.sum(axis=0)),
+            "boundary_f_score": _known(_boundary_f_score(result.boundary.sum(axis=0))),
+            "seconds_per_image": result.seconds_per_image,
+            "mean_iou_change": None,
+            "boundary_f_score_change": None,
+            "settings": dict(result.settings),
+        }
+        if before is not None:
+            ious = paired_change(before.confusion, result.confusion, _mean_iou)
+            outlines = paired_change(before.boundary, result.boundary, _boundary_f_score)
+            for key, change in (("mean_iou", ious), ("boundary_f_score", outlines)):
+                row[f"{key}_change"] = {
+                    field: _known(value) for field, value in change._asdict().items()
+                }
+        rows.append(row)
+        before = result
+    return rows
+
+
+def _mean_iou(counts: np.ndarray) -> float:
+    return ConfusionMatrix(counts).mean_iou
+
+
+def _boundary_f_score(counts: np.ndarray) -> float:
+    return BoundaryMatch(counts).f_score
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the rows of `compare_strategies` as lines of text, in per cent."""
+    width = max(len(row["strategy"]) for row in rows)
+    head = ("mean IoU", "change [95 %]", "boundary F", "change [95 %]", "s/image")
+    lines = [
+        f"{'strategy':<{width}}  {head[0]:>8}  {head[1]:>22}  {head[2]:>10}  {head[3]:>22}  "
+        f"{head[4]:>8}"
+    ]
+    for row in rows:
+        lines.append(
+            f"{row['strategy']:<{width}}  {_percent(row['mean_iou']):>8}  "
+            f"{_interval(row['mean_iou_change']):>22}  {_percent(row['boundary_f_score']):>10}  "
+            f"{_interval(row['boundary_f_score_change']):>22}  {row['seconds_per_image']:>8.3f}"
+        )
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def _interval(change: Mapping[str, float | None] | None) -> str:
+    if change is None or None in change.values():
+        return ""
+    low, high = 100 * change["low"], 100 * change["high"]
+    return f"{100 * change['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"

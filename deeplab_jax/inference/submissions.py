@@ -1,0 +1,130 @@
+"""Predictions in the form that the benchmarks' servers take."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC, Descriptor
+from deeplab_jax.data.images import read_image
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.inference.file_jobs import check_targets, find_images
+from deeplab_jax.inference.predictor import Predictor
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.visualize import write_class_map, write_picture
+
+# comp6 may be trained on anything; comp5, on VOC alone, goes by renaming the folder.
+VOC_FOLDER = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
+CITYSCAPES_FRAME = re.compile(r"([a-z-]+_\d{6}_\d{6})(_leftImg8bit)?", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class SubmissionJob:
+    """One image and the file that the server wants of it."""
+
+    image: Path
+    class_map: Path
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """The files to be written."""
+        return (self.class_map,)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Server:
+    descriptor: Descriptor
+    place: Callable[[Path], Path]
+    write: Callable[[Path, np.ndarray], None]
+
+
+def _voc_place(image: Path) -> Path:
+    return VOC_FOLDER / f"{image.stem}.png"
+
+
+def _voc_write(path: Path, class_map: np.ndarray) -> None:
+    write_class_map(path, class_map, VOC.palette)
+
+
+def _cityscapes_place(image: Path) -> Path:
+    found = CITYSCAPES_FRAME.fullmatch(image.stem)
+    if not found:
+        raise DeepLabError(
+            f"{image} is not named as Cityscapes' frames are; "
+            "the server wants berlin_000000_000019_leftImg8bit.png and its like"
+        )
+    return Path(f"{found[1]}_labelIds.png")
+
+
+def _cityscapes_write(path: Path, class_map: np.ndarray) -> None:
+    write_picture(path, np.asarray(CITYSCAPES_LABEL_IDS, np.uint8)[class_map])
+
+
+SERVERS = MappingProxyType(
+    {
+        "voc": _Server(VOC, _voc_place, _voc_write),
+        "cityscapes": _Server(CITYSCAPES, _cityscapes_place, _cityscapes_write),
+    }
+)
+
+
+def plan_submission(
+    paths: Sequence[str | Path], output: str | Path, server: str, *, overwrite: bool = False
+) -> list[SubmissionJob]:
+    """Decides what becomes of each image; reads and writes nothing.
+
+    Args:
+      paths: as of `plan_files`.
+      output: directory; of VOC it is the one that holds `results/`.
+      server: `voc` or `cityscapes`.
+      overwrite: as of `plan_files`.
+
+    Raises:
+      DeepLabError: as of `plan_files`, or an image is not named as the server wants.
+    """
+    place = SERVERS[server].place
+    jobs = [
+        SubmissionJob(image, Path(output) / place(image)) for image, _ in find_images(paths, output)
+    ]
+    check_targets(jobs, overwrite)
+    return jobs
+
+
+def check_submission(predictor: Predictor, server: str) -> None:
+    """Checks that a model's classes are those of the server.
+
+    Raises:
+      DeepLabError: they are not; names the first that differs.
+    """
+    wanted = SERVERS[server].descriptor
+    if predictor.class_names == wanted.class_names:
+        return
+    pairs = zip(predictor.class_names, wanted.class_names, strict=False)
+    other = next((f"{theirs!r} is {mine!r}" for mine, theirs in pairs if mine != theirs), None)
+    raise DeepLabError(
+        f"{predictor.source} has {len(predictor.class_names)} classes, the {server} server wants "
+        f"the {wanted.num_classes} of {wanted.name}{f': {other}' if other else ''}"
+    )
+
+
+def write_submission(
+    predictor: Predictor, jobs: Sequence[SubmissionJob], server: str, reporter: Reporter
+) -> None:
+    """Writes the class maps as the server wants them, each file whole or not at all.
+
+    VOC: palette PNG of the class index. Cityscapes: grey PNG of the labelId.
+
+    Args:
+      predictor: of a model that `check_submission` lets pass.
+      jobs: of `plan_submission`.
+      server: `voc` or `cityscapes`.
+      reporter: hears of progress.
+
+    Raises:
+      DeepLabError: an image cannot be read.
+    """
+    for job in reporter.track(jobs, "predicting, image"):
+        SERVERS[server].write(job.class_map, predictor(read_image(job.image)))
