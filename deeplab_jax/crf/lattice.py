@@ -58,7 +58,7 @@ class Lattice:
         Source: Adams, Baek and Davis 2010, section 3: splat, blur by (½, 1, ½) along each axis,
         slice.
         """
-        return _filter(self, values)
+        return _filter(self, jnp.asarray(values))
 
 
 def build_lattice(
