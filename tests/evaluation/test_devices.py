@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from stand_ins import Convolution, random_dataset
 
 from deeplab_jax.evaluation import Evaluator, evaluate
-from deeplab_jax.inference import Predictor
+from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.parallel import make_mesh
 
 dataset = random_dataset([(20, 31), (33, 33), (40, 7), (1, 50), (25, 25), (9, 9)])
@@ -30,6 +30,13 @@ for devices in (jax.devices()[:1], jax.devices()):
     results.append(evaluate(predictor, dataset, batch_size=3, mesh=mesh))
     fast = Evaluator(model, dataset, batch_size=5, mesh=mesh).run(variables)
     assert fast.counts.tolist() == results[-1]["confusion_matrix"]
+    for options in (
+        InferenceOptions(scales=(0.5, 1), flip=True),
+        InferenceOptions(tile=(49, 49), overlap=0.1),
+    ):
+        metrics = evaluate(predictor, dataset, options=options, batch_size=3, mesh=mesh)
+        del metrics["settings"]
+        results[-1][repr(options)] = metrics
 json.dump(results, sys.stdout)
 """
 

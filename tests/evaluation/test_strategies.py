@@ -1,0 +1,155 @@
+"""Strategies on splits: independent of batches, the same as the predictor, compared in pairs."""
+
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_variables import random_variables
+from stand_ins import Convolution, random_dataset
+
+from deeplab_jax.crf import CRFParameters, dense_crf
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation import (
+    compare_strategies,
+    comparison_table,
+    evaluate,
+    papers_strategy,
+    strategy_steps,
+)
+from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, TrimapConfusion
+from deeplab_jax.models import Architecture
+from deeplab_jax.reporter import Reporter
+
+CRF = CRFParameters(4.0, 5.0, 20.0, 3.0, 2.0, iterations=2)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return random_dataset([(20, 31), (33, 33), (40, 7), (80, 50), (25, 25)], void=0.1)
+
+
+@pytest.fixture(scope="module")
+def predictor(dataset):
+    model = Convolution()
+    variables = random_variables(model, jax.ShapeDtypeStruct((1, 9, 9, 3), jnp.uint8))
+    names, palette = dataset.descriptor.class_names, dataset.descriptor.palette
+    # Larger than every image but one: whole images are padded alike by predictor and evaluation.
+    return Predictor(model, variables, names, palette, (97, 65), source="net")
+
+
+def examples(dataset):
+    return [dataset[index] for index in range(len(dataset))]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        InferenceOptions(),
+        InferenceOptions(tile=(49, 49), overlap=0.1),
+        InferenceOptions(tile=(33, 33), overlap=0, scales=(0.5, 1), flip=True),
+        InferenceOptions(crf=CRF),
+        InferenceOptions(crf=CRF, tile=(49, 49), flip=True),
+    ],
+    ids=["plain", "tiles", "fused tiles", "crf", "crf on tiles"],
+)
+def test_numbers_are_of_the_predictors_class_maps(dataset, predictor, options):
+    results = [
+        evaluate(predictor, dataset, options=options, batch_size=size, trimap_widths=(1, 3))
+        for size in (1, 3)
+    ]
+    settings = [result.pop("settings") for result in results]
+    assert [one.pop("batch_size") for one in settings] == [1, 3]
+    assert settings[0] == settings[1]
+    assert results[0] == results[1]
+    confusion, boundary = ConfusionMatrix.empty(4), BoundaryMatch.empty(4)
+    trimap = TrimapConfusion.empty(4, (1, 3))
+    alone = predictor.with_options(options)
+    for example in examples(dataset):
+        labels = example["label"], alone(example["image"])
+        confusion = confusion.merge(ConfusionMatrix.from_labels(*labels, 4))
+        boundary = boundary.merge(BoundaryMatch.from_labels(*labels, 4))
+        trimap = trimap.add(*labels)
+    assert results[0]["confusion_matrix"] == confusion.counts.tolist()
+    assert results[0]["boundary_f_score"] == boundary.f_score
+    expected = {str(width): value for width, value in trimap.mean_iou.items()}
+    assert results[0]["trimap_mean_iou"] == expected
+
+
+def test_the_crf_sees_the_images_own_pixels(dataset, predictor):
+    image = dataset[0]["image"]
+    plain = predictor.predict(image)
+    refined = predictor.with_options(InferenceOptions(crf=CRF)).predict(image)
+    expected = dense_crf(np.log(plain.probabilities)[None], image[None], CRF)[0]
+    np.testing.assert_allclose(refined.probabilities, expected, atol=1e-4)
+    np.testing.assert_array_equal(refined.class_map, refined.probabilities.argmax(-1))
+    assert (refined.class_map != plain.class_map).any()
+
+
+def test_settings_tell_the_crf_and_the_tiles(dataset, predictor):
+    options = InferenceOptions(crf="deeplab", tile=(60, 49), overlap=0.1)
+    metrics = evaluate(predictor, dataset, options=options, limit=1)
+    settings = metrics["settings"]
+    assert settings["crf"]["bilateral_weight"] == 5
+    assert settings["crf"]["iterations"] == 10
+    assert (settings["tile"], settings["overlap"], settings["size"]) == ([65, 49], 0.1, None)
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_steps_lead_from_the_plain_network_to_the_strategy():
+    options = InferenceOptions(8, (0.5, 1), True, (65, 65), 0.1, "deeplab")
+    steps = strategy_steps(options)
+    assert list(steps) == [
+        "plain",
+        "+ output stride 8",
+        "+ scales 0.5, 1",
+        "+ flip",
+        "+ CRF",
+    ]
+    assert steps["plain"] == InferenceOptions(tile=(65, 65), overlap=0.1)
+    assert steps["+ CRF"] == options
+    assert list(strategy_steps(InferenceOptions())) == ["plain"]
+    assert len(strategy_steps(papers_strategy(16))) == 4
+
+
+def test_rows_hold_each_strategys_numbers_and_its_change(dataset, predictor, tmp_path):
+    steps = strategy_steps(InferenceOptions(scales=(0.5, 1), flip=True, crf=CRF))
+    rows = compare_strategies(
+        predictor, dataset, steps, batch_size=2, output=tmp_path, reporter=Reporter()
+    )
+    assert json.loads((tmp_path / "strategies.json").read_text()) == rows
+    assert [row["strategy"] for row in rows] == list(steps)
+    for row, options in zip(rows, steps.values(), strict=True):
+        # Scales 0.5 ask for a multiple of 32, which all rows are padded to.
+        assert row["settings"]["size"] == [97, 65]
+        metrics = evaluate(predictor, dataset, options=options)
+        assert row["mean_iou"] == metrics["mean_iou"]
+        assert row["boundary_f_score"] == metrics["boundary_f_score"]
+        assert row["seconds_per_image"] > 0
+    for before, after in itertools.pairwise(rows):
+        for key in ("mean_iou", "boundary_f_score"):
+            change = after[f"{key}_change"]
+            assert change["difference"] == pytest.approx(after[key] - before[key])
+            assert change["low"] <= change["high"]
+    lines = comparison_table(rows).splitlines()
+    assert len(lines) == 5
+    assert lines[1].startswith("plain")
+    assert f"{100 * rows[2]['mean_iou']:.2f}" in lines[3]
+
+
+def test_mistakes_show_before_anything_is_measured(dataset, predictor):
+    steps = {"a": InferenceOptions(), "b": InferenceOptions(output_stride=5)}
+    with pytest.raises(DeepLabError, match="legal: 4, 8, 16, 32"):
+        compare_strategies(predictor, dataset, steps)
+    with pytest.raises(DeepLabError, match="at least one"):
+        compare_strategies(predictor, dataset, {})
+    with pytest.raises(DeepLabError, match="leave it out beside tiles"):
+        evaluate(predictor, dataset, size=(97, 97), options=InferenceOptions(tile=(49, 49)))
+    two_classes = Predictor(
+        Convolution(Architecture("mobilenet_v2", num_classes=2)), {}, "ab", [(0, 0, 0)] * 2
+    )
+    with pytest.raises(DeepLabError, match="has 2 classes"):
+        evaluate(two_classes, dataset, options=InferenceOptions(tile=(49, 49)))
