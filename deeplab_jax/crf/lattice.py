@@ -159,23 +159,24 @@ def _chunks(
 
 def _neighbours(vertices: Vertices, starts: jax.Array) -> jax.Array:
     """Returns `neighbours` of a `Lattice`."""
-    size, axes = starts.size - 1, vertices.axis_shift.shape[1]
+    size = starts.size - 1
     absent = size - 1
     here = jnp.arange(size, dtype=jnp.int32)
     there = here < vertices.count
     entry = jnp.minimum(starts[:-1], vertices.point.size - 1)
     key = jnp.where(there, vertices.key[entry], jnp.iinfo(jnp.int64).max)
     vertex_class = entry // vertices.vertex.shape[1]
-    rows = []
-    for axis in range(axes):
-        wanted = key + vertices.axis_shift[vertex_class, axis]
+
+    def along_axis(shift: jax.Array) -> jax.Array:
+        wanted = key + shift[vertex_class]
         found = jnp.minimum(jnp.searchsorted(key, wanted).astype(jnp.int32), absent)
         meets = there & (key[found] == wanted)
         following = jnp.where(meets, found, absent)
         previous = jnp.full(size, absent, jnp.int32)
         previous = previous.at[jnp.where(meets, found, size)].set(here, mode="drop")
-        rows.append(jnp.stack([following, previous]))
-    return jnp.stack(rows)
+        return jnp.stack([following, previous])
+
+    return lax.map(along_axis, vertices.axis_shift.T)
 
 
 @jax.custom_vjp

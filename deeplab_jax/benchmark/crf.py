@@ -1,0 +1,128 @@
+"""What the dense CRF of an image costs, beside pydensecrf."""
+
+import importlib
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deeplab_jax.crf import CRFParameters, bilateral_features, build_lattice, dense_crf
+from deeplab_jax.crf.lattice import blur, slice_, splat
+from deeplab_jax.errors import DeepLabError
+
+CHANNELS = 8
+
+
+def measure_crf(
+    image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
+) -> dict[str, float]:
+    """Measures one image after warm-up, taking turns with pydensecrf.
+
+    Args:
+      image: uint8 [H, W, 3].
+      logits: float32 [H, W, C].
+      parameters: of the CRF.
+      repetitions: medians are taken of this many.
+
+    Returns:
+      `seconds` and `processor_seconds` of `dense_crf`, `pydensecrf_seconds` and
+      `pydensecrf_processor_seconds` (it runs on one core), and `ratio` of the seconds;
+      `label_agreement` of the two, a share; `profile_crf`'s entries.
+
+    Raises:
+      DeepLabError: if pydensecrf is not installed.
+    """
+    batch = jnp.asarray(logits)[None], jnp.asarray(image)[None]
+
+    def ours() -> np.ndarray:
+        return np.asarray(dense_crf(*batch, parameters))[0]
+
+    def theirs() -> np.ndarray:
+        return pydensecrf_marginals(image, logits, parameters)
+
+    same = np.argmax(ours(), axis=-1) == np.argmax(theirs(), axis=-1)
+    turns = [(_seconds(ours), _seconds(theirs)) for _ in range(repetitions)]
+    (mine, mine_processor), (other, other_processor) = np.median(turns, axis=0).tolist()
+    return {
+        "seconds": mine,
+        "processor_seconds": mine_processor,
+        "pydensecrf_seconds": other,
+        "pydensecrf_processor_seconds": other_processor,
+        "ratio": mine / other,
+        "label_agreement": float(same.mean()),
+        **profile_crf(image, logits, parameters, repetitions=repetitions),
+    }
+
+
+def profile_crf(
+    image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
+) -> dict[str, float]:
+    """Measures the steps of the bilateral kernel one by one.
+
+    Returns:
+      `lattice_seconds`, once an image; `splat_seconds`, `blur_seconds` and `slice_seconds`, once an
+      iteration; `vertices_per_pixel`, rounded up as the lattice is. Arguments as above.
+    """
+    features = bilateral_features(
+        jnp.asarray(image),
+        parameters.bilateral_position_std,
+        parameters.bilateral_color_std,
+        jnp.float32,
+    )
+    lattice = build_lattice(features)
+    values = jnp.asarray(logits).reshape(features.shape[1], -1)
+    values = jnp.pad(values, ((0, 0), (0, -values.shape[1] % CHANNELS)))
+    spread = jax.jit(splat)(lattice, values)
+    steps = {
+        "lattice_seconds": lambda: build_lattice(features),
+        "splat_seconds": lambda: jax.jit(splat)(lattice, values),
+        "blur_seconds": lambda: jax.jit(blur)(lattice, spread),
+        "slice_seconds": lambda: jax.jit(slice_)(lattice, spread),
+    }
+    seconds = {}
+    for name, step in steps.items():
+        _seconds(step)
+        seconds[name] = statistics.median(_seconds(step)[0] for _ in range(repetitions))
+    return seconds | {"vertices_per_pixel": len(spread) / len(values)}
+
+
+def pydensecrf_marginals(
+    image: np.ndarray, logits: np.ndarray, parameters: CRFParameters
+) -> np.ndarray:
+    """Returns pydensecrf's probabilities [H, W, C]; arguments as in `measure_crf`."""
+    try:
+        library = importlib.import_module("pydensecrf.densecrf")
+    except ImportError as error:
+        raise DeepLabError("pydensecrf is not installed: pip install pydensecrf2") from error
+    normalization = {
+        "after": library.NORMALIZE_AFTER,
+        "symmetric": library.NORMALIZE_SYMMETRIC,
+    }[parameters.normalization]
+    height, width, classes = logits.shape
+    crf = library.DenseCRF2D(width, height, classes)
+    energy = -np.asarray(logits, np.float32).reshape(-1, classes)
+    crf.setUnaryEnergy(np.ascontiguousarray(energy.T))
+    crf.addPairwiseGaussian(
+        sxy=parameters.smoothness_position_std,
+        compat=parameters.smoothness_weight,
+        normalization=normalization,
+    )
+    crf.addPairwiseBilateral(
+        sxy=parameters.bilateral_position_std,
+        srgb=parameters.bilateral_color_std,
+        rgbim=np.ascontiguousarray(image),
+        compat=parameters.bilateral_weight,
+        normalization=normalization,
+    )
+    marginals = np.asarray(crf.inference(parameters.iterations))
+    return marginals.T.reshape(logits.shape)
+
+
+def _seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Returns wall-clock and processor seconds."""
+    started, busy = time.perf_counter(), time.process_time()
+    jax.block_until_ready(work())
+    return time.perf_counter() - started, time.process_time() - busy
