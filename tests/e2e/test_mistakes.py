@@ -29,6 +29,24 @@ def test_a_wrong_config_is_one_line(commands, tmp_path, read_lines, overrides, s
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("network.tflite", b"TFL3", "it does not begin as a TFLite file does"),
+        ("weights.safetensors", b"\xff" * 64, "weights.safetensors"),
+        ("weights.npz", b"PK", ".npz is not known; legal: .tflite"),
+    ],
+)
+def test_broken_weights_are_refused(commands, tmp_path, read_lines, name, content, said):
+    source, output = tmp_path / name, tmp_path / "model"
+    source.write_bytes(content)
+    failed = commands.run("convert", source, f"--output={output}", status=2)
+    (line,) = read_lines(failed.stderr)
+    assert said in line
+    assert str(source) in line
+    assert not output.exists()
+
+
 def test_another_config_does_not_enter_a_workdir(commands, trained):
     words = commands.train_words(trained, "training.batch_size=4")
     failed = commands.run(*words, status=2)
