@@ -48,11 +48,13 @@ def default() -> ConfigDict:
     model.refine = placeholder(bool)  # A 3×3 convolution before the classifier.
     model.multi_scale = placeholder(tuple)  # Relative sizes, fused by the maximum of scores.
     model.depth_multiplier = placeholder(float)  # Scales a MobileNet's widths.
+    model.width_divisor = placeholder(int)  # Of MobileNetV2's scaled widths: 1, or 8 as in slim.
     model.aux_head = placeholder(bool)  # A second classifier, for training alone.
     model.stride_placement = placeholder(str)  # Of ResNets: slim, caffe, torchvision.
     model.align_corners = placeholder(bool)
     model.preprocessing = placeholder(str)
     model.batch_norm_decay = placeholder(float)  # Kept share a step; published: 0.95 to 0.9997.
+    model.batch_norm_epsilon = placeholder(float)  # Unset: the backbone's own.
     model.frozen_batch_norm = placeholder(bool)  # Training keeps the moving averages.
     model.dtype = "float32"  # Of the computation; bfloat16 on TPUs and recent GPUs.
 
