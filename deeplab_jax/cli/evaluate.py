@@ -7,7 +7,8 @@ confusion_matrix.png and contact_sheet.png there.
 
 With --table it measures step by step what the flags ask for (output stride, scales, flip, CRF), and
 tells each step's change with a 95 % interval; --output then takes strategies.json. Without such
-flags the steps are those of DeepLab v3's table 6.
+flags the rows are those of DeepLab v3's table 6 (output strides 16 and 8, six scales, flips), and
+a CRF.
 
 examples:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\
@@ -95,14 +96,14 @@ def _compare(
     from deeplab_jax.evaluation import (
         compare_strategies,
         comparison_table,
-        papers_strategy,
+        papers_steps,
         settings_lines,
         strategy_steps,
     )
 
     steps = strategy_steps(options)
     if len(steps) == 1:
-        steps = strategy_steps(papers_strategy(predictor.model.architecture.output_stride))
+        steps = papers_steps(options)
     rows = compare_strategies(predictor, dataset, steps, **settings)
     console.print(comparison_table(rows))
     console.print(

@@ -3,7 +3,7 @@
 from deeplab_jax.evaluation.comparison import (
     compare_strategies,
     comparison_table,
-    papers_strategy,
+    papers_steps,
     strategy_steps,
 )
 from deeplab_jax.evaluation.evaluator import Evaluator
@@ -15,7 +15,7 @@ __all__ = [
     "compare_strategies",
     "comparison_table",
     "evaluate",
-    "papers_strategy",
+    "papers_steps",
     "settings_lines",
     "strategy_steps",
     "table",

@@ -21,6 +21,7 @@ from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, SplitPass, sum
 from deeplab_jax.evaluation.tiled_pass import TiledPass
 from deeplab_jax.files import write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.inference.options import DEFAULT_CRF
 from deeplab_jax.inference.padding import Size, round_up, size_step
 from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, paired_change
 from deeplab_jax.reporter import LoggingReporter, Reporter
@@ -70,9 +71,25 @@ def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
     return steps
 
 
-def papers_strategy(trained_output_stride: int) -> InferenceOptions:
-    """Returns the last row of DeepLab v3's table 6: half the output stride, six scales, flips."""
-    return InferenceOptions(max(4, trained_output_stride // 2), PAPERS_SCALES, flip=True)
+def papers_steps(base: InferenceOptions | None = None) -> dict[str, InferenceOptions]:
+    """Returns the rows of DeepLab v3's table 6, with a CRF as the last.
+
+    Args:
+      base: whose tiles all rows share, and whose CRF is the last row's; default: whole images and
+        the CRF that goes with the architecture.
+    """
+    base = base or InferenceOptions()
+    last = dataclasses.replace(
+        base,
+        output_stride=8,
+        scales=PAPERS_SCALES,
+        flip=True,
+        crf=DEFAULT_CRF if base.crf is None else base.crf,
+    )
+    steps = strategy_steps(last)
+    plain = steps.pop("plain")
+    first = dataclasses.replace(plain, output_stride=16)
+    return {"output stride 16": first} | steps
 
 
 def compare_strategies(

@@ -16,7 +16,7 @@ from deeplab_jax.evaluation import (
     compare_strategies,
     comparison_table,
     evaluate,
-    papers_strategy,
+    papers_steps,
     strategy_steps,
 )
 from deeplab_jax.inference import InferenceOptions, Predictor
@@ -112,7 +112,10 @@ def test_steps_lead_from_the_plain_network_to_the_strategy():
     assert steps["plain"] == InferenceOptions(tile=(65, 65), overlap=0.1)
     assert steps["+ CRF"] == options
     assert list(strategy_steps(InferenceOptions())) == ["plain"]
-    assert len(strategy_steps(papers_strategy(16))) == 4
+    papers = papers_steps(InferenceOptions(tile=(65, 65)))
+    assert [one.output_stride for one in papers.values()] == [16, 8, 8, 8, 8]
+    assert {one.tile for one in papers.values()} == {(65, 65)}
+    assert list(papers)[1:] == list(strategy_steps(papers["+ CRF"]))[1:]
 
 
 def test_rows_hold_each_strategys_numbers_and_its_change(dataset, predictor, tmp_path):
