@@ -68,6 +68,33 @@ def test_writes_masks_of_the_inputs_size_overlays_and_probabilities(predict, pho
         assert (overlay.mode, overlay.size) == ("RGB", (33, 65))
 
 
+def test_flags_of_inference_are_obeyed(predict, photos, tmp_path):
+    status, _ = predict(photos, "--flip", "--tile=49x49", "--overlap=0.1")
+    assert status == 0
+    with Image.open(tmp_path / "out" / "sub" / "b.png") as mask:
+        assert (mask.mode, mask.size) == ("P", (33, 65))
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--submission=voc"], "has 3 classes, the voc server wants the 21"),
+        (["--submission=cityscapes"], "is not named as Cityscapes' frames are"),
+        (["--submission=vok"], "submission"),
+        (["--submission=voc", "--probabilities"], "leave out --probabilities"),
+        (["--scales=1,1"], "repeat one"),
+        (["--output_stride=9"], "legal: 4, 8, 16, 32"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_writes_nothing(
+    predict, photos, tmp_path, flags, complaint
+):
+    status, error = predict(photos, *flags)
+    assert (status, error.count("\n")) == (2, 1)
+    assert complaint in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_exists_is_kept_unless_overwrite(predict, photos, tmp_path):
     target = tmp_path / "out" / "a.png"
     target.parent.mkdir()

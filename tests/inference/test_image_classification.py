@@ -126,6 +126,10 @@ def test_predict_writes_the_classes_of_each_image(command, directory, photos, tm
     ("words", "complaint"),
     [
         (["predict", "--model=MODEL", "--output=out", "photos", "--probabilities"], "of pixels"),
+        (
+            ["predict", "--model=MODEL", "--output=out", "photos", "--flip", "--tile=65x65"],
+            "leave out --flip, --tile",
+        ),
         (["predict", "--model=MODEL", "--output=out"], "no image to predict"),
         (["inspect", "--model=MODEL"], "--backbone=mobilenet_v2"),
         (["evaluate", "--model=MODEL", "--dataset=shapes", "--data_dir=data"], "whole images"),

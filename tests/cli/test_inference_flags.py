@@ -1,0 +1,47 @@
+import pytest
+from absl import flags as absl_flags
+
+from deeplab_jax.cli.inference_flags import define_inference_flags, parse_options
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.inference import InferenceOptions
+
+
+def parse(*arguments):
+    flags = absl_flags.FlagValues()
+    define_inference_flags(flags)
+    rest = flags(["command", *arguments])[1:]
+    return parse_options(flags), rest
+
+
+def test_no_flag_is_no_strategy():
+    assert parse() == (InferenceOptions(), [])
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--crf", "default"),
+        ("--crf=true", "default"),
+        ("--nocrf", None),
+        ("--crf=deeplab_msc", "deeplab_msc"),
+    ],
+)
+def test_the_crf_may_have_a_name(argument, expected):
+    options, rest = parse(argument, "photo.jpg")
+    assert options.crf == expected
+    assert rest == ["photo.jpg"]
+
+
+def test_every_flag_becomes_its_option():
+    options, _ = parse(
+        "--output_stride=8", "--scales=0.5,0.75,1", "--flip", "--tile=513x257", "--overlap=0.1"
+    )
+    assert options == InferenceOptions(8, (0.5, 0.75, 1.0), True, (513, 257), 0.1)
+
+
+@pytest.mark.parametrize(
+    "argument", ["--scales=0.5;1", "--scales=,", "--tile=513", "--overlap=0.2"]
+)
+def test_mistakes_are_errors(argument):
+    with pytest.raises(DeepLabError):
+        parse(argument)
