@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
+from converted import converted_predictor
 
-from deeplab_jax.inference import Predictor
 from deeplab_jax.pretrained import convert
 
 interpreters = pytest.importorskip(
@@ -14,20 +14,9 @@ FLOAT = "deeplabv3_mnv2_dm05_voc_257_float.tflite"
 UINT8 = "deeplabv3_mnv2_voc_513_uint8.tflite"
 
 
-def predictor_of(conversion):
-    description = conversion.description
-    return Predictor(
-        description.create_model(),
-        conversion.variables,
-        description.class_names,
-        description.palette,
-        description.inference_size,
-    )
-
-
 @pytest.fixture(scope="module")
 def float_predictor(shared):
-    return predictor_of(convert(shared / "weights" / FLOAT))
+    return converted_predictor(shared / "weights" / FLOAT)
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,8 @@
 import cv2
 import numpy as np
 import pytest
+from converted import converted_predictor
 from voc_scores import scores
-
-from deeplab_jax.inference import Predictor
-from deeplab_jax.pretrained import convert
 
 # Pixel accuracy and mean IoU of independent executions of the files, and by how much ours may fall
 # below.
@@ -17,31 +15,19 @@ EXECUTED = {
 MARGINS = (0.003, 0.005)
 
 
-def predictor(shared, name):
-    conversion = convert(shared / "weights" / name)
-    description = conversion.description
-    return Predictor(
-        description.create_model(),
-        conversion.variables,
-        description.class_names,
-        description.palette,
-        description.inference_size,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXECUTED)
 def test_images_padded_to_513(shared, name):
     if name.endswith(".mlmodel"):
         pytest.importorskip("coremltools", reason="the coreml extra is not installed")
-    found = scores(shared, predictor(shared, name))
+    found = scores(shared, converted_predictor(shared / "weights" / name))
     wanted = np.subtract(EXECUTED[name], MARGINS)
     assert np.all(np.array(found) >= wanted), found
 
 
 @pytest.mark.slow
 def test_images_resized_to_257(shared):
-    network = predictor(shared, "deeplabv3_mnv2_dm05_voc_257_float.tflite")
+    network = converted_predictor(shared / "weights" / "deeplabv3_mnv2_dm05_voc_257_float.tflite")
 
     def predict(image):
         height, width = image.shape[:2]
