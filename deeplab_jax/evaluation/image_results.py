@@ -89,7 +89,8 @@ def _image_result(batch: Batch, outputs: Any, position: int, predictor: Predicto
 def _refined(
     logits: np.ndarray, image: np.ndarray, predictor: Predictor
 ) -> tuple[np.ndarray, np.ndarray]:
-    probabilities = refine(logits, np.ascontiguousarray(image), predictor.crf)
+    scores = np.moveaxis(logits, 0, -1)
+    probabilities = refine(scores, np.ascontiguousarray(image), predictor.crf)
     bins = np.clip(probabilities * NUM_BINS, 0, NUM_BINS - 1).astype(np.uint16)
     return probabilities.argmax(axis=-1).astype(np.uint8), np.moveaxis(bins, -1, 0)
 

@@ -67,6 +67,7 @@ class Predictor:
         self.crf = find_parameters(options, self.model.architecture)
         self._classify = forward_pass(self.model, options, _class_map)
         self._rank = forward_pass(self.model, options, _class_map_and_probabilities)
+        self._fuse = forward_pass(self.model, options, lambda logits: (logits,))
         self._score = forward_pass(self.model, options, _channels_first)
 
     def with_options(self, options: InferenceOptions) -> "Predictor":
@@ -145,29 +146,39 @@ class Predictor:
         Raises:
           DeepLabError: the image has another shape or dtype.
         """
-        _check_image(image)
         if self.crf:
-            probabilities = refine(self._logits(image), image, self.crf)
+            probabilities = refine(self.logits(image), image, self.crf)
             class_map = probabilities.argmax(axis=-1).astype(np.int32)
         elif self.tiling:
-            logits = np.moveaxis(self._logits(image), 0, -1)
+            logits = self.logits(image)
             class_map = logits.argmax(axis=-1).astype(np.int32)
             probabilities = _softmax(logits)
         else:
             class_map, probabilities = self._whole(self._rank, image)
         return Prediction(image, class_map, probabilities, self.class_names, self.palette)
 
-    def _logits(self, image: np.ndarray) -> np.ndarray:
-        """Returns the fused logits [num_classes, H, W] of an image."""
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        """Returns the logits of one image, fused over scales and flips, before any CRF.
+
+        Of a mean of probabilities these are its logarithms; softmax gives it back.
+
+        Args:
+          image: uint8 [H, W, 3], RGB.
+
+        Returns:
+          float32 [H, W, num_classes].
+
+        Raises:
+          DeepLabError: the image has another shape or dtype.
+        """
         if self.tiling:
-            return self._by_tiles(self._score, image)
-        height, width = image.shape[:2]
-        batch = pad(image, self._padded_size(image), MEAN_PIXEL)[None]
-        return np.asarray(self._score(self.variables, batch))[0, :, :height, :width]
+            return np.moveaxis(self._by_tiles(self._score, image), 0, -1)
+        return self._whole(self._fuse, image)[0]
 
     def _whole(self, forward: Any, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        size = self._padded_size(image)
         height, width = image.shape[:2]
-        batch = pad(image, self._padded_size(image), MEAN_PIXEL)[None]
+        batch = pad(image, size, MEAN_PIXEL)[None]
         results = jax.device_get(forward(self.variables, batch))
         return tuple(result[0, :height, :width] for result in results)
 

@@ -35,12 +35,12 @@ def refine(logits: np.ndarray, image: np.ndarray, parameters: CRFParameters) -> 
     """Returns the probabilities of one image's pixels after the CRF.
 
     Args:
-      logits: float32 [num_classes, H, W], of the image's own size.
+      logits: float32 [H, W, num_classes], of the image's own size.
       image: uint8 [H, W, 3], RGB.
       parameters: of the CRF.
 
     Returns:
       float32 [H, W, num_classes].
     """
-    scores = np.ascontiguousarray(np.moveaxis(logits, 0, -1))
+    scores = np.ascontiguousarray(logits)
     return np.asarray(jax.device_get(dense_crf(scores[None], image[None], parameters))[0])

@@ -24,7 +24,7 @@ class TrimapConfusion:
       widths: of the bands, in pixels, rising.
       counts: int64 [widths, num_classes, num_classes], truth in rows.
 
-    Source: DeepLab v1, section 5.1, as the released evaluation computes it.
+    Source: DeepLab v1, section 5, as the released evaluation computes it.
     """
 
     widths: tuple[int, ...]

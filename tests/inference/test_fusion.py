@@ -96,6 +96,8 @@ def test_fused_results_agree_with_numpy(kind, scales, flip):
     assert clear.mean() > 0.99
     np.testing.assert_array_equal(prediction.class_map[clear], expected.argmax(-1)[clear])
     np.testing.assert_array_equal(predictor(image), prediction.class_map)
+    again = scipy.special.softmax(predictor.logits(image), axis=-1)
+    np.testing.assert_allclose(again, prediction.probabilities, atol=1e-5)
 
 
 def test_a_flip_changes_what_a_lopsided_network_says_and_mirrors_with_the_image():
