@@ -1,0 +1,58 @@
+"""A published file through the real commands: convert, predict, fine-tune."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+WEIGHTS = "deeplabv3_mnv2_dm05_voc_257_float.tflite"
+
+
+@pytest.fixture(scope="module")
+def converted(commands, shared, tmp_path_factory):
+    """The model directory, and what the command said."""
+    output = tmp_path_factory.mktemp("published") / "voc"
+    done = commands.run("convert", shared / "weights" / WEIGHTS, f"--output={output}")
+    return output, done.stdout
+
+
+def test_every_array_is_accounted_for(converted):
+    _, said = converted
+    assert "110 arrays of the file went into: backbone 102, classifier 2, pooling 6" in said
+    assert "nothing was left out" in said
+
+
+def test_the_golden_mask(commands, converted, shared, tmp_path):
+    golden = shared / "data" / "golden"
+    commands.run(
+        "predict",
+        f"--model={converted[0]}",
+        f"--output={tmp_path}",
+        golden / "segmentation_input_257.jpg",
+    )
+    with Image.open(tmp_path / "segmentation_input_257.png") as mask:
+        found = np.array(mask)
+    path = str(golden / "segmentation_golden_257_times10.png")
+    np.testing.assert_array_equal(found * 10, cv2.imread(path, cv2.IMREAD_UNCHANGED))
+
+
+@pytest.mark.slow
+def test_fine_tuning_on_other_classes(commands, converted, tmp_path, read_lines):
+    changes = (
+        "model.architecture=deeplab_v3",
+        "model.depth_multiplier=0.5",
+        "model.decoder=None",
+        "model.decoder_convs=None",
+        "model.separable=None",
+        "model.aspp_channels=256",
+        "model.atrous_rates=None",
+        "model.image_pooling=None",
+        "training.num_steps=2",
+        f"training.init_from={converted[0]}",
+    )
+    done = commands.run(*commands.train_words(tmp_path / "run", *changes))
+    said = read_lines(done.stderr)
+    assert any("54 batch normalisations were folded away" in line for line in said)
+    afresh = [line for line in said if "starts afresh" in line]
+    assert len(afresh) == 2
+    assert all("params/classifier" in line for line in afresh)
