@@ -9,7 +9,9 @@ from stand_ins import write_workdir
 
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.model_store import read_description, read_variables
+from deeplab_jax.model_store import read_description, read_variables, write_model
+from deeplab_jax.models import create_model
+from deeplab_jax.pretrained import convert
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.initialization import initialize_from
 
@@ -116,3 +118,20 @@ def test_what_cannot_be_taken_is_refused(workdir, parts, changes, message):
 def test_a_place_without_a_model_is_refused(tmp_path, workdir):
     with pytest.raises(DeepLabError, match="is no model"):
         initialize_from(fresh_variables(workdir), tmp_path, Reporter())
+
+
+def test_a_published_classifier_is_a_backbone(shared, tmp_path):
+    conversion = convert(shared / "weights" / "mobilenet_v2_imagenet_224_uint8.tflite")
+    write_model(tmp_path / "classifier", conversion.description, conversion.variables)
+    model = create_model("deeplab_v3plus", backbone="mobilenet_v2", separable=True, num_classes=3)
+    image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
+    with ops.portable():
+        shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    fresh = jax.tree.map(lambda leaf: np.full(leaf.shape, 7, leaf.dtype), shapes)
+    start = initialize_from(fresh, tmp_path / "classifier", Reporter(), "backbone")
+    published = traverse_util.flatten_dict(conversion.variables)
+    for path, array in traverse_util.flatten_dict(start.variables).items():
+        expected = published[path] if path[1] == "backbone" else 7
+        assert np.all(array == expected), path
+    # 1 + 2 + 16 · 3 convolutions up to layer_18, all folded; layer_19 of the classifier is not wanted.
+    assert len(start.folded) == 51
