@@ -31,6 +31,12 @@ IMAGENET = {
     "mobilenet_v3_large": "none",
     "mobilenet_v3_small": "none",
 }
+# Of MobileNetV2, by its depth multiplier.
+NARROW = {
+    0.75: "mobilenetv2_dm075_imagenet",
+    0.5: "mobilenetv2_dm05_imagenet",
+    0.35: "mobilenetv2_dm035_imagenet",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,20 +118,37 @@ def train(made: Recipe, given: ConfigDict) -> None:
 def _first_stage(made: Recipe, given: ConfigDict) -> None:
     if made.config.model.output_stride is None:
         made.config.model.output_stride = 16  # Verified: DeepLab v3, section 4.
-    init = given.init or IMAGENET[given.backbone]
-    if given.get("width", 1.0) == 0.5 and not given.init:
-        init = "mobilenetv2_dm05_imagenet"
-    parts = "backbone" if init in IMAGENET.values() or init.endswith("_imagenet") else "matching"
-    start_from(made, init, parts)
+    init = given.init or _imagenet(given)
+    published = init.endswith("_imagenet")
+    narrow = given.get("width", 1.0) != 1
+    start_from(made, init, "backbone" if published and not narrow else "matching")
+    if published and narrow:
+        made.open["training.init_from"] = (
+            "widths are multiples of 8 in the catalog's classifiers, in the released network they "
+            "are not: layers that differ start afresh (model.width_divisor=8 takes them all)"
+        )
     if init == "none" and not given.init:
         made.open["training.init_from"] = "from memory: trained from scratch"
 
 
+def _imagenet(given: ConfigDict) -> str:
+    width = given.get("width", 1.0)
+    if width == 1:
+        return IMAGENET[given.backbone]
+    need_init(NARROW.get(width, ""), f"no published weights are of width={width}")
+    return NARROW[width]
+
+
 def _from_coco(made: Recipe, given: ConfigDict) -> None:
     need_init(given.init, "from_coco goes on from a network trained on coco_voc")
-    config = made.config
+    if given.dataset == "coco_voc":
+        raise DeepLabError("from_coco is for another data set than coco_voc; leave one of them out")
+    config, same_classes = made.config, given.dataset == "voc"
     config.model.output_stride = 16
-    start_from(made, given.init, "matching" if given.dataset != "voc" else "all")
+    start_from(made, given.init, "all" if same_classes else "matching")
+    if not same_classes:
+        made.open["schedule.base_learning_rate"] = "as from ImageNet: from COCO not read"
+        return
     config.schedule.base_learning_rate = 1e-4  # Verified: DeepLab v3, section 4.3.
     if config.model.architecture != "deeplab_v3" or given.backbone == "mobilenet_v2":
         made.open["schedule.base_learning_rate"] = "as DeepLab v3's, for this network not read"
@@ -143,6 +166,11 @@ def _second_stage(made: Recipe, given: ConfigDict) -> None:
     if config.data.train_split == "train+val":
         config.data.duplicate = RARE_CLASSES
     made.open["training.batch_size"] = "as in stage 1: the paper does not say"
+    if config.model.get("head") in (None, "aspp"):
+        made.open["ASPP's branches at the start"] = (
+            "their names hold the rates, 6 and so on at output stride 16, 12 at 8; "
+            "training.init_from does not rename them and refuses stage 1's"
+        )
     if config.model.architecture == "deeplab_v3plus":
         for field in ("schedule.base_learning_rate", "training.num_steps"):
             made.open[field] = "as DeepLab v3's: the paper says output stride and frozen BN alone"

@@ -72,8 +72,12 @@ def test_a_recipe_fits_together(name, text):
     make_objective(config.loss, network)
     assert config.training.batch_size % config.training.accumulation_steps == 0
     assert config.loss.every_scale == bool(network.multi_scale)
-    init = config.training.init_from
-    assert not init or init.startswith("runs/") or init in list_pretrained()
+    init, published = config.training.init_from, list_pretrained()
+    assert not init or init.startswith("runs/") or init in published
+    if config.training.init_parts == "backbone":
+        assert published[init].overrides["backbone"] == network.backbone
+        # Other widths are rounded in the published classifiers, and would not fit.
+        assert network.depth_multiplier == 1
 
 
 def _plain(config: ConfigDict) -> Architecture:
@@ -139,8 +143,10 @@ def test_learning_rates(reference, step, rate):
         ("deeplab_v3:stage=3", "unknown stage '3'"),
         ("deeplab_v3:stage=2,dataset=cityscapes,init=x", "split of cityscapes|stage=2 is of VOC"),
         ("deeplab_v3plus:from_coco", "from_coco goes on from a network trained on coco_voc"),
+        ("deeplab_v3:from_coco,dataset=coco_voc,init=x", "from_coco is for another data set"),
         ("deeplab_v3plus:backbone=xception_66", "did you mean 'xception_65'"),
         ("mobilenet:backbone=mobilenet_v3_large", r"dataset 'voc'.*cityscapes"),
+        ("mobilenet:width=0.6", "no published weights are of width=0.6: name it, as in init="),
     ],
 )
 def test_arguments_that_make_no_recipe(reference, complaint):
