@@ -66,6 +66,8 @@ def dense_crf(
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if logits.shape[0] == 0:
         return logits
+    if logits.shape[0] == 1:
+        return refine(logits[0], image[0])[None]
     # One image at a time: each has its own lattice, and fills a processor alone.
     if isinstance(image, jax.core.Tracer):
         return lax.map(lambda pair: refine(*pair), (logits, image))
@@ -109,12 +111,25 @@ def _refine(
     else:
         size = round_up(pixels)
         filters = _lattice_filters(image, parameters, size, capacity)
-    padding = ((0, size - pixels), (0, -classes % CHANNELS))
-    flat = jnp.pad(logits.reshape(pixels, classes), padding, constant_values=NOTHING)
     if compatibility is not None:
-        compatibility = jnp.pad(jnp.asarray(compatibility, logits.dtype), (0, padding[1][1]))
-    marginals = _infer(flat, filters, parameters, compatibility)
-    return marginals[:pixels, :classes].reshape(logits.shape)
+        padding = (0, -classes % CHANNELS)
+        compatibility = jnp.pad(jnp.asarray(compatibility, logits.dtype), padding)
+    # Not one program: this one is compiled for each size of images, the inference for few sizes.
+    marginals = _infer(_flatten(logits, size), filters, parameters, compatibility)
+    return _unflatten(marginals, logits.shape)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _flatten(logits: jax.Array, size: int) -> jax.Array:
+    """Returns [size, C']: pixels in a row, padded like their channels."""
+    flat = logits.reshape(-1, logits.shape[-1])
+    padding = ((0, size - flat.shape[0]), (0, -flat.shape[1] % CHANNELS))
+    return jnp.pad(flat, padding, constant_values=NOTHING)
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _unflatten(marginals: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    return marginals[: shape[0] * shape[1], : shape[2]].reshape(shape)
 
 
 def _takes_all_pairs(parameters: CRFParameters, pixels: int) -> bool:

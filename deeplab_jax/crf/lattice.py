@@ -10,6 +10,8 @@ from jax import lax
 from deeplab_jax.crf.vertices import Vertices, find_vertices
 from deeplab_jax.errors import DeepLabError
 
+_find_vertices = jax.jit(find_vertices)
+
 # A vertex gathers from its points in chunks of one of these lengths; their costs by measurement:
 # a point gathered, a chunk added to a vertex that has more than one.
 CHUNKS = (4, 8, 16, 32)
@@ -98,11 +100,6 @@ def build_lattice(
         return _link(vertices, *_sizes(vertices))
 
 
-@functools.partial(jax.jit)
-def _find_vertices(features: jax.Array, num_points: jax.Array) -> Vertices:
-    return find_vertices(features, num_points, CHUNKS)
-
-
 def round_up(count: int) -> int:
     """Returns the next of four sizes an octave, so that few programs are compiled."""
     step = 1 << max(count.bit_length() - 3, 3)
@@ -112,19 +109,24 @@ def round_up(count: int) -> int:
 def _sizes(vertices: Vertices) -> tuple[int, int, int]:
     """Returns M, K and E of the cheapest chunks."""
     count = int(vertices.count)
-    extras = [int(extra) for extra in vertices.extra_chunks]
-    costs = [
-        GATHERING * chunk * (count + extra) + ADDING * extra
-        for chunk, extra in zip(CHUNKS, extras, strict=True)
-    ]
-    best = costs.index(min(costs))
-    return round_up(count + 1), CHUNKS[best], round_up(extras[best])
+
+    def cost(chunk: int) -> int:
+        extra = _most_extra(vertices, count, chunk)
+        return GATHERING * chunk * (count + extra) + ADDING * extra
+
+    best = min(CHUNKS, key=cost)
+    return round_up(count + 1), best, round_up(_most_extra(vertices, count, best))
+
+
+def _most_extra(vertices: Vertices, count: int, chunk: int) -> int:
+    # Of n points a vertex has ⌊(n − 1) / K⌋ chunks beyond its first.
+    return (vertices.point.size - count) // chunk
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _link(vertices: Vertices, size: int, chunk: int, extra: int) -> Lattice:
-    starts = jnp.minimum(vertices.start, vertices.point.size)
-    starts = jnp.pad(starts, (0, max(0, size + 1 - starts.size)), mode="edge")[: size + 1]
+    starts = jnp.searchsorted(vertices.number, jnp.arange(size + 1, dtype=jnp.int32))
+    starts = starts.astype(jnp.int32)
     point, weight, extra_vertex = _chunks(vertices, starts, chunk, extra)
     holds = vertices.fits & (vertices.count < size)
     return Lattice(
@@ -210,17 +212,19 @@ def splat(lattice: Lattice, values: jax.Array) -> jax.Array:
 def blur(lattice: Lattice, at_vertices: jax.Array, reverse: bool = False) -> jax.Array:
     """Returns [M, C]: along one axis after the other, each vertex and half of its neighbours."""
 
-    def along_axis(values: jax.Array, neighbours: jax.Array) -> tuple[jax.Array, None]:
-        following, previous = neighbours
-        return values + (_rows(values, following) + _rows(values, previous)) / 2, None
-
-    # A loop of the program: unrolled, a compiler computes each row anew for each of its readers.
-    return lax.scan(along_axis, at_vertices, lattice.neighbours, reverse=reverse)[0]
+    axes = reversed(lattice.neighbours) if reverse else lattice.neighbours
+    for following, previous in axes:
+        around = _rows(at_vertices, following) + _rows(at_vertices, previous)
+        at_vertices = _computed_once(at_vertices + around / 2)
+    return at_vertices
 
 
 def slice_(lattice: Lattice, at_vertices: jax.Array) -> jax.Array:
     """Returns [N, C]: the vertices' values interpolated at the points."""
-    values = _weighted_rows(lattice.weight, at_vertices, lattice.vertex)
+    return _computed_once(_weighted_rows(lattice.weight, at_vertices, lattice.vertex))
+
+
+def _computed_once(values: jax.Array) -> jax.Array:
     # Adds nothing, in place: XLA's compiler for processors, which heeds no optimisation barrier,
     # fuses nothing into what reads a scatter, so the rows are gathered once, not once a reader.
     return values.at[:1].add(jnp.zeros_like(values[:1]))

@@ -1,6 +1,5 @@
 """Which vertices of the permutohedral lattice a set of points touches."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,13 +15,10 @@ class Vertices(NamedTuple):
     Attributes:
       vertex: int32 [d+1, N], the number of each point's vertex of each class.
       weight: [d+1, N], the point's share in it.
-      point, point_weight, key: [(d+1)·N], of the sorted pairs.
-      start: int32 [(d+1)·N + 1], where the pairs of each vertex start; the pairs' number where
-        there is no such vertex.
+      point, point_weight, key, number: [(d+1)·N], of the sorted pairs; number is the vertex's.
       axis_shift: int64 [d+1, d+1], from the key of a vertex of a class to that of its neighbour
         along an axis.
       count: int32, how many vertices there are.
-      extra_chunks: int32, for each length of chunk how many beyond one a vertex.
       fits: bool, whether the keys tell all vertices apart.
     """
 
@@ -31,20 +27,18 @@ class Vertices(NamedTuple):
     point: jax.Array
     point_weight: jax.Array
     key: jax.Array
-    start: jax.Array
+    number: jax.Array
     axis_shift: jax.Array
     count: jax.Array
-    extra_chunks: jax.Array
     fits: jax.Array
 
 
-def find_vertices(features: jax.Array, num_points: jax.Array, chunks: Sequence[int]) -> Vertices:
+def find_vertices(features: jax.Array, num_points: jax.Array) -> Vertices:
     """Numbers the vertices around points; needs 64-bit integers switched on.
 
     Args:
       features: [d, N], floating point.
       num_points: int32; points from there on get no weight.
-      chunks: lengths to count chunks of.
     """
     classes, points = features.shape[0] + 1, features.shape[1]
     corner, rank, weight = embed(features)
@@ -57,22 +51,17 @@ def find_vertices(features: jax.Array, num_points: jax.Array, chunks: Sequence[i
     code, point = packed >> bits, (packed & ((1 << bits) - 1)).astype(jnp.int32)
     vertex_class = jnp.arange(classes, dtype=jnp.int32)[:, None]
     entry = (vertex_class * points + point).ravel()
-    number, start = _number(code)
-    place = jnp.arange(number.size, dtype=jnp.int32) - start[number]
-    extra = [jnp.sum((place > 0) & (place % chunk == 0), dtype=jnp.int32) for chunk in chunks]
+    number = _number(code)
+    vertex = jnp.zeros_like(number).at[entry].set(number, unique_indices=True)
     return Vertices(
-        vertex=jnp.zeros_like(number)
-        .at[entry]
-        .set(number, unique_indices=True)
-        .reshape(point.shape),
+        vertex=vertex.reshape(point.shape),
         weight=weight,
         point=point.ravel(),
         point_weight=weight.ravel()[entry],
         key=(vertex_class * span + code).ravel(),
-        start=start,
+        number=number,
         axis_shift=shift,
         count=number[-1] + 1,
-        extra_chunks=jnp.stack(extra),
         fits=keys_fit < 2.0 ** (63 - max(bits, classes.bit_length())),
     )
 
@@ -104,17 +93,8 @@ def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, ja
     return jnp.stack(codes), shift, span, jnp.prod(spans.astype(jnp.float64))
 
 
-def _number(code: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Numbers the runs of equal codes; code: int64 [d+1, N], rows sorted.
-
-    Returns:
-      Number int32 [(d+1)·N]; start int32 [(d+1)·N + 1], of each run.
-    """
+def _number(code: jax.Array) -> jax.Array:
+    """Returns int32 [(d+1)·N]: runs of equal codes numbered; code: int64 [d+1, N], rows sorted."""
     first = jnp.ones((code.shape[0], 1), bool)
     new = jnp.concatenate([first, code[:, 1:] != code[:, :-1]], axis=1).ravel()
-    number = jnp.cumsum(new, dtype=jnp.int32) - 1
-    position = jnp.arange(new.size, dtype=jnp.int32)
-    start = jnp.full(new.size + 1, new.size, jnp.int32)
-    # Only the first of a run writes: the others all aim at a place that is dropped.
-    target = jnp.where(new, number, new.size + 1)
-    return number, start.at[target].set(position, mode="drop")
+    return jnp.cumsum(new, dtype=jnp.int32) - 1
