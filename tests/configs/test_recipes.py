@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +110,16 @@ def test_network_and_optimiser_are_built(reference):
     state = abstract_state(DeepLab(network), optimizer, mesh, crop_size=(65, 65), keep_ema=False)
     number = sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"]))
     assert number == PARAMETERS.get(reference, number) > 400_000
+
+
+def test_every_recipe_of_the_documentation_resolves():
+    """And every file has a row in its tables."""
+    page = (pathlib.Path(__file__).parents[2] / "docs/recipes.md").read_text("utf-8")
+    rows = re.findall(r"^\| `((?:deeplab_v|mobilenet)[^`]*)`", page, re.MULTILINE)
+    assert len(rows) == len(set(rows)) > 30
+    for reference in rows:
+        configs.load(reference)
+    assert {reference.partition(":")[0] for reference in rows} == set(ARGUMENTS)
 
 
 @pytest.mark.parametrize(
