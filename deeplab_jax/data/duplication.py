@@ -5,27 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deeplab_jax.data.datasets import Dataset, Example
+from deeplab_jax.data.datasets import Dataset
+from deeplab_jax.data.folds import Subset
 from deeplab_jax.errors import unknown_name
-
-
-class Selection:
-    """Some examples of a data set in a given order, perhaps more than once."""
-
-    def __init__(self, dataset: Dataset, positions: Sequence[int]) -> None:
-        """Keeps the data set and which positions of it these are."""
-        self._dataset, self._positions = dataset, tuple(positions)
-        self.name, self.split, self.descriptor = dataset.name, dataset.split, dataset.descriptor
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._dataset[self._positions[index]]
-
-    def largest_size(self) -> tuple[int, int]:
-        """Returns the largest height and the largest width among the images."""
-        return self._dataset.largest_size()
 
 
 def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
@@ -52,4 +34,5 @@ def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
             lambda index: np.isin(rare, dataset[index]["label"]).any(), range(len(dataset))
         )
         again = [index for index, held in enumerate(holds) if held]
-    return Selection(dataset, [*range(len(dataset)), *again])
+    positions = np.array([*range(len(dataset)), *again])
+    return Subset(dataset, positions, dataset.split)

@@ -144,7 +144,5 @@ def test_a_file_that_is_none_of_cocos(tmp_path, text, complaint):
 
 def test_a_missing_split_is_told(tmp_path):
     (tmp_path / "annotations").mkdir()
-    with pytest.raises(
-        DeepLabError, match=r"train2017.json: cannot read the annotations"
-    ):
+    with pytest.raises(DeepLabError, match=r"train2017.json: cannot read the annotations"):
         CocoVoc(source=tmp_path, data_dir=tmp_path)

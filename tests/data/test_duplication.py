@@ -1,8 +1,13 @@
+import jax
 import numpy as np
 import pytest
 
+from deeplab_jax import config as configs
 from deeplab_jax.data import ArrayDataset, Augmentation, duplicated, training_batches
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.run import assemble
 
 NAMES = ("sky", "tree", "road", "car")
 STILL = Augmentation((4, 5), 1.0, 1.0, flip=False)
@@ -43,6 +48,15 @@ def test_an_epoch_holds_them_twice_and_restarts_where_it_was(dataset):
     assert (epochs == [0, 1, 2, 2, 3, 4, 5, 5, 6]).all()
     assert (numbers(2, 4) == order[6:]).all()
     assert (numbers(2, 2, workers=2) == order[6:12]).all()
+
+
+def test_a_run_duplicates_what_it_trains_on_alone(dataset, tmp_path):
+    config = configs.default()
+    config.data.duplicate = ("road", "car")
+    config.model.backbone = "mobilenet_v2"
+    mesh = make_mesh(jax.devices()[:1])
+    run = assemble(config, tmp_path, mesh, dataset, dataset, epochs=16, reporter=Reporter())
+    assert (len(run.train), len(run.validation)) == (10, 7)
 
 
 def test_an_unknown_class_names_the_nearest(dataset):
