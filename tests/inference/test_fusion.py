@@ -81,9 +81,13 @@ def expected_probabilities(image, kind, scales, flip):
     return fused[:height, :width]
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize(
-    ("scales", "flip"), [((0.5, 1, 1.25), True), ((0.75,), False), ((1.5, 0.5), False)]
+    ("kind", "scales", "flip"),
+    [
+        *((kind, (0.5, 1, 1.25), True) for kind in ARCHITECTURES),
+        ("mean", (0.75,), False),
+        ("summed", (1.5, 0.5), False),
+    ],
 )
 def test_fused_results_agree_with_numpy(kind, scales, flip):
     image = noise(37, 50)
