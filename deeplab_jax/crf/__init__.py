@@ -1,11 +1,11 @@
 """Fully connected CRFs: class scores refined by colours and positions."""
 
-from deeplab_jax.crf.dense_crf import DIRECT_PIXELS, dense_crf
+from deeplab_jax.crf.dense_crf import DIRECT_PIXELS, dense_crf, dense_crf_of_weights
 from deeplab_jax.crf.direct import AllPairs
 from deeplab_jax.crf.features import bilateral_features, position_features
 from deeplab_jax.crf.lattice import Lattice, build_lattice
 from deeplab_jax.crf.mean_field import Kernel, mean_field, normalized
-from deeplab_jax.crf.parameters import PARAMETERS, CRFParameters, crf_parameters
+from deeplab_jax.crf.parameters import PARAMETERS, CRFParameters, check_parameters, crf_parameters
 
 __all__ = [
     "DIRECT_PIXELS",
@@ -16,8 +16,10 @@ __all__ = [
     "Lattice",
     "bilateral_features",
     "build_lattice",
+    "check_parameters",
     "crf_parameters",
     "dense_crf",
+    "dense_crf_of_weights",
     "mean_field",
     "normalized",
     "position_features",

@@ -1,7 +1,9 @@
 """The dense CRF over images."""
 
 import contextlib
+import dataclasses
 import functools
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +76,39 @@ def dense_crf(
     return jnp.stack([refine(*pair) for pair in zip(logits, image, strict=True)])
 
 
+def dense_crf_of_weights(
+    logits: jax.Array,
+    image: jax.Array,
+    parameters: CRFParameters,
+    bilateral_weights: Iterable[float],
+) -> Iterator[jax.Array]:
+    """Yields the probabilities of one image for one bilateral weight after the other.
+
+    The same as `dense_crf` with each of them, but the lattices are built once.
+
+    Args:
+      logits: [H, W, C], floating point.
+      image: uint8 [H, W, 3], RGB.
+      parameters: whose bilateral weight is left aside.
+      bilateral_weights: w1.
+
+    Yields:
+      [H, W, C], float32, or float64 if the logits are.
+
+    Raises:
+      DeepLabError: as of `dense_crf`.
+    """
+    _check(logits[None], image[None], None)
+    check_parameters(parameters)
+    logits = jnp.asarray(logits)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    flat, filters = _prepare(logits, jnp.asarray(image), parameters, None)
+    for weight in bilateral_weights:
+        weighted = dataclasses.replace(parameters, bilateral_weight=weight)
+        check_parameters(weighted)
+        yield _unflatten(_infer(flat, filters, weighted, None), logits.shape)
+
+
 def _check(logits: jax.Array, image: jax.Array, compatibility: jax.Array | None) -> None:
     shape, image_shape = np.shape(logits), np.shape(image)
     if len(shape) != 4 or not jnp.issubdtype(logits.dtype, jnp.floating):
@@ -103,20 +138,24 @@ def _refine(
     capacity: int | None,
 ) -> jax.Array:
     """Returns the probabilities [H, W, C] of one image."""
-    height, width, classes = logits.shape
-    pixels = height * width
-    if _takes_all_pairs(parameters, pixels):
-        size = pixels
-        filters = _direct_filters(image, parameters, logits.dtype)
-    else:
-        size = round_up(pixels)
-        filters = _lattice_filters(image, parameters, size, capacity)
+    flat, filters = _prepare(logits, image, parameters, capacity)
     if compatibility is not None:
-        padding = (0, -classes % CHANNELS)
+        padding = (0, flat.shape[1] - logits.shape[2])
         compatibility = jnp.pad(jnp.asarray(compatibility, logits.dtype), padding)
-    # Not one program: this one is compiled for each size of images, the inference for few sizes.
-    marginals = _infer(_flatten(logits, size), filters, parameters, compatibility)
+    marginals = _infer(flat, filters, parameters, compatibility)
     return _unflatten(marginals, logits.shape)
+
+
+def _prepare(
+    logits: jax.Array, image: jax.Array, parameters: CRFParameters, capacity: int | None
+) -> tuple[jax.Array, tuple[Filter, Filter]]:
+    """Returns the logits [N, C'] and the filters of one image; weights do not matter yet."""
+    pixels = logits.shape[0] * logits.shape[1]
+    # Not one program with the inference: this one is compiled for each size of images.
+    if _takes_all_pairs(parameters, pixels):
+        return _flatten(logits, pixels), _direct_filters(image, parameters, logits.dtype)
+    size = round_up(pixels)
+    return _flatten(logits, size), _lattice_filters(image, parameters, size, capacity)
 
 
 @functools.partial(jax.jit, static_argnames="size")

@@ -70,6 +70,10 @@ def _ranks(values: list[jax.Array]) -> list[jax.Array]:
 def _barycentric(offset: jax.Array, rank: jax.Array) -> jax.Array:
     """Returns [d+1, N]: differences of neighbours in the sorted order of the offsets."""
     size = offset.shape[0]
-    ordered = [jnp.sum(jnp.where(rank == place, offset, 0), axis=0) for place in range(size)]
+    # Sums of a few rows, not a reduction: that would run over the short axis first.
+    ordered = [
+        sum(jnp.where(r == place, o, 0) for r, o in zip(rank, offset, strict=True))
+        for place in range(size)
+    ]
     weights = [ordered[size - 1 - k] - ordered[size - k] for k in range(1, size)]
     return jnp.stack([1 + ordered[-1] - ordered[0], *weights])

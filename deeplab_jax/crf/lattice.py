@@ -14,8 +14,8 @@ _find_vertices = jax.jit(find_vertices)
 
 # A vertex gathers from its points in chunks of one of these lengths; their costs by measurement:
 # a point gathered, a chunk added to a vertex that has more than one.
-CHUNKS = (4, 8, 16, 32)
-GATHERING, ADDING = 1, 3
+CHUNKS = (4, 5, 6, 8, 12)
+GATHERING, ADDING = 1, 2
 TRACED_CHUNK = 8
 
 
