@@ -10,6 +10,7 @@ from flax import traverse_util
 from deeplab_jax import model_store
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.atrous_branches import at_rates_of
 from deeplab_jax.training.state import Variables
 
 CLASSIFIER, BACKBONE = "classifier", "backbone"
@@ -49,8 +50,9 @@ def initialize_from(
     if parts not in PARTS:
         raise unknown_name("training.init_parts", parts, PARTS)
     description = model_store.read_description(source)
-    given = traverse_util.flatten_dict(model_store.read_variables(source))
     wanted = traverse_util.flatten_dict(fresh)
+    given = traverse_util.flatten_dict(model_store.read_variables(source))
+    given = at_rates_of(given, wanted)
     fitting = _fitting(given, wanted)
     if parts == "backbone":
         fitting = {path for path in fitting if path[1] == BACKBONE}
