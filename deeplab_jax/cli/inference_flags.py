@@ -39,7 +39,10 @@ def define_inference_flags(flags: absl_flags.FlagValues) -> None:
         "Share of a tile, on each side, that only serves as surroundings; below 0.5.",
         **own,
     )
-    help_text = "Refine by a dense CRF; --crf=NAME takes another published set of parameters."
+    help_text = (
+        "Refine by a dense CRF; --crf=NAME takes another published set of parameters, "
+        "--crf=FILE.json those of crf-search."
+    )
     absl_flags.DEFINE_flag(
         absl_flags.Flag(
             _NameParser(),
@@ -63,15 +66,16 @@ def parse_options(flags: absl_flags.FlagValues) -> "InferenceOptions":
     if not flags["overlap"].using_default_value and not flags.tile:
         raise DeepLabError("--overlap is of tiles; give --tile, too, as in --tile=513x513")
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.inference import InferenceOptions
+    from deeplab_jax.inference import InferenceOptions, read_crf_parameters
 
+    is_file = flags.crf is not None and flags.crf.endswith(".json")
     return InferenceOptions(
         output_stride=flags.output_stride,
         scales=scales,
         flip=flags.flip,
         tile=parse_size(flags.tile),
         overlap=flags.overlap,
-        crf=flags.crf,
+        crf=read_crf_parameters(flags.crf) if is_file else flags.crf,
     )
 
 

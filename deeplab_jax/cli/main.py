@@ -19,6 +19,7 @@ COMMANDS = {
     "prepare": "turn raw images and masks into a data set",
     "train": "train, or go on with an interrupted run",
     "evaluate": "mean IoU and its company on a split",
+    "crf-search": "parameters of the dense CRF that suit a model",
     "predict": "masks and overlays for images",
     "convert": "published weights into a model directory",
     "inspect": "parameters, multiply-adds and receptive field of a network",

@@ -6,16 +6,20 @@ from deeplab_jax.evaluation.comparison import (
     papers_steps,
     strategy_steps,
 )
+from deeplab_jax.evaluation.crf_search import CRFGrid, crf_search_table, search_crf
 from deeplab_jax.evaluation.evaluator import Evaluator
 from deeplab_jax.evaluation.measurement import evaluate
 from deeplab_jax.evaluation.report import settings_lines, table
 
 __all__ = [
+    "CRFGrid",
     "Evaluator",
     "compare_strategies",
     "comparison_table",
+    "crf_search_table",
     "evaluate",
     "papers_steps",
+    "search_crf",
     "settings_lines",
     "strategy_steps",
     "table",

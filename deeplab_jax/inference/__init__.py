@@ -1,5 +1,6 @@
 """From images to class maps with a trained model."""
 
+from deeplab_jax.inference.crf_files import read_crf_parameters
 from deeplab_jax.inference.file_jobs import (
     ClassificationJob,
     FileJob,
@@ -40,6 +41,7 @@ __all__ = [
     "plan_files",
     "plan_submission",
     "predict_files",
+    "read_crf_parameters",
     "readable_files",
     "write_submission",
 ]

@@ -1,0 +1,73 @@
+"""usage: deeplab-jax crf-search --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
+
+Finds the dense CRF's parameters that suit a model: those with the highest mean IoU on a few images,
+which should not be the ones that it is measured on afterwards. The grid is DeepLab v2's: w1 of 3 to
+6, σα of 30 to 100 pixels, σβ of 3 to 6 levels, 128 points in all. Every image goes through the
+network once and through 128 CRFs. With --output it writes a JSON file that --crf takes.
+
+examples:
+  deeplab-jax crf-search --model=runs/voc --dataset=voc_segmentation --split=train \\
+      --data_dir=data --limit=100 --output=runs/voc/crf.json
+  deeplab-jax evaluate --model=runs/voc --dataset=voc_segmentation --split=val \\
+      --data_dir=data --crf=runs/voc/crf.json
+"""
+
+from absl import flags as absl_flags
+
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.inference_flags import define_inference_flags, parse_options
+from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, parse_size, required
+from deeplab_jax.errors import DeepLabError
+
+# Of the table that is printed; the file has all.
+ROWS = 10
+
+
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """Defines the flags of the command."""
+    define_model_flags(flags)
+    define_inference_flags(flags)
+    own = {"flag_values": flags}
+    absl_flags.DEFINE_string("dataset", None, "Name of a prepared data set.", **own)
+    absl_flags.DEFINE_string("split", "train", "Split of the data set.", **own)
+    absl_flags.DEFINE_string("data_dir", None, "Directory of the prepared data sets.", **own)
+    absl_flags.DEFINE_string("output", None, "JSON file for the parameters and the table.", **own)
+    absl_flags.DEFINE_string(
+        "size", None, "Height x width that images are padded to, as in 513x513.", **own
+    )
+    count = {"lower_bound": 1, "flag_values": flags}
+    absl_flags.DEFINE_integer("limit", 100, "Only the first so many images.", **count)
+    absl_flags.DEFINE_integer("batch_size", 8, "Images at a time, over all devices.", **count)
+    absl_flags.DEFINE_integer("workers", 0, "Processes that read ahead.", lower_bound=0, **own)
+
+
+def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+    """Searches, prints the best points and says where the file is."""
+    if paths:
+        raise DeepLabError(f"crf-search takes no argument {paths[0]!r}; data sets go by --dataset")
+    required(flags, "model", "dataset", "split", "data_dir")
+    if flags.crf:
+        raise DeepLabError("crf-search tries CRFs of its own; leave --crf out")
+    size, options = parse_size(flags.size), parse_options(flags)
+    predictor = load_predictor(flags, console)
+    # Imported late, so that --help and mistakes answer at once.
+    from deeplab_jax.crf import CRFParameters
+    from deeplab_jax.data import open_dataset
+    from deeplab_jax.evaluation import crf_search_table, search_crf
+
+    found = search_crf(
+        predictor,
+        open_dataset(flags.dataset, flags.data_dir, flags.split),
+        options=options,
+        size=size,
+        batch_size=flags.batch_size,
+        workers=flags.workers,
+        limit=flags.limit,
+        output=flags.output,
+        reporter=console,
+    )
+    best = CRFParameters(**found["parameters"])
+    console.print(crf_search_table(found, ROWS))
+    console.print(f"\nbest of {len(found['table'])} on {found['num_images']} images: {best}")
+    if flags.output:
+        console.message(f"use it as --crf={flags.output}")

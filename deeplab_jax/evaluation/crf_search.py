@@ -1,0 +1,206 @@
+"""Parameters of the dense CRF that suit a model, by trying a grid on some images."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from deeplab_jax.crf import CRFParameters, check_parameters, dense_crf_of_weights
+from deeplab_jax.data import Dataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.image_results import open_pass
+from deeplab_jax.evaluation.measurement import describe_settings, warn_of_other_names
+from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, SplitPass, sum_over_hosts
+from deeplab_jax.evaluation.tiled_pass import TiledPass
+from deeplab_jax.files import write_text
+from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.inference.padding import Size
+from deeplab_jax.metrics import ConfusionMatrix
+from deeplab_jax.reporter import LoggingReporter, Reporter
+
+# The papers' number of images to choose on.
+DEFAULT_LIMIT = 100
+# A class that reaches this probability nowhere in an image is left out there: the time is that of
+# the classes, and there are usually few.
+LEAST_PROBABILITY = 1e-3
+# w2 and σγ of 3, ten iterations; the grid has the rest.
+SMOOTHNESS = CRFParameters(1.0, 1.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CRFGrid:
+    """The parameters to try; defaults are those of DeepLab v2, section 4.1.
+
+    Attributes:
+      bilateral_weights: w1.
+      bilateral_position_stds: σα in pixels.
+      bilateral_color_stds: σβ in levels of 0..255.
+      fixed: has the other fields.
+    """
+
+    bilateral_weights: Sequence[float] = (3.0, 4.0, 5.0, 6.0)
+    bilateral_position_stds: Sequence[float] = tuple(float(std) for std in range(30, 101, 10))
+    bilateral_color_stds: Sequence[float] = (3.0, 4.0, 5.0, 6.0)
+    fixed: CRFParameters = SMOOTHNESS
+
+    def points(self) -> list[CRFParameters]:
+        """Returns all of the grid; the weight changes fastest, which shares the lattices."""
+        spreads = itertools.product(self.bilateral_position_stds, self.bilateral_color_stds)
+        return [
+            dataclasses.replace(
+                self.fixed,
+                bilateral_weight=weight,
+                bilateral_position_std=position,
+                bilateral_color_std=color,
+            )
+            for position, color in spreads
+            for weight in self.bilateral_weights
+        ]
+
+
+def search_crf(
+    predictor: Predictor,
+    dataset: Dataset,
+    grid: CRFGrid | None = None,
+    *,
+    options: InferenceOptions | None = None,
+    size: Size | None = None,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    mesh: Mesh | None = None,
+    workers: int = 0,
+    limit: int | None = DEFAULT_LIMIT,
+    output: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Finds the point of a grid with the highest mean IoU after the CRF.
+
+    Each image goes through the network once, and its scores are refined by every point.
+
+    Args:
+      predictor: the model.
+      dataset: of the model's classes; not the split that the result will be measured on.
+      grid: default: that of DeepLab v2.
+      options: how the model is applied; its CRF is left aside. Default: as the predictor does.
+      size, batch_size, mesh, workers: as of `evaluate`.
+      limit: only the first so many images.
+      output: JSON file of the result, which `read_crf_parameters` and `--crf=FILE.json` take.
+      reporter: hears of progress; by default the logger does.
+
+    Returns:
+      `parameters`, of the best point, the first of equals; `mean_iou`, its; `mean_iou_without_crf`;
+      `table`, the parameters and `mean_iou` of every point, best first; `num_images`; `settings`.
+
+    Raises:
+      DeepLabError: as of `evaluate`, or the grid is empty or has illegal values.
+    """
+    reporter = reporter or LoggingReporter()
+    points = (grid or CRFGrid()).points()
+    if not points:
+        raise DeepLabError("no CRF parameters to try; give the grid at least one value a field")
+    for point in points:
+        check_parameters(point)
+    if isinstance(predictor, Predictor):
+        # With any CRF, a pass tells scores.
+        options = dataclasses.replace(options or predictor.options, crf=points[0])
+        predictor = predictor.with_options(options)
+    given = {"size": size, "batch_size": batch_size, "mesh": mesh, "workers": workers}
+    split = open_pass(predictor, dataset, limit=limit, **given)
+    warn_of_other_names(predictor, dataset, reporter)
+    counts = sum_over_hosts(_count(split, predictor, points, reporter))
+    if not counts.any():
+        name = f"{split.dataset.name}/{split.dataset.split}"
+        raise DeepLabError(f"{name}: every pixel is void; there is nothing to choose by")
+    settings = describe_settings(predictor, split, limit)
+    del settings["crf"]
+    found = _summary(points, counts) | {"num_images": split.num_images, "settings": settings}
+    if output is not None and jax.process_index() == 0:
+        write_text(Path(output), json.dumps(found, indent=2, allow_nan=False) + "\n")
+    return found
+
+
+def _count(
+    split: SplitPass | TiledPass,
+    predictor: Predictor,
+    points: Sequence[CRFParameters],
+    reporter: Reporter,
+) -> np.ndarray:
+    """Returns int64 [1 + points, C, C] of this host's images: without a CRF, then each point's."""
+    classes = len(predictor.class_names)
+    counts = np.zeros((1 + len(points), classes, classes), np.int64)
+    total = -(-split.num_images // jax.process_count())
+    scored = _scored_images(split, predictor.variables)
+    for logits, image, label in reporter.track(scored, "trying CRFs, image", total):
+        maps = itertools.chain([logits.argmax(axis=-1)], _refined_maps(logits, image, points))
+        for position, class_map in enumerate(maps):
+            counts[position] += ConfusionMatrix.from_labels(label, class_map, classes).counts
+    return counts
+
+
+def _scored_images(
+    split: SplitPass | TiledPass, variables: Any
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields logits [H, W, C], image and label of this host's images, at their own sizes."""
+    for batch, logits in split.run(variables, Reporter()):
+        for position in np.flatnonzero(batch["index"] >= 0):
+            height, width = batch["size"][position]
+            image, label = (batch[key][position, :height, :width] for key in ("image", "label"))
+            scores = np.moveaxis(logits[position, :, :height, :width], 0, -1)
+            yield scores, np.ascontiguousarray(image), label
+
+
+def _refined_maps(
+    logits: np.ndarray, image: np.ndarray, points: Sequence[CRFParameters]
+) -> Iterator[np.ndarray]:
+    """Yields the class map [H, W] of every point, in order."""
+    present = likely_classes(logits)
+    scores = np.ascontiguousarray(logits[..., present])
+    same_lattice = itertools.groupby(points, key=_without_weight)
+    for parameters, group in same_lattice:
+        weights = [point.bilateral_weight for point in group]
+        for probabilities in dense_crf_of_weights(scores, image, parameters, weights):
+            yield present[np.asarray(probabilities).argmax(axis=-1)]
+
+
+def _without_weight(point: CRFParameters) -> CRFParameters:
+    return dataclasses.replace(point, bilateral_weight=0.0)
+
+
+def likely_classes(logits: np.ndarray) -> np.ndarray:
+    """Returns which classes reach `LEAST_PROBABILITY` somewhere; logits: [H, W, C]."""
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities = odds / odds.sum(axis=-1, keepdims=True)
+    return np.flatnonzero(probabilities.max(axis=(0, 1)) >= LEAST_PROBABILITY)
+
+
+def _summary(points: Sequence[CRFParameters], counts: np.ndarray) -> dict[str, Any]:
+    without, *ious = (ConfusionMatrix(one).mean_iou for one in counts)
+    rows = [
+        dataclasses.asdict(point) | {"mean_iou": iou}
+        for point, iou in zip(points, ious, strict=True)
+    ]
+    rows.sort(key=lambda row: -row["mean_iou"])
+    best = dict(rows[0])
+    return {
+        "mean_iou": best.pop("mean_iou"),
+        "mean_iou_without_crf": without,
+        "parameters": best,
+        "table": rows,
+    }
+
+
+def crf_search_table(found: dict[str, Any], num_rows: int | None = None) -> str:
+    """Returns the result of `search_crf` as lines of text, in per cent, the best rows first."""
+    lines = [f"{'w1':>6}  {'σα':>6}  {'σβ':>6}  {'mean IoU':>8}  {'change':>7}"]
+    without = found["mean_iou_without_crf"]
+    for row in found["table"][:num_rows]:
+        fields = ("bilateral_weight", "bilateral_position_std", "bilateral_color_std")
+        numbers = "  ".join(f"{row[field]:>6g}" for field in fields)
+        change = 100 * (row["mean_iou"] - without)
+        lines.append(f"{numbers}  {100 * row['mean_iou']:>8.2f}  {change:>+7.2f}")
+    return "\n".join([f"mean IoU without a CRF: {100 * without:.2f}", "", *lines])
