@@ -32,6 +32,9 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
     assert prepared.returncode == 0, prepared.stderr
     unknown = run("train", "--config=shapez", "--workdir=run")
     assert "did you mean 'shapes'?" in unknown.stderr
+    # A recipe with modules of its own misses nothing but its data.
+    recipe = run("train", "--config=deeplab_v3", "--workdir=run")
+    assert "no data set 'voc_segmentation'" in recipe.stderr
 
 
 def run_python(site, cwd):
