@@ -13,6 +13,13 @@ from deeplab_jax.errors import DeepLabError
 
 SIZE = (40, 50)
 SMALL = CRFParameters(2.0, 4.0, 20.0, 1.5, 1.0, iterations=3)
+# Each is compiled; two have all four values.
+COMBINATIONS = [
+    ("after", "lattice"),
+    ("symmetric", "direct"),
+    pytest.param("after", "direct", marks=pytest.mark.slow),
+    pytest.param("symmetric", "lattice", marks=pytest.mark.slow),
+]
 REAL = ("golden/bird_513.png", "voc2012/JPEGImages/2007_000063.jpg")
 
 
@@ -67,8 +74,7 @@ def test_lattice_is_near_the_exact_mean_field(name):
     check_against_exact(*scene("textured"), parameters, 0.96)
 
 
-@pytest.mark.parametrize("filtering", ["direct", "lattice"])
-@pytest.mark.parametrize("normalization", ["after", "symmetric"])
+@pytest.mark.parametrize(("normalization", "filtering"), COMBINATIONS)
 def test_constant_image_and_a_kernel_without_reach(filtering, normalization):
     # Deviations far below a pixel's distance: each pixel hears itself alone, with all the weight.
     parameters = CRFParameters(2.0, 0.05, 10.0, 1.0, 0.05, 1, normalization, filtering)
@@ -86,7 +92,7 @@ def test_constant_image_and_kernels_without_end():
     np.testing.assert_allclose(refine(logits, image, parameters), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("filtering", ["direct", "lattice"])
+@pytest.mark.parametrize("filtering", ["direct", pytest.param("lattice", marks=pytest.mark.slow)])
 def test_equal_scores_stay_equal(filtering):
     parameters = dataclasses.replace(PARAMETERS["deeplab"], filtering=filtering)
     found = refine(np.zeros((9, 13, 3), np.float32), textured_image(1, 9, 13), parameters)
@@ -115,7 +121,7 @@ def test_no_iterations_are_softmax():
     [
         ((1, 1), "direct"),
         ((17, 3), "direct"),
-        ((17, 3), "lattice"),
+        pytest.param((17, 3), "lattice", marks=pytest.mark.slow),
         pytest.param((1, 1), "lattice", marks=pytest.mark.slow),
         pytest.param((1, 9), "lattice", marks=pytest.mark.slow),
         pytest.param((23, 31), "lattice", marks=pytest.mark.slow),
@@ -138,6 +144,7 @@ def test_a_known_image_inside_of_jit():
     np.testing.assert_allclose(closed(logits)[0], refine(logits, image, parameters), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_lattice_too_small_for_its_vertices_says_so():
     parameters = dataclasses.replace(SMALL, filtering="lattice")
     logits, image = random_logits(0, 17, 3, 3)[None], textured_image(0, 17, 3)[None]
@@ -147,8 +154,7 @@ def test_a_lattice_too_small_for_its_vertices_says_so():
     np.testing.assert_allclose(enough, dense_crf(logits, image, parameters), atol=1e-6)
 
 
-@pytest.mark.parametrize("filtering", ["direct", "lattice"])
-@pytest.mark.parametrize("normalization", ["after", "symmetric"])
+@pytest.mark.parametrize(("normalization", "filtering"), COMBINATIONS)
 def test_gradients_agree_with_finite_differences(filtering, normalization):
     random = np.random.default_rng(0)
     size, classes = (5, 7), 3
@@ -205,7 +211,7 @@ def test_half_precision_scores_are_refined_in_single(dtype):
 def test_automatic_filtering():
     assert SIZE[0] * SIZE[1] <= DIRECT_PIXELS
     logits, image = scene("textured")
-    named = PARAMETERS["deeplab_largefov"]
+    named = PARAMETERS["deeplab"]
     for normalization, filtering in [("after", "direct"), ("symmetric", "lattice")]:
         normal = dataclasses.replace(named, normalization=normalization)
         chosen = dataclasses.replace(normal, filtering=filtering)

@@ -34,7 +34,14 @@ def test_a_point_is_the_weighted_mean_of_its_simplex(dimensions):
     )
 
 
-@pytest.mark.parametrize(("dimensions", "count"), [(1, 3), (2, 300), (5, 301)])
+@pytest.mark.parametrize(
+    ("dimensions", "count"),
+    [
+        pytest.param(1, 3, marks=pytest.mark.slow),
+        pytest.param(2, 300, marks=pytest.mark.slow),
+        (5, 301),
+    ],
+)
 def test_the_filter_is_near_a_gaussian(dimensions, count):
     features = points(dimensions, count, 1)
     values = RANDOM.random((count, 3)).astype(np.float32)
@@ -59,6 +66,7 @@ def test_the_gradient_is_the_transpose(build):
     np.testing.assert_allclose(pull_back(jnp.eye(60))[0], matrix.T, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_padding_counts_nothing():
     features, values = points(2, 50, 2), RANDOM.random((50, 2)).astype(np.float32)
     padded = np.pad(features, ((0, 0), (0, 14)), mode="edge")
@@ -69,7 +77,10 @@ def test_padding_counts_nothing():
     )
 
 
-@pytest.mark.parametrize("count", [1, 5, 4000])
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(1, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow), 4000],
+)
 def test_points_in_one_place_gather_in_one_simplex(count):
     lattice = build_lattice(jnp.zeros((5, count)))
     values = jnp.arange(count, dtype=jnp.float32)[:, None]
@@ -77,6 +88,7 @@ def test_points_in_one_place_gather_in_one_simplex(count):
     np.testing.assert_allclose(ratio, (count - 1) / 2, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_lattice_inside_of_jit_is_the_one_outside():
     features, values = points(3, 90, 2), RANDOM.random((90, 2)).astype(np.float32)
     inside = jax.jit(lambda f, v: build_lattice(f).filter(v))(features, values)

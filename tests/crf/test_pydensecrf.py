@@ -52,6 +52,7 @@ def test_lattice_agrees_with_pydensecrf(name, normalization):
     check(random_logits(0, 61, 47, 21), textured_image(0, 61, 47), parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["golden/bird_513.png"])
 def test_symmetric_mode_agrees_with_pydensecrf_on_images(source, shared):
     parameters = dataclasses.replace(PARAMETERS["deeplab_largefov"], normalization="symmetric")
