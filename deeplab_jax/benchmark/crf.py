@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,28 @@ from deeplab_jax.crf.lattice import blur, slice_, splat
 from deeplab_jax.errors import DeepLabError
 
 CHANNELS = 8
+# Of the image that is made where none is given: a common size of PASCAL VOC.
+SIZE = (375, 500)
+
+
+def made_image(seed: int = 0) -> np.ndarray:
+    """Returns uint8 [375, 500, 3]: regions of a colour each, with shading and grain."""
+    random = np.random.default_rng(seed)
+
+    def smooth(channels: int, deviation: float) -> np.ndarray:
+        return cv2.GaussianBlur(random.normal(size=(*SIZE, channels)), (0, 0), deviation)
+
+    color = random.uniform(30, 225, (6, 3))[smooth(6, 40).argmax(axis=-1)]
+    shading, grain = 600 * smooth(3, 20), 3 * random.normal(size=color.shape)
+    return (color + shading + grain).clip(0, 255).astype(np.uint8)
+
+
+def made_logits(size: tuple[int, int], num_classes: int, seed: int = 0) -> np.ndarray:
+    """Returns float32 [*size, num_classes]; the time of a CRF does not depend on them."""
+    random = np.random.default_rng(seed)
+    coarse = random.normal(0, 3, (-(-size[0] // 16), -(-size[1] // 16), num_classes))
+    planes = [cv2.resize(plane, size[::-1]) for plane in np.moveaxis(coarse, -1, 0)]
+    return np.stack(planes, axis=-1).astype(np.float32)
 
 
 def measure_crf(

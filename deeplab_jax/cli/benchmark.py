@@ -1,12 +1,14 @@
-"""usage: deeplab-jax benchmark pipeline|shapes [--flag=value …]
+"""usage: deeplab-jax benchmark pipeline|shapes|crf [--flag=value …]
 
 pipeline   training crops a second, for each core and in all, and how many cores feed an accelerator
 shapes     the demo's task: DeepLab v3+, the same net at output stride 32 without decoder, and a
            classifier of single pixels, trained and compared (10 minutes on two cores)
+crf        seconds that the dense CRF of an image takes, beside pydensecrf, and where they go
 
 examples:
   deeplab-jax benchmark pipeline --dataset=voc_segmentation --data_dir=data
   deeplab-jax benchmark shapes --data_dir=runs/demo/data --workdir=runs/shapes_task
+  deeplab-jax benchmark crf --image=photo.jpg --num_classes=21 --crf=deeplab_largefov
 """
 
 import json
@@ -18,7 +20,7 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.model_flags import parse_size, required
 from deeplab_jax.errors import DeepLabError, unknown_name
 
-BENCHMARKS = ("pipeline", "shapes")
+BENCHMARKS = ("pipeline", "shapes", "crf")
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
@@ -31,6 +33,10 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "consumes", 600.0, "pipeline: images a second that an accelerator trains on.", **own
     )
     absl_flags.DEFINE_string("workdir", None, "shapes: where the two runs are written.", **own)
+    absl_flags.DEFINE_string("image", None, "crf: a file (default: an image that is made).", **own)
+    absl_flags.DEFINE_string("crf", "deeplab_largefov", "crf: published parameters.", **own)
+    absl_flags.DEFINE_integer("num_classes", 21, "crf: of the scores.", lower_bound=2, **own)
+    absl_flags.DEFINE_integer("repetitions", 5, "crf: for the medians.", lower_bound=1, **own)
     absl_flags.DEFINE_bool("json", False, "Print JSON instead of text.", **own)
     count = {"lower_bound": 0, "flag_values": flags}
     absl_flags.DEFINE_integer("num_images", 400, "pipeline: to make for each figure.", **count)
@@ -46,7 +52,8 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax.benchmark.machine import describe_machine
 
-    figures = _pipeline(flags) if paths[0] == "pipeline" else _shapes(flags, console)
+    measure = {"pipeline": _pipeline, "shapes": _shapes, "crf": _crf}[paths[0]]
+    figures = measure(flags, console)
     if flags.json:
         console.print(json.dumps(figures | {"machine": describe_machine()}, indent=2))
         return
@@ -54,7 +61,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         console.print(f"{name.replace('_', ' '):<34}{value:>10.3f}")
 
 
-def _pipeline(flags: absl_flags.FlagValues) -> dict[str, float]:
+def _pipeline(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
     required(flags, "dataset", "data_dir")
     from deeplab_jax.benchmark.pipeline import cores_to_feed, measure_pipeline
     from deeplab_jax.data import Augmentation, open_dataset
@@ -85,3 +92,15 @@ def _shapes(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
             workdir / "stride_32", data_dir, console, output_stride=32, decoder="none"
         ),
     }
+
+
+def _crf(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
+    from deeplab_jax.benchmark.crf import made_image, made_logits, measure_crf
+    from deeplab_jax.crf import crf_parameters
+    from deeplab_jax.data.images import read_image
+
+    parameters = crf_parameters(flags.crf)
+    image = read_image(pathlib.Path(flags.image)) if flags.image else made_image()
+    console.message(f"{image.shape[1]} x {image.shape[0]} pixels, {flags.num_classes} classes")
+    logits = made_logits(image.shape[:2], flags.num_classes)
+    return measure_crf(image, logits, parameters, repetitions=flags.repetitions)
