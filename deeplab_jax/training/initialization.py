@@ -60,8 +60,9 @@ def initialize_from(
     for line in _started_afresh(given, wanted, fitting, source, whole=parts == "all"):
         reporter.message(line)
     taken = {path: given[path] if path in fitting else array for path, array in wanted.items()}
-    folded = {tuple(name.split("/")) for name in description.source.get("folded_batch_norm", ())}
-    kept = {path for path in folded if ("params", *path, "scale") in fitting}
+    names = description.source.get("folded_batch_norm", ())
+    folded = at_rates_of({("params", *name.split("/"), "scale"): None for name in names}, wanted)
+    kept = {path[1:-1] for path in folded if path in fitting}
     return Initialization(traverse_util.unflatten_dict(taken), frozenset(kept))
 
 
