@@ -7,7 +7,7 @@ import pytest
 from deeplab_jax.crf import PARAMETERS
 
 # Each set has lattices of its own sizes, and programs that are compiled for them.
-QUICK = ("deeplab_v2_resnet_101",)
+QUICK = ("deeplab",)
 SETS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in PARAMETERS]
 
 
