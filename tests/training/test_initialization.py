@@ -133,5 +133,5 @@ def test_a_published_classifier_is_a_backbone(shared, tmp_path):
     for path, array in traverse_util.flatten_dict(start.variables).items():
         expected = published[path] if path[1] == "backbone" else 7
         assert np.all(array == expected), path
-    # 1 + 2 + 16 · 3 convolutions up to layer_18, all folded; layer_19 of the classifier is not wanted.
+    # 1 + 2 + 16 · 3 convolutions up to layer_18, all folded; no layer_19.
     assert len(start.folded) == 51
