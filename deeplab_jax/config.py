@@ -23,9 +23,23 @@ def default() -> ConfigDict:
     """Returns the default of every field, locked: an unknown field is an error."""
     config = ConfigDict()
     config.seed = 0  # Of initialisation, data order, augmentation and dropout.
+    config.model = _model()
+    config.data = _data()
+    config.augmentation = _augmentation()
+    config.strict_crop = False  # A crop that is not k·output_stride + 1 is an error.
+    config.training = _training()
+    config.loss = _loss()
+    config.optimizer = _optimizer()
+    config.schedule = _schedule()
+    config.evaluation = _evaluation()
+    config.checkpoint = _checkpoint()
+    config.log_every_steps = 50  # Between lines of metrics.jsonl and TensorBoard.
+    return config.lock()
 
+
+def _model() -> ConfigDict:
     # Keywords of `create_model`; unset ones take the architecture's or the backbone's default.
-    model = config.model = ConfigDict()
+    model = ConfigDict()
     model.architecture = "deeplab_v3plus"  # A name that `deeplab-jax models` lists.
     model.backbone = placeholder(str)
     model.output_stride = placeholder(int)  # Pixels of the image to one of the encoder's map.
@@ -57,8 +71,11 @@ def default() -> ConfigDict:
     model.batch_norm_epsilon = placeholder(float)  # Unset: the backbone's own.
     model.frozen_batch_norm = placeholder(bool)  # Training keeps the moving averages.
     model.dtype = "float32"  # Of the computation; bfloat16 on TPUs and recent GPUs.
+    return model
 
-    data = config.data = ConfigDict()
+
+def _data() -> ConfigDict:
+    data = ConfigDict()
     data.name = ""  # Of a prepared data set.
     data.data_dir = "data"  # Where `prepare` put it.
     data.train_split = "train"
@@ -67,9 +84,12 @@ def default() -> ConfigDict:
     # Classes whose images come twice in training. DeepLab v3, section 4.3.
     data.duplicate = placeholder(tuple)
     data.workers = 0  # Processes that decode and augment; 0: threads of this one.
+    return data
 
+
+def _augmentation() -> ConfigDict:
     # Order and values of the released code: resize, scale, pad with the mean pixel, crop, flip.
-    augmentation = config.augmentation = ConfigDict()
+    augmentation = ConfigDict()
     # Before all else the shorter side becomes min_resize, or less so that the longer one is at most
     # max_resize; pixels, 0: no limit. Released code, for ADE20K.
     augmentation.min_resize = 0
@@ -85,9 +105,11 @@ def default() -> ConfigDict:
     augmentation.flip = True  # Left-right with probability ½.
     augmentation.rotation = 0.0  # Degrees to either side; 0: off.
     augmentation.photometric = 0.0  # Strength of the colour distortion, 0..1; 0: off.
-    config.strict_crop = False  # A crop that is not k·output_stride + 1 is an error.
+    return augmentation
 
-    training = config.training = ConfigDict()
+
+def _training() -> ConfigDict:
+    training = ConfigDict()
     training.num_steps = 30_000  # Updates. DeepLab v3, section 4.
     training.batch_size = 16  # Images an update, over all devices. DeepLab v3, section 4.
     training.accumulation_steps = 1  # Parts a batch is worked through in, to save memory.
@@ -95,9 +117,12 @@ def default() -> ConfigDict:
     training.patience = 0  # Evaluations without a better one before it stops; 0: never early.
     training.init_from = ""  # Published name, model directory or workdir to start from.
     training.init_parts = "all"  # Of it: `all` but another's classifier, `backbone`, `matching`.
+    return training
 
+
+def _loss() -> ConfigDict:
     # A weighted sum; deeplab_jax/losses has each term's formula and source.
-    loss = config.loss = ConfigDict()
+    loss = ConfigDict()
     loss.cross_entropy = 1.0
     loss.focal = 0.0  # arXiv 1708.02002.
     loss.dice = 0.0
@@ -113,8 +138,11 @@ def default() -> ConfigDict:
     loss.every_scale = False  # The loss of each scale beside the fused one's. DeepLab v2, released.
     loss.auxiliary_weight = 0.5  # Of the loss of an auxiliary head. torchvision.
     loss.l1 = 0.0  # Times the sum of the convolution kernels' absolute values.
+    return loss
 
-    optimizer = config.optimizer = ConfigDict()
+
+def _optimizer() -> ConfigDict:
+    optimizer = ConfigDict()
     optimizer.name = "sgd"  # `sgd` (with momentum), `adam`, `adamw`, `lars` or `lamb`.
     optimizer.momentum = 0.9  # Of sgd; of Adam's first moment.
     optimizer.weight_decay = 4e-5  # Of convolution kernels; see make_optimizer. Released code.
@@ -131,26 +159,33 @@ def default() -> ConfigDict:
     multipliers.classifier = 1.0
     multipliers.auxiliary = 1.0  # The auxiliary head.
     multipliers.bias = 1.0  # Of convolutions, on top of their part's.
+    return optimizer
 
-    schedule = config.schedule = ConfigDict()
+
+def _schedule() -> ConfigDict:
+    schedule = ConfigDict()
     schedule.base_learning_rate = 0.007  # DeepLab v3, section 4.
     schedule.name = "poly"  # `poly`, `step`, `cosine` or `constant`.
     schedule.power = 0.9  # Of `poly`: (1 − step/num_steps)^power. DeepLab v2, section 4.1.1.
     schedule.steps_per_drop = 2000  # Of `step`. DeepLab v1, section 4.1.
     schedule.drop_factor = 0.1  # Of `step`: what each drop multiplies the rate by.
     schedule.warmup_steps = 0  # Linear from 0.
+    return schedule
 
-    evaluation = config.evaluation = ConfigDict()
+
+def _evaluation() -> ConfigDict:
+    evaluation = ConfigDict()
     evaluation.every_steps = 1000  # Also after the last step.
     evaluation.batch_size = 8  # Images; does not change the numbers.
     evaluation.size = placeholder(tuple)  # (H, W) all images are padded to; unset: the largest.
     evaluation.limit = placeholder(int)  # Images; unset: the whole split.
+    return evaluation
 
-    checkpoint = config.checkpoint = ConfigDict()
+
+def _checkpoint() -> ConfigDict:
+    checkpoint = ConfigDict()
     checkpoint.every_steps = 1000  # The best by validation and the last are kept.
-
-    config.log_every_steps = 50  # Between lines of metrics.jsonl and TensorBoard.
-    return config.lock()
+    return checkpoint
 
 
 # Fields that may differ when a run is taken up again: they change where and how, not what.

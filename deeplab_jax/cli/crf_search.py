@@ -15,6 +15,7 @@ examples:
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.dataset_flags import define_dataset_flags
 from deeplab_jax.cli.inference_flags import define_inference_flags, parse_options
 from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, parse_size, required
 from deeplab_jax.errors import DeepLabError
@@ -27,18 +28,10 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines the flags of the command."""
     define_model_flags(flags)
     define_inference_flags(flags)
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_string("dataset", None, "Name of a prepared data set.", **own)
-    absl_flags.DEFINE_string("split", "train", "Split of the data set.", **own)
-    absl_flags.DEFINE_string("data_dir", None, "Directory of the prepared data sets.", **own)
-    absl_flags.DEFINE_string("output", None, "JSON file for the parameters and the table.", **own)
+    define_dataset_flags(flags, "train", limit=100)
     absl_flags.DEFINE_string(
-        "size", None, "Height x width that images are padded to, as in 513x513.", **own
+        "output", None, "JSON file for the parameters and the table.", flag_values=flags
     )
-    count = {"lower_bound": 1, "flag_values": flags}
-    absl_flags.DEFINE_integer("limit", 100, "Only the first so many images.", **count)
-    absl_flags.DEFINE_integer("batch_size", 8, "Images at a time, over all devices.", **count)
-    absl_flags.DEFINE_integer("workers", 0, "Processes that read ahead.", lower_bound=0, **own)
 
 
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.dataset_flags import define_dataset_flags
 from deeplab_jax.cli.inference_flags import define_inference_flags, parse_numbers, parse_options
 from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, parse_size, required
 from deeplab_jax.errors import DeepLabError
@@ -35,22 +36,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines the flags of the command."""
     define_model_flags(flags)
     define_inference_flags(flags)
+    define_dataset_flags(flags, "val")
     own = {"flag_values": flags}
-    absl_flags.DEFINE_string("dataset", None, "Name of a prepared data set.", **own)
-    absl_flags.DEFINE_string("split", "val", "Split of the data set.", **own)
-    absl_flags.DEFINE_string("data_dir", None, "Directory of the prepared data sets.", **own)
     absl_flags.DEFINE_string("output", None, "Directory for the numbers and pictures.", **own)
-    absl_flags.DEFINE_string(
-        "size", None, "Height x width that images are padded to, as in 513x513.", **own
-    )
     absl_flags.DEFINE_string(
         "trimap", None, "Widths in pixels of bands around void to measure, as in 1,5,10.", **own
     )
     absl_flags.DEFINE_bool("table", False, "Measure each step of the flags by itself.", **own)
-    count = {"lower_bound": 1, "flag_values": flags}
-    absl_flags.DEFINE_integer("limit", None, "Only the first so many images.", **count)
-    absl_flags.DEFINE_integer("batch_size", 8, "Images at a time, over all devices.", **count)
-    absl_flags.DEFINE_integer("workers", 0, "Processes that read ahead.", lower_bound=0, **own)
 
 
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:

@@ -1,15 +1,16 @@
 """A trained network at another output stride."""
 
 import dataclasses
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, DeepLab
+from deeplab_jax.models.atrous_branches import rename_branches
 
 STRIDES = (4, 8, 16, 32)
 # Small, and legal at every output stride.
@@ -40,10 +41,10 @@ def at_output_stride(
         return model, variables
     rates = _rates_at(trained, output_stride)
     changed = dataclasses.replace(trained, output_stride=output_stride, atrous_rates=rates)
-    renames = {
-        f"rate_{old}": f"rate_{new}" for old, new in zip(trained.atrous_rates, rates, strict=True)
-    }
-    model, variables = model.clone(architecture=changed), _renamed(variables, renames)
+    flat = rename_branches(
+        traverse_util.flatten_dict(variables), dict(zip(trained.atrous_rates, rates, strict=True))
+    )
+    model, variables = model.clone(architecture=changed), traverse_util.unflatten_dict(flat)
     # What a backbone cannot do it says when it is traced.
     image = jax.ShapeDtypeStruct((1, *PROBE_SIZE, changed.in_channels), jnp.uint8)
     jax.eval_shape(lambda variables, image: model.apply(variables, image), variables, image)
@@ -79,19 +80,3 @@ def _legal(trained: Architecture) -> str:
         if all(_scaled(rate, trained, stride).denominator == 1 for rate in trained.atrous_rates)
     ]
     return ", ".join(map(str, legal))
-
-
-def _renamed(variables: Mapping[str, Any], renames: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the variables with ASPP's branches called by their new rates."""
-
-    def rename(name: str) -> str:
-        branch, slash, rest = name.partition("/")
-        return renames.get(branch, branch) + slash + rest
-
-    return {
-        collection: {
-            part: {rename(name): leaf for name, leaf in tree.items()} if part == "aspp" else tree
-            for part, tree in parts.items()
-        }
-        for collection, parts in variables.items()
-    }

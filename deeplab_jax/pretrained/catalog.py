@@ -13,7 +13,7 @@ from typing import Any
 from deeplab_jax.data.descriptors import ADE20K, CITYSCAPES, VOC
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.model_store import CLASSIFICATION, SEGMENTATION
-from deeplab_jax.pretrained.conversion import CLASSIFIER_NAME
+from deeplab_jax.pretrained.name_maps import IMAGE_CLASSIFIER
 
 # A change of the conversion that changes its results; models converted before are made anew.
 CONVERTER_VERSION = 1
@@ -87,7 +87,7 @@ class PretrainedModel:
     @property
     def task(self) -> str:
         """`segmentation` or `classification`."""
-        return CLASSIFICATION if self.architecture == CLASSIFIER_NAME else SEGMENTATION
+        return CLASSIFICATION if self.architecture == IMAGE_CLASSIFIER else SEGMENTATION
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

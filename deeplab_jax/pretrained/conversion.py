@@ -17,11 +17,15 @@ from deeplab_jax.model_store import CLASSIFICATION, SEGMENTATION, ModelDescripti
 from deeplab_jax.models import DeepLab, ImageClassifier
 from deeplab_jax.pretrained.assignment import Assignment, Wanted, assign
 from deeplab_jax.pretrained.classes import describe_classes
-from deeplab_jax.pretrained.name_maps import CONVENTIONS, Convention, Identified
+from deeplab_jax.pretrained.name_maps import (
+    CONVENTIONS,
+    IMAGE_CLASSIFIER,
+    Convention,
+    Identified,
+)
 from deeplab_jax.pretrained.published import PublishedWeights
 from deeplab_jax.pretrained.readers import read_weights, weights_file
 
-CLASSIFIER_NAME = "image_classifier"
 # Missing or misshapen arrays that an error names one by one.
 SHOWN = 8
 
@@ -127,7 +131,7 @@ def _describe(
     class_names: Sequence[str] | None,
     provenance: Mapping[str, Any] | None,
 ) -> ModelDescription:
-    task = CLASSIFICATION if identified.architecture == CLASSIFIER_NAME else SEGMENTATION
+    task = CLASSIFICATION if identified.architecture == IMAGE_CLASSIFIER else SEGMENTATION
     count = identified.overrides["num_classes"]
     classes: Descriptor = describe_classes(count, class_names or weights.class_names, source)
     return ModelDescription(

@@ -1,13 +1,12 @@
 """Names of ASPP's branches where a run goes on at another output stride."""
 
-import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from deeplab_jax.models.atrous_branches import branch_rates, rename_branches
+
 Path = tuple[str, ...]
-ASPP = "aspp"
-BRANCH = re.compile(r"rate_(\d+)")
 
 
 def at_rates_of(given: Mapping[Path, Any], wanted: Iterable[Path]) -> Mapping[Path, Any]:
@@ -22,20 +21,7 @@ def at_rates_of(given: Mapping[Path, Any], wanted: Iterable[Path]) -> Mapping[Pa
 
     Source: DeepLab v3, section 3.3.
     """
-    old, new = _rates(given), _rates(wanted)
+    old, new = branch_rates(given), branch_rates(wanted)
     if len(old) != len(new) or len({Fraction(b, a) for a, b in zip(old, new, strict=True)}) != 1:
         return given
-    names = dict(zip(old, new, strict=True))
-    return {_renamed(path, names): array for path, array in given.items()}
-
-
-def _rates(paths: Iterable[Path]) -> list[int]:
-    found = {BRANCH.match(path[2]) for path in paths if path[1] == ASPP}
-    return sorted({int(match[1]) for match in found if match})
-
-
-def _renamed(path: Path, names: Mapping[int, int]) -> Path:
-    if path[1] != ASPP:
-        return path
-    branch = BRANCH.sub(lambda match: f"rate_{names[int(match[1])]}", path[2], count=1)
-    return (*path[:2], branch, *path[3:])
+    return rename_branches(given, dict(zip(old, new, strict=True)))

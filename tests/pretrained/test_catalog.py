@@ -19,8 +19,12 @@ from deeplab_jax.pretrained import find_pretrained, list_pretrained
 from deeplab_jax.pretrained.archives import is_archive
 from deeplab_jax.pretrained.assignment import assign
 from deeplab_jax.pretrained.catalog import IMAGENET, SEGMENTATION_CLASSES
-from deeplab_jax.pretrained.conversion import CLASSIFIER_NAME, identify, wanted_variables
-from deeplab_jax.pretrained.name_maps import Identified
+from deeplab_jax.pretrained.name_maps import (
+    IMAGE_CLASSIFIER,
+    Identified,
+    identify,
+    wanted_variables,
+)
 from deeplab_jax.pretrained.published import PublishedWeights
 from deeplab_jax.pretrained.readers import READERS
 
@@ -73,7 +77,7 @@ def test_an_entry_says_where_its_file_is_and_what_it_is_worth(entry):
 
 
 def test_the_network_of_an_entry_can_be_built(entry):
-    if entry.architecture == CLASSIFIER_NAME:
+    if entry.architecture == IMAGE_CLASSIFIER:
         assert entry.task == "classification"
         create_classifier(**entry.overrides)
     else:

@@ -1,7 +1,7 @@
 """How other codes name the variables of the networks here."""
 
 from deeplab_jax.pretrained.name_maps.caffe_exports import CAFFE_EXPORTS
-from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
+from deeplab_jax.pretrained.name_maps.convention import IMAGE_CLASSIFIER, Convention, Identified
 from deeplab_jax.pretrained.name_maps.huggingface import HUGGING_FACE
 from deeplab_jax.pretrained.name_maps.rules import Rule, Scopes, translate
 from deeplab_jax.pretrained.name_maps.tensorflow import TENSORFLOW
@@ -11,4 +11,12 @@ from deeplab_jax.pretrained.name_maps.torchvision import TORCHVISION
 # In the order in which they are tried.
 CONVENTIONS = (TENSORFLOW, HUGGING_FACE, *CAFFE_EXPORTS, TIMM, TORCHVISION)
 
-__all__ = ["CONVENTIONS", "Convention", "Identified", "Rule", "Scopes", "translate"]
+__all__ = [
+    "CONVENTIONS",
+    "IMAGE_CLASSIFIER",
+    "Convention",
+    "Identified",
+    "Rule",
+    "Scopes",
+    "translate",
+]

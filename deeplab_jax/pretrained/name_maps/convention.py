@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 from deeplab_jax.pretrained.name_maps.rules import Rule
 from deeplab_jax.pretrained.published import PublishedWeights
 
+# The architecture of a classifier of whole images, which `create_classifier` makes.
+IMAGE_CLASSIFIER = "image_classifier"
+
 
 class Identified(NamedTuple):
     """A network recognised by the names and shapes of its arrays.
 
     Attributes:
-      architecture: a name that `list_models` tells, or `image_classifier`.
+      architecture: a name that `list_models` tells, or `IMAGE_CLASSIFIER`.
       overrides: keywords that `create_model` takes.
     """
 

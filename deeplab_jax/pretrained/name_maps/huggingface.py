@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
+from deeplab_jax.pretrained.name_maps.convention import IMAGE_CLASSIFIER, Convention, Identified
 from deeplab_jax.pretrained.name_maps.rules import Rule
 from deeplab_jax.pretrained.published import PublishedWeights
 
@@ -60,7 +60,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     if not configuration.get("tf_padding", True):
         overrides["stride_placement"] = "torchvision"
     if segmentation is None:
-        return Identified("image_classifier", overrides)
+        return Identified(IMAGE_CLASSIFIER, overrides)
     # The published one's; transformers' own default is 32.
     stride = configuration.get("output_stride", 16)
     return Identified("deeplab_v3", overrides | {"output_stride": stride})
@@ -75,7 +75,7 @@ def _check(configuration: Mapping[str, Any]) -> None:
 
 def rules(identified: Identified) -> Sequence[Rule]:
     """Returns the name map of a network of transformers."""
-    classifier = identified.architecture == "image_classifier"
+    classifier = identified.architecture == IMAGE_CLASSIFIER
     return (*BACKBONE, *(CLASSIFIER if classifier else SEGMENTATION))
 
 

@@ -13,12 +13,11 @@ import numpy as np
 
 from deeplab_jax.backbones import mobilenet_v2, mobilenet_v3, xception
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
+from deeplab_jax.pretrained.name_maps.convention import IMAGE_CLASSIFIER, Convention, Identified
 from deeplab_jax.pretrained.name_maps.pytorch import LEAVES, resnet_name, resnet_rules
 from deeplab_jax.pretrained.name_maps.rules import Rule
 from deeplab_jax.pretrained.published import PublishedWeights
 
-CLASSIFIER = "image_classifier"
 SYMMETRIC = {"stride_placement": "torchvision"}
 # timm's names of networks that came from TensorFlow begin so; they pad as it does.
 FROM_TENSORFLOW = "tf_"
@@ -76,7 +75,7 @@ def _xception(weights: PublishedWeights) -> Identified | None:
     depth = next((depth for depth in (41, 65, 71) if len(xception.modules(depth)) == count), None)
     classes = arrays["head.fc.weight"].shape[0]
     overrides = {"backbone": f"xception_{depth}", "num_classes": classes}
-    return depth and Identified(CLASSIFIER, overrides)
+    return depth and Identified(IMAGE_CLASSIFIER, overrides)
 
 
 def _mobilenet(weights: PublishedWeights) -> Identified | None:
@@ -95,7 +94,7 @@ def _mobilenet(weights: PublishedWeights) -> Identified | None:
         overrides |= {"width_divisor": 8} if backbone == "mobilenet_v2" else {}
     if not str(weights.configuration.get("architecture")).startswith(FROM_TENSORFLOW):
         overrides |= SYMMETRIC | {"batch_norm_epsilon": 1e-5, "preprocessing": "mean_std"}
-    return Identified(CLASSIFIER, overrides)
+    return Identified(IMAGE_CLASSIFIER, overrides)
 
 
 def _units(arrays: Mapping[str, np.ndarray]) -> list[int]:
@@ -118,7 +117,7 @@ def _deep_stem(weights: PublishedWeights) -> Identified | None:
         return None
     classes = arrays["fc.weight"].shape[0]
     overrides = {"backbone": f"{backbone}_beta", "num_classes": classes}
-    return Identified(CLASSIFIER, overrides | SYMMETRIC | {"preprocessing": "mean_std"})
+    return Identified(IMAGE_CLASSIFIER, overrides | SYMMETRIC | {"preprocessing": "mean_std"})
 
 
 def rules(identified: Identified) -> Sequence[Rule]:

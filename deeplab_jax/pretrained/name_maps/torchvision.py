@@ -7,7 +7,7 @@ import numpy as np
 
 from deeplab_jax.backbones import mobilenet_v3
 from deeplab_jax.models.catalog import resolve
-from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
+from deeplab_jax.pretrained.name_maps.convention import IMAGE_CLASSIFIER, Convention, Identified
 from deeplab_jax.pretrained.name_maps.pytorch import (
     LEAVES,
     VGG_CONVOLUTIONS,
@@ -22,7 +22,6 @@ PRESETS = {
     "resnet_101": "torchvision/deeplabv3_resnet101",
     "mobilenet_v3_large": "torchvision/deeplabv3_mobilenet_v3_large",
 }
-CLASSIFIER = "image_classifier"
 SYMMETRIC = {"stride_placement": "torchvision"}
 # A classifier's last layer → its backbone and what distinguishes torchvision's from ours.
 MOBILENETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -103,7 +102,7 @@ def _classifier(
     if kernel is None:
         return None
     overrides = {"backbone": backbone, "num_classes": kernel.shape[0], **conventions}
-    return Identified(CLASSIFIER, overrides | SYMMETRIC | {"preprocessing": "mean_std"})
+    return Identified(IMAGE_CLASSIFIER, overrides | SYMMETRIC | {"preprocessing": "mean_std"})
 
 
 def rules(identified: Identified) -> Sequence[Rule]:

@@ -8,10 +8,9 @@ import numpy as np
 from deeplab_jax.backbones.resnet import DEPTHS
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models.architecture import scaled_rates
-from deeplab_jax.pretrained.name_maps.convention import Identified
+from deeplab_jax.pretrained.name_maps.convention import IMAGE_CLASSIFIER, Identified
 from deeplab_jax.pretrained.name_maps.tensorflow.graph_facts import graph_overrides
 from deeplab_jax.pretrained.name_maps.tensorflow.tables import (
-    IMAGE_CLASSIFIER,
     SEMANTIC,
     classifier_scope,
 )

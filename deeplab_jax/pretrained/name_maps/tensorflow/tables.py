@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.catalog import resolve
-from deeplab_jax.pretrained.name_maps.convention import Identified
+from deeplab_jax.pretrained.name_maps.convention import IMAGE_CLASSIFIER, Identified
 from deeplab_jax.pretrained.name_maps.rules import Rule
 
-IMAGE_CLASSIFIER = "image_classifier"
 SEMANTIC = "logits/semantic"
 MOBILENET_LOGITS = "Logits/Conv2d_1c_1x1"
 

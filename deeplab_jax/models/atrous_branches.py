@@ -1,0 +1,32 @@
+"""The branches of ASPP, which are named by their rates."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Path = tuple[str, ...]
+ASPP = "aspp"
+BRANCH = re.compile(r"rate_(\d+)")
+
+
+def branch_rates(paths: Iterable[Path]) -> list[int]:
+    """Returns the rates of the branches among the paths of variables, in rising order."""
+    found = {BRANCH.match(path[2]) for path in paths if path[1] == ASPP}
+    return sorted({int(match[1]) for match in found if match})
+
+
+def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dict[Path, Any]:
+    """Returns arrays under the names that their branches have at other rates.
+
+    Args:
+      arrays: by path, `params` or `batch_stats` first.
+      rates: new rate of every branch by its old one.
+    """
+
+    def renamed(path: Path) -> Path:
+        if path[1] != ASPP:
+            return path
+        branch = BRANCH.sub(lambda match: f"rate_{rates[int(match[1])]}", path[2], count=1)
+        return (*path[:2], branch, *path[3:])
+
+    return {renamed(path): array for path, array in arrays.items()}
