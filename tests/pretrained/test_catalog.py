@@ -19,12 +19,8 @@ from deeplab_jax.pretrained import find_pretrained, list_pretrained
 from deeplab_jax.pretrained.archives import is_archive
 from deeplab_jax.pretrained.assignment import assign
 from deeplab_jax.pretrained.catalog import IMAGENET, SEGMENTATION_CLASSES
-from deeplab_jax.pretrained.name_maps import (
-    IMAGE_CLASSIFIER,
-    Identified,
-    identify,
-    wanted_variables,
-)
+from deeplab_jax.pretrained.conversion import identify, wanted_variables
+from deeplab_jax.pretrained.name_maps import IMAGE_CLASSIFIER, Identified
 from deeplab_jax.pretrained.published import PublishedWeights
 from deeplab_jax.pretrained.readers import READERS
 
