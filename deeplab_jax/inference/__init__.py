@@ -1,5 +1,6 @@
 """From images to class maps with a trained model."""
 
+from deeplab_jax.inference.compositing import composite, feathered, soft_mask
 from deeplab_jax.inference.crf_files import read_crf_parameters
 from deeplab_jax.inference.file_jobs import (
     ClassificationJob,
@@ -10,6 +11,7 @@ from deeplab_jax.inference.file_jobs import (
 )
 from deeplab_jax.inference.files import predict_files, readable_files
 from deeplab_jax.inference.image_classification import ImageClassification, classify_files
+from deeplab_jax.inference.objects import Box, SegmentedObject, find_objects
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.output_stride import at_output_stride
 from deeplab_jax.inference.prediction import Prediction
@@ -22,20 +24,34 @@ from deeplab_jax.inference.submissions import (
     plan_submission,
     write_submission,
 )
+from deeplab_jax.inference.temporal import (
+    averaged_over_time,
+    changed_share,
+    class_areas,
+    stable_class_maps,
+)
 
 __all__ = [
     "SERVERS",
+    "Box",
     "ClassificationJob",
     "FileJob",
     "ImageClassification",
     "InferenceOptions",
     "Prediction",
     "Predictor",
+    "SegmentedObject",
     "SubmissionJob",
     "at_output_stride",
+    "averaged_over_time",
+    "changed_share",
     "check_submission",
+    "class_areas",
     "classify_files",
+    "composite",
+    "feathered",
     "find_images",
+    "find_objects",
     "load",
     "plan_classifications",
     "plan_files",
@@ -43,5 +59,7 @@ __all__ = [
     "predict_files",
     "read_crf_parameters",
     "readable_files",
+    "soft_mask",
+    "stable_class_maps",
     "write_submission",
 ]

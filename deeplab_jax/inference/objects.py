@@ -1,0 +1,114 @@
+"""Objects and boxes out of class maps: the connected regions of each class."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
+
+
+class Box(NamedTuple):
+    """An upright rectangle in pixels; bottom and right are the first row and column behind it."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns, as in image[box.window]."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SegmentedObject:
+    """A connected region of one class.
+
+    Attributes:
+      class_index: its class.
+      box: the smallest that holds it.
+      mask: bool, of the box's size: which pixels of the box belong to it.
+      area: number of its pixels.
+      centroid: mean row and column of its pixels.
+      score: mean probability of its class over its pixels, or None.
+    """
+
+    class_index: int
+    box: Box
+    mask: np.ndarray
+    area: int
+    centroid: tuple[float, float]
+    score: float | None = None
+
+    def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Returns what JSON can hold; the box is left, top, width, height, as in COCO."""
+        top, left, bottom, right = self.box
+        row, column = self.centroid
+        return {
+            "class_name": class_names[self.class_index],
+            "box": [left, top, right - left, bottom - top],
+            "area": self.area,
+            "centroid": [round(column, 2), round(row, 2)],
+            "score": None if self.score is None else round(self.score, 4),
+        }
+
+
+def find_objects(
+    class_map: np.ndarray,
+    classes: Collection[int] | None = None,
+    *,
+    min_area: int = 1,
+    connectivity: int = 8,
+    probabilities: np.ndarray | None = None,
+) -> list[SegmentedObject]:
+    """Returns the connected regions of each class, by class, the largest first.
+
+    Objects of one class that touch are one region: a class map does not tell them apart.
+
+    Args:
+      class_map: integers [H, W]; 255 is void.
+      classes: those that are looked for; None: all that occur.
+      min_area: pixels that a region must have.
+      connectivity: 8, or 4 where pixels that share only a corner are apart.
+      probabilities: [H, W, num_classes], for the scores.
+
+    Raises:
+      DeepLabError: the class map is no such array, or the connectivity neither 4 nor 8.
+    """
+    if class_map.ndim != 2 or not np.issubdtype(class_map.dtype, np.integer):
+        given = f"{class_map.dtype} {list(class_map.shape)}"
+        raise DeepLabError(f"a class map is integers [height, width]; got {given}")
+    if connectivity not in (4, 8):
+        raise DeepLabError(f"connectivity={connectivity} must be 4 or 8")
+    present = set(np.unique(class_map).tolist()) - {IGNORE_LABEL}
+    wanted = sorted(present if classes is None else present & set(classes))
+    found = []
+    for index in wanted:
+        scores = None if probabilities is None else probabilities[..., index]
+        regions = _regions(class_map == index, index, connectivity, min_area, scores)
+        found += sorted(regions, key=lambda region: -region.area)
+    return found
+
+
+def _regions(
+    mask: np.ndarray, index: int, connectivity: int, min_area: int, scores: np.ndarray | None
+) -> list[SegmentedObject]:
+    _, numbers, statistics, centroids = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=connectivity, ltype=cv2.CV_32S
+    )
+    found = []
+    # Number 0 is what lies outside the mask.
+    for number, (left, top, width, height, area) in enumerate(statistics.tolist()):
+        if number == 0 or area < min_area:
+            continue
+        box = Box(top, left, top + height, left + width)
+        inside = numbers[box.window] == number
+        column, row = centroids[number].tolist()
+        score = None if scores is None else float(scores[box.window][inside].mean())
+        found.append(SegmentedObject(index, box, inside, area, (row, column), score))
+    return found
