@@ -10,6 +10,7 @@ from types import ModuleType
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.host_flags import in_a_job, leave
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.files import cache_directory
 
@@ -124,7 +125,10 @@ def prepare_environment() -> None:
 def console_script() -> None:
     """Entry point of the installed `deeplab-jax`."""
     prepare_environment()
-    sys.exit(run(sys.argv[1:], Console()))
+    status = run(sys.argv[1:], Console())
+    if status and in_a_job():
+        leave(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""One process's failure ends the job: the others hear of it and say whose it was."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import jax
+
+# JAX offers no public way to the key-value store that its processes share.
+from jax._src import distributed
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.parallel.hosts import (
+    START_SECONDS,
+    Addresses,
+    End,
+    start_hosts,
+    wait_for_hosts,
+)
+
+KEY = "deeplab_jax/failures"
+# Between two looks at what the others say.
+POLL_SECONDS = 1.0
+# How long a broken connection waits for the message of the one who broke it.
+MESSAGE_SECONDS = 8.0
+# In messages of JAX's errors: not this process's fault.
+CONNECTION_WORDS = ("gloo", "connection", "unavailable", "coordination", "heartbeat", "peer")
+
+
+@contextlib.contextmanager
+def joined_hosts(
+    addresses: Addresses | None = None,
+    *,
+    start_seconds: int = START_SECONDS,
+    end: End,
+) -> Iterator[int]:
+    """Joins the processes of the job for the time of the block; see `start_hosts`.
+
+    Where the block fails in one process, `end` is called in all others, with that one's message.
+
+    Args:
+      addresses: as of `start_hosts`.
+      start_seconds: as of `start_hosts`.
+      end: takes a message and must end the process, from whatever thread: the main one may be
+        waiting for a host that does not answer any more.
+
+    Yields:
+      The number of processes.
+
+    Raises:
+      DeepLabError: as `start_hosts`; or the connection to another process was lost.
+    """
+    count = start_hosts(addresses, start_seconds=start_seconds, end=end)
+    if count == 1:
+        yield count
+        return
+    with _watching(end):
+        try:
+            yield count
+            wait_for_hosts("the end")
+        except BaseException as error:
+            raise _announced(error) from error
+    jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def _watching(end: End) -> Iterator[None]:
+    """Looks, in a thread, whether another process has failed."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(POLL_SECONDS):
+            message = failure_of_others()
+            if message is not None and not done.is_set():
+                end(message)
+
+    thread = threading.Thread(target=watch, name="failures", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def failure_of_others() -> str | None:
+    """Returns what a process of the job that failed said, None where all are well."""
+    try:
+        rows = distributed.global_state.client.key_value_dir_get(KEY)
+    except RuntimeError:
+        # The coordinator is gone: JAX ends this process, with its own message.
+        return None
+    for key, message in rows:
+        process = key.rpartition("/")[2]
+        if process != str(jax.process_index()):
+            return f"process {process} of the job failed: {message}"
+    return None
+
+
+def _announced(error: BaseException) -> BaseException:
+    """Tells the others of an error, unless it is theirs; returns what to raise of it."""
+    if isinstance(error, jax.errors.JaxRuntimeError) and _is_connection(error):
+        # Whoever broke the connection may say why; then the watch ends this process.
+        time.sleep(MESSAGE_SECONDS)
+        reason = " ".join(str(error).split())[:200]
+        return DeepLabError(
+            f"the connection to another process of the job was lost ({reason}); its host died or "
+            "was taken away; start the same command again on all hosts to go on from the last "
+            "checkpoint"
+        )
+    announce(" ".join(str(error).split()) or type(error).__name__)
+    return error
+
+
+def _is_connection(error: BaseException) -> bool:
+    return any(word in str(error).lower() for word in CONNECTION_WORDS)
+
+
+def announce(message: str) -> None:
+    """Tells the other processes that this one has failed, and leaves them time to hear it."""
+    client = distributed.global_state.client
+    with contextlib.suppress(RuntimeError):
+        client.key_value_set(f"{KEY}/{jax.process_index()}", message)
+    # Process 0 keeps the store: the others must read before it is gone.
+    time.sleep(3 * POLL_SECONDS)
