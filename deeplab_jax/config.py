@@ -70,6 +70,7 @@ def _model() -> ConfigDict:
     model.batch_norm_decay = placeholder(float)  # Kept share a step; published: 0.95 to 0.9997.
     model.batch_norm_epsilon = placeholder(float)  # Unset: the backbone's own.
     model.frozen_batch_norm = placeholder(bool)  # Training keeps the moving averages.
+    model.widths = placeholder(tuple)  # (path, channels) of pruned layers.
     model.dtype = "float32"  # Of the computation; bfloat16 on TPUs and recent GPUs.
     return model
 

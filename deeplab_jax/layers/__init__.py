@@ -2,6 +2,17 @@
 
 from deeplab_jax.layers.conv_norm import ConvNorm, Normalization
 from deeplab_jax.layers.convolution import Classifier, Convolution
+from deeplab_jax.layers.quantized import is_convolution, quantized
 from deeplab_jax.layers.separable import SeparableConvNorm
+from deeplab_jax.layers.widths import narrowed
 
-__all__ = ["Classifier", "ConvNorm", "Convolution", "Normalization", "SeparableConvNorm"]
+__all__ = [
+    "Classifier",
+    "ConvNorm",
+    "Convolution",
+    "Normalization",
+    "SeparableConvNorm",
+    "is_convolution",
+    "narrowed",
+    "quantized",
+]

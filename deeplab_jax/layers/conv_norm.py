@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
+from deeplab_jax.layers.widths import output_channels
 
 Initializer = Callable[..., jax.Array]
 
@@ -77,12 +78,14 @@ class ConvNorm(nn.Module):
         return outputs if self.activation is None else self.activation(outputs)
 
     def _convolve(self, inputs: jax.Array) -> jax.Array:
-        depth = 1 if self.depthwise else inputs.shape[-1]
+        depth, features = 1, inputs.shape[-1]
+        if not self.depthwise:
+            depth, features = features, output_channels(self, self.features)
         default_init = DEPTHWISE_INIT if self.depthwise else CONVOLUTION_INIT
         kernel = self.param(
             "kernel",
             self.kernel_init or default_init,
-            (self.kernel_size, self.kernel_size, depth, self.features),
+            (self.kernel_size, self.kernel_size, depth, features),
             parameter_dtype(self.dtype),
         )
         padding = (

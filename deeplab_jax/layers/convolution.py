@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from deeplab_jax import ops
 from deeplab_jax.layers.conv_norm import CONVOLUTION_INIT, Initializer, parameter_dtype
+from deeplab_jax.layers.widths import output_channels
 
 CLASSIFIER_INIT = nn.initializers.truncated_normal(0.01)
 
@@ -40,9 +41,10 @@ class Convolution(nn.Module):
     def convolve(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the convolution and the bias that is still to be added."""
         dtype = parameter_dtype(self.dtype)
-        shape = (self.kernel_size, self.kernel_size, inputs.shape[-1], self.features)
+        features = output_channels(self, self.features)
+        shape = (self.kernel_size, self.kernel_size, inputs.shape[-1], features)
         kernel = self.param("kernel", self.kernel_init, shape, dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), dtype)
+        bias = self.param("bias", nn.initializers.zeros, (features,), dtype)
         outputs = ops.convolution(
             inputs.astype(self.dtype),
             kernel.astype(self.dtype),

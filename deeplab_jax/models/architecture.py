@@ -46,6 +46,9 @@ class Architecture:
       batch_norm_decay: of every moving average; None for each part's published one.
       batch_norm_epsilon: added to the variances in the backbone; None for its published one.
       frozen_batch_norm: training uses and keeps the moving averages (DeepLab v3, section 4.1).
+      widths: (path, output channels) of layers that structured pruning made narrower, as in
+        `backbone/layer_3/expand`; what follows such a layer follows its width.
+      quantization: `none`, or `int8`: convolutions in 8-bit integers, for inference alone.
       dtype: of the computation; float64 needs jax_enable_x64 and is for numerical checks.
     """
 
@@ -79,6 +82,8 @@ class Architecture:
     batch_norm_decay: float | None = None
     batch_norm_epsilon: float | None = None
     frozen_batch_norm: bool = False
+    widths: tuple[tuple[str, int], ...] = ()
+    quantization: str = "none"
     dtype: str = "float32"
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """DeepLab(backbone, head, decoder, classifier): every member of the family."""
 
+import contextlib
 from collections.abc import Callable
 
 import jax
@@ -10,7 +11,7 @@ from deeplab_jax import ops
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.heads import AuxiliaryHead
-from deeplab_jax.layers import ConvNorm
+from deeplab_jax.layers import ConvNorm, narrowed, quantized
 from deeplab_jax.models import parts
 from deeplab_jax.models.architecture import Architecture
 from deeplab_jax.models.preprocessing import preprocess
@@ -40,8 +41,22 @@ class DeepLab(nn.Module):
           Logits [N, H, W, num_classes], float32; with `endpoints` a pair of these and a dict.
 
         Raises:
-          DeepLabError: the image has another number of channels.
+          DeepLabError: the image has another number of channels, `widths` names no layer, or a
+            network of integers is to be trained.
         """
+        options = self.architecture
+        if options.quantization == "none":
+            numbers = contextlib.nullcontext()
+        elif train:
+            raise DeepLabError("a quantised network cannot be trained; train what it was made of")
+        else:
+            numbers = quantized()
+        with narrowed(dict(options.widths)), numbers:
+            return self._logits(image, train, endpoints)
+
+    def _logits(
+        self, image: jax.Array, train: bool, endpoints: bool
+    ) -> jax.Array | tuple[jax.Array, Maps]:
         options = self.architecture
         if image.ndim != 4 or image.shape[-1] != options.in_channels:
             raise DeepLabError(

@@ -17,6 +17,7 @@ LEGAL = {
     "image_pooling": ("none", "crop", "global"),
     "stride_placement": STRIDE_PLACEMENTS,
     "preprocessing": PREPROCESSINGS,
+    "quantization": ("none", "int8"),
     "dtype": ("float32", "bfloat16", "float64"),
 }
 
@@ -35,6 +36,13 @@ def _all_different(rates: Any) -> bool:
 
 def _all_pairs(values: Any) -> bool:
     return isinstance(values, tuple) and all(_all_positive(v) and len(v) == 2 for v in values)
+
+
+def _named_widths(values: Any) -> bool:
+    pairs = isinstance(values, tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2 for pair in values
+    )
+    return pairs and all(isinstance(path, str) and _positive(width) for path, width in values)
 
 
 def _fusable(scales: Any) -> bool:
@@ -62,6 +70,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "decoder_convs": (
         _all_pairs,
         "pairs of kernel size and channels, as in ((3, 256), (3, 256))",
+    ),
+    "widths": (
+        _named_widths,
+        "pairs of a layer's path and its channels, as in (('backbone/layer_3/expand', 72),)",
     ),
     "dropout_rate": (_share, "in [0, 1)"),
     "depth_multiplier": (

@@ -2,6 +2,7 @@
 
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
+from deeplab_jax.ops.integers import integer_convolution, quantize
 from deeplab_jax.ops.padding import Padding, Rate, same_padding, symmetric_padding
 from deeplab_jax.ops.platform import portable
 from deeplab_jax.ops.resize import resize_bilinear, scaled_size
@@ -11,7 +12,9 @@ __all__ = [
     "Rate",
     "convolution",
     "depthwise_convolution",
+    "integer_convolution",
     "portable",
+    "quantize",
     "resize_bilinear",
     "same_padding",
     "scaled_size",
