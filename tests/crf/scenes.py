@@ -33,6 +33,14 @@ def image_crop(path, seed: int, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
+def widest_choice(probabilities: np.ndarray, height: int, width: int) -> tuple[slice, slice]:
+    """Returns rows and columns of the window in which the classes are least settled."""
+    entropy = -np.sum(probabilities * np.log(probabilities + 1e-300), axis=-1)
+    sums = np.lib.stride_tricks.sliding_window_view(entropy, (height, width)).sum((2, 3))
+    top, left = np.unravel_index(sums.argmax(), sums.shape)
+    return slice(top, top + height), slice(left, left + width)
+
+
 def random_logits(seed: int, height: int, width: int, classes: int) -> np.ndarray:
     """Returns float32 [height, width, classes]: blobs of classes, with noise."""
     random = np.random.default_rng(seed)

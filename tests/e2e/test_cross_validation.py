@@ -9,6 +9,9 @@ import pytest
 
 from deeplab_jax.training.monitors import read_rows
 
+# Four trainings in processes of their own: minutes.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):

@@ -10,6 +10,11 @@ from deeplab_jax.model_store import open_checkpoints, read_variables
 from deeplab_jax.training.monitors import read_rows
 
 
+def slow(value):
+    """A case of the same kind as a quick one."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def losses(workdir):
     """The loss of every step: also tells whether the same images were seen."""
     return {row["step"]: row["loss"] for row in read_rows(workdir) if "loss" in row}
@@ -28,7 +33,7 @@ def saved_step(workdir):
         return manager.latest_step()
 
 
-@pytest.mark.parametrize("step", [1, 5, 8])
+@pytest.mark.parametrize("step", [slow(1), 5, slow(8)])
 def test_kill_then_resume_is_bit_identical(commands, trained, tmp_path, step):
     workdir = tmp_path / "run"
     killed = commands.stop_at_step(workdir, step, signal.SIGKILL)
@@ -42,7 +47,7 @@ def test_kill_then_resume_is_bit_identical(commands, trained, tmp_path, step):
     assert_same_end(workdir, trained)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [slow(signal.SIGINT), signal.SIGTERM])
 def test_being_asked_to_stop_loses_no_step(commands, trained, tmp_path, number):
     workdir = tmp_path / "run"
     stopped = commands.stop_at_step(workdir, 4, number)
