@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, DeepLab
-from deeplab_jax.models.atrous_branches import rename_branches
+from deeplab_jax.models.atrous_branches import rename_branches, rename_widths
 
 STRIDES = (4, 8, 16, 32)
 # Small, and legal at every output stride.
@@ -40,10 +40,14 @@ def at_output_stride(
     if output_stride in (None, trained.output_stride):
         return model, variables
     rates = _rates_at(trained, output_stride)
-    changed = dataclasses.replace(trained, output_stride=output_stride, atrous_rates=rates)
-    flat = rename_branches(
-        traverse_util.flatten_dict(variables), dict(zip(trained.atrous_rates, rates, strict=True))
+    renamed = dict(zip(trained.atrous_rates, rates, strict=True))
+    changed = dataclasses.replace(
+        trained,
+        output_stride=output_stride,
+        atrous_rates=rates,
+        widths=rename_widths(trained.widths, renamed),
     )
+    flat = rename_branches(traverse_util.flatten_dict(variables), renamed)
     model, variables = model.clone(architecture=changed), traverse_util.unflatten_dict(flat)
     # What a backbone cannot do it says when it is traced.
     image = jax.ShapeDtypeStruct((1, *PROBE_SIZE, changed.in_channels), jnp.uint8)

@@ -30,3 +30,16 @@ def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dic
         return (*path[:2], branch, *path[3:])
 
     return {renamed(path): array for path, array in arrays.items()}
+
+
+def rename_widths(
+    widths: tuple[tuple[str, int], ...], rates: Mapping[int, int]
+) -> tuple[tuple[str, int], ...]:
+    """Returns an architecture's widths under the names that branches have at other rates.
+
+    Args:
+      widths: (path, channels) of each layer.
+      rates: new rate of every branch by its old one.
+    """
+    arrays = {("params", *path.split("/")): channels for path, channels in widths}
+    return tuple(("/".join(path[1:]), n) for path, n in rename_branches(arrays, rates).items())

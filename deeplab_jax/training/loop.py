@@ -54,6 +54,7 @@ def train(
     reporter: Reporter | None = None,
     mesh: Mesh | None = None,
     profile: bool = False,
+    adjust: Callable[[Run], Run] = lambda run: run,
 ) -> TrainingResult:
     """Trains, or goes on with an interrupted run of the same config in the same workdir.
 
@@ -70,6 +71,8 @@ def train(
       reporter: hears progress.
       mesh: of the devices to use; default all.
       profile: write a trace of a few steps to `workdir/profile`.
+      adjust: returns the run that is meant, of the one that the config says: with another network,
+        objective or optimiser. A run that goes on needs the same.
 
     Raises:
       DeepLabError: the config, a data set or the workdir is not right; or the loss left the
@@ -77,15 +80,17 @@ def train(
       KeyboardInterrupt: the run was asked to stop, and its state is saved.
     """
     workdir, reporter = pathlib.Path(workdir), reporter or LoggingReporter()
-    run = assemble(
-        config,
-        workdir,
-        mesh or make_mesh(),
-        train,
-        validation,
-        batch_size=batch_size,
-        epochs=epochs,
-        reporter=reporter,
+    run = adjust(
+        assemble(
+            config,
+            workdir,
+            mesh or make_mesh(),
+            train,
+            validation,
+            batch_size=batch_size,
+            epochs=epochs,
+            reporter=reporter,
+        )
     )
     evaluation = run.config.evaluation
     evaluator = Evaluator(
