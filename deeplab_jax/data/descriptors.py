@@ -18,11 +18,14 @@ class Descriptor:
       name: of the data set.
       class_names: one a class; the label is the position.
       palette: one RGB triple 0..255 a class.
+      intensity_range: values of images of more than 8 bits that became 0 and 255; None: each
+        image's own, see `read_image`.
     """
 
     name: str
     class_names: tuple[str, ...]
     palette: tuple[Color, ...]
+    intensity_range: tuple[float, float] | None = None
 
     @property
     def num_classes(self) -> int:

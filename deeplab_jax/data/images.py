@@ -22,8 +22,8 @@ def read_image(
 
     Args:
       source: path, or the encoded bytes.
-      intensity_range: of 16-bit and float images, mapped linearly to 0..255; by default 0 and the
-        greatest value in the image.
+      intensity_range: of 16-bit and float images, mapped linearly to 0..255; by default 0, or the
+        least value where it is negative, and the greatest value in the image.
       name: what errors call encoded bytes.
 
     Returns:
@@ -120,6 +120,14 @@ def _deep_to_rgb(
     channels = pixels.reshape(*pixels.shape[:2], -1)
     # OpenCV's order is blue, green, red and perhaps opacity.
     colors = channels[..., [2, 1, 0] if channels.shape[2] >= 3 else [0, 0, 0]]
-    low, high = intensity_range or (0.0, float(np.nanmax(colors)))
-    scaled = (np.nan_to_num(colors.astype(np.float64)) - low) * (255 / max(high - low, 1e-12))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    values = colors.astype(np.float64)
+    low, high = intensity_range or _own_range(values)
+    # What is not a number is darkest.
+    within = np.clip(np.nan_to_num(values, nan=low), low, high)
+    return np.rint((within - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+
+
+def _own_range(values: np.ndarray) -> tuple[float, float]:
+    """Returns the range that cuts nothing off; infinite values do not count."""
+    finite = values[np.isfinite(values)]
+    return float(finite.min(initial=0)), float(finite.max(initial=0))

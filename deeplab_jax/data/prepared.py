@@ -1,5 +1,6 @@
 """Opens prepared TFDS data sets by name: those of this project and any with an image and a mask."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,8 +107,11 @@ def _descriptor(
     names = metadata.get("class_names") or _labels(info.features[mask]) or class_names
     if not names:
         raise DeepLabError(f"data set {name!r} does not tell its classes; give class_names")
-    palette = metadata.get("palette")
-    return describe(name, names, palette if palette and len(palette) == len(names) else None)
+    palette, intensity_range = metadata.get("palette"), metadata.get("intensity_range")
+    described = describe(name, names, palette if palette and len(palette) == len(names) else None)
+    if not intensity_range:
+        return described
+    return dataclasses.replace(described, intensity_range=tuple(intensity_range))
 
 
 def _labels(feature: tfds.features.FeatureConnector) -> Sequence[str]:

@@ -61,7 +61,7 @@ def predict_files(predictor: Predictor, jobs: Sequence[FileJob], reporter: Repor
       DeepLabError: an image cannot be read.
     """
     for job in reporter.track(jobs, "predicting, image"):
-        image = read_image(job.image)
+        image = read_image(job.image, intensity_range=predictor.intensity_range)
         if job.probabilities:
             prediction = predictor.predict(image)
             class_map = prediction.class_map

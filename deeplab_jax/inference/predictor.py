@@ -37,6 +37,8 @@ class Predictor:
       inference_size: (H, W) that smaller images are padded to, or None; tiles have their own.
       source: where the model came from, for reports.
       options: how the model is applied.
+      intensity_range: values of image files of more than 8 bits that become 0 and 255; None: each
+        image's own.
       tiling: how images are cut, or None.
       crf: parameters of the CRF, or None.
     """
@@ -50,6 +52,7 @@ class Predictor:
         inference_size: Size | None = None,
         source: str = "",
         options: InferenceOptions | None = None,
+        intensity_range: tuple[float, float] | None = None,
     ) -> None:
         """Decides; nothing is compiled yet.
 
@@ -63,6 +66,7 @@ class Predictor:
         self.palette = tuple(tuple(color) for color in palette)
         self.inference_size = inference_size
         self.source = source
+        self.intensity_range = intensity_range
         self.tiling = Tiling.of(self.model, options) if options.tile else None
         self.crf = find_parameters(options, self.model.architecture)
         self._classify = forward_pass(self.model, options, _class_map)
@@ -87,6 +91,7 @@ class Predictor:
             self.inference_size,
             self.source,
             options,
+            self.intensity_range,
         )
 
     def __call__(self, image: np.ndarray) -> np.ndarray:

@@ -40,4 +40,5 @@ def load(
         description.palette,
         description.inference_size,
         source=str(path),
+        intensity_range=description.intensity_range,
     )

@@ -127,4 +127,5 @@ def write_submission(
       DeepLabError: an image cannot be read.
     """
     for job in reporter.track(jobs, "predicting, image"):
-        SERVERS[server].write(job.class_map, predictor(read_image(job.image)))
+        image = read_image(job.image, intensity_range=predictor.intensity_range)
+        SERVERS[server].write(job.class_map, predictor(image))

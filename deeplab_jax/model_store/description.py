@@ -26,6 +26,8 @@ class ModelDescription:
       source: where the variables came from: training run, checksum, licence.
       task: `segmentation`; or `classification` of whole images, as networks whose backbones start
         others are published.
+      intensity_range: values of images of more than 8 bits that become 0 and 255, as in training;
+        None: each image's own.
     """
 
     architecture: str
@@ -35,6 +37,7 @@ class ModelDescription:
     inference_size: tuple[int, int] | None = None
     source: dict[str, Any] = dataclasses.field(default_factory=dict)
     task: str = SEGMENTATION
+    intensity_range: tuple[float, float] | None = None
 
     def create_model(self) -> DeepLab | ImageClassifier:
         """Returns the model described."""
@@ -68,11 +71,12 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
         )
     try:
         values = json.loads(path.read_text())
-        size = values.pop("inference_size")
+        size, intensity_range = values.pop("inference_size"), values.pop("intensity_range", None)
         return ModelDescription(
             class_names=tuple(values.pop("class_names")),
             palette=tuple(map(tuple, values.pop("palette"))),
             inference_size=None if size is None else tuple(size),
+            intensity_range=None if intensity_range is None else tuple(intensity_range),
             **values,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

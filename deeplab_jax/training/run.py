@@ -162,5 +162,6 @@ def _description(config: ConfigDict, train_set: Dataset) -> ModelDescription:
         overrides=overrides,
         class_names=descriptor.class_names,
         palette=descriptor.palette,
+        intensity_range=descriptor.intensity_range,
         source={"trained_on": f"{train_set.name}/{train_set.split}", "jax": jax.__version__},
     )

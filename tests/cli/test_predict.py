@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import numpy as np
@@ -8,11 +9,19 @@ from stand_ins import write_workdir
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.inference import load
+from deeplab_jax.model_store import read_description, write_description
+
+# Of the images of more than 8 bits that the model was trained on.
+INTENSITY_RANGE = (0.0, 4095.0)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_workdir(tmp_path_factory.mktemp("model") / "run", ["sky", "tree", "road"])
+    workdir = tmp_path_factory.mktemp("model") / "run"
+    write_workdir(workdir, ["sky", "tree", "road"])
+    trained = dataclasses.replace(read_description(workdir), intensity_range=INTENSITY_RANGE)
+    write_description(workdir, trained)
+    return workdir
 
 
 @pytest.fixture
@@ -73,6 +82,20 @@ def test_flags_of_inference_are_obeyed(predict, photos, tmp_path):
     assert status == 0
     with Image.open(tmp_path / "out" / "sub" / "b.png") as mask:
         assert (mask.mode, mask.size) == ("P", (33, 65))
+
+
+def test_sixteen_bits_are_read_as_in_training(predict, tmp_path):
+    levels = np.random.default_rng(0).integers(0, 2000, (40, 50), np.uint16)
+    scaled = np.rint(levels * (255 / INTENSITY_RANGE[1])).astype(np.uint8)
+    for name, pixels in {"deep": levels, "plain": scaled}.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    assert predict(tmp_path / "deep.png", tmp_path / "plain.png")[0] == 0
+    for suffix in (".png", "_overlay.png"):
+        deep, plain = (
+            np.asarray(Image.open(tmp_path / "out" / f"{name}{suffix}"))
+            for name in ("deep", "plain")
+        )
+        np.testing.assert_array_equal(deep, plain)
 
 
 @pytest.mark.parametrize(

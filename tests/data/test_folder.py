@@ -127,5 +127,24 @@ def test_sixteen_bit_images_use_the_given_range(save, classes, prepared):
     for split in ("train", "val"):
         save(f"images/{split}/a.png", np.full((3, 4), 1000, np.uint16))
         save(f"masks/{split}/a.png", LABEL)
-    example = prepared(intensity_range=(0, 2000))("val")[0]
-    assert np.unique(example["image"]).tolist() == [128]
+    val = prepared(intensity_range=(0.0, 2000.0))("val")
+    assert np.unique(val[0]["image"]).tolist() == [128]
+    assert val.descriptor.intensity_range == (0, 2000)
+
+
+def test_sixteen_bit_images_without_a_range_use_their_own(save, classes, prepared):
+    levels = np.arange(0, 60_000, 5000, np.uint16).reshape(3, 4)
+    for split in ("train", "val"):
+        save(f"images/{split}/a.png", levels)
+        save(f"masks/{split}/a.png", LABEL)
+    val = prepared()("val")
+    assert val[0]["image"][..., 0].tolist() == np.rint(levels * (255 / 55_000)).tolist()
+    assert val.descriptor.intensity_range is None
+
+
+@pytest.mark.parametrize("given", [(5.0, 5.0), (5.0, -5.0)])
+def test_an_empty_range_is_refused(save, classes, prepared, given):
+    save("images/a.png", IMAGE)
+    save("masks/a.png", LABEL)
+    with pytest.raises(DeepLabError, match="give LOW below HIGH"):
+        prepared(intensity_range=given)

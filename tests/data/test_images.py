@@ -49,9 +49,23 @@ def test_sixteen_bits_are_mapped_linearly(tmp_path, channels, suffix):
         assert np.array_equal(decode_image(encoded), expected)
 
 
-def test_float_image(save):
-    path = save("x.tif", np.array([[0.0, 0.5], [np.nan, 1.0]], np.float32))
-    assert read_image(path)[..., 0].tolist() == [[0, 128], [0, 255]]
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.array([[0.0, 0.5], [np.nan, 1.0]], np.float32), [[0, 128], [0, 255]]),
+        (np.array([[-1.0, 0.0], [np.nan, 1.0]], np.float32), [[0, 128], [0, 255]]),
+        (np.array([[-np.inf, 2.0], [4.0, np.inf]], np.float32), [[0, 128], [255, 255]]),
+        (np.array([[-1000, 500], [1400, 2000]], np.int32), [[0, 128], [204, 255]]),
+        (np.zeros((2, 2), np.float32), [[0, 0], [0, 0]]),
+        (np.full((2, 2), 40_000, np.uint16), [[255, 255], [255, 255]]),
+    ],
+    ids=["nan", "negative", "infinite", "signed", "empty", "even"],
+)
+def test_deep_images_keep_their_whole_range(save, pixels, expected):
+    path = save("x.tif", pixels)
+    assert read_image(path)[..., 0].tolist() == expected
+    encoded, _ = storable_image(path)
+    assert decode_image(encoded)[..., 0].tolist() == expected
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -17,8 +17,11 @@ DESCRIPTION = ModelDescription(
 
 
 @pytest.mark.parametrize("inference_size", [(65, 97), None])
-def test_what_was_written_is_read(tmp_path, inference_size):
-    written = dataclasses.replace(DESCRIPTION, inference_size=inference_size)
+@pytest.mark.parametrize("intensity_range", [(-1000.0, 400.0), None])
+def test_what_was_written_is_read(tmp_path, inference_size, intensity_range):
+    written = dataclasses.replace(
+        DESCRIPTION, inference_size=inference_size, intensity_range=intensity_range
+    )
     write_description(tmp_path, written)
     read = read_description(tmp_path)
     assert read == written

@@ -42,7 +42,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     """Writes images and masks; a subclass says which and how they are read.
 
     Example values are given to TFDS as encoded bytes: arrays it would encode with TensorFlow.
-    Its `info.metadata` holds class_names, palette, statistics (per split) and left_out.
+    Its `info.metadata` holds class_names, palette, intensity_range, statistics (per split) and
+    left_out.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -117,6 +118,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         metadata = {
             "class_names": list(self.descriptor.class_names),
             "palette": [list(color) for color in self.descriptor.palette],
+            "intensity_range": self.descriptor.intensity_range,
             "statistics": {},
             "left_out": [],
         }

@@ -1,5 +1,6 @@
 """A user's own `images/` and `masks/`, matched by name."""
 
+import dataclasses
 import functools
 import hashlib
 from pathlib import Path
@@ -52,14 +53,17 @@ class Folder(PairedFilesBuilder, skip_registration=True):
           **kwargs: of `SegmentationBuilder`.
 
         Raises:
-          DeepLabError: a directory is missing, or the classes are not told.
+          DeepLabError: a directory is missing, the classes are not told, or the range is empty.
         """
         source = Path(source).expanduser()
         self._masks = Path(masks).expanduser() if masks else source / "masks"
         if not self._masks.is_dir():
             raise DeepLabError(f"{self._masks}: no such directory; {self.LAYOUT}")
-        self._descriptor, color_labels = folder_classes(source, classes, color_map)
-        self._intensity_range = intensity_range
+        if intensity_range and not intensity_range[0] < intensity_range[1]:
+            low, high = intensity_range
+            raise DeepLabError(f"intensity_range {low:g},{high:g}: give LOW below HIGH")
+        descriptor, color_labels = folder_classes(source, classes, color_map)
+        self._descriptor = dataclasses.replace(descriptor, intensity_range=intensity_range)
         super().__init__(source=source, **kwargs)
         if color_labels is None:
             self._read_label = functools.partial(read_mask, labels=self._index_labels())
@@ -90,7 +94,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         return self._read_label(path)
 
     def read_storable_image(self, path: Path) -> tuple[bytes, tuple[int, int]]:
-        return storable_image(path, self._intensity_range)
+        return storable_image(path, self._descriptor.intensity_range)
 
     def _index_labels(self) -> dict[int, int]:
         """Two classes in masks of nothing but 0 and 255 mean that 255 is the second class."""
