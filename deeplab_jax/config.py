@@ -28,6 +28,7 @@ def default() -> ConfigDict:
     config.augmentation = _augmentation()
     config.strict_crop = False  # A crop that is not k·output_stride + 1 is an error.
     config.training = _training()
+    config.parallel = _parallel()
     config.loss = _loss()
     config.optimizer = _optimizer()
     config.schedule = _schedule()
@@ -70,6 +71,7 @@ def _model() -> ConfigDict:
     model.batch_norm_decay = placeholder(float)  # Kept share a step; published: 0.95 to 0.9997.
     model.batch_norm_epsilon = placeholder(float)  # Unset: the backbone's own.
     model.frozen_batch_norm = placeholder(bool)  # Training keeps the moving averages.
+    model.batch_norm_group = placeholder(int)  # Images normalised together; unset or 0: all.
     model.widths = placeholder(tuple)  # (path, channels) of pruned layers.
     model.dtype = "float32"  # Of the computation; bfloat16 on TPUs and recent GPUs.
     return model
@@ -116,9 +118,21 @@ def _training() -> ConfigDict:
     training.accumulation_steps = 1  # Parts a batch is worked through in, to save memory.
     training.ema_decay = 0.0  # Of the averaged parameters that evaluation uses; 0: none kept.
     training.patience = 0  # Evaluations without a better one before it stops; 0: never early.
+    # What the backward pass computes anew, to save memory: `none`, `normalizations` (and activations)
+    # or `units` (of the backbone, all but what goes from one to the next). arXiv 1604.06174.
+    training.rematerialize = "none"
     training.init_from = ""  # Published name, model directory or workdir to start from.
     training.init_parts = "all"  # Of it: `all` but another's classifier, `backbone`, `matching`.
     return training
+
+
+def _parallel() -> ConfigDict:
+    # How devices share the work: data × space of them.
+    parallel = ConfigDict()
+    parallel.data = -1  # Devices (or groups of `space`) that share a batch; -1: all there are.
+    parallel.space = 1  # Devices that share the rows of an image; for crops that fit no single one.
+    parallel.fsdp = False  # Kernels and optimiser state are split over `data`. arXiv 1910.02054.
+    return parallel
 
 
 def _loss() -> ConfigDict:
@@ -193,6 +207,10 @@ def _checkpoint() -> ConfigDict:
 FREE_FIELDS = (
     "data.data_dir",
     "data.workers",
+    "parallel.data",
+    "parallel.space",
+    "parallel.fsdp",
+    "training.rematerialize",
     "log_every_steps",
     "checkpoint.every_steps",
     "evaluation.batch_size",

@@ -2,6 +2,18 @@
 
 from deeplab_jax.backbones.catalog import BACKBONES, BackboneEntry, find_backbone
 from deeplab_jax.backbones.features import Feature
-from deeplab_jax.backbones.resnet import STRIDE_PLACEMENTS
+from deeplab_jax.backbones.inverted_residual import InvertedResidual
+from deeplab_jax.backbones.resnet import STRIDE_PLACEMENTS, ResidualUnit
+from deeplab_jax.backbones.xception import XceptionModule
 
-__all__ = ["BACKBONES", "STRIDE_PLACEMENTS", "BackboneEntry", "Feature", "find_backbone"]
+# What deep backbones repeat; VGG has none.
+UNITS = (ResidualUnit, XceptionModule, InvertedResidual)
+
+__all__ = [
+    "BACKBONES",
+    "STRIDE_PLACEMENTS",
+    "UNITS",
+    "BackboneEntry",
+    "Feature",
+    "find_backbone",
+]

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
+from deeplab_jax.layers.batch_norm import GroupedBatchNorm
 from deeplab_jax.layers.widths import output_channels
 
 Initializer = Callable[..., jax.Array]
@@ -31,11 +33,14 @@ class Normalization:
       epsilon: added to the variance.
       frozen: the moving averages normalise in training too, and stay as they are (DeepLab v3,
         section 4; DeepLab v2 as released).
+      group: images whose statistics normalise them together in training; 0: all of the batch, on
+        whatever devices they are.
     """
 
     decay: float
     epsilon: float
     frozen: bool = False
+    group: int = 0
 
 
 class ConvNorm(nn.Module):
@@ -67,7 +72,9 @@ class ConvNorm(nn.Module):
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
         """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features]."""
         outputs = self._convolve(inputs.astype(self.dtype))
-        outputs = nn.BatchNorm(
+        group = self.normalization.group
+        normalize = partial(GroupedBatchNorm, group_size=group) if group else nn.BatchNorm
+        outputs = normalize(
             use_running_average=not train or self.normalization.frozen,
             momentum=self.normalization.decay,
             epsilon=self.normalization.epsilon,

@@ -63,6 +63,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "aspp_channels": (_positive, WHOLE),
     "low_level_channels": (_positive, WHOLE),
     "fc_channels": (lambda value: value == 0 or _positive(value), "a whole number"),
+    "batch_norm_group": (lambda value: value == 0 or _positive(value), "a whole number"),
     "pooling_crop": (lambda size: _all_positive(size) and len(size) == 2, "a height and a width"),
     "multi_scale": (_fusable, "sizes in (0, 1], 1 first, as in (1, 0.75, 0.5)"),
     "atrous_rates": (_all_different, f"different {WHOLES}"),

@@ -12,22 +12,34 @@ from deeplab_jax.parallel.hosts import (
 from deeplab_jax.parallel.mesh import (
     batch_sharding,
     check_divisible,
+    data_size,
     make_mesh,
-    put_batch,
     replicated,
+    space_size,
 )
+from deeplab_jax.parallel.placement import data_share, place, put_batch, rows_of_this_process
+from deeplab_jax.parallel.rows import split_model, split_rows
+from deeplab_jax.parallel.state_layout import state_shardings
 
 __all__ = [
     "Addresses",
     "batch_sharding",
     "check_divisible",
+    "data_share",
+    "data_size",
     "first_host_first",
     "from_first_host",
     "is_first_host",
     "joined_hosts",
     "make_mesh",
+    "place",
     "put_batch",
     "replicated",
+    "rows_of_this_process",
+    "space_size",
+    "split_model",
+    "split_rows",
     "start_hosts",
+    "state_shardings",
     "wait_for_hosts",
 ]

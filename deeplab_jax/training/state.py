@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from deeplab_jax.models import DeepLab
-from deeplab_jax.parallel import replicated
+from deeplab_jax.parallel import state_shardings
 
 Variables = dict[str, Any]
 
@@ -45,10 +45,13 @@ def create_state(
     seed: int,
     crop_size: tuple[int, int],
     keep_ema: bool,
+    fsdp: bool = False,
 ) -> TrainState:
     """Returns a fresh state whose arrays are born where the mesh wants them."""
     initialize = _initializer(model, optimizer, crop_size, keep_ema)
-    lowered = jax.jit(initialize, out_shardings=replicated(mesh)).lower(jax.random.key(seed))
+    shapes = jax.eval_shape(initialize, jax.random.key(seed))
+    shardings = state_shardings(shapes, mesh, fsdp=fsdp)
+    lowered = jax.jit(initialize, out_shardings=shardings).lower(jax.random.key(seed))
     # It runs once: on CPUs making this program fast takes longer than it ever runs.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
@@ -62,13 +65,15 @@ def abstract_state(
     *,
     crop_size: tuple[int, int],
     keep_ema: bool,
+    fsdp: bool = False,
 ) -> TrainState:
     """Returns the shapes, dtypes and shardings of a state, without any array."""
     initialize = _initializer(model, optimizer, crop_size, keep_ema)
-    whole = replicated(mesh)
+    shapes = jax.eval_shape(initialize, jax.random.key(0))
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
-        jax.eval_shape(initialize, jax.random.key(0)),
+        lambda leaf, own: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=own),
+        shapes,
+        state_shardings(shapes, mesh, fsdp=fsdp),
     )
 
 

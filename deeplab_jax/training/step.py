@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 
 from deeplab_jax import losses
 from deeplab_jax.models import DeepLab
-from deeplab_jax.parallel import batch_sharding, replicated
+from deeplab_jax.parallel import batch_sharding, replicated, split_model, split_rows
 from deeplab_jax.training.objective import Objective, Outputs
+from deeplab_jax.training.rematerialization import rematerialized
 from deeplab_jax.training.state import TrainState, Variables
 
 Batch = dict[str, jax.Array]
@@ -26,42 +27,56 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     learning_rate: optax.Schedule,
     objective: Objective,
-    mesh: Mesh,
+    mesh: Mesh | None,
     *,
+    state_sharding: Any = None,
     seed: int,
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
     l1: float = 0.0,
+    rematerialize: str = "none",
 ) -> Step:
     """Returns the jitted step (state, batch) → (state, metrics); the state given is used up.
 
-    The batch is split over the mesh; means over it, of the loss and in batch normalisation, are
-    over all devices. Metrics are the scalars `loss`, `learning_rate` and `gradient_norm`.
+    The batch is split over the mesh's `data`, the rows of its images over `space`; means over it,
+    of the loss and in batch normalisation, are over all devices. Metrics are the scalars `loss`,
+    `learning_rate` and `gradient_norm`.
 
     Args:
       model, optimizer, learning_rate: what to train, and how.
       objective: what to minimise.
-      mesh: of the devices.
+      mesh: of the devices, or of a topology that is compiled for; None: of one device, which the
+        arguments lie on.
+      state_sharding: of every array of the state, of `state_shardings`; None: whole everywhere.
       seed: of dropout.
       accumulation_steps: parts that a batch is worked through in, one after the other. The
         gradient is that of the whole batch but for batch normalisation, which sees the parts.
       ema_decay: of the averaged variables; unused where the state keeps none.
       l1: strength of the penalty on the kernels' absolute values.
+      rematerialize: what the backward pass computes anew; see `rematerialized`.
+
+    Raises:
+      DeepLabError: `rematerialize` is not legal.
     """
+    network = split_model(rematerialized(model, rematerialize), mesh)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), DROPOUT_STREAM)
         key = jax.random.fold_in(key, state.step)
         loss, gradients, batch_stats = accumulated_gradients(
-            model,
-            state.variables,
-            batch,
+            network,
+            gathered(state.variables, mesh, state_sharding),
+            batch if mesh is None else split_rows(batch, mesh),
             key,
             accumulation_steps,
             objective,
             state.step,
         )
         params = state.variables["params"]
+        if state_sharding is not None:
+            # Each device gets the sum of its own part alone.
+            own = state_sharding.variables["params"]
+            gradients = jax.lax.with_sharding_constraint(gradients, own)
         if l1:
             penalty, slopes = jax.value_and_grad(losses.l1_penalty)(params, l1)
             loss, gradients = loss + penalty, jax.tree.map(jnp.add, gradients, slopes)
@@ -75,13 +90,26 @@ def make_train_step(
         ema = None if state.ema is None else averaged(state.ema, variables, state.step, ema_decay)
         return TrainState(state.step + 1, variables, optimizer_state, ema), metrics
 
+    if mesh is None:
+        return jax.jit(train_step, donate_argnums=0)
     whole = replicated(mesh)
+    own = whole if state_sharding is None else state_sharding
     return jax.jit(
         train_step,
         donate_argnums=0,
-        in_shardings=(whole, batch_sharding(mesh)),
-        out_shardings=(whole, whole),
+        in_shardings=(own, batch_sharding(mesh)),
+        out_shardings=(own, whole),
     )
+
+
+def gathered(variables: Variables, mesh: Mesh | None, state_sharding: Any) -> Variables:
+    """Returns variables whole on every device, where they are kept in parts.
+
+    Without the demand the compiler might move maps instead, which are larger.
+    """
+    if state_sharding is None:
+        return variables
+    return jax.lax.with_sharding_constraint(variables, replicated(mesh))
 
 
 def accumulated_gradients(

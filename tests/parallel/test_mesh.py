@@ -18,7 +18,7 @@ class MeshOf:
     """As much of a mesh as the check of sizes looks at."""
 
     def __init__(self, size):
-        self.size = size
+        self.shape = {"data": size, "space": 3}
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (8, 4), (8, 8)])
@@ -30,7 +30,7 @@ def test_batches_that_split(batch_size, devices):
     ("batch_size", "devices", "nearest"), [(6, 4, "4, 8"), (3, 8, "8"), (0, 2, "2"), (-1, 1, "1")]
 )
 def test_batches_that_do_not_split_name_the_nearest_that_do(batch_size, devices, nearest):
-    message = rf"part\.batch_size={batch_size} .* the {devices} devices; .*: {nearest}$"
+    message = rf"part\.batch_size={batch_size} .* {devices} parts of a batch .*: {nearest}$"
     with pytest.raises(DeepLabError, match=message):
         check_divisible(batch_size, MeshOf(devices), "part.batch_size")
 

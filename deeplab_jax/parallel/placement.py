@@ -1,0 +1,88 @@
+"""Arrays of this process put on the devices of the job."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, Sharding
+
+from deeplab_jax.parallel.mesh import batch_sharding, data_size
+
+
+class DataShare(NamedTuple):
+    """Which contiguous part of each global batch a process reads.
+
+    Attributes:
+      index: of the part.
+      count: of parts.
+      counts: whether this process is the one whose results of the part count: processes that split
+        the rows of the same images read the same part.
+    """
+
+    index: int
+    count: int
+    counts: bool
+
+
+def data_share(mesh: Mesh) -> DataShare:
+    """Returns this process's part of each batch."""
+    rows = {
+        process: sorted({row for row, line in enumerate(mesh.devices) if process in _of(line)})
+        for process in sorted(_of(mesh.devices.flat))
+    }
+    mine = rows[jax.process_index()]
+    sharing = [process for process, its in rows.items() if its == mine]
+    index, count = mine[0] // len(mine), data_size(mesh) // len(mine)
+    return DataShare(index, count, counts=sharing[0] == jax.process_index())
+
+
+def _of(devices: Any) -> set[int]:
+    return {device.process_index for device in devices}
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Returns global arrays, split over the mesh's `data`, from this process's share of a batch.
+
+    Args:
+      batch: NumPy arrays whose first axis is the examples of this process; see `data_share`.
+      mesh: over whose devices the batch is split.
+    """
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Returns arrays that every process has, or global ones, in other shardings.
+
+    Args:
+      tree: of NumPy arrays or JAX arrays; those of this process alone are the same in all.
+      shardings: one, or a tree of the same form.
+    """
+    if isinstance(shardings, Sharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+    return jax.tree.map(_place, tree, shardings)
+
+
+def _place(array: Any, sharding: Sharding) -> jax.Array:
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return _moved(array, sharding)
+    whole = np.asarray(array)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def _moved(array: jax.Array, sharding: Sharding) -> jax.Array:
+    if array.sharding.is_equivalent_to(sharding, array.ndim):
+        return array
+    return jax.jit(lambda same: same, out_shardings=sharding)(array)
+
+
+def rows_of_this_process(array: jax.Array) -> np.ndarray:
+    """Returns the rows of a global array that lie on this process's devices, each once."""
+    shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
