@@ -7,21 +7,26 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import replacing_directory
 from deeplab_jax.model_store.checkpoints import (
     CHECKPOINTS,
     EMA,
+    METRICS,
     VARIABLES,
+    checkpoint_damage,
     choose_step,
     open_checkpoints,
+    saved_steps,
 )
 from deeplab_jax.model_store.description import (
     ModelDescription,
     read_description,
     write_description,
 )
+from deeplab_jax.model_store.manifest import damage, write_manifest
 from deeplab_jax.models import DeepLab, ImageClassifier
 
 Variables = dict[str, Any]
@@ -66,18 +71,38 @@ def read_variables(
     Raises:
       DeepLabError: as `read_model`.
     """
+    path = epath.Path(path).absolute()
     if (path / VARIABLES).is_dir():
-        return _restore(path.absolute() / VARIABLES)
+        wrong = damage(path / VARIABLES)
+        if wrong:
+            raise DeepLabError(
+                f"{path / VARIABLES} is damaged: {wrong}; restore it or convert again"
+            )
+        return _restore(path / VARIABLES)
     if not (path / CHECKPOINTS).is_dir():
         raise DeepLabError(f"{path} holds no checkpoint yet")
+    for step in saved_steps(path):
+        # Opening reads these of all checkpoints.
+        _check(path, step, METRICS)
     with open_checkpoints(path) as manager:
         step = choose_step(manager, checkpoint)
-        items = {entry.name for entry in (path / CHECKPOINTS / str(step)).iterdir()}
-        if ema and EMA not in items:
-            raise DeepLabError(f"{path} kept no averaged parameters (training.ema_decay was 0)")
-        item = EMA if EMA in items and ema is not False else VARIABLES
-        source = path.absolute() / CHECKPOINTS / str(step) / item
-    return _restore(source)
+    directory = path / CHECKPOINTS / str(step)
+    has_ema = (directory / EMA).is_dir()
+    if ema and not has_ema:
+        raise DeepLabError(f"{path} kept no averaged parameters (training.ema_decay was 0)")
+    item = EMA if has_ema and ema is not False else VARIABLES
+    _check(path, step, item)
+    return _restore(directory / item)
+
+
+def _check(path: epath.Path, step: int, item: str) -> None:
+    """Checks the files of an item of a checkpoint, as far as there are any."""
+    wrong = checkpoint_damage(path, step, item)
+    if wrong:
+        raise DeepLabError(
+            f"the checkpoint of step {step} in {path} is damaged: {wrong}; give another "
+            f"--checkpoint, or move {path / CHECKPOINTS / str(step)} away"
+        )
 
 
 def write_model(
@@ -98,9 +123,10 @@ def write_model(
         write_description(temporary, description)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / VARIABLES, variables)
+        write_manifest(epath.Path(temporary / VARIABLES))
 
 
-def _restore(source: pathlib.Path) -> Variables:
+def _restore(source: epath.Path) -> Variables:
     with ocp.StandardCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(source).item_metadata
         # NumPy targets leave the devices of the run that saved out of it.

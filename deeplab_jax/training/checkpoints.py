@@ -7,15 +7,38 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.model_store.checkpoints import EMA, INFO, OPTIMIZER, VARIABLES, open_checkpoints
+from deeplab_jax.model_store.checkpoints import (
+    EMA,
+    INFO,
+    OPTIMIZER,
+    VARIABLES,
+    open_checkpoints,
+    saved_steps,
+    set_damaged_aside,
+)
+from deeplab_jax.model_store.manifest import MARK
+from deeplab_jax.parallel import first_host_first, is_first_host
+from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.state import TrainState
 
 
 class Checkpointer:
     """The checkpoints of one run; a context manager that waits for the last save."""
 
-    def __init__(self, workdir: pathlib.Path) -> None:
+    def __init__(self, workdir: pathlib.Path, reporter: Reporter | None = None) -> None:
+        """Opens the checkpoints, once damaged ones are set aside.
+
+        Args:
+          workdir: of the run.
+          reporter: hears of damaged ones.
+
+        Raises:
+          DeepLabError: there are checkpoints, and none is good.
+        """
         self._workdir = workdir
+        with first_host_first("checkpoints"):
+            if is_first_host():
+                set_damaged_aside(workdir, (reporter or Reporter()).warning)
         self._manager = open_checkpoints(workdir, read_only=False)
 
     def __enter__(self) -> "Checkpointer":
@@ -60,7 +83,10 @@ class Checkpointer:
             items[EMA] = ocp.args.StandardSave(state.ema)
         metrics = None if mean_iou is None else {"mean_iou": mean_iou}
         try:
-            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+            # Orbax waits for the save before, on all processes.
+            self._manager.save(
+                step, args=ocp.args.Composite(**items), metrics=metrics, custom_metadata=MARK
+            )
         except Exception as failure:
             raise self._save_error(failure) from failure
 
@@ -88,7 +114,7 @@ class Checkpointer:
         return TrainState(optimizer["step"], found[VARIABLES], optimizer["state"], found.get(EMA))
 
     def _save_error(self, failure: Exception) -> DeepLabError:
-        steps = open_checkpoints(self._workdir).all_steps()
+        steps = saved_steps(self._workdir)
         kept = f"the checkpoint of step {max(steps)} is good" if steps else "none was saved before"
         reason = " ".join(str(failure).split())[:300]
         return DeepLabError(

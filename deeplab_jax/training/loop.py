@@ -106,7 +106,7 @@ def train(
     description = dataclasses.replace(run.description, inference_size=evaluator.size)
     model_store.write_description(workdir, description)
     workdirs.write_manifest(workdir, run.mesh)
-    with Checkpointer(workdir) as checkpointer, interruption() as asked_to_stop:
+    with Checkpointer(workdir, reporter) as checkpointer, interruption() as asked_to_stop:
         state = initial_state(run, checkpointer, reporter)
         with Monitor(workdir, int(state.step)) as monitor:
             loop = Loop(run, evaluator, checkpointer, monitor, reporter, profile)
