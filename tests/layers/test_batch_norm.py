@@ -1,0 +1,112 @@
+"""Statistics over groups of images, against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.layers import ConvNorm, Normalization
+from deeplab_jax.layers.batch_norm import GroupedBatchNorm
+
+DECAY, EPSILON = 0.9, 1e-3
+
+
+def inputs(count=6):
+    return np.random.default_rng(0).normal(3, 2, (count, 3, 5, 4)).astype(np.float32)
+
+
+def make(group, train=True, dtype=jnp.float32):
+    return GroupedBatchNorm(
+        use_running_average=not train,
+        momentum=DECAY,
+        epsilon=EPSILON,
+        dtype=dtype,
+        group_size=group,
+    )
+
+
+def variables():
+    random = np.random.default_rng(1)
+    scale, bias, mean, var = random.uniform(0.5, 2, (4, 4)).astype(np.float32)
+    return {"params": {"scale": scale, "bias": bias}, "batch_stats": {"mean": mean, "var": var}}
+
+
+def by_numpy(x, group, given):
+    """Normalises each group, and returns the new averages, too."""
+    params, stats = given["params"], given["batch_stats"]
+    parts = np.split(x.astype(np.float64), len(x) // group)
+    means = [part.mean((0, 1, 2)) for part in parts]
+    variances = [part.var((0, 1, 2)) for part in parts]
+    normalized = [
+        (part - mean) / np.sqrt(variance + EPSILON) * params["scale"] + params["bias"]
+        for part, mean, variance in zip(parts, means, variances, strict=True)
+    ]
+    averages = {
+        "mean": DECAY * stats["mean"] + (1 - DECAY) * np.mean(means, 0),
+        "var": DECAY * stats["var"] + (1 - DECAY) * np.mean(variances, 0),
+    }
+    return np.concatenate(normalized), averages
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 6])
+def test_each_group_is_normalised_by_itself(group):
+    x, given = inputs(), variables()
+    found, changed = make(group).apply(given, x, mutable=["batch_stats"])
+    expected, averages = by_numpy(x, group, given)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    for name, average in averages.items():
+        np.testing.assert_allclose(changed["batch_stats"][name], average, rtol=1e-5)
+
+
+def test_a_group_of_all_is_the_ordinary_normalisation():
+    x, given = inputs(), variables()
+    ordinary = nn.BatchNorm(use_running_average=False, momentum=DECAY, epsilon=EPSILON)
+
+    def loss(given, module):
+        outputs, changed = module.apply(given, x, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(outputs)), (outputs, changed)
+
+    def both(given):
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        return gradient(given, ordinary), gradient(given, make(len(x)))
+
+    one, other = jax.jit(both)(given)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
+    fresh = [module.init(jax.random.key(0), x) for module in (ordinary, make(2))]
+    assert jax.tree.structure(fresh[0]) == jax.tree.structure(fresh[1])
+    jax.tree.map(np.testing.assert_array_equal, *fresh)
+
+
+def test_evaluation_uses_the_averages_whatever_the_number_of_images():
+    x, given = inputs(5), variables()
+    found = make(2, train=False).apply(given, x)
+    params, stats = given["params"], given["batch_stats"]
+    slope = params["scale"] / np.sqrt(stats["var"] + EPSILON)
+    expected = (x - stats["mean"]) * slope + params["bias"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_statistics_stay_whatever_the_group():
+    module = ConvNorm(3, Normalization(DECAY, EPSILON, frozen=True, group=2))
+    x = inputs()
+    given = module.init(jax.random.key(0), x, False)
+    found, changed = module.apply(given, x, True, mutable=["batch_stats"])
+    jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], given["batch_stats"])
+    np.testing.assert_array_equal(found, module.apply(given, x, False))
+
+
+def test_half_precision_keeps_statistics_in_single():
+    x, given = inputs() + 100, variables()
+    module = make(2, dtype=jnp.bfloat16)
+    found, changed = module.apply(given, x.astype(jnp.bfloat16), mutable=["batch_stats"])
+    assert found.dtype == jnp.bfloat16
+    expected, averages = by_numpy(np.asarray(x.astype(jnp.bfloat16), np.float32), 2, given)
+    np.testing.assert_allclose(found.astype(np.float32), expected, rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(changed["batch_stats"]["mean"], averages["mean"], rtol=1e-4)
+
+
+def test_a_group_that_does_not_divide_is_an_error():
+    with pytest.raises(DeepLabError, match="batch_norm_group=4 does not divide the 6 images"):
+        make(4).apply(variables(), inputs(), mutable=["batch_stats"])

@@ -1,0 +1,56 @@
+"""Every layout of devices trains the same parameters as one device."""
+
+import pytest
+from layouts import Task, difference, run_tasks
+
+# Rows of 49 × 33 pixels divide neither here nor at any stride.
+LAYOUTS = {"8×1": (8, 1), "4×2": (4, 2), "2×4": (2, 4)}
+
+
+def test_rows_and_parameters_in_parts(tmp_path):
+    """A quick one: two of four devices split rows, kernels lie in parts."""
+    tasks = [Task(), Task(data=2, space=2), Task(data=2, space=2, fsdp=True)]
+    one, rows, parts = run_tasks(tasks, tmp_path, devices=4)
+    assert difference(rows, one) <= 1e-9
+    assert difference(parts, one) <= 1e-9
+    assert rows["halo_exchanges"] > 0
+    assert (one["halo_exchanges"], one["all_reduces"], one["all_gathers"]) == (0, 0, 0)
+    assert parts["argument_bytes"] < 0.6 * rows["argument_bytes"]
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """In float64 and float32, of ResNet-50 at output stride 16."""
+
+    def make(data, space):
+        of = {"backbone": "resnet_50", "num_steps": 20, "data": data, "space": space}
+        return [Task(**of), Task(**of, dtype="float32")]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def one_device(tasks, tmp_path_factory):
+    return run_tasks(tasks(1, 1), tmp_path_factory.mktemp("one"), devices=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("layout", "processes"),
+    [*((layout, 1) for layout in LAYOUTS), ("8×1", 2), ("4×2", 2), ("4×2", 4), ("2×4", 4)],
+)
+def test_resnet_50_on_eight_devices(one_device, tasks, tmp_path, layout, processes):
+    found = run_tasks(
+        tasks(*LAYOUTS[layout]), tmp_path, devices=8 // processes, processes=processes
+    )
+    exact, single = found
+    off = difference(exact, one_device[0])
+    losses = abs(single["losses"] - one_device[1]["losses"])
+    print(f"\n{layout}, {processes} processes: ‖a−b‖/‖b‖ {off:.1e} in float64 after 20 steps; ")
+    print(
+        f"float32 losses off by {losses[:5].max():.1e} at steps 1–5, {losses[5:].max():.1e} later"
+    )
+    print(f"{exact['halo_exchanges']} halo exchanges, {exact['seconds']:.0f} s")
+    assert off <= 1e-9
+    assert losses[:5].max() <= 1e-3
