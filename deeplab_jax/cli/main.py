@@ -23,6 +23,7 @@ COMMANDS = {
     "crf-search": "parameters of the dense CRF that suit a model",
     "predict": "masks and overlays for images",
     "convert": "published weights into a model directory",
+    "distill": "train a network on what a larger one says",
     "inspect": "parameters, multiply-adds and receptive field of a network",
     "benchmark": "measure the parts of this code on this machine",
     "demo": "the main job on built-in data: train, evaluate, pictures",

@@ -3,6 +3,7 @@
 from deeplab_jax.losses.combined import Loss, weighted_sum, with_auxiliary
 from deeplab_jax.losses.cross_entropy import pixel_cross_entropy, softmax_cross_entropy
 from deeplab_jax.losses.dice import dice_loss
+from deeplab_jax.losses.distillation import distillation_loss
 from deeplab_jax.losses.focal import focal_loss
 from deeplab_jax.losses.hard_pixels import hard_pixel_cross_entropy, hard_pixel_share
 from deeplab_jax.losses.lovasz import lovasz_softmax
@@ -16,6 +17,7 @@ __all__ = [
     "Loss",
     "dense_kernels",
     "dice_loss",
+    "distillation_loss",
     "focal_loss",
     "hard_pixel_cross_entropy",
     "hard_pixel_share",

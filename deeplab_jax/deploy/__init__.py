@@ -1,0 +1,1 @@
+"""Trained models on their way out: exported, quantised, pruned, distilled."""
