@@ -1,0 +1,56 @@
+"""Finds tables: those of this folder by name, and anybody's by path."""
+
+import importlib.util
+import pathlib
+
+from deeplab_jax.errors import DeepLabError, unknown_name
+from experiments.table import METRICS, Table
+
+FOLDER = pathlib.Path(__file__).parent / "tables"
+
+
+def list_tables() -> list[str]:
+    """Returns the names of all tables, as v3/table5."""
+    paths = sorted(FOLDER.glob("*/[!_]*.py"))
+    return [path.relative_to(FOLDER).with_suffix("").as_posix() for path in paths]
+
+
+def find_table(reference: str) -> Table:
+    """Returns the table of a name, or of a Python file that holds a `TABLE`.
+
+    Raises:
+      DeepLabError: there is none, or its rows contradict each other.
+    """
+    path = pathlib.Path(reference)
+    if path.suffix != ".py":
+        if reference not in list_tables():
+            raise unknown_name("table", reference, list_tables())
+        path = FOLDER / f"{reference}.py"
+    if not path.is_file():
+        raise DeepLabError(f"no file {path}; copy experiments/example.py to start one")
+    spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    table = getattr(module, "TABLE", None)
+    if not isinstance(table, Table):
+        raise DeepLabError(f"{path} has no TABLE; experiments/example.py shows one")
+    check_table(table, str(path))
+    return table
+
+
+def check_table(table: Table, where: str) -> None:
+    """Checks that labels are different and metrics are known.
+
+    Raises:
+      DeepLabError: they are not.
+    """
+    labels = [row.label for row in table.rows]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise DeepLabError(f"{where}: two rows are called {twice[0]!r}; give each its own label")
+    for row in table.rows:
+        for metric in (table.metric, *row.costs):
+            if metric not in METRICS:
+                raise unknown_name(f"metric in {where}", metric, METRICS)
+        if row.minus is not None and row.minus not in labels:
+            raise unknown_name(f"row in {where}", row.minus, labels)

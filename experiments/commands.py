@@ -1,0 +1,73 @@
+"""How the commands of this folder start: flags, one line an error, exit status."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags as absl_flags
+
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import INTERRUPTED, USAGE_ERROR, prepare_environment
+from deeplab_jax.errors import DeepLabError
+
+Define = Callable[[absl_flags.FlagValues], None]
+Run = Callable[[absl_flags.FlagValues, list[str], Console], None]
+
+
+def define_workdir(flags: absl_flags.FlagValues) -> None:
+    """Defines --workdir."""
+    absl_flags.DEFINE_string(
+        "workdir", "runs/experiments", "Where trainings and results lie.", flag_values=flags
+    )
+
+
+def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> int:
+    """Runs a command and returns its exit status.
+
+    Args:
+      argv: the command's name and what follows it.
+      documentation: what --help prints above the flags.
+      define: declares the flags.
+      run: does the work.
+    """
+    console, flags = Console(), absl_flags.FlagValues()
+    absl_flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=flags)
+    define(flags)
+    name, *arguments = argv
+    debug = "--debug" in arguments
+    try:
+        if "--help" in arguments or "-h" in arguments:
+            console.print("\n".join([documentation.strip(), "", "flags:", *_help(flags)]))
+            return 0
+        paths = flags([name, *_joined(arguments)])[1:]
+        run(flags, list(paths), console)
+        return 0
+    except KeyboardInterrupt:
+        console.error("interrupted; the same command goes on")
+        return INTERRUPTED
+    except (DeepLabError, absl_flags.Error, OSError) as error:
+        if debug:
+            raise
+        console.error(" ".join(str(error).split()))
+        return USAGE_ERROR
+
+
+def start(module: str, documentation: str, define: Define, run: Run) -> None:
+    """Runs a command as the process that it is."""
+    prepare_environment()
+    sys.exit(main([module, *sys.argv[1:]], documentation, define, run))
+
+
+def _help(flags: absl_flags.FlagValues) -> list[str]:
+    found = (flags[name] for name in flags)
+    return [f"  --{flag.name}: {flag.help} (default: {flag.default_as_str})" for flag in found]
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with `--grid VALUE` as `--grid=VALUE`: the value may begin with -."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--grid":
+            joined[-1] = f"--grid={argument}"
+        else:
+            joined.append(argument)
+    return joined

@@ -1,0 +1,156 @@
+"""Measures models on one split and keeps what a page shows of them."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.data import Dataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation import evaluate
+from deeplab_jax.inference import Predictor
+from deeplab_jax.inference.padding import padded_size
+from deeplab_jax.models import summarize
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.visualize.class_maps import Color
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compared:
+    """A model on the split.
+
+    Attributes:
+      metrics: what `metrics.json` holds.
+      parameters: trainable numbers.
+      macs: multiply-adds of the largest shown image, without scales and flips.
+      seconds_per_image: of the shown images, compiled, the image and its class map in memory.
+    """
+
+    metrics: Mapping[str, Any]
+    parameters: int
+    macs: int
+    seconds_per_image: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shown:
+    """An image with everything that is known of it.
+
+    Attributes:
+      name: of the image.
+      image: uint8 [H, W, 3].
+      truth: integers [H, W], 255 for void.
+      predictions: int32 [H, W] by model.
+    """
+
+    name: str
+    image: np.ndarray
+    truth: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Models on one split.
+
+    Attributes:
+      dataset: its name and split.
+      class_names, palette: of the classes.
+      models: by the name they are shown under, in the order given.
+      shown: some images.
+    """
+
+    dataset: str
+    class_names: tuple[str, ...]
+    palette: tuple[Color, ...]
+    models: Mapping[str, Compared]
+    shown: tuple[Shown, ...]
+
+
+def compare(
+    predictors: Mapping[str, Predictor],
+    dataset: Dataset,
+    *,
+    num_images: int = 4,
+    trimap_widths: Sequence[int] = (1, 2, 5, 10, 20, 40),
+    limit: int | None = None,
+    batch_size: int = 4,
+    reporter: Reporter,
+) -> Comparison:
+    """Measures models on one split.
+
+    Args:
+      predictors: by the name they are shown under.
+      dataset: of the models' classes.
+      num_images: to show, evenly spread over the split.
+      trimap_widths: in pixels, of bands around void.
+      limit: only the first so many images.
+      batch_size: of the evaluation.
+      reporter: hears of progress.
+
+    Raises:
+      DeepLabError: there is no model, or one has other classes than the data set.
+    """
+    if not predictors:
+        raise DeepLabError("no model to compare; give --models=NAME=MODEL,NAME=MODEL")
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    indexes = dict.fromkeys(np.linspace(0, count - 1, min(num_images, count)).round().astype(int))
+    examples = [dataset[int(index)] for index in indexes]
+    models, class_maps = {}, {}
+    for name, predictor in predictors.items():
+        reporter.message(f"measuring {name}")
+        metrics = evaluate(
+            predictor,
+            dataset,
+            trimap_widths=trimap_widths,
+            limit=limit,
+            batch_size=batch_size,
+            reporter=reporter,
+        )
+        images = [example["image"] for example in examples]
+        class_maps[name], seconds = _timed(predictor, images)
+        models[name] = _compared(predictor, metrics, images, seconds)
+    first = next(iter(predictors.values()))
+    return Comparison(
+        f"{dataset.name}/{dataset.split}, {count} images",
+        first.class_names,
+        first.palette,
+        models,
+        tuple(
+            Shown(
+                example["image_id"],
+                example["image"],
+                example["label"],
+                {name: maps[position] for name, maps in class_maps.items()},
+            )
+            for position, example in enumerate(examples)
+        ),
+    )
+
+
+def _timed(predictor: Predictor, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], float]:
+    """Returns the class maps, and the seconds an image takes when all is compiled."""
+    for image in images:
+        predictor(image)
+    started = time.perf_counter()
+    class_maps = [predictor(image) for image in images]
+    return class_maps, (time.perf_counter() - started) / max(len(images), 1)
+
+
+def _compared(
+    predictor: Predictor,
+    metrics: Mapping[str, Any],
+    images: Sequence[np.ndarray],
+    seconds: float,
+) -> Compared:
+    largest = np.max([image.shape[:2] for image in images], axis=0)
+    size = padded_size(
+        predictor.model,
+        tuple(map(int, largest)),
+        predictor.inference_size,
+        scales=predictor.options.scales,
+    )
+    summary = summarize(predictor.model, size)
+    return Compared(metrics, summary.parameters, summary.macs, seconds)

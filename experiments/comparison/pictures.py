@@ -1,0 +1,147 @@
+"""Pictures of a comparison: overlays, error maps, and plots, as PNG bytes."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.visualize import colorize, png_bytes
+from experiments.comparison.gathering import Compared, Comparison
+
+COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
+# Pixels of the widest picture; the page scales them down, and stays of a size to be mailed.
+MAX_SIDE = 420
+WRONG, VOID = (214, 39, 40), (224, 224, 224)
+# Where a prediction is right the image shows through, pale.
+PALE = 0.35
+
+
+def shown_image(image: np.ndarray) -> bytes:
+    """Returns an image uint8 [H, W, 3] as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(_small(image, Image.Resampling.LANCZOS)).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def shown_classes(class_map: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> bytes:
+    """Returns a class map [H, W] in its colours as PNG."""
+    return png_bytes(_small(colorize(class_map, palette), Image.Resampling.NEAREST))
+
+
+def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Returns where a prediction is wrong: in red over the pale grey image, void in light grey.
+
+    Args:
+      image: uint8 [H, W, 3].
+      truth, prediction: integers [H, W].
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    picture = 255 - PALE * (255 - grey)
+    known = truth != IGNORE_LABEL
+    picture[known & (truth != prediction)] = WRONG
+    picture[~known] = VOID
+    return np.round(picture).astype(np.uint8)
+
+
+def shown_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> bytes:
+    """Returns an error map as PNG."""
+    return png_bytes(_small(error_map(image, truth, prediction), Image.Resampling.NEAREST))
+
+
+def class_bars(comparison: Comparison) -> bytes:
+    """Returns the IoU of every class, a bar for each model; a class that is absent has none."""
+    names = comparison.class_names
+    figure, axes = _figure(max(7.0, 0.42 * len(names) * max(2, len(comparison.models)) / 2), 3.4)
+    width = 0.8 / len(comparison.models)
+    for number, (model, compared) in enumerate(comparison.models.items()):
+        ious = [compared.metrics["per_class_iou"][name] for name in names]
+        places = np.arange(len(names)) + (number - (len(comparison.models) - 1) / 2) * width
+        heights = [np.nan if iou is None else 100 * iou for iou in ious]
+        axes.bar(places, heights, width, label=model, color=_color(number))
+    axes.set_xticks(range(len(names)), names, rotation=50, ha="right", rotation_mode="anchor")
+    axes.set(ylabel="IoU, %", ylim=(0, 100))
+    axes.grid(axis="y", alpha=0.25)
+    figure.legend(loc="outside upper center", ncols=6, frameon=False)
+    return _png(figure)
+
+
+def trimap_curves(models: Mapping[str, Compared]) -> bytes | None:
+    """Returns mean IoU by the width of the band around void; None where nothing is void."""
+    figure, axes = _figure(5.2, 3.6)
+    drawn = False
+    for number, (model, compared) in enumerate(models.items()):
+        curve = compared.metrics["trimap_mean_iou"] or {}
+        points = [(int(width), 100 * value) for width, value in curve.items() if value is not None]
+        if points:
+            drawn = True
+            axes.plot(*zip(*points, strict=True), "o-", label=model, color=_color(number), ms=4)
+    axes.set(xlabel="width of the band around void, pixels", ylabel="mean IoU in it, %")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    return _png(figure) if drawn else None
+
+
+def speed_and_accuracy(models: Mapping[str, Compared]) -> bytes:
+    """Returns mean IoU by seconds an image; the area of a point is the number of parameters."""
+    figure, axes = _figure(5.2, 3.6)
+    largest = max(compared.parameters for compared in models.values())
+    for number, (model, compared) in enumerate(models.items()):
+        place = 1000 * compared.seconds_per_image, 100 * compared.metrics["mean_iou"]
+        area = 30 + 270 * compared.parameters / largest
+        axes.scatter(*place, s=area, color=_color(number), alpha=0.8, linewidth=0)
+        axes.annotate(model, place, xytext=(8, 6), textcoords="offset points")
+    axes.set(xlabel="ms an image", ylabel="mean IoU, %")
+    axes.margins(0.2)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.25)
+    return _png(figure)
+
+
+def confusion(compared: Compared, class_names: Sequence[str], title: str) -> bytes:
+    """Returns which classes are taken for which, in per cent of each true class."""
+    counts = np.asarray(compared.metrics["confusion_matrix"])
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.2 + 0.3 * len(class_names)
+    figure, axes = _figure(side, side)
+    axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=60, ha="right", rotation_mode="anchor", size=7)
+    axes.set_yticks(ticks, class_names, size=7)
+    axes.set(xlabel="prediction", ylabel="truth", title=title)
+    for (row, column), value in np.ndenumerate(percent):
+        if value >= 1:
+            color = "white" if value > 55 else "black"
+            axes.text(column, row, f"{value:.0f}", color=color, ha="center", va="center", size=6)
+    return _png(figure)
+
+
+def _figure(width: float, height: float):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _color(number: int) -> str:
+    return COLORS[number % len(COLORS)]
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    return buffer.getvalue()
+
+
+def _small(picture: np.ndarray, how: Image.Resampling) -> np.ndarray:
+    height, width = picture.shape[:2]
+    share = min(1.0, MAX_SIDE / max(height, width))
+    size = max(1, round(width * share)), max(1, round(height * share))
+    return np.asarray(Image.fromarray(picture).resize(size, how))

@@ -1,0 +1,128 @@
+"""What has to be run for some rows, shared as far as possible, and how one job is run."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+
+import filelock
+import jax
+
+import deeplab_jax
+from deeplab_jax.data import open_dataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation import evaluate
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.reporter import Reporter
+from experiments.cases import Case, ResolvedTraining
+from experiments.storage import Storage, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A training with a seed, and all evaluations that rows want of it.
+
+    Attributes:
+      training: what is trained.
+      seed: of the run.
+      cases: rows that evaluate it, each strategy once.
+    """
+
+    training: ResolvedTraining
+    seed: int
+    cases: tuple[Case, ...]
+
+
+def make_jobs(cases: Iterable[Case], seeds: int) -> list[Job]:
+    """Returns the jobs of rows: one for each training and seed, all of the first seed first."""
+    by_training: dict[ResolvedTraining, dict[str, Case]] = {}
+    for case in cases:
+        if case.training is not None:
+            by_training.setdefault(case.training, {}).setdefault(case.strategy, case)
+    return [
+        Job(training, seed, tuple(strategies.values()))
+        for seed in range(seeds)
+        for training, strategies in by_training.items()
+    ]
+
+
+def is_done(job: Job, storage: Storage) -> bool:
+    """Returns whether every result of a job is there."""
+    return all(storage.read_result(case, job.seed) is not None for case in job.cases)
+
+
+def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> None:
+    """Trains and evaluates what is not done yet; an interrupted run goes on.
+
+    Args:
+      job: what to do.
+      storage: where it goes; other processes may work there, too.
+      data_dir: where the data sets are.
+      reporter: hears of progress.
+
+    Raises:
+      DeepLabError: as `deeplab_jax.train` and `evaluate`, or there are too few devices.
+      KeyboardInterrupt: as `deeplab_jax.train`.
+    """
+    workdir = _trained(job.training, job.seed, storage, data_dir, reporter)
+    for case in job.cases:
+        if storage.read_result(case, job.seed) is None:
+            reporter.message(f"evaluating: {case.row.label}, seed {job.seed}")
+            _evaluate(case, workdir, data_dir, storage, job.seed, reporter)
+    # Programs of one network are of no use to the next.
+    jax.clear_caches()
+
+
+def _trained(
+    training: ResolvedTraining, seed: int, storage: Storage, data_dir: str, reporter: Reporter
+) -> pathlib.Path:
+    """Returns the workdir of a finished run, trained if need be, after the one that it needs."""
+    workdir = storage.training(training, seed)
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{workdir}.lock"):
+        if storage.read_training(training, seed) is None:
+            config = training.config
+            config.seed, config.data.data_dir = seed, data_dir
+            if training.after:
+                before = _trained(training.after, seed, storage, data_dir, reporter)
+                config.training.init_from = str(before)
+            mesh = make_mesh(_devices(training.devices))
+            deeplab_jax.train(config, workdir, reporter=reporter, mesh=mesh)
+            storage.write_training(training, seed)
+    return workdir
+
+
+def _devices(count: int | None) -> list[jax.Device]:
+    found = jax.devices()
+    if count is not None and count > len(found):
+        raise DeepLabError(f"the row wants {count} devices, here are {len(found)}")
+    return found[:count]
+
+
+def _evaluate(
+    case: Case,
+    workdir: pathlib.Path,
+    data_dir: str,
+    storage: Storage,
+    seed: int,
+    reporter: Reporter,
+) -> None:
+    config = case.training.config
+    dataset = open_dataset(
+        config.data.name,
+        data_dir,
+        config.data.validation_split,
+        class_names=config.data.class_names,
+    )
+    # The papers measure the network after its last step.
+    predictor = deeplab_jax.load(workdir, checkpoint="last", reporter=reporter)
+    metrics = evaluate(
+        predictor,
+        dataset,
+        options=case.options,
+        trimap_widths=() if case.row.trimap is None else (case.row.trimap,),
+        size=config.evaluation.size,
+        batch_size=config.evaluation.batch_size,
+        workers=config.data.workers,
+        reporter=reporter,
+    )
+    write_json(storage.result(case.training, seed, case.strategy), metrics)

@@ -1,0 +1,118 @@
+"""The numbers of a table's rows beside the published ones."""
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from experiments.cases import Case
+from experiments.costs import COSTS, Counter
+from experiments.storage import Storage
+from experiments.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A row's value of one metric, over its seeds.
+
+    Attributes:
+      case: the row.
+      metric: one of `table.METRICS`.
+      published: by the paper, or None.
+      values: of the seeds that are done, in order, exactly what is stored, in the metric's unit.
+      note: why there are none, or with which row they are shared.
+    """
+
+    case: Case
+    metric: str
+    published: float | None
+    values: tuple[Fraction, ...]
+    note: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over seeds."""
+        return float(sum(self.values) / len(self.values)) if self.values else None
+
+    @property
+    def standard_deviation(self) -> float | None:
+        """Over seeds, with n − 1 in the divisor; None of fewer than two."""
+        return float(statistics.stdev(self.values)) if len(self.values) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """The mean less the published value, as it was printed."""
+        if not self.values or self.published is None:
+            return None
+        mean = sum(self.values) / len(self.values)
+        return float(mean - Fraction(str(self.published)))
+
+
+def measure(
+    table: Table, cases: Sequence[Case], storage: Storage, seeds: int, counter: Counter
+) -> list[Measurement]:
+    """Returns the measurements of all rows, a row's metrics one after the other.
+
+    Costs are counted only where the networks are the published ones.
+    """
+    by_label = {case.row.label: case for case in cases}
+    shared: dict[tuple[str, str, int | None], str] = {}
+    found = []
+    for case in cases:
+        published = table.published(case.row)
+        note = case.why_not or ""
+        if case.training is not None:
+            identity = case.training.key, case.strategy, case.row.trimap
+            first = shared.setdefault(identity, case.row.label)
+            note = "" if first == case.row.label else f"the same run as: {first}"
+        metrics = [table.metric, *case.row.costs]
+        for metric in metrics:
+            values = _values(metric, case, by_label, storage, seeds, counter)
+            found.append(Measurement(case, metric, published.get(metric), values, note))
+    return found
+
+
+def _values(
+    metric: str,
+    case: Case,
+    by_label: Mapping[str, Case],
+    storage: Storage,
+    seeds: int,
+    counter: Counter,
+) -> tuple[Fraction, ...]:
+    if case.training is None:
+        return ()
+    if metric in COSTS:
+        return (Fraction(COSTS[metric](case, counter)),)
+    other = by_label.get(case.row.minus) if metric == "delta mIoU" and case.row.minus else None
+    found = (_value(metric, case, other, storage, seed) for seed in range(seeds))
+    return tuple(value for value in found if value is not None)
+
+
+def _value(
+    metric: str, case: Case, other: Case | None, storage: Storage, seed: int
+) -> Fraction | None:
+    if metric == "img/s":
+        speed = (storage.read_training(case.training, seed) or {}).get("images_per_second")
+        return None if speed is None else Fraction(speed)
+    own = _percent(case, storage, seed)
+    if other is None or own is None:
+        return own
+    theirs = _percent(other, storage, seed)
+    return None if theirs is None else own - theirs
+
+
+def _percent(case: Case, storage: Storage, seed: int) -> Fraction | None:
+    result = storage.read_result(case, seed) if case.training else None
+    if result is None:
+        return None
+    value = stored_mean_iou(result, case.row.trimap)
+    return None if value is None else Fraction(value) * 100
+
+
+def stored_mean_iou(result: Mapping[str, Any], trimap: int | None) -> float | None:
+    """Returns the mean IoU of `metrics.json`, 0..1: of all pixels or of a band."""
+    if trimap is None:
+        return result["mean_iou"]
+    return (result["trimap_mean_iou"] or {}).get(str(trimap))

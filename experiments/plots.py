@@ -1,0 +1,75 @@
+"""A table as a picture: the published values and ours, row by row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from deeplab_jax.files import replacing
+from experiments.measurements import Measurement
+from experiments.table import METRICS, Table
+
+PUBLISHED, OURS = "#999999", "#4477aa"
+
+
+def write_plot(
+    path: Path, table: Table, measurements: Sequence[Measurement], *, small: bool
+) -> None:
+    """Writes a PNG with a line for each row.
+
+    Args:
+      path: of the file, which appears whole or not at all.
+      table: what is shown.
+      measurements: of the table; those of its own metric are drawn.
+      small: whether ours come from small networks: then both are drawn as changes against the first
+        row that has a value.
+    """
+    rows = [one for one in measurements if one.metric == table.metric]
+    figure = Figure(figsize=(8.5, 1.3 + 0.34 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for position, (one, published, mean) in enumerate(_values(rows, small)):
+        if published is not None:
+            axes.plot(published, position, "o", color=PUBLISHED, fillstyle="none", markersize=7)
+        if mean is not None:
+            spread = one.standard_deviation or 0.0
+            axes.errorbar(mean, position, xerr=spread, fmt="o", color=OURS, markersize=5, capsize=3)
+    axes.set_yticks(range(len(rows)), [_wrapped(one.case.row.label) for one in rows], size=8)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    change = ", change against the first row" if small else ""
+    axes.set_xlabel(METRICS[table.metric] + change)
+    axes.plot([], [], "o", color=PUBLISHED, fillstyle="none", label="published")
+    axes.errorbar([], [], xerr=[], fmt="o", color=OURS, label="here (± standard deviation)")
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def _values(
+    rows: Sequence[Measurement], small: bool
+) -> list[tuple[Measurement, float | None, float | None]]:
+    """Returns published and own value of each row, both less those of the first if small."""
+    first_published = first_mean = 0.0
+    if small:
+        known = [one for one in rows if one.mean is not None]
+        first_mean = known[0].mean if known else 0.0
+        first_published = (known[0].published if known else None) or 0.0
+        if known and known[0].published is None:
+            first_published = next((one.published for one in rows if one.published), 0.0)
+    return [
+        (one, _less(one.published, first_published), _less(one.mean, first_mean)) for one in rows
+    ]
+
+
+def _less(value: float | None, first: float) -> float | None:
+    return None if value is None else value - first
+
+
+def _wrapped(label: str, width: int = 46) -> str:
+    if len(label) <= width:
+        return label
+    cut = label.rfind(" ", 0, width)
+    return label if cut < 0 else f"{label[:cut]}\n{label[cut + 1 :]}"

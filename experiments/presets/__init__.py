@@ -1,0 +1,23 @@
+"""What a table is run on: as published, or small enough for the machine at hand."""
+
+from deeplab_jax.errors import unknown_name
+from experiments.presets.camvid import CAMVID
+from experiments.presets.paper import PAPER
+from experiments.presets.preset import Preset
+from experiments.presets.smoke import SMOKE
+from experiments.presets.voc_subset import VOC_SUBSET
+
+PRESETS = {preset.name: preset for preset in (SMOKE, CAMVID, VOC_SUBSET, PAPER)}
+
+__all__ = ["PRESETS", "Preset", "find_preset"]
+
+
+def find_preset(name: str) -> Preset:
+    """Returns the preset of a name.
+
+    Raises:
+      DeepLabError: there is none.
+    """
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]

@@ -1,0 +1,72 @@
+"""usage: python -m experiments.report [NAME …] [--workdir=DIR]
+
+Writes the reports of the tables that were run anew: Markdown, CSV and a plot each, with the
+published value, ours, their difference, and mean and standard deviation over seeds; for the preset
+`paper` the estimated chip-hours, too. NAME is a report's name or a part of it; without any: all.
+
+example:
+  python -m experiments.report v3-table5 --workdir=runs/experiments
+"""
+
+import pathlib
+from typing import TYPE_CHECKING
+
+from absl import flags as absl_flags
+
+from deeplab_jax.cli.console import Console
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import write_text
+from deeplab_jax.reporter import Reporter
+from experiments import commands
+
+if TYPE_CHECKING:
+    from experiments.batch import OpenRequest
+
+
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """Declares the flags."""
+    commands.define_workdir(flags)
+
+
+def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+    """Writes the reports and says where they are."""
+    from experiments.batch import open_requests
+
+    opened = open_requests(flags.workdir)
+    wanted = [one for one in opened if not paths or any(part in one.request.name for part in paths)]
+    if not wanted:
+        names = ", ".join(one.request.name for one in opened) or "none"
+        raise DeepLabError(f"no such report in {flags.workdir}; there are: {names}")
+    for one in wanted:
+        write_reports(one, console, announce=True)
+
+
+def write_reports(opened: "OpenRequest", reporter: Reporter, announce: bool = False) -> None:
+    """Writes `NAME.md`, `NAME.csv` and `NAME.png` into the preset's `reports`.
+
+    Args:
+      opened: the table.
+      reporter: hears where they are.
+      announce: whether it does.
+    """
+    from experiments.costs import Counter
+    from experiments.measurements import measure
+    from experiments.plots import write_plot
+    from experiments.texts import csv_text, markdown
+
+    folder = opened.storage.folder
+    counter = Counter(folder / "costs.json")
+    measurements = measure(
+        opened.table, opened.cases, opened.storage, opened.request.seeds, counter
+    )
+    base = folder / "reports" / opened.request.name
+    write_text(base.with_name(f"{base.name}.csv"), csv_text(opened, measurements))
+    write_text(base.with_name(f"{base.name}.md"), markdown(opened, measurements, counter))
+    picture = base.with_name(f"{base.name}.png")
+    write_plot(picture, opened.table, measurements, small=opened.preset.scales_down)
+    if announce:
+        reporter.message(f"report: {pathlib.Path(f'{base}.md')}, .csv and .png beside it")
+
+
+if __name__ == "__main__":
+    commands.start("experiments.report", __doc__, define_flags, run)

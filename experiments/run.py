@@ -1,0 +1,97 @@
+"""usage: python -m experiments.run TABLE [--preset=P] [--rows=R] [--seeds=N] [--grid FIELD=A,B …]
+
+Trains and evaluates the rows of a table and writes its report. TABLE is a name such as v3/table5
+(without one: the list), or a Python file with a TABLE of your own (experiments/example.py). What is
+done is not done again, and an interrupted command goes on when it is given again.
+
+Presets: `paper` is the table as it stands; `camvid` and `voc_subset` have networks and crops for
+two cores; `smoke` only shows that everything runs, on drawn images.
+
+--grid crosses every row with the values of a config field, or of inference.FIELD; tuples take
+brackets. --submit hands the trainings to submitit: `local` processes, or a SLURM cluster.
+
+examples:
+  python -m experiments.run v3/table5 --preset=smoke
+  python -m experiments.run v3/table10 --preset=camvid --seeds=3 --data_dir=data
+  python -m experiments.run experiments/example.py --grid model.atrous_rates=(3,6,9),(6,12,18)
+  python -m experiments.run v3/table3 --rows=1-4 --submit=slurm --slurm=slurm_partition=gpu
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from absl import flags as absl_flags
+
+from deeplab_jax.cli.console import Console
+from deeplab_jax.errors import DeepLabError
+from experiments import commands
+from experiments.catalog import find_table, list_tables
+from experiments.selection import select_rows
+
+SUBMISSIONS = ("here", "local", "slurm")
+
+
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """Declares the flags."""
+    own = {"flag_values": flags}
+    commands.define_workdir(flags)
+    absl_flags.DEFINE_string("preset", "paper", "smoke, camvid, voc_subset or paper.", **own)
+    absl_flags.DEFINE_string(
+        "rows", "", "Numbers, ranges or parts of labels, as 1,3-5; empty: all.", **own
+    )
+    absl_flags.DEFINE_integer("seeds", 1, "Trainings of each row.", lower_bound=1, **own)
+    absl_flags.DEFINE_string("data_dir", "data", "Where the data sets are prepared.", **own)
+    absl_flags.DEFINE_string(
+        "init", "", "Weights that a preset's networks start from: name or path.", **own
+    )
+    absl_flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE to cross the rows with.", **own)
+    absl_flags.DEFINE_string("name", "", "Of the report; default: of table and grid.", **own)
+    absl_flags.DEFINE_enum("submit", "here", SUBMISSIONS, "Where trainings run.", **own)
+    absl_flags.DEFINE_integer(
+        "processes", 1, "That local submission works with at once.", lower_bound=1, **own
+    )
+    absl_flags.DEFINE_multi_string(
+        "slurm", [], "KEY=VALUE of submitit's executor, as slurm_partition=gpu.", **own
+    )
+
+
+def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+    """Runs what is asked for, or lists the tables."""
+    if not paths:
+        for name in list_tables():
+            console.print(f"{name:<22}{find_table(name).title}")
+        return
+    if len(paths) > 1:
+        raise DeepLabError(f"one table at a time; got {', '.join(paths)}")
+    # Imported late, so that --help and mistakes answer at once.
+    from experiments.batch import open_request, run_here, submit
+    from experiments.storage import Request
+
+    request = Request(
+        name=flags.name or request_name(paths[0], flags.grid, flags.init),
+        table=paths[0],
+        preset=flags.preset,
+        grid=tuple(flags.grid),
+        seeds=flags.seeds,
+        init=flags.init,
+        data_dir=flags.data_dir,
+    )
+    opened = open_request(request, flags.workdir)
+    cases = select_rows(opened.cases, flags.rows)
+    if flags.submit == "here":
+        run_here(opened, cases, console)
+    else:
+        submit(opened, cases, flags.submit, flags.processes, flags.slurm, console)
+
+
+def request_name(table: str, grid: Sequence[str], init: str) -> str:
+    """Returns what a report's files are called."""
+    name = table.removesuffix(".py").replace("/", "-").strip(".-")
+    if not (grid or init):
+        return name
+    digest = hashlib.sha256("\n".join([*grid, init]).encode()).hexdigest()[:6]
+    return f"{name}-{digest}"
+
+
+if __name__ == "__main__":
+    commands.start("experiments.run", __doc__, define_flags, run)

@@ -1,0 +1,126 @@
+"""Brings a training of a table down to a preset's size, keeping what its rows vary."""
+
+from ml_collections import ConfigDict
+
+from deeplab_jax import config as configs
+from deeplab_jax.models import Architecture, create_model
+from experiments.fields import set_field
+from experiments.presets import Preset
+from experiments.presets.preset import Size
+
+# Multipliers of 0 hold a part still, which is part of what a row says; others belong to its rates.
+MULTIPLIERS = ("backbone", "head", "decoder", "classifier", "auxiliary", "bias")
+
+# Not of rows whose images keep their size.
+SCALE_FIELDS = ("augmentation.min_scale", "augmentation.max_scale", "augmentation.scale_step")
+
+
+def architecture(config: ConfigDict, num_classes: int = 21) -> Architecture:
+    """Returns the network that a config means, with everything decided.
+
+    Raises:
+      DeepLabError: its values do not go together.
+    """
+    fields = {name: value for name, value in config.model.to_dict().items() if value is not None}
+    if fields.get("image_pooling") == "crop":
+        fields.setdefault("pooling_crop", tuple(config.augmentation.crop_size))
+    fields.setdefault("num_classes", num_classes)
+    return create_model(fields.pop("architecture"), **fields).architecture
+
+
+def scaled_down(
+    config: ConfigDict, base: ConfigDict, preset: Preset, size: Size, init: str = ""
+) -> ConfigDict:
+    """Returns a training at the preset's size.
+
+    Args:
+      config: of the training, at the table's own size.
+      base: of the table's recipe without a row's changes: what the preset's numbers stand for.
+      preset: data set, crop, batch.
+      size: network and length.
+      init: weights that its backbone starts from; empty: from scratch.
+
+    Raises:
+      DeepLabError: the network cannot be had on the size's backbone.
+    """
+    network = architecture(config)
+    small = configs.from_json(configs.to_json(config))
+    _scale_training(small, config, base, preset, size)
+    _scale_network(small, network, preset, size)
+    for field, value in (*preset.changes.items(), *size.changes.items()):
+        if field in SCALE_FIELDS and config.augmentation.max_scale == 1:
+            continue
+        set_field(small, field, value)
+    rate = config.schedule.base_learning_rate / base.schedule.base_learning_rate
+    small.schedule.base_learning_rate *= rate
+    small.strict_crop = False
+    small.evaluation.size = None
+    small.evaluation.every_steps = small.training.num_steps
+    small.schedule.warmup_steps = min(small.schedule.warmup_steps, small.training.num_steps // 5)
+    small.data.duplicate = None
+    small.training.init_from, small.training.init_parts = init, "backbone" if init else "all"
+    return small
+
+
+def _scale_training(
+    small: ConfigDict, config: ConfigDict, base: ConfigDict, preset: Preset, size: Size
+) -> None:
+    share = config.training.num_steps / base.training.num_steps
+    small.training.num_steps = max(1, round(size.num_steps * share))
+    drop = config.schedule.steps_per_drop / config.training.num_steps
+    small.schedule.steps_per_drop = max(1, round(small.training.num_steps * drop))
+    batch = config.training.batch_size / base.training.batch_size
+    small.training.batch_size = max(1, round(preset.batch_size * batch))
+    small.training.accumulation_steps = 1
+    sides = zip(
+        preset.crop_size, config.augmentation.crop_size, base.augmentation.crop_size, strict=True
+    )
+    crop = tuple(round((side - 1) * mine / theirs / 16) * 16 + 1 for side, mine, theirs in sides)
+    small.augmentation.crop_size = crop
+    small.augmentation.min_resize = small.augmentation.max_resize = 0
+    multipliers = small.optimizer.multipliers
+    for part in MULTIPLIERS:
+        multipliers[part] = 1.0 if multipliers[part] else 0.0
+
+
+def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, size: Size) -> None:
+    model = small.model
+    with model.ignore_type():
+        model.backbone = size.backbone
+        model.output_stride = network.output_stride
+        model.aspp = None
+        model.atrous_rates = _different(rate * preset.rate_share for rate in network.atrous_rates)
+        model.multi_grid = _multi_grid(network, size.backbone)
+        model.aspp_channels = _width(network.aspp_channels, preset.width_share)
+        model.low_level_channels = _width(network.low_level_channels, preset.width_share)
+        model.decoder_convs = tuple(
+            (kernel, _width(channels, preset.width_share))
+            for kernel, channels in network.decoder_convs
+        )
+        # fc6 and fc7 are four times as wide as what ASPP has in their place, and more.
+        model.fc_channels = _width(network.fc_channels, preset.width_share / 4)
+        model.separable = network.separable
+        model.stride_placement = model.preprocessing = None
+        # Without weights to start from there are no statistics to keep.
+        model.frozen_batch_norm = False
+        model.dtype = "float32"
+
+
+def _multi_grid(network: Architecture, backbone: str) -> tuple[int, ...] | None:
+    """Returns the last rates of the network's multi-grid, as many as the backbone has units."""
+    if network.multi_grid is None or not backbone.startswith("resnet"):
+        return None
+    return network.multi_grid[-2:] if "resnet_18" in backbone else network.multi_grid
+
+
+def _width(channels: int, share: float) -> int:
+    return max(1, round(channels * share)) if channels else 0
+
+
+def _different(rates) -> tuple[int, ...]:
+    """Returns the rates as whole numbers, each at least 1 more than the one before."""
+    found: list[int] = []
+    for rate in rates:
+        least = found[-1] + 1 if found else 1
+        found.append(max(least, int(rate + 0.5)))
+    return tuple(found)

@@ -1,0 +1,88 @@
+"""usage: python -m experiments.status [--workdir=DIR]
+
+Says of every table that was run what is done, what is under way, and how long the rest will take.
+
+example:
+  python -m experiments.status --workdir=runs/experiments
+"""
+
+import statistics
+from typing import TYPE_CHECKING
+
+from absl import flags as absl_flags
+
+from deeplab_jax.cli.console import Console, duration
+from deeplab_jax.training.monitors import read_rows
+from experiments import commands
+
+if TYPE_CHECKING:
+    from experiments.batch import OpenRequest
+    from experiments.jobs import Job
+
+
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """Declares the flags."""
+    commands.define_workdir(flags)
+
+
+def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+    """Prints a block for each table."""
+    from experiments.batch import open_requests
+
+    opened = open_requests(flags.workdir)
+    if not opened:
+        console.print(f"nothing was run in {flags.workdir}")
+    for one in opened:
+        console.print("\n".join(status_lines(one)))
+
+
+def status_lines(opened: "OpenRequest") -> list[str]:
+    """Returns what is done of a table, a line for each training that is not, and the time left.
+
+    The time is that of the steps that are left, one training after the other, at the speed that
+    this training or else the others of the table had.
+    """
+    from experiments.jobs import is_done, make_jobs
+
+    jobs = make_jobs(opened.cases, opened.request.seeds)
+    waiting = [job for job in jobs if not is_done(job, opened.storage)]
+    skipped = sum(case.why_not is not None for case in opened.cases)
+    left_out = f", {skipped} rows are not for this preset" if skipped else ""
+    lines = [
+        f"{opened.request.preset}/{opened.request.name}: {len(jobs) - len(waiting)} of {len(jobs)} "
+        f"trainings done{left_out}"
+    ]
+    speeds = {job: _seconds_per_step(opened, job) for job in jobs}
+    known = [speed for speed in speeds.values() if speed]
+    seconds = 0.0
+    for job in waiting:
+        steps, done = job.training.config.training.num_steps, _steps_done(opened, job)
+        speed = speeds[job] or (statistics.fmean(known) if known else None)
+        if speed:
+            seconds += (steps - done) * speed
+        state = "to evaluate" if done == steps else f"step {done} of {steps}"
+        lines.append(f"  {job.cases[0].row.label}, seed {job.seed}: {state}")
+    if waiting:
+        shown = duration(seconds) if known else "not known before the first steps"
+        lines.append(f"  time left in steps: {shown}")
+    return lines
+
+
+def _steps_done(opened: "OpenRequest", job: "Job") -> int:
+    summary = opened.storage.read_training(job.training, job.seed)
+    if summary:
+        return job.training.config.training.num_steps
+    rows = read_rows(opened.storage.training(job.training, job.seed))
+    return int(max((row["step"] for row in rows), default=0))
+
+
+def _seconds_per_step(opened: "OpenRequest", job: "Job") -> float | None:
+    rows = read_rows(opened.storage.training(job.training, job.seed))
+    speeds = [row["images_per_second"] for row in rows if "images_per_second" in row]
+    if not speeds:
+        return None
+    return job.training.config.training.batch_size / statistics.median(speeds)
+
+
+if __name__ == "__main__":
+    commands.start("experiments.status", __doc__, define_flags, run)

@@ -1,0 +1,1 @@
+"""Tables of MobileNetV2 (arXiv 1801.04381)."""

@@ -1,0 +1,1 @@
+"""Tables that no paper has: what its tables suggest, asked of small data."""

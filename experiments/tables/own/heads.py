@@ -1,0 +1,31 @@
+"""Family 5: the heads of v1, v2, v3 and v3+ under one budget."""
+
+from experiments.table import Row, Table
+
+TABLE = Table(
+    title="LargeFOV, summed ASPP, ASPP with image pooling, and the decoder, trained alike",
+    paper="own",
+    number="family 5",
+    recipe="deeplab_v3plus:backbone=resnet_101_beta",
+    rows=(
+        Row(
+            "v1: LargeFOV",
+            changes={
+                "model.architecture": "deeplab_v1",
+                "model.multi_grid": None,
+                "model.image_pooling": "none",
+            },
+        ),
+        Row(
+            "v2: summed ASPP",
+            changes={
+                "model.architecture": "deeplab_v2",
+                "model.multi_grid": None,
+                "model.image_pooling": "none",
+            },
+        ),
+        Row("v3: ASPP, image pooling", changes={"model.architecture": "deeplab_v3"}),
+        Row("v3+: ASPP, image pooling, decoder"),
+    ),
+    notes="v1 and v2 run at output stride 8, v3 and v3+ at 16, as in their papers.",
+)

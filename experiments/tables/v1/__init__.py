@@ -1,0 +1,1 @@
+"""Tables of DeepLab v1 (arXiv 1412.7062)."""

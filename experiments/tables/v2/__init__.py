@@ -1,0 +1,1 @@
+"""Tables of DeepLab v2 (arXiv 1606.00915)."""

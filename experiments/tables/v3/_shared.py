@@ -1,0 +1,25 @@
+"""What the tables of DeepLab v3 share."""
+
+from experiments.strategies import AT_8, FLIP, MULTI_SCALE
+from experiments.table import Changes
+
+NO_POOLING = {"model.image_pooling": "none"}
+
+
+def multi_grid(*rates: int) -> Changes:
+    """Returns the change that sets the relative rates of block4's units."""
+    return {"model.multi_grid": rates}
+
+
+def blocks(last: int) -> Changes:
+    """Returns the change that ends a cascade with a block."""
+    return {"model.cascade_blocks": last}
+
+
+# Output strides, scales and flips that tables 4 and 6 add one after the other.
+STEPS = (
+    ("output stride 16", {}),
+    ("output stride 8", AT_8),
+    ("output stride 8, scales", AT_8 | MULTI_SCALE),
+    ("output stride 8, scales, flip", AT_8 | MULTI_SCALE | FLIP),
+)

@@ -1,0 +1,1 @@
+"""Tables of DeepLab v3+ (arXiv 1802.02611)."""

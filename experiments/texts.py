@@ -1,0 +1,179 @@
+"""Reports as Markdown and CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from deeplab_jax.cli.console import duration
+from experiments.cases import ResolvedTraining
+from experiments.costs import CHIP_OPERATIONS, Counter, chip_hours
+from experiments.measurements import Measurement
+from experiments.table import METRICS
+
+if TYPE_CHECKING:
+    from experiments.batch import OpenRequest
+
+COLUMNS = (
+    "row",
+    "metric",
+    "published",
+    "mean",
+    "standard_deviation",
+    "difference",
+    "seeds",
+    "values",
+    "training",
+    "strategy",
+    "note",
+)
+
+
+def csv_text(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
+    """Returns every measurement as a line; numbers with all their digits."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for one in measurements:
+        training = one.case.training
+        writer.writerow(
+            (
+                one.case.row.label,
+                one.metric,
+                _all_digits(one.published),
+                _all_digits(one.mean),
+                _all_digits(one.standard_deviation),
+                _all_digits(one.difference),
+                len(one.values),
+                " ".join(repr(float(value)) for value in one.values),
+                "" if training is None else training.key,
+                "" if training is None else one.case.strategy,
+                one.note,
+            )
+        )
+    return buffer.getvalue()
+
+
+def markdown(opened: "OpenRequest", measurements: Sequence[Measurement], counter: Counter) -> str:
+    """Returns the report that people read."""
+    table, request = opened.table, opened.request
+    parts = [f"# {_title(opened)}", table.title + ".", _what(opened)]
+    if opened.preset.scales_down:
+        parts.append(
+            f"`{opened.preset.name}` is small: other data, networks, crops and lengths than the "
+            "paper's. Compare how rows stand to each other, not the numbers themselves."
+        )
+    parts.append(_table(measurements))
+    parts.append(_totals(opened, measurements))
+    if not opened.preset.scales_down:
+        parts.append(_chip_hours(opened, counter))
+    if table.notes:
+        parts.append(table.notes)
+    parts.append(f"![values]({request.name}.png)")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _title(opened: "OpenRequest") -> str:
+    table, request = opened.table, opened.request
+    where = "" if table.paper == "own" else f" ({table.paper}, {_place(table.number)})"
+    return f"{request.name}{where}"
+
+
+def _place(number: str) -> str:
+    return f"figure {number.removeprefix('fig')}" if number.startswith("fig") else f"table {number}"
+
+
+def _what(opened: "OpenRequest") -> str:
+    request = opened.request
+    words = ["python -m experiments.run", request.table, f"--preset={request.preset}"]
+    words += [f"--seeds={request.seeds}"]
+    words += [f"--init={request.init}"] if request.init else []
+    words += [f"--grid {text}" for text in request.grid]
+    return f"`{' '.join(words)}`"
+
+
+def _table(measurements: Sequence[Measurement]) -> str:
+    lines = [
+        "| row | metric | published | here | ± | seeds | difference | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in measurements:
+        cells = (
+            _escaped(one.case.row.label),
+            METRICS[one.metric],
+            _short(one.published),
+            _short(one.mean),
+            _short(one.standard_deviation),
+            str(len(one.values) or ""),
+            _short(one.difference, sign=True),
+            _escaped(one.note),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _totals(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
+    """Returns rows run and not run, time and place of the trainings."""
+    labels = dict.fromkeys(one.case.row.label for one in measurements)
+    run = {one.case.row.label for one in measurements if one.values and _is_run(one)}
+    missing = [label for label in labels if label not in run]
+    lines = [f"Rows with results: {len(run)} of {len(labels)}."]
+    if missing:
+        lines.append(f"Not run: {'; '.join(map(_escaped, missing))}.")
+    summaries = _summaries(opened)
+    if summaries:
+        seconds = sum(summary["seconds"] for summary in summaries)
+        longest = max(summary["seconds"] for summary in summaries)
+        devices = sorted({f"{len(s['devices'])} × {s['device_kind']}" for s in summaries})
+        commits = sorted({str(summary["commit"])[:9] for summary in summaries})
+        lines.append(
+            f"{len(summaries)} trainings, {duration(seconds)} in steps, the longest "
+            f"{duration(longest)}; {', '.join(devices)}; commit {', '.join(commits)}."
+        )
+    return "\n".join(lines)
+
+
+def _is_run(one: Measurement) -> bool:
+    return one.metric not in ("GMAdds", "Mparams")
+
+
+def _summaries(opened: "OpenRequest") -> list[dict]:
+    trainings = {case.training for case in opened.cases if case.training}
+    found = (
+        opened.storage.read_training(training, seed)
+        for training in trainings
+        for seed in range(opened.request.seeds)
+    )
+    return [summary for summary in found if summary]
+
+
+def _chip_hours(opened: "OpenRequest", counter: Counter) -> str:
+    """Returns the estimate of what all trainings of the table cost, each once."""
+    trainings: dict[str, ResolvedTraining] = {}
+    for case in opened.cases:
+        training = case.training
+        while training is not None:
+            trainings[training.key] = training
+            training = training.after
+    hours = sum(chip_hours(training, counter) for training in trainings.values())
+    seeds = opened.request.seeds
+    return (
+        f"Estimated cost: {len(trainings)} trainings × {seeds} seed{'s' * (seeds > 1)}, "
+        f"{hours * seeds:.1f} chip-hours on a chip that sustains {CHIP_OPERATIONS / 1e12:.0f} "
+        "TFLOP/s (three times the multiply-adds of the forward pass; without reading data and "
+        "evaluating). An estimate, not a measurement."
+    )
+
+
+def _all_digits(value: float | None) -> str:
+    return "" if value is None else repr(float(value))
+
+
+def _short(value: float | None, sign: bool = False) -> str:
+    if value is None:
+        return ""
+    return f"{value:+.2f}" if sign else f"{value:.2f}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
