@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "published weights into a model directory",
     "distill": "train a network on what a larger one says",
     "inspect": "parameters, multiply-adds and receptive field of a network",
+    "plan": "memory, communication and time of training on TPUs that are not here",
     "benchmark": "measure the parts of this code on this machine",
     "demo": "the main job on built-in data: train, evaluate, pictures",
 }

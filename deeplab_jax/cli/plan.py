@@ -1,0 +1,174 @@
+"""usage: deeplab-jax plan --config=FILE[:key=value,…] --topology=v5e:16x16 [--config.FIELD=VALUE …]
+
+Says what a training step takes on a slice of TPUs that need not be there: memory and whether it
+fits, arithmetic, what the chips send each other, the largest batch, and from published figures of
+the chips how long a step must take and how it scales. The real TPU compiler compiles the real step
+(pip install 'deeplab_jax[tpu]'; no TPU is needed), which takes minutes. The data set need not be
+there either.
+
+Chips: v4, v5e, v5p, v6e. The batch is over all chips: set training.batch_size to fit the slice.
+
+examples:
+  deeplab-jax plan --config=voc --topology=v5e:4x4 --config.model.dtype=bfloat16
+  deeplab-jax plan --config=deeplab_v3:dataset=cityscapes --topology=v5e:16x16 --json \\
+    --config.parallel.space=2 --config.training.batch_size=128
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import rich.box
+import rich.table
+from absl import flags as absl_flags
+
+from deeplab_jax import config as configs
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.model_flags import required
+from deeplab_jax.errors import DeepLabError
+
+if TYPE_CHECKING:
+    from deeplab_jax.planning import Plan
+
+
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """Defines the flags of the command."""
+    own = {"flag_values": flags}
+    absl_flags.DEFINE_string("config", None, "Config file or name, with :arguments.", **own)
+    absl_flags.DEFINE_string("topology", None, "Chip and shape of the slice: v5e:16x16.", **own)
+    absl_flags.DEFINE_multi_string(
+        "override", [], "FIELD=VALUE; --config.FIELD=VALUE says the same.", **own
+    )
+    absl_flags.DEFINE_integer(
+        "num_classes", None, "Of a data set that the config alone does not tell.", **own
+    )
+    absl_flags.DEFINE_bool(
+        "largest_batch", False, "Find the largest batch by compiling again, some times.", **own
+    )
+    absl_flags.DEFINE_bool("json", False, "Print JSON instead of tables.", **own)
+
+
+def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+    """Plans and prints."""
+    if paths:
+        raise DeepLabError(f"plan takes no argument {paths[0]!r}; see deeplab-jax plan --help")
+    required(flags, "config", "topology")
+    config = configs.load(flags.config)
+    for assignment in flags.override:
+        field, _, value = assignment.partition("=")
+        configs.override(config, field, value)
+    # Chips that this machine has are not asked; read when JAX is first used.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # Imported late, so that --help and mistakes answer at once.
+    from deeplab_jax.planning import plan
+
+    planned = plan(
+        config,
+        flags.topology,
+        num_classes=flags.num_classes,
+        search_largest_batch=flags.largest_batch,
+        reporter=console,
+    )
+    if flags.json:
+        console.print(json.dumps(planned.describe(), indent=2))
+        return
+    for title, rows in _sections(planned):
+        console.print(_table(title, rows))
+        console.print("")
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> rich.table.Table:
+    table = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    table.add_column(title)
+    table.add_column("")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _sections(plan: "Plan") -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    yield "step", _step_rows(plan)
+    yield "memory a chip", _memory_rows(plan)
+    if plan.traffic is not None:
+        yield "a chip's communication in a step", _traffic_rows(plan)
+        yield "at least, from published figures", _roofline_rows(plan)
+
+
+def _step_rows(plan: "Plan") -> list[tuple[str, str]]:
+    chip, mesh = plan.topology.chip, " × ".join(f"{n}={size}" for n, size in plan.mesh.items())
+    flops, seconds = plan.flops_per_chip, plan.step.compile_seconds
+    processor = f"{plan.step.compile_cpu_seconds:.0f} s of processor time"
+    return [
+        ("slice", f"{plan.topology.num_chips} × {chip.name}, mesh {mesh}"),
+        ("images", f"{plan.global_batch} of {plan.crop_size[0]}×{plan.crop_size[1]}"),
+        ("traced in", f"{plan.step.lower_seconds:.0f} s"),
+        ("compiled in", f"{seconds:.0f} s ({processor})"),
+        ("arithmetic a chip", "unknown" if flops is None else f"{flops / 1e12:.3f} TFLOP"),
+        ("… by counting convolutions", f"{plan.analytic_flops_per_chip / 1e12:.3f} TFLOP"),
+    ]
+
+
+def _memory_rows(plan: "Plan") -> list[tuple[str, str]]:
+    used, usable = plan.step.memory["total"], plan.usable_hbm_bytes
+    verdict = "fits" if plan.step.fits else "DOES NOT FIT"
+    parts = [
+        (name, f"{size / 2**30:.2f} GiB")
+        for name, size in plan.step.memory.items()
+        if name != "total"
+    ]
+    largest = plan.largest_batch
+    return [
+        *parts,
+        ("in all", f"{used / 2**30:.2f} of {usable / 2**30:.2f} GiB: {verdict}"),
+        ("largest batch", f"{largest.images * plan.mesh['data']} images ({largest.how})"),
+    ]
+
+
+def _traffic_rows(plan: "Plan") -> list[tuple[str, str]]:
+    traffic = plan.traffic
+    rows = [
+        (kind, f"{found['count']} with {_megabytes(found['bytes'])}")
+        for kind, found in traffic.collectives.items()
+    ]
+    expected, reduced = traffic.expected_reductions, traffic.reductions
+    return [
+        *rows,
+        (
+            "sums of gradients",
+            f"{_megabytes(reduced.gradients)} (by the shapes {_megabytes(expected.gradients)})",
+        ),
+        (
+            "sums of batch normalisation",
+            f"{_megabytes(reduced.batch_norm_sums)} (by the shapes "
+            f"{_megabytes(expected.batch_norm_sums)})",
+        ),
+        ("other sums", _megabytes(reduced.others)),
+        (
+            "rows from neighbours",
+            f"{traffic.halo['count']} with {_megabytes(traffic.halo['bytes'])}",
+        ),
+        ("maps gathered from other images' chips", str(traffic.gathered_activations["count"])),
+    ]
+
+
+def _roofline_rows(plan: "Plan") -> list[tuple[str, str]]:
+    times = plan.estimate
+    return [
+        ("arithmetic", f"{1e3 * times.compute:.1f} ms"),
+        ("memory traffic", f"{1e3 * times.memory:.1f} ms"),
+        ("sums over chips", f"{1e3 * times.reduction:.1f} ms"),
+        ("rows from neighbours", f"{1e3 * times.halo:.1f} ms"),
+        (
+            "a step",
+            f"{1e3 * times.step:.1f} ms, {plan.global_batch / times.step:,.0f} images/s; bound by "
+            f"{times.bound}",
+        ),
+        *((f"efficiency on {n} chips", f"{share:.1%}") for n, share in plan.scaling.items()),
+    ]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.2f} MB"

@@ -1,0 +1,117 @@
+"""What a data-parallel step must sum over its chips, and what a compiled one does sum."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from deeplab_jax.models import Architecture
+from deeplab_jax.planning.collectives import Collective
+
+# Sums over the batch that batch normalisation needs, a channel each: of values and of squares, and
+# in the backward pass what the mean receives. Those of offset and scale are gradients.
+SUMS_PER_CHANNEL = 3
+SUM_BYTES = 4
+
+
+class Reductions(NamedTuple):
+    """Bytes a chip, in a step.
+
+    Attributes:
+      gradients: of the parameters.
+      batch_norm_sums: of batch normalisation's statistics.
+      others: loss, metrics; and of maps that are split by rows, what pools or resizes them.
+    """
+
+    gradients: int
+    batch_norm_sums: int
+    others: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+
+def expected_reductions(
+    architecture: Architecture, variables: Any, accumulation_steps: int = 1
+) -> Reductions:
+    """Returns what the network's shapes say must be summed, with whole parameters on every chip.
+
+    Args:
+      architecture: of the network.
+      variables: {"params", "batch_stats"}, arrays or their shapes.
+      accumulation_steps: parts of a batch, each of which is summed by itself.
+    """
+    computed = jnp.dtype(architecture.dtype).itemsize
+    gradients = sum(
+        math.prod(leaf.shape) * (computed if leaf.ndim > 1 else leaf.dtype.itemsize)
+        for leaf in jax.tree.leaves(variables["params"])
+    )
+    flat = traverse_util.flatten_dict(variables.get("batch_stats", {}))
+    channels = sum(math.prod(leaf.shape) for path, leaf in flat.items() if path[-1] == "mean")
+    alone = architecture.frozen_batch_norm or architecture.batch_norm_group > 0
+    passes = max(1, len(architecture.multi_scale))
+    sums = 0 if alone else SUM_BYTES * SUMS_PER_CHANNEL * channels * passes
+    return Reductions(gradients * accumulation_steps, sums * accumulation_steps)
+
+
+def found_reductions(
+    collectives: Iterable[Collective], variables: Any, accumulation_steps: int = 1
+) -> Reductions:
+    """Returns what the compiled step sums over the batch's chips.
+
+    Sums of vectors are gradients as far as parameters are vectors; the rest is batch
+    normalisation's. What is summed over `space` alone is of maps, not of the batch.
+    """
+    kernels = vectors = others = 0
+    for collective in collectives:
+        if collective.kind not in ("all-reduce", "reduce-scatter"):
+            continue
+        for array in collective.arrays:
+            size = collective.times * array.bytes
+            lengths = [length for length in array.shape if length > 1]
+            if not lengths or collective.axes == ("space",):
+                others += size
+            elif len(array.shape) == 1:
+                vectors += size
+            else:
+                kernels += size
+    leaves = jax.tree.leaves(variables["params"])
+    of_parameters = accumulation_steps * sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves if leaf.ndim == 1
+    )
+    gradients = min(vectors, of_parameters)
+    return Reductions(kernels + gradients, vectors - gradients, others)
+
+
+def gathered_activations(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
+    """Returns count and bytes of what is gathered along `data` and is no parameter."""
+    sizes = {math.prod(leaf.shape) for leaf in jax.tree.leaves(variables)}
+    found = [
+        collective
+        for collective in collectives
+        if collective.kind in ("all-gather", "all-to-all", "ragged-all-to-all")
+        and "data" in collective.axes
+        and not all(array.size in sizes or array.size == 1 for array in collective.arrays)
+    ]
+    return {
+        "count": sum(collective.times for collective in found),
+        "bytes": sum(collective.bytes for collective in found),
+    }
+
+
+def halo_traffic(collectives: Iterable[Collective]) -> dict[str, int]:
+    """Returns count and bytes of what neighbours along `space` send each other."""
+    found = [
+        collective
+        for collective in collectives
+        if collective.kind == "collective-permute" and collective.axes == ("space",)
+    ]
+    return {
+        "count": sum(collective.times for collective in found),
+        "bytes": sum(collective.bytes for collective in found),
+    }

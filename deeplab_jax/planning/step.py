@@ -1,0 +1,154 @@
+"""The train step of a config, lowered and compiled for devices that are not here."""
+
+import contextlib
+import dataclasses
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.compilation_cache import compilation_cache
+
+from deeplab_jax.parallel import batch_sharding
+from deeplab_jax.training.run import Run
+from deeplab_jax.training.state import TrainState, abstract_state
+from deeplab_jax.training.step import make_train_step
+
+OUT_OF_MEMORY = "Ran out of memory in memory space hbm"
+USED = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def abstract_arguments(run: Run) -> tuple[TrainState, dict[str, jax.ShapeDtypeStruct]]:
+    """Returns shapes, dtypes and shardings of the step's state and batch."""
+    config = run.config
+    state = abstract_state(
+        run.model,
+        run.optimizer,
+        run.mesh,
+        crop_size=run.augmentation.crop_size,
+        keep_ema=config.training.ema_decay > 0,
+        fsdp=config.parallel.fsdp,
+    )
+    maps = (config.training.batch_size, *run.augmentation.crop_size)
+    shapes = {"image": (*maps, run.model.architecture.in_channels), "label": maps}
+    sharding = batch_sharding(run.mesh)
+    return state, {
+        name: jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding)
+        for name, shape in shapes.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """What the compiler made of a step.
+
+    Attributes:
+      memory: bytes a chip by use; `total` is what must be there at once.
+      usable: bytes of a chip's memory that the compiler gives to programs, if it told.
+      fits: whether `total` is there.
+      lower_seconds, compile_seconds: on this machine's clock.
+      compile_cpu_seconds: the same in processor time, which other programs do not lengthen.
+      costs: the compiler's own count.
+      text: of the program; empty where it does not fit.
+    """
+
+    memory: dict[str, int]
+    usable: int | None
+    fits: bool
+    lower_seconds: float
+    compile_seconds: float
+    compile_cpu_seconds: float
+    costs: dict[str, float]
+    text: str
+
+
+def compile_step(run: Run) -> CompiledStep:
+    """Compiles the step that a run would train with, for the devices of its mesh."""
+    state, batch = abstract_arguments(run)
+    config = run.config
+    step = make_train_step(
+        run.model,
+        run.optimizer,
+        run.learning_rate,
+        run.objective,
+        run.mesh,
+        state_sharding=jax.tree.map(lambda leaf: leaf.sharding, state)
+        if config.parallel.fsdp
+        else None,
+        seed=config.seed,
+        accumulation_steps=config.training.accumulation_steps,
+        ema_decay=config.training.ema_decay,
+        l1=config.loss.l1,
+        rematerialize=config.training.rematerialize,
+    )
+    started = time.perf_counter()
+    lowered = step.lower(state, batch)
+    lowering = time.perf_counter() - started
+    started, processor = time.perf_counter(), time.process_time()
+    with _uncached():
+        try:
+            compiled, refusal = lowered.compile(), ""
+        except jax.errors.JaxRuntimeError as error:
+            if OUT_OF_MEMORY not in str(error):
+                raise
+            compiled, refusal = None, str(error)
+    seconds = {
+        "lower_seconds": lowering,
+        "compile_seconds": time.perf_counter() - started,
+        "compile_cpu_seconds": time.process_time() - processor,
+    }
+    if compiled is None:
+        used, usable = read_refusal(refusal)
+        return CompiledStep({"total": used}, usable, False, costs={}, text="", **seconds)
+    return CompiledStep(
+        _memory(compiled.memory_analysis()),
+        None,
+        True,
+        costs=_costs(compiled.cost_analysis()),
+        text=compiled.as_text(),
+        **seconds,
+    )
+
+
+@contextlib.contextmanager
+def _uncached() -> Iterator[None]:
+    """A program out of the cache would tell nothing of the time that compiling takes."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
+def read_refusal(message: str) -> tuple[int, int]:
+    """Returns the bytes that a program wanted and those there were, of the compiler's refusal.
+
+    Raises:
+      ValueError: the message has another form than the known one.
+    """
+    found = USED.search(message)
+    if found is None:
+        raise ValueError(f"unknown form of the compiler's message: {message[:300]}")
+    used, used_unit, usable, usable_unit = found.groups()
+    return round(float(used) * UNITS[used_unit]), round(float(usable) * UNITS[usable_unit])
+
+
+def _memory(analysis: Any) -> dict[str, int]:
+    memory = {
+        "arguments": analysis.argument_size_in_bytes,
+        "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+        "temporaries": analysis.temp_size_in_bytes,
+        "program": analysis.generated_code_size_in_bytes,
+    }
+    return memory | {"total": sum(memory.values())}
+
+
+def _costs(analysis: Any) -> dict[str, float]:
+    costs = analysis if isinstance(analysis, dict) else analysis[0]
+    return {"flops": costs.get("flops", 0.0), "bytes": costs.get("bytes accessed", 0.0)}

@@ -1,0 +1,135 @@
+"""A compiled program's text: what runs how often, what it computes and sends."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deeplab_jax.planning import hlo, work
+from deeplab_jax.planning.collectives import find_collectives, totals
+from deeplab_jax.planning.replica_groups import axes_joined, read_groups, read_pairs
+
+PROGRAM = hlo.parse(pathlib.Path(__file__).with_name("program.txt").read_text())
+MESH = {"data": 4, "space": 2}
+
+
+def test_the_body_of_a_loop_runs_once_a_round():
+    assert PROGRAM.runs() == {"main.7": 1, "condition": 1, "body": 5, "fused_convolution": 5}
+
+
+def test_layouts_and_comments_are_no_part_of_a_shape():
+    arrays = PROGRAM.computations["body"]["statistics"].results
+    assert arrays == (hlo.Array("f32", (6,)),) * 2
+    assert PROGRAM.computations["body"]["statistics"].operands == ("means", "squares")
+
+
+def test_collectives_are_counted_by_kind_axis_and_round():
+    found = {
+        (each.kind, each.axes, each.times, each.bytes) for each in find_collectives(PROGRAM, MESH)
+    }
+    assert found == {
+        ("collective-permute", ("space",), 5, 5 * 2 * 4 * 8 * 6),
+        ("all-reduce", ("data", "space"), 5, 5 * 2 * 4 * 6),
+        ("all-gather", ("space",), 1, 4 * 8 * 10),
+        ("all-reduce", ("data",), 1, 2 * 5 * 3 * 3 * 6 * 6),
+        ("all-reduce", ("data", "space"), 1, 4),
+    }
+    assert totals(find_collectives(PROGRAM, MESH))["all-reduce"]["count"] == 7
+
+
+def test_flops_of_later_rounds_leave_out_products_with_padding():
+    # 8·3 pairs of output and tap along an axis, of which one at either end meets padding.
+    convolution = 2 * 4 * (8 * 3 - 2) ** 2 * 6 * 6
+    assert work.computation_flops(PROGRAM.computations["fused_convolution"]) == convolution
+    assert work.computation_flops(PROGRAM.computations["main.7"]) == 2 * 4 * 4 * 10
+    assert work.flops_in_later_rounds(PROGRAM) == 4 * convolution
+
+
+def test_a_round_touches_one_entry_of_what_is_stacked():
+    whole = 2 * 4 * 8 * 8 * 6
+    edge = 2 * 4 * 8 * 6
+    fusion = 2 * whole + 2 * 3 * 3 * 6 * 6 + 4
+    slicing = whole + edge
+    sending = 3 * edge + 8 + edge + 2 * edge + 8
+    sums = 4 * 6 * 4
+    assert work.bytes_in_later_rounds(PROGRAM) == 4 * (fusion + slicing + sending + sums)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "groups"),
+    [
+        ("replica_groups={{0,1},{2,3}}, to_apply=%add", [[0, 1], [2, 3]]),
+        ("replica_groups={}, to_apply=%add", []),
+        ("replica_groups=[2,2]<=[4], a={1}", [[0, 1], [2, 3]]),
+        ("replica_groups=[2,2]<=[2,2]T(1,0), a={1}", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['a'=2,'b'=2] {'b'}, x", [[0, 1], [2, 3]]),
+        ("replica_groups=mesh['a'=2,'b'=2,'c'=1] {'a','c'}, x", [[0, 2], [1, 3]]),
+        ("dimensions={0}", None),
+    ],
+)
+def test_replica_groups_in_each_of_their_forms(attributes, groups):
+    assert read_groups(attributes) == groups
+
+
+def test_a_form_of_groups_that_is_not_known_is_not_guessed_at():
+    with pytest.raises(ValueError, match="unknown form of replica groups"):
+        read_groups("replica_groups=mesh['a'=4] {'a':(1)2}")
+
+
+@pytest.mark.parametrize(
+    ("groups", "axes"),
+    [
+        ([], ("data", "space")),
+        ([[0, 1], [2, 3], [4, 5], [6, 7]], ("space",)),
+        ([[0, 2, 4, 6], [1, 3, 5, 7]], ("data",)),
+        ([[0, 3]], ("data", "space")),
+        ([[0], [1]], ()),
+    ],
+)
+def test_which_axes_a_group_joins(groups, axes):
+    assert axes_joined(groups, MESH) == axes
+
+
+def test_pairs_of_a_permutation():
+    assert read_pairs("channel_id=1, source_target_pairs={{0,1},{1,0}}, x={}") == [[0, 1], [1, 0]]
+    assert read_pairs("channel_id=1") is None
+
+
+@pytest.mark.parametrize(
+    ("stride", "rate", "groups", "spread"),
+    [(1, 1, 1, 1), (2, 1, 1, 1), (1, 3, 1, 1), (1, 2, 6, 1), (1, 1, 1, 2)],
+)
+def test_flops_are_those_that_xla_counts(stride, rate, groups, spread):
+    """On a platform whose compiler leaves the convolution as it is."""
+    inputs = np.zeros((2, 9, 7, 6), np.float32)
+    kernel = np.zeros((3, 3, 6 // groups, 12), np.float32)
+
+    def convolve(inputs, kernel):
+        return jax.lax.conv_general_dilated(
+            inputs,
+            kernel,
+            (stride, stride),
+            [(rate, rate), (2, 0)],
+            lhs_dilation=(spread, spread),
+            rhs_dilation=(rate, rate),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    lowered = jax.jit(convolve).lower(inputs, kernel)
+    program = hlo.parse(lowered.compiler_ir("hlo").as_hlo_module().to_string())
+    counted = work.computation_flops(program.computations[program.entry])
+    assert counted == lowered.cost_analysis()["flops"]
+
+
+def test_a_loop_on_this_machine():
+    """The count of rounds is where XLA puts it today."""
+
+    def repeat(kernels, x):
+        return jax.lax.scan(lambda x, kernel: (jnp.tanh(x @ kernel), None), x, kernels)[0]
+
+    compiled = jax.jit(repeat).lower(np.zeros((7, 5, 5), np.float32), np.zeros((3, 5))).compile()
+    program = hlo.parse(compiled.as_text())
+    assert max(program.runs().values()) == 7

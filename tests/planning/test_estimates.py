@@ -1,0 +1,202 @@
+"""Topologies by name, chips' figures, the roofline, the largest batch, the sums of a step."""
+
+import math
+
+import numpy as np
+import pytest
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import Architecture
+from deeplab_jax.planning import chips, parse_topology
+from deeplab_jax.planning import topology as topologies
+from deeplab_jax.planning.chips import Chip
+from deeplab_jax.planning.collectives import Collective
+from deeplab_jax.planning.hlo import Array
+from deeplab_jax.planning.largest_batch import estimated_largest_batch, searched_largest_batch
+from deeplab_jax.planning.reductions import (
+    Reductions,
+    expected_reductions,
+    found_reductions,
+    gathered_activations,
+    halo_traffic,
+)
+from deeplab_jax.planning.roofline import HOP_SECONDS, Work, estimate, scaling
+from deeplab_jax.planning.step import read_refusal
+
+CHIP = Chip("a chip", 100.0, 64, 60, 10.0, 5.0, 2, 256, "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("v5e:16x16", (16, 16)),
+        ("v6e:2x4", (2, 4)),
+        ("v5p:4x4x8", (4, 4, 8)),
+        ("v4:2x2x1", (2, 2, 1)),
+    ],
+)
+def test_a_slice_by_its_name(name, shape):
+    topology = parse_topology(name)
+    assert topology.shape == shape
+    assert topology.num_chips == math.prod(shape)
+    assert topology.chip is chips()[name.partition(":")[0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("v5:16x16", "did you mean 'v5[ep]'"),
+        ("v5e", "give chip and shape, as in v5e:4x4"),
+        ("v5e:16", "2 dimensions, as in v5e:4x4"),
+        ("v5p:16x16", "3 dimensions, as in v5p:4x4x4"),
+        ("v5e:0x4", "not legal"),
+        ("v5e:4x4 ", "not legal"),
+        ("v5e:16x32", "512 chips; the largest slice of v5e has 256"),
+    ],
+)
+def test_a_wrong_slice_is_told_what_is_right(name, complaint):
+    with pytest.raises(DeepLabError, match=complaint):
+        parse_topology(name)
+
+
+def test_a_missing_compiler_is_told_by_its_extra(monkeypatch):
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DeepLabError, match=r"pip install 'deeplab_jax\[tpu\]'"):
+        topologies.topology_devices(parse_topology("v5e:2x2"))
+
+
+def test_published_figures_are_in_order():
+    for chip in chips().values():
+        assert 0.9 * chip.hbm_bytes < chip.usable_hbm_bytes <= chip.hbm_bytes
+        assert chip.peak_flops > 100 * chip.hbm_bandwidth > 100 * chip.ici_bandwidth
+        assert chip.source.startswith("https://")
+
+
+def test_a_step_takes_the_longer_of_arithmetic_and_memory_and_then_sends():
+    work = Work(flops=300.0, hbm_bytes=20.0, reduced_bytes=10.0, reductions=3, halo_bytes=5.0)
+    times = estimate(work, CHIP, 16)
+    assert (times.compute, times.memory) == (3.0, 2.0)
+    assert times.reduction == pytest.approx(2 * 15 / 16 * 10 / 5 + 3 * 2 * 4 * HOP_SECONDS)
+    assert times.halo == pytest.approx(5 / (5 / 4))
+    assert times.step == pytest.approx(3 + times.reduction + 4)
+    assert times.bound == "halo"
+
+
+def test_one_chip_has_nobody_to_send_to():
+    assert estimate(Work(300.0, 20.0, 10.0, 3), CHIP, 1).step == 3.0
+
+
+@pytest.mark.parametrize(("smallest", "counts"), [(1, [1, 2, 128, 256]), (2, [2, 4, 128, 256])])
+def test_efficiency_falls_from_one_with_the_number_of_chips(smallest, counts):
+    found = scaling(Work(300.0, 20.0, 10.0, 3), CHIP, smallest)
+    assert set(counts) <= set(found)
+    assert max(found) == CHIP.largest
+    shares = list(found.values())
+    assert shares[0] == 1.0
+    assert shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("usable", "largest"), [(1000, 9), (1099, 9), (1100, 10), (150, 0), (99, 0)]
+)
+def test_the_largest_batch_is_found_to_the_image(usable, largest):
+    tried = []
+
+    def used(images):
+        tried.append(images)
+        return 100 + 100 * images + (images == 7)
+
+    found = searched_largest_batch(used, (2, 300), 100, usable)
+    assert found.images == largest
+    assert len(tried) <= 4
+    assert estimated_largest_batch(300, 100, usable, 2).images == largest
+
+
+def test_a_search_bends_with_the_memory():
+    def used(images):
+        return 50 + 10 * images + images**2 // 4
+
+    assert searched_largest_batch(used, (2, 71), 50, 1000).images == 44
+
+
+class Leaf:
+    """What planning reads of an array."""
+
+    def __init__(self, *shape):
+        self.shape, self.ndim, self.dtype = shape, len(shape), np.dtype("f4")
+
+
+VARIABLES = {
+    "params": {
+        "conv": {"kernel": Leaf(3, 3, 6, 8), "norm": {"scale": Leaf(8), "bias": Leaf(8)}},
+    },
+    "batch_stats": {"conv": {"norm": {"mean": Leaf(8), "var": Leaf(8)}}},
+}
+KERNEL, VECTORS = 3 * 3 * 6 * 8, 16
+
+
+@pytest.mark.parametrize(
+    ("options", "parts", "wanted"),
+    [
+        ({}, 1, (4 * KERNEL + 4 * VECTORS, 4 * 3 * 8)),
+        ({"dtype": "bfloat16"}, 1, (2 * KERNEL + 4 * VECTORS, 4 * 3 * 8)),
+        ({}, 2, (2 * (4 * KERNEL + 4 * VECTORS), 2 * 4 * 3 * 8)),
+        ({"frozen_batch_norm": True}, 1, (4 * KERNEL + 4 * VECTORS, 0)),
+        ({"batch_norm_group": 4}, 1, (4 * KERNEL + 4 * VECTORS, 0)),
+    ],
+)
+def test_what_a_network_must_sum_over_its_chips(options, parts, wanted):
+    architecture = Architecture("mobilenet_v2", **options)
+    assert expected_reductions(architecture, VARIABLES, parts) == Reductions(*wanted)
+
+
+def collective(kind, *shapes, axes=("data",), times=1):
+    return Collective(kind, tuple(Array("f32", shape) for shape in shapes), axes, times, "")
+
+
+def test_sums_are_told_apart():
+    found = found_reductions(
+        [
+            collective("all-reduce", (3, 3, 6, 8), axes=("data", "space")),
+            collective("all-reduce", (8,), (8,)),
+            collective("all-reduce", (8,), (8,), (8,)),
+            collective("all-reduce", ()),
+            collective("all-reduce", (2, 1, 1, 8), axes=("space",)),
+            collective("all-gather", (8,)),
+        ],
+        VARIABLES,
+    )
+    assert found == Reductions(4 * KERNEL + 4 * VECTORS, 4 * 3 * 8, 4 + 4 * 16)
+
+
+def test_only_maps_gathered_from_other_images_are_told():
+    found = gathered_activations(
+        [
+            collective("all-gather", (3, 3, 6, 8)),
+            collective("all-gather", (4, 65, 65, 8), axes=("space",)),
+            collective("all-gather", (4, 65, 65, 8), times=3),
+            collective("all-to-all", (2, 9, 8)),
+        ],
+        VARIABLES,
+    )
+    assert found == {"count": 4, "bytes": 4 * (3 * 4 * 65 * 65 * 8 + 2 * 9 * 8)}
+
+
+def test_halos_are_what_neighbours_in_space_send():
+    found = halo_traffic(
+        [
+            collective("collective-permute", (4, 1, 65, 8), axes=("space",), times=16),
+            collective("collective-permute", (4, 1, 65, 8), axes=("data",)),
+            collective("all-reduce", (8,), axes=("space",)),
+        ]
+    )
+    assert found == {"count": 16, "bytes": 16 * 4 * 4 * 65 * 8}
+
+
+def test_a_refusal_tells_how_much_is_missing():
+    message = (
+        "RESOURCE_EXHAUSTED: … Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm."
+    )
+    assert read_refusal(message) == (round(20.5 * 2**30), round(15.75 * 2**30))
+    with pytest.raises(ValueError, match="unknown form"):
+        read_refusal("no room")

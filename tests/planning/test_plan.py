@@ -1,0 +1,159 @@
+"""A plan as it is printed, and one of the real compiler's."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from deeplab_jax import config as configs
+from deeplab_jax.cli import plan as command
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import run
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.planning import Plan, parse_topology, plan
+from deeplab_jax.planning.largest_batch import LargestBatch
+from deeplab_jax.planning.plan import Traffic
+from deeplab_jax.planning.reductions import Reductions
+from deeplab_jax.planning.roofline import Estimate
+from deeplab_jax.planning.step import CompiledStep
+from deeplab_jax.planning.unseen import unseen_dataset
+from deeplab_jax.reporter import Reporter
+
+PROMISED = {
+    "topology",
+    "num_chips",
+    "global_batch",
+    "compile_seconds",
+    "hbm_bytes_per_chip",
+    "flops_per_chip",
+    "collectives",
+    "fits",
+}
+
+
+def made_plan(*, fits=True):
+    """Returns a plan of round numbers."""
+    total = 4 * 2**30 if fits else 40 * 2**30
+    return Plan(
+        topology=parse_topology("v5e:2x2"),
+        mesh={"data": 2, "space": 2},
+        architecture={"backbone": "resnet_50"},
+        crop_size=(65, 97),
+        global_batch=8,
+        step=CompiledStep({"total": total}, None, fits, 1.0, 61.0, 59.0, {}, ""),
+        usable_hbm_bytes=16 * 2**30,
+        analytic_flops_per_chip=2e12,
+        flops_per_chip=2.5e12 if fits else None,
+        hbm_traffic_per_chip=1e9 if fits else None,
+        traffic=Traffic(
+            {"all-reduce": {"count": 3, "bytes": 5_000_000}},
+            Reductions(4_000_000, 1_000_000),
+            Reductions(4_010_000, 990_000),
+            {"count": 16, "bytes": 250_000},
+            {"count": 0, "bytes": 0},
+        )
+        if fits
+        else None,
+        largest_batch=LargestBatch(9, "made up"),
+        estimate=Estimate(0.004, 0.002, 0.001, 0.0005) if fits else None,
+        scaling={2: 1.0, 4: 0.9} if fits else {},
+    )
+
+
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    """Returns what the command prints of a plan that nobody computed."""
+
+    def call(made, *flags):
+        monkeypatch.setattr("deeplab_jax.planning.plan", lambda *_, **__: made)
+        monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+        assert run(["plan", "--config=voc", "--topology=v5e:2x2", *flags], Console()) == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_json_holds_what_is_promised(printed, fits):
+    found = json.loads(printed(made_plan(fits=fits), "--json"))
+    assert set(found) >= PROMISED
+    assert found["fits"] is fits
+    assert found["largest_batch"] == {"per_part": 9, "global": 18, "how": "made up"}
+    if fits:
+        assert found["roofline"]["step"] == pytest.approx(0.0055)
+        assert found["roofline"]["scaling_efficiency"] == {"2": 1.0, "4": 0.9}
+        assert found["all_reduce"]["batch_norm_sums"] == 990_000
+
+
+@pytest.mark.parametrize(
+    ("fits", "lines"),
+    [
+        (True, ["fits", "3 with 5.00 MB", "16 with 0.25 MB", "2.500 TFLOP", "5.5 ms, 1,455"]),
+        (False, ["40.00 of 16.00 GiB: DOES NOT FIT", "unknown", "18 images (made up)"]),
+    ],
+)
+def test_tables_say_it_in_words(printed, fits, lines):
+    text = printed(made_plan(fits=fits))
+    assert not [line for line in lines if line not in text]
+    assert ("efficiency on 4 chips" in text) is fits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--config=voc"], "--topology must be given"),
+        (["--config=voc", "--topology=v5f:2x2"], "unknown chip 'v5f'"),
+        (["x", "--config=voc", "--topology=v5e:2x2"], "plan takes no argument 'x'"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_compiled(capsys, arguments, complaint):
+    assert run(["plan", *arguments], Console()) == 2
+    assert complaint in capsys.readouterr().err
+    assert command.__doc__.startswith("usage: deeplab-jax plan ")
+
+
+def test_classes_are_told_by_name_by_config_or_by_hand():
+    config = configs.default()
+    config.data.name = "cityscapes"
+    assert len(unseen_dataset(config).descriptor.class_names) == 19
+    assert len(unseen_dataset(config, 5).descriptor.class_names) == 5
+    config.data.name = "mine"
+    with pytest.raises(DeepLabError, match="'mine' has; give --num_classes"):
+        unseen_dataset(config)
+    config.data.class_names = ("sky", "road")
+    assert unseen_dataset(config).descriptor.class_names == ("sky", "road")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"
+)
+@pytest.mark.parametrize("space", [1, 2])
+def test_the_real_compiler_sums_gradients_and_statistics_and_gathers_no_maps(space):
+    config = configs.default()
+    config.data.name = "voc_segmentation"
+    config.model.update(
+        {
+            "architecture": "deeplab_v3",
+            "backbone": "mobilenet_v2",
+            "depth_multiplier": 0.25,
+            "dtype": "bfloat16",
+        }
+    )
+    config.augmentation.crop_size = (65, 97)
+    config.training.batch_size = 8
+    config.parallel.space = space
+    found = plan(config, "v5e:2x2", reporter=Reporter())
+    traffic = found.traffic
+    assert found.mesh == {"data": 4 // space, "space": space}
+    assert found.step.fits
+    assert traffic.gathered_activations == {"count": 0, "bytes": 0}
+    assert traffic.reductions.gradients == pytest.approx(
+        traffic.expected_reductions.gradients, rel=0.01
+    )
+    reduced = sum(traffic.reductions[:2])
+    assert reduced == pytest.approx(traffic.expected_reductions.total, rel=0.01)
+    assert (traffic.halo["count"] > 0) is (space == 2)
+    assert np.log2(found.flops_per_chip / found.analytic_flops_per_chip) == pytest.approx(0, abs=1)
+    assert found.largest_batch.images > 2
