@@ -166,11 +166,6 @@ def _second_stage(made: Recipe, given: ConfigDict) -> None:
     if config.data.train_split == "train+val":
         config.data.duplicate = RARE_CLASSES
     made.open["training.batch_size"] = "as in stage 1: the paper does not say"
-    if config.model.get("head") in (None, "aspp"):
-        made.open["ASPP's branches at the start"] = (
-            "their names hold the rates, 6 and so on at output stride 16, 12 at 8; "
-            "training.init_from does not rename them and refuses stage 1's"
-        )
     if config.model.architecture == "deeplab_v3plus":
         for field in ("schedule.base_learning_rate", "training.num_steps"):
             made.open[field] = "as DeepLab v3's: the paper says output stride and frozen BN alone"

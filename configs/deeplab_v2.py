@@ -23,7 +23,14 @@ alone), large_fov or plain (ResNet alone); `msc`, ResNet's three scales, `auto` 
 `schedule`, poly or step; `init`, weights to start from (`none`: none); `steps`, how many updates.
 """
 
-from deeplab_jax.configs._recipes import CONVENTIONS, Recipe, choose, start_from, use_data
+from deeplab_jax.configs._recipes import (
+    CONVENTIONS,
+    Recipe,
+    choose,
+    start_from,
+    start_from_vgg,
+    use_data,
+)
 from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
@@ -85,7 +92,10 @@ def _training(made: Recipe, given: ConfigDict) -> None:
     config.augmentation.scale_step = 0.25
     config.loss.resolution = "scores"  # Verified: released code.
     config.optimizer.weight_decay = 5e-4  # Verified: paper, section 4.1; not of biases.
-    config.optimizer.multipliers.bias = 2.0  # Verified: released code.
+    # Verified: released code: 10 and 20 for weights and biases of what gives scores (fc8, of ASPP
+    # every branch's), 1 and 2 for the rest.
+    config.optimizer.multipliers.classifier = 10.0
+    config.optimizer.multipliers.bias = 2.0
     choose("schedule", given.schedule, ("poly", "step"))
     config.schedule.name = given.schedule
     # Verified: paper, table 2: 62.25 with `step`, 30 images and 6,000 updates; 65.88 as here.
@@ -110,19 +120,10 @@ def _on_vgg(made: Recipe, given: ConfigDict) -> None:
     if given.head == "large_fov":
         # Verified: paper, table 2: the released LargeFOV mirrors and crops only.
         config.augmentation.min_scale = config.augmentation.max_scale = 1.0
-        config.optimizer.multipliers.classifier = 10.0  # Verified: released code.
     else:
         made.open["augmentation.min_scale"] = "the paper does not say whether ASPP on VGG-16 scaled"
-        made.open["optimizer.multipliers.head"] = (
-            "fc8 of every branch learns ten times as fast in the released code; it lies in the "
-            "head beside fc6 and fc7, and the multipliers cannot single it out"
-        )
         made.open["model.fc_channels"] = "from memory: 1024 in every branch"
-    init = given.init or "vgg16_imagenet"
-    start_from(made, init, "backbone" if init in CONVENTIONS else "matching")
-    made.open["fc6 and fc7 at the start"] = (
-        "the paper decimates VGG's own (v1, section 3.2); here they start afresh"
-    )
+    start_from_vgg(made, given.init or "vgg16_imagenet")
 
 
 def _on_resnet(made: Recipe, given: ConfigDict) -> None:
@@ -130,15 +131,11 @@ def _on_resnet(made: Recipe, given: ConfigDict) -> None:
     config.schedule.base_learning_rate = 2.5e-4  # Verified: released code.
     # Verified: released code: batches of 1, added up over iter_size = 10.
     config.training.accumulation_steps = config.training.batch_size
-    made.open["mean over the batch"] = (
-        "Caffe averages the means of single images; here it is one mean over all known pixels"
-    )
-    # Verified: released code: weights 10 and biases 20 of the classifiers.
-    config.optimizer.multipliers.head = config.optimizer.multipliers.classifier = 10.0
-    config.model.frozen_batch_norm = True  # Verified: released code.
-    made.open["model.frozen_batch_norm"] = (
-        "the released code keeps scales and offsets too; here they are trained"
-    )
+    # Verified: released code: each of these batches is divided by its own known pixels.
+    config.loss.normalization = "images"
+    # Verified: released code: statistics, scales and offsets stay.
+    config.model.frozen_batch_norm = True
+    config.optimizer.multipliers.norm = 0.0
     _scales(made, given)
     init = given.init or "resnet101_imagenet"
     start_from(made, init, "backbone" if init in CONVENTIONS else "matching")

@@ -122,7 +122,9 @@ def _training() -> ConfigDict:
     # or `units` (of the backbone, all but what goes from one to the next). arXiv 1604.06174.
     training.rematerialize = "none"
     training.init_from = ""  # Published name, model directory or workdir to start from.
-    training.init_parts = "all"  # Of it: `all` but another's classifier, `backbone`, `matching`.
+    # Of it: `all` but another's classifier; `backbone`; `matching`, what fits; `decimated`, with
+    # fc6 and fc7 cut out of VGG-16's (DeepLab v1, section 3.2).
+    training.init_parts = "all"
     return training
 
 
@@ -150,6 +152,9 @@ def _loss() -> ConfigDict:
     # `image`: scores are enlarged to the label (DeepLab v3, section 4.1); `scores`: the label is
     # shrunk to the scores (v1, v2).
     loss.resolution = "image"
+    # `pixels`: the mean over the batch's known pixels (v3); `images`: the mean of the images' own
+    # means, as Caffe's batches of one image gave (v2 on ResNet-101).
+    loss.normalization = "pixels"
     loss.every_scale = False  # The loss of each scale beside the fused one's. DeepLab v2, released.
     loss.auxiliary_weight = 0.5  # Of the loss of an auxiliary head. torchvision.
     loss.l1 = 0.0  # Times the sum of the convolution kernels' absolute values.
@@ -165,15 +170,16 @@ def _optimizer() -> ConfigDict:
     optimizer.nesterov = False  # Of sgd.
     optimizer.clip_norm = 0.0  # The longest gradient over all parameters; 0: any length.
 
-    # Of the learning rate, by part; 0 leaves a part as it is. DeepLab v2 as released: head 10,
-    # bias 2 on top.
+    # Of the learning rate, by part; 0 leaves a part as it is. DeepLab v2 as released: classifier
+    # 10, bias 2 on top; on ResNet-101 norm 0.
     multipliers = optimizer.multipliers = ConfigDict()
     multipliers.backbone = 1.0
-    multipliers.head = 1.0  # All between backbone, decoder and classifier.
+    multipliers.head = 1.0  # All between backbone, decoder and classifiers.
     multipliers.decoder = 1.0
-    multipliers.classifier = 1.0
+    multipliers.classifier = 1.0  # Also those that lie in a head, such as the branches' of v2.
     multipliers.auxiliary = 1.0  # The auxiliary head.
     multipliers.bias = 1.0  # Of convolutions, on top of their part's.
+    multipliers.norm = 1.0  # Scales and offsets of normalisations, on top of their part's.
     return optimizer
 
 

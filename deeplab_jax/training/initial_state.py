@@ -10,7 +10,7 @@ from deeplab_jax.pretrained import locate
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.batches import run_batches
 from deeplab_jax.training.checkpoints import Checkpointer
-from deeplab_jax.training.initialization import initialize_from
+from deeplab_jax.training.initialization import initialize_from, warn_of_conventions
 from deeplab_jax.training.run import Run
 from deeplab_jax.training.state import (
     TrainState,
@@ -44,6 +44,7 @@ def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variable
     training = run.config.training
     source = locate(training.init_from, reporter)
     start = initialize_from(fresh, source, reporter, training.init_parts)
+    warn_of_conventions(run.model.architecture, source, reporter, training.init_parts)
     if not start.folded or run.model.architecture.frozen_batch_norm:
         return start.variables
     reporter.message(

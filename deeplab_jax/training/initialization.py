@@ -9,13 +9,18 @@ from flax import traverse_util
 
 from deeplab_jax import model_store
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.models import Architecture
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.atrous_branches import at_rates_of
+from deeplab_jax.training.decimation import decimated, is_fully_connected
 from deeplab_jax.training.state import Variables
 
 CLASSIFIER, BACKBONE = "classifier", "backbone"
-# What of another model is taken: all but a classifier of another shape, the backbone, what fits.
-PARTS = ("all", "backbone", "matching")
+# What of another model is taken: all but a classifier of another shape; the backbone; what fits;
+# the backbone, and fc6 and fc7 as DeepLab v1 cuts them out of VGG-16's.
+PARTS = ("all", "backbone", "matching", "decimated")
+# What variables were trained under that shapes do not tell; the last does not concern backbones.
+CONVENTIONS = ("preprocessing", "stride_placement", "align_corners")
 Path = tuple[str, ...]
 
 
@@ -42,7 +47,8 @@ def initialize_from(
       source: a workdir or model directory.
       reporter: hears which parts start afresh.
       parts: `all`: everything must fit but the classifier; `backbone`: that alone, all of it;
-        `matching`: whatever fits in name and shape.
+        `matching`: whatever fits in name and shape; `decimated`: the backbone, fc6 and fc7, these
+        by `decimated`.
 
     Raises:
       DeepLabError: what must fit is missing or of another shape.
@@ -52,7 +58,7 @@ def initialize_from(
     description = model_store.read_description(source)
     wanted = traverse_util.flatten_dict(fresh)
     given = traverse_util.flatten_dict(model_store.read_variables(source))
-    given = at_rates_of(given, wanted)
+    given = decimated(given, wanted) if parts == "decimated" else at_rates_of(given, wanted)
     fitting = _fitting(given, wanted)
     if parts == "backbone":
         fitting = {path for path in fitting if path[1] == BACKBONE}
@@ -64,6 +70,30 @@ def initialize_from(
     folded = at_rates_of({("params", *name.split("/"), "scale"): None for name in names}, wanted)
     kept = {path[1:-1] for path in folded if path in fitting}
     return Initialization(traverse_util.unflatten_dict(taken), frozenset(kept))
+
+
+def warn_of_conventions(
+    architecture: Architecture, source: pathlib.Path, reporter: Reporter, parts: str = "all"
+) -> None:
+    """Warns where another model's variables were trained under other conventions.
+
+    Args:
+      architecture: of the model to train.
+      source: a workdir or model directory.
+      reporter: hears of each, and which field would make them the same.
+      parts: see `initialize_from`; a backbone does not resize.
+    """
+    description = model_store.read_description(source)
+    given = description.create_model().architecture
+    resizes = parts != BACKBONE and description.task != model_store.CLASSIFICATION
+    for name in CONVENTIONS if resizes else CONVENTIONS[:-1]:
+        theirs, ours = getattr(given, name), getattr(architecture, name)
+        # Of networks without it, as stride placement is of ResNets, it is None.
+        if theirs != ours and None not in (theirs, ours):
+            reporter.warning(
+                f"{source} was trained with {name}={theirs}, this network has {ours}: what is "
+                f"taken may not fit; --config.model.{name}={theirs} makes them the same"
+            )
 
 
 def _fitting(given: Mapping[Path, np.ndarray], wanted: Mapping[Path, np.ndarray]) -> set[Path]:
@@ -88,6 +118,7 @@ def _check(
         "all": [path for path in wanted if CLASSIFIER not in path],
         "backbone": [path for path in wanted if path[1] == BACKBONE],
         "matching": [],
+        "decimated": [path for path in wanted if path[1] == BACKBONE or is_fully_connected(path)],
     }[parts]
     foreign = ["/".join(path) for path in needed if path not in fitting]
     if foreign:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from deeplab_jax import losses
@@ -12,6 +13,7 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models import Architecture
 
 RESOLUTIONS = ("image", "scores")
+NORMALIZATIONS = ("pixels", "images")
 TERMS = ("cross_entropy", "focal", "dice", "lovasz")
 
 
@@ -42,8 +44,31 @@ def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
       DeepLabError: a field is illegal, or fields contradict each other or the network.
     """
     check_loss(config, architecture)
-    if config.every_scale:
-        return _every_scale(config, architecture)
+    make = _every_scale if config.every_scale else _one_scale
+    objective = make(config, architecture)
+    return _mean_of_images(objective) if config.normalization == "images" else objective
+
+
+def _mean_of_images(objective: Objective) -> Objective:
+    """Returns the mean over a batch of the losses that its images have by themselves.
+
+    An image that is all void counts as one whose loss is 0.
+    """
+
+    def averaged(
+        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        def of_image(*image: Any) -> jax.Array:
+            outputs, label = jax.tree.map(lambda array: array[None], image)
+            return objective(outputs, label, label, step)
+
+        return jnp.sum(jax.vmap(of_image)(outputs, label)) / batch_label.shape[0]
+
+    return averaged
+
+
+def _one_scale(config: ConfigDict, architecture: Architecture) -> Objective:
+    del architecture
 
     def objective(
         outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
@@ -107,6 +132,8 @@ def check_loss(config: ConfigDict, architecture: Architecture) -> None:
     """
     if config.resolution not in RESOLUTIONS:
         raise unknown_name("loss.resolution", config.resolution, RESOLUTIONS)
+    if config.normalization not in NORMALIZATIONS:
+        raise unknown_name("loss.normalization", config.normalization, NORMALIZATIONS)
     weights: dict[str, Any] = {name: config[name] for name in TERMS}
     if min(weights.values()) < 0 or not any(weights.values()):
         raise DeepLabError(f"loss: of {weights} none may be negative and one must be above 0")

@@ -1,6 +1,6 @@
 """The optimiser and its learning rate, from their configs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,10 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "lars", "lamb")
 # arXiv 1708.03888, section 4.
 LARS_COEFFICIENT = 0.001
 SCHEDULES = ("poly", "step", "cosine", "constant")
+PARTS = ("backbone", "head", "decoder", "classifier", "auxiliary")
+# What gives scores inside a head: of LR-ASPP, and of DeepLab v2's branches on VGG-16.
+SCORING = ("classifier", "low_level_classifier", "fc8")
+Names = tuple[str, ...]
 
 
 def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
@@ -112,7 +116,9 @@ def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformat
 
     Args:
       multipliers: of `backbone`, `head`, `decoder`, `classifier` and `auxiliary`; `bias` is of the
-        biases of convolutions, on top of their part's.
+        biases of convolutions, `norm` of the scales and offsets of normalisations, both on top of
+        their part's. Classifiers inside a head, such as those of DeepLab v2's branches, take
+        `classifier` instead of `head`.
 
     Raises:
       DeepLabError: one is negative.
@@ -121,13 +127,36 @@ def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformat
         if factor < 0:
             raise DeepLabError(f"optimizer.multipliers.{part}={factor} must not be negative")
 
-    def scaled(path: tuple, update: jax.Array) -> jax.Array:
-        names = [key.key for key in path]
-        factor = multipliers[names[0] if names[0] in multipliers else "head"]
-        if names[-1] == "bias" and names[-2] != "norm":
-            factor = factor * multipliers["bias"]
-        return update * factor
+    def scaled_updates(updates: Any, _: Any) -> Any:
+        leaves = jax.tree_util.tree_leaves_with_path(updates)
+        present = {_names(path) for path, _ in leaves}
 
-    return optax.stateless(
-        lambda updates, params: jax.tree_util.tree_map_with_path(scaled, updates)
-    )
+        def scaled(path: tuple, update: jax.Array) -> jax.Array:
+            return update * _factor(_names(path), present, multipliers)
+
+        return jax.tree_util.tree_map_with_path(scaled, updates)
+
+    return optax.stateless(scaled_updates)
+
+
+def _names(path: tuple) -> Names:
+    return tuple(key.key for key in path)
+
+
+def _factor(names: Names, present: Collection[Names], multipliers: Mapping[str, float]) -> float:
+    """Returns what the learning rate of a parameter is multiplied by."""
+    part = names[0] if names[0] in PARTS else "head"
+    if part == "head" and _gives_scores(names[:-1], present):
+        part = "classifier"
+    if names[-2] == "norm":
+        return multipliers[part] * multipliers["norm"]
+    return multipliers[part] * (multipliers["bias"] if names[-1] == "bias" else 1)
+
+
+def _gives_scores(module: Names, present: Collection[Names]) -> bool:
+    """Returns whether a module of the head is a classifier, as are DeepLab v2's on a ResNet.
+
+    Other convolutions that are branches of ASPP have a normalisation and no bias.
+    """
+    bare_branch = module[-1].startswith("rate_") and (*module, "bias") in present
+    return module[-1] in SCORING or bare_branch

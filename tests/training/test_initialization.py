@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import jax
@@ -9,19 +10,30 @@ from stand_ins import write_workdir
 
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.model_store import read_description, read_variables, write_model
+from deeplab_jax.model_store import (
+    CLASSIFICATION,
+    ModelDescription,
+    read_description,
+    read_variables,
+    write_description,
+    write_model,
+)
 from deeplab_jax.models import create_model
 from deeplab_jax.pretrained import convert
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.initialization import initialize_from
+from deeplab_jax.training.initialization import initialize_from, warn_of_conventions
 
 
 class Listener(Reporter):
     def __init__(self):
         self.messages = []
+        self.warnings = []
 
     def message(self, text):
         self.messages.append(text)
+
+    def warning(self, text):
+        self.warnings.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +147,64 @@ def test_a_published_classifier_is_a_backbone(shared, tmp_path):
         assert np.all(array == expected), path
     # 1 + 2 + 16 · 3 convolutions up to layer_18, all folded; no layer_19.
     assert len(start.folded) == 51
+
+
+@pytest.mark.parametrize(
+    ("parts", "changes", "named"),
+    [
+        ("all", {}, []),
+        ("all", {"preprocessing": "mean_std", "align_corners": False}, ["preprocessing", "align"]),
+        ("backbone", {"align_corners": False}, []),
+        ("matching", {"align_corners": False}, ["align_corners=True, this network has False"]),
+    ],
+)
+def test_other_conventions_are_warned_of(workdir, parts, changes, named):
+    description = read_description(workdir)
+    description.overrides.update(changes)
+    listener = Listener()
+    warn_of_conventions(description.create_model().architecture, workdir, listener, parts)
+    assert len(listener.warnings) == len(named)
+    for warning, name in zip(listener.warnings, named, strict=True):
+        assert name in warning
+        assert str(workdir) in warning
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "named"),
+    [("slim", "caffe", True), ("torchvision", "torchvision", False), (None, "slim", False)],
+)
+def test_where_strides_lie_is_warned_of(tmp_path, theirs, ours, named):
+    description = ModelDescription(
+        architecture="deeplab_v3",
+        overrides={"backbone": "resnet_18", "stride_placement": theirs}
+        if theirs
+        else {"backbone": "mobilenet_v2"},
+        class_names=("a", "b"),
+        palette=((0, 0, 0), (1, 1, 1)),
+    )
+    tmp_path.joinpath("model").mkdir()
+    write_description(tmp_path / "model", description)
+    network = create_model("deeplab_v3", backbone="resnet_18", stride_placement=ours)
+    network = dataclasses.replace(
+        network.architecture, preprocessing=description.create_model().architecture.preprocessing
+    )
+    listener = Listener()
+    warn_of_conventions(network, tmp_path / "model", listener)
+    expected = [f"stride_placement={theirs}, this network has {ours}"] if named else []
+    assert len(listener.warnings) == len(expected)
+    assert all(text in warning for text, warning in zip(expected, listener.warnings, strict=True))
+
+
+def test_a_classifier_of_images_has_no_convention_of_resizing(tmp_path):
+    description = ModelDescription(
+        architecture="image_classifier",
+        overrides={"backbone": "mobilenet_v2", "num_classes": 2},
+        class_names=("a", "b"),
+        palette=((0, 0, 0), (1, 1, 1)),
+        task=CLASSIFICATION,
+    )
+    write_description(tmp_path, description)
+    network = create_model("deeplab_v3", backbone="mobilenet_v2", align_corners=False)
+    listener = Listener()
+    warn_of_conventions(network.architecture, tmp_path, listener, "matching")
+    assert listener.warnings == []

@@ -73,10 +73,68 @@ def test_the_share_of_hard_pixels_falls_with_the_steps(step):
     assert found == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_caffes_divisor_by_hand():
+    """Two known pixels of image 0 at ln 4, one of image 1 at 0, none of image 2."""
+    logits = np.zeros((3, 1, 2, 4), np.float32)
+    logits[1, ..., 2] = 1000
+    label = jnp.asarray([[[0, 3]], [[2, 255]], [[255, 255]]], jnp.uint8)
+    outputs, step = Outputs(jnp.asarray(logits), {}), jnp.int32(0)
+    found = {}
+    for normalization in ("pixels", "images"):
+        config = configs.default().loss
+        config.normalization = normalization
+        objective = make_objective(config, PLAIN)
+        found[normalization] = float(objective(outputs, label, label, step))
+        parts = [
+            objective(
+                jax.tree.map(lambda array, n=n: array[n : n + 1], outputs), each[None], label, step
+            )
+            for n, each in enumerate(label)
+        ]
+        assert float(sum(parts)) == pytest.approx(found[normalization])
+    assert found["pixels"] == pytest.approx(2 * np.log(4) / 3)
+    assert found["images"] == pytest.approx(np.log(4) / 3)
+
+
 @pytest.mark.parametrize(
     ("architecture", "changes"),
     [
         (PLAIN, {}),
+        (PLAIN, {"dice": 1.0, "hard_pixel_share": 0.5}),
+        (THREE_SCALES, {"resolution": "scores", "every_scale": True}),
+    ],
+)
+def test_the_mean_of_images_is_that_of_batches_of_one(architecture, changes):
+    alone = []
+    for n in range(3):
+        outputs = jax.tree.map(lambda array, n=n: array[n : n + 1], OUTPUTS)
+        config = configs.default().loss
+        config.update(changes)
+        objective = make_objective(config, architecture)
+        label = LABEL[n : n + 1]
+        alone.append(float(objective(outputs, label, label, jnp.int32(0))))
+    found = value(architecture, normalization="images", **changes)
+    assert found == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("every_scale", [False, True])
+def test_a_batch_of_nothing_but_void_has_no_loss_and_no_gradient(every_scale):
+    config = configs.default().loss
+    config.update({"normalization": "images", "resolution": "scores", "every_scale": every_scale})
+    objective = make_objective(config, THREE_SCALES)
+    void = jnp.full(LABEL.shape, 255, jnp.uint8)
+    loss, slopes = jax.value_and_grad(objective)(OUTPUTS, void, void, jnp.int32(0))
+    assert float(loss) == 0
+    assert all(not np.asarray(slope).any() for slope in jax.tree.leaves(slopes))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        (PLAIN, {}),
+        (PLAIN, {"normalization": "images"}),
+        (PLAIN, {"normalization": "images", "dice": 1.0}),
+        (THREE_SCALES, {"normalization": "images", "resolution": "scores", "every_scale": True}),
         (PLAIN, {"resolution": "scores", "label_smoothing": 0.1}),
         (THREE_SCALES, {"resolution": "scores", "every_scale": True}),
     ],
@@ -98,6 +156,7 @@ def test_parts_of_a_batch_add_up_to_it(architecture, changes):
     ("changes", "complaint"),
     [
         ({"resolution": "score"}, "did you mean 'scores'"),
+        ({"normalization": "image"}, "did you mean 'images'"),
         ({"cross_entropy": 0.0}, "one must be above 0"),
         ({"dice": -1.0}, "none may be negative"),
         ({"hard_pixel_share": 0.0}, r"must be in \(0, 1\]"),

@@ -9,7 +9,12 @@ from deeplab_jax import config as configs
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
-from deeplab_jax.training.optimizers import decayed_parameters, make_optimizer, make_schedule
+from deeplab_jax.training.optimizers import (
+    decayed_parameters,
+    make_optimizer,
+    make_schedule,
+    scale_by_part,
+)
 
 PARAMS = {
     "dense": {"kernel": np.array([1.0, -2.0]), "norm": {"scale": np.array([3.0])}},
@@ -203,6 +208,89 @@ def test_learning_rates_by_part(name):
         # Biases of convolutions learn twice as fast, offsets of normalisations do not.
         of_convolution = path.endswith("/bias") and "norm" not in path
         assert ratio == pytest.approx(expected[path.split("/")[0]] * (1 + of_convolution)), path
+
+
+# Of DeepLab v2's branches on VGG-16 and on ResNet-101, and of what is like them but no classifier.
+CONVOLUTION = {"kernel": np.full(2, 2.0), "bias": np.full(2, 3.0)}
+NORMALIZED = {"kernel": np.full(2, 2.0), "norm": {"scale": np.ones(2), "bias": np.full(2, 4.0)}}
+HEADS = {
+    "backbone": {"conv": NORMALIZED, "rate_6": CONVOLUTION, "fc8": CONVOLUTION},
+    "aspp": {
+        "rate_6": {"fc6": CONVOLUTION, "fc7": CONVOLUTION, "fc8": CONVOLUTION},
+        "rate_12": CONVOLUTION,
+        "rate_18": NORMALIZED,
+    },
+    "lr_aspp": {
+        "classifier": CONVOLUTION,
+        "low_level_classifier": CONVOLUTION,
+        "gate": CONVOLUTION,
+    },
+    "auxiliary": {"classifier": CONVOLUTION, "conv": NORMALIZED},
+    "classifier": CONVOLUTION,
+}
+
+
+def test_updates_of_deeplab_v2_by_hand():
+    """Rate 0.1: −0.1·multiplier·(gradient + decay·kernel), decay 0.5, all gradients 1."""
+    multipliers = {
+        "backbone": 0.5,
+        "head": 3.0,
+        "classifier": 10.0,
+        "auxiliary": 7.0,
+        "bias": 2.0,
+        "norm": 0.0,
+    }
+    config = settings(weight_decay=0.5, multipliers=multipliers)
+    optimizer = make_optimizer(config, lambda step: 0.1)
+    gradients = jax.tree.map(np.ones_like, HEADS)
+    updates, _ = optimizer.update(gradients, optimizer.init(HEADS), HEADS)
+    found = traverse_util.flatten_dict(updates, sep="/")
+    kernel, bias, norm = -0.2, -0.2, 0.0  # Of a part whose multiplier is 1.
+    parts = {"backbone": 0.5, "auxiliary": 7, "classifier": 10, "lr_aspp": 10, "lr_aspp/gate": 3}
+    parts |= {"aspp": 3, "aspp/rate_6/fc8": 10, "aspp/rate_12": 10}
+    for path, update in found.items():
+        part = max((part for part in parts if path.startswith(part)), key=len)
+        leaf = norm if "/norm/" in path else bias if path.endswith("bias") else kernel
+        np.testing.assert_allclose(update, parts[part] * leaf, rtol=1e-6, err_msg=path)
+    assert found["aspp/rate_6/fc8/kernel"][0] == pytest.approx(-2.0)
+    assert found["aspp/rate_6/fc8/bias"][0] == pytest.approx(-2.0)
+    assert found["aspp/rate_6/fc6/kernel"][0] == pytest.approx(-0.6)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "classifiers"),
+    [
+        ({"backbone": "vgg_16"}, {f"aspp/rate_{rate}/fc8" for rate in (6, 12, 18, 24)}),
+        ({"backbone": "resnet_18"}, {f"aspp/rate_{rate}" for rate in (6, 12, 18, 24)}),
+        ({"backbone": "resnet_18", "head": "large_fov"}, {"classifier"}),
+        (
+            {"backbone": "mobilenet_v3_small_seg", "head": "lr_aspp"},
+            {"lr_aspp/classifier", "lr_aspp/low_level_classifier"},
+        ),
+        ({"backbone": "resnet_18", "fusion": "concat"}, {"classifier"}),
+    ],
+)
+def test_every_classifier_of_a_network_is_found(keywords, classifiers):
+    """Those, and no others, have as many outputs as there are classes."""
+    name = "deeplab_v3" if keywords.get("head") == "lr_aspp" else "deeplab_v2"
+    model = create_model(name, num_classes=13, **keywords)
+    image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
+    with ops.portable():
+        shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    scaling = scale_by_part(dict(configs.default().optimizer.multipliers) | {"classifier": 0.0})
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape[-1:]), shapes)
+    updates, _ = scaling.update(ones, scaling.init(ones), ones)
+    still = {
+        path.rpartition("/")[0]
+        for path, update in traverse_util.flatten_dict(updates, sep="/").items()
+        if not update.any()
+    }
+    assert still == classifiers
+    assert still == {
+        path.rpartition("/")[0]
+        for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items()
+        if leaf.shape[-1] == 13
+    }
 
 
 def test_a_negative_multiplier_is_refused():
