@@ -1,11 +1,14 @@
 """Dense convolution, atrous or not."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import by_platform
+from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -41,6 +44,12 @@ def convolution(
 
     if kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
         return by_platform(plain, lambda x, k: _pointwise(x, k, stride), inputs, kernel)
+    rates = rate_by_axis(rate)
+    if stride == 1 and max(rates) > 1:
+        share = valid_share(inputs.shape[1:3], kernel.shape[0], rates, padding)
+        if share <= LARGEST_SHARE:
+            over_taps = partial(sum_over_taps, rates=rates, padding=padding)
+            return by_platform(plain, over_taps, inputs, kernel)
     return plain(inputs, kernel)
 
 

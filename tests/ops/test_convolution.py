@@ -6,6 +6,7 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
+from deeplab_jax.ops.valid_region import valid_share
 
 RANDOM = np.random.default_rng(0)
 INPUTS = RANDOM.normal(size=(2, 9, 12, 5))
@@ -33,6 +34,42 @@ def test_atrous_is_a_dense_convolution_with_holes_in_the_kernel(rate):
         atrous = ops.convolution(INPUTS, kernel, rate=rate, padding=padding)
         dense = ops.convolution(INPUTS, with_holes, padding=padding)
     np.testing.assert_allclose(atrous, dense, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rate", "padding"),
+    [
+        (4, ops.symmetric_padding(3, 4)),
+        (7, ops.symmetric_padding(3, 7)),
+        (20, ops.symmetric_padding(3, 20)),
+        ((6, 3), ops.symmetric_padding(3, (6, 3))),
+        (4, ((1, 8), (5, 0))),
+    ],
+)
+def test_the_sum_over_taps_equals_the_plain_convolution(rate, padding):
+    kernel = RANDOM.normal(size=(3, 3, 5, 4))
+
+    def with_gradients(inputs, kernel):
+        outputs, pull = jax.vjp(
+            lambda x, k: ops.convolution(x, k, rate=rate, padding=padding), inputs, kernel
+        )
+        return outputs, *pull(jnp.cos(outputs))
+
+    with jax.enable_x64(True):
+        assert "dot_general" in str(jax.make_jaxpr(with_gradients)(INPUTS, kernel))
+        fast = run_once(with_gradients, INPUTS, kernel)
+        with ops.portable():
+            plain = run_once(with_gradients, INPUTS, kernel)
+    for one, other in zip(fast, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("rate", "share"), [(12, 0.769), (24, 0.568), (36, 0.398), (1, 0.979)])
+def test_share_of_multiply_adds_that_meet_pixels(rate, share):
+    padding = ops.symmetric_padding(3, rate)
+    found = valid_share((65, 65), 3, (rate, rate), padding)
+    assert found == pytest.approx(share, abs=2e-3)
+    assert found == pytest.approx(((1 + 2 * (65 - rate) / 65) / 3) ** 2)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

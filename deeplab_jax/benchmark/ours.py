@@ -1,0 +1,79 @@
+"""Our side of a comparison: the forward pass and the training step as users run them."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from deeplab_jax import config as configs
+from deeplab_jax.benchmark.contenders import Contender, compiled_contender, planned_bytes
+from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.models import DeepLab
+from deeplab_jax.models.summary import summarize
+from deeplab_jax.training.objective import make_objective
+from deeplab_jax.training.optimizers import make_optimizer, make_schedule
+from deeplab_jax.training.state import TrainState, Variables, with_variables
+from deeplab_jax.training.step import make_train_step
+
+OURS = "deeplab_jax"
+
+
+def cores() -> int:
+    """Returns how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def random_batch(
+    batch_size: int, size: tuple[int, int], num_classes: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Returns uint8 images [N, H, W, 3] and labels [N, H, W], a tenth of them void."""
+    random = np.random.default_rng(seed)
+    label = random.integers(0, num_classes, (batch_size, *size), np.uint8)
+    label[random.random(label.shape) < 0.1] = IGNORE_LABEL
+    return {"image": random.integers(0, 256, (batch_size, *size, 3), np.uint8), "label": label}
+
+
+def forward_operations(model: DeepLab, image: np.ndarray) -> float:
+    """Returns the floating-point operations of a forward pass, two a multiply-add."""
+    return 2.0 * summarize(model, image.shape[1:3]).macs * len(image)
+
+
+def forward(model: DeepLab, variables: Variables, image: np.ndarray) -> Contender:
+    """Returns the forward pass, uint8 images to logits at their resolution."""
+    return compiled_contender(
+        OURS, lambda variables, image: model.apply(variables, image), variables, image
+    )
+
+
+def training_step(
+    model: DeepLab, variables: Variables, batch: dict[str, np.ndarray], rate: float = 0.01
+) -> Contender:
+    """Returns steps of SGD with momentum on one batch; each run goes on from the last.
+
+    A run's result is the loss before it.
+    """
+    config = configs.default()
+    config.schedule.name, config.schedule.base_learning_rate = "constant", rate
+    config.optimizer.weight_decay = 0.0
+    learning_rate = make_schedule(config.schedule, 1)
+    optimizer = make_optimizer(config.optimizer, learning_rate)
+    objective = make_objective(config.loss, model.architecture)
+    step = make_train_step(model, optimizer, learning_rate, objective, None, seed=0)
+    state = with_variables(jax.tree.map(jax.numpy.array, variables), optimizer, False)
+    return _repeated(step, state, jax.device_put(batch))
+
+
+def _repeated(step: Callable, state: TrainState, batch: dict[str, Any]) -> Contender:
+    started = time.perf_counter()
+    compiled = step.lower(state, batch).compile()
+    seconds = time.perf_counter() - started
+    kept = [state]
+
+    def run() -> float:
+        kept[0], metrics = compiled(kept[0], batch)
+        return float(metrics["loss"])
+
+    return Contender(OURS, run, seconds, planned_bytes(compiled))

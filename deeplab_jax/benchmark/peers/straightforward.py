@@ -1,0 +1,79 @@
+"""The same network as one would first write it in Flax."""
+
+import time
+
+import jax
+import numpy as np
+import optax
+
+from deeplab_jax.benchmark import ours, straightforward
+from deeplab_jax.benchmark.contenders import (
+    Contender,
+    Match,
+    compiled_contender,
+    planned_bytes,
+    relative_difference,
+)
+from deeplab_jax.models import DeepLab, create_model
+from deeplab_jax.training.state import Variables
+
+PEER = "straightforward Flax"
+NUM_CLASSES = 21
+RATE, MOMENTUM = 0.01, 0.9
+
+
+def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
+    """Returns the forward pass of DeepLab v3+ on a backbone; see the package."""
+    image = ours.random_batch(batch_size, size, NUM_CLASSES)["image"]
+    model, variables = _network(network, image)
+    plain = straightforward.DeepLabV3Plus(network, NUM_CLASSES)
+    mine = ours.forward(model, variables, image)
+    theirs = compiled_contender(
+        PEER, plain.apply, straightforward.to_straightforward(variables), image
+    )
+    return Match(
+        f"DeepLab v3+ {network}, forward, {batch_size}x{size[0]}x{size[1]}",
+        mine,
+        theirs,
+        ours.forward_operations(model, image),
+        relative_difference(mine.run(), theirs.run()),
+    )
+
+
+def training(network: str, size: tuple[int, int], batch_size: int) -> Match:
+    """Returns a training step of DeepLab v3+ on a backbone, without dropout; see the package."""
+    batch = ours.random_batch(batch_size, size, NUM_CLASSES)
+    model, variables = _network(network, batch["image"], dropout_rate=0.0)
+    mine = ours.training_step(model, variables, batch, RATE)
+    theirs = _step(network, variables, batch)
+    return Match(
+        f"DeepLab v3+ {network}, training step, {batch_size}x{size[0]}x{size[1]}",
+        mine,
+        theirs,
+        3 * ours.forward_operations(model, batch["image"]),
+        relative_difference(mine.run(), theirs.run()),
+    )
+
+
+def _network(network: str, image: np.ndarray, **options: float) -> tuple[DeepLab, Variables]:
+    model = create_model("deeplab_v3plus", backbone=network, num_classes=NUM_CLASSES, **options)
+    return model, jax.jit(model.init)(jax.random.key(0), image)
+
+
+def _step(network: str, variables: Variables, batch: dict[str, np.ndarray]) -> Contender:
+    optimizer = optax.sgd(RATE, MOMENTUM)
+    plain = straightforward.DeepLabV3Plus(network, NUM_CLASSES)
+    variables = jax.tree.map(jax.numpy.array, straightforward.to_straightforward(variables))
+    state, batch = optimizer.init(variables["params"]), jax.device_put(batch)
+    step = straightforward.make_train_step(plain, optimizer)
+    started = time.perf_counter()
+    compiled = step.lower(variables, state, batch).compile()
+    seconds = time.perf_counter() - started
+    kept = [(variables, state)]
+
+    def run() -> float:
+        variables, state, loss = compiled(*kept[0], batch)
+        kept[0] = variables, state
+        return float(loss)
+
+    return Contender(PEER, run, seconds, planned_bytes(compiled))

@@ -1,0 +1,60 @@
+"""The published TFLite network of MobileNetV2 0.5 at 257×257, in its own interpreter."""
+
+import importlib
+
+import numpy as np
+
+from deeplab_jax.benchmark import ours
+from deeplab_jax.benchmark.contenders import Contender, Match, relative_difference
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained import convert, find_pretrained
+from deeplab_jax.pretrained.fetching import fetch
+from deeplab_jax.reporter import LoggingReporter
+
+PEER = "TFLite (XNNPACK)"
+WEIGHTS = {"mobilenet_v2": "deeplabv3_mobilenetv2_dm05_voc_tflite"}
+
+
+def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
+    """Returns the forward pass at the file's own size; see the package.
+
+    Both give logits at the image's size. TFLite's memory is not told.
+
+    Raises:
+      DeepLabError: the interpreter is not installed, the weights cannot be had, or the file is made
+        for another size.
+    """
+    file = fetch(find_pretrained(WEIGHTS[network]), LoggingReporter())
+    interpreter = _interpreter(str(file))
+    wanted = tuple(int(length) for length in interpreter.get_input_details()[0]["shape"][:3])
+    if wanted != (batch_size, *size):
+        legal = f"--size={wanted[1]}x{wanted[2]} --batch_size={wanted[0]}"
+        raise DeepLabError(f"{file.name} is made for one size; legal: {legal}")
+    conversion = convert(file)
+    model = conversion.description.create_model()
+    image = ours.random_batch(batch_size, size, model.architecture.num_classes)["image"]
+    pixels = image.astype(np.float32) / 127.5 - 1
+
+    def run() -> np.ndarray:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    mine = ours.forward(model, conversion.variables, image)
+    return Match(
+        f"published DeepLab v3 MobileNetV2 0.5, forward, {batch_size}x{size[0]}x{size[1]}",
+        mine,
+        Contender(PEER, run),
+        ours.forward_operations(model, image),
+        relative_difference(mine.run(), run()),
+    )
+
+
+def _interpreter(file: str) -> object:
+    try:
+        library = importlib.import_module("ai_edge_litert.interpreter")
+    except ImportError as error:
+        raise DeepLabError(f"{error}: pip install 'deeplab_jax[test]'") from None
+    interpreter = library.Interpreter(file, num_threads=ours.cores())
+    interpreter.allocate_tensors()
+    return interpreter
