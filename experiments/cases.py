@@ -37,22 +37,33 @@ class ResolvedTraining:
     after: "ResolvedTraining | None" = None
     devices: int | None = None
 
-    @property
+    @functools.cached_property
     def config(self) -> ConfigDict:
-        """The config, anew each time."""
+        """The config, to read."""
+        return configs.from_json(self.text)
+
+    def new_config(self) -> ConfigDict:
+        """Returns the config, to change."""
         return configs.from_json(self.text)
 
     @functools.cached_property
     def key(self) -> str:
-        """Names it: equal trainings have equal keys, whichever table they stand in."""
-        fields = dict(configs.flatten(self.config))
-        for free in (*configs.FREE_FIELDS, "seed"):
-            del fields[free]
+        """Names it: equal trainings have equal keys, whichever table they stand in.
+
+        What is told by default and what is told by name are equal.
+        """
+        free = (*configs.FREE_FIELDS, "seed")
+        fields = {
+            name: value
+            for name, value in configs.flatten(self.config)
+            if name not in free and not name.startswith("model.")
+        }
+        network = architecture(self.config).describe()
         before = self.after.key if self.after else None
-        identity = json.dumps([fields, before, self.devices], sort_keys=True)
-        model = self.config.model
+        identity = json.dumps([fields, network, before, self.devices], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
-        return f"{model.architecture}-{model.backbone or 'default'}-{digest}".replace("/", "-")
+        name = self.config.model.architecture.replace("/", "-")
+        return f"{name}-{network['backbone']}-{digest}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +149,7 @@ def _why_not(table: Table, row: Row, preset: Preset, init: str) -> str | None:
         return "starts from a network trained on COCO, for which there is no small data set"
     if row.after:
         return "multi-scale features are VGG-16's, which has no small form"
-    if row.changes.get("model.frozen_batch_norm"):
+    if row.changes.get("model.frozen_batch_norm") and not init:
         return "frozen statistics need a trained network to start from"
     return None
 

@@ -80,7 +80,7 @@ def _trained(
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{workdir}.lock"):
         if storage.read_training(training, seed) is None:
-            config = training.config
+            config = training.new_config()
             config.seed, config.data.data_dir = seed, data_dir
             if training.after:
                 before = _trained(training.after, seed, storage, data_dir, reporter)

@@ -47,6 +47,8 @@ def scaled_down(
     small = configs.from_json(configs.to_json(config))
     _scale_training(small, config, base, preset, size)
     _scale_network(small, network, preset, size)
+    # Without weights to start from there are no statistics to keep.
+    small.model.frozen_batch_norm = network.frozen_batch_norm and bool(init)
     for field, value in (*preset.changes.items(), *size.changes.items()):
         if field in SCALE_FIELDS and config.augmentation.max_scale == 1:
             continue
@@ -101,8 +103,6 @@ def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, siz
         model.fc_channels = _width(network.fc_channels, preset.width_share / 4)
         model.separable = network.separable
         model.stride_placement = model.preprocessing = None
-        # Without weights to start from there are no statistics to keep.
-        model.frozen_batch_norm = False
         model.dtype = "float32"
 
 

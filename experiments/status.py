@@ -52,14 +52,13 @@ def status_lines(opened: "OpenRequest") -> list[str]:
         f"{opened.request.preset}/{opened.request.name}: {len(jobs) - len(waiting)} of {len(jobs)} "
         f"trainings done{left_out}"
     ]
-    speeds = {job: _seconds_per_step(opened, job) for job in jobs}
-    known = [speed for speed in speeds.values() if speed]
+    speeds = (_seconds_per_step(opened, job) for job in jobs)
+    known = [speed for speed in speeds if speed]
     seconds = 0.0
     for job in waiting:
         steps, done = job.training.config.training.num_steps, _steps_done(opened, job)
-        speed = speeds[job] or (statistics.fmean(known) if known else None)
-        if speed:
-            seconds += (steps - done) * speed
+        speed = _seconds_per_step(opened, job) or (statistics.fmean(known) if known else 0.0)
+        seconds += (steps - done) * speed
         state = "to evaluate" if done == steps else f"step {done} of {steps}"
         lines.append(f"  {job.cases[0].row.label}, seed {job.seed}: {state}")
     if waiting:

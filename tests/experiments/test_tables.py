@@ -10,6 +10,10 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+
+from deeplab_jax import config as configs
+from deeplab_jax.models import DeepLab, create_model
+from deeplab_jax.training.checks import check_ranges
 from experiments import multiply_adds
 from experiments.cases import Case, load_recipe, make_cases
 from experiments.catalog import find_table, list_tables
@@ -17,10 +21,6 @@ from experiments.costs import Counter, evaluated_network, network_of, parameters
 from experiments.costs import multiply_adds as count_multiply_adds
 from experiments.presets import PRESETS
 from experiments.table import Row, Table, Training
-
-from deeplab_jax import config as configs
-from deeplab_jax.models import DeepLab, create_model
-from deeplab_jax.training.checks import check_ranges
 
 ROOT = pathlib.Path(__file__).parents[2]
 LEFT_OUT = ROOT / "experiments/not_reproduced.csv"

@@ -1,0 +1,245 @@
+"""Reports say what is stored, to the last digit; status and selection say what is there."""
+
+import csv
+import io
+import json
+import re
+import statistics
+from fractions import Fraction
+
+import pytest
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.reporter import Reporter
+from experiments import status
+from experiments.batch import describe, open_request, open_requests
+from experiments.grid import parse_grid, shown
+from experiments.jobs import is_done, make_jobs
+from experiments.report import write_reports
+from experiments.run import request_name
+from experiments.selection import select_rows
+from experiments.storage import Request, training_summary
+
+# Neither has a short decimal, and their sum is rounded.
+STORED = {0: 0.7321987654321123, 1: 0.1 + 0.2, 2: 2 / 3}
+
+
+def fabricate(opened, seeds, *, rows=None):
+    """Writes results as `run_job` would, each seed's number shifted by the row's."""
+    for position, case in enumerate(opened.cases[:rows]):
+        for seed in seeds:
+            path = opened.storage.result(case.training, seed, case.strategy)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            value = STORED[seed] - position / 97
+            metrics = {"mean_iou": value, "trimap_mean_iou": {"1": value / 3}}
+            path.write_text(json.dumps(metrics))
+
+
+def opened_table(tmp_path, table="v3/table5", preset="smoke", **fields):
+    request = Request(name=request_name(table, (), ""), table=table, preset=preset, **fields)
+    opened = open_request(request, tmp_path)
+    opened.storage.write_request(request)
+    return opened
+
+
+def read_csv(opened):
+    path = opened.storage.folder / f"reports/{opened.request.name}.csv"
+    return list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
+
+
+def test_a_report_is_right_to_the_last_digit(tmp_path):
+    opened = opened_table(tmp_path, seeds=3)
+    fabricate(opened, STORED)
+    write_reports(opened, Reporter())
+    published = [75.36, 75.93, 76.58, 76.46, 77.21]
+    for position, (line, value) in enumerate(zip(read_csv(opened), published, strict=True)):
+        stored = [Fraction(STORED[seed] - position / 97) * 100 for seed in STORED]
+        mean = sum(stored) / 3
+        assert line["values"].split() == [repr(float(one)) for one in stored]
+        assert line["mean"] == repr(float(mean))
+        assert line["standard_deviation"] == repr(statistics.stdev(map(float, stored)))
+        assert float(line["published"]) == value
+        assert line["difference"] == repr(float(mean - Fraction(str(value))))
+        assert line["seeds"] == "3"
+    text = (opened.storage.folder / "reports/v3-table5.md").read_text("utf-8")
+    first = Fraction(statistics.fmean(STORED.values())) * 100
+    assert f"| 75.36 | {float(first):.2f} |" in text
+    assert "Rows with results: 5 of 5." in text
+    assert "`smoke` is small" in text
+    picture = (opened.storage.folder / "reports/v3-table5.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_a_table_that_is_half_done(tmp_path):
+    opened = opened_table(tmp_path, seeds=2)
+    fabricate(opened, [0], rows=2)
+    write_reports(opened, Reporter())
+    lines = read_csv(opened)
+    assert [line["seeds"] for line in lines] == ["1", "1", "0", "0", "0"]
+    assert lines[0]["standard_deviation"] == lines[2]["mean"] == lines[2]["difference"] == ""
+    text = (opened.storage.folder / "reports/v3-table5.md").read_text("utf-8")
+    assert re.search(r"Rows with results: 2 of 5.\nNot run: multi-grid \(1, 2, 4\)", text)
+    jobs = make_jobs(opened.cases, 2)
+    assert [is_done(job, opened.storage) for job in jobs] == [True, True] + [False] * 8
+    (again,) = open_requests(tmp_path)
+    assert again.request == opened.request
+    assert [case.training.key for case in again.cases] == [
+        case.training.key for case in opened.cases
+    ]
+
+
+def test_a_difference_is_taken_seed_by_seed(tmp_path):
+    opened = opened_table(tmp_path, "v3plus/figure5", seeds=2)
+    fabricate(opened, [0, 1])
+    write_reports(opened, Reporter())
+    decoder = read_csv(opened)[1]
+    bands = [[(STORED[seed] - position / 97) / 3 for seed in (0, 1)] for position in (0, 1)]
+    changes = [
+        float(Fraction(after) * 100 - Fraction(before) * 100)
+        for before, after in zip(*bands, strict=True)
+    ]
+    assert decoder["values"].split() == [repr(change) for change in changes]
+    assert decoder["published"] == "4.8"
+
+
+def test_rows_that_a_preset_cannot_show_say_why(tmp_path):
+    opened = opened_table(tmp_path, "v3/table8")
+    write_reports(opened, Reporter())
+    notes = [line["note"] for line in read_csv(opened)]
+    assert notes[1].startswith("frozen statistics need a trained network")
+    assert notes[0] == notes[2] == notes[3] == ""
+
+
+def test_rows_that_are_one_run_say_so(tmp_path):
+    opened = opened_table(tmp_path, "v3/table2")
+    write_reports(opened, Reporter())
+    notes = [line["note"] for line in read_csv(opened)]
+    assert notes[:4] == [""] * 4
+    assert notes[4] == "the same run as: ResNet-50, block4"
+
+
+def test_labels_cannot_break_a_table(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from experiments.table import Row, Table\n"
+        "TABLE = Table('a | b', 'own', '', 'shapes:cpu', (Row('x | y, \"z\"'), Row('2')))\n"
+    )
+    opened = opened_table(tmp_path, str(file), "paper")
+    fabricate(opened, [0])
+    from experiments.measurements import measure
+    from experiments.texts import _table, csv_text
+
+    found = measure(opened.table, opened.cases, opened.storage, 1, None)
+    assert '| x \\| y, "z" |' in _table(found)
+    assert next(csv.DictReader(io.StringIO(csv_text(opened, found))))["row"] == 'x | y, "z"'
+
+
+def test_time_left_is_that_of_the_steps_left(tmp_path):
+    opened = opened_table(tmp_path)
+    first, second, *_ = make_jobs(opened.cases, 1)
+    fabricate(opened, [0], rows=1)
+    for job, step, speed in ((first, 12, 8.0), (second, 4, 2.0)):
+        workdir = opened.storage.training(job.training, 0)
+        workdir.mkdir(parents=True)
+        line = {"step": step, "images_per_second": speed, "loss": 1.0}
+        (workdir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    opened.storage.write_training(first.training, 0)
+    head, *lines, left = status.status_lines(opened)
+    assert head == "smoke/v3-table5: 1 of 5 trainings done"
+    assert lines[0].endswith("seed 0: step 4 of 12")
+    assert len(lines) == 4
+    # 8 steps of 4 images at 2 a second, then three trainings at the mean of ½ and 2 s a step.
+    assert left == "  time left in steps: 1:01"
+
+
+def test_seconds_are_summed_over_what_was_logged(tmp_path):
+    opened = opened_table(tmp_path)
+    rows = [(2, 4.0), (4, 8.0), (12, 8.0)]
+    text = "".join(f'{{"step": {step}, "images_per_second": {rate}}}\n' for step, rate in rows)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    summary = training_summary(opened.cases[0].training, tmp_path)
+    assert (summary["steps"], summary["images_per_second"]) == (12, 8.0)
+    assert summary["seconds"] == 2 + 1 + 4
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("", [0, 1, 2, 3, 4]),
+        ("2", [1]),
+        ("1,4-5", [0, 3, 4]),
+        ("image pooling", [4]),
+        ("rates 6, 12, 18, 24;1", [0, 3]),
+    ],
+)
+def test_rows_are_chosen_by_number_or_label(tmp_path, text, chosen):
+    cases = opened_table(tmp_path).cases
+    assert select_rows(cases, text) == tuple(cases[index] for index in chosen)
+
+
+@pytest.mark.parametrize("text", ["0", "6", "3-9", "pooling of images"])
+def test_rows_that_are_not_there(tmp_path, text):
+    with pytest.raises(DeepLabError, match=r"rows 1 to 5|no label holds"):
+        select_rows(opened_table(tmp_path).cases, text)
+
+
+def test_a_grid_crosses_the_rows(tmp_path):
+    grid = ("model.output_stride=8,16", "model.atrous_rates=(1,2,3),(2,4,6)", "inference.flip=true")
+    opened = opened_table(tmp_path, "experiments/example.py", "paper", grid=grid)
+    assert len(opened.cases) == 3 * 4
+    case = opened.cases[1]
+    assert case.row.label == "decoder, output_stride=8, atrous_rates=(2,4,6), flip=True"
+    assert case.training.config.model.atrous_rates == (2, 4, 6)
+    assert case.training.config.model.output_stride == 8
+    assert all(case.options.flip for case in opened.cases)
+    # The second row differs from the first in its flip alone, which all have now.
+    assert len(make_jobs(opened.cases, 1)) == 8
+    assert describe(make_jobs(opened.cases, 1)[0]).startswith("decoder, output_stride=8")
+
+
+def test_grids_of_one_axis_and_of_none():
+    assert parse_grid(()).points() == [{}]
+    (axis,) = parse_grid(["inference.scales=1,(0.5,1)"]).axes
+    assert axis == ("inference.scales", ((1,), (0.5, 1)))
+    assert shown({"model.output_stride": "8"}) == "output_stride=8"
+    (axis,) = parse_grid(["data.train_split=train[:12%],train"]).axes
+    assert axis[1] == ("train[:12%]", "train")
+
+
+@pytest.mark.parametrize("text", ["model.output_stride", "=8", "a=", "a=1,,2"])
+def test_what_is_no_grid(text):
+    with pytest.raises(DeepLabError, match="is not FIELD=VALUE"):
+        parse_grid([text])
+
+
+@pytest.mark.parametrize(
+    ("grid", "complaint"),
+    [
+        ("model.output_strid=8", "did you mean 'model.output_stride'"),
+        ("model.output_stride=eight", "takes a int"),
+        ("inference.flips=true", "unknown inference field.*'flip'"),
+        ("inference.scales=9", "scale 9"),
+        ("model.atrous_rates=(3,3)", "different whole numbers"),
+    ],
+)
+def test_grids_over_what_does_not_exist(tmp_path, grid, complaint):
+    with pytest.raises(DeepLabError, match=complaint):
+        opened_table(tmp_path, grid=(grid,))
+
+
+def test_tables_and_presets_that_are_not_there(tmp_path):
+    for fields, complaint in (
+        ({"table": "v3/table55"}, "did you mean 'v3/table5'"),
+        ({"table": str(tmp_path / "mine.py")}, "no file"),
+        ({"preset": "smok"}, "did you mean 'smoke'"),
+        ({"preset": "paper", "init": "x"}, "--init is of the small presets"),
+    ):
+        with pytest.raises(DeepLabError, match=complaint):
+            opened_table(tmp_path, **fields)
+
+
+def test_names_of_reports_differ_by_grid():
+    plain = request_name("v3/table5", (), "")
+    assert plain == "v3-table5"
+    grids = [request_name("v3/table5", grid, "") for grid in (["a=1"], ["a=2"])]
+    assert len({plain, *grids}) == 3
