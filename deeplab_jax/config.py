@@ -72,6 +72,8 @@ def _model() -> ConfigDict:
     model.batch_norm_epsilon = placeholder(float)  # Unset: the backbone's own.
     model.frozen_batch_norm = placeholder(bool)  # Training keeps the moving averages.
     model.batch_norm_group = placeholder(int)  # Images normalised together; unset or 0: all.
+    # Units that are alike are compiled once, as a loop: shorter compilation, the same results.
+    model.scan_units = placeholder(bool)
     model.widths = placeholder(tuple)  # (path, channels) of pruned layers.
     model.dtype = "float32"  # Of the computation; bfloat16 on TPUs and recent GPUs.
     return model

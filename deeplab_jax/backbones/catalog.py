@@ -43,7 +43,7 @@ def _resnet(depth: int, beta_stem: bool) -> BackboneEntry:
     low_level = resnet.low_level_features(form)
     return BackboneEntry(
         module=partial(resnet.ResNet, depth=depth, beta_stem=beta_stem),
-        options=("multi_grid", "stride_placement", "cascade_blocks"),
+        options=("multi_grid", "stride_placement", "cascade_blocks", "scan_units"),
         low_level=low_level,
         normalization=resnet.NORMALIZATION,
         preprocessing="minus_one_one" if beta_stem else "mean",
@@ -57,7 +57,7 @@ def _xception(depth: int) -> BackboneEntry:
     low_level = xception.low_level_features(depth)
     return BackboneEntry(
         module=partial(xception.Xception, depth=depth),
-        options=(),
+        options=("scan_units",),
         low_level=low_level,
         normalization=xception.NORMALIZATION,
         preprocessing="minus_one_one",

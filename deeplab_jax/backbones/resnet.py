@@ -1,5 +1,6 @@
 """ResNet v1, plain and with the beta stem, with the strides where each ecosystem puts them."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from flax import linen as nn
 from deeplab_jax import ops
 from deeplab_jax.backbones.atrous import Unit, strides_to_rates
 from deeplab_jax.backbones.features import Feature
-from deeplab_jax.layers import ConvNorm, Normalization
+from deeplab_jax.layers import ConvNorm, Normalization, run_units
 
 # Of block1 to block4; the cascade's block5 to block7 are copies of block4.
 WIDTHS = (64, 128, 256, 512, 512, 512, 512)
@@ -77,6 +78,11 @@ class ResidualUnit(nn.Module):
     convolutions: tuple[Unit, ...]
     conv_norm: partial
 
+    @property
+    def stride(self) -> int:
+        """Of all its convolutions together."""
+        return math.prod(unit.stride for unit in self.convolutions)
+
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Returns the unit's output and the last convolution's, which decoders use."""
@@ -94,16 +100,15 @@ class ResidualUnit(nn.Module):
                 **({"activation": None} if number == last else {}),
             )
             hidden = convolution(hidden, train)
-        stride = 2 if any(unit.stride == 2 for unit in self.convolutions) else 1
-        if inputs.shape[-1] == self.features and stride == 1:
+        if inputs.shape[-1] == self.features and self.stride == 1:
             return nn.relu(hidden + inputs), hidden
-        return nn.relu(hidden + self._shortcut(inputs, stride, train)), hidden
+        return nn.relu(hidden + self._shortcut(inputs, train)), hidden
 
-    def _shortcut(self, inputs: jax.Array, stride: int, train: bool) -> jax.Array:
+    def _shortcut(self, inputs: jax.Array, train: bool) -> jax.Array:
         if inputs.shape[-1] == self.features:
-            return inputs[:, ::stride, ::stride]
+            return inputs[:, :: self.stride, :: self.stride]
         projection = self.conv_norm(
-            self.features, kernel_size=1, stride=stride, activation=None, name="shortcut"
+            self.features, kernel_size=1, stride=self.stride, activation=None, name="shortcut"
         )
         return projection(inputs, train)
 
@@ -120,6 +125,7 @@ class ResNet(nn.Module):
       stride_placement: `slim`: 3×3 of a block's last unit; `caffe`: first convolution of the next
         block's first unit; `torchvision`: first 3×3 of it. The rates follow from the place.
       cascade_blocks: the last block; above 4 those of DeepLab v3's cascade (section 3.2).
+      scan_units: units that are alike are compiled once, as the body of a loop.
       normalization: constants of batch normalisation.
       dtype: of the computation.
     """
@@ -130,6 +136,7 @@ class ResNet(nn.Module):
     multi_grid: tuple[int, ...] | None = None
     stride_placement: str = "slim"
     cascade_blocks: int = 4
+    scan_units: bool = False
     normalization: Normalization = NORMALIZATION
     dtype: jnp.dtype = jnp.float32
 
@@ -138,15 +145,22 @@ class ResNet(nn.Module):
         """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
         form = DEPTHS[self.depth]
         conv_norm = partial(ConvNorm, normalization=self.normalization, dtype=self.dtype)
-        hidden = self._stem(image, train, conv_norm)
-        endpoints = {"stem": hidden}
-        for (block, unit), convolutions in self._units().items():
-            name, width = f"block{block}/unit_{unit}", WIDTHS[block - 1]
-            hidden, endpoints[f"{name}/{form.last_convolution}"] = ResidualUnit(
-                form.expansion * width, width, convolutions, conv_norm, name=name
-            )(hidden, train)
-            endpoints[f"block{block}"] = hidden
-        return endpoints | {"output": hidden}
+        stem = self._stem(image, train, conv_norm)
+        endpoints = {"stem": stem}
+        units = {
+            f"block{block}/unit_{unit}": ResidualUnit(
+                form.expansion * WIDTHS[block - 1],
+                WIDTHS[block - 1],
+                convolutions,
+                conv_norm,
+                parent=None,
+            )
+            for (block, unit), convolutions in self._units().items()
+        }
+        for name, outputs, inner in run_units(self, units, stem, train, scan=self.scan_units):
+            endpoints[f"{name}/{form.last_convolution}"] = inner
+            endpoints[name.partition("/")[0]] = outputs
+        return endpoints | {"output": outputs}
 
     def _units(self) -> dict[tuple[int, int], tuple[Unit, ...]]:
         """Returns stride and rate of every convolution of every (block, unit)."""

@@ -3,6 +3,7 @@
 from deeplab_jax.layers.conv_norm import ConvNorm, Normalization
 from deeplab_jax.layers.convolution import Classifier, Convolution
 from deeplab_jax.layers.quantized import is_convolution, quantized
+from deeplab_jax.layers.scanned import run_units
 from deeplab_jax.layers.separable import SeparableConvNorm
 from deeplab_jax.layers.widths import narrowed
 
@@ -15,4 +16,5 @@ __all__ = [
     "is_convolution",
     "narrowed",
     "quantized",
+    "run_units",
 ]

@@ -47,6 +47,8 @@ class Architecture:
       batch_norm_epsilon: added to the variances in the backbone; None for its published one.
       frozen_batch_norm: training uses and keeps the moving averages (DeepLab v3, section 4.1).
       batch_norm_group: images that training normalises together; 0: the whole batch.
+      scan_units: the backbone's units that are alike are compiled once, as the body of a loop;
+        the names of variables and the results do not change.
       widths: (path, output channels) of layers that structured pruning made narrower, as in
         `backbone/layer_3/expand`; what follows such a layer follows its width.
       quantization: `none`, or `int8`: convolutions in 8-bit integers, for inference alone.
@@ -84,6 +86,7 @@ class Architecture:
     batch_norm_epsilon: float | None = None
     frozen_batch_norm: bool = False
     batch_norm_group: int = 0
+    scan_units: bool = False
     widths: tuple[tuple[str, int], ...] = ()
     quantization: str = "none"
     dtype: str = "float32"

@@ -40,6 +40,11 @@ def _check_backbone(options: "Architecture", entry: BackboneEntry) -> None:
         raise DeepLabError(f"{options.backbone} has no depth_multiplier; leave it at 1.0")
     if options.width_divisor != 1 and "width_divisor" not in entry.options:
         raise DeepLabError(f"{options.backbone} has no width_divisor; leave it at 1")
+    if options.scan_units and "scan_units" not in entry.options:
+        raise DeepLabError(
+            f"{options.backbone} has too few units that are alike to compile them as a loop; leave "
+            "scan_units unset, or take a ResNet or an Xception"
+        )
     if options.stride_placement and "stride_placement" not in entry.options:
         raise DeepLabError(
             f"{options.backbone} has its strides in one place only; leave stride_placement unset"

@@ -31,6 +31,9 @@ def make_backbone(options: Architecture) -> nn.Module:
     """Returns the backbone, a function of (normalised image, train)."""
     entry = find_backbone(options.backbone)
     given = {name: getattr(options, name) for name in entry.options}
+    if options.widths or options.quantization != "none":
+        # These go by the path of each layer, which a loop does not have.
+        given.pop("scan_units", None)
     if entry.normalization is not None:
         given["normalization"] = backbone_normalization(options)
     return entry.module(

@@ -4,7 +4,7 @@ from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
 from deeplab_jax.ops.integers import integer_convolution, quantize
 from deeplab_jax.ops.padding import Padding, Rate, same_padding, symmetric_padding
-from deeplab_jax.ops.platform import portable
+from deeplab_jax.ops.platform import is_portable, portable
 from deeplab_jax.ops.resize import resize_bilinear, scaled_size
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "convolution",
     "depthwise_convolution",
     "integer_convolution",
+    "is_portable",
     "portable",
     "quantize",
     "resize_bilinear",

@@ -22,12 +22,17 @@ def portable() -> Iterator[None]:
         _portable_only.reset(token)
 
 
+def is_portable() -> bool:
+    """Whether `portable` is open."""
+    return _portable_only.get()
+
+
 def by_platform(plain: Callable, cpu: Callable, *operands: jax.Array) -> jax.Array:
     """Returns `cpu(*operands)` where the program is lowered for CPUs, else `plain(*operands)`.
 
     The choice is made when the program is lowered, not from the devices of this host, so a program
     compiled ahead of time for other hardware gets that hardware's implementation.
     """
-    if _portable_only.get():
+    if is_portable():
         return plain(*operands)
     return jax.lax.platform_dependent(*operands, cpu=cpu, default=plain)
