@@ -219,6 +219,7 @@ FREE_FIELDS = (
     "parallel.space",
     "parallel.fsdp",
     "training.rematerialize",
+    "model.scan_units",
     "log_every_steps",
     "checkpoint.every_steps",
     "evaluation.batch_size",
