@@ -67,7 +67,7 @@ def searched_largest_batch(
 
 
 def _crossing(known: dict[int, int], usable: int, end: int) -> int:
-    """Returns the images at which the line through `end` and the point before it is at the limit."""
+    """Returns the images at which the line through `end` and the point before it is full."""
     start = max(images for images in known if images < end)
     slope = max((known[end] - known[start]) / (end - start), 1.0)
     return int(start + (usable - known[start]) / slope)

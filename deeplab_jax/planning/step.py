@@ -13,8 +13,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from deeplab_jax.parallel import batch_sharding
 from deeplab_jax.training.run import Run
+from deeplab_jax.training.run_step import make_run_step
 from deeplab_jax.training.state import TrainState, abstract_state
-from deeplab_jax.training.step import make_train_step
 
 OUT_OF_MEMORY = "Ran out of memory in memory space hbm"
 USED = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
@@ -68,22 +68,7 @@ class CompiledStep:
 def compile_step(run: Run) -> CompiledStep:
     """Compiles the step that a run would train with, for the devices of its mesh."""
     state, batch = abstract_arguments(run)
-    config = run.config
-    step = make_train_step(
-        run.model,
-        run.optimizer,
-        run.learning_rate,
-        run.objective,
-        run.mesh,
-        state_sharding=jax.tree.map(lambda leaf: leaf.sharding, state)
-        if config.parallel.fsdp
-        else None,
-        seed=config.seed,
-        accumulation_steps=config.training.accumulation_steps,
-        ema_decay=config.training.ema_decay,
-        l1=config.loss.l1,
-        rematerialize=config.training.rematerialize,
-    )
+    step = make_run_step(run, state)
     started = time.perf_counter()
     lowered = step.lower(state, batch)
     lowering = time.perf_counter() - started
