@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from deeplab_jax import ops
 from deeplab_jax.layers import Convolution
 
 
@@ -25,7 +26,7 @@ class SqueezeExcitation(nn.Module):
         """Maps [N, H, W, C] to the same shape."""
         channels = inputs.shape[-1]
         accurate = jnp.promote_types(self.dtype, jnp.float32)
-        pooled = jnp.mean(inputs.astype(accurate), (1, 2), keepdims=True).astype(self.dtype)
+        pooled = ops.mean_over_map(inputs.astype(accurate)).astype(self.dtype)
         convolution = partial(Convolution, kernel_size=1, dtype=self.dtype)
         squeezed = convolution(rounded_width(channels / 4), name="squeeze")(pooled)
         return inputs * convolution(channels, activation=nn.hard_sigmoid, name="excite")(squeezed)

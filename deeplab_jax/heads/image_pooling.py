@@ -26,7 +26,7 @@ def average(
     size = features.shape[1:3]
     fitting = size if window is None else tuple(map(min, window, size))
     if fitting == size:
-        return jnp.mean(accurate, (1, 2), keepdims=True)
+        return ops.mean_over_map(accurate)
     return nn.avg_pool(accurate, fitting, strides=stride, padding="VALID")
 
 

@@ -3,17 +3,21 @@
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
 from deeplab_jax.ops.integers import integer_convolution, quantize
+from deeplab_jax.ops.mean import MEAN_NAME, mean_over_map
 from deeplab_jax.ops.padding import Padding, Rate, same_padding, symmetric_padding
 from deeplab_jax.ops.platform import is_portable, portable
-from deeplab_jax.ops.resize import resize_bilinear, scaled_size
+from deeplab_jax.ops.resize import RESIZE_NAMES, resize_bilinear, scaled_size
 
 __all__ = [
+    "MEAN_NAME",
+    "RESIZE_NAMES",
     "Padding",
     "Rate",
     "convolution",
     "depthwise_convolution",
     "integer_convolution",
     "is_portable",
+    "mean_over_map",
     "portable",
     "quantize",
     "resize_bilinear",

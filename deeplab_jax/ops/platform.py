@@ -36,3 +36,18 @@ def by_platform(plain: Callable, cpu: Callable, *operands: jax.Array) -> jax.Arr
     if is_portable():
         return plain(*operands)
     return jax.lax.platform_dependent(*operands, cpu=cpu, default=plain)
+
+
+def named(name: str, function: Callable, operand: jax.Array) -> jax.Array:
+    """Returns `function(operand)`; a portable program shows it as a call of that name.
+
+    For operations that runtimes have whole but that are several primitives here.
+    """
+    if not is_portable():
+        return function(operand)
+
+    def call(operand: jax.Array) -> jax.Array:
+        return function(operand)
+
+    call.__name__ = name
+    return jax.jit(call)(operand)

@@ -1,8 +1,15 @@
 """Bilinear resizing in the two conventions of the field."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from deeplab_jax.ops.platform import named
+
+# What a resize is called in portable programs, by align_corners, for those who translate them.
+RESIZE_NAMES = {True: "resize_bilinear_align_corners", False: "resize_bilinear_half_pixel"}
 
 
 def interpolation_matrix(
@@ -45,7 +52,8 @@ def resize_bilinear(
 ) -> jax.Array:
     """Resizes maps by bilinear interpolation, without smoothing when shrinking.
 
-    Two matrix products: exact, differentiable without scatters, and what matrix units do best.
+    Two matrix products: exact, differentiable without scatters, and what matrix units do best. In
+    portable programs they are one call of a function with a name, of RESIZE_NAMES.
 
     Args:
       inputs: [N, H, W, C], floating point.
@@ -58,6 +66,12 @@ def resize_bilinear(
     height, width = inputs.shape[1:3]
     if (height, width) == tuple(size):
         return inputs
+    interpolate = functools.partial(_interpolate, size=size, align_corners=align_corners)
+    return named(RESIZE_NAMES[align_corners], interpolate, inputs)
+
+
+def _interpolate(inputs: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
+    height, width = inputs.shape[1:3]
     rows = interpolation_matrix(height, size[0], align_corners, inputs.dtype)
     columns = interpolation_matrix(width, size[1], align_corners, inputs.dtype)
     # Width first: the first product then runs on the small map.

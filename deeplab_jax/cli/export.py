@@ -1,0 +1,117 @@
+"""usage: deeplab-jax export --model=M --format=F --output=PATH [--flag=value …]
+
+Writes a trained network for another runtime: stablehlo (JAX, on CPU, GPU and TPU), onnx (ONNX
+Runtime and others) or tflite (LiteRT: phones, small computers). Batch normalisations are folded
+into convolutions; class names, palette and normalisation travel in the file.
+
+By default the file takes RGB images, uint8 0..255, of any number and any size that suits the
+network (k · output stride + 1), and gives the class of every pixel; a TFLite file has one size.
+With --verify it is then compared with the network on images of yours.
+
+examples:
+  deeplab-jax export --model=runs/camvid --format=stablehlo --output=camvid.stablehlo
+  deeplab-jax export --model=runs/camvid --format=onnx --output=camvid.onnx --verify=photos
+  deeplab-jax export --model=deeplabv3_mobilenetv2_voc_uint8 --format=tflite --size=513x513 \\
+    --output=voc.tflite
+"""
+
+import pathlib
+
+from absl import flags as absl_flags
+
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.model_flags import (
+    define_model_flags,
+    load_predictor,
+    parse_size,
+    required,
+)
+from deeplab_jax.errors import DeepLabError
+
+SIDES = ("inside", "outside")
+ANY = "any"
+
+
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """Defines the flags of the command."""
+    define_model_flags(flags)
+    own = {"flag_values": flags}
+    absl_flags.DEFINE_enum("format", None, ["stablehlo", "onnx", "tflite"], "Of the file.", **own)
+    absl_flags.DEFINE_string("output", None, "File to be written.", **own)
+    absl_flags.DEFINE_string(
+        "size", ANY, "Height x width of the images, as in 513x513, or any.", **own
+    )
+    absl_flags.DEFINE_string(
+        "batch", None, "Images a call, or any (default: any; TFLite: 1).", **own
+    )
+    absl_flags.DEFINE_enum(
+        "preprocessing", "inside", SIDES, "outside: the file takes normalised float32.", **own
+    )
+    absl_flags.DEFINE_enum("argmax", "inside", SIDES, "outside: the file gives logits.", **own)
+    absl_flags.DEFINE_string(
+        "verify", None, "Images, or folders of them, to compare the file on; commas between.", **own
+    )
+    absl_flags.DEFINE_integer("verify_limit", 50, "At most so many images.", **own)
+    absl_flags.DEFINE_bool("overwrite", False, "Replace the file if it exists.", **own)
+
+
+def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+    """Exports, and compares the file with the network."""
+    required(flags, "model", "format", "output")
+    if paths:
+        raise DeepLabError(f"export takes no paths; did you mean --verify={','.join(paths)}?")
+    output = pathlib.Path(flags.output).expanduser()
+    if output.exists() and not flags.overwrite:
+        raise DeepLabError(f"{output} exists; give another --output, or --overwrite")
+    # Imported late, so that --help and mistakes answer at once.
+    from deeplab_jax.deploy.export import export
+    from deeplab_jax.deploy.program import ExportOptions
+    from deeplab_jax.inference import Predictor, find_images
+
+    images = (
+        [path for path, _ in find_images(flags.verify.split(","), output.parent)]
+        if flags.verify
+        else []
+    )
+    options = ExportOptions(
+        size=None if flags.size == ANY else parse_size(flags.size),
+        batch=_batch(flags.batch, flags.format),
+        preprocessing=flags.preprocessing == "inside",
+        argmax=flags.argmax == "inside",
+    )
+    predictor = load_predictor(flags, console)
+    if not isinstance(predictor, Predictor):
+        raise DeepLabError(f"{flags.model} classifies whole images; only segmentation is exported")
+    options = export(predictor, output, flags.format, options)
+    megabytes = output.stat().st_size / 1e6
+    console.print(f"{output}: {megabytes:.1f} MB, {_told(options)}")
+    if images:
+        _verify(predictor, options, output, images[: flags.verify_limit], console)
+
+
+def _batch(text: str | None, format: str) -> int | None:
+    if text is None:
+        return 1 if format == "tflite" else None
+    if text == ANY:
+        return None
+    if not text.isdecimal() or not int(text):
+        raise DeepLabError(f"--batch={text} is not legal; give a number from 1 on, or any")
+    return int(text)
+
+
+def _told(options) -> str:
+    size = f"{options.size[0]}×{options.size[1]}" if options.size else "any suitable size"
+    batch = "any batch" if options.batch is None else f"batch {options.batch}"
+    takes = "uint8 RGB" if options.preprocessing else "normalised float32"
+    return f"{takes}, {size}, {batch}, gives {'class maps' if options.argmax else 'logits'}"
+
+
+def _verify(predictor, options, output, images, console) -> None:
+    from deeplab_jax.data.images import read_image
+    from deeplab_jax.deploy.loader import load_exported
+    from deeplab_jax.deploy.program import make_program
+    from deeplab_jax.deploy.verification import cases, verify
+
+    exported, read = load_exported(output), [read_image(path) for path in images]
+    for size, batch in cases(make_program(predictor, options)):
+        console.print(str(verify(exported, predictor, read, size, batch, console)))

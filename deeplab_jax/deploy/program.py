@@ -1,0 +1,125 @@
+"""What is exported: one function from images to class maps or logits, weights included."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from deeplab_jax import ops
+from deeplab_jax.deploy.folding import fold, folded_normalizations
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.inference import Predictor
+from deeplab_jax.inference.padding import padded_size
+from deeplab_jax.models import DeepLab
+
+Size = tuple[int, int]
+
+# For networks that no size came with: the papers' crop.
+DEFAULT_SIZE = (513, 513)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """What the exported function takes and gives.
+
+    Attributes:
+      size: (H, W) of the images in pixels; None: any that suits the network.
+      batch: number of images; None: any.
+      preprocessing: True: it takes RGB 0..255 as uint8; False: float32, normalised already as the
+        metadata tell.
+      argmax: True: it gives the class of every pixel, int32 [N, H, W]; False: logits, float32
+        [N, H, W, num_classes].
+    """
+
+    size: Size | None = None
+    batch: int | None = None
+    preprocessing: bool = True
+    argmax: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+          DeepLabError: one is below 1.
+        """
+        if min(self.size or (1, 1)) < 1 or (self.batch is not None and self.batch < 1):
+            raise DeepLabError(
+                f"size {self.size} and batch {self.batch} are not legal; give numbers from 1 on"
+            )
+
+    @property
+    def input_dtype(self) -> jnp.dtype:
+        """Of the images."""
+        return jnp.dtype(jnp.uint8 if self.preprocessing else jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """A trained network as it leaves.
+
+    Attributes:
+      predictor: whose network it is.
+      options: what the function takes and gives.
+      function: images [N, H, W, in_channels] → class maps or logits; its weights are constants, its
+        batch normalisations folded. It is to be traced by `trace`.
+    """
+
+    predictor: Predictor
+    options: ExportOptions
+    function: Callable[[jax.Array], jax.Array]
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """Pixels between two sizes that suit the network, and what is added to their multiples."""
+        architecture = self.predictor.model.architecture
+        return architecture.output_stride, int(architecture.align_corners)
+
+    @property
+    def own_size(self) -> Size:
+        """The size that the options fix, else the one that the network is made for."""
+        wanted = self.options.size or self.predictor.inference_size
+        return wanted or padded_size(self.predictor.model, DEFAULT_SIZE)
+
+    @property
+    def largest_size(self) -> Size | None:
+        """The size beyond which image pooling would need windows, where sizes are open."""
+        architecture = self.predictor.model.architecture
+        crop_pooling = architecture.image_pooling == "crop"
+        return architecture.pooling_crop if crop_pooling and not self.options.size else None
+
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """Returns a concrete shape that the function takes."""
+        channels = self.predictor.model.architecture.in_channels
+        return (self.options.batch or 1, *self.own_size, channels)
+
+
+def make_program(predictor: Predictor, options: ExportOptions) -> Program:
+    """Returns the function to be exported.
+
+    Args:
+      predictor: of the trained network; how it applies it (scales, tiles, CRF) stays behind.
+      options: what the function takes and gives.
+    """
+    model = _leaving(predictor.model, options)
+    # On the host: what is traced with them becomes constants.
+    variables = jax.device_get(fold(predictor.model, predictor.variables))
+
+    def function(image: jax.Array) -> jax.Array:
+        with ops.portable(), folded_normalizations():
+            logits = model.apply(variables, image, train=False)
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32) if options.argmax else logits
+
+    return Program(predictor, options, function)
+
+
+def _leaving(model: DeepLab, options: ExportOptions) -> DeepLab:
+    """Returns the network without what only training needs, computing in float32."""
+    changes: dict[str, Any] = {"aux_head": False, "dtype": "float32"}
+    if not options.preprocessing:
+        changes["preprocessing"] = "none"
+    if options.size is None and model.architecture.image_pooling == "crop":
+        # The same for images no larger than the crop, and larger ones are refused.
+        changes["image_pooling"] = "global"
+    return model.clone(architecture=dataclasses.replace(model.architecture, **changes))

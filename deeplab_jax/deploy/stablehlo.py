@@ -1,0 +1,59 @@
+"""StableHLO: one file for CPUs, GPUs and TPUs that JAX alone can run."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import export
+
+from deeplab_jax.deploy.metadata import describe
+from deeplab_jax.deploy.open_sizes import input_specification, open_sizes
+from deeplab_jax.deploy.program import Program
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import replacing
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+# Members of the zip file.
+NETWORK, METADATA = "network.stablehlo", "metadata.json"
+
+
+def write_stablehlo(
+    program: Program, path: str | Path, platforms: Sequence[str] = PLATFORMS
+) -> None:
+    """Writes a zip file of the serialised function and its metadata.
+
+    Args:
+      program: to be exported.
+      path: of the file, which is written whole or not at all.
+      platforms: on which it is to run.
+
+    Raises:
+      DeepLabError: the sizes of this network cannot be left open.
+    """
+    with open_sizes(program):
+        exported = export.export(jax.jit(program.function), platforms=platforms)(
+            input_specification(program)
+        )
+    with replacing(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in [
+            (METADATA, describe(program).to_json()),
+            (NETWORK, bytes(exported.serialize())),
+        ]:
+            archive.writestr(name, content, compress_type=zipfile.ZIP_DEFLATED)
+
+
+def read_stablehlo(path: str | Path) -> tuple[Any, str]:
+    """Returns the exported function and the text of its metadata.
+
+    Raises:
+      DeepLabError: the file is none that `write_stablehlo` wrote.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return export.deserialize(bytearray(archive.read(NETWORK))), archive.read(METADATA)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise DeepLabError(
+            f"{path} is no exported StableHLO ({error}); deeplab-jax export writes one"
+        ) from error

@@ -1,0 +1,143 @@
+"""A network's program in TensorFlow's operations, as TFLite's converter likes them."""
+
+import importlib
+import os
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.deploy.translation import Pair, Value
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.ops import Padding, same_padding
+
+BINARY = {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "div": "divide",
+    "max": "maximum",
+    "min": "minimum",
+}
+
+
+def import_tensorflow() -> ModuleType:
+    """Returns TensorFlow, which only this export needs.
+
+    Raises:
+      DeepLabError: it is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module("tensorflow")
+    except ImportError as error:
+        raise DeepLabError(
+            "TFLite files are made by TensorFlow's converter, which is not installed; "
+            "pip install 'deeplab_jax[tflite]'"
+        ) from error
+
+
+class TensorFlowWriter:
+    """Says each operation in one of TensorFlow's that TFLite has, too."""
+
+    def __init__(self, tensorflow: ModuleType) -> None:
+        self._tf = tensorflow
+
+    def convolution(
+        self,
+        inputs: Value,
+        kernel: np.ndarray,
+        bias: np.ndarray | None,
+        stride: Pair,
+        padding: Padding,
+        rate: Pair,
+        groups: int,
+    ) -> Value:
+        inputs, name = self._padded(inputs, kernel.shape[:2], stride, padding, rate)
+        options = {
+            "strides": [1, *stride, 1],
+            "padding": name,
+            "dilations": [1, *rate, 1],
+        }
+        raw = self._tf.raw_ops
+        if groups > 1:
+            # [rows, columns, 1, channels] is [rows, columns, channels, 1] there.
+            filters = kernel.transpose(0, 1, 3, 2)
+            outputs = raw.DepthwiseConv2dNative(input=inputs, filter=filters, **options)
+        else:
+            outputs = raw.Conv2D(input=inputs, filter=kernel, **options)
+        return outputs if bias is None else self._tf.nn.bias_add(outputs, bias)
+
+    def _padded(
+        self,
+        inputs: Value,
+        window: Sequence[int],
+        stride: Pair,
+        padding: Padding,
+        rate: Pair = (1, 1),
+        value: float = 0,
+    ) -> tuple[Value, str]:
+        """Returns the inputs and `SAME` or `VALID`; pads where TensorFlow has no name for it."""
+        if not any(map(any, padding)):
+            return inputs, "VALID"
+        size = tuple(inputs.shape[1:3])
+        same = tuple(
+            same_padding((length, 1), taps, step, along)[0]
+            for length, taps, step, along in zip(size, window, stride, rate, strict=True)
+        )
+        if same == tuple(map(tuple, padding)):
+            return inputs, "SAME"
+        paddings = [(0, 0), *padding, (0, 0)]
+        return self._tf.pad(inputs, paddings, constant_values=value), "VALID"
+
+    def binary(self, name: str, left: Value, right: Value) -> Value:
+        tf = self._tf
+        if isinstance(right, np.ndarray):
+            right = right.astype(left.dtype.as_numpy_dtype)
+            if name == "max" and not right.any():
+                return tf.nn.relu(left)
+            if name == "min" and right.size == 1 and right == 6 and left.op.type == "Relu":
+                return tf.nn.relu6(left.op.inputs[0])
+        elif isinstance(left, np.ndarray):
+            left = left.astype(right.dtype.as_numpy_dtype)
+        return getattr(tf, BINARY[name])(left, right)
+
+    def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
+        return self._tf.raw_ops.ResizeBilinear(
+            images=inputs,
+            size=[int(like[1]), int(like[2])],
+            align_corners=align_corners,
+            half_pixel_centers=not align_corners,
+        )
+
+    def mean(self, inputs: Value) -> Value:
+        return self._tf.reduce_mean(inputs, (1, 2), keepdims=True)
+
+    def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
+        # The smallest number, for TFLite has no infinity in all its kernels.
+        least = np.finfo(np.float32).min if kind == "max" else 0.0
+        if kind == "max":
+            inputs, name = self._padded(inputs, window, stride, padding, value=least)
+            return self._tf.nn.max_pool2d(inputs, window, stride, name)
+        if any(map(any, padding)):
+            inputs = self._tf.pad(inputs, [(0, 0), *padding, (0, 0)])
+        return self._tf.nn.avg_pool2d(inputs, window, stride, "VALID") * float(np.prod(window))
+
+    def concatenate(self, inputs: Sequence[Value]) -> Value:
+        return self._tf.concat(inputs, -1)
+
+    def reverse_channels(self, inputs: Value) -> Value:
+        return self._tf.reverse(inputs, [-1])
+
+    def cast(self, inputs: Value, dtype: np.dtype) -> Value:
+        return self._tf.cast(inputs, dtype)
+
+    def argmax(self, inputs: Value) -> Value:
+        return self._tf.argmax(inputs, -1, output_type=self._tf.int32)
+
+    def seen(self, value: Value, shape: Sequence[Any]) -> None:
+        pass

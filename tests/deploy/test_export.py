@@ -1,0 +1,178 @@
+"""Exported files against the network, in the runtimes that they are made for."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from small import NAMES, PALETTE, depthwise_layers, expected_logits, noise, small_predictor
+
+from deeplab_jax.deploy.export import export
+from deeplab_jax.deploy.loader import load_exported
+from deeplab_jax.deploy.program import ExportOptions, make_program
+from deeplab_jax.errors import DeepLabError
+
+LOGITS = ExportOptions(argmax=False)
+MOBILE = {"backbone": "mobilenet_v2", "depth_multiplier": 0.25, "aspp_channels": 16}
+# Together they have every operation of the family.
+NETWORKS = {
+    "v1": ("deeplab_v1", {"backbone": "vgg_16", "fc_channels": 0}),
+    "v2": ("deeplab_v2", {"backbone": "resnet_18"}),
+    "v3": ("deeplab_v3", MOBILE),
+    "v3plus": ("deeplab_v3plus", MOBILE | {"separable": True}),
+    "crop": ("deeplab_v3", MOBILE | {"image_pooling": "crop", "pooling_crop": (65, 97)}),
+    "lr_aspp": ("deeplab_v3", {"backbone": "mobilenet_v3_small_seg", "depth_multiplier": 0.25}),
+    "torchvision": (
+        "deeplab_v3",
+        {"backbone": "mobilenet_v3_small", "head": "lr_aspp", "align_corners": False}
+        | {"stride_placement": "torchvision", "preprocessing": "mean_std"},
+    ),
+    "bgr": ("deeplab_v3", MOBILE | {"preprocessing": "caffe_bgr", "aux_head": False}),
+}
+QUICK = ("v3", "lr_aspp")
+CASES = [
+    pytest.param(name, id=name, marks=[] if name in QUICK else pytest.mark.slow)
+    for name in NETWORKS
+]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Predictors by the names of NETWORKS, each made once."""
+    kept = {}
+
+    def get(name):
+        if name not in kept:
+            architecture, overrides = NETWORKS[name]
+            kept[name] = small_predictor(architecture, **overrides)
+        return kept[name]
+
+    return get
+
+
+def assert_same(found, expected):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4 * scale)
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+@pytest.mark.parametrize("name", CASES)
+def test_open_sizes_and_batches(made, tmp_path, name, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    predictor = made(name)
+    export(predictor, tmp_path / "network", format, LOGITS)
+    exported = load_exported(tmp_path / "network", threads=1)
+    odd = int(predictor.model.architecture.align_corners)
+    for batch, height, width in [(1, 64 + odd, 64 + odd), (3, 32 + odd, 80 + odd)]:
+        images = noise(batch, height, width)
+        assert_same(exported(images), expected_logits(predictor, images))
+
+
+def test_only_jax_is_needed(made, tmp_path):
+    """The few lines of docs/deploy.md, in an interpreter that finds nothing of this package."""
+    path = tmp_path / "network.stablehlo"
+    export(made("v3"), path, "stablehlo")
+    image = noise(1, 33, 49)
+    np.save(tmp_path / "image.npy", image)
+    script = f"""
+import json, sys, zipfile
+sys.modules["deeplab_jax"] = sys.modules["flax"] = None
+import jax, jax.export, numpy as np
+with zipfile.ZipFile({str(path)!r}) as archive:
+    network = jax.export.deserialize(bytearray(archive.read("network.stablehlo")))
+    metadata = json.loads(archive.read("metadata.json"))
+class_map = jax.jit(network.call)(np.load({str(tmp_path / "image.npy")!r}))
+np.save({str(tmp_path / "found.npy")!r}, class_map)
+print(json.dumps(metadata["class_names"]))
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert json.loads(told.stdout) == list(NAMES)
+    expected = expected_logits(made("v3"), image).argmax(-1)
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), expected)
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_one_depthwise_convolution_a_layer(made, tmp_path, format):
+    predictor, path = made("v3"), tmp_path / "network"
+    export(predictor, path, format, LOGITS)
+    if format == "stablehlo":
+        with zipfile.ZipFile(path) as archive:
+            content = bytearray(archive.read("network.stablehlo"))
+        text = jax.export.deserialize(content).mlir_module()
+        groups = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+        found = sum("feature_group_count = 1 " not in line for line in groups)
+        # Folded: nothing normalises at run time.
+        assert "rsqrt" not in text
+    else:
+        onnx = pytest.importorskip("onnx")
+        nodes = onnx.load(path).graph.node
+        found = sum(
+            attribute.name == "group" and attribute.i > 1
+            for node in nodes
+            for attribute in node.attribute
+        )
+        kinds = {node.op_type for node in nodes}
+        # The images' mean and scale are all that is multiplied and subtracted.
+        assert sum(node.op_type in ("Mul", "Sub") for node in nodes) == 2
+        assert {"Conv", "Resize"} <= kinds and "MatMul" not in kinds
+    assert found == depthwise_layers(predictor) > 16
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_preprocessing_outside_and_argmax_inside(made, tmp_path, format):
+    predictor = made("bgr")
+    options = ExportOptions(size=(33, 49), batch=2, preprocessing=False)
+    export(predictor, tmp_path / "network", format, options)
+    exported = load_exported(tmp_path / "network", threads=1)
+    metadata = exported.metadata
+    assert metadata.class_names == NAMES and metadata.palette == PALETTE
+    assert metadata.input["shape"] == [2, 33, 49, 3] and metadata.input["dtype"] == "float32"
+    assert metadata.output["name"] == "class_map"
+    images = noise(2, 33, 49)
+    found = exported(images)
+    assert found.dtype == np.int32
+    assert np.mean(found == expected_logits(predictor, images).argmax(-1)) > 0.999
+
+
+def test_crop_pooling_refuses_images_that_its_average_was_not_made_for(made, tmp_path):
+    export(made("crop"), tmp_path / "network", "stablehlo", LOGITS)
+    exported = load_exported(tmp_path / "network")
+    assert exported.metadata.sizes == {"step": 16, "plus": 1, "largest": [65, 97]}
+    with pytest.raises(ValueError, match="h <= 4"):
+        exported(noise(1, 81, 97))
+    options = ExportOptions(size=(81, 97), argmax=False)
+    export(made("crop"), tmp_path / "larger", "stablehlo", options)
+    images = noise(1, 81, 97)
+    assert_same(load_exported(tmp_path / "larger")(images), expected_logits(made("crop"), images))
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_what_cannot_be_left_open_is_said_and_nothing_is_written(tmp_path, format):
+    predictor = small_predictor("deeplab_v2", backbone="resnet_18", multi_scale=(1, 0.75, 0.5))
+    with pytest.raises(DeepLabError, match="give one, as in --size=513x513"):
+        export(predictor, tmp_path / "network", format, LOGITS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes(made, tmp_path):
+    with pytest.raises(DeepLabError, match="onnx"):
+        export(made("v3"), tmp_path / "network", "onxx")
+    with pytest.raises(DeepLabError, match="from 1 on"):
+        ExportOptions(batch=0)
+    (tmp_path / "text").write_text("no network")
+    with pytest.raises(DeepLabError, match="no StableHLO, ONNX or TFLite"):
+        load_exported(tmp_path / "text")
+    with pytest.raises(DeepLabError, match="no such file"):
+        load_exported(tmp_path / "missing")
+
+
+def test_largest_size_is_told_only_where_sizes_are_open(made):
+    assert make_program(made("crop"), LOGITS).largest_size == (65, 97)
+    assert make_program(made("crop"), ExportOptions(size=(33, 33))).largest_size is None
+    assert make_program(made("v3"), LOGITS).largest_size is None

@@ -1,0 +1,75 @@
+"""Exported TFLite files, in the interpreter that they are made for."""
+
+import os
+import warnings
+from collections import Counter
+
+import numpy as np
+import pytest
+from small import NAMES, PALETTE, depthwise_layers, expected_logits, noise, small_predictor
+from test_export import NETWORKS, assert_same
+
+from deeplab_jax.deploy.export import export
+from deeplab_jax.deploy.loader import load_exported
+from deeplab_jax.deploy.program import ExportOptions
+from deeplab_jax.deploy.tflite import read_tflite_metadata
+from deeplab_jax.errors import DeepLabError
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    pytest.importorskip("tensorflow", reason="it makes the files")
+    pytest.importorskip("ai_edge_litert.interpreter", reason="it executes them")
+tflite = pytest.importorskip("tflite")
+
+
+def operators(path):
+    """Returns how often the file has each operation, by name."""
+    model = tflite.Model.GetRootAs(path.read_bytes(), 0)
+    graph = model.Subgraphs(0)
+    codes = [
+        model.OperatorCodes(graph.Operators(index).OpcodeIndex()).BuiltinCode()
+        for index in range(graph.OperatorsLength())
+    ]
+    return Counter(tflite.opcode2name(code) for code in codes)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "v3" else pytest.mark.slow) for name in NETWORKS],
+)
+def test_same_logits(tmp_path, name):
+    architecture, overrides = NETWORKS[name]
+    predictor, path = small_predictor(architecture, **overrides), tmp_path / "network.tflite"
+    odd = int(predictor.model.architecture.align_corners)
+    size = (48 + odd, 64 + odd)
+    export(predictor, path, "tflite", ExportOptions(size=size, batch=1, argmax=False))
+    found = operators(path)
+    assert found["DEPTHWISE_CONV_2D"] == depthwise_layers(predictor)
+    exported = load_exported(path, threads=1)
+    assert (exported.metadata.class_names, exported.metadata.palette) == (NAMES, PALETTE)
+    # Batches need not be what the file says.
+    for batch in (1, 3):
+        images = noise(batch, *size)
+        assert_same(exported(images), expected_logits(predictor, images))
+    if name == "v3":
+        # One multiplication and one subtraction normalise the image; the rest is folded.
+        assert found["MUL"] + found["SUB"] + found["ADD"] <= 2 + 10 and not found["FULLY_CONNECTED"]
+        assert found["RESIZE_BILINEAR"] == 2 and not found["PAD"]
+
+
+@pytest.mark.slow
+def test_class_maps_of_an_open_batch(tmp_path):
+    architecture, overrides = NETWORKS["v3"]
+    predictor, path = small_predictor(architecture, **overrides), tmp_path / "network.tflite"
+    export(predictor, path, "tflite", ExportOptions(size=(33, 49), preprocessing=False))
+    exported, images = load_exported(path), noise(2, 33, 49)
+    found = exported(images)
+    assert found.dtype == np.int32
+    assert np.mean(found == expected_logits(predictor, images).argmax(-1)) > 0.999
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "text").write_text("no network at all")
+    with pytest.raises(DeepLabError, match="no TFLite file"):
+        read_tflite_metadata(tmp_path / "text")
