@@ -24,9 +24,11 @@ COMMANDS = {
     "predict": "masks and overlays for images",
     "convert": "published weights into a model directory",
     "distill": "train a network on what a larger one says",
+    "export": "a model for another runtime: StableHLO, ONNX, TFLite",
     "inspect": "parameters, multiply-adds and receptive field of a network",
     "plan": "memory, communication and time of training on TPUs that are not here",
     "benchmark": "measure the parts of this code on this machine",
+    "app": "a page to drop images on, and the same over HTTP",
     "demo": "the main job on built-in data: train, evaluate, pictures",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130

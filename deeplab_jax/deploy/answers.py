@@ -1,0 +1,190 @@
+"""What the page and its HTTP interface answer to one image; knows nothing of either."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import html
+import io
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from deeplab_jax.data.images import read_image
+from deeplab_jax.deploy.verification import fitted
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.inference import ImageClassification, Prediction, Predictor
+from deeplab_jax.visualize import colorize
+
+# For models that no size came with.
+DEFAULT_SIZE = (513, 513)
+# Loaded models that are kept; another takes the place of the one that was used longest ago.
+MODELS_KEPT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one request may cost.
+
+    Attributes:
+      megabytes: of the encoded image.
+      megapixels: of the decoded one.
+      seconds: that a request may wait for its turn and its result.
+      waiting: requests in the queue; later ones are turned away.
+    """
+
+    megabytes: float = 10
+    megapixels: float = 24
+    seconds: float = 30
+    waiting: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What is shown.
+
+    Attributes:
+      overlay: uint8 [H, W, 3], the image under its classes' colours.
+      mask: uint8 [H, W, 3], the colours alone.
+      legend: HTML, class names escaped.
+      areas: share of the image's pixels, 0..1, of each class that occurs, the largest first.
+      milliseconds: `decode`, `network` and `draw`.
+    """
+
+    overlay: np.ndarray
+    mask: np.ndarray
+    legend: str
+    areas: dict[str, float]
+    milliseconds: dict[str, float]
+
+
+class Answers:
+    """Answers requests one after the other with the models it may use."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        load: Callable[[str], Predictor | ImageClassification],
+        limits: Limits,
+    ) -> None:
+        """Loads nothing yet.
+
+        Args:
+          names: of the models that may be asked for.
+          load: gives the predictor of a name.
+          limits: of one request.
+        """
+        self.names, self.limits = tuple(names), limits
+        self._load = load
+        self._loaded: collections.OrderedDict[str, Predictor] = collections.OrderedDict()
+        # One worker: a network uses all cores.
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, "network")
+        self._lock = threading.Lock()
+
+    def answer(self, image: Path, name: str) -> Answer:
+        """Segments one image.
+
+        Args:
+          image: path of the encoded image.
+          name: of the model.
+
+        Raises:
+          DeepLabError: the image is none, damaged or too large, there is no such model, or it took
+            too long.
+        """
+        if name not in self.names:
+            raise unknown_name("model", name, self.names)
+        begun = time.perf_counter()
+        pixels = self.read(image)
+        decoded = time.perf_counter()
+        future = self._worker.submit(self._segment, name, pixels)
+        try:
+            class_map, predictor, spent = future.result(self.limits.seconds)
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise DeepLabError(
+                f"no result within {self.limits.seconds:g} s: the server is busy; try again later, "
+                "or with a smaller model"
+            ) from None
+        drawing = time.perf_counter()
+        answer = _drawn(pixels, class_map, predictor)
+        times = {
+            "decode": decoded - begun,
+            "network": spent,
+            "draw": time.perf_counter() - drawing,
+        }
+        rounded = {stage: round(1000 * seconds, 1) for stage, seconds in times.items()}
+        return dataclasses.replace(answer, milliseconds=rounded)
+
+    def read(self, path: Path) -> np.ndarray:
+        """Returns an uploaded image, uint8 [H, W, 3] RGB.
+
+        Raises:
+          DeepLabError: it is none, damaged or too large; the path is not told.
+        """
+        limits = self.limits
+        if path.stat().st_size > limits.megabytes * 1e6:
+            raise DeepLabError(
+                f"the file is larger than {limits.megabytes:g} MB; send a smaller one"
+            )
+        encoded = path.read_bytes()
+        # The header tells before anything is decoded.
+        try:
+            width, height = PIL.Image.open(io.BytesIO(encoded)).size
+        except PIL.Image.DecompressionBombError:
+            width = height = math.inf
+        except Exception:
+            # Reading it tells what is wrong.
+            width = height = 0
+        if width * height > limits.megapixels * 1e6:
+            raise DeepLabError(
+                f"the image has more than {limits.megapixels:g} million pixels; send a smaller one"
+            )
+        return read_image(encoded, name="this file")
+
+    def warm_up(self, name: str) -> None:
+        """Loads and compiles a model, so that the first request need not wait."""
+        self._worker.submit(self._segment, name, np.zeros((64, 64, 3), np.uint8)).result()
+
+    def _segment(self, name: str, pixels: np.ndarray) -> tuple[np.ndarray, Predictor, float]:
+        predictor = self._predictor(name)
+        begun = time.perf_counter()
+        small = fitted(pixels, predictor.inference_size)
+        class_map = predictor(small).astype(np.uint8)
+        if small.shape != pixels.shape:
+            size = pixels.shape[1::-1]
+            class_map = cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        return class_map, predictor, time.perf_counter() - begun
+
+    def _predictor(self, name: str) -> Predictor:
+        with self._lock:
+            if name not in self._loaded:
+                predictor = self._load(name)
+                if not isinstance(predictor, Predictor):
+                    raise DeepLabError(f"{name} classifies whole images; pick a segmentation model")
+                size = predictor.inference_size or DEFAULT_SIZE
+                # All images go through one compiled program.
+                self._loaded[name] = predictor.with_inference_size(size)
+                if len(self._loaded) > MODELS_KEPT:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(name)
+            return self._loaded[name]
+
+
+def _drawn(pixels: np.ndarray, class_map: np.ndarray, predictor: Predictor) -> Answer:
+    shown = Prediction(pixels, class_map, np.empty(0), predictor.class_names, predictor.palette)
+    shares = shown.shares
+    rows = "".join(
+        f'<li><span style="background:rgb{color};width:1em;height:1em;display:inline-block;'
+        f'border:1px solid #8888;margin-right:.5em"></span>'
+        f"{html.escape(name)} {100 * shares[name]:.1f}&thinsp;%</li>"
+        for name, color in shown.legend.items()
+    )
+    legend = f'<ul style="list-style:none;padding:0">{rows}</ul>'
+    mask = colorize(class_map, predictor.palette)
+    return Answer(shown.overlay, mask, legend, shares, {})
