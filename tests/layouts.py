@@ -64,7 +64,9 @@ def run_tasks(
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_ENABLE_X64": "1",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": "--xla_backend_optimization_level=1",
+        # One process compiles for all.
+        "JAX_SHARE_BINARY_BETWEEN_HOSTS": "1",
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
     }
     running = [

@@ -7,12 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from deeplab_jax import config as configs
 from deeplab_jax.benchmark.contenders import Contender, compiled_contender, planned_bytes
 from deeplab_jax.labels import IGNORE_LABEL
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.summary import summarize
+from deeplab_jax.parallel import place, put_batch, replicated
 from deeplab_jax.training.objective import make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
 from deeplab_jax.training.state import TrainState, Variables, with_variables
@@ -49,7 +51,12 @@ def forward(model: DeepLab, variables: Variables, image: np.ndarray) -> Contende
 
 
 def training_step(
-    model: DeepLab, variables: Variables, batch: dict[str, np.ndarray], rate: float = 0.01
+    model: DeepLab,
+    variables: Variables,
+    batch: dict[str, np.ndarray],
+    rate: float = 0.01,
+    *,
+    mesh: Mesh | None = None,
 ) -> Contender:
     """Returns steps of SGD with momentum on one batch; each run goes on from the last.
 
@@ -61,9 +68,11 @@ def training_step(
     learning_rate = make_schedule(config.schedule, 1)
     optimizer = make_optimizer(config.optimizer, learning_rate)
     objective = make_objective(config.loss, model.architecture)
-    step = make_train_step(model, optimizer, learning_rate, objective, None, seed=0)
+    step = make_train_step(model, optimizer, learning_rate, objective, mesh, seed=0)
     state = with_variables(jax.tree.map(jax.numpy.array, variables), optimizer, False)
-    return _repeated(step, state, jax.device_put(batch))
+    if mesh is None:
+        return _repeated(step, state, jax.device_put(batch))
+    return _repeated(step, place(state, replicated(mesh)), put_batch(batch, mesh))
 
 
 def _repeated(step: Callable, state: TrainState, batch: dict[str, Any]) -> Contender:

@@ -23,9 +23,11 @@ from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.dataset_flags import define_dataset_flags
+from deeplab_jax.cli.host_flags import define_host_flags, joined_job
 from deeplab_jax.cli.inference_flags import define_inference_flags, parse_numbers, parse_options
 from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, parse_size, required
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.reporter import Reporter
 
 if TYPE_CHECKING:
     from deeplab_jax.data import Dataset
@@ -43,6 +45,10 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "trimap", None, "Widths in pixels of bands around void to measure, as in 1,5,10.", **own
     )
     absl_flags.DEFINE_bool("table", False, "Measure each step of the flags by itself.", **own)
+    absl_flags.DEFINE_integer(
+        "space", 1, "Devices that share the rows of an image.", lower_bound=1, **own
+    )
+    define_host_flags(flags)
 
 
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
@@ -53,29 +59,37 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     widths = parse_numbers(flags.trimap, "trimap", int)
     if flags.table and widths:
         raise DeepLabError("--trimap is not part of --table; give one of them")
+    with joined_job(flags, console) as reporter:
+        text = _measure(flags, widths, reporter)
+    # One process speaks for all.
+    if reporter is console:
+        console.print(text)
+        if flags.output:
+            console.message(f"numbers and pictures are in {flags.output}")
+
+
+def _measure(flags: absl_flags.FlagValues, widths: tuple[int, ...], reporter: Reporter) -> str:
+    """Evaluates and returns the table."""
+    options, size = parse_options(flags), parse_size(flags.size)
+    predictor = load_predictor(flags, reporter)
+    # Imported late, so that --help and mistakes answer at once.
+    from deeplab_jax.data import open_dataset
+    from deeplab_jax.evaluation import evaluate, table
+    from deeplab_jax.parallel import make_mesh
+
+    dataset = open_dataset(flags.dataset, flags.data_dir, flags.split)
     settings = {
-        "size": parse_size(flags.size),
+        "size": size,
         "batch_size": flags.batch_size,
+        "mesh": make_mesh(space=flags.space),
         "workers": flags.workers,
         "limit": flags.limit,
         "output": flags.output,
-        "reporter": console,
+        "reporter": reporter,
     }
-    options = parse_options(flags)
-    predictor = load_predictor(flags, console)
-    # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.data import open_dataset
-
-    dataset = open_dataset(flags.dataset, flags.data_dir, flags.split)
     if flags.table:
-        _compare(predictor, dataset, options, settings, console)
-    else:
-        from deeplab_jax.evaluation import evaluate, table
-
-        metrics = evaluate(predictor, dataset, options=options, trimap_widths=widths, **settings)
-        console.print(table(metrics))
-    if flags.output:
-        console.message(f"numbers and pictures are in {flags.output}")
+        return _compare(predictor, dataset, options, settings)
+    return table(evaluate(predictor, dataset, options=options, trimap_widths=widths, **settings))
 
 
 def _compare(
@@ -83,8 +97,7 @@ def _compare(
     dataset: "Dataset",
     options: "InferenceOptions",
     settings: dict[str, Any],
-    console: Console,
-) -> None:
+) -> str:
     from deeplab_jax.evaluation import (
         compare_strategies,
         comparison_table,
@@ -97,7 +110,5 @@ def _compare(
     if len(steps) == 1:
         steps = papers_steps(options)
     rows = compare_strategies(predictor, dataset, steps, **settings)
-    console.print(comparison_table(rows))
-    console.print(
-        "\n".join(["", "settings of the last row:", *settings_lines(rows[-1]["settings"])])
-    )
+    lines = ["", "settings of the last row:", *settings_lines(rows[-1]["settings"])]
+    return "\n".join([comparison_table(rows), *lines])

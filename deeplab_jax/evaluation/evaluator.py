@@ -35,7 +35,7 @@ class Evaluator:
           dataset: any data set of the same classes.
           size: (H, W) to pad every image to, rounded up to what suits the network; default: of the
             largest image.
-          batch_size: of all hosts together; rounded up to a multiple of the devices.
+          batch_size: of all hosts together; rounded up to a multiple of the mesh's `data`.
           mesh: devices to use, by default all.
           workers: processes that read ahead.
           limit: only the first so many images.

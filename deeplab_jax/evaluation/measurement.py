@@ -49,8 +49,8 @@ def evaluate(
       trimap_widths: in pixels, of bands around void in which mean IoU is measured, too.
       size: (H, W) to pad every image to, rounded up to what suits the network; default: of the
         largest image, at least the predictor's inference size. Not beside tiles.
-      batch_size: of all hosts together; rounded up to a multiple of the devices. The numbers do
-        not depend on it.
+      batch_size: of all hosts together; rounded up to a multiple of the mesh's `data`. The numbers
+        do not depend on it.
       mesh: devices to use, by default all.
       workers: processes that read ahead.
       limit: only the first so many images.
@@ -92,7 +92,8 @@ def _count(
     split: SplitPass | TiledPass, predictor: Predictor, tally: Tally, reporter: Reporter
 ) -> tuple[Tally, list[Row]]:
     """Returns what the whole split counts to, and evenly spread images, as far as on this host."""
-    shown = np.linspace(0, split.num_images - 1, SHEET_ROWS).round()
+    own = split.own_positions()
+    shown = own[np.linspace(0, len(own) - 1, SHEET_ROWS).round().astype(int)] if len(own) else own
     sheet = []
     for index, row, bins in image_results(split, predictor, reporter):
         tally = tally.add(row, bins)

@@ -14,7 +14,17 @@ from deeplab_jax.inference import InferenceOptions
 from deeplab_jax.inference.fusion import Finish, forward_pass
 from deeplab_jax.inference.padding import Size, padded_size
 from deeplab_jax.models import DeepLab
-from deeplab_jax.parallel import batch_sharding, make_mesh, put_batch, replicated
+from deeplab_jax.parallel import (
+    batch_sharding,
+    data_share,
+    data_size,
+    make_mesh,
+    place,
+    put_batch,
+    replicated,
+    rows_of_this_process,
+    split_model,
+)
 from deeplab_jax.reporter import Reporter
 
 DEFAULT_BATCH_SIZE = 8
@@ -26,7 +36,7 @@ class SplitPass:
     Attributes:
       dataset: what is gone through.
       size: (H, W) that every image is padded to.
-      batch_size: of all hosts together, a multiple of the devices.
+      batch_size: of all hosts together, a multiple of the mesh's `data`.
       num_images: how many are gone through.
     """
 
@@ -54,7 +64,7 @@ class SplitPass:
           size: (H, W) to pad to, rounded up to what suits the network; default: of the largest
             image, at least `minimum_size`.
           minimum_size: (H, W).
-          batch_size: of all hosts together; rounded up to a multiple of the devices.
+          batch_size: of all hosts together; rounded up to a multiple of the mesh's `data`.
           mesh: devices to use, by default all.
           workers: processes that read ahead.
           limit: only the first so many images.
@@ -68,14 +78,17 @@ class SplitPass:
         wanted = (size, None) if size else (dataset.largest_size(), minimum_size)
         self.size = padded_size(model, *wanted, scales=options.scales)
         self.mesh = make_mesh() if mesh is None else mesh
-        self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
+        parts = data_size(self.mesh)
+        self.batch_size = -(-batch_size // parts) * parts
         self._workers = workers
-        self._forward = forward_pass(model, options, finish, batch_sharding(self.mesh))
+        network = split_model(model, self.mesh)
+        self._forward = forward_pass(network, options, finish, batch_sharding(self.mesh))
 
     def run(self, variables: Any, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
         """Yields this host's part of each batch with what the function made of it.
 
-        The device is always one batch ahead of what is yielded.
+        Every host runs the same number of steps. Of hosts that split the rows of the same images
+        one alone yields them. The device is always one batch ahead of what is yielded.
 
         Args:
           variables: of the model, on any devices.
@@ -84,13 +97,14 @@ class SplitPass:
         Yields:
           The batch of `evaluation_batches`, and the function's result as NumPy arrays.
         """
-        variables = jax.device_put(variables, replicated(self.mesh))
+        variables = place(variables, replicated(self.mesh))
+        share = data_share(self.mesh)
         batches = evaluation_batches(
             self.dataset,
             self.size,
             batch_size=self.batch_size,
-            host=jax.process_index(),
-            num_hosts=jax.process_count(),
+            host=share.index,
+            num_hosts=share.count,
             workers=self._workers,
             limit=self.num_images,
         )
@@ -100,8 +114,20 @@ class SplitPass:
             image = put_batch({"image": batch["image"]}, self.mesh)["image"]
             waiting.append((batch, self._forward(variables, image)))
             if len(waiting) > 1:
-                yield _arrived(*waiting.pop(0))
-        yield _arrived(*waiting.pop())
+                yield from self._arrived(*waiting.pop(0))
+        yield from self._arrived(*waiting.pop())
+
+    def own_positions(self) -> np.ndarray:
+        """Returns the positions in the data set of the images that this host yields, in order."""
+        share = data_share(self.mesh)
+        positions = np.arange(self.num_images if share.counts else 0)
+        part = positions % self.batch_size // (self.batch_size // share.count)
+        return positions[part == share.index]
+
+    def _arrived(self, batch: Batch, output: Any) -> Iterator[tuple[Batch, Any]]:
+        arrived = jax.tree.map(rows_of_this_process, output)
+        if data_share(self.mesh).counts:
+            yield batch, arrived
 
 
 def sum_over_hosts(counts: np.ndarray) -> np.ndarray:
@@ -132,13 +158,3 @@ def count_images(model: DeepLab, dataset: Dataset, limit: int | None, batch_size
             f"limit {limit}, batch size {batch_size}; each must be at least 1"
         )
     return num_images
-
-
-def _arrived(batch: Batch, output: Any) -> tuple[Batch, Any]:
-    return batch, jax.tree.map(_local_rows, output)
-
-
-def _local_rows(array: jax.Array) -> np.ndarray:
-    """Returns the rows that lie on this host's devices."""
-    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([np.asarray(shard.data) for shard in shards])

@@ -75,8 +75,7 @@ class TiledPass:
         forward = functools.partial(
             self._forward_tiles, jax.device_put(variables, replicated(self.mesh))
         )
-        positions = range(jax.process_index(), self.num_images, jax.process_count())
-        for index in reporter.track(positions, "evaluating, image"):
+        for index in reporter.track(self.own_positions().tolist(), "evaluating, image"):
             example = self.dataset[index]
             results = run_tiles(
                 self._tiling, forward, example["image"], tiles_at_once=self.batch_size
@@ -88,6 +87,10 @@ class TiledPass:
                 "size": np.array(example["label"].shape, np.int32),
             }
             yield jax.tree.map(lambda array: np.asarray(array)[None], (batch, results))
+
+    def own_positions(self) -> np.ndarray:
+        """Returns the positions in the data set of the images that this host yields, in order."""
+        return np.arange(jax.process_index(), self.num_images, jax.process_count())
 
     def _forward_tiles(self, variables: Any, tiles: np.ndarray) -> Any:
         return self._forward(variables, put_batch({"image": tiles}, self.mesh)["image"])

@@ -1,5 +1,6 @@
 """How arrays lie on devices, and how the processes of a job work together."""
 
+from deeplab_jax.parallel.agreement import Agreement
 from deeplab_jax.parallel.failures import joined_hosts
 from deeplab_jax.parallel.hosts import (
     Addresses,
@@ -23,6 +24,7 @@ from deeplab_jax.parallel.state_layout import state_shardings
 
 __all__ = [
     "Addresses",
+    "Agreement",
     "batch_sharding",
     "check_divisible",
     "data_share",

@@ -24,6 +24,8 @@ KEY = "deeplab_jax/failures"
 POLL_SECONDS = 1.0
 # How long a broken connection waits for the message of the one who broke it.
 MESSAGE_SECONDS = 8.0
+# Between the first and the last process that is interrupted together with others.
+TOGETHER_SECONDS = 10
 # In messages of JAX's errors: not this process's fault.
 CONNECTION_WORDS = ("gloo", "connection", "unavailable", "coordination", "heartbeat", "peer")
 
@@ -99,7 +101,10 @@ def failure_of_others() -> str | None:
 
 
 def _announced(error: BaseException) -> BaseException:
-    """Tells the others of an error, unless it is theirs; returns what to raise of it."""
+    """Tells the others of an error, unless they have it, too; returns what to raise of it."""
+    if isinstance(error, KeyboardInterrupt) and _all_are_interrupted():
+        jax.distributed.shutdown()
+        return error
     if isinstance(error, jax.errors.JaxRuntimeError) and _is_connection(error):
         # Whoever broke the connection may say why; then the watch ends this process.
         time.sleep(MESSAGE_SECONDS)
@@ -111,6 +116,17 @@ def _announced(error: BaseException) -> BaseException:
         )
     announce(" ".join(str(error).split()) or type(error).__name__)
     return error
+
+
+def _all_are_interrupted() -> bool:
+    """Whether the other processes stop as well, as they do where training was asked to."""
+    try:
+        distributed.global_state.client.wait_at_barrier(
+            f"{KEY}/interrupted", TOGETHER_SECONDS * 1000
+        )
+    except RuntimeError:
+        return False
+    return True
 
 
 def _is_connection(error: BaseException) -> bool:

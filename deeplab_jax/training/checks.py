@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from deeplab_jax import config as configs
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.parallel import check_divisible
+from deeplab_jax.parallel import check_divisible, data_size
 from deeplab_jax.reporter import Reporter
 
 COUNTS = ("num_steps", "batch_size", "every_steps", "log_every_steps", "accumulation_steps")
@@ -39,16 +39,32 @@ def check_frozen_parts(config: ConfigDict, reporter: Reporter) -> None:
 
 
 def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
-    """Checks that a batch splits into the parts of its accumulation, each over all devices.
+    """Checks that a batch splits into the parts of its accumulation, each over the mesh's `data`.
 
     Raises:
       DeepLabError: it does not; names sizes that would.
     """
     check_divisible(batch_size, mesh, "training.batch_size")
-    if batch_size % (parts * mesh.size):
+    multiple = parts * data_size(mesh)
+    if batch_size % multiple:
         raise DeepLabError(
             f"training.batch_size={batch_size} does not split into {parts} parts over "
-            f"{mesh.size} devices; give a multiple of {parts * mesh.size}"
+            f"{data_size(mesh)} devices; give a multiple of {multiple}"
+        )
+
+
+def check_batch_norm_group(group: int, batch_size: int, parts: int) -> None:
+    """Checks that what is normalised together divides a part of a batch; 0 is always right.
+
+    Raises:
+      DeepLabError: it does not.
+    """
+    together = batch_size // parts
+    if group and together % group:
+        divisors = [str(size) for size in range(1, together + 1) if together % size == 0]
+        raise DeepLabError(
+            f"model.batch_norm_group={group} does not divide the {together} images that go through "
+            f"the network at once; legal: {', '.join(divisors)}, or 0 for all"
         )
 
 

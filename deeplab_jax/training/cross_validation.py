@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from deeplab_jax.data.folds import folds
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
+from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training import workdir as workdirs
 from deeplab_jax.training.loop import train
@@ -70,7 +71,8 @@ def cross_validate(
     whole = open_source(dataset, config, config.data.train_split)
     divided = list(folds(whole, count, config.seed))
     done = _finished(workdir, count)
-    workdirs.claim(workdir, config)
+    if is_first_host():
+        workdirs.claim(workdir, config)
     for number, (seen, unseen) in enumerate(divided, start=1):
         if number <= len(done):
             reporter.message(f"fold {number} of {count} is done: {done[number - 1]:.4f} mean IoU")
@@ -78,7 +80,8 @@ def cross_validate(
         reporter.message(f"fold {number} of {count}")
         result = train(config, workdir / f"fold_{number}", seen, unseen, reporter=reporter)
         done = [*done, result.mean_iou]
-        _write(workdir, count, done)
+        if is_first_host():
+            _write(workdir, count, done)
     return CrossValidation(workdir, tuple(done))
 
 

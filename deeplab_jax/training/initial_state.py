@@ -4,8 +4,9 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from deeplab_jax.parallel import replicated
+from deeplab_jax.parallel import place, state_shardings
 from deeplab_jax.pretrained import locate
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.batches import run_batches
@@ -26,17 +27,18 @@ def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> T
     """Returns the state to start from: resumed, taken from another model, or fresh."""
     keep_ema = run.config.training.ema_decay > 0
     shapes = {"crop_size": run.augmentation.crop_size, "keep_ema": keep_ema}
-    parts = (run.model, run.optimizer, run.mesh)
+    parts, fsdp = (run.model, run.optimizer, run.mesh), run.config.parallel.fsdp
     if checkpointer.latest_step is not None:
-        state = checkpointer.restore(abstract_state(*parts, **shapes))
+        state = checkpointer.restore(abstract_state(*parts, **shapes, fsdp=fsdp))
         reporter.message(f"going on from step {int(state.step)} of {run.workdir}")
         return state
-    state = create_state(*parts, seed=run.config.seed, **shapes)
-    if run.config.training.init_from:
-        variables = _other_variables(run, state.variables, reporter)
-        state = with_variables(jax.tree.map(jnp.asarray, variables), run.optimizer, keep_ema)
-        state = jax.device_put(state, replicated(run.mesh))
-    return state
+    if not run.config.training.init_from:
+        return create_state(*parts, seed=run.config.seed, **shapes, fsdp=fsdp)
+    # Whole at first: a process looks at all of its values.
+    fresh = create_state(*parts, seed=run.config.seed, **shapes).variables
+    variables = jax.tree.map(np.asarray, _other_variables(run, fresh, reporter))
+    state = with_variables(jax.tree.map(jnp.asarray, variables), run.optimizer, keep_ema)
+    return place(state, state_shardings(state, run.mesh, fsdp=fsdp))
 
 
 def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variables:

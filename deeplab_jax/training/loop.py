@@ -8,12 +8,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax import model_store
 from deeplab_jax.evaluation import Evaluator
-from deeplab_jax.parallel import make_mesh
+from deeplab_jax.parallel import (
+    Agreement,
+    from_first_host,
+    is_first_host,
+    make_mesh,
+    wait_for_hosts,
+)
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training import workdir as workdirs
 from deeplab_jax.training.batches import run_batches
@@ -21,14 +28,15 @@ from deeplab_jax.training.checkpoints import Checkpointer
 from deeplab_jax.training.finite import FiniteCheck
 from deeplab_jax.training.initial_state import initial_state
 from deeplab_jax.training.interruption import interruption
-from deeplab_jax.training.monitors import Monitor, read_rows
+from deeplab_jax.training.monitors import Monitor, NoMonitor, read_rows
 from deeplab_jax.training.pace import Pace
 from deeplab_jax.training.pictures import draw_pictures
 from deeplab_jax.training.progress import curves_part, validations_since_best
 from deeplab_jax.training.run import Run, Source, assemble
+from deeplab_jax.training.run_step import make_run_step
 from deeplab_jax.training.start import describe_start
 from deeplab_jax.training.state import TrainState
-from deeplab_jax.training.step import Step, make_train_step
+from deeplab_jax.training.step import Step
 
 # With `profile`, the steps after the first that the trace shows.
 PROFILED_STEPS = range(3, 8)
@@ -69,7 +77,7 @@ def train(
       batch_size: instead of `config.training.batch_size`.
       epochs: passes over the training images, instead of `config.training.num_steps`.
       reporter: hears progress.
-      mesh: of the devices to use; default all.
+      mesh: of the devices to use; default: all of the job, as `config.parallel` says.
       profile: write a trace of a few steps to `workdir/profile`.
       adjust: returns the run that is meant, of the one that the config says: with another network,
         objective or optimiser. A run that goes on needs the same.
@@ -84,7 +92,7 @@ def train(
         assemble(
             config,
             workdir,
-            mesh or make_mesh(),
+            mesh or make_mesh(data=config.parallel.data, space=config.parallel.space),
             train,
             validation,
             batch_size=batch_size,
@@ -102,13 +110,16 @@ def train(
         workers=run.config.data.workers,
         limit=evaluation.limit,
     )
-    workdirs.claim(workdir, run.config)
-    description = dataclasses.replace(run.description, inference_size=evaluator.size)
-    model_store.write_description(workdir, description)
-    workdirs.write_manifest(workdir, run.mesh)
+    if is_first_host():
+        workdirs.claim(workdir, run.config)
+        description = dataclasses.replace(run.description, inference_size=evaluator.size)
+        model_store.write_description(workdir, description)
+        workdirs.write_manifest(workdir, run.mesh)
+    wait_for_hosts("workdir")
     with Checkpointer(workdir, reporter) as checkpointer, interruption() as asked_to_stop:
         state = initial_state(run, checkpointer, reporter)
-        with Monitor(workdir, int(state.step)) as monitor:
+        make_monitor = Monitor if is_first_host() else NoMonitor
+        with make_monitor(workdir, int(state.step)) as monitor:
             loop = Loop(run, evaluator, checkpointer, monitor, reporter, profile)
             result = loop.run(state, asked_to_stop)
     draw_pictures(run.workdir, run.validation, reporter)
@@ -133,6 +144,7 @@ class Loop:
         self._profile = profile
         self._num_steps = run.config.training.num_steps
         self._finite = FiniteCheck()
+        self._stopping = Agreement(run.mesh)
         self._pace = Pace(run.config.training.batch_size)
         self._mean_iou = float("nan")
 
@@ -160,7 +172,8 @@ class Loop:
                 batch = next(batches) if step < self._num_steps else None
             self._finite.add(step, metrics)
             self._pace.add(metrics)
-            evaluated = self._after_step(step, state, metrics, stopping=asked_to_stop())
+            stopping = self._stopping(asked_to_stop())
+            evaluated = self._after_step(step, state, metrics, stopping)
             if evaluated and self._no_better():
                 self._reporter.message(
                     f"stopped early at step {step}: the last {self._config.training.patience} "
@@ -172,21 +185,13 @@ class Loop:
     def _no_better(self) -> bool:
         """Whether so many validations have found no better network that it is time to stop."""
         patience = self._config.training.patience
-        return 0 < patience <= validations_since_best(read_rows(self._run.workdir))
+        if patience < 1:
+            return False
+        since = validations_since_best(read_rows(self._run.workdir)) if is_first_host() else 0
+        return patience <= int(from_first_host(np.int32(since)))
 
     def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> Step:
-        training = self._config.training
-        step_function = make_train_step(
-            self._run.model,
-            self._run.optimizer,
-            self._run.learning_rate,
-            self._run.objective,
-            self._run.mesh,
-            seed=self._config.seed,
-            accumulation_steps=training.accumulation_steps,
-            ema_decay=training.ema_decay,
-            l1=self._config.loss.l1,
-        )
+        step_function = make_run_step(self._run, state)
         started = time.perf_counter()
         compiled = step_function.lower(state, batch).compile()
         seconds = time.perf_counter() - started
@@ -221,6 +226,7 @@ class Loop:
             self._checkpointer.save(state, self._info(step), mean_iou)
         if stopping and not last:
             self._checkpointer.wait()
+            wait_for_hosts("stopped")
             self._reporter.message(f"stopped at step {step}; the same command goes on from there")
             raise KeyboardInterrupt
         self._pace.pause(time.perf_counter() - started)

@@ -1,5 +1,6 @@
 """Where the numbers of a run go: `metrics.jsonl` and TensorBoard event files."""
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -44,6 +45,19 @@ class Monitor:
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()
+
+
+class NoMonitor(contextlib.AbstractContextManager):
+    """The monitor of a process that writes nothing, as another does."""
+
+    def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
+        """Opens nothing."""
+
+    def __exit__(self, *error: object) -> None:
+        """Closes nothing."""
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Keeps silent."""
 
 
 def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:

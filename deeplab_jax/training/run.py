@@ -19,6 +19,7 @@ from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checks import (
     check_batch,
+    check_batch_norm_group,
     check_classes,
     check_frozen_parts,
     check_ranges,
@@ -96,7 +97,9 @@ def assemble(
     model = description.create_model()
     augmentation = Augmentation(**config.augmentation.to_dict())
     check_crop_size(augmentation.crop_size, model.architecture, config.strict_crop, reporter)
-    check_batch(config.training.batch_size, config.training.accumulation_steps, mesh)
+    batch = config.training.batch_size, config.training.accumulation_steps
+    check_batch(*batch, mesh)
+    check_batch_norm_group(model.architecture.batch_norm_group, *batch)
     check_frozen_parts(config, reporter)
     learning_rate = make_schedule(config.schedule, config.training.num_steps)
     return Run(

@@ -14,7 +14,8 @@ def describe_start(
     """Yields lines on devices, mesh, data, parameters and the compiled step's memory."""
     devices = list(run.mesh.devices.flat)
     shape = " × ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items())
-    yield f"devices: {len(devices)} × {devices[0].device_kind}, mesh {shape}"
+    hosts = "" if jax.process_count() == 1 else f" in {jax.process_count()} processes"
+    yield f"devices: {len(devices)} × {devices[0].device_kind}{hosts}, mesh {shape}"
     yield (
         f"data: {run.train.name}, {len(run.train)} training images, "
         f"{len(run.validation)} for validation, {len(run.description.class_names)} classes"

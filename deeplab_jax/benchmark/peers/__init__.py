@@ -19,8 +19,9 @@ PEERS = {
         "deeplabv3_resnet101",
     ),
     "tflite": ("mobilenet_v2",),
+    "without_mesh": ("mobilenet_v2", "resnet_50", "xception_65"),
 }
-TRAINING_PEERS = ("straightforward", "torchvision")
+TRAINING_PEERS = ("straightforward", "torchvision", "without_mesh")
 
 
 def find_peer(name: str, network: str | None, training: bool) -> tuple[ModuleType, str]:

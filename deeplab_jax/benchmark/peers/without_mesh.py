@@ -1,0 +1,37 @@
+"""The same step without a mesh of devices: what the mesh of one device costs."""
+
+import jax
+
+from deeplab_jax.benchmark import ours
+from deeplab_jax.benchmark.contenders import Match, relative_difference
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import create_model
+from deeplab_jax.parallel import make_mesh
+
+NUM_CLASSES = 21
+
+
+def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
+    """Has no forward pass of its own.
+
+    Raises:
+      DeepLabError: always.
+    """
+    raise DeepLabError("a forward pass has no mesh; measure benchmark training --peer=without_mesh")
+
+
+def training(network: str, size: tuple[int, int], batch_size: int) -> Match:
+    """Returns a training step of DeepLab v3+ on a backbone; see the package."""
+    batch = ours.random_batch(batch_size, size, NUM_CLASSES)
+    model = create_model("deeplab_v3plus", backbone=network, num_classes=NUM_CLASSES)
+    variables = jax.jit(model.init)(jax.random.key(0), batch["image"])
+    mesh = make_mesh(jax.devices()[:1])
+    mine = ours.training_step(model, variables, batch, mesh=mesh)
+    theirs = ours.training_step(model, variables, batch)
+    return Match(
+        f"DeepLab v3+ {network}, training step on a mesh, {batch_size}x{size[0]}x{size[1]}",
+        mine,
+        theirs,
+        3 * ours.forward_operations(model, batch["image"]),
+        relative_difference(mine.run(), theirs.run()),
+    )

@@ -1,0 +1,90 @@
+"""The same numbers in less memory."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from step_parts import NUM_CLASSES, objective_of
+
+from deeplab_jax.backbones import InvertedResidual, ResidualUnit
+from deeplab_jax.backbones.atrous import Unit
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.layers import Classifier, ConvNorm, Normalization
+from deeplab_jax.models import Architecture
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.training.rematerialization import REMATERIALIZED, rematerialized
+from deeplab_jax.training.state import create_state
+from deeplab_jax.training.step import make_train_step
+
+SIZE = (17, 23)
+
+
+class Stack(nn.Module):
+    """Two kinds of units, some of them strided, then a classifier with dropout."""
+
+    architecture: Architecture = Architecture("mobilenet_v2", num_classes=NUM_CLASSES)
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool = False, endpoints: bool = False):
+        conv_norm = partial(ConvNorm, normalization=Normalization(decay=0.9, epsilon=1e-3))
+        hidden = conv_norm(8, name="stem")(image.astype(jnp.float32) / 255, train)
+        for number in range(2):
+            unit = InvertedResidual(8, 48, 1, 1, True, conv_norm, name=f"inverted_{number}")
+            hidden, _ = unit(hidden, train)
+        for number in range(2):
+            convolutions = (Unit(1, 1), Unit(1, 2), Unit(1, 1))
+            unit = ResidualUnit(32, 8, convolutions, conv_norm, name=f"residual_{number}")
+            hidden, inner = unit(hidden, train)
+        hidden = nn.Dropout(0.2, deterministic=not train)(hidden + inner)
+        logits = Classifier(NUM_CLASSES, name="classifier")(hidden)
+        return (logits, {}) if endpoints else logits
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Of two steps: variables, metrics and temporary bytes, by what is rematerialised."""
+    random = np.random.default_rng(0)
+    batch = {
+        "image": random.integers(0, 256, (4, *SIZE, 3), dtype=np.uint8),
+        "label": random.integers(0, NUM_CLASSES, (4, *SIZE)).astype(np.uint8),
+    }
+    mesh, model, optimizer = make_mesh(jax.devices()[:1]), Stack(), optax.sgd(0.1)
+
+    def run(what):
+        state = create_state(model, optimizer, mesh, seed=0, crop_size=SIZE, keep_ema=False)
+        rate = optax.constant_schedule(0.1)
+        step = make_train_step(
+            model, optimizer, rate, objective_of(model), mesh, seed=0, rematerialize=what
+        )
+        step = step.lower(state, batch).compile()
+        for _ in range(2):
+            state, metrics = step(state, batch)
+        return jax.device_get((state.variables, metrics)), step.memory_analysis()
+
+    return {what: run(what) for what in REMATERIALIZED}
+
+
+@pytest.mark.parametrize("what", ["normalizations", "units"])
+def test_the_same_numbers(results, what):
+    compare = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(compare, results[what][0], results["none"][0])
+
+
+def test_less_memory(results):
+    bytes_of = {what: memory.temp_size_in_bytes for what, (_, memory) in results.items()}
+    assert bytes_of["units"] < 0.8 * bytes_of["none"]
+    assert bytes_of["normalizations"] < bytes_of["none"]
+
+
+def test_an_unknown_one_names_the_legal():
+    with pytest.raises(DeepLabError, match=r"training\.rematerialize 'unit'; did you mean 'units'"):
+        rematerialized(Stack(), "unit")
+
+
+def test_nothing_changes_where_nothing_is_asked_for():
+    model = Stack()
+    assert rematerialized(model, "none") is model
