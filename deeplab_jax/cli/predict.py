@@ -6,6 +6,10 @@ their names are kept below DIR. M is the workdir of a training run, a model dire
 of pretrained weights, which are downloaded when first used. A classifier of whole images writes
 NAME_classes.json instead: its five most probable classes.
 
+Of a video it writes NAME.mp4, its frames under the classes' colours, and NAME_masks/, a palette PNG
+a frame. The network sees the frames shrunk to the size that it is made for; --frame_size=HxW takes
+another, --frame_size=full none. --camera=0 takes the first camera, until --seconds or Ctrl-C.
+
 With --submission=voc or cityscapes it writes what the benchmark's server takes instead.
 
 All images are read before anything is written: one that is damaged stops the command, or is left
@@ -14,15 +18,27 @@ out and counted under --skip_bad. Inputs are never overwritten.
 examples:
   deeplab-jax predict --model=runs/camvid --output=predictions photos street.jpg
   deeplab-jax predict --model=deeplabv3_mobilenetv2_voc --output=predictions photos
+  deeplab-jax predict --model=deeplabv3_mobilenetv2_dm05_voc_tflite --output=predictions walk.mp4
   deeplab-jax predict --model=runs/aerial --tile=1025x1025 --output=predictions survey.tif
 """
+
+import pathlib
+from typing import TYPE_CHECKING
 
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.inference_flags import define_inference_flags, parse_options
-from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, required
+from deeplab_jax.cli.model_flags import (
+    define_model_flags,
+    load_predictor,
+    parse_size,
+    required,
+)
 from deeplab_jax.errors import DeepLabError
+
+if TYPE_CHECKING:
+    from deeplab_jax.inference import VideoJob
 
 # Flags that a classifier of whole images has no use for.
 OF_PIXELS = ("output_stride", "scales", "flip", "tile", "overlap", "crf", "submission")
@@ -44,6 +60,15 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_enum(
         "submission", None, ["voc", "cityscapes"], "Write files for this benchmark's server.", **own
     )
+    absl_flags.DEFINE_string(
+        "frame_size",
+        None,
+        "Of videos: height x width that frames are shrunk to fit, or full (default: that of the "
+        "model, if it has one).",
+        **own,
+    )
+    absl_flags.DEFINE_integer("camera", None, "Take pictures of this camera, from 0 on.", **own)
+    absl_flags.DEFINE_float("seconds", None, "Of a video or camera, then stop.", **own)
     absl_flags.DEFINE_bool("overwrite", False, "Replace predictions that exist.", **own)
     absl_flags.DEFINE_bool("skip_bad", False, "Leave out images that cannot be read.", **own)
 
@@ -52,16 +77,64 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     """Predicts every image and says where the files are."""
     required(flags, "model", "output")
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.inference import find_images
+    from deeplab_jax.inference import is_video
     from deeplab_jax.model_store import CLASSIFICATION, read_description
     from deeplab_jax.pretrained import locate
 
     # Before weights are downloaded for them.
-    find_images(paths, flags.output)
     parse_options(flags)
+    videos = _plan_videos(flags, paths)
+    paths = [path for path in paths if not is_video(path)]
+    if paths or not videos:
+        paths = _without_images(paths, flags.output, videos)
     task = read_description(locate(flags.model, console)).task
-    predict = _classify if task == CLASSIFICATION else _segment
-    predict(flags, paths, console)
+    if videos and task == CLASSIFICATION:
+        raise DeepLabError(f"{flags.model} classifies whole images; it takes no videos")
+    if paths:
+        predict = _classify if task == CLASSIFICATION else _segment
+        predict(flags, paths, console)
+    if videos:
+        _predict_videos(flags, videos, console)
+
+
+def _plan_videos(flags: absl_flags.FlagValues, paths: list[str]) -> "list[VideoJob]":
+    from deeplab_jax.inference import plan_camera, plan_videos
+
+    videos = [] if flags.submission else plan_videos(paths, flags.output, overwrite=flags.overwrite)
+    if flags.camera is not None:
+        videos.append(plan_camera(flags.camera, flags.output, overwrite=flags.overwrite))
+    if videos and flags.probabilities:
+        raise DeepLabError("probabilities of videos are not written; leave out --probabilities")
+    if flags.seconds is not None and flags.seconds <= 0:
+        raise DeepLabError(f"--seconds={flags.seconds} is not legal; give a number above 0")
+    return videos
+
+
+def _without_images(paths: list[str], output: str, videos: "list[VideoJob]") -> list[str]:
+    """Returns the paths, or none of them where folders hold videos alone."""
+    from deeplab_jax.inference import find_images
+
+    try:
+        find_images(paths, output)
+    except DeepLabError:
+        if not videos or not all(pathlib.Path(path).is_dir() for path in paths):
+            raise
+        return []
+    return paths
+
+
+def _predict_videos(
+    flags: absl_flags.FlagValues, videos: "list[VideoJob]", console: Console
+) -> None:
+    from deeplab_jax.inference import predict_video
+
+    predictor = load_predictor(flags, console).with_options(parse_options(flags))
+    limit = predictor.inference_size
+    if flags.frame_size:
+        limit = None if flags.frame_size == "full" else parse_size(flags.frame_size)
+    for job in videos:
+        report = predict_video(predictor, job, console, limit, flags.seconds)
+        console.print(f"{job.overlay}: {report}")
 
 
 def _segment(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:

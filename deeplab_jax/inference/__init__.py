@@ -30,6 +30,8 @@ from deeplab_jax.inference.temporal import (
     class_areas,
     stable_class_maps,
 )
+from deeplab_jax.inference.video_jobs import VideoJob, is_video, plan_camera, plan_videos
+from deeplab_jax.inference.videos import VideoReport, predict_video
 
 __all__ = [
     "SERVERS",
@@ -42,6 +44,8 @@ __all__ = [
     "Predictor",
     "SegmentedObject",
     "SubmissionJob",
+    "VideoJob",
+    "VideoReport",
     "at_output_stride",
     "averaged_over_time",
     "changed_share",
@@ -52,11 +56,15 @@ __all__ = [
     "feathered",
     "find_images",
     "find_objects",
+    "is_video",
     "load",
+    "plan_camera",
     "plan_classifications",
     "plan_files",
     "plan_submission",
+    "plan_videos",
     "predict_files",
+    "predict_video",
     "read_crf_parameters",
     "readable_files",
     "soft_mask",

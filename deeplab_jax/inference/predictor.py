@@ -82,13 +82,24 @@ class Predictor:
         """
         if options == self.options:
             return self
+        return self._changed(self.inference_size, options)
+
+    def with_inference_size(self, size: Size | None) -> "Predictor":
+        """Returns a predictor of the same model that pads smaller images to another size, or none.
+
+        Args:
+          size: (H, W) in pixels; None: each image to the nearest size that suits the network.
+        """
+        return self._changed(size, self.options)
+
+    def _changed(self, inference_size: Size | None, options: InferenceOptions) -> "Predictor":
         model, variables = self._trained
         return Predictor(
             model,
             variables,
             self.class_names,
             self.palette,
-            self.inference_size,
+            inference_size,
             self.source,
             options,
             self.intensity_range,

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -54,6 +55,49 @@ def overlay(
     return np.round(blended).astype(np.uint8)
 
 
+class Overlay:
+    """The overlays of many pictures, several times as fast as `overlay`.
+
+    They may differ from it by 1 of 255, for it rounds in between.
+    """
+
+    def __init__(self, palette: Sequence[Color], opacity: float = 0.55) -> None:
+        """Prepares the colours.
+
+        Args:
+          palette: RGB 0..255, one a class.
+          opacity: of the colours, 0..1.
+        """
+        self._opacity = opacity
+        table = _color_table(palette)
+        self._bgr = np.ascontiguousarray(table[:, ::-1])
+        clear = (table == CLEAR_COLOR).all(-1) | (np.arange(256) >= len(palette))
+        self._shown = (255 * ~clear).astype(np.uint8)
+
+    def draw_bgr(self, image: np.ndarray, class_map: np.ndarray) -> np.ndarray:
+        """Lays the classes over an image.
+
+        Args:
+          image: uint8 [H, W, 3], in OpenCV's order.
+          class_map: uint8 [H, W].
+
+        Returns:
+          uint8 [H, W, 3], in the same order.
+        """
+        colors = np.take(self._bgr, class_map, axis=0)
+        blended = cv2.addWeighted(image, 1 - self._opacity, colors, self._opacity, 0)
+        result = image.copy()
+        cv2.copyTo(blended, cv2.LUT(class_map, self._shown), result)
+        line = _contour(class_map, thickness=1 + round(np.hypot(*class_map.shape) / 1200))
+        result[line] = np.round(0.25 * result[line] + 0.75 * np.asarray(CONTOUR_COLOR))
+        return result
+
+
+def palette_bytes(palette: Sequence[Color]) -> bytes:
+    """Returns 256 RGB colours as PNG files have them; values without a class are void."""
+    return _color_table(palette).tobytes()
+
+
 def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color]) -> None:
     """Writes a PNG whose pixel values are the classes and whose palette shows their colours.
 
@@ -63,7 +107,7 @@ def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color])
       palette: RGB 0..255, one a class.
     """
     picture = Image.fromarray(class_map.astype(np.uint8))
-    picture.putpalette(_color_table(palette).tobytes())
+    picture.putpalette(palette_bytes(palette))
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
 

@@ -1,0 +1,226 @@
+"""Videos and cameras: decoding, network and drawing beside each other, each measured."""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from deeplab_jax.inference.padding import Size, size_step
+from deeplab_jax.inference.predictor import Predictor
+from deeplab_jax.inference.stages import Ahead, Behind
+from deeplab_jax.inference.video_files import VideoSink, VideoSource, writing
+from deeplab_jax.inference.video_jobs import VideoJob
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.visualize.class_maps import Overlay
+
+# Frames that the network sees together: of a video as many as keep two cores busy, of a camera one.
+BATCH = 8
+# Batches that wait between two stages.
+WAITING = 2
+
+
+@dataclasses.dataclass
+class _Frame:
+    """On its way: the picture as decoded, as the network sees it, and its classes.
+
+    `picture` is uint8 [H, W, 3] BGR, `small` RGB; `read_at` is when it was decoded.
+    """
+
+    picture: np.ndarray
+    small: np.ndarray
+    read_at: float
+    class_map: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoReport:
+    """What a video took.
+
+    Attributes:
+      frames: number.
+      rate: of the video, frames a second.
+      seconds: from before the first frame is decoded to the end of the file; compiling is left out.
+      network_size: (H, W) at which the network saw the frames.
+      milliseconds: of each stage, a frame: median and 95th percentile. `decode` includes shrinking;
+        `draw` enlarging, overlay, masks and encoding; `end to end` is from the decoded frame to the
+        written one, waiting included.
+    """
+
+    frames: int
+    rate: float
+    seconds: float
+    network_size: Size
+    milliseconds: dict[str, tuple[float, float]]
+
+    def __str__(self) -> str:
+        height, width = self.network_size
+        stages = ", ".join(
+            f"{name} {median:.1f} ({late:.1f})"
+            for name, (median, late) in self.milliseconds.items()
+        )
+        return (
+            f"{self.frames} frames ({self.frames / self.rate:.1f} s) in {self.seconds:.1f} s, "
+            f"{self.frames / self.seconds:.1f} frames/s, network at {height}×{width}; "
+            f"milliseconds a frame, median (95th percentile): {stages}"
+        )
+
+
+def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
+    """Returns the size at which a network sees frames: as large as the limit allows.
+
+    Frames are shrunk, never enlarged, to the nearest size that suits the network, so that nothing
+    is padded; the sides' ratio changes by less than one output stride.
+
+    Args:
+      predictor: decides which sizes suit.
+      size: (H, W) of the frames.
+      limit: (H, W) that the result is to fit; None: the frames' own size.
+    """
+    if limit is None or all(length <= most for length, most in zip(size, limit, strict=True)):
+        return size
+    scale = min(most / length for most, length in zip(limit, size, strict=True))
+    step = size_step(predictor.model, predictor.options.scales)
+    plus = int(predictor.model.architecture.align_corners)
+    height, width = (
+        max(1, min(round((length * scale - plus) / step), (most - plus) // step)) * step + plus
+        for length, most in zip(size, limit, strict=True)
+    )
+    return height, width
+
+
+def predict_video(
+    predictor: Predictor,
+    job: VideoJob,
+    reporter: Reporter,
+    limit: Size | None = None,
+    seconds: float | None = None,
+) -> VideoReport:
+    """Writes the prediction of a video or camera: overlay and masks, whole or not at all.
+
+    Class maps are enlarged to the frames' size without smoothing. Three threads work beside each
+    other; of a camera frames are dropped when the network is slower, and Ctrl-C ends it well.
+
+    Args:
+      predictor: of the model.
+      job: of `plan_videos` or `plan_camera`.
+      reporter: hears of progress.
+      limit: (H, W) that frames are shrunk to fit before the network; None: they are not.
+      seconds: of the video, or of the camera's time, after which to stop; None: at its end.
+
+    Raises:
+      DeepLabError: the video cannot be read, or its frames change their size.
+    """
+    source = VideoSource(job.source)
+    try:
+        size = network_size(predictor, source.size, limit)
+        # To pad every frame to the size of the training would be in vain.
+        run = _Run(predictor.with_inference_size(None), source, size, seconds)
+        run.compile()
+        with writing(job, source.rate, source.size, predictor.palette) as sink:
+            run.process(sink, reporter)
+        return run.report()
+    finally:
+        source.close()
+
+
+class _Run:
+    """One video on its way through the three stages."""
+
+    def __init__(
+        self, predictor: Predictor, source: VideoSource, size: Size, seconds: float | None
+    ) -> None:
+        self._predictor, self._source, self._size = predictor, source, size
+        self._batch = 1 if source.live else BATCH
+        self._seconds = seconds
+        self._overlay = Overlay(predictor.palette)
+        self._times: dict[str, list[float]] = {
+            name: [] for name in ("decode", "network", "draw", "end to end")
+        }
+        self._spent = 0.0
+
+    def compile(self) -> None:
+        """Compiles the network before the clock runs."""
+        self._predictor.predict_batch([np.zeros((*self._size, 3), np.uint8)] * self._batch)
+
+    def process(self, sink: VideoSink, reporter: Reporter) -> None:
+        """Runs all frames through."""
+        started = time.perf_counter()
+        frames = Ahead(self._decoded(started), self._batch * WAITING, newest=self._source.live)
+        drawing = Behind(lambda frame: self._draw(frame, sink), self._batch * WAITING)
+        total = self._source.count
+        if self._seconds is not None:
+            total = min(total, round(self._seconds * self._source.rate)) or total
+        tracked = reporter.track(frames, f"predicting {self._source.name}, frame", total or None)
+        with frames, drawing:
+            try:
+                for members in _batches(tracked, self._batch):
+                    self._classify(members)
+                    for frame in members:
+                        drawing.put(frame)
+            except KeyboardInterrupt:
+                # How a camera's recording ends.
+                if not self._source.live:
+                    raise
+        self._spent = time.perf_counter() - started
+
+    def report(self) -> VideoReport:
+        """Returns what it took."""
+        milliseconds = {
+            name: tuple(1000 * float(np.percentile(values, share)) for share in (50, 95))
+            for name, values in self._times.items()
+        }
+        frames = len(self._times["draw"])
+        return VideoReport(frames, self._source.rate, self._spent, self._size, milliseconds)
+
+    def _decoded(self, started: float) -> Iterator[_Frame]:
+        while True:
+            begun = time.perf_counter()
+            if self._seconds is not None:
+                decoded = len(self._times["decode"]) / self._source.rate
+                if (begun - started if self._source.live else decoded) >= self._seconds:
+                    return
+            picture = self._source.read()
+            if picture is None:
+                return
+            small = picture
+            if self._size != self._source.size:
+                small = cv2.resize(picture, self._size[::-1], interpolation=cv2.INTER_AREA)
+            small = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+            now = time.perf_counter()
+            self._times["decode"].append(now - begun)
+            yield _Frame(picture, small, now)
+
+    def _classify(self, members: Sequence[_Frame]) -> None:
+        begun = time.perf_counter()
+        small = [frame.small for frame in members]
+        # The last batch is filled up, so that nothing is compiled for it.
+        small += small[-1:] * (self._batch - len(small))
+        class_maps = self._predictor.predict_batch(small)
+        for frame, class_map in zip(members, class_maps, strict=False):
+            frame.class_map = class_map.astype(np.uint8)
+        spent = (time.perf_counter() - begun) / len(members)
+        self._times["network"] += [spent] * len(members)
+
+    def _draw(self, frame: _Frame, sink: VideoSink) -> None:
+        begun = time.perf_counter()
+        class_map = frame.class_map
+        if self._size != self._source.size:
+            size = self._source.size[::-1]
+            class_map = cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        sink.write(self._overlay.draw_bgr(frame.picture, class_map), class_map)
+        now = time.perf_counter()
+        self._times["draw"].append(now - begun)
+        self._times["end to end"].append(now - frame.read_at)
+
+
+def _batches(frames: Iterator[_Frame], batch: int) -> Iterator[list[_Frame]]:
+    members: list[_Frame] = []
+    for frame in frames:
+        members.append(frame)
+        if len(members) == batch:
+            yield members
+            members = []
+    if members:
+        yield members

@@ -1,0 +1,184 @@
+"""Videos, against what the predictor says of each decoded frame."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from stand_ins import NUM_CLASSES, RedReader
+
+from deeplab_jax.data.descriptors import bit_interleaved_palette
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.inference import Predictor, plan_camera, plan_videos, predict_video
+from deeplab_jax.inference import videos as module
+from deeplab_jax.inference.stages import Ahead, Behind
+from deeplab_jax.inference.videos import network_size
+from deeplab_jax.models import Architecture
+from deeplab_jax.reporter import Reporter
+
+PALETTE = bit_interleaved_palette(NUM_CLASSES)
+FRAMES = 2 * module.BATCH + 3
+
+
+@pytest.fixture
+def predictor():
+    return Predictor(RedReader(), {}, ["sky", "tree", "road", "car"], PALETTE, (97, 97))
+
+
+def write_video(path, size=(36, 52), count=FRAMES, rate=10):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, size[::-1])
+    random = np.random.default_rng(0)
+    picture = cv2.resize(random.integers(0, 256, (6, 8, 3), np.uint8), size[::-1])
+    for index in range(count):
+        writer.write(np.roll(picture, 3 * index, axis=1))
+    writer.release()
+    return path
+
+
+def frames_of(path):
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (frame := capture.read()[1]) is not None:
+        frames.append(frame)
+    return frames
+
+
+def test_every_frame_gets_its_own_mask(predictor, tmp_path):
+    path = write_video(tmp_path / "walk.mp4")
+    (job,) = plan_videos([path], tmp_path / "out")
+    report = predict_video(predictor, job, Reporter())
+    assert (job.overlay, job.masks) == (tmp_path / "out/walk.mp4", tmp_path / "out/walk_masks")
+    masks = sorted(job.masks.iterdir())
+    assert [mask.name for mask in masks] == [f"{index:06}.png" for index in range(FRAMES)]
+    for frame, mask_path in zip(frames_of(path), masks, strict=True):
+        mask = Image.open(mask_path)
+        assert mask.mode == "P"
+        assert mask.getpalette()[: 3 * NUM_CLASSES] == np.ravel(PALETTE).tolist()
+        np.testing.assert_array_equal(np.asarray(mask), predictor(frame[..., ::-1].copy()))
+    shown = frames_of(job.overlay)
+    assert len(shown) == FRAMES
+    assert shown[0].shape == (36, 52, 3)
+    assert (report.frames, report.rate, report.network_size) == (FRAMES, 10, (36, 52))
+    assert set(report.milliseconds) == {"decode", "network", "draw", "end to end"}
+    assert f"{FRAMES} frames (1.9 s)" in str(report)
+
+
+def test_frames_are_shrunk_to_a_size_that_suits_the_network(predictor, tmp_path):
+    path = write_video(tmp_path / "walk.mp4", size=(72, 96), count=3)
+    (job,) = plan_videos([path], tmp_path / "out")
+    report = predict_video(predictor, job, Reporter(), limit=(49, 49), seconds=0.2)
+    assert report.network_size == (33, 49)
+    assert report.frames == 2
+    assert np.asarray(Image.open(job.masks / "000001.png")).shape == (72, 96)
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "align_corners", "expected"),
+    [
+        ((360, 480), (257, 257), True, (193, 257)),
+        ((480, 360), (257, 257), True, (257, 193)),
+        ((200, 200), (257, 257), True, (200, 200)),
+        ((360, 480), None, True, (360, 480)),
+        ((1080, 1920), (513, 513), False, (288, 512)),
+        ((10, 4000), (65, 65), True, (17, 65)),
+    ],
+)
+def test_network_size(size, limit, align_corners, expected):
+    model = RedReader(Architecture("mobilenet_v2", align_corners=align_corners))
+    predictor = Predictor(model, {}, "abcd", PALETTE)
+    assert network_size(predictor, size, limit) == expected
+
+
+def test_jobs(tmp_path):
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for name in ("in/a.mp4", "in/deep/b.AVI", "in/photo.jpg"):
+        (tmp_path / name).touch()
+    jobs = plan_videos([tmp_path / "in", tmp_path / "photo.jpg"], tmp_path / "in/out")
+    assert [job.masks.relative_to(tmp_path / "in/out").as_posix() for job in jobs] == [
+        "a_masks",
+        "deep/b_masks",
+    ]
+    with pytest.raises(DeepLabError, match="is an input and is never overwritten"):
+        plan_videos([tmp_path / "in/a.mp4"], tmp_path / "in", overwrite=True)
+    with pytest.raises(DeepLabError, match="no such file"):
+        plan_videos([tmp_path / "none.mp4"], tmp_path / "out")
+    (tmp_path / "out/camera_0_masks").mkdir(parents=True)
+    with pytest.raises(DeepLabError, match="exists"):
+        plan_camera(0, tmp_path / "out")
+    assert plan_camera(0, tmp_path / "out", overwrite=True).source == 0
+
+
+def test_a_file_that_is_no_video_leaves_nothing(predictor, tmp_path):
+    path = tmp_path / "text.mp4"
+    path.write_bytes(b"this is no video" * 100)
+    (job,) = plan_videos([path], tmp_path / "out")
+    with pytest.raises(DeepLabError, match=r"text.mp4 is no video that can be read"):
+        predict_video(predictor, job, Reporter())
+    assert not (tmp_path / "out").exists()
+
+
+class _Fails(Reporter):
+    def track(self, items, description, total=None):
+        for number, item in enumerate(items):
+            if number == module.BATCH + 1:
+                raise RuntimeError("stop")
+            yield item
+
+
+def test_what_fails_midway_leaves_the_old_files(predictor, tmp_path):
+    path = write_video(tmp_path / "walk.mp4")
+    (job,) = plan_videos([path], tmp_path / "out")
+    predict_video(predictor, job, Reporter(), seconds=0.3)
+    before = job.overlay.read_bytes()
+    with pytest.raises(RuntimeError, match="stop"):
+        predict_video(predictor, job, _Fails())
+    assert job.overlay.read_bytes() == before
+    assert len(list(job.masks.iterdir())) == 3
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == {"walk.mp4", "walk_masks"}
+    predict_video(predictor, job, Reporter())
+    assert len(list(job.masks.iterdir())) == FRAMES
+
+
+class _Camera:
+    """What OpenCV gives of a camera, without end."""
+
+    def __init__(self, source):
+        assert source == 0
+        self.frame = np.full((36, 52, 3), 120, np.uint8)
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, name):
+        return {cv2.CAP_PROP_FPS: 0.0, cv2.CAP_PROP_FRAME_COUNT: -1.0}[name]
+
+    def read(self):
+        return True, self.frame
+
+    def release(self):
+        pass
+
+
+def test_a_camera_ends_after_its_seconds(predictor, tmp_path, monkeypatch):
+    job = plan_camera(0, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "VideoCapture", _Camera)
+        report = predict_video(predictor, job, Reporter(), seconds=0.5)
+    assert report.frames >= 1
+    assert len(list(job.masks.iterdir())) == report.frames == len(frames_of(job.overlay))
+    # The newest frame is taken, so none waits for long.
+    assert report.milliseconds["end to end"][0] < 1000
+
+
+def test_stages_pass_on_what_fails():
+    def broken():
+        yield 1
+        raise ValueError("made badly")
+
+    with Ahead(broken(), 4) as ahead, pytest.raises(ValueError, match="made badly"):
+        list(ahead)
+
+    def fail(item):
+        raise ValueError(f"item {item}")
+
+    with pytest.raises(ValueError, match="item 1"), Behind(fail, 4) as behind:
+        behind.put(1)
