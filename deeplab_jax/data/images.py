@@ -1,6 +1,7 @@
 """Reads users' images with care: whatever is in the file, the result is RGB or a clear error."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,8 @@ import PIL.ImageOps
 from deeplab_jax.data.codec import encode_png
 from deeplab_jax.errors import DeepLabError
 
+# Of an image of more than 8 bits that are worked on at a time.
+BLOCK_ROWS = 256
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -108,7 +111,12 @@ def _to_rgb(
     # A palette's transparency must go through RGBA, or Pillow warns.
     if "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.array(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+    return np.array(upright(image).convert("RGB"))
+
+
+def upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Returns an image turned as its EXIF orientation says, as viewers show it."""
+    return PIL.ImageOps.exif_transpose(image)
 
 
 def _deep_to_rgb(
@@ -119,15 +127,40 @@ def _deep_to_rgb(
     pixels = np.asarray(image) if decoded is None else decoded
     channels = pixels.reshape(*pixels.shape[:2], -1)
     # OpenCV's order is blue, green, red and perhaps opacity.
-    colors = channels[..., [2, 1, 0] if channels.shape[2] >= 3 else [0, 0, 0]]
-    values = colors.astype(np.float64)
-    low, high = intensity_range or _own_range(values)
+    planes = [channels[..., at] for at in ([2, 1, 0] if channels.shape[2] >= 3 else [0])]
+    low, high = intensity_range or _own_range(planes)
+    result = np.empty((*pixels.shape[:2], 3), np.uint8)
+    # Block by block: as floats a large image would take many times its memory.
+    for first in range(0, len(result), BLOCK_ROWS):
+        rows = slice(first, first + BLOCK_ROWS)
+        for channel in range(3):
+            values = planes[channel % len(planes)][rows].astype(np.float64)
+            result[rows, :, channel] = _to_bytes(values, low, high)
+    orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
+    # Both decoders have turned a TIFF already.
+    return result if image.format == "TIFF" else _turned(result, orientation)
+
+
+def _to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
     # What is not a number is darkest.
     within = np.clip(np.nan_to_num(values, nan=low), low, high)
     return np.rint((within - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
-def _own_range(values: np.ndarray) -> tuple[float, float]:
+def _own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
     """Returns the range that cuts nothing off; infinite values do not count."""
-    finite = values[np.isfinite(values)]
-    return float(finite.min(initial=0)), float(finite.max(initial=0))
+    low = high = 0.0
+    for plane in planes:
+        for first in range(0, len(plane), BLOCK_ROWS):
+            values = plane[first : first + BLOCK_ROWS]
+            finite = values[np.isfinite(values)]
+            low = min(low, float(finite.min(initial=0)))
+            high = max(high, float(finite.max(initial=0)))
+    return low, high
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns the pixels as their EXIF orientation says; illegal ones say nothing."""
+    image = PIL.Image.fromarray(pixels)
+    image.getexif()[PIL.ExifTags.Base.Orientation] = orientation
+    return np.array(upright(image))

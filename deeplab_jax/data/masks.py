@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from deeplab_jax.data.color_maps import Color, packed
-from deeplab_jax.data.images import open_image, read_bytes
+from deeplab_jax.data.images import open_image, read_bytes, upright
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL
 
@@ -78,7 +78,8 @@ def mask_values(path: Path) -> set[int]:
 
 
 def _open_mask(path: Path) -> PIL.Image.Image:
-    return open_image(*read_bytes(path))
+    # As the image is: a mask was painted on what a viewer shows.
+    return upright(open_image(*read_bytes(path)))
 
 
 def _indices(mask: PIL.Image.Image, path: Path) -> np.ndarray:

@@ -81,6 +81,27 @@ def test_exif_orientation_is_applied_once(save, photo, orientation):
     assert (encoded == path.read_bytes()) == (orientation == 1)
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_deep_images_are_upright_too(save, suffix, orientation):
+    levels = np.arange(6 * 4, dtype=np.uint16).reshape(6, 4) * 2700
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = save(f"x.{suffix}", levels, exif=exif)
+    upright = np.array(PIL.ImageOps.exif_transpose(PIL.Image.open(path)))
+    expected = np.rint(upright * (255 / levels.max())).astype(np.uint8)
+    assert np.array_equal(read_image(path)[..., 0], expected)
+    encoded, size = storable_image(path)
+    assert size == expected.shape
+    assert np.array_equal(decode_image(encoded)[..., 0], expected)
+
+
+def test_large_deep_images_are_worked_on_in_blocks(save):
+    levels = np.arange(600 * 3, dtype=np.uint16).reshape(600, 3)
+    expected = np.rint(levels * (255 / levels.max())).astype(np.uint8)
+    assert np.array_equal(read_image(save("x.png", levels))[..., 0], expected)
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "complaint"),
     [

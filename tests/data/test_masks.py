@@ -1,5 +1,6 @@
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from deeplab_jax.data.masks import identity_labels, mask_values, read_colored_mask, read_mask
@@ -78,3 +79,13 @@ def test_unknown_colour_is_named(save):
     painted[0, :2] = (1, 2, 3)
     with pytest.raises(DeepLabError, match=r"m\.png: colour \(1, 2, 3\) \(2 pixels\)"):
         read_colored_mask(save("m.png", painted), COLORS)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("stored", [INDICES, palette_image(INDICES)], ids=["grey", "palette"])
+def test_masks_are_upright_as_their_images_are(save, stored, orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path = save("x.png", stored, exif=exif)
+    expected = np.array(PIL.ImageOps.exif_transpose(PIL.Image.open(path)))
+    assert np.array_equal(read_mask(path, identity_labels(3)), expected)
