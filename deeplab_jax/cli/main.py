@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -121,6 +122,8 @@ def prepare_environment() -> None:
     # TensorFlow announces it on stderr, whatever the level; it only reads files here.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     logging.getLogger("absl").setLevel(logging.ERROR)
+    # Of damaged images, whose files it does not name; ours do.
+    warnings.filterwarnings("ignore", module="PIL")
     # A program compiled once need not be compiled again by the next command.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "compiled"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(COMPILED_BYTES))
