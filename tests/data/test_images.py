@@ -88,7 +88,8 @@ def test_deep_images_are_upright_too(save, suffix, orientation):
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     path = save(f"x.{suffix}", levels, exif=exif)
-    upright = np.array(PIL.ImageOps.exif_transpose(PIL.Image.open(path)))
+    turns = {1: 0, 3: 2, 6: 3, 8: 1}
+    upright = np.rot90(levels, turns[orientation])
     expected = np.rint(upright * (255 / levels.max())).astype(np.uint8)
     assert np.array_equal(read_image(path)[..., 0], expected)
     encoded, size = storable_image(path)
