@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
@@ -132,7 +133,13 @@ def prepare_environment() -> None:
 def console_script() -> None:
     """Entry point of the installed `deeplab-jax`."""
     prepare_environment()
-    status = run(sys.argv[1:], Console())
+    try:
+        status = run(sys.argv[1:], Console())
+    except BaseException:
+        if not in_a_job():
+            raise
+        traceback.print_exc()
+        status = 1
     if status and in_a_job():
         leave(status)
     sys.exit(status)
