@@ -13,7 +13,7 @@ FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 # Examples that a page must at least have.
-MIN_EXAMPLES = {"theory.md": 4}
+MIN_EXAMPLES = {"theory.md": 4, "applications.md": 20}
 TITLES = (
     "Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs",
     "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution, "
