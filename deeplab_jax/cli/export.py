@@ -13,9 +13,11 @@ examples:
   deeplab-jax export --model=runs/camvid --format=onnx --output=camvid.onnx --verify=photos
   deeplab-jax export --model=deeplabv3_mobilenetv2_voc_uint8 --format=tflite --size=513x513 \\
     --output=voc.tflite
+  deeplab-jax export --model=runs/camvid --format=tflite --calibrate=photos --output=camvid8.tflite
 """
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl import flags as absl_flags
 
@@ -28,8 +30,16 @@ from deeplab_jax.cli.model_flags import (
 )
 from deeplab_jax.errors import DeepLabError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from deeplab_jax.deploy.program import ExportOptions
+    from deeplab_jax.inference import Predictor
+
 SIDES = ("inside", "outside")
 ANY = "any"
+# More images hardly change the ranges.
+MAX_CALIBRATION = 100
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
@@ -51,6 +61,12 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "verify", None, "Images, or folders of them, to compare the file on; commas between.", **own
     )
+    absl_flags.DEFINE_string(
+        "calibrate",
+        None,
+        "Of TFLite: write 8-bit integers, whose ranges are measured on these images or folders.",
+        **own,
+    )
     absl_flags.DEFINE_integer("verify_limit", 50, "At most so many images.", **own)
     absl_flags.DEFINE_bool("overwrite", False, "Replace the file if it exists.", **own)
 
@@ -63,30 +79,48 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     output = pathlib.Path(flags.output).expanduser()
     if output.exists() and not flags.overwrite:
         raise DeepLabError(f"{output} exists; give another --output, or --overwrite")
+    if flags.calibrate and flags.format != "tflite":
+        raise DeepLabError("--calibrate is of --format=tflite")
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax.deploy.export import export
-    from deeplab_jax.deploy.program import ExportOptions
-    from deeplab_jax.inference import Predictor, find_images
+    from deeplab_jax.inference import Predictor
 
-    images = (
-        [path for path, _ in find_images(flags.verify.split(","), output.parent)]
-        if flags.verify
-        else []
-    )
-    options = ExportOptions(
+    options = _options(flags)
+    images = _find(flags.verify, output, flags.verify_limit)
+    calibration = _find(flags.calibrate, output, MAX_CALIBRATION)
+    predictor = load_predictor(flags, console)
+    if not isinstance(predictor, Predictor):
+        raise DeepLabError(f"{flags.model} classifies whole images; only segmentation is exported")
+    samples = _read(calibration, predictor) or None
+    options = export(predictor, output, flags.format, options, samples)
+    megabytes = output.stat().st_size / 1e6
+    console.print(f"{output}: {megabytes:.1f} MB, {_told(options)}")
+    if images:
+        _verify(predictor, options, output, images, console)
+
+
+def _options(flags: absl_flags.FlagValues) -> "ExportOptions":
+    from deeplab_jax.deploy.program import ExportOptions
+
+    return ExportOptions(
         size=None if flags.size == ANY else parse_size(flags.size),
         batch=_batch(flags.batch, flags.format),
         preprocessing=flags.preprocessing == "inside",
         argmax=flags.argmax == "inside",
     )
-    predictor = load_predictor(flags, console)
-    if not isinstance(predictor, Predictor):
-        raise DeepLabError(f"{flags.model} classifies whole images; only segmentation is exported")
-    options = export(predictor, output, flags.format, options)
-    megabytes = output.stat().st_size / 1e6
-    console.print(f"{output}: {megabytes:.1f} MB, {_told(options)}")
-    if images:
-        _verify(predictor, options, output, images[: flags.verify_limit], console)
+
+
+def _find(paths: str | None, output: pathlib.Path, limit: int) -> list[pathlib.Path]:
+    from deeplab_jax.inference import find_images
+
+    found = find_images(paths.split(","), output.parent) if paths else []
+    return [path for path, _ in found[:limit]]
+
+
+def _read(paths: list[pathlib.Path], predictor: "Predictor") -> "list[np.ndarray]":
+    from deeplab_jax.data.images import read_image
+
+    return [read_image(path, intensity_range=predictor.intensity_range) for path in paths]
 
 
 def _batch(text: str | None, format: str) -> int | None:
@@ -99,19 +133,24 @@ def _batch(text: str | None, format: str) -> int | None:
     return int(text)
 
 
-def _told(options) -> str:
+def _told(options: "ExportOptions") -> str:
     size = f"{options.size[0]}×{options.size[1]}" if options.size else "any suitable size"
     batch = "any batch" if options.batch is None else f"batch {options.batch}"
     takes = "uint8 RGB" if options.preprocessing else "normalised float32"
     return f"{takes}, {size}, {batch}, gives {'class maps' if options.argmax else 'logits'}"
 
 
-def _verify(predictor, options, output, images, console) -> None:
-    from deeplab_jax.data.images import read_image
+def _verify(
+    predictor: "Predictor",
+    options: "ExportOptions",
+    output: pathlib.Path,
+    images: list[pathlib.Path],
+    console: Console,
+) -> None:
     from deeplab_jax.deploy.loader import load_exported
     from deeplab_jax.deploy.program import make_program
     from deeplab_jax.deploy.verification import cases, verify
 
-    exported, read = load_exported(output), [read_image(path) for path in images]
+    exported, read = load_exported(output), _read(images, predictor)
     for size, batch in cases(make_program(predictor, options)):
         console.print(str(verify(exported, predictor, read, size, batch, console)))

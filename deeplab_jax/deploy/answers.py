@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 
 from deeplab_jax.data.images import read_image
-from deeplab_jax.deploy.verification import fitted
+from deeplab_jax.deploy.program import fitted
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.inference import ImageClassification, Prediction, Predictor
 from deeplab_jax.visualize import colorize

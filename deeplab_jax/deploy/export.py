@@ -1,17 +1,24 @@
 """A trained network in the format of another runtime."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from deeplab_jax.deploy.program import ExportOptions, make_program
-from deeplab_jax.errors import unknown_name
+from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.inference import Predictor
 
 FORMATS = ("stablehlo", "onnx", "tflite")
 
 
 def export(
-    predictor: Predictor, path: str | Path, format: str, options: ExportOptions | None = None
+    predictor: Predictor,
+    path: str | Path,
+    format: str,
+    options: ExportOptions | None = None,
+    calibration: Sequence[np.ndarray] | None = None,
 ) -> ExportOptions:
     """Writes a network for another runtime, batch normalisations folded, whole or not at all.
 
@@ -20,6 +27,8 @@ def export(
       path: of the file.
       format: one of FORMATS.
       options: what the file takes and gives.
+      calibration: images, uint8 [H, W, 3], on which a TFLite file in 8-bit integers finds its
+        ranges; None: floats.
 
     Returns:
       The options that hold: TFLite leaves no size open, and fixes what is not given.
@@ -30,16 +39,27 @@ def export(
     """
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS)
+    if format != "stablehlo" and predictor.model.architecture.quantization != "none":
+        raise DeepLabError(
+            f"a network in 8-bit integers is not exported to {format} from its variables; "
+            "deeplab-jax quantize writes TFLite files in 8-bit integers, and --format=stablehlo "
+            "takes it as it is"
+        )
     program = make_program(predictor, options or ExportOptions())
-    if format == "tflite" and program.options.size is None:
-        options = dataclasses.replace(program.options, size=program.own_size)
-        program = make_program(predictor, options)
     # Each needs packages of its own.
     if format == "tflite":
-        from deeplab_jax.deploy.tflite import write_tflite as write
+        from deeplab_jax.deploy.tflite import write_tflite
+
+        if program.options.size is None:
+            options = dataclasses.replace(program.options, size=program.own_size)
+            program = make_program(predictor, options)
+        write_tflite(program, path, calibration)
     elif format == "onnx":
-        from deeplab_jax.deploy.onnx import write_onnx as write
+        from deeplab_jax.deploy.onnx import write_onnx
+
+        write_onnx(program, path)
     else:
-        from deeplab_jax.deploy.stablehlo import write_stablehlo as write
-    write(program, path)
+        from deeplab_jax.deploy.stablehlo import write_stablehlo
+
+        write_stablehlo(program, path)
     return program.options

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from deeplab_jax import ops
 from deeplab_jax.deploy.folding import fold, folded_normalizations
@@ -103,8 +105,11 @@ def make_program(predictor: Predictor, options: ExportOptions) -> Program:
       options: what the function takes and gives.
     """
     model = _leaving(predictor.model, options)
+    quantized = model.architecture.quantization != "none"
+    # A quantised network has its normalisations in scales and biases already.
+    variables = predictor.variables if quantized else fold(predictor.model, predictor.variables)
     # On the host: what is traced with them becomes constants.
-    variables = jax.device_get(fold(predictor.model, predictor.variables))
+    variables = jax.device_get(variables)
 
     def function(image: jax.Array) -> jax.Array:
         with ops.portable(), folded_normalizations():
@@ -116,10 +121,19 @@ def make_program(predictor: Predictor, options: ExportOptions) -> Program:
 
 def _leaving(model: DeepLab, options: ExportOptions) -> DeepLab:
     """Returns the network without what only training needs, computing in float32."""
-    changes: dict[str, Any] = {"aux_head": False, "dtype": "float32"}
+    changes: dict[str, Any] = {"aux_head": False, "dtype": "float32", "scan_units": False}
     if not options.preprocessing:
         changes["preprocessing"] = "none"
     if options.size is None and model.architecture.image_pooling == "crop":
         # The same for images no larger than the crop, and larger ones are refused.
         changes["image_pooling"] = "global"
     return model.clone(architecture=dataclasses.replace(model.architecture, **changes))
+
+
+def fitted(image: np.ndarray, size: Size) -> np.ndarray:
+    """Returns an image shrunk, where needed, so that it fits a size; its shape stays."""
+    scale = min(1, *(wanted / length for wanted, length in zip(size, image.shape, strict=False)))
+    if scale == 1:
+        return image
+    height, width = (max(1, int(length * scale)) for length in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -1,14 +1,17 @@
 """TFLite (LiteRT): one file for phones and small computers."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from deeplab_jax.data import MEAN_PIXEL
+from deeplab_jax.data.padding import pad
 from deeplab_jax.deploy.metadata import KEY, Metadata, describe, parse_metadata
-from deeplab_jax.deploy.program import Program
+from deeplab_jax.deploy.program import Program, fitted
 from deeplab_jax.deploy.tensorflow_graph import TensorFlowWriter, import_tensorflow
 from deeplab_jax.deploy.translation import translate
 from deeplab_jax.errors import DeepLabError
@@ -19,21 +22,25 @@ IDENTIFIER = b"TFL3"
 
 
 def write_tflite(
-    program: Program, path: str | Path, prepare: Callable[[Any], None] | None = None
+    program: Program, path: str | Path, calibration: Sequence[np.ndarray] | None = None
 ) -> None:
-    """Writes a TFLite file.
+    """Writes a TFLite file, in 32-bit floats or in 8-bit integers.
+
+    Integers are TensorFlow's: kernels int8 with a scale an output channel, maps int8 with one scale
+    and zero point each, from the ranges that images give. Input and output stay as the options say.
 
     Args:
       program: to be exported; its size must be fixed.
       path: of the file, which is written whole or not at all.
-      prepare: sets options of TensorFlow's `TFLiteConverter`, such as those of quantisation.
+      calibration: images, uint8 [H, W, 3], that the ranges are measured on; None: floats.
 
     Raises:
       DeepLabError: TensorFlow is not installed, or the network has what TFLite has not.
     """
     converter = tflite_converter(program)
-    if prepare:
-        prepare(converter)
+    if calibration is not None:
+        converter.optimizations = [import_tensorflow().lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: _samples(program, calibration)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         content = converter.convert()
@@ -66,6 +73,14 @@ def tflite_converter(program: Program) -> Any:
     return tensorflow.lite.TFLiteConverter.from_concrete_functions(
         [module.network.get_concrete_function()], module
     )
+
+
+def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Yields what the network takes, an image each."""
+    metadata, size = describe(program), program.own_size
+    for image in images:
+        padded = pad(fitted(image, size), size, MEAN_PIXEL)
+        yield [metadata.normalized(padded[None])]
 
 
 def _with_metadata(content: bytes, metadata: Metadata) -> bytes:

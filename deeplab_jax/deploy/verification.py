@@ -3,14 +3,13 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-import cv2
 import jax
 import numpy as np
 
 from deeplab_jax.data import MEAN_PIXEL
 from deeplab_jax.data.padding import pad
 from deeplab_jax.deploy.loader import ExportedNetwork
-from deeplab_jax.deploy.program import Program, Size
+from deeplab_jax.deploy.program import Program, Size, fitted
 from deeplab_jax.inference import Predictor
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
@@ -114,15 +113,6 @@ def verify(
             pixels += height * width
     of_logits = (difference, largest) if gives_logits else (None, None)
     return Verification(len(images), size, batch, *of_logits, same / pixels)
-
-
-def fitted(image: np.ndarray, size: Size) -> np.ndarray:
-    """Returns an image shrunk, where needed, so that it fits a size; its shape stays."""
-    scale = min(1, *(wanted / length for wanted, length in zip(size, image.shape, strict=False)))
-    if scale == 1:
-        return image
-    height, width = (max(1, int(length * scale)) for length in image.shape[:2])
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _batches(images: list[np.ndarray], batch: int) -> Iterator[list[np.ndarray]]:

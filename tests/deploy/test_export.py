@@ -120,7 +120,8 @@ def test_one_depthwise_convolution_a_layer(made, tmp_path, format):
         kinds = {node.op_type for node in nodes}
         # The images' mean and scale are all that is multiplied and subtracted.
         assert sum(node.op_type in ("Mul", "Sub") for node in nodes) == 2
-        assert {"Conv", "Resize"} <= kinds and "MatMul" not in kinds
+        assert {"Conv", "Resize"} <= kinds
+        assert "MatMul" not in kinds
     assert found == depthwise_layers(predictor) > 16
 
 
@@ -131,8 +132,10 @@ def test_preprocessing_outside_and_argmax_inside(made, tmp_path, format):
     export(predictor, tmp_path / "network", format, options)
     exported = load_exported(tmp_path / "network", threads=1)
     metadata = exported.metadata
-    assert metadata.class_names == NAMES and metadata.palette == PALETTE
-    assert metadata.input["shape"] == [2, 33, 49, 3] and metadata.input["dtype"] == "float32"
+    assert metadata.class_names == NAMES
+    assert metadata.palette == PALETTE
+    assert metadata.input["shape"] == [2, 33, 49, 3]
+    assert metadata.input["dtype"] == "float32"
     assert metadata.output["name"] == "class_map"
     images = noise(2, 33, 49)
     found = exported(images)
