@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+CHECKPOINTS = "smoke/trainings/*/seed_0/checkpoints/*"
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -34,7 +35,7 @@ def kill_after_a_checkpoint(workdir, data_dir, *words) -> None:
         command(workdir, data_dir, *words), cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 600
-    while not list(workdir.glob("smoke/trainings/*/seed_0/checkpoints/*/_CHECKPOINT_METADATA")):
+    while not any(path.name.isdigit() for path in workdir.glob(CHECKPOINTS)):
         assert process.poll() is None, process.stderr.read()[-2000:]
         assert time.monotonic() < deadline
         time.sleep(0.05)
