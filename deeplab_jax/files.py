@@ -7,7 +7,27 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from etils import epath
+
 from deeplab_jax.errors import DeepLabError
+
+
+def as_path(place: str | os.PathLike) -> Path:
+    """Returns a path on this machine or, of gs://BUCKET/… and s3://BUCKET/…, one in a bucket.
+
+    Both have the same methods; those in buckets need the package gcsfs or s3fs.
+    """
+    return epath.Path(place) if "://" in str(place) else Path(place)
+
+
+def is_local(path: Path) -> bool:
+    """Whether a path is on this machine."""
+    return "://" not in str(path)
+
+
+def absolute(path: str | os.PathLike) -> epath.Path:
+    """Returns a path as Orbax wants it: from the root, or of a bucket."""
+    return epath.Path(path if "://" in str(path) else Path(path).absolute())
 
 
 @contextlib.contextmanager
@@ -18,10 +38,15 @@ def replacing(path: Path) -> Iterator[Path]:
     The suffix is that of `path`, for libraries that choose a format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+    beside = path.parent if is_local(path) else None
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".writing-") as folder:
         temporary = Path(folder) / path.name
         yield temporary
-        os.replace(temporary, path)
+        if is_local(path):
+            os.replace(temporary, path)
+        else:
+            # Objects in a bucket appear whole.
+            path.write_bytes(temporary.read_bytes())
 
 
 @contextlib.contextmanager

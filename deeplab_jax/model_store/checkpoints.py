@@ -8,6 +8,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import absolute
 from deeplab_jax.model_store.manifest import COMMITTED, damage, write_manifest
 
 CHECKPOINTS, SET_ASIDE = "checkpoints", "damaged_checkpoints"
@@ -61,7 +62,7 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
 
 def checkpoints_directory(workdir: pathlib.Path) -> epath.Path:
     """Returns where the checkpoints of a workdir are, which may be in a bucket."""
-    return epath.Path(workdir).absolute() / CHECKPOINTS
+    return absolute(workdir) / CHECKPOINTS
 
 
 def _write_manifests(directory: epath.Path) -> None:
@@ -112,7 +113,7 @@ def set_damaged_aside(workdir: pathlib.Path, hear: Callable[[str], None]) -> Non
             + "; restore one from a copy, or remove them to begin anew"
         )
     for step, what in damaged.items():
-        target = _free_name(epath.Path(workdir).absolute() / SET_ASIDE / str(step))
+        target = _free_name(absolute(workdir) / SET_ASIDE / str(step))
         target.parent.mkdir(parents=True, exist_ok=True)
         (checkpoints_directory(workdir) / str(step)).rename(target)
         hear(f"the checkpoint of step {step} is damaged ({what}); it was moved to {target}")

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import replacing_directory
+from deeplab_jax.files import absolute, as_path, replacing_directory
 from deeplab_jax.model_store.checkpoints import (
     CHECKPOINTS,
     EMA,
@@ -55,7 +55,7 @@ def read_model(
     Raises:
       DeepLabError: there is no model, no such checkpoint, or no averaged variables.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     if not path.is_dir():
         raise DeepLabError(f"no model at {path}: there is no such directory")
     description = read_description(path)
@@ -71,7 +71,7 @@ def read_variables(
     Raises:
       DeepLabError: as `read_model`.
     """
-    path = epath.Path(path).absolute()
+    path = absolute(path)
     if (path / VARIABLES).is_dir():
         wrong = damage(path / VARIABLES)
         if wrong:

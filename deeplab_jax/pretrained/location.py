@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_jax.errors import DeepLabError, nearest_names
-from deeplab_jax.files import cache_directory
+from deeplab_jax.files import as_path, cache_directory
 from deeplab_jax.model_store import is_model, write_model
 from deeplab_jax.pretrained.catalog import PretrainedModel, find_pretrained, list_pretrained
 from deeplab_jax.pretrained.conversion import Conversion, convert
@@ -26,7 +26,7 @@ def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
     Raises:
       DeepLabError: it is none of these, or the weights cannot be had.
     """
-    path = Path(reference).expanduser()
+    path = as_path(reference).expanduser()
     if is_model(path):
         return path
     if str(reference) in list_pretrained():

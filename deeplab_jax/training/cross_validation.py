@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from deeplab_jax.data.folds import folds
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import write_text
+from deeplab_jax.files import as_path, write_text
 from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training import workdir as workdirs
@@ -67,7 +67,7 @@ def cross_validate(
       DeepLabError: as `train`; or the workdir holds folds of another number or config.
       KeyboardInterrupt: as `train`.
     """
-    workdir, reporter = pathlib.Path(workdir), reporter or LoggingReporter()
+    workdir, reporter = as_path(workdir), reporter or LoggingReporter()
     whole = open_source(dataset, config, config.data.train_split)
     divided = list(folds(whole, count, config.seed))
     done = _finished(workdir, count)

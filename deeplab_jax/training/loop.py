@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from deeplab_jax import model_store
 from deeplab_jax.evaluation import Evaluator
+from deeplab_jax.files import as_path
 from deeplab_jax.parallel import (
     Agreement,
     from_first_host,
@@ -87,7 +88,7 @@ def train(
         finite, with the last good checkpoint kept.
       KeyboardInterrupt: the run was asked to stop, and its state is saved.
     """
-    workdir, reporter = pathlib.Path(workdir), reporter or LoggingReporter()
+    workdir, reporter = as_path(workdir), reporter or LoggingReporter()
     run = adjust(
         assemble(
             config,
@@ -110,12 +111,7 @@ def train(
         workers=run.config.data.workers,
         limit=evaluation.limit,
     )
-    if is_first_host():
-        workdirs.claim(workdir, run.config)
-        description = dataclasses.replace(run.description, inference_size=evaluator.size)
-        model_store.write_description(workdir, description)
-        workdirs.write_manifest(workdir, run.mesh)
-    wait_for_hosts("workdir")
+    _open_workdir(run, evaluator)
     with Checkpointer(workdir, reporter) as checkpointer, interruption() as asked_to_stop:
         state = initial_state(run, checkpointer, reporter)
         make_monitor = Monitor if is_first_host() else NoMonitor
@@ -124,6 +120,16 @@ def train(
             result = loop.run(state, asked_to_stop)
     draw_pictures(run.workdir, run.validation, reporter)
     return result
+
+
+def _open_workdir(run: Run, evaluator: Evaluator) -> None:
+    """Makes the workdir this run's; one process does, all wait for it."""
+    if is_first_host():
+        workdirs.claim(run.workdir, run.config)
+        description = dataclasses.replace(run.description, inference_size=evaluator.size)
+        model_store.write_description(run.workdir, description)
+        workdirs.write_manifest(run.workdir, run.mesh)
+    wait_for_hosts("workdir")
 
 
 class Loop:

@@ -8,24 +8,29 @@ from types import TracebackType
 
 import tensorboardX
 
-from deeplab_jax.files import write_text
+from deeplab_jax.files import is_local, write_text
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 
 class Monitor:
-    """Writes rows of scalars; a context manager that closes its files."""
+    """Writes rows of scalars; a context manager that closes its files.
+
+    Into a bucket it writes `metrics.jsonl` alone.
+    """
 
     def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
         """Opens the files; rows after `start_step`, of an interrupted run, are taken out."""
-        path = workdir / METRICS_FILE
+        self._path, self._is_local = workdir / METRICS_FILE, is_local(workdir)
         kept = [row for row in read_rows(workdir) if row["step"] <= start_step]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._rows = path.open("a", buffering=1)
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / TENSORBOARD), purge_step=start_step + 1
-        )
+        self._text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_text(self._path, self._text)
+        if self._is_local:
+            self._rows = self._path.open("a", buffering=1)
+            self._events = tensorboardX.SummaryWriter(
+                str(workdir / TENSORBOARD), purge_step=start_step + 1
+            )
 
     def __enter__(self) -> "Monitor":
         return self
@@ -36,12 +41,19 @@ class Monitor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._rows.close()
-        self._events.close()
+        if self._is_local:
+            self._rows.close()
+            self._events.close()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds a row of scalars for a step."""
-        self._rows.write(json.dumps({"step": step, **scalars}) + "\n")
+        row = json.dumps({"step": step, **scalars}) + "\n"
+        if not self._is_local:
+            # Nothing can be added to an object in a bucket.
+            self._text += row
+            self._path.write_text(self._text)
+            return
+        self._rows.write(row)
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
         self._events.flush()

@@ -5,7 +5,11 @@ import pytest
 
 from deeplab_jax import config as configs
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
+from deeplab_jax.model_store.checkpoints import checkpoint_damage, saved_steps
+from deeplab_jax.model_store.manifest import write_manifest as write_files
 from deeplab_jax.parallel import make_mesh
+from deeplab_jax.training.monitors import Monitor, read_rows
 from deeplab_jax.training.workdir import claim, write_manifest
 
 
@@ -52,4 +56,44 @@ def test_the_manifest_lists_every_start(tmp_path):
     starts = json.loads((tmp_path / "manifest.json").read_text())
     assert len(starts) == 2
     assert starts[0]["versions"]["jax"] == jax.__version__
-    assert starts[0]["mesh"] == {"data": 1}
+    assert starts[0]["mesh"] == {"data": 1, "space": 1}
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A workdir in a bucket, which is in memory here."""
+    fsspec = pytest.importorskip("fsspec")
+    # By default etils takes TensorFlow's file systems where TensorFlow happens to be installed.
+    monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
+
+    class Memory(fsspec.get_filesystem_class("memory")):
+        protocol = "s3"
+
+    fsspec.register_implementation("s3", Memory, clobber=True)
+    return as_path("s3://bucket/run")
+
+
+def test_a_workdir_may_be_in_a_bucket(bucket):
+    for _ in range(2):
+        claim(bucket, changed())
+        write_manifest(bucket, make_mesh(jax.devices()[:1]))
+    assert len(json.loads((bucket / "manifest.json").read_text())) == 2
+    with pytest.raises(DeepLabError, match="s3://bucket/run holds a run with another config"):
+        claim(bucket, changed(seed="4"))
+    with Monitor(bucket, 0) as monitor:
+        for step in (1, 2, 3):
+            monitor.write(step, {"loss": step / 2})
+    with Monitor(bucket, 2) as monitor:
+        monitor.write(3, {"loss": 9.0})
+    assert [row["loss"] for row in read_rows(bucket)] == [0.5, 1.0, 9.0]
+
+
+def test_damage_is_found_in_a_bucket_too(bucket):
+    path = bucket / "checkpoints" / "4"
+    (path / "variables").mkdir(parents=True)
+    (path / "variables" / "data").write_bytes(bytes(range(99)))
+    write_files(path)
+    assert saved_steps(bucket) == [4]
+    assert checkpoint_damage(bucket, 4) is None
+    (path / "variables" / "data").write_bytes(bytes(99))
+    assert checkpoint_damage(bucket, 4) == "variables/data has another checksum"
