@@ -1,0 +1,144 @@
+"""Processes of a run that die, stand still or never come."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+
+from tiny_run import TinyRuns, reached_step
+
+# In which every one of these must end, with its message.
+LIMIT_SECONDS = 150
+START_SECONDS = 600
+ENDLESS = "training.num_steps=1000000"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a process ended after another's fault.
+
+    Attributes:
+      fault: what was done.
+      seconds: from the fault to the end; None where it did not end within the limit.
+      status: that it ended with.
+      message: its last line on stderr.
+    """
+
+    fault: str
+    seconds: float | None
+    status: int | None
+    message: str
+
+    @property
+    def good(self) -> bool:
+        """Whether it ended in time, as failed, with a line that says what happened."""
+        clear = any(word in self.message for word in ("worker", "process", "host"))
+        return self.seconds is not None and self.status not in (0, None) and clear
+
+
+def ending(fault: str, process: subprocess.Popen, started: float) -> Ending:
+    """Waits for the end of a process."""
+    try:
+        said = process.communicate(timeout=max(1, started + LIMIT_SECONDS - time.monotonic()))[1]
+        seconds = time.monotonic() - started
+    except subprocess.TimeoutExpired:
+        process.kill()
+        said, seconds = process.communicate()[1], None
+    lines = [line for line in said.splitlines() if line.strip()]
+    return Ending(fault, seconds, process.returncode, lines[-1] if lines else "")
+
+
+def killed_worker(runs: TinyRuns) -> Ending:
+    """`kill -9` of a process that reads data."""
+    workdir = _workdir(runs, "killed_worker")
+    process = runs.start(*runs.train_words(workdir, ENDLESS, "data.workers=1"))
+    _wait_for(lambda: reached_step(workdir) >= 3, [process])
+    started = time.monotonic()
+    for pid in workers(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    return ending("a data worker is killed", process, started)
+
+
+def workers(pid: int) -> list[int]:
+    """Returns the processes below one that read data."""
+    below = [
+        int(child)
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    command = {child: pathlib.Path(f"/proc/{child}/cmdline").read_bytes() for child in below}
+    return [child for child, words in command.items() if b"spawn_main" in words]
+
+
+def lost_host(runs: TinyRuns, number: signal.Signals, fault: str) -> Ending:
+    """A signal to one of two processes of a job; returns how the first one ends."""
+    workdir = _workdir(runs, f"host_{number.name}")
+    job = _job(runs, workdir, range(2))
+    try:
+        _wait_for(lambda: reached_step(workdir) >= 3, job)
+        started = time.monotonic()
+        job[1].send_signal(number)
+        return ending(fault, job[0], started)
+    finally:
+        _end(job)
+
+
+def absent_host(runs: TinyRuns) -> Ending:
+    """A job of two processes of which one never comes."""
+    started = time.monotonic()
+    job = _job(runs, _workdir(runs, "absent_host"), range(1))
+    try:
+        return ending("a host never comes up", job[0], started)
+    finally:
+        _end(job)
+
+
+def process_faults(runs: TinyRuns, say: Callable[[str], None]) -> list[Ending]:
+    """Goes through all of these; tells of each."""
+    found = []
+    for fault in (
+        lambda: killed_worker(runs),
+        lambda: lost_host(runs, signal.SIGKILL, "a host dies"),
+        lambda: lost_host(runs, signal.SIGSTOP, "a host stands still"),
+        lambda: absent_host(runs),
+    ):
+        found.append(fault())
+        say(str(found[-1]))
+    return found
+
+
+def _job(runs: TinyRuns, workdir: pathlib.Path, present: range) -> list[subprocess.Popen]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    words = runs.train_words(workdir, ENDLESS)
+    address = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
+    return [runs.start(*words, *address, f"--process_id={number}") for number in present]
+
+
+def _workdir(runs: TinyRuns, name: str) -> pathlib.Path:
+    shutil.rmtree(runs.folder / name, ignore_errors=True)
+    return runs.folder / name
+
+
+def _wait_for(happened: Callable[[], bool], processes: list[subprocess.Popen]) -> None:
+    late = time.monotonic() + START_SECONDS
+    while not happened():
+        for process in processes:
+            if process.poll() is not None or time.monotonic() > late:
+                process.kill()
+                raise AssertionError(f"it did not begin: {process.communicate()[1]}")
+        time.sleep(0.05)
+
+
+def _end(job: list[subprocess.Popen]) -> None:
+    for process in job:
+        process.kill()
+        with contextlib.suppress(ValueError):
+            process.communicate()
