@@ -19,6 +19,8 @@ SILENT = {
 }
 # How often files of requests are looked for, and how old they may become, in seconds.
 CLEANING = (60, 300)
+# Requests that are decoded at once: one waits for the network while another is in it.
+AT_ONCE = 2
 # Visitors whose state is kept.
 VISITORS = 200
 FONTS = ["system-ui", "sans-serif"]
@@ -88,7 +90,7 @@ def build_page(answers: Answers) -> Any:
             "fn": segment,
             "inputs": [image, model],
             "outputs": [overlay, mask, legend, areas, told],
-            "concurrency_limit": answers.limits.waiting,
+            "concurrency_limit": AT_ONCE,
             "concurrency_id": "segment",
         }
         button.click(**asked, api_name="segment")
@@ -125,7 +127,6 @@ def serving(answers: Answers, host: str = "127.0.0.1", port: int = 7860) -> Iter
                 quiet=True,
                 show_error=True,
                 max_file_size=f"{answers.limits.megabytes:g}mb",
-                max_threads=answers.limits.waiting,
                 state_session_capacity=VISITORS,
                 enable_monitoring=False,
                 ssr_mode=False,

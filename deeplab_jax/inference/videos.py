@@ -120,7 +120,12 @@ def predict_video(
         run.compile()
         with writing(job, source.rate, source.size, predictor.palette) as sink:
             run.process(sink, reporter)
-        return run.report()
+        report = run.report()
+        if seconds is None and report.frames < source.count:
+            reporter.warning(
+                f"{source.name}: {report.frames} of its {source.count} frames could be decoded"
+            )
+        return report
     finally:
         source.close()
 

@@ -116,6 +116,32 @@ def test_a_file_that_is_no_video_leaves_nothing(predictor, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+class _Listens(Reporter):
+    def __init__(self):
+        self.warnings = []
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+
+def test_frames_that_are_missing_are_told(predictor, tmp_path, monkeypatch):
+    path, listens = write_video(tmp_path / "walk.mp4"), _Listens()
+    (job,) = plan_videos([path], tmp_path / "out")
+    get = cv2.VideoCapture.get
+
+    class Cut(cv2.VideoCapture):
+        def get(self, name):
+            return get(self, name) + (name == cv2.CAP_PROP_FRAME_COUNT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "VideoCapture", Cut)
+        predict_video(predictor, job, listens)
+    (warning,) = listens.warnings
+    assert f"{FRAMES} of its {FRAMES + 1} frames could be decoded" in warning
+    predict_video(predictor, job, listens)
+    assert len(listens.warnings) == 1
+
+
 class _Fails(Reporter):
     def track(self, items, description, total=None):
         for number, item in enumerate(items):
