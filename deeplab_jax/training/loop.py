@@ -101,16 +101,7 @@ def train(
             reporter=reporter,
         )
     )
-    evaluation = run.config.evaluation
-    evaluator = Evaluator(
-        run.model,
-        run.validation,
-        size=evaluation.size,
-        batch_size=evaluation.batch_size,
-        mesh=run.mesh,
-        workers=run.config.data.workers,
-        limit=evaluation.limit,
-    )
+    evaluator = _make_evaluator(run)
     _open_workdir(run, evaluator)
     with Checkpointer(workdir, reporter) as checkpointer, interruption() as asked_to_stop:
         state = initial_state(run, checkpointer, reporter)
@@ -120,6 +111,19 @@ def train(
             result = loop.run(state, asked_to_stop)
     draw_pictures(run.workdir, run.validation, reporter)
     return result
+
+
+def _make_evaluator(run: Run) -> Evaluator:
+    evaluation = run.config.evaluation
+    return Evaluator(
+        run.model,
+        run.validation,
+        size=evaluation.size,
+        batch_size=evaluation.batch_size,
+        mesh=run.mesh,
+        workers=run.config.data.workers,
+        limit=evaluation.limit,
+    )
 
 
 def _open_workdir(run: Run, evaluator: Evaluator) -> None:

@@ -10,10 +10,11 @@ from jax.sharding import Mesh
 
 from deeplab_jax import losses
 from deeplab_jax.models import DeepLab
-from deeplab_jax.parallel import batch_sharding, replicated, split_model, split_rows
+from deeplab_jax.parallel import split_model
 from deeplab_jax.training.objective import Objective, Outputs
 from deeplab_jax.training.rematerialization import rematerialized
 from deeplab_jax.training.state import TrainState, Variables
+from deeplab_jax.training.step_layout import StepLayout
 
 Batch = dict[str, jax.Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -45,9 +46,7 @@ def make_train_step(
     Args:
       model, optimizer, learning_rate: what to train, and how.
       objective: what to minimise.
-      mesh: of the devices, or of a topology that is compiled for; None: of one device, which the
-        arguments lie on.
-      state_sharding: of every array of the state, of `state_shardings`; None: whole everywhere.
+      mesh, state_sharding: as of `StepLayout`; devices may be of a topology that is compiled for.
       seed: of dropout.
       accumulation_steps: parts that a batch is worked through in, one after the other. The
         gradient is that of the whole batch but for batch normalisation, which sees the parts.
@@ -58,58 +57,35 @@ def make_train_step(
     Raises:
       DeepLabError: `rematerialize` is not legal.
     """
+    layout = StepLayout(mesh, state_sharding)
     network = split_model(rematerialized(model, rematerialize), mesh)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(seed), DROPOUT_STREAM)
-        key = jax.random.fold_in(key, state.step)
         loss, gradients, batch_stats = accumulated_gradients(
             network,
-            gathered(state.variables, mesh, state_sharding),
-            batch if mesh is None else split_rows(batch, mesh),
-            key,
+            layout.variables(state.variables),
+            layout.batch(batch),
+            _dropout_key(seed, state.step),
             accumulation_steps,
             objective,
             state.step,
         )
-        params = state.variables["params"]
-        if state_sharding is not None:
-            # Each device gets the sum of its own part alone.
-            own = state_sharding.variables["params"]
-            gradients = jax.lax.with_sharding_constraint(gradients, own)
+        params, gradients = state.variables["params"], layout.gradients(gradients)
         if l1:
             penalty, slopes = jax.value_and_grad(losses.l1_penalty)(params, l1)
             loss, gradients = loss + penalty, jax.tree.map(jnp.add, gradients, slopes)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, params)
         variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
-        metrics = {
-            "loss": loss,
-            "learning_rate": learning_rate(state.step),
-            "gradient_norm": optax.tree.norm(gradients),
-        }
+        rate, norm = learning_rate(state.step), optax.tree.norm(gradients)
+        metrics = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
         ema = None if state.ema is None else averaged(state.ema, variables, state.step, ema_decay)
         return TrainState(state.step + 1, variables, optimizer_state, ema), metrics
 
-    if mesh is None:
-        return jax.jit(train_step, donate_argnums=0)
-    whole = replicated(mesh)
-    own = whole if state_sharding is None else state_sharding
-    return jax.jit(
-        train_step,
-        donate_argnums=0,
-        in_shardings=(own, batch_sharding(mesh)),
-        out_shardings=(own, whole),
-    )
+    return layout.jit(train_step)
 
 
-def gathered(variables: Variables, mesh: Mesh | None, state_sharding: Any) -> Variables:
-    """Returns variables whole on every device, where they are kept in parts.
-
-    Without the demand the compiler might move maps instead, which are larger.
-    """
-    if state_sharding is None:
-        return variables
-    return jax.lax.with_sharding_constraint(variables, replicated(mesh))
+def _dropout_key(seed: int, step: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), DROPOUT_STREAM), step)
 
 
 def accumulated_gradients(
