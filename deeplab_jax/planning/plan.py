@@ -19,9 +19,11 @@ from deeplab_jax.planning.largest_batch import (
 )
 from deeplab_jax.planning.reductions import (
     Reductions,
+    expected_gathers,
     expected_reductions,
     found_reductions,
     gathered_activations,
+    gathered_parameters,
     halo_traffic,
 )
 from deeplab_jax.planning.roofline import Estimate, Work, estimate, scaling
@@ -45,6 +47,8 @@ class Traffic:
       reductions: those that the compiler put there.
       halo: between chips with neighbouring rows.
       gathered_activations: of other chips' images, of which there should be none.
+      gathered_parameters: of those that chips keep in parts.
+      expected_gathers: bytes of these, once, in the dtype of the computation.
     """
 
     collectives: dict[str, dict[str, int]]
@@ -52,6 +56,8 @@ class Traffic:
     reductions: Reductions
     halo: dict[str, int]
     gathered_activations: dict[str, int]
+    gathered_parameters: dict[str, int]
+    expected_gathers: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +137,8 @@ class Plan:
             },
             "halo": traffic.halo,
             "activations_gathered_over_data": traffic.gathered_activations,
+            "parameters_gathered": traffic.gathered_parameters
+            | {"expected_bytes": traffic.expected_gathers},
             "roofline": dataclasses.asdict(self.estimate)
             | {
                 "step": self.estimate.step,
@@ -260,6 +268,8 @@ def _traffic(run: Run, collectives: list[Collective]) -> Traffic:
         reductions=found_reductions(collectives, state.variables, parts),
         halo=halo_traffic(collectives),
         gathered_activations=gathered_activations(collectives, state.variables),
+        gathered_parameters=gathered_parameters(collectives, state.variables),
+        expected_gathers=expected_gathers(run.model.architecture, state.variables["params"]),
     )
 
 

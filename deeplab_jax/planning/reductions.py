@@ -1,7 +1,7 @@
 """What a data-parallel step must sum over its chips, and what a compiled one does sum."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from deeplab_jax.planning.collectives import Collective
 # in the backward pass what the mean receives. Those of offset and scale are gradients.
 SUMS_PER_CHANNEL = 3
 SUM_BYTES = 4
+GATHERING = ("all-gather", "all-to-all", "ragged-all-to-all")
 
 
 class Reductions(NamedTuple):
@@ -90,28 +91,52 @@ def found_reductions(
 
 def gathered_activations(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
     """Returns count and bytes of what is gathered along `data` and is no parameter."""
-    sizes = {math.prod(leaf.shape) for leaf in jax.tree.leaves(variables)}
-    found = [
-        collective
-        for collective in collectives
-        if collective.kind in ("all-gather", "all-to-all", "ragged-all-to-all")
-        and "data" in collective.axes
-        and not all(array.size in sizes or array.size == 1 for array in collective.arrays)
-    ]
+    return _count(each for each in _gathers(collectives) if not _is_variable(each, variables))
+
+
+def gathered_parameters(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
+    """Returns count and bytes of parameters that chips keep in parts (fsdp) and gather to use."""
+    return _count(each for each in _gathers(collectives) if _is_variable(each, variables))
+
+
+def expected_gathers(architecture: Architecture, params: Any) -> int:
+    """Returns the bytes of the parameters that lie in parts on the chips, each gathered once.
+
+    Args:
+      architecture: of the network.
+      params: shapes with shardings.
+    """
+    computed = jnp.dtype(architecture.dtype).itemsize
+    return sum(
+        computed * math.prod(leaf.shape)
+        for leaf in jax.tree.leaves(params)
+        if not leaf.sharding.is_fully_replicated
+    )
+
+
+def _gathers(collectives: Iterable[Collective]) -> Iterator[Collective]:
+    for each in collectives:
+        if each.kind in GATHERING and "data" in each.axes:
+            yield each
+
+
+def _is_variable(collective: Collective, variables: Any) -> bool:
+    sizes = {math.prod(leaf.shape) for leaf in jax.tree.leaves(variables)} | {1}
+    return all(array.size in sizes for array in collective.arrays)
+
+
+def _count(collectives: Iterable[Collective]) -> dict[str, int]:
+    found = list(collectives)
     return {
-        "count": sum(collective.times for collective in found),
-        "bytes": sum(collective.bytes for collective in found),
+        "count": sum(each.times for each in found),
+        "bytes": sum(each.bytes for each in found),
     }
 
 
 def halo_traffic(collectives: Iterable[Collective]) -> dict[str, int]:
     """Returns count and bytes of what neighbours along `space` send each other."""
-    found = [
-        collective
-        for collective in collectives
-        if collective.kind == "collective-permute" and collective.axes == ("space",)
-    ]
-    return {
-        "count": sum(collective.times for collective in found),
-        "bytes": sum(collective.bytes for collective in found),
-    }
+    return _count(
+        each
+        for each in collectives
+        if each.kind == "collective-permute" and each.axes == ("space",)
+    )

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,9 +16,11 @@ from deeplab_jax.planning.hlo import Array
 from deeplab_jax.planning.largest_batch import estimated_largest_batch, searched_largest_batch
 from deeplab_jax.planning.reductions import (
     Reductions,
+    expected_gathers,
     expected_reductions,
     found_reductions,
     gathered_activations,
+    gathered_parameters,
     halo_traffic,
 )
 from deeplab_jax.planning.roofline import HOP_SECONDS, Work, estimate, scaling
@@ -180,6 +183,22 @@ def test_only_maps_gathered_from_other_images_are_told():
         VARIABLES,
     )
     assert found == {"count": 4, "bytes": 4 * (3 * 4 * 65 * 65 * 8 + 2 * 9 * 8)}
+
+
+def test_parameters_that_lie_in_parts_are_gathered_once():
+    kernel = collective("all-gather", (3, 3, 6, 8))
+    maps = collective("all-gather", (4, 65, 65, 8))
+    assert gathered_parameters([kernel, maps], VARIABLES) == {"count": 1, "bytes": 4 * KERNEL}
+    mesh = jax.sharding.AbstractMesh((2, 1), ("data", "space"))
+    parts, whole = (
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+        for axes in ((None, None, None, "data"), ())
+    )
+    params = [
+        jax.ShapeDtypeStruct((3, 3, 6, 8), np.float32, sharding=parts),
+        jax.ShapeDtypeStruct((8,), np.float32, sharding=whole),
+    ]
+    assert expected_gathers(Architecture("mobilenet_v2", dtype="bfloat16"), params) == 2 * KERNEL
 
 
 def test_halos_are_what_neighbours_in_space_send():

@@ -52,6 +52,8 @@ def made_plan(*, fits=True):
             Reductions(4_010_000, 990_000),
             {"count": 16, "bytes": 250_000},
             {"count": 0, "bytes": 0},
+            {"count": 0, "bytes": 0},
+            0,
         )
         if fits
         else None,
