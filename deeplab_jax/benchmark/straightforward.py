@@ -1,4 +1,4 @@
-"""DeepLab v3+ on MobileNetV2 and Xception-65 as one would first write it in Flax.
+"""DeepLab v3 and v3+ on MobileNetV2 and Xception-65 as one would first write them in Flax.
 
 What our own networks are measured against, so it stays as it is: Flax's `nn.Conv` with
 `feature_group_count` for depthwise convolutions, `nn.BatchNorm`, bilinear resizing by gathering.
@@ -159,7 +159,8 @@ class ImagePooling(nn.Module):
 
 
 class Aspp(nn.Module):
-    separable: bool
+    separable: bool = False
+    rates: tuple[int, ...] = (6, 12, 18)
 
     @nn.compact
     def __call__(self, x, train):
@@ -167,7 +168,7 @@ class Aspp(nn.Module):
             ImagePooling(name="image_pooling")(x, train),
             HeadConv(256, 1, name="pointwise")(x, train),
         ]
-        for rate in (6, 12, 18):
+        for rate in self.rates:
             name = f"rate_{rate}"
             if self.separable:
                 branch = SeparableConv(256, 1, rate, epsilon=1e-5, name=name)
@@ -208,6 +209,25 @@ class DeepLabV3Plus(nn.Module):
         x = Decoder(separable, name="decoder")(x, low_level, train)
         x = nn.Conv(self.num_classes, (1, 1), name="classifier")(x)
         return resize(x, image.shape[1:3])
+
+
+class DeepLabV3(nn.Module):
+    """The published network on MobileNetV2: image pooling, no atrous branches, no decoder."""
+
+    num_classes: int = 21
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        x, _ = MobileNetV2(name="backbone")(image.astype(jnp.float32) * (2 / 255) - 1, train)
+        x = Aspp(rates=(), name="pooling")(x, train)
+        x = nn.Conv(self.num_classes, (1, 1), name="classifier")(x)
+        return resize(x, image.shape[1:3])
+
+
+def make_network(name: str, num_classes: int = 21) -> nn.Module:
+    """Returns `v3/mobilenet_v2`, `v3plus/mobilenet_v2` or `v3plus/xception_65`."""
+    version, backbone = name.split("/")
+    return DeepLabV3(num_classes) if version == "v3" else DeepLabV3Plus(backbone, num_classes)
 
 
 def resize(x, size):

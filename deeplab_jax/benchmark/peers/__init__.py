@@ -12,12 +12,13 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 
 # Name of the peer → the networks it has, the first by default.
 PEERS = {
-    "straightforward": ("mobilenet_v2", "xception_65"),
+    "straightforward": ("v3/mobilenet_v2", "v3plus/mobilenet_v2", "v3plus/xception_65"),
     "torchvision": (
         "deeplabv3_resnet50",
         "deeplabv3_mobilenet_v3_large",
         "deeplabv3_resnet101",
     ),
+    "keras_hub": ("resnet_50",),
     "tflite": ("mobilenet_v2",),
     "without_mesh": ("mobilenet_v2", "resnet_50", "xception_65"),
 }

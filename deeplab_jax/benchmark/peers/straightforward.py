@@ -23,16 +23,16 @@ RATE, MOMENTUM = 0.01, 0.9
 
 
 def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
-    """Returns the forward pass of DeepLab v3+ on a backbone; see the package."""
+    """Returns the forward pass; see the package."""
     image = ours.random_batch(batch_size, size, NUM_CLASSES)["image"]
     model, variables = _network(network, image)
-    plain = straightforward.DeepLabV3Plus(network, NUM_CLASSES)
+    plain = straightforward.make_network(network, NUM_CLASSES)
     mine = ours.forward(model, variables, image)
     theirs = compiled_contender(
         PEER, plain.apply, straightforward.to_straightforward(variables), image
     )
     return Match(
-        f"DeepLab v3+ {network}, forward, {batch_size}x{size[0]}x{size[1]}",
+        f"DeepLab {network}, forward, {batch_size}x{size[0]}x{size[1]}",
         mine,
         theirs,
         ours.forward_operations(model, image),
@@ -41,13 +41,13 @@ def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
 
 
 def training(network: str, size: tuple[int, int], batch_size: int) -> Match:
-    """Returns a training step of DeepLab v3+ on a backbone, without dropout; see the package."""
+    """Returns a training step without dropout; see the package."""
     batch = ours.random_batch(batch_size, size, NUM_CLASSES)
     model, variables = _network(network, batch["image"], dropout_rate=0.0)
     mine = ours.training_step(model, variables, batch, RATE)
     theirs = _step(network, variables, batch)
     return Match(
-        f"DeepLab v3+ {network}, training step, {batch_size}x{size[0]}x{size[1]}",
+        f"DeepLab {network}, training step, {batch_size}x{size[0]}x{size[1]}",
         mine,
         theirs,
         3 * ours.forward_operations(model, batch["image"]),
@@ -56,13 +56,16 @@ def training(network: str, size: tuple[int, int], batch_size: int) -> Match:
 
 
 def _network(network: str, image: np.ndarray, **options: float) -> tuple[DeepLab, Variables]:
-    model = create_model("deeplab_v3plus", backbone=network, num_classes=NUM_CLASSES, **options)
+    version, backbone = network.split("/")
+    model = create_model(
+        f"deeplab_{version}", backbone=backbone, num_classes=NUM_CLASSES, **options
+    )
     return model, jax.jit(model.init)(jax.random.key(0), image)
 
 
 def _step(network: str, variables: Variables, batch: dict[str, np.ndarray]) -> Contender:
     optimizer = optax.sgd(RATE, MOMENTUM)
-    plain = straightforward.DeepLabV3Plus(network, NUM_CLASSES)
+    plain = straightforward.make_network(network, NUM_CLASSES)
     variables = jax.tree.map(jax.numpy.array, straightforward.to_straightforward(variables))
     state, batch = optimizer.init(variables["params"]), jax.device_put(batch)
     step = straightforward.make_train_step(plain, optimizer)

@@ -1,0 +1,91 @@
+"""keras-hub's DeepLab v3+ on JAX, on ResNet-50 at output stride 32 as its published preset has it.
+
+No weights pass between the two: both run networks of the same convolutions, but for the classifier,
+which keras-hub applies after the last upsampling.
+"""
+
+import importlib
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+from deeplab_jax.benchmark import ours
+from deeplab_jax.benchmark.contenders import Match, compiled_contender
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import create_model
+
+PEER = "keras-hub on JAX"
+NUM_CLASSES = 21
+RATES = (6, 12, 18)
+OUTPUT_STRIDE = 32
+
+
+def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
+    """Returns the forward pass; see the package.
+
+    Raises:
+      DeepLabError: keras-hub is not installed or runs on another backend than JAX, or the sides are
+        no multiples of 32.
+    """
+    if any(length % OUTPUT_STRIDE for length in size):
+        raise DeepLabError(f"keras-hub takes sides of k·{OUTPUT_STRIDE}; legal: --size=512x512")
+    theirs = _network(size)
+    image = ours.random_batch(batch_size, size, NUM_CLASSES)["image"]
+    model = create_model(
+        "deeplab_v3plus",
+        backbone="resnet_50",
+        stride_placement="torchvision",
+        num_classes=NUM_CLASSES,
+        output_stride=OUTPUT_STRIDE,
+        atrous_rates=RATES,
+        decoder_convs=((1, 256),),
+        align_corners=False,
+    )
+    variables = jax.jit(model.init)(jax.random.key(0), image)
+    state = [[variable.value for variable in group] for group in _variables(theirs)]
+
+    def stateless(state: Any, image: jax.Array) -> jax.Array:
+        return theirs.stateless_call(*state, image.astype(np.float32), training=False)[0]
+
+    return Match(
+        f"DeepLab v3+ {network} at output stride 32, forward, {batch_size}x{size[0]}x{size[1]}",
+        ours.forward(model, variables, image),
+        compiled_contender(PEER, stateless, state, image),
+        ours.forward_operations(model, image),
+    )
+
+
+def _variables(network: Any) -> tuple[list[Any], list[Any]]:
+    return network.trainable_variables, network.non_trainable_variables
+
+
+def _network(size: tuple[int, int]) -> Any:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    try:
+        models = importlib.import_module("keras_hub.models")
+        backend = importlib.import_module("keras.backend").backend()
+    except ImportError as error:
+        raise DeepLabError(f"{error}: pip install keras-hub") from None
+    if backend != "jax":
+        raise DeepLabError(f"keras runs on {backend}; legal: KERAS_BACKEND=jax")
+    encoder = models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=[3, 4, 6, 3],
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type="bottleneck_block",
+        image_shape=(*size, 3),
+    )
+    backbone = models.DeepLabV3Backbone(
+        image_encoder=encoder,
+        projection_filters=48,
+        low_level_feature_key="P2",
+        spatial_pyramid_pooling_key="P5",
+        upsampling_size=8,
+        dilation_rates=list(RATES),
+        image_shape=(*size, 3),
+    )
+    return models.DeepLabV3ImageSegmenter(backbone=backbone, num_classes=NUM_CLASSES)
