@@ -25,6 +25,8 @@ COMMANDS = {
     "crf-search": "parameters of the dense CRF that suit a model",
     "predict": "masks and overlays for images",
     "convert": "published weights into a model directory",
+    "quantize": "a model in 8-bit integers, a quarter of the size",
+    "prune": "a model with fewer channels or weights, trained on",
     "distill": "train a network on what a larger one says",
     "export": "a model for another runtime: StableHLO, ONNX, TFLite",
     "inspect": "parameters, multiply-adds and receptive field of a network",

@@ -1,5 +1,6 @@
 """Real images for those that measure ranges: quantisation here, int8 TFLite files."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,6 +9,11 @@ from deeplab_jax.data import Dataset, evaluation_batches
 from deeplab_jax.inference.padding import Size, padded_size
 from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import Reporter
+
+
+def unrolled(model: DeepLab) -> DeepLab:
+    """Returns a network without loops over units, in which every layer has a path of its own."""
+    return model.clone(architecture=dataclasses.replace(model.architecture, scan_units=False))
 
 
 class EvenlySpread:

@@ -1,0 +1,170 @@
+"""Post-training quantisation to 8-bit integers (arXiv 1806.08342, sections 3.1 and 3.2)."""
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from deeplab_jax.deploy.calibration import unrolled
+from deeplab_jax.deploy.folding import fold
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.layers import is_convolution
+from deeplab_jax.model_store import SEGMENTATION, StoredModel
+from deeplab_jax.models import DeepLab
+
+Path = tuple[str, ...]
+# Of each image's smallest and greatest input of a convolution; [2].
+Extremes = np.ndarray
+# Of kernels [k, k, C, D].
+OUTPUT_CHANNELS = 3
+
+
+def quantize(
+    stored: StoredModel, images: Iterable[np.ndarray], calibrated_on: str = ""
+) -> StoredModel:
+    """Returns a model whose convolutions compute in int8.
+
+    Args:
+      stored: a model of floating-point numbers.
+      images: batches uint8 [N, H, W, 3], of one size, on which the ranges of the convolutions'
+        inputs are measured: the means over the images of their least and greatest values.
+      calibrated_on: what the images are, for `model.json`.
+
+    Raises:
+      DeepLabError: the model cannot be quantised, there is no image, or qwix is not installed.
+    """
+    check_quantizable(stored)
+    model = unrolled(stored.model)
+    ranges = calibrate(model, stored.variables, images)
+    source = {
+        name: value
+        for name, value in stored.description.source.items()
+        if name != "folded_batch_norm"
+    }
+    source["quantized"] = {
+        "weights": "int8, a scale for every output channel",
+        "activations": "int8, a scale and a zero point for every convolution's input",
+        "library": f"qwix {importlib.metadata.version('qwix')}",
+        "calibrated_on": calibrated_on,
+    }
+    description = dataclasses.replace(
+        stored.description,
+        overrides=stored.description.overrides | {"quantization": "int8"},
+        source=source,
+    )
+    variables = quantized_variables(model, stored.variables, ranges)
+    return StoredModel(description.create_model(), variables, description)
+
+
+def check_quantizable(stored: StoredModel) -> None:
+    """Checks before any work that a model can be quantised here.
+
+    Raises:
+      DeepLabError: it cannot, or qwix is not installed.
+    """
+    quantizer()
+    if stored.description.task != SEGMENTATION:
+        raise DeepLabError("only networks for segmentation are quantised, not classifiers")
+    if stored.model.architecture.quantization != "none":
+        raise DeepLabError("this model is quantised already; give the one that it was made of")
+
+
+def quantizer() -> Callable[..., Any]:
+    """Returns qwix's function that quantises an array.
+
+    Raises:
+      DeepLabError: qwix is not installed.
+    """
+    try:
+        import qwix
+    except ImportError as error:
+        raise DeepLabError(
+            "quantisation needs qwix: pip install 'deeplab_jax[quantization]'"
+        ) from error
+    return qwix.quantize
+
+
+def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dict[Path, Extremes]:
+    """Returns the range of every convolution's input: mean of minima, mean of maxima.
+
+    Means over images leave out the rare extremes that would cost all other values resolution.
+
+    Args:
+      model: of floating-point numbers.
+      variables: of it.
+      images: batches uint8 [N, H, W, C].
+
+    Raises:
+      DeepLabError: there is no image.
+    """
+    measure = jax.jit(_measurement(model))
+    batches = [jax.device_get(measure(variables, batch)) for batch in images]
+    if not batches:
+        raise DeepLabError("quantisation needs at least one image to calibrate on")
+    return {path: np.concatenate([batch[path] for batch in batches]).mean(0) for path in batches[0]}
+
+
+def _measurement(model: DeepLab) -> Callable[[Any, jax.Array], dict[Path, jax.Array]]:
+    def measure(variables: Any, images: jax.Array) -> dict[Path, jax.Array]:
+        found: dict[Path, list[jax.Array]] = {}
+
+        def record(call, arguments, keywords, context):
+            if is_convolution(context.module, context.method_name):
+                inputs = arguments[0].astype(jnp.float32)
+                least, greatest = jnp.min(inputs, (1, 2, 3)), jnp.max(inputs, (1, 2, 3))
+                found.setdefault(context.module.path, []).append(jnp.stack([least, greatest], 1))
+            return call(*arguments, **keywords)
+
+        with nn.intercept_methods(record):
+            model.apply(variables, images, train=False)
+        # A network at several scales calls each convolution once a scale.
+        return {path: jnp.stack(several).mean(0) for path, several in found.items()}
+
+    return measure
+
+
+def quantized_variables(
+    model: DeepLab, variables: Any, ranges: Mapping[Path, Extremes]
+) -> dict[str, Any]:
+    """Returns the variables of the same network with `quantization="int8"`.
+
+    Args:
+      model, variables: of floating-point numbers.
+      ranges: of every convolution's input; see `calibrate`.
+    """
+    folded = traverse_util.flatten_dict(jax.device_get(fold(model, variables)["params"]))
+    quantized: dict[Path, np.ndarray] = {}
+    for path, extremes in ranges.items():
+        bias = (*path, "norm", "bias") if (*path, "norm", "bias") in folded else (*path, "bias")
+        layer = _quantized_layer(folded.pop((*path, "kernel")), folded.pop(bias), extremes)
+        quantized |= {(*path, name): array for name, array in layer.items()}
+    if folded:
+        left = ", ".join("/".join(path) for path in folded)
+        raise DeepLabError(f"these parameters were in no convolution that images reach: {left}")
+    return {"params": traverse_util.unflatten_dict(quantized)}
+
+
+def _quantized_layer(
+    kernel: np.ndarray, bias: np.ndarray, extremes: Extremes
+) -> dict[str, np.ndarray]:
+    """Returns the parameters of a layer in integers; see layers/quantized.py."""
+    quantize_array = quantizer()
+    weights = quantize_array(
+        jnp.asarray(kernel, jnp.float32), jnp.int8, channelwise_axes=(OUTPUT_CHANNELS,)
+    )
+    inputs = quantize_array(
+        jnp.asarray(extremes, jnp.float32), jnp.int8, calibration_method="minmax"
+    )
+    return {
+        "kernel": np.asarray(weights.qvalue),
+        "kernel_scale": np.asarray(weights.scale).reshape(-1),
+        "bias": np.asarray(bias, np.float32),
+        "input_scale": np.asarray(inputs.scale).reshape(()),
+        "input_zero_point": np.asarray(inputs.zero_point).reshape(()),
+    }
