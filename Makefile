@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 PEERS := $(VENV)/.peers
 
-.PHONY: demo test test-all peers lint clean
+.PHONY: demo test test-all faults peers lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/deeplab-jax demo --workdir=runs/demo
@@ -21,6 +21,10 @@ test: $(INSTALLED)
 test-all: $(PEERS)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(PYTEST)
+
+# Kills, damages and starves real runs, and counts what came of it; takes about an hour.
+faults: $(INSTALLED)
+	$(BIN)/python tests/faults/run.py
 
 peers: $(PEERS)
 

@@ -1,6 +1,7 @@
 """Batches for training and evaluation, the same whatever the number of workers and hosts."""
 
 import functools
+import re
 from collections.abc import Iterator
 
 import absl.flags
@@ -135,7 +136,21 @@ def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=WORKER_BUFFER)
     prepared = batches.to_iter_dataset(options).mp_prefetch(processes, _start_worker)
-    return iter(prepared)
+    return _naming_dead_workers(iter(prepared))
+
+
+def _naming_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "Worker process was terminated" not in str(error):
+            raise
+        reason = re.search(r"exit code \S*\d", str(error))
+        raise DeepLabError(
+            f"a data worker died ({reason[0] if reason else error}; -9 is how the system ends "
+            "processes when memory runs out); give fewer data.workers, or start the same command "
+            "again to go on from the last checkpoint"
+        ) from error
 
 
 def _start_worker(worker: int, num_workers: int) -> None:

@@ -84,7 +84,7 @@ def kill_runs(runs: TinyRuns, kills: int, seed: int, say: Callable[[str], None])
         left = min(KILLS_A_RUN, kills - tally.kills.total())
         _one_run(runs, workdir, left, random, tally, say)
         tally.runs += 1
-        if not same_end(workdir, undisturbed):
+        if not same_end(runs, workdir, undisturbed):
             tally.different += 1
             say(f"{workdir} differs from the undisturbed run")
         else:
@@ -210,8 +210,10 @@ def begun(workdir: pathlib.Path) -> set[str]:
     return {name for name in names if "tmp" in name}
 
 
-def same_end(workdir: pathlib.Path, undisturbed: pathlib.Path) -> bool:
+def same_end(runs: TinyRuns, workdir: pathlib.Path, undisturbed: pathlib.Path) -> bool:
     """Whether two runs came to the same variables and went through the same losses, bit for bit."""
+    if not runs.forked:
+        return _same_end(workdir, undisturbed)
     # In a process of its own, since processes that are forked later must find JAX's devices unused.
     pid = os.fork()
     if pid == 0:

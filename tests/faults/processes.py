@@ -16,6 +16,15 @@ from tiny_run import TinyRuns, reached_step
 # In which every one of these must end, with its message.
 LIMIT_SECONDS = 150
 START_SECONDS = 600
+# What a message may say; the third and fourth are JAX's own, which ends processes by itself.
+CLEAR = (
+    "data worker",
+    "connection to another process of the job was lost",
+    "tasks are unhealthy",
+    "task died",
+    "of the job failed",
+    "came up",
+)
 ENDLESS = "training.num_steps=1000000"
 
 
@@ -27,7 +36,7 @@ class Ending:
       fault: what was done.
       seconds: from the fault to the end; None where it did not end within the limit.
       status: that it ended with.
-      message: its last line on stderr.
+      message: the line on stderr that says what happened; empty where none does.
     """
 
     fault: str
@@ -38,8 +47,7 @@ class Ending:
     @property
     def good(self) -> bool:
         """Whether it ended in time, as failed, with a line that says what happened."""
-        clear = any(word in self.message for word in ("worker", "process", "host"))
-        return self.seconds is not None and self.status not in (0, None) and clear
+        return self.seconds is not None and self.status not in (0, None) and bool(self.message)
 
 
 def ending(fault: str, process: subprocess.Popen, started: float) -> Ending:
@@ -50,8 +58,8 @@ def ending(fault: str, process: subprocess.Popen, started: float) -> Ending:
     except subprocess.TimeoutExpired:
         process.kill()
         said, seconds = process.communicate()[1], None
-    lines = [line for line in said.splitlines() if line.strip()]
-    return Ending(fault, seconds, process.returncode, lines[-1] if lines else "")
+    clear = [line for line in said.splitlines() if any(words in line for words in CLEAR)]
+    return Ending(fault, seconds, process.returncode, clear[-1].strip()[:200] if clear else "")
 
 
 def killed_worker(runs: TinyRuns) -> Ending:

@@ -1,0 +1,91 @@
+"""A small part of the fault suite; `make faults` runs all of it."""
+
+import shutil
+import signal
+
+import pytest
+from damages import DAMAGES
+from disks import damage_files, full_disk
+from hostile_images import spoilt_images
+from kills import kill_runs
+from processes import absent_host, killed_worker, lost_host
+from stops import stop_run
+from tiny_run import TinyRuns, reached_step
+
+from deeplab_jax.model_store.checkpoints import saved_steps
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return TinyRuns.prepare(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs):
+    runs.finish(runs.start(*runs.train_words(runs.folder / "undisturbed")))
+    return runs.folder / "undisturbed"
+
+
+@pytest.fixture
+def heard():
+    return []
+
+
+def test_kills_cost_at_most_an_interval_and_no_bit(runs, heard):
+    tally = kill_runs(runs, 4, 0, heard.append)
+    assert tally.kills.total() == 4
+    assert not tally.failures, heard
+
+
+def test_sigterm_loses_nothing(runs, undisturbed, heard):
+    tally = stop_run(runs, undisturbed, 2, 0, heard.append)
+    assert (tally.asked, tally.lost, tally.wrong) == (2, 0, [])
+
+
+def test_damage_of_any_file_is_found_or_harmless(runs, undisturbed):
+    tally = damage_files(runs, undisturbed, 0)
+    assert tally.missed == []
+    assert tally.found >= (tally.files - 1) * len(DAMAGES)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(runs, undisturbed):
+    workdir = shutil.copytree(undisturbed, runs.folder / "set_aside")
+    before, newest = saved_steps(workdir)[-2:]
+    DAMAGES["delete"](workdir / "checkpoints" / str(newest) / "optimizer" / "_METADATA", None)
+    said = runs.finish(runs.start(*runs.train_words(workdir)))
+    assert f"the checkpoint of step {newest} is damaged (optimizer/_METADATA is missing)" in said
+    assert f"going on from step {before} " in said
+    assert reached_step(workdir) == newest
+    assert (workdir / "damaged_checkpoints" / str(newest)).is_dir()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(runs, undisturbed):
+    try:
+        rows = full_disk(runs, undisturbed)
+    except PermissionError as error:
+        pytest.skip(str(error))
+    assert [value for _, value in rows] == [2, True, True, True]
+
+
+def test_a_killed_data_worker_ends_the_run(runs):
+    assert killed_worker(runs).good
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_host_that_dies_or_stands_still_ends_the_others(runs, number):
+    end = lost_host(runs, number, "lost")
+    assert end.good, end
+
+
+def test_a_host_that_never_comes_up_is_told_of(runs):
+    end = absent_host(runs)
+    assert end.good, end
+
+
+def test_spoilt_images_are_refused_by_name(tmp_path, heard):
+    tally = spoilt_images(tmp_path, 120, 3, heard.append)
+    assert tally.wrong == []
+    assert tally.refused > 30
+    assert tally.read > 20
