@@ -58,6 +58,12 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "preprocessing", "inside", SIDES, "outside: the file takes normalised float32.", **own
     )
     absl_flags.DEFINE_enum("argmax", "inside", SIDES, "outside: the file gives logits.", **own)
+    absl_flags.DEFINE_bool(
+        "portable",
+        True,
+        "Plain operations; --noportable, of stablehlo: each platform's own, for use on CPUs.",
+        **own,
+    )
     absl_flags.DEFINE_string(
         "verify", None, "Images, or folders of them, to compare the file on; commas between.", **own
     )
@@ -107,6 +113,7 @@ def _options(flags: absl_flags.FlagValues) -> "ExportOptions":
         batch=_batch(flags.batch, flags.format),
         preprocessing=flags.preprocessing == "inside",
         argmax=flags.argmax == "inside",
+        portable=flags.portable,
     )
 
 

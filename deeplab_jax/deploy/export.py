@@ -46,6 +46,8 @@ def export(
             "takes it as it is"
         )
     program = make_program(predictor, options or ExportOptions())
+    if format != "stablehlo" and not program.options.portable:
+        raise DeepLabError(f"{format} has plain operations alone; portable=False is of stablehlo")
     # Each needs packages of its own.
     if format == "tflite":
         from deeplab_jax.deploy.tflite import write_tflite

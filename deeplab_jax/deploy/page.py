@@ -55,7 +55,6 @@ def build_page(answers: Answers) -> Any:
       answers: to the requests.
     """
     gradio = import_gradio()
-    image_input = _image_input(gradio)
 
     def segment(image: Path | None, model: str) -> tuple:
         if image is None:
@@ -74,7 +73,7 @@ def build_page(answers: Answers) -> Any:
         gradio.Markdown("# What is where in a picture")
         with gradio.Row():
             with gradio.Column():
-                image = image_input(label="Image", sources=["upload", "webcam", "clipboard"])
+                image = _image_input(gradio)
                 model = gradio.Dropdown(list(answers.names), value=answers.names[0], label="Model")
                 button = gradio.Button("Segment", variant="primary")
                 told = gradio.Markdown()
@@ -145,22 +144,23 @@ def serving(answers: Answers, host: str = "127.0.0.1", port: int = 7860) -> Iter
                 os.environ["GRADIO_TEMP_DIR"] = before
 
 
-def _image_input(gradio: ModuleType) -> type:
-    class ImageInput(gradio.Image):
-        """An image as it was sent: reading it, and saying what is wrong with it, is ours."""
+def _image_input(gradio: ModuleType) -> Any:
+    """Returns an image as it was sent: reading it, and saying what is wrong with it, is ours."""
+    image = gradio.Image(label="Image", sources=["upload", "webcam", "clipboard"])
+    take_in = image.async_move_resource_to_block_cache
 
-        # The page shows it as its base class.
-        is_template = True
+    def path_of(payload: Any) -> Path | None:
+        return Path(payload.path) if payload is not None and payload.path else None
 
-        def preprocess(self, payload: Any) -> Path | None:
-            return Path(payload.path) if payload is not None and payload.path else None
+    async def take_in_uploads(resource: Any) -> str | None:
+        if "://" in str(resource):
+            raise gradio.Error("addresses are not fetched; send the image itself")
+        return await take_in(resource)
 
-        async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-            if "://" in str(url_or_file_path):
-                raise gradio.Error("addresses are not fetched; send the image itself")
-            return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-    return ImageInput
+    # Not a subclass: for each of these Gradio writes a file beside the module that defines it.
+    image.preprocess = path_of
+    image.async_move_resource_to_block_cache = take_in_uploads
+    return image
 
 
 def _policy() -> Any:

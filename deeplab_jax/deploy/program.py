@@ -1,5 +1,6 @@
 """What is exported: one function from images to class maps or logits, weights included."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -33,12 +34,15 @@ class ExportOptions:
         metadata tell.
       argmax: True: it gives the class of every pixel, int32 [N, H, W]; False: logits, float32
         [N, H, W, num_classes].
+      portable: plain operations alone, as other runtimes want them; False, of StableHLO: each
+        platform's own, of which CPUs' are many times faster.
     """
 
     size: Size | None = None
     batch: int | None = None
     preprocessing: bool = True
     argmax: bool = True
+    portable: bool = True
 
     def __post_init__(self) -> None:
         """Checks the numbers.
@@ -112,11 +116,15 @@ def make_program(predictor: Predictor, options: ExportOptions) -> Program:
     variables = jax.device_get(variables)
 
     def function(image: jax.Array) -> jax.Array:
-        with ops.portable(), folded_normalizations():
+        with _operations(options), folded_normalizations():
             logits = model.apply(variables, image, train=False)
         return jnp.argmax(logits, axis=-1).astype(jnp.int32) if options.argmax else logits
 
     return Program(predictor, options, function)
+
+
+def _operations(options: ExportOptions) -> contextlib.AbstractContextManager[None]:
+    return ops.portable() if options.portable else contextlib.nullcontext()
 
 
 def _leaving(model: DeepLab, options: ExportOptions) -> DeepLab:

@@ -72,6 +72,16 @@ def test_open_sizes_and_batches(made, tmp_path, name, format):
         assert_same(exported(images), expected_logits(predictor, images))
 
 
+def test_operations_of_each_platform(made, tmp_path):
+    predictor, options = made("v3"), ExportOptions(argmax=False, portable=False)
+    export(predictor, tmp_path / "network", "stablehlo", options)
+    images = noise(2, 33, 49)
+    found = load_exported(tmp_path / "network")(images)
+    assert_same(found, expected_logits(predictor, images))
+    with pytest.raises(DeepLabError, match="of stablehlo"):
+        export(predictor, tmp_path / "other", "onnx", options)
+
+
 def test_only_jax_is_needed(made, tmp_path):
     """The few lines of docs/deploy.md, in an interpreter that finds nothing of this package."""
     path = tmp_path / "network.stablehlo"

@@ -75,3 +75,18 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "text").write_text("no network at all")
     with pytest.raises(DeepLabError, match="no TFLite file"):
         read_tflite_metadata(tmp_path / "text")
+
+
+@pytest.mark.slow
+def test_integers(tmp_path):
+    architecture, overrides = NETWORKS["v3"]
+    predictor, options = small_predictor(architecture, **overrides), ExportOptions(size=(65, 65))
+    images = noise(8, 65, 65)
+    for name, calibration in (("floats", None), ("integers", images)):
+        export(predictor, tmp_path / name, "tflite", options, calibration)
+    assert operators(tmp_path / "integers")["QUANTIZE"] >= 1
+    sizes = {name: (tmp_path / name).stat().st_size for name in ("floats", "integers")}
+    assert sizes["integers"] < 0.5 * sizes["floats"]
+    floats, integers = (load_exported(tmp_path / name)(images) for name in ("floats", "integers"))
+    assert integers.dtype == np.int32
+    assert np.mean(floats == integers) > 0.9
