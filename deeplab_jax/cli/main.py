@@ -11,10 +11,10 @@ from types import ModuleType
 
 from absl import flags as absl_flags
 
+from deeplab_jax.cli import compile_cache
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.host_flags import in_a_job, leave
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.files import cache_directory
 
 # The module of the same name in this package (with _ for -), and what it is for.
 COMMANDS = {
@@ -68,6 +68,7 @@ def load_command(name: str) -> tuple[ModuleType, absl_flags.FlagValues]:
     absl_flags.DEFINE_bool(
         "debug", False, "Show the traceback of an error.", flag_values=flag_values
     )
+    compile_cache.define_flags(flag_values)
     module.define_flags(flag_values)
     return module, flag_values
 
@@ -106,6 +107,7 @@ def run(argv: Sequence[str], console: Console) -> int:
             console.print(command_help(module, flag_values))
             return 0
         paths = flag_values([name, *spell_out_overrides(arguments)])[1:]
+        compile_cache.apply_flags(flag_values)
         module.run(flag_values, paths, console)
         return 0
     except KeyboardInterrupt:
@@ -128,8 +130,7 @@ def prepare_environment() -> None:
     # Of damaged images, whose files it does not name; ours do.
     warnings.filterwarnings("ignore", module="PIL")
     # A program compiled once need not be compiled again by the next command.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_directory() / "compiled"))
-    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(COMPILED_BYTES))
+    compile_cache.set_defaults(COMPILED_BYTES)
 
 
 def console_script() -> None:

@@ -1,0 +1,68 @@
+"""Where compiled programs are kept between commands."""
+
+import os
+import pathlib
+
+from absl import flags as absl_flags
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import cache_directory
+
+VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+OFF = "off"
+# What JAX names the files of its cache.
+ENDINGS = ("-cache", "-atime")
+
+
+def set_defaults(most_bytes: int) -> None:
+    """Keeps compiled programs unless the environment says otherwise; JAX reads it on import."""
+    os.environ.setdefault(VARIABLE, str(cache_directory() / "compiled"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(most_bytes))
+
+
+def define_flags(flags: absl_flags.FlagValues) -> None:
+    """Defines the flags, which every command has."""
+    absl_flags.DEFINE_string(
+        "compile_cache",
+        None,
+        f"Directory that keeps compiled programs, or {OFF} (default: ${VARIABLE}, else the cache).",
+        flag_values=flags,
+    )
+    absl_flags.DEFINE_bool(
+        "clear_compile_cache", False, "Forget compiled programs first.", flag_values=flags
+    )
+
+
+def apply_flags(flags: absl_flags.FlagValues) -> None:
+    """Does what the flags say.
+
+    Raises:
+      DeepLabError: the cache cannot be cleared.
+    """
+    if flags.compile_cache is None and not flags.clear_compile_cache:
+        return
+    import jax
+
+    if flags.compile_cache == OFF:
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif flags.compile_cache:
+        folder = str(pathlib.Path(flags.compile_cache).expanduser().absolute())
+        jax.config.update("jax_compilation_cache_dir", folder)
+    if flags.clear_compile_cache:
+        clear(pathlib.Path(jax.config.jax_compilation_cache_dir or ""))
+
+
+def clear(folder: pathlib.Path) -> None:
+    """Removes the compiled programs of a directory and nothing else.
+
+    Raises:
+      DeepLabError: a file cannot be removed.
+    """
+    if not folder.is_dir():
+        return
+    for file in folder.iterdir():
+        if file.name.endswith(ENDINGS):
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise DeepLabError(f"cannot clear the compile cache: {error}") from error
