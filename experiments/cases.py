@@ -1,5 +1,6 @@
 """A table's rows under a preset: what each trains, and how it is evaluated."""
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -28,23 +29,20 @@ class ResolvedTraining:
     """A training with every field decided, but for its seed and where it starts from.
 
     Attributes:
-      text: of the config, as JSON.
+      text: of the config, as JSON; two of one text are the same.
+      config: to read.
       after: whose network it starts from.
       devices: how many; None: all.
     """
 
     text: str
+    config: ConfigDict = dataclasses.field(compare=False, repr=False)
     after: "ResolvedTraining | None" = None
     devices: int | None = None
 
-    @functools.cached_property
-    def config(self) -> ConfigDict:
-        """The config, to read."""
-        return configs.from_json(self.text)
-
     def new_config(self) -> ConfigDict:
         """Returns the config, to change."""
-        return configs.from_json(self.text)
+        return copy.deepcopy(self.config)
 
     @functools.cached_property
     def key(self) -> str:
@@ -173,7 +171,7 @@ def _resolve(
         set_field(config, field, value)
     architecture(config)
     after = training.after and _resolve(table, training.after, preset, init, {}, None)
-    return ResolvedTraining(configs.to_json(config), after, devices)
+    return ResolvedTraining(configs.to_json(config), config, after, devices)
 
 
 def load_recipe(training: Training) -> ConfigDict:

@@ -85,15 +85,15 @@ def _trained(
             if training.after:
                 before = _trained(training.after, seed, storage, data_dir, reporter)
                 config.training.init_from = str(before)
-            mesh = make_mesh(_devices(training.devices))
+            mesh = training.devices and make_mesh(_devices(training.devices))
             deeplab_jax.train(config, workdir, reporter=reporter, mesh=mesh)
             storage.write_training(training, seed)
     return workdir
 
 
-def _devices(count: int | None) -> list[jax.Device]:
+def _devices(count: int) -> list[jax.Device]:
     found = jax.devices()
-    if count is not None and count > len(found):
+    if count > len(found):
         raise DeepLabError(f"the row wants {count} devices, here are {len(found)}")
     return found[:count]
 

@@ -1,8 +1,9 @@
 """Brings a training of a table down to a preset's size, keeping what its rows vary."""
 
+import copy
+
 from ml_collections import ConfigDict
 
-from deeplab_jax import config as configs
 from deeplab_jax.models import Architecture, create_model
 from experiments.fields import set_field
 from experiments.presets import Preset
@@ -44,7 +45,7 @@ def scaled_down(
       DeepLabError: the network cannot be had on the size's backbone.
     """
     network = architecture(config)
-    small = configs.from_json(configs.to_json(config))
+    small = copy.deepcopy(config)
     _scale_training(small, config, base, preset, size)
     _scale_network(small, network, preset, size)
     # Without weights to start from there are no statistics to keep.

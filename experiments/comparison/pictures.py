@@ -74,18 +74,23 @@ def class_bars(comparison: Comparison) -> bytes:
 
 def trimap_curves(models: Mapping[str, Compared]) -> bytes | None:
     """Returns mean IoU by the width of the band around void; None where nothing is void."""
+    curves = {
+        model: {
+            int(width): 100 * value
+            for width, value in (compared.metrics["trimap_mean_iou"] or {}).items()
+            if value is not None
+        }
+        for model, compared in models.items()
+    }
+    if not any(curves.values()):
+        return None
     figure, axes = _figure(5.2, 3.6)
-    drawn = False
-    for number, (model, compared) in enumerate(models.items()):
-        curve = compared.metrics["trimap_mean_iou"] or {}
-        points = [(int(width), 100 * value) for width, value in curve.items() if value is not None]
-        if points:
-            drawn = True
-            axes.plot(*zip(*points, strict=True), "o-", label=model, color=_color(number), ms=4)
+    for number, (model, curve) in enumerate(curves.items()):
+        axes.plot(list(curve), list(curve.values()), "o-", label=model, color=_color(number), ms=4)
     axes.set(xlabel="width of the band around void, pixels", ylabel="mean IoU in it, %")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    return _png(figure) if drawn else None
+    return _png(figure)
 
 
 def speed_and_accuracy(models: Mapping[str, Compared]) -> bytes:

@@ -295,6 +295,7 @@ def test_multiply_adds_are_the_printed_ones():
         assert multiply_adds._agree(ours, line["published_billions"], line["tolerance"])
 
 
+@pytest.mark.slow
 def test_parameters_are_the_printed_ones():
     counter = Counter()
     rows = [case for case in cases("mobilenet_v2/table7") if "Mparams" in case.row.costs]
