@@ -1,3 +1,5 @@
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -30,7 +32,9 @@ def test_a_file_that_was_compared_with_the_network(workdir, tmp_path, capsys):
     assert run(arguments, Console()) == 0
     told = capsys.readouterr().out
     assert "uint8 RGB, any suitable size, any batch, gives logits" in told
-    assert told.count("same class at 100.0000 % of pixels") == 3
+    shares = [float(share) for share in re.findall(r"same class at (\S+) % of pixels", told)]
+    assert len(shares) == 3
+    assert min(shares) > 99.9
     for size in ("65×65, batch 1", "49×33, batch 2", "33×49, batch 3"):
         assert size in told
     assert load_exported(output).metadata.class_names == ("sky", "tree", "road")
