@@ -1,0 +1,93 @@
+"""Saves follow one another, and a run goes on from the newest good checkpoint."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checkpoint_process import values
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.model_store import checkpoints
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.checkpoints import Checkpointer
+
+
+class Warnings(Reporter):
+    def __init__(self):
+        self.texts = []
+
+    def warning(self, text):
+        self.texts.append(text)
+
+
+def state(step):
+    return jax.tree.map(jnp.asarray, values(step))
+
+
+def save(workdir, *steps):
+    with Checkpointer(workdir) as checkpointer:
+        for step in steps:
+            checkpointer.save(state(step), {"step": step})
+
+
+def restored(workdir, reporter=None):
+    with Checkpointer(workdir, reporter) as checkpointer:
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding),
+            state(0),
+        )
+        return checkpointer.restore(shapes)
+
+
+def assert_is(found, step):
+    jax.tree.map(np.testing.assert_array_equal, found, state(step))
+
+
+def test_a_save_waits_for_the_one_before(tmp_path, monkeypatch):
+    times, write = [], checkpoints._write_manifests
+
+    def slowly(directory):
+        begun = time.monotonic()
+        names = [path.name for path in directory.iterdir() if "tmp" in path.name]
+        assert len(names) == 1
+        time.sleep(0.2)
+        write(directory)
+        times.append((begun, time.monotonic()))
+
+    monkeypatch.setattr(checkpoints, "_write_manifests", slowly)
+    save(tmp_path, 1, 2, 3)
+    assert len(times) == 3
+    assert all(end < begin for (_, end), (begin, _) in zip(times, times[1:], strict=False))  # noqa: RUF007
+    assert_is(restored(tmp_path), 3)
+
+
+def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path):
+    save(tmp_path, 1, 2)
+    (tmp_path / "checkpoints" / "2" / "variables" / "_METADATA").write_text("{}")
+    warnings = Warnings()
+    assert_is(restored(tmp_path, warnings), 1)
+    (text,) = warnings.texts
+    assert "the checkpoint of step 2 is damaged (variables/_METADATA has 2 bytes" in text
+    assert str(tmp_path / "damaged_checkpoints" / "2") in text
+    # The step is saved again when the run comes to it.
+    save(tmp_path, 2)
+    assert_is(restored(tmp_path), 2)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_so(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "checkpoints" / "1" / "files.json").write_text("")
+    with pytest.raises(DeepLabError, match=r"no checkpoint in .* is good: 1: .*restore one"):
+        restored(tmp_path)
+
+
+def test_what_a_killed_save_left_behind_goes(tmp_path):
+    save(tmp_path, 1)
+    left = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    (left / "variables").mkdir(parents=True)
+    assert_is(restored(tmp_path), 1)
+    save(tmp_path, 2)
+    assert not left.exists()
+    assert_is(restored(tmp_path), 2)
