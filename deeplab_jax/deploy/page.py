@@ -23,6 +23,8 @@ CLEANING = (60, 300)
 AT_ONCE = 2
 # Visitors whose state is kept.
 VISITORS = 200
+# Not the one that publishes a picture.
+BUTTONS = ["download", "fullscreen"]
 FONTS = ["system-ui", "sans-serif"]
 # Gradio's page asks for a script of another host, for the case that it is embedded.
 POLICY = (
@@ -78,8 +80,10 @@ def build_page(answers: Answers) -> Any:
                 button = gradio.Button("Segment", variant="primary")
                 told = gradio.Markdown()
             with gradio.Column():
-                overlay = gradio.Image(label="Overlay", format="png", interactive=False)
-                mask = gradio.Image(label="Mask", format="png", interactive=False)
+                overlay = gradio.Image(
+                    label="Overlay", buttons=BUTTONS, format="png", interactive=False
+                )
+                mask = gradio.Image(label="Mask", buttons=BUTTONS, format="png", interactive=False)
             with gradio.Column():
                 legend = gradio.HTML(label="Legend")
                 areas = gradio.Dataframe(
@@ -146,7 +150,9 @@ def serving(answers: Answers, host: str = "127.0.0.1", port: int = 7860) -> Iter
 
 def _image_input(gradio: ModuleType) -> Any:
     """Returns an image as it was sent: reading it, and saying what is wrong with it, is ours."""
-    image = gradio.Image(label="Image", sources=["upload", "webcam", "clipboard"])
+    image = gradio.Image(
+        label="Image", buttons=["fullscreen"], sources=["upload", "webcam", "clipboard"]
+    )
     take_in = image.async_move_resource_to_block_cache
 
     def path_of(payload: Any) -> Path | None:

@@ -45,7 +45,9 @@ def convolution(
     if kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
         return by_platform(plain, lambda x, k: _pointwise(x, k, stride), inputs, kernel)
     rates = rate_by_axis(rate)
-    if stride == 1 and max(rates) > 1:
+    # Export may leave sizes open: they are symbols then, and no share can be computed.
+    known = all(isinstance(side, int) for side in inputs.shape[1:3])
+    if known and stride == 1 and max(rates) > 1:
         share = valid_share(inputs.shape[1:3], kernel.shape[0], rates, padding)
         if share <= LARGEST_SHARE:
             over_taps = partial(sum_over_taps, rates=rates, padding=padding)

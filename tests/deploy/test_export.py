@@ -12,6 +12,7 @@ from small import NAMES, PALETTE, depthwise_layers, expected_logits, noise, smal
 
 from deeplab_jax.deploy.export import export
 from deeplab_jax.deploy.loader import load_exported
+from deeplab_jax.deploy.open_sizes import input_specification
 from deeplab_jax.deploy.program import ExportOptions, make_program
 from deeplab_jax.errors import DeepLabError
 
@@ -70,6 +71,13 @@ def test_open_sizes_and_batches(made, tmp_path, name, format):
     for batch, height, width in [(1, 64 + odd, 64 + odd), (3, 32 + odd, 80 + odd)]:
         images = noise(batch, height, width)
         assert_same(exported(images), expected_logits(predictor, images))
+
+
+def test_atrous_convolutions_are_traced_with_open_sizes(made):
+    """The implementation for CPUs asks how large a map is; the plain one must not."""
+    program = make_program(made("v2"), LOGITS)
+    shape = jax.eval_shape(program.function, input_specification(program)).shape
+    assert str(shape) == "(N, 8*h + 1, 8*w + 1, 4)"
 
 
 def test_operations_of_each_platform(made, tmp_path):
