@@ -1,7 +1,9 @@
 """Reads users' images with care: whatever is in the file, the result is RGB or a clear error."""
 
+import contextlib
 import io
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,9 @@ from deeplab_jax.errors import DeepLabError
 
 # Of an image of more than 8 bits that are worked on at a time.
 BLOCK_ROWS = 256
+# From which threads work on one image at a time.
+LARGE_PIXELS = 16_000_000
+_large_images = threading.Lock()
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -111,12 +116,33 @@ def _to_rgb(
     # A palette's transparency must go through RGBA, or Pillow warns.
     if "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.array(upright(image).convert("RGB"))
+    image = upright(image)
+    # Converting copies even where there is nothing to convert.
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Returns an image turned as its EXIF orientation says, as viewers show it."""
-    return PIL.ImageOps.exif_transpose(image)
+    """Turns an image in its place as its EXIF orientation says, as viewers show it."""
+    PIL.ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+@contextlib.contextmanager
+def one_large_at_a_time(*paths: Path) -> Iterator[None]:
+    """Keeps threads from working on large images side by side, which memory may not hold."""
+    large = sum(map(_pixels, paths)) > LARGE_PIXELS
+    with _large_images if large else contextlib.nullcontext():
+        yield
+
+
+def _pixels(path: Path) -> int:
+    """Returns the number of pixels that a file's header tells of; 0 where it tells none."""
+    try:
+        with PIL.Image.open(path) as image:
+            return image.width * image.height
+    # Reading the file will say what is wrong with it.
+    except Exception:
+        return 0
 
 
 def _deep_to_rgb(

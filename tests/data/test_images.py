@@ -1,4 +1,6 @@
+import concurrent.futures
 import io
+import time
 
 import cv2
 import numpy as np
@@ -6,8 +8,9 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 
+from deeplab_jax.data import images
 from deeplab_jax.data.codec import decode_image, decode_label, encode_png, encoded_size
-from deeplab_jax.data.images import read_image, storable_image
+from deeplab_jax.data.images import one_large_at_a_time, read_image, storable_image
 from deeplab_jax.errors import DeepLabError
 
 
@@ -149,3 +152,21 @@ def test_a_stored_mask_must_be_8_bit_indices(pixels):
     encoded = cv2.imencode(".png", pixels)[1].tobytes()
     with pytest.raises(DeepLabError, match="8-bit"):
         decode_label(encoded)
+
+
+def test_threads_share_the_memory_for_large_images(save, photo, monkeypatch):
+    path, working, most = save("x.png", photo), [], []
+
+    def work(_):
+        with one_large_at_a_time(path, path.with_name("missing.png")):
+            working.append(1)
+            most.append(len(working))
+            time.sleep(0.01)
+            working.pop()
+
+    for limit, together in ((10**9, True), (10, False)):
+        monkeypatch.setattr(images, "LARGE_PIXELS", limit)
+        most.clear()
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            list(threads.map(work, range(8)))
+        assert (max(most) > 1) == together

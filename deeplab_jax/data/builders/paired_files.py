@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deeplab_jax.data.builders.base import LoadedExample, SegmentationBuilder
-from deeplab_jax.data.images import SUFFIXES, storable_image
+from deeplab_jax.data.images import SUFFIXES, one_large_at_a_time, storable_image
 from deeplab_jax.errors import DeepLabError
 
 
@@ -61,8 +61,9 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
 
     def load(self, split: str, image_id: str) -> LoadedExample:
         pair = self._pairs[split][image_id]
-        encoded, size = self.read_storable_image(pair.image)
-        label = self.read_label(pair.mask)
+        with one_large_at_a_time(pair.image, pair.mask):
+            encoded, size = self.read_storable_image(pair.image)
+            label = self.read_label(pair.mask)
         if label.shape != size:
             raise DeepLabError(
                 f"{pair.mask}: the mask is {label.shape[0]}x{label.shape[1]} (height x width), its "
