@@ -127,7 +127,7 @@ def _totals(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
         devices = sorted({f"{len(s['devices'])} × {s['device_kind']}" for s in summaries})
         commits = sorted({str(summary["commit"])[:9] for summary in summaries})
         lines.append(
-            f"{len(summaries)} trainings, {duration(seconds)} in steps, the longest "
+            f"{_counted(len(summaries), 'training')}, {duration(seconds)} in steps, the longest "
             f"{duration(longest)}; {', '.join(devices)}; commit {', '.join(commits)}."
         )
     return "\n".join(lines)
@@ -158,11 +158,15 @@ def _chip_hours(opened: "OpenRequest", counter: Counter) -> str:
     hours = sum(chip_hours(training, counter) for training in trainings.values())
     seeds = opened.request.seeds
     return (
-        f"Estimated cost: {len(trainings)} trainings × {seeds} seed{'s' * (seeds > 1)}, "
+        f"Estimated cost: {_counted(len(trainings), 'training')} × {_counted(seeds, 'seed')}, "
         f"{hours * seeds:.1f} chip-hours on a chip that sustains {CHIP_OPERATIONS / 1e12:.0f} "
         "TFLOP/s (three times the multiply-adds of the forward pass; without reading data and "
         "evaluating). An estimate, not a measurement."
     )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number > 1)}"
 
 
 def _all_digits(value: float | None) -> str:
