@@ -93,6 +93,7 @@ def test_the_teachers_loss_comes_on_top():
     assert float(run.objective(outputs, label, label, 0)) == pytest.approx(float(expected))
 
 
+@pytest.mark.slow
 def test_the_teacher_sees_the_crops_as_in_inference():
     student, teacher = stored("mobilenet_v2"), stored("resnet")
     network = distilled(few_parts(), teacher, weight=1.0, temperature=1.0).model
