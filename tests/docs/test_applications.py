@@ -125,7 +125,7 @@ def test_backgrounds_are_replaced(shared, tmp_path):
     assert photo.shape == green.shape == (512, 512, 3)
     # The corner is background; the middle of the suit is the person's.
     assert np.abs(green[:20, -20:] - (0, 177, 64)).max() < 30
-    assert np.abs(green[380:420, 200:260] - photo[380:420, 200:260]).max() < 30
+    assert np.abs(green[380:420, 200:260] - photo[380:420, 200:260]).max() < 60
 
 
 @pytest.mark.slow
