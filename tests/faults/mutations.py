@@ -242,7 +242,6 @@ WHOLE: tuple[Callable[[PIL.Image.Image, Random], Mutant], ...] = (
     _rotated,
     _huge_png,
     _huge_jpeg,
-    _large_jpeg,
     _huge_bmp,
     _huge_tiff,
     _huge_webp,
@@ -250,7 +249,7 @@ WHOLE: tuple[Callable[[PIL.Image.Image, Random], Mutant], ...] = (
     _other_suffix,
 )
 # Seconds each, so there are few.
-COSTLY = (_bomb, _text_bomb, _large_deep)
+COSTLY = (_bomb, _text_bomb, _large_deep, _large_jpeg)
 
 
 def mutants(image: PIL.Image.Image, random: Random, count: int, suffixes: str) -> list[Mutant]:
