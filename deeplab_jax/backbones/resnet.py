@@ -39,6 +39,11 @@ class Depth(NamedTuple):
         return 4 if self.bottleneck else 1
 
     @property
+    def kernel_sizes(self) -> tuple[int, ...]:
+        """Of a unit's convolutions."""
+        return (1, 3, 1) if self.bottleneck else (3, 3)
+
+    @property
     def last_convolution(self) -> str:
         """Name of the convolution whose output is added to the shortcut."""
         return "conv3" if self.bottleneck else "conv2"
@@ -95,7 +100,7 @@ class ResidualUnit(nn.Module):
                 self.features if number == last else self.width,
                 kernel_size=size,
                 stride=unit.stride,
-                rate=unit.rate if size > 1 else 1,
+                rate=unit.rate,
                 name=f"conv{number}",
                 **({"activation": None} if number == last else {}),
             )
@@ -177,7 +182,10 @@ class ResNet(nn.Module):
         )[1:]
         units = (walk[start : start + count] for start in range(0, len(walk), count))
         return {
-            place: tuple(Unit(unit.stride, unit.rate * self._grid(*place)) for unit in convolutions)
+            place: tuple(
+                Unit(unit.stride, unit.rate * self._grid(*place) if size > 1 else 1)
+                for size, unit in zip(form.kernel_sizes, convolutions, strict=True)
+            )
             for place, convolutions in zip(places, units, strict=True)
         }
 

@@ -1,6 +1,7 @@
 """What training a config on a slice of a pod will take, before there is one."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -200,8 +201,7 @@ def fixed_memory(run: Run) -> int:
     state, _ = abstract_arguments(run)
 
     def on_a_chip(leaf: jax.ShapeDtypeStruct) -> int:
-        shape = leaf.sharding.shard_shape(leaf.shape)
-        return jax.ShapeDtypeStruct(shape, leaf.dtype).nbytes
+        return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
     parts = jax.tree.leaves(state), jax.tree.leaves(state.variables["params"])
     return sum(on_a_chip(leaf) for leaves in parts for leaf in leaves)

@@ -19,6 +19,7 @@ from deeplab_jax.planning.roofline import Estimate
 from deeplab_jax.planning.step import CompiledStep
 from deeplab_jax.planning.unseen import unseen_dataset
 from deeplab_jax.reporter import Reporter
+from experiments import pod_plans
 
 PROMISED = {
     "topology",
@@ -38,7 +39,7 @@ def made_plan(*, fits=True):
     return Plan(
         topology=parse_topology("v5e:2x2"),
         mesh={"data": 2, "space": 2},
-        architecture={"backbone": "resnet_50"},
+        architecture={"backbone": "resnet_50", "scan_units": True},
         crop_size=(65, 97),
         global_batch=8,
         step=CompiledStep({"total": total}, None, fits, 1.0, 61.0, 59.0, {}, ""),
@@ -59,7 +60,7 @@ def made_plan(*, fits=True):
         else None,
         largest_batch=LargestBatch(9, "made up"),
         estimate=Estimate(0.004, 0.002, 0.001, 0.0005) if fits else None,
-        scaling={2: 1.0, 4: 0.9} if fits else {},
+        scaling={2: 1.0, 4: 0.9, 256: 0.5} if fits else {},
     )
 
 
@@ -84,7 +85,7 @@ def test_json_holds_what_is_promised(printed, fits):
     assert found["largest_batch"] == {"per_part": 9, "global": 18, "how": "made up"}
     if fits:
         assert found["roofline"]["step"] == pytest.approx(0.0055)
-        assert found["roofline"]["scaling_efficiency"] == {"2": 1.0, "4": 0.9}
+        assert found["roofline"]["scaling_efficiency"] == {"2": 1.0, "4": 0.9, "256": 0.5}
         assert found["all_reduce"]["batch_norm_sums"] == 990_000
 
 
@@ -99,6 +100,22 @@ def test_tables_say_it_in_words(printed, fits, lines):
     text = printed(made_plan(fits=fits))
     assert not [line for line in lines if line not in text]
     assert ("efficiency on 4 chips" in text) is fits
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_row_of_the_table_has_a_cell_for_each_column(fits):
+    cells = pod_plans.row(made_plan(fits=fits).describe())
+    assert len(cells) == len(pod_plans.COLUMNS)
+    assert cells[:2] == ["resnet_50, loops", "65×97, 2 chips an image"]
+    assert ("too much" in cells[4]) is not fits
+
+
+@pytest.mark.parametrize("name", pod_plans.PLANS)
+def test_the_table_plans_configs_that_there_are(name):
+    reference, fields = pod_plans.PLANS[name]
+    config = configs.load(reference)
+    for field, text in fields.items():
+        configs.override(config, field, text)
 
 
 @pytest.mark.parametrize(
