@@ -2,12 +2,15 @@
 
 Finds the dense CRF's parameters that suit a model: those with the highest mean IoU on a few images,
 which should not be the ones that it is measured on afterwards. The grid is DeepLab v2's: w1 of 3 to
-6, σα of 30 to 100 pixels, σβ of 3 to 6 levels, 128 points in all. Every image goes through the
-network once and through 128 CRFs. With --output it writes a JSON file that --crf takes.
+6, σα of 30 to 100 pixels, σβ of 3 to 6 levels, 128 points in all, unless flags give another. Every
+image goes through the network once and through a CRF a point. With --output it writes a JSON file
+that --crf takes.
 
 examples:
   deeplab-jax crf-search --model=runs/voc --dataset=voc_segmentation --split=train \\
       --data_dir=data --limit=100 --output=runs/voc/crf.json
+  deeplab-jax crf-search --model=runs/voc --dataset=voc_segmentation --split=train \\
+      --data_dir=data --limit=30 --w1=3,5 --sigma_alpha=30,50,70,90 --sigma_beta=3,5
   deeplab-jax evaluate --model=runs/voc --dataset=voc_segmentation --split=val \\
       --data_dir=data --crf=runs/voc/crf.json
 """
@@ -16,10 +19,20 @@ from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.dataset_flags import define_dataset_flags
-from deeplab_jax.cli.inference_flags import define_inference_flags, parse_options
+from deeplab_jax.cli.inference_flags import (
+    define_inference_flags,
+    parse_numbers,
+    parse_options,
+)
 from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, parse_size, required
 from deeplab_jax.errors import DeepLabError
 
+# Flag, field of CRFGrid, and what it is.
+GRID_FLAGS = (
+    ("w1", "bilateral_weights", "Weights of the bilateral kernel to try, as in 3,4,5,6."),
+    ("sigma_alpha", "bilateral_position_stds", "σα to try in pixels, as in 30,50,70."),
+    ("sigma_beta", "bilateral_color_stds", "σβ to try in levels of 0..255, as in 3,5."),
+)
 # Of the table that is printed; the file has all.
 ROWS = 10
 
@@ -29,6 +42,8 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     define_model_flags(flags)
     define_inference_flags(flags)
     define_dataset_flags(flags, "train", limit=100)
+    for flag, _, purpose in GRID_FLAGS:
+        absl_flags.DEFINE_string(flag, None, f"{purpose} Default: DeepLab v2's.", flag_values=flags)
     absl_flags.DEFINE_string(
         "output", None, "JSON file for the parameters and the table.", flag_values=flags
     )
@@ -42,15 +57,17 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     if flags.crf:
         raise DeepLabError("crf-search tries CRFs of its own; leave --crf out")
     size, options = parse_size(flags.size), parse_options(flags)
+    values = {field: parse_numbers(flags[flag].value, flag, float) for flag, field, _ in GRID_FLAGS}
     predictor = load_predictor(flags, console)
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax.crf import CRFParameters
     from deeplab_jax.data import open_dataset
-    from deeplab_jax.evaluation import crf_search_table, search_crf
+    from deeplab_jax.evaluation import CRFGrid, crf_search_table, search_crf
 
     found = search_crf(
         predictor,
         open_dataset(flags.dataset, flags.data_dir, flags.split),
+        CRFGrid(**{field: tried for field, tried in values.items() if tried}),
         options=options,
         size=size,
         batch_size=flags.batch_size,

@@ -9,9 +9,11 @@ from typing import Any
 from etils import epath
 
 MANIFEST = "files.json"
-# Orbax adds the time of the commit to the first, and the second, after the manifest is written.
+# Orbax adds to the first, and the second, after the manifest is written.
 METADATA, COMMITTED = "_CHECKPOINT_METADATA", "commit_success.txt"
-COMMIT_TIME = "commit_timestamp_nsecs"
+# What it adds: the time of the commit, and at times the handlers, which we name ourselves when we
+# read.
+COMMIT_TIME, HANDLERS = "commit_timestamp_nsecs", "item_handlers"
 # Says in the metadata that there is a manifest: checkpoints of earlier versions have none.
 MARK = {"manifest": MANIFEST}
 CHUNK_BYTES = 2**20
@@ -96,11 +98,13 @@ def _size_and_checksum(path: epath.Path) -> tuple[int, int]:
 
 
 def _metadata(directory: epath.Path) -> dict[str, Any]:
-    """Returns what Orbax wrote of the checkpoint but for the time, which must be a number."""
+    """Returns what Orbax wrote before the commit; what came with it must be of the right kind."""
     content = json.loads((directory / METADATA).read_text())
-    time = content.pop(COMMIT_TIME)
+    time, handlers = content.pop(COMMIT_TIME), content.pop(HANDLERS)
     if time is not None and not isinstance(time, int):
         raise ValueError(time)
+    if handlers is not None and not isinstance(handlers, dict | str):
+        raise ValueError(handlers)
     return content
 
 

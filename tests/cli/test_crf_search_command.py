@@ -25,12 +25,13 @@ def command(name, world, *extra, split="train"):
 
 def test_what_it_finds_is_taken_by_the_other_commands(world, capsys):
     path = world / "crf.json"
-    assert command("crf-search", world, "--limit=1", f"--output={path}") == 0
+    grid = ("--w1=3,6", "--sigma_alpha=30,70,100", "--sigma_beta=4")
+    assert command("crf-search", world, "--limit=1", f"--output={path}", *grid) == 0
     printed = capsys.readouterr().out
     found = json.loads(path.read_text())
-    assert len(found["table"]) == 128
+    assert len(found["table"]) == 6
     assert f"{100 * found['mean_iou']:.2f}" in printed
-    assert "best of 128 on 1 images" in printed
+    assert "best of 6 on 1 images" in printed
     report = world / "report"
     arguments = ["--limit=1", f"--crf={path}", f"--output={report}"]
     assert command("evaluate", world, *arguments) == 0
@@ -41,7 +42,7 @@ def test_what_it_finds_is_taken_by_the_other_commands(world, capsys):
 
 @pytest.mark.parametrize(
     ("extra", "message"),
-    [("--crf", "leave --crf out"), ("images", "takes no argument 'images'")],
+    [("--crf", "leave --crf out"), ("images", "takes no argument 'images'"), ("--w1=few", "--w1")],
 )
 def test_mistakes_are_told(world, capsys, extra, message):
     assert command("crf-search", world, extra) == 2
