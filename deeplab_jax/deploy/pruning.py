@@ -259,7 +259,7 @@ def compensated(
         else:
             place, sign = ("params", *names, "bias"), 1
         flat[place] = (flat[place] + sign * given).astype(flat[place].dtype)
-    return traverse_util.unflatten_dict(flat)
+    return _nested(flat, variables)
 
 
 def cut(graph: ChannelGraph, variables: Any, kept: np.ndarray) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def cut(graph: ChannelGraph, variables: Any, kept: np.ndarray) -> dict[str, Any]
             flat[kernel] = flat[kernel][:, :, stays[layer.inputs]]
         for vector in _vectors(flat, names):
             flat[vector] = flat[vector][outputs]
-    return traverse_util.unflatten_dict(flat)
+    return _nested(flat, variables)
 
 
 def _vectors(flat: Flat, names: Path) -> list[Path]:
@@ -325,4 +325,14 @@ def _designed(stored: StoredModel, widths: Mapping[str, int]) -> dict[Path, tupl
 
 
 def _by_path(tree: Any) -> Flat:
-    return dict(traverse_util.flatten_dict(tree))
+    """Returns the leaves by path; a module's name such as `block1/unit_1` is two steps of it."""
+    flat = traverse_util.flatten_dict(tree)
+    return {tuple("/".join(path).split("/")): leaf for path, leaf in flat.items()}
+
+
+def _nested(flat: Flat, like: Any) -> dict[str, Any]:
+    """Returns leaves by path as a tree of the same structure as another."""
+    paths = traverse_util.flatten_dict(like)
+    return traverse_util.unflatten_dict(
+        {path: flat[tuple("/".join(path).split("/"))] for path in paths}
+    )
