@@ -45,6 +45,7 @@ def run_tasks(
     *,
     devices: int,
     processes: int = 1,
+    optimization_level: int = 1,
     timeout: float = 3000,
 ) -> list[dict[str, np.ndarray]]:
     """Returns what each task came to: `params` (one vector), `losses` and what was compiled.
@@ -54,6 +55,7 @@ def run_tasks(
       folder: for results.
       devices: of each process.
       processes: on this machine, over loopback.
+      optimization_level: of XLA.
       timeout: in seconds.
     """
     with socket.socket() as probe:
@@ -64,9 +66,7 @@ def run_tasks(
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_ENABLE_X64": "1",
-        "XLA_FLAGS": "--xla_backend_optimization_level=1",
-        # One process compiles for all.
-        "JAX_SHARE_BINARY_BETWEEN_HOSTS": "1",
+        "XLA_FLAGS": f"--xla_backend_optimization_level={optimization_level}",
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
     }
     running = [

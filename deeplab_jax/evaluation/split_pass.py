@@ -24,6 +24,7 @@ from deeplab_jax.parallel import (
     replicated,
     rows_of_this_process,
     split_model,
+    wait_for_hosts,
 )
 from deeplab_jax.reporter import Reporter
 
@@ -134,6 +135,7 @@ def sum_over_hosts(counts: np.ndarray) -> np.ndarray:
     """Returns the sum of every host's int64 array of one shape, on all of them."""
     if jax.process_count() == 1:
         return counts
+    wait_for_hosts("counts")
     # As bytes, because JAX would narrow int64 to int32.
     gathered = multihost_utils.process_allgather(np.ascontiguousarray(counts).view(np.uint8))
     return np.ascontiguousarray(gathered).view(np.int64).sum(axis=0)

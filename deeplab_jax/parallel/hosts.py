@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import signal
@@ -12,13 +13,19 @@ from typing import Any
 
 import jax
 import numpy as np
+
+# JAX offers no public way to the service by which its processes meet, nor to whether it has begun.
+from jax._src import distributed, xla_bridge
 from jax.experimental import multihost_utils
 
 from deeplab_jax.errors import DeepLabError
 
 # Seconds. A host that never comes up, one that stops answering, and one that others wait for at the
 # end; each is over well within 150 s.
-START_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 120, 60, 20
+START_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 120, 100, 20
+# For the others: a failure of theirs ends the waiting long before.
+WAIT_SECONDS = 24 * 3600
+_BARRIERS = itertools.count()
 # By which JAX would abort the process later than this code ends it.
 GRACE_SECONDS = 10
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -104,8 +111,12 @@ def start_hosts(
       DeepLabError: the addresses are not legal, or the cluster's cannot be found.
     """
     addresses = (addresses or Addresses()).or_of(os.environ)
-    if addresses.coordinator_address is None and alone(os.environ):
-        return 1
+    if addresses.coordinator_address is None:
+        if alone(os.environ):
+            return 1
+        # From a notebook or a test: what this process is has been decided.
+        if xla_bridge.backends_are_initialized():
+            return jax.process_count()
     before = signal.getsignal(signal.SIGTERM)
     with _deadline(start_seconds, lambda: end and end(_late(addresses, start_seconds))):
         if not _initialize(addresses, start_seconds + GRACE_SECONDS):
@@ -195,13 +206,20 @@ def from_first_host(value: Any) -> Any:
     """Returns process 0's numbers or arrays (of the same shapes on all), on every process."""
     if jax.process_count() == 1:
         return value
+    wait_for_hosts("value")
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(value))
 
 
 def wait_for_hosts(name: str) -> None:
-    """Returns once every process has come to the same place."""
+    """Returns once every process has come to the same place, after whatever time.
+
+    Nothing runs on the devices. On CPUs that matters: processes that first meet in a collective
+    must do so within 30 s.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        # The same name may come again.
+        barrier = f"deeplab_jax/{name}/{next(_BARRIERS)}"
+        distributed.global_state.client.wait_at_barrier(barrier, WAIT_SECONDS * 1000)
 
 
 @contextlib.contextmanager

@@ -205,6 +205,7 @@ class Loop:
         started = time.perf_counter()
         compiled = step_function.lower(state, batch).compile()
         seconds = time.perf_counter() - started
+        wait_for_hosts("compiled")
         for line in describe_start(self._run, state, compiled, seconds):
             self._reporter.message(line)
         return compiled

@@ -9,13 +9,13 @@ LAYOUTS = {"8×1": (8, 1), "4×2": (4, 2), "2×4": (2, 4)}
 
 def test_rows_and_parameters_in_parts(tmp_path):
     """A quick one: two of four devices split rows, kernels lie in parts."""
-    tasks = [Task(), Task(data=2, space=2), Task(data=2, space=2, fsdp=True)]
-    one, rows, parts = run_tasks(tasks, tmp_path, devices=4)
-    assert difference(rows, one) <= 1e-9
+    tasks = [Task(), Task(data=2, space=2, fsdp=True)]
+    one, parts = run_tasks(tasks, tmp_path, devices=4, optimization_level=0)
     assert difference(parts, one) <= 1e-9
-    assert rows["halo_exchanges"] > 0
+    assert parts["halo_exchanges"] > 0
     assert (one["halo_exchanges"], one["all_reduces"], one["all_gathers"]) == (0, 0, 0)
-    assert parts["argument_bytes"] < 0.6 * rows["argument_bytes"]
+    # Half of the kernels and of their momentum.
+    assert parts["argument_bytes"] < 0.6 * one["argument_bytes"]
 
 
 @pytest.fixture(scope="module")
