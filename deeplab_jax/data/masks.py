@@ -32,8 +32,8 @@ def read_mask(path: Path, labels: Mapping[int, int]) -> np.ndarray:
     values = _indices(_open_mask(path), path)
     table = np.full(256, -1, np.int16)
     table[list(labels)] = list(labels.values())
-    result = table[np.minimum(values, 255)]
-    result[values > 255] = -1
+    result = table[np.clip(values, 0, 255)]
+    result[(values < 0) | (values > 255)] = -1
     if result.min() < 0:
         legal = f"legal: classes {_ranges(labels, void=False)}, void {_ranges(labels, void=True)}"
         wrong, counts = np.unique(values[result < 0], return_counts=True)
@@ -86,6 +86,8 @@ def _indices(mask: PIL.Image.Image, path: Path) -> np.ndarray:
     if mask.mode == "P":
         return np.asarray(mask)
     values = np.asarray(mask)
+    if values.dtype.kind == "f":
+        raise DeepLabError(f"{path}: the mask holds numbers with fractions; give class indices")
     if mask.mode == "1":
         return values.astype(np.uint8)
     channels = values.reshape(*values.shape[:2], -1)

@@ -89,3 +89,17 @@ def test_masks_are_upright_as_their_images_are(save, stored, orientation):
     path = save("x.png", stored, exif=exif)
     expected = np.array(PIL.ImageOps.exif_transpose(PIL.Image.open(path)))
     assert np.array_equal(read_mask(path, identity_labels(3)), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        (np.array([[0, -1]], np.int32), r"mask value -1 \(1 pixels\); legal: classes 0..2"),
+        (np.array([[0, 70_000]], np.int32), r"mask value 70000 \(1 pixels\)"),
+        (np.array([[0, 1]], np.float32), "numbers with fractions; give class indices"),
+    ],
+)
+def test_numbers_that_are_no_indices_are_refused_by_name(save, values, complaint):
+    path = save("x.tif", values)
+    with pytest.raises(DeepLabError, match=rf"x\.tif: .*{complaint}"):
+        read_mask(path, identity_labels(3))

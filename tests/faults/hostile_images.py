@@ -232,10 +232,13 @@ def spoilt_images(folder: pathlib.Path, count: int, seed: int, say: Callable[[st
     files = spoil(folder, count, seed)
     builder = Folder(source=folder, data_dir=folder / "data")
     bad = read_each(files, builder, tally)
+    for line in tally.wrong:
+        say(line)
+    already = len(tally.wrong)
     warnings.simplefilter("ignore")
     say(f"read {len(files)} pairs, {len(bad)} of them bad")
     through_prepare(folder, bad, tally)
     through_predict(folder, tally)
-    for line in tally.wrong:
+    for line in tally.wrong[already:]:
         say(line)
     return tally
