@@ -107,7 +107,7 @@ def test_processes_meet_and_part():
     assert [(one.status, one.said[-7:]) for one in run(2)] == [(0, "good: 2")] * 2
 
 
-@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("failing", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_one_failure_ends_all_with_its_message(failing):
     ended = run(2, failing=str(failing))
     assert (ended[failing].status, ended[1 - failing].status) == (2, 3)
@@ -116,6 +116,7 @@ def test_one_failure_ends_all_with_its_message(failing):
     assert f"ended: process {failing} of the job failed: the disk is full" in other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("present", "message"), [(0, "not all of the others came up"), (1, "process 0 does not answer")]
 )
