@@ -22,6 +22,7 @@ class Chip:
       dimensions: of the torus that slices are part of.
       largest: chips of the largest slice.
       source: where the figures are published.
+      chip_config: how the compiler is told to take a chip of several cores as one device.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Chip:
     dimensions: int
     largest: int
     source: str
+    chip_config: str = ""
 
 
 @functools.cache

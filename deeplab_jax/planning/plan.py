@@ -183,7 +183,7 @@ def plan(
     step = compile_step(run)
     usable = step.usable or topology.chip.usable_hbm_bytes
     images = run.config.training.batch_size // data_size(mesh)
-    fixed = fixed_memory(run)
+    fixed = fixed_memory(run) + step.memory.get("program", 0)
     if search_largest_batch:
 
         def used(images: int) -> int:

@@ -16,8 +16,12 @@ from deeplab_jax.training.run import Run
 from deeplab_jax.training.run_step import make_run_step
 from deeplab_jax.training.state import TrainState, abstract_state
 
-OUT_OF_MEMORY = "Ran out of memory in memory space hbm"
-USED = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+OUT_OF_MEMORY = re.compile("Ran out of memory (in memory space hbm|on HBM)")
+# The compiler's two ways to say how much was wanted of how much; a single array may be too large.
+USED = (
+    re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm"),
+    re.compile(r"required for .*?\(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)"),
+)
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -77,7 +81,7 @@ def compile_step(run: Run) -> CompiledStep:
         try:
             compiled, refusal = lowered.compile(), ""
         except jax.errors.JaxRuntimeError as error:
-            if OUT_OF_MEMORY not in str(error):
+            if not OUT_OF_MEMORY.search(str(error)):
                 raise
             compiled, refusal = None, str(error)
     seconds = {
@@ -117,7 +121,7 @@ def read_refusal(message: str) -> tuple[int, int]:
     Raises:
       ValueError: the message has another form than the known one.
     """
-    found = USED.search(message)
+    found = next(filter(None, (form.search(message) for form in USED)), None)
     if found is None:
         raise ValueError(f"unknown form of the compiler's message: {message[:300]}")
     used, used_unit, usable, usable_unit = found.groups()

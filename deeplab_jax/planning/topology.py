@@ -82,8 +82,9 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
         )
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
+    options = {"chip_config_name": topology.chip.chip_config} if topology.chip.chip_config else {}
     try:
-        described = topologies.get_topology_desc(topology.name, platform="tpu")
+        described = topologies.get_topology_desc(topology.name, platform="tpu", **options)
     except (RuntimeError, ValueError) as error:
         first_line = str(error).partition("\n")[0]
         raise DeepLabError(
