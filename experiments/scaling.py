@@ -73,7 +73,8 @@ def _scale_training(
     drop = config.schedule.steps_per_drop / config.training.num_steps
     small.schedule.steps_per_drop = max(1, round(small.training.num_steps * drop))
     batch = config.training.batch_size / base.training.batch_size
-    small.training.batch_size = max(1, round(preset.batch_size * batch))
+    # Of a single image, batch normalisation of pooled features leaves nothing.
+    small.training.batch_size = max(2, round(preset.batch_size * batch))
     small.training.accumulation_steps = 1
     sides = zip(
         preset.crop_size, config.augmentation.crop_size, base.augmentation.crop_size, strict=True
