@@ -40,7 +40,16 @@ class ExportedNetwork:
 
         Returns:
           int32 [N, H, W] or float32 [N, H, W, num_classes].
+
+        Raises:
+          DeepLabError: the images are larger than the network's image pooling was made for.
         """
+        size, largest = images.shape[1:3], self.metadata.sizes["largest"]
+        if largest and any(side > most for side, most in zip(size, largest, strict=True)):
+            raise DeepLabError(
+                f"images of {size[0]}x{size[1]} are larger than {largest[0]}x{largest[1]}, which "
+                "this file was exported for; export it with --size, or make them smaller"
+            )
         return self.run(self.metadata.normalized(images))
 
 

@@ -1,7 +1,7 @@
 """StableHLO: one file for CPUs, GPUs and TPUs that JAX alone can run."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +19,34 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 NETWORK, METADATA = "network.stablehlo", "metadata.json"
 
 
-def write_stablehlo(
-    program: Program, path: str | Path, platforms: Sequence[str] = PLATFORMS
-) -> None:
+def write_stablehlo(program: Program, path: str | Path) -> None:
     """Writes a zip file of the serialised function and its metadata.
 
     Args:
       program: to be exported.
       path: of the file, which is written whole or not at all.
-      platforms: on which it is to run.
 
     Raises:
       DeepLabError: the sizes of this network cannot be left open.
     """
     with open_sizes(program):
-        exported = export.export(jax.jit(program.function), platforms=platforms)(
-            input_specification(program)
-        )
+        exported = _exporter(program)(input_specification(program))
     with replacing(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in [
             (METADATA, describe(program).to_json()),
             (NETWORK, bytes(exported.serialize())),
         ]:
             archive.writestr(name, content, compress_type=zipfile.ZIP_DEFLATED)
+
+
+def _exporter(program: Program) -> Callable[..., export.Exported]:
+    function = jax.jit(program.function)
+    if not program.options.portable:
+        return export.export(function, platforms=PLATFORMS)
+    # Plain operations are the same on every platform. Lowered for several, each convolution would
+    # be in the file once a platform.
+    checks = [export.DisabledSafetyCheck.platform()]
+    return export.export(function, platforms=PLATFORMS[:1], disabled_checks=checks)
 
 
 def read_stablehlo(path: str | Path) -> tuple[Any, str]:

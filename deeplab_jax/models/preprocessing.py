@@ -34,5 +34,5 @@ def preprocess(image: jax.Array, name: str, dtype: jnp.dtype) -> jax.Array:
             mean, std = (jnp.asarray(v, pixels.dtype) for v in (TORCHVISION_MEAN, TORCHVISION_STD))
             pixels = (pixels / 255 - mean) / std
         case "caffe_bgr":
-            pixels = pixels[..., ::-1] - jnp.asarray(CAFFE_MEAN_BGR, pixels.dtype)
+            pixels = jnp.flip(pixels, -1) - jnp.asarray(CAFFE_MEAN_BGR, pixels.dtype)
     return pixels.astype(dtype)
