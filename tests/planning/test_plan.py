@@ -3,7 +3,6 @@
 import importlib.util
 import json
 
-import numpy as np
 import pytest
 
 from deeplab_jax import config as configs
@@ -174,5 +173,6 @@ def test_the_real_compiler_sums_gradients_and_statistics_and_gathers_no_maps(spa
     reduced = sum(traffic.reductions[:2])
     assert reduced == pytest.approx(traffic.expected_reductions.total, rel=0.01)
     assert (traffic.halo["count"] > 0) is (space == 2)
-    assert np.log2(found.flops_per_chip / found.analytic_flops_per_chip) == pytest.approx(0, abs=1)
+    # In a network as small as this one resizes weigh as much as convolutions.
+    assert 1 < found.flops_per_chip / found.analytic_flops_per_chip < 3
     assert found.largest_batch.images > 2
