@@ -120,8 +120,9 @@ def _training() -> ConfigDict:
     training.accumulation_steps = 1  # Parts a batch is worked through in, to save memory.
     training.ema_decay = 0.0  # Of the averaged parameters that evaluation uses; 0: none kept.
     training.patience = 0  # Evaluations without a better one before it stops; 0: never early.
-    # What the backward pass computes anew, to save memory: `none`, `normalizations` (and activations)
-    # or `units` (of the backbone, all but what goes from one to the next). arXiv 1604.06174.
+    # What the backward pass computes anew, to save memory: `none`, `normalizations` (and
+    # activations) or `units` (of the backbone, all but what goes from one to the next). arXiv
+    # 1604.06174.
     training.rematerialize = "none"
     training.init_from = ""  # Published name, model directory or workdir to start from.
     # Of it: `all` but another's classifier; `backbone`; `matching`, what fits; `decimated`, with
