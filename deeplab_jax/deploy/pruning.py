@@ -2,43 +2,20 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
 
 from deeplab_jax.deploy.calibration import unrolled
-from deeplab_jax.deploy.folding import fold
-from deeplab_jax.deploy.pruning_graph import (
-    NO_CHANNEL,
-    ChannelGraph,
-    Layer,
-    channel_graph,
-)
+from deeplab_jax.deploy.channel_cutting import compensated, cut, narrower_widths
+from deeplab_jax.deploy.channel_scores import CRITERIA, SCORES, measure
+from deeplab_jax.deploy.pruning_graph import ChannelGraph, Layer, channel_graph
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.layers import is_convolution
 from deeplab_jax.model_store import SEGMENTATION, StoredModel
-from deeplab_jax.models import DeepLab, create_model
 
-CRITERIA = ("contribution", "batch_norm_scale", "norm")
 # Of each layer's channels at least this share stays.
 LEAST_SHARE = 0.1
-# Legal at every output stride; what is built does not depend on it.
-PROBE_SIZE = (65, 65)
-
-Path = tuple[str, ...]
-Flat = dict[Path, np.ndarray]
-
-
-class Moments(NamedTuple):
-    """Mean and variance of a convolution's inputs, by channel [C]."""
-
-    mean: np.ndarray
-    variance: np.ndarray
 
 
 def prune_channels(
@@ -101,87 +78,6 @@ def check_prunable(stored: StoredModel) -> None:
         raise DeepLabError("a quantised model cannot be pruned; prune first, then quantise")
 
 
-def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dict[str, Moments]:
-    """Returns mean and variance of every convolution's inputs over images.
-
-    Args:
-      model, variables: of floating-point numbers.
-      images: batches uint8 [N, H, W, C].
-
-    Raises:
-      DeepLabError: there is no image.
-    """
-    function = jax.jit(_measurement(model))
-    batches = [jax.device_get(function(variables, batch)) for batch in images]
-    if not batches:
-        raise DeepLabError("pruning needs at least one image to measure channels on")
-    moments = {}
-    for path in batches[0]:
-        mean, square = np.mean([batch[path] for batch in batches], axis=0, dtype=np.float64)
-        moments["/".join(path)] = Moments(mean, np.maximum(square - mean**2, 0))
-    return moments
-
-
-def _measurement(model: DeepLab) -> Callable[[Any, jax.Array], dict[Path, jax.Array]]:
-    def measure_batch(variables: Any, images: jax.Array) -> dict[Path, jax.Array]:
-        found: dict[Path, list[jax.Array]] = {}
-
-        def record(call, arguments, keywords, context):
-            if is_convolution(context.module, context.method_name):
-                inputs = arguments[0].astype(jnp.float32)
-                sums = jnp.stack([jnp.mean(inputs, (0, 1, 2)), jnp.mean(inputs**2, (0, 1, 2))])
-                found.setdefault(context.module.path, []).append(sums)
-            return call(*arguments, **keywords)
-
-        with nn.intercept_methods(record):
-            model.apply(variables, images, train=False)
-        return {path: jnp.stack(several).mean(0) for path, several in found.items()}
-
-    return measure_batch
-
-
-def _contributions(
-    graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
-) -> np.ndarray:
-    """How far the readers' outputs vary with each channel, in units of what they pass on."""
-    folded = _by_path(fold(model, variables)["params"])
-    energy = np.zeros(graph.num_channels)
-    for path, layer in graph.layers.items():
-        if layer.depthwise:
-            continue
-        norms = np.square(folded[(*path.split("/"), "kernel")]).sum((0, 1, 3))
-        known = layer.inputs != NO_CHANNEL
-        np.add.at(energy, layer.inputs[known], (moments[path].variance * norms)[known])
-    return np.sqrt(energy)
-
-
-def _batch_norm_scales(
-    graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
-) -> np.ndarray:
-    flat, scores = _by_path(variables["params"]), np.zeros(graph.num_channels)
-    for path, layer in graph.layers.items():
-        name = (*path.split("/"), "norm", "scale")
-        if name in flat:
-            known = layer.outputs != NO_CHANNEL
-            # A depthwise convolution comes after the one that made the channel: its scale counts.
-            scores[layer.outputs[known]] = np.abs(flat[name])[known]
-    return scores
-
-
-def _kernel_norms(
-    graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
-) -> np.ndarray:
-    flat, scores = _by_path(variables["params"]), np.zeros(graph.num_channels)
-    for path, layer in graph.layers.items():
-        if not layer.depthwise:
-            kernel = flat[(*path.split("/"), "kernel")]
-            scores[layer.outputs] = np.abs(kernel).sum((0, 1, 2))
-    return scores
-
-
-SCORES = dict(zip(CRITERIA, (_contributions, _batch_norm_scales, _kernel_norms), strict=True))
-
-
 def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int = 1) -> np.ndarray:
     """Returns which channels stay, so that at most a share of the multiply-adds does.
 
@@ -233,106 +129,3 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
 
 def _prunable(graph: ChannelGraph, layer: Layer) -> bool:
     return not layer.depthwise and not graph.fixed.intersection(map(int, layer.outputs))
-
-
-def compensated(
-    graph: ChannelGraph, variables: Any, moments: Mapping[str, Moments], kept: np.ndarray
-) -> dict[str, Any]:
-    """Returns variables in which biases hold what channels that go gave to them on average.
-
-    Args:
-      graph: of the network.
-      variables: of it.
-      moments: of every convolution's inputs.
-      kept: bool [num_channels].
-    """
-    flat, stays = _by_path(variables), np.append(kept, True)
-    for path, layer in graph.layers.items():
-        gone = ~stays[layer.inputs]
-        if layer.depthwise or not gone.any():
-            continue
-        names = tuple(path.split("/"))
-        kernel = flat[("params", *names, "kernel")].sum((0, 1))
-        given = (moments[path].mean * gone) @ kernel
-        if ("batch_stats", *names, "norm", "mean") in flat:
-            place, sign = ("batch_stats", *names, "norm", "mean"), -1
-        else:
-            place, sign = ("params", *names, "bias"), 1
-        flat[place] = (flat[place] + sign * given).astype(flat[place].dtype)
-    return _nested(flat, variables)
-
-
-def cut(graph: ChannelGraph, variables: Any, kept: np.ndarray) -> dict[str, Any]:
-    """Returns variables without the channels that go.
-
-    Args:
-      graph: of the network.
-      variables: of it.
-      kept: bool [num_channels].
-    """
-    flat, stays = _by_path(variables), np.append(kept, True)
-    for path, layer in graph.layers.items():
-        names = tuple(path.split("/"))
-        kernel = ("params", *names, "kernel")
-        outputs = stays[layer.outputs]
-        flat[kernel] = flat[kernel][..., outputs]
-        if not layer.depthwise:
-            flat[kernel] = flat[kernel][:, :, stays[layer.inputs]]
-        for vector in _vectors(flat, names):
-            flat[vector] = flat[vector][outputs]
-    return _nested(flat, variables)
-
-
-def _vectors(flat: Flat, names: Path) -> list[Path]:
-    """The paths of a layer's bias, or of its normalisation's parameters and statistics."""
-    parts = [("params", "bias"), ("params", "norm", "scale"), ("params", "norm", "bias")]
-    parts += [("batch_stats", "norm", "mean"), ("batch_stats", "norm", "var")]
-    paths = [(first, *names, *rest) for first, *rest in parts]
-    return [path for path in paths if path in flat]
-
-
-def narrower_widths(
-    stored: StoredModel, graph: ChannelGraph, kept: np.ndarray, pruned: Any
-) -> tuple[tuple[str, int], ...]:
-    """Returns the architecture's `widths` with which it has the shapes of pruned variables.
-
-    A layer whose designed width follows from a narrower one's is named even where it stays.
-
-    Raises:
-      DeepLabError: narrower layers would make it another network.
-    """
-    widths = dict(stored.model.architecture.widths)
-    for path, layer in graph.layers.items():
-        if not layer.depthwise and not kept[layer.outputs].all():
-            widths[path] = int(kept[layer.outputs].sum())
-    wanted = {path: array.shape for path, array in _by_path(pruned["params"]).items()}
-    designed = _designed(stored, widths)
-    for path, layer in graph.layers.items():
-        kernel = (*path.split("/"), "kernel")
-        if not layer.depthwise and designed.get(kernel, wanted[kernel])[3] != wanted[kernel][3]:
-            widths[path] = wanted[kernel][3]
-    if _designed(stored, widths) != wanted:
-        raise DeepLabError("this architecture's layers do not follow the widths of those before")
-    return tuple(sorted(widths.items()))
-
-
-def _designed(stored: StoredModel, widths: Mapping[str, int]) -> dict[Path, tuple[int, ...]]:
-    overrides = stored.description.overrides | {"widths": tuple(widths.items())}
-    model = create_model(stored.description.architecture, **overrides)
-    image = jnp.zeros((1, *PROBE_SIZE, model.architecture.in_channels), jnp.uint8)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
-    return {path: leaf.shape for path, leaf in _by_path(shapes["params"]).items()}
-
-
-def _by_path(tree: Any) -> Flat:
-    """Returns the leaves by path; a module's name such as `block1/unit_1` is two steps of it."""
-    flat = traverse_util.flatten_dict(tree)
-    return {tuple("/".join(path).split("/")): leaf for path, leaf in flat.items()}
-
-
-def _nested(flat: Flat, like: Any) -> dict[str, Any]:
-    """Returns leaves by path as a tree of the same structure as another."""
-    paths = traverse_util.flatten_dict(like)
-    return traverse_util.unflatten_dict(
-        {path: flat[tuple("/".join(path).split("/"))] for path in paths}
-    )

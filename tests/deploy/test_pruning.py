@@ -8,15 +8,9 @@ from flax import traverse_util
 from small_models import SIZE, describe, images, logits, stored
 
 from deeplab_jax import inference, model_store
-from deeplab_jax.deploy.pruning import (
-    CRITERIA,
-    choose,
-    compensated,
-    cut,
-    measure,
-    narrower_widths,
-    prune_channels,
-)
+from deeplab_jax.deploy.channel_cutting import compensated, cut, narrower_widths
+from deeplab_jax.deploy.channel_scores import CRITERIA, measure
+from deeplab_jax.deploy.pruning import choose, prune_channels
 from deeplab_jax.deploy.pruning_graph import channel_graph
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import at_output_stride
