@@ -75,6 +75,7 @@ def _watching(end: End) -> Iterator[None]:
         while not done.wait(POLL_SECONDS):
             message = failure_of_others()
             if message is not None and not done.is_set():
+                _let_others_read()
                 end(message)
 
     thread = threading.Thread(target=watch, name="failures", daemon=True)
@@ -134,9 +135,14 @@ def _is_connection(error: BaseException) -> bool:
 
 
 def announce(message: str) -> None:
-    """Tells the other processes that this one has failed, and leaves them time to hear it."""
+    """Tells the other processes that this one has failed."""
     client = distributed.global_state.client
     with contextlib.suppress(RuntimeError):
         client.key_value_set(f"{KEY}/{jax.process_index()}", message)
-    # Process 0 keeps the store: the others must read before it is gone.
-    time.sleep(3 * POLL_SECONDS)
+    _let_others_read()
+
+
+def _let_others_read() -> None:
+    """Waits in process 0, which keeps the store: without it JAX aborts whoever is left."""
+    if jax.process_index() == 0:
+        time.sleep(3 * POLL_SECONDS)

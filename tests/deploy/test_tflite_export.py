@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from small import NAMES, PALETTE, depthwise_layers, expected_logits, noise, small_predictor
-from test_export import NETWORKS, assert_same
+from test_exported_networks import NETWORKS, assert_same
 
 from deeplab_jax.deploy.export import export
 from deeplab_jax.deploy.loader import load_exported
