@@ -15,6 +15,7 @@ def workdir(tmp_path_factory):
     return write_workdir(tmp_path_factory.mktemp("run") / "workdir", ["sky", "tree", "road"])
 
 
+@pytest.mark.slow
 def test_a_file_that_was_compared_with_the_network(workdir, tmp_path, capsys):
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     (tmp_path / "photos").mkdir()

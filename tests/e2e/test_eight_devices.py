@@ -52,6 +52,8 @@ def eight_devices(monkeypatch):
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
 
 
+# tests/parallel/test_layouts.py has a quicker one, of four devices.
+@pytest.mark.slow
 @pytest.mark.usefixtures("eight_devices")
 def test_eight_devices_equal_one():
     done = subprocess.run(
