@@ -1,18 +1,17 @@
 """How much each channel of a network matters."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
+from deeplab_jax.deploy.convolution_inputs import input_statistics
 from deeplab_jax.deploy.folding import fold
 from deeplab_jax.deploy.pruning_graph import NO_CHANNEL, ChannelGraph
-from deeplab_jax.deploy.variable_paths import Path, by_path
+from deeplab_jax.deploy.variable_paths import by_path
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.layers import is_convolution
 from deeplab_jax.models import DeepLab
 
 CRITERIA = ("contribution", "batch_norm_scale", "norm")
@@ -35,7 +34,7 @@ def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dic
     Raises:
       DeepLabError: there is no image.
     """
-    function = jax.jit(_measurement(model))
+    function = input_statistics(model, _means)
     batches = [jax.device_get(function(variables, batch)) for batch in images]
     if not batches:
         raise DeepLabError("pruning needs at least one image to measure channels on")
@@ -46,22 +45,9 @@ def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dic
     return moments
 
 
-def _measurement(model: DeepLab) -> Callable[[Any, jax.Array], dict[Path, jax.Array]]:
-    def measure_batch(variables: Any, images: jax.Array) -> dict[Path, jax.Array]:
-        found: dict[Path, list[jax.Array]] = {}
-
-        def record(call, arguments, keywords, context):
-            if is_convolution(context.module, context.method_name):
-                inputs = arguments[0].astype(jnp.float32)
-                sums = jnp.stack([jnp.mean(inputs, (0, 1, 2)), jnp.mean(inputs**2, (0, 1, 2))])
-                found.setdefault(context.module.path, []).append(sums)
-            return call(*arguments, **keywords)
-
-        with nn.intercept_methods(record):
-            model.apply(variables, images, train=False)
-        return {path: jnp.stack(several).mean(0) for path, several in found.items()}
-
-    return measure_batch
+def _means(inputs: jax.Array) -> jax.Array:
+    """Returns [2, c]: the mean of each channel and of its square."""
+    return jnp.stack([jnp.mean(inputs, (0, 1, 2)), jnp.mean(inputs**2, (0, 1, 2))])
 
 
 def _contributions(

@@ -8,17 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from flax import traverse_util
 
 from deeplab_jax.deploy.calibration import unrolled
+from deeplab_jax.deploy.convolution_inputs import input_statistics
 from deeplab_jax.deploy.folding import fold
+from deeplab_jax.deploy.variable_paths import Path
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.layers import is_convolution
 from deeplab_jax.model_store import SEGMENTATION, StoredModel
 from deeplab_jax.models import DeepLab
 
-Path = tuple[str, ...]
 # Of each image's smallest and greatest input of a convolution; [2].
 Extremes = np.ndarray
 # Of kernels [k, k, C, D].
@@ -103,30 +102,16 @@ def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> d
     Raises:
       DeepLabError: there is no image.
     """
-    measure = jax.jit(_measurement(model))
+    measure = input_statistics(model, _extremes)
     batches = [jax.device_get(measure(variables, batch)) for batch in images]
     if not batches:
         raise DeepLabError("quantisation needs at least one image to calibrate on")
     return {path: np.concatenate([batch[path] for batch in batches]).mean(0) for path in batches[0]}
 
 
-def _measurement(model: DeepLab) -> Callable[[Any, jax.Array], dict[Path, jax.Array]]:
-    def measure(variables: Any, images: jax.Array) -> dict[Path, jax.Array]:
-        found: dict[Path, list[jax.Array]] = {}
-
-        def record(call, arguments, keywords, context):
-            if is_convolution(context.module, context.method_name):
-                inputs = arguments[0].astype(jnp.float32)
-                least, greatest = jnp.min(inputs, (1, 2, 3)), jnp.max(inputs, (1, 2, 3))
-                found.setdefault(context.module.path, []).append(jnp.stack([least, greatest], 1))
-            return call(*arguments, **keywords)
-
-        with nn.intercept_methods(record):
-            model.apply(variables, images, train=False)
-        # A network at several scales calls each convolution once a scale.
-        return {path: jnp.stack(several).mean(0) for path, several in found.items()}
-
-    return measure
+def _extremes(inputs: jax.Array) -> jax.Array:
+    """Returns [N, 2]: least and greatest value of each image's map."""
+    return jnp.stack([jnp.min(inputs, (1, 2, 3)), jnp.max(inputs, (1, 2, 3))], axis=1)
 
 
 def quantized_variables(

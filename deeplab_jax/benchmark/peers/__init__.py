@@ -1,8 +1,8 @@
 """The codes that ours is measured against, one a module, each with the networks it has.
 
 A module offers `forward(network, size, batch_size)` and, where the peer trains,
-`training(network, size, batch_size)`; both return a `Match` whose two sides hold the same weights
-where the peer's can be converted.
+`training(network, size, batch_size)`, size being (H, W) in pixels; both return a `Match` whose two
+sides hold the same weights where the peer's can be converted.
 """
 
 import importlib
