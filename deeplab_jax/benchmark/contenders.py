@@ -3,11 +3,35 @@
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """What both sides are to do.
+
+    Attributes:
+      network: one of the peer's.
+      size: (height, width) of the images in pixels.
+      batch_size: images at once.
+      dtype: of the computation, float32 or bfloat16; parameters are float32 in both.
+      compiled: whether a peer in PyTorch goes through `torch.compile`.
+    """
+
+    network: str
+    size: tuple[int, int]
+    batch_size: int = 1
+    dtype: str = "float32"
+    compiled: bool = False
+
+    def title(self, kind: str) -> str:
+        """Returns network, kind of work and shapes, as in `resnet_50, forward, 1x513x513`."""
+        dtype = "" if self.dtype == "float32" else f", {self.dtype}"
+        return f"{self.network}, {kind}, {self.batch_size}x{self.size[0]}x{self.size[1]}{dtype}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +41,8 @@ class Contender:
     Attributes:
       name: of the code that does it.
       run: does it once and returns its result when that is there.
-      compile_seconds: from nothing to ready, None where nothing is compiled.
+      compile_seconds: from nothing to ready, None where nothing is compiled; of `torch.compile`
+        with the first run, which it happens in.
       peak_bytes: memory of a run, parameters included; None: unknown.
     """
 
@@ -57,15 +82,13 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
     for run in both:
         run()
     turns = [tuple(map(_seconds, both)) for _ in range(repetitions)]
-    ratios = sorted(ours / theirs for ours, theirs in turns)
     ours, theirs = (statistics.median(column) for column in zip(*turns, strict=True))
     return {
         "work": match.work,
         "peer": match.theirs.name,
         "seconds": ours,
         "peer_seconds": theirs,
-        "ratio": statistics.median(ratios),
-        "spread": [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]],
+        **compare(turns),
         "repetitions": repetitions,
         "operations_per_second": match.operations and match.operations / ours,
         "difference": match.difference,
@@ -74,6 +97,14 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
         "peak_bytes": match.ours.peak_bytes,
         "peer_peak_bytes": match.theirs.peak_bytes,
     }
+
+
+def compare(turns: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Returns the median of the turns' ratios ours/theirs, and its lowest and highest quarter."""
+    ratios = sorted(ours / theirs for ours, theirs in turns)
+    quarter = len(ratios) // 4
+    spread = [ratios[quarter], ratios[-1 - quarter]]
+    return {"ratio": statistics.median(ratios), "spread": spread}
 
 
 def _seconds(run: Callable[[], Any]) -> float:
@@ -85,8 +116,10 @@ def _seconds(run: Callable[[], Any]) -> float:
 def compiled_contender(name: str, function: Callable, *arguments: Any) -> Contender:
     """Returns a jitted function of these arguments as a contender.
 
-    Memory is that of arguments, results and temporary arrays, as the compiler planned it.
+    The arguments lie on the device. Memory is that of arguments, results and temporary arrays, as
+    the compiler planned it.
     """
+    arguments = jax.device_put(arguments)
     started = time.perf_counter()
     compiled = jax.jit(function).lower(*arguments).compile()
     seconds = time.perf_counter() - started

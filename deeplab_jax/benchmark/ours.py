@@ -38,6 +38,23 @@ def random_batch(
     return {"image": random.integers(0, 256, (batch_size, *size, 3), np.uint8), "label": label}
 
 
+def made_variables(model: DeepLab, seed: int = 0) -> Variables:
+    """Returns float32 variables of unit gain without compiling `init`: for times alone.
+
+    Kernels are normal, all else is one but for biases.
+    """
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 33, 33, 3), np.uint8))
+    random = np.random.default_rng(seed)
+
+    def make(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key != "kernel":
+            return np.full(leaf.shape, float(path[-1].key != "bias"), np.float32)
+        values = random.standard_normal(leaf.shape, np.float32)
+        return values * np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
+
+    return jax.tree_util.tree_map_with_path(make, shapes)
+
+
 def forward_operations(model: DeepLab, image: np.ndarray) -> float:
     """Returns the floating-point operations of a forward pass, two a multiply-add."""
     return 2.0 * summarize(model, image.shape[1:3]).macs * len(image)

@@ -1,8 +1,11 @@
-"""usage: deeplab-jax benchmark inference|training|pipeline|shapes|crf [--flag=value …]
+"""usage: deeplab-jax benchmark NAME [--flag=value …]
 
 inference  a forward pass beside another code's, in turns, with the same weights where they convert
 training   a training step beside another code's, in turns
 pipeline   training crops a second, for each core and in all, and how many cores feed an accelerator
+           --peer=torchvision: beside its transforms in a DataLoader, one thread each
+scaling    time of a forward pass against image size, batch size and output stride, with a plot
+start      seconds to the first training step, with an empty and a full cache of compiled programs
 shapes     the demo's task: DeepLab v3+, the same net at output stride 32 without decoder, and a
            classifier of single pixels, trained and compared (10 minutes on two cores)
 crf        seconds that the dense CRF of an image takes, beside pydensecrf, and where they go
@@ -10,12 +13,18 @@ crf        seconds that the dense CRF of an image takes, beside pydensecrf, and 
 examples:
   deeplab-jax benchmark inference --peer=torchvision --network=deeplabv3_resnet50 --size=513x513
   deeplab-jax benchmark training --peer=straightforward --size=257x257 --batch_size=4
-  deeplab-jax benchmark pipeline --dataset=voc_segmentation --data_dir=data
+  deeplab-jax benchmark training --peer=segmentation_models --network=resnet101 --size=512x512 \
+      --batch_size=16 --dtype=bfloat16 --compiled
+  deeplab-jax benchmark pipeline --dataset=voc_segmentation --data_dir=data --peer=torchvision
+  deeplab-jax benchmark scaling --network=deeplab_v3plus/mobilenet_v2 --output=scaling
+  deeplab-jax benchmark start --network=deeplab_v3/resnet_101 --crop=129x129 --batch_size=2
   deeplab-jax benchmark shapes --data_dir=runs/demo/data --workdir=runs/shapes_task
   deeplab-jax benchmark crf --image=photo.jpg --num_classes=21 --crf=deeplab_largefov
 """
 
+import dataclasses
 import json
+import os
 import pathlib
 
 from absl import flags as absl_flags
@@ -24,22 +33,43 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.model_flags import parse_size, required
 from deeplab_jax.errors import DeepLabError, unknown_name
 
-BENCHMARKS = ("inference", "training", "pipeline", "shapes", "crf")
+BENCHMARKS = ("inference", "training", "pipeline", "scaling", "start", "shapes", "crf")
+# What scaling and start measure where no network is given.
+NETWORK = "deeplab_v3plus/mobilenet_v2"
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Defines the flags of the command."""
     own = {"flag_values": flags}
-    absl_flags.DEFINE_string("peer", "straightforward", "The code to measure beside.", **own)
-    absl_flags.DEFINE_string("network", None, "One of the peer's (default: its first).", **own)
+    absl_flags.DEFINE_string(
+        "peer", None, "The code to measure beside (default: straightforward).", **own
+    )
+    absl_flags.DEFINE_string(
+        "network",
+        None,
+        f"One of the peer's (default: its first); scaling, start: as {NETWORK}, the default.",
+        **own,
+    )
     absl_flags.DEFINE_string("size", "513x513", "Of images: height x width in pixels.", **own)
     absl_flags.DEFINE_integer("batch_size", 1, "Images at once.", lower_bound=1, **own)
+    absl_flags.DEFINE_string("dtype", "float32", "Of the computation: float32, bfloat16.", **own)
+    absl_flags.DEFINE_bool(
+        "compiled", False, "A peer in PyTorch goes through torch.compile.", **own
+    )
     absl_flags.DEFINE_string("dataset", None, "pipeline: name of a prepared data set.", **own)
     absl_flags.DEFINE_string("data_dir", None, "Directory of the prepared data sets.", **own)
-    absl_flags.DEFINE_string("crop", "513x513", "pipeline: height x width in pixels.", **own)
+    absl_flags.DEFINE_string("crop", "513x513", "pipeline, start: height x width in pixels.", **own)
     absl_flags.DEFINE_float(
         "consumes", 600.0, "pipeline: images a second that an accelerator trains on.", **own
     )
+    absl_flags.DEFINE_list(
+        "sizes", "513x513,257x257,1025x1025,2049x2049", "scaling: of images, with one batch.", **own
+    )
+    absl_flags.DEFINE_list(
+        "batch_sizes", "1,2,4,8", "scaling: with images of the first size.", **own
+    )
+    absl_flags.DEFINE_list("output_strides", "32,16,8", "scaling: each with all of these.", **own)
+    absl_flags.DEFINE_string("output", None, "scaling: directory of the CSV and the plot.", **own)
     absl_flags.DEFINE_string("workdir", None, "shapes: where the two runs are written.", **own)
     absl_flags.DEFINE_string("image", None, "crf: a file (default: an image that is made).", **own)
     absl_flags.DEFINE_string("crf", "deeplab_largefov", "crf: published parameters.", **own)
@@ -61,7 +91,8 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     from deeplab_jax.benchmark.machine import describe_machine
 
     measures = {"inference": _inference, "training": _training}
-    measures |= {"pipeline": _pipeline, "shapes": _shapes, "crf": _crf}
+    measures |= {"pipeline": _pipeline, "scaling": _scaling, "start": _start}
+    measures |= {"shapes": _shapes, "crf": _crf}
     figures = measures[paths[0]](flags, console)
     if flags.json:
         console.print(json.dumps(figures | {"machine": describe_machine()}, indent=2))
@@ -89,32 +120,95 @@ def _training(flags: absl_flags.FlagValues, console: Console) -> dict[str, objec
 def _beside_peer(
     flags: absl_flags.FlagValues, console: Console, training: bool
 ) -> dict[str, object]:
-    from deeplab_jax.benchmark.contenders import measure
+    # Else JAX takes most of an accelerator's memory, and a peer in PyTorch has none left.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from deeplab_jax.benchmark.contenders import Workload, measure
     from deeplab_jax.benchmark.peaks import measure_peaks
-    from deeplab_jax.benchmark.peers import find_peer
+    from deeplab_jax.benchmark.peers import make_match
 
-    peer, network = find_peer(flags.peer, flags.network, training)
-    prepare = peer.training if training else peer.forward
-    match = prepare(network, parse_size(flags.size), flags.batch_size)
+    size = parse_size(flags.size)
+    work = Workload(flags.network or "", size, flags.batch_size, flags.dtype, flags.compiled)
+    match = make_match(flags.peer or "straightforward", work, training)
     console.message(f"{match.work}: ours and {match.theirs.name} in turns")
-    return measure(match, flags.repetitions) | measure_peaks()
+    return measure(match, flags.repetitions) | measure_peaks(flags.dtype)
 
 
-def _pipeline(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
+def _pipeline(flags: absl_flags.FlagValues, console: Console) -> dict[str, object]:
     required(flags, "dataset", "data_dir")
-    from deeplab_jax.benchmark.pipeline import cores_to_feed, measure_pipeline
+    from deeplab_jax.benchmark import pipeline
     from deeplab_jax.data import Augmentation, open_dataset
 
     dataset = open_dataset(flags.dataset, flags.data_dir, "train")
     augmentation = Augmentation(parse_size(flags.crop), scale_step=0.25)
-    figures = measure_pipeline(
+    if flags.peer:
+        if flags.peer != "torchvision":
+            raise unknown_name("peer of the pipeline", flags.peer, ["torchvision"])
+        return pipeline.measure_beside_torchvision(
+            dataset, augmentation, num_images=flags.num_images, repetitions=flags.repetitions
+        )
+    figures = pipeline.measure_pipeline(
         dataset, augmentation, num_images=flags.num_images, workers=flags.workers
     )
     per_core = figures["images_per_second_per_core"]
     return figures | {
         "accelerator_images_per_second": flags.consumes,
-        "cores_to_feed_it": cores_to_feed(flags.consumes, per_core),
+        "cores_to_feed_it": pipeline.cores_to_feed(flags.consumes, per_core),
     }
+
+
+def _scaling(flags: absl_flags.FlagValues, console: Console) -> dict[str, object]:
+    sizes = [parse_size(text) for text in flags.sizes]
+    batch_sizes = _positive(flags, "batch_sizes")
+    output_strides = _positive(flags, "output_strides")
+    from deeplab_jax.benchmark import scaling
+    from deeplab_jax.benchmark.scaling_plot import write_plot
+
+    network = flags.network or NETWORK
+    points = scaling.measure_scaling(
+        network,
+        sizes,
+        batch_sizes,
+        output_strides,
+        repetitions=flags.repetitions,
+        reporter=console,
+    )
+    if flags.output:
+        folder = pathlib.Path(flags.output)
+        scaling.write_csv(folder / "scaling.csv", points)
+        write_plot(folder / "scaling.png", points, f"{network}, forward pass")
+    exponents = scaling.exponents(points)
+    if flags.json:
+        return {
+            "network": network,
+            "points": [dataclasses.asdict(point) for point in points],
+            "exponents": exponents,
+        }
+    for line in scaling.table(points):
+        console.print(line)
+    return {f"exponent at output stride {stride}": b for stride, b in exponents.items()}
+
+
+def _positive(flags: absl_flags.FlagValues, name: str) -> list[int]:
+    """Returns the numbers of a list flag.
+
+    Raises:
+      DeepLabError: one is no positive integer, or there are none.
+    """
+    texts = flags[name].value
+    if not texts or not all(text.isdecimal() and int(text) for text in texts):
+        given, example = ",".join(texts), flags[name].default
+        raise DeepLabError(
+            f"--{name}={given} is not legal; give positive integers, as in {','.join(example)}"
+        )
+    return [int(text) for text in texts]
+
+
+def _start(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
+    from deeplab_jax.benchmark.start import measure_start
+
+    network = flags.network or NETWORK
+    console.message(f"{network}: two processes, one after the other")
+    return measure_start(network, parse_size(flags.crop), flags.batch_size, flags.dtype)
 
 
 def _shapes(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:

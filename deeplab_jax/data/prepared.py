@@ -45,6 +45,11 @@ class PreparedDataset:
             raise DeepLabError(f"{self.name}, {self.split}, {image_id}: {error}") from error
         return Example(image=image, label=label, image_id=image_id)
 
+    def encoded(self, index: int) -> tuple[bytes, bytes]:
+        """Returns an image and its mask as they are stored: JPEG or PNG, and PNG."""
+        stored = self._source[index]
+        return stored[self._image], stored[self._mask]
+
     def _check(self, image: np.ndarray, label: np.ndarray) -> None:
         if image.shape[:2] != label.shape:
             raise DeepLabError(f"image {image.shape[:2]} and mask {label.shape} differ in size")

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Match, compiled_contender
+from deeplab_jax.benchmark.contenders import Match, Workload, compiled_contender
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
 
@@ -22,17 +22,17 @@ RATES = (6, 12, 18)
 OUTPUT_STRIDE = 32
 
 
-def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
+def forward(work: Workload) -> Match:
     """Returns the forward pass; see the package.
 
     Raises:
       DeepLabError: keras-hub is not installed or runs on another backend than JAX, or the sides are
         no multiples of 32.
     """
-    if any(length % OUTPUT_STRIDE for length in size):
+    if any(length % OUTPUT_STRIDE for length in work.size):
         raise DeepLabError(f"keras-hub takes sides of k·{OUTPUT_STRIDE}; legal: --size=512x512")
-    theirs = _network(size)
-    image = ours.random_batch(batch_size, size, NUM_CLASSES)["image"]
+    theirs = _network(work.size)
+    image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model = create_model(
         "deeplab_v3plus",
         backbone="resnet_50",
@@ -50,7 +50,7 @@ def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
         return theirs.stateless_call(*state, image.astype(np.float32), training=False)[0]
 
     return Match(
-        f"DeepLab v3+ {network} at output stride 32, forward, {batch_size}x{size[0]}x{size[1]}",
+        f"DeepLab v3+ {work.title('forward at output stride 32')}",
         ours.forward(model, variables, image),
         compiled_contender(PEER, stateless, state, image),
         ours.forward_operations(model, image),

@@ -10,6 +10,7 @@ from deeplab_jax.benchmark import ours, straightforward
 from deeplab_jax.benchmark.contenders import (
     Contender,
     Match,
+    Workload,
     compiled_contender,
     planned_bytes,
     relative_difference,
@@ -22,17 +23,17 @@ NUM_CLASSES = 21
 RATE, MOMENTUM = 0.01, 0.9
 
 
-def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
+def forward(work: Workload) -> Match:
     """Returns the forward pass; see the package."""
-    image = ours.random_batch(batch_size, size, NUM_CLASSES)["image"]
-    model, variables = _network(network, image)
-    plain = straightforward.make_network(network, NUM_CLASSES)
+    image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
+    model, variables = _network(work.network, image)
+    plain = straightforward.make_network(work.network, NUM_CLASSES)
     mine = ours.forward(model, variables, image)
     theirs = compiled_contender(
         PEER, plain.apply, straightforward.to_straightforward(variables), image
     )
     return Match(
-        f"DeepLab {network}, forward, {batch_size}x{size[0]}x{size[1]}",
+        f"DeepLab {work.title('forward')}",
         mine,
         theirs,
         ours.forward_operations(model, image),
@@ -40,14 +41,14 @@ def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
     )
 
 
-def training(network: str, size: tuple[int, int], batch_size: int) -> Match:
+def training(work: Workload) -> Match:
     """Returns a training step without dropout; see the package."""
-    batch = ours.random_batch(batch_size, size, NUM_CLASSES)
-    model, variables = _network(network, batch["image"], dropout_rate=0.0)
+    batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
+    model, variables = _network(work.network, batch["image"], dropout_rate=0.0)
     mine = ours.training_step(model, variables, batch, RATE)
-    theirs = _step(network, variables, batch)
+    theirs = _step(work.network, variables, batch)
     return Match(
-        f"DeepLab {network}, training step, {batch_size}x{size[0]}x{size[1]}",
+        f"DeepLab {work.title('training step')}",
         mine,
         theirs,
         3 * ours.forward_operations(model, batch["image"]),

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 
 from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Contender, Match, relative_difference
+from deeplab_jax.benchmark.contenders import Contender, Match, Workload, relative_difference
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert, find_pretrained
 from deeplab_jax.pretrained.fetching import fetch
@@ -15,7 +15,7 @@ PEER = "TFLite (XNNPACK)"
 WEIGHTS = {"mobilenet_v2": "deeplabv3_mobilenetv2_dm05_voc_tflite"}
 
 
-def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
+def forward(work: Workload) -> Match:
     """Returns the forward pass at the file's own size; see the package.
 
     Both give logits at the image's size. TFLite's memory is not told.
@@ -24,15 +24,15 @@ def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
       DeepLabError: the interpreter is not installed, the weights cannot be had, or the file is made
         for another size.
     """
-    file = fetch(find_pretrained(WEIGHTS[network]), LoggingReporter())
+    file = fetch(find_pretrained(WEIGHTS[work.network]), LoggingReporter())
     interpreter = _interpreter(str(file))
     wanted = tuple(int(length) for length in interpreter.get_input_details()[0]["shape"][:3])
-    if wanted != (batch_size, *size):
+    if wanted != (work.batch_size, *work.size):
         legal = f"--size={wanted[1]}x{wanted[2]} --batch_size={wanted[0]}"
         raise DeepLabError(f"{file.name} is made for one size; legal: {legal}")
     conversion = convert(file)
     model = conversion.description.create_model()
-    image = ours.random_batch(batch_size, size, model.architecture.num_classes)["image"]
+    image = ours.random_batch(work.batch_size, work.size, model.architecture.num_classes)["image"]
     pixels = image.astype(np.float32) / 127.5 - 1
 
     def run() -> np.ndarray:
@@ -42,7 +42,7 @@ def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
 
     mine = ours.forward(model, conversion.variables, image)
     return Match(
-        f"published DeepLab v3 MobileNetV2 0.5, forward, {batch_size}x{size[0]}x{size[1]}",
+        f"published DeepLab v3 0.5 {work.title('forward')}",
         mine,
         Contender(PEER, run),
         ours.forward_operations(model, image),

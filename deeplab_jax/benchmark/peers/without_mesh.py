@@ -3,7 +3,7 @@
 import jax
 
 from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Match, relative_difference
+from deeplab_jax.benchmark.contenders import Match, Workload, relative_difference
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
 from deeplab_jax.parallel import make_mesh
@@ -11,7 +11,7 @@ from deeplab_jax.parallel import make_mesh
 NUM_CLASSES = 21
 
 
-def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
+def forward(work: Workload) -> Match:
     """Has no forward pass of its own.
 
     Raises:
@@ -20,16 +20,16 @@ def forward(network: str, size: tuple[int, int], batch_size: int) -> Match:
     raise DeepLabError("a forward pass has no mesh; measure benchmark training --peer=without_mesh")
 
 
-def training(network: str, size: tuple[int, int], batch_size: int) -> Match:
+def training(work: Workload) -> Match:
     """Returns a training step of DeepLab v3+ on a backbone; see the package."""
-    batch = ours.random_batch(batch_size, size, NUM_CLASSES)
-    model = create_model("deeplab_v3plus", backbone=network, num_classes=NUM_CLASSES)
+    batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
+    model = create_model("deeplab_v3plus", backbone=work.network, num_classes=NUM_CLASSES)
     variables = jax.jit(model.init)(jax.random.key(0), batch["image"])
     mesh = make_mesh(jax.devices()[:1])
     mine = ours.training_step(model, variables, batch, mesh=mesh)
     theirs = ours.training_step(model, variables, batch)
     return Match(
-        f"DeepLab v3+ {network}, training step on a mesh, {batch_size}x{size[0]}x{size[1]}",
+        f"DeepLab v3+ {work.title('training step on a mesh')}",
         mine,
         theirs,
         3 * ours.forward_operations(model, batch["image"]),

@@ -1,0 +1,82 @@
+"""`python -m deeplab_jax.benchmark.first_step`: the way of a new process to its first step.
+
+What `start` runs and reads: one JSON object on stdin, one on stdout.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Random images that stand for a data set, and their classes.
+IMAGES, NUM_CLASSES = 16, 21
+
+
+def measure(
+    network: str, crop: tuple[int, int], batch_size: int, dtype: str, started: float
+) -> dict[str, float]:
+    """Returns the seconds of each part, in the order in which `train` comes to them.
+
+    Args:
+      network: ARCHITECTURE/BACKBONE.
+      crop: height and width in pixels.
+      batch_size: images a step.
+      dtype: of the computation.
+      started: when the process was started, in seconds of `time.time`.
+    """
+    import jax
+    import numpy as np
+
+    from deeplab_jax import config as configs
+    from deeplab_jax.benchmark.networks import split_network
+    from deeplab_jax.benchmark.ours import random_batch
+    from deeplab_jax.parallel import make_mesh
+    from deeplab_jax.reporter import Reporter
+    from deeplab_jax.training.batches import run_batches
+    from deeplab_jax.training.run import assemble
+    from deeplab_jax.training.run_step import make_run_step
+    from deeplab_jax.training.state import create_state
+
+    parts = {"imports_seconds": time.time() - started}
+    with _timed(parts, "devices_and_data_seconds"):
+        config = configs.default()
+        architecture, keywords = split_network(network)
+        config.model.update(architecture=architecture, dtype=dtype, **keywords)
+        config.augmentation.crop_size, config.training.batch_size = tuple(crop), batch_size
+        images = tuple(random_batch(IMAGES, tuple(crop), NUM_CLASSES).values())
+        run = assemble(config, None, make_mesh(), images, images, reporter=Reporter())
+        batch = next(run_batches(run, 0))
+    with _timed(parts, "initialization_seconds"):
+        options = {"seed": 0, "crop_size": run.augmentation.crop_size, "keep_ema": False}
+        state = create_state(run.model, run.optimizer, run.mesh, **options)
+        jax.block_until_ready(state)
+    with _timed(parts, "tracing_seconds"):
+        traced = make_run_step(run, state).trace(state, batch)
+    with _timed(parts, "lowering_seconds"):
+        lowered = traced.lower()
+    with _timed(parts, "compiling_or_reading_seconds"):
+        compiled = lowered.compile()
+    with _timed(parts, "first_step_seconds"):
+        state, metrics = compiled(state, batch)
+        loss = np.asarray(metrics["loss"])
+    parts["seconds"] = time.time() - started
+    return parts | {"loss": float(loss)}
+
+
+@contextmanager
+def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    parts[name] = time.perf_counter() - started
+
+
+def main() -> None:
+    """Reads `measure`'s arguments as JSON and writes what it returns."""
+    arguments: dict[str, Any] = json.load(sys.stdin)
+    json.dump(measure(**arguments), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""DeepLab v3+ of segmentation_models_pytorch, on ResNets at output stride 16.
+
+No weights pass between the two: both run networks of the same convolutions, but for a separable one
+after ASPP's projection, which ours has not (a thousandth of the multiply-adds).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.benchmark import ours
+from deeplab_jax.benchmark.contenders import Match, Workload
+from deeplab_jax.benchmark.peers.pytorch import RATE, PyTorch, import_peer, open_pytorch
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import DeepLab, create_model
+from deeplab_jax.models.preprocessing import TORCHVISION_MEAN, TORCHVISION_STD
+
+PEER = "segmentation_models_pytorch"
+NUM_CLASSES = 21
+RATES = (12, 24, 36)
+OUTPUT_STRIDE = 16
+BACKBONES = {"resnet50": "resnet_50", "resnet101": "resnet_101"}
+
+
+def forward(work: Workload) -> Match:
+    """Returns the forward pass; see the package.
+
+    Raises:
+      DeepLabError: the library is not installed, or the sides are no multiples of 16.
+    """
+    pytorch, theirs = _network(work)
+    image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
+    model = _ours(work)
+    variables = ours.made_variables(model)
+    return Match(
+        f"DeepLab v3+ {work.title('forward')}",
+        ours.forward(model, variables, image),
+        pytorch.forward(PEER, theirs, theirs, _pixels(pytorch, image)),
+        ours.forward_operations(model, image),
+    )
+
+
+def training(work: Workload) -> Match:
+    """Returns a training step; see the package. Raises as `forward`."""
+    pytorch, theirs = _network(work)
+    batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
+    model = _ours(work)
+    variables = ours.made_variables(model)
+
+    def loss(pixels: Any, cross_entropy: Callable[[Any], Any]) -> Any:
+        return cross_entropy(theirs(pixels))
+
+    pixels = _pixels(pytorch, batch["image"])
+    return Match(
+        f"DeepLab v3+ {work.title('training step')}",
+        ours.training_step(model, variables, batch, RATE),
+        pytorch.training_step(PEER, theirs, loss, (pixels, batch["label"])),
+        3 * ours.forward_operations(model, batch["image"]),
+    )
+
+
+def _network(work: Workload) -> tuple[PyTorch, Any]:
+    if any(length % OUTPUT_STRIDE for length in work.size):
+        raise DeepLabError(f"{PEER} takes sides of k·{OUTPUT_STRIDE}; legal: --size=512x512")
+    pytorch = open_pytorch(work)
+    library = import_peer(PEER, "segmentation-models-pytorch")
+    network = library.DeepLabV3Plus(
+        work.network,
+        encoder_weights=None,
+        encoder_output_stride=OUTPUT_STRIDE,
+        decoder_atrous_rates=RATES,
+        classes=NUM_CLASSES,
+    )
+    return pytorch, pytorch.placed(network)
+
+
+def _pixels(pytorch: PyTorch, image: np.ndarray) -> Any:
+    return pytorch.pixels(image, TORCHVISION_MEAN, TORCHVISION_STD)
+
+
+def _ours(work: Workload) -> DeepLab:
+    return create_model(
+        "deeplab_v3plus",
+        backbone=BACKBONES[work.network],
+        num_classes=NUM_CLASSES,
+        output_stride=OUTPUT_STRIDE,
+        stride_placement="torchvision",
+        preprocessing="mean_std",
+        batch_norm_decay=0.9,
+        atrous_rates=RATES,
+        separable=True,
+        decoder_convs=((3, 256),),
+        dropout_rate=0.5,
+        dtype=work.dtype,
+    )

@@ -1,0 +1,86 @@
+"""Training crops as one makes them with torchvision's transforms: Pillow, v2, a DataLoader."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from deeplab_jax.benchmark.peers.pytorch import import_peer
+from deeplab_jax.data import MEAN_PIXEL, Augmentation
+from deeplab_jax.data.prepared import PreparedDataset
+from deeplab_jax.labels import IGNORE_LABEL
+
+
+def write_files(dataset: PreparedDataset, count: int, folder: Path) -> list[tuple[Path, Path]]:
+    """Writes the first images and masks as files, as a PyTorch data set reads them."""
+    files = []
+    for index in range(count):
+        pair = folder / f"{index}.image", folder / f"{index}.mask"
+        for file, encoded in zip(pair, dataset.encoded(index), strict=True):
+            file.write_bytes(encoded)
+        files.append(pair)
+    return files
+
+
+def make_batches(
+    files: Sequence[tuple[Path, Path]], augmentation: Augmentation, batch_size: int
+) -> Callable[[], Iterator[Any]]:
+    """Returns what goes through the files once, in batches of uint8 tensors, in one thread.
+
+    Args:
+      files: of images and masks, of any sizes.
+      augmentation: its scales, crop and flip; the others are off.
+      batch_size: images at once.
+
+    Raises:
+      DeepLabError: torchvision is not installed.
+    """
+    torch = import_peer("torch")
+    torch.set_num_threads(1)
+    loader = import_peer("torch.utils.data").DataLoader(
+        _Files(files, _transform(torch, augmentation)), batch_size=batch_size, num_workers=0
+    )
+    return lambda: iter(loader)
+
+
+class _Files:
+    """A map-style data set over pairs of files."""
+
+    def __init__(self, files: Sequence[tuple[Path, Path]], transform: Callable) -> None:
+        self._files, self._transform = files, transform
+        self._open = import_peer("PIL.Image").open
+        self._tensors = import_peer("torchvision.tv_tensors")
+        self._to_tensor = import_peer("torchvision.transforms.v2.functional").pil_to_tensor
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Any:
+        image, mask = (self._open(io.BytesIO(file.read_bytes())) for file in self._files[index])
+        return self._transform(
+            self._tensors.Image(self._to_tensor(image.convert("RGB"))),
+            self._tensors.Mask(self._to_tensor(mask)[0]),
+        )
+
+
+def _transform(torch: Any, augmentation: Augmentation) -> Callable:
+    v2 = import_peer("torchvision.transforms.v2")
+    tensors = import_peer("torchvision.tv_tensors")
+    low, high, step = augmentation.min_scale, augmentation.max_scale, augmentation.scale_step
+    scales = torch.arange(low, high + 1e-6, step).tolist()
+    crop = v2.RandomCrop(
+        augmentation.crop_size,
+        pad_if_needed=True,
+        fill={tensors.Image: MEAN_PIXEL, tensors.Mask: IGNORE_LABEL},
+    )
+    flip = v2.RandomHorizontalFlip()
+
+    def transform(image: Any, mask: Any) -> Any:
+        scale = scales[int(torch.randint(len(scales), ()))]
+        size = [max(1, round(length * scale)) for length in mask.shape]
+        # Without antialiasing, as ours: the same pixels are read. Masks are resized to the nearest.
+        image = v2.functional.resize(image, size, antialias=False)
+        mask = v2.functional.resize(mask, size)
+        return flip(*crop(image, mask))
+
+    return transform

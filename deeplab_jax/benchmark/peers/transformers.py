@@ -1,0 +1,44 @@
+"""MobileNetV2 with DeepLab v3's head of Hugging Face's transformers, with the same weights."""
+
+from typing import Any
+
+from deeplab_jax.benchmark import ours
+from deeplab_jax.benchmark.contenders import Match, Workload, relative_difference
+from deeplab_jax.benchmark.peers.pytorch import import_peer, open_pytorch
+from deeplab_jax.benchmark.peers.weights import converted
+
+PEER = "transformers"
+NUM_CLASSES = 21
+# Of the network that Google published there, as TensorFlow's is.
+OUTPUT_STRIDE = 16
+
+
+def forward(work: Workload) -> Match:
+    """Returns the forward pass; see the package.
+
+    Theirs ends at the head's resolution; its logits are resized to the image's, as their own
+    post-processing does and as ours are.
+    """
+    pytorch = open_pytorch(work)
+    library = import_peer("transformers")
+    configuration = library.MobileNetV2Config(
+        output_stride=OUTPUT_STRIDE, num_labels=NUM_CLASSES, tf_padding=True
+    )
+    theirs = pytorch.placed(library.MobileNetV2ForSemanticSegmentation(configuration))
+    image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
+    overrides = {"dtype": work.dtype, "output_stride": OUTPUT_STRIDE, "align_corners": False}
+    model, variables = converted(pytorch.torch, theirs, **overrides)
+    resize = pytorch.torch.nn.functional.interpolate
+
+    def logits(pixels: Any) -> Any:
+        return resize(theirs(pixels).logits, size=work.size, mode="bilinear", align_corners=False)
+
+    mine = ours.forward(model, variables, image)
+    other = pytorch.forward(PEER, theirs, logits, pytorch.pixels(image, (0.5,) * 3, (0.5,) * 3))
+    return Match(
+        f"DeepLab v3 {work.title('forward')}",
+        mine,
+        other,
+        ours.forward_operations(model, image),
+        relative_difference(mine.run(), pytorch.numpy(other.run())),
+    )

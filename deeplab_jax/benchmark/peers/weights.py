@@ -1,0 +1,25 @@
+"""Our network with the weights of a peer's."""
+
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from deeplab_jax.models import DeepLab
+from deeplab_jax.pretrained import convert
+from deeplab_jax.training.state import Variables
+
+
+def converted(torch: ModuleType, network: Any, **overrides: object) -> tuple[DeepLab, Variables]:
+    """Returns our network with the weights of one in PyTorch.
+
+    Args:
+      torch: the library.
+      network: of a kind that `convert` knows.
+      **overrides: keywords of `create_model` that overrule what the weights tell.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.pth"
+        torch.save(network.state_dict(), file)
+        conversion = convert(file, overrides=overrides)
+    return conversion.description.create_model(), conversion.variables

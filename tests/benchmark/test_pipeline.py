@@ -1,0 +1,79 @@
+"""The input pipeline beside torchvision's: the same examples, and what is told."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from stand_ins import random_dataset
+
+from deeplab_jax.benchmark import pipeline
+from deeplab_jax.benchmark.peers import torchvision_data
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import run
+from deeplab_jax.data import Augmentation
+from deeplab_jax.data.codec import decode_image, decode_label, encode_jpeg, encode_png
+from deeplab_jax.errors import DeepLabError
+
+AUGMENTATION = Augmentation((49, 65), scale_step=0.25)
+
+
+class EncodedDataset:
+    """Random images that are kept as JPEG and PNG."""
+
+    def __init__(self, count: int) -> None:
+        made = random_dataset([(40 + number, 60) for number in range(count)])
+        self._stored = [
+            (encode_jpeg(made[index]["image"]), encode_png(made[index]["label"]))
+            for index in range(count)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        image, label = self._stored[index]
+        return {"image": decode_image(image), "label": decode_label(label), "image_id": str(index)}
+
+    def encoded(self, index: int) -> tuple[bytes, bytes]:
+        return self._stored[index]
+
+
+def test_files_hold_what_the_records_hold(tmp_path):
+    dataset = EncodedDataset(3)
+    files = torchvision_data.write_files(dataset, 2, tmp_path)
+    found = [tuple(file.read_bytes() for file in pair) for pair in files]
+    assert found == [dataset.encoded(0), dataset.encoded(1)]
+
+
+def test_what_is_not_installed_is_told():
+    if importlib.util.find_spec("torch") and importlib.util.find_spec("torchvision"):
+        pytest.skip("torchvision is installed")
+    with pytest.raises(DeepLabError, match="pip install"):
+        pipeline.measure_beside_torchvision(
+            EncodedDataset(1), AUGMENTATION, num_images=1, repetitions=1
+        )
+
+
+def test_other_peers_are_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("deeplab_jax.data.open_dataset", lambda *_: EncodedDataset(1))
+    flags = ["--dataset=any", f"--data_dir={tmp_path}", "--peer=tflite"]
+    assert run(["benchmark", "pipeline", *flags], Console()) == 2
+    assert "torchvision" in capsys.readouterr().err
+
+
+def test_both_sides_make_the_same_kind_of_crops(tmp_path):
+    pytest.importorskip("torchvision", reason="torchvision is not installed")
+    dataset = EncodedDataset(20)
+    files = torchvision_data.write_files(dataset, 20, tmp_path)
+    theirs = list(torchvision_data.make_batches(files, AUGMENTATION, 16)())
+    ours = list(pipeline.crop_batches(dataset, AUGMENTATION, 20))
+    for mine, (image, label) in zip(ours, theirs, strict=True):
+        assert mine["image"].shape == tuple(np.array(image.shape)[[0, 2, 3, 1]])
+        assert mine["label"].shape == tuple(label.shape)
+        assert {str(image.dtype), str(label.dtype)} == {"torch.uint8"}
+        assert set(np.unique(label.numpy())) <= {0, 1, 2, 3, 255}
+    figures = pipeline.measure_beside_torchvision(
+        dataset, AUGMENTATION, num_images=20, repetitions=2
+    )
+    assert figures["ratio"] > 0
+    assert figures["images"] == 20

@@ -1,0 +1,50 @@
+"""The way to the first step: each part is told, and the second process reads the cache."""
+
+import json
+
+import pytest
+
+from deeplab_jax.benchmark import start
+from deeplab_jax.benchmark.networks import split_network
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import run
+from deeplab_jax.errors import DeepLabError
+
+PARTS = ("imports", "devices_and_data", "initialization", "tracing", "lowering")
+PARTS += ("compiling_or_reading", "first_step")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("deeplab_v3/resnet_101", ("deeplab_v3", {"backbone": "resnet_101"})),
+        ("deeplab_v3plus", ("deeplab_v3plus", {})),
+        ("torchvision/deeplabv3_resnet50", ("torchvision/deeplabv3_resnet50", {})),
+    ],
+)
+def test_networks_have_short_names(name, found):
+    assert split_network(name) == found
+
+
+def test_failures_are_told():
+    with pytest.raises(DeepLabError, match="No module named"):
+        start.run_python(["-c", "import no_such_module"], {}, {})
+
+
+def test_mistakes_are_told(capsys):
+    assert run(["benchmark", "start", "--network=deeplab_v3/resnet_11"], Console()) == 2
+    assert "resnet_101" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_parts_add_up_and_the_cache_saves_compilation(capsys):
+    network = "--network=deeplab_v3/mobilenet_v2"
+    arguments = [network, "--crop=33x33", "--batch_size=2", "--json"]
+    assert run(["benchmark", "start", *arguments], Console()) == 0
+    figures = json.loads(capsys.readouterr().out)
+    for process in ("cold", "warm"):
+        parts = [figures[f"{process}_{name}_seconds"] for name in PARTS]
+        assert sum(parts) == pytest.approx(figures[f"{process}_seconds"], rel=0.05)
+    cold, warm = (figures[f"{name}_compiling_or_reading_seconds"] for name in ("cold", "warm"))
+    assert warm < cold
+    assert figures["cold_loss"] == figures["warm_loss"]
