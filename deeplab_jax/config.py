@@ -155,6 +155,9 @@ def _loss() -> ConfigDict:
     # `image`: scores are enlarged to the label (DeepLab v3, section 4.1); `scores`: the label is
     # shrunk to the scores (v1, v2).
     loss.resolution = "image"
+    # Rows of the label whose logits are made at once, to save memory; 0: all. For cross-entropy
+    # alone, of `image`.
+    loss.rows_at_once = 0
     # `pixels`: the mean over the batch's known pixels (v3); `images`: the mean of the images' own
     # means, as Caffe's batches of one image gave (v2 on ResNet-101).
     loss.normalization = "pixels"

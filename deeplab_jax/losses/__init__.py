@@ -10,6 +10,7 @@ from deeplab_jax.losses.lovasz import lovasz_softmax
 from deeplab_jax.losses.means import pixel_mean
 from deeplab_jax.losses.multi_scale import multi_scale_cross_entropy
 from deeplab_jax.losses.penalties import dense_kernels, kernels, l1_penalty, l2_penalty
+from deeplab_jax.losses.resized import resized_cross_entropy
 from deeplab_jax.losses.shrinking import shrink_labels
 from deeplab_jax.losses.targets import masked_label, valid_pixels
 
@@ -29,6 +30,7 @@ __all__ = [
     "multi_scale_cross_entropy",
     "pixel_cross_entropy",
     "pixel_mean",
+    "resized_cross_entropy",
     "shrink_labels",
     "softmax_cross_entropy",
     "valid_pixels",

@@ -7,12 +7,15 @@ from deeplab_jax.ops.mean import MEAN_NAME, mean_over_map
 from deeplab_jax.ops.padding import Padding, Rate, same_padding, symmetric_padding
 from deeplab_jax.ops.platform import is_portable, portable
 from deeplab_jax.ops.resize import RESIZE_NAMES, resize_bilinear, scaled_size
+from deeplab_jax.ops.resized_rows import ResizedRows, argmax_of_resized
 
 __all__ = [
     "MEAN_NAME",
     "RESIZE_NAMES",
     "Padding",
     "Rate",
+    "ResizedRows",
+    "argmax_of_resized",
     "convolution",
     "depthwise_convolution",
     "integer_convolution",

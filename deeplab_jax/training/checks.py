@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from deeplab_jax import config as configs
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.parallel import check_divisible, data_size
+from deeplab_jax.parallel import check_divisible, data_size, space_size
 from deeplab_jax.reporter import Reporter
 
 COUNTS = ("num_steps", "batch_size", "every_steps", "log_every_steps", "accumulation_steps")
@@ -65,6 +65,19 @@ def check_batch_norm_group(group: int, batch_size: int, parts: int) -> None:
         raise DeepLabError(
             f"model.batch_norm_group={group} does not divide the {together} images that go through "
             f"the network at once; legal: {', '.join(divisors)}, or 0 for all"
+        )
+
+
+def check_rows_at_once(rows: int, mesh: Mesh) -> None:
+    """Checks that the rows of a label are not both worked on in turn and shared by devices.
+
+    Raises:
+      DeepLabError: they are.
+    """
+    if rows and space_size(mesh) > 1:
+        raise DeepLabError(
+            f"loss.rows_at_once={rows} takes rows one after the other, parallel.space="
+            f"{space_size(mesh)} shares them out; give loss.rows_at_once=0 or parallel.space=1"
         )
 
 

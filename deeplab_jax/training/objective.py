@@ -44,8 +44,12 @@ def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
       DeepLabError: a field is illegal, or fields contradict each other or the network.
     """
     check_loss(config, architecture)
-    make = _every_scale if config.every_scale else _one_scale
-    objective = make(config, architecture)
+    if config.every_scale:
+        objective = _every_scale(config, architecture)
+    elif config.rows_at_once:
+        objective = _by_rows(config, architecture)
+    else:
+        objective = _one_scale(config, architecture)
     return _mean_of_images(objective) if config.normalization == "images" else objective
 
 
@@ -65,6 +69,29 @@ def _mean_of_images(objective: Objective) -> Objective:
         return jnp.sum(jax.vmap(of_image)(outputs, label)) / batch_label.shape[0]
 
     return averaged
+
+
+def _by_rows(config: ConfigDict, architecture: Architecture) -> Objective:
+    """Of scores that are enlarged some rows at a time."""
+    loss = partial(
+        losses.resized_cross_entropy,
+        rows=config.rows_at_once,
+        align_corners=architecture.align_corners,
+        class_weights=config.class_weights,
+        label_smoothing=config.label_smoothing,
+    )
+
+    def objective(
+        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        del step
+        scores, auxiliary = outputs.maps["fused_scores"], outputs.maps.get("auxiliary_scores")
+        normalizer = losses.valid_pixels(batch_label)
+        weight = config.auxiliary_weight
+        total = losses.with_auxiliary(loss, scores, auxiliary, label, normalizer, weight=weight)
+        return config.cross_entropy * total
+
+    return objective
 
 
 def _one_scale(config: ConfigDict, architecture: Architecture) -> Objective:
@@ -138,12 +165,17 @@ def check_loss(config: ConfigDict, architecture: Architecture) -> None:
     if min(weights.values()) < 0 or not any(weights.values()):
         raise DeepLabError(f"loss: of {weights} none may be negative and one must be above 0")
     _check_shares(config)
+    pure = config.hard_pixel_share == 1 and not any(config[name] for name in TERMS[1:])
+    if config.rows_at_once and (config.resolution != "image" or not pure):
+        raise DeepLabError(
+            f"loss.rows_at_once={config.rows_at_once} is for cross-entropy alone, of all pixels, "
+            "with loss.resolution=image; give 0"
+        )
     if not config.every_scale:
         return
     if not architecture.multi_scale:
         raise DeepLabError("loss.every_scale needs model.multi_scale, as in (1, 0.75, 0.5)")
-    others = [name for name in TERMS[1:] if config[name]]
-    if config.resolution != "scores" or others or config.hard_pixel_share < 1:
+    if config.resolution != "scores" or not pure:
         raise DeepLabError(
             "loss.every_scale is DeepLab v2's: cross-entropy alone, of all pixels, with "
             "loss.resolution=scores"
@@ -155,6 +187,6 @@ def _check_shares(config: ConfigDict) -> None:
         raise DeepLabError(f"loss.hard_pixel_share={config.hard_pixel_share} must be in (0, 1]")
     if not 0 <= config.label_smoothing < 1:
         raise DeepLabError(f"loss.label_smoothing={config.label_smoothing} must be in [0, 1)")
-    for name in ("hard_pixel_step", "focal_gamma", "auxiliary_weight", "l1"):
+    for name in ("hard_pixel_step", "focal_gamma", "auxiliary_weight", "l1", "rows_at_once"):
         if config[name] < 0:
             raise DeepLabError(f"loss.{name}={config[name]} must not be negative")

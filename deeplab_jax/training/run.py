@@ -23,6 +23,7 @@ from deeplab_jax.training.checks import (
     check_classes,
     check_frozen_parts,
     check_ranges,
+    check_rows_at_once,
 )
 from deeplab_jax.training.crops import check_crop_size
 from deeplab_jax.training.objective import Objective, make_objective
@@ -100,6 +101,7 @@ def assemble(
     batch = config.training.batch_size, config.training.accumulation_steps
     check_batch(*batch, mesh)
     check_batch_norm_group(model.architecture.batch_norm_group, *batch)
+    check_rows_at_once(config.loss.rows_at_once, mesh)
     check_frozen_parts(config, reporter)
     learning_rate = make_schedule(config.schedule, config.training.num_steps)
     return Run(

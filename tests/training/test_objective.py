@@ -5,7 +5,7 @@ import pytest
 from step_parts import random_batch
 
 from deeplab_jax import config as configs
-from deeplab_jax import losses
+from deeplab_jax import losses, ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture
 from deeplab_jax.training.objective import Outputs, make_objective
@@ -26,6 +26,7 @@ OUTPUTS = Outputs(
         "scores": noise(3, 4, 5, 4),
         "scores_0.75": noise(3, 3, 4, 4),
         "scores_0.5": noise(3, 2, 3, 4),
+        "fused_scores": noise(3, 4, 5, 4),
     },
 )
 
@@ -57,6 +58,24 @@ def test_labels_may_be_shrunk_to_the_scores():
     small = losses.shrink_labels(LABEL, (4, 5))
     expected = losses.softmax_cross_entropy(OUTPUTS.maps["scores"], small)
     assert value(resolution="scores") == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("normalization", ["pixels", "images"])
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_some_rows_at_once_give_the_loss_of_all(auxiliary, normalization):
+    changes = {"label_smoothing": 0.1, "cross_entropy": 0.7, "normalization": normalization}
+    maps = {"fused_scores": OUTPUTS.maps["fused_scores"]}
+    if auxiliary:
+        maps["auxiliary_scores"] = OUTPUTS.maps["scores_0.75"]
+    enlarged = {name: ops.resize_bilinear(scores, (8, 9)) for name, scores in maps.items()}
+    whole = Outputs(
+        enlarged["fused_scores"],
+        {"auxiliary": enlarged["auxiliary_scores"]} if auxiliary else {},
+    )
+    expected = value(outputs=whole, **changes)
+    # The logits are not looked at.
+    found = value(outputs=Outputs(noise(3, 8, 9, 4), maps), rows_at_once=3, **changes)
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_every_scale_has_its_loss():
@@ -163,6 +182,10 @@ def test_parts_of_a_batch_add_up_to_it(architecture, changes):
         ({"label_smoothing": 1.0}, r"must be in \[0, 1\)"),
         ({"l1": -0.1}, "l1=-0.1 must not be negative"),
         ({"every_scale": True}, "needs model.multi_scale"),
+        ({"rows_at_once": -1}, "rows_at_once=-1 must not be negative"),
+        ({"rows_at_once": 8, "resolution": "scores"}, "is for cross-entropy alone"),
+        ({"rows_at_once": 8, "dice": 1.0}, "is for cross-entropy alone"),
+        ({"rows_at_once": 8, "hard_pixel_share": 0.5}, "is for cross-entropy alone"),
     ],
 )
 def test_illegal_fields(changes, complaint):

@@ -10,6 +10,7 @@ from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.checks import check_rows_at_once
 from deeplab_jax.training.run import assemble
 
 DATASET = random_dataset([(20, 24)] * 3)
@@ -143,3 +144,11 @@ def test_a_part_that_stays_while_its_statistics_move_is_told(assignments, warned
     assemble(config, workdir, mesh, DATASET, DATASET, reporter=reporter)
     told = [text for text in reporter.texts if "backbone of the network keep" in text]
     assert bool(told) == warned
+
+
+def test_rows_one_after_the_other_are_not_shared_out():
+    mesh = jax.sharding.AbstractMesh((2, 2), ("data", "space"))
+    check_rows_at_once(0, mesh)
+    check_rows_at_once(64, make_mesh(jax.devices()[:1]))
+    with pytest.raises(DeepLabError, match=r"rows_at_once=64 .* parallel.space=2"):
+        check_rows_at_once(64, mesh)
