@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from deeplab_jax.deploy.convolution_inputs import input_statistics
-from deeplab_jax.deploy.folding import fold
 from deeplab_jax.deploy.pruning_graph import NO_CHANNEL, ChannelGraph
 from deeplab_jax.deploy.variable_paths import by_path
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.models import DeepLab
+from deeplab_jax.models import DeepLab, fold
 
 CRITERIA = ("contribution", "batch_norm_scale", "norm")
 
@@ -54,7 +53,7 @@ def _contributions(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
 ) -> np.ndarray:
     """How far the readers' outputs vary with each channel, in units of what they pass on."""
-    folded = by_path(fold(model, variables)["params"])
+    folded = by_path(fold(model, variables)[1]["params"])
     energy = np.zeros(graph.num_channels)
     for path, layer in graph.layers.items():
         if layer.depthwise:

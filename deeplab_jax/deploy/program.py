@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from deeplab_jax import ops
-from deeplab_jax.deploy.folding import fold, folded_normalizations
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor
 from deeplab_jax.inference.padding import padded_size
-from deeplab_jax.models import DeepLab
+from deeplab_jax.models import DeepLab, fold
 
 Size = tuple[int, int]
 
@@ -108,15 +107,13 @@ def make_program(predictor: Predictor, options: ExportOptions) -> Program:
       predictor: of the trained network; how it applies it (scales, tiles, CRF) stays behind.
       options: what the function takes and gives.
     """
-    model = _leaving(predictor.model, options)
-    quantized = model.architecture.quantization != "none"
-    # A quantised network has its normalisations in scales and biases already.
-    variables = predictor.variables if quantized else fold(predictor.model, predictor.variables)
+    model, variables = fold(predictor.model, predictor.variables)
+    model = _leaving(model, options)
     # On the host: what is traced with them becomes constants.
     variables = jax.device_get(variables)
 
     def function(image: jax.Array) -> jax.Array:
-        with _operations(options), folded_normalizations():
+        with _operations(options):
             logits = model.apply(variables, image, train=False)
         return jnp.argmax(logits, axis=-1).astype(jnp.int32) if options.argmax else logits
 

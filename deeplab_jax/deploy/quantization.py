@@ -12,11 +12,10 @@ from flax import traverse_util
 
 from deeplab_jax.deploy.calibration import unrolled
 from deeplab_jax.deploy.convolution_inputs import input_statistics
-from deeplab_jax.deploy.folding import fold
 from deeplab_jax.deploy.variable_paths import Path
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.model_store import SEGMENTATION, StoredModel
-from deeplab_jax.models import DeepLab
+from deeplab_jax.models import DeepLab, fold
 
 # Of each image's smallest and greatest input of a convolution; [2].
 Extremes = np.ndarray
@@ -123,7 +122,7 @@ def quantized_variables(
       model, variables: of floating-point numbers.
       ranges: of every convolution's input; see `calibrate`.
     """
-    folded = traverse_util.flatten_dict(jax.device_get(fold(model, variables)["params"]))
+    folded = traverse_util.flatten_dict(fold(model, variables)[1]["params"])
     quantized: dict[Path, np.ndarray] = {}
     for path, extremes in ranges.items():
         bias = (*path, "norm", "bias") if (*path, "norm", "bias") in folded else (*path, "bias")

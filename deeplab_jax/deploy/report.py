@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -21,8 +20,9 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import evaluate
 from deeplab_jax.files import write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
-from deeplab_jax.inference.fusion import forward_pass
+from deeplab_jax.inference.fusion import class_map_pass
 from deeplab_jax.inference.padding import Size, padded_size
+from deeplab_jax.models import fold
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
@@ -133,12 +133,11 @@ def _bytes_on_disk(predictor: Predictor, variables: Any) -> int:
 
 def _network_call(predictor: Predictor, size: Size) -> Callable[[], Any]:
     """Returns a call of the compiled network on one image, to class map, that waits for it."""
-    forward = forward_pass(
-        predictor.model, InferenceOptions(), lambda logits: jnp.argmax(logits, axis=-1)
-    )
+    model, variables = fold(predictor.model, predictor.variables)
+    forward, variables = class_map_pass(model, InferenceOptions()), jax.device_put(variables)
     channels = predictor.model.architecture.in_channels
     image = np.random.default_rng(0).integers(0, 256, (1, *size, channels), np.uint8)
-    return lambda: jax.block_until_ready(forward(predictor.variables, image))
+    return lambda: jax.block_until_ready(forward(variables, image))
 
 
 def tflite_call(path: Path) -> Callable[[], Any]:

@@ -91,7 +91,7 @@ def verify(
       batch: images a call; the last call repeats the last image.
       reporter: hears of progress.
     """
-    original = jax.jit(predictor.model.apply)
+    original, variables = jax.jit(predictor.model.apply), jax.device_put(predictor.variables)
     difference = largest = 0.0
     same = pixels = 0
     gives_logits = exported.metadata.output["name"] == "logits"
@@ -99,7 +99,7 @@ def verify(
     for members in (reporter or LoggingReporter()).track(calls, "verifying, batch"):
         padded = np.stack([pad(image, size, MEAN_PIXEL) for image in members])
         padded = np.concatenate([padded, np.repeat(padded[-1:], batch - len(members), 0)])
-        expected = np.asarray(original(predictor.variables, padded))
+        expected = np.asarray(original(variables, padded))
         found = exported(padded)
         labels = found
         if gives_logits:

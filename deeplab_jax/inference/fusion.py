@@ -62,6 +62,18 @@ def forward_pass(
     return lambda variables, image: finish(fused_logits(model, options, variables, image))
 
 
+def class_map_pass(model: DeepLab, options: InferenceOptions) -> Forward:
+    """Returns the function from images to the class of every pixel, int32 [N, H, W].
+
+    Args:
+      model: the network, at the output stride that is wanted.
+      options: scales and flip are looked at.
+    """
+    if options.fuses:
+        return forward_pass(model, options, lambda logits: jnp.argmax(logits, -1).astype(jnp.int32))
+    return jax.jit(lambda variables, image: model.apply(variables, image, method="class_map"))
+
+
 def fused_logits(
     model: DeepLab, options: InferenceOptions, variables: Any, image: jax.Array
 ) -> jax.Array:

@@ -11,19 +11,21 @@ import numpy as np
 from deeplab_jax.data import MEAN_PIXEL
 from deeplab_jax.data.padding import pad
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.fusion import forward_pass
+from deeplab_jax.inference.fusion import class_map_pass, forward_pass
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.output_stride import at_output_stride
 from deeplab_jax.inference.padding import Size, padded_size
 from deeplab_jax.inference.prediction import Prediction
 from deeplab_jax.inference.refinement import find_parameters, refine
 from deeplab_jax.inference.tiles import Tiling, run_tiles
-from deeplab_jax.models import DeepLab
+from deeplab_jax.models import DeepLab, fold
 from deeplab_jax.visualize.class_maps import Color
 
 
 class Predictor:
     """Pads an image to a size that suits the network, predicts, crops back.
+
+    Batch normalisations are folded into the convolutions for that.
 
     Whole images at one scale by default; `with_options` gives other strategies. Apart from the
     scales that are asked for nothing is resized. The network is compiled once for each padded size
@@ -31,7 +33,7 @@ class Predictor:
 
     Attributes:
       model: the network, at the output stride that the options ask for.
-      variables: its parameters and batch statistics, on the device.
+      variables: its parameters and batch statistics, as they were given.
       class_names: of the logits, in order.
       palette: RGB 0..255, one a class.
       inference_size: (H, W) that smaller images are padded to, or None; tiles have their own.
@@ -60,8 +62,10 @@ class Predictor:
           DeepLabError: the network cannot do what the options ask for.
         """
         self.options = options = options or InferenceOptions()
-        self._trained = model, jax.device_put(variables)
+        self._trained = model, variables
         self.model, self.variables = at_output_stride(*self._trained, options.output_stride)
+        applied, folded = fold(self.model, self.variables)
+        self._on_device = jax.device_put(folded)
         self.class_names = tuple(class_names)
         self.palette = tuple(tuple(color) for color in palette)
         self.inference_size = inference_size
@@ -69,10 +73,10 @@ class Predictor:
         self.intensity_range = intensity_range
         self.tiling = Tiling.of(self.model, options) if options.tile else None
         self.crf = find_parameters(options, self.model.architecture)
-        self._classify = forward_pass(self.model, options, _class_map)
-        self._rank = forward_pass(self.model, options, _class_map_and_probabilities)
-        self._fuse = forward_pass(self.model, options, lambda logits: (logits,))
-        self._score = forward_pass(self.model, options, _channels_first)
+        self._classify = class_map_pass(applied, options)
+        self._rank = forward_pass(applied, options, _class_map_and_probabilities)
+        self._fuse = forward_pass(applied, options, lambda logits: (logits,))
+        self._score = forward_pass(applied, options, _channels_first)
 
     def with_options(self, options: InferenceOptions) -> "Predictor":
         """Returns a predictor of the same model that applies it as the options say.
@@ -147,7 +151,7 @@ class Predictor:
         class_maps: dict[int, np.ndarray] = {}
         for size, positions in groups.items():
             batch = np.stack([pad(images[position], size, MEAN_PIXEL) for position in positions])
-            results = np.asarray(self._classify(self.variables, batch))
+            results = np.asarray(self._classify(self._on_device, batch))
             for position, result in zip(positions, results, strict=True):
                 height, width = images[position].shape[:2]
                 class_maps[position] = result[:height, :width]
@@ -195,12 +199,12 @@ class Predictor:
         size = self._padded_size(image)
         height, width = image.shape[:2]
         batch = pad(image, size, MEAN_PIXEL)[None]
-        results = jax.device_get(forward(self.variables, batch))
+        results = jax.device_get(forward(self._on_device, batch))
         return tuple(result[0, :height, :width] for result in results)
 
     def _by_tiles(self, forward: Any, image: np.ndarray) -> np.ndarray:
         _check_image(image)
-        return run_tiles(self.tiling, functools.partial(forward, self.variables), image)
+        return run_tiles(self.tiling, functools.partial(forward, self._on_device), image)
 
     def _padded_size(self, image: np.ndarray) -> Size:
         _check_image(image)

@@ -3,6 +3,7 @@
 from deeplab_jax.models.architecture import Architecture
 from deeplab_jax.models.catalog import create_model, list_models
 from deeplab_jax.models.deeplab import DeepLab
+from deeplab_jax.models.folding import fold
 from deeplab_jax.models.image_classifier import ImageClassifier, create_classifier
 from deeplab_jax.models.summary import ModelSummary, summarize
 
@@ -13,6 +14,7 @@ __all__ = [
     "ModelSummary",
     "create_classifier",
     "create_model",
+    "fold",
     "list_models",
     "summarize",
 ]

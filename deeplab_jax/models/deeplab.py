@@ -14,15 +14,22 @@ from deeplab_jax.heads import AuxiliaryHead
 from deeplab_jax.layers import ConvNorm, narrowed, quantized
 from deeplab_jax.models import parts
 from deeplab_jax.models.architecture import Architecture
+from deeplab_jax.models.folding import folded_normalizations
 from deeplab_jax.models.preprocessing import preprocess
 
 Maps = dict[str, jax.Array]
 
 
 class DeepLab(nn.Module):
-    """A network from images to logits at the images' own resolution."""
+    """A network from images to logits at the images' own resolution.
+
+    Attributes:
+      architecture: which member of the family.
+      folded: batch normalisations are part of the kernels but for a bias; see `fold`.
+    """
 
     architecture: Architecture
+    folded: bool = False
 
     @nn.compact
     def __call__(
@@ -35,24 +42,44 @@ class DeepLab(nn.Module):
           train: batch statistics and dropout (which needs the `dropout` random stream) are active.
           endpoints: also return the named inner maps: the backbone's, `features` (before the
             classifier), `scores` (before upsampling), `scores_0.75` and so on with `multi_scale`,
-            `auxiliary` (logits [N, H, W, num_classes]) with `aux_head`.
+            `fused_scores` of all scales, `auxiliary` (logits [N, H, W, num_classes]) and
+            `auxiliary_scores` with `aux_head`.
 
         Returns:
           Logits [N, H, W, num_classes], float32; with `endpoints` a pair of these and a dict.
 
         Raises:
           DeepLabError: the image has another number of channels, `widths` names no layer, or a
-            network of integers is to be trained.
+            network of integers or without batch normalisations is to be trained.
         """
         options = self.architecture
-        if options.quantization == "none":
-            numbers = contextlib.nullcontext()
-        elif train:
-            raise DeepLabError("a quantised network cannot be trained; train what it was made of")
-        else:
-            numbers = quantized()
-        with narrowed(dict(options.widths)), numbers:
+        is_quantized = options.quantization != "none"
+        if train and (is_quantized or self.folded):
+            kind = "quantised" if is_quantized else "folded"
+            raise DeepLabError(f"a {kind} network cannot be trained; train what it was made of")
+        with contextlib.ExitStack() as layers:
+            layers.enter_context(narrowed(dict(options.widths)))
+            if is_quantized:
+                layers.enter_context(quantized())
+            if self.folded:
+                layers.enter_context(folded_normalizations())
             return self._logits(image, train, endpoints)
+
+    def class_map(self, image: jax.Array) -> jax.Array:
+        """Returns the most likely class of every pixel: the argmax of the logits.
+
+        To be compiled: the logits of all pixels are then not made on platforms where that is slow.
+
+        Args:
+          image: as `__call__` takes it.
+
+        Returns:
+          int32 [N, H, W].
+        """
+        _, maps = self(image, endpoints=True)
+        align_corners = self.architecture.align_corners
+        size = image.shape[1:3]
+        return ops.argmax_of_resized(maps["fused_scores"], size, align_corners=align_corners)
 
     def _logits(
         self, image: jax.Array, train: bool, endpoints: bool
@@ -67,9 +94,11 @@ class DeepLab(nn.Module):
         maps = network(pixels, train)
         for scale in options.multi_scale[1:]:
             maps[f"scores_{scale:g}"] = network(self._scaled(pixels, scale), train)["scores"]
-        logits = self._resize(self._fused_scores(maps), image)
+        maps["fused_scores"] = self._fused_scores(maps)
+        logits = self._resize(maps["fused_scores"], image)
         if options.aux_head:
-            maps["auxiliary"] = self._resize(self._auxiliary(maps, train), image)
+            maps["auxiliary_scores"] = self._auxiliary(maps, train)
+            maps["auxiliary"] = self._resize(maps["auxiliary_scores"], image)
         return (logits, maps) if endpoints else logits
 
     def _network(self) -> Callable[[jax.Array, bool], Maps]:

@@ -2,42 +2,52 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from deeplab_jax.models import DeepLab
+from deeplab_jax.models import parts
+from deeplab_jax.models.architecture import Architecture
 
-# Small, and legal at every output stride.
-PROBE_SIZE = (65, 65)
-
-Path = tuple[str, ...]
+if TYPE_CHECKING:
+    from deeplab_jax.models.deeplab import DeepLab
 
 
-def fold(model: DeepLab, variables: Any) -> dict[str, Any]:
-    """Returns parameters in which each normalisation is a bias and the rest is in its kernel.
+def fold(model: "DeepLab", variables: Any) -> tuple["DeepLab", Any]:
+    """Returns the same network in which each normalisation is a bias and the rest is in its kernel.
 
     y = (x ∗ w − mean)·scale/√(variance + ε) + bias = x ∗ (w·s) + (bias − mean·s), s being the same
-    factor. They are to be applied inside `folded_normalizations`.
+    factor. A network that has no normalisations any more comes back as it is.
 
     Args:
       model: of the variables.
       variables: params and batch_stats.
 
     Returns:
-      `{"params": …}`, float32.
+      The network, for inference alone, and its `{"params": …}`, NumPy arrays.
     """
-    params = traverse_util.flatten_dict(variables["params"])
-    statistics = traverse_util.flatten_dict(variables.get("batch_stats", {}))
-    for path, epsilon in _epsilons(model, variables).items():
-        factor = jax.lax.rsqrt(statistics[(*path, "var")] + epsilon) * params.pop((*path, "scale"))
+    if model.folded or model.architecture.quantization != "none":
+        return model, variables
+    # In NumPy: a program of hundreds of small products takes longer to compile than to run.
+    host = jax.device_get(variables)
+    params = traverse_util.flatten_dict(host["params"])
+    statistics = traverse_util.flatten_dict(host.get("batch_stats", {}))
+    for path in {path[:-1] for path in statistics}:
+        variance = statistics[(*path, "var")] + np.float32(_epsilon(model.architecture, path[0]))
+        factor = params.pop((*path, "scale")) / np.sqrt(variance)
         kernel = (*path[:-1], "kernel")
         params[kernel] = params[kernel] * factor
-        params[(*path, "bias")] -= statistics[(*path, "mean")] * factor
-    return {"params": traverse_util.unflatten_dict(params)}
+        params[(*path, "bias")] = params[(*path, "bias")] - statistics[(*path, "mean")] * factor
+    return model.clone(folded=True), {"params": traverse_util.unflatten_dict(params)}
+
+
+def _epsilon(architecture: Architecture, part: str) -> float:
+    if part == "backbone":
+        return parts.backbone_normalization(architecture).epsilon
+    return parts.HEAD_NORMALIZATION.epsilon
 
 
 @contextmanager
@@ -45,28 +55,13 @@ def folded_normalizations() -> Iterator[None]:
     """Lets every batch normalisation add its bias and do nothing else."""
 
     def only_bias(following: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
-        if not _is_normalization(context):
+        module = context.module
+        if not isinstance(module, nn.BatchNorm) or context.method_name != "__call__":
             return following(*args, **kwargs)
-        bias = context.module.get_variable("params", "bias")
-        return args[0] + bias.astype(args[0].dtype)
+        (inputs,) = args
+        shape = inputs.shape[-1:]
+        bias = module.param("bias", nn.initializers.zeros, shape, module.param_dtype)
+        return inputs + bias.astype(inputs.dtype)
 
     with nn.intercept_methods(only_bias):
         yield
-
-
-def _epsilons(model: DeepLab, variables: Any) -> dict[Path, float]:
-    found: dict[Path, float] = {}
-
-    def note(following: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
-        if _is_normalization(context):
-            found[context.module.path] = context.module.epsilon
-        return following(*args, **kwargs)
-
-    image = jax.ShapeDtypeStruct((1, *PROBE_SIZE, model.architecture.in_channels), jnp.uint8)
-    with nn.intercept_methods(note):
-        jax.eval_shape(model.apply, variables, image)
-    return found
-
-
-def _is_normalization(context: nn.module.InterceptorContext) -> bool:
-    return isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__"
