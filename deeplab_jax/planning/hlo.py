@@ -18,6 +18,8 @@ NAMED = re.compile(r"^\s+(?:ROOT )?%?([\w.~-]+) = ")
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 OPERAND = re.compile(r"%([\w.~-]+)")
 TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+CONDITION = re.compile(r"condition=%?([\w.~-]+)")
+WHOLE_NUMBER = re.compile(r"^\((\d+)\)")
 CALLED_ONCE = re.compile(
     r"(?:calls|to_apply|true_computation|false_computation|condition)=%?([\w.~-]+)"
 )
@@ -52,7 +54,7 @@ class Instruction(NamedTuple):
       opcode: as in `all-reduce`.
       results: the array, or those of the tuple.
       operands: names of instructions of the same computation.
-      attributes: the rest of the line.
+      attributes: the rest of the line; of a constant its value as well.
     """
 
     name: str
@@ -76,20 +78,49 @@ class Program(NamedTuple):
     def runs(self) -> dict[str, int]:
         """Returns how often each computation runs in one run of the program.
 
-        A loop whose number of rounds the compiler does not tell counts as one round; of a choice
-        every branch counts.
+        A loop whose number of rounds cannot be told counts as one round; of a choice every branch
+        counts.
         """
         counts: dict[str, int] = defaultdict(int)
 
         def visit(name: str, times: int) -> None:
             counts[name] += times
             for instruction in self.computations[name].values():
-                for called, rounds in _called(instruction):
+                for called, rounds in self._called(instruction):
                     if called in self.computations:
                         visit(called, times * rounds)
 
         visit(self.entry, 1)
         return dict(counts)
+
+    def _called(self, instruction: Instruction) -> Iterator[tuple[str, int]]:
+        """Yields each computation that an instruction runs, and how often."""
+        attributes = instruction.attributes
+        if instruction.opcode.removesuffix("-start") in REDUCTIONS:
+            return
+        for name in CALLED_ONCE.findall(attributes):
+            yield name, 1
+        for names in CALLED_LISTS.findall(attributes):
+            yield from ((name, 1) for name in OPERAND.findall(names))
+        if body := BODY.search(attributes):
+            yield body[1], self._rounds(attributes)
+
+    def _rounds(self, attributes: str) -> int:
+        """Returns how many rounds a loop has, of the compiler's own word or of its condition.
+
+        A condition is taken for that of `lax.scan`, which counts from 0: round < number of rounds.
+        """
+        if told := TRIP_COUNT.search(attributes):
+            return int(told[1])
+        condition = self.computations.get(CONDITION.search(attributes)[1], {})
+        for compared in condition.values():
+            if compared.opcode != "compare" or "direction=LT" not in compared.attributes:
+                continue
+            limit = condition.get(compared.operands[-1])
+            number = limit and limit.opcode == "constant" and WHOLE_NUMBER.match(limit.attributes)
+            if number:
+                return int(number[1])
+        return 1
 
 
 def parse(text: str) -> Program:
@@ -121,7 +152,7 @@ def _instruction(line: str) -> Instruction | None:
     kind, rest = rest[:end], rest[end:].lstrip()
     opcode, _, _ = rest.partition("(")
     rest = rest[len(opcode) :]
-    end = _closing(rest) if rest else 0
+    end = _closing(rest) if rest and opcode != "constant" else 0
     results = tuple(
         Array(dtype, tuple(int(length) for length in shape.split(",") if length))
         for dtype, shape in ARRAY.findall(_without_layouts(kind))
@@ -142,17 +173,3 @@ def _closing(text: str) -> int:
 
 def _without_layouts(kind: str) -> str:
     return re.sub(r"\{[^}]*\}|/\*.*?\*/", "", kind)
-
-
-def _called(instruction: Instruction) -> Iterator[tuple[str, int]]:
-    """Yields each computation that an instruction runs, and how often."""
-    attributes = instruction.attributes
-    if instruction.opcode.removesuffix("-start") in REDUCTIONS:
-        return
-    for name in CALLED_ONCE.findall(attributes):
-        yield name, 1
-    for names in CALLED_LISTS.findall(attributes):
-        yield from ((name, 1) for name in OPERAND.findall(names))
-    if body := BODY.search(attributes):
-        rounds = TRIP_COUNT.search(attributes)
-        yield body[1], int(rounds[1]) if rounds else 1

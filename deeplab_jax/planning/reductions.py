@@ -77,7 +77,8 @@ def found_reductions(
             lengths = [length for length in array.shape if length > 1]
             if not lengths or collective.axes == ("space",):
                 others += size
-            elif len(array.shape) == 1:
+            elif len(lengths) == 1:
+                # In a loop over stacked parameters it is one of them, [1, C].
                 vectors += size
             else:
                 kernels += size

@@ -19,6 +19,33 @@ def test_the_body_of_a_loop_runs_once_a_round():
     assert PROGRAM.runs() == {"main.7": 1, "condition": 1, "body": 5, "fused_convolution": 5}
 
 
+@pytest.mark.parametrize(
+    ("limit", "direction", "rounds"),
+    [("constant(22)", "LT", 22), ("constant(22)", "GT", 1), ("parameter(1)", "LT", 1)],
+)
+def test_rounds_are_those_of_the_condition_where_the_compiler_does_not_tell(
+    limit, direction, rounds
+):
+    text = f"""
+%condition (state: (s32[], f32[4])) -> pred[] {{
+  %limit = s32[]{{:T(128)}} {limit}
+  %state = (s32[]{{:T(128)}}, f32[4]{{0}}) parameter(0)
+  %round = s32[]{{:T(128)}} get-tuple-element(%state), index=0
+  ROOT %less = pred[]{{:T(512)}} compare(%round, %limit), direction={direction}, metadata={{}}
+}}
+
+%body (state.1: (s32[], f32[4])) -> (s32[], f32[4]) {{
+  ROOT %state.1 = (s32[]{{:T(128)}}, f32[4]{{0}}) parameter(0)
+}}
+
+ENTRY %main (start: (s32[], f32[4])) -> (s32[], f32[4]) {{
+  %start = (s32[]{{:T(128)}}, f32[4]{{0}}) parameter(0)
+  ROOT %loop = (s32[], f32[4]{{0}}) while(%start), condition=%condition, body=%body, metadata={{}}
+}}
+"""
+    assert hlo.parse(text).runs()["body"] == rounds
+
+
 def test_layouts_and_comments_are_no_part_of_a_shape():
     arrays = PROGRAM.computations["body"]["statistics"].results
     assert arrays == (hlo.Array("f32", (6,)),) * 2
