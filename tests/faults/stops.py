@@ -46,6 +46,8 @@ def stop_run(
     words = runs.train_words(workdir)
     steps = np.sort(random.choice(np.arange(1, NUM_STEPS - 1), times, replace=False))
     for step in steps.tolist():
+        # A slow machine may have gone on beyond it; a process that only starts has nothing to save.
+        step = max(step, reached_step(workdir) + 1)
         process = runs.start(*words)
         Watch(process, workdir).until(lambda at=step: reached_step(workdir) >= at)
         process.send_signal(signal.SIGTERM)
