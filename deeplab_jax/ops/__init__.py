@@ -5,7 +5,7 @@ from deeplab_jax.ops.depthwise import depthwise_convolution
 from deeplab_jax.ops.integers import integer_convolution, quantize
 from deeplab_jax.ops.mean import MEAN_NAME, mean_over_map
 from deeplab_jax.ops.padding import Padding, Rate, same_padding, symmetric_padding
-from deeplab_jax.ops.platform import is_portable, portable
+from deeplab_jax.ops.platform import is_portable, plain, portable
 from deeplab_jax.ops.resize import RESIZE_NAMES, resize_bilinear, scaled_size
 from deeplab_jax.ops.resized_rows import ResizedRows, argmax_of_resized
 
@@ -21,6 +21,7 @@ __all__ = [
     "integer_convolution",
     "is_portable",
     "mean_over_map",
+    "plain",
     "portable",
     "quantize",
     "resize_bilinear",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 _portable_only = contextvars.ContextVar("portable_only", default=False)
+_plain_only = contextvars.ContextVar("plain_only", default=False)
 
 
 @contextlib.contextmanager
@@ -22,20 +23,34 @@ def portable() -> Iterator[None]:
         _portable_only.reset(token)
 
 
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Traces what is chosen by platform in its plain form on all, while the context is open.
+
+    For maps whose rows several devices share: the compiler exchanges rows for convolutions, and
+    stumbles over what CPUs have in their place.
+    """
+    token = _plain_only.set(True)
+    try:
+        yield
+    finally:
+        _plain_only.reset(token)
+
+
 def is_portable() -> bool:
     """Whether `portable` is open."""
     return _portable_only.get()
 
 
-def by_platform(plain: Callable, cpu: Callable, *operands: jax.Array) -> jax.Array:
-    """Returns `cpu(*operands)` where the program is lowered for CPUs, else `plain(*operands)`.
+def by_platform(default: Callable, cpu: Callable, *operands: jax.Array) -> jax.Array:
+    """Returns `cpu(*operands)` where the program is lowered for CPUs, else `default(*operands)`.
 
     The choice is made when the program is lowered, not from the devices of this host, so a program
     compiled ahead of time for other hardware gets that hardware's implementation.
     """
-    if is_portable():
-        return plain(*operands)
-    return jax.lax.platform_dependent(*operands, cpu=cpu, default=plain)
+    if is_portable() or _plain_only.get():
+        return default(*operands)
+    return jax.lax.platform_dependent(*operands, cpu=cpu, default=default)
 
 
 def named(name: str, function: Callable, operand: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from deeplab_jax import ops
 from deeplab_jax.parallel.mesh import row_sharding, space_size
 
 
@@ -58,7 +59,7 @@ class SplitByRows:
 
     def apply(self, variables: Any, image: jax.Array, *arguments: Any, **keywords: Any) -> Any:
         """Applies the network to images [N, H, W, C]; see Flax."""
-        with _splitting(self.mesh):
+        with ops.plain(), _splitting(self.mesh):
             outputs = self.model.apply(
                 variables, split_rows(image, self.mesh), *arguments, **keywords
             )
