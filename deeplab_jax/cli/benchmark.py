@@ -5,7 +5,7 @@ training   a training step beside another code's, in turns
 pipeline   training crops a second, for each core and in all, and how many cores feed an accelerator
            --peer=torchvision: beside its transforms in a DataLoader, one thread each
 scaling    time of a forward pass against image size, batch size and output stride, with a plot
-start      seconds to the first training step, with an empty and a full cache of compiled programs
+compile    seconds to the first training step, with an empty and a full cache of compiled programs
 shapes     the demo's task: DeepLab v3+, the same net at output stride 32 without decoder, and a
            classifier of single pixels, trained and compared (10 minutes on two cores)
 crf        seconds that the dense CRF of an image takes, beside pydensecrf, and where they go
@@ -17,7 +17,7 @@ examples:
       --batch_size=16 --dtype=bfloat16 --compiled
   deeplab-jax benchmark pipeline --dataset=voc_segmentation --data_dir=data --peer=torchvision
   deeplab-jax benchmark scaling --network=deeplab_v3plus/mobilenet_v2 --output=scaling
-  deeplab-jax benchmark start --network=deeplab_v3/resnet_101 --crop=129x129 --batch_size=2
+  deeplab-jax benchmark compile --network=deeplab_v3/resnet_101 --crop=129x129 --batch_size=2
   deeplab-jax benchmark shapes --data_dir=runs/demo/data --workdir=runs/shapes_task
   deeplab-jax benchmark crf --image=photo.jpg --num_classes=21 --crf=deeplab_largefov
 """
@@ -33,8 +33,8 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.model_flags import parse_size, required
 from deeplab_jax.errors import DeepLabError, unknown_name
 
-BENCHMARKS = ("inference", "training", "pipeline", "scaling", "start", "shapes", "crf")
-# What scaling and start measure where no network is given.
+BENCHMARKS = ("inference", "training", "pipeline", "scaling", "compile", "shapes", "crf")
+# What scaling and compile measure where no network is given.
 NETWORK = "deeplab_v3plus/mobilenet_v2"
 
 
@@ -47,7 +47,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "network",
         None,
-        f"One of the peer's (default: its first); scaling, start: as {NETWORK}, the default.",
+        f"One of the peer's (default: its first); scaling, compile: as {NETWORK}, the default.",
         **own,
     )
     absl_flags.DEFINE_string("size", "513x513", "Of images: height x width in pixels.", **own)
@@ -58,7 +58,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     )
     absl_flags.DEFINE_string("dataset", None, "pipeline: name of a prepared data set.", **own)
     absl_flags.DEFINE_string("data_dir", None, "Directory of the prepared data sets.", **own)
-    absl_flags.DEFINE_string("crop", "513x513", "pipeline, start: height x width in pixels.", **own)
+    absl_flags.DEFINE_string("crop", "513x513", "pipeline, compile: height x width.", **own)
     absl_flags.DEFINE_float(
         "consumes", 600.0, "pipeline: images a second that an accelerator trains on.", **own
     )
@@ -91,7 +91,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     from deeplab_jax.benchmark.machine import describe_machine
 
     measures = {"inference": _inference, "training": _training}
-    measures |= {"pipeline": _pipeline, "scaling": _scaling, "start": _start}
+    measures |= {"pipeline": _pipeline, "scaling": _scaling, "compile": _compile}
     measures |= {"shapes": _shapes, "crf": _crf}
     figures = measures[paths[0]](flags, console)
     if flags.json:
@@ -203,7 +203,7 @@ def _positive(flags: absl_flags.FlagValues, name: str) -> list[int]:
     return [int(text) for text in texts]
 
 
-def _start(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
+def _compile(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
     from deeplab_jax.benchmark.start import measure_start
 
     network = flags.network or NETWORK

@@ -32,7 +32,7 @@ def test_failures_are_told():
 
 
 def test_mistakes_are_told(capsys):
-    assert run(["benchmark", "start", "--network=deeplab_v3/resnet_11"], Console()) == 2
+    assert run(["benchmark", "compile", "--network=deeplab_v3/resnet_11"], Console()) == 2
     assert "resnet_101" in capsys.readouterr().err
 
 
@@ -40,7 +40,7 @@ def test_mistakes_are_told(capsys):
 def test_parts_add_up_and_the_cache_saves_compilation(capsys):
     network = "--network=deeplab_v3/mobilenet_v2"
     arguments = [network, "--crop=33x33", "--batch_size=2", "--json"]
-    assert run(["benchmark", "start", *arguments], Console()) == 0
+    assert run(["benchmark", "compile", *arguments], Console()) == 0
     figures = json.loads(capsys.readouterr().out)
     for process in ("cold", "warm"):
         parts = [figures[f"{process}_{name}_seconds"] for name in PARTS]
