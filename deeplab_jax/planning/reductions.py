@@ -15,6 +15,8 @@ from deeplab_jax.planning.collectives import Collective
 # in the backward pass what the mean receives. Those of offset and scale are gradients.
 SUMS_PER_CHANNEL = 3
 SUM_BYTES = 4
+# The convolution in the way past a residual unit, in all backbones that have one.
+SHORTCUT = "shortcut"
 GATHERING = ("all-gather", "all-to-all", "ragged-all-to-all")
 
 
@@ -53,10 +55,13 @@ def expected_reductions(
         for leaf in jax.tree.leaves(variables["params"])
     )
     flat = traverse_util.flatten_dict(variables.get("batch_stats", {}))
-    channels = sum(math.prod(leaf.shape) for path, leaf in flat.items() if path[-1] == "mean")
+    channels = {path: math.prod(leaf.shape) for path, leaf in flat.items() if path[-1] == "mean"}
+    # A shortcut and what is added to it have one gradient: one sum does for both offsets.
+    shared = sum(count for path, count in channels.items() if SHORTCUT in path)
     alone = architecture.frozen_batch_norm or architecture.batch_norm_group > 0
     passes = max(1, len(architecture.multi_scale))
-    sums = 0 if alone else SUM_BYTES * SUMS_PER_CHANNEL * channels * passes
+    numbers = 0 if alone else SUMS_PER_CHANNEL * sum(channels.values()) - shared
+    sums = SUM_BYTES * numbers * passes
     return Reductions(gradients * accumulation_steps, sums * accumulation_steps)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.models import Architecture
+from deeplab_jax.models import Architecture, create_model
 from deeplab_jax.planning import chips, parse_topology
 from deeplab_jax.planning import topology as topologies
 from deeplab_jax.planning.chips import Chip
@@ -151,6 +151,15 @@ KERNEL, VECTORS = 3 * 3 * 6 * 8, 16
 def test_what_a_network_must_sum_over_its_chips(options, parts, wanted):
     architecture = Architecture("mobilenet_v2", **options)
     assert expected_reductions(architecture, VARIABLES, parts) == Reductions(*wanted)
+
+
+def test_the_offsets_of_a_shortcut_and_of_what_is_added_to_it_have_one_sum():
+    # Bytes that the TPU compiler's programs of ResNet-101 sum: see docs/planning.md.
+    model = create_model("deeplab_v3", backbone="resnet_101_beta", num_classes=19, dtype="bfloat16")
+    image = jax.ShapeDtypeStruct((1, 65, 65, 3), np.uint8)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    found = expected_reductions(model.architecture, variables)
+    assert found == Reductions(116_545_484, 637_440)
 
 
 def collective(kind, *shapes, axes=("data",), times=1):
