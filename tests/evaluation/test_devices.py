@@ -37,6 +37,11 @@ for devices in (jax.devices()[:1], jax.devices()):
         metrics = evaluate(predictor, dataset, options=options, batch_size=3, mesh=mesh)
         del metrics["settings"]
         results[-1][repr(options)] = metrics
+# Rows of 4 or of 2 parts of the batch on 2 or on 4 devices; six images fill neither's last batch.
+for space in (2, 4):
+    mesh = make_mesh(jax.devices(), space=space)
+    fast = Evaluator(model, dataset, batch_size=4, mesh=mesh).run(variables)
+    assert fast.counts.tolist() == results[0]["confusion_matrix"]
 json.dump(results, sys.stdout)
 """
 
