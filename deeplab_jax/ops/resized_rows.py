@@ -13,8 +13,9 @@ from jax import lax
 from deeplab_jax.ops.platform import by_platform
 from deeplab_jax.ops.resize import interpolation_matrix, resize_bilinear
 
-# Fit the caches of a core together with what an argmax makes of them (docs/benchmarks.md).
-ROWS_ON_CPUS = 16
+# Fewer are slower, where several cores share a block; more are too, and take memory
+# (docs/benchmarks.md).
+ROWS_ON_CPUS = 176
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,18 +37,20 @@ class ResizedRows:
     def of(
         cls, inputs: jax.Array, size: tuple[int, int], rows: int, *, align_corners: bool = True
     ) -> "ResizedRows":
-        """Returns the rows of `resize_bilinear(inputs, size)`, so many a block.
+        """Returns the rows of `resize_bilinear(inputs, size)` in blocks.
 
         Args:
           inputs: [N, h, w, C], floating point.
           size: (H', W') in pixels.
-          rows: of a block, at least 1; the last may hold rows beyond the map.
+          rows: of a block at most, at least 1. Blocks are of one size, so that few rows of the last
+            are beyond the map.
           align_corners: see `ops.resize_bilinear`.
         """
         height, width = inputs.shape[1:3]
         across = interpolation_matrix(width, size[1], align_corners, inputs.dtype)
         down = interpolation_matrix(height, size[0], align_corners, inputs.dtype)
-        rows = min(rows, size[0])
+        blocks = -(-size[0] // rows)
+        rows = -(-size[0] // blocks)
         down = jnp.pad(down, ((0, -size[0] % rows), (0, 0))).reshape(-1, rows, height)
         wide = jnp.einsum("Ww,nhwc->nhWc", across, inputs, precision=lax.Precision.HIGHEST)
         return cls(wide, down, size[0])
