@@ -85,7 +85,7 @@ def argmax_of_resized(
 ) -> jax.Array:
     """Returns the class of the largest score of every pixel of the resized map.
 
-    On CPUs some rows at a time: memory stays that of the small map, and rows stay in the caches.
+    On CPUs some rows at a time: of the resized map one block of ROWS_ON_CPUS rows is there at once.
 
     Args:
       scores: [N, h, w, C], floating point.
