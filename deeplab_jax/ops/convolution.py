@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
-from deeplab_jax.ops.platform import by_platform
+from deeplab_jax.ops.platform import by_platform, traced_once
 from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
+@traced_once
 def convolution(
     inputs: jax.Array, kernel: jax.Array, *, stride: int = 1, rate: Rate = 1, padding: Padding
 ) -> jax.Array:

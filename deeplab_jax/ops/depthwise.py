@@ -13,7 +13,7 @@ from jax import lax
 
 from deeplab_jax.ops.convolution import DIMENSIONS
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
-from deeplab_jax.ops.platform import by_platform
+from deeplab_jax.ops.platform import by_platform, traced_once
 
 Rates = tuple[int, int]
 
@@ -21,6 +21,7 @@ Rates = tuple[int, int]
 CACHED_SUM = 2**15
 
 
+@traced_once
 def depthwise_convolution(
     inputs: jax.Array, kernel: jax.Array, *, stride: int = 1, rate: Rate = 1, padding: Padding
 ) -> jax.Array:

@@ -1,0 +1,49 @@
+"""Equal calls of an operation share a trace, different ones never do."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from deeplab_jax import ops
+
+IMAGE, KERNEL = jnp.ones((1, 9, 9, 4)), jnp.ones((1, 1, 4, 4))
+NO_PADDING = ((0, 0), (0, 0))
+CASES = {
+    "dense": (ops.convolution, KERNEL, "stablehlo.dot_general"),
+    "depthwise": (ops.depthwise_convolution, jnp.ones((3, 3, 1, 4)), "stablehlo.multiply"),
+}
+
+
+def lowered(operation, kernel, times=1, **settings):
+    def repeated(image, kernel):
+        for _ in range(times):
+            image = image + operation(image, kernel, padding=settings["padding"]).mean()
+        return image
+
+    return jax.jit(repeated).lower(IMAGE, kernel).as_text()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equal_calls_are_one_function(name):
+    operation, kernel, instruction = CASES[name]
+    once, thrice = (lowered(operation, kernel, n, padding=NO_PADDING) for n in (1, 3))
+    assert once.count(instruction) > 0
+    assert thrice.count(instruction) == once.count(instruction)
+
+
+@pytest.mark.parametrize("context", [ops.plain, ops.portable])
+@pytest.mark.parametrize("name", CASES)
+def test_a_context_is_obeyed_after_calls_outside_of_it(name, context):
+    operation, kernel, _ = CASES[name]
+    assert "stablehlo.convolution" not in lowered(operation, kernel, padding=NO_PADDING)
+    with context():
+        assert "stablehlo.convolution" in lowered(operation, kernel, padding=NO_PADDING)
+    assert "stablehlo.convolution" not in lowered(operation, kernel, padding=NO_PADDING)
+
+
+def test_settings_are_told_apart():
+    def shape(**settings):
+        kernel = jnp.ones((3, 3, 4, 2))
+        return ops.convolution(IMAGE, kernel, padding=NO_PADDING, **settings).shape[1:3]
+
+    assert [shape(rate=1), shape(rate=2), shape(stride=2)] == [(7, 7), (5, 5), (4, 4)]
