@@ -1,5 +1,6 @@
 """Where compiled programs are kept between commands."""
 
+import contextlib
 import os
 import pathlib
 
@@ -10,14 +11,19 @@ from deeplab_jax.files import cache_directory
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 OFF = "off"
-# What JAX names the files of its cache.
-ENDINGS = ("-cache", "-atime")
+# What JAX names the files of its cache: a program, and when it was last used.
+PROGRAM, USED = "-cache", "-atime"
 
 
 def set_defaults(most_bytes: int) -> None:
-    """Keeps compiled programs unless the environment says otherwise; JAX reads it on import."""
-    os.environ.setdefault(VARIABLE, str(cache_directory() / "compiled"))
-    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(most_bytes))
+    """Keeps compiled programs unless the environment says otherwise; JAX reads it on import.
+
+    Only a place of our own has a limit: others that write to a shared one may have none, and JAX
+    cannot use a cache with a limit and one without in the same place.
+    """
+    if VARIABLE not in os.environ:
+        os.environ[VARIABLE] = str(cache_directory() / "compiled")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(most_bytes))
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
@@ -40,6 +46,7 @@ def apply_flags(flags: absl_flags.FlagValues) -> None:
       DeepLabError: the cache cannot be cleared.
     """
     if flags.compile_cache is None and not flags.clear_compile_cache:
+        mend(pathlib.Path(os.environ.get(VARIABLE, "")))
         return
     import jax
 
@@ -50,6 +57,23 @@ def apply_flags(flags: absl_flags.FlagValues) -> None:
         jax.config.update("jax_compilation_cache_dir", folder)
     if flags.clear_compile_cache:
         clear(pathlib.Path(jax.config.jax_compilation_cache_dir or ""))
+    mend(pathlib.Path(jax.config.jax_compilation_cache_dir or ""))
+
+
+def mend(folder: pathlib.Path) -> None:
+    """Dates programs that no date of use lies beside.
+
+    A process that is killed between its two writes leaves one, and JAX then writes nothing more to
+    a cache with a limit.
+    """
+    if not folder.is_dir():
+        return
+    for program in folder.glob(f"*{PROGRAM}"):
+        used = program.with_name(program.name.removesuffix(PROGRAM) + USED)
+        # Another process may take the program away meanwhile, and the folder may not be ours.
+        with contextlib.suppress(OSError):
+            if not used.exists():
+                used.write_bytes(program.stat().st_mtime_ns.to_bytes(8, "little"))
 
 
 def clear(folder: pathlib.Path) -> None:
@@ -61,7 +85,7 @@ def clear(folder: pathlib.Path) -> None:
     if not folder.is_dir():
         return
     for file in folder.iterdir():
-        if file.name.endswith(ENDINGS):
+        if file.name.endswith((PROGRAM, USED)):
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from deeplab_jax import ops
 from deeplab_jax.deploy.variable_paths import Path
 from deeplab_jax.layers import is_convolution
 from deeplab_jax.models import DeepLab
@@ -31,7 +32,7 @@ def input_statistics(
 
         def record(call, arguments, keywords, context):
             if is_convolution(context.module, context.method_name):
-                inputs = arguments[0].astype(jnp.float32)
+                inputs = ops.as_array(arguments[0]).astype(jnp.float32)
                 found.setdefault(context.module.path, []).append(statistic(inputs))
             return call(*arguments, **keywords)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from deeplab_jax import ops
 from deeplab_jax.deploy.quantization import OUTPUT_CHANNELS, quantizer
 from deeplab_jax.layers import is_convolution
 from deeplab_jax.models import DeepLab
@@ -44,7 +45,7 @@ def _round_inputs(call, arguments, keywords, context):
     if not is_convolution(context.module, context.method_name):
         return call(*arguments, **keywords)
     inputs, *others = arguments
-    return call(rounded(inputs, calibration_method="minmax"), *others, **keywords)
+    return call(rounded(ops.as_array(inputs), calibration_method="minmax"), *others, **keywords)
 
 
 def rounded(array: jax.Array, **how: Any) -> jax.Array:

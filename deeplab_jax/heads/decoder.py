@@ -37,9 +37,10 @@ class Decoder(nn.Module):
             dtype=self.dtype,
             name="low_level",
         )(low_level, train)
-        encoded = ops.resize_bilinear(encoded, reduced.shape[1:3], align_corners=self.align_corners)
-        hidden = jnp.concatenate([encoded, reduced], axis=-1)
-        convolution = SeparableConvNorm if self.separable else ConvNorm
+        joined = ops.JoinedMaps(encoded, reduced, self.align_corners)
+        convolution, hidden = (
+            (SeparableConvNorm, joined.array()) if self.separable else (ConvNorm, joined)
+        )
         for number, (kernel_size, channels) in enumerate(self.convolutions, start=1):
             hidden = convolution(
                 channels,

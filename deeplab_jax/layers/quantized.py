@@ -44,7 +44,7 @@ def _replace_convolutions(
 ) -> jax.Array:
     if not is_convolution(context.module, context.method_name):
         return call(*arguments, **keywords)
-    outputs = _convolve(context.module, arguments[0])
+    outputs = _convolve(context.module, ops.as_array(arguments[0]))
     activation = context.module.activation
     if not isinstance(context.module, Classifier):
         # Logits stay in float32.

@@ -3,6 +3,7 @@
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
 from deeplab_jax.ops.integers import integer_convolution, quantize
+from deeplab_jax.ops.joined_maps import JoinedMaps, as_array
 from deeplab_jax.ops.mean import MEAN_NAME, mean_over_map
 from deeplab_jax.ops.padding import Padding, Rate, same_padding, symmetric_padding
 from deeplab_jax.ops.platform import is_portable, plain, portable
@@ -12,10 +13,12 @@ from deeplab_jax.ops.resized_rows import ResizedRows, argmax_of_resized
 __all__ = [
     "MEAN_NAME",
     "RESIZE_NAMES",
+    "JoinedMaps",
     "Padding",
     "Rate",
     "ResizedRows",
     "argmax_of_resized",
+    "as_array",
     "convolution",
     "depthwise_convolution",
     "integer_convolution",

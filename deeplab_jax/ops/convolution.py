@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.ops.joined_maps import JoinedMaps, convolution_of_joined
+from deeplab_jax.ops.kernel_gradient import kernel_gradient
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import by_platform, traced_once
 from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
@@ -15,7 +17,12 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 @traced_once
 def convolution(
-    inputs: jax.Array, kernel: jax.Array, *, stride: int = 1, rate: Rate = 1, padding: Padding
+    inputs: jax.Array | JoinedMaps,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    rate: Rate = 1,
+    padding: Padding,
 ) -> jax.Array:
     """Returns the convolution whose kernel taps lie `rate` pixels apart.
 
@@ -33,19 +40,15 @@ def convolution(
       [N, H', W', D] in the dtype of the inputs.
     """
 
-    def plain(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(
-            inputs,
-            kernel,
-            (stride, stride),
-            padding,
-            rhs_dilation=rate_by_axis(rate),
-            dimension_numbers=DIMENSIONS,
-        )
-
+    if isinstance(inputs, JoinedMaps):
+        if stride > 1:
+            return convolution(inputs.array(), kernel, stride=stride, rate=rate, padding=padding)
+        convolve = partial(convolution, rate=rate, padding=padding)
+        return convolution_of_joined(inputs, kernel, convolve, rate, padding)
+    rates = rate_by_axis(rate)
+    plain = partial(_plain, stride, rates, padding)
     if kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
         return by_platform(plain, lambda x, k: _pointwise(x, k, stride), inputs, kernel)
-    rates = rate_by_axis(rate)
     # Export may leave sizes open: they are symbols then, and no share can be computed.
     known = all(isinstance(side, int) for side in inputs.shape[1:3])
     if known and stride == 1 and max(rates) > 1:
@@ -53,7 +56,22 @@ def convolution(
         if share <= LARGEST_SHARE:
             over_taps = partial(sum_over_taps, rates=rates, padding=padding)
             return by_platform(plain, over_taps, inputs, kernel)
+    if all(isinstance(side, int) for side in inputs.shape) and stride == 1 and kernel.shape[0] > 1:
+        return by_platform(plain, partial(_banded, rates, padding), inputs, kernel)
     return plain(inputs, kernel)
+
+
+def _plain(
+    stride: int, rates: tuple[int, int], padding: Padding, inputs: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        inputs,
+        kernel,
+        (stride, stride),
+        padding,
+        rhs_dilation=rates,
+        dimension_numbers=DIMENSIONS,
+    )
 
 
 def _pointwise(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -61,3 +79,31 @@ def _pointwise(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     inputs = inputs[:, ::stride, ::stride]
     flat = inputs.reshape(-1, inputs.shape[-1])
     return jnp.dot(flat, kernel[0, 0]).reshape(*inputs.shape[:-1], kernel.shape[-1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _banded(
+    rates: tuple[int, int], padding: Padding, inputs: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    """XLA's convolution at stride 1, with a kernel gradient of our own."""
+    return _plain(1, rates, padding, inputs, kernel)
+
+
+def _banded_forward(rates, padding, inputs, kernel):
+    return _banded(rates, padding, inputs, kernel), (inputs, kernel)
+
+
+def _banded_backward(rates, padding, residuals, cotangent):
+    inputs, kernel = residuals
+    edges = []
+    for (before, _), length, outputs, rate in zip(
+        padding, inputs.shape[1:3], cotangent.shape[1:3], rates, strict=True
+    ):
+        first = (kernel.shape[0] - 1) * rate - before
+        edges.append((first, length + (kernel.shape[0] - 1) * rate - first - outputs))
+    mirrored = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
+    inputs_gradient = _plain(1, rates, tuple(edges), cotangent, mirrored)
+    return inputs_gradient, kernel_gradient(inputs, cotangent, kernel, rates, padding)
+
+
+_banded.defvjp(_banded_forward, _banded_backward)

@@ -44,7 +44,7 @@ def is_portable() -> bool:
     return _portable_only.get()
 
 
-def by_platform(default: Callable, cpu: Callable, *operands: jax.Array) -> jax.Array:
+def by_platform(default: Callable, cpu: Callable, *operands: Any) -> jax.Array:
     """Returns `cpu(*operands)` where the program is lowered for CPUs, else `default(*operands)`.
 
     The choice is made when the program is lowered, not from the devices of this host, so a program

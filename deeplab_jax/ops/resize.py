@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deeplab_jax.ops.platform import named
+from deeplab_jax.ops.platform import by_platform, named
 
 # What a resize is called in portable programs, by align_corners, for those who translate them.
 RESIZE_NAMES = {True: "resize_bilinear_align_corners", False: "resize_bilinear_half_pixel"}
@@ -70,10 +70,31 @@ def resize_bilinear(
     return named(RESIZE_NAMES[align_corners], interpolate, inputs)
 
 
+def interpolate_lines(matrix: jax.Array, lines: jax.Array) -> jax.Array:
+    """Maps [M, s, C] to [M, t, C] by a matrix [t, s], as one product a line.
+
+    On CPUs this is 1.3 to 5 times as fast as one product for all, which turns the arrays round.
+    """
+    matrices = jnp.broadcast_to(matrix.astype(lines.dtype), (lines.shape[0], *matrix.shape))
+    over = (((2,), (1,)), ((0,), (0,)))
+    return lax.dot_general(matrices, lines, over, precision=lax.Precision.HIGHEST)
+
+
 def _interpolate(inputs: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
     height, width = inputs.shape[1:3]
     rows = interpolation_matrix(height, size[0], align_corners, inputs.dtype)
     columns = interpolation_matrix(width, size[1], align_corners, inputs.dtype)
+    return by_platform(_all_at_once, _by_lines, rows, columns, inputs)
+
+
+def _by_lines(rows: jax.Array, columns: jax.Array, inputs: jax.Array) -> jax.Array:
+    batch, height, width, channels = inputs.shape
+    wide = interpolate_lines(columns, inputs.reshape(batch * height, width, channels))
+    tall = interpolate_lines(rows, wide.reshape(batch, height, -1))
+    return tall.reshape(batch, rows.shape[0], columns.shape[0], channels)
+
+
+def _all_at_once(rows: jax.Array, columns: jax.Array, inputs: jax.Array) -> jax.Array:
     # Width first: the first product then runs on the small map.
     wide = jnp.einsum("Ww,nhwc->nhWc", columns, inputs, precision=lax.Precision.HIGHEST)
     return jnp.einsum("Hh,nhWc->nHWc", rows, wide, precision=lax.Precision.HIGHEST)

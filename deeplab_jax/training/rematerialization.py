@@ -79,7 +79,7 @@ def _rematerializing(
     ) -> Any:
         module = context.module
         wanted = isinstance(module, kinds) and context.method_name == "__call__"
-        if inside or not wanted or not isinstance(arguments[0], jax.core.Tracer):
+        if inside or not wanted or not _traced(arguments[0]):
             return function(*arguments, **keywords)
         inputs, *rest = arguments
 
@@ -94,3 +94,7 @@ def _rematerializing(
 
     with nn.intercept_methods(rematerialize):
         yield
+
+
+def _traced(inputs: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs))

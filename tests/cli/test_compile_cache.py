@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import pytest
 from absl import flags as absl_flags
@@ -35,7 +39,43 @@ def test_clearing_takes_compiled_programs_and_nothing_else(flags, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["photo.jpg"]
 
 
-def test_the_user_s_own_place_wins(monkeypatch, tmp_path):
+LIMIT = "JAX_COMPILATION_CACHE_MAX_SIZE"
+
+
+def test_the_user_s_own_place_wins_and_has_no_limit(monkeypatch, tmp_path):
     monkeypatch.setenv(compile_cache.VARIABLE, str(tmp_path))
+    monkeypatch.delenv(LIMIT, raising=False)
     compile_cache.set_defaults(10)
-    assert compile_cache.os.environ[compile_cache.VARIABLE] == str(tmp_path)
+    assert os.environ[compile_cache.VARIABLE] == str(tmp_path)
+    assert LIMIT not in os.environ
+
+
+COMPILE = """
+import jax
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.jit(lambda x: x * {factor})(1.0)
+"""
+
+
+def compile_a_program(factor, **environment):
+    """Compiles in a process of its own and returns what it warned of."""
+    process = subprocess.run(
+        [sys.executable, "-c", COMPILE.format(factor=factor)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return process.stderr
+
+
+def test_a_program_without_its_date_of_use_does_not_stop_the_cache(flags, tmp_path, monkeypatch):
+    monkeypatch.setenv(compile_cache.VARIABLE, str(tmp_path))
+    with_limit = {LIMIT: "1000000"}
+    compile_a_program(2)
+    assert [file.name.endswith("-cache") for file in tmp_path.iterdir()] == [True]
+    # What JAX does of itself, and why this is needed.
+    assert "Error writing" in compile_a_program(3, **with_limit)
+    compile_cache.apply_flags(flags())
+    assert compile_a_program(3, **with_limit) == ""
+    assert len(list(tmp_path.glob("*-cache"))) == len(list(tmp_path.glob("*-atime"))) == 2

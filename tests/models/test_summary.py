@@ -8,6 +8,7 @@ from compiling import run_once
 from flax import linen as nn
 from flax import traverse_util
 
+from deeplab_jax import ops
 from deeplab_jax.models import create_model
 from deeplab_jax.models.program import flatten
 from deeplab_jax.models.receptive_field import receptive_field
@@ -184,7 +185,8 @@ def test_receptive_field_is_what_the_gradient_reaches(architecture, options):
 
 def receptive_field_of(function, size=(17, 17)):
     image = jax.ShapeDtypeStruct((1, *size, 1), jnp.float32)
-    program = flatten(jax.make_jaxpr(function)(image))
+    with ops.portable():
+        program = flatten(jax.make_jaxpr(function)(image))
     return receptive_field(program, program.inputs[0], program.outputs[0])
 
 

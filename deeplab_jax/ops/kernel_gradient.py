@@ -1,0 +1,83 @@
+"""The kernel's gradient of a dense convolution on CPUs, as matrix products of cache's size.
+
+XLA's CPU compiler makes a convolution of it whose window is the whole map: it reaches 35 to 45 % of
+the rate of matrix products, the bands of rows below 60 to 80 % (docs/benchmarks.md).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deeplab_jax.ops.padding import Padding
+
+# About as many pixels are multiplied at a time: more leave the cache, fewer cost more calls.
+PIXELS_AT_A_TIME = 1024
+
+
+def kernel_gradient(
+    inputs: jax.Array,
+    cotangent: jax.Array,
+    kernel: jax.Array,
+    rates: tuple[int, int],
+    padding: Padding,
+) -> jax.Array:
+    """Returns Σ_i x[i + k·rate]·ȳ[i] for every tap k: the cotangent of the kernel at stride 1.
+
+    Pixels of a row meet the taps of a kernel's row in one product: the cotangent lies side by side
+    with itself, shifted by each tap's distance.
+
+    Args:
+      inputs: [N, H, W, C].
+      cotangent: of the outputs, [N, H', W', D].
+      kernel: [k, k, C, D], of which only shape and dtype count.
+      rates: atrous rates of rows and columns.
+      padding: zeros before and after H and W.
+
+    Returns:
+      [k, k, C, D] in the dtype of the kernel; sums are in float32 or wider.
+    """
+    size, channels, features = kernel.shape[0], *kernel.shape[2:]
+    batch, height, width = cotangent.shape[0], cotangent.shape[1], inputs.shape[2]
+    bands = -(-height * width // PIXELS_AT_A_TIME)
+    rows = -(-height // bands)
+    bands = -(-height // rows)
+    beyond = bands * rows - height
+    (top, bottom), (left, _) = padding
+    inputs = jnp.pad(inputs, ((0, 0), (top, bottom + beyond), (0, 0), (0, 0)))
+    cotangent = jnp.pad(cotangent, ((0, 0), (0, beyond), (0, 0), (0, 0)))
+    reach = rows + (size - 1) * rates[0]
+    precision = jnp.promote_types(jnp.float32, inputs.dtype)
+
+    def add_band(sums: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
+        corner = (index // bands, index % bands * rows, 0, 0)
+        pixels = lax.dynamic_slice(inputs, corner, (1, reach, width, channels))[0]
+        band = lax.dynamic_slice(cotangent, corner, (1, rows, *cotangent.shape[2:]))[0]
+        side_by_side = _shifted(band, size, rates[1], left, width).astype(precision)
+        pixels = pixels.astype(precision)
+        return [
+            total + _product(pixels[row * rates[0] : row * rates[0] + rows], side_by_side)
+            for row, total in enumerate(sums)
+        ], None
+
+    zeros = [jnp.zeros((channels, size * features), precision)] * size
+    sums, _ = lax.scan(add_band, zeros, jnp.arange(batch * bands))
+    gradient = jnp.stack(sums).reshape(size, channels, size, features)
+    return gradient.transpose(0, 2, 1, 3).astype(kernel.dtype)
+
+
+def _shifted(band: jax.Array, size: int, rate: int, left: int, width: int) -> jax.Array:
+    """Maps [R, W', D] to [R, W, k·D]: at each pixel what it adds to, for each column of taps."""
+    shifts = [tap * rate - left for tap in range(size)]
+    zero = jnp.zeros((), band.dtype)
+    outputs = band.shape[1]
+    parts = [
+        lax.pad(band, zero, ((0, 0, 0), (shift, width - outputs - shift, 0), (0, 0, 0)))
+        for shift in shifts
+    ]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _product(pixels: jax.Array, cotangent: jax.Array) -> jax.Array:
+    """Returns the sum over [R, W] of outer products, [C, k·D]."""
+    over = (((0, 1), (0, 1)), ((), ()))
+    return lax.dot_general(pixels, cotangent, over, precision=lax.Precision.HIGHEST)

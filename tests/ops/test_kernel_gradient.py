@@ -1,0 +1,68 @@
+"""The kernel's gradient in bands of rows equals that of the plain convolution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compiling import run_once
+
+from deeplab_jax import ops
+from deeplab_jax.ops import kernel_gradient as bands
+
+RANDOM = np.random.default_rng(0)
+
+
+def with_gradients(rate, padding):
+    def outputs_and_gradients(inputs, kernel):
+        outputs, pull = jax.vjp(
+            lambda x, k: ops.convolution(x, k, rate=rate, padding=padding), inputs, kernel
+        )
+        return outputs, *pull(jnp.cos(outputs))
+
+    return outputs_and_gradients
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "rate", "padding"),
+    [
+        ((2, 9, 12, 5), 3, 1, ((1, 1), (1, 1))),
+        ((1, 40, 65, 3), 3, 2, ((2, 2), (2, 2))),
+        ((2, 37, 33, 4), 5, 1, ((2, 2), (2, 2))),
+        ((1, 13, 7, 2), 3, (2, 1), ((2, 2), (1, 1))),
+        ((1, 8, 9, 2), 2, 1, ((0, 0), (0, 0))),
+        ((1, 20, 21, 2), 3, 1, ((0, 3), (2, 0))),
+        ((1, 2, 1500, 2), 3, 1, ((1, 1), (1, 1))),
+        ((1, 1, 1, 2), 3, 1, ((1, 1), (1, 1))),
+    ],
+)
+def test_equals_the_plain_convolution(shape, size, rate, padding):
+    inputs = RANDOM.normal(size=shape)
+    kernel = RANDOM.normal(size=(size, size, shape[-1], 4))
+    with jax.enable_x64(True):
+        banded = run_once(with_gradients(rate, padding), inputs, kernel)
+        with ops.portable():
+            plain = run_once(with_gradients(rate, padding), inputs, kernel)
+    for one, other in zip(banded, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
+
+
+def test_no_convolution_has_the_map_as_its_window():
+    def convolutions():
+        program = with_gradients(1, ((1, 1), (1, 1)))
+        text = jax.jit(program).lower(jnp.ones((2, 40, 65, 8)), jnp.ones((3, 3, 8, 8))).as_text()
+        return text.count("stablehlo.convolution")
+
+    # Outputs and the inputs' gradient are convolutions, the kernel's is not.
+    assert convolutions() == 2
+    with ops.portable():
+        assert convolutions() == 3
+
+
+def test_sums_of_bfloat16_are_in_float32():
+    inputs = jnp.ones((1, 64, 64, 1), jnp.bfloat16)
+    kernel = jnp.zeros((3, 3, 1, 1), jnp.bfloat16)
+    found = bands.kernel_gradient(inputs, inputs, kernel, (1, 1), ((1, 1), (1, 1)))
+    assert found.dtype == jnp.bfloat16
+    # Ones added one by one in bfloat16 stay at 256.
+    expected = np.outer([63, 64, 63], [63, 64, 63]).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(found[:, :, 0, 0], expected)
