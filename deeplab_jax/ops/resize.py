@@ -8,6 +8,9 @@ from jax import lax
 
 from deeplab_jax.ops.platform import by_platform, named
 
+# Lines of up to so many pixels a channel are resized one by one.
+PIXELS_A_CHANNEL = 4
+
 # What a resize is called in portable programs, by align_corners, for those who translate them.
 RESIZE_NAMES = {True: "resize_bilinear_align_corners", False: "resize_bilinear_half_pixel"}
 
@@ -81,9 +84,13 @@ def interpolate_lines(matrix: jax.Array, lines: jax.Array) -> jax.Array:
 
 
 def _interpolate(inputs: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
-    height, width = inputs.shape[1:3]
+    height, width, channels = inputs.shape[1:]
     rows = interpolation_matrix(height, size[0], align_corners, inputs.dtype)
     columns = interpolation_matrix(width, size[1], align_corners, inputs.dtype)
+    # A matrix for each line is more to read than a line itself where there are few channels. A
+    # width that export leaves open is not known.
+    if not isinstance(width, int) or width > PIXELS_A_CHANNEL * channels:
+        return _all_at_once(rows, columns, inputs)
     return by_platform(_all_at_once, _by_lines, rows, columns, inputs)
 
 
