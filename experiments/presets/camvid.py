@@ -23,13 +23,17 @@ TRAINING = {
     "checkpoint.every_steps": 100,
     "log_every_steps": 20,
 }
-FINE_TUNED = {"optimizer.multipliers.backbone": 0.1}
+FINE_TUNED = {
+    "model.depth_multiplier": 0.5,
+    "optimizer.multipliers.backbone": 0.1,
+    "schedule.warmup_steps": 20,
+}
 CAMVID = Preset(
     name="camvid",
     scales_down=True,
     small=Size("mobilenet_v2", 900, {"model.depth_multiplier": 0.5}),
     resnet=Size("resnet_18_beta", 300),
-    published=Size("mobilenet_v2", 300, FINE_TUNED | {"model.depth_multiplier": 0.5}),
+    published=Size("mobilenet_v2", 200, FINE_TUNED),
     crop_size=(193, 257),
     batch_size=8,
     rate_share=0.5,
