@@ -15,7 +15,7 @@ PANELS = {"pixels": "pixels of an image", "batch_size": "images at once"}
 
 
 def write_plot(path: Path, points: Sequence[Point], title: str) -> None:
-    """Writes a PNG with logarithmic axes; the exponents of time in pixels are in the legend.
+    """Writes a PNG; axes of time against pixels are logarithmic, their exponents in the legend.
 
     Args:
       path: of the file, which appears whole or not at all.
@@ -41,6 +41,12 @@ def write_plot(path: Path, points: Sequence[Point], title: str) -> None:
 
 def _finish(axes: Axes, against: str) -> None:
     axes.set(xlabel=PANELS[against], ylabel="seconds an image")
+    if against == "batch_size":
+        # Few and near each other: each has its own number, and time starts at 0.
+        values = sorted({value for line in axes.lines for value in line.get_xdata()})
+        axes.set_xscale("linear")
+        axes.set_yscale("linear")
+        axes.set(xticks=values, ylim=(0, None))
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")

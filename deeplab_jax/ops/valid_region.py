@@ -14,6 +14,8 @@ Span = tuple[int, int]
 
 # Above this share of needed multiply-adds the convolution is no slower (docs/benchmarks.md).
 LARGEST_SHARE = 0.8
+# A row of taps is one product, met or not, if their share of pixels is larger.
+LEAST_SHARE_OF_ROW = 0.6
 
 
 def valid_share(size: tuple[int, int], kernel_size: int, rates: Span, padding: Padding) -> float:
@@ -40,39 +42,59 @@ def output_span(shift: int, length: int, outputs: int) -> Span:
 def sum_over_taps(inputs: jax.Array, kernel: jax.Array, rates: Span, padding: Padding) -> jax.Array:
     """Returns the convolution with stride 1; see `ops.convolution`.
 
-    The pixels that a column of taps meets are cut out once, their rows are contiguous: cutting out
-    each tap's would move as many bytes as its matrix product reads.
+    The rows of pixels that a row of taps meets are cut out once; they lie together in memory.
     """
     size = kernel.shape[0]
-    length = [
+    height, width = (
         side + before + after - (size - 1) * rate
         for side, rate, (before, after) in zip(inputs.shape[1:3], rates, padding, strict=True)
-    ]
-    total = jnp.zeros((inputs.shape[0], *length, kernel.shape[-1]), inputs.dtype)
-    for column in range(size):
-        shift = column * rates[1] - padding[1][0]
-        left, right = output_span(shift, inputs.shape[2], length[1])
-        if left < right:
-            pixels = inputs[:, :, left + shift : right + shift]
-            part = _sum_over_rows(pixels, kernel[:, column], rates[0], padding[0][0], length[0])
-            total += _placed(part, 2, left, length[1])
+    )
+    total = jnp.zeros((inputs.shape[0], height, width, kernel.shape[-1]), inputs.dtype)
+    for row in range(size):
+        shift = row * rates[0] - padding[0][0]
+        top, bottom = output_span(shift, inputs.shape[1], height)
+        if top < bottom:
+            pixels = inputs[:, top + shift : bottom + shift]
+            part = _sum_over_columns(pixels, kernel[row], rates[1], padding[1][0], width)
+            total += _placed(part, 1, top, height)
     return total
 
 
-def _sum_over_rows(
+def _sum_over_columns(
     pixels: jax.Array, kernel: jax.Array, rate: int, before: int, outputs: int
 ) -> jax.Array:
-    """Returns the sum over a column of taps; kernel: [k, C, D]."""
-    batch, height, width, channels = pixels.shape
-    total = jnp.zeros((batch, outputs, width, kernel.shape[-1]), pixels.dtype)
-    for row, tap in enumerate(kernel):
-        shift = row * rate - before
-        top, bottom = output_span(shift, height, outputs)
-        if top < bottom:
-            met = pixels[:, top + shift : bottom + shift].reshape(-1, channels)
-            part = jnp.dot(met, tap).reshape(batch, bottom - top, width, -1)
-            total += _placed(part, 1, top, outputs)
+    """Returns the sum over a row of taps; kernel: [k, C, D]."""
+    taps = []
+    for column in range(len(kernel)):
+        shift = column * rate - before
+        start, stop = output_span(shift, pixels.shape[2], outputs)
+        if start < stop:
+            taps.append((column, shift, start, stop))
+    total = jnp.zeros((*pixels.shape[:2], outputs, kernel.shape[-1]), pixels.dtype)
+    met = sum(stop - start for *_, start, stop in taps)
+    if met > LEAST_SHARE_OF_ROW * len(taps) * outputs:
+        first, last = taps[0][0], taps[-1][0]
+        products = _products(pixels, kernel[first : last + 1])
+        parts = [
+            products[:, :, start + shift : stop + shift, index]
+            for index, (_, shift, start, stop) in enumerate(taps)
+        ]
+    else:
+        parts = [
+            _products(pixels[:, :, start + shift : stop + shift], kernel[column, None])[..., 0, :]
+            for column, shift, start, stop in taps
+        ]
+    for part, (*_, start, _) in zip(parts, taps, strict=True):
+        total += _placed(part, 2, start, outputs)
     return total
+
+
+def _products(pixels: jax.Array, taps: jax.Array) -> jax.Array:
+    """Maps [N, R, W, C] to [N, R, W, k, D], by one matrix product with all taps [k, C, D]."""
+    number, channels, features = taps.shape
+    beside = taps.transpose(1, 0, 2).reshape(channels, number * features)
+    products = jnp.dot(pixels.reshape(-1, channels), beside)
+    return products.reshape(*pixels.shape[:3], number, features)
 
 
 def _placed(part: jax.Array, axis: int, start: int, length: int) -> jax.Array:
