@@ -103,7 +103,7 @@ def _convolution_of_enlarged(
     batch, height, width, channels = coarse.shape
     size = kernel.shape[0]
     rows, columns = (
-        _shifted_interpolation(source, target, maps.align_corners, size, step, edges)
+        _shifted_interpolation(source, target, maps.align_corners, size, step, edges, dtype)
         for source, target, step, edges in zip(
             (height, width), maps.fine.shape[1:3], rate_by_axis(rate), padding, strict=True
         )
@@ -121,13 +121,19 @@ def _convolution_of_enlarged(
 
 
 def _shifted_interpolation(
-    source: int, target: int, align_corners: bool, size: int, rate: int, edges: tuple[int, int]
+    source: int,
+    target: int,
+    align_corners: bool,
+    size: int,
+    rate: int,
+    edges: tuple[int, int],
+    dtype: jnp.dtype,
 ) -> jax.Array:
     """Returns [outputs, k·source]: enlarging and padding as each of k taps in a line sees them.
 
     Outside of the enlarged map a tap sees zeros: so are the matrix's rows there.
     """
-    matrix = interpolation_matrix(source, target, align_corners, jnp.float32)
+    matrix = interpolation_matrix(source, target, align_corners, dtype)
     padded = jnp.pad(matrix, (edges, (0, 0)))
     outputs = target + sum(edges) - (size - 1) * rate
     return jnp.concatenate([padded[tap * rate : tap * rate + outputs] for tap in range(size)], 1)

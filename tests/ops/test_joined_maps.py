@@ -52,9 +52,8 @@ def test_equals_enlarging_first(align_corners, size, settings):
         array = ops.JoinedMaps(jnp.asarray(coarse), jnp.asarray(fine), align_corners).array()
         outputs = ops.convolution(array, kernel, **settings)
     for one, other in zip(found, expected, strict=True):
-        # The interpolation's weights are float32 in both; their order of use differs.
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
-    np.testing.assert_allclose(found[0], outputs, rtol=0, atol=1e-5 * np.abs(outputs).max())
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found[0], outputs, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("fine", "pays"), [((1, 65, 65, 8), True), ((1, 25, 25, 8), False)])
