@@ -65,6 +65,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         raise DeepLabError(f"one table at a time; got {', '.join(paths)}")
     # Imported late, so that --help and mistakes answer at once.
     from experiments.batch import open_request, run_here, submit
+    from experiments.grid import parse_grid
     from experiments.storage import Request
 
     request = Request(
@@ -77,7 +78,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         data_dir=flags.data_dir,
     )
     opened = open_request(request, flags.workdir)
-    cases = select_rows(opened.cases, flags.rows)
+    cases = select_rows(opened.cases, flags.rows, len(parse_grid(request.grid).points()))
     if flags.submit == "here":
         run_here(opened, cases, console)
     else:

@@ -177,6 +177,15 @@ def test_rows_are_chosen_by_number_or_label(tmp_path, text, chosen):
     assert select_rows(cases, text) == tuple(cases[index] for index in chosen)
 
 
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [("2", [2, 3]), ("2-3", [2, 3, 4, 5]), ("output_stride=16", [1, 3, 5, 7, 9])],
+)
+def test_a_number_names_all_that_a_grid_makes_of_a_row(tmp_path, text, chosen):
+    cases = opened_table(tmp_path, grid=("model.output_stride=8,16",)).cases
+    assert select_rows(cases, text, points=2) == tuple(cases[index] for index in chosen)
+
+
 @pytest.mark.parametrize("text", ["0", "6", "3-9", "pooling of images"])
 def test_rows_that_are_not_there(tmp_path, text):
     with pytest.raises(DeepLabError, match=r"rows 1 to 5|no label holds"):
