@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.inference import InferenceOptions
+from deeplab_jax.inference import InferenceOptions, rates_at
 from experiments.fields import set_field
 from experiments.grid import Grid, shown
 from experiments.presets import Preset
@@ -120,7 +120,20 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
         resolved = _resolve(table, table.training(row), preset, init, changes, row.devices)
     except DeepLabError as error:
         raise DeepLabError(f"row {row.label!r}: {error}") from error
-    return Case(row, resolved, options)
+    why_not = _no_such_stride(resolved, options)
+    return Case(row, None if why_not else resolved, options, why_not)
+
+
+def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> str | None:
+    """Returns why the trained network cannot be had at the stride of evaluation; None: it can."""
+    network = architecture(training.config)
+    if options.output_stride in (None, network.output_stride):
+        return None
+    try:
+        rates_at(network, options.output_stride)
+    except DeepLabError as error:
+        return str(error)
+    return None
 
 
 def _by_kind(point: Changes) -> tuple[dict[str, Any], dict[str, Any]]:

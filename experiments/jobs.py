@@ -64,12 +64,19 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
       KeyboardInterrupt: as `deeplab_jax.train`.
     """
     workdir = _trained(job.training, job.seed, storage, data_dir, reporter)
+    failures = []
     for case in job.cases:
         if storage.read_result(case, job.seed) is None:
             reporter.message(f"evaluating: {case.row.label}, seed {job.seed}")
-            _evaluate(case, workdir, data_dir, storage, job.seed, reporter)
+            try:
+                _evaluate(case, workdir, data_dir, storage, job.seed, reporter)
+            except DeepLabError as error:
+                # The training's other rows have their numbers all the same.
+                failures.append(f"{case.row.label}: {error}")
     # Programs of one network are of no use to the next.
     jax.clear_caches()
+    if failures:
+        raise DeepLabError("; ".join(failures))
 
 
 def _trained(

@@ -13,7 +13,7 @@ from deeplab_jax.inference.files import predict_files, readable_files
 from deeplab_jax.inference.image_classification import ImageClassification, classify_files
 from deeplab_jax.inference.objects import Box, SegmentedObject, find_objects
 from deeplab_jax.inference.options import InferenceOptions
-from deeplab_jax.inference.output_stride import at_output_stride
+from deeplab_jax.inference.output_stride import at_output_stride, rates_at
 from deeplab_jax.inference.prediction import Prediction
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.inference.stored import load
@@ -65,6 +65,7 @@ __all__ = [
     "plan_videos",
     "predict_files",
     "predict_video",
+    "rates_at",
     "read_crf_parameters",
     "readable_files",
     "soft_mask",

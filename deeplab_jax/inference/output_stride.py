@@ -39,7 +39,7 @@ def at_output_stride(
     trained = model.architecture
     if output_stride in (None, trained.output_stride):
         return model, variables
-    rates = _rates_at(trained, output_stride)
+    rates = rates_at(trained, output_stride)
     renamed = dict(zip(trained.atrous_rates, rates, strict=True))
     changed = dataclasses.replace(
         trained,
@@ -55,7 +55,16 @@ def at_output_stride(
     return model, variables
 
 
-def _rates_at(trained: Architecture, output_stride: int) -> tuple[int, ...]:
+def rates_at(trained: Architecture, output_stride: int) -> tuple[int, ...]:
+    """Returns the head's atrous rates at another output stride: their extent in pixels stays.
+
+    Args:
+      trained: the network, at its own output stride.
+      output_stride: pixels of the image to one of the encoder's map.
+
+    Raises:
+      DeepLabError: they would be no whole numbers; says where they are.
+    """
     rates = [_scaled(rate, trained, output_stride) for rate in trained.atrous_rates]
     whole = all(rate.denominator == 1 for rate in rates)
     # The cell's rates are whole from output stride 16 downwards.

@@ -310,3 +310,10 @@ def test_the_recipe_before_is_found():
     after = cases("v3/table6")[-1].training.after
     assert after.config.training.num_steps == 500_000
     assert load_recipe(Training("deeplab_v3")).training.num_steps == 30_000
+
+
+def test_a_stride_without_whole_rates_is_not_run_and_says_so():
+    cases = make_cases(find_table("own/output_strides"), PRESETS["camvid"])
+    found = {case.row.label: case.why_not for case in cases if case.why_not}
+    assert list(found) == ["trained at 16, evaluated at 32"]
+    assert "would be 1.5, 3, 4.5; legal: 4, 8, 16" in found["trained at 16, evaluated at 32"]
