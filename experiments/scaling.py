@@ -93,6 +93,8 @@ def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, siz
         model.backbone = size.backbone
         model.output_stride = network.output_stride
         model.aspp = None
+        # Not what the small backbone was published with: that may have no atrous branches.
+        model.head = network.head
         model.atrous_rates = _different(rate * preset.rate_share for rate in network.atrous_rates)
         model.multi_grid = _multi_grid(network, size.backbone)
         model.aspp_channels = _width(network.aspp_channels, preset.width_share)
