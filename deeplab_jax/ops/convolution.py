@@ -11,8 +11,7 @@ from deeplab_jax.ops.kernel_gradient import kernel_gradient
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import by_platform, traced_once
 from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
-
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+from deeplab_jax.ops.xla_convolution import transposed_padding, xla_convolution
 
 
 @traced_once
@@ -30,7 +29,7 @@ def convolution(
     field). The holes are in the kernel; the input keeps all its pixels.
 
     Args:
-      inputs: [N, H, W, C].
+      inputs: [N, H, W, C], as an array or as maps that are joined to one.
       kernel: [k, k, C, D].
       stride: distance in pixels between outputs.
       rate: atrous rate, the distance in pixels between taps; a pair for rows and columns.
@@ -39,14 +38,13 @@ def convolution(
     Returns:
       [N, H', W', D] in the dtype of the inputs.
     """
-
     if isinstance(inputs, JoinedMaps):
         if stride > 1:
             return convolution(inputs.array(), kernel, stride=stride, rate=rate, padding=padding)
         convolve = partial(convolution, rate=rate, padding=padding)
         return convolution_of_joined(inputs, kernel, convolve, rate, padding)
     rates = rate_by_axis(rate)
-    plain = partial(_plain, stride, rates, padding)
+    plain = partial(xla_convolution, stride=stride, rates=rates, padding=padding)
     if kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
         return by_platform(plain, lambda x, k: _pointwise(x, k, stride), inputs, kernel)
     # Export may leave sizes open: they are symbols then, and no share can be computed.
@@ -61,19 +59,6 @@ def convolution(
     return plain(inputs, kernel)
 
 
-def _plain(
-    stride: int, rates: tuple[int, int], padding: Padding, inputs: jax.Array, kernel: jax.Array
-) -> jax.Array:
-    return lax.conv_general_dilated(
-        inputs,
-        kernel,
-        (stride, stride),
-        padding,
-        rhs_dilation=rates,
-        dimension_numbers=DIMENSIONS,
-    )
-
-
 def _pointwise(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """A 1×1 convolution as a matrix product: XLA's CPU gradients are 5 to 10 times slower."""
     inputs = inputs[:, ::stride, ::stride]
@@ -86,7 +71,7 @@ def _banded(
     rates: tuple[int, int], padding: Padding, inputs: jax.Array, kernel: jax.Array
 ) -> jax.Array:
     """XLA's convolution at stride 1, with a kernel gradient of our own."""
-    return _plain(1, rates, padding, inputs, kernel)
+    return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding)
 
 
 def _banded_forward(rates, padding, inputs, kernel):
@@ -95,14 +80,11 @@ def _banded_forward(rates, padding, inputs, kernel):
 
 def _banded_backward(rates, padding, residuals, cotangent):
     inputs, kernel = residuals
-    edges = []
-    for (before, _), length, outputs, rate in zip(
-        padding, inputs.shape[1:3], cotangent.shape[1:3], rates, strict=True
-    ):
-        first = (kernel.shape[0] - 1) * rate - before
-        edges.append((first, length + (kernel.shape[0] - 1) * rate - first - outputs))
+    sizes = inputs.shape[1:3], cotangent.shape[1:3]
+    edges = transposed_padding(kernel.shape[0], rates, padding, *sizes)
+    # Kept apart: merged into the convolution it makes one that the CPU compiler runs in a loop.
     mirrored = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
-    inputs_gradient = _plain(1, rates, tuple(edges), cotangent, mirrored)
+    inputs_gradient = xla_convolution(cotangent, mirrored, stride=1, rates=rates, padding=edges)
     return inputs_gradient, kernel_gradient(inputs, cotangent, kernel, rates, padding)
 
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deeplab_jax.ops.convolution import DIMENSIONS
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import by_platform, traced_once
+from deeplab_jax.ops.xla_convolution import transposed_padding, xla_convolution
 
 Rates = tuple[int, int]
 
@@ -38,23 +38,10 @@ def depthwise_convolution(
       [N, H', W', C] in the dtype of the inputs.
     """
     rates = rate_by_axis(rate)
-    plain = partial(_plain, stride=stride, rates=rates, padding=padding)
+    settings = {"stride": stride, "rates": rates, "padding": padding}
+    plain = partial(xla_convolution, groups=inputs.shape[-1], **settings)
     shifted = partial(_shifted, stride, rates, padding)
     return by_platform(plain, shifted, inputs, kernel)
-
-
-def _plain(
-    inputs: jax.Array, kernel: jax.Array, stride: int, rates: Rates, padding: Padding
-) -> jax.Array:
-    return lax.conv_general_dilated(
-        inputs,
-        kernel,
-        (stride, stride),
-        padding,
-        rhs_dilation=rates,
-        dimension_numbers=DIMENSIONS,
-        feature_group_count=inputs.shape[-1],
-    )
 
 
 def _pad(inputs: jax.Array, padding: Padding) -> jax.Array:
@@ -117,14 +104,9 @@ def _input_gradient(
     padding: Padding,
 ) -> jax.Array:
     """The same operation with the kernel mirrored, on the cotangent spread out by the stride."""
-    edges = []
-    for (before, _), length, outputs, rate in zip(
-        padding, inputs.shape[1:3], cotangent.shape[1:3], rates, strict=True
-    ):
-        reach = (kernel.shape[0] - 1) * rate
-        first = reach - before
-        spread = (outputs - 1) * stride + 1
-        edges.append((first, length + reach - first - spread, stride - 1))
+    sizes = inputs.shape[1:3], cotangent.shape[1:3]
+    edges = transposed_padding(kernel.shape[0], rates, padding, *sizes, stride)
+    edges = [(before, after, stride - 1) for before, after in edges]
     zero = jnp.zeros((), cotangent.dtype)
     spread = lax.pad(cotangent, zero, ((0, 0, 0), *edges, (0, 0, 0)))
     return _sum_of_shifts(spread, kernel[::-1, ::-1], 1, rates)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deeplab_jax.ops.convolution import DIMENSIONS, convolution
+from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import by_platform
+from deeplab_jax.ops.xla_convolution import DIMENSIONS
 
 # Of int8.
 LEAST, GREATEST = -128, 127

@@ -58,9 +58,9 @@ def by_platform(default: Callable, cpu: Callable, *operands: Any) -> jax.Array:
 def traced_once(operation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Decorates an operation whose equal calls share one trace and one lowered function.
 
-    A network makes a hundred calls of few kinds: tracing and differentiating them one by one is a
-    third of the time until its compiled program is looked up. Portable programs hold no calls but
-    `named` ones.
+    A network makes a hundred calls of few kinds: a training step of ResNet-101 is traced and
+    lowered in 2.9 s so, and in 3.6 s if each call is traced by itself (docs/benchmarks.md).
+    Portable programs hold no calls but `named` ones.
 
     Args:
       operation: of arrays by position and hashable settings by keyword.

@@ -1,4 +1,4 @@
-"""Atrous convolution as a sum of matrix products, one a tap, each where its tap meets pixels.
+"""Atrous convolution as a sum of matrix products, each where its taps meet pixels.
 
 At the rates of ASPP most of a kernel's taps meet the padding: at rate r on n pixels a side the
 outer ones meet only n − r, so that ((1 + 2·(n − r)/n) / 3)² of the multiply-adds are needed, 40 %
