@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from deeplab_jax.training.run import Run
 
 TEACHER_TEMPERATURE = 2.0
-CRITERIA = ("contribution", "batch_norm_scale", "norm")
+CRITERIA = ("reconstruction", "batch_norm_scale", "norm")
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:

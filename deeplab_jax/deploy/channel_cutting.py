@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deeplab_jax.deploy.channel_scores import Moments
 from deeplab_jax.deploy.pruning_graph import ChannelGraph
 from deeplab_jax.deploy.variable_paths import Flat, Path, by_path, nested
 from deeplab_jax.errors import DeepLabError
@@ -16,33 +15,6 @@ from deeplab_jax.models import create_model
 
 # Legal at every output stride; what is built does not depend on it.
 PROBE_SIZE = (65, 65)
-
-
-def compensated(
-    graph: ChannelGraph, variables: Any, moments: Mapping[str, Moments], kept: np.ndarray
-) -> dict[str, Any]:
-    """Returns variables in which biases hold what channels that go gave to them on average.
-
-    Args:
-      graph: of the network.
-      variables: of it.
-      moments: of every convolution's inputs.
-      kept: bool [num_channels].
-    """
-    flat, stays = by_path(variables), np.append(kept, True)
-    for path, layer in graph.layers.items():
-        gone = ~stays[layer.inputs]
-        if layer.depthwise or not gone.any():
-            continue
-        names = tuple(path.split("/"))
-        kernel = flat[("params", *names, "kernel")].sum((0, 1))
-        given = (moments[path].mean * gone) @ kernel
-        if ("batch_stats", *names, "norm", "mean") in flat:
-            place, sign = ("batch_stats", *names, "norm", "mean"), -1
-        else:
-            place, sign = ("params", *names, "bias"), 1
-        flat[place] = (flat[place] + sign * given).astype(flat[place].dtype)
-    return nested(flat, variables)
 
 
 def cut(graph: ChannelGraph, variables: Any, kept: np.ndarray) -> dict[str, Any]:

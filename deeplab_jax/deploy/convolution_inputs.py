@@ -14,21 +14,21 @@ from deeplab_jax.models import DeepLab
 
 
 def input_statistics(
-    model: DeepLab, statistic: Callable[[jax.Array], jax.Array]
-) -> Callable[[Any, jax.Array], dict[Path, jax.Array]]:
+    model: DeepLab, statistic: Callable[[jax.Array], Any]
+) -> Callable[[Any, jax.Array], dict[Path, Any]]:
     """Returns the jitted function (variables, images) → statistic by the path of the convolution.
 
     A network at several scales calls each convolution once a scale; then it is the mean over them.
 
     Args:
       model: in evaluation; images are uint8 [N, H, W, C].
-      statistic: of a convolution's inputs, float32 [N, h, w, c], to an array whose shape does not
+      statistic: of a convolution's inputs, float32 [N, h, w, c], to arrays whose shapes do not
         depend on h and w.
     """
 
     @jax.jit
-    def measure(variables: Any, images: jax.Array) -> dict[Path, jax.Array]:
-        found: dict[Path, list[jax.Array]] = {}
+    def measure(variables: Any, images: jax.Array) -> dict[Path, Any]:
+        found: dict[Path, list[Any]] = {}
 
         def record(call, arguments, keywords, context):
             if is_convolution(context.module, context.method_name):
@@ -38,6 +38,10 @@ def input_statistics(
 
         with nn.intercept_methods(record):
             model.apply(variables, images, train=False)
-        return {path: jnp.stack(several).mean(0) for path, several in found.items()}
+        return {path: jax.tree.map(_mean, *several) for path, several in found.items()}
 
     return measure
+
+
+def _mean(*several: jax.Array) -> jax.Array:
+    return jnp.stack(several).mean(0)

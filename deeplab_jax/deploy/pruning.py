@@ -8,8 +8,10 @@ import jax
 import numpy as np
 
 from deeplab_jax.deploy.calibration import unrolled
-from deeplab_jax.deploy.channel_cutting import compensated, cut, narrower_widths
-from deeplab_jax.deploy.channel_scores import CRITERIA, SCORES, measure
+from deeplab_jax.deploy.channel_compensation import compensated
+from deeplab_jax.deploy.channel_cutting import cut, narrower_widths
+from deeplab_jax.deploy.channel_moments import measure
+from deeplab_jax.deploy.channel_scores import CRITERIA, SCORES
 from deeplab_jax.deploy.pruning_graph import ChannelGraph, Layer, channel_graph
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.model_store import SEGMENTATION, StoredModel
@@ -24,21 +26,22 @@ def prune_channels(
     macs: float,
     *,
     size: tuple[int, int],
-    criterion: str = "contribution",
+    criterion: str = "reconstruction",
     multiple: int = 8,
 ) -> StoredModel:
     """Returns a model without the channels that matter least.
 
-    What a channel that is taken away gave to its readers on average is added to their biases.
+    What channels that are taken away gave to their readers is told from those that stay, as far as
+    it can be: `compensated`.
 
     Args:
       stored: a model of floating-point numbers.
       images: batches uint8 [N, H, W, 3] on which channels are measured.
       macs: share of the multiply-adds that may stay, in (0, 1].
       size: (H, W) of the image whose multiply-adds are counted.
-      criterion: `contribution`: variance of the channel on the images times the squared norm of
-        the kernels that read it; `batch_norm_scale`: |γ| (arXiv 1708.06519); `norm`: the L1 norm
-        of the kernel that makes it (arXiv 1608.08710). Each relative to its layer's mean.
+      criterion: `reconstruction`: the share of its readers' variance that nobody makes up for, to
+        the multiply-adds that it saves; `batch_norm_scale`: |γ| (arXiv 1708.06519), or `norm`: the
+        L1 norm of the kernel that makes it (arXiv 1608.08710), relative to its layer's mean.
       multiple: widths are rounded up to multiples of it, which hardware likes; 1: any width.
 
     Raises:
@@ -81,7 +84,7 @@ def check_prunable(stored: StoredModel) -> None:
 def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int = 1) -> np.ndarray:
     """Returns which channels stay, so that at most a share of the multiply-adds does.
 
-    Those go whose score is lowest relative to the mean of their layer, over all layers alike.
+    Those go whose score is lowest, over all layers alike.
 
     Args:
       graph: of the network.
@@ -96,20 +99,20 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
       DeepLabError: with every layer at its narrowest there are still more.
     """
     makers = [layer.outputs for layer in graph.layers.values() if _prunable(graph, layer)]
-    relative = [scores[channels] / max(scores[channels].mean(), 1e-30) for channels in makers]
     everything = np.ones(graph.num_channels, bool)
     target = macs * graph.macs(everything)
 
     def kept_above(threshold: float) -> np.ndarray:
         kept = everything.copy()
-        for channels, values in zip(makers, relative, strict=True):
+        for channels in makers:
+            values = scores[channels]
             wanted = max(int((values > threshold).sum()), math.ceil(LEAST_SHARE * len(values)))
             count = min(-(-wanted // multiple) * multiple, len(values))
             order = np.argsort(-values, kind="stable")
             kept[channels[order[count:]]] = False
         return kept
 
-    thresholds = np.unique(np.concatenate([[-1.0], *relative]))
+    thresholds = np.unique(np.append(scores[np.concatenate(makers)], -1.0))
     low, high = 0, len(thresholds) - 1
     least = graph.macs(kept_above(thresholds[high]))
     if least > target:

@@ -65,6 +65,17 @@ class ChannelGraph:
             total += layer.cost * readers * int(kept[layer.outputs].sum())
         return total
 
+    def macs_of_channels(self) -> np.ndarray:
+        """Returns the multiply-adds of making, passing on and reading each channel alone."""
+        total = np.zeros(self.num_channels, np.int64)
+        for layer in self.layers.values():
+            readers = 1 if layer.depthwise else len(layer.inputs)
+            np.add.at(total, layer.outputs, layer.cost * readers)
+            read = layer.inputs[layer.inputs != NO_CHANNEL]
+            if not layer.depthwise:
+                np.add.at(total, read, layer.cost * len(layer.outputs))
+        return total
+
 
 class _Channels(NamedTuple):
     """Where an array has its channels: an axis, and their numbers along it."""

@@ -9,6 +9,9 @@ from deeplab_jax.models.preprocessing import RGB_PREPROCESSINGS
 if TYPE_CHECKING:
     from deeplab_jax.models.architecture import Architecture
 
+# Others have no atrous convolutions, or (DPC's cell) rates that are part of what they are.
+ATROUS_HEADS = ("aspp", "large_fov")
+
 
 def check_combination(options: "Architecture") -> None:
     """Checks the fields against each other and against what the backbone can do.
@@ -73,6 +76,12 @@ def _check_output_stride(options: "Architecture") -> None:
 def _check_head(options: "Architecture") -> None:
     if options.fusion == "sum" and options.head != "aspp":
         raise DeepLabError(f"fusion='sum' is ASPP's; head={options.head!r} has nothing to add up")
+    if options.atrous_rates and options.head not in ATROUS_HEADS:
+        raise DeepLabError(
+            f"atrous_rates={options.atrous_rates} are of the head's atrous convolutions, but "
+            f"head={options.head!r} has none that take them; give one of "
+            f"{', '.join(map(repr, ATROUS_HEADS))}, or leave atrous_rates out"
+        )
     if options.head == "large_fov" and len(options.atrous_rates) != 1:
         raise DeepLabError(f"head='large_fov' takes one rate, not {options.atrous_rates}")
     if options.fov != "large" and (options.head != "large_fov" or not options.fc_channels):

@@ -138,6 +138,10 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"aspp": "tiny"}, "unknown aspp 'tiny'; legal: small, large"),
         ({"aspp": "small", "atrous_rates": (2, 4)}, "leave atrous_rates out, or aspp"),
         ({"head": "large_fov", "atrous_rates": (6, 12)}, "head='large_fov' takes one rate"),
+        (
+            {"backbone": "mobilenet_v2", "atrous_rates": (6, 12)},
+            "head='pooling' has none that take them; give one of 'aspp', 'large_fov'",
+        ),
         ({"fov": "4x4"}, "fov='4x4' is the kernel of fc6"),
         ({"fusion": "sum", "head": "spp"}, "fusion='sum' is ASPP's"),
         ({"head": "lr_aspp", "decoder": "v3plus"}, "head='lr_aspp' ends in scores"),
