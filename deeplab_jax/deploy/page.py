@@ -2,11 +2,15 @@
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
+import PIL.Image
 
 from deeplab_jax.deploy.answers import Answers
 from deeplab_jax.errors import DeepLabError
@@ -69,7 +73,13 @@ def build_page(answers: Answers) -> Any:
         total = sum(answer.milliseconds.values())
         areas = [[name, round(100 * share, 2)] for name, share in answer.areas.items()]
         told = f"**{total:.0f} ms**: {stages}"
-        return answer.overlay, answer.mask, answer.legend, areas, told
+        return (
+            _with_own_file(answer.overlay),
+            _with_own_file(answer.mask),
+            answer.legend,
+            areas,
+            told,
+        )
 
     with gradio.Blocks(title="deeplab_jax", analytics_enabled=False, delete_cache=CLEANING) as page:
         gradio.Markdown("# What is where in a picture")
@@ -166,6 +176,17 @@ def _image_input(gradio: ModuleType) -> Any:
     # Not a subclass: for each of these Gradio writes a file beside the module that defines it.
     image.preprocess = path_of
     image.async_move_resource_to_block_cache = take_in_uploads
+    return image
+
+
+def _with_own_file(pixels: np.ndarray) -> PIL.Image.Image:
+    """Returns an image that Gradio keeps in a file of this answer alone.
+
+    It names files by what is in them, and writes each anew while another client, who was answered
+    the same, may be reading it.
+    """
+    image = PIL.Image.fromarray(pixels)
+    image.info["answer"] = uuid.uuid4().hex
     return image
 
 

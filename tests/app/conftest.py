@@ -33,3 +33,4 @@ def address():
     finally:
         server.terminate()
         server.wait(20)
+        server.stdout.close()

@@ -1,5 +1,6 @@
 """The app's HTTP interface: answers, and reasons where there is none."""
 
+import concurrent.futures
 import io
 import struct
 import urllib.error
@@ -43,6 +44,19 @@ def test_an_answer(address):
     assert "<b>road" not in legend
     assert sum(share for _, share in areas["data"]) == pytest.approx(100, abs=0.1)
     assert "network" in told
+
+
+def test_clients_with_the_same_image_get_whole_answers(address):
+    """What one is reading no answer to another writes over."""
+    encoded = png(300, 400)[1]
+
+    def ask(_):
+        overlay = segment(address, upload(address, encoded), "red")[0]
+        return Image.open(io.BytesIO(fetch(address, overlay["path"]))).convert("RGB").tobytes()
+
+    with concurrent.futures.ThreadPoolExecutor(6) as clients:
+        answers = list(clients.map(ask, range(60)))
+    assert len(set(answers)) == 1
 
 
 @pytest.mark.parametrize(
