@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -99,18 +100,14 @@ class Answers:
         """
         if name not in self.names:
             raise unknown_name("model", name, self.names)
+        encoded = self._checked(image)
+        ending = time.perf_counter() + self.limits.seconds
+        # A loaded model need not be waited for to know how its images are read.
+        predictor = self._loaded.get(name) or self._in_turn(ending, self._predictor, name)
         begun = time.perf_counter()
-        pixels = self.read(image)
+        pixels = read_image(encoded, name="this file", intensity_range=predictor.intensity_range)
         decoded = time.perf_counter()
-        future = self._worker.submit(self._segment, name, pixels)
-        try:
-            class_map, predictor, spent = future.result(self.limits.seconds)
-        except concurrent.futures.TimeoutError:
-            future.cancel()
-            raise DeepLabError(
-                f"no result within {self.limits.seconds:g} s: the server is busy; try again later, "
-                "or with a smaller model"
-            ) from None
+        class_map, spent = self._in_turn(ending, self._segment, name, pixels)
         drawing = time.perf_counter()
         answer = _drawn(pixels, class_map, predictor)
         times = {
@@ -121,12 +118,8 @@ class Answers:
         rounded = {stage: round(1000 * seconds, 1) for stage, seconds in times.items()}
         return dataclasses.replace(answer, milliseconds=rounded)
 
-    def read(self, path: Path) -> np.ndarray:
-        """Returns an uploaded image, uint8 [H, W, 3] RGB.
-
-        Raises:
-          DeepLabError: it is none, damaged or too large; the path is not told.
-        """
+    def _checked(self, path: Path) -> bytes:
+        """Returns an uploaded file that is not too large, nor says that its image is."""
         limits = self.limits
         if path.stat().st_size > limits.megabytes * 1e6:
             raise DeepLabError(
@@ -145,13 +138,25 @@ class Answers:
             raise DeepLabError(
                 f"the image has more than {limits.megapixels:g} million pixels; send a smaller one"
             )
-        return read_image(encoded, name="this file")
+        return encoded
+
+    def _in_turn(self, ending: float, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Returns what the one worker makes of it, if that is there in time."""
+        future = self._worker.submit(function, *arguments)
+        try:
+            return future.result(ending - time.perf_counter())
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise DeepLabError(
+                f"no result within {self.limits.seconds:g} s: the server is busy; try again later, "
+                "or with a smaller model"
+            ) from None
 
     def warm_up(self, name: str) -> None:
         """Loads and compiles a model, so that the first request need not wait."""
         self._worker.submit(self._segment, name, np.zeros((64, 64, 3), np.uint8)).result()
 
-    def _segment(self, name: str, pixels: np.ndarray) -> tuple[np.ndarray, Predictor, float]:
+    def _segment(self, name: str, pixels: np.ndarray) -> tuple[np.ndarray, float]:
         predictor = self._predictor(name)
         begun = time.perf_counter()
         small = fitted(pixels, predictor.inference_size)
@@ -159,7 +164,7 @@ class Answers:
         if small.shape != pixels.shape:
             size = pixels.shape[1::-1]
             class_map = cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT)
-        return class_map, predictor, time.perf_counter() - begun
+        return class_map, time.perf_counter() - begun
 
     def _predictor(self, name: str) -> Predictor:
         with self._lock:

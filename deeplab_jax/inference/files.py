@@ -37,7 +37,7 @@ def readable_files(
         except DeepLabError as error:
             if not skip_bad:
                 raise DeepLabError(
-                    f"{error}; nothing was written (skip_bad leaves it out)"
+                    f"{error}; nothing was written (--skip_bad leaves it out)"
                 ) from error
             reporter.warning(f"left out: {error}")
         else:

@@ -46,6 +46,18 @@ def test_larger_images_are_shrunk_and_their_masks_enlarged(tmp_path):
     assert answer.mask.shape == answer.overlay.shape == (150, 301, 3)
 
 
+def test_images_of_more_than_eight_bits_are_read_as_the_model_was_trained(tmp_path):
+    values = np.array([[0, 1000], [2000, 4000]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "scan.png")
+
+    def load(_):
+        return Predictor(RedReader(), {}, NAMES, PALETTE, (65, 65), intensity_range=(0, 8000))
+
+    answer = Answers(["scans"], load, Limits()).answer(tmp_path / "scan.png", "scans")
+    classes = np.round(values * (255 / 8000)).astype(int) % 4
+    np.testing.assert_array_equal(answer.mask, np.array(PALETTE)[classes])
+
+
 def test_limits(tmp_path):
     write(tmp_path / "image.png", 100, 110)
     path, text = tmp_path / "image.png", tmp_path / "text.png"
