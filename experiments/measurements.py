@@ -20,33 +20,51 @@ class Measurement:
       case: the row.
       metric: one of `table.METRICS`.
       published: by the paper, or None.
-      values: of the seeds that are done, in order, exactly what is stored, in the metric's unit.
+      values: by seed, of those that are done, exactly what is stored, in the metric's unit; a cost,
+        which no seed changes, stands under 0.
       note: why there are none, or with which row they are shared.
     """
 
     case: Case
     metric: str
     published: float | None
-    values: tuple[Fraction, ...]
+    values: Mapping[int, Fraction]
     note: str = ""
 
     @property
     def mean(self) -> float | None:
         """Mean over seeds."""
-        return float(sum(self.values) / len(self.values)) if self.values else None
+        return _mean(list(self.values.values()))
 
     @property
     def standard_deviation(self) -> float | None:
         """Over seeds, with n − 1 in the divisor; None of fewer than two."""
-        return float(statistics.stdev(self.values)) if len(self.values) > 1 else None
+        return _standard_deviation(list(self.values.values()))
 
     @property
     def difference(self) -> float | None:
         """The mean less the published value, as it was printed."""
         if not self.values or self.published is None:
             return None
-        mean = sum(self.values) / len(self.values)
+        mean = sum(self.values.values()) / len(self.values)
         return float(mean - Fraction(str(self.published)))
+
+    def change(self, first: "Measurement") -> tuple[float | None, float | None]:
+        """Returns mean and standard deviation of the change against another row, seed by seed.
+
+        Rows share the seeds, and what a seed does to both is no difference between them.
+        """
+        both = [seed for seed in self.values if seed in first.values]
+        changes = [self.values[seed] - first.values[seed] for seed in both]
+        return _mean(changes), _standard_deviation(changes)
+
+
+def _mean(values: Sequence[Fraction]) -> float | None:
+    return float(sum(values) / len(values)) if values else None
+
+
+def _standard_deviation(values: Sequence[Fraction]) -> float | None:
+    return float(statistics.stdev(values)) if len(values) > 1 else None
 
 
 def measure(
@@ -80,14 +98,19 @@ def _values(
     storage: Storage,
     seeds: int,
     counter: Counter,
-) -> tuple[Fraction, ...]:
+) -> dict[int, Fraction]:
     if case.training is None:
-        return ()
+        return {}
     if metric in COSTS:
-        return (Fraction(COSTS[metric](case, counter)),)
+        return {0: Fraction(COSTS[metric](case, counter))}
     other = by_label.get(case.row.minus) if metric == "delta mIoU" and case.row.minus else None
-    found = (_value(metric, case, other, storage, seed) for seed in range(seeds))
-    return tuple(value for value in found if value is not None)
+    found = {seed: _value(metric, case, other, storage, seed) for seed in range(seeds)}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def first_measured(measurements: Sequence[Measurement], metric: str) -> Measurement | None:
+    """Returns the first row that has a value of a metric."""
+    return next((one for one in measurements if one.metric == metric and one.values), None)
 
 
 def _value(

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from deeplab_jax.files import replacing
-from experiments.measurements import Measurement
+from experiments.measurements import Measurement, first_measured
 from experiments.table import METRICS, Table
 
 PUBLISHED, OURS = "#999999", "#4477aa"
@@ -23,18 +23,18 @@ def write_plot(
       table: what is shown.
       measurements: of the table; those of its own metric are drawn.
       small: whether ours come from small networks: then both are drawn as changes against the first
-        row that has a value.
+        row that has a value, seed by seed.
     """
     rows = [one for one in measurements if one.metric == table.metric]
     figure = Figure(figsize=(8.5, 1.3 + 0.34 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for position, (one, published, mean) in enumerate(_values(rows, small)):
+    for position, (published, mean, spread) in enumerate(_values(rows, small)):
         if published is not None:
             axes.plot(published, position, "o", color=PUBLISHED, fillstyle="none", markersize=7)
         if mean is not None:
-            spread = one.standard_deviation or 0.0
-            axes.errorbar(mean, position, xerr=spread, fmt="o", color=OURS, markersize=5, capsize=3)
+            bar = spread or 0.0
+            axes.errorbar(mean, position, xerr=bar, fmt="o", color=OURS, markersize=5, capsize=3)
     axes.set_yticks(range(len(rows)), [_wrapped(one.case.row.label) for one in rows], size=8)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.25)
@@ -50,18 +50,15 @@ def write_plot(
 
 def _values(
     rows: Sequence[Measurement], small: bool
-) -> list[tuple[Measurement, float | None, float | None]]:
-    """Returns published and own value of each row, both less those of the first if small."""
-    first_published = first_mean = 0.0
-    if small:
-        known = [one for one in rows if one.mean is not None]
-        first_mean = known[0].mean if known else 0.0
-        first_published = (known[0].published if known else None) or 0.0
-        if known and known[0].published is None:
-            first_published = next((one.published for one in rows if one.published), 0.0)
-    return [
-        (one, _less(one.published, first_published), _less(one.mean, first_mean)) for one in rows
-    ]
+) -> list[tuple[float | None, float | None, float | None]]:
+    """Returns published value, own one and its spread; if small, changes against the first row."""
+    first = first_measured(rows, rows[0].metric) if small and rows else None
+    if first is None:
+        return [(one.published, one.mean, one.standard_deviation) for one in rows]
+    reference = first.published
+    if reference is None:
+        reference = next((one.published for one in rows if one.published), 0.0)
+    return [(_less(one.published, reference), *one.change(first)) for one in rows]
 
 
 def _less(value: float | None, first: float) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from deeplab_jax.cli.console import duration
 from experiments.cases import ResolvedTraining
 from experiments.costs import CHIP_OPERATIONS, Counter, chip_hours
-from experiments.measurements import Measurement
+from experiments.measurements import Measurement, first_measured
 from experiments.table import METRICS
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def csv_text(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
                 _all_digits(one.standard_deviation),
                 _all_digits(one.difference),
                 len(one.values),
-                " ".join(repr(float(value)) for value in one.values),
+                " ".join(repr(float(value)) for value in one.values.values()),
                 "" if training is None else training.key,
                 "" if training is None else one.case.strategy,
                 one.note,
@@ -63,7 +63,7 @@ def markdown(opened: "OpenRequest", measurements: Sequence[Measurement], counter
             f"`{opened.preset.name}` is small: other data, networks, crops and lengths than the "
             "paper's. Compare how rows stand to each other, not the numbers themselves."
         )
-    parts.append(_table(measurements))
+    parts.append(_table(measurements, opened.preset.scales_down))
     parts.append(_totals(opened, measurements))
     if not opened.preset.scales_down:
         parts.append(_chip_hours(opened, counter))
@@ -92,9 +92,11 @@ def _what(opened: "OpenRequest") -> str:
     return f"`{' '.join(words)}`"
 
 
-def _table(measurements: Sequence[Measurement]) -> str:
+def _table(measurements: Sequence[Measurement], small: bool) -> str:
+    """Returns the rows; small networks are compared with the first of them, not the paper's."""
+    against = "change" if small else "difference"
     lines = [
-        "| row | metric | published | here | ± | seeds | difference | |",
+        f"| row | metric | published | here | ± | seeds | {against} | |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in measurements:
@@ -105,11 +107,21 @@ def _table(measurements: Sequence[Measurement]) -> str:
             _short(one.mean),
             _short(one.standard_deviation),
             str(len(one.values) or ""),
-            _short(one.difference, sign=True),
+            _change(one, measurements) if small else _short(one.difference, sign=True),
             _escaped(one.note),
         )
         lines.append(f"| {' | '.join(cells)} |")
+    if small:
+        lines += ["", "Change: against the first row, seed by seed, ± its standard deviation."]
     return "\n".join(lines)
+
+
+def _change(one: Measurement, measurements: Sequence[Measurement]) -> str:
+    first = first_measured(measurements, one.metric)
+    if first is None or first is one:
+        return ""
+    mean, spread = one.change(first)
+    return _short(mean, sign=True) + ("" if spread is None else f" ± {_short(spread)}")
 
 
 def _totals(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:

@@ -70,6 +70,24 @@ def test_a_report_is_right_to_the_last_digit(tmp_path):
     assert picture.startswith(b"\x89PNG")
 
 
+def test_small_networks_are_compared_with_the_first_row_seed_by_seed(tmp_path):
+    opened = opened_table(tmp_path, seeds=3)
+    fabricate(opened, STORED)
+    # One seed of the third row is missing; what the others have in common with it is taken.
+    case = opened.cases[2]
+    opened.storage.result(case.training, 0, case.strategy).unlink()
+    second = opened.storage.result(case.training, 2, case.strategy)
+    second.write_text(json.dumps({"mean_iou": STORED[2] + 0.01, "trimap_mean_iou": None}))
+    write_reports(opened, Reporter())
+    text = (opened.storage.folder / "reports/v3-table5.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    changes = [row[6] for row in rows]
+    assert changes[:2] == ["", f"{-100 / 97:+.2f} ± 0.00"]
+    both = (-200 / 97, 1.0)
+    assert changes[2] == f"{sum(both) / 2:+.2f} ± {statistics.stdev(both):.2f}"
+    assert "seed by seed" in text
+
+
 def test_a_table_that_is_half_done(tmp_path):
     opened = opened_table(tmp_path, seeds=2)
     fabricate(opened, [0], rows=2)
@@ -130,7 +148,7 @@ def test_labels_cannot_break_a_table(tmp_path):
     from experiments.texts import _table, csv_text
 
     found = measure(opened.table, opened.cases, opened.storage, 1, None)
-    assert '| x \\| y, "z" |' in _table(found)
+    assert '| x \\| y, "z" |' in _table(found, small=False)
     assert next(csv.DictReader(io.StringIO(csv_text(opened, found))))["row"] == 'x | y, "z"'
 
 
