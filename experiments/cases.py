@@ -60,8 +60,9 @@ class ResolvedTraining:
         before = self.after.key if self.after else None
         identity = json.dumps([fields, network, before, self.devices], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
-        name = self.config.model.architecture.replace("/", "-")
-        return f"{name}-{network['backbone']}-{digest}"
+        # Not the architecture's name: DeepLab v3+ without its decoder is DeepLab v3.
+        parts = [network["backbone"], network["head"], network["decoder"], digest]
+        return "-".join(part for part in parts if part != "none")
 
 
 @dataclasses.dataclass(frozen=True)

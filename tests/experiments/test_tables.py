@@ -120,6 +120,9 @@ def test_evaluations_of_one_network_share_its_training():
     # And so do tables: the best cascade is a row of table 3.
     assert keys & {case.training.key for case in cases("v3/table3")}
     assert len({case.training.key for case in cases("v3plus/table3")}) == 4
+    # And whatever a network is called: without its decoder v3+ is v3.
+    without_decoder, third_version = cases("own/decoder")[0], cases("own/heads")[2]
+    assert without_decoder.training.key == third_version.training.key
 
 
 GOLDEN = ROOT / "tests/configs/golden"
