@@ -2,7 +2,8 @@
 
 Shows models side by side on the same images: image, truth and each model's classes, error maps,
 bars by class, confusion matrices, curves along outlines, speed and accuracy. The page is one HTML
-file that opens anywhere. A model is a workdir, a model directory or a published name.
+file that opens anywhere. A model is a workdir, a model directory or a published name. --classes=PNG
+writes truth and classes as one picture without the images, for where these may not be shown.
 
 example:
   python -m experiments.compare --models=v1=runs/v1,v2=runs/v2,v3=runs/v3,v3+=runs/v3plus \\
@@ -31,6 +32,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("split", "val", "Split to measure on.", **own)
     absl_flags.DEFINE_string("data_dir", "data", "Where data sets are prepared.", **own)
     absl_flags.DEFINE_string("output", "comparison.html", "File to write.", **own)
+    absl_flags.DEFINE_string("classes", None, "PNG of truth and classes alone to write.", **own)
     absl_flags.DEFINE_string("title", "DeepLab, side by side", "Of the page.", **own)
     absl_flags.DEFINE_integer("images", 4, "That are shown.", lower_bound=1, **own)
     absl_flags.DEFINE_integer("limit", None, "Only the first so many images.", **own)
@@ -49,7 +51,8 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     # Imported late, so that --help and mistakes answer at once.
     import deeplab_jax
     from deeplab_jax.data import open_dataset
-    from experiments.comparison import compare, html_page
+    from deeplab_jax.files import replacing
+    from experiments.comparison import class_maps, compare, html_page
 
     dataset = open_dataset(flags.dataset, flags.data_dir, flags.split)
     predictors = {
@@ -67,6 +70,9 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     )
     page = html_page(comparison, flags.title, f"python -m experiments.compare {_arguments()}")
     write_text(pathlib.Path(flags.output), page)
+    if flags.classes:
+        with replacing(pathlib.Path(flags.classes)) as temporary:
+            temporary.write_bytes(class_maps(comparison))
     console.message(f"{flags.output}: {len(page) / 2**20:.1f} MiB, one file")
 
 

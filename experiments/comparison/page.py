@@ -3,9 +3,8 @@
 import base64
 import html
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from deeplab_jax.labels import IGNORE_LABEL
 from experiments.comparison import pictures
 from experiments.comparison.gathering import Comparison, Shown
 
@@ -117,23 +116,11 @@ def _image_rows(shown: Shown, comparison: Comparison) -> list[str]:
 
 
 def _legend(comparison: Comparison) -> str:
-    values = {int(value) for shown in comparison.shown for value in _values(shown)}
-    names = [
-        (name, comparison.palette[number])
-        for number, name in enumerate(comparison.class_names)
-        if number in values
-    ]
-    names += [("void", pictures.VOID)] if IGNORE_LABEL in values else []
     spans = (
         f'<span><i style="background: rgb{tuple(color)}"></i>{html.escape(name)}</span>'
-        for name, color in names
+        for name, color in pictures.shown_names(comparison).items()
     )
     return f'<p class="legend">{"".join(spans)}</p>'
-
-
-def _values(shown: Shown) -> Iterable[int]:
-    for class_map in (shown.truth, *shown.predictions.values()):
-        yield from set(class_map.ravel().tolist())
 
 
 def _outlines(comparison: Comparison) -> str:

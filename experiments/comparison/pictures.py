@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 
 from deeplab_jax.labels import IGNORE_LABEL
@@ -53,6 +54,41 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
 def shown_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> bytes:
     """Returns an error map as PNG."""
     return png_bytes(_small(error_map(image, truth, prediction), Image.Resampling.NEAREST))
+
+
+def shown_names(comparison: Comparison) -> dict[str, tuple[int, int, int]]:
+    """Returns the colours of the classes that the shown images have, void's last."""
+    values = {
+        int(value)
+        for shown in comparison.shown
+        for class_map in (shown.truth, *shown.predictions.values())
+        for value in np.unique(class_map)
+    }
+    classes = enumerate(zip(comparison.class_names, comparison.palette, strict=True))
+    names = {name: color for number, (name, color) in classes if number in values}
+    return names | ({"void": VOID} if IGNORE_LABEL in values else {})
+
+
+def class_maps(comparison: Comparison) -> bytes:
+    """Returns truth and predictions of the shown images without the images, under a legend."""
+    columns = ("truth", *comparison.models)
+    height, width = comparison.shown[0].truth.shape
+    size = 2.0 * len(columns), 0.6 + 2.0 * height / width * len(comparison.shown)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(comparison.shown), len(columns), squeeze=False)
+    for row, shown in zip(grid, comparison.shown, strict=True):
+        for axes, class_map in zip(row, (shown.truth, *shown.predictions.values()), strict=True):
+            axes.imshow(colorize(class_map, comparison.palette), interpolation="nearest")
+            axes.set_axis_off()
+    for axes, name in zip(grid[0], columns, strict=True):
+        axes.set_title(name, size=9)
+    patches = [
+        Patch(facecolor=np.array(color) / 255, edgecolor="#888888", label=name)
+        for name, color in shown_names(comparison).items()
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=7, frameon=False, fontsize=7)
+    return _png(figure)
 
 
 def class_bars(comparison: Comparison) -> bytes:

@@ -1,15 +1,23 @@
 """The page of a comparison: right numbers, nothing from elsewhere, nothing that breaks it."""
 
+import io
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.metrics import ConfusionMatrix
 from experiments.compare import parse_models
-from experiments.comparison import Compared, Comparison, Shown, html_page
-from experiments.comparison.pictures import VOID, WRONG, error_map, trimap_curves
+from experiments.comparison import Compared, Comparison, Shown, class_maps, html_page
+from experiments.comparison.pictures import (
+    VOID,
+    WRONG,
+    error_map,
+    shown_names,
+    trimap_curves,
+)
 
 NAMES = ("background", "<script>alert('x')</script>", "tree")
 PALETTE = ((0, 0, 0), (200, 10, 10), (10, 200, 10))
@@ -57,6 +65,17 @@ def test_a_page_is_one_file_and_escapes_what_it_is_given():
     assert "<td>100.00</td>" in page
     assert "<td>1.23</td><td>2.50</td><td>250</td>" in page
     assert page.isascii() or 'charset="utf-8"' in page
+
+
+def test_the_classes_alone_are_a_picture_of_their_colours():
+    found = comparison(None)
+    assert shown_names(found) == dict(zip(NAMES, PALETTE, strict=True)) | {"void": VOID}
+    picture = np.asarray(Image.open(io.BytesIO(class_maps(found))).convert("RGB"))
+    colors = {tuple(color) for color in picture.reshape(-1, 3).tolist()}
+    # Colours of the palette, and nothing of the image between black, white and grey.
+    assert {(200, 10, 10), (10, 200, 10)} <= colors
+    saturated = picture[(np.ptp(picture.astype(int), axis=-1) > 100)]
+    assert np.isin(saturated.argmax(-1), (0, 1)).all()
 
 
 def test_without_void_there_are_no_curves():
