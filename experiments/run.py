@@ -5,7 +5,7 @@ Trains and evaluates the rows of a table and writes its report. TABLE is a name 
 done is not done again, and an interrupted command goes on when it is given again.
 
 Presets: `paper` is the table as it stands; `camvid` and `voc_subset` have networks and crops for
-two cores; `smoke` only shows that everything runs, on drawn images.
+two cores, `camvid_gpu` for a GPU; `smoke` only shows that everything runs, on drawn images.
 
 --grid crosses every row with the values of a config field, or of inference.FIELD; tuples take
 brackets. --submit hands the trainings to submitit: `local` processes, or a SLURM cluster.
@@ -35,7 +35,9 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     """Declares the flags."""
     own = {"flag_values": flags}
     commands.define_workdir(flags)
-    absl_flags.DEFINE_string("preset", "paper", "smoke, camvid, voc_subset or paper.", **own)
+    absl_flags.DEFINE_string(
+        "preset", "paper", "smoke, camvid, camvid_gpu, voc_subset or paper.", **own
+    )
     absl_flags.DEFINE_string(
         "rows", "", "Numbers, ranges or parts of labels, as 1,3-5; empty: all.", **own
     )

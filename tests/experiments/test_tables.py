@@ -322,7 +322,7 @@ def test_a_stride_without_whole_rates_is_not_run_and_says_so():
     assert "would be 1.5, 3, 4.5; legal: 4, 8, 16" in found["trained at 16, evaluated at 32"]
 
 
-@pytest.mark.parametrize("preset", ["camvid", "voc_subset", "smoke"])
+@pytest.mark.parametrize("preset", ["camvid", "camvid_gpu", "voc_subset", "smoke"])
 @pytest.mark.parametrize("name", ["own/aspp_rates", "own/output_strides", "v3/table5"])
 def test_small_networks_keep_the_head_whose_rates_are_varied(name, preset):
     cases = [case for case in make_cases(find_table(name), PRESETS[preset]) if case.training]
