@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.ops.joined_maps import JoinedMaps, convolution_of_joined
-from deeplab_jax.ops.kernel_gradient import kernel_gradient
+from deeplab_jax.ops.kernel_gradient import kernel_gradient, products_over_maps
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import by_platform, traced_once
 from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
@@ -49,14 +49,16 @@ def convolution(
         return by_platform(plain, lambda x, k: _pointwise(x, k, stride), inputs, kernel)
     # Export may leave sizes open: they are symbols then, and no share can be computed.
     known = all(isinstance(side, int) for side in inputs.shape[1:3])
-    if known and stride == 1 and max(rates) > 1:
-        share = valid_share(inputs.shape[1:3], kernel.shape[0], rates, padding)
-        if share <= LARGEST_SHARE:
-            over_taps = partial(sum_over_taps, rates=rates, padding=padding)
-            return by_platform(plain, over_taps, inputs, kernel)
-    if all(isinstance(side, int) for side in inputs.shape) and stride == 1 and kernel.shape[0] > 1:
-        return by_platform(plain, partial(_banded, rates, padding), inputs, kernel)
-    return plain(inputs, kernel)
+    if not known or stride > 1 or kernel.shape[0] == 1:
+        return plain(inputs, kernel)
+    gpu = partial(_with_products, rates, padding) if max(rates) > 1 else None
+    share = valid_share(inputs.shape[1:3], kernel.shape[0], rates, padding)
+    if gpu and share <= LARGEST_SHARE:
+        over_taps = partial(sum_over_taps, rates=rates, padding=padding)
+        return by_platform(plain, over_taps, inputs, kernel, gpu=gpu)
+    # Bands are counted, so the batch must be known, too.
+    cpu = partial(_banded, rates, padding) if isinstance(inputs.shape[0], int) else plain
+    return by_platform(plain, cpu, inputs, kernel, gpu=gpu)
 
 
 def _pointwise(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -89,3 +91,28 @@ def _banded_backward(rates, padding, residuals, cotangent):
 
 
 _banded.defvjp(_banded_forward, _banded_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _with_products(
+    rates: tuple[int, int], padding: Padding, inputs: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    """XLA's convolution at stride 1, with matrix products for the kernel's gradient."""
+    return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding)
+
+
+def _with_products_forward(rates, padding, inputs, kernel):
+    return _with_products(rates, padding, inputs, kernel), (inputs, kernel)
+
+
+def _with_products_backward(rates, padding, residuals, cotangent):
+    inputs, kernel = residuals
+
+    def of_inputs(inputs: jax.Array) -> jax.Array:
+        return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding)
+
+    (inputs_gradient,) = jax.linear_transpose(of_inputs, inputs)(cotangent)
+    return inputs_gradient, products_over_maps(inputs, cotangent, kernel, rates, padding)
+
+
+_with_products.defvjp(_with_products_forward, _with_products_backward)

@@ -1,7 +1,9 @@
-"""The kernel's gradient of a dense convolution on CPUs, as matrix products of cache's size.
+"""The kernel's gradient of a dense convolution as matrix products.
 
 XLA's CPU compiler makes a convolution of it whose window is the whole map: it reaches 35 to 45 % of
-the rate of matrix products, the bands of rows below 60 to 80 % (docs/benchmarks.md).
+the rate of matrix products, `kernel_gradient`, of cache's size, 60 to 80 %. On GPUs it does so
+where taps lie apart: 70 to 175 TFLOP/s where matrix products reach 690, which `products_over_maps`
+is for (docs/benchmarks.md).
 """
 
 import jax
@@ -63,6 +65,60 @@ def kernel_gradient(
     sums, _ = lax.scan(add_band, zeros, jnp.arange(batch * bands))
     gradient = jnp.stack(sums).reshape(size, channels, size, features)
     return gradient.transpose(0, 2, 1, 3).astype(kernel.dtype)
+
+
+def products_over_maps(
+    inputs: jax.Array,
+    cotangent: jax.Array,
+    kernel: jax.Array,
+    rates: tuple[int, int],
+    padding: Padding,
+) -> jax.Array:
+    """Returns what `kernel_gradient` does, in a product over whole maps for each row of taps.
+
+    The map of fewer channels lies side by side with itself, shifted by each tap's distance; the
+    other one is read as it is.
+    """
+    size = kernel.shape[0]
+    narrow, wide = inputs, cotangent
+    # Of taps further on, outputs see pixels further on, and pixels are seen by outputs before.
+    direction = 1
+    if cotangent.shape[-1] <= inputs.shape[-1]:
+        narrow, wide, direction = cotangent, inputs, -1
+    rows = []
+    for row in range(size):
+        moved = [
+            _moved(narrow, wide.shape[1:3], direction, (row, column), rates, padding)
+            for column in range(size)
+        ]
+        rows.append(_outer_products(wide, jnp.concatenate(moved, axis=-1)))
+    gradient = jnp.stack(rows).reshape(size, wide.shape[-1], size, narrow.shape[-1])
+    order = (0, 2, 1, 3) if direction < 0 else (0, 2, 3, 1)
+    return gradient.transpose(order).astype(kernel.dtype)
+
+
+def _moved(
+    narrow: jax.Array,
+    shape: tuple[int, int],
+    direction: int,
+    tap: tuple[int, int],
+    rates: tuple[int, int],
+    padding: Padding,
+) -> jax.Array:
+    """Returns [N, *shape, C]: at each place what that tap joins it with, zero outside the map."""
+    edges = [(0, 0, 0)]
+    for axis in (0, 1):
+        distance = tap[axis] * rates[axis] - padding[axis][0]
+        before = -direction * distance
+        edges.append((before, shape[axis] - narrow.shape[1 + axis] - before, 0))
+    return lax.pad(narrow, jnp.zeros((), narrow.dtype), (*edges, (0, 0, 0)))
+
+
+def _outer_products(wide: jax.Array, side_by_side: jax.Array) -> jax.Array:
+    """Returns the sum over [N, H, W] of outer products, [C, k·D], in float32 or wider."""
+    over = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    precision = jnp.promote_types(jnp.float32, wide.dtype)
+    return lax.dot_general(wide, side_by_side, over, preferred_element_type=precision)
 
 
 def _shifted(band: jax.Array, size: int, rate: int, left: int, width: int) -> jax.Array:

@@ -44,15 +44,24 @@ def is_portable() -> bool:
     return _portable_only.get()
 
 
-def by_platform(default: Callable, cpu: Callable, *operands: Any) -> jax.Array:
-    """Returns `cpu(*operands)` where the program is lowered for CPUs, else `default(*operands)`.
+def by_platform(
+    default: Callable, cpu: Callable, *operands: Any, gpu: Callable | None = None
+) -> jax.Array:
+    """Returns what an operation gives, computed as suits where the program will run.
 
     The choice is made when the program is lowered, not from the devices of this host, so a program
     compiled ahead of time for other hardware gets that hardware's implementation.
+
+    Args:
+      default: takes the operands; runs on what has none of its own, and in `portable` and `plain`.
+      cpu: in its place on CPUs.
+      *operands: arrays.
+      gpu: in its place on GPUs.
     """
     if is_portable() or _plain_only.get():
         return default(*operands)
-    return jax.lax.platform_dependent(*operands, cpu=cpu, default=default)
+    gpus = {"cuda": gpu, "rocm": gpu} if gpu else {}
+    return jax.lax.platform_dependent(*operands, cpu=cpu, **gpus, default=default)
 
 
 def traced_once(operation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

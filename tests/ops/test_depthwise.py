@@ -62,6 +62,26 @@ def test_equals_loops_over_pixels(size, kernel_size, stride, rate, padding):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("size", "stride", "rate"),
+    [((9, 8), 1, 3), ((8, 7), 2, 2), ((2, 1), 1, 6), ((9, 8), 1, (2, 1))],
+)
+def test_what_gpus_get_for_atrous_rates_equals_loops(as_on_gpus, size, stride, rate):
+    edges = ops.symmetric_padding(3, rate)
+    random = np.random.default_rng(0)
+    inputs, kernel = random.normal(size=(2, *size, 3)), random.normal(size=(3, 3, 1, 3))
+    with jax.enable_x64(True):
+        with ops.portable():
+            outputs = ops.depthwise_convolution(
+                inputs, kernel, stride=stride, rate=rate, padding=edges
+            )
+            arrays = inputs, kernel, random.normal(size=outputs.shape)
+            plain = with_gradients(*arrays, stride=stride, rate=rate, padding=edges)
+        found = with_gradients(*arrays, stride=stride, rate=rate, padding=edges)
+    for one, other in zip(found, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
+
 # The sizes cut the kernel's gradient into bands of several rows, one row and all rows.
 @pytest.mark.parametrize(
     ("size", "stride", "rate", "dtype", "tolerance"),
@@ -102,6 +122,7 @@ def test_other_platforms_and_export_get_plain_convolutions(convolve):
 
     assert "stablehlo.convolution" not in program("cpu")
     assert "stablehlo.convolution" in program("tpu")
+    assert "stablehlo.convolution" in program("cuda")
     with ops.portable():
         assert "stablehlo.convolution" in program("cpu")
     assert "stablehlo.convolution" not in program("cpu")

@@ -1,4 +1,4 @@
-"""The kernel's gradient in bands of rows equals that of the plain convolution."""
+"""The kernel's gradient as matrix products equals that of the plain convolution."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
-from deeplab_jax.ops import kernel_gradient as bands
+from deeplab_jax.ops import kernel_gradient as products
 
 RANDOM = np.random.default_rng(0)
 
@@ -46,6 +46,47 @@ def test_equals_the_plain_convolution(shape, size, rate, padding):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("shape", "features", "size", "rate", "padding"),
+    [
+        ((2, 9, 12, 5), 4, 3, 2, ((2, 2), (2, 2))),
+        ((2, 9, 12, 3), 7, 3, 2, ((2, 2), (2, 2))),
+        ((1, 13, 7, 2), 3, 3, (2, 1), ((2, 2), (1, 1))),
+        ((1, 20, 21, 2), 2, 2, 3, ((0, 5), (4, 0))),
+        ((1, 20, 21, 2), 3, 3, 3, ((0, 1), (2, 0))),
+        ((1, 5, 6, 3), 2, 3, 36, ((36, 36), (36, 36))),
+        ((1, 5, 6, 2), 3, 3, 36, ((36, 36), (36, 36))),
+        ((1, 1, 1, 2), 2, 3, 2, ((2, 2), (2, 2))),
+    ],
+)
+def test_products_over_maps_equal_the_plain_convolution(
+    as_on_gpus, shape, features, size, rate, padding
+):
+    inputs = RANDOM.normal(size=shape)
+    kernel = RANDOM.normal(size=(size, size, shape[-1], features))
+    with jax.enable_x64(True):
+        assert "dot_general" in str(jax.make_jaxpr(with_gradients(rate, padding))(inputs, kernel))
+        products = run_once(with_gradients(rate, padding), inputs, kernel)
+        with ops.portable():
+            plain = run_once(with_gradients(rate, padding), inputs, kernel)
+    for one, other in zip(products, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "rocm"])
+def test_no_window_strides_over_the_map_on_gpus(platform):
+    def windows(rate, platform):
+        program = jax.jit(with_gradients(rate, ((rate, rate), (rate, rate))))
+        traced = program.trace(jnp.ones((2, 40, 65, 8)), jnp.ones((3, 3, 8, 8)))
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        return text.count("stablehlo.convolution"), text.count(f"stride = [{rate}, {rate}]")
+
+    # cuDNN has a kernel's gradient only where XLA sees one: a window that strides is none.
+    assert windows(2, "tpu") == (3, 1)
+    assert windows(2, platform) == (2, 0)
+    assert windows(1, platform)[0] == 3
+
+
 def test_no_convolution_has_the_map_as_its_window():
     def convolutions():
         program = with_gradients(1, ((1, 1), (1, 1)))
@@ -58,10 +99,11 @@ def test_no_convolution_has_the_map_as_its_window():
         assert convolutions() == 3
 
 
-def test_sums_of_bfloat16_are_in_float32():
+@pytest.mark.parametrize("gradient", [products.kernel_gradient, products.products_over_maps])
+def test_sums_of_bfloat16_are_in_float32(gradient):
     inputs = jnp.ones((1, 64, 64, 1), jnp.bfloat16)
     kernel = jnp.zeros((3, 3, 1, 1), jnp.bfloat16)
-    found = bands.kernel_gradient(inputs, inputs, kernel, (1, 1), ((1, 1), (1, 1)))
+    found = gradient(inputs, inputs, kernel, (1, 1), ((1, 1), (1, 1)))
     assert found.dtype == jnp.bfloat16
     # Ones added one by one in bfloat16 stay at 256.
     expected = np.outer([63, 64, 63], [63, 64, 63]).astype(jnp.bfloat16)
