@@ -299,13 +299,24 @@ def _find(name: str) -> pathlib.Path:
     path = pathlib.Path(name)
     if path.is_file():
         return path
-    packaged = pathlib.Path(str(importlib.resources.files("deeplab_jax.configs")))
+    packaged = _packaged_recipes()
     names = sorted(p.stem for p in packaged.glob("[!_]*.py"))
     if path.suffix == ".py" and path.parent != pathlib.Path("configs"):
         raise DeepLabError(f"no config file {name}; packaged configs: {', '.join(names)}")
     if path.stem not in names:
         raise unknown_name("config", path.stem, names)
     return packaged / f"{path.stem}.py"
+
+
+def _packaged_recipes() -> pathlib.Path:
+    try:
+        return pathlib.Path(str(importlib.resources.files("deeplab_jax.configs")))
+    except ModuleNotFoundError:
+        package = pathlib.Path(__file__).parent
+        raise DeepLabError(
+            f"the recipes come with the installed package, and that in {package} is only on "
+            "Python's path; run pip install -e . in its checkout"
+        ) from None
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,18 +6,30 @@ import os
 import pathlib
 import platform
 
+import jax
+
 PACKAGES = ("deeplab_jax", "jax", "numpy", "opencv-python-headless", "grain")
 
 
 def describe_machine() -> dict[str, object]:
-    """Returns processor, cores, versions and date, JSON-ready."""
+    """Returns processor, cores, JAX's devices, versions and date, JSON-ready."""
+    devices = jax.devices()
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "devices": f"{len(devices)} × {devices[0].device_kind}",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    """Returns a package's version; None: it is imported from a place where none is told."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:
