@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.main import INTERRUPTED, USAGE_ERROR, prepare_environment
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.cli.main import command_help, exit_status, prepare_environment
 
 Define = Callable[[absl_flags.FlagValues], None]
 Run = Callable[[absl_flags.FlagValues, list[str], Console], None]
@@ -34,32 +33,21 @@ def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> i
     define(flags)
     name, *arguments = argv
     debug = "--debug" in arguments
-    try:
+
+    def work() -> None:
         if "--help" in arguments or "-h" in arguments:
-            console.print("\n".join([documentation.strip(), "", "flags:", *_help(flags)]))
-            return 0
+            console.print(command_help(documentation, flags))
+            return
         paths = flags([name, *_joined(arguments)])[1:]
         run(flags, list(paths), console)
-        return 0
-    except KeyboardInterrupt:
-        console.error("interrupted; the same command goes on")
-        return INTERRUPTED
-    except (DeepLabError, absl_flags.Error, OSError) as error:
-        if debug:
-            raise
-        console.error(" ".join(str(error).split()))
-        return USAGE_ERROR
+
+    return exit_status(work, console, debug, "interrupted; the same command goes on")
 
 
 def start(module: str, documentation: str, define: Define, run: Run) -> None:
     """Runs a command as the process that it is."""
     prepare_environment()
     sys.exit(main([module, *sys.argv[1:]], documentation, define, run))
-
-
-def _help(flags: absl_flags.FlagValues) -> list[str]:
-    found = (flags[name] for name in flags)
-    return [f"  --{flag.name}: {flag.help} (default: {flag.default_as_str})" for flag in found]
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

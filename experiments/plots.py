@@ -29,19 +29,24 @@ def write_plot(
     figure = Figure(figsize=(8.5, 1.3 + 0.34 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for position, (published, mean, spread) in enumerate(_values(rows, small)):
+    values = _values(rows, small)
+    for position, (published, mean, spread) in enumerate(values):
         if published is not None:
             axes.plot(published, position, "o", color=PUBLISHED, fillstyle="none", markersize=7)
         if mean is not None:
             bar = spread or 0.0
             axes.errorbar(mean, position, xerr=bar, fmt="o", color=OURS, markersize=5, capsize=3)
+        else:
+            beside_axis = axes.get_yaxis_transform()
+            axes.text(0.01, position, "not run", size=8, va="center", transform=beside_axis)
     axes.set_yticks(range(len(rows)), [_wrapped(one.case.row.label) for one in rows], size=8)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     change = ", change against the first row" if small else ""
     axes.set_xlabel(METRICS[table.metric] + change)
-    axes.plot([], [], "o", color=PUBLISHED, fillstyle="none", label="published")
+    if any(published is not None for published, *_ in values):
+        axes.plot([], [], "o", color=PUBLISHED, fillstyle="none", label="published")
     axes.errorbar([], [], xerr=[], fmt="o", color=OURS, label="here (± standard deviation)")
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     with replacing(path) as temporary:

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from absl import flags as absl_flags
@@ -48,11 +48,11 @@ def overview() -> str:
     )
 
 
-def command_help(module: ModuleType, flag_values: absl_flags.FlagValues) -> str:
-    """Returns a command's docstring followed by its flags."""
+def command_help(documentation: str, flag_values: absl_flags.FlagValues) -> str:
+    """Returns a command's documentation followed by its flags."""
     flags = [flag_values[name] for name in flag_values]
     rows = [f"  --{flag.name}: {flag.help} (default: {flag.default_as_str})" for flag in flags]
-    return "\n".join([module.__doc__.strip(), "", "flags:", *rows])
+    return "\n".join([documentation.strip(), "", "flags:", *rows])
 
 
 def load_command(name: str) -> tuple[ModuleType, absl_flags.FlagValues]:
@@ -101,17 +101,35 @@ def run(argv: Sequence[str], console: Console) -> int:
     name, arguments = argv[0], list(argv[1:])
     # Looked up here because parsing the flags may be what fails.
     debug = any(argument in ("--debug", "--debug=true") for argument in arguments)
-    try:
+
+    def work() -> None:
         module, flag_values = load_command(name)
         if "--help" in arguments or "-h" in arguments:
-            console.print(command_help(module, flag_values))
-            return 0
+            console.print(command_help(module.__doc__, flag_values))
+            return
         paths = flag_values([name, *spell_out_overrides(arguments)])[1:]
         compile_cache.apply_flags(flag_values)
         module.run(flag_values, paths, console)
+
+    return exit_status(work, console, debug)
+
+
+def exit_status(
+    work: Callable[[], None], console: Console, debug: bool, interrupted: str = "interrupted"
+) -> int:
+    """Does the work and returns the exit status; errors of the user's become one line.
+
+    Args:
+      work: what the command does, flags included.
+      console: prints the line.
+      debug: raise such errors instead.
+      interrupted: what Ctrl-C says.
+    """
+    try:
+        work()
         return 0
     except KeyboardInterrupt:
-        console.error("interrupted")
+        console.error(interrupted)
         return INTERRUPTED
     except (DeepLabError, absl_flags.Error, OSError) as error:
         if debug:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from random_variables import random_variables
 from small_models import describe
+from tiny_recipe import write_tiny_recipe
 
 from deeplab_jax import inference, model_store
 from deeplab_jax.cli.console import Console
@@ -13,23 +14,6 @@ from deeplab_jax.cli.main import run
 from deeplab_jax.data.descriptors import SHAPES
 from deeplab_jax.deploy.pruning_schedule import sparsity_of
 from deeplab_jax.models.summary import summarize
-
-RECIPE = """
-from deeplab_jax import config as configs
-
-
-def get_config(text=None):
-    config = configs.load("shapes:cpu")
-    config.model.depth_multiplier = 0.25
-    config.model.aspp_channels = 8
-    config.model.decoder_convs = ((3, 8),)
-    config.augmentation.crop_size = (33, 49)
-    config.training.num_steps = 2
-    config.training.batch_size = 2
-    config.training.ema_decay = 0.0
-    config.evaluation.limit = 2
-    return config
-"""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +28,13 @@ def world(tmp_path_factory):
     model = description.create_model()
     variables = random_variables(model, np.zeros((1, 33, 33, 3), np.uint8))
     model_store.write_model(folder / "model", description, variables)
-    (folder / "recipe.py").write_text(RECIPE)
+    write_tiny_recipe(
+        folder / "recipe.py",
+        training__num_steps=2,
+        training__batch_size=2,
+        training__ema_decay=0.0,
+        evaluation__limit=2,
+    )
     return folder
 
 

@@ -10,27 +10,9 @@ import time
 from collections.abc import Callable
 
 import pytest
+from tiny_recipe import write_tiny_recipe
 
 from deeplab_jax.training.monitors import read_rows
-
-CONFIG = """
-from deeplab_jax import config as configs
-
-
-def get_config(text=None):
-    config = configs.load("shapes:cpu")
-    config.model.depth_multiplier = 0.25
-    config.model.aspp_channels = 8
-    config.model.decoder_convs = ((3, 8),)
-    config.augmentation.crop_size = (33, 49)
-    config.training.num_steps = 12
-    config.training.batch_size = 8
-    config.evaluation.every_steps = 6
-    config.evaluation.limit = 6
-    config.checkpoint.every_steps = 3
-    config.log_every_steps = 1
-    return config
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +74,15 @@ class Commands:
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
     """The commands, with `shapes` prepared."""
     folder = tmp_path_factory.mktemp("e2e")
-    config = folder / "tiny.py"
-    config.write_text(CONFIG)
+    config = write_tiny_recipe(
+        folder / "tiny.py",
+        training__num_steps=12,
+        training__batch_size=8,
+        evaluation__every_steps=6,
+        evaluation__limit=6,
+        checkpoint__every_steps=3,
+        log_every_steps=1,
+    )
     commands = Commands(config, folder / "data")
     commands.run(
         "prepare",

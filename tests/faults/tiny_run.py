@@ -8,29 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from forked import Forked
+from tiny_recipe import write_tiny_recipe
 
 from deeplab_jax.model_store.checkpoints import saved_steps
 from deeplab_jax.training.monitors import read_rows
 
-CONFIG = """
-from deeplab_jax import config as configs
-
-
-def get_config(text=None):
-    config = configs.load("shapes:cpu")
-    config.model.depth_multiplier = 0.25
-    config.model.aspp_channels = 8
-    config.model.decoder_convs = ((3, 8),)
-    config.augmentation.crop_size = (33, 33)
-    config.training.num_steps = 40
-    config.training.batch_size = 2
-    config.evaluation.every_steps = 1000
-    config.evaluation.limit = 2
-    config.evaluation.batch_size = 2
-    config.checkpoint.every_steps = 4
-    config.log_every_steps = 1
-    return config
-"""
 NUM_STEPS = 40
 Process = subprocess.Popen | Forked
 
@@ -53,7 +35,17 @@ class TinyRuns:
         """Writes config and data."""
         folder.mkdir(parents=True, exist_ok=True)
         runs = cls(folder, forked)
-        (folder / "tiny.py").write_text(CONFIG)
+        write_tiny_recipe(
+            folder / "tiny.py",
+            augmentation__crop_size=(33, 33),
+            training__num_steps=NUM_STEPS,
+            training__batch_size=2,
+            evaluation__every_steps=1000,
+            evaluation__limit=2,
+            evaluation__batch_size=2,
+            checkpoint__every_steps=4,
+            log_every_steps=1,
+        )
         if not (folder / "data").exists():
             words = ["prepare", "shapes", f"--data_dir={folder / 'data'}"]
             runs.finish(runs.start(*words, "--num_train=8", "--num_val=2", "--size=33"))
