@@ -21,11 +21,12 @@ def write_plot(
     Args:
       path: of the file, which appears whole or not at all.
       table: what is shown.
-      measurements: of the table; those of its own metric are drawn.
+      measurements: of the table; those of its own metric are drawn that were published or run.
       small: whether ours come from small networks: then both are drawn as changes against the first
         row that has a value, seed by seed.
     """
-    rows = [one for one in measurements if one.metric == table.metric]
+    own = [one for one in measurements if one.metric == table.metric]
+    rows = [one for one in own if one.values or one.published is not None]
     figure = Figure(figsize=(8.5, 1.3 + 0.34 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -40,7 +41,7 @@ def write_plot(
             beside_axis = axes.get_yaxis_transform()
             axes.text(0.01, position, "not run", size=8, va="center", transform=beside_axis)
     axes.set_yticks(range(len(rows)), [_wrapped(one.case.row.label) for one in rows], size=8)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     change = ", change against the first row" if small else ""

@@ -8,6 +8,7 @@ import statistics
 from fractions import Fraction
 
 import pytest
+from PIL import Image
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
@@ -104,6 +105,19 @@ def test_a_table_that_is_half_done(tmp_path):
     assert [case.training.key for case in again.cases] == [
         case.training.key for case in opened.cases
     ]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_the_picture_of_a_table_of_which_little_was_run(tmp_path, rows):
+    opened = opened_table(
+        tmp_path, table="own/decoder", seeds=1, grid=["model.atrous_rates=(1,2,3),(2,4,6),(3,6,9)"]
+    )
+    fabricate(opened, [0], rows=rows)
+    # matplotlib warns of a layout that has no room, and warnings are errors here.
+    write_reports(opened, Reporter())
+    picture = opened.storage.folder / f"reports/{opened.request.name}.png"
+    with Image.open(picture) as image:
+        assert image.height < 300
 
 
 def test_a_difference_is_taken_seed_by_seed(tmp_path):
