@@ -73,8 +73,12 @@ def _taps(
 
 
 def _sum_of_shifts(padded: jax.Array, kernel: jax.Array, stride: int, rates: Rates) -> jax.Array:
+    # Sums of bfloat16 would be rounded at each tap.
+    precision = jnp.promote_types(jnp.float32, padded.dtype)
+    kernel = kernel.astype(precision)
     taps = _taps(padded, kernel.shape[0], stride, rates)
-    return sum(pixels * kernel[row, column, 0] for row, column, pixels in taps)
+    total = sum(pixels.astype(precision) * kernel[row, column, 0] for row, column, pixels in taps)
+    return total.astype(padded.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))

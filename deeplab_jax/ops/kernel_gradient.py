@@ -81,7 +81,8 @@ def products_over_maps(
     """
     size = kernel.shape[0]
     narrow, wide = inputs, cotangent
-    # Of taps further on, outputs see pixels further on, and pixels are seen by outputs before.
+    # An output sees the pixel that lies a tap's distance after it; a pixel is seen by the output
+    # that lies as far before.
     direction = 1
     if cotangent.shape[-1] <= inputs.shape[-1]:
         narrow, wide, direction = cotangent, inputs, -1

@@ -105,6 +105,15 @@ def test_fast_implementation_equals_the_portable_one(size, stride, rate, dtype, 
         assert np.abs(one - other).max() <= tolerance * np.abs(other).max()
 
 
+def test_an_output_in_bfloat16_is_rounded_once():
+    inputs, kernel, _, padding = operands((20, 23), 16, 3, 1, 1, "symmetric")
+    inputs, kernel = jnp.asarray(inputs, jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16)
+    found = ops.depthwise_convolution(inputs, kernel, padding=padding)
+    wide = inputs.astype(jnp.float32), kernel.astype(jnp.float32)
+    exact = ops.depthwise_convolution(*wide, padding=padding)
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=2**-8, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "convolve",
     [
