@@ -6,7 +6,7 @@ from deeplab_jax.ops.integers import integer_convolution, quantize
 from deeplab_jax.ops.joined_maps import JoinedMaps, as_array
 from deeplab_jax.ops.mean import MEAN_NAME, mean_over_map
 from deeplab_jax.ops.padding import Padding, Rate, same_padding, symmetric_padding
-from deeplab_jax.ops.platform import is_portable, plain, portable
+from deeplab_jax.ops.platform import is_portable, plain, portable, split_batch
 from deeplab_jax.ops.resize import RESIZE_NAMES, resize_bilinear, scaled_size
 from deeplab_jax.ops.resized_rows import ResizedRows, argmax_of_resized
 
@@ -30,5 +30,6 @@ __all__ = [
     "resize_bilinear",
     "same_padding",
     "scaled_size",
+    "split_batch",
     "symmetric_padding",
 ]

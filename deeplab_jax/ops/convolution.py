@@ -9,7 +9,7 @@ from jax import lax
 from deeplab_jax.ops.joined_maps import JoinedMaps, convolution_of_joined
 from deeplab_jax.ops.kernel_gradient import kernel_gradient, products_over_maps
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
-from deeplab_jax.ops.platform import by_platform, traced_once
+from deeplab_jax.ops.platform import batch_is_split, by_platform, traced_once
 from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
 from deeplab_jax.ops.xla_convolution import transposed_padding, xla_convolution
 
@@ -56,8 +56,9 @@ def convolution(
     if gpu and share <= LARGEST_SHARE:
         over_taps = partial(sum_over_taps, rates=rates, padding=padding)
         return by_platform(plain, over_taps, inputs, kernel, gpu=gpu)
-    # Bands are counted, so the batch must be known, too.
-    cpu = partial(_banded, rates, padding) if isinstance(inputs.shape[0], int) else plain
+    # Bands are taken image by image: of a batch that is known, and all here.
+    in_bands = isinstance(inputs.shape[0], int) and not batch_is_split()
+    cpu = partial(_banded, rates, padding) if in_bands else plain
     return by_platform(plain, cpu, inputs, kernel, gpu=gpu)
 
 

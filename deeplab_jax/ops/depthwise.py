@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
-from deeplab_jax.ops.platform import by_platform, traced_once
+from deeplab_jax.ops.platform import batch_is_split, by_platform, traced_once
 from deeplab_jax.ops.xla_convolution import transposed_padding, xla_convolution
 
 Rates = tuple[int, int]
@@ -41,7 +41,8 @@ def depthwise_convolution(
     rates = rate_by_axis(rate)
     settings = {"stride": stride, "rates": rates, "padding": padding}
     plain = partial(xla_convolution, groups=inputs.shape[-1], **settings)
-    cpu = partial(_shifted, _gradient_in_bands, stride, rates, padding)
+    gradient = _gradient_at_once if batch_is_split() else _gradient_in_bands
+    cpu = partial(_shifted, gradient, stride, rates, padding)
     gpu = partial(_shifted, _gradient_at_once, stride, rates, padding) if max(rates) > 1 else None
     return by_platform(plain, cpu, inputs, kernel, gpu=gpu)
 

@@ -10,6 +10,8 @@ import jax
 
 _portable_only = contextvars.ContextVar("portable_only", default=False)
 _plain_only = contextvars.ContextVar("plain_only", default=False)
+# Of the devices that share a batch; None: one device has all of it.
+_sharing_platform = contextvars.ContextVar("sharing_platform", default=None)
 
 
 @contextlib.contextmanager
@@ -39,6 +41,29 @@ def plain() -> Iterator[None]:
         _plain_only.reset(token)
 
 
+@contextlib.contextmanager
+def split_batch(platform: str) -> Iterator[None]:
+    """Traces for a batch that several devices share, while the context is open.
+
+    What they sum, gradients above all, must stand in the program itself: neither in a loop over
+    images, each of which would have to come to all of them, nor in the branch that a choice by
+    platform leaves behind, where sums are not put in one order nor put together.
+
+    Args:
+      platform: of the devices: cpu, gpu (cuda, rocm), tpu.
+    """
+    token = _sharing_platform.set(platform)
+    try:
+        yield
+    finally:
+        _sharing_platform.reset(token)
+
+
+def batch_is_split() -> bool:
+    """Whether `split_batch` is open."""
+    return _sharing_platform.get() is not None
+
+
 def is_portable() -> bool:
     """Whether `portable` is open."""
     return _portable_only.get()
@@ -50,7 +75,8 @@ def by_platform(
     """Returns what an operation gives, computed as suits where the program will run.
 
     The choice is made when the program is lowered, not from the devices of this host, so a program
-    compiled ahead of time for other hardware gets that hardware's implementation.
+    compiled ahead of time for other hardware gets that hardware's implementation; in `split_batch`
+    it is made at once.
 
     Args:
       default: takes the operands; runs on what has none of its own, and in `portable` and `plain`.
@@ -61,6 +87,9 @@ def by_platform(
     if is_portable() or _plain_only.get():
         return default(*operands)
     gpus = {"cuda": gpu, "rocm": gpu} if gpu else {}
+    if batch_is_split():
+        own = {"cpu": cpu, "gpu": gpu or default} | gpus
+        return own.get(_sharing_platform.get(), default)(*operands)
     return jax.lax.platform_dependent(*operands, cpu=cpu, **gpus, default=default)
 
 
@@ -75,16 +104,17 @@ def traced_once(operation: Callable[..., jax.Array]) -> Callable[..., jax.Array]
       operation: of arrays by position and hashable settings by keyword.
     """
 
-    @functools.partial(jax.jit, static_argnames=("plain_only", "settings"))
-    def traced(*operands: jax.Array, plain_only: bool, settings: Any) -> jax.Array:
-        del plain_only  # It is what the operation looks up while it is traced.
+    @functools.partial(jax.jit, static_argnames=("contexts", "settings"))
+    def traced(*operands: jax.Array, contexts: Any, settings: Any) -> jax.Array:
+        del contexts  # They are what the operation looks up while it is traced.
         return operation(*operands, **dict(settings))
 
     @functools.wraps(operation)
     def call(*operands: jax.Array, **settings: Any) -> jax.Array:
         if is_portable():
             return operation(*operands, **settings)
-        return traced(*operands, plain_only=_plain_only.get(), settings=tuple(settings.items()))
+        contexts = _plain_only.get(), _sharing_platform.get()
+        return traced(*operands, contexts=contexts, settings=tuple(settings.items()))
 
     return call
 

@@ -1,4 +1,4 @@
-"""A network whose maps are split by rows over the devices of the mesh's `space` axis."""
+"""A network whose batches, and perhaps the rows of whose maps, several devices share."""
 
 import contextlib
 import dataclasses
@@ -35,8 +35,8 @@ def split_rows(maps: Any, mesh: Mesh) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class SplitByRows:
-    """Stands for a network whose images and inner maps are split by rows.
+class SplitModel:
+    """Stands for a network whose batches are split over `data`, and maps by rows over `space`.
 
     It is what its network is in all else; parameters do not know of it.
     """
@@ -53,12 +53,15 @@ class SplitByRows:
         """Returns fresh variables; see Flax."""
         return self.model.init(*arguments, **keywords)
 
-    def clone(self, **changes: Any) -> "SplitByRows":
+    def clone(self, **changes: Any) -> "SplitModel":
         """Returns the same with changes to the network; see Flax."""
         return dataclasses.replace(self, model=self.model.clone(**changes))
 
     def apply(self, variables: Any, image: jax.Array, *arguments: Any, **keywords: Any) -> Any:
         """Applies the network to images [N, H, W, C]; see Flax."""
+        if space_size(self.mesh) == 1:
+            with ops.split_batch(self.mesh.devices.flat[0].platform):
+                return self.model.apply(variables, image, *arguments, **keywords)
         with ops.plain(), _splitting(self.mesh):
             outputs = self.model.apply(
                 variables, split_rows(image, self.mesh), *arguments, **keywords
@@ -69,9 +72,9 @@ class SplitByRows:
         return split_rows(outputs, self.mesh)
 
 
-def split_model(model: nn.Module, mesh: Mesh | None) -> nn.Module | SplitByRows:
-    """Returns the network that splits rows where the mesh says so, else the network itself."""
-    return model if mesh is None or space_size(mesh) == 1 else SplitByRows(model, mesh)
+def split_model(model: nn.Module, mesh: Mesh | None) -> nn.Module | SplitModel:
+    """Returns the network as several devices compute it, on one the network itself."""
+    return model if mesh is None or mesh.size == 1 else SplitModel(model, mesh)
 
 
 @contextlib.contextmanager

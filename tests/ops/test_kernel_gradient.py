@@ -99,6 +99,28 @@ def test_no_convolution_has_the_map_as_its_window():
         assert convolutions() == 3
 
 
+@pytest.mark.parametrize(
+    ("convolve", "kernel"),
+    [(ops.convolution, (3, 3, 8, 8)), (ops.depthwise_convolution, (3, 3, 1, 8))],
+    ids=["dense", "depthwise"],
+)
+def test_no_loop_or_branch_where_several_devices_share_a_batch(convolve, kernel):
+    def count(kind):
+        def total(inputs, kernel):
+            return convolve(inputs, kernel, padding=((1, 1), (1, 1))).sum()
+
+        operands = jnp.ones((4, 40, 65, 8)), jnp.ones(kernel)
+        text = jax.jit(jax.grad(total, 1)).lower(*operands).as_text()
+        return text.count(f"stablehlo.{kind}")
+
+    assert (count("while") > 0, count("case") > 0) == (True, True)
+    with ops.split_batch("cpu"):
+        assert (count("while"), count("case")) == (0, 0)
+    with ops.split_batch("tpu"):
+        assert (count("case"), count("convolution") > 0) == (0, True)
+    assert count("while") > 0
+
+
 @pytest.mark.parametrize("gradient", [products.kernel_gradient, products.products_over_maps])
 def test_sums_of_bfloat16_are_in_float32(gradient):
     inputs = jnp.ones((1, 64, 64, 1), jnp.bfloat16)
