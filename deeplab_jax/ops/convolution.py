@@ -1,5 +1,6 @@
 """Dense convolution, atrous or not."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -51,15 +52,16 @@ def convolution(
     known = all(isinstance(side, int) for side in inputs.shape[1:3])
     if not known or stride > 1 or kernel.shape[0] == 1:
         return plain(inputs, kernel)
-    gpu = partial(_with_products, rates, padding) if max(rates) > 1 else None
+    products = partial(_with_gradients, _transposed, products_over_maps, rates, padding)
+    gpu = products if max(rates) > 1 else None
     share = valid_share(inputs.shape[1:3], kernel.shape[0], rates, padding)
     if gpu and share <= LARGEST_SHARE:
         over_taps = partial(sum_over_taps, rates=rates, padding=padding)
         return by_platform(plain, over_taps, inputs, kernel, gpu=gpu)
     # Bands are taken image by image: of a batch that is known, and all here.
     in_bands = isinstance(inputs.shape[0], int) and not batch_is_split()
-    cpu = partial(_banded, rates, padding) if in_bands else plain
-    return by_platform(plain, cpu, inputs, kernel, gpu=gpu)
+    bands = partial(_with_gradients, _mirrored, kernel_gradient, rates, padding)
+    return by_platform(plain, bands if in_bands else plain, inputs, kernel, gpu=gpu)
 
 
 def _pointwise(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -69,51 +71,57 @@ def _pointwise(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return jnp.dot(flat, kernel[0, 0]).reshape(*inputs.shape[:-1], kernel.shape[-1])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _banded(
-    rates: tuple[int, int], padding: Padding, inputs: jax.Array, kernel: jax.Array
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _with_gradients(
+    of_inputs: Callable[..., jax.Array],
+    of_kernel: Callable[..., jax.Array],
+    rates: tuple[int, int],
+    padding: Padding,
+    inputs: jax.Array,
+    kernel: jax.Array,
 ) -> jax.Array:
-    """XLA's convolution at stride 1, with a kernel gradient of our own."""
+    """XLA's convolution at stride 1, with gradients of our own."""
     return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding)
 
 
-def _banded_forward(rates, padding, inputs, kernel):
-    return _banded(rates, padding, inputs, kernel), (inputs, kernel)
+def _forward(of_inputs, of_kernel, rates, padding, inputs, kernel):
+    return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding), (inputs, kernel)
 
 
-def _banded_backward(rates, padding, residuals, cotangent):
-    inputs, kernel = residuals
+def _backward(of_inputs, of_kernel, rates, padding, residuals, cotangent):
+    return tuple(
+        gradient(*residuals, cotangent, rates, padding) for gradient in (of_inputs, of_kernel)
+    )
+
+
+_with_gradients.defvjp(_forward, _backward)
+
+
+def _mirrored(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    cotangent: jax.Array,
+    rates: tuple[int, int],
+    padding: Padding,
+) -> jax.Array:
+    """The inputs' gradient: the cotangent convolved with the kernel mirrored."""
     sizes = inputs.shape[1:3], cotangent.shape[1:3]
     edges = transposed_padding(kernel.shape[0], rates, padding, *sizes)
     # Kept apart: merged into the convolution it makes one that the CPU compiler runs in a loop.
     mirrored = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
-    inputs_gradient = xla_convolution(cotangent, mirrored, stride=1, rates=rates, padding=edges)
-    return inputs_gradient, kernel_gradient(inputs, cotangent, kernel, rates, padding)
+    return xla_convolution(cotangent, mirrored, stride=1, rates=rates, padding=edges)
 
 
-_banded.defvjp(_banded_forward, _banded_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _with_products(
-    rates: tuple[int, int], padding: Padding, inputs: jax.Array, kernel: jax.Array
+def _transposed(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    cotangent: jax.Array,
+    rates: tuple[int, int],
+    padding: Padding,
 ) -> jax.Array:
-    """XLA's convolution at stride 1, with matrix products for the kernel's gradient."""
-    return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding)
+    """The inputs' gradient as JAX derives it."""
 
-
-def _with_products_forward(rates, padding, inputs, kernel):
-    return _with_products(rates, padding, inputs, kernel), (inputs, kernel)
-
-
-def _with_products_backward(rates, padding, residuals, cotangent):
-    inputs, kernel = residuals
-
-    def of_inputs(inputs: jax.Array) -> jax.Array:
+    def convolve(inputs: jax.Array) -> jax.Array:
         return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding)
 
-    (inputs_gradient,) = jax.linear_transpose(of_inputs, inputs)(cotangent)
-    return inputs_gradient, products_over_maps(inputs, cotangent, kernel, rates, padding)
-
-
-_with_products.defvjp(_with_products_forward, _with_products_backward)
+    return jax.linear_transpose(convolve, inputs)(cotangent)[0]

@@ -18,8 +18,8 @@ PIXELS_AT_A_TIME = 1024
 
 def kernel_gradient(
     inputs: jax.Array,
-    cotangent: jax.Array,
     kernel: jax.Array,
+    cotangent: jax.Array,
     rates: tuple[int, int],
     padding: Padding,
 ) -> jax.Array:
@@ -30,8 +30,8 @@ def kernel_gradient(
 
     Args:
       inputs: [N, H, W, C].
-      cotangent: of the outputs, [N, H', W', D].
       kernel: [k, k, C, D], of which only shape and dtype count.
+      cotangent: of the outputs, [N, H', W', D].
       rates: atrous rates of rows and columns.
       padding: zeros before and after H and W.
 
@@ -69,8 +69,8 @@ def kernel_gradient(
 
 def products_over_maps(
     inputs: jax.Array,
-    cotangent: jax.Array,
     kernel: jax.Array,
+    cotangent: jax.Array,
     rates: tuple[int, int],
     padding: Padding,
 ) -> jax.Array:

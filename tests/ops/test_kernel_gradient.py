@@ -125,7 +125,7 @@ def test_no_loop_or_branch_where_several_devices_share_a_batch(convolve, kernel)
 def test_sums_of_bfloat16_are_in_float32(gradient):
     inputs = jnp.ones((1, 64, 64, 1), jnp.bfloat16)
     kernel = jnp.zeros((3, 3, 1, 1), jnp.bfloat16)
-    found = gradient(inputs, inputs, kernel, (1, 1), ((1, 1), (1, 1)))
+    found = gradient(inputs, kernel, inputs, (1, 1), ((1, 1), (1, 1)))
     assert found.dtype == jnp.bfloat16
     # Ones added one by one in bfloat16 stay at 256.
     expected = np.outer([63, 64, 63], [63, 64, 63]).astype(jnp.bfloat16)
