@@ -24,8 +24,9 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_list(
         "model",
         [],
-        "Workdirs, model directories, or names that `deeplab-jax models` lists; the first is shown "
-        "(default: all pretrained names).",
+        "Workdirs, model directories, or names that `deeplab-jax models` lists; the first is "
+        "selected. The page shows a directory by its name, without its path (default: all "
+        "pretrained names).",
         **own,
     )
     absl_flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all.", **own)
@@ -45,7 +46,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         raise DeepLabError("limits must be above 0 and --port within 1 to 65535")
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax.deploy.allocation import return_large_blocks
-    from deeplab_jax.deploy.answers import Answers, Limits
+    from deeplab_jax.deploy.answers import Answers, Limits, shown_names
     from deeplab_jax.deploy.page import import_gradio, serving
     from deeplab_jax.loading import load
     from deeplab_jax.model_store import SEGMENTATION
@@ -53,10 +54,13 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
     return_large_blocks()
     import_gradio()
-    names = flags.model or [n for n, m in list_pretrained().items() if m.task == SEGMENTATION]
-    answers = Answers(names, lambda name: load(name, reporter=console), Limits(*limits))
+    published = [name for name, model in list_pretrained().items() if model.task == SEGMENTATION]
+    models = shown_names(flags.model or published)
+    answers = Answers(
+        tuple(models), lambda name: load(models[name], reporter=console), Limits(*limits)
+    )
     if flags.model:
-        answers.warm_up(names[0])
+        answers.warm_up(answers.names[0])
     with serving(answers, flags.host, flags.port) as address:
         console.print(f"the page is at {address}; Ctrl-C ends it")
         threading.Event().wait()

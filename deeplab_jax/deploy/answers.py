@@ -5,7 +5,9 @@ import concurrent.futures
 import dataclasses
 import html
 import io
+import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +28,11 @@ from deeplab_jax.visualize import colorize
 DEFAULT_SIZE = (513, 513)
 # Loaded models that are kept; another takes the place of the one that was used longest ago.
 MODELS_KEPT = 2
+LOGGER = logging.getLogger("deeplab_jax")
+
+
+class LoadingError(DeepLabError):
+    """A model cannot be loaded; the reason may hold paths that are not for visitors."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +102,20 @@ class Answers:
           name: of the model.
 
         Raises:
-          DeepLabError: the image is none, damaged or too large, there is no such model, or it took
-            too long.
+          DeepLabError: the file is no image, damaged or too large; the model does not exist or
+            cannot be loaded; or the request took too long. The message holds no path of the server.
         """
         if name not in self.names:
             raise unknown_name("model", name, self.names)
+        try:
+            return self._answer(image, name)
+        except LoadingError as error:
+            LOGGER.error("the model %s cannot be loaded: %s", name, error)
+            raise DeepLabError(
+                f"the model {name} cannot be loaded; the server's log contains the reason"
+            ) from None
+
+    def _answer(self, image: Path, name: str) -> Answer:
         encoded = self._checked(image)
         ending = time.perf_counter() + self.limits.seconds
         # A loaded model need not be waited for to know how its images are read.
@@ -153,7 +169,11 @@ class Answers:
             ) from None
 
     def warm_up(self, name: str) -> None:
-        """Loads and compiles a model, so that the first request need not wait."""
+        """Loads and compiles a model, so that the first request need not wait.
+
+        Raises:
+          LoadingError: the model cannot be loaded; the message holds the full reason.
+        """
         self._worker.submit(self._segment, name, np.zeros((64, 64, 3), np.uint8)).result()
 
     def _segment(self, name: str, pixels: np.ndarray) -> tuple[np.ndarray, float]:
@@ -169,7 +189,7 @@ class Answers:
     def _predictor(self, name: str) -> Predictor:
         with self._lock:
             if name not in self._loaded:
-                predictor = self._load(name)
+                predictor = self._loaded_now(name)
                 if not isinstance(predictor, Predictor):
                     raise DeepLabError(f"{name} classifies whole images; pick a segmentation model")
                 size = predictor.inference_size or DEFAULT_SIZE
@@ -179,6 +199,48 @@ class Answers:
                     self._loaded.popitem(last=False)
             self._loaded.move_to_end(name)
             return self._loaded[name]
+
+    def _loaded_now(self, name: str) -> Predictor | ImageClassification:
+        try:
+            return self._load(name)
+        except (DeepLabError, OSError) as error:
+            raise LoadingError(str(error)) from error
+
+
+def shown_names(references: Sequence[str]) -> dict[str, str]:
+    """Returns the name under which visitors see each model, and the reference that it stands for.
+
+    A name is the last part of a path; models that share it get as many parent directories as
+    distinguish them. It is never an absolute path. Published names stay as they are.
+
+    Args:
+      references: paths of model directories or workdirs, or published names.
+
+    Returns:
+      Name to reference, in the order of the references; a reference given twice has one name.
+    """
+    parts = {reference: _path_parts(reference) for reference in references}
+    names: dict[str, str] = {}
+    for reference, own in parts.items():
+        others = [other for key, other in parts.items() if key != reference]
+        length = 1
+        while length < len(own) and any(other[-length:] == own[-length:] for other in others):
+            length += 1
+        name = base = "/".join(own[-length:])
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{base} ({number})"
+        names[name] = reference
+    return names
+
+
+def _path_parts(reference: str) -> tuple[str, ...]:
+    """Returns the parts of a path without its root; of `.` and `..` those of the full path."""
+    path = Path(os.path.normpath(reference))
+    if path.name in ("", ".."):
+        path = Path(os.path.abspath(reference))
+    return tuple(part for part in path.parts if part != path.anchor) or ("model",)
 
 
 def _drawn(pixels: np.ndarray, class_map: np.ndarray, predictor: Predictor) -> Answer:

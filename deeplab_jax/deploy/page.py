@@ -1,5 +1,6 @@
 """The page to drop images on and its HTTP interface, on Gradio."""
 
+import logging
 import os
 import tempfile
 import uuid
@@ -30,6 +31,7 @@ VISITORS = 200
 # Not the one that publishes a picture.
 BUTTONS = ["download", "fullscreen"]
 FONTS = ["system-ui", "sans-serif"]
+LOGGER = logging.getLogger("deeplab_jax")
 # Gradio's page asks for a script of another host, for the case that it is embedded.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -69,6 +71,10 @@ def build_page(answers: Answers) -> Any:
             answer = answers.answer(image, model)
         except DeepLabError as error:
             raise gradio.Error(str(error)) from None
+        except Exception:
+            # Its text may hold paths of the server.
+            LOGGER.exception("a request for the model %s failed", model)
+            raise gradio.Error("the server failed; its log contains the reason") from None
         stages = ", ".join(f"{name} {value:g} ms" for name, value in answer.milliseconds.items())
         total = sum(answer.milliseconds.values())
         areas = [[name, round(100 * share, 2)] for name, share in answer.areas.items()]

@@ -8,7 +8,7 @@ from PIL import Image
 from stand_ins import NUM_CLASSES, RedReader
 
 from deeplab_jax.data.descriptors import bit_interleaved_palette
-from deeplab_jax.deploy.answers import MODELS_KEPT, Answers, Limits
+from deeplab_jax.deploy.answers import MODELS_KEPT, Answers, Limits, LoadingError, shown_names
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor
 
@@ -104,3 +104,47 @@ def test_few_models_are_kept(tmp_path):
         answers.answer(tmp_path / "image.png", name)
     assert MODELS_KEPT == 2
     assert loaded == ["a", "b", "c", "b"]
+
+
+@pytest.mark.parametrize(
+    ("references", "names"),
+    [
+        (["runs/camvid", "deeplabv3_voc"], ["camvid", "deeplabv3_voc"]),
+        (["/srv/private/voc/"], ["voc"]),
+        (["/srv/a/voc", "/srv/b/voc", "/srv/a/road"], ["a/voc", "b/voc", "road"]),
+        (["voc", "models/voc"], ["voc", "models/voc"]),
+        (["/voc", "voc"], ["voc", "voc (2)"]),
+        (["/srv/voc", "/srv/voc"], ["voc"]),
+        (["gs://bucket/runs/voc"], ["voc"]),
+        (["~/models/../voc"], ["voc"]),
+    ],
+)
+def test_models_are_shown_by_name(references, names):
+    shown = shown_names(references)
+    assert list(shown) == names
+    assert set(shown.values()) == set(references)
+
+
+def test_a_directory_given_by_dots_is_shown_by_its_own_name(tmp_path, monkeypatch):
+    (tmp_path / "voc" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "voc")
+    assert list(shown_names(["."])) == ["voc"]
+    monkeypatch.chdir(tmp_path / "voc" / "deep")
+    assert list(shown_names([".."])) == ["voc"]
+
+
+@pytest.mark.parametrize("kind", [DeepLabError, FileNotFoundError])
+def test_the_reason_why_a_model_is_not_loaded_is_not_for_visitors(tmp_path, caplog, kind):
+    write(tmp_path / "image.png", 10, 10)
+
+    def load(_):
+        raise kind("/srv/private/voc holds no model.json")
+
+    answers = Answers(["voc"], load, Limits())
+    with pytest.raises(DeepLabError, match="voc") as refused:
+        answers.answer(tmp_path / "image.png", "voc")
+    assert "/srv" not in str(refused.value)
+    assert "/srv/private/voc holds no model.json" in caplog.text
+    # The operator who starts the server gets the full reason.
+    with pytest.raises(LoadingError, match="/srv/private/voc"):
+        answers.warm_up("voc")
