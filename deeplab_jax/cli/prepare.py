@@ -4,7 +4,8 @@ usage: deeplab-jax prepare DATASET --source=DIR --data_dir=DIR [--flag=value …
 
 DATASET is camvid, voc_segmentation, cityscapes, ade20k, coco_stuff, coco_voc, pascal_context,
 pascal_person_part, folder (your own images/ and masks/) or shapes (built in, drawn here, needs no
-source). Every file is checked before anything is written.
+source). Every file is checked before anything is written. The summary lists what to check: classes
+without a pixel, files that were left out, equal images in train and val.
 
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
@@ -23,21 +24,30 @@ from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.data.builders.catalog import BUILDERS
+from deeplab_jax.data.orientation import DISPLAYED, STORED
 from deeplab_jax.data.preparation import prepare
-from deeplab_jax.data.report import render
+from deeplab_jax.data.report import render, summary
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 # Which flags each data set understands, beside those that all do.
 OPTIONS = {
-    "camvid": ("source",),
-    "voc_segmentation": ("source", "aug_val_masks"),
-    "cityscapes": ("source",),
-    "ade20k": ("source",),
-    "coco_stuff": ("source",),
-    "coco_voc": ("source",),
-    "pascal_context": ("source",),
-    "pascal_person_part": ("source",),
-    "folder": ("source", "masks", "classes", "color_map", "intensity_range", "name"),
+    "camvid": ("source", "masks_drawn_on"),
+    "voc_segmentation": ("source", "masks_drawn_on", "aug_val_masks"),
+    "cityscapes": ("source", "masks_drawn_on"),
+    "ade20k": ("source", "masks_drawn_on"),
+    "coco_stuff": ("source", "masks_drawn_on"),
+    "coco_voc": ("source", "masks_drawn_on"),
+    "pascal_context": ("source", "masks_drawn_on"),
+    "pascal_person_part": ("source", "masks_drawn_on"),
+    "folder": (
+        "source",
+        "masks_drawn_on",
+        "masks",
+        "classes",
+        "color_map",
+        "intensity_range",
+        "name",
+    ),
     "shapes": ("num_train", "num_val", "size", "seed"),
 }
 
@@ -55,6 +65,14 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     switch("skip_bad", help="Leave damaged examples out instead of failing.")
     switch("overwrite", help="Write anew what is there already.")
     switch("aug_val_masks", help="voc_segmentation: val from SegmentationClassAug too.")
+    absl_flags.DEFINE_enum(
+        "masks_drawn_on",
+        None,
+        [DISPLAYED, STORED],
+        "Pixels on which masks of images with an EXIF orientation were drawn, where their sizes do "
+        "not decide: as viewers display them, or as they are stored (default: refuse such pairs).",
+        flag_values=flags,
+    )
     string("masks", help="folder: directory of the masks (default: masks/ in the source).")
     string("classes", help="folder: class names, a text file (one a line) or JSON.")
     string("color_map", help='folder: class colours, lines `r g b name` or JSON {"name": [r,g,b]}.')
@@ -89,11 +107,7 @@ def run(flags: absl_flags.FlagValues, paths: Sequence[str], console: Console) ->
     preparation = prepare(
         make_builder, skip_bad=flags.skip_bad, overwrite=flags.overwrite, reporter=console
     )
-    if flags.report:
-        console.print(render(preparation))
-        return
-    counts = [f"{values.num_images} {split}" for split, values in preparation.statistics.items()]
-    console.print(f"{preparation.directory}: {', '.join(counts)} images")
+    console.print(render(preparation) if flags.report else summary(preparation))
 
 
 def _options(name: str, flags: absl_flags.FlagValues) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deeplab_jax.data.color_maps import Color, parse_json, read_color_map, read_text
-from deeplab_jax.data.descriptors import Descriptor, describe
+from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL
 
@@ -27,18 +27,23 @@ def folder_classes(
       color_map: see `read_color_map`; None for masks of indices.
 
     Raises:
-      DeepLabError: the classes are told nowhere, or the two files do not fit each other.
+      DeepLabError: the classes are given nowhere, there is only one, or the two files do not fit
+        each other.
     """
     found = [source / name for name in CLASS_FILES if (source / name).is_file()]
     names_path = Path(class_file).expanduser() if class_file else next(iter(found), None)
     names = read_class_names(names_path) if names_path else None
     if color_map:
-        return _painted_classes(names, Path(color_map).expanduser())
+        path = Path(color_map).expanduser()
+        painted = _painted_classes(names, path)
+        check_several_classes(painted[0].class_names, names_path or path)
+        return painted
     if names is None:
         raise DeepLabError(
             f"{source}: the classes are not told; give a file with one class name a line "
             f"(--classes, or {CLASS_FILES[0]} in the source)"
         )
+    check_several_classes(names, names_path)
     return describe("folder", names), None
 
 

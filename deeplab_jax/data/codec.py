@@ -8,6 +8,10 @@ import PIL.Image
 
 from deeplab_jax.errors import DeepLabError
 
+PNG_START = b"\x89PNG"
+# Position of the bit depth in the header of a PNG.
+PNG_DEPTH = 24
+
 
 def decode_image(encoded: bytes) -> np.ndarray:
     """Decodes JPEG or PNG to uint8 [H, W, 3] RGB; grey becomes three equal channels.
@@ -32,6 +36,9 @@ def decode_label(encoded: bytes) -> np.ndarray:
     if label.ndim == 3:
         # OpenCV paints palette images; Pillow keeps the indices.
         label = np.asarray(PIL.Image.open(io.BytesIO(encoded)))
+    elif encoded.startswith(PNG_START) and encoded[PNG_DEPTH] in (1, 2, 4):
+        # Grey levels of less than 8 bits are stretched to 0..255.
+        label = label // (255 // (2 ** encoded[PNG_DEPTH] - 1))
     if label.ndim != 2 or label.dtype != np.uint8:
         raise DeepLabError("its mask is not an 8-bit image of class indices")
     return label

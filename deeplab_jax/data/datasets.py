@@ -5,9 +5,9 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 
-from deeplab_jax.data.descriptors import Descriptor, describe
+from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, IGNORE_LABEL
 
 
 class Example(TypedDict):
@@ -40,7 +40,11 @@ class Dataset(Protocol):
 
 
 class ArrayDataset:
-    """Images and masks that are in memory already."""
+    """Images and masks that are in memory already.
+
+    Attributes:
+      absent_classes: names of the classes without a pixel.
+    """
 
     split = "arrays"
 
@@ -50,17 +54,23 @@ class ArrayDataset:
         masks: np.ndarray | Sequence[np.ndarray],
         class_names: Sequence[str] | None = None,
         name: str = "arrays",
+        binary: bool | None = None,
     ) -> None:
         """Checks and keeps the arrays; nothing is copied.
 
         Args:
           images: uint8 [N, H, W, 3] RGB, or as many [H, W, 3] of any sizes.
-          masks: integers [N, H, W] or as many [H, W]: classes 0, 1, … and 255 for void.
+          masks: integers [N, H, W] or as many [H, W]: classes 0, 1, … and 255 for void; see
+            `binary`.
           class_names: one a class; by default numbered up to the largest value.
           name: what errors and reports call it.
+          binary: whether 255 is class 1 and not void. Default: if the masks hold exactly 0 and 255
+            and two classes, or none, are named. Give it where one of several parts of a dataset
+            may hold other values than the whole.
 
         Raises:
-          DeepLabError: shapes, dtypes or values do not fit; the position is named.
+          DeepLabError: shapes, dtypes or values do not fit, the position is named; or there are
+            fewer than two classes.
         """
         if len(images) != len(masks) or not len(images):
             raise DeepLabError(
@@ -68,18 +78,25 @@ class ArrayDataset:
             )
         for position, (image, mask) in enumerate(zip(images, masks, strict=True)):
             _check_pair(f"{name}[{position}]", image, mask)
-        values = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
+        values = label_values(masks)
+        if binary is None:
+            binary = are_binary(values, class_names)
+        if binary:
+            values = np.where(values == BINARY_FOREGROUND, 1, values)
         classes = values[values != IGNORE_LABEL]
-        num_classes = len(class_names or ()) or int(classes.max(initial=0)) + 1
+        num_classes = len(class_names or ()) or int(classes.max(initial=int(binary))) + 1
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= min(num_classes, IGNORE_LABEL):
             raise DeepLabError(
                 f"{name}: mask values {classes.tolist()}; legal are the {num_classes} classes "
                 f"0..{num_classes - 1} and {IGNORE_LABEL} for void"
             )
-        self._images, self._masks = images, masks
+        class_names = class_names or [f"class {index}" for index in range(num_classes)]
+        check_several_classes(class_names, name)
+        self._images, self._masks, self._binary = images, masks, binary
         self.name = name
-        self.descriptor = describe(
-            name, class_names or [f"class {index}" for index in range(num_classes)]
+        self.descriptor = describe(name, class_names)
+        self.absent_classes = tuple(
+            name for index, name in enumerate(class_names) if index not in classes
         )
 
     def __len__(self) -> int:
@@ -87,12 +104,23 @@ class ArrayDataset:
 
     def __getitem__(self, index: int) -> Example:
         image, mask = np.asarray(self._images[index]), np.asarray(self._masks[index])
-        return Example(image=image, label=mask.astype(np.uint8), image_id=str(index))
+        label = (mask == BINARY_FOREGROUND) if self._binary else mask
+        return Example(image=image, label=label.astype(np.uint8), image_id=str(index))
 
     def largest_size(self) -> tuple[int, int]:
         """Returns the largest height and the largest width among the images."""
         heights, widths = zip(*(np.shape(mask) for mask in self._masks), strict=True)
         return max(heights), max(widths)
+
+
+def label_values(masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the values that occur in masks, sorted."""
+    return np.unique(np.concatenate([np.unique(mask) for mask in masks]))
+
+
+def are_binary(values: np.ndarray, class_names: Sequence[str] | None) -> bool:
+    """Returns whether mask values are 0 and 255 alone and the classes two, or not named."""
+    return set(values.tolist()) == BINARY_VALUES and len(class_names or ("", "")) == 2
 
 
 def _check_pair(origin: str, image: np.ndarray, mask: np.ndarray) -> None:

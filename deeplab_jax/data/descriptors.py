@@ -8,6 +8,7 @@ import numpy as np
 
 from deeplab_jax.data import color_maps
 from deeplab_jax.data.color_maps import Color
+from deeplab_jax.errors import DeepLabError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,22 @@ class Descriptor:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+
+def check_several_classes(class_names: Sequence[str], origin: object) -> None:
+    """Checks that there is something to tell apart.
+
+    Raises:
+      DeepLabError: there is one class or none; `origin` names the file or dataset.
+    """
+    if len(class_names) < 2:
+        named = f"only the class {class_names[0]!r}" if class_names else "no class"
+        raise DeepLabError(
+            f"{origin}: {named}; at least two are needed, since a softmax over one class is "
+            "constant and learns nothing. Name the background as well, for example 'background' "
+            "as class 0 and the object as class 1 (--classes of prepare, data.class_names of a "
+            "config, class_names in Python)"
+        )
 
 
 def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:

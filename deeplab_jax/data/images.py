@@ -1,18 +1,26 @@
 """Reads users' images with care: whatever is in the file, the result is RGB or a clear error."""
 
 import contextlib
+import hashlib
 import io
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-import PIL.ExifTags
 import PIL.Image
 import PIL.ImageOps
 
 from deeplab_jax.data.codec import encode_png
+from deeplab_jax.data.one_picture import (
+    OPACITY_MODES,
+    check_one_picture,
+    check_opacity,
+    refuse_bands_of_unreadable_tiff,
+)
+from deeplab_jax.data.orientation import UPRIGHT, orientation_of, turned
 from deeplab_jax.errors import DeepLabError
 
 # Of an image of more than 8 bits that are worked on at a time.
@@ -20,7 +28,9 @@ BLOCK_ROWS = 256
 # From which threads work on one image at a time.
 LARGE_PIXELS = 16_000_000
 _large_images = threading.Lock()
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# What `StorableImage.notes` may hold.
+TRANSPARENT = "image has transparent pixels; the colors stored under them are used"
+OWN_RANGE = "image of more than 8 bits is scaled by its own range, not by --intensity_range"
 
 
 def read_image(
@@ -35,34 +45,55 @@ def read_image(
       name: what errors call encoded bytes.
 
     Returns:
-      uint8 [H, W, 3] RGB. Grey is repeated, transparency dropped.
+      uint8 [H, W, 3] RGB. Grey is repeated; under transparency the stored colors count.
 
     Raises:
-      DeepLabError: the file is missing, empty, truncated, too large or no image.
+      DeepLabError: the file is missing, empty, truncated, too large or no image, or it holds
+        several pictures or further bands.
     """
     encoded, name = read_bytes(source, name)
-    return _to_rgb(open_image(encoded, name), encoded, intensity_range)
+    return _to_rgb(open_image(encoded, name), encoded, intensity_range)[0]
 
 
-def storable_image(
-    path: Path, intensity_range: tuple[float, float] | None = None
-) -> tuple[bytes, tuple[int, int]]:
-    """Reads an image as the prepared data set keeps it.
+class StorableImage(NamedTuple):
+    """An image as the prepared dataset keeps it.
 
-    Returns:
-      The file's own bytes where any decoder gives the same upright 8-bit RGB, else a PNG of it; and
-      (height, width).
+    Attributes:
+      encoded: the file's own bytes where any decoder gives the same upright 8-bit RGB, else a PNG.
+      size: (height, width), upright.
+      orientation: EXIF orientation that the file had, 1..8.
+      digest: hash of the upright RGB pixels.
+      notes: what a user should know of the reading, see TRANSPARENT and OWN_RANGE.
+    """
+
+    encoded: bytes
+    size: tuple[int, int]
+    orientation: int
+    digest: bytes
+    notes: tuple[str, ...]
+
+
+def storable_image(path: Path, intensity_range: tuple[float, float] | None = None) -> StorableImage:
+    """Reads an image as the prepared dataset keeps it.
 
     Raises:
       DeepLabError: as `read_image`.
     """
     encoded, name = read_bytes(path)
     image = open_image(encoded, name)
-    plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and not _is_deep(image)
-    if plain and image.getexif().get(PIL.ExifTags.Base.Orientation, 1) == 1:
-        return encoded, (image.height, image.width)
-    pixels = _to_rgb(image, encoded, intensity_range)
-    return encode_png(pixels), pixels.shape[:2]
+    orientation = image.info["orientation"]
+    plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and not is_deep(image)
+    pixels, transparent = _to_rgb(image, encoded, intensity_range)
+    if not plain or orientation != UPRIGHT:
+        encoded = encode_png(pixels)
+    notes = (TRANSPARENT,) * transparent
+    if is_deep(image) and intensity_range is None:
+        notes += (OWN_RANGE,)
+    return StorableImage(encoded, pixels.shape[:2], orientation, _digest(pixels), notes)
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    return hashlib.blake2b(pixels.data, digest_size=16, person=b"%dx%d" % pixels.shape[:2]).digest()
 
 
 def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
@@ -81,7 +112,8 @@ def open_image(encoded: bytes, name: str) -> PIL.Image.Image:
     """Decodes an image as it is stored, checking it whole.
 
     Raises:
-      DeepLabError: it is empty, truncated, too large or no image.
+      DeepLabError: it is empty, truncated, too large or no image, or it holds several pictures or
+        further bands.
     """
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
@@ -89,10 +121,16 @@ def open_image(encoded: bytes, name: str) -> PIL.Image.Image:
         # Of a PNG this checks all chunks; decoding alone stops when it has the pixels.
         PIL.Image.open(io.BytesIO(encoded)).verify()
         image = PIL.Image.open(io.BytesIO(encoded))
+        image.info["name"] = name
+        check_one_picture(image, name)
         # Decoding forgets how the pixels were stored.
         image.info["stored_as"] = str(image.tile)
+        image.info["orientation"] = orientation_of(image)
         image.load()
+    except DeepLabError:
+        raise
     except PIL.UnidentifiedImageError:
+        refuse_bands_of_unreadable_tiff(encoded, name)
         raise DeepLabError(f"{name}: not an image that can be read") from None
     except PIL.Image.DecompressionBombError:
         limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
@@ -103,22 +141,26 @@ def open_image(encoded: bytes, name: str) -> PIL.Image.Image:
     return image
 
 
-def _is_deep(image: PIL.Image.Image) -> bool:
+def is_deep(image: PIL.Image.Image) -> bool:
     """Returns whether the file holds more than 8 bits a channel, whatever Pillow made of them."""
     return image.mode[0] in "IF" or ";16" in image.info["stored_as"]
 
 
 def _to_rgb(
     image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None
-) -> np.ndarray:
-    if _is_deep(image):
-        return _deep_to_rgb(image, encoded, intensity_range)
+) -> tuple[np.ndarray, bool]:
+    """Returns the upright RGB and whether some pixels are more transparent than others."""
+    name = image.info["name"]
+    if is_deep(image):
+        return _deep_to_rgb(image, encoded, intensity_range, name)
     # A palette's transparency must go through RGBA, or Pillow warns.
     if "transparency" in image.info:
         image = image.convert("RGBA")
+    has_opacity = image.mode in OPACITY_MODES
+    transparent = has_opacity and check_opacity(np.asarray(image.getchannel("A")), name)
     image = upright(image)
     # Converting copies even where there is nothing to convert.
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB")), transparent
 
 
 def upright(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -146,13 +188,14 @@ def _pixels(path: Path) -> int:
 
 
 def _deep_to_rgb(
-    image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None
-) -> np.ndarray:
+    image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None, name: str
+) -> tuple[np.ndarray, bool]:
     """Maps more than 8 bits linearly; OpenCV keeps them where Pillow cuts colours to 8."""
     decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     pixels = np.asarray(image) if decoded is None else decoded
     channels = pixels.reshape(*pixels.shape[:2], -1)
     # OpenCV's order is blue, green, red and perhaps opacity.
+    transparent = channels.shape[2] == 4 and check_opacity(channels[..., 3], name)
     planes = [channels[..., at] for at in ([2, 1, 0] if channels.shape[2] >= 3 else [0])]
     low, high = intensity_range or _own_range(planes)
     result = np.empty((*pixels.shape[:2], 3), np.uint8)
@@ -162,9 +205,10 @@ def _deep_to_rgb(
         for channel in range(3):
             values = planes[channel % len(planes)][rows].astype(np.float64)
             result[rows, :, channel] = _to_bytes(values, low, high)
-    orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
     # Both decoders have turned a TIFF already.
-    return result if image.format == "TIFF" else _turned(result, orientation)
+    if image.format != "TIFF":
+        result = turned(result, image.info["orientation"])
+    return result, transparent
 
 
 def _to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -183,10 +227,3 @@ def _own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
             low = min(low, float(finite.min(initial=0)))
             high = max(high, float(finite.max(initial=0)))
     return low, high
-
-
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns the pixels as their EXIF orientation says; illegal ones say nothing."""
-    image = PIL.Image.fromarray(pixels)
-    image.getexif()[PIL.ExifTags.Base.Orientation] = orientation
-    return np.array(upright(image))

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from deeplab_jax.data.listing import is_hidden
 from deeplab_jax.errors import DeepLabError
 
 # TFDS writes it last, so it tells a finished data set.
@@ -35,7 +36,8 @@ def prepared_names(data_dir: Path) -> list[str]:
     """Returns the names under which `open_dataset` finds something."""
     found = [*data_dir.glob(f"*/*/{INFO_FILE}"), *data_dir.glob(f"*/*/*/{INFO_FILE}")]
     versions = {path.parent for path in found if VERSION_PATTERN.fullmatch(path.parent.name)}
-    return sorted({str(version.parent.relative_to(data_dir)) for version in versions})
+    names = {version.parent for version in versions if not is_hidden(version, data_dir)}
+    return sorted(str(name.relative_to(data_dir)) for name in names)
 
 
 def _versions(directory: Path) -> list[Path]:

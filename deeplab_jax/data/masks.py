@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 
 from deeplab_jax.data.color_maps import Color, packed
-from deeplab_jax.data.images import open_image, read_bytes, upright
+from deeplab_jax.data.mask_files import MaskFile, open_mask
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL
 
@@ -15,12 +14,15 @@ from deeplab_jax.labels import IGNORE_LABEL
 SHOWN_VALUES = 5
 
 
-def read_mask(path: Path, labels: Mapping[int, int]) -> np.ndarray:
+def read_mask(
+    source: Path | MaskFile, labels: Mapping[int, int], *, in_opacity: bool = False
+) -> np.ndarray:
     """Reads a mask of indices: a palette image's indices, never its colours, or grey levels.
 
     Args:
-      path: of the mask.
+      source: path of the mask, or the opened mask.
       labels: the class, or 255 for void, of each legal value on disk.
+      in_opacity: take the values from the opacity channel.
 
     Returns:
       uint8 [H, W], classes and 255.
@@ -29,7 +31,8 @@ def read_mask(path: Path, labels: Mapping[int, int]) -> np.ndarray:
       DeepLabError: the file is damaged, coloured, or holds another value; value and number of its
         pixels are named.
     """
-    values = _indices(_open_mask(path), path)
+    mask, path = _opened(source)
+    values = mask.opacity() if in_opacity else mask.values()
     table = np.full(256, -1, np.int16)
     table[list(labels)] = list(labels.values())
     result = table[np.clip(values, 0, 255)]
@@ -41,11 +44,11 @@ def read_mask(path: Path, labels: Mapping[int, int]) -> np.ndarray:
     return result.astype(np.uint8)
 
 
-def read_colored_mask(path: Path, labels: Mapping[Color, int]) -> np.ndarray:
+def read_colored_mask(source: Path | MaskFile, labels: Mapping[Color, int]) -> np.ndarray:
     """Reads a mask painted in class colours.
 
     Args:
-      path: of the mask.
+      source: path of the mask, or the opened mask.
       labels: the class, or 255 for void, of each legal colour.
 
     Returns:
@@ -54,7 +57,8 @@ def read_colored_mask(path: Path, labels: Mapping[Color, int]) -> np.ndarray:
     Raises:
       DeepLabError: the file is damaged or holds another colour.
     """
-    colors = np.asarray(_open_mask(path).convert("RGB"))
+    mask, path = _opened(source)
+    colors = mask.colors()
     known = packed(np.array(list(labels), np.uint8))
     order = np.argsort(known)
     values = packed(colors)
@@ -74,30 +78,12 @@ def identity_labels(num_classes: int) -> dict[int, int]:
 
 def mask_values(path: Path) -> set[int]:
     """Returns which values a mask of indices holds."""
-    return set(np.unique(_indices(_open_mask(path), path)).tolist())
+    return set(np.unique(open_mask(path).values()).tolist())
 
 
-def _open_mask(path: Path) -> PIL.Image.Image:
-    # As the image is: a mask was painted on what a viewer shows.
-    return upright(open_image(*read_bytes(path)))
-
-
-def _indices(mask: PIL.Image.Image, path: Path) -> np.ndarray:
-    if mask.mode == "P":
-        return np.asarray(mask)
-    values = np.asarray(mask)
-    if values.dtype.kind == "f":
-        raise DeepLabError(f"{path}: the mask holds numbers with fractions; give class indices")
-    if mask.mode == "1":
-        return values.astype(np.uint8)
-    channels = values.reshape(*values.shape[:2], -1)
-    colors = channels[..., : 3 if channels.shape[2] >= 3 else 1]
-    if mask.mode == "CMYK" or (colors != colors[..., :1]).any():
-        raise DeepLabError(
-            f"{path}: the mask is painted in colours; give a colour map that says which colour is "
-            "which class"
-        )
-    return colors[..., 0]
+def _opened(source: Path | MaskFile) -> tuple[MaskFile, Path]:
+    mask = source if isinstance(source, MaskFile) else open_mask(source)
+    return mask, mask.path
 
 
 def _listed(kind: str, values: list, counts: np.ndarray) -> str:

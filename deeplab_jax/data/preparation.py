@@ -27,12 +27,15 @@ class Preparation:
       class_names: in label order.
       statistics: by split.
       left_out: why each damaged example is missing.
+      notes: what else a user should know of the data, a line each: files and annotations that are
+        not part of it, labels that were turned, equal images in several splits.
     """
 
     directory: Path
     class_names: tuple[str, ...]
     statistics: dict[str, SplitStatistics]
     left_out: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, directory: Path) -> "Preparation":
@@ -43,7 +46,9 @@ class Preparation:
             for split, values in metadata["statistics"].items()
         }
         names, left_out = tuple(metadata["class_names"]), tuple(metadata["left_out"])
-        return cls(directory, names, statistics, left_out)
+        # Datasets of earlier versions have no notes.
+        notes = tuple(metadata.get("notes", ()))
+        return cls(directory, names, statistics, left_out, notes)
 
 
 def prepare(
@@ -71,10 +76,11 @@ def prepare(
         return Preparation.read(directory)
     problems = builder.problems()
     _report_problems(problems, skip_bad, reporter)
+    notes = builder.notes()
     with _set_aside(directory):
         # A builder that is made while the old version is there takes over its metadata.
         builder = make_builder() if overwrite else builder
-        builder.leave_out(problems)
+        builder.leave_out(problems, notes)
         _refuse_empty_splits(builder)
         write(builder)
     return Preparation.read(directory)

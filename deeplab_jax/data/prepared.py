@@ -10,10 +10,10 @@ import tensorflow_datasets as tfds
 
 from deeplab_jax.data.codec import decode_image, decode_label, encoded_size
 from deeplab_jax.data.datasets import Example
-from deeplab_jax.data.descriptors import Descriptor, describe
+from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
 from deeplab_jax.data.locations import prepared_directory
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, IGNORE_LABEL
 
 MASK_NAMES = ("label", "segmentation_mask", "mask", "segmentation_label", "annotation")
 ID_NAMES = ("image_id", "image/filename", "file_name", "filename", "id")
@@ -31,6 +31,7 @@ class PreparedDataset:
         self.name, self.split = name, split
         self.descriptor = _descriptor(builder.info, self._mask, name, class_names)
         self._source = _data_source(builder, split, (self._image, self._mask))
+        self._binary = _is_binary(builder, self._mask, self.descriptor)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -40,6 +41,8 @@ class PreparedDataset:
         image_id = _text(stored[self._id]) if self._id else str(index)
         try:
             image, label = decode_image(stored[self._image]), decode_label(stored[self._mask])
+            if self._binary:
+                label = (label == BINARY_FOREGROUND).astype(label.dtype)
             self._check(image, label)
         except DeepLabError as error:
             raise DeepLabError(f"{self.name}, {self.split}, {image_id}: {error}") from error
@@ -84,6 +87,22 @@ def open_dataset(
     return PreparedDataset(prepared_directory(name, data_dir), name, split, class_names)
 
 
+def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descriptor) -> bool:
+    """Returns whether a foreign dataset of two classes holds 0 and 255, and nothing else.
+
+    Usually the first label answers; `prepare` has decided it for the datasets that it writes.
+    """
+    if descriptor.num_classes != 2 or "statistics" in (builder.info.metadata or {}):
+        return False
+    seen: set[int] = set()
+    for split in builder.info.splits:
+        for stored in _data_source(builder, split, (mask,)):
+            seen |= set(np.unique(decode_label(stored[mask])).tolist())
+            if not seen <= BINARY_VALUES:
+                return False
+    return seen == BINARY_VALUES
+
+
 def _feature_names(
     features: tfds.features.FeaturesDict, directory: Path
 ) -> tuple[str, str, str | None]:
@@ -113,6 +132,7 @@ def _descriptor(
     if not names:
         raise DeepLabError(f"data set {name!r} does not tell its classes; give class_names")
     palette, intensity_range = metadata.get("palette"), metadata.get("intensity_range")
+    check_several_classes(names, name)
     described = describe(name, names, palette if palette and len(palette) == len(names) else None)
     if not intensity_range:
         return described

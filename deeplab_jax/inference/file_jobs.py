@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from deeplab_jax.data.listing import IMAGE_SUFFIXES, visible_files
 from deeplab_jax.errors import DeepLabError
-
-# What is taken from a folder; a file given by name may end as it likes.
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +115,9 @@ def _images_below(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
         return
     # Predictions of an earlier run are no images when the output lies inside the folder.
     earlier = output.resolve() if path.resolve() in output.resolve().parents else None
-    for image in sorted(path.rglob("*")):
-        is_image = image.suffix.lower() in IMAGE_SUFFIXES and image.is_file()
-        if is_image and (earlier is None or earlier not in image.resolve().parents):
+    # A file given by name may have any suffix, and may be hidden.
+    for image in visible_files(path, IMAGE_SUFFIXES):
+        if earlier is None or earlier not in image.resolve().parents:
             yield image, image.relative_to(path)
 
 

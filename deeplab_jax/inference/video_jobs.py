@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from deeplab_jax.data.listing import visible_files
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.file_jobs import check_targets
 
@@ -58,7 +59,7 @@ def plan_videos(
     output, jobs = Path(output), []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = [video for video in sorted(path.rglob("*")) if is_video(video)]
+            inside = visible_files(path, VIDEO_SUFFIXES)
             # What an earlier run wrote is no input when the output lies inside the folder.
             own = output.resolve()
             jobs += [

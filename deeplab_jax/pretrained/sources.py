@@ -52,7 +52,11 @@ def is_there(path: Path) -> bool:
 
 def _only_one(folder: Path, origin: Path) -> Path:
     for suffix in SUFFIXES:
-        found = sorted(file for file in folder.iterdir() if file.name.endswith(suffix))
+        found = sorted(
+            file
+            for file in folder.iterdir()
+            if file.name.endswith(suffix) and not file.name.startswith(".")
+        )
         if len(found) > 1:
             names = ", ".join(file.name for file in found)
             raise DeepLabError(f"{origin} holds several files of weights: {names}; give one")

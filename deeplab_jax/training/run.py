@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
 from deeplab_jax.data import ArrayDataset, Augmentation, Dataset, duplicated, open_dataset
+from deeplab_jax.data.datasets import are_binary, label_values
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.model_store import ModelDescription
 from deeplab_jax.models import DeepLab
@@ -29,6 +30,8 @@ from deeplab_jax.training.crops import check_crop_size
 from deeplab_jax.training.objective import Objective, make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
 
+# Classes that a warning lists before it says "…".
+SHOWN_CLASSES = 5
 Arrays = tuple[np.ndarray | Sequence[np.ndarray], np.ndarray | Sequence[np.ndarray]]
 Source = str | Arrays | Dataset | None
 
@@ -88,11 +91,13 @@ def assemble(
     Raises:
       DeepLabError: a field is illegal, a data set is not there, or they do not fit each other.
     """
-    train_set = open_source(train, config, config.data.train_split)
+    binary = _binary_arrays(train, validation, config.data.class_names)
+    train_set = open_source(train, config, config.data.train_split, binary)
+    warn_of_absent_classes(train_set, reporter)
     if config.data.duplicate:
         train_set = duplicated(train_set, config.data.duplicate)
     config = _adjusted(config, len(train_set), batch_size, epochs)
-    validation_set = open_source(validation, config, config.data.validation_split)
+    validation_set = open_source(validation, config, config.data.validation_split, binary)
     check_classes(train_set, validation_set, config.loss.class_weights)
     description = _description(config, train_set)
     model = description.create_model()
@@ -135,8 +140,39 @@ def _adjusted(
     return adjusted
 
 
-def open_source(source: Source, config: ConfigDict, split: str) -> Dataset:
-    """Returns the data set that `source` means; see `assemble`.
+def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
+    """Warns of classes of in-memory arrays that no training pixel has; `prepare` reports others."""
+    absent = train_set.absent_classes if isinstance(train_set, ArrayDataset) else ()
+    if absent:
+        reporter.warning(
+            f"{train_set.name}: {len(absent)} of {train_set.descriptor.num_classes} classes have "
+            f"no pixel in the training masks: {', '.join(absent[:SHOWN_CLASSES])}"
+            f"{', …' if len(absent) > SHOWN_CLASSES else ''}"
+        )
+
+
+def _binary_arrays(
+    train: Source, validation: Source, class_names: Sequence[str] | None
+) -> bool | None:
+    """Returns whether 255 is class 1 in both pairs of arrays, see `ArrayDataset`.
+
+    Training and validation masks count as one dataset: masks of 0 and 255 in one of them and of 0,
+    1 and 255 in the other are of two classes and void.
+    """
+    if not (isinstance(train, tuple) and isinstance(validation, tuple)):
+        return None
+    try:
+        values = label_values([*train[1], *validation[1]])
+    except (TypeError, ValueError):
+        # Opening them reports what is wrong.
+        return None
+    return are_binary(values, class_names)
+
+
+def open_source(
+    source: Source, config: ConfigDict, split: str, binary: bool | None = None
+) -> Dataset:
+    """Returns the data set that `source` means; see `assemble`, and `binary` of `ArrayDataset`.
 
     Raises:
       DeepLabError: it is not there, or neither the config nor the caller names one.
@@ -150,7 +186,7 @@ def open_source(source: Source, config: ConfigDict, split: str) -> Dataset:
             )
         return open_dataset(name, config.data.data_dir, split, class_names=names)
     if isinstance(source, tuple):
-        return ArrayDataset(*source, class_names=names)
+        return ArrayDataset(*source, class_names=names, binary=binary)
     return source
 
 

@@ -90,13 +90,15 @@ def test_binary_masks_are_understood_from_the_whole_set(
 
 
 def test_painted_masks(save, prepared, tmp_path):
-    (tmp_path / "colors.json").write_text('{"cat": [255, 0, 0], "void": [9, 9, 9]}')
+    (tmp_path / "colors.json").write_text(
+        '{"floor": [0, 0, 0], "cat": [255, 0, 0], "void": [9, 9, 9]}'
+    )
     for name in ("train", "val"):
         save(f"images/{name}/x.png", IMAGE)
         save(f"masks/{name}/x.png", np.resize(np.uint8([[255, 0, 0], [9, 9, 9]]), (3, 4, 3)))
     dataset = prepared(color_map=tmp_path / "colors.json")("val")
-    assert dataset.descriptor.palette == ((255, 0, 0),)
-    assert np.unique(dataset[0]["label"]).tolist() == [0, 255]
+    assert dataset.descriptor.palette == ((0, 0, 0), (255, 0, 0))
+    assert np.unique(dataset[0]["label"]).tolist() == [1, 255]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_every_mode_becomes_rgb(save, photo, mode):
     assert read.shape == photo.shape
     assert read.dtype == np.uint8
     assert np.array_equal(read, np.array(image.convert("RGB")))
-    encoded, size = storable_image(path)
+    encoded, size, *_ = storable_image(path)
     assert size == photo.shape[:2] == encoded_size(encoded)
     assert np.array_equal(decode_image(encoded), read)
 
@@ -40,6 +40,7 @@ def test_sixteen_bits_are_mapped_linearly(tmp_path, channels, suffix):
     pixels = np.repeat(levels[..., None], channels, -1)
     if channels >= 3:
         pixels[..., 2] //= 2  # red, in OpenCV's order
+        pixels[..., 3:] = 65535  # opaque
     path = tmp_path / f"x.{suffix}"
     cv2.imwrite(str(path), pixels if channels > 1 else levels)
     top = levels.max()
@@ -48,7 +49,7 @@ def test_sixteen_bits_are_mapped_linearly(tmp_path, channels, suffix):
         red = np.rint(levels // 2 * (255 / high)).astype(np.uint8) if channels >= 3 else green
         expected = np.stack([red, green, green], -1)
         assert np.array_equal(read_image(path, intensity_range=given), expected)
-        encoded, _ = storable_image(path, given)
+        encoded, *_ = storable_image(path, given)
         assert np.array_equal(decode_image(encoded), expected)
 
 
@@ -67,7 +68,7 @@ def test_sixteen_bits_are_mapped_linearly(tmp_path, channels, suffix):
 def test_deep_images_keep_their_whole_range(save, pixels, expected):
     path = save("x.tif", pixels)
     assert read_image(path)[..., 0].tolist() == expected
-    encoded, _ = storable_image(path)
+    encoded, *_ = storable_image(path)
     assert decode_image(encoded)[..., 0].tolist() == expected
 
 
@@ -76,7 +77,7 @@ def test_exif_orientation_is_applied_once(save, photo, orientation):
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     path = save("x.jpg", photo, exif=exif, quality=100)
-    encoded, size = storable_image(path)
+    encoded, size, *_ = storable_image(path)
     upright = np.array(PIL.ImageOps.exif_transpose(PIL.Image.open(path)))
     assert size == upright.shape[:2]
     assert np.array_equal(read_image(path), upright)
@@ -95,7 +96,7 @@ def test_deep_images_are_upright_too(save, suffix, orientation):
     upright = np.rot90(levels, turns[orientation])
     expected = np.rint(upright * (255 / levels.max())).astype(np.uint8)
     assert np.array_equal(read_image(path)[..., 0], expected)
-    encoded, size = storable_image(path)
+    encoded, size, *_ = storable_image(path)
     assert size == expected.shape
     assert np.array_equal(decode_image(encoded)[..., 0], expected)
 

@@ -76,7 +76,7 @@ def test_the_seed_decides(train, reference):
 
 def test_each_epoch_holds_every_example_once_in_an_order_of_its_own():
     images = np.repeat(np.arange(10, dtype=np.uint8), 12).reshape(10, 2, 2, 3)
-    dataset = ArrayDataset(images, np.zeros((10, 2, 2), np.uint8))
+    dataset = ArrayDataset(images, np.zeros((10, 2, 2), np.uint8), "ab")
     still = Augmentation((2, 2), 1.0, 1.0, flip=False)
     batches = take(training_batches(dataset, still, batch_size=5, seed=0), 6)
     seen = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches]).reshape(3, 10)
@@ -86,7 +86,7 @@ def test_each_epoch_holds_every_example_once_in_an_order_of_its_own():
 
 def test_a_repeated_example_is_augmented_anew():
     images = np.random.default_rng(0).integers(0, 256, (1, 60, 60, 3), np.uint8)
-    dataset = ArrayDataset(images, np.zeros((1, 60, 60), np.uint8))
+    dataset = ArrayDataset(images, np.zeros((1, 60, 60), np.uint8), "ab")
     (batch,) = take(training_batches(dataset, AUGMENTATION, batch_size=6, seed=0), 1)
     assert len({image.tobytes() for image in batch["image"]}) == 6
 

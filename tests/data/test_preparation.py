@@ -135,6 +135,6 @@ def test_report(make, reporter):
     lines = report.splitlines()
     assert lines[2].split() == ["split", "images", "smallest", "median", "largest", "void"]
     assert lines[3].split() == ["train", "4", "4x6", "4x6", "4x6", "0.0%"]
-    (building,) = [line.split() for line in lines if "Building" in line]
+    (building,) = [line.split() for line in lines if "Building " in line]
     assert building == ["1", "Building", "100.00%", "100.00%", "1.000"]
     assert "absent" in report

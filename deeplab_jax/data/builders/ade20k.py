@@ -4,12 +4,16 @@ Label 0, "other", is stored as void and the ids 1..150 stay: a network of 151 ou
 is never a target. Source: Zhou et al. 2017; the MIT Scene Parsing Challenge 2016.
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
+from deeplab_jax.data.builders.paired_files import (
+    Pair,
+    PairedFilesBuilder,
+    image_files,
+    pairs_by_name,
+)
 from deeplab_jax.data.descriptors import ADE20K, Descriptor
+from deeplab_jax.data.mask_files import MaskFile
 from deeplab_jax.data.masks import read_mask
 from deeplab_jax.labels import IGNORE_LABEL
 
@@ -29,15 +33,15 @@ class Ade20k(PairedFilesBuilder, skip_registration=True):
         return ADE20K
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
-        return {
-            split: {
-                image.stem: Pair(
-                    image, self.source / "annotations" / directory / f"{image.stem}.png"
-                )
-                for image in image_files(self.source / "images" / directory)
-            }
-            for split, directory in DIRECTORIES.items()
-        }
+        return {split: self._pairs_of(directory) for split, directory in DIRECTORIES.items()}
 
-    def read_label(self, path: Path) -> np.ndarray:
-        return read_mask(path, LABELS)
+    def _pairs_of(self, directory: str) -> dict[str, Pair]:
+        masks = self.source / "annotations" / directory
+        return pairs_by_name(
+            image_files(self.source / "images" / directory),
+            lambda image: image.stem,
+            lambda image: masks / f"{image.stem}.png",
+        )
+
+    def read_label(self, mask: MaskFile) -> np.ndarray:
+        return read_mask(mask, LABELS)

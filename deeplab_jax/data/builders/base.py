@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from deeplab_jax.data.builders.findings import Facts, Findings
 from deeplab_jax.data.codec import encode_png
 from deeplab_jax.data.descriptors import Descriptor
 from deeplab_jax.data.statistics import StatisticsCounter
@@ -24,10 +25,12 @@ class LoadedExample:
     Attributes:
       image: encoded JPEG or PNG, upright, 8 bits a channel.
       label: uint8 [H, W], classes and 255 for void.
+      facts: what the check before writing remembers of it.
     """
 
     image: bytes
     label: np.ndarray
+    facts: Facts = dataclasses.field(default_factory=Facts)
 
 
 class Problem(NamedTuple):
@@ -42,8 +45,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     """Writes images and masks; a subclass says which and how they are read.
 
     Example values are given to TFDS as encoded bytes: arrays it would encode with TensorFlow.
-    Its `info.metadata` holds class_names, palette, intensity_range, statistics (per split) and
-    left_out.
+    Its `info.metadata` holds class_names, palette, intensity_range, statistics (per split),
+    left_out and notes.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -58,6 +61,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
           **kwargs: of `tfds.core.GeneratorBasedBuilder`, such as data_dir and config.
         """
         self.reporter = reporter or Reporter()
+        self._findings = Findings()
         self._left_out: frozenset[tuple[str, str]] = frozenset()
         super().__init__(file_format="array_record", **kwargs)
 
@@ -79,19 +83,34 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """
 
     def problems(self) -> list[Problem]:
-        """Returns the examples that cannot be stored; loads them all to find out."""
+        """Returns the examples that cannot be stored; loads them all to find out.
+
+        Raises:
+          DeepLabError: the examples do not fit each other, see `Findings.add`.
+        """
+        self._findings, problems = Findings(), []
         names = [(split, name) for split, names in self.image_ids().items() for name in names]
         # Decoding lets go of Python's lock, so that threads use all cores.
         threads = concurrent.futures.ThreadPoolExecutor()
         try:
-            found = threads.map(lambda name: self._problem(*name), names)
+            found = threads.map(lambda name: self._checked(*name), names)
             tracked = self.reporter.track(found, "checking", total=len(names))
-            return [problem for problem in tracked if problem]
+            for (split, image_id), outcome in zip(names, tracked, strict=True):
+                if isinstance(outcome, Problem):
+                    problems.append(outcome)
+                else:
+                    self._findings.add(split, image_id, outcome)
         finally:
             threads.shutdown(cancel_futures=True)
+        return problems
 
-    def leave_out(self, problems: Sequence[Problem]) -> None:
-        """Makes the builder write everything but these."""
+    def notes(self) -> list[str]:
+        """Returns what a user should know of the data, after `problems`; a line each."""
+        return self._findings.notes()
+
+    def leave_out(self, problems: Sequence[Problem], notes: Sequence[str] = ()) -> None:
+        """Makes the builder write everything but these, and keep the notes."""
+        self.info.metadata["notes"] = list(notes)
         self._left_out = frozenset((problem.split, problem.image_id) for problem in problems)
         self.info.metadata["left_out"] = [problem.reason for problem in problems]
 
@@ -102,12 +121,11 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             for split, names in self.image_ids().items()
         }
 
-    def _problem(self, split: str, image_id: str) -> Problem | None:
+    def _checked(self, split: str, image_id: str) -> Problem | Facts:
         try:
-            self.load(split, image_id)
+            return self.load(split, image_id).facts
         except DeepLabError as error:
             return Problem(split, image_id, str(error))
-        return None
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
@@ -121,6 +139,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             "intensity_range": self.descriptor.intensity_range,
             "statistics": {},
             "left_out": [],
+            "notes": [],
         }
         return tfds.core.DatasetInfo(
             builder=self,

@@ -3,12 +3,16 @@
 Source: Brostow et al. 2009; Badrinarayanan et al. 2017 (arXiv:1511.00561).
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
+from deeplab_jax.data.builders.paired_files import (
+    Pair,
+    PairedFilesBuilder,
+    image_files,
+    pairs_by_name,
+)
 from deeplab_jax.data.descriptors import CAMVID, Descriptor
+from deeplab_jax.data.mask_files import MaskFile
 from deeplab_jax.data.masks import read_mask
 from deeplab_jax.labels import IGNORE_LABEL
 
@@ -26,13 +30,15 @@ class Camvid(PairedFilesBuilder, skip_registration=True):
         return CAMVID
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
-        return {
-            split: {
-                image.stem: Pair(image, self.source / f"{split}annot" / f"{image.stem}.png")
-                for image in image_files(self.source / split)
-            }
-            for split in ("train", "val", "test")
-        }
+        return {split: self._pairs_of(split) for split in ("train", "val", "test")}
 
-    def read_label(self, path: Path) -> np.ndarray:
-        return read_mask(path, LABELS)
+    def _pairs_of(self, split: str) -> dict[str, Pair]:
+        masks = self.source / f"{split}annot"
+        return pairs_by_name(
+            image_files(self.source / split),
+            lambda image: image.stem,
+            lambda image: masks / f"{image.stem}.png",
+        )
+
+    def read_label(self, mask: MaskFile) -> np.ndarray:
+        return read_mask(mask, LABELS)

@@ -9,8 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
+from deeplab_jax.data.builders.paired_files import (
+    Pair,
+    PairedFilesBuilder,
+    image_files,
+    pairs_by_name,
+)
 from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS, Descriptor
+from deeplab_jax.data.mask_files import MaskFile
 from deeplab_jax.data.masks import read_mask
 from deeplab_jax.labels import IGNORE_LABEL
 
@@ -45,12 +51,24 @@ class Cityscapes(PairedFilesBuilder, skip_registration=True):
         return {split: self._pairs_of(split, truth) for split, truth in there.items()}
 
     def _pairs_of(self, split: str, truth: str) -> dict[str, Pair]:
-        pairs = {}
-        for image in image_files(self.source / "leftImg8bit" / split):
-            frame = image.stem.removesuffix(IMAGE_ENDING)
-            city = self.source / truth / split / image.parent.name
-            pairs[frame] = Pair(image, city / f"{frame}_{truth}_labelIds.png")
-        return pairs
+        def frame(image: Path) -> str:
+            return image.stem.removesuffix(IMAGE_ENDING)
 
-    def read_label(self, path: Path) -> np.ndarray:
-        return read_mask(path, LABELS)
+        def mask(image: Path) -> Path:
+            city = self.source / truth / split / image.parent.name
+            return city / f"{frame(image)}_{truth}_labelIds.png"
+
+        return pairs_by_name(image_files(self.source / "leftImg8bit" / split), frame, mask)
+
+    def directories(self) -> set[Path]:
+        return {
+            directory
+            for split in self.image_ids()
+            for directory in (
+                self.source / "leftImg8bit" / split,
+                self.source / SPLITS[split] / split,
+            )
+        }
+
+    def read_label(self, mask: MaskFile) -> np.ndarray:
+        return read_mask(mask, LABELS)

@@ -3,12 +3,16 @@
 Source: Caesar et al. 2018 (arXiv:1612.03716); the page of the data set, nightrome/cocostuff.
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
+from deeplab_jax.data.builders.paired_files import (
+    Pair,
+    PairedFilesBuilder,
+    image_files,
+    pairs_by_name,
+)
 from deeplab_jax.data.descriptors import COCO_STUFF, COCO_STUFF_UNUSED_IDS, Descriptor
+from deeplab_jax.data.mask_files import MaskFile
 from deeplab_jax.data.masks import read_mask
 from deeplab_jax.labels import IGNORE_LABEL
 
@@ -38,10 +42,11 @@ class CocoStuff(PairedFilesBuilder, skip_registration=True):
     def _pairs_of(self, directory: str) -> dict[str, Pair]:
         candidates = [self.source / name / directory for name in MASK_DIRECTORIES]
         masks = next((path for path in candidates if path.is_dir()), candidates[0])
-        return {
-            image.stem: Pair(image, masks / f"{image.stem}.png")
-            for image in image_files(self.source / "images" / directory)
-        }
+        return pairs_by_name(
+            image_files(self.source / "images" / directory),
+            lambda image: image.stem,
+            lambda image: masks / f"{image.stem}.png",
+        )
 
-    def read_label(self, path: Path) -> np.ndarray:
-        return read_mask(path, LABELS)
+    def read_label(self, mask: MaskFile) -> np.ndarray:
+        return read_mask(mask, LABELS)

@@ -5,7 +5,7 @@ without minival; val is minival.
 Source: Lin et al. 2014 (arXiv:1405.0312); DeepLab v3 (arXiv 1706.05587), section 4.3.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.data.builders.base import LoadedExample, SegmentationBuilder
+from deeplab_jax.data.builders.findings import Facts
 from deeplab_jax.data.color_maps import parse_json, read_text
 from deeplab_jax.data.descriptors import VOC, Descriptor
-from deeplab_jax.data.images import storable_image
+from deeplab_jax.data.images import StorableImage, storable_image
+from deeplab_jax.data.orientation import UPRIGHT, aligned_label, stored_size, turned
 from deeplab_jax.data.polygons import draw_polygon, draw_runs
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL
@@ -30,6 +32,8 @@ COCO_NAMES = {
     "tvmonitor": "tv",
 }
 SPLITS = ("train", "val")
+# A note on an example, see `Facts`.
+NO_PIXEL = "annotation that drew no pixel"
 LAYOUT = (
     "a COCO source holds train2017/ and val2017/ (or both in images/) and "
     "annotations/instances_train2017.json, instances_val2017.json"
@@ -43,12 +47,21 @@ class CocoVoc(SegmentationBuilder, skip_registration=True):
     val all of them. Where objects overlap the smaller one is in front; crowds are void.
     """
 
-    def __init__(self, *, source: str | Path, min_area: int = 1000, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        source: str | Path,
+        min_area: int = 1000,
+        masks_drawn_on: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Reads the annotations.
 
         Args:
           source: directory of the raw files.
           min_area: see above; DeepLab v3, section 4.3.
+          masks_drawn_on: see `PairedFilesBuilder`; the annotations' own height and width decide
+            first.
           **kwargs: of `SegmentationBuilder`.
 
         Raises:
@@ -58,6 +71,9 @@ class CocoVoc(SegmentationBuilder, skip_registration=True):
         if not (self.source / "annotations").is_dir():
             reason = "no annotations/ in it" if self.source.is_dir() else "no such directory"
             raise DeepLabError(f"{self.source}: {reason}; {LAYOUT}")
+        self._masks_drawn_on = masks_drawn_on
+        self._left_out_counts: Counter[str] = Counter()
+        self._declared: dict[str, dict[str, tuple[int, int] | None]] = {}
         self._images: dict[str, dict[str, Path]] = {}
         self._objects: dict[str, dict[str, list[dict]]] = {}
         for split in SPLITS:
@@ -73,31 +89,81 @@ class CocoVoc(SegmentationBuilder, skip_registration=True):
 
     def load(self, split: str, image_id: str) -> LoadedExample:
         path = self._images[split][image_id]
-        encoded, size = storable_image(path)
-        objects = self._objects[split][image_id]
+        image = storable_image(path)
         try:
-            return LoadedExample(encoded, draw_objects(objects, size))
+            label, empty = self._draw(split, image_id, image)
         except (DeepLabError, KeyError, TypeError, ValueError) as error:
             raise DeepLabError(f"{path}: its annotation cannot be drawn: {error}") from error
+        return LoadedExample(image.encoded, label, Facts(image.digest, (*image.notes, *empty)))
+
+    def notes(self) -> list[str]:
+        counts = sorted(self._left_out_counts.items())
+        return super().notes() + [f"{count} left out: {reason}" for reason, count in counts]
+
+    def _draw(
+        self, split: str, image_id: str, image: StorableImage
+    ) -> tuple[np.ndarray, list[str]]:
+        """Returns the upright label, and NO_PIXEL for each object that drew none."""
+        objects, declared = self._objects[split][image_id], self._declared[split][image_id]
+        stored = stored_size(image.size, image.orientation)
+        if declared not in (None, image.size, stored):
+            raise DeepLabError(
+                f"it is for an image of {declared[0]}x{declared[1]} (height x width), but the file "
+                f"is {image.size[0]}x{image.size[1]}"
+            )
+        if image.orientation == UPRIGHT:
+            label, empty = drawn_objects(objects, image.size)
+        else:
+            as_displayed, empty = drawn_objects(objects, image.size)
+            as_stored, empty_stored = drawn_objects(objects, stored)
+            label, drawn_on_stored = aligned_label(
+                as_displayed if declared in (None, image.size) else None,
+                turned(as_stored, image.orientation) if declared in (None, stored) else None,
+                orientation=image.orientation,
+                drawn_on=self._masks_drawn_on,
+                origin=self._images[split][image_id],
+            )
+            empty = empty_stored if drawn_on_stored else empty
+        return label, [NO_PIXEL] * empty
 
     def _read(self, split: str, min_area: int) -> None:
         path = self.source / f"annotations/instances_{split}2017.json"
         content = parse_json(read_text(path, "annotations"), path)
         try:
             labels = _labels(content["categories"])
-            objects = defaultdict(list)
-            for thing in content["annotations"]:
-                if thing["category_id"] in labels:
-                    thing["label"] = labels[thing["category_id"]]
-                    objects[thing["image_id"]].append(thing)
             images = sorted(content["images"], key=lambda image: image["id"])
+            objects = self._sorted_out(split, content["annotations"], labels, images)
             kept = [image for image in images if _area(objects[image["id"]]) > min_area]
+            self._count(f"images of {split}: objects too small", len(images) - len(kept))
             names = {Path(image["file_name"]).stem: image for image in kept}
+            if len(names) < len(kept):
+                raise DeepLabError(f"{path}: two images have the same file name; rename one")
+            self._declared[split] = {stem: _declared_size(image) for stem, image in names.items()}
         except (KeyError, TypeError) as error:
             raise DeepLabError(f"{path}: not COCO's instances: no {error}") from error
         directory = self._directory(f"{split}2017")
         self._images[split] = {stem: directory / names[stem]["file_name"] for stem in names}
         self._objects[split] = {stem: objects[image["id"]] for stem, image in names.items()}
+
+    def _sorted_out(
+        self, split: str, annotations: Sequence[dict], labels: dict[int, int], images: list[dict]
+    ) -> defaultdict[int, list[dict]]:
+        """Returns the objects of VOC's classes by image, and counts the others."""
+        objects = defaultdict(list)
+        known = {image["id"] for image in images}
+        for thing in annotations:
+            if thing["category_id"] not in labels:
+                self._count(f"annotations of {split}: not of VOC's classes")
+            elif thing["image_id"] not in known:
+                self._count(f"annotations of {split}: their image is not listed")
+            else:
+                thing["label"] = labels[thing["category_id"]]
+                objects[thing["image_id"]].append(thing)
+        return objects
+
+    def _count(self, reason: str, number: int = 1) -> None:
+        if number:
+            self._left_out_counts[reason] += number
 
     def _directory(self, name: str) -> Path:
         inside = self.source / "images" / name
@@ -114,12 +180,18 @@ def draw_objects(objects: Sequence[dict], size: tuple[int, int]) -> np.ndarray:
     Returns:
       uint8 [height, width]; 0 is background.
     """
-    label = np.zeros(size, np.uint8)
+    return drawn_objects(objects, size)[0]
+
+
+def drawn_objects(objects: Sequence[dict], size: tuple[int, int]) -> tuple[np.ndarray, int]:
+    """Returns the label of an image, see `draw_objects`, and how many objects drew no pixel."""
+    label, empty = np.zeros(size, np.uint8), 0
     # Crowds first, then from the largest to the smallest.
     for thing in sorted(objects, key=lambda thing: (not thing.get("iscrowd"), -thing["area"])):
         mask = _mask(thing["segmentation"], size)
         label[mask] = IGNORE_LABEL if thing.get("iscrowd") else thing["label"]
-    return label
+        empty += not mask.any()
+    return label, empty
 
 
 def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
@@ -138,6 +210,12 @@ def _labels(categories: Sequence[dict]) -> dict[int, int]:
         for category in categories
         if category["name"] in names
     }
+
+
+def _declared_size(image: dict) -> tuple[int, int] | None:
+    """Returns (height, width) as an image's entry gives them; None without them."""
+    size = image.get("height"), image.get("width")
+    return None if None in size else size
 
 
 def _area(objects: Sequence[dict]) -> float:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
 from deeplab_jax.data.class_names import folder_classes
+from deeplab_jax.data.color_maps import Color
 from deeplab_jax.data.descriptors import Descriptor
-from deeplab_jax.data.images import storable_image
+from deeplab_jax.data.images import StorableImage, storable_image
+from deeplab_jax.data.mask_files import MaskFile, constant_color, open_mask
 from deeplab_jax.data.masks import identity_labels, mask_values, read_colored_mask, read_mask
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL
@@ -25,8 +28,8 @@ class Folder(PairedFilesBuilder, skip_registration=True):
     """Reads images and masks that share a name but for the suffix.
 
     Folders `train/` and `val/` (`test/`) in both give the splits; else a fifth, chosen by a hash of
-    the name, becomes val. Masks hold indices (palette or grey), 0 and 255 for two classes, or the
-    colours of a colour map.
+    the name, becomes val. Masks hold indices (palette or grey), 0 and 255 for two classes (as
+    values, or as opacity over one constant color), or the colors of a color map.
     """
 
     LANDMARK = "images"
@@ -53,7 +56,8 @@ class Folder(PairedFilesBuilder, skip_registration=True):
           **kwargs: of `SegmentationBuilder`.
 
         Raises:
-          DeepLabError: a directory is missing, the classes are not told, or the range is empty.
+          DeepLabError: a directory is missing, the classes are not given or only one, or the
+            range is empty.
         """
         source = Path(source).expanduser()
         self._masks = Path(masks).expanduser() if masks else source / "masks"
@@ -65,8 +69,9 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         descriptor, color_labels = folder_classes(source, classes, color_map)
         self._descriptor = dataclasses.replace(descriptor, intensity_range=intensity_range)
         super().__init__(source=source, **kwargs)
+        self._painted = color_labels is not None
         if color_labels is None:
-            self._read_label = functools.partial(read_mask, labels=self._index_labels())
+            self._read_label = self._index_reader()
         else:
             self._read_label = functools.partial(read_colored_mask, labels=color_labels)
 
@@ -90,19 +95,34 @@ class Folder(PairedFilesBuilder, skip_registration=True):
             "val": {name: pair for name, pair in pairs.items() if name in held_out},
         }
 
-    def read_label(self, path: Path) -> np.ndarray:
-        return self._read_label(path)
+    def read_label(self, mask: MaskFile) -> np.ndarray:
+        return self._read_label(mask)
 
-    def read_storable_image(self, path: Path) -> tuple[bytes, tuple[int, int]]:
+    def read_storable_image(self, path: Path) -> StorableImage:
         return storable_image(path, self._descriptor.intensity_range)
 
-    def _index_labels(self) -> dict[int, int]:
+    def directories(self) -> set[Path]:
+        return {self.source / "images", self._masks}
+
+    def used_colors(self, mask: MaskFile) -> dict[int, Color]:
+        # With a color map the colors are the classes, and indices may differ from file to file.
+        return {} if self._painted else super().used_colors(mask)
+
+    def _index_reader(self) -> Callable[[MaskFile], np.ndarray]:
         """Two classes in masks of nothing but 0 and 255 mean that 255 is the second class."""
-        names = self._descriptor.class_names
-        if len(names) == 2 and not any(map(_holds_indices, image_files(self._masks))):
-            self.reporter.message(f"the masks hold only 0 and 255: 255 is {names[1]!r}")
-            return {0: 0, IGNORE_LABEL: 1}
-        return identity_labels(len(names))
+        names, masks = self._descriptor.class_names, image_files(self._masks)
+        if len(names) == 2:
+            binary = {0: 0, IGNORE_LABEL: 1}
+            if _differ_in_opacity(masks):
+                self.reporter.message(
+                    "the masks have one colour and an opacity of 0 and 255: opaque pixels are "
+                    f"{names[1]!r}"
+                )
+                return functools.partial(read_mask, labels=binary, in_opacity=True)
+            if not any(map(_holds_indices, masks)):
+                self.reporter.message(f"the masks hold only 0 and 255: 255 is {names[1]!r}")
+                return functools.partial(read_mask, labels=binary)
+        return functools.partial(read_mask, labels=identity_labels(len(names)))
 
 
 def _match(images: Path, masks: Path) -> dict[str, Pair]:
@@ -145,3 +165,20 @@ def _holds_indices(mask: Path) -> bool:
     except DeepLabError:
         # Reading the examples will name the file.
         return False
+
+
+def _differ_in_opacity(masks: list[Path]) -> bool:
+    """Returns whether all masks have one and the same color, and opacity holds 0 and 255."""
+    colors, opacities = set(), set()
+    for path in masks:
+        try:
+            mask = open_mask(path)
+        except DeepLabError:
+            # Reading the examples will name the file.
+            continue
+        color = constant_color(mask)
+        colors.add(color)
+        if color is None or len(colors) > 1:
+            return False
+        opacities |= set(np.unique(mask.opacity()).tolist())
+    return opacities == {0, 255}

@@ -1,15 +1,23 @@
 """The base of builders that read an image file and a mask file for each example."""
 
 import abc
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from deeplab_jax.data.builders.base import LoadedExample, SegmentationBuilder
-from deeplab_jax.data.images import SUFFIXES, one_large_at_a_time, storable_image
+from deeplab_jax.data.builders.findings import Facts
+from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
+from deeplab_jax.data.listing import list_images
+from deeplab_jax.data.mask_files import MaskFile, open_mask
+from deeplab_jax.data.orientation import aligned_label, turned, turned_back
 from deeplab_jax.errors import DeepLabError
+
+# A note on an example, see `Facts`.
+DRAWN_ON_STORED = "mask was drawn on the stored pixels of an image with EXIF orientation; turned"
 
 
 class Pair(NamedTuple):
@@ -28,17 +36,22 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
     LANDMARK: str
     LAYOUT: str
 
-    def __init__(self, *, source: str | Path, **kwargs: Any) -> None:
+    def __init__(
+        self, *, source: str | Path, masks_drawn_on: str | None = None, **kwargs: Any
+    ) -> None:
         """Finds the pairs.
 
         Args:
           source: directory of the raw files.
+          masks_drawn_on: `displayed` or `stored`: on which pixels of images with an EXIF
+            orientation the masks were drawn, where sizes do not decide; None refuses such pairs.
           **kwargs: of `SegmentationBuilder`.
 
         Raises:
           DeepLabError: the source is no such directory.
         """
         self.source = self._find_source(Path(source).expanduser())
+        self._masks_drawn_on = masks_drawn_on
         super().__init__(**kwargs)
         self._pairs = {split: pairs for split, pairs in self.find_pairs().items() if pairs}
         if not self._pairs:
@@ -49,12 +62,21 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
         """Returns the files by split and image id, in the order they are stored."""
 
     @abc.abstractmethod
-    def read_label(self, path: Path) -> np.ndarray:
-        """Reads a mask to uint8 [H, W], classes and 255 for void."""
+    def read_label(self, mask: MaskFile) -> np.ndarray:
+        """Reads an opened mask to uint8 [H, W], classes and 255 for void."""
 
-    def read_storable_image(self, path: Path) -> tuple[bytes, tuple[int, int]]:
-        """Reads an image to the bytes that are stored and (height, width)."""
+    def read_storable_image(self, path: Path) -> StorableImage:
+        """Reads an image as it is stored."""
         return storable_image(path)
+
+    def directories(self) -> set[Path]:
+        """Returns the directories whose files are meant to be data."""
+        return {
+            file.parent
+            for pairs in self._pairs.values()
+            for pair in pairs.values()
+            for file in pair
+        }
 
     def image_ids(self) -> dict[str, Sequence[str]]:
         return {split: list(pairs) for split, pairs in self._pairs.items()}
@@ -62,14 +84,55 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
     def load(self, split: str, image_id: str) -> LoadedExample:
         pair = self._pairs[split][image_id]
         with one_large_at_a_time(pair.image, pair.mask):
-            encoded, size = self.read_storable_image(pair.image)
-            label = self.read_label(pair.mask)
-        if label.shape != size:
+            image = self.read_storable_image(pair.image)
+            mask = open_mask(pair.mask)
+            label, drawn_on_stored = self._aligned(self.read_label(mask), mask, image, pair)
+        notes = (*image.notes, *([DRAWN_ON_STORED] if drawn_on_stored else []))
+        facts = Facts(image.digest, notes, str(pair.mask), self.used_colors(mask))
+        return LoadedExample(image.encoded, label, facts)
+
+    def used_colors(self, mask: MaskFile) -> dict[int, tuple[int, int, int]]:
+        """Returns the color of each palette index of a mask; all masks must agree on them."""
+        return dict(mask.used_colors())
+
+    def notes(self) -> list[str]:
+        return super().notes() + self._left_out_files()
+
+    def _aligned(
+        self, label: np.ndarray, mask: MaskFile, image: StorableImage, pair: Pair
+    ) -> tuple[np.ndarray, bool]:
+        """Returns the label upright, and whether it was drawn on the image's stored pixels."""
+        stored = turned(turned_back(label, mask.orientation), image.orientation)
+        if image.size not in (label.shape, stored.shape):
+            height, width = image.size
             raise DeepLabError(
                 f"{pair.mask}: the mask is {label.shape[0]}x{label.shape[1]} (height x width), its "
-                f"image {pair.image.name} {size[0]}x{size[1]}; they must be of one size"
+                f"image {pair.image.name} {height}x{width}; they must be of one size"
+                f"{_exif_reason(image.orientation, mask.orientation)}"
             )
-        return LoadedExample(encoded, label)
+        return aligned_label(
+            label if label.shape == image.size else None,
+            stored if stored.shape == image.size else None,
+            orientation=image.orientation,
+            drawn_on=self._masks_drawn_on,
+            origin=pair.mask,
+        )
+
+    def _left_out_files(self) -> list[str]:
+        """Returns what lies in the directories of the data but is not part of it, with counts."""
+        used = {file for pairs in self._pairs.values() for pair in pairs.values() for file in pair}
+        counts: dict[Path, Counter[str]] = defaultdict(Counter)
+        for directory in _outermost(self.directories()):
+            listing = list_images(directory)
+            counts[directory].update(listing.left_out)
+            for image in listing.images:
+                if image not in used:
+                    counts[directory]["images in no split, or without a partner"] += 1
+        return [
+            f"{count} files left out of {directory}: {reason}"
+            for directory in sorted(counts)
+            for reason, count in sorted(counts[directory].items())
+        ]
 
     def _find_source(self, source: Path) -> Path:
         for root in self.ROOTS:
@@ -80,9 +143,39 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
 
 
 def image_files(directory: Path) -> list[Path]:
-    """Returns the images anywhere below a directory, sorted by path; hidden files are not meant."""
-    return sorted(
-        path
-        for path in directory.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    """Returns the images anywhere below a directory, sorted by path, without hidden ones."""
+    return list_images(directory).images
+
+
+def pairs_by_name(
+    images: Iterable[Path], name_of: Callable[[Path], str], mask_of: Callable[[Path], Path]
+) -> dict[str, Pair]:
+    """Returns pairs by the images' names.
+
+    Raises:
+      DeepLabError: two images have one name, so that one would take the place of the other.
+    """
+    pairs: dict[str, Pair] = {}
+    for image in images:
+        name = name_of(image)
+        if name in pairs:
+            raise DeepLabError(
+                f"{image} and {pairs[name].image} have one name; rename one, since images and "
+                "masks are matched by name"
+            )
+        pairs[name] = Pair(image, mask_of(image))
+    return pairs
+
+
+def _outermost(directories: set[Path]) -> list[Path]:
+    """Returns the directories that lie in no other of them."""
+    return [path for path in directories if not directories & set(path.parents)]
+
+
+def _exif_reason(image_orientation: int, mask_orientation: int) -> str:
+    if image_orientation == mask_orientation == 1:
+        return ""
+    return (
+        f" (after turning by EXIF orientation: {image_orientation} of the image, "
+        f"{mask_orientation} of the mask)"
     )

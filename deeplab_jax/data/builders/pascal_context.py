@@ -3,12 +3,11 @@
 Source: Mottaghi et al. 2014; DeepLab v2 (arXiv 1606.00915), section 4.2, for the numbers.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from deeplab_jax.data.builders.listed_files import ListedFilesBuilder
 from deeplab_jax.data.descriptors import PASCAL_CONTEXT, Descriptor
+from deeplab_jax.data.mask_files import MaskFile
 from deeplab_jax.data.masks import identity_labels, read_mask
 from deeplab_jax.labels import IGNORE_LABEL
 
@@ -38,5 +37,5 @@ class PascalContext(ListedFilesBuilder, skip_registration=True):
     def descriptor(self) -> Descriptor:
         return PASCAL_CONTEXT
 
-    def read_label(self, path: Path) -> np.ndarray:
-        return read_mask(path, LABELS[path.parent.name])
+    def read_label(self, mask: MaskFile) -> np.ndarray:
+        return read_mask(mask, LABELS[mask.path.parent.name])

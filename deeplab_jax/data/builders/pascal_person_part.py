@@ -4,12 +4,11 @@ Source: Chen et al. 2014 (Detect What You Can); DeepLab v2 (arXiv 1606.00915), s
 parts and numbers.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from deeplab_jax.data.builders.listed_files import ListedFilesBuilder
 from deeplab_jax.data.descriptors import PASCAL_PERSON_PART, Descriptor
+from deeplab_jax.data.mask_files import MaskFile
 from deeplab_jax.data.masks import identity_labels, read_mask
 
 MASKS, LISTS = "pascal_person_part_gt", "pascal_person_part_trainval_list"
@@ -31,5 +30,5 @@ class PascalPersonPart(ListedFilesBuilder, skip_registration=True):
     def descriptor(self) -> Descriptor:
         return PASCAL_PERSON_PART
 
-    def read_label(self, path: Path) -> np.ndarray:
-        return read_mask(path, identity_labels(PASCAL_PERSON_PART.num_classes))
+    def read_label(self, mask: MaskFile) -> np.ndarray:
+        return read_mask(mask, identity_labels(PASCAL_PERSON_PART.num_classes))

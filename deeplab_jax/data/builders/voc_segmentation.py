@@ -11,6 +11,7 @@ import numpy as np
 from deeplab_jax.data.builders.listed_files import listed_stems
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
 from deeplab_jax.data.descriptors import VOC, Descriptor
+from deeplab_jax.data.mask_files import MaskFile
 from deeplab_jax.data.masks import identity_labels, read_mask
 
 LISTS = Path("ImageSets/Segmentation")
@@ -51,8 +52,8 @@ class VocSegmentation(PairedFilesBuilder, skip_registration=True):
             pairs["train_aug"] = self._pairs_of(self._augmented(val), AUG_MASKS)
         return pairs
 
-    def read_label(self, path: Path) -> np.ndarray:
-        return read_mask(path, identity_labels(VOC.num_classes))
+    def read_label(self, mask: MaskFile) -> np.ndarray:
+        return read_mask(mask, identity_labels(VOC.num_classes))
 
     def _pairs_of(self, stems: list[str], masks: str) -> dict[str, Pair]:
         return {

@@ -58,7 +58,7 @@ def _belongs(part: Path, prefix: Path) -> bool:
 
 def _latest(directory: Path) -> Path | None:
     """Returns the prefix of a directory's only checkpoint, or of the last one of a training run."""
-    prefixes = sorted(checkpoint_prefix(index) for index in directory.glob(f"*{INDEX}"))
+    prefixes = sorted(checkpoint_prefix(index) for index in directory.glob(f"[!.]*{INDEX}"))
     state = directory / STATE
     if len(prefixes) > 1 and state.is_file():
         latest = LATEST.search(state.read_text("utf-8", errors="replace"))

@@ -1,0 +1,110 @@
+"""Refuses image files that hold more than one RGB picture: pages, frames, bands, layers."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import PIL.TiffImagePlugin
+
+from deeplab_jax.errors import DeepLabError
+
+# Opacity is 0 or full nearly everywhere; a channel with more values between is something else.
+MAX_PARTLY_TRANSPARENT = 0.1
+OPACITY_MODES = ("RGBA", "LA", "PA")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Values of the TIFF tags PhotometricInterpretation and ExtraSamples.
+TIFF_COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
+TIFF_OPACITY = (1, 2)
+MPF_ENTRIES = 0xB002
+
+
+def check_one_picture(image: PIL.Image.Image, name: str) -> None:
+    """Checks an image that is not decoded yet.
+
+    Raises:
+      DeepLabError: it holds several pages, frames or sizes, or bands beside grey or RGB and
+        opacity.
+    """
+    number = getattr(image, "n_frames", 1)
+    if number == 1:
+        number = len(image.info.get("sizes", ())) or 1
+    if number > 1 and not _holds_previews(image):
+        raise DeepLabError(
+            f"{name}: the {image.format} file holds {number} pictures (pages, frames or sizes); "
+            "give one picture per file: export the one that is meant, or each into a file of its "
+            "own"
+        )
+    if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
+        _check_bands(image.tag_v2, name)
+
+
+def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
+    """Raises the reason if the bytes are a TIFF that Pillow cannot read because of its bands."""
+    if not encoded.startswith(TIFF_STARTS):
+        return
+    try:
+        size_of_header = 16 if encoded[2] == 43 else 8
+        tags = PIL.TiffImagePlugin.ImageFileDirectory_v2(encoded[:size_of_header])
+        file = io.BytesIO(encoded)
+        file.seek(tags.next)
+        tags.load(file)
+        bits = tags.get(PIL.TiffImagePlugin.BITSPERSAMPLE, (1,))
+    except Exception:
+        # Not even its tags can be read: the caller reports an unreadable file.
+        return
+    _check_bands(tags, name)
+    raise DeepLabError(
+        f"{name}: a TIFF with {len(bits)} bands of {bits[0]} bits cannot be read; export it as "
+        "grey or RGB with 8 bits"
+    )
+
+
+def check_opacity(opacity: np.ndarray, name: str) -> bool:
+    """Checks that the fourth (or second) channel of an image looks like opacity.
+
+    Args:
+      opacity: uint8 or uint16 [H, W].
+      name: what errors call the image.
+
+    Returns:
+      Whether some pixels are more transparent than others.
+
+    Raises:
+      DeepLabError: it varies like a picture, for example near infrared stored as opacity.
+    """
+    if opacity.min() == opacity.max():
+        return False
+    full = np.iinfo(opacity.dtype).max
+    partly = np.count_nonzero((opacity > 0) & (opacity < full)) / opacity.size
+    if partly > MAX_PARTLY_TRANSPARENT:
+        raise DeepLabError(
+            f"{name}: its opacity channel is neither 0 nor full in {partly:.0%} of the pixels, so "
+            "it holds a further band (for example near infrared) or a soft transparency; images "
+            "have one or three bands: drop the channel, or flatten the image onto a background"
+        )
+    return True
+
+
+def _holds_previews(image: PIL.Image.Image) -> bool:
+    """Returns whether the other pictures of a camera's MPO are smaller copies of the first."""
+    entries = (getattr(image, "mpinfo", None) or {}).get(MPF_ENTRIES, ())
+    kinds = [entry["Attribute"]["MPType"] for entry in entries[1:]]
+    return bool(kinds) and all(kind.startswith("Large Thumbnail") for kind in kinds)
+
+
+def _check_bands(tags: PIL.TiffImagePlugin.ImageFileDirectory_v2, name: str) -> None:
+    photometric = tags.get(PIL.TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 1)
+    bands = len(tags.get(PIL.TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    bands = max(bands, tags.get(PIL.TiffImagePlugin.SAMPLESPERPIXEL, 1))
+    further = bands - TIFF_COLORS.get(photometric, bands)
+    extra = tags.get(PIL.TiffImagePlugin.EXTRASAMPLES, ())
+    extra = (extra,) if isinstance(extra, int) else tuple(extra)
+    # One further band of an RGB image without the tag is opacity to every reader; its values are
+    # checked when they are decoded.
+    is_opacity = further == 1 and (extra[:1] in ((), *((kind,) for kind in TIFF_OPACITY)))
+    if further > 0 and not is_opacity:
+        raise DeepLabError(
+            f"{name}: the TIFF has {bands} bands; images have one (grey) or three (RGB), perhaps "
+            "with opacity. Choose the bands that are meant, for example with `gdal_translate -b 1 "
+            "-b 2 -b 3`"
+        )
