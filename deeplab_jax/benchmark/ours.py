@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from deeplab_jax import config as configs
 from deeplab_jax.benchmark.contenders import Contender, compiled_contender, planned_bytes
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.parallel import place, put_batch, replicated
@@ -33,8 +33,8 @@ def random_batch(
 ) -> dict[str, np.ndarray]:
     """Returns uint8 images [N, H, W, 3] and labels [N, H, W], a tenth of them void."""
     random = np.random.default_rng(seed)
-    label = random.integers(0, num_classes, (batch_size, *size), np.uint8)
-    label[random.random(label.shape) < 0.1] = IGNORE_LABEL
+    label = random.integers(0, num_classes, (batch_size, *size), label_dtype(num_classes))
+    label[random.random(label.shape) < 0.1] = void_label(num_classes)
     return {"image": random.integers(0, 256, (batch_size, *size, 3), np.uint8), "label": label}
 
 

@@ -1,7 +1,8 @@
 """usage: deeplab-jax predict --model=M --output=DIR PATH… [--flag=value …]
 
 Writes, for each image, NAME.png (a palette PNG: the class index of every pixel, of the image's
-size) and NAME_overlay.png. A PATH is an image or a folder, which is searched with its subfolders;
+size) and NAME_overlay.png. With more than 255 classes NAME.png is 16-bit grey, and NAME_colors.png
+shows the classes' colours. A PATH is an image or a folder, which is searched with its subfolders;
 their names are kept below DIR. M is the workdir of a training run, a model directory, or the name
 of pretrained weights, which are downloaded when first used. A classifier of whole images writes
 NAME_classes.json instead: its five most probable classes.
@@ -87,12 +88,15 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     paths = [path for path in paths if not is_video(path)]
     if paths or not videos:
         paths = _without_images(paths, flags.output, videos)
-    task = read_description(locate(flags.model, console)).task
+    description = read_description(locate(flags.model, console))
+    task = description.task
     if videos and task == CLASSIFICATION:
         raise DeepLabError(f"{flags.model} classifies whole images; it takes no videos")
     if paths:
-        predict = _classify if task == CLASSIFICATION else _segment
-        predict(flags, paths, console)
+        if task == CLASSIFICATION:
+            _classify(flags, paths, console)
+        else:
+            _segment(flags, paths, len(description.class_names), console)
     if videos:
         _predict_videos(flags, videos, console)
 
@@ -137,14 +141,20 @@ def _predict_videos(
         console.print(f"{job.overlay}: {report}")
 
 
-def _segment(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def _segment(
+    flags: absl_flags.FlagValues, paths: list[str], num_classes: int, console: Console
+) -> None:
     from deeplab_jax.inference import plan_files, predict_files, readable_files
 
     if flags.submission:
         _submit(flags, paths, console)
         return
     jobs = plan_files(
-        paths, flags.output, probabilities=flags.probabilities, overwrite=flags.overwrite
+        paths,
+        flags.output,
+        probabilities=flags.probabilities,
+        overwrite=flags.overwrite,
+        num_classes=num_classes,
     )
     jobs = readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
     predictor = load_predictor(flags, console).with_options(parse_options(flags))

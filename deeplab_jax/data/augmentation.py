@@ -7,9 +7,9 @@ import numpy as np
 from deeplab_jax.data.datasets import Example
 from deeplab_jax.data.photometric import distort
 from deeplab_jax.data.resizing import size_in_range
-from deeplab_jax.data.views import IMAGE_SAMPLING, LABEL_SAMPLING, View, random_view, render
+from deeplab_jax.data.views import IMAGE_SAMPLING, View, label_sampling, random_view, render
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import void_of
 
 # How often a crop is drawn before one that a single class fills is taken nevertheless.
 DRAWS = 10
@@ -69,8 +69,8 @@ def augment(
       augmentation: what to do.
 
     Returns:
-      {"image": uint8 [h, w, 3], "label": uint8 [h, w]} of the crop size; outside the source the
-      image is the mean pixel and the label void. Unscaled and unrotated crops are exact.
+      {"image": uint8 [h, w, 3], "label": [h, w], of its dtype} of the crop size; outside the source
+      the image is the mean pixel and the label void. Unscaled and unrotated crops are exact.
     """
     size = augmentation.crop_size
     scale = _random_scale(random, augmentation)
@@ -95,7 +95,7 @@ def _drawn(
     scales: tuple[float, float],
 ) -> tuple[View, np.ndarray]:
     """Returns where a crop lies and its label."""
-    size = augmentation.crop_size
+    size, sampling = augmentation.crop_size, label_sampling(label)
     for _ in range(DRAWS):
         view = random_view(
             random,
@@ -105,7 +105,7 @@ def _drawn(
             rotation=augmentation.rotation,
             flip=augmentation.flip,
         )
-        crop = render(label, view, size, LABEL_SAMPLING)
+        crop = render(label, view, size, sampling)
         if augmentation.max_class_share == 1 or _class_share(crop) < augmentation.max_class_share:
             break
     return view, crop
@@ -113,7 +113,7 @@ def _drawn(
 
 def _class_share(label: np.ndarray) -> float:
     """Returns the share of the most frequent class in what is not void; 1 where all is."""
-    counts = np.bincount(label[label != IGNORE_LABEL], minlength=1)
+    counts = np.bincount(label[label != void_of(label)], minlength=1)
     return counts.max() / counts.sum() if counts.any() else 1.0
 
 

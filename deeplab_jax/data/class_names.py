@@ -5,7 +5,7 @@ from pathlib import Path
 from deeplab_jax.data.color_maps import Color, parse_json, read_color_map, read_text
 from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import MAX_CLASSES, void_label
 
 # In a colour map these mean "no class" unless the class file lists them.
 VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
@@ -61,8 +61,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         names = _from_json(parse_json(text, path), path)
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not 0 < len(names) <= IGNORE_LABEL or len(set(names)) < len(names):
-        raise DeepLabError(f"{path}: give 1 to {IGNORE_LABEL} class names, none of them twice")
+    if not 0 < len(names) <= MAX_CLASSES or len(set(names)) < len(names):
+        raise DeepLabError(f"{path}: give 1 to {MAX_CLASSES} class names, none of them twice")
     return tuple(names)
 
 
@@ -82,7 +82,7 @@ def _label(name: str, names: tuple[str, ...], path: Path) -> int:
     if name in names:
         return names.index(name)
     if name.lower() in VOID_NAMES:
-        return IGNORE_LABEL
+        return void_label(len(names))
     raise DeepLabError(
         f"{path}: {name!r} is no class ({', '.join(names)}); colours that are to be void are named "
         f"{VOID_NAMES[0]!r}"

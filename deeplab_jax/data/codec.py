@@ -27,10 +27,10 @@ def decode_image(encoded: bytes) -> np.ndarray:
 
 
 def decode_label(encoded: bytes) -> np.ndarray:
-    """Decodes a PNG mask to its values, uint8 [H, W]: grey levels or palette indices.
+    """Decodes a PNG mask to its values, uint8 or uint16 [H, W]: grey levels or palette indices.
 
     Raises:
-      DeepLabError: the bytes are no image, or one of colours or of more than 8 bits.
+      DeepLabError: the bytes are no image, or one of colours.
     """
     label = _decode(encoded, cv2.IMREAD_UNCHANGED)
     if label.ndim == 3:
@@ -39,8 +39,8 @@ def decode_label(encoded: bytes) -> np.ndarray:
     elif encoded.startswith(PNG_START) and encoded[PNG_DEPTH] in (1, 2, 4):
         # Grey levels of less than 8 bits are stretched to 0..255.
         label = label // (255 // (2 ** encoded[PNG_DEPTH] - 1))
-    if label.ndim != 2 or label.dtype != np.uint8:
-        raise DeepLabError("its mask is not an 8-bit image of class indices")
+    if label.ndim != 2 or label.dtype not in (np.uint8, np.uint16):
+        raise DeepLabError("its mask is not an 8-bit or 16-bit image of class indices")
     return label
 
 
@@ -52,7 +52,7 @@ def _decode(encoded: bytes, mode: int) -> np.ndarray:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encodes uint8 [H, W] or [H, W, 3] RGB without loss."""
+    """Encodes uint8 [H, W] or [H, W, 3] RGB, or uint16 [H, W], without loss."""
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".png", pixels)[1].tobytes()
 

@@ -7,11 +7,22 @@ import numpy as np
 
 from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, IGNORE_LABEL
+from deeplab_jax.labels import (
+    BINARY_FOREGROUND,
+    BINARY_VALUES,
+    IGNORE_LABEL,
+    MAX_CLASSES,
+    label_dtype,
+    void_label,
+)
 
 
 class Example(TypedDict):
-    """An image uint8 [H, W, 3] RGB, its label uint8 [H, W] with 255 for void, and its name."""
+    """An image uint8 [H, W, 3] RGB, its label, and its name.
+
+    The label is `label_dtype(num_classes)` [H, W] with `void_label(num_classes)` for void: uint8
+    and 255 up to 255 classes, uint16 and 65535 above.
+    """
 
     image: np.ndarray
     label: np.ndarray
@@ -60,9 +71,9 @@ class ArrayDataset:
 
         Args:
           images: uint8 [N, H, W, 3] RGB, or as many [H, W, 3] of any sizes.
-          masks: integers [N, H, W] or as many [H, W]: classes 0, 1, … and 255 for void; see
-            `binary`.
-          class_names: one a class; by default numbered up to the largest value.
+          masks: integers [N, H, W] or as many [H, W]: classes 0, 1, … and 255 for void, see
+            `binary`; with more than 255 classes 65535 is void, and 255 a class.
+          class_names: one a class; by default numbered up to the largest value, at most 254.
           name: what errors and reports call it.
           binary: whether 255 is class 1 and not void. Default: if the masks hold exactly 0 and 255
             and two classes, or none, are named. Give it where one of several parts of a dataset
@@ -83,12 +94,13 @@ class ArrayDataset:
             binary = are_binary(values, class_names)
         if binary:
             values = np.where(values == BINARY_FOREGROUND, 1, values)
-        classes = values[values != IGNORE_LABEL]
-        num_classes = len(class_names or ()) or int(classes.max(initial=int(binary))) + 1
-        if classes.min(initial=0) < 0 or classes.max(initial=0) >= min(num_classes, IGNORE_LABEL):
+        num_classes = len(class_names or ()) or _number_of_classes(name, values, int(binary))
+        void, self._dtype = void_label(num_classes), label_dtype(num_classes)
+        classes = values[values != void]
+        if classes.min(initial=0) < 0 or classes.max(initial=0) >= num_classes:
             raise DeepLabError(
                 f"{name}: mask values {classes.tolist()}; legal are the {num_classes} classes "
-                f"0..{num_classes - 1} and {IGNORE_LABEL} for void"
+                f"0..{num_classes - 1} and {void} for void"
             )
         class_names = class_names or [f"class {index}" for index in range(num_classes)]
         check_several_classes(class_names, name)
@@ -105,7 +117,7 @@ class ArrayDataset:
     def __getitem__(self, index: int) -> Example:
         image, mask = np.asarray(self._images[index]), np.asarray(self._masks[index])
         label = (mask == BINARY_FOREGROUND) if self._binary else mask
-        return Example(image=image, label=label.astype(np.uint8), image_id=str(index))
+        return Example(image=image, label=label.astype(self._dtype), image_id=str(index))
 
     def largest_size(self) -> tuple[int, int]:
         """Returns the largest height and the largest width among the images."""
@@ -121,6 +133,23 @@ def label_values(masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 def are_binary(values: np.ndarray, class_names: Sequence[str] | None) -> bool:
     """Returns whether mask values are 0 and 255 alone and the classes two, or not named."""
     return set(values.tolist()) == BINARY_VALUES and len(class_names or ("", "")) == 2
+
+
+def _number_of_classes(name: str, values: np.ndarray, least: int) -> int:
+    """Returns the number of classes of masks with these values, 255 being void.
+
+    Args:
+      name: of the dataset, for the error.
+      values: that occur.
+      least: label of the last class, whether it occurs or not.
+    """
+    largest = int(values[values != IGNORE_LABEL].max(initial=least))
+    if largest > IGNORE_LABEL:
+        raise DeepLabError(
+            f"{name}: mask values up to {largest}; legal are classes 0..{IGNORE_LABEL - 1} and "
+            f"{IGNORE_LABEL} for void; more classes need class_names, and {MAX_CLASSES} for void"
+        )
+    return largest + 1
 
 
 def _check_pair(origin: str, image: np.ndarray, mask: np.ndarray) -> None:

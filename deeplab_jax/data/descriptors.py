@@ -9,6 +9,7 @@ import numpy as np
 from deeplab_jax.data import color_maps
 from deeplab_jax.data.color_maps import Color
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import VOID_COLOR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +66,16 @@ def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
 def describe(
     name: str, class_names: Sequence[str], palette: Sequence[Color] | None = None
 ) -> Descriptor:
-    """Returns a descriptor, with VOC's colour map where no palette is given."""
-    colors = palette or bit_interleaved_palette(len(class_names))
+    """Returns a descriptor, with VOC's colour map where no palette is given.
+
+    One of that map's colours, number 511, is that of void in pictures; it is passed over.
+    """
+    colors = (
+        palette
+        or [
+            color for color in bit_interleaved_palette(len(class_names) + 1) if color != VOID_COLOR
+        ][: len(class_names)]
+    )
     return Descriptor(name, tuple(class_names), tuple(tuple(color) for color in colors))
 
 

@@ -1,6 +1,6 @@
 """Reads users' masks: class indices from grey, palette or colour images, checked value by value."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,24 +8,31 @@ import numpy as np
 from deeplab_jax.data.color_maps import Color, packed
 from deeplab_jax.data.mask_files import MaskFile, open_mask
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import label_dtype, void_label
 
+# Dtype of the labels of up to 255 classes.
+EIGHT_BIT = label_dtype(1)
 # Illegal values that an error lists before it says "…".
 SHOWN_VALUES = 5
 
 
 def read_mask(
-    source: Path | MaskFile, labels: Mapping[int, int], *, in_opacity: bool = False
+    source: Path | MaskFile,
+    labels: Mapping[int, int],
+    *,
+    in_opacity: bool = False,
+    dtype: np.dtype = EIGHT_BIT,
 ) -> np.ndarray:
     """Reads a mask of indices: a palette image's indices, never its colours, or grey levels.
 
     Args:
       source: path of the mask, or the opened mask.
-      labels: the class, or 255 for void, of each legal value on disk.
+      labels: the class, or the dtype's largest value for void, of each legal value on disk.
       in_opacity: take the values from the opacity channel.
+      dtype: uint8, or uint16 for more than 255 classes, see `labels.label_dtype`.
 
     Returns:
-      uint8 [H, W], classes and 255.
+      Of the dtype, [H, W], classes and void.
 
     Raises:
       DeepLabError: the file is damaged, coloured, or holds another value; value and number of its
@@ -33,26 +40,31 @@ def read_mask(
     """
     mask, path = _opened(source)
     values = mask.opacity() if in_opacity else mask.values()
-    table = np.full(256, -1, np.int16)
+    largest = np.iinfo(dtype).max
+    table = np.full(largest + 1, -1, np.promote_types(dtype, np.int8))
     table[list(labels)] = list(labels.values())
-    result = table[np.clip(values, 0, 255)]
-    result[(values < 0) | (values > 255)] = -1
+    result = table[np.clip(values, 0, largest)]
+    result[(values < 0) | (values > largest)] = -1
     if result.min() < 0:
-        legal = f"legal: classes {_ranges(labels, void=False)}, void {_ranges(labels, void=True)}"
+        void = [value for value, label in labels.items() if label == largest]
+        legal = f"legal: classes {_ranges(labels.keys() - set(void))}, void {_ranges(void)}"
         wrong, counts = np.unique(values[result < 0], return_counts=True)
         raise DeepLabError(f"{path}: {_listed('mask value', wrong.tolist(), counts)}; {legal}")
-    return result.astype(np.uint8)
+    return result.astype(dtype)
 
 
-def read_colored_mask(source: Path | MaskFile, labels: Mapping[Color, int]) -> np.ndarray:
+def read_colored_mask(
+    source: Path | MaskFile, labels: Mapping[Color, int], *, dtype: np.dtype = EIGHT_BIT
+) -> np.ndarray:
     """Reads a mask painted in class colours.
 
     Args:
       source: path of the mask, or the opened mask.
-      labels: the class, or 255 for void, of each legal colour.
+      labels: the class, or the dtype's largest value for void, of each legal colour.
+      dtype: as of `read_mask`.
 
     Returns:
-      uint8 [H, W], classes and 255.
+      Of the dtype, [H, W], classes and void.
 
     Raises:
       DeepLabError: the file is damaged or holds another colour.
@@ -68,12 +80,12 @@ def read_colored_mask(source: Path | MaskFile, labels: Mapping[Color, int]) -> n
         strange, counts = np.unique(colors[wrong], axis=0, return_counts=True)
         names = [tuple(color) for color in strange.tolist()]
         raise DeepLabError(f"{path}: {_listed('colour', names, counts)}; not in the colour map")
-    return np.array(list(labels.values()), np.uint8)[order[at]]
+    return np.array(list(labels.values()), dtype)[order[at]]
 
 
 def identity_labels(num_classes: int) -> dict[int, int]:
-    """Returns the labels of masks that hold class indices and 255 for void."""
-    return {value: value for value in (*range(num_classes), IGNORE_LABEL)}
+    """Returns the labels of masks that hold class indices and `void_label(num_classes)`."""
+    return {value: value for value in (*range(num_classes), void_label(num_classes))}
 
 
 def mask_values(path: Path) -> set[int]:
@@ -93,11 +105,10 @@ def _listed(kind: str, values: list, counts: np.ndarray) -> str:
     return f"{kind} {', '.join(shown[:SHOWN_VALUES])}{rest}"
 
 
-def _ranges(labels: Mapping[int, int], void: bool) -> str:
-    """Returns the values on disk that mean a class, or void, as in "0..10, 12"."""
-    values = sorted(value for value, label in labels.items() if (label == IGNORE_LABEL) == void)
+def _ranges(values: Iterable[int]) -> str:
+    """Returns values in ascending order, as in "0..10, 12"."""
     runs: list[list[int]] = []
-    for value in values:
+    for value in sorted(values):
         if runs and value == runs[-1][1] + 1:
             runs[-1][1] = value
         else:

@@ -4,7 +4,7 @@ import numpy as np
 
 from deeplab_jax.data.datasets import Example
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import void_of
 
 # What lies outside the image: the mean pixel, 0 after the networks' normalisation to -1..1.
 MEAN_PIXEL = 127
@@ -24,7 +24,7 @@ def pad_to(example: Example, size: tuple[int, int]) -> dict[str, np.ndarray]:
     """Pads an example at the bottom and right: mean pixel, void.
 
     Returns:
-      {"image": uint8 [h, w, 3], "label": uint8 [h, w]} of the size (h, w).
+      {"image": uint8 [h, w, 3], "label": [h, w]} of the size (h, w); the label keeps its dtype.
 
     Raises:
       DeepLabError: the example is larger.
@@ -37,5 +37,5 @@ def pad_to(example: Example, size: tuple[int, int]) -> dict[str, np.ndarray]:
         )
     return {
         "image": pad(example["image"], size, MEAN_PIXEL),
-        "label": pad(example["label"], size, IGNORE_LABEL),
+        "label": pad(example["label"], size, void_of(example["label"])),
     }

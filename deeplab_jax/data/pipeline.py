@@ -13,7 +13,7 @@ from deeplab_jax.data.augmentation import Augmentation, augment
 from deeplab_jax.data.datasets import Dataset
 from deeplab_jax.data.padding import MEAN_PIXEL, pad_to
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import label_dtype, void_label
 
 Batch = dict[str, np.ndarray]
 
@@ -51,7 +51,8 @@ def training_batches(
       workers: processes that read ahead; 0 reads in threads of this process.
 
     Yields:
-      {"image": uint8 [N, h, w, 3], "label": uint8 [N, h, w]}, N = batch_size / num_hosts.
+      {"image": uint8 [N, h, w, 3], "label": [N, h, w]}, N = batch_size / num_hosts; labels are
+      uint8, with more than 255 classes uint16.
 
     Raises:
       DeepLabError: the batch does not divide by the hosts, or an example is damaged.
@@ -87,9 +88,10 @@ def evaluation_batches(
       limit: take only so many images, the first.
 
     Yields:
-      {"image": uint8 [N, h, w, 3], "label": uint8 [N, h, w], "index": int32 [N],
-      "size": int32 [N, 2]}; the index is the position in the data set, -1 for all-void examples
-      that fill the last batch; the size is the (height, width) before padding.
+      {"image": uint8 [N, h, w, 3], "label": [N, h, w], "index": int32 [N], "size": int32 [N, 2]};
+      labels are uint8, with more than 255 classes uint16; the index is the position in the data
+      set, -1 for all-void examples that fill the last batch; the size is the (height, width) before
+      padding.
 
     Raises:
       DeepLabError: the batch does not divide by the hosts, an image is larger than the size or
@@ -118,9 +120,10 @@ def _padded_example(index: int, dataset: Dataset, size: tuple[int, int], num_ima
         example = dataset[index]
         own_size = np.array(example["label"].shape, np.int32)
         return pad_to(example, size) | {"index": np.int32(index), "size": own_size}
+    num_classes = dataset.descriptor.num_classes
     return {
         "image": np.full((*size, 3), MEAN_PIXEL, np.uint8),
-        "label": np.full(size, IGNORE_LABEL, np.uint8),
+        "label": np.full(size, void_label(num_classes), label_dtype(num_classes)),
         "index": np.int32(-1),
         "size": np.zeros(2, np.int32),
     }

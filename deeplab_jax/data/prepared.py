@@ -13,7 +13,7 @@ from deeplab_jax.data.datasets import Example
 from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
 from deeplab_jax.data.locations import prepared_directory
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, IGNORE_LABEL
+from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label
 
 MASK_NAMES = ("label", "segmentation_mask", "mask", "segmentation_label", "annotation")
 ID_NAMES = ("image_id", "image/filename", "file_name", "filename", "id")
@@ -43,7 +43,7 @@ class PreparedDataset:
             image, label = decode_image(stored[self._image]), decode_label(stored[self._mask])
             if self._binary:
                 label = (label == BINARY_FOREGROUND).astype(label.dtype)
-            self._check(image, label)
+            label = self._checked(image, label)
         except DeepLabError as error:
             raise DeepLabError(f"{self.name}, {self.split}, {image_id}: {error}") from error
         return Example(image=image, label=label, image_id=image_id)
@@ -53,15 +53,19 @@ class PreparedDataset:
         stored = self._source[index]
         return stored[self._image], stored[self._mask]
 
-    def _check(self, image: np.ndarray, label: np.ndarray) -> None:
+    def _checked(self, image: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Returns the label in the dtype of its number of classes."""
+        num_classes = self.descriptor.num_classes
         if image.shape[:2] != label.shape:
             raise DeepLabError(f"image {image.shape[:2]} and mask {label.shape} differ in size")
-        wrong = (label >= self.descriptor.num_classes) & (label != IGNORE_LABEL)
+        void = void_label(num_classes)
+        wrong = (label >= num_classes) & (label != void)
         if wrong.any():
             raise DeepLabError(
                 f"mask value {label[wrong][0]} in {wrong.sum()} pixels is neither one of the "
-                f"{self.descriptor.num_classes} classes nor void ({IGNORE_LABEL})"
+                f"{num_classes} classes nor void ({void})"
             )
+        return label.astype(label_dtype(num_classes), copy=False)
 
     def largest_size(self) -> tuple[int, int]:
         """Returns the largest height and the largest width, from the images' headers."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import void_label
 
 
 class StatisticsCounter:
@@ -16,15 +16,16 @@ class StatisticsCounter:
         self._class_pixels = np.zeros(num_classes, np.int64)
         self._pixels_where_present = np.zeros(num_classes, np.int64)
         self._void_pixels = 0
+        self._void = void_label(num_classes)
         self._sizes: list[tuple[int, int]] = []
 
     def add(self, label: np.ndarray) -> None:
-        """Counts a label, uint8 [H, W] of classes and 255."""
-        histogram = np.bincount(label.ravel(), minlength=IGNORE_LABEL + 1)
+        """Counts a label, integers [H, W] of classes and `void_label(num_classes)`."""
+        histogram = np.bincount(label.ravel(), minlength=self._void + 1)
         pixels = histogram[: len(self._class_pixels)]
         self._class_pixels += pixels
         self._pixels_where_present += np.where(pixels > 0, pixels.sum(), 0)
-        self._void_pixels += int(histogram[IGNORE_LABEL])
+        self._void_pixels += int(histogram[self._void])
         self._sizes.append(label.shape)
 
     def result(self) -> "SplitStatistics":

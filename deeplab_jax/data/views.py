@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.data.padding import MEAN_PIXEL, pad
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import IGNORE_LABEL, void_of
 
 
 class Sampling(NamedTuple):
@@ -21,6 +21,11 @@ class Sampling(NamedTuple):
 IMAGE_SAMPLING = Sampling(cv2.INTER_LINEAR, cv2.INTER_LINEAR, MEAN_PIXEL)
 # Resizing by plain INTER_NEAREST rounds down: labels would lie half a pixel off their image.
 LABEL_SAMPLING = Sampling(cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, IGNORE_LABEL)
+
+
+def label_sampling(label: np.ndarray) -> Sampling:
+    """Returns how pixels are taken from a label, uint8 or uint16: void lies outside."""
+    return LABEL_SAMPLING._replace(outside=void_of(label))
 
 
 class Span(NamedTuple):
@@ -75,10 +80,10 @@ def render(source: np.ndarray, view: View, size: tuple[int, int], sampling: Samp
     """Returns the crop that a view shows of an image or a label.
 
     Args:
-      source: uint8 [H, W, 3] or [H, W].
+      source: uint8 [H, W, 3], or uint8 or uint16 [H, W].
       view: of `random_view`.
       size: (height, width) of the crop, as it was given there.
-      sampling: IMAGE_SAMPLING or LABEL_SAMPLING.
+      sampling: IMAGE_SAMPLING or that of `label_sampling`.
     """
     if view.angle:
         crop = _warp(source, view, size, sampling)

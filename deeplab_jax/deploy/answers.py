@@ -22,6 +22,7 @@ from deeplab_jax.data.images import read_image
 from deeplab_jax.deploy.program import fitted
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.inference import ImageClassification, Prediction, Predictor
+from deeplab_jax.labels import label_dtype
 from deeplab_jax.visualize import colorize
 
 # For models that no size came with.
@@ -180,7 +181,7 @@ class Answers:
         predictor = self._predictor(name)
         begun = time.perf_counter()
         small = fitted(pixels, predictor.inference_size)
-        class_map = predictor(small).astype(np.uint8)
+        class_map = predictor(small).astype(label_dtype(len(predictor.class_names)))
         if small.shape != pixels.shape:
             size = pixels.shape[1::-1]
             class_map = cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT)

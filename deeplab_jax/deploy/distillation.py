@@ -68,9 +68,8 @@ def _with_teacher(objective: Objective, weight: float, temperature: float) -> Ob
         outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
     ) -> jax.Array:
         logits, maps = outputs
-        taught = losses.distillation_loss(
-            logits, maps[TEACHER], label, losses.valid_pixels(batch_label), temperature
-        )
+        known = losses.valid_pixels(batch_label, logits.shape[-1])
+        taught = losses.distillation_loss(logits, maps[TEACHER], label, known, temperature)
         return objective(outputs, label, batch_label, step) + weight * taught
 
     return both

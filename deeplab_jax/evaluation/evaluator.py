@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from deeplab_jax.data import Dataset
 from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, SplitPass, sum_over_hosts
 from deeplab_jax.inference.padding import Size
+from deeplab_jax.labels import label_dtype
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import Reporter
@@ -44,11 +45,12 @@ class Evaluator:
           DeepLabError: there is no image, or data set and model differ in their classes.
         """
 
-        # Void is 255, so a class always fits in a byte.
-        def classify(logits: jax.Array) -> jax.Array:
-            return jnp.argmax(logits, axis=-1).astype(jnp.uint8)
-
         self._num_classes = model.architecture.num_classes
+        dtype = label_dtype(self._num_classes)
+
+        def classify(logits: jax.Array) -> jax.Array:
+            return jnp.argmax(logits, axis=-1).astype(dtype)
+
         self._split = SplitPass(
             model,
             dataset,

@@ -13,6 +13,7 @@ from deeplab_jax.evaluation.split_pass import SplitPass
 from deeplab_jax.evaluation.tiled_pass import TiledPass
 from deeplab_jax.inference import ImageClassification, Predictor
 from deeplab_jax.inference.refinement import refine
+from deeplab_jax.labels import label_dtype
 from deeplab_jax.metrics import NUM_BINS, probability_bins
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import Row
@@ -92,13 +93,14 @@ def _refined(
     scores = np.moveaxis(logits, 0, -1)
     probabilities = refine(scores, np.ascontiguousarray(image), predictor.crf)
     bins = np.clip(probabilities * NUM_BINS, 0, NUM_BINS - 1).astype(np.uint16)
-    return probabilities.argmax(axis=-1).astype(np.uint8), np.moveaxis(bins, -1, 0)
+    dtype = label_dtype(scores.shape[-1])
+    return probabilities.argmax(axis=-1).astype(dtype), np.moveaxis(bins, -1, 0)
 
 
 def _classify_and_rank(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     bins = probability_bins(jax.nn.softmax(logits, axis=-1))
-    # Void is 255, so a class always fits in a byte.
-    return jnp.argmax(logits, axis=-1).astype(jnp.uint8), jnp.moveaxis(bins, -1, 1)
+    dtype = label_dtype(logits.shape[-1])
+    return jnp.argmax(logits, axis=-1).astype(dtype), jnp.moveaxis(bins, -1, 1)
 
 
 def _channels_first(logits: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from deeplab_jax.data.listing import IMAGE_SUFFIXES, visible_files
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import IGNORE_LABEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,21 +17,24 @@ class FileJob:
 
     Attributes:
       image: to be read.
-      class_map: palette PNG of the class indices, of the image's size.
+      class_map: PNG of the class indices, of the image's size: with a palette, or 16-bit grey with
+        more than 255 classes.
       overlay: PNG of the image under the classes' colours.
       probabilities: `.npz` with `probabilities`, float16 [H, W, num_classes], and `class_names`; or
         None.
+      colors: PNG of the classes' colours where the class map has no palette; or None.
     """
 
     image: Path
     class_map: Path
     overlay: Path
     probabilities: Path | None
+    colors: Path | None = None
 
     @property
     def targets(self) -> tuple[Path, ...]:
         """The files to be written."""
-        return tuple(filter(None, (self.class_map, self.overlay, self.probabilities)))
+        return tuple(filter(None, (self.class_map, self.overlay, self.probabilities, self.colors)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,7 @@ def plan_files(
     *,
     probabilities: bool = False,
     overwrite: bool = False,
+    num_classes: int | None = None,
 ) -> list[FileJob]:
     """Decides what becomes of each image; reads and writes nothing.
 
@@ -65,12 +70,17 @@ def plan_files(
       output: directory of the predictions; paths below a given folder are kept below it.
       probabilities: write them too.
       overwrite: replace targets that exist; of targets claimed twice the last wins.
+      num_classes: of the model; with more than 255 each image gets a picture of the classes'
+        colours, too.
 
     Raises:
       DeepLabError: a path is missing, there is no image, a target would replace an input, exists or
         is claimed twice.
     """
-    jobs = [_job(image, target, probabilities) for image, target in find_images(paths, output)]
+    colors = (num_classes or 0) > IGNORE_LABEL
+    jobs = [
+        _job(image, target, probabilities, colors) for image, target in find_images(paths, output)
+    ]
     check_targets(jobs, overwrite)
     return jobs
 
@@ -121,13 +131,14 @@ def _images_below(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
             yield image, image.relative_to(path)
 
 
-def _job(image: Path, target: Path, probabilities: bool) -> FileJob:
+def _job(image: Path, target: Path, probabilities: bool, colors: bool) -> FileJob:
     stem = target.with_suffix("")
     return FileJob(
         image,
         class_map=stem.with_name(f"{stem.name}.png"),
         overlay=stem.with_name(f"{stem.name}_overlay.png"),
         probabilities=stem.with_name(f"{stem.name}_probabilities.npz") if probabilities else None,
+        colors=stem.with_name(f"{stem.name}_colors.png") if colors else None,
     )
 
 

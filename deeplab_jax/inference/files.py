@@ -12,7 +12,7 @@ from deeplab_jax.files import replacing
 from deeplab_jax.inference.file_jobs import FileJob, Job
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.visualize import overlay, write_class_map, write_picture
+from deeplab_jax.visualize import colorize, overlay, write_class_map, write_picture
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 
@@ -70,6 +70,8 @@ def predict_files(predictor: Predictor, jobs: Sequence[FileJob], reporter: Repor
             # Probabilities of a large image may not fit in memory.
             class_map = predictor(image)
         write_class_map(job.class_map, class_map, predictor.palette)
+        if job.colors:
+            write_picture(job.colors, colorize(class_map, predictor.palette))
         write_picture(job.overlay, overlay(image, class_map, predictor.palette))
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import MAX_CLASSES, void_label, void_of
 
 
 class Box(NamedTuple):
@@ -65,27 +65,34 @@ def find_objects(
     min_area: int = 1,
     connectivity: int = 8,
     probabilities: np.ndarray | None = None,
+    num_classes: int | None = None,
 ) -> list[SegmentedObject]:
     """Returns the connected regions of each class, by class, the largest first.
 
     Objects of one class that touch are one region: a class map does not tell them apart.
 
     Args:
-      class_map: integers [H, W]; 255 is void.
+      class_map: integers [H, W]; void is 255, or 65535 with more than 255 classes.
       classes: those that are looked for; None: all that occur.
       min_area: pixels that a region must have.
       connectivity: 8, or 4 where pixels that share only a corner are apart.
       probabilities: [H, W, num_classes], for the scores.
+      num_classes: of the model; default: that of the probabilities. Without either, 65535 is void
+        in uint16 maps and in maps with values above 255, else 255.
 
     Raises:
-      DeepLabError: the class map is no such array, or the connectivity neither 4 nor 8.
+      DeepLabError: the class map is no such array, the connectivity neither 4 nor 8, or 255 may be
+        void as well as a class.
     """
     if class_map.ndim != 2 or not np.issubdtype(class_map.dtype, np.integer):
         given = f"{class_map.dtype} {list(class_map.shape)}"
         raise DeepLabError(f"a class map is integers [height, width]; got {given}")
     if connectivity not in (4, 8):
         raise DeepLabError(f"connectivity={connectivity} must be 4 or 8")
-    present = set(np.unique(class_map).tolist()) - {IGNORE_LABEL}
+    if num_classes is None and probabilities is not None:
+        num_classes = probabilities.shape[-1]
+    values = set(np.unique(class_map).tolist())
+    present = values - {_void(class_map, values, num_classes)}
     wanted = sorted(present if classes is None else present & set(classes))
     found = []
     for index in wanted:
@@ -93,6 +100,20 @@ def find_objects(
         regions = _regions(class_map == index, index, connectivity, min_area, scores)
         found += sorted(regions, key=lambda region: -region.area)
     return found
+
+
+def _void(class_map: np.ndarray, values: set[int], num_classes: int | None) -> int:
+    if num_classes is not None:
+        return void_label(num_classes)
+    void = void_of(class_map)
+    if max(values, default=0) <= void:
+        return void
+    if void in values:
+        raise DeepLabError(
+            f"the class map holds {void} and {max(values)}; {void} is void up to {void} classes "
+            "and a class with more: give num_classes"
+        )
+    return MAX_CLASSES
 
 
 def _regions(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import void_label, void_of
 
 
 def averaged_over_time(
@@ -56,30 +56,39 @@ def stable_class_maps(
     """
     average, shown = None, None
     for probabilities in frames:
-        seen = probabilities.argmax(axis=-1)
-        if shown is not None and seen.shape == shown.shape and changed_share(seen, shown) > cut:
+        seen, num_classes = probabilities.argmax(axis=-1), probabilities.shape[-1]
+        comparable = shown is not None and seen.shape == shown.shape
+        if comparable and changed_share(seen, shown, num_classes) > cut:
             average = None
         average = averaged_over_time(average, probabilities, keep)
         shown = average.argmax(axis=-1).astype(np.int32)
         yield shown
 
 
-def changed_share(class_map: np.ndarray, other: np.ndarray) -> float:
+def changed_share(
+    class_map: np.ndarray, other: np.ndarray, num_classes: int | None = None
+) -> float:
     """Returns the share of the pixels, 0..1, whose class differs between two class maps.
 
     Args:
-      class_map, other: [H, W]; pixels that are void (255) in either are left out.
+      class_map, other: integers [H, W]; pixels that are void in either are left out.
+      num_classes: of the model; needed above 255 classes, where void is 65535 and 255 a class.
+        None: 65535 is void in uint16 maps, 255 in all others.
     """
-    known = (class_map != IGNORE_LABEL) & (other != IGNORE_LABEL)
+    voids = [
+        void_of(one) if num_classes is None else void_label(num_classes)
+        for one in (class_map, other)
+    ]
+    known = (class_map != voids[0]) & (other != voids[1])
     return float(np.count_nonzero(known & (class_map != other)) / max(np.count_nonzero(known), 1))
 
 
 def class_areas(class_map: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns the number of pixels of each class, int64 [num_classes]; void (255) has none.
+    """Returns the number of pixels of each class, int64 [num_classes]; void has none.
 
     Args:
-      class_map: integers [H, W].
+      class_map: integers [H, W]; void is 255, or 65535 with more than 255 classes.
       num_classes: of the model.
     """
-    known = class_map[class_map != IGNORE_LABEL]
+    known = class_map[class_map != void_label(num_classes)]
     return np.bincount(known, minlength=num_classes)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import replacing
 from deeplab_jax.inference.video_jobs import VideoJob
-from deeplab_jax.visualize.class_maps import Color, palette_bytes
+from deeplab_jax.visualize.class_maps import Color, class_map_picture
 
 # MPEG-4 part 2: the one codec that OpenCV's wheels can encode fast.
 CODEC = "mp4v"
@@ -83,17 +82,16 @@ class VideoSink:
           DeepLabError: this OpenCV cannot write them.
         """
         self._size, self._masks, self._written = size, masks, 0
-        self._palette = palette_bytes(palette)
+        self._palette = tuple(palette)
         codec = cv2.VideoWriter_fourcc(*CODEC)
         self._writer = cv2.VideoWriter(str(path), codec, rate, size[::-1])
         if not self._writer.isOpened():
             raise DeepLabError(f"this OpenCV cannot write {path.suffix} files ({CODEC})")
 
     def write(self, picture: np.ndarray, class_map: np.ndarray) -> None:
-        """Takes a frame, uint8 [H, W, 3] BGR, and its class map, uint8 [H, W]."""
+        """Takes a frame, uint8 [H, W, 3] BGR, and its class map, uint8 or uint16 [H, W]."""
         self._writer.write(picture)
-        mask = Image.fromarray(class_map)
-        mask.putpalette(self._palette)
+        mask = class_map_picture(class_map, self._palette)
         mask.save(self._masks / f"{self._written:06}.png", compress_level=COMPRESSION)
         self._written += 1
 

@@ -12,6 +12,7 @@ from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.inference.stages import Ahead, Behind
 from deeplab_jax.inference.video_files import VideoSink, VideoSource, writing
 from deeplab_jax.inference.video_jobs import VideoJob
+from deeplab_jax.labels import label_dtype
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize.class_maps import Overlay
 
@@ -203,8 +204,9 @@ class _Run:
         # The last batch is filled up, so that nothing is compiled for it.
         small += small[-1:] * (self._batch - len(small))
         class_maps = self._predictor.predict_batch(small)
+        dtype = label_dtype(len(self._predictor.class_names))
         for frame, class_map in zip(members, class_maps, strict=False):
-            frame.class_map = class_map.astype(np.uint8)
+            frame.class_map = class_map.astype(dtype)
         spent = (time.perf_counter() - begun) / len(members)
         self._times["network"] += [spent] * len(members)
 

@@ -28,8 +28,8 @@ def softmax_cross_entropy(
 
     Args:
       logits: [N, H, W, C], floating point.
-      label: [N, H, W], integer; 255 is void. Or [N, H, W, C], floating point: the share of each
-        class; a pixel of all zeros is void.
+      label: [N, H, W], integer; void is 255, or 65535 with more than 255 classes. Or
+        [N, H, W, C], floating point: the share of each class; a pixel of all zeros is void.
       normalizer: what to divide by instead, such as the pixels of a whole batch of which this is
         a part.
       class_weights: w, one a class; default all 1. The divisor stays the number of pixels, as in
@@ -40,12 +40,12 @@ def softmax_cross_entropy(
       A scalar; 0 where every pixel is void, with gradients of 0.
 
     Raises:
-      DeepLabError: the shapes do not go together.
+      DeepLabError: the shapes do not go together, or the label's dtype cannot hold its void.
 
     Source: DeepLab v2, section 4.1; the mean over labelled pixels is the released code's.
     """
     losses = pixel_cross_entropy(logits, label, class_weights, label_smoothing)
-    return pixel_mean(losses, label, normalizer)
+    return pixel_mean(losses, label, normalizer, logits.shape[-1])
 
 
 def pixel_cross_entropy(
@@ -62,7 +62,8 @@ def pixel_cross_entropy(
     logits = at_least_float32(logits)
     if is_soft(label) or label_smoothing:
         return _of_shares(logits, label, class_weights, label_smoothing)
-    losses = jnp.where(known_pixels(label), _of_classes(logits, label), 0)
+    known = known_pixels(label, logits.shape[-1])
+    losses = jnp.where(known, _of_classes(logits, label), 0)
     if class_weights is None:
         return losses
     weights = as_weights(class_weights, logits.shape[-1])

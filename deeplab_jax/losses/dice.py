@@ -38,7 +38,7 @@ def dice_loss(
     Source: arXiv 1606.04797, section 3, with plain sums in the denominator.
     """
     check_label(logits, label)
-    known = known_pixels(label)[..., None]
+    known = known_pixels(label, logits.shape[-1])[..., None]
     probability = jnp.where(known, jax.nn.softmax(at_least_float32(logits)), 0)
     truth = class_shares(label, logits.shape[-1])
     pixels = tuple(range(truth.ndim - 1))
@@ -48,4 +48,5 @@ def dice_loss(
     # Without smoothing, a class that neither side holds is met.
     distance = jnp.where(size > 0, 1 - overlap / jnp.where(size > 0, size, 1), 0)
     counted = (true > 0) if present_only else jnp.any(known)
-    return share_of_batch(label, normalizer) * mean_of_counted(distance, counted)
+    share = share_of_batch(label, normalizer, logits.shape[-1])
+    return share * mean_of_counted(distance, counted)

@@ -45,5 +45,6 @@ def distillation_loss(
     # A class that the teacher rules out, with a logit of −∞, counts nothing.
     teacher = jnp.exp(log_teacher)
     terms = jnp.where(teacher > 0, teacher * (log_teacher - log_student), 0)
-    losses = jnp.where(known_pixels(label), jnp.sum(terms, axis=-1), 0)
-    return temperature**2 * pixel_mean(losses, label, normalizer)
+    num_classes = logits.shape[-1]
+    losses = jnp.where(known_pixels(label, num_classes), jnp.sum(terms, axis=-1), 0)
+    return temperature**2 * pixel_mean(losses, label, normalizer, num_classes)

@@ -45,7 +45,7 @@ def focal_loss(
         losses = _fading(pixel_cross_entropy(logits, label), gamma)
         if weights is not None:
             losses *= jnp.sum(class_shares(label, num_classes) * weights, axis=-1)
-    return pixel_mean(losses, label, normalizer)
+    return pixel_mean(losses, label, normalizer, num_classes)
 
 
 def _fading(cross_entropy: jax.Array, gamma: float) -> jax.Array:

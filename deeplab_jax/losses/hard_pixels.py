@@ -55,12 +55,13 @@ def hard_pixel_cross_entropy(
     Source: an option of the released code (top-k pixels); online hard example mining.
     """
     losses = pixel_cross_entropy(logits, label, class_weights, label_smoothing)
-    pixels = losses.size if count_void else valid_pixels(label)
+    num_classes = logits.shape[-1]
+    pixels = losses.size if count_void else valid_pixels(label, num_classes)
     # Float arithmetic, cut off, as the released code does it.
     count = jnp.clip(share * jnp.float32(pixels), 1, losses.size).astype(jnp.int32)
     kept = hardest(losses, count)
     mean = jnp.sum(kept * losses) / jnp.maximum(jnp.sum(kept * (losses > 0)), 1)
-    return share_of_batch(label, normalizer) * mean
+    return share_of_batch(label, normalizer, num_classes) * mean
 
 
 def hardest(losses: jax.Array, count: jax.Array) -> jax.Array:

@@ -30,7 +30,7 @@ def lovasz_softmax(
 
     Args:
       logits: [N, H, W, C], floating point.
-      label: [N, H, W], integer; 255 is void.
+      label: [N, H, W], integer; void is 255, or 65535 with more than 255 classes.
       normalizer: the pixels of a whole batch of which this is a part. Errors are ranked within
         the part, and the part counts by its own pixels.
       present_only: whether classes that the label does not hold are left out; else each counts by
@@ -54,7 +54,8 @@ def lovasz_softmax(
     if not per_image:
         logits, label = _as_one_image(logits), _as_one_image(label[..., None])[..., 0]
     losses, known = jax.vmap(lambda *image: _of_image(*image, present_only))(logits, label)
-    return share_of_batch(label, normalizer) * mean_of_counted(losses, known)
+    share = share_of_batch(label, normalizer, logits.shape[-1])
+    return share * mean_of_counted(losses, known)
 
 
 def _as_one_image(array: jax.Array) -> jax.Array:
@@ -65,7 +66,7 @@ def _of_image(
     logits: jax.Array, label: jax.Array, present_only: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the loss of one image [H, W, C] and whether any pixel is known."""
-    known = known_pixels(label)[..., None]
+    known = known_pixels(label, logits.shape[-1])[..., None]
     truth = of_class(label, logits.shape[-1])
     probability = jax.nn.softmax(at_least_float32(logits))
     errors = jnp.where(known, jnp.abs(truth - probability), 0)

@@ -7,16 +7,20 @@ from deeplab_jax.losses.targets import valid_pixels
 
 
 def pixel_mean(
-    losses: jax.Array, label: jax.Array, normalizer: jax.Array | None = None
+    losses: jax.Array,
+    label: jax.Array,
+    normalizer: jax.Array | None = None,
+    num_classes: int | None = None,
 ) -> jax.Array:
     """Returns Σ losses by the number of non-void pixels, or by the normaliser.
 
     Args:
       losses: [N, H, W], 0 where the label is void.
       label, normalizer: as for `softmax_cross_entropy`.
+      num_classes: see `known_pixels`.
     """
     total = jnp.sum(losses)
-    count = valid_pixels(label) if normalizer is None else normalizer
+    count = valid_pixels(label, num_classes) if normalizer is None else normalizer
     return total / jnp.maximum(count, 1).astype(total.dtype)
 
 
@@ -31,7 +35,9 @@ def mean_of_counted(values: jax.Array, counted: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(counted, values, 0)) / jnp.maximum(jnp.sum(counted), 1)
 
 
-def share_of_batch(label: jax.Array, normalizer: jax.Array | None) -> jax.Array | float:
+def share_of_batch(
+    label: jax.Array, normalizer: jax.Array | None, num_classes: int
+) -> jax.Array | float:
     """Returns by how much a part's own mean counts in its batch; 1 without a normaliser.
 
     For losses that are no sum over pixels. Over the parts of a batch these shares add up to 1.
@@ -39,5 +45,8 @@ def share_of_batch(label: jax.Array, normalizer: jax.Array | None) -> jax.Array 
     Args:
       label: of the part.
       normalizer: the pixels of the whole batch that are not void.
+      num_classes: see `known_pixels`.
     """
-    return 1.0 if normalizer is None else valid_pixels(label) / jnp.maximum(normalizer, 1)
+    if normalizer is None:
+        return 1.0
+    return valid_pixels(label, num_classes) / jnp.maximum(normalizer, 1)

@@ -43,8 +43,10 @@ def multi_scale_cross_entropy(
     """
 
     def term(scores: jax.Array) -> jax.Array:
-        size = scores.shape[1:3]
-        whole = None if batch_label is None else valid_pixels(shrink_labels(batch_label, size))
+        size, num_classes = scores.shape[1:3], scores.shape[-1]
+        whole = None
+        if batch_label is not None:
+            whole = valid_pixels(shrink_labels(batch_label, size), num_classes)
         target = shrink_labels(label, size)
         return softmax_cross_entropy(scores, target, whole, class_weights, label_smoothing)
 

@@ -9,7 +9,7 @@ from jax import lax
 
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import void_of
 from deeplab_jax.losses.cross_entropy import pixel_cross_entropy
 from deeplab_jax.losses.targets import at_least_float32, is_soft, valid_pixels
 
@@ -41,12 +41,13 @@ def resized_cross_entropy(
     """
     if rows < 1:
         raise DeepLabError(f"rows={rows} must be at least 1")
-    known = valid_pixels(label) if normalizer is None else normalizer
+    num_classes = scores.shape[-1]
+    known = valid_pixels(label, num_classes) if normalizer is None else normalizer
     resized = ops.ResizedRows.of(
         at_least_float32(scores), label.shape[1:3], rows, align_corners=align_corners
     )
     # A soft pixel of all zeros is void.
-    labels = resized.split(label, 0 if is_soft(label) else IGNORE_LABEL)
+    labels = resized.split(label, 0 if is_soft(label) else void_of(label, num_classes))
     loss_of = partial(
         pixel_cross_entropy, class_weights=class_weights, label_smoothing=label_smoothing
     )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import void_of
 
 
 def is_soft(label: jax.Array) -> bool:
@@ -14,35 +14,48 @@ def is_soft(label: jax.Array) -> bool:
     return jnp.issubdtype(label.dtype, jnp.floating)
 
 
-def known_pixels(label: jax.Array) -> jax.Array:
+def known_pixels(label: jax.Array, num_classes: int | None = None) -> jax.Array:
     """Returns which pixels are not void, as booleans.
 
     Args:
-      label: integer [N, H, W], where 255 is void, or floating point [N, H, W, C], where a pixel of
-        all zeros is void.
+      label: integer [N, H, W], where `labels.void_label(num_classes)` is void (255; 65535 with more
+        than 255 classes), or floating point [N, H, W, C], where a pixel of all zeros is void.
+      num_classes: C; None: void is 65535 in uint16 labels and 255 in all others.
 
     Returns:
       [N, H, W].
+
+    Raises:
+      DeepLabError: the label's dtype cannot hold the void value.
     """
-    return jnp.any(label != 0, axis=-1) if is_soft(label) else label != IGNORE_LABEL
+    if is_soft(label):
+        return jnp.any(label != 0, axis=-1)
+    return label != void_of(label, num_classes)
 
 
-def valid_pixels(label: jax.Array) -> jax.Array:
-    """Returns how many pixels are not void, as a float32 scalar; label: see `known_pixels`."""
+def valid_pixels(label: jax.Array, num_classes: int | None = None) -> jax.Array:
+    """Returns the number of pixels that are not void, a float32 scalar.
+
+    Args and Raises: as `known_pixels`.
+    """
     # Counted in integers: float32 stops counting at 2^24.
-    return jnp.sum(known_pixels(label), dtype=jnp.int32).astype(jnp.float32)
+    return jnp.sum(known_pixels(label, num_classes), dtype=jnp.int32).astype(jnp.float32)
 
 
-def masked_label(label: jax.Array, mask: jax.Array) -> jax.Array:
+def masked_label(label: jax.Array, mask: jax.Array, num_classes: int | None = None) -> jax.Array:
     """Returns the label with the pixels void where the mask is False.
 
     Args:
       label: see `known_pixels`.
       mask: [N, H, W], boolean.
+      num_classes: see `known_pixels`.
+
+    Raises:
+      DeepLabError: the label's dtype cannot hold the void value.
     """
     if is_soft(label):
         return jnp.where(mask[..., None], label, 0)
-    return jnp.where(mask, label, IGNORE_LABEL)
+    return jnp.where(mask, label, void_of(label, num_classes))
 
 
 def class_shares(label: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
@@ -70,7 +83,7 @@ def of_class(label: jax.Array, num_classes: int) -> jax.Array:
     """Returns whether each pixel of an integer label is of each class, [N, H, W, C] booleans."""
     # A comparison instead of a gather: its gradient needs no scatter.
     chosen = label[..., None] == jnp.arange(num_classes)
-    return chosen & known_pixels(label)[..., None]
+    return chosen & known_pixels(label, num_classes)[..., None]
 
 
 def at_least_float32(array: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import void_label
 
 NUM_BINS = 1000
 
@@ -47,11 +47,11 @@ class PrecisionRecall:
         """Counts the pixels of one image.
 
         Args:
-          truth: integers [H, W], 0..num_classes-1, or 255 for void.
+          truth: integers [H, W], 0..num_classes-1, or `labels.void_label(num_classes)` for void.
           bins: uint16 [num_classes, H, W], of `probability_bins`.
         """
         num_classes = len(bins)
-        void = truth == IGNORE_LABEL
+        void = truth == void_label(num_classes)
         own_class = np.where(void, 0, truth).astype(np.intp)
         own_bin = np.take_along_axis(bins, own_class[None], axis=0)[0]
         cell = own_class * NUM_BINS + own_bin

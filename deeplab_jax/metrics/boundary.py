@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import label_dtype, void_label
 
 # Pixels this far apart still meet, as a share of the image's diagonal (Csurka et al., "What is a
 # good evaluation measure for semantic segmentation?", BMVC 2013).
@@ -39,12 +39,13 @@ class BoundaryMatch:
         """Counts the boundary pixels of one image at its own size.
 
         Args:
-          truth: integers [H, W], 0..num_classes-1, or 255 for void.
+          truth: integers [H, W], 0..num_classes-1, or `labels.void_label(num_classes)` for void.
           prediction: integers [H, W], 0..num_classes-1.
         """
-        prediction = np.where(truth == IGNORE_LABEL, IGNORE_LABEL, prediction)
+        void = label_dtype(num_classes).type(void_label(num_classes))
+        prediction = np.where(truth == void, void, prediction)
         radius = TOLERANCE * np.hypot(*truth.shape)
-        true, predicted = _outline(truth), _outline(prediction)
+        true, predicted = _outline(truth, void), _outline(prediction, void)
         columns = [*_meetings(predicted, true, radius), *_meetings(true, predicted, radius)]
         return cls(
             np.stack([np.bincount(column, minlength=num_classes) for column in columns], axis=1)
@@ -74,7 +75,7 @@ class BoundaryMatch:
         return float(known.mean()) if known.size else float("nan")
 
 
-def _outline(labels: np.ndarray) -> np.ndarray:
+def _outline(labels: np.ndarray, void: np.integer) -> np.ndarray:
     """Returns int32 [H, W]: the class of each boundary pixel, -1 elsewhere."""
     down = labels[1:] != labels[:-1]
     right = labels[:, 1:] != labels[:, :-1]
@@ -83,7 +84,7 @@ def _outline(labels: np.ndarray) -> np.ndarray:
     edge[:-1] |= down
     edge[:, 1:] |= right
     edge[:, :-1] |= right
-    return np.where(edge & (labels != IGNORE_LABEL), labels.astype(np.int32), -1)
+    return np.where(edge & (labels != void), labels.astype(np.int32), -1)
 
 
 def _meetings(outline: np.ndarray, other: np.ndarray, radius: float) -> tuple[np.ndarray, ...]:

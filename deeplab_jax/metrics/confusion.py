@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import void_label
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +32,8 @@ class ConfusionMatrix:
         """Counts the pixels of class maps of any one shape.
 
         Args:
-          truth: integers 0..num_classes-1, or 255 for void.
+          truth: integers 0..num_classes-1, or `labels.void_label(num_classes)` for void: 255, or
+            65535 with more than 255 classes.
           prediction: integers 0..num_classes-1, of the same shape.
 
         Raises:
@@ -42,13 +43,13 @@ class ConfusionMatrix:
             raise ValueError(f"truth is {truth.shape}, prediction is {prediction.shape}")
         if prediction.size and not 0 <= prediction.min() <= prediction.max() < num_classes:
             raise ValueError(f"a predicted class is outside 0..{num_classes - 1}")
+        void = void_label(num_classes)
         # Void goes to bin 0. Four bytes an index: about seven times as fast as masking first.
-        cell = truth.astype(np.int32) * num_classes + prediction.astype(np.int32) + 1
-        counts = np.bincount(
-            np.where(truth == IGNORE_LABEL, 0, cell).ravel(), minlength=num_classes**2 + 1
-        )
+        index = np.int32 if (void + 1) * num_classes < 2**31 else np.int64
+        cell = truth.astype(index) * num_classes + prediction.astype(index) + 1
+        counts = np.bincount(np.where(truth == void, 0, cell).ravel(), minlength=num_classes**2 + 1)
         if len(counts) > num_classes**2 + 1:
-            raise ValueError(f"a true class is outside 0..{num_classes - 1} and not {IGNORE_LABEL}")
+            raise ValueError(f"a true class is outside 0..{num_classes - 1} and not {void}")
         return cls(counts[1:].reshape(num_classes, num_classes))
 
     def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.metrics.confusion import ConfusionMatrix
 
 MAX_WIDTH = 1000
@@ -49,18 +49,20 @@ class TrimapConfusion:
         """Returns the matrices with one image more.
 
         Args:
-          truth: integers [H, W], 0..num_classes-1, or 255 for void.
+          truth: integers [H, W], 0..num_classes-1, or `labels.void_label(num_classes)` for void.
           prediction: integers [H, W], 0..num_classes-1.
         """
         if not self.widths:
             return self
+        num_classes = self.counts.shape[1]
+        void = label_dtype(num_classes).type(void_label(num_classes))
         # Squares are the discs of the chessboard distance: one map serves all widths.
-        solid = np.where(truth == IGNORE_LABEL, 0, 1).astype(np.uint8)
+        solid = np.where(truth == void, 0, 1).astype(np.uint8)
         distance = cv2.distanceTransform(solid, cv2.DIST_C, 3) if not solid.all() else np.inf
         counts = []
         for width in self.widths:
-            label = np.where(distance <= width, truth, IGNORE_LABEL)
-            counts.append(ConfusionMatrix.from_labels(label, prediction, self.counts.shape[1]))
+            label = np.where(distance <= width, truth, void)
+            counts.append(ConfusionMatrix.from_labels(label, prediction, num_classes))
         return self.merge(TrimapConfusion(self.widths, np.stack([one.counts for one in counts])))
 
     def merge(self, other: "TrimapConfusion") -> "TrimapConfusion":

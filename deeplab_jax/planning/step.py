@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 
+from deeplab_jax.labels import label_dtype
 from deeplab_jax.parallel import batch_sharding
 from deeplab_jax.training.run import Run
 from deeplab_jax.training.run_step import make_run_step
@@ -37,11 +38,13 @@ def abstract_arguments(run: Run) -> tuple[TrainState, dict[str, jax.ShapeDtypeSt
         fsdp=config.parallel.fsdp,
     )
     maps = (config.training.batch_size, *run.augmentation.crop_size)
-    shapes = {"image": (*maps, run.model.architecture.in_channels), "label": maps}
-    sharding = batch_sharding(run.mesh)
+    architecture, sharding = run.model.architecture, batch_sharding(run.mesh)
+    arrays = {
+        "image": ((*maps, architecture.in_channels), jnp.uint8),
+        "label": (maps, label_dtype(architecture.num_classes)),
+    }
     return state, {
-        name: jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding)
-        for name, shape in shapes.items()
+        name: jax.ShapeDtypeStruct(*array, sharding=sharding) for name, array in arrays.items()
     }
 
 

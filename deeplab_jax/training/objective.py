@@ -86,7 +86,7 @@ def _by_rows(config: ConfigDict, architecture: Architecture) -> Objective:
     ) -> jax.Array:
         del step
         scores, auxiliary = outputs.maps["fused_scores"], outputs.maps.get("auxiliary_scores")
-        normalizer = losses.valid_pixels(batch_label)
+        normalizer = losses.valid_pixels(batch_label, architecture.num_classes)
         weight = config.auxiliary_weight
         total = losses.with_auxiliary(loss, scores, auxiliary, label, normalizer, weight=weight)
         return config.cross_entropy * total
@@ -95,8 +95,6 @@ def _by_rows(config: ConfigDict, architecture: Architecture) -> Objective:
 
 
 def _one_scale(config: ConfigDict, architecture: Architecture) -> Objective:
-    del architecture
-
     def objective(
         outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
     ) -> jax.Array:
@@ -106,7 +104,7 @@ def _one_scale(config: ConfigDict, architecture: Architecture) -> Objective:
             size = logits.shape[1:3]
             label, batch_label = (losses.shrink_labels(each, size) for each in (label, batch_label))
         loss = losses.weighted_sum(*_terms(config, step))
-        normalizer = losses.valid_pixels(batch_label)
+        normalizer = losses.valid_pixels(batch_label, architecture.num_classes)
         return losses.with_auxiliary(
             loss, logits, maps.get("auxiliary"), label, normalizer, weight=config.auxiliary_weight
         )

@@ -1,7 +1,7 @@
 """Pictures: class maps in colour, overlays, contact sheets, curves."""
 
+from deeplab_jax.labels import VOID_COLOR
 from deeplab_jax.visualize.class_maps import (
-    VOID_COLOR,
     colorize,
     overlay,
     png_bytes,

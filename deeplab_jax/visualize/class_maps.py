@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import replacing
+from deeplab_jax.labels import IGNORE_LABEL, VOID_COLOR, label_dtype, void_label
 
 Color = tuple[int, int, int]
-VOID_COLOR: Color = (224, 224, 224)
 CONTOUR_COLOR: Color = (255, 255, 255)
 # A class in this colour is what the others stand before, as VOC's background: overlays leave it.
 CLEAR_COLOR: Color = (0, 0, 0)
@@ -21,7 +22,7 @@ def colorize(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     """Paints every pixel in its class's colour.
 
     Args:
-      class_map: integers [H, W]; values without a colour, 255 among them, are void.
+      class_map: integers [H, W]; values without a colour are void.
       palette: RGB 0..255, one a class.
 
     Returns:
@@ -71,7 +72,7 @@ class Overlay:
         self._opacity = opacity
         table = _color_table(palette)
         self._bgr = np.ascontiguousarray(table[:, ::-1])
-        clear = (table == CLEAR_COLOR).all(-1) | (np.arange(256) >= len(palette))
+        clear = (table == CLEAR_COLOR).all(-1) | (np.arange(len(table)) >= len(palette))
         self._shown = (255 * ~clear).astype(np.uint8)
 
     def draw_bgr(self, image: np.ndarray, class_map: np.ndarray) -> np.ndarray:
@@ -79,37 +80,65 @@ class Overlay:
 
         Args:
           image: uint8 [H, W, 3], in OpenCV's order.
-          class_map: uint8 [H, W].
+          class_map: `label_dtype(len(palette))` [H, W].
 
         Returns:
           uint8 [H, W, 3], in the same order.
         """
+        # OpenCV's tables are of bytes alone.
+        eight_bit = class_map.dtype == np.uint8
+        shown = cv2.LUT(class_map, self._shown[:256]) if eight_bit else self._shown[class_map]
         colors = np.take(self._bgr, class_map, axis=0)
         blended = cv2.addWeighted(image, 1 - self._opacity, colors, self._opacity, 0)
         result = image.copy()
-        cv2.copyTo(blended, cv2.LUT(class_map, self._shown), result)
+        cv2.copyTo(blended, shown, result)
         line = _contour(class_map, thickness=1 + round(np.hypot(*class_map.shape) / 1200))
         result[line] = np.round(0.25 * result[line] + 0.75 * np.asarray(CONTOUR_COLOR))
         return result
 
 
 def palette_bytes(palette: Sequence[Color]) -> bytes:
-    """Returns 256 RGB colours as PNG files have them; values without a class are void."""
+    """Returns 256 RGB colours as PNG files have them; values without a class are void.
+
+    Raises:
+      DeepLabError: there are more than 255 classes.
+    """
+    if len(palette) > IGNORE_LABEL:
+        raise DeepLabError(
+            f"{len(palette)} colours: the palette of a PNG has 255 beside void; write 16-bit grey"
+        )
     return _color_table(palette).tobytes()
 
 
 def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color]) -> None:
-    """Writes a PNG whose pixel values are the classes and whose palette shows their colours.
+    """Writes a PNG whose pixel values are the classes.
+
+    Up to 255 classes it is 8-bit and its palette shows their colours; above, it is 16-bit grey.
 
     Args:
       path: of the file, which appears whole or not at all.
-      class_map: integers [H, W], 0..255.
+      class_map: integers [H, W]: classes, or `void_label(len(palette))`.
       palette: RGB 0..255, one a class.
     """
-    picture = Image.fromarray(class_map.astype(np.uint8))
-    picture.putpalette(palette_bytes(palette))
+    picture = class_map_picture(class_map, palette)
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
+
+
+def class_map_picture(class_map: np.ndarray, palette: Sequence[Color]) -> Image.Image:
+    """Returns a class map as a picture whose pixel values are the classes.
+
+    Args:
+      class_map: integers [H, W]: classes, or `void_label(len(palette))`.
+      palette: RGB 0..255, one a class.
+
+    Returns:
+      An 8-bit picture with the palette, or with more than 255 classes a 16-bit grey one.
+    """
+    picture = Image.fromarray(class_map.astype(label_dtype(len(palette)), copy=False))
+    if len(palette) <= IGNORE_LABEL:
+        picture.putpalette(palette_bytes(palette))
+    return picture
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
@@ -126,7 +155,7 @@ def png_bytes(picture: np.ndarray) -> bytes:
 
 
 def _color_table(palette: Sequence[Color]) -> np.ndarray:
-    table = np.full((256, 3), VOID_COLOR, np.uint8)
+    table = np.full((void_label(len(palette)) + 1, 3), VOID_COLOR, np.uint8)
     table[: len(palette)] = palette
     return table
 

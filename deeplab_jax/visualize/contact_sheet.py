@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deeplab_jax.labels import IGNORE_LABEL
-from deeplab_jax.visualize.class_maps import VOID_COLOR, Color, colorize
+from deeplab_jax.labels import VOID_COLOR, void_label
+from deeplab_jax.visualize.class_maps import Color, colorize
 from deeplab_jax.visualize.legend import FONT_SIZE, INK, PAPER, ROW, legend_strip
 
 TITLES = ("image", "truth", "prediction")
@@ -76,4 +76,4 @@ def _occurring(
     for row in rows:
         values.update(np.unique(row.truth).tolist(), np.unique(row.prediction).tolist())
     shown = {name: palette[i] for i, name in enumerate(class_names) if i in values}
-    return shown | ({"void": VOID_COLOR} if IGNORE_LABEL in values else {})
+    return shown | ({"void": VOID_COLOR} if void_label(len(palette)) in values else {})

@@ -41,7 +41,7 @@ class Shown:
     Attributes:
       name: of the image.
       image: uint8 [H, W, 3].
-      truth: integers [H, W], 255 for void.
+      truth: label of the data set, [H, W].
       predictions: int32 [H, W] by model.
     """
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import void_label, void_of
 from deeplab_jax.visualize import colorize, png_bytes
 from experiments.comparison.gathering import Compared, Comparison
 
@@ -38,14 +38,15 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
 
     Args:
       image: uint8 [H, W, 3].
-      truth, prediction: integers [H, W].
+      truth: label of a data set, uint8 or uint16 [H, W].
+      prediction: integers [H, W].
 
     Returns:
       uint8 [H, W, 3].
     """
     grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     picture = 255 - PALE * (255 - grey)
-    known = truth != IGNORE_LABEL
+    known = truth != void_of(truth)
     picture[known & (truth != prediction)] = WRONG
     picture[~known] = VOID
     return np.round(picture).astype(np.uint8)
@@ -66,7 +67,7 @@ def shown_names(comparison: Comparison) -> dict[str, tuple[int, int, int]]:
     }
     classes = enumerate(zip(comparison.class_names, comparison.palette, strict=True))
     names = {name: color for number, (name, color) in classes if number in values}
-    return names | ({"void": VOID} if IGNORE_LABEL in values else {})
+    return names | ({"void": VOID} if void_label(len(comparison.class_names)) in values else {})
 
 
 def class_maps(comparison: Comparison) -> bytes:

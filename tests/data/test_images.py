@@ -148,10 +148,16 @@ def test_palette_mask_is_decoded_to_indices():
     assert np.array_equal(decode_label(encode_png(indices)), indices)
 
 
-@pytest.mark.parametrize("pixels", [np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint16)])
-def test_a_stored_mask_must_be_8_bit_indices(pixels):
-    encoded = cv2.imencode(".png", pixels)[1].tobytes()
-    with pytest.raises(DeepLabError, match="8-bit"):
+def test_16_bit_masks_are_decoded_as_they_were_encoded():
+    indices = np.arange(0, 65536, 5000, dtype=np.uint16).reshape(2, 7)
+    decoded = decode_label(encode_png(indices))
+    assert decoded.dtype == np.uint16
+    assert np.array_equal(decoded, indices)
+
+
+def test_a_stored_mask_must_be_indices():
+    encoded = cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes()
+    with pytest.raises(DeepLabError, match="8-bit or 16-bit"):
         decode_label(encoded)
 
 

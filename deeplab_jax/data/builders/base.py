@@ -15,6 +15,7 @@ from deeplab_jax.data.codec import encode_png
 from deeplab_jax.data.descriptors import Descriptor
 from deeplab_jax.data.statistics import StatisticsCounter
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.labels import label_dtype
 from deeplab_jax.reporter import Reporter
 
 
@@ -24,7 +25,7 @@ class LoadedExample:
 
     Attributes:
       image: encoded JPEG or PNG, upright, 8 bits a channel.
-      label: uint8 [H, W], classes and 255 for void.
+      label: `label_dtype(num_classes)` [H, W], classes and `void_label(num_classes)`.
       facts: what the check before writing remembers of it.
     """
 
@@ -128,9 +129,10 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             return Problem(split, image_id, str(error))
 
     def _info(self) -> tfds.core.DatasetInfo:
+        dtype = label_dtype(self.descriptor.num_classes)
         features = {
             "image": tfds.features.Image(shape=(None, None, 3)),
-            "label": tfds.features.Image(shape=(None, None, 1)),
+            "label": tfds.features.Image(shape=(None, None, 1), dtype=dtype),
             "image_id": tfds.features.Text(),
         }
         metadata = {

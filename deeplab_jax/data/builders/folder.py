@@ -17,7 +17,7 @@ from deeplab_jax.data.images import StorableImage, storable_image
 from deeplab_jax.data.mask_files import MaskFile, constant_color, open_mask
 from deeplab_jax.data.masks import identity_labels, mask_values, read_colored_mask, read_mask
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import IGNORE_LABEL, label_dtype, void_label
 
 SPLITS = ("train", "val", "test")
 # One in so many goes to val where the folders do not say.
@@ -28,8 +28,9 @@ class Folder(PairedFilesBuilder, skip_registration=True):
     """Reads images and masks that share a name but for the suffix.
 
     Folders `train/` and `val/` (`test/`) in both give the splits; else a fifth, chosen by a hash of
-    the name, becomes val. Masks hold indices (palette or grey), 0 and 255 for two classes (as
-    values, or as opacity over one constant color), or the colors of a color map.
+    the name, becomes val. Masks hold indices (palette or grey, 16-bit above 255 classes), 0 and 255
+    for two classes (as values, or as opacity over one constant color), or the colors of a color
+    map.
     """
 
     LANDMARK = "images"
@@ -70,10 +71,13 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         self._descriptor = dataclasses.replace(descriptor, intensity_range=intensity_range)
         super().__init__(source=source, **kwargs)
         self._painted = color_labels is not None
+        dtype = label_dtype(descriptor.num_classes)
         if color_labels is None:
-            self._read_label = self._index_reader()
+            self._read_label = functools.partial(self._index_reader(), dtype=dtype)
         else:
-            self._read_label = functools.partial(read_colored_mask, labels=color_labels)
+            self._read_label = functools.partial(
+                read_colored_mask, labels=color_labels, dtype=dtype
+            )
 
     @property
     def descriptor(self) -> Descriptor:
@@ -122,6 +126,12 @@ class Folder(PairedFilesBuilder, skip_registration=True):
             if not any(map(_holds_indices, masks)):
                 self.reporter.message(f"the masks hold only 0 and 255: 255 is {names[1]!r}")
                 return functools.partial(read_mask, labels=binary)
+        if len(names) > IGNORE_LABEL:
+            void = void_label(len(names))
+            self.reporter.message(
+                f"{len(names)} classes: masks hold 0..{len(names) - 1}, and {void} for void; "
+                f"{IGNORE_LABEL} is the class {names[IGNORE_LABEL]!r}"
+            )
         return functools.partial(read_mask, labels=identity_labels(len(names)))
 
 

@@ -63,7 +63,7 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
 
     @abc.abstractmethod
     def read_label(self, mask: MaskFile) -> np.ndarray:
-        """Reads an opened mask to uint8 [H, W], classes and 255 for void."""
+        """Reads an opened mask to `label_dtype(num_classes)` [H, W], classes and void."""
 
     def read_storable_image(self, path: Path) -> StorableImage:
         """Reads an image as it is stored."""
