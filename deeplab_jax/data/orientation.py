@@ -1,7 +1,6 @@
 """EXIF orientation: turning arrays, and aligning a label with its image."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -59,7 +58,7 @@ def aligned_label(
     *,
     orientation: int,
     drawn_on: str | None,
-    origin: Path,
+    origin: object,
 ) -> tuple[np.ndarray, bool]:
     """Chooses the label that lies on the displayed image.
 
@@ -69,7 +68,7 @@ def aligned_label(
         least one of the two is given.
       orientation: EXIF orientation of the image, for the error.
       drawn_on: DISPLAYED or STORED decides where both are possible and differ; None refuses.
-      origin: file that the error names.
+      origin: files that the error names.
 
     Returns:
       The label, and whether it was drawn on the stored pixels.

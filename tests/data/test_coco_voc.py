@@ -2,6 +2,7 @@ import functools
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from deeplab_jax.data import open_dataset
@@ -126,6 +127,95 @@ def test_an_annotation_that_cannot_be_drawn_names_the_image(
     (problem,) = builder.problems()
     assert "000000000003.jpg: its annotation cannot be drawn" in problem.reason
     assert complaint in problem.reason
+
+
+def test_what_was_left_out_or_drew_nothing_is_counted(coco, tmp_path, reporter):
+    outside = box(1, 60, 0, 70, 10)
+    coco(
+        {
+            "train": {1: [box(1, 0, 0, 50, 30), outside, box(65, 0, 0, 9, 9)], 2: []},
+            "val": {3: [box(3, 0, 0, 9, 9)], 4: [outside, {**outside, "segmentation": []}]},
+        }
+    )
+    path = tmp_path / "annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append({"image_id": 99, **outside})
+    path.write_text(json.dumps(content))
+    make = functools.partial(CocoVoc, data_dir=tmp_path / "prepared", source=tmp_path)
+    notes = prepare(make, reporter=reporter).notes
+    counts = {note.split(": ", 1)[1]: int(note.split()[0]) for note in notes if "left out" in note}
+    assert counts == {
+        "annotations of train: not of VOC's classes": 1,
+        "images of train: objects too small": 1,
+        "annotations of val: their image is not listed": 1,
+    }
+    (empty,) = [note for note in notes if "no pixel" in note]
+    assert empty.startswith("3 x ")
+    assert f"train/{1:012}, val/{4:012}" in empty
+
+
+@pytest.fixture
+def turned_photo(coco, tmp_path, save):
+    """Gives the image of an object in the upper left corner an EXIF orientation, and a size."""
+
+    def write(orientation: int, declared: tuple[int, int] | None) -> None:
+        coco({split: {1: [box(3, 0, 0, 40, 30)]} for split in ("train", "val")})
+        exif = PIL.Image.Exif()
+        exif[0x0112] = orientation
+        for split in ("train", "val"):
+            save(f"{split}2017/{1:012}.jpg", np.zeros((*SIZE, 3), np.uint8), exif=exif)
+            path = tmp_path / f"annotations/instances_{split}2017.json"
+            content = json.loads(path.read_text())
+            if declared:
+                content["images"][0] |= {"height": declared[0], "width": declared[1]}
+            path.write_text(json.dumps(content))
+
+    return write
+
+
+ON_STORED = np.zeros(SIZE, np.uint8)
+ON_STORED[:30, :40] = CAR
+ON_DISPLAYED = np.zeros(SIZE[::-1], np.uint8)
+ON_DISPLAYED[:30, :40] = CAR
+
+
+@pytest.mark.parametrize(
+    ("orientation", "declared", "drawn_on", "expected"),
+    [
+        (1, SIZE, None, ON_STORED),
+        (6, SIZE, None, np.rot90(ON_STORED, -1)),
+        (6, SIZE[::-1], None, ON_DISPLAYED),
+        (6, None, "displayed", ON_DISPLAYED),
+        (6, None, "stored", np.rot90(ON_STORED, -1)),
+        (3, SIZE, "stored", np.rot90(ON_STORED, 2)),
+        (3, SIZE, "displayed", ON_STORED),
+    ],
+)
+def test_objects_lie_on_the_upright_image(
+    turned_photo, tmp_path, orientation, declared, drawn_on, expected
+):
+    turned_photo(orientation, declared)
+    builder = CocoVoc(source=tmp_path, data_dir=tmp_path, masks_drawn_on=drawn_on)
+    assert np.array_equal(builder.load("val", f"{1:012}").label, expected)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "declared", "complaint"),
+    [
+        (3, SIZE, "EXIF orientation is 3.*--masks_drawn_on"),
+        (6, None, "EXIF orientation is 6.*--masks_drawn_on"),
+        (1, SIZE[::-1], r"for an image of 50x40 \(height x width\), but the file is 40x50"),
+        (1, (80, 100), "for an image of 80x100"),
+    ],
+)
+def test_objects_that_may_lie_elsewhere_are_refused(
+    turned_photo, tmp_path, orientation, declared, complaint
+):
+    turned_photo(orientation, declared)
+    builder = CocoVoc(source=tmp_path, data_dir=tmp_path)
+    assert len(builder.problems()) == 2
+    with pytest.raises(DeepLabError, match=complaint):
+        builder.load("train", f"{1:012}")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ class Foreign(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self):
         for number in range(2):
             image = np.full((6 + number, 9 - number, 3), 50, np.uint8)
-            mask = encode_png(np.full(image.shape[:2], self._value, np.uint8))
+            value = np.broadcast_to(self._value, 2)[number]
+            mask = encode_png(np.full(image.shape[:2], value, np.uint8))
             example = {"image": io.BytesIO(encode_jpeg(image)), self._mask_name: io.BytesIO(mask)}
             yield number, example | {"label": 3, "file_name": f"pet {number}"}
 
@@ -148,3 +149,63 @@ def test_array_dataset(images, masks):
 def test_illegal_arrays(images, masks, names, complaint):
     with pytest.raises(DeepLabError, match=complaint):
         ArrayDataset(images, masks, names)
+
+
+BINARY = np.array([0, 255, 0], np.uint8)[:, None, None] * np.ones((3, 4, 5), np.uint8)
+
+
+@pytest.mark.parametrize("names", [None, ["other", "road"]])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_masks_of_0_and_255_are_two_classes(names, dtype):
+    dataset = ArrayDataset(IMAGES, BINARY.astype(dtype), names)
+    assert dataset.descriptor.num_classes == 2
+    assert dataset.absent_classes == ()
+    for index, expected in enumerate((0, 1, 0)):
+        assert dataset[index]["label"].dtype == np.uint8
+        assert (dataset[index]["label"] == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("masks", "names", "options"),
+    [
+        (BINARY, ["a", "b", "c"], {}),  # two classes do not occur
+        (np.where(MASKS == 2, 1, MASKS), ["a", "b"], {}),
+        (BINARY, ["a", "b"], {"binary": False}),
+    ],
+)
+def test_elsewhere_255_is_void(masks, names, options):
+    dataset = ArrayDataset(IMAGES, masks, names, **options)
+    assert (dataset[1 if masks is BINARY else 2]["label"] == 255).all()
+    occurring = set(np.unique(masks).tolist())
+    assert dataset.absent_classes == tuple(
+        name for index, name in enumerate(names) if index not in occurring
+    )
+
+
+def test_a_part_of_a_binary_dataset_can_be_declared_binary():
+    dataset = ArrayDataset(IMAGES, BINARY * 0 + 255, ["a", "b"], binary=True)
+    assert (dataset[0]["label"] == 1).all()
+    assert ArrayDataset(IMAGES, BINARY * 0, binary=True).descriptor.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("masks", "names"), [(BINARY, ["cat"]), (BINARY * 0, None), (BINARY * 0, ["cat"])]
+)
+def test_one_class_is_refused_with_the_remedy(masks, names):
+    with pytest.raises(DeepLabError, match=r"at least two.*background.*data\.class_names"):
+        ArrayDataset(IMAGES, masks, names)
+
+
+def test_a_foreign_dataset_of_one_class_is_refused(tmp_path):
+    write(Foreign(labels=["cat"], data_dir=tmp_path))
+    with pytest.raises(DeepLabError, match=r"foreign: only the class 'cat'"):
+        open_dataset("foreign", tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("mask_values", "expected"), [((0, 255), (0, 1)), ((1, 255), (1, 255)), ((0, 0), (0, 0))]
+)
+def test_foreign_masks_of_0_and_255_are_two_classes(tmp_path, mask_values, expected):
+    write(Foreign(value=mask_values, labels=["other", "road"], data_dir=tmp_path))
+    dataset = open_dataset("foreign", tmp_path, "train")
+    assert sorted(dataset[index]["label"][0, 0] for index in range(2)) == sorted(expected)

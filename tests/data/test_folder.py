@@ -1,12 +1,13 @@
 import functools
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
 from deeplab_jax.data import open_dataset
 from deeplab_jax.data.builders.folder import Folder
-from deeplab_jax.data.preparation import prepare
+from deeplab_jax.data.preparation import Preparation, prepare
 from deeplab_jax.errors import DeepLabError
 
 LABEL = np.array([[0, 1, 2, 255]] * 3, np.uint8)
@@ -150,3 +151,105 @@ def test_an_empty_range_is_refused(save, classes, prepared, given):
     save("masks/a.png", LABEL)
     with pytest.raises(DeepLabError, match="give LOW below HIGH"):
         prepared(intensity_range=given)
+
+
+def test_one_class_is_refused(save, prepared, tmp_path):
+    save("images/a.png", IMAGE)
+    save("masks/a.png", LABEL)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    with pytest.raises(DeepLabError, match=r"classes\.txt: only the class 'cat'.*background"):
+        prepared()
+    (tmp_path / "colors.txt").write_text("255 0 0 cat\n9 9 9 void\n")
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(DeepLabError, match=r"colors\.txt: only the class 'cat'.*background"):
+        prepared(color_map=tmp_path / "colors.txt")
+
+
+OBJECT = np.uint8([[0, 255, 255, 0]] * 3)
+
+
+def in_opacity(opacity, color=(7, 7, 7)):
+    return np.dstack([np.full((*opacity.shape, 3), color, np.uint8), opacity])
+
+
+@pytest.fixture
+def two_masks(save, tmp_path, prepared):
+    """Prepares two pairs of two classes and returns both labels."""
+    (tmp_path / "classes.txt").write_text("other\nroad\n")
+
+    def run(*masks, **options):
+        for split, mask in zip(("train", "val"), masks, strict=True):
+            save(f"images/{split}/a.png", IMAGE)
+            save(f"masks/{split}/a.png", mask)
+        open_split = prepared(**options)
+        return [open_split(split)[0]["label"] for split in ("train", "val")]
+
+    return run
+
+
+@pytest.mark.parametrize("other", [OBJECT * 0, OBJECT * 0 + 255, OBJECT, 255 - OBJECT])
+@pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (7, 0, 200)])
+def test_objects_in_the_opacity_are_understood_from_the_whole_set(two_masks, other, color):
+    labels = two_masks(in_opacity(OBJECT, color), in_opacity(other, color))
+    assert np.array_equal(labels, [OBJECT // 255, other // 255])
+
+
+def test_grey_with_opacity_is_understood_too(two_masks):
+    grey = np.dstack([OBJECT * 0 + 255, OBJECT])
+    assert np.array_equal(two_masks(grey, grey), [OBJECT // 255] * 2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        in_opacity(OBJECT, (8, 8, 8)),  # another color
+        in_opacity(OBJECT // 2),  # half transparent
+        OBJECT,  # not in the opacity
+    ],
+)
+def test_objects_in_the_opacity_of_a_mixed_set_are_refused(two_masks, other):
+    with pytest.raises(DeepLabError, match=r"masks/train/a\.png: its opacity"):
+        two_masks(in_opacity(OBJECT), other)
+
+
+def palette_mask(indices, colors, **options):
+    image = PIL.Image.frombytes("P", indices.shape[::-1], indices.tobytes())
+    image.putpalette(np.uint8(colors).ravel().tolist())
+    return image
+
+
+COLORS = [[0, 0, 0], [200, 0, 0], [0, 200, 0]]
+
+
+def test_palettes_that_disagree_about_an_index_are_refused(save, classes, prepared, tmp_path):
+    indices = np.uint8([[0, 1, 2, 1]] * 3)
+    for split, colors in (("train", COLORS), ("val", [COLORS[at] for at in (0, 2, 1)])):
+        save(f"images/{split}/a.png", IMAGE)
+        save(f"masks/{split}/a.png", palette_mask(indices, colors))
+    with pytest.raises(
+        DeepLabError, match=r"val/a\.png: index 1 .*\(0, 200, 0\).*\(200, 0, 0\) in .*train/a\.png"
+    ):
+        prepared(skip_bad=True)
+    (tmp_path / "colors.txt").write_text("0 0 0 floor\n200 0 0 cat\n0 200 0 dog\n")
+    open_split = prepared(color_map=tmp_path / "colors.txt")
+    assert np.array_equal(open_split("train")[0]["label"], indices)
+    assert np.array_equal(open_split("val")[0]["label"], np.array([0, 2, 1])[indices])
+
+
+def test_palettes_may_differ_in_indices_that_do_not_occur(save, classes, prepared):
+    for split, colors, highest in (("train", COLORS, 2), ("val", [*COLORS[:2], [9, 9, 9]], 1)):
+        save(f"images/{split}/a.png", IMAGE)
+        indices = np.minimum(np.uint8([[0, 1, 2, 1]] * 3), highest)
+        save(f"masks/{split}/a.png", palette_mask(indices, colors[: highest + 1]))
+    assert np.unique(prepared()("val")[0]["label"]).tolist() == [0, 1]
+
+
+def test_images_of_no_split_are_counted(save, classes, prepared, tmp_path):
+    for name in ("train/a", "val/a", "loose", "extra/b"):
+        save(f"images/{name}.png", IMAGE + len(name))
+        save(f"masks/{name}.png", LABEL)
+    prepared()
+    (info,) = (tmp_path / "prepared").rglob("1.0.0")
+    notes = Preparation.read(info).notes
+    for kind in ("images", "masks"):
+        assert any(f"2 files left out of {tmp_path / kind}:" in note for note in notes)

@@ -1,5 +1,6 @@
 import contextlib
 import functools
+import json
 import signal
 import subprocess
 import sys
@@ -7,13 +8,14 @@ import time
 from unittest.mock import Mock
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from deeplab_jax.data import open_dataset, prepared_names
 from deeplab_jax.data.builders.camvid import Camvid
 from deeplab_jax.data.builders.shapes import Shapes
-from deeplab_jax.data.preparation import prepare
-from deeplab_jax.data.report import render
+from deeplab_jax.data.preparation import Preparation, prepare
+from deeplab_jax.data.report import render, summary
 from deeplab_jax.errors import DeepLabError
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
@@ -138,3 +140,76 @@ def test_report(make, reporter):
     (building,) = [line.split() for line in lines if "Building " in line]
     assert building == ["1", "Building", "100.00%", "100.00%", "1.000"]
     assert "absent" in report
+
+
+def noise(seed):
+    return np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
+
+
+def test_equal_images_in_train_and_val_are_found_by_their_pixels(source, save, make, reporter):
+    for seed, stem in enumerate("abcd"):
+        save(f"raw/train/{stem}.png", noise(seed))
+    save("raw/train/twin.png", noise(0))
+    save("raw/trainannot/twin.png", LABEL)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3
+    # Other bytes of the same pixels: another compression, and turned twice.
+    save("raw/val/e.png", noise(0), compress_level=1)
+    save("raw/val/f.png", np.ascontiguousarray(noise(3)[::-1, ::-1]), exif=exif)
+    save("raw/valannot/f.png", LABEL)
+    preparation = prepare(make, reporter=reporter)
+    (line,) = [note for note in preparation.notes if "equal pixels" in note]
+    assert line.startswith("2 images of train are also in val")
+    assert "a = e, d = f" in line
+    assert line in summary(preparation)
+    assert line in render(preparation)
+    assert Preparation.read(preparation.directory) == preparation
+
+
+def test_a_summary_of_sane_data_is_one_line(source, save, make, reporter):
+    for number, path in enumerate(sorted(source.rglob("*.png"))):
+        if path.parent.name.endswith("annot"):
+            save(path.relative_to(source.parent), np.arange(24, dtype=np.uint8).reshape(4, 6) % 12)
+        else:
+            save(path.relative_to(source.parent), noise(number))
+    text = summary(prepare(make, reporter=reporter))
+    assert text.count("\n") == 0
+    assert "4 train, 1 val images" in text
+
+
+def test_classes_without_a_pixel_and_those_that_fill_a_split_are_named(make, reporter):
+    lines = summary(prepare(make, reporter=reporter)).splitlines()
+    assert "class 'Building' fills 100 % of train" in lines
+    (absent,) = [line for line in lines if line.startswith("no pixel in any split")]
+    assert "10 of 11 classes: 'Sky', 'Pole'" in absent
+
+
+def test_void_splits_masks_and_absent_classes_of_one_split_are_named(save, make, reporter):
+    save("raw/trainannot/a.png", np.array([[3] * 6] * 4, np.uint8))
+    save("raw/valannot/e.png", LABEL * 11)
+    text = summary(prepare(make, reporter=reporter))
+    assert "every pixel of val is void" in text
+    assert "no pixel in val: 2 of 11 classes: 'Building', 'Road'" in text
+    assert "1 x every pixel of the mask is void: val/e" in text
+
+
+def test_examples_that_were_skipped_are_part_of_the_summary(source, save, make, reporter):
+    damage(source, save)
+    text = summary(prepare(make, skip_bad=True, reporter=reporter))
+    assert "3 examples left out" in text
+    assert "b.png" in text
+
+
+def test_two_images_of_one_name_are_refused(source, save, make):
+    save("raw/train/deep/a.jpg", IMAGE)
+    with pytest.raises(DeepLabError, match=r"a\.(png|jpg) and .*a\.(png|jpg) have one name"):
+        make()
+
+
+def test_datasets_of_earlier_versions_have_no_notes(make, reporter):
+    directory = prepare(make, reporter=reporter).directory
+    path = directory / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["notes"]
+    path.write_text(json.dumps(metadata))
+    assert Preparation.read(directory).notes == ()

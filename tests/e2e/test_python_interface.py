@@ -5,6 +5,7 @@ import pytest
 
 import deeplab_jax
 from deeplab_jax import config as configs
+from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
@@ -50,6 +51,26 @@ def first_run(commands, tmp_path_factory):
 def test_arrays_with_batch_size_and_epochs_train(first_run):
     assert first_run.step == 6 * NUM_IMAGES // 8
     assert 0 <= first_run.mean_iou <= 1
+
+
+def test_masks_of_0_and_255_train_two_classes(commands, tmp_path):
+    config = tiny_config(commands, None)
+    config.training.num_steps = 1
+    (images, masks), validation = halves(2), halves(2, seed=1)
+    result = deeplab_jax.train(
+        config, tmp_path / "run", (images, masks * 255), (images, masks * 255), reporter=Listener()
+    )
+    predictor = deeplab_jax.load(result.workdir)
+    assert len(predictor.class_names) == 2
+    metrics = deeplab_jax.evaluate(predictor, ArrayDataset(validation[0], validation[1] * 255))
+    expected = deeplab_jax.evaluate(predictor, ArrayDataset(*validation))
+    assert metrics["confusion_matrix"] == expected["confusion_matrix"]
+    assert np.sum(metrics["confusion_matrix"], axis=1).tolist() == [
+        int((validation[1] == label).sum()) for label in range(2)
+    ]
+    with pytest.raises(DeepLabError, match="at least two"):
+        deeplab_jax.train(config, tmp_path / "one", (images, masks * 0), (images, masks * 0))
+    assert not (tmp_path / "one").exists()
 
 
 def test_load_predicts_at_the_image_s_own_size(first_run):

@@ -152,3 +152,58 @@ def test_rows_one_after_the_other_are_not_shared_out():
     check_rows_at_once(64, make_mesh(jax.devices()[:1]))
     with pytest.raises(DeepLabError, match=r"rows_at_once=64 .* parallel.space=2"):
         check_rows_at_once(64, mesh)
+
+
+@pytest.mark.parametrize(
+    ("train_values", "validation_values", "names", "expected"),
+    [
+        ((0, 255), (0, 255), None, (1, 1)),
+        ((0, 255), (0, 0), ("a", "b"), (1, None)),
+        ((0, 0), (255, 255), None, (None, 1)),
+        ((0, 1, 255), (0, 255), ("a", "b"), (255, 255)),
+        ((0, 255), (0, 1, 255), ("a", "b"), (255, 255)),
+        ((0, 255), (0, 255), ("a", "b", "c"), (255, 255)),
+    ],
+)
+def test_arrays_of_0_and_255_mean_the_same_in_training_and_validation(
+    train_values, validation_values, names, expected
+):
+    """Where both together hold 0 and 255 alone, 255 is the second class, else void."""
+    config = changed()
+    config.data.class_names = names
+
+    def arrays(values):
+        masks = [np.full((9, 9), value, np.uint8) for value in values]
+        return [np.zeros((9, 9, 3), np.uint8)] * len(masks), masks
+
+    mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
+    pairs = arrays(train_values), arrays(validation_values)
+    run = assemble(config, workdir, mesh, *pairs, batch_size=1, reporter=Reporter())
+    assert run.model.architecture.num_classes == len(names or ("", ""))
+    for dataset, values, label in zip(
+        (run.train, run.validation), (train_values, validation_values), expected, strict=True
+    ):
+        found = [dataset[index]["label"][0, 0] for index, v in enumerate(values) if v == 255]
+        assert found == [label] * len(found)
+
+
+def test_one_class_of_arrays_is_refused():
+    images, masks = np.zeros((2, 9, 9, 3), np.uint8), np.zeros((2, 9, 9), np.uint8)
+    with pytest.raises(DeepLabError, match="at least two"):
+        assembled(train=(images, masks), validation=(images, masks))
+
+
+def test_classes_without_a_pixel_in_arrays_are_reported():
+    class Warnings(Reporter):
+        def __init__(self):
+            self.texts = []
+
+        def warning(self, text):
+            self.texts.append(text)
+
+    config, warnings = changed(), Warnings()
+    config.data.class_names = ("a", "b", "c")
+    pair = np.zeros((2, 9, 9, 3), np.uint8), np.ones((2, 9, 9), np.uint8)
+    mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
+    assemble(config, workdir, mesh, pair, pair, batch_size=1, reporter=warnings)
+    assert any("2 of 3 classes" in text and "a, c" in text for text in warnings.texts)

@@ -18,6 +18,9 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.reporter import Reporter
 
+# A note on an example, see `Facts`.
+ALL_VOID = "every pixel of the mask is void"
+
 
 @dataclasses.dataclass(frozen=True)
 class LoadedExample:
@@ -124,9 +127,13 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
 
     def _checked(self, split: str, image_id: str) -> Problem | Facts:
         try:
-            return self.load(split, image_id).facts
+            example = self.load(split, image_id)
         except DeepLabError as error:
             return Problem(split, image_id, str(error))
+        # The void value is the largest of the labels' type.
+        if example.label.min() == np.iinfo(example.label.dtype).max:
+            return example.facts._replace(notes=(*example.facts.notes, ALL_VOID))
+        return example.facts
 
     def _info(self) -> tfds.core.DatasetInfo:
         dtype = label_dtype(self.descriptor.num_classes)

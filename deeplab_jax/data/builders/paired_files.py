@@ -115,7 +115,7 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
             stored if stored.shape == image.size else None,
             orientation=image.orientation,
             drawn_on=self._masks_drawn_on,
-            origin=pair.mask,
+            origin=f"{pair.mask} (image {pair.image.name})",
         )
 
     def _left_out_files(self) -> list[str]:
