@@ -92,7 +92,7 @@ def test_a_label_that_may_lie_turned_needs_a_flag(source, prepare, tmp_path):
     prepare("--masks_drawn_on=stored")
     dataset = open_dataset("folder", tmp_path / "data", "train")
     assert np.array_equal(dataset[0]["image"], np.asarray(image)[::-1, ::-1])
-    assert np.array_equal(dataset[0]["label"][15:35, 14:39], np.ones((20, 25)))
+    assert np.array_equal(dataset[0]["label"][16:36, 14:39], np.ones((20, 25)))
 
 
 def test_prepare_and_predict_refuse_further_bands_and_pages(
