@@ -139,7 +139,7 @@ def _pipeline(flags: absl_flags.FlagValues, console: Console) -> dict[str, objec
     from deeplab_jax.data import Augmentation, open_dataset
 
     dataset = open_dataset(flags.dataset, flags.data_dir, "train")
-    augmentation = Augmentation(parse_size(flags.crop), scale_step=0.25)
+    augmentation = Augmentation(parse_size(flags.crop))
     if flags.peer:
         if flags.peer != "torchvision":
             raise unknown_name("peer of the pipeline", flags.peer, ["torchvision"])

@@ -23,7 +23,8 @@ class Augmentation:
       crop_size: (height, width) of the result.
       min_scale: least factor the image is resized by.
       max_scale: greatest factor.
-      scale_step: distance of the factors that are drawn from; 0 draws any between the two.
+      scale_step: distance between the factors that are drawn from, by default the released code's
+        0.25; 0 draws any factor between the two.
       min_resize, max_resize, resize_factor: see `size_in_range`; 0 is off.
       max_class_share: crops are drawn anew, `DRAWS` times at most, until no class fills this share
         of the pixels that are not void; 1 takes the first.
@@ -35,7 +36,7 @@ class Augmentation:
     crop_size: tuple[int, int]
     min_scale: float = 0.5
     max_scale: float = 2.0
-    scale_step: float = 0.0
+    scale_step: float = 0.25
     min_resize: int = 0
     max_resize: int = 0
     resize_factor: int = 0
