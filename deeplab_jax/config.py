@@ -196,7 +196,10 @@ def _schedule() -> ConfigDict:
     schedule.power = 0.9  # Of `poly`: (1 − step/num_steps)^power. DeepLab v2, section 4.1.1.
     schedule.steps_per_drop = 2000  # Of `step`. DeepLab v1, section 4.1.
     schedule.drop_factor = 0.1  # Of `step`: what each drop multiplies the rate by.
-    schedule.warmup_steps = 0  # Linear from 0.
+    # Number of first steps in which the rate rises linearly: step t (from 0) has the fraction
+    # (t + 1)/warmup_steps of its scheduled rate, so the first step has base/warmup_steps and no
+    # step a rate of 0. 0: no warm-up.
+    schedule.warmup_steps = 0
     return schedule
 
 

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from deeplab_jax.errors import DeepLabError
+
 
 def poly_schedule(
     base_learning_rate: float, num_steps: int, power: float = 0.9, warmup_steps: int = 0
@@ -70,8 +72,21 @@ def cosine_schedule(
 def with_warmup(schedule: optax.Schedule, warmup_steps: int) -> optax.Schedule:
     """Returns lr(t)·min((t + 1)/warmup_steps, 1); the schedule itself for 0 steps.
 
-    The schedule's clock runs from the start, so that its later values do not depend on the warm-up.
+    The factor is 1/warmup_steps at step 0 and reaches 1 at step warmup_steps − 1. It is never 0,
+    because a step with a rate of 0 would learn nothing. The schedule's clock runs from the start,
+    so its later values do not depend on the warm-up.
+
+    Args:
+      schedule: learning rate by step.
+      warmup_steps: number of steps with a reduced rate, at least 0.
+
+    Raises:
+      DeepLabError: `warmup_steps` is negative.
+
+    Source: arXiv 1706.02677, section 2.2 (gradual warm-up), with one step in place of an epoch.
     """
+    if warmup_steps < 0:
+        raise DeepLabError(f"schedule.warmup_steps={warmup_steps} must be at least 0")
     if warmup_steps == 0:
         return schedule
     return lambda step: schedule(step) * jnp.minimum((step + 1) / warmup_steps, 1)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.training.schedules import (
     cosine_schedule,
     poly_schedule,
@@ -49,6 +50,25 @@ def test_anchors_of_the_papers(schedule, step, rate):
 def test_warmup_rises_linearly_and_changes_nothing_later(schedule, step, share):
     warm = with_warmup(schedule, 10)
     assert float(warm(step)) == pytest.approx(share * float(schedule(step)), rel=1e-6)
+
+
+def test_warmup_in_closed_form():
+    """base·(1 − t/T)^p·(t + 1)/W below W: base/W first, the whole rate from step W − 1 on."""
+    base, length, warmup = 0.02, 50, 8
+    rates = [float(poly_schedule(base, length, 0.9, warmup)(step)) for step in range(length)]
+    whole = [base * (1 - step / length) ** 0.9 for step in range(length)]
+    share = [min((step + 1) / warmup, 1) for step in range(length)]
+    expected = [rate * part for rate, part in zip(whole, share, strict=True)]
+    assert rates == pytest.approx(expected, rel=1e-5)
+    assert rates[0] == pytest.approx(base / warmup)
+    assert rates[warmup - 2] < whole[warmup - 2]
+    assert rates[warmup - 1] == pytest.approx(whole[warmup - 1])
+    assert min(rates) > 0
+
+
+def test_a_negative_warmup_is_refused():
+    with pytest.raises(DeepLabError, match=r"schedule\.warmup_steps=-1 .* at least 0"):
+        with_warmup(POLY, -1)
 
 
 def test_each_takes_its_own_warmup():
