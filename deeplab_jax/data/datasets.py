@@ -1,6 +1,6 @@
 """What training and evaluation read: examples by position, wherever they come from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypedDict
 
 import numpy as np
@@ -119,6 +119,11 @@ class ArrayDataset:
         label = (mask == BINARY_FOREGROUND) if self._binary else mask
         return Example(image=image, label=label.astype(self._dtype), image_id=str(index))
 
+    def content(self) -> Iterator[bytes]:
+        """Yields what identifies the examples: the bytes of all arrays, labels as int32."""
+        for image, mask in zip(self._images, self._masks, strict=True):
+            yield from array_content(np.asarray(image), np.asarray(mask))
+
     def largest_size(self) -> tuple[int, int]:
         """Returns the largest height and the largest width among the images."""
         heights, widths = zip(*(np.shape(mask) for mask in self._masks), strict=True)
@@ -150,6 +155,13 @@ def _number_of_classes(name: str, values: np.ndarray, least: int) -> int:
             f"{IGNORE_LABEL} for void; more classes need class_names, and {MAX_CLASSES} for void"
         )
     return largest + 1
+
+
+def array_content(image: np.ndarray, label: np.ndarray) -> Iterator[bytes]:
+    """Yields what identifies an image and its label, whatever integers the label is stored in."""
+    for array in (image, label.astype("<i4")):
+        yield repr(array.shape).encode()
+        yield np.ascontiguousarray(array).tobytes()
 
 
 def _check_pair(origin: str, image: np.ndarray, mask: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from deeplab_jax.data.datasets import Dataset, Example
+from deeplab_jax.data.fingerprint import fingerprint
 from deeplab_jax.errors import DeepLabError
 
 
@@ -27,6 +28,11 @@ class Subset:
 
     def __getitem__(self, index: int) -> Example:
         return self._dataset[int(self._positions[index])]
+
+    def content(self) -> Iterator[bytes]:
+        """Yields what identifies the examples: their positions and the whole data set's content."""
+        yield self._positions.astype("<i8").tobytes()
+        yield bytes.fromhex(fingerprint(self._dataset)["content"])
 
     def largest_size(self) -> tuple[int, int]:
         """Returns the whole data set's, so that all folds are evaluated at one size."""

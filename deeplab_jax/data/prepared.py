@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from deeplab_jax.data.codec import decode_image, decode_label, encoded_size
 from deeplab_jax.data.datasets import Example
 from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
+from deeplab_jax.data.fingerprint import sampled_positions
 from deeplab_jax.data.locations import prepared_directory
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label
@@ -32,6 +33,7 @@ class PreparedDataset:
         self.descriptor = _descriptor(builder.info, self._mask, name, class_names)
         self._source = _data_source(builder, split, (self._image, self._mask))
         self._binary = _is_binary(builder, self._mask, self.descriptor)
+        self._num_bytes = sum(builder.info.splits[part].num_bytes for part in _parts(split))
 
     def __len__(self) -> int:
         return len(self._source)
@@ -52,6 +54,18 @@ class PreparedDataset:
         """Returns an image and its mask as they are stored: JPEG or PNG, and PNG."""
         stored = self._source[index]
         return stored[self._image], stored[self._mask]
+
+    def content(self) -> Iterator[bytes]:
+        """Yields what identifies the examples: their size in bytes, and some in full.
+
+        The size is that of the whole splits that this one is made of, as recorded by TFDS.
+        """
+        yield str(self._num_bytes).encode()
+        for index in sampled_positions(len(self)):
+            stored = self._source[index]
+            yield str(stored[self._id]).encode() if self._id else b""
+            yield stored[self._image]
+            yield stored[self._mask]
 
     def _checked(self, image: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Returns the label in the dtype of its number of classes."""
@@ -152,8 +166,8 @@ def _data_source(
     builder: tfds.core.DatasetBuilder, split: str, encoded: Sequence[str]
 ) -> Sequence[dict]:
     legal = list(builder.info.splits)
-    for part in re.split(r"\s*\+\s*", split):
-        if part.partition("[")[0] not in legal:
+    for part in _parts(split):
+        if part not in legal:
             raise unknown_name("split", part, legal)
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise DeepLabError(
@@ -165,6 +179,11 @@ def _data_source(
         return builder.as_data_source(split=split, decoders=decoders)
     except ValueError as error:
         raise DeepLabError(f"split {split!r}: {error}") from error
+
+
+def _parts(split: str) -> list[str]:
+    """Returns the names of the splits in an expression such as `train[:100]+val`."""
+    return [part.partition("[")[0] for part in re.split(r"\s*\+\s*", split)]
 
 
 def _text(value: bytes | str | np.generic) -> str:

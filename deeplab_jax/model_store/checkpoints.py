@@ -1,5 +1,6 @@
 """The Orbax checkpoints of a workdir: which are kept and which is meant."""
 
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -21,7 +22,9 @@ KEPT = 2
 
 
 def _score(metrics: dict[str, float]) -> float:
-    return metrics["mean_iou"]
+    """Returns what the best checkpoint has most of; a NaN, which sorts anyhow, is the least."""
+    mean_iou = metrics["mean_iou"]
+    return -math.inf if math.isnan(mean_iou) else mean_iou
 
 
 def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.CheckpointManager:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from deeplab_jax.data.fingerprint import fingerprint
 from deeplab_jax.data.folds import folds
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, write_text
@@ -26,7 +29,8 @@ class CrossValidation:
 
     Attributes:
       workdir: of all; each fold's is `fold_N` in it.
-      mean_ious: of each fold's validation, after its last step.
+      mean_ious: of each fold's validation, after its last step; NaN where none of its pixels is
+        labeled.
     """
 
     workdir: pathlib.Path
@@ -34,13 +38,17 @@ class CrossValidation:
 
     @property
     def mean(self) -> float:
-        """Mean of the folds' mean IoU."""
-        return statistics.fmean(self.mean_ious)
+        """Mean of the folds' mean IoU, without folds whose mean IoU is NaN; NaN if all are."""
+        return statistics.fmean(self._numbers) if self._numbers else math.nan
 
     @property
     def standard_deviation(self) -> float:
-        """Of the folds' mean IoU, with n − 1 in the divisor."""
-        return statistics.stdev(self.mean_ious)
+        """Standard deviation of the same numbers, n − 1 in the divisor; NaN of fewer than two."""
+        return statistics.stdev(self._numbers) if len(self._numbers) > 1 else math.nan
+
+    @property
+    def _numbers(self) -> list[float]:
+        return [mean_iou for mean_iou in self.mean_ious if not math.isnan(mean_iou)]
 
 
 def cross_validate(
@@ -72,7 +80,7 @@ def cross_validate(
     divided = list(folds(whole, count, config.seed))
     done = _finished(workdir, count)
     if is_first_host():
-        workdirs.claim(workdir, config)
+        workdirs.claim(workdir, config, {"whole": fingerprint(whole)})
     for number, (seen, unseen) in enumerate(divided, start=1):
         if number <= len(done):
             reporter.message(f"fold {number} of {count} is done: {done[number - 1]:.4f} mean IoU")
@@ -100,12 +108,18 @@ def _finished(workdir: pathlib.Path, count: int) -> list[float]:
             f"{workdir} holds {written['folds']} folds, not {count}; give another --workdir, or "
             f"--folds={written['folds']} to go on"
         )
-    return written["mean_ious"]
+    return [math.nan if mean_iou is None else mean_iou for mean_iou in written["mean_ious"]]
 
 
 def _write(workdir: pathlib.Path, count: int, mean_ious: Sequence[float]) -> None:
     found = CrossValidation(workdir, tuple(mean_ious))
-    summary = {"folds": count, "mean_ious": list(mean_ious)}
+    summary: dict[str, Any] = {"folds": count, "mean_ious": [*map(_or_null, mean_ious)]}
     if len(mean_ious) == count:
-        summary |= {"mean": found.mean, "standard_deviation": found.standard_deviation}
-    write_text(workdir / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
+        summary["mean"] = _or_null(found.mean)
+        summary["standard_deviation"] = _or_null(found.standard_deviation)
+    write_text(workdir / RESULTS_FILE, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def _or_null(number: float) -> float | None:
+    """Returns the number as JSON has it, which knows no NaN."""
+    return None if math.isnan(number) else number

@@ -2,6 +2,9 @@
 
 import contextlib
 import dataclasses
+import hashlib
+import json
+import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +16,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax import model_store
+from deeplab_jax.data.fingerprint import fingerprint
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import Evaluator
 from deeplab_jax.files import as_path
 from deeplab_jax.parallel import (
@@ -128,12 +133,29 @@ def _make_evaluator(run: Run) -> Evaluator:
 
 def _open_workdir(run: Run, evaluator: Evaluator) -> None:
     """Makes the workdir this run's; one process does, all wait for it."""
+    data = {"train": fingerprint(run.train), "validation": fingerprint(run.validation)}
+    _check_hosts_share(data)
     if is_first_host():
-        workdirs.claim(run.workdir, run.config)
+        workdirs.claim(run.workdir, run.config, data)
         description = dataclasses.replace(run.description, inference_size=evaluator.size)
         model_store.write_description(run.workdir, description)
         workdirs.write_manifest(run.workdir, run.mesh)
     wait_for_hosts("workdir")
+
+
+def _check_hosts_share(data: dict[str, dict[str, Any]]) -> None:
+    """Checks that every process reads the data that process 0 reads.
+
+    Raises:
+      DeepLabError: on the processes that read other data.
+    """
+    digest = hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=16).digest()
+    own = np.frombuffer(digest, np.uint8)
+    if not np.array_equal(from_first_host(own), own):
+        raise DeepLabError(
+            f"process {jax.process_index()} reads other data than process 0 (its own: {data}); "
+            "give all processes the same files, as in a shared data.data_dir"
+        )
 
 
 class Loop:
@@ -254,6 +276,12 @@ class Loop:
         self._reporter.message(
             f"step {step}: validation mean IoU {mean_iou:.4f}, pixel accuracy {accuracy:.4f}"
         )
+        if math.isnan(mean_iou):
+            self._reporter.warning(
+                f"step {step}: the mean IoU is NaN because the validation images have no labeled "
+                "pixel, so neither the best checkpoint nor training.patience can go by it; check "
+                "data.validation_split and evaluation.limit"
+            )
         warning = curves_part(read_rows(self._run.workdir))
         if warning:
             self._reporter.warning(warning)

@@ -1,6 +1,7 @@
 """What the numbers of a run so far say of going on."""
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -39,7 +40,10 @@ def intervals(rows: Iterable[Row]) -> list[Interval]:
 
 
 def validations_since_best(rows: Iterable[Row]) -> int:
-    """Returns how many validations have come after the best one; 0 without any."""
+    """Returns how many validations have come after the best one; 0 without any.
+
+    A validation whose mean IoU is NaN, for lack of labeled pixels, is worse than any other.
+    """
     return _since_best(intervals(rows))
 
 
@@ -51,6 +55,8 @@ def curves_part(rows: Iterable[Row]) -> str | None:
     if since != PARTING or None in losses or not _falling(losses):
         return None
     best = found[-1 - since]
+    if math.isnan(best.mean_iou):
+        return None
     return (
         f"training and validation part: the training loss fell from {losses[0]:.4g} to "
         f"{losses[-1]:.4g}, but validation was best ({best.mean_iou:.4f}) at step {best.step}; "
@@ -60,7 +66,8 @@ def curves_part(rows: Iterable[Row]) -> str | None:
 
 
 def _since_best(found: Sequence[Interval]) -> int:
-    scores = [interval.mean_iou for interval in found]
+    # Not even NaN equals NaN, so max() would return it wherever it stands first.
+    scores = [-math.inf if math.isnan(each.mean_iou) else each.mean_iou for each in found]
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,19 +15,31 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
+from deeplab_jax.data.fingerprint import fingerprint_differences
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
 
 CONFIG_FILE = "config.json"
+# Fingerprints of the training and validation data.
+DATA_FILE = "data.json"
 MANIFEST_FILE = "manifest.json"
 PACKAGES = ("deeplab_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
+def claim(
+    workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, dict[str, Any]] | None = None
+) -> None:
     """Makes the workdir this run's, or finds that it already is.
 
+    Args:
+      workdir: of the run.
+      config: of the run.
+      data: fingerprints of the data sets by role, such as `train`; None: they are not compared. A
+        workdir without recorded fingerprints, as earlier versions left it, accepts any.
+
     Raises:
-      DeepLabError: it holds a run with another config; names the fields that differ.
+      DeepLabError: it holds a run with another config or other data; names what differs. Nothing
+        has been written then.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / CONFIG_FILE
@@ -37,7 +50,33 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
                 f"{workdir} holds a run with another config ({'; '.join(changed)}); "
                 "give another --workdir, or the same config to go on"
             )
+    if data is not None:
+        _check_data(workdir, data)
     write_text(path, configs.to_json(config) + "\n")
+    if data is not None:
+        write_text(workdir / DATA_FILE, json.dumps(data, indent=2, sort_keys=True) + "\n")
+
+
+def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> None:
+    path = workdir / DATA_FILE
+    if not path.exists():
+        return
+    try:
+        before = {role: dict(facts) for role, facts in json.loads(path.read_text()).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DeepLabError(
+            f"{path} cannot be read: {error}; delete it to record the present data instead"
+        ) from error
+    changed = [
+        f"{role} {difference}"
+        for role, facts in data.items()
+        for difference in fingerprint_differences(before.get(role, {}), facts)
+    ]
+    if changed:
+        raise DeepLabError(
+            f"{workdir} holds a run on other data ({'; '.join(changed)}); give the same data to go "
+            f"on, or another --workdir; to go on with the changed data all the same, delete {path}"
+        )
 
 
 def _read_config(path: pathlib.Path) -> ConfigDict:

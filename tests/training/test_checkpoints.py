@@ -13,6 +13,8 @@ from deeplab_jax.model_store import checkpoints
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checkpoints import Checkpointer
 
+NAN = float("nan")
+
 
 class Warnings(Reporter):
     def __init__(self):
@@ -91,3 +93,16 @@ def test_what_a_killed_save_left_behind_goes(tmp_path):
     save(tmp_path, 2)
     assert not left.exists()
     assert_is(restored(tmp_path), 2)
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [((NAN, 0.5, 0.4, 0.3), 2), ((0.5, NAN, 0.4, 0.3), 1), ((NAN, NAN, NAN, NAN), 4)],
+)
+def test_a_validation_without_a_number_is_never_the_best(tmp_path, scores, best):
+    with Checkpointer(tmp_path) as checkpointer:
+        for step, score in enumerate(scores, start=1):
+            checkpointer.save(state(step), {"step": step}, score)
+    with checkpoints.open_checkpoints(tmp_path) as manager:
+        assert checkpoints.choose_step(manager, "best") == best
+        assert set(manager.all_steps()) >= {best, 3, 4}

@@ -8,6 +8,8 @@ from deeplab_jax.training.progress import (
     validations_since_best,
 )
 
+NAN = float("nan")
+
 
 def rows(*evaluations):
     """Returns the rows of a run: pairs of a training loss (or None) and a validation."""
@@ -29,7 +31,17 @@ def test_intervals():
 
 @pytest.mark.parametrize(
     ("scores", "since"),
-    [([], 0), ([0.1], 0), ([0.1, 0.2], 0), ([0.3, 0.2, 0.25], 2), ([0.3, 0.4, 0.4], 1)],
+    [
+        ([], 0),
+        ([0.1], 0),
+        ([0.1, 0.2], 0),
+        ([0.3, 0.2, 0.25], 2),
+        ([0.3, 0.4, 0.4], 1),
+        ([NAN, 0.1, 0.2, 0.3], 0),
+        ([NAN, 0.3, 0.2, 0.1], 2),
+        ([0.3, NAN, 0.2], 2),
+        ([NAN, NAN, NAN], 2),
+    ],
 )
 def test_validations_since_the_best(scores, since):
     assert validations_since_best(rows(*[(1.0, score) for score in scores])) == since
@@ -52,3 +64,9 @@ def test_training_that_leaves_validation_behind_is_told_once():
 )
 def test_a_loss_that_does_not_fall_is_no_reason(losses):
     assert curves_part(rows(*zip(losses, SCORES, strict=True))) is None
+
+
+def test_curves_without_a_number_do_not_part():
+    assert curves_part(rows(*zip(FALLING, [NAN] * 5, strict=True))) is None
+    pairs = zip(FALLING, (NAN, 0.5, 0.45, 0.4, 0.44), strict=True)
+    assert "(0.5000) at step 20" in curves_part(rows(*pairs))

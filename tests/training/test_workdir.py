@@ -41,6 +41,33 @@ def test_another_config_is_refused_with_the_fields_that_differ(tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+FACTS = {"name": "a", "split": "train", "num_images": 3, "class_names": ["x"], "content": "00"}
+
+
+def test_other_data_are_refused_with_what_differs_and_nothing_is_written(tmp_path):
+    claim(tmp_path, changed(), {"train": FACTS, "validation": FACTS})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = {"train": FACTS, "validation": FACTS | {"num_images": 4, "content": "01"}}
+    with pytest.raises(DeepLabError, match=r"\(validation num_images: 3 → 4\).*data\.json"):
+        claim(tmp_path, changed(data__data_dir="elsewhere"), other)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    claim(tmp_path, changed(data__data_dir="elsewhere"), {"train": FACTS, "validation": FACTS})
+
+
+def test_a_workdir_without_recorded_data_accepts_and_records_them(tmp_path):
+    claim(tmp_path, changed())
+    claim(tmp_path, changed(), {"train": FACTS})
+    with pytest.raises(DeepLabError, match="train content"):
+        claim(tmp_path, changed(), {"train": FACTS | {"content": "01"}})
+
+
+@pytest.mark.parametrize("content", ["{", "3", '{"train": 3}'])
+def test_recorded_data_that_cannot_be_read_are_named(tmp_path, content):
+    (tmp_path / "data.json").write_text(content)
+    with pytest.raises(DeepLabError, match=r"data\.json cannot be read.*delete it"):
+        claim(tmp_path, changed(), {"train": FACTS})
+
+
 @pytest.mark.parametrize("content", ["{", '{"unknown": 1}', "3"])
 def test_a_config_that_cannot_be_read_is_refused_by_name(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

@@ -1,0 +1,40 @@
+import json
+import math
+
+import pytest
+
+from deeplab_jax.training import cross_validation
+from deeplab_jax.training.cross_validation import CrossValidation
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("scores", "mean", "deviation"),
+    [((0.2, 0.4), 0.3, 0.02**0.5), ((NAN, 0.2, 0.4), 0.3, 0.02**0.5)],
+)
+def test_folds_without_a_number_are_left_out(tmp_path, scores, mean, deviation):
+    found = CrossValidation(tmp_path, scores)
+    assert found.mean == pytest.approx(mean)
+    assert found.standard_deviation == pytest.approx(deviation)
+
+
+def test_nothing_but_folds_without_a_number(tmp_path):
+    found = CrossValidation(tmp_path, (NAN, NAN))
+    assert math.isnan(found.mean)
+    assert math.isnan(found.standard_deviation)
+
+
+def test_the_file_is_json_and_finished_folds_stay_finished(tmp_path):
+    cross_validation._write(tmp_path, 3, (NAN, 0.2, 0.4))
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / cross_validation.RESULTS_FILE).read_text()
+    written = json.loads(text, parse_constant=refuse)
+    assert written["mean_ious"] == [None, 0.2, 0.4]
+    assert written["mean"] == pytest.approx(0.3)
+    done = cross_validation._finished(tmp_path, 3)
+    assert done[1:] == [0.2, 0.4]
+    assert math.isnan(done[0])
