@@ -14,7 +14,12 @@ import jax.numpy as jnp
 
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import by_platform
-from deeplab_jax.ops.resize import interpolate_lines, interpolation_matrix, resize_bilinear
+from deeplab_jax.ops.resize import (
+    accurate_dtype,
+    interpolate_lines,
+    interpolation_matrix,
+    resize_bilinear,
+)
 
 # How many times the pixels of the coarse map the fine one must have.
 LEAST_ENLARGEMENT = 4
@@ -98,7 +103,7 @@ def _convolution_of_enlarged(
     maps: JoinedMaps, kernel: jax.Array, rate: Rate, padding: Padding
 ) -> jax.Array:
     """Returns the convolution of the enlarged coarse map alone, [N, H', W', E]."""
-    dtype = jnp.promote_types(jnp.float32, maps.coarse.dtype)
+    dtype = accurate_dtype(maps.coarse.dtype)
     coarse, kernel = maps.coarse.astype(dtype), kernel.astype(dtype)
     batch, height, width, channels = coarse.shape
     size = kernel.shape[0]

@@ -27,8 +27,13 @@ def interpolation_matrix(
       align_corners: True puts sample t at t·(source−1)/(target−1), so that the corner pixels'
         centres coincide (Caffe's Interp, TensorFlow's align_corners); False at
         (t+½)·source/target − ½ (half-pixel centres, PyTorch's default).
-      dtype: of the result.
+      dtype: of the maps that are resized.
+
+    Returns:
+      [target, source] in `dtype`, but at least float32. In bfloat16 distances above 256 and most
+      weights would be rounded, so that the weights of a row would not add up to 1.
     """
+    dtype = accurate_dtype(dtype)
     index = lax.broadcasted_iota(jnp.int32, (target, 1), 0)
     if align_corners:
         numerator, denominator = index * (source - 1), max(target - 1, 1)
@@ -38,6 +43,11 @@ def interpolation_matrix(
     column = lax.broadcasted_iota(jnp.int32, (1, source), 1)
     distance = jnp.abs(numerator - column * denominator)
     return jnp.maximum(1 - distance.astype(dtype) / denominator, 0)
+
+
+def accurate_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the dtype in which maps of a dtype are resized: at least float32."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -64,7 +74,8 @@ def resize_bilinear(
       align_corners: see `interpolation_matrix`.
 
     Returns:
-      [N, H', W', C] in the dtype of the inputs.
+      [N, H', W', C] in the dtype of the inputs. Weights and sums are at least float32, so that
+      bfloat16 maps are rounded once and a constant map stays constant.
     """
     height, width = inputs.shape[1:3]
     if (height, width) == tuple(size):
@@ -85,13 +96,15 @@ def interpolate_lines(matrix: jax.Array, lines: jax.Array) -> jax.Array:
 
 def _interpolate(inputs: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
     height, width, channels = inputs.shape[1:]
-    rows = interpolation_matrix(height, size[0], align_corners, inputs.dtype)
-    columns = interpolation_matrix(width, size[1], align_corners, inputs.dtype)
+    dtype = inputs.dtype
+    rows = interpolation_matrix(height, size[0], align_corners, dtype)
+    columns = interpolation_matrix(width, size[1], align_corners, dtype)
+    accurate = inputs.astype(rows.dtype)
     # A matrix for each line is more to read than a line itself where there are few channels. A
     # width that export leaves open is not known.
     if not isinstance(width, int) or width > PIXELS_A_CHANNEL * channels:
-        return _all_at_once(rows, columns, inputs)
-    return by_platform(_all_at_once, _by_lines, rows, columns, inputs)
+        return _all_at_once(rows, columns, accurate).astype(dtype)
+    return by_platform(_all_at_once, _by_lines, rows, columns, accurate).astype(dtype)
 
 
 def _by_lines(rows: jax.Array, columns: jax.Array, inputs: jax.Array) -> jax.Array:

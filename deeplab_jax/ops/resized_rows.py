@@ -23,15 +23,17 @@ class ResizedRows:
     """A resized map whose rows are made when they are asked for.
 
     Attributes:
-      wide: [N, h, W', C], resized along the rows alone.
+      wide: [N, h, W', C], resized along the rows alone, in at least float32.
       weights: [blocks, rows, h], one block of rows of the interpolation along the columns after
         the other; rows beyond the last are zeros.
       height: H', of the whole map.
+      dtype: of the map, and of the blocks of its resized rows.
     """
 
     wide: jax.Array
     weights: jax.Array
     height: int
+    dtype: jnp.dtype
 
     @classmethod
     def of(
@@ -52,12 +54,14 @@ class ResizedRows:
         blocks = -(-size[0] // rows)
         rows = -(-size[0] // blocks)
         down = jnp.pad(down, ((0, -size[0] % rows), (0, 0))).reshape(-1, rows, height)
-        wide = jnp.einsum("Ww,nhwc->nhWc", across, inputs, precision=lax.Precision.HIGHEST)
-        return cls(wide, down, size[0])
+        accurate = inputs.astype(across.dtype)
+        wide = jnp.einsum("Ww,nhwc->nhWc", across, accurate, precision=lax.Precision.HIGHEST)
+        return cls(wide, down, size[0], inputs.dtype)
 
     def block(self, weights: jax.Array) -> jax.Array:
         """Returns the rows of one block of `weights`, [N, rows, W', C]."""
-        return jnp.einsum("Hh,nhWc->nHWc", weights, self.wide, precision=lax.Precision.HIGHEST)
+        rows = jnp.einsum("Hh,nhWc->nHWc", weights, self.wide, precision=lax.Precision.HIGHEST)
+        return rows.astype(self.dtype)
 
     def split(self, array: jax.Array, beyond: float) -> jax.Array:
         """Returns an array of the resized map's rows in the same blocks.

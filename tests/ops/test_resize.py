@@ -46,7 +46,7 @@ def test_value_and_gradient_equal_loops_over_pixels(source, target, align_corner
 
 
 @BOTH
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0)])
 def test_a_constant_stays_and_so_does_the_dtype(align_corners, dtype, tolerance):
     resized = run_once(
         lambda x: ops.resize_bilinear(x, (34, 17), align_corners=align_corners),
@@ -81,3 +81,44 @@ def test_the_same_size_is_the_identity(align_corners):
 )
 def test_scaled_sizes_are_the_papers(size, scale, expected):
     assert ops.scaled_size(size, scale) == expected
+
+
+def every_resize(inputs, size, align_corners):
+    """Yields the resized maps of every implementation, as one CPU program each and portable."""
+    resize = functools.partial(ops.resize_bilinear, size=size, align_corners=align_corners)
+    yield run_once(resize, inputs)
+    with ops.portable():
+        yield run_once(resize, inputs)
+    rows = ops.ResizedRows.of(inputs, size, 7, align_corners=align_corners)
+    yield rows.join(jax.lax.map(rows.block, rows.weights))
+    fine = jnp.zeros((inputs.shape[0], *size, 1), inputs.dtype)
+    yield ops.JoinedMaps(inputs, fine, align_corners).array()[..., : inputs.shape[-1]]
+    identity = jnp.eye(inputs.shape[-1] + 1, inputs.shape[-1], dtype=inputs.dtype)[None, None]
+    joined = ops.JoinedMaps(inputs, fine, align_corners)
+    yield run_once(lambda maps: ops.convolution(maps, identity, padding=NO_PADDING), joined)
+
+
+NO_PADDING = ((0, 0), (0, 0))
+UP_AND_DOWN = [((9, 7), (34, 17)), ((5, 3), (33, 65)), ((65, 33), (17, 5)), ((300, 7), (31, 5))]
+
+
+@BOTH
+@pytest.mark.parametrize(("source", "target"), UP_AND_DOWN)
+def test_constants_of_bfloat16_stay_exactly(source, target, align_corners):
+    constants = jnp.array([1, 3, -0.3359375, 255], jnp.bfloat16)
+    inputs = jnp.broadcast_to(constants, (1, *source, 4))
+    for resized in every_resize(inputs, target, align_corners):
+        assert resized.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(resized, jnp.broadcast_to(constants, (1, *target, 4)))
+
+
+@BOTH
+@pytest.mark.parametrize(("source", "target"), UP_AND_DOWN)
+def test_bfloat16_is_rounded_once(source, target, align_corners):
+    inputs = jnp.asarray(maps(source), jnp.bfloat16)
+    exact = jnp.asarray(inputs, jnp.float32)
+    expected = np.asarray(ops.resize_bilinear(exact, target, align_corners=align_corners))
+    # Half a unit in the last of bfloat16's eight digits, and float32's own rounding of sums.
+    bound = np.abs(expected) * 2.0**-8 + 1e-6
+    for resized in every_resize(inputs, target, align_corners):
+        assert np.all(np.abs(np.asarray(resized, np.float32) - expected) <= bound)
