@@ -39,7 +39,8 @@ def with_auxiliary(
     Args:
       loss: of either, (logits, label, normalizer) → scalar.
       logits: [N, H, W, C].
-      auxiliary: logits of an auxiliary head, at the same size; None where the model has none.
+      auxiliary: logits of an auxiliary head, [N, h, w, C], at a size that the loss takes with this
+        label; None where the model has none.
       label, normalizer: what the loss takes.
       weight: of the auxiliary head.
 

@@ -98,18 +98,34 @@ def _one_scale(config: ConfigDict, architecture: Architecture) -> Objective:
     def objective(
         outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
     ) -> jax.Array:
-        logits, maps = outputs
+        loss, maps = losses.weighted_sum(*_terms(config, step)), outputs.maps
         if config.resolution == "scores":
-            logits = maps["scores"]
-            size = logits.shape[1:3]
-            label, batch_label = (losses.shrink_labels(each, size) for each in (label, batch_label))
-        loss = losses.weighted_sum(*_terms(config, step))
+            loss = _of_scores(loss, batch_label)
+            pair = maps["fused_scores"], maps.get("auxiliary_scores")
+        else:
+            pair = outputs.logits, maps.get("auxiliary")
         normalizer = losses.valid_pixels(batch_label, architecture.num_classes)
-        return losses.with_auxiliary(
-            loss, logits, maps.get("auxiliary"), label, normalizer, weight=config.auxiliary_weight
-        )
+        return losses.with_auxiliary(loss, *pair, label, normalizer, weight=config.auxiliary_weight)
 
     return objective
+
+
+def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
+    """Returns the loss that shrinks labels to the scores it receives, whatever their size.
+
+    Its normalizer is ignored: the divisor is the number of labeled pixels of the batch at the size
+    of the scores, which may differ between the classifier and the auxiliary head.
+    """
+
+    def shrunk(
+        scores: jax.Array, label: jax.Array, normalizer: jax.Array | None = None
+    ) -> jax.Array:
+        del normalizer
+        size = scores.shape[1:3]
+        known = losses.valid_pixels(losses.shrink_labels(batch_label, size), scores.shape[-1])
+        return loss(scores, losses.shrink_labels(label, size), known)
+
+    return shrunk
 
 
 def _terms(config: ConfigDict, step: jax.Array) -> list[tuple[float, losses.Loss]]:
@@ -133,18 +149,27 @@ def _terms(config: ConfigDict, step: jax.Array) -> list[tuple[float, losses.Loss
 
 
 def _every_scale(config: ConfigDict, architecture: Architecture) -> Objective:
+    weighted = {
+        "class_weights": config.class_weights,
+        "label_smoothing": config.label_smoothing,
+    }
+
     def objective(
         outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
     ) -> jax.Array:
         del step
-        return config.cross_entropy * losses.multi_scale_cross_entropy(
+        total = losses.multi_scale_cross_entropy(
             outputs.maps,
             label,
             batch_label,
-            config.class_weights,
-            config.label_smoothing,
             align_corners=architecture.align_corners,
+            **weighted,
         )
+        auxiliary = outputs.maps.get("auxiliary_scores")
+        if auxiliary is not None:
+            loss = _of_scores(partial(losses.softmax_cross_entropy, **weighted), batch_label)
+            total += config.auxiliary_weight * loss(auxiliary, label, None)
+        return config.cross_entropy * total
 
     return objective
 

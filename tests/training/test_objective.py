@@ -56,8 +56,44 @@ def test_terms_are_added_by_their_weights():
 
 def test_labels_may_be_shrunk_to_the_scores():
     small = losses.shrink_labels(LABEL, (4, 5))
-    expected = losses.softmax_cross_entropy(OUTPUTS.maps["scores"], small)
+    expected = losses.softmax_cross_entropy(OUTPUTS.maps["fused_scores"], small)
     assert value(resolution="scores") == pytest.approx(float(expected), rel=1e-6)
+
+
+WITH_AUXILIARY = OUTPUTS._replace(
+    maps=OUTPUTS.maps | {"auxiliary_scores": noise(3, 6, 7, 4), "auxiliary": noise(3, 8, 9, 4)}
+)
+
+
+@pytest.mark.parametrize("every_scale", [False, True])
+@pytest.mark.parametrize("normalization", ["pixels", "images"])
+def test_an_auxiliary_head_has_its_loss_at_the_size_of_its_scores(normalization, every_scale):
+    changes = {"resolution": "scores", "every_scale": every_scale, "label_smoothing": 0.1}
+    changes |= {"normalization": normalization, "cross_entropy": 0.7}
+    architecture = THREE_SCALES if every_scale else PLAIN
+    alone = value(architecture, **changes)
+    scores, label = WITH_AUXILIARY.maps["auxiliary_scores"], losses.shrink_labels(LABEL, (6, 7))
+    if normalization == "pixels":
+        auxiliary = losses.softmax_cross_entropy(scores, label, label_smoothing=0.1)
+    else:
+        auxiliary = np.mean(
+            [
+                losses.softmax_cross_entropy(*image, label_smoothing=0.1)
+                for image in zip(scores[:, None], label[:, None], strict=True)
+            ]
+        )
+    expected = alone + 0.7 * 0.25 * float(auxiliary)
+    found = value(architecture, WITH_AUXILIARY, auxiliary_weight=0.25, **changes)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_auxiliary_head_works_with_every_term():
+    weights = {"focal": 1.0, "dice": 0.5, "lovasz": 0.25, "hard_pixel_share": 0.5}
+    main = value(resolution="scores", **weights)
+    scores = {"fused_scores": WITH_AUXILIARY.maps["auxiliary_scores"]}
+    auxiliary = value(outputs=OUTPUTS._replace(maps=scores), resolution="scores", **weights)
+    found = value(outputs=WITH_AUXILIARY, resolution="scores", **weights)
+    assert found == pytest.approx(main + 0.5 * auxiliary, rel=1e-5)
 
 
 @pytest.mark.parametrize("normalization", ["pixels", "images"])
@@ -156,19 +192,23 @@ def test_a_batch_of_nothing_but_void_has_no_loss_and_no_gradient(every_scale):
         (THREE_SCALES, {"normalization": "images", "resolution": "scores", "every_scale": True}),
         (PLAIN, {"resolution": "scores", "label_smoothing": 0.1}),
         (THREE_SCALES, {"resolution": "scores", "every_scale": True}),
+        (PLAIN, {"resolution": "scores", "label_smoothing": 0.1, "auxiliary": True}),
+        (THREE_SCALES, {"resolution": "scores", "every_scale": True, "auxiliary": True}),
     ],
 )
 def test_parts_of_a_batch_add_up_to_it(architecture, changes):
+    changes = dict(changes)
+    outputs = WITH_AUXILIARY if changes.pop("auxiliary", False) else OUTPUTS
     parts = [
         value(
             architecture,
-            jax.tree.map(lambda array, n=n: array[n : n + 1], OUTPUTS),
+            jax.tree.map(lambda array, n=n: array[n : n + 1], outputs),
             LABEL[n : n + 1],
             **changes,
         )
         for n in range(3)
     ]
-    assert sum(parts) == pytest.approx(value(architecture, **changes), rel=1e-5)
+    assert sum(parts) == pytest.approx(value(architecture, outputs, **changes), rel=1e-5)
 
 
 @pytest.mark.parametrize(
