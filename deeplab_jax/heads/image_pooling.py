@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import ConvNorm, Normalization
 
 
@@ -53,26 +52,10 @@ class ImagePooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: see `refuse_single_values`.
+          DeepLabError: see `layers.refuse_single_values`.
         """
         pooled = average(features, self.window)
-        if train and not self.normalization.frozen and not self.is_initializing():
-            refuse_single_values(pooled)
         pooled = ConvNorm(
             self.channels, self.normalization, kernel_size=1, dtype=self.dtype, name="conv"
         )(pooled.astype(self.dtype), train)
         return ops.resize_bilinear(pooled, features.shape[1:3], align_corners=self.align_corners)
-
-
-def refuse_single_values(pooled: jax.Array) -> None:
-    """Refuses to train where batch normalisation would see one value a channel.
-
-    Raises:
-      DeepLabError: [N, h, w, C] has N = h = w = 1, so that every output would be 0 + bias.
-    """
-    if pooled.shape[:3] == (1, 1, 1):
-        raise DeepLabError(
-            "image pooling cannot train on a batch of 1: its one value a channel would be "
-            "normalised to zero; use a batch of at least 2, image_pooling='none' or "
-            "frozen_batch_norm=True"
-        )

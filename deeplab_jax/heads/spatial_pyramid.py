@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.heads.image_pooling import refuse_single_values
 from deeplab_jax.layers import ConvNorm, Normalization
 
 # Bins along each side: the four-level pyramid of SPP-net, section 2.2.
@@ -62,10 +61,9 @@ class SpatialPyramidPooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: training on one image, where the coarsest level has one value a channel.
+          DeepLabError: the coarsest level has one value per channel to train on; see
+            `layers.refuse_single_values`.
         """
-        if train and not self.normalization.frozen and not self.is_initializing():
-            refuse_single_values(features[:, :1, :1])
         conv_norm = partial(
             ConvNorm, self.channels, self.normalization, kernel_size=1, dtype=self.dtype
         )

@@ -1,5 +1,6 @@
 """The Flax modules that every backbone, head and decoder is built of."""
 
+from deeplab_jax.layers.batch_norm import refuse_single_values
 from deeplab_jax.layers.conv_norm import ConvNorm, Normalization
 from deeplab_jax.layers.convolution import Classifier, Convolution
 from deeplab_jax.layers.quantized import is_convolution, quantized
@@ -16,5 +17,6 @@ __all__ = [
     "is_convolution",
     "narrowed",
     "quantized",
+    "refuse_single_values",
     "run_units",
 ]

@@ -1,10 +1,38 @@
 """Batch normalisation whose statistics are those of a group of images."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax.errors import DeepLabError
+
+
+def refuse_single_values(shape: tuple[int, ...], group: int, layer: str) -> None:
+    """Refuses to train where batch statistics would be those of one value per channel.
+
+    Args:
+      shape: [N, …, C] of what is normalized.
+      group: images that are normalized together; 0: all N.
+      layer: its path, for the message.
+
+    Raises:
+      DeepLabError: there is one value per channel, so every output would be 0 + bias in training
+        and something else in evaluation.
+    """
+    if (group or shape[0]) * math.prod(shape[1:-1]) == 1:
+        raise DeepLabError(
+            f"{layer} cannot be trained on one value per channel ({_cause(shape[0], group)}): "
+            "batch normalization makes it exactly 0, but not in evaluation; normalize at least 2 "
+            "images together, better 4 or more (training.batch_size over "
+            "training.accumulation_steps, model.batch_norm_group), or give "
+            "model.frozen_batch_norm=True or, for image pooling, model.image_pooling='none'"
+        )
+
+
+def _cause(images: int, group: int) -> str:
+    return f"model.batch_norm_group={group}" if group else f"a batch of {images}"
 
 
 class GroupedBatchNorm(nn.BatchNorm):

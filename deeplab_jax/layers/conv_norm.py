@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.layers.batch_norm import GroupedBatchNorm
+from deeplab_jax.layers.batch_norm import GroupedBatchNorm, refuse_single_values
 from deeplab_jax.layers.widths import output_channels
 
 Initializer = Callable[..., jax.Array]
@@ -70,12 +70,18 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features]."""
+        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features].
+
+        Raises:
+          DeepLabError: see `refuse_single_values`.
+        """
         outputs = self._convolve(inputs.astype(self.dtype))
-        group = self.normalization.group
+        group, averaging = self.normalization.group, not train or self.normalization.frozen
+        if not averaging and not self.is_initializing():
+            refuse_single_values(outputs.shape, group, "/".join(self.path) or "a layer")
         normalize = partial(GroupedBatchNorm, group_size=group) if group else nn.BatchNorm
         outputs = normalize(
-            use_running_average=not train or self.normalization.frozen,
+            use_running_average=averaging,
             momentum=self.normalization.decay,
             epsilon=self.normalization.epsilon,
             dtype=self.dtype,

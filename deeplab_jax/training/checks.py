@@ -1,5 +1,6 @@
 """What a config must fulfil beside the types of its fields."""
 
+import math
 from collections.abc import Sequence
 
 from jax.sharding import Mesh
@@ -8,9 +9,13 @@ from ml_collections import ConfigDict
 from deeplab_jax import config as configs
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.layers import refuse_single_values
+from deeplab_jax.models import Architecture
+from deeplab_jax.ops import scaled_size
 from deeplab_jax.parallel import check_divisible, data_size, space_size
 from deeplab_jax.reporter import Reporter
 
+Size = tuple[int, int]
 COUNTS = ("num_steps", "batch_size", "every_steps", "log_every_steps", "accumulation_steps")
 
 
@@ -66,6 +71,57 @@ def check_batch_norm_group(group: int, batch_size: int, parts: int) -> None:
             f"model.batch_norm_group={group} does not divide the {together} images that go through "
             f"the network at once; legal: {', '.join(divisors)}, or 0 for all"
         )
+
+
+def check_pooled_statistics(
+    architecture: Architecture, crop_size: Size, together: int, reporter: Reporter
+) -> None:
+    """Checks how many values the normalization behind a pooled map has per channel.
+
+    It is the one with the fewest: global pooling leaves one value per image. LR-ASPP's gate has no
+    batch normalization, and frozen ones do not depend on the batch.
+
+    Args:
+      architecture: of the network.
+      crop_size: height and width of the training images, in pixels.
+      together: images that go through the network at once, over all devices.
+      reporter: receives the warning of two values.
+
+    Raises:
+      DeepLabError: there is one value.
+    """
+    pooled = pooled_size(architecture, crop_size)
+    if pooled is None or architecture.frozen_batch_norm:
+        return
+    group = architecture.batch_norm_group
+    refuse_single_values((together, *pooled, 1), group, f"the pooling of {architecture.head!r}")
+    if (group or together) * math.prod(pooled) == 2:
+        cause = f"model.batch_norm_group={group}" if group else f"{together} images at once"
+        reporter.warning(
+            f"batch normalization behind the pooling of {architecture.head!r} has two values per "
+            f"channel ({cause}): they become +1 and -1 whatever they were, so only their order is "
+            "learned; normalize 4 images or more together, or give model.frozen_batch_norm=True"
+        )
+
+
+def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
+    """Returns rows and columns of the smallest pooled map that is normalized; None: there is none.
+
+    Args:
+      architecture: of the network.
+      crop_size: height and width of the training images, in pixels.
+    """
+    if architecture.head == "spp":
+        return 1, 1
+    pools = architecture.image_pooling != "none" and architecture.fusion == "concat"
+    if architecture.head not in ("aspp", "pooling") or not pools:
+        return None
+    window = architecture.pooling_window
+    if window is None:
+        return 1, 1
+    smallest = scaled_size(crop_size, min((1, *architecture.multi_scale)))
+    maps = ((side - 1) // architecture.output_stride + 1 for side in smallest)
+    return tuple(side - min(side, across) + 1 for side, across in zip(maps, window, strict=True))
 
 
 def check_rows_at_once(rows: int, mesh: Mesh) -> None:

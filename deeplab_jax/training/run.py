@@ -23,6 +23,7 @@ from deeplab_jax.training.checks import (
     check_batch_norm_group,
     check_classes,
     check_frozen_parts,
+    check_pooled_statistics,
     check_ranges,
     check_rows_at_once,
 )
@@ -106,6 +107,8 @@ def assemble(
     batch = config.training.batch_size, config.training.accumulation_steps
     check_batch(*batch, mesh)
     check_batch_norm_group(model.architecture.batch_norm_group, *batch)
+    together = config.training.batch_size // config.training.accumulation_steps
+    check_pooled_statistics(model.architecture, augmentation.crop_size, together, reporter)
     check_rows_at_once(config.loss.rows_at_once, mesh)
     check_frozen_parts(config, reporter)
     learning_rate = make_schedule(config.schedule, config.training.num_steps)

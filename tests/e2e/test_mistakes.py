@@ -20,6 +20,8 @@ from deeplab_jax.model_store import open_checkpoints
         (["strict_crop=True", "augmentation.crop_size=(33,50)"], "33×49 and 33×65"),
         (["optimizer.name=sdg"], "did you mean 'sgd'?"),
         (["training.init_from=nowhere"], "nowhere"),
+        (["model.image_pooling=global", "model.batch_norm_group=1"], "model.batch_norm_group=1"),
+        (["schedule.warmup_steps=-1"], "schedule.warmup_steps=-1"),
     ],
 )
 def test_a_wrong_config_is_one_line(commands, tmp_path, read_lines, overrides, said):

@@ -110,3 +110,32 @@ def test_half_precision_keeps_statistics_in_single():
 def test_a_group_that_does_not_divide_is_an_error():
     with pytest.raises(DeepLabError, match="batch_norm_group=4 does not divide the 6 images"):
         make(4).apply(variables(), inputs(), mutable=["batch_stats"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "group", "legal"),
+    [
+        ((1, 1, 1, 3), 0, False),
+        ((4, 1, 1, 3), 1, False),
+        ((4, 1, 1, 3), 2, True),
+        ((1, 1, 2, 3), 0, True),
+        ((4, 2, 1, 3), 1, True),
+    ],
+)
+def test_one_value_per_channel_cannot_be_trained_on(shape, group, legal):
+    module = ConvNorm(5, Normalization(DECAY, EPSILON, group=group), kernel_size=1)
+    images = jnp.ones(shape)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), images, False))
+
+    def run(module, train):
+        return jax.eval_shape(
+            lambda given: module.apply(given, images, train, mutable=["batch_stats"]), shapes
+        )
+
+    run(module, False)
+    run(module.clone(normalization=Normalization(DECAY, EPSILON, frozen=True, group=group)), True)
+    if legal:
+        run(module, True)
+        return
+    with pytest.raises(DeepLabError, match="one value per channel"):
+        run(module, True)

@@ -103,14 +103,14 @@ def test_without_a_data_set_the_field_is_named():
     [(1, 4, 12, 3), (2, 1.5, 3, 2), (8, 2, 2, 1), (1, 0.001, 1, 3)],
 )
 def test_epochs_become_steps(batch_size, epochs, steps, per_epoch):
-    found = assembled(batch_size=batch_size, epochs=epochs).config
+    found = assembled("model.image_pooling=none", batch_size=batch_size, epochs=epochs).config
     assert found.training.batch_size == batch_size
     assert found.training.num_steps == steps
     assert found.evaluation.every_steps == found.checkpoint.every_steps == per_epoch
 
 
 def test_the_callers_config_stays_as_it_was():
-    config = changed()
+    config = changed("model.image_pooling=none")
     before = configs.to_json(config)
     mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
     assemble(config, workdir, mesh, DATASET, DATASET, batch_size=1, epochs=1, reporter=Reporter())
@@ -144,6 +144,71 @@ def test_a_part_that_stays_while_its_statistics_move_is_told(assignments, warned
     assemble(config, workdir, mesh, DATASET, DATASET, reporter=reporter)
     told = [text for text in reporter.texts if "backbone of the network keep" in text]
     assert bool(told) == warned
+
+
+POOLING = ("model.architecture=deeplab_v3", "model.backbone=mobilenet_v2")
+ASPP = (*POOLING, "model.head=aspp")
+TORCHVISION = (
+    "model.architecture=torchvision/deeplabv3_mobilenet_v3_large",
+    "model.backbone=mobilenet_v3_large",
+)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "values"),
+    [
+        ((*POOLING, "model.batch_norm_group=1"), 1),
+        ((*ASPP, "model.batch_norm_group=1"), 1),
+        ((*ASPP, "model.batch_norm_group=2"), 2),
+        ((*ASPP, "model.batch_norm_group=4"), None),
+        ((*ASPP, "model.image_pooling=none", "model.batch_norm_group=1"), None),
+        ((*ASPP, "model.image_pooling=crop", "model.batch_norm_group=1"), 1),
+        ((*ASPP, "model.image_pooling=crop", "model.pooling_crop=33,33"), None),
+        (
+            (
+                *ASPP,
+                "model.image_pooling=crop",
+                "model.pooling_crop=33,33",
+                "model.batch_norm_group=1",
+            ),
+            2,
+        ),
+        ((*ASPP, "model.frozen_batch_norm=True", "training.batch_size=1"), None),
+        ((*ASPP, "training.batch_size=1"), 1),
+        ((*ASPP, "training.batch_size=2"), 2),
+        ((*ASPP, "training.batch_size=8", "training.accumulation_steps=8"), 1),
+        ((*ASPP, "training.batch_size=8", "training.accumulation_steps=4"), 2),
+        ((*TORCHVISION, "model.batch_norm_group=1"), 1),
+        ((*POOLING, "model.head=spp", "model.batch_norm_group=1"), 1),
+        ((*POOLING, "model.head=spp", "model.batch_norm_group=2"), 2),
+        ((*POOLING, "model.head=dpc", "model.batch_norm_group=1"), None),
+        (
+            (
+                "model.architecture=deeplab_v3",
+                "model.backbone=mobilenet_v3_small_seg",
+                "model.batch_norm_group=1",
+            ),
+            None,
+        ),
+        (
+            ("model.architecture=deeplab_v2", "model.backbone=resnet_18", "training.batch_size=1"),
+            None,
+        ),
+    ],
+)
+def test_one_value_per_pooled_channel_is_refused_and_two_are_a_warning(assignments, values):
+    config, reporter = changed("training.batch_size=16", *assignments), Warnings()
+    mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
+
+    def assemble_it():
+        return assemble(config, workdir, mesh, DATASET, DATASET, reporter=reporter)
+
+    if values == 1:
+        with pytest.raises(DeepLabError, match=r"one value per channel.*frozen_batch_norm=True"):
+            assemble_it()
+    else:
+        assemble_it()
+    assert any("two values per channel" in text for text in reporter.texts) == (values == 2)
 
 
 def test_rows_one_after_the_other_are_not_shared_out():
