@@ -6,6 +6,9 @@ import pytest
 from deeplab_jax.model_store import read_variables
 from deeplab_jax.training.monitors import read_rows
 
+# A minute: the step of two scales and two heads is compiled.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir(commands, tmp_path_factory):
