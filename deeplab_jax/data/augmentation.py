@@ -60,7 +60,10 @@ class Augmentation:
 
 
 def augment(
-    example: Example, random: np.random.Generator, augmentation: Augmentation
+    example: Example,
+    random: np.random.Generator,
+    augmentation: Augmentation,
+    num_classes: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Draws one augmented crop.
 
@@ -68,6 +71,7 @@ def augment(
       example: of any size.
       random: all that the result depends on besides the example.
       augmentation: what to do.
+      num_classes: of the data set; see `labels.void_of`.
 
     Returns:
       {"image": uint8 [h, w, 3], "label": [h, w], of its dtype} of the crop size; outside the source
@@ -84,7 +88,8 @@ def augment(
     )
     # One resampling for both: the sides' factors differ by what rounding adds.
     scales = (scale * (resized[0] / height), scale * (resized[1] / width))
-    view, label = _drawn(example["label"], random, augmentation, scales)
+    void = void_of(example["label"], num_classes)
+    view, label = _drawn(example["label"], random, augmentation, scales, void)
     image = distort(example["image"], random, augmentation.photometric)
     return {"image": render(image, view, size, IMAGE_SAMPLING), "label": label}
 
@@ -94,9 +99,10 @@ def _drawn(
     random: np.random.Generator,
     augmentation: Augmentation,
     scales: tuple[float, float],
+    void: int,
 ) -> tuple[View, np.ndarray]:
     """Returns where a crop lies and its label."""
-    size, sampling = augmentation.crop_size, label_sampling(label)
+    size, sampling = augmentation.crop_size, label_sampling(void)
     for _ in range(DRAWS):
         view = random_view(
             random,
@@ -107,14 +113,15 @@ def _drawn(
             flip=augmentation.flip,
         )
         crop = render(label, view, size, sampling)
-        if augmentation.max_class_share == 1 or _class_share(crop) < augmentation.max_class_share:
+        largest = augmentation.max_class_share
+        if largest == 1 or _class_share(crop, void) < largest:
             break
     return view, crop
 
 
-def _class_share(label: np.ndarray) -> float:
+def _class_share(label: np.ndarray, void: int) -> float:
     """Returns the share of the most frequent class in what is not void; 1 where all is."""
-    counts = np.bincount(label[label != void_of(label)], minlength=1)
+    counts = np.bincount(label[label != void], minlength=1)
     return counts.max() / counts.sum() if counts.any() else 1.0
 
 

@@ -20,14 +20,21 @@ def pad(image: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
     return padded
 
 
-def pad_to(example: Example, size: tuple[int, int]) -> dict[str, np.ndarray]:
+def pad_to(
+    example: Example, size: tuple[int, int], num_classes: int | None = None
+) -> dict[str, np.ndarray]:
     """Pads an example at the bottom and right: mean pixel, void.
+
+    Args:
+      example: of any size.
+      size: (height, width) of the result.
+      num_classes: of the data set; see `labels.void_of`.
 
     Returns:
       {"image": uint8 [h, w, 3], "label": [h, w]} of the size (h, w); the label keeps its dtype.
 
     Raises:
-      DeepLabError: the example is larger.
+      DeepLabError: the example is larger, or its label's dtype cannot hold void.
     """
     height, width = example["label"].shape
     if height > size[0] or width > size[1]:
@@ -37,5 +44,5 @@ def pad_to(example: Example, size: tuple[int, int]) -> dict[str, np.ndarray]:
         )
     return {
         "image": pad(example["image"], size, MEAN_PIXEL),
-        "label": pad(example["label"], size, void_of(example["label"])),
+        "label": pad(example["label"], size, void_of(example["label"], num_classes)),
     }

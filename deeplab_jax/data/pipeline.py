@@ -10,7 +10,7 @@ import grain
 import numpy as np
 
 from deeplab_jax.data.augmentation import Augmentation, augment
-from deeplab_jax.data.datasets import Dataset
+from deeplab_jax.data.datasets import Dataset, Example
 from deeplab_jax.data.padding import MEAN_PIXEL, pad_to
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import label_dtype, void_label
@@ -59,7 +59,9 @@ def training_batches(
     """
     share = _share(batch_size, num_hosts)
     examples = grain.MapDataset.source(dataset).seed(seed).shuffle().repeat()
-    crops = examples.random_map(functools.partial(augment, augmentation=augmentation))
+    crops = examples.random_map(
+        functools.partial(_augmented, augmentation=augmentation, dataset=dataset)
+    )
     # Without dropping, Grain rounds the endless length up past what an int holds.
     endless = crops.batch(share, drop_remainder=True)
     batches = endless[start_step * num_hosts + host :: num_hosts]
@@ -115,11 +117,23 @@ def _share(batch_size: int, num_hosts: int) -> int:
     return batch_size // num_hosts
 
 
+def _augmented(
+    example: Example, random: np.random.Generator, augmentation: Augmentation, dataset: Dataset
+) -> Batch:
+    return augment(example, random, augmentation, _num_classes(dataset))
+
+
+def _num_classes(dataset: Dataset) -> int | None:
+    """Returns the number of classes; None for bare examples, whose labels' dtype then decides."""
+    descriptor = getattr(dataset, "descriptor", None)
+    return descriptor and descriptor.num_classes
+
+
 def _padded_example(index: int, dataset: Dataset, size: tuple[int, int], num_images: int) -> Batch:
     if index < num_images:
-        example = dataset[index]
+        example, num_classes = dataset[index], _num_classes(dataset)
         own_size = np.array(example["label"].shape, np.int32)
-        return pad_to(example, size) | {"index": np.int32(index), "size": own_size}
+        return pad_to(example, size, num_classes) | {"index": np.int32(index), "size": own_size}
     num_classes = dataset.descriptor.num_classes
     return {
         "image": np.full((*size, 3), MEAN_PIXEL, np.uint8),

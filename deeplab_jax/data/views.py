@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.data.padding import MEAN_PIXEL, pad
-from deeplab_jax.labels import IGNORE_LABEL, void_of
+from deeplab_jax.labels import IGNORE_LABEL
 
 
 class Sampling(NamedTuple):
@@ -23,9 +23,9 @@ IMAGE_SAMPLING = Sampling(cv2.INTER_LINEAR, cv2.INTER_LINEAR, MEAN_PIXEL)
 LABEL_SAMPLING = Sampling(cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, IGNORE_LABEL)
 
 
-def label_sampling(label: np.ndarray) -> Sampling:
-    """Returns how pixels are taken from a label, uint8 or uint16: void lies outside."""
-    return LABEL_SAMPLING._replace(outside=void_of(label))
+def label_sampling(void: int) -> Sampling:
+    """Returns how pixels are taken from a label whose void value is given."""
+    return LABEL_SAMPLING._replace(outside=void)
 
 
 class Span(NamedTuple):

@@ -38,13 +38,14 @@ class StrategyResult:
 
     Attributes:
       settings: of the strategy.
-      confusion: int64 [images, num_classes, num_classes].
+      overlaps: int64 [images, 3, num_classes]: true positives, pixels of the truth and of the
+        prediction. Whole confusion matrices of very many classes would not fit in memory.
       boundary: int64 [images, num_classes, 4], as of `BoundaryMatch`.
       seconds_per_image: from the encoded image to its class map, compiled.
     """
 
     settings: Mapping[str, Any]
-    confusion: np.ndarray
+    overlaps: np.ndarray
     boundary: np.ndarray
     seconds_per_image: float
 
@@ -166,18 +167,19 @@ def _measure(
     predictor: Predictor, split: SplitPass | TiledPass, limit: int | None, reporter: Reporter
 ) -> StrategyResult:
     classes = len(predictor.class_names)
-    confusion = np.zeros((split.num_images, classes, classes), np.int64)
+    overlaps = np.zeros((split.num_images, 3, classes), np.int64)
     boundary = np.zeros((split.num_images, classes, 4), np.int64)
     for index, row, _ in image_results(split, predictor, reporter):
         labels = row.truth, row.prediction, classes
-        confusion[index] = ConfusionMatrix.from_labels(*labels).counts
+        counts = ConfusionMatrix.from_labels(*labels).counts
+        overlaps[index] = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
         boundary[index] = BoundaryMatch.from_labels(*labels).counts
-    if not (confusion := sum_over_hosts(confusion)).any():
+    if not (overlaps := sum_over_hosts(overlaps)).any():
         name = f"{split.dataset.name}/{split.dataset.split}"
         raise DeepLabError(f"{name}: every pixel is void; there is nothing to measure")
     return StrategyResult(
         describe_settings(predictor, split, limit),
-        confusion,
+        overlaps,
         sum_over_hosts(boundary),
         _seconds_per_image(split, predictor),
     )
@@ -198,7 +200,7 @@ def _rows(results: Mapping[str, StrategyResult]) -> list[dict[str, Any]]:
     for name, result in results.items():
         row = {
             "strategy": name,
-            "mean_iou": _mean_iou(result.confusion.sum(axis=0)),
+            "mean_iou": _mean_iou(result.overlaps.sum(axis=0)),
             "boundary_f_score": _known(_boundary_f_score(result.boundary.sum(axis=0))),
             "seconds_per_image": result.seconds_per_image,
             "mean_iou_change": None,
@@ -206,7 +208,7 @@ def _rows(results: Mapping[str, StrategyResult]) -> list[dict[str, Any]]:
             "settings": dict(result.settings),
         }
         if before is not None:
-            ious = paired_change(before.confusion, result.confusion, _mean_iou)
+            ious = paired_change(before.overlaps, result.overlaps, _mean_iou)
             outlines = paired_change(before.boundary, result.boundary, _boundary_f_score)
             for key, change in (("mean_iou", ious), ("boundary_f_score", outlines)):
                 row[f"{key}_change"] = {
@@ -217,8 +219,12 @@ def _rows(results: Mapping[str, StrategyResult]) -> list[dict[str, Any]]:
     return rows
 
 
-def _mean_iou(counts: np.ndarray) -> float:
-    return ConfusionMatrix(counts).mean_iou
+def _mean_iou(overlaps: np.ndarray) -> float:
+    """Returns what `ConfusionMatrix.mean_iou` is of summed overlaps [3, num_classes]."""
+    correct, true, predicted = overlaps
+    union = true + predicted - correct
+    occurring = union > 0
+    return float((correct[occurring] / union[occurring]).mean()) if occurring.any() else math.nan
 
 
 def _boundary_f_score(counts: np.ndarray) -> float:

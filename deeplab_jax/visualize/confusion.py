@@ -11,6 +11,8 @@ from deeplab_jax.files import replacing
 
 # Beyond so many classes the percentages would not be readable.
 MAX_ANNOTATED = 30
+# Beyond this number of classes names would overlap; the axes show numbers of classes.
+MAX_NAMED = 255
 
 
 def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence[str]) -> None:
@@ -27,9 +29,10 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, class_names)
+    if len(class_names) <= MAX_NAMED:
+        ticks = range(len(class_names))
+        axes.set_xticks(ticks, class_names, rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_yticks(ticks, class_names)
     axes.tick_params(length=0, labelsize="small" if len(class_names) <= MAX_ANNOTATED else 4)
     axes.set(xlabel="prediction", ylabel="truth", title="share of each true class, %")
     axes.spines[:].set_visible(False)

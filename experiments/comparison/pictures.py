@@ -17,6 +17,8 @@ COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#77
 # Pixels of the widest picture; the page scales them down, and stays of a size to be mailed.
 MAX_SIDE = 420
 WRONG, VOID = (214, 39, 40), (224, 224, 224)
+# Side of the largest figure.
+MAX_INCHES = 80.0
 # Where a prediction is right the image shows through, pale.
 PALE = 0.35
 
@@ -95,7 +97,8 @@ def class_maps(comparison: Comparison) -> bytes:
 def class_bars(comparison: Comparison) -> bytes:
     """Returns the IoU of every class, a bar for each model; a class that is absent has none."""
     names = comparison.class_names
-    figure, axes = _figure(max(7.0, 0.42 * len(names) * max(2, len(comparison.models)) / 2), 3.4)
+    width = 0.42 * len(names) * max(2, len(comparison.models)) / 2
+    figure, axes = _figure(min(max(7.0, width), MAX_INCHES), 3.4)
     width = 0.8 / len(comparison.models)
     for number, (model, compared) in enumerate(comparison.models.items()):
         ious = [compared.metrics["per_class_iou"][name] for name in names]
@@ -150,7 +153,7 @@ def confusion(compared: Compared, class_names: Sequence[str], title: str) -> byt
     """Returns which classes are taken for which, in per cent of each true class."""
     counts = np.asarray(compared.metrics["confusion_matrix"])
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.2 + 0.3 * len(class_names)
+    side = min(2.2 + 0.3 * len(class_names), MAX_INCHES)
     figure, axes = _figure(side, side)
     axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     ticks = range(len(class_names))

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab_jax.data import ArrayDataset, Augmentation, evaluation_batches, open_dataset
+from deeplab_jax.data import (
+    ArrayDataset,
+    Augmentation,
+    evaluation_batches,
+    open_dataset,
+    training_batches,
+)
 from deeplab_jax.data.augmentation import augment
 from deeplab_jax.data.builders.folder import Folder
 from deeplab_jax.data.codec import encode_png
@@ -163,6 +169,24 @@ def test_augmented_labels_hold_only_values_of_the_label(count, rotation):
         table = np.full(256, void_label(count), label.dtype)
         table[: len(np.unique(label))] = np.unique(label)
         assert np.array_equal(table[same["label"]], found)
+
+
+@counts
+def test_a_dataset_of_the_users_own_may_give_wide_labels(count):
+    """The number of classes decides what is void, not the dtype."""
+    label = label_of(count).astype(np.uint16)
+
+    class Own(ArrayDataset):
+        def __getitem__(self, index):
+            return super().__getitem__(index) | {"label": label}
+
+    dataset = Own(IMAGE[None], label[None], names_of(count))
+    (batch,) = evaluation_batches(dataset, (6, 9), batch_size=1)
+    assert np.all(batch["label"][0, 5:] == void_label(count))
+    crops = Augmentation((8, 9), min_scale=1, max_scale=1, flip=False)
+    batch = next(training_batches(dataset, crops, batch_size=1, seed=0))
+    assert np.array_equal(batch["label"][0, :5, :7], label)
+    assert np.all(batch["label"][0, 5:] == void_label(count))
 
 
 def test_unscaled_crops_are_exact_and_void_outside():

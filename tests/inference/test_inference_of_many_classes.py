@@ -15,7 +15,7 @@ from deeplab_jax.data import ArrayDataset
 from deeplab_jax.data.descriptors import describe
 from deeplab_jax.deploy.answers import Answers, Limits
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.evaluation import CRFGrid, Evaluator, evaluate, search_crf
+from deeplab_jax.evaluation import CRFGrid, Evaluator, compare_strategies, evaluate, search_crf
 from deeplab_jax.inference import (
     InferenceOptions,
     Predictor,
@@ -188,6 +188,13 @@ def test_evaluation_counts_every_class(predictor, dataset, name, tmp_path):
     assert metrics["per_class_iou"]["class 255"] == 1
     assert metrics["pixel_accuracy"] == np.trace(counts) / counts.sum() < 1
     assert (tmp_path / "contact_sheet.png").exists()
+
+
+def test_strategies_count_every_class(predictor, dataset):
+    (plain,) = compare_strategies(predictor, dataset, {"plain": InferenceOptions()})
+    metrics = evaluate(predictor, dataset)
+    assert plain["mean_iou"] == metrics["mean_iou"]
+    assert plain["boundary_f_score"] == metrics["boundary_f_score"]
 
 
 def test_299_for_43_scores_0(predictor):

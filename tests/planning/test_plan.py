@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import jax
 import pytest
 
 from deeplab_jax import config as configs
@@ -10,13 +11,14 @@ from deeplab_jax.cli import plan as command
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.parallel import make_mesh
 from deeplab_jax.planning import Plan, parse_topology, plan
 from deeplab_jax.planning.largest_batch import LargestBatch
 from deeplab_jax.planning.plan import Traffic
 from deeplab_jax.planning.reductions import Reductions
 from deeplab_jax.planning.roofline import Estimate
-from deeplab_jax.planning.step import CompiledStep
-from deeplab_jax.planning.unseen import unseen_dataset
+from deeplab_jax.planning.step import CompiledStep, abstract_arguments
+from deeplab_jax.planning.unseen import assemble_unseen, unseen_dataset
 from deeplab_jax.reporter import Reporter
 from experiments import pod_plans
 
@@ -136,11 +138,24 @@ def test_classes_are_told_by_name_by_config_or_by_hand():
     config.data.name = "cityscapes"
     assert len(unseen_dataset(config).descriptor.class_names) == 19
     assert len(unseen_dataset(config, 5).descriptor.class_names) == 5
+    assert len(set(unseen_dataset(config, 847).descriptor.palette)) == 847
     config.data.name = "mine"
     with pytest.raises(DeepLabError, match="'mine' has; give --num_classes"):
         unseen_dataset(config)
     config.data.class_names = ("sky", "road")
     assert unseen_dataset(config).descriptor.class_names == ("sky", "road")
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(255, "uint8"), (256, "uint16"), (300, "uint16")])
+def test_labels_are_as_wide_as_the_number_of_classes_needs(count, dtype):
+    """As the pipeline's: a plan compiles the step that training runs."""
+    config = configs.default()
+    config.data.name = "mine"
+    config.model.update({"architecture": "deeplab_v3", "backbone": "mobilenet_v2"})
+    run = assemble_unseen(config, make_mesh(jax.devices()[:1]), count, Reporter())
+    _, batch = abstract_arguments(run)
+    assert batch["label"].dtype == dtype
+    assert batch["image"].dtype == "uint8"
 
 
 @pytest.mark.slow
