@@ -14,6 +14,7 @@ from deeplab_jax.data.one_picture import OPACITY_MODES
 from deeplab_jax.errors import DeepLabError
 
 INDEX_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+LOSSY, LOSSLESS_WEBP = ("JPEG", "MPO"), b"VP8L"
 # Grey levels of 2 and 4 bits, which decoders stretch to 0..255, as Pillow names their storage.
 STRETCHED = re.compile(r"'L;([24])")
 
@@ -26,20 +27,23 @@ class MaskFile:
       path: of the file.
       image: decoded and upright, in the file's own mode.
       orientation: EXIF orientation that the file had, 1..8.
+      lossy: whether the format changes values (JPEG, lossy WebP).
     """
 
     path: Path
     image: PIL.Image.Image
     orientation: int
+    lossy: bool = False
 
     def values(self) -> np.ndarray:
         """Returns indices, int or uint [H, W]: those of a palette image, or grey levels.
 
         Raises:
-          DeepLabError: the file holds colors or fractions, or its opacity holds what its values do
-            not.
+          DeepLabError: the file holds colors or fractions, its opacity holds what its values do
+            not, or its format changes values.
         """
         image, path = self.image, self.path
+        self._check_lossless()
         if image.mode == "P":
             return np.asarray(image)
         pixels = np.asarray(image)
@@ -63,9 +67,10 @@ class MaskFile:
         """Returns the colors, uint8 [H, W, 3] RGB.
 
         Raises:
-          DeepLabError: the file has more than 8 bits, or its opacity tells apart what its colors do
-            not.
+          DeepLabError: the file has more than 8 bits, its opacity tells apart what its colors do
+            not, or its format changes values.
         """
+        self._check_lossless()
         self._check_depth()
         if "transparency" in self.image.info and self.image.mode == "P":
             image = self.image.convert("RGBA")
@@ -96,6 +101,14 @@ class MaskFile:
         used = np.unique(np.asarray(self.image)).tolist()
         return {index: tuple(palette[index].tolist()) for index in used if index < len(palette)}
 
+    def _check_lossless(self) -> None:
+        if self.lossy:
+            raise DeepLabError(
+                f"{self.path}: {self.image.format} compression changes values, so that pixels at "
+                "the edges of objects may get the label of another class; export the masks anew "
+                "as PNG"
+            )
+
     def _check_depth(self) -> None:
         if is_deep(self.image) and len(self.image.getbands()) > 1:
             raise DeepLabError(
@@ -122,11 +135,13 @@ def open_mask(path: Path) -> MaskFile:
     Raises:
       DeepLabError: the file is missing, damaged, or holds several pictures or further bands.
     """
-    image = open_image(*read_bytes(path))
+    encoded, name = read_bytes(path)
+    image = open_image(encoded, name)
+    lossy = image.format in LOSSY or (image.format == "WEBP" and LOSSLESS_WEBP not in encoded)
     stored_as, orientation = image.info["stored_as"], image.info["orientation"]
     image = upright(image)
     image.info["stored_as"] = stored_as
-    return MaskFile(path, image, orientation)
+    return MaskFile(path, image, orientation, lossy)
 
 
 def constant_color(mask: MaskFile) -> Color | None:

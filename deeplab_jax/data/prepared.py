@@ -139,7 +139,18 @@ def _feature_names(
         raise DeepLabError(
             f"{directory} holds {', '.join(features)}: no image together with a mask"
         )
+    _check_feature(features[image], image, directory)
     return image, mask, next((name for name in ID_NAMES if name in features), None)
+
+
+def _check_feature(feature: tfds.features.Image, name: str, directory: Path) -> None:
+    """Refuses images of a foreign dataset that would be cut down to 8-bit RGB."""
+    if feature.shape[-1] not in (1, 3, None) or feature.np_dtype != np.uint8:
+        raise DeepLabError(
+            f"{directory}: the feature {name!r} is {np.dtype(feature.np_dtype)} with "
+            f"{feature.shape[-1]} channels; images are uint8 with one or three: choose the "
+            "channels that are meant and prepare the dataset with those"
+        )
 
 
 def _descriptor(

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
 from deeplab_jax.data import Dataset
+from deeplab_jax.data.descriptors import check_several_classes
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import refuse_single_values
 from deeplab_jax.models import Architecture
@@ -140,12 +141,13 @@ def check_rows_at_once(rows: int, mesh: Mesh) -> None:
 def check_classes(
     train_set: Dataset, validation_set: Dataset, class_weights: Sequence[float] | None
 ) -> None:
-    """Checks that both data sets and the loss's weights are of the same number of classes.
+    """Checks that both datasets and the loss's weights have the same number of classes, at least 2.
 
     Raises:
-      DeepLabError: they are not.
+      DeepLabError: they have not.
     """
     names = train_set.descriptor.class_names
+    check_several_classes(names, train_set.name)
     others = validation_set.descriptor.class_names
     if len(others) != len(names):
         raise DeepLabError(

@@ -18,7 +18,7 @@ from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training import workdir as workdirs
 from deeplab_jax.training.loop import train
-from deeplab_jax.training.run import Source, open_source
+from deeplab_jax.training.run import Source, open_source, warn_of_absent_classes
 
 RESULTS_FILE = "cross_validation.json"
 
@@ -77,6 +77,7 @@ def cross_validate(
     """
     workdir, reporter = as_path(workdir), reporter or LoggingReporter()
     whole = open_source(dataset, config, config.data.train_split)
+    warn_of_absent_classes(whole, reporter)
     divided = list(folds(whole, count, config.seed))
     done = _finished(workdir, count)
     if is_first_host():

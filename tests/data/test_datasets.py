@@ -1,4 +1,5 @@
 import io
+import json
 import pickle
 
 import numpy as np
@@ -209,3 +210,16 @@ def test_foreign_masks_of_0_and_255_are_two_classes(tmp_path, mask_values, expec
     write(Foreign(value=mask_values, labels=["other", "road"], data_dir=tmp_path))
     dataset = open_dataset("foreign", tmp_path, "train")
     assert sorted(dataset[index]["label"][0, 0] for index in range(2)) == sorted(expected)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(4, np.uint8), (3, np.uint16)])
+def test_foreign_images_of_further_channels_or_bits_are_refused(tmp_path, channels, dtype):
+    write(Foreign(labels=["other", "road"], data_dir=tmp_path))
+    path = tmp_path / "foreign/2.1.0/features.json"
+    features = json.loads(path.read_text())
+    image = features["featuresDict"]["features"]["image"]["image"]
+    image["shape"]["dimensions"][-1] = str(channels)
+    image["dtype"] = np.dtype(dtype).name
+    path.write_text(json.dumps(features))
+    with pytest.raises(DeepLabError, match=rf"'image' is uint\d+ with {channels} channels"):
+        open_dataset("foreign", tmp_path, "train")

@@ -103,3 +103,23 @@ def test_a_transparent_color_counts_where_colors_are_the_classes(save, stored):
     else:
         with pytest.raises(DeepLabError, match="its opacity"):
             read_colored_mask(path, {(10, 20, 30): 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("m.jpg", {"quality": 100}), ("m.webp", {"quality": 100})]
+)
+def test_formats_that_change_values_are_refused(save, name, options):
+    path = save(name, np.repeat(OBJECT[..., None] * np.uint8(9), 3, -1), **options)
+    for read in (
+        lambda: read_mask(path, identity_labels(10)),
+        lambda: read_colored_mask(path, {(0, 0, 0): 0, (9, 9, 9): 1}),
+    ):
+        with pytest.raises(DeepLabError, match=rf"{name}: .* as PNG"):
+            read()
+
+
+@pytest.mark.parametrize("suffix", ["webp", "bmp", "tif"])
+def test_lossless_formats_keep_values(save, suffix):
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    path = save(f"m.{suffix}", np.repeat(OBJECT[..., None] * np.uint8(9), 3, -1), **options)
+    assert np.array_equal(read_mask(path, identity_labels(10)), OBJECT * 9)
