@@ -243,7 +243,7 @@ def test_arrays_of_0_and_255_mean_the_same_in_training_and_validation(
 
     mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
     pairs = arrays(train_values), arrays(validation_values)
-    run = assemble(config, workdir, mesh, *pairs, batch_size=1, reporter=Reporter())
+    run = assemble(config, workdir, mesh, *pairs, batch_size=4, reporter=Reporter())
     assert run.model.architecture.num_classes == len(names or ("", ""))
     for dataset, values, label in zip(
         (run.train, run.validation), (train_values, validation_values), expected, strict=True
@@ -270,5 +270,5 @@ def test_classes_without_a_pixel_in_arrays_are_reported():
     config.data.class_names = ("a", "b", "c")
     pair = np.zeros((2, 9, 9, 3), np.uint8), np.ones((2, 9, 9), np.uint8)
     mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
-    assemble(config, workdir, mesh, pair, pair, batch_size=1, reporter=warnings)
+    assemble(config, workdir, mesh, pair, pair, batch_size=4, reporter=warnings)
     assert any("2 of 3 classes" in text and "a, c" in text for text in warnings.texts)
