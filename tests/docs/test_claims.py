@@ -1,0 +1,149 @@
+"""What README and the pages name can be had: commands, flags, config fields, networks, data sets.
+
+Every `deeplab-jax` command of a page is parsed by the real command's flags, every config override
+by the real config, so that a page cannot name what does not exist. What the FAQ once denied is
+listed by name.
+"""
+
+import itertools
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from deeplab_jax import config as configs
+from deeplab_jax import list_pretrained
+from deeplab_jax.cli.main import COMMANDS, load_command, spell_out_overrides
+from deeplab_jax.data.builders.catalog import BUILDERS
+from deeplab_jax.models.catalog import resolve
+
+ROOT = pathlib.Path(__file__).parents[2]
+FAQ, README = ROOT / "docs" / "faq.md", ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`([^`\n]+)`")
+# Placeholders of syntax, as in `--config.FIELD=VALUE`, are not examples.
+PLACEHOLDER = re.compile(r"[A-Z]{3}|…|\.\.\.|\[")
+SECTIONS = [name for name, value in configs.default().items() if hasattr(value, "items")]
+
+
+def inline(page: pathlib.Path) -> list[str]:
+    return INLINE.findall(FENCED.sub("", page.read_text("utf-8")))
+
+
+def commands(page: pathlib.Path) -> list[list[str]]:
+    """Returns the words of every `deeplab-jax` command in a page's fences and inline code."""
+    fences = "".join(FENCED.findall(page.read_text("utf-8"))).replace("\\\n", " ")
+    lines = [line.split(" # ")[0].strip() for line in fences.splitlines()] + inline(page)
+    found = (line.removeprefix("$ ") for line in lines)
+    return [
+        shlex.split(line)[1:]
+        for line in found
+        if line.startswith("deeplab-jax ") and not PLACEHOLDER.search(line)
+    ]
+
+
+def fields(page: pathlib.Path) -> set[str]:
+    """Returns the config fields that a page names in inline code, sections included."""
+    named = (re.fullmatch(r"(\w+(?:\.\w+)+)(=.*)?", code) for code in inline(page))
+    dotted = {match[1] for match in named if match and match[1].split(".")[0] in SECTIONS}
+    return {name for name in dotted if not name.endswith((".py", ".json"))}
+
+
+def exists(reference: str) -> bool:
+    """Returns whether a command, `COMMAND --flag` or config field exists."""
+    if reference in dict(configs.flatten(configs.default())):
+        return True
+    command, _, flag = reference.partition(" --")
+    return command in COMMANDS and (not flag or flag in load_command(command)[1])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_ones_with_these_flags(page):
+    for name, *words in commands(page):
+        _, flags = load_command(name)
+        flags([name, *spell_out_overrides(words)])
+        overrides = flags["override"].value if "override" in flags else []
+        for text in overrides:
+            field, _, value = text.partition("=")
+            configs.override(configs.default(), field, value)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_config_fields_exist_and_take_the_value(page):
+    known = dict(configs.flatten(configs.default()))
+    sections = {field.rpartition(".")[0] for field in known}
+    assert not fields(page) - set(known) - sections
+    shown = re.findall(r"--config\.([\w.]+)=([^\s`)\"]+)", page.read_text("utf-8"))
+    for field, value in shown:
+        if not PLACEHOLDER.search(value):
+            configs.override(configs.default(), field, value)
+
+
+def test_commands_and_fields_are_found():
+    """The tests above look at something."""
+    assert min(len(commands(page)) for page in (FAQ, README)) >= 4
+    assert len(fields(FAQ)) >= 10
+
+
+@pytest.mark.parametrize(
+    ("named", "reference"),
+    [
+        ("training.init_from", "training.init_from"),
+        ("deeplab-jax convert", "convert"),
+        ("loss.l1", "loss.l1"),
+        ("training.patience", "training.patience"),
+        ("--folds", "train --folds"),
+        ("--scales", "evaluate --scales"),
+        ("--scales", "predict --scales"),
+        ("--flip", "evaluate --flip"),
+        ("--crf", "evaluate --crf"),
+        ("--tile", "predict --tile"),
+        ("--output_stride", "evaluate --output_stride"),
+        ("deeplab-jax export", "export"),
+        ("deeplab-jax quantize", "quantize"),
+        ("deeplab-jax prune", "prune"),
+        ("deeplab-jax distill", "distill"),
+    ],
+)
+def test_the_faq_names_what_exists(named, reference):
+    assert exists(reference)
+    assert named in FAQ.read_text("utf-8")
+
+
+def test_published_names_in_the_faq_and_readme_are_in_the_catalog():
+    text = FAQ.read_text("utf-8") + README.read_text("utf-8")
+    named = set(re.findall(r"\b(?:deeplabv3\w*|\w+_imagenet)\b", text)) - {"deeplabv3plus"}
+    assert "deeplabv3_mobilenetv2_voc_uint8" in named
+    assert "mobilenetv2_imagenet" in named
+    assert named <= set(list_pretrained())
+
+
+def test_fields_that_may_differ_on_resuming_are_free():
+    text = FAQ.read_text("utf-8").split("## Why is my resumed run refused?")[1].split("\n## ")[0]
+    named = set(INLINE.findall(text)) & set(dict(configs.flatten(configs.default())))
+    assert named - {"training.init_from"} <= set(configs.FREE_FIELDS)
+    assert len(named) > 3
+
+
+def test_the_readme_names_every_data_set_that_can_be_prepared():
+    row = next(line for line in README.read_text("utf-8").splitlines() if "| data sets |" in line)
+    assert set(INLINE.findall(row)) == set(BUILDERS)
+
+
+def test_every_architecture_is_on_every_backbone():
+    backbones = [
+        "vgg_16",
+        *(f"resnet_{depth}" for depth in (18, 50, 101)),
+        *(f"xception_{depth}" for depth in (41, 65, 71)),
+        *("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
+    ]
+    architectures = [f"deeplab_{version}" for version in ("v1", "v2", "v3", "v3plus")]
+    for architecture, backbone in itertools.product(architectures, backbones):
+        assert resolve(architecture, backbone=backbone).backbone == backbone
+
+
+def test_dropout_is_what_the_faq_says():
+    rates = {name: resolve(f"deeplab_{name}").dropout_rate for name in ("v1", "v2", "v3", "v3plus")}
+    assert rates == {"v1": 0.5, "v2": 0.5, "v3": 0.1, "v3plus": 0.1}
