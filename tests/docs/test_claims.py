@@ -5,6 +5,7 @@ by the real config, so that a page cannot name what does not exist. What the FAQ
 listed by name.
 """
 
+import configparser
 import itertools
 import pathlib
 import re
@@ -118,6 +119,14 @@ def test_published_names_in_the_faq_and_readme_are_in_the_catalog():
     assert "deeplabv3_mobilenetv2_voc_uint8" in named
     assert "mobilenetv2_imagenet" in named
     assert named <= set(list_pretrained())
+
+
+def test_extras_that_the_pages_name_can_be_installed():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    named = set(re.findall(r"(?:deeplab_jax|\.)\[(\w+)\]'", text))
+    assert {"app", "cuda", "onnx", "torch"} <= named <= set(setup["options.extras_require"])
 
 
 def test_fields_that_may_differ_on_resuming_are_free():

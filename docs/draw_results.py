@@ -1,0 +1,118 @@
+"""Makes the pictures of applications.md from what its commands leave in a folder.
+
+usage: python docs/draw_results.py FOLDER [--output=docs/images] [NAME …]
+
+NAME is street, cells, objects, areas or background; without any: all five.
+"""
+
+import argparse
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+import deeplab_jax
+from deeplab_jax.data.images import read_image
+from deeplab_jax.inference import feathered, soft_mask
+from deeplab_jax.visualize import write_picture
+
+IMAGES = Path(__file__).parent / "images"
+COLORS = {"car": "#800080", "person": "#008080"}
+PAPER = 255
+# Pixels of one picture in the strip of backgrounds, and between two.
+TILE, GAP = 176, 4
+
+
+def first_rows(sheet: np.ndarray, rows: int, factor: float) -> np.ndarray:
+    """Returns a contact sheet, uint8 [H, W, 3], with its titles, first rows and legend alone.
+
+    Args:
+      sheet: as `contact_sheet` draws it.
+      rows: number of rows to keep.
+      factor: by which the result is resized.
+    """
+    # Bands of the left picture, between the margins that are paper from side to side.
+    column = sheet[:, sheet.shape[1] // 6 : sheet.shape[1] // 3 - 8]
+    filled = (column.min(axis=(1, 2)) < PAPER).astype(int)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], filled, [0]])))
+    bands = [band for band in edges.reshape(-1, 2) if np.ptp(band) > 40]
+    kept = np.concatenate([sheet[: bands[rows - 1][1]], sheet[bands[-1][1] :]])
+    return cv2.resize(kept, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+
+
+def street(folder: Path) -> np.ndarray:
+    """Returns the first rows of the street's contact sheet."""
+    return first_rows(read_image(folder / "runs" / "street" / "contact_sheet.png"), 3, 0.75)
+
+
+def cells(folder: Path) -> np.ndarray:
+    """Returns the first rows of the cells' contact sheet."""
+    return first_rows(read_image(folder / "runs" / "cells" / "contact_sheet.png"), 2, 0.625)
+
+
+def objects(folder: Path) -> np.ndarray:
+    """Returns the picture with boxes, three times as large."""
+    boxes = read_image(folder / "objects.png")
+    return cv2.resize(boxes, None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST)
+
+
+def areas(folder: Path) -> np.ndarray:
+    """Returns a plot of the fraction of each frame that cars and people cover."""
+    with (folder / "areas.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    pixels = sum(int(value) for key, value in rows[0].items() if key != "frame")
+    figure = Figure(figsize=(7.2, 2.4), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name, color in COLORS.items():
+        axes.plot([100 * int(row[name]) / pixels for row in rows], color=color, label=name)
+    axes.set_xlim(0, len(rows) - 1)
+    axes.set_ylim(0)
+    axes.set_xlabel("frame")
+    axes.set_ylabel("share of the image, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def background(folder: Path) -> np.ndarray:
+    """Returns the photograph, its soft mask and the three backgrounds beside each other."""
+    predictor = deeplab_jax.load(folder / "voc_model")
+    photograph = skimage.data.astronaut()
+    person = predictor.class_names.index("person")
+    alpha = feathered(soft_mask(predictor.predict(photograph).probabilities, [person]), width=2)
+    mask = np.repeat(np.rint(255 * alpha).astype(np.uint8)[..., None], 3, axis=2)
+    others = [read_image(folder / f"{name}.png") for name in ("blurred", "elsewhere", "green")]
+    gap = np.full((TILE, GAP, 3), PAPER, np.uint8)
+    strip = []
+    for picture in (photograph, mask, *others):
+        strip += [cv2.resize(picture, (TILE, TILE), interpolation=cv2.INTER_AREA), gap]
+    return np.concatenate(strip[:-1], axis=1)
+
+
+PICTURES: dict[str, Callable[[Path], np.ndarray]] = {
+    made.__name__: made for made in (street, cells, objects, areas, background)
+}
+
+
+def main() -> None:
+    """Writes the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", default=list(PICTURES))
+    parser.add_argument("--output", type=Path, default=IMAGES)
+    chosen = parser.parse_args()
+    if unknown := set(chosen.names) - set(PICTURES):
+        parser.error(f"no such picture: {', '.join(unknown)}; legal: {', '.join(PICTURES)}")
+    for name in chosen.names:
+        write_picture(chosen.output / f"{name}.png", PICTURES[name](chosen.folder))
+
+
+if __name__ == "__main__":
+    main()
