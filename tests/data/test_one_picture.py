@@ -9,7 +9,7 @@ import PIL.Image
 import PIL.TiffImagePlugin
 import pytest
 
-from deeplab_jax.data.images import TRANSPARENT, open_image, read_image, storable_image
+from deeplab_jax.data.images import OWN_RANGE, TRANSPARENT, open_image, read_image, storable_image
 from deeplab_jax.data.mask_files import open_mask
 from deeplab_jax.errors import DeepLabError
 
@@ -56,6 +56,22 @@ def test_several_pictures_in_one_file_are_refused_with_their_number(tmp_path, ki
             read(path)
     with pytest.raises(DeepLabError, match=r"mine: .* 3 pictures"):
         read_image(path.read_bytes(), name="mine")
+
+
+def test_previews_in_a_cameras_file_are_no_further_pictures(tmp_path):
+    """MPO marks a smaller copy of its first picture as a large thumbnail."""
+    file = io.BytesIO()
+    PHOTO.save(file, "mpo", save_all=True, append_images=[PHOTO.resize((8, 10))])
+    content = file.getvalue()
+    size = len(content) - content.rfind(b"\xff\xd8\xff")
+    assert content.count(struct.pack("<LL", 0, size)) == 1
+    preview = struct.pack("<LL", 0x010001, size)
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content.replace(struct.pack("<LL", 0, size), preview))
+    assert read_image(path).shape == (21, 17, 3)
+    path.write_bytes(content)
+    with pytest.raises(DeepLabError, match="2 pictures"):
+        read_image(path)
 
 
 def test_an_icon_of_several_sizes_is_refused():
@@ -128,6 +144,13 @@ def test_a_photograph_with_opacity_keeps_its_colors_and_says_so(tmp_path, kind, 
     PIL.Image.fromarray(pixels).save(path, **options)
     assert np.array_equal(read_image(path), NOISE[..., :3])
     assert storable_image(path).notes == ((TRANSPARENT,) if opacity == "cutout" else ())
+
+
+def test_deep_images_say_whether_their_range_is_their_own(tmp_path):
+    path = tmp_path / "x.png"
+    cv2.imwrite(str(path), NOISE[..., 0].astype(np.uint16) * 9)
+    assert storable_image(path).notes == (OWN_RANGE,)
+    assert storable_image(path, (0.0, 4095.0)).notes == ()
 
 
 def test_an_undecodable_tiff_of_floats_names_its_bands(tmp_path):
