@@ -6,7 +6,8 @@ into convolutions; class names, palette and normalisation travel in the file.
 
 By default the file takes RGB images, uint8 0..255, of any number and any size that suits the
 network (k · output stride + 1), and gives the class of every pixel; a TFLite file has one size.
-With --verify it is then compared with the network on images of yours.
+With --verify it is then compared with the network on images of yours: where sizes are open at
+the network's own, at a smaller and at a larger one, or at those of --verify_size.
 
 examples:
   deeplab-jax export --model=runs/camvid --format=stablehlo --output=camvid.stablehlo
@@ -33,11 +34,13 @@ from deeplab_jax.errors import DeepLabError
 if TYPE_CHECKING:
     import numpy as np
 
-    from deeplab_jax.deploy.program import ExportOptions
+    from deeplab_jax.deploy.program import ExportOptions, Program, Size
     from deeplab_jax.inference import Predictor
 
 SIDES = ("inside", "outside")
 ANY = "any"
+# dtype and quantization of networks that a file must equal but for rounding.
+FLOATS = ("float32", "none")
 # More images hardly change the ranges.
 MAX_CALIBRATION = 100
 
@@ -73,6 +76,12 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "Of TFLite: write 8-bit integers, whose ranges are measured on these images or folders.",
         **own,
     )
+    absl_flags.DEFINE_list(
+        "verify_size",
+        None,
+        "Sizes to compare at, as in 257x257,513x513 (default: the network's own and two others).",
+        **own,
+    )
     absl_flags.DEFINE_integer("verify_limit", 50, "At most so many images.", **own)
     absl_flags.DEFINE_bool("overwrite", False, "Replace the file if it exists.", **own)
 
@@ -85,24 +94,30 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     output = pathlib.Path(flags.output).expanduser()
     if output.exists() and not flags.overwrite:
         raise DeepLabError(f"{output} exists; give another --output, or --overwrite")
+    if flags.verify_size and not flags.verify:
+        raise DeepLabError("--verify_size needs images to compare on; give --verify=photos")
     if flags.calibrate and flags.format != "tflite":
         raise DeepLabError("--calibrate is of --format=tflite")
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.deploy.export import export
+    from deeplab_jax.deploy.export import export, program_for
+    from deeplab_jax.deploy.verification import cases
     from deeplab_jax.inference import Predictor
 
     options = _options(flags)
+    sizes = [parse_size(text) for text in flags.verify_size or ()]
     images = _find(flags.verify, output, flags.verify_limit)
     calibration = _find(flags.calibrate, output, MAX_CALIBRATION)
     predictor = load_predictor(flags, console)
     if not isinstance(predictor, Predictor):
         raise DeepLabError(f"{flags.model} classifies whole images; only segmentation is exported")
     samples = _read(calibration, predictor) or None
-    options = export(predictor, output, flags.format, options, samples)
+    program = program_for(predictor, flags.format, options)
+    compared = cases(program, sizes)
+    export(predictor, output, flags.format, options, samples)
     megabytes = output.stat().st_size / 1e6
-    console.print(f"{output}: {megabytes:.1f} MB, {_told(options)}")
+    console.print(f"{output}: {megabytes:.1f} MB, {_told(program)}")
     if images:
-        _verify(predictor, options, output, images, console)
+        _verify(program, compared, output, images, bool(calibration), console)
 
 
 def _options(flags: absl_flags.FlagValues) -> "ExportOptions":
@@ -140,24 +155,49 @@ def _batch(text: str | None, format: str) -> int | None:
     return int(text)
 
 
-def _told(options: "ExportOptions") -> str:
-    size = f"{options.size[0]}×{options.size[1]}" if options.size else "any suitable size"
+def _told(program: "Program") -> str:
+    from deeplab_jax.deploy.program import suits
+
+    options, (step, plus) = program.options, program.step
+    legal = f"{step}·k + {plus}" if plus else f"{step}·k"
+    size = f"any suitable size ({legal})"
+    if options.size:
+        size = f"{options.size[0]}×{options.size[1]}"
+        if not suits(options.size, *program.step):
+            size += f" (the maps of the network align at {legal})"
     batch = "any batch" if options.batch is None else f"batch {options.batch}"
     takes = "uint8 RGB" if options.preprocessing else "normalised float32"
     return f"{takes}, {size}, {batch}, gives {'class maps' if options.argmax else 'logits'}"
 
 
 def _verify(
-    predictor: "Predictor",
-    options: "ExportOptions",
+    program: "Program",
+    cases: "list[tuple[Size, int]]",
     output: pathlib.Path,
     images: list[pathlib.Path],
+    calibrated: bool,
     console: Console,
 ) -> None:
-    from deeplab_jax.deploy.loader import load_exported
-    from deeplab_jax.deploy.program import make_program
-    from deeplab_jax.deploy.verification import cases, verify
+    """Compares and prints.
 
+    Raises:
+      DeepLabError: file and network compute in 32-bit floats, and differ.
+    """
+    from deeplab_jax.deploy.loader import load_exported
+    from deeplab_jax.deploy.verification import verify
+
+    predictor = program.predictor
     exported, read = load_exported(output), _read(images, predictor)
-    for size, batch in cases(make_program(predictor, options)):
-        console.print(str(verify(exported, predictor, read, size, batch, console)))
+    architecture = predictor.model.architecture
+    exact = not calibrated and (architecture.dtype, architecture.quantization) == FLOATS
+    differing = []
+    for size, batch in cases:
+        found = verify(exported, predictor, read, size, batch, console)
+        console.print(str(found))
+        if exact and not found.agrees:
+            differing.append(f"{size[0]}x{size[1]}")
+    if differing:
+        raise DeepLabError(
+            f"{output} differs from the network at {', '.join(differing)}; do not use it there: "
+            "export another --format, or one --size"
+        )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deeplab_jax.deploy.program import ExportOptions, make_program
+from deeplab_jax.deploy.program import ExportOptions, Program, make_program
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.inference import Predictor
 
@@ -45,16 +45,13 @@ def export(
             "deeplab-jax quantize writes TFLite files in 8-bit integers, and --format=stablehlo "
             "takes it as it is"
         )
-    program = make_program(predictor, options or ExportOptions())
+    program = program_for(predictor, format, options)
     if format != "stablehlo" and not program.options.portable:
         raise DeepLabError(f"{format} has plain operations alone; portable=False is of stablehlo")
     # Each needs packages of its own.
     if format == "tflite":
         from deeplab_jax.deploy.tflite import write_tflite
 
-        if program.options.size is None:
-            options = dataclasses.replace(program.options, size=program.own_size)
-            program = make_program(predictor, options)
         write_tflite(program, path, calibration)
     elif format == "onnx":
         from deeplab_jax.deploy.onnx import write_onnx
@@ -65,3 +62,18 @@ def export(
 
         write_stablehlo(program, path)
     return program.options
+
+
+def program_for(predictor: Predictor, format: str, options: ExportOptions | None = None) -> Program:
+    """Returns what a file of a format holds: TFLite fixes a size that is not given.
+
+    Args:
+      predictor: of the trained network.
+      format: one of FORMATS.
+      options: what the file takes and gives.
+    """
+    program = make_program(predictor, options or ExportOptions())
+    if format == "tflite" and program.options.size is None:
+        options = dataclasses.replace(program.options, size=program.own_size)
+        program = make_program(predictor, options)
+    return program

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from deeplab_jax.deploy.metadata import KEY, Metadata, parse_metadata
+from deeplab_jax.deploy.open_sizes import check_suits
 from deeplab_jax.deploy.stablehlo import read_stablehlo
 from deeplab_jax.deploy.tflite import IDENTIFIER, read_tflite_metadata
 from deeplab_jax.errors import DeepLabError
@@ -42,15 +43,33 @@ class ExportedNetwork:
           int32 [N, H, W] or float32 [N, H, W, num_classes].
 
         Raises:
-          DeepLabError: the images are larger than the network's image pooling was made for.
+          DeepLabError: the images are no such array, or of a size that the file was not made for.
         """
-        size, largest = images.shape[1:3], self.metadata.sizes["largest"]
+        self._check(images)
+        return self.run(self.metadata.normalized(images))
+
+    def _check(self, images: np.ndarray) -> None:
+        given, sizes = self.metadata.input["shape"], self.metadata.sizes
+        channels = given[3]
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels:
+            raise DeepLabError(
+                f"images are uint8 [N, H, W, {channels}], RGB 0..255; got {images.dtype} "
+                f"{list(images.shape)}"
+            )
+        size = images.shape[1:3]
+        if given[1] is None:
+            check_suits(size, sizes["step"], sizes["plus"])
+        elif tuple(given[1:3]) != size:
+            raise DeepLabError(
+                f"images of {size[0]}x{size[1]}, but this file takes {given[1]}x{given[2]} alone; "
+                "pad or shrink them, or export it with another --size"
+            )
+        largest = sizes["largest"]
         if largest and any(side > most for side, most in zip(size, largest, strict=True)):
             raise DeepLabError(
                 f"images of {size[0]}x{size[1]} are larger than {largest[0]}x{largest[1]}, which "
-                "this file was exported for; export it with --size, or make them smaller"
+                "this file was exported for; export it again"
             )
-        return self.run(self.metadata.normalized(images))
 
 
 def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwork:

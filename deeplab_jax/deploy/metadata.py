@@ -24,8 +24,8 @@ class Metadata:
       input: `dtype`, `shape` (None where any number is legal), `range` (of RGB), and
         `normalization`: `inside`, or `scale` and `offset` of each channel of RGB, or BGR where
         `channels` says so: value · scale + offset is what the function takes.
-      sizes: `step` and `plus`: heights and widths of k · step + plus suit the network; `largest`,
-        or None.
+      sizes: `step` and `plus`: heights and widths of k · step + plus suit the network, k ≥ 1;
+        `largest`: (H, W) that files of earlier versions are limited to, or None.
       output: `dtype`, `shape` and `meaning`.
       source: where the weights came from.
       version: of deeplab_jax.
@@ -74,7 +74,8 @@ def describe(program: Program) -> Metadata:
             if options.preprocessing
             else normalization(architecture.preprocessing, architecture.in_channels),
         },
-        sizes={"step": step, "plus": plus, "largest": program.largest_size},
+        # Files of earlier versions had a largest size; readers may look for it.
+        sizes={"step": step, "plus": plus, "largest": None},
         output={
             "name": "class_map" if options.argmax else "logits",
             "dtype": "int32" if options.argmax else "float32",

@@ -61,6 +61,7 @@ def onnx_model(program: Program) -> Any:
         traced = jax.make_jaxpr(program.function)(input_specification(program))
     writer, helper = OnnxWriter(), onnx.helper
     image = writer.node("Transpose", "image", perm=[0, 3, 1, 2])
+    writer.check_sizes(image, traced.in_avals[0].shape, *program.step)
     result = translate(traced, image, writer)
     metadata = describe(program)
     name = metadata.output["name"]

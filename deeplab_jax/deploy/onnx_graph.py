@@ -8,6 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from deeplab_jax.deploy.translation import Pair, Value
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.ops import Padding
 
 BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min"}
@@ -27,14 +28,20 @@ class OnnxWriter:
         self._names: dict[bytes, str] = {}
         # Where a symbolic height or width was seen: (value, axis of [N, C, H, W]).
         self._lengths: dict[Any, tuple[str, int]] = {}
+        # Symbolic heights and widths of the image, checked when the file runs, and what is legal:
+        # k · step + plus.
+        self._checked: dict[Any, str] = {}
+        self._step, self._plus = 1, 0
         self._dtypes: dict[str, np.dtype] = {}
 
-    def node(self, kind: str, *inputs: Value, **attributes: Any) -> str:
-        """Adds an operation and returns the name of its result."""
+    def node(self, kind: str, *inputs: Value, name: str = "", **attributes: Any) -> str:
+        """Adds an operation, which may have a name, and returns the name of its result."""
         inputs = [self.constant(i) if isinstance(i, np.ndarray) else i for i in inputs]
-        name = f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
-        return name
+        result = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(
+            helper.make_node(kind, inputs, [result], name=name or result, **attributes)
+        )
+        return result
 
     def constant(self, array: np.ndarray) -> str:
         """Adds a constant, once, and returns its name."""
@@ -92,12 +99,87 @@ class OnnxWriter:
             return np.array(size, np.int64)
         parts = []
         for length in size:
-            value, axis = self._lengths[length]
-            parts.append(self.node("Shape", value, start=axis, end=axis + 1))
+            parts.append(self._symbolic(length))
         return self.node("Concat", *parts, axis=0)
+
+    def _symbolic(self, length: Any) -> str:
+        """Returns a symbolic height or width as int64 [1].
+
+        Raises:
+          DeepLabError: no map has it, and it is not in proportion to the image's.
+        """
+        if length in self._checked:
+            return self._checked[length]
+        if length in self._lengths:
+            return self._length(*self._lengths[length])
+        step, plus = self._step, self._plus
+        for known, value in self._checked.items():
+            # Of k · step + plus it is k · part + plus.
+            part = (length - plus) * step // (known - plus)
+            if isinstance(part, int) and (known - plus) * part == (length - plus) * step:
+                steps = self.node("Div", self._plus_constant(value, -plus), _number(step))
+                scaled = self.node("Mul", steps, _number(part))
+                return self._plus_constant(scaled, plus)
+        raise DeepLabError(
+            f"the size {length} cannot be computed in an ONNX file; give one, as in --size=513x513"
+        )
+
+    def _plus_constant(self, value: str, number: int) -> str:
+        return self.node("Add", value, _number(number))
+
+    def _length(self, value: str, axis: int) -> str:
+        """Returns a length of [N, C, H, W] as int64 [1]."""
+        return self.node("Shape", value, start=axis, end=axis + 1)
+
+    def check_sizes(self, image: str, shape: Sequence[Any], step: int, plus: int) -> None:
+        """Makes the file fail on images of sizes that the traced program does not stand for.
+
+        ONNX has no constraint for that. The last resize takes its size from here: the image's, plus
+        the element `remainder` of an array that has one element, 0. ONNX Runtime reports an index
+        out of bounds, together with the name of the node, which states the legal sizes.
+
+        Args:
+          image: value [N, C, H, W].
+          shape: traced, [N, H, W, C], in which symbols stand for what is open.
+          step, plus: k · step + plus is legal.
+        """
+        self._step, self._plus = step, plus
+        for axis, side in ((1, "height"), (2, "width")):
+            if isinstance(shape[axis], int):
+                continue
+            length = self._length(image, axis + 1)
+            remainder = self.node("Mod", self._plus_constant(length, -plus), _number(step))
+            name = f"{side}_must_be_a_multiple_of_{step}" + (f"_plus_{plus}" if plus else "")
+            zero = self.node("Gather", np.zeros(1, np.int64), remainder, name=name)
+            self._checked[shape[axis]] = self.node("Add", length, zero)
 
     def mean(self, inputs: Value) -> Value:
         return self.node("GlobalAveragePool", inputs)
+
+    def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
+        rows, columns = (
+            self._window_matrix(self._length(inputs, axis), along, step)
+            for axis, along, step in zip((2, 3), window, stride, strict=True)
+        )
+        tall = self.node("MatMul", rows, inputs)
+        return self.node("MatMul", tall, self.node("Transpose", columns, perm=[1, 0]))
+
+    def _window_matrix(self, length: str, window: int, stride: int) -> str:
+        """Returns [windows, length], in each row 1 / window at the pixels of one window."""
+        zero, one = np.array(0, np.int64), np.array(1, np.int64)
+        length = self.node("Squeeze", length)
+        window = self.node("Min", length, np.array(window, np.int64))
+        stop = self.node("Add", self.node("Sub", length, window), one)
+        first = self.node("Range", zero, stop, np.array(stride, np.int64))
+        pixel = self.node("Range", zero, length, one)
+        distance = self.node("Sub", pixel, self.node("Unsqueeze", first, one.reshape(1)))
+        inside = self.node(
+            "And",
+            self.node("GreaterOrEqual", distance, zero),
+            self.node("Less", distance, window),
+        )
+        taps = self.cast(window, np.dtype(np.float32))
+        return self.node("Div", self.cast(inside, np.dtype(np.float32)), taps)
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
         options = {"kernel_shape": window, "strides": stride, "pads": _pads(padding)}
@@ -124,6 +206,11 @@ class OnnxWriter:
             for axis in (1, 2):
                 if not isinstance(shape[axis], int):
                     self._lengths.setdefault(shape[axis], (value, axis + 1))
+
+
+def _number(value: int) -> np.ndarray:
+    """Returns what is added to or multiplied with a length."""
+    return np.array([value], np.int64)
 
 
 def _pads(padding: Padding) -> list[int]:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import jax
 from jax import export
 
-from deeplab_jax.deploy.program import Program
+from deeplab_jax.deploy.program import Program, Size, suits
 from deeplab_jax.errors import DeepLabError
 
 
@@ -24,10 +24,29 @@ def input_specification(program: Program) -> jax.ShapeDtypeStruct:
             continue
         names.append(f"{step}*{letter}+{plus}" if plus else f"{step}*{letter}")
         constraints.append(f"{letter} >= 1")
-        if program.largest_size:
-            constraints.append(f"{letter} <= {(program.largest_size[axis] - plus) // step}")
     shape = export.symbolic_shape(", ".join([*names, str(channels)]), constraints=constraints)
     return jax.ShapeDtypeStruct(shape, options.input_dtype)
+
+
+def check_suits(size: Size, step: int, plus: int) -> None:
+    """Checks a size against those that a file with open sizes takes.
+
+    Args:
+      size: (H, W) in pixels.
+      step, plus: k · step + plus is legal, k ≥ 1.
+
+    Raises:
+      DeepLabError: it is none of them; names the nearest.
+    """
+    if suits(size, step, plus):
+        return
+    below = [max(1, (side - plus) // step) * step + plus for side in size]
+    above = [max(1, -(-(side - plus) // step)) * step + plus for side in size]
+    nearest = " or ".join(dict.fromkeys(f"{height}x{width}" for height, width in (below, above)))
+    raise DeepLabError(
+        f"{size[0]}x{size[1]} does not suit this network: height and width must be k · {step}"
+        f"{f' + {plus}' if plus else ''} with k from 1 on; the nearest: {nearest}"
+    )
 
 
 @contextmanager

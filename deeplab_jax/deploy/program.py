@@ -13,7 +13,7 @@ import numpy as np
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor
-from deeplab_jax.inference.padding import padded_size
+from deeplab_jax.inference.padding import padded_size, size_step
 from deeplab_jax.models import DeepLab, fold
 
 Size = tuple[int, int]
@@ -78,21 +78,16 @@ class Program:
     @property
     def step(self) -> tuple[int, int]:
         """Pixels between two sizes that suit the network, and what is added to their multiples."""
-        architecture = self.predictor.model.architecture
-        return architecture.output_stride, int(architecture.align_corners)
+        model = self.predictor.model
+        architecture = model.architecture
+        step = size_step(model, architecture.multi_scale or (1.0,))
+        return step, int(architecture.align_corners)
 
     @property
     def own_size(self) -> Size:
         """The size that the options fix, else the one that the network is made for."""
         wanted = self.options.size or self.predictor.inference_size
         return wanted or padded_size(self.predictor.model, DEFAULT_SIZE)
-
-    @property
-    def largest_size(self) -> Size | None:
-        """The size beyond which image pooling would need windows, where sizes are open."""
-        architecture = self.predictor.model.architecture
-        crop_pooling = architecture.image_pooling == "crop"
-        return architecture.pooling_crop if crop_pooling and not self.options.size else None
 
     def input_shape(self) -> tuple[int, int, int, int]:
         """Returns a concrete shape that the function takes."""
@@ -129,10 +124,12 @@ def _leaving(model: DeepLab, options: ExportOptions) -> DeepLab:
     changes: dict[str, Any] = {"aux_head": False, "dtype": "float32", "scan_units": False}
     if not options.preprocessing:
         changes["preprocessing"] = "none"
-    if options.size is None and model.architecture.image_pooling == "crop":
-        # The same for images no larger than the crop, and larger ones are refused.
-        changes["image_pooling"] = "global"
     return model.clone(architecture=dataclasses.replace(model.architecture, **changes))
+
+
+def suits(size: Size, step: int, plus: int) -> bool:
+    """Returns whether both sides are k · step + plus, k ≥ 1."""
+    return all(side > plus and (side - plus) % step == 0 for side in size)
 
 
 def fitted(image: np.ndarray, size: Size) -> np.ndarray:

@@ -117,6 +117,9 @@ class TensorFlowWriter:
     def mean(self, inputs: Value) -> Value:
         return self._tf.reduce_mean(inputs, (1, 2), keepdims=True)
 
+    def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
+        raise NotImplementedError("TFLite files have one size; their windows are those of `pool`")
+
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
         # The smallest number, for TFLite has no infinity in all its kernels.
         least = np.finfo(np.float32).min if kind == "max" else 0.0

@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.ops import MEAN_NAME, RESIZE_NAMES, Padding
+from deeplab_jax.ops import MEAN_NAME, RESIZE_NAMES, Padding, parse_windows_name
 
 # A value of the runtime, or a constant.
 Value = Any
@@ -48,6 +48,9 @@ class Writer(Protocol):
 
     def mean(self, inputs: Value) -> Value:
         """Averages over H and W, which stay as 1 and 1."""
+
+    def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
+        """Averages over windows that are cut to H and W, which only the runtime knows."""
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
         """Takes the `max` or `sum` of windows."""
@@ -130,6 +133,8 @@ class _Walk:
             name = equation.params.get("name")
             if name in _NAMED:
                 return [_NAMED[name](self.writer, equation, *map(self.settled, values))]
+            if name and (windows := parse_windows_name(name)):
+                return [self.writer.mean_over_windows(self.settled(values[0]), *windows)]
             return self.run(called.jaxpr, list(map(np.asarray, called.consts)), values)
         if primitive == "broadcast_in_dim":
             return [_broadcast(equation, self.settled(values[0]))]

@@ -14,8 +14,8 @@ def average(
     """Returns averages over windows that lie within the map, or over the whole map.
 
     Args:
-      features: [N, h, w, C].
-      window: rows and columns to average over, at most the map's; None for the whole map.
+      features: [N, h, w, C]; h and w may be symbols of `jax.export`.
+      window: rows and columns to average over, cut to the map; None for the whole map.
       stride: of the windows.
 
     Returns:
@@ -23,7 +23,11 @@ def average(
     """
     accurate = features.astype(jnp.promote_types(features.dtype, jnp.float32))
     size = features.shape[1:3]
-    fitting = size if window is None else tuple(map(min, window, size))
+    if window is None:
+        return ops.mean_over_map(accurate)
+    if not all(isinstance(side, int) for side in size):
+        return ops.mean_over_windows(accurate, window, stride)
+    fitting = tuple(map(min, window, size))
     if fitting == size:
         return ops.mean_over_map(accurate)
     return nn.avg_pool(accurate, fitting, strides=stride, padding="VALID")

@@ -54,10 +54,22 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """Returns ⌊(d − 1)·scale + 1⌋ of both sides, the papers' size of a scaled image or map.
 
     Args:
-      size: (H, W) in pixels.
+      size: (H, W) in pixels; symbols of `jax.export` stay symbols.
       scale: relative to it.
+
+    Raises:
+      ValueError: a side is a symbol, and the scale is no multiple of 1/8.
     """
-    return tuple(int((side - 1) * scale + 1) for side in size)
+    return tuple(_scaled_side(side, scale) for side in size)
+
+
+def _scaled_side(side: int, scale: float) -> int:
+    if isinstance(side, int):
+        return int((side - 1) * scale + 1)
+    # Symbols take whole numbers alone. Of eighths the product above is exact, too.
+    if scale % 0.125:
+        raise ValueError(f"a symbolic size cannot be scaled by {scale}, which is no eighth")
+    return (side - 1) * int(scale * 8) // 8 + 1
 
 
 def resize_bilinear(

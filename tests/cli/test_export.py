@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from stand_ins import write_workdir
 
+from deeplab_jax import ops
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.deploy.loader import load_exported
+from deeplab_jax.heads import image_pooling
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +34,11 @@ def test_a_file_that_was_compared_with_the_network(workdir, tmp_path, capsys):
     ]
     assert run(arguments, Console()) == 0
     told = capsys.readouterr().out
-    assert "uint8 RGB, any suitable size, any batch, gives logits" in told
+    assert "uint8 RGB, any suitable size (16·k + 1), any batch, gives logits" in told
     shares = [float(share) for share in re.findall(r"same class at (\S+) % of pixels", told)]
     assert len(shares) == 3
     assert min(shares) > 99.9
-    for size in ("65×65, batch 1", "49×33, batch 2", "33×49, batch 3"):
+    for size in ("65×65, batch 1", "49×33, batch 2", "97×113, batch 3"):
         assert size in told
     assert load_exported(output).metadata.class_names == ("sky", "tree", "road")
     assert run(arguments, Console()) == 2
@@ -53,9 +55,59 @@ def test_a_file_that_was_compared_with_the_network(workdir, tmp_path, capsys):
         (["--model=m", "--format=onnx", "--output=x", "photos"], "did you mean --verify=photos"),
         (["--model=m", "--format=onnx", "--output=x", "--verify=none"], "no such file or folder"),
         (["--model=m", "--format=onnx", "--output=x", "--calibrate=a"], "is of --format=tflite"),
+        (["--model=m", "--format=onnx", "--output=x", "--verify_size=65x65"], "--verify=photos"),
     ],
 )
 def test_mistakes_are_told_at_once(arguments, reason, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["export", *arguments], Console()) == 2
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("size", "verify_size", "reason"),
+    [("any", "65x65,64x70", ["49x65 or 65x81", "k · 16 + 1"]), ("50x66", "65x65", ["50x66"])],
+)
+def test_sizes_that_the_file_does_not_take(workdir, tmp_path, capsys, size, verify_size, reason):
+    cv2.imwrite(str(tmp_path / "noise.png"), np.zeros((50, 70, 3), np.uint8))
+    arguments = [
+        "export",
+        f"--model={workdir}",
+        "--format=stablehlo",
+        f"--output={tmp_path / 'network'}",
+        f"--size={size}",
+        f"--verify={tmp_path / 'noise.png'}",
+        f"--verify_size={verify_size}",
+    ]
+    assert run(arguments, Console()) == 2
+    told = capsys.readouterr().err
+    for part in reason:
+        assert part in told
+    assert not (tmp_path / "network").exists()
+
+
+def test_a_file_that_differs_ends_the_command(workdir, tmp_path, capsys, monkeypatch):
+    """Stands for an operation that another runtime does otherwise."""
+    cv2.imwrite(str(tmp_path / "noise.png"), np.zeros((50, 70, 3), np.uint8))
+    average = image_pooling.average
+    network = ["export", f"--model={workdir}", "--format=stablehlo", "--size=65x65"]
+    file = [f"--output={tmp_path / 'network'}", f"--verify={tmp_path / 'noise.png'}"]
+
+    def wrong_in_files(features, *arguments):
+        return average(features, *arguments) * (-40.0 if ops.is_portable() else 1.0)
+
+    monkeypatch.setattr(image_pooling, "average", wrong_in_files)
+    assert run([*network, *file], Console()) == 2
+    message = capsys.readouterr().err
+    assert "65x65" in message
+    assert str(tmp_path / "network") in message
+    monkeypatch.setattr(image_pooling, "average", average)
+    assert run([*network, *file, "--overwrite"], Console()) == 0
+
+
+def test_a_size_at_which_maps_do_not_align_is_told(workdir, tmp_path, capsys):
+    arguments = ["export", f"--model={workdir}", "--format=stablehlo", "--size=64x65"]
+    assert run([*arguments, f"--output={tmp_path / 'network'}"], Console()) == 0
+    told = capsys.readouterr().out
+    assert "64×65" in told
+    assert "16·k + 1" in told

@@ -19,6 +19,7 @@ from deeplab_jax.errors import DeepLabError
 
 LOGITS = ExportOptions(argmax=False)
 MOBILE = {"backbone": "mobilenet_v2", "depth_multiplier": 0.25, "aspp_channels": 16}
+CROP = {"image_pooling": "crop", "pooling_crop": (33, 65)}
 # Together they have every operation of the family.
 NETWORKS = {
     "v1": ("deeplab_v1", {"backbone": "vgg_16", "fc_channels": 0}),
@@ -26,6 +27,9 @@ NETWORKS = {
     "v3": ("deeplab_v3", MOBILE),
     "v3plus": ("deeplab_v3plus", MOBILE | {"separable": True}),
     "crop": ("deeplab_v3", MOBILE | {"image_pooling": "crop", "pooling_crop": (65, 97)}),
+    "crop_v3plus": ("deeplab_v3plus", MOBILE | {"separable": True} | CROP),
+    "dpc": ("deeplab_v3plus", MOBILE | {"head": "dpc", "decoder": "conv2_conv3"}),
+    "msc": ("deeplab_v2", {"backbone": "resnet_18", "multi_scale": (1, 0.75, 0.5)}),
     "lr_aspp": ("deeplab_v3", {"backbone": "mobilenet_v3_small_seg", "depth_multiplier": 0.25}),
     "torchvision": (
         "deeplab_v3",
@@ -34,7 +38,7 @@ NETWORKS = {
     ),
     "bgr": ("deeplab_v3", MOBILE | {"preprocessing": "caffe_bgr", "aux_head": False}),
 }
-QUICK = ("v3", "lr_aspp")
+QUICK = ("v3", "lr_aspp", "crop")
 CASES = [
     pytest.param(name, id=name, marks=[] if name in QUICK else pytest.mark.slow)
     for name in NETWORKS
@@ -69,8 +73,8 @@ def test_open_sizes_and_batches(made, tmp_path, name, format):
     export(predictor, tmp_path / "network", format, LOGITS)
     exported = load_exported(tmp_path / "network", threads=1)
     odd = int(predictor.model.architecture.align_corners)
-    for batch, height, width in [(1, 64 + odd, 64 + odd), (3, 32 + odd, 80 + odd)]:
-        images = noise(batch, height, width)
+    for batch, height, width in [(1, 64, 64), (3, 32, 96), (1, 128, 96), (2, 96, 160)]:
+        images = noise(batch, height + odd, width + odd)
         assert_same(exported(images), expected_logits(predictor, images))
 
 
@@ -161,27 +165,87 @@ def test_preprocessing_outside_and_argmax_inside(made, tmp_path, format):
     assert np.mean(found == expected_logits(predictor, images).argmax(-1)) > 0.999
 
 
-def test_crop_pooling_refuses_images_that_its_average_was_not_made_for(made, tmp_path):
-    export(made("crop"), tmp_path / "network", "stablehlo", LOGITS)
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_windows_of_the_gate_of_lite_reduced_aspp(tmp_path, format):
+    """They have strides, so that several of them fit only into maps that are much larger."""
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    architecture, overrides = NETWORKS["lr_aspp"]
+    predictor = small_predictor(architecture, **overrides | CROP)
+    export(predictor, tmp_path / "network", format, LOGITS)
+    exported = load_exported(tmp_path / "network", threads=1)
+    for size in [(33, 65), (33, 257), (289, 321)]:
+        images = noise(1, *size)
+        assert_same(exported(images), expected_logits(predictor, images))
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_sizes_that_do_not_suit_are_refused(made, tmp_path, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    export(made("crop"), tmp_path / "network", format, LOGITS)
     exported = load_exported(tmp_path / "network")
-    assert exported.metadata.sizes == {"step": 16, "plus": 1, "largest": [65, 97]}
+    assert exported.metadata.sizes == {"step": 16, "plus": 1, "largest": None}
+    for size, nearest in [((80, 97), "65x97 or 81x97"), ((97, 8), "97x17")]:
+        with pytest.raises(DeepLabError, match=nearest):
+            exported(noise(1, *size))
+        # The file itself refuses them, too.
+        with pytest.raises(Exception, match=r"polymorphic shapes|multiple_of_16_plus_1"):
+            exported.run(noise(1, *size))
+
+
+def test_fixed_sizes_refuse_all_others(made, tmp_path):
+    export(made("crop"), tmp_path / "network", "stablehlo", ExportOptions(size=(33, 49)))
+    exported = load_exported(tmp_path / "network")
+    with pytest.raises(DeepLabError, match=r"49x33.*33x49"):
+        exported(noise(1, 49, 33))
+    for images in (noise(1, 33, 49).astype(np.float32), noise(33, 49), noise(1, 33, 49)[..., :2]):
+        with pytest.raises(DeepLabError, match=r"uint8 \[N, H, W, 3\]"):
+            exported(images)
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+@pytest.mark.parametrize("name", CASES)
+def test_fixed_sizes_at_which_maps_do_not_align(made, tmp_path, name, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    predictor, images = made(name), noise(1, 98, 143)
+    export(predictor, tmp_path / "network", format, ExportOptions(size=(98, 143), argmax=False))
+    found = load_exported(tmp_path / "network", threads=1)(images)
+    assert_same(found, expected_logits(predictor, images))
+
+
+def test_files_that_are_limited_to_a_size(made, tmp_path):
+    """As exported by earlier versions from networks with an image pooling of their crop."""
+    export(made("v3"), tmp_path / "network", "stablehlo", LOGITS)
+    exported = load_exported(tmp_path / "network")
+    exported.metadata.sizes["largest"] = [65, 97]
+    assert exported(noise(1, 65, 97)).shape == (1, 65, 97, 4)
     with pytest.raises(DeepLabError, match="larger than 65x97"):
         exported(noise(1, 81, 97))
-    # The file itself refuses them, too.
-    with pytest.raises(ValueError, match="refining shapes"):
-        exported.run(noise(1, 81, 97))
-    options = ExportOptions(size=(81, 97), argmax=False)
-    export(made("crop"), tmp_path / "larger", "stablehlo", options)
-    images = noise(1, 81, 97)
-    assert_same(load_exported(tmp_path / "larger")(images), expected_logits(made("crop"), images))
 
 
 @pytest.mark.parametrize("format", ["stablehlo", "onnx"])
 def test_what_cannot_be_left_open_is_said_and_nothing_is_written(tmp_path, format):
-    predictor = small_predictor("deeplab_v2", backbone="resnet_18", multi_scale=(1, 0.75, 0.5))
+    """What 0.7 of a size is depends on the rounding of floats."""
+    predictor = small_predictor("deeplab_v2", backbone="resnet_18", multi_scale=(1, 0.7))
     with pytest.raises(DeepLabError, match="give one, as in --size=513x513"):
         export(predictor, tmp_path / "network", format, LOGITS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_pyramid_pooling_of_open_sizes(tmp_path):
+    """Edges of its bins depend on the map's size."""
+    predictor = small_predictor("deeplab_v3", **MOBILE | {"output_stride": 8}, head="spp")
+    export(predictor, tmp_path / "network", "stablehlo", LOGITS)
+    exported = load_exported(tmp_path / "network")
+    for size in [(65, 65), (49, 137), (129, 57)]:
+        images = noise(1, *size)
+        assert_same(exported(images), expected_logits(predictor, images))
+    with pytest.raises(DeepLabError, match="--format=stablehlo"):
+        export(predictor, tmp_path / "other", "onnx", LOGITS)
+    assert not (tmp_path / "other").exists()
 
 
 def test_mistakes(made, tmp_path):
@@ -196,7 +260,7 @@ def test_mistakes(made, tmp_path):
         load_exported(tmp_path / "missing")
 
 
-def test_largest_size_is_told_only_where_sizes_are_open(made):
-    assert make_program(made("crop"), LOGITS).largest_size == (65, 97)
-    assert make_program(made("crop"), ExportOptions(size=(33, 33))).largest_size is None
-    assert make_program(made("v3"), LOGITS).largest_size is None
+def test_networks_of_several_scales_suit_fewer_sizes(made):
+    """Every scale of the image is to be k · output stride + 1."""
+    assert make_program(made("msc"), LOGITS).step == (32, 1)
+    assert make_program(made("v2"), LOGITS).step == (8, 1)

@@ -46,10 +46,17 @@ def test_state_dicts_are_found_where_training_code_puts_them(place, tmp_path):
     }
 
 
-@pytest.mark.parametrize("prefix", ["module.", "module.base.", "Scale.", "model."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "module.base.", "Scale.", "model.", "_orig_mod.", "module._orig_mod."]
+)
 def test_wrappers_are_taken_off(prefix, tmp_path):
     source = write({prefix + name: array for name, array in state_dict().items()}, tmp_path)
     assert list(read_weights(source).arrays) == ["conv.weight"]
+
+
+def test_tensors_beside_a_state_dict(tmp_path):
+    content = {"best_mean_iou": torch.tensor(0.7), "state_dict": {"_orig_mod.a": KERNEL}}
+    assert list(read_weights(write(content, tmp_path)).arrays) == ["a"]
 
 
 def test_a_part_that_only_some_names_have_stays(tmp_path):

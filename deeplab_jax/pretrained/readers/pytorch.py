@@ -66,9 +66,10 @@ def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
       DeepLabError: there are none.
     """
     while isinstance(content, Mapping):
-        if any(torch.is_tensor(value) for value in content.values()):
+        # Beside a state dict there may be single tensors, a best score for example.
+        place = next((p for p in PLACES if _holds_tensors(content.get(p), torch)), None)
+        if place is None and any(map(torch.is_tensor, content.values())):
             return {str(name): value for name, value in content.items()}
-        place = next((p for p in PLACES if isinstance(content.get(p), Mapping)), None)
         if place is None:
             found = ", ".join(map(str, list(content)[:8])) or "nothing"
             raise DeepLabError(
@@ -76,6 +77,12 @@ def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
             )
         content = content[place]
     raise DeepLabError(f"it holds one {type(content).__name__}, but no state dict")
+
+
+def _holds_tensors(content: Any, torch: ModuleType) -> bool:
+    return isinstance(content, Mapping) and any(
+        torch.is_tensor(value) or _holds_tensors(value, torch) for value in content.values()
+    )
 
 
 def _array(torch: ModuleType, name: str, tensor: Any) -> np.ndarray:

@@ -1,8 +1,7 @@
 """What PyTorch's files and safetensors share: named arrays, and how they are wrapped."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,8 +9,13 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.published import PublishedWeights
 from deeplab_jax.pretrained.readers.configuration import class_names, configuration_beside
 
-# Names that wrappers (several GPUs, several scales) put before those of the network within.
-WRAPPERS = ("module.", "model.", "net.", "base.", "scale.", "Scale.")
+# Names that wrappers (training loops, several scales) put before those of the network within.
+WRAPPERS = ("model.", "net.", "network.", "base.", "scale.", "Scale.")
+# Parts that wrappers of any module put into names: several GPUs, averaged weights, torch.compile,
+# sharding, recomputation of activations.
+INNER_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+# First parts of names that training loops keep beside the network.
+BESIDE = ("criterion", "loss", "loss_fn", "losses")
 COUNTER = "it counts training batches"
 WHOLE_NUMBERS = "it holds whole numbers, not weights"
 
@@ -44,14 +48,44 @@ def published_state_dict(
     )
 
 
-def _unwrapped(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arrays without the first parts of names that a wrapper gave all of them."""
-    arrays = dict(arrays)
-    while wrapper := next((w for w in WRAPPERS if all(n.startswith(w) for n in arrays)), None):
-        if not arrays:
-            break
-        arrays = {name.removeprefix(wrapper): array for name, array in arrays.items()}
+def _unwrapped(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays by the names that they have without wrappers.
+
+    Raises:
+      DeepLabError: two names differ only by wrappers.
+    """
+    arrays = _renamed(arrays, _without_inner_wrappers)
+    while wrapper := _common_wrapper(arrays):
+        arrays = _renamed(arrays, lambda name, wrapper=wrapper: name.removeprefix(wrapper))
     return arrays
+
+
+def _without_inner_wrappers(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in INNER_WRAPPERS)
+
+
+def _common_wrapper(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """Returns what all names of the network's weights begin with, if a wrapper put it there."""
+    names = [
+        name
+        for name, array in arrays.items()
+        if _is_float(array) and name.partition(".")[0] not in BESIDE
+    ]
+    return next((w for w in WRAPPERS if names and all(n.startswith(w) for n in names)), None)
+
+
+def _renamed(
+    arrays: Mapping[str, np.ndarray], rename: Callable[[str], str]
+) -> dict[str, np.ndarray]:
+    names: dict[str, str] = {}
+    for name in arrays:
+        other = names.setdefault(rename(name), name)
+        if other != name:
+            raise DeepLabError(
+                f"{other} and {name} are one name without the parts that wrappers add; "
+                "save the state dict of one network"
+            )
+    return {new: arrays[old] for new, old in names.items()}
 
 
 def _is_float(array: np.ndarray) -> bool:

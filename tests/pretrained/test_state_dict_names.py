@@ -1,0 +1,73 @@
+"""Names of a network's arrays without what wrappers put into them."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.readers import read_weights
+
+WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
+NAMES = ["backbone.conv1.weight", "backbone.bn1.bias", "classifier.4.weight"]
+
+
+def read(names, folder, **others):
+    arrays = {name: WEIGHT + number for number, name in enumerate(names)}
+    save_file(arrays | others, folder / "network.safetensors", metadata={"format": "pt"})
+    return read_weights(folder / "network.safetensors")
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "model.",
+        "net.",
+        "model._orig_mod.",
+        "_orig_mod.model.module.",
+        "module.model.",
+        "net.module._orig_mod.",
+        "_fsdp_wrapped_module._orig_mod.",
+    ],
+)
+def test_before_all_names(prefix, tmp_path):
+    weights = read([prefix + name for name in NAMES], tmp_path)
+    assert set(weights.arrays) == set(NAMES)
+    for number, name in enumerate(NAMES):
+        np.testing.assert_array_equal(weights.arrays[name], WEIGHT + number)
+
+
+@pytest.mark.parametrize("part", ["_orig_mod", "module", "_checkpoint_wrapped_module"])
+def test_around_one_part_of_the_network(part, tmp_path):
+    wrapped = [name.replace("backbone.", f"backbone.{part}.") for name in NAMES]
+    assert set(read(wrapped, tmp_path).arrays) == set(NAMES)
+    wrapped = [name.replace("backbone.", f"{part}.backbone.") for name in NAMES]
+    assert set(read(wrapped, tmp_path).arrays) == set(NAMES)
+
+
+@pytest.mark.parametrize("wrapper", ["module", "model", "_orig_mod"])
+def test_what_training_keeps_beside_the_network(wrapper, tmp_path):
+    """A counter of averaged weights, and the loss's weights of classes."""
+    beside = {"n_averaged": np.array(7), "criterion.weight": np.ones(3, np.float32)}
+    weights = read([f"{wrapper}.{name}" for name in NAMES], tmp_path, **beside)
+    assert set(weights.arrays) == {*NAMES, "criterion.weight"}
+    assert set(weights.ignored) == {"n_averaged"}
+
+
+def test_a_first_part_that_only_some_names_have_stays(tmp_path):
+    names = ["model.a", "head.a"]
+    assert set(read(names, tmp_path).arrays) == set(names)
+
+
+def test_a_part_of_a_longer_word_stays(tmp_path):
+    names = ["module_1.a", "pixel_level_module.b", "my_orig_mod.c"]
+    assert set(read(names, tmp_path).arrays) == set(names)
+
+
+def test_two_networks_in_one_file_are_refused(tmp_path):
+    with pytest.raises(DeepLabError, match=r"backbone\.conv1\.weight") as refused:
+        read([NAMES[0], f"_orig_mod.{NAMES[0]}"], tmp_path)
+    assert f"_orig_mod.{NAMES[0]}" in str(refused.value)
