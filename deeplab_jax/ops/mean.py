@@ -66,9 +66,9 @@ def _average(inputs: jax.Array, window: Pair, stride: Pair) -> jax.Array:
 
 def _window_matrix(length: int, window: int, stride: int, dtype: jnp.dtype) -> jax.Array:
     """Returns [windows, length], in each row 1 / window at the pixels of one window."""
-    window = jax.core.min_dim(window, length)
-    # As a maximum the number of windows is seen to be positive, whatever the length.
+    # A maximum, for JAX sees that it is positive, whatever the length.
     windows = jax.core.max_dim(length - window, 0) // stride + 1
+    window = jax.core.min_dim(window, length)
     first = lax.broadcasted_iota(jnp.int32, (windows, length), 0) * stride
     pixel = lax.broadcasted_iota(jnp.int32, (windows, length), 1)
     inside = (pixel >= first) & (pixel < first + window)

@@ -1,9 +1,13 @@
 """A published file through the real commands: convert, predict, fine-tune."""
 
 import cv2
+import jax
 import numpy as np
 import pytest
 from PIL import Image
+from pretrained.torchvision_names import write_classifier
+
+from deeplab_jax.model_store import read_model
 
 WEIGHTS = "deeplabv3_mnv2_dm05_voc_257_float.tflite"
 
@@ -56,3 +60,17 @@ def test_fine_tuning_on_other_classes(commands, converted, tmp_path, read_lines)
     afresh = [line for line in said if "starts afresh" in line]
     assert len(afresh) == 2
     assert all("params/classifier" in line for line in afresh)
+
+
+def test_names_of_compiled_modules(commands, tmp_path):
+    """`torch.compile` puts a part into names, as several GPUs do."""
+    variables = []
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod."):
+        source, output = tmp_path / f"{prefix}safetensors", tmp_path / prefix
+        write_classifier(source, prefix)
+        done = commands.run("convert", source, f"--output={output}")
+        assert "nothing was left out" in done.stdout
+        variables.append(jax.tree.leaves(read_model(output).variables))
+    for others in variables[1:]:
+        for expected, found in zip(variables[0], others, strict=True):
+            np.testing.assert_array_equal(found, expected)
