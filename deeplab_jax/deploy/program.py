@@ -13,7 +13,7 @@ import numpy as np
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor
-from deeplab_jax.inference.padding import padded_size, size_step
+from deeplab_jax.inference.padding import round_up, size_step
 from deeplab_jax.models import DeepLab, fold
 
 Size = tuple[int, int]
@@ -85,9 +85,11 @@ class Program:
 
     @property
     def own_size(self) -> Size:
-        """The size that the options fix, else the one that the network is made for."""
-        wanted = self.options.size or self.predictor.inference_size
-        return wanted or padded_size(self.predictor.model, DEFAULT_SIZE)
+        """The size that the options fix, else the one that the network is made for, padded."""
+        if self.options.size:
+            return self.options.size
+        wanted = self.predictor.inference_size or DEFAULT_SIZE
+        return round_up(self.predictor.model, self.step[0], wanted)
 
     def input_shape(self) -> tuple[int, int, int, int]:
         """Returns a concrete shape that the function takes."""

@@ -15,6 +15,7 @@ from deeplab_jax.deploy.export import export
 from deeplab_jax.deploy.loader import load_exported
 from deeplab_jax.deploy.open_sizes import input_specification
 from deeplab_jax.deploy.program import ExportOptions, make_program
+from deeplab_jax.deploy.verification import cases
 from deeplab_jax.errors import DeepLabError
 
 LOGITS = ExportOptions(argmax=False)
@@ -264,3 +265,12 @@ def test_networks_of_several_scales_suit_fewer_sizes(made):
     """Every scale of the image is to be k · output stride + 1."""
     assert make_program(made("msc"), LOGITS).step == (32, 1)
     assert make_program(made("v2"), LOGITS).step == (8, 1)
+
+
+def test_the_own_size_suits_every_scale(made):
+    """The size that a network is made for may suit scale 1 alone, as in older models."""
+    program = make_program(made("msc").with_inference_size((361, 97)), LOGITS)
+    assert program.own_size == (385, 97)
+    assert cases(program)[0] == ((385, 97), 1)
+    fixed = make_program(made("msc"), ExportOptions(size=(50, 60)))
+    assert fixed.own_size == (50, 60)
