@@ -100,6 +100,5 @@ def _features_of_many_scales(made: Recipe, init: str) -> None:
     # Verified: paper, section 4.3: all but the new layers keeps its weights.
     config.optimizer.multipliers.backbone = 0.0
     config.optimizer.multipliers.head = 0.0
-    config.model.frozen_batch_norm = True  # VGG has none; spares a warning.
     made.open["schedule.base_learning_rate"] = "from memory: the same schedule for the new layers"
     made.open["optimizer.multipliers.decoder"] = "from memory: 1, as the other layers"

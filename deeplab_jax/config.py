@@ -218,6 +218,9 @@ def _checkpoint() -> ConfigDict:
     return checkpoint
 
 
+# Of a workdir's file: whose defaults decide the fields that are unset in it; see
+# deeplab_jax/models/format_versions.py.
+FORMAT_FIELD = "format_version"
 # Fields that may differ when a run is taken up again: they change where and how, not what.
 FREE_FIELDS = (
     "data.data_dir",
@@ -376,12 +379,16 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """Returns the config that `to_json` wrote; fields it lacks keep their defaults.
 
+    The format version that a workdir's file has beside them is left out.
+
     Raises:
       DeepLabError: it has a field that this version does not know.
     """
     config = default()
     known = dict(flatten(config))
     for field, value in flatten(json.loads(text)):
+        if field == FORMAT_FIELD:
+            continue
         if field not in known:
             raise unknown_name("config field", field, known)
         owner, _, name = field.rpartition(".")

@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 from deeplab_jax import config as configs
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.inference import InferenceOptions, rates_at
+from deeplab_jax.training.network import network_of
 from experiments.fields import set_field
 from experiments.grid import Grid, shown
 from experiments.presets import Preset
-from experiments.scaling import architecture, scaled_down
+from experiments.scaling import scaled_down
 from experiments.table import Changes, Row, Table, Training
 
 # What a recipe is told when it goes on from a training whose place only the runner knows.
@@ -56,7 +57,7 @@ class ResolvedTraining:
             for name, value in configs.flatten(self.config)
             if name not in free and not name.startswith("model.")
         }
-        network = architecture(self.config).describe()
+        network = network_of(self.config).describe()
         before = self.after.key if self.after else None
         identity = json.dumps([fields, network, before, self.devices], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
@@ -127,7 +128,7 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
 
 def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> str | None:
     """Returns why the trained network cannot be had at the stride of evaluation; None: it can."""
-    network = architecture(training.config)
+    network = network_of(training.config)
     if options.output_stride in (None, network.output_stride):
         return None
     try:
@@ -183,7 +184,7 @@ def _resolve(
         config = scaled_down(config, base, preset, size, init)
     for field, value in changes.items():
         set_field(config, field, value)
-    architecture(config)
+    network_of(config)
     after = training.after and _resolve(table, training.after, preset, init, {}, None)
     return ResolvedTraining(configs.to_json(config), config, after, devices)
 

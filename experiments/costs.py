@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from deeplab_jax.inference import rates_at
 from deeplab_jax.models import Architecture, DeepLab, summarize
 from deeplab_jax.ops import scaled_size
+from deeplab_jax.training.network import network_of as config_network
 from experiments.cases import Case, ResolvedTraining
-from experiments.scaling import architecture
 from experiments.storage import read_json, write_json
 
 # The forward pass once, the backward pass twice; a multiply-add is two operations.
@@ -61,7 +61,7 @@ def _count(network: Architecture, size: tuple[int, int]) -> dict[str, int]:
 def network_of(training: ResolvedTraining) -> Architecture:
     """Returns the network of a training, with its data set's number of classes."""
     config = training.config
-    return architecture(config, CLASSES.get(config.data.name, 21))
+    return config_network(config, CLASSES.get(config.data.name, 21))
 
 
 def evaluated_network(case: Case) -> tuple[Architecture, list[tuple[int, int]], bool]:

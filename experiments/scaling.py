@@ -4,7 +4,8 @@ import copy
 
 from ml_collections import ConfigDict
 
-from deeplab_jax.models import Architecture, create_model
+from deeplab_jax.models import Architecture, read_keywords
+from deeplab_jax.training.network import network_of
 from experiments.fields import set_field
 from experiments.presets import Preset
 from experiments.presets.preset import Size
@@ -14,19 +15,6 @@ MULTIPLIERS = ("backbone", "head", "decoder", "classifier", "auxiliary", "bias")
 
 # Not of rows whose images keep their size.
 SCALE_FIELDS = ("augmentation.min_scale", "augmentation.max_scale", "augmentation.scale_step")
-
-
-def architecture(config: ConfigDict, num_classes: int = 21) -> Architecture:
-    """Returns the network that a config means, with everything decided.
-
-    Raises:
-      DeepLabError: its values do not go together.
-    """
-    fields = {name: value for name, value in config.model.to_dict().items() if value is not None}
-    if fields.get("image_pooling") == "crop":
-        fields.setdefault("pooling_crop", tuple(config.augmentation.crop_size))
-    fields.setdefault("num_classes", num_classes)
-    return create_model(fields.pop("architecture"), **fields).architecture
 
 
 def scaled_down(
@@ -44,7 +32,7 @@ def scaled_down(
     Raises:
       DeepLabError: the network cannot be had on the size's backbone.
     """
-    network = architecture(config)
+    network = network_of(config)
     small = copy.deepcopy(config)
     _scale_training(small, config, base, preset, size)
     _scale_network(small, network, preset, size)
@@ -54,6 +42,7 @@ def scaled_down(
         if field in SCALE_FIELDS and config.augmentation.max_scale == 1:
             continue
         set_field(small, field, value)
+    _unset_unread(small)
     rate = config.schedule.base_learning_rate / base.schedule.base_learning_rate
     small.schedule.base_learning_rate *= rate
     small.strict_crop = False
@@ -63,6 +52,15 @@ def scaled_down(
     small.data.duplicate = None
     small.training.init_from, small.training.init_parts = init, "backbone" if init else "all"
     return small
+
+
+def _unset_unread(small: ConfigDict) -> None:
+    """Unsets what the size and the preset give to every network and this one does not read."""
+    # By the rules of version 1, which ignored such keywords.
+    read = read_keywords(network_of(small, version=1))
+    for name, value in small.model.items():
+        if value is not None and name not in (*read, "architecture"):
+            small.model[name] = None
 
 
 def _scale_training(

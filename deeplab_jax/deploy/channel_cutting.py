@@ -72,7 +72,8 @@ def narrower_widths(
 
 
 def _designed(stored: StoredModel, widths: Mapping[str, int]) -> dict[Path, tuple[int, ...]]:
-    overrides = stored.description.overrides | {"widths": tuple(widths.items())}
+    changes = {"widths": tuple(widths.items()), "scan_units": False}
+    overrides = stored.description.overrides | changes
     model = create_model(stored.description.architecture, **overrides)
     image = jnp.zeros((1, *PROBE_SIZE, model.architecture.in_channels), jnp.uint8)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)

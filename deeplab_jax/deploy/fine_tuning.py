@@ -10,6 +10,7 @@ from deeplab_jax import config as configs
 from deeplab_jax import model_store
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.model_store import StoredModel
+from deeplab_jax.models import Architecture
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train
 from deeplab_jax.training.run import Run
@@ -18,6 +19,7 @@ from deeplab_jax.training.workdir import CONFIG_FILE
 START = "start"
 # Keywords of `create_model` that a training run takes from its data set.
 FROM_DATA = ("num_classes", "in_channels")
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architecture)}
 
 
 def recipe_of(directory: Path) -> ConfigDict:
@@ -40,7 +42,7 @@ def with_network(config: ConfigDict, description: model_store.ModelDescription) 
         for name, value in description.overrides.items():
             if name in fresh:
                 changed.model[name] = _frozen(value)
-            elif name not in FROM_DATA:
+            elif name not in FROM_DATA and value != DEFAULTS.get(name):
                 raise DeepLabError(f"a network with {name}={value!r} cannot be trained")
     return changed
 

@@ -62,7 +62,7 @@ def prune_channels(
     widths = narrower_widths(stored, graph, kept, pruned)
     description = dataclasses.replace(
         stored.description,
-        overrides=stored.description.overrides | {"widths": widths},
+        overrides=stored.description.overrides | {"widths": widths, "scan_units": False},
         source=stored.description.source
         | {"pruned": {"criterion": criterion, "macs": graph.macs(kept) / graph.macs(kept | True)}},
     )

@@ -53,7 +53,7 @@ def quantize(
     }
     description = dataclasses.replace(
         stored.description,
-        overrides=stored.description.overrides | {"quantization": "int8"},
+        overrides=stored.description.overrides | {"quantization": "int8", "scan_units": False},
         source=source,
     )
     variables = quantized_variables(model, stored.variables, ranges)

@@ -7,7 +7,17 @@ from typing import Any
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
-from deeplab_jax.models import DeepLab, ImageClassifier, create_classifier, create_model
+from deeplab_jax.models import (
+    FORMAT_VERSION,
+    Architecture,
+    DeepLab,
+    ImageClassifier,
+    check_format_version,
+    create_classifier,
+    create_model,
+    resolve_stored,
+    restore_classifier,
+)
 
 FILE_NAME = "model.json"
 SEGMENTATION, CLASSIFICATION = "segmentation", "classification"
@@ -19,7 +29,8 @@ class ModelDescription:
 
     Attributes:
       architecture: a name that `list_models` tells.
-      overrides: keywords of `create_model`, JSON-ready.
+      overrides: keywords of `create_model`, JSON-ready; of a description that was read, the value
+        of every keyword.
       class_names: of the logits, in order.
       palette: an RGB colour 0..255 a class.
       inference_size: (H, W) in pixels to which smaller images are padded; None: their own size.
@@ -52,16 +63,22 @@ def is_model(directory: pathlib.Path) -> bool:
 
 
 def write_description(directory: pathlib.Path, description: ModelDescription) -> None:
-    """Writes `model.json` whole or not at all."""
-    text = json.dumps(dataclasses.asdict(description), indent=2) + "\n"
+    """Writes `model.json` with the value of every keyword, whole or not at all.
+
+    Raises:
+      DeepLabError: no such network can be built.
+    """
+    overrides = description.create_model().architecture.describe()
+    values = dataclasses.asdict(dataclasses.replace(description, overrides=overrides))
+    text = json.dumps({"format_version": FORMAT_VERSION, **values}, indent=2) + "\n"
     write_text(directory / FILE_NAME, text)
 
 
 def read_description(directory: pathlib.Path) -> ModelDescription:
-    """Reads `model.json`.
+    """Reads `model.json`; what an earlier release wrote has the defaults of that release.
 
     Raises:
-      DeepLabError: the directory holds no model, or one that this version cannot read.
+      DeepLabError: the directory holds no model, or one that this release cannot read.
     """
     path = directory / FILE_NAME
     if not path.is_file():
@@ -70,14 +87,28 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
             "give a workdir of `train` or a model directory"
         )
     try:
-        values = json.loads(path.read_text())
-        size, intensity_range = values.pop("inference_size"), values.pop("intensity_range", None)
-        return ModelDescription(
-            class_names=tuple(values.pop("class_names")),
-            palette=tuple(map(tuple, values.pop("palette"))),
-            inference_size=None if size is None else tuple(size),
-            intensity_range=None if intensity_range is None else tuple(intensity_range),
-            **values,
-        )
+        return _parse(json.loads(path.read_text()))
+    except DeepLabError as error:
+        raise DeepLabError(f"{path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DeepLabError(f"{path} is damaged: {error!r}; restore it or convert again") from error
+
+
+def _parse(values: dict[str, Any]) -> ModelDescription:
+    version = check_format_version(values.pop("format_version", 1))
+    size, intensity_range = values.pop("inference_size"), values.pop("intensity_range", None)
+    description = ModelDescription(
+        class_names=tuple(values.pop("class_names")),
+        palette=tuple(map(tuple, values.pop("palette"))),
+        inference_size=None if size is None else tuple(size),
+        intensity_range=None if intensity_range is None else tuple(intensity_range),
+        **values,
+    )
+    overrides = _architecture(description, version).describe()
+    return dataclasses.replace(description, overrides=overrides)
+
+
+def _architecture(description: ModelDescription, version: int) -> Architecture:
+    if description.task == CLASSIFICATION:
+        return restore_classifier(description.overrides, version).architecture
+    return resolve_stored(description.architecture, description.overrides, version)

@@ -4,17 +4,32 @@ from deeplab_jax.models.architecture import Architecture
 from deeplab_jax.models.catalog import create_model, list_models
 from deeplab_jax.models.deeplab import DeepLab
 from deeplab_jax.models.folding import fold
-from deeplab_jax.models.image_classifier import ImageClassifier, create_classifier
+from deeplab_jax.models.format_versions import (
+    FORMAT_VERSION,
+    check_format_version,
+    resolve_stored,
+)
+from deeplab_jax.models.image_classifier import (
+    ImageClassifier,
+    create_classifier,
+    restore_classifier,
+)
+from deeplab_jax.models.reading import read_keywords
 from deeplab_jax.models.summary import ModelSummary, summarize
 
 __all__ = [
+    "FORMAT_VERSION",
     "Architecture",
     "DeepLab",
     "ImageClassifier",
     "ModelSummary",
+    "check_format_version",
     "create_classifier",
     "create_model",
     "fold",
     "list_models",
+    "read_keywords",
+    "resolve_stored",
+    "restore_classifier",
     "summarize",
 ]

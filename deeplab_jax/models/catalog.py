@@ -1,17 +1,24 @@
 """Named architectures and the keywords that change them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deeplab_jax.backbones import find_backbone
-from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.models.architecture import Architecture, scaled_rates
+from deeplab_jax.errors import unknown_name
+from deeplab_jax.models.architecture import Architecture
+from deeplab_jax.models.atrous_rates import (
+    CONCATENATED_RATES,
+    STRIDES,
+    Published,
+    published_rates,
+    scaled,
+)
 from deeplab_jax.models.deeplab import DeepLab
+from deeplab_jax.models.reading import settled
 
 TORCHVISION = {
     "output_stride": 8,
-    "atrous_rates": (12, 24, 36),
     "dropout_rate": 0.5,
     "refine": True,
     "aux_head": True,
@@ -51,10 +58,10 @@ SUMMARIES = {
     "torchvision/deeplabv3_resnet101": "the same on ResNet-101",
     "torchvision/deeplabv3_mobilenet_v3_large": "the same on MobileNetV3",
 }
-# `aspp` is short for atrous_rates of DeepLab v2 (section 4.1.2).
-ASPP_RATES = {"small": (2, 4, 8, 12), "large": (6, 12, 18, 24)}
-# Rate and channels of fc6 (DeepLab v2, table 1); the smaller kernel's other rate is 8.
-FOV = {"large": ((12,), 1024), "4x4": ((4,), 4096), "7x7": ((4,), 4096)}
+# Of ASPP in torchvision's networks, all at the output stride that each is published at.
+TORCHVISION_RATES = (12, 24, 36)
+# Channels of fc6 (DeepLab v2, table 1).
+FC6_CHANNELS = {"large": 1024, "4x4": 4096, "7x7": 4096}
 KEYWORDS = (*(field.name for field in dataclasses.fields(Architecture)), "aspp")
 
 
@@ -74,11 +81,18 @@ def resolve(architecture: str, **overrides: Any) -> Architecture:
     for keyword in overrides:
         if keyword not in KEYWORDS:
             raise unknown_name(f"keyword of {architecture}", keyword, KEYWORDS)
-    given = {name: _frozen(value) for name, value in (overrides | _spelled_out(overrides)).items()}
-    given.pop("aspp", None)
+    given = {name: frozen(value) for name, value in overrides.items()}
+    return settled(with_defaults(architecture, given, _rate_defaults), given)
+
+
+def with_defaults(
+    architecture: str, given: Mapping[str, Any], rate_defaults: Callable[..., dict[str, Any]]
+) -> Architecture:
+    """Returns the architecture with the caller's keywords, and defaults for all others."""
     values = ARCHITECTURES[architecture] | given
-    for decide in (_backbone_defaults, _head_defaults, _rate_defaults):
+    for decide in (_backbone_defaults, _head_defaults, rate_defaults):
         values = decide(architecture, values) | values
+    values.pop("aspp", None)
     return Architecture(**values)
 
 
@@ -88,24 +102,13 @@ def create_model(architecture: str, **overrides: Any) -> DeepLab:
     Args:
       architecture: a name that `list_models` tells.
       **overrides: fields of `Architecture`, or `aspp`; what is left out takes the architecture's
-        default, or the backbone's own.
+        default, or the backbone's own. Default rates keep their extent in the image at every
+        output stride.
 
     Raises:
       DeepLabError: as `resolve`.
     """
     return DeepLab(resolve(architecture, **overrides))
-
-
-def _spelled_out(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the atrous rates that `aspp` is short for."""
-    size = overrides.get("aspp")
-    if size is None:
-        return {}
-    if size not in ASPP_RATES:
-        raise unknown_name("aspp", str(size), ASPP_RATES)
-    if overrides.get("atrous_rates") is not None:
-        raise DeepLabError(f"aspp={size!r} decides the rates; leave atrous_rates out, or aspp")
-    return {"atrous_rates": ASPP_RATES[size]}
 
 
 def _backbone_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def _head_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, An
     if head == "large_fov" or summed:
         direct = architecture == "deeplab_v2" and values["backbone"] != "vgg_16"
         fov = values.get("fov", "large")
-        defaults["fc_channels"] = 0 if direct or fov not in FOV else FOV[fov][1]
+        defaults["fc_channels"] = 0 if direct else FC6_CHANNELS.get(fov, 0)
     if head == "cascade":
         defaults["cascade_blocks"] = 7
     if head == "lr_aspp":
@@ -146,18 +149,21 @@ def _head_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, An
 
 
 def _rate_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    head, stride = values["head"], values.get("output_stride", 16)
-    if head == "large_fov":
-        fov = values.get("fov", "large")
-        return {"atrous_rates": FOV.get(fov, FOV["large"])[0]}
-    if head == "aspp" and values.get("fusion") == "sum":
-        return {"atrous_rates": ASPP_RATES["large"]}
-    # An output stride that ASPP cannot have is refused by the Architecture.
-    if head == "aspp" and stride in (4, 8, 16, 32):
-        return {"atrous_rates": scaled_rates(stride)}
-    return {"atrous_rates": ()}
+    """Returns the rates, and those of `aspp`, with the extent that they were published with."""
+    published = published_rates(values, values.get("aspp"), _concatenated_rates(architecture))
+    stride, head = values.get("output_stride", 16), values["head"]
+    # Other output strides are refused by the Architecture.
+    if "atrous_rates" in values or stride not in STRIDES:
+        return {"atrous_rates": published.rates}
+    return {"atrous_rates": scaled(published, stride, head)}
 
 
-def _frozen(value: Any) -> Any:
-    """Lists become tuples, as files and flags give lists."""
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+def _concatenated_rates(architecture: str) -> Published:
+    if not architecture.startswith("torchvision/"):
+        return CONCATENATED_RATES
+    return Published(TORCHVISION_RATES, ARCHITECTURES[architecture]["output_stride"])
+
+
+def frozen(value: Any) -> Any:
+    """Returns lists as tuples, as files and flags give lists."""
+    return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value

@@ -75,7 +75,12 @@ def _check_output_stride(options: "Architecture") -> None:
 
 def _check_head(options: "Architecture") -> None:
     if options.fusion == "sum" and options.head != "aspp":
-        raise DeepLabError(f"fusion='sum' is ASPP's; head={options.head!r} has nothing to add up")
+        raise DeepLabError(
+            f"fusion='sum' is ASPP's; head={options.head!r} has nothing to add up; leave fusion "
+            "unset, or give head='aspp'"
+        )
+    if options.fusion == "sum" and not options.atrous_rates:
+        raise DeepLabError("atrous_rates=() leaves fusion='sum' nothing to add up; give a rate")
     if options.atrous_rates and options.head not in ATROUS_HEADS:
         raise DeepLabError(
             f"atrous_rates={options.atrous_rates} are of the head's atrous convolutions, but "
@@ -87,7 +92,7 @@ def _check_head(options: "Architecture") -> None:
     if options.fov != "large" and (options.head != "large_fov" or not options.fc_channels):
         raise DeepLabError(
             f"fov={options.fov!r} is the kernel of fc6, which only head='large_fov' with "
-            "fc_channels has"
+            "fc_channels has; leave fov unset"
         )
     if options.decoder == "none":
         return

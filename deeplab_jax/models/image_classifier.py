@@ -1,20 +1,30 @@
 """Classifiers of whole images: the form in which backbones trained on ImageNet are published."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from deeplab_jax.backbones import find_backbone
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import Classifier, ConvNorm, Convolution
 from deeplab_jax.models import parts
 from deeplab_jax.models.architecture import Architecture
-from deeplab_jax.models.catalog import resolve
+from deeplab_jax.models.catalog import frozen, resolve
+from deeplab_jax.models.format_versions import resolve_stored
 from deeplab_jax.models.preprocessing import preprocess
 
 # Channels that a network ends in beyond its backbone; MobileNetV3's come after the pooling.
 WIDE = {"mobilenet_v2": 1280, "mobilenet_v3_large": 1280, "mobilenet_v3_small": 1024}
 DROPOUT_RATE = 0.2
+FIXED = {"head": "plain", "output_stride": 32}
+# Keywords that a classifier reads beside the options of its backbone.
+READ = (
+    *("backbone", "num_classes", "in_channels", "preprocessing", "dtype"),
+    *("batch_norm_decay", "batch_norm_epsilon", "batch_norm_group", "frozen_batch_norm"),
+)
 
 
 class ImageClassifier(nn.Module):
@@ -67,7 +77,29 @@ def create_classifier(backbone: str, **overrides: Any) -> ImageClassifier:
       **overrides: fields of `Architecture` that concern the backbone, and `num_classes`.
 
     Raises:
-      DeepLabError: a name, keyword or value is illegal.
+      DeepLabError: a name, keyword or value is illegal, or a keyword concerns another part.
     """
-    fixed = {"head": "plain", "output_stride": 32}
-    return ImageClassifier(resolve("deeplab_v3", backbone=backbone, **(overrides | fixed)))
+    _check_keywords(backbone, overrides)
+    return ImageClassifier(resolve("deeplab_v3", backbone=backbone, **(overrides | FIXED)))
+
+
+def restore_classifier(overrides: Mapping[str, Any], version: int) -> ImageClassifier:
+    """Returns the classifier of a file; see `resolve_stored`."""
+    if version > 1:
+        return create_classifier(**overrides)
+    return ImageClassifier(resolve_stored("deeplab_v3", {**overrides, **FIXED}, version))
+
+
+def _check_keywords(backbone: str, overrides: Mapping[str, Any]) -> None:
+    own = resolve("deeplab_v3", backbone=backbone, **FIXED).describe()
+    legal = {*READ, *find_backbone(backbone).options}
+    wrong = [
+        f"{name}={value!r} (legal here: {own[name]!r})"
+        for name, value in overrides.items()
+        if name in own and name not in legal and frozen(value) != own[name]
+    ]
+    if wrong:
+        raise DeepLabError(
+            f"a classifier of whole images does not read {', '.join(wrong)}; leave out what "
+            f"concerns heads and decoders; read are {', '.join(sorted(legal))}"
+        )

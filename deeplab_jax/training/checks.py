@@ -11,7 +11,7 @@ from deeplab_jax.data import Dataset
 from deeplab_jax.data.descriptors import check_several_classes
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import refuse_single_values
-from deeplab_jax.models import Architecture
+from deeplab_jax.models import Architecture, read_keywords
 from deeplab_jax.ops import scaled_size
 from deeplab_jax.parallel import check_divisible, data_size, space_size
 from deeplab_jax.reporter import Reporter
@@ -33,10 +33,11 @@ def check_ranges(config: ConfigDict) -> None:
         raise DeepLabError(f"training.ema_decay={config.training.ema_decay} must be in [0, 1)")
 
 
-def check_frozen_parts(config: ConfigDict, reporter: Reporter) -> None:
+def check_frozen_parts(config: ConfigDict, network: Architecture, reporter: Reporter) -> None:
     """Warns of parts that learn nothing while their batch normalisation goes on moving."""
     still = [part for part, factor in config.optimizer.multipliers.items() if factor == 0]
-    if still and not config.model.frozen_batch_norm:
+    moving = "frozen_batch_norm" in read_keywords(network) and not network.frozen_batch_norm
+    if still and moving:
         reporter.warning(
             f"{', '.join(still)} of the network keep their parameters (optimizer.multipliers 0), "
             "but batch normalisation still uses each batch's statistics and moves its averages; "

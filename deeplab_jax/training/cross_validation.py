@@ -18,6 +18,7 @@ from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training import workdir as workdirs
 from deeplab_jax.training.loop import train
+from deeplab_jax.training.network import network_of, with_network
 from deeplab_jax.training.run import Source, open_source, warn_of_absent_classes
 
 RESULTS_FILE = "cross_validation.json"
@@ -80,6 +81,9 @@ def cross_validate(
     warn_of_absent_classes(whole, reporter)
     divided = list(folds(whole, count, config.seed))
     done = _finished(workdir, count)
+    # All folds have one network, even where an earlier release trained some of them.
+    version = workdirs.format_version(workdir)
+    config = with_network(config, network_of(config, version=version))
     if is_first_host():
         workdirs.claim(workdir, config, {"whole": fingerprint(whole)})
     for number, (seen, unseen) in enumerate(divided, start=1):

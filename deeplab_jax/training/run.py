@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from deeplab_jax.data import ArrayDataset, Augmentation, Dataset, duplicated, op
 from deeplab_jax.data.datasets import are_binary, label_values
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.model_store import ModelDescription
-from deeplab_jax.models import DeepLab
+from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checks import (
     check_batch,
@@ -28,8 +27,10 @@ from deeplab_jax.training.checks import (
     check_rows_at_once,
 )
 from deeplab_jax.training.crops import check_crop_size
+from deeplab_jax.training.network import network_of, with_network
 from deeplab_jax.training.objective import Objective, make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
+from deeplab_jax.training.workdir import format_version
 
 # Classes that a warning lists before it says "…".
 SHOWN_CLASSES = 5
@@ -42,7 +43,7 @@ class Run:
     """A run's parts: what the config says, resolved.
 
     Attributes:
-      config: with everything the caller changed.
+      config: with everything the caller changed, and no keyword of the network unset.
       workdir: where it writes.
       mesh: of the devices.
       train, validation: the data sets.
@@ -80,7 +81,7 @@ def assemble(
 
     Args:
       config: see deeplab_jax/config.py.
-      workdir: of the run.
+      workdir: of the run; one that an earlier release began keeps the defaults of that release.
       mesh: of the devices.
       train, validation: name of a prepared data set, a pair (images, masks), an opened data set,
         or None for the config's.
@@ -100,7 +101,10 @@ def assemble(
     config = _adjusted(config, len(train_set), batch_size, epochs)
     validation_set = open_source(validation, config, config.data.validation_split, binary)
     check_classes(train_set, validation_set, config.loss.class_weights)
-    description = _description(config, train_set)
+    num_classes = len(train_set.descriptor.class_names)
+    network = network_of(config, num_classes, format_version(workdir))
+    config = with_network(config, network)
+    description = _description(config, train_set, network)
     model = description.create_model()
     augmentation = Augmentation(**config.augmentation.to_dict())
     check_crop_size(augmentation.crop_size, model.architecture, config.strict_crop, reporter)
@@ -110,7 +114,7 @@ def assemble(
     together = config.training.batch_size // config.training.accumulation_steps
     check_pooled_statistics(model.architecture, augmentation.crop_size, together, reporter)
     check_rows_at_once(config.loss.rows_at_once, mesh)
-    check_frozen_parts(config, reporter)
+    check_frozen_parts(config, model.architecture, reporter)
     learning_rate = make_schedule(config.schedule, config.training.num_steps)
     return Run(
         config=config,
@@ -193,17 +197,11 @@ def open_source(
     return source
 
 
-def _description(config: ConfigDict, train_set: Dataset) -> ModelDescription:
+def _description(config: ConfigDict, train_set: Dataset, network: Architecture) -> ModelDescription:
     descriptor = train_set.descriptor
-    fields: dict[str, Any] = config.model.to_dict()
-    architecture = fields.pop("architecture")
-    overrides = {name: value for name, value in fields.items() if value is not None}
-    overrides["num_classes"] = len(descriptor.class_names)
-    if overrides.get("image_pooling") == "crop":
-        overrides.setdefault("pooling_crop", tuple(config.augmentation.crop_size))
     return ModelDescription(
-        architecture=architecture,
-        overrides=overrides,
+        architecture=config.model.architecture,
+        overrides=network.describe(),
         class_names=descriptor.class_names,
         palette=descriptor.palette,
         intensity_range=descriptor.intensity_range,

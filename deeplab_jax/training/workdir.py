@@ -18,6 +18,8 @@ from deeplab_jax import config as configs
 from deeplab_jax.data.fingerprint import fingerprint_differences
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
+from deeplab_jax.models import FORMAT_VERSION, check_format_version
+from deeplab_jax.training.network import network_of, with_network
 
 CONFIG_FILE = "config.json"
 # Fingerprints of the training and validation data.
@@ -28,8 +30,11 @@ PACKAGES = ("deeplab_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 
 def claim(
     workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, dict[str, Any]] | None = None
-) -> None:
+) -> ConfigDict:
     """Makes the workdir this run's, or finds that it already is.
+
+    The file holds the value of every keyword of the network. What an earlier release began keeps
+    the format version of that release, which decides what unset keywords mean.
 
     Args:
       workdir: of the run.
@@ -37,14 +42,18 @@ def claim(
       data: fingerprints of the data sets by role, such as `train`; None: they are not compared. A
         workdir without recorded fingerprints, as earlier versions left it, accepts any.
 
+    Returns:
+      The config with the value of every keyword of the network.
+
     Raises:
       DeepLabError: it holds a run with another config or other data; names what differs. Nothing
         has been written then.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / CONFIG_FILE
+    path, version = workdir / CONFIG_FILE, format_version(workdir)
+    resolved = _resolved(config, version)
     if path.exists():
-        changed = configs.differences(_read_config(path), config)
+        changed = configs.differences(_resolved(_read_config(path), version), resolved)
         if changed:
             raise DeepLabError(
                 f"{workdir} holds a run with another config ({'; '.join(changed)}); "
@@ -52,9 +61,11 @@ def claim(
             )
     if data is not None:
         _check_data(workdir, data)
-    write_text(path, configs.to_json(config) + "\n")
+    values = json.loads(configs.to_json(resolved)) | {configs.FORMAT_FIELD: version}
+    write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
     if data is not None:
         write_text(workdir / DATA_FILE, json.dumps(data, indent=2, sort_keys=True) + "\n")
+    return resolved
 
 
 def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> None:
@@ -77,6 +88,26 @@ def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> No
             f"{workdir} holds a run on other data ({'; '.join(changed)}); give the same data to go "
             f"on, or another --workdir; to go on with the changed data all the same, delete {path}"
         )
+
+
+def format_version(workdir: pathlib.Path | None) -> int:
+    """Returns the format version of a workdir's config, the newest where there is none yet.
+
+    Raises:
+      DeepLabError: the config cannot be read, or a later release wrote it.
+    """
+    path = None if workdir is None else workdir / CONFIG_FILE
+    if path is None or not path.exists():
+        return FORMAT_VERSION
+    _read_config(path)
+    try:
+        return check_format_version(json.loads(path.read_text()).get(configs.FORMAT_FIELD, 1))
+    except DeepLabError as error:
+        raise DeepLabError(f"{path}: {error}; give another --workdir") from error
+
+
+def _resolved(config: ConfigDict, version: int) -> ConfigDict:
+    return with_network(config, network_of(config, version=version))
 
 
 def _read_config(path: pathlib.Path) -> ConfigDict:

@@ -6,7 +6,8 @@ import pathlib
 
 from deeplab_jax import config as configs
 from deeplab_jax.data import descriptors
-from deeplab_jax.models import Architecture, create_model
+from deeplab_jax.models import Architecture
+from deeplab_jax.training.network import network_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 DESCRIPTORS = {
@@ -99,11 +100,7 @@ def load(name: str, text: str):
 
 def architecture(config) -> Architecture:
     """Returns what network a config means."""
-    fields = {name: value for name, value in config.model.to_dict().items() if value is not None}
-    if fields.get("image_pooling") == "crop":
-        fields["pooling_crop"] = tuple(config.augmentation.crop_size)
-    fields["num_classes"] = DESCRIPTORS[config.data.name].num_classes
-    return create_model(fields.pop("architecture"), **fields).architecture
+    return network_of(config, DESCRIPTORS[config.data.name].num_classes)
 
 
 def golden_text(name: str) -> str:

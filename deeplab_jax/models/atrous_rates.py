@@ -1,0 +1,117 @@
+"""The atrous rates of a head at several output strides: their extent in the image stays."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.models.architecture import RATES_AT_16, Architecture
+
+STRIDES = (4, 8, 16, 32)
+
+
+class Published(NamedTuple):
+    """Rates as they were published.
+
+    Attributes:
+      rates: in pixels of the encoder's map.
+      output_stride: of that map.
+    """
+
+    rates: tuple[int, ...]
+    output_stride: int
+
+
+# DeepLab v2, section 4.1.2.
+SUMMED_RATES = {"small": Published((2, 4, 8, 12), 8), "large": Published((6, 12, 18, 24), 8)}
+# Of fc6: DeepLab v2, table 1; the smaller kernel's other rate is 8.
+FC6_RATES = {
+    "large": Published((12,), 8),
+    "4x4": Published((4,), 8),
+    "7x7": Published((4,), 8),
+}
+# DeepLab v3, section 3.3.
+CONCATENATED_RATES = Published(RATES_AT_16, 16)
+
+
+def published_rates(
+    values: Mapping[str, Any], aspp: str | None, concatenated: Published
+) -> Published:
+    """Returns the rates that a network has by default, at the output stride of its paper.
+
+    Args:
+      values: keywords of `Architecture`, among them the head.
+      aspp: name of DeepLab v2's rates, where one is given.
+      concatenated: rates of an ASPP that concatenates.
+
+    Raises:
+      DeepLabError: `aspp` is unknown, or the head has no branches.
+    """
+    head, summed = values["head"], values.get("fusion") == "sum"
+    if aspp is not None:
+        if aspp not in SUMMED_RATES:
+            raise unknown_name("aspp", str(aspp), SUMMED_RATES)
+        if values.get("atrous_rates") is not None:
+            raise DeepLabError(f"aspp={aspp!r} decides the rates; leave atrous_rates out, or aspp")
+        if head != "aspp":
+            raise DeepLabError(
+                f"aspp={aspp!r} names rates of head='aspp', which head={head!r} does not read; "
+                "leave aspp out, or give head='aspp'"
+            )
+        return SUMMED_RATES[aspp]
+    if head == "large_fov":
+        return FC6_RATES.get(values.get("fov", "large"), FC6_RATES["large"])
+    if head == "aspp":
+        return SUMMED_RATES["large"] if summed else concatenated
+    return Published((), 16)
+
+
+def rates_at(trained: Architecture, output_stride: int) -> tuple[int, ...]:
+    """Returns the head's atrous rates at another output stride: their extent in pixels stays.
+
+    Args:
+      trained: the network, at its own output stride.
+      output_stride: pixels of the image to one of the encoder's map.
+
+    Raises:
+      DeepLabError: they would be no whole numbers; says where they are.
+    """
+    published = Published(trained.atrous_rates, trained.output_stride)
+    return scaled(published, output_stride, trained.head)
+
+
+def scaled(published: Published, output_stride: int, head: str) -> tuple[int, ...]:
+    """Returns rates of a head at another output stride than the one that they are given at.
+
+    Raises:
+      DeepLabError: as `rates_at`.
+    """
+    rates = _exact(published, output_stride)
+    whole = all(rate.denominator == 1 for rate in rates)
+    # The cell's rates are whole from output stride 16 downwards.
+    if head == "dpc":
+        whole = max(output_stride, published.output_stride) < 32
+    if not whole:
+        shown = ", ".join(f"{float(rate):g}" for rate in rates) or "fractions"
+        raise DeepLabError(
+            f"at output stride {output_stride} the atrous rates of the {head} head would "
+            f"be {shown}; legal: {_legal(published, head)}"
+        )
+    return tuple(map(int, rates))
+
+
+def _exact(published: Published, output_stride: int) -> list[Fraction]:
+    ratio = Fraction(published.output_stride, output_stride)
+    return [rate * ratio for rate in published.rates]
+
+
+def _legal(published: Published, head: str) -> str:
+    """Returns the output strides at which all rates are whole, as text."""
+    if head == "dpc":
+        return ", ".join(map(str, STRIDES[:3] if published.output_stride < 32 else STRIDES[3:]))
+    legal = [
+        stride
+        for stride in STRIDES
+        if all(rate.denominator == 1 for rate in _exact(published, stride))
+    ]
+    return ", ".join(map(str, legal))

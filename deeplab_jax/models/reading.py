@@ -1,0 +1,231 @@
+"""Which keywords the parts of a network read, and what the network has in place of the others."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from deeplab_jax.backbones import BACKBONES, find_backbone
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models.architecture import Architecture
+
+BATCH_NORM = ("frozen_batch_norm", "batch_norm_decay", "batch_norm_group")
+FIELDS = Architecture.__dataclass_fields__
+
+
+class Part(NamedTuple):
+    """A part of a network with the keywords that it reads.
+
+    Attributes:
+      name: of the part, in the words of the keywords that select it.
+      present: whether a network has the part.
+      reads: keywords that change the part.
+    """
+
+    name: str
+    present: Callable[[Architecture], bool]
+    reads: tuple[str, ...]
+
+
+def _has_summed_aspp(options: Architecture) -> bool:
+    return options.head == "aspp" and options.fusion == "sum"
+
+
+def _has_concatenated_aspp(options: Architecture) -> bool:
+    return options.head == "aspp" and options.fusion == "concat"
+
+
+def _has_fully_connected_layers(options: Architecture) -> bool:
+    return options.fc_channels > 0 and (options.head == "large_fov" or _has_summed_aspp(options))
+
+
+def _refines_with_convolutions(options: Architecture) -> bool:
+    return options.decoder in ("v3plus", "conv2_conv3") and bool(options.decoder_convs)
+
+
+def _can_scan_units(options: Architecture) -> bool:
+    reads = "scan_units" in find_backbone(options.backbone).options
+    return reads and not options.widths and options.quantization == "none"
+
+
+# Backbones come on top: theirs are the options of the catalog, and batch normalization.
+PARTS = (
+    Part(
+        "every network",
+        lambda options: True,
+        (
+            *("backbone", "num_classes", "in_channels", "output_stride", "head", "decoder"),
+            *("multi_scale", "aux_head", "align_corners", "preprocessing", "widths"),
+            *("quantization", "dtype"),
+        ),
+    ),
+    Part(
+        "head='large_fov'",
+        lambda options: options.head == "large_fov",
+        ("fc_channels", "atrous_rates"),
+    ),
+    Part(
+        "head='large_fov' with fc_channels",
+        lambda options: options.head == "large_fov" and options.fc_channels > 0,
+        ("fov",),
+    ),
+    Part(
+        "head='aspp'",
+        lambda options: options.head == "aspp",
+        ("fusion", "atrous_rates"),
+    ),
+    Part("head='aspp' with fusion='sum'", _has_summed_aspp, ("fc_channels",)),
+    Part(
+        "head='large_fov', or 'aspp' with fusion='sum', with fc_channels",
+        _has_fully_connected_layers,
+        ("dropout_rate",),
+    ),
+    Part(
+        "head='aspp' with fusion='concat'",
+        _has_concatenated_aspp,
+        ("image_pooling", "aspp_channels", "dropout_rate", *BATCH_NORM),
+    ),
+    Part(
+        "head='aspp' with fusion='concat' and atrous_rates",
+        lambda options: _has_concatenated_aspp(options) and bool(options.atrous_rates),
+        ("separable",),
+    ),
+    Part(
+        "head='pooling'",
+        lambda options: options.head == "pooling",
+        ("image_pooling", "aspp_channels", "dropout_rate", *BATCH_NORM),
+    ),
+    Part(
+        "head='spp' or 'dpc'",
+        lambda options: options.head in ("spp", "dpc"),
+        ("aspp_channels", "dropout_rate", *BATCH_NORM),
+    ),
+    Part(
+        "head='lr_aspp'",
+        lambda options: options.head == "lr_aspp",
+        ("image_pooling", "aspp_channels", *BATCH_NORM),
+    ),
+    Part(
+        "image_pooling='crop'",
+        lambda options: options.image_pooling == "crop",
+        ("pooling_crop",),
+    ),
+    Part(
+        "decoder='v3plus' or 'conv2_conv3'",
+        lambda options: options.decoder in ("v3plus", "conv2_conv3"),
+        ("low_level_channels", "decoder_convs", *BATCH_NORM),
+    ),
+    Part(
+        "decoder='v3plus' or 'conv2_conv3' with decoder_convs",
+        _refines_with_convolutions,
+        ("separable",),
+    ),
+    Part(
+        "a head that ends in features",
+        lambda options: not options.head_gives_scores,
+        ("refine",),
+    ),
+    Part(
+        "refine=True",
+        lambda options: options.refine and not options.head_gives_scores,
+        ("aspp_channels", *BATCH_NORM),
+    ),
+    Part("aux_head=True", lambda options: options.aux_head, BATCH_NORM),
+    Part("a backbone of repeated units, unpruned", _can_scan_units, ("scan_units",)),
+)
+# Constants that no longer matter once the moving averages are frozen.
+UNREAD_WHEN_FROZEN = ("batch_norm_decay", "batch_norm_group")
+# What a network has that reads none; of the other keywords the default of the field.
+ABSENT: Mapping[str, Any] = {"image_pooling": "none", "dropout_rate": 0.0, "atrous_rates": ()}
+# The pyramid's first level, and the gate of LR-ASPP without a window, pool the whole map.
+ALWAYS_POOLING = {"spp": ("global",), "lr_aspp": ("global", "crop")}
+# On a MobileNet the placement only chooses the padding.
+PADDINGS = ("slim", "torchvision")
+# Why a network does not read every value.
+ALL_VALUES = {
+    "image_pooling": "this head always pools the map",
+    "stride_placement": "only ResNets have a choice of where strides are",
+}
+
+
+def read_keywords(options: Architecture) -> frozenset[str]:
+    """Returns the keywords that change the network, of those that it has now."""
+    entry = find_backbone(options.backbone)
+    read = set(entry.options) - {"scan_units"}
+    if entry.normalization is not None:
+        read |= {"batch_norm_epsilon", *BATCH_NORM}
+    for part in PARTS:
+        if part.present(options):
+            read |= set(part.reads)
+    return frozenset(read - set(UNREAD_WHEN_FROZEN if options.frozen_batch_norm else ()))
+
+
+def settled(options: Architecture, given: Mapping[str, Any]) -> Architecture:
+    """Returns the architecture in which keywords that no part reads have the network's own values.
+
+    Args:
+      options: with the caller's keywords and all defaults.
+      given: the caller's keywords.
+
+    Raises:
+      DeepLabError: a given keyword changes nothing and states something else than what the network
+        has; names all such keywords, which parts read them, and what is legal.
+    """
+    absent = absent_values(options)
+    wrong = {name: given[name] for name in absent if name in given and given[name] != absent[name]}
+    if wrong:
+        reasons = "; ".join(_reason(options, name, wrong[name], absent[name]) for name in wrong)
+        raise DeepLabError(f"{_shown(options)} does not read every keyword: {reasons}")
+    return Architecture(**(options.describe() | absent))
+
+
+def absent_values(options: Architecture) -> dict[str, Any]:
+    """Returns what the network has of each keyword, or value, that it does not read."""
+    read = read_keywords(options)
+    values = {
+        name: ABSENT.get(name, field.default) for name, field in FIELDS.items() if name not in read
+    }
+    for name, legal in _told_apart(options).items():
+        current = getattr(options, name)
+        values[name] = current if current in legal else legal[0]
+    return values
+
+
+def _told_apart(options: Architecture) -> dict[str, tuple[str, ...]]:
+    """Returns the legal values of keywords of which this network does not read every value."""
+    found = {}
+    if options.head in ALWAYS_POOLING:
+        found["image_pooling"] = ALWAYS_POOLING[options.head]
+    entry = find_backbone(options.backbone)
+    if "stride_placement" in entry.options and not entry.multi_grid_size:
+        found["stride_placement"] = (*PADDINGS, None)
+    return found
+
+
+def _reason(options: Architecture, name: str, value: Any, legal: Any) -> str:
+    shown = f"{name}={value!r}"
+    if name in _told_apart(options):
+        values = " or ".join(repr(value) for value in _told_apart(options)[name] if value)
+        return f"{shown}: {ALL_VALUES[name]} (legal here: {values})"
+    if name in UNREAD_WHEN_FROZEN and options.frozen_batch_norm:
+        why = "frozen_batch_norm=True keeps the moving averages"
+    elif name == "scan_units" and (options.widths or options.quantization != "none"):
+        why = "widths and quantization go by the path of each layer, which a loop does not have"
+    else:
+        why = f"read by {'; '.join(_readers(name))}"
+    return f"{shown}: {why} (legal here: {legal!r}, or leave {name} unset)"
+
+
+def _readers(name: str) -> list[str]:
+    """Returns the parts that read a keyword, in words."""
+    readers = [part.name for part in PARTS if name in part.reads]
+    backbones = [backbone for backbone, entry in BACKBONES.items() if name in entry.options]
+    if name in (*BATCH_NORM, "batch_norm_epsilon"):
+        readers.append("every backbone but vgg_16")
+    return [*readers, f"backbone={' or '.join(map(repr, backbones))}"] if backbones else readers
+
+
+def _shown(options: Architecture) -> str:
+    fusion = f" (fusion={options.fusion!r})" if options.head == "aspp" else ""
+    return (
+        f"a network of backbone={options.backbone!r}, head={options.head!r}{fusion} and "
+        f"decoder={options.decoder!r}"
+    )
