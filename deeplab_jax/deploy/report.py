@@ -124,7 +124,8 @@ def costs(predictor: Predictor, size: Size) -> dict[str, Any]:
 
 def _bytes_on_disk(predictor: Predictor, variables: Any) -> int:
     """Of a model directory with these variables; a workdir holds more than a model."""
-    description = model_store.ModelDescription("", {}, (), ())
+    # The description is small beside the variables, whatever the network.
+    description = model_store.ModelDescription("deeplab_v3", {}, (), ())
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "model"
         model_store.write_model(directory, description, variables)

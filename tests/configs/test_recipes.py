@@ -67,7 +67,7 @@ def test_a_recipe_fits_together(name, text):
     assert configs.differences(config, configs.from_json(configs.to_json(config))) == []
     network = architecture(config)
     check_ranges(config)
-    check_frozen_parts(config, Refuser())
+    check_frozen_parts(config, network, Refuser())
     crop = tuple(config.augmentation.crop_size)
     check_crop_size(crop, network, config.strict_crop, Refuser())
     make_objective(config.loss, network)

@@ -9,7 +9,7 @@ from random_variables import random_variables
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor, at_output_stride
 from deeplab_jax.inference.options import InferenceOptions
-from deeplab_jax.models import create_model
+from deeplab_jax.models import create_model, list_models
 
 SMALL = {"backbone": "mobilenet_v2", "depth_multiplier": 0.35, "num_classes": 3}
 POOLED = SMALL | {"aspp_channels": 4}
@@ -60,6 +60,26 @@ def test_there_and_back_is_the_same_network(name, output_stride):
     flat = jax.tree_util.tree_flatten_with_path(restored)[0]
     assert dict(flat).keys() == dict(jax.tree_util.tree_flatten_with_path(variables)[0]).keys()
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: a is b, restored, variables)))
+
+
+@pytest.mark.parametrize("output_stride", [4, 8, 16, 32])
+@pytest.mark.parametrize("architecture", list_models())
+def test_a_network_built_at_a_stride_is_that_of_evaluation(architecture, output_stride):
+    keywords = {"backbone": "mobilenet_v2", "depth_multiplier": 0.1}
+    published = create_model(architecture, **keywords)
+    image = jax.ShapeDtypeStruct((1, 65, 65, 3), jnp.uint8)
+    shapes = jax.eval_shape(published.init, jax.random.key(0), image)
+    if architecture == "deeplab_v2" and output_stride == 32:
+        complaint = r"would be 1\.5, 3, 4\.5, 6; legal: 4, 8, 16"
+        with pytest.raises(DeepLabError, match=complaint):
+            create_model(architecture, **keywords, output_stride=output_stride)
+        with pytest.raises(DeepLabError, match=complaint):
+            at_output_stride(published, shapes, output_stride)
+        return
+    built = create_model(architecture, **keywords, output_stride=output_stride)
+    evaluated, variables = at_output_stride(published, shapes, output_stride)
+    assert built == evaluated
+    assert jax.eval_shape(built.init, jax.random.key(0), image).keys() == variables.keys()
 
 
 def test_the_pooling_window_follows():

@@ -27,6 +27,48 @@ def test_default_rates_keep_their_extent_in_the_image(output_stride, rates):
     assert kept.architecture.atrous_rates == (2, 4)
 
 
+# Published rates and strides: DeepLab v2, table 1 and section 4.1.2; torchvision's networks.
+@pytest.mark.parametrize(
+    ("architecture", "keywords", "rates"),
+    [
+        ("deeplab_v1", {}, {4: (24,), 8: (12,), 16: (6,), 32: (3,)}),
+        ("deeplab_v1", {"fov": "4x4"}, {8: (4,), 16: (2,), 32: (1,)}),
+        ("deeplab_v2", {}, {4: (12, 24, 36, 48), 8: (6, 12, 18, 24), 16: (3, 6, 9, 12), 32: None}),
+        ("deeplab_v2", {"aspp": "small"}, {8: (2, 4, 8, 12), 16: (1, 2, 4, 6), 32: None}),
+        ("deeplab_v2", {"aspp": "large"}, {8: (6, 12, 18, 24), 16: (3, 6, 9, 12), 32: None}),
+        ("deeplab_v2", {"fusion": "concat"}, {8: (12, 24, 36), 16: (6, 12, 18)}),
+        ("deeplab_v2", {"head": "large_fov"}, {8: (12,), 16: (6,)}),
+        ("deeplab_v3", {"fusion": "sum"}, {8: (6, 12, 18, 24), 16: (3, 6, 9, 12)}),
+        ("deeplab_v3", {"head": "dpc"}, {8: (), 16: (), 32: None}),
+        (
+            "torchvision/deeplabv3_resnet50",
+            {},
+            {4: (24, 48, 72), 8: (12, 24, 36), 16: (6, 12, 18), 32: (3, 6, 9)},
+        ),
+        (
+            "torchvision/deeplabv3_mobilenet_v3_large",
+            {},
+            {8: (24, 48, 72), 16: (12, 24, 36), 32: (6, 12, 18)},
+        ),
+    ],
+)
+def test_default_rates_of_every_head_follow_the_output_stride(architecture, keywords, rates):
+    for output_stride, expected in rates.items():
+        if expected is None:
+            with pytest.raises(DeepLabError, match=r"legal: 4, 8, 16$"):
+                create_model(architecture, output_stride=output_stride, **keywords)
+            continue
+        made = create_model(architecture, output_stride=output_stride, **keywords).architecture
+        assert made.atrous_rates == expected
+        given = {name: value for name, value in keywords.items() if name != "aspp"}
+        if made.atrous_rates:
+            own = tuple(2 * rate + 1 for rate in expected)
+            kept = create_model(
+                architecture, output_stride=output_stride, atrous_rates=own, **given
+            )
+            assert kept.architecture.atrous_rates == own
+
+
 # INTERFACE: what each name and backbone stands for when nothing else is said.
 @pytest.mark.parametrize(
     ("architecture", "keywords", "expected"),

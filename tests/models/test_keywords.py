@@ -122,6 +122,9 @@ VARIANTS = {
     "msc": {"head": "plain", "decoder": "msc"},
     "frozen": {"head": "pooling", "frozen_batch_norm": True},
 }
+# Other programs of the same function: a batch norm of groups that uses the moving averages, and
+# maps that are joined at once because no convolution follows.
+EQUAL = {("frozen", "batch_norm_group"), ("no convolutions", "separable")}
 BASES = {name: (name, {"backbone": "tiny"}) for name in list_models()} | {
     name: ("deeplab_v3", {"backbone": "tiny"} | keywords) for name, keywords in VARIANTS.items()
 }
@@ -171,6 +174,12 @@ def test_a_keyword_changes_the_program_or_is_refused(base):
     for keyword in KEYWORDS:
         value = other_value(keyword, network)
         changed, message = tried(architecture, keywords | {keyword: value})
+        if changed is None:
+            # A keyword of the base that concerned the part which is gone now.
+            rest = {
+                name: own for name, own in keywords.items() if f"{name}={own!r}: " not in message
+            }
+            changed, message = tried(architecture, rest | {keyword: value})
         refused = changed is None
         if refused:
             named = f"{keyword.replace('_', '[_-]')}|{re.escape(str(value))}"
@@ -182,7 +191,7 @@ def test_a_keyword_changes_the_program_or_is_refused(base):
         modes = (False,) if keyword == "quantization" else (True, False)
         # What changes training need not change inference.
         same = all(program(changed, train) == before[train] for train in modes)
-        if same != refused:
+        if same != refused and (base, keyword) not in EQUAL:
             wrong.append((keyword, value, "refused" if refused else "accepted"))
     assert not wrong
 
