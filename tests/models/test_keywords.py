@@ -174,11 +174,10 @@ def test_a_keyword_changes_the_program_or_is_refused(base):
     for keyword in KEYWORDS:
         value = other_value(keyword, network)
         changed, message = tried(architecture, keywords | {keyword: value})
-        if changed is None:
-            # A keyword of the base that concerned the part which is gone now.
-            rest = {
-                name: own for name, own in keywords.items() if f"{name}={own!r}: " not in message
-            }
+        rest = dict(keywords)
+        while named := {name for name, own in rest.items() if f"{name}={own!r}: " in message}:
+            # Keywords of the base that concern a part which is gone now.
+            rest = {name: own for name, own in rest.items() if name not in named}
             changed, message = tried(architecture, rest | {keyword: value})
         refused = changed is None
         if refused:
