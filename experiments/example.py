@@ -21,6 +21,14 @@ TABLE = Table(
     rows=(
         Row("decoder"),
         Row("decoder, flip", inference={"flip": True}),
-        Row("no decoder", changes={"model.decoder": "none"}),
+        # What the recipe sets of the decoder goes with it.
+        Row(
+            "no decoder",
+            changes={
+                "model.decoder": "none",
+                "model.low_level_channels": None,
+                "model.decoder_convs": None,
+            },
+        ),
     ),
 )
