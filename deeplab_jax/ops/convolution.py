@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.ops.joined_maps import JoinedMaps, convolution_of_joined
-from deeplab_jax.ops.kernel_gradient import kernel_gradient, products_over_maps
+from deeplab_jax.ops.kernel_gradient import CANDIDATES, ON_GPUS, kernel_gradient
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import batch_is_split, by_platform, traced_once
 from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
@@ -52,7 +52,7 @@ def convolution(
     known = all(isinstance(side, int) for side in inputs.shape[1:3])
     if not known or stride > 1 or kernel.shape[0] == 1:
         return plain(inputs, kernel)
-    products = partial(_with_gradients, _transposed, products_over_maps, rates, padding)
+    products = partial(_with_gradients, _transposed, CANDIDATES[ON_GPUS], rates, padding)
     gpu = products if max(rates) > 1 else None
     share = valid_share(inputs.shape[1:3], kernel.shape[0], rates, padding)
     if gpu and share <= LARGEST_SHARE:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.ops.padding import Padding
+from deeplab_jax.ops.xla_convolution import xla_convolution
 
 # About as many pixels are multiplied at a time: more leave the cache, fewer cost more calls.
 PIXELS_AT_A_TIME = 1024
@@ -98,6 +99,46 @@ def products_over_maps(
     return gradient.transpose(order).astype(kernel.dtype)
 
 
+def gradient_over_subgrids(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    cotangent: jax.Array,
+    rates: tuple[int, int],
+    padding: Padding,
+) -> jax.Array:
+    """Returns what `kernel_gradient` does, as the gradient of a convolution of rate 1.
+
+    Every `rate`-th pixel of a map makes a subgrid; the subgrids of a map become images of one
+    batch (space to batch), in which taps lie side by side, as cuDNN's own gradients require.
+    """
+    size = kernel.shape[0]
+    outputs = [-(-length // rate) for length, rate in zip(cotangent.shape[1:3], rates, strict=True)]
+    reach = [number + size - 1 for number in outputs]
+    subgrids = _subgrids(inputs, reach, rates, [before for before, _ in padding])
+    cotangents = _subgrids(cotangent, outputs, rates, [0, 0])
+
+    def convolve(kernel: jax.Array) -> jax.Array:
+        edges = ((0, 0), (0, 0))
+        return xla_convolution(subgrids, kernel, stride=1, rates=(1, 1), padding=edges)
+
+    return jax.linear_transpose(convolve, kernel)(cotangents)[0]
+
+
+def _subgrids(
+    maps: jax.Array, sides: list[int], rates: tuple[int, int], before: list[int]
+) -> jax.Array:
+    """Maps [N, H, W, C] to [N·r·r', *sides, C], with zeros before and after H and W."""
+    edges = [
+        (zeros, side * rate - length - zeros, 0)
+        for zeros, side, rate, length in zip(before, sides, rates, maps.shape[1:3], strict=True)
+    ]
+    zero = jnp.zeros((), maps.dtype)
+    padded = lax.pad(maps, zero, ((0, 0, 0), *edges, (0, 0, 0)))
+    (rows, columns), (rate, across) = sides, rates
+    split = padded.reshape(len(maps), rows, rate, columns, across, maps.shape[-1])
+    return split.transpose(0, 2, 4, 1, 3, 5).reshape(-1, rows, columns, maps.shape[-1])
+
+
 def _moved(
     narrow: jax.Array,
     shape: tuple[int, int],
@@ -138,3 +179,8 @@ def _product(pixels: jax.Array, cotangent: jax.Array) -> jax.Array:
     """Returns the sum over [R, W] of outer products, [C, k·D]."""
     over = (((0, 1), (0, 1)), ((), ()))
     return lax.dot_general(pixels, cotangent, over, precision=lax.Precision.HIGHEST)
+
+
+# The candidates on GPUs where taps lie apart; `ON_GPUS` is the one that runs.
+CANDIDATES = {"products": products_over_maps, "subgrids": gradient_over_subgrids}
+ON_GPUS = "products"
