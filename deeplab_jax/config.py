@@ -207,7 +207,9 @@ def _evaluation() -> ConfigDict:
     evaluation = ConfigDict()
     evaluation.every_steps = 1000  # Also after the last step.
     evaluation.batch_size = 8  # Images; does not change the numbers.
-    evaluation.size = placeholder(tuple)  # (H, W) all images are padded to; unset: the largest.
+    # (H, W) in pixels that all images are padded to, as the released code does; unset: each image
+    # is padded to a size that follows from its own, as `predict` pads it.
+    evaluation.size = placeholder(tuple)
     evaluation.limit = placeholder(int)  # Images; unset: the whole split.
     return evaluation
 

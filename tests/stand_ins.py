@@ -30,8 +30,9 @@ class RedReader(nn.Module):
         odds = (image[..., 1:2].astype(jnp.float32) + 1) / 64
         return odds * jax.nn.one_hot(image[..., 0] % NUM_CLASSES, NUM_CLASSES)
 
-    def class_map(self, image: jax.Array) -> jax.Array:
-        return jnp.argmax(self(image), axis=-1).astype(jnp.int32)
+    def class_map_and_logits(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = self(image)
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32), logits
 
 
 class SizeReader(RedReader):

@@ -6,7 +6,12 @@ from deeplab_jax.data.descriptors import Descriptor
 from deeplab_jax.data.duplication import duplicated
 from deeplab_jax.data.locations import prepared_names
 from deeplab_jax.data.padding import MEAN_PIXEL
-from deeplab_jax.data.pipeline import Batch, evaluation_batches, training_batches
+from deeplab_jax.data.pipeline import (
+    Batch,
+    evaluation_batches,
+    evaluation_order,
+    training_batches,
+)
 from deeplab_jax.data.prepared import open_dataset
 
 __all__ = [
@@ -19,6 +24,7 @@ __all__ = [
     "Example",
     "duplicated",
     "evaluation_batches",
+    "evaluation_order",
     "open_dataset",
     "prepared_names",
     "training_batches",

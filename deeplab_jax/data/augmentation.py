@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from deeplab_jax.data.datasets import Example
+from deeplab_jax.data.padding import MEAN_PIXEL
 from deeplab_jax.data.photometric import distort
 from deeplab_jax.data.resizing import size_in_range
 from deeplab_jax.data.views import IMAGE_SAMPLING, View, label_sampling, random_view, render
@@ -31,6 +32,7 @@ class Augmentation:
       flip: whether half the examples are mirrored left to right.
       rotation: greatest angle in degrees to either side about the crop's centre; 0 is off.
       photometric: strength of colour distortion, 1 as in `photometric`; 0 is off.
+      fill: pixel outside of the source, a value for each channel; see `Architecture.mean_pixel`.
     """
 
     crop_size: tuple[int, int]
@@ -44,6 +46,7 @@ class Augmentation:
     flip: bool = True
     rotation: float = 0.0
     photometric: float = 0.0
+    fill: tuple[int, ...] = MEAN_PIXEL
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= self.max_scale:
@@ -75,7 +78,7 @@ def augment(
 
     Returns:
       {"image": uint8 [h, w, 3], "label": [h, w], of its dtype} of the crop size; outside the source
-      the image is the mean pixel and the label void. Unscaled and unrotated crops are exact.
+      the image is the fill and the label void. Unscaled and unrotated crops are exact.
     """
     size = augmentation.crop_size
     scale = _random_scale(random, augmentation)
@@ -91,7 +94,8 @@ def augment(
     void = void_of(example["label"], num_classes)
     view, label = _drawn(example["label"], random, augmentation, scales, void)
     image = distort(example["image"], random, augmentation.photometric)
-    return {"image": render(image, view, size, IMAGE_SAMPLING), "label": label}
+    sampling = IMAGE_SAMPLING._replace(outside=augmentation.fill)
+    return {"image": render(image, view, size, sampling), "label": label}
 
 
 def _drawn(

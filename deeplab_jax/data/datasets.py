@@ -49,6 +49,9 @@ class Dataset(Protocol):
     def largest_size(self) -> tuple[int, int]:
         """Returns the largest height and the largest width among the images."""
 
+    def image_sizes(self) -> np.ndarray:
+        """Returns (height, width) of every image, int32 [num_images, 2]."""
+
 
 class ArrayDataset:
     """Images and masks that are in memory already.
@@ -126,8 +129,12 @@ class ArrayDataset:
 
     def largest_size(self) -> tuple[int, int]:
         """Returns the largest height and the largest width among the images."""
-        heights, widths = zip(*(np.shape(mask) for mask in self._masks), strict=True)
-        return max(heights), max(widths)
+        height, width = self.image_sizes().max(axis=0).tolist()
+        return height, width
+
+    def image_sizes(self) -> np.ndarray:
+        """Returns (height, width) of every image, int32 [num_images, 2]."""
+        return np.array([np.shape(mask) for mask in self._masks], np.int32)
 
 
 def label_values(masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:

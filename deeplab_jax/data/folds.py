@@ -35,8 +35,12 @@ class Subset:
         yield bytes.fromhex(fingerprint(self._dataset)["content"])
 
     def largest_size(self) -> tuple[int, int]:
-        """Returns the whole data set's, so that all folds are evaluated at one size."""
+        """Returns the largest height and the largest width in the whole data set."""
         return self._dataset.largest_size()
+
+    def image_sizes(self) -> np.ndarray:
+        """Returns (height, width) of every example, int32 [num_images, 2]."""
+        return self._dataset.image_sizes()[self._positions]
 
 
 def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Subset]]:

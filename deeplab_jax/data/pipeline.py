@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import absl.flags
 import cv2
@@ -70,20 +70,24 @@ def training_batches(
 
 def evaluation_batches(
     dataset: Dataset,
-    size: tuple[int, int],
+    sizes: tuple[int, int] | Sequence[tuple[int, int]],
     *,
     batch_size: int,
+    fill: Sequence[int] = MEAN_PIXEL,
     host: int = 0,
     num_hosts: int = 1,
     workers: int = 0,
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """Yields each image exactly once over all hosts, in order, equally many batches on each.
+    """Yields each image exactly once over all hosts, equally many batches on each.
+
+    Images that are padded to one size share batches, so that all hosts run one shape at a time.
 
     Args:
       dataset: what to evaluate.
-      size: (height, width) every image is padded to.
+      sizes: (height, width) that images are padded to: one for all, or one for each image.
       batch_size: of all hosts together.
+      fill: pixel that images are padded with, a value for each channel.
       host: which contiguous slice of each global batch.
       num_hosts: number of slices.
       workers: processes that read ahead; 0 reads in threads of this process.
@@ -92,8 +96,8 @@ def evaluation_batches(
     Yields:
       {"image": uint8 [N, h, w, 3], "label": [N, h, w], "index": int32 [N], "size": int32 [N, 2]};
       labels are uint8, with more than 255 classes uint16; the index is the position in the data
-      set, -1 for all-void examples that fill the last batch; the size is the (height, width) before
-      padding.
+      set, -1 for all-void examples that fill the last batch of a size; the size is the
+      (height, width) before padding.
 
     Raises:
       DeepLabError: the batch does not divide by the hosts, an image is larger than the size or
@@ -101,10 +105,28 @@ def evaluation_batches(
     """
     share = _share(batch_size, num_hosts)
     num_images = len(dataset) if limit is None else min(limit, len(dataset))
-    num_positions = -(-num_images // batch_size) * batch_size
-    load = functools.partial(_padded_example, dataset=dataset, size=size, num_images=num_images)
-    batches = grain.MapDataset.range(num_positions).map(load).batch(share)[host::num_hosts]
-    return _iterate(batches, workers)
+    padded = np.broadcast_to(np.asarray(sizes, np.int32), (num_images, 2))
+    load = functools.partial(_padded_example, dataset=dataset, fill=tuple(fill))
+    order = grain.MapDataset.source(evaluation_order(padded, batch_size))
+    return _iterate(order.map(load).batch(share)[host::num_hosts], workers)
+
+
+def evaluation_order(sizes: np.ndarray, batch_size: int) -> list[tuple[int, tuple[int, int]]]:
+    """Returns the place of every image in an evaluation: (position, padded size).
+
+    Sizes come in ascending order, the images of a size in the data set's. Position -1, which stands
+    for no image, fills the last batch of each size.
+
+    Args:
+      sizes: int [num_images, 2], that images are padded to.
+      batch_size: of all hosts together.
+    """
+    order: list[tuple[int, tuple[int, int]]] = []
+    for size in sorted(set(map(tuple, sizes.tolist()))):
+        positions = np.flatnonzero((sizes == size).all(axis=1)).tolist()
+        positions += [-1] * (-len(positions) % batch_size)
+        order += [(position, size) for position in positions]
+    return order
 
 
 def _share(batch_size: int, num_hosts: int) -> int:
@@ -129,14 +151,17 @@ def _num_classes(dataset: Dataset) -> int | None:
     return descriptor and descriptor.num_classes
 
 
-def _padded_example(index: int, dataset: Dataset, size: tuple[int, int], num_images: int) -> Batch:
-    if index < num_images:
+def _padded_example(
+    place: tuple[int, tuple[int, int]], dataset: Dataset, fill: tuple[int, ...]
+) -> Batch:
+    index, size = place
+    if index >= 0:
         example, num_classes = dataset[index], _num_classes(dataset)
-        own_size = np.array(example["label"].shape, np.int32)
-        return pad_to(example, size, num_classes) | {"index": np.int32(index), "size": own_size}
+        own = {"index": np.int32(index), "size": np.array(example["label"].shape, np.int32)}
+        return pad_to(example, size, fill, num_classes) | own
     num_classes = dataset.descriptor.num_classes
     return {
-        "image": np.full((*size, 3), MEAN_PIXEL, np.uint8),
+        "image": np.full((*size, len(fill)), fill, np.uint8),
         "label": np.full(size, void_label(num_classes), label_dtype(num_classes)),
         "index": np.int32(-1),
         "size": np.zeros(2, np.int32),

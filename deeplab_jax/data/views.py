@@ -15,7 +15,7 @@ class Sampling(NamedTuple):
 
     resize: int
     warp: int
-    outside: int
+    outside: int | tuple[int, ...]
 
 
 IMAGE_SAMPLING = Sampling(cv2.INTER_LINEAR, cv2.INTER_LINEAR, MEAN_PIXEL)
@@ -130,5 +130,5 @@ def _warp(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampl
         size[::-1],
         flags=sampling.warp | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(sampling.outside,) * 3,
+        borderValue=sampling.outside,
     )

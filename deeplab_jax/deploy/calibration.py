@@ -38,6 +38,11 @@ class EvenlySpread:
         """Returns the largest height and width among all images of the data set."""
         return self._dataset.largest_size()
 
+    def image_sizes(self) -> np.ndarray:
+        """Returns (height, width) of every chosen image, int32 [num_images, 2]."""
+        sizes = self._dataset.image_sizes()
+        return sizes[[index * len(sizes) // self._count for index in range(self._count)]]
+
 
 def calibration_images(
     dataset: Dataset,
@@ -61,6 +66,6 @@ def calibration_images(
     """
     chosen = EvenlySpread(dataset, limit)
     size = padded_size(model, size or dataset.largest_size(), None)
-    batches = evaluation_batches(chosen, size, batch_size=1)
+    batches = evaluation_batches(chosen, size, batch_size=1, fill=model.architecture.mean_pixel)
     for batch in (reporter or Reporter()).track(batches, "calibrating, image", len(chosen)):
         yield batch["image"]

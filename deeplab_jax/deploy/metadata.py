@@ -75,7 +75,12 @@ def describe(program: Program) -> Metadata:
             else normalization(architecture.preprocessing, architecture.in_channels),
         },
         # Files of earlier versions had a largest size; readers may look for it.
-        sizes={"step": step, "plus": plus, "largest": None},
+        sizes={
+            "step": step,
+            "plus": plus,
+            "largest": None,
+            "fill": list(architecture.mean_pixel),
+        },
         output={
             "name": "class_map" if options.argmax else "logits",
             "dtype": "int32" if options.argmax else "float32",

@@ -80,7 +80,7 @@ class Program:
         """Pixels between two sizes that suit the network, and what is added to their multiples."""
         model = self.predictor.model
         architecture = model.architecture
-        step = size_step(model, architecture.multi_scale or (1.0,))
+        step = size_step(model.architecture, architecture.multi_scale or (1.0,))
         return step, int(architecture.align_corners)
 
     @property

@@ -20,7 +20,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import evaluate
 from deeplab_jax.files import write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
-from deeplab_jax.inference.fusion import class_map_pass
+from deeplab_jax.inference.fusion import forward_pass, only_class_map
 from deeplab_jax.inference.padding import Size, padded_size
 from deeplab_jax.models import fold
 from deeplab_jax.models.summary import summarize
@@ -57,8 +57,8 @@ def compare(
     Args:
       models: by what the report calls them, the one that the others are compared with first.
       dataset: to measure mean IoU on.
-      size: (H, W) that images are padded to, and that latency is measured at; default: of the
-        data set's largest image.
+      size: (H, W) that images are padded to, and that latency is measured at; default: each image
+        as `predict` pads it, and for latency the size that holds every image.
       batch_size, workers, limit: of the evaluation.
       tflite: a file to time in the same run.
       reporter: hears of progress.
@@ -135,7 +135,8 @@ def _bytes_on_disk(predictor: Predictor, variables: Any) -> int:
 def _network_call(predictor: Predictor, size: Size) -> Callable[[], Any]:
     """Returns a call of the compiled network on one image, to class map, that waits for it."""
     model, variables = fold(predictor.model, predictor.variables)
-    forward, variables = class_map_pass(model, InferenceOptions()), jax.device_put(variables)
+    forward = forward_pass(model, InferenceOptions(), only_class_map)
+    variables = jax.device_put(variables)
     channels = predictor.model.architecture.in_channels
     image = np.random.default_rng(0).integers(0, 256, (1, *size, channels), np.uint8)
     return lambda: jax.block_until_ready(forward(variables, image))

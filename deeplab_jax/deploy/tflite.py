@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from deeplab_jax.data import MEAN_PIXEL
 from deeplab_jax.data.padding import pad
 from deeplab_jax.deploy.metadata import KEY, Metadata, describe, parse_metadata
 from deeplab_jax.deploy.program import Program, fitted
@@ -78,8 +77,9 @@ def tflite_converter(program: Program) -> Any:
 def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
     """Yields what the network takes, an image each."""
     metadata, size = describe(program), program.own_size
+    fill = program.predictor.model.architecture.mean_pixel
     for image in images:
-        padded = pad(fitted(image, size), size, MEAN_PIXEL)
+        padded = pad(fitted(image, size), size, fill)
         yield [metadata.normalized(padded[None])]
 
 

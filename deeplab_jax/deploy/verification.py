@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from deeplab_jax.data import MEAN_PIXEL
 from deeplab_jax.data.padding import pad
 from deeplab_jax.deploy.loader import ExportedNetwork
 from deeplab_jax.deploy.open_sizes import check_suits
@@ -131,10 +130,10 @@ def verify(
       reporter: hears of progress.
     """
     original, variables = jax.jit(predictor.model.apply), jax.device_put(predictor.variables)
-    comparison = _Comparison()
+    comparison, fill = _Comparison(), predictor.model.architecture.mean_pixel
     calls = list(_batches([fitted(image, size) for image in images], batch))
     for members in (reporter or LoggingReporter()).track(calls, "verifying, batch"):
-        padded = np.stack([pad(image, size, MEAN_PIXEL) for image in members])
+        padded = np.stack([pad(image, size, fill) for image in members])
         padded = np.concatenate([padded, np.repeat(padded[-1:], batch - len(members), 0)])
         expected, found = np.asarray(original(variables, padded)), exported(padded)
         for image, *pair in zip(members, expected, found, strict=False):

@@ -22,7 +22,7 @@ from deeplab_jax.evaluation.tiled_pass import TiledPass
 from deeplab_jax.files import write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.options import DEFAULT_CRF
-from deeplab_jax.inference.padding import Size, round_up, size_step
+from deeplab_jax.inference.padding import Size
 from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, paired_change
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
@@ -108,7 +108,7 @@ def compare_strategies(
 ) -> list[dict[str, Any]]:
     """Measures one model on one split under several strategies.
 
-    All whole images are padded to one size, which suits every strategy.
+    Whole images are padded for each strategy as `evaluate` pads them.
 
     Args:
       predictor: the model.
@@ -135,8 +135,6 @@ def compare_strategies(
     # All of them, before the first is measured: a mistake shows at once.
     predictors = {name: predictor.with_options(options) for name, options in strategies.items()}
     warn_of_other_names(predictor, dataset, reporter)
-    if not any(options.tile for options in strategies.values()):
-        size = common_size(list(predictors.values()), size or dataset.largest_size(), size)
     given = {"size": size, "batch_size": batch_size, "mesh": mesh, "workers": workers}
     results = {}
     for name, one in predictors.items():
@@ -148,19 +146,6 @@ def compare_strategies(
         text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
         write_text(Path(output) / "strategies.json", text)
     return rows
-
-
-def common_size(predictors: Sequence[Predictor], largest: Size, given: Size | None = None) -> Size:
-    """Returns the smallest size that holds all images and suits every strategy.
-
-    Args:
-      predictors: one a strategy.
-      largest: (H, W) to hold.
-      given: what the user asked for, which leaves the predictors' own size aside.
-    """
-    step = math.lcm(*(size_step(one.model, one.options.scales) for one in predictors))
-    minimum = None if given else predictors[0].inference_size
-    return round_up(predictors[0].model, step, largest, minimum)
 
 
 def _measure(

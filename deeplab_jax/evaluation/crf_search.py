@@ -134,7 +134,7 @@ def _count(
     classes = len(predictor.class_names)
     counts = np.zeros((1 + len(points), classes, classes), np.int64)
     total = -(-split.num_images // jax.process_count())
-    scored = _scored_images(split, predictor.variables)
+    scored = _scored_images(split, predictor.folded[1])
     for logits, image, label in reporter.track(scored, "trying CRFs, image", total):
         maps = itertools.chain([logits.argmax(axis=-1)], _refined_maps(logits, image, points))
         for position, class_map in enumerate(maps):

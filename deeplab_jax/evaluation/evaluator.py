@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from deeplab_jax.data import Dataset
@@ -34,8 +33,8 @@ class Evaluator:
         Args:
           model: whose variables are measured.
           dataset: any data set of the same classes.
-          size: (H, W) to pad every image to, rounded up to what suits the network; default: of the
-            largest image.
+          size: (H, W) to pad every image to, rounded up to what suits the network; default: what
+            follows from the image's own size, see `canvas_size`.
           batch_size: of all hosts together; rounded up to a multiple of the mesh's `data`.
           mesh: devices to use, by default all.
           workers: processes that read ahead.
@@ -48,8 +47,9 @@ class Evaluator:
         self._num_classes = model.architecture.num_classes
         dtype = label_dtype(self._num_classes)
 
-        def classify(logits: jax.Array) -> jax.Array:
-            return jnp.argmax(logits, axis=-1).astype(dtype)
+        def classify(class_map: jax.Array, logits: jax.Array) -> jax.Array:
+            del logits
+            return class_map.astype(dtype)
 
         self._split = SplitPass(
             model,
@@ -63,9 +63,10 @@ class Evaluator:
         )
 
     @property
-    def size(self) -> Size:
-        """(H, W) that every image is padded to."""
-        return self._split.size
+    def size(self) -> Size | None:
+        """(H, W) that every image is padded to; None where images are padded to several sizes."""
+        sizes = set(self._split.sizes)
+        return sizes.pop() if len(sizes) == 1 else None
 
     def run(self, variables: Any, reporter: Reporter | None = None) -> ConfusionMatrix:
         """Returns the confusion matrix of the whole split, the same on every host.

@@ -51,7 +51,8 @@ def open_pass(predictor: Predictor, dataset: Dataset, **settings: Any) -> SplitP
             "train a segmentation network that starts from it (training.init_from), or give one"
         )
     finish = _channels_first if predictor.crf else _classify_and_rank
-    given = predictor.model, dataset, finish
+    network, _ = predictor.folded
+    given = network, dataset, finish
     if not predictor.tiling:
         minimum_size = predictor.inference_size
         options = predictor.options
@@ -73,7 +74,7 @@ def image_results(
       predictor: the model.
       reporter: hears of progress.
     """
-    for batch, outputs in split.run(predictor.variables, reporter):
+    for batch, outputs in split.run(predictor.folded[1], reporter):
         for position in np.flatnonzero(batch["index"] >= 0):
             yield _image_result(batch, outputs, position, predictor)
 
@@ -97,11 +98,12 @@ def _refined(
     return probabilities.argmax(axis=-1).astype(dtype), np.moveaxis(bins, -1, 0)
 
 
-def _classify_and_rank(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _classify_and_rank(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     bins = probability_bins(jax.nn.softmax(logits, axis=-1))
     dtype = label_dtype(logits.shape[-1])
-    return jnp.argmax(logits, axis=-1).astype(dtype), jnp.moveaxis(bins, -1, 1)
+    return class_map.astype(dtype), jnp.moveaxis(bins, -1, 1)
 
 
-def _channels_first(logits: jax.Array) -> jax.Array:
+def _channels_first(class_map: jax.Array, logits: jax.Array) -> jax.Array:
+    del class_map
     return jnp.moveaxis(logits, -1, 1)

@@ -47,8 +47,9 @@ def evaluate(
       dataset: of `open_dataset` or an `ArrayDataset`, of the model's classes.
       options: how the model is applied; default: as the predictor does.
       trimap_widths: in pixels, of bands around void in which mean IoU is measured, too.
-      size: (H, W) to pad every image to, rounded up to what suits the network; default: of the
-        largest image, at least the predictor's inference size. Not beside tiles.
+      size: (H, W) to pad every image to, rounded up to what suits the network, as the released
+        code does; default: each image as the predictor pads it, see `canvas_size`, so that the
+        numbers are those of the class maps that it gives. Not beside tiles.
       batch_size: of all hosts together; rounded up to a multiple of the mesh's `data`. The numbers
         do not depend on it.
       mesh: devices to use, by default all.
@@ -97,12 +98,12 @@ def _count(
     sheet = []
     for index, row, bins in image_results(split, predictor, reporter):
         tally = tally.add(row, bins)
-        sheet += [row] if index in shown else []
+        sheet += [(index, row)] if index in shown else []
     tally = tally.over_hosts()
     if not tally.confusion.num_pixels:
         name = f"{split.dataset.name}/{split.dataset.split}"
         raise DeepLabError(f"{name}: every pixel is void; there is nothing to measure")
-    return tally, sheet
+    return tally, [row for _, row in sorted(sheet, key=lambda pair: pair[0])]
 
 
 def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Reporter) -> None:
@@ -122,12 +123,14 @@ def describe_settings(
     device = split.mesh.devices.flat[0]
     options, architecture = predictor.options, predictor.model.architecture
     tiling = predictor.tiling
+    padded = [list(size) for size in sorted(set(split.sizes or ()))]
     return {
         "model": predictor.source,
         "dataset": split.dataset.name,
         "split": split.dataset.split,
         "limit": limit,
-        "size": None if split.size is None else list(split.size),
+        "size": padded[0] if len(padded) == 1 else None,
+        "padded_sizes": None if split.sizes is None else padded,
         "output_stride": architecture.output_stride,
         "atrous_rates": list(architecture.atrous_rates),
         "scales": list(options.scales),

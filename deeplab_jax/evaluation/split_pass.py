@@ -8,11 +8,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from deeplab_jax.data import Batch, Dataset, evaluation_batches
+from deeplab_jax.data import Batch, Dataset, evaluation_batches, evaluation_order
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import InferenceOptions
 from deeplab_jax.inference.fusion import Finish, forward_pass
-from deeplab_jax.inference.padding import Size, padded_size
+from deeplab_jax.inference.padding import Size, canvas_size, padded_size
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import (
     batch_sharding,
@@ -32,11 +32,11 @@ DEFAULT_BATCH_SIZE = 8
 
 
 class SplitPass:
-    """Pads every image to one size and sends it through the network, whole.
+    """Pads every image as a predictor does and sends it through the network, whole.
 
     Attributes:
       dataset: what is gone through.
-      size: (H, W) that every image is padded to.
+      sizes: (H, W) that each image is padded to; few of them differ.
       batch_size: of all hosts together, a multiple of the mesh's `data`.
       num_images: how many are gone through.
     """
@@ -60,11 +60,11 @@ class SplitPass:
         Args:
           model: decides the legal sizes and the number of classes.
           dataset: any data set of the same classes.
-          finish: logits [N, H, W, num_classes] -> arrays of N rows; is compiled.
+          finish: see `forward_pass`.
           options: scales and flip are looked at; default: the image as it is.
-          size: (H, W) to pad to, rounded up to what suits the network; default: of the largest
-            image, at least `minimum_size`.
-          minimum_size: (H, W).
+          size: (H, W) to pad every image to, rounded up to what suits the network; default: what
+            follows from the image's own size, see `canvas_size`.
+          minimum_size: (H, W) that smaller images are padded to, if any.
           batch_size: of all hosts together; rounded up to a multiple of the mesh's `data`.
           mesh: devices to use, by default all.
           workers: processes that read ahead.
@@ -76,14 +76,22 @@ class SplitPass:
         options = options or InferenceOptions()
         self.dataset = dataset
         self.num_images = count_images(model, dataset, limit, batch_size)
-        wanted = (size, None) if size else (dataset.largest_size(), minimum_size)
-        self.size = padded_size(model, *wanted, scales=options.scales)
+        self.sizes = self._padded_sizes(model, options, size, minimum_size)
+        self._fill = model.architecture.mean_pixel
         self.mesh = make_mesh() if mesh is None else mesh
         parts = data_size(self.mesh)
         self.batch_size = -(-batch_size // parts) * parts
         self._workers = workers
         network = split_model(model, self.mesh)
         self._forward = forward_pass(network, options, finish, batch_sharding(self.mesh))
+
+    def _padded_sizes(
+        self, model: DeepLab, options: InferenceOptions, size: Size | None, minimum: Size | None
+    ) -> list[Size]:
+        if size is not None:
+            return [padded_size(model, size, scales=options.scales)] * self.num_images
+        own = image_sizes(self.dataset, self.num_images).tolist()
+        return [canvas_size(model, tuple(one), minimum, options.scales) for one in own]
 
     def run(self, variables: Any, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
         """Yields this host's part of each batch with what the function made of it.
@@ -102,14 +110,15 @@ class SplitPass:
         share = data_share(self.mesh)
         batches = evaluation_batches(
             self.dataset,
-            self.size,
+            self.sizes[: self.num_images],
             batch_size=self.batch_size,
+            fill=self._fill,
             host=share.index,
             num_hosts=share.count,
             workers=self._workers,
             limit=self.num_images,
         )
-        total = -(-self.num_images // self.batch_size)
+        total = len(self._order()) // self.batch_size
         waiting: list[tuple[Batch, Any]] = []
         for batch in reporter.track(batches, "evaluating, batch", total):
             image = put_batch({"image": batch["image"]}, self.mesh)["image"]
@@ -119,16 +128,31 @@ class SplitPass:
         yield from self._arrived(*waiting.pop())
 
     def own_positions(self) -> np.ndarray:
-        """Returns the positions in the data set of the images that this host yields, in order."""
+        """Returns the positions in the data set of the images that this host yields, ascending."""
         share = data_share(self.mesh)
-        positions = np.arange(self.num_images if share.counts else 0)
-        part = positions % self.batch_size // (self.batch_size // share.count)
-        return positions[part == share.index]
+        if not share.counts:
+            return np.arange(0)
+        positions = np.array([position for position, _ in self._order()])
+        own = positions.reshape(-1, share.count, self.batch_size // share.count)[:, share.index]
+        return np.sort(own[own >= 0])
+
+    def _order(self) -> list[tuple[int, Size]]:
+        return evaluation_order(np.array(self.sizes[: self.num_images]), self.batch_size)
 
     def _arrived(self, batch: Batch, output: Any) -> Iterator[tuple[Batch, Any]]:
         arrived = jax.tree.map(rows_of_this_process, output)
         if data_share(self.mesh).counts:
             yield batch, arrived
+
+
+def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
+    """Returns (height, width) of the first images, int [count, 2].
+
+    A data set that records no sizes is read once for them.
+    """
+    if hasattr(dataset, "image_sizes"):
+        return dataset.image_sizes()[:count]
+    return np.array([dataset[index]["label"].shape for index in range(count)])
 
 
 def sum_over_hosts(counts: np.ndarray) -> np.ndarray:

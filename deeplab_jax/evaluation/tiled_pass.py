@@ -26,12 +26,12 @@ class TiledPass:
 
     Attributes:
       dataset: what is gone through.
-      size: None: images are not padded to a common size.
+      sizes: None: images are not padded to a size of their own.
       batch_size: tiles at once on this host, a multiple of its devices.
       num_images: how many are gone through.
     """
 
-    size = None
+    sizes = None
 
     def __init__(
         self,
@@ -49,7 +49,8 @@ class TiledPass:
         Args:
           model: as of `SplitPass`.
           dataset: as of `SplitPass`.
-          finish: logits [N, h, w, num_classes] -> arrays [N, …, h, w]; is compiled.
+          finish: class map [N, h, w] and logits [N, h, w, num_classes] -> arrays [N, …, h, w];
+            is compiled.
           options: must name a tile.
           batch_size: tiles at once; rounded up to a multiple of this host's devices.
           mesh: devices to use, by default all; each host uses its own of them.

@@ -13,8 +13,8 @@ from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Size, scaled_size
 from deeplab_jax.models import Architecture, DeepLab
 
-# Logits [N, H, W, num_classes] -> arrays of N rows.
-Finish = Callable[[jax.Array], Any]
+# (class map int32 [N, H, W], logits float32 [N, H, W, num_classes]) -> arrays of N rows.
+Finish = Callable[[jax.Array, jax.Array], Any]
 # (variables, image uint8 [N, H, W, 3]) -> arrays of N rows.
 Forward = Callable[[Any, jax.Array], Any]
 
@@ -40,7 +40,10 @@ def forward_pass(
     finish: Finish,
     out_shardings: jax.sharding.Sharding | None = None,
 ) -> Forward:
-    """Returns the function from images to what is wanted of their fused logits.
+    """Returns the function from images to what is wanted of their class map and fused logits.
+
+    Prediction and evaluation share it, so that both give a pixel the same class. What `finish`
+    leaves unused is not computed.
 
     Without scales and flips it is one compiled program. With them the network is compiled once a
     scale, and one result at a time is added up, so that memory does not grow with their number.
@@ -48,30 +51,28 @@ def forward_pass(
     Args:
       model: the network, at the output stride that is wanted.
       options: scales and flip are looked at.
-      finish: takes logits float32 [N, H, W, num_classes] at the images' resolution; of a mean of
-        probabilities these are its logarithms. Is compiled.
+      finish: takes the class map and the logits at the images' resolution, which are logarithms
+        where probabilities are averaged. Is compiled.
       out_shardings: of what `finish` returns.
     """
     if not options.fuses:
 
         def forward(variables: Any, image: jax.Array) -> Any:
-            return finish(model.apply(variables, image, train=False))
+            return finish(*model.apply(variables, image, method="class_map_and_logits"))
 
         return jax.jit(forward, out_shardings=out_shardings)
-    finish = jax.jit(finish, out_shardings=out_shardings)
-    return lambda variables, image: finish(fused_logits(model, options, variables, image))
+
+    def finish_fused(logits: jax.Array) -> Any:
+        return finish(jnp.argmax(logits, axis=-1).astype(jnp.int32), logits)
+
+    finish_fused = jax.jit(finish_fused, out_shardings=out_shardings)
+    return lambda variables, image: finish_fused(fused_logits(model, options, variables, image))
 
 
-def class_map_pass(model: DeepLab, options: InferenceOptions) -> Forward:
-    """Returns the function from images to the class of every pixel, int32 [N, H, W].
-
-    Args:
-      model: the network, at the output stride that is wanted.
-      options: scales and flip are looked at.
-    """
-    if options.fuses:
-        return forward_pass(model, options, lambda logits: jnp.argmax(logits, -1).astype(jnp.int32))
-    return jax.jit(lambda variables, image: model.apply(variables, image, method="class_map"))
+def only_class_map(class_map: jax.Array, logits: jax.Array) -> jax.Array:
+    """Returns the class map: the `Finish` of a pass that needs nothing else."""
+    del logits
+    return class_map
 
 
 def fused_logits(

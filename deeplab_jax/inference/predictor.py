@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deeplab_jax.data import MEAN_PIXEL
 from deeplab_jax.data.padding import pad
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.fusion import class_map_pass, forward_pass
+from deeplab_jax.inference.fusion import forward_pass, only_class_map
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.output_stride import at_output_stride
-from deeplab_jax.inference.padding import Size, padded_size
+from deeplab_jax.inference.padding import Size, canvas_size
 from deeplab_jax.inference.prediction import Prediction
 from deeplab_jax.inference.refinement import find_parameters, refine
 from deeplab_jax.inference.tiles import Tiling, run_tiles
@@ -34,6 +33,7 @@ class Predictor:
     Attributes:
       model: the network, at the output stride that the options ask for.
       variables: its parameters and batch statistics, as they were given.
+      folded: the network and its variables as they are applied: batch normalizations are biases.
       class_names: of the logits, in order.
       palette: RGB 0..255, one a class.
       inference_size: (H, W) that smaller images are padded to, or None; tiles have their own.
@@ -64,19 +64,21 @@ class Predictor:
         self.options = options = options or InferenceOptions()
         self._trained = model, variables
         self.model, self.variables = at_output_stride(*self._trained, options.output_stride)
-        applied, folded = fold(self.model, self.variables)
+        self.folded = fold(self.model, self.variables)
+        applied, folded = self.folded
         self._on_device = jax.device_put(folded)
         self.class_names = tuple(class_names)
         self.palette = tuple(tuple(color) for color in palette)
         self.inference_size = inference_size
         self.source = source
         self.intensity_range = intensity_range
+        self._fill = self.model.architecture.mean_pixel
         self.tiling = Tiling.of(self.model, options) if options.tile else None
         self.crf = find_parameters(options, self.model.architecture)
-        self._classify = class_map_pass(applied, options)
+        self._classify = forward_pass(applied, options, only_class_map)
         self._rank = forward_pass(applied, options, _class_map_and_probabilities)
-        self._fuse = forward_pass(applied, options, lambda logits: (logits,))
-        self._score = forward_pass(applied, options, _channels_first)
+        self._fuse = forward_pass(applied, options, _only_logits)
+        self._score = forward_pass(applied, options, _class_map_and_scores)
 
     def with_options(self, options: InferenceOptions) -> "Predictor":
         """Returns a predictor of the same model that applies it as the options say.
@@ -150,7 +152,7 @@ class Predictor:
             groups.setdefault(self._padded_size(image), []).append(position)
         class_maps: dict[int, np.ndarray] = {}
         for size, positions in groups.items():
-            batch = np.stack([pad(images[position], size, MEAN_PIXEL) for position in positions])
+            batch = np.stack([pad(images[position], size, self._fill) for position in positions])
             results = np.asarray(self._classify(self._on_device, batch))
             for position, result in zip(positions, results, strict=True):
                 height, width = images[position].shape[:2]
@@ -170,9 +172,8 @@ class Predictor:
             probabilities = refine(self.logits(image), image, self.crf)
             class_map = probabilities.argmax(axis=-1).astype(np.int32)
         elif self.tiling:
-            logits = self.logits(image)
-            class_map = logits.argmax(axis=-1).astype(np.int32)
-            probabilities = _softmax(logits)
+            class_map, scores = self._by_tiles(self._score, image)
+            probabilities = _softmax(np.moveaxis(scores, 0, -1))
         else:
             class_map, probabilities = self._whole(self._rank, image)
         return Prediction(image, class_map, probabilities, self.class_names, self.palette)
@@ -192,37 +193,40 @@ class Predictor:
           DeepLabError: the image has another shape or dtype.
         """
         if self.tiling:
-            return np.moveaxis(self._by_tiles(self._score, image), 0, -1)
+            return np.moveaxis(self._by_tiles(self._score, image)[1], 0, -1)
         return self._whole(self._fuse, image)[0]
 
     def _whole(self, forward: Any, image: np.ndarray) -> tuple[np.ndarray, ...]:
         size = self._padded_size(image)
         height, width = image.shape[:2]
-        batch = pad(image, size, MEAN_PIXEL)[None]
+        batch = pad(image, size, self._fill)[None]
         results = jax.device_get(forward(self._on_device, batch))
         return tuple(result[0, :height, :width] for result in results)
 
-    def _by_tiles(self, forward: Any, image: np.ndarray) -> np.ndarray:
+    def _by_tiles(self, forward: Any, image: np.ndarray) -> Any:
         _check_image(image)
         return run_tiles(self.tiling, functools.partial(forward, self._on_device), image)
 
     def _padded_size(self, image: np.ndarray) -> Size:
         _check_image(image)
-        return padded_size(
+        return canvas_size(
             self.model, image.shape[:2], self.inference_size, scales=self.options.scales
         )
 
 
-def _class_map(logits: jax.Array) -> jax.Array:
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+def _class_map_and_probabilities(
+    class_map: jax.Array, logits: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return class_map, jax.nn.softmax(logits, axis=-1)
 
 
-def _class_map_and_probabilities(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _class_map(logits), jax.nn.softmax(logits, axis=-1)
+def _only_logits(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array]:
+    del class_map
+    return (logits,)
 
 
-def _channels_first(logits: jax.Array) -> jax.Array:
-    return jnp.moveaxis(logits, -1, 1)
+def _class_map_and_scores(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return class_map, jnp.moveaxis(logits, -1, 1)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

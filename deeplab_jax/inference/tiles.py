@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from deeplab_jax.data import MEAN_PIXEL
 from deeplab_jax.data.padding import pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.options import InferenceOptions
@@ -44,21 +43,23 @@ class Tiling:
     Neighbours overlap by at least twice the margin, and each pixel is taken from the tile in which
     it lies deepest: at least the margin away from every border of the tile that is not the padded
     image's. Nothing is averaged. So a network that sees no farther than the margin gives what it
-    gives for the whole image; and each pixel is written once, so that no sums are kept. Tiles start
-    at multiples of the output stride, where the whole image's map has its samples, too; the last
-    one is shifted inside.
+    gives for the whole image on the same canvas; and each pixel is written once, so that no sums
+    are kept. Tiles start at multiples of the output stride, where the whole image's map has its
+    samples, too; the last one is shifted inside.
 
     Attributes:
       tile: (H, W) of every tile, a legal size of the network.
       margin: rows and columns on each side that only serve as surroundings.
       stride: output stride.
       extra: 1 where corners align and tiles are k·stride + 1 long, else 0.
+      fill: pixel outside of the image, a value for each channel.
     """
 
     tile: Size
     margin: Size
     stride: int
     extra: int
+    fill: tuple[int, ...]
 
     @classmethod
     def of(cls, model: DeepLab, options: InferenceOptions) -> "Tiling":
@@ -73,7 +74,7 @@ class Tiling:
         margins = [
             stride * _margin((side - extra) // stride, options.overlap, extra) for side in tile
         ]
-        tiling = cls(tile, tuple(margins), stride, extra)
+        tiling = cls(tile, tuple(margins), stride, extra, architecture.mean_pixel)
         if min(tiling.core) < stride:
             cells = itertools.count(1)
             least = next(n for n in cells if n > 2 * _margin(n, options.overlap, extra))
@@ -163,7 +164,7 @@ def _one_behind(
     """Yields places with their results, while the device is at the next ones."""
     waiting = None
     for group in _groups(tiling.places(image.shape[:2]), count):
-        tiles = [_cut(image, place, tiling.tile) for place in group]
+        tiles = [_cut(image, place, tiling) for place in group]
         tiles += tiles[-1:] * (count - len(tiles))
         started = group, forward(np.stack(tiles))
         if waiting:
@@ -178,10 +179,10 @@ def _groups(places: Iterable[Place], count: int) -> Iterator[list[Place]]:
         yield group
 
 
-def _cut(image: np.ndarray, place: Place, tile: Size) -> np.ndarray:
+def _cut(image: np.ndarray, place: Place, tiling: Tiling) -> np.ndarray:
     """Returns the tile, padded with the mean pixel where it reaches over the image."""
-    row, column = place.rows.start, place.columns.start
-    return pad(image[row : row + tile[0], column : column + tile[1]], tile, MEAN_PIXEL)
+    (row, column), (height, width) = (place.rows.start, place.columns.start), tiling.tile
+    return pad(image[row : row + height, column : column + width], tiling.tile, tiling.fill)
 
 
 def _write(target: np.ndarray, results: np.ndarray, places: Sequence[Place]) -> None:

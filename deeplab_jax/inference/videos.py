@@ -82,7 +82,7 @@ def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
     if limit is None or all(length <= most for length, most in zip(size, limit, strict=True)):
         return size
     scale = min(most / length for most, length in zip(limit, size, strict=True))
-    step = size_step(predictor.model, predictor.options.scales)
+    step = size_step(predictor.model.architecture, predictor.options.scales)
     plus = int(predictor.model.architecture.align_corners)
     height, width = (
         max(1, min(round((length * scale - plus) / step), (most - plus) // step)) * step + plus

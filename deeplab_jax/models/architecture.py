@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from deeplab_jax.models.combinations import check_combination
+from deeplab_jax.models.preprocessing import mean_pixel
 from deeplab_jax.models.rules import check_value
 
 # ASPP's rates keep their extent in the image: they double when the output stride halves.
@@ -107,6 +108,11 @@ class Architecture:
         if self.image_pooling != "crop":
             return None
         return tuple((side - 1) // self.output_stride + 1 for side in self.pooling_crop)
+
+    @property
+    def mean_pixel(self) -> tuple[int, ...]:
+        """Pixel, a value for each channel, that stands outside of images; see `mean_pixel`."""
+        return mean_pixel(self.preprocessing, self.in_channels)
 
     def describe(self) -> dict[str, Any]:
         """Returns the fields as JSON-ready values."""

@@ -76,10 +76,24 @@ class DeepLab(nn.Module):
         Returns:
           int32 [N, H, W].
         """
-        _, maps = self(image, endpoints=True)
-        align_corners = self.architecture.align_corners
-        size = image.shape[1:3]
-        return ops.argmax_of_resized(maps["fused_scores"], size, align_corners=align_corners)
+        return self.class_map_and_logits(image)[0]
+
+    def class_map_and_logits(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns what `class_map` returns, and the logits.
+
+        Args:
+          image: as `__call__` takes it.
+
+        Returns:
+          int32 [N, H, W], and float32 [N, H, W, num_classes].
+        """
+        logits, maps = self(image, endpoints=True)
+        class_map = ops.argmax_of_resized(
+            maps["fused_scores"],
+            image.shape[1:3],
+            align_corners=self.architecture.align_corners,
+        )
+        return class_map, logits
 
     def _logits(
         self, image: jax.Array, train: bool, endpoints: bool

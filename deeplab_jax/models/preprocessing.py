@@ -1,5 +1,7 @@
 """How the pixels were normalised when a backbone was trained."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -12,6 +14,26 @@ CAFFE_MEAN_BGR = (104.008, 116.669, 122.675)
 
 RGB_PREPROCESSINGS = ("mean", "vgg_mean", "mean_std", "caffe_bgr")
 PREPROCESSINGS = ("minus_one_one", *RGB_PREPROCESSINGS, "none")
+
+
+def mean_pixel(name: str, channels: int = 3) -> tuple[int, ...]:
+    """Returns the pixel that stands outside of images: the normalisation's mean, a whole number.
+
+    After the normalisation it is 0, up to rounding (127.5 becomes 127), as the released code pads.
+
+    Args:
+      name: one of PREPROCESSINGS.
+      channels: number of channels of the image.
+    """
+    means = {
+        "minus_one_one": (127.5,) * channels,
+        "mean": SLIM_MEAN,
+        "vgg_mean": VGG_MEAN,
+        "mean_std": tuple(255 * mean for mean in TORCHVISION_MEAN),
+        "caffe_bgr": CAFFE_MEAN_BGR[::-1],
+        "none": (0,) * channels,
+    }
+    return tuple(math.ceil(mean - 0.5) for mean in means[name])
 
 
 def preprocess(image: jax.Array, name: str, dtype: jnp.dtype) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import NoReturn
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -44,6 +45,10 @@ class Unseen:
         raise NotImplementedError("nothing is read to plan")
 
     def largest_size(self) -> tuple[int, int]:
+        """There are no images."""
+        raise NotImplementedError("nothing is read to plan")
+
+    def image_sizes(self) -> NoReturn:
         """There are no images."""
         raise NotImplementedError("nothing is read to plan")
 

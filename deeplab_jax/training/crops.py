@@ -1,6 +1,7 @@
 """Crop sizes that suit an output stride."""
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.inference.padding import size_step
 from deeplab_jax.models import Architecture
 from deeplab_jax.reporter import Reporter
 
@@ -8,9 +9,10 @@ from deeplab_jax.reporter import Reporter
 def check_crop_size(
     crop_size: tuple[int, int], architecture: Architecture, strict: bool, reporter: Reporter
 ) -> None:
-    """Complains of a crop that is not k·output_stride + 1, at which resized maps shift.
+    """Warns of a crop that is not k·output_stride + 1, at which resized maps shift.
 
-    Nothing is said with `align_corners=False`, whose grids need no such sizes.
+    A network that sees the image at several scales needs it at each of them: with (1, 0.75, 0.5)
+    and output stride 8 that is k·32 + 1. With `align_corners=False` the grids need no such sizes.
 
     Raises:
       DeepLabError: under `strict`, otherwise the reporter hears a warning; or it has not two sides.
@@ -19,7 +21,7 @@ def check_crop_size(
         raise DeepLabError(
             f"augmentation.crop_size={crop_size} must be height and width, as in 513,513"
         )
-    stride = architecture.output_stride
+    stride = size_step(architecture)
     if not architecture.align_corners or all((side - 1) % stride == 0 for side in crop_size):
         return
     lower = tuple((side - 1) // stride * stride + 1 for side in crop_size)

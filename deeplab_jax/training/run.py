@@ -106,7 +106,7 @@ def assemble(
     config = with_network(config, network)
     description = _description(config, train_set, network)
     model = description.create_model()
-    augmentation = Augmentation(**config.augmentation.to_dict())
+    augmentation = Augmentation(**config.augmentation.to_dict(), fill=model.architecture.mean_pixel)
     check_crop_size(augmentation.crop_size, model.architecture, config.strict_crop, reporter)
     batch = config.training.batch_size, config.training.accumulation_steps
     check_batch(*batch, mesh)

@@ -11,7 +11,7 @@ from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import evaluate
 from deeplab_jax.inference import Predictor
-from deeplab_jax.inference.padding import padded_size
+from deeplab_jax.inference.padding import canvas_size
 from deeplab_jax.models import summarize
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize.class_maps import Color
@@ -146,7 +146,7 @@ def _compared(
     seconds: float,
 ) -> Compared:
     largest = np.max([image.shape[:2] for image in images], axis=0)
-    size = padded_size(
+    size = canvas_size(
         predictor.model,
         tuple(map(int, largest)),
         predictor.inference_size,

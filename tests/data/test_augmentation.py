@@ -223,12 +223,13 @@ def test_illegal_augmentation(wrong):
 
 
 def test_pad_to():
-    padded = pad_to(coordinate_example(4, 6), (5, 8))
+    fill = (124, 116, 104)
+    padded = pad_to(coordinate_example(4, 6), (5, 8), fill)
     assert padded["image"].shape == (5, 8, 3)
     assert (padded["label"][4:] == 255).all()
-    assert (padded["image"][:, 6:] == MEAN_PIXEL).all()
+    assert (padded["image"][:, 6:] == fill).all()
     with pytest.raises(DeepLabError, match="x is 4x6, larger than the evaluation size 4x5"):
-        pad_to(coordinate_example(4, 6), (4, 5))
+        pad_to(coordinate_example(4, 6), (4, 5), fill)
 
 
 def test_random_view_shows_no_more_than_there_is():

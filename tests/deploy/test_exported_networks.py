@@ -186,7 +186,8 @@ def test_sizes_that_do_not_suit_are_refused(made, tmp_path, format):
         pytest.importorskip("onnxruntime")
     export(made("crop"), tmp_path / "network", format, LOGITS)
     exported = load_exported(tmp_path / "network")
-    assert exported.metadata.sizes == {"step": 16, "plus": 1, "largest": None}
+    given = {"step": 16, "plus": 1, "largest": None, "fill": [127, 127, 127]}
+    assert exported.metadata.sizes == given
     for size, nearest in [((80, 97), "65x97 or 81x97"), ((97, 8), "97x17")]:
         with pytest.raises(DeepLabError, match=nearest):
             exported(noise(1, *size))

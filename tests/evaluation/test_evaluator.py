@@ -48,8 +48,8 @@ def test_every_image_counts_once_whatever_the_batch(dataset, batch_size):
     expected = sklearn.metrics.confusion_matrix(*flat(dataset))
     for _ in range(2):
         np.testing.assert_array_equal(evaluator.run({}).counts, expected)
-    assert evaluator.size == (49, 65)
-    assert evaluator._split._forward._cache_size() == 1
+    assert evaluator.size is None
+    assert evaluator._split._forward._cache_size() == len(set(evaluator._split.sizes)) <= 3
 
 
 @pytest.mark.parametrize("limit", [1, 3, 99])

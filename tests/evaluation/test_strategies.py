@@ -130,8 +130,8 @@ def test_rows_hold_each_strategys_numbers_and_its_change(dataset, predictor, tmp
     assert json.loads((tmp_path / "strategies.json").read_text()) == rows
     assert [row["strategy"] for row in rows] == list(steps)
     for row, options in zip(rows, steps.values(), strict=True):
-        # Scales 0.5 ask for a multiple of 32, which all rows are padded to.
-        assert row["settings"]["size"] == [97, 65]
+        # The predictor's own size, which scales of 0.5 round up to a multiple of 32.
+        assert row["settings"]["padded_sizes"] == [[97, 65]]
         metrics = evaluate(predictor, dataset, options=options, limit=3)
         assert row["mean_iou"] == metrics["mean_iou"]
         assert row["boundary_f_score"] == metrics["boundary_f_score"]

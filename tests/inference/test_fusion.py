@@ -152,14 +152,11 @@ def test_evaluation_does_what_the_predictor_does():
     assert settings["scales"] == [0.5, 1]
     assert settings["flip"] is True
     assert settings["fusion"] == MEAN
-    assert settings["size"] == [65, 65]
+    assert settings["padded_sizes"] == [[33, 33], [33, 65], [65, 33]]
     assert many.pop("settings") | {"batch_size": 1} == settings
     assert many == one
-    fixed = Predictor(
-        predictor.model, VARIABLES, "abcd", predictor.palette, (65, 65), options=options
-    )
-    counts = np.zeros((4, 4), int)
+    alone, counts = predictor.with_options(options), np.zeros((4, 4), int)
     for index in range(len(dataset)):
-        label, found = dataset[index]["label"], fixed(dataset[index]["image"])
+        label, found = dataset[index]["label"], alone(dataset[index]["image"])
         np.add.at(counts, (label[label != 255], found[label != 255]), 1)
     assert one["confusion_matrix"] == counts.tolist()

@@ -48,8 +48,9 @@ class WideReader(nn.Module):
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
         return 20 * jax.nn.one_hot(image[..., 0].astype(jnp.int32) + 44, COUNT)
 
-    def class_map(self, image: jax.Array) -> jax.Array:
-        return jnp.argmax(self(image), axis=-1).astype(jnp.int32)
+    def class_map_and_logits(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = self(image)
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32), logits
 
 
 @pytest.fixture

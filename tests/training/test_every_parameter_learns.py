@@ -16,6 +16,7 @@ from deeplab_jax.training.objective import Outputs, make_objective
 BATCH, SIZE, CLASSES = 4, (33, 49), 3
 SMALL = {"num_classes": CLASSES, "aux_head": True}
 MOBILE = SMALL | {"backbone": "mobilenet_v2", "depth_multiplier": 0.25, "aspp_channels": 8}
+PLAIN = SMALL | {"backbone": "mobilenet_v2", "depth_multiplier": 0.25, "head": "plain"}
 SCALES = (1, 0.75, 0.5)
 NETWORKS = {
     "v1": ("deeplab_v1", SMALL | {"fc_channels": 8}),
@@ -27,7 +28,7 @@ NETWORKS = {
     "v3, cascade": ("deeplab_v3", SMALL | {"backbone": "resnet_18", "head": "cascade"}),
     "v3, spp": ("deeplab_v3", MOBILE | {"head": "spp"}),
     "v3, dpc": ("deeplab_v3", MOBILE | {"head": "dpc"}),
-    "v3, plain": ("deeplab_v3", MOBILE | {"head": "plain"}),
+    "v3, plain": ("deeplab_v3", PLAIN),
     "v3, LR-ASPP": ("deeplab_v3", SMALL | {"backbone": "mobilenet_v3_small_seg"}),
     "v3+": ("deeplab_v3plus", MOBILE),
     "v3+, two stages": ("deeplab_v3plus", MOBILE | {"decoder": "conv2_conv3"}),
