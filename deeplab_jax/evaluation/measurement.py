@@ -47,9 +47,8 @@ def evaluate(
       dataset: of `open_dataset` or an `ArrayDataset`, of the model's classes.
       options: how the model is applied; default: as the predictor does.
       trimap_widths: in pixels, of bands around void in which mean IoU is measured, too.
-      size: (H, W) to pad every image to, rounded up to what suits the network, as the released
-        code does; default: each image as the predictor pads it, see `canvas_size`, so that the
-        numbers are those of the class maps that it gives. Not beside tiles.
+      size: (H, W) to pad every image to, rounded up to what suits the network; default: each image
+        as the predictor pads it, so that its class maps are counted. Not beside tiles.
       batch_size: of all hosts together; rounded up to a multiple of the mesh's `data`. The numbers
         do not depend on it.
       mesh: devices to use, by default all.

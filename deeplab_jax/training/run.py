@@ -107,14 +107,7 @@ def assemble(
     description = _description(config, train_set, network)
     model = description.create_model()
     augmentation = Augmentation(**config.augmentation.to_dict(), fill=model.architecture.mean_pixel)
-    check_crop_size(augmentation.crop_size, model.architecture, config.strict_crop, reporter)
-    batch = config.training.batch_size, config.training.accumulation_steps
-    check_batch(*batch, mesh)
-    check_batch_norm_group(model.architecture.batch_norm_group, *batch)
-    together = config.training.batch_size // config.training.accumulation_steps
-    check_pooled_statistics(model.architecture, augmentation.crop_size, together, reporter)
-    check_rows_at_once(config.loss.rows_at_once, mesh)
-    check_frozen_parts(config, model.architecture, reporter)
+    _check_fit(config, model.architecture, augmentation.crop_size, mesh, reporter)
     learning_rate = make_schedule(config.schedule, config.training.num_steps)
     return Run(
         config=config,
@@ -129,6 +122,24 @@ def assemble(
         optimizer=make_optimizer(config.optimizer, learning_rate),
         objective=make_objective(config.loss, model.architecture),
     )
+
+
+def _check_fit(
+    config: ConfigDict,
+    architecture: Architecture,
+    crop_size: tuple[int, int],
+    mesh: Mesh,
+    reporter: Reporter,
+) -> None:
+    """Checks that crop, batch, loss and optimizer suit the network and the devices."""
+    check_crop_size(crop_size, architecture, config.strict_crop, reporter)
+    batch = config.training.batch_size, config.training.accumulation_steps
+    check_batch(*batch, mesh)
+    check_batch_norm_group(architecture.batch_norm_group, *batch)
+    together = config.training.batch_size // config.training.accumulation_steps
+    check_pooled_statistics(architecture, crop_size, together, reporter)
+    check_rows_at_once(config.loss.rows_at_once, mesh)
+    check_frozen_parts(config, architecture, reporter)
 
 
 def _adjusted(
