@@ -20,6 +20,8 @@ class Workload:
       batch_size: images at once.
       dtype: of the computation, float32 or bfloat16; parameters are float32 in both.
       compiled: whether a peer in PyTorch goes through `torch.compile`.
+      folded: whether our forward pass has its batch normalisations in the kernels; peers in
+        PyTorch alone.
     """
 
     network: str
@@ -27,6 +29,7 @@ class Workload:
     batch_size: int = 1
     dtype: str = "float32"
     compiled: bool = False
+    folded: bool = False
 
     def title(self, kind: str) -> str:
         """Returns network, kind of work and shapes, as in `resnet_50, forward, 1x513x513`."""

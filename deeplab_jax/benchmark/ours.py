@@ -13,6 +13,7 @@ from deeplab_jax import config as configs
 from deeplab_jax.benchmark.contenders import Contender, compiled_contender, planned_bytes
 from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.models import DeepLab
+from deeplab_jax.models.folding import fold
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.parallel import place, put_batch, replicated
 from deeplab_jax.training.objective import make_objective
@@ -60,8 +61,15 @@ def forward_operations(model: DeepLab, image: np.ndarray) -> float:
     return 2.0 * summarize(model, image.shape[1:3]).macs * len(image)
 
 
-def forward(model: DeepLab, variables: Variables, image: np.ndarray) -> Contender:
-    """Returns the forward pass, uint8 images to logits at their resolution."""
+def forward(
+    model: DeepLab, variables: Variables, image: np.ndarray, folded: bool = False
+) -> Contender:
+    """Returns the forward pass, uint8 images to logits at their resolution.
+
+    `folded`: batch normalisations are part of the kernels before them.
+    """
+    if folded:
+        model, variables = fold(model, variables)
     return compiled_contender(
         OURS, lambda variables, image: model.apply(variables, image), variables, image
     )

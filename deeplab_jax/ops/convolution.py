@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.ops.joined_maps import JoinedMaps, convolution_of_joined
-from deeplab_jax.ops.kernel_gradient import CANDIDATES, ON_GPUS, kernel_gradient
+from deeplab_jax.ops.kernel_gradient import CANDIDATES, kernel_gradient
+from deeplab_jax.ops.on_gpus import KERNEL_GRADIENTS, chosen
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import batch_is_split, by_platform, traced_once
 from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
@@ -52,10 +53,11 @@ def convolution(
     known = all(isinstance(side, int) for side in inputs.shape[1:3])
     if not known or stride > 1 or kernel.shape[0] == 1:
         return plain(inputs, kernel)
-    products = partial(_with_gradients, _transposed, CANDIDATES[ON_GPUS], rates, padding)
-    gpu = products if max(rates) > 1 else None
+    name = chosen(KERNEL_GRADIENTS, rates)
+    own = partial(_with_gradients, _transposed, CANDIDATES[name], rates, padding)
+    gpu = None if name == "xla" else own
     share = valid_share(inputs.shape[1:3], kernel.shape[0], rates, padding)
-    if gpu and share <= LARGEST_SHARE:
+    if max(rates) > 1 and share <= LARGEST_SHARE:
         over_taps = partial(sum_over_taps, rates=rates, padding=padding)
         return by_platform(plain, over_taps, inputs, kernel, gpu=gpu)
     # Bands are taken image by image: of a batch that is known, and all here.

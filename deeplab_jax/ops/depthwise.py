@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.ops.on_gpus import DEPTHWISE, chosen
 from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
 from deeplab_jax.ops.platform import batch_is_split, by_platform, traced_once
+from deeplab_jax.ops.subgrids import convolution_over_subgrids
 from deeplab_jax.ops.xla_convolution import transposed_padding, xla_convolution
 
 Rates = tuple[int, int]
@@ -43,7 +45,10 @@ def depthwise_convolution(
     plain = partial(xla_convolution, groups=inputs.shape[-1], **settings)
     gradient = _gradient_at_once if batch_is_split() else _gradient_in_bands
     cpu = partial(_shifted, gradient, stride, rates, padding)
-    gpu = partial(_shifted, _gradient_at_once, stride, rates, padding) if max(rates) > 1 else None
+    name = chosen(DEPTHWISE, rates)
+    # Subgrids are those of stride 1.
+    own = CANDIDATES["shifted" if stride > 1 and name == "subgrids" else name]
+    gpu = None if name == "xla" else partial(own, stride, rates, padding)
     return by_platform(plain, cpu, inputs, kernel, gpu=gpu)
 
 
@@ -172,3 +177,26 @@ def _rows_at_a_time(height: int, row_size: int) -> int:
     """The most rows that divide the height and whose sums stay in cache."""
     fitting = [n for n in range(1, height + 1) if height % n == 0 and n * row_size <= CACHED_SUM]
     return max(fitting, default=1)
+
+
+def _xla(
+    stride: int, rates: Rates, padding: Padding, inputs: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    settings = {"stride": stride, "rates": rates, "padding": padding}
+    return xla_convolution(inputs, kernel, groups=inputs.shape[-1], **settings)
+
+
+def _over_subgrids(
+    stride: int, rates: Rates, padding: Padding, inputs: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    if stride > 1:
+        raise ValueError(f"subgrids are those of stride 1, not {stride}")
+    return convolution_over_subgrids(inputs, kernel, rates, padding, inputs.shape[-1])
+
+
+# What `on_gpus.DEPTHWISE` chooses from.
+CANDIDATES = {
+    "xla": _xla,
+    "shifted": partial(_shifted, _gradient_at_once),
+    "subgrids": _over_subgrids,
+}

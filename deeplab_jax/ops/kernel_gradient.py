@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.ops.padding import Padding
+from deeplab_jax.ops.subgrids import convolution_over_subgrids
 from deeplab_jax.ops.xla_convolution import xla_convolution
 
 # About as many pixels are multiplied at a time: more leave the cache, fewer cost more calls.
@@ -106,37 +107,49 @@ def gradient_over_subgrids(
     rates: tuple[int, int],
     padding: Padding,
 ) -> jax.Array:
-    """Returns what `kernel_gradient` does, as the gradient of a convolution of rate 1.
-
-    Every `rate`-th pixel of a map makes a subgrid; the subgrids of a map become images of one
-    batch (space to batch), in which taps lie side by side, as cuDNN's own gradients require.
-    """
-    size = kernel.shape[0]
-    outputs = [-(-length // rate) for length, rate in zip(cotangent.shape[1:3], rates, strict=True)]
-    reach = [number + size - 1 for number in outputs]
-    subgrids = _subgrids(inputs, reach, rates, [before for before, _ in padding])
-    cotangents = _subgrids(cotangent, outputs, rates, [0, 0])
+    """Returns what `kernel_gradient` does, as the gradient of a convolution of rate 1."""
 
     def convolve(kernel: jax.Array) -> jax.Array:
-        edges = ((0, 0), (0, 0))
-        return xla_convolution(subgrids, kernel, stride=1, rates=(1, 1), padding=edges)
+        return convolution_over_subgrids(inputs, kernel, rates, padding)
 
-    return jax.linear_transpose(convolve, kernel)(cotangents)[0]
+    return jax.linear_transpose(convolve, kernel)(cotangent)[0]
 
 
-def _subgrids(
-    maps: jax.Array, sides: list[int], rates: tuple[int, int], before: list[int]
+def gradient_of_dense_window(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    cotangent: jax.Array,
+    rates: tuple[int, int],
+    padding: Padding,
 ) -> jax.Array:
-    """Maps [N, H, W, C] to [N·r·r', *sides, C], with zeros before and after H and W."""
-    edges = [
-        (zeros, side * rate - length - zeros, 0)
-        for zeros, side, rate, length in zip(before, sides, rates, maps.shape[1:3], strict=True)
-    ]
-    zero = jnp.zeros((), maps.dtype)
-    padded = lax.pad(maps, zero, ((0, 0, 0), *edges, (0, 0, 0)))
-    (rows, columns), (rate, across) = sides, rates
-    split = padded.reshape(len(maps), rows, rate, columns, across, maps.shape[-1])
-    return split.transpose(0, 2, 4, 1, 3, 5).reshape(-1, rows, columns, maps.shape[-1])
+    """Returns what `kernel_gradient` does, picked from the gradient of a window without holes.
+
+    That window strides by one pixel, so XLA gives it to cuDNN's backward filter. It has up to
+    rate² times the taps: for small rates alone.
+    """
+    reach = [(kernel.shape[0] - 1) * rate + 1 for rate in rates]
+    window = jax.ShapeDtypeStruct((*reach, *kernel.shape[2:]), kernel.dtype)
+
+    def convolve(window: jax.Array) -> jax.Array:
+        return xla_convolution(inputs, window, stride=1, rates=(1, 1), padding=padding)
+
+    whole = jax.linear_transpose(convolve, window)(cotangent)[0]
+    return whole[:: rates[0], :: rates[1]]
+
+
+def xla_gradient(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    cotangent: jax.Array,
+    rates: tuple[int, int],
+    padding: Padding,
+) -> jax.Array:
+    """Returns what `kernel_gradient` does, as JAX and XLA derive it."""
+
+    def convolve(kernel: jax.Array) -> jax.Array:
+        return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding)
+
+    return jax.linear_transpose(convolve, kernel)(cotangent)[0]
 
 
 def _moved(
@@ -181,6 +194,10 @@ def _product(pixels: jax.Array, cotangent: jax.Array) -> jax.Array:
     return lax.dot_general(pixels, cotangent, over, precision=lax.Precision.HIGHEST)
 
 
-# The candidates on GPUs where taps lie apart; `ON_GPUS` is the one that runs.
-CANDIDATES = {"products": products_over_maps, "subgrids": gradient_over_subgrids}
-ON_GPUS = "products"
+# What `on_gpus.KERNEL_GRADIENTS` chooses from.
+CANDIDATES = {
+    "xla": xla_gradient,
+    "products": products_over_maps,
+    "subgrids": gradient_over_subgrids,
+    "dense_window": gradient_of_dense_window,
+}

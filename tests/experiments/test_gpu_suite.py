@@ -1,24 +1,180 @@
-"""The suite for GPUs at toy size: rows, going on, and a line that a cut left unfinished."""
+"""The suite for GPUs: rows that survive a cut, kinds of kernels, and every part at toy size."""
 
+import functools
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def toy(output):
-    command = [sys.executable, "-m", "experiments.gpu_suite", "--toy", f"--output={output}"]
-    root = Path(__file__).parents[2]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.ops import depthwise, kernel_gradient
+from experiments.gpu_suite import profile, rows, wheels
+from experiments.gpu_suite.rows import Measurement
+
+ROOT = Path(__file__).parents[2]
 
 
-def test_a_second_call_measures_only_what_is_missing(tmp_path):
-    assert len(toy(tmp_path).splitlines()) == 6
-    path = tmp_path / "kernel_gradients.jsonl"
+def suite(*arguments):
+    """Runs the suite's command and returns its result."""
+    command = [sys.executable, "-m", "experiments.gpu_suite", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def toy(output, part):
+    """Returns the rows, without those that tell of a start, of a part at toy size."""
+    done = suite(f"--part={part}", f"--output={output}", "--toy")
+    assert done.returncode == 0, done.stderr
+    found = [row for row in rows.read(output / f"{part}.jsonl") if row["status"] != "started"]
+    for row in found:
+        assert row["machine"]["devices"], row
+        assert row["machine"]["versions"]["jax"], row
+        assert "card" in row["machine"], row
+    return found
+
+
+def statuses(path):
+    return [(row["settings"]["n"], row["status"]) for row in rows.read(path)]
+
+
+def measurement(number, calls, error=None):
+    def run():
+        calls.append(number)
+        if error:
+            raise error
+        return {"value": number}
+
+    return Measurement({"n": number}, run)
+
+
+def test_a_second_call_measures_what_is_missing_and_last_what_failed(tmp_path):
+    path, calls = tmp_path / "x.jsonl", []
+    make = functools.partial(measurement, calls=calls)
+    first = [
+        make(0, error=RuntimeError("no memory")),
+        make(1),
+        make(2, error=DeepLabError("torch")),
+    ]
+    rows.run_part(path, first, {}, math.inf)
+    assert statuses(path)[1::2] == [(0, "failed"), (1, "measured"), (2, "skipped")]
+    assert [row.get("reason") for row in rows.read(path)[1::2]] == [
+        "RuntimeError: no memory",
+        None,
+        "torch",
+    ]
+    calls.clear()
+    rows.run_part(path, [*(make(n) for n in range(4))], {}, math.inf)
+    assert calls == [3, 0, 2]
+
+
+def test_a_measurement_that_never_ended_and_an_unfinished_line_are_no_rows(tmp_path):
+    path, calls = tmp_path / "x.jsonl", []
+    rows.append(path, {"settings": {"n": 0}, "status": "started"})
+    whole = path.read_text()
+    path.write_text(whole + '{"settings": {"n": 1}, "sta')
+    both = [measurement(n, calls) for n in range(2)]
+    rows.run_part(path, both, {}, math.inf)
+    assert calls == [1, 0]
+    assert path.read_text().startswith(whole)
+    assert [json.loads(line)["status"] for line in path.read_text().splitlines()][-1] == "measured"
+
+
+def test_nothing_starts_after_the_deadline(tmp_path, capsys):
+    calls = []
+    rows.run_part(tmp_path / "x.jsonl", [measurement(0, calls)], {}, deadline=0.0)
+    assert not calls
+    assert "--output" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("sm80_xmma_fprop_implicit_gemm_indexed_bf16bf16_128x32x32", "convolution"),
+        ("sm90_xmma_wgrad_implicit_gemm_indexed_bf16", "convolution, gradient of kernel"),
+        ("sm90_xmma_dgrad_implicit_gemm_indexed_bf16", "convolution, gradient of inputs"),
+        ("nvjet_tst_256x128_64x4_2x1_v_bz_TNT", "matrix product"),
+        ("loop_convert_fusion_3", "fusion"),
+        ("input_transpose_fusion", "transpose"),
+        ("MemcpyD2D", "copy"),
+        ("input_reduce_fusion_12", "reduction"),
+        ("void cudnn::engines_precompiled::nchwToNhwcKernel<float>", "transpose"),
+        ("something_else", "other"),
+    ],
+)
+def test_kernels_have_kinds(kernel, kind):
+    assert profile.kind_of(kernel) == kind
+
+
+def test_a_profile_sums_by_kind_and_run():
+    found = profile.summarize([("gemm", 4.0), ("gemm", 2.0), ("copy", 1.0)], runs=2)
+    assert found["milliseconds_by_kind"] == {"matrix product": 3.0, "copy": 0.5}
+    assert found["kernels"][0]["calls"] == 2
+
+
+def test_wheels_are_what_is_not_installed(monkeypatch):
+    monkeypatch.setattr(wheels, "PACKAGES", {"numpy": "numpy", "a": "absent_a", "b": "absent_b.c"})
+    assert wheels.missing_packages() == ["a", "b"]
+
+
+def test_the_command_names_what_is_wrong(tmp_path):
+    done = suite("--part=a,z", f"--output={tmp_path}")
+    assert done.returncode == 2
+    assert "a, b, c, d, e, f" in done.stderr
+    assert suite("--part=a").returncode == 2
+
+
+def test_a_part_ends_with_its_time(tmp_path):
+    done = suite("--part=b", f"--output={tmp_path}", "--toy", "--seconds=20.5")
+    assert done.returncode == 1
+    assert "time is up" in done.stdout
+
+
+def test_operations_and_pipeline_at_toy_size(tmp_path):
+    found = toy(tmp_path, "b")
+    gradients = [row for row in found if "atrous" in row["settings"]["work"]]
+    others = [row for row in found if "depthwise" in row["settings"]["work"]]
+    assert {row["settings"]["name"] for row in gradients} == set(kernel_gradient.CANDIDATES)
+    assert {row["settings"]["name"] for row in others} == set(depthwise.CANDIDATES)
+    assert all(row["figures"]["milliseconds"] > 0 for row in gradients)
+    assert all(row["figures"]["gradient_of_kernel"]["milliseconds"] > 0 for row in others)
+    path = tmp_path / "b.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    rows = [json.loads(line) for line in lines]
-    assert {row["candidate"] for row in rows} == {"xla", "products", "subgrids"}
-    assert all(row["milliseconds"] > 0 and row["device"] and row["jax"] for row in rows)
-    path.write_text("".join(lines[:5]) + lines[5][:20])
-    assert len(toy(tmp_path).splitlines()) == 1
-    assert len(path.read_text().splitlines()) == 6
+    path.write_text("".join(lines[:-1]) + lines[-1][:20])
+    assert len(toy(tmp_path, "b")) == len(found)
+    assert len(path.read_text().splitlines()) == len(lines) + 1
+
+    assert toy(tmp_path, "e")[0]["figures"]["images_per_second_per_core"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", "acd")
+def test_networks_at_toy_size(tmp_path, part):
+    found = toy(tmp_path, part)
+    alone = [row for row in found if row["settings"]["measure"] == "alone"]
+    assert alone
+    for row in alone:
+        assert row["figures"]["images_per_second"] > 0
+        assert 0 < row["figures"]["mfu"] < 1
+        assert row["figures"]["planned_bytes"] > 0
+    for row in (row for row in found if row["settings"]["measure"] == "beside the peer"):
+        assert row["status"] == "measured" or "pip install" in row["reason"]
+    profiles = [row for row in found if row["settings"]["measure"] == "profile"]
+    assert bool(profiles) == (part == "a")
+    assert all(row["figures"]["milliseconds_by_kind"] for row in profiles)
+
+
+@pytest.mark.slow
+def test_camvid_at_toy_size(tmp_path):
+    (row,) = toy(tmp_path, "f")
+    assert row["figures"]["last"]["step"] == 2
+    assert 0 <= row["figures"]["last"]["validation_mean_iou"] <= 1
+
+
+def test_camvid_needs_its_source(tmp_path):
+    from experiments.gpu_suite import host
+
+    (one,) = host.camvid(False, tmp_path, None)
+    with pytest.raises(DeepLabError, match="--camvid"):
+        one.run()

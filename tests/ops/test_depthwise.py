@@ -6,6 +6,7 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
+from deeplab_jax.ops import depthwise, on_gpus
 
 PADDINGS = {
     "symmetric": lambda size, kernel_size, stride, rate: ops.symmetric_padding(kernel_size, rate),
@@ -135,3 +136,39 @@ def test_other_platforms_and_export_get_plain_convolutions(convolve):
     with ops.portable():
         assert "stablehlo.convolution" in program("cpu")
     assert "stablehlo.convolution" not in program("cpu")
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "rate", "padding"),
+    [
+        ((9, 8), 3, 1, ((1, 1), (1, 1))),
+        ((9, 8), 3, (3, 2), ((3, 3), (2, 0))),
+        ((5, 6), 2, 7, ((7, 7), (7, 7))),
+        ((4, 11), 3, 4, ((4, 5), (4, 4))),
+    ],
+)
+def test_every_candidate_on_gpus_gives_the_plain_outputs_and_gradients(
+    size, kernel_size, rate, padding
+):
+    rates = (rate, rate) if isinstance(rate, int) else rate
+    random = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        inputs = jnp.asarray(random.normal(size=(2, *size, 3)))
+        kernel = jnp.asarray(random.normal(size=(kernel_size, kernel_size, 1, 3)))
+
+        def convolve(name):
+            return lambda x, k: depthwise.CANDIDATES[name](1, rates, padding, x, k)
+
+        expected, pull = jax.vjp(convolve("xla"), inputs, kernel)
+        cotangent = jnp.asarray(random.normal(size=expected.shape))
+        expected = expected, *pull(cotangent)
+        for name in depthwise.CANDIDATES:
+            outputs, pull = jax.vjp(convolve(name), inputs, kernel)
+            for found, wanted in zip((outputs, *pull(cotangent)), expected, strict=True):
+                np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10, err_msg=name)
+
+
+def test_the_table_for_gpus_names_candidates():
+    assert {name for _, name in on_gpus.DEPTHWISE} <= set(depthwise.CANDIDATES)
+    assert on_gpus.chosen(((2, "a"), (4, "b"), (np.inf, "c")), (1, 3)) == "b"
+    assert on_gpus.chosen(((2, "a"), (4, "b"), (np.inf, "c")), (36, 1)) == "c"

@@ -20,7 +20,7 @@ PEERS = {
         "deeplabv3_resnet101",
     ),
     "transformers": ("mobilenet_v2",),
-    "segmentation_models": ("resnet50", "resnet101"),
+    "segmentation_models": ("resnet50", "resnet101", "mobilenet_v2", "tu-xception65"),
     "keras_hub": ("resnet_50",),
     "tflite": ("mobilenet_v2",),
     "without_mesh": ("mobilenet_v2", "resnet_50", "xception_65"),

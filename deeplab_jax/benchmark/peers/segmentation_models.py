@@ -1,4 +1,4 @@
-"""DeepLab v3+ of segmentation_models_pytorch, on ResNets at output stride 16.
+"""DeepLab v3+ of segmentation_models_pytorch at output stride 16.
 
 No weights pass between the two: both run networks of the same convolutions, but for a separable one
 after ASPP's projection, which ours has not (a thousandth of the multiply-adds).
@@ -20,7 +20,13 @@ PEER = "segmentation_models_pytorch"
 NUM_CLASSES = 21
 RATES = (12, 24, 36)
 OUTPUT_STRIDE = 16
-BACKBONES = {"resnet50": "resnet_50", "resnet101": "resnet_101"}
+# Theirs → our backbone.
+BACKBONES = {
+    "resnet50": "resnet_50",
+    "resnet101": "resnet_101",
+    "mobilenet_v2": "mobilenet_v2",
+    "tu-xception65": "xception_65",
+}
 
 
 def forward(work: Workload) -> Match:
@@ -31,11 +37,11 @@ def forward(work: Workload) -> Match:
     """
     pytorch, theirs = _network(work)
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
-    model = _ours(work)
+    model = our_network(work)
     variables = ours.made_variables(model)
     return Match(
         f"DeepLab v3+ {work.title('forward')}",
-        ours.forward(model, variables, image),
+        ours.forward(model, variables, image, work.folded),
         pytorch.forward(PEER, theirs, theirs, _pixels(pytorch, image)),
         ours.forward_operations(model, image),
     )
@@ -45,7 +51,7 @@ def training(work: Workload) -> Match:
     """Returns a training step; see the package. Raises as `forward`."""
     pytorch, theirs = _network(work)
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
-    model = _ours(work)
+    model = our_network(work)
     variables = ours.made_variables(model)
 
     def loss(pixels: Any, cross_entropy: Callable[[Any], Any]) -> Any:
@@ -79,13 +85,17 @@ def _pixels(pytorch: PyTorch, image: np.ndarray) -> Any:
     return pytorch.pixels(image, TORCHVISION_MEAN, TORCHVISION_STD)
 
 
-def _ours(work: Workload) -> DeepLab:
+def our_network(work: Workload) -> DeepLab:
+    """Returns our network of that name, which needs no PyTorch."""
+    backbone = BACKBONES[work.network]
+    # Xception has its strides in one place only.
+    placement = {} if backbone == "xception_65" else {"stride_placement": "torchvision"}
     return create_model(
         "deeplab_v3plus",
-        backbone=BACKBONES[work.network],
+        backbone=backbone,
+        **placement,
         num_classes=NUM_CLASSES,
         output_stride=OUTPUT_STRIDE,
-        stride_placement="torchvision",
         preprocessing="mean_std",
         batch_norm_decay=0.9,
         atrous_rates=RATES,

@@ -7,6 +7,7 @@ from deeplab_jax.benchmark import ours
 from deeplab_jax.benchmark.contenders import Match, Workload, relative_difference
 from deeplab_jax.benchmark.peers.pytorch import RATE, PyTorch, import_peer, open_pytorch
 from deeplab_jax.benchmark.peers.weights import converted
+from deeplab_jax.models import DeepLab, create_model
 from deeplab_jax.models.preprocessing import TORCHVISION_MEAN, TORCHVISION_STD
 
 PEER = "torchvision"
@@ -20,7 +21,7 @@ def forward(work: Workload) -> Match:
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)
     pixels = pytorch.pixels(image, TORCHVISION_MEAN, TORCHVISION_STD)
-    mine = ours.forward(model, variables, image)
+    mine = ours.forward(model, variables, image, work.folded)
     other = pytorch.forward(PEER, theirs, lambda pixels: theirs(pixels)["out"], pixels)
     return Match(
         work.title("forward"),
@@ -48,6 +49,11 @@ def training(work: Workload) -> Match:
         pytorch.training_step(PEER, theirs, loss, (pixels, batch["label"])),
         3 * ours.forward_operations(model, batch["image"]),
     )
+
+
+def our_network(work: Workload) -> DeepLab:
+    """Returns our network of that name, which needs no PyTorch."""
+    return create_model(f"{PEER}/{work.network}", num_classes=NUM_CLASSES, dtype=work.dtype)
 
 
 def _network(work: Workload) -> tuple[PyTorch, Any]:

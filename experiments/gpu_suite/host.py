@@ -1,0 +1,124 @@
+"""Parts e, f: what the host feeds the GPU with, and a whole training."""
+
+import functools
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.benchmark import ours
+from deeplab_jax.benchmark.pipeline import cores_to_feed, measure_pipeline
+from deeplab_jax.errors import DeepLabError
+from experiments.gpu_suite.rows import Measurement, read
+
+CLASSES = 11
+TOY_FRAMES = {"train": 6, "val": 2}
+TOY_OVERRIDES = {
+    "augmentation.crop_size": "(33,33)",
+    "training.batch_size": "2",
+    "evaluation.batch_size": "2",
+}
+
+
+def input_pipeline(toy: bool, output: Path) -> list[Measurement]:
+    """Returns part e: images a second of JPEGs of 500 × 500, made here, in crops of 513 × 513."""
+    size, images = (64, 16) if toy else (500, 200)
+    found = []
+    for workers in (0,) if toy else (0, max(1, ours.cores() - 2)):
+        run = functools.partial(_pipeline, output, size, images, workers)
+        settings = {"work": "input pipeline", "side": size, "images": images, "workers": workers}
+        found.append(Measurement(settings, run))
+    return found
+
+
+def _pipeline(output: Path, size: int, images: int, workers: int) -> dict[str, Any]:
+    from deeplab_jax.data import Augmentation, open_dataset
+    from deeplab_jax.data.builders.shapes import Shapes
+    from deeplab_jax.data.preparation import prepare
+    from deeplab_jax.reporter import Reporter
+
+    folder = output / f"images_{size}"
+    numbers = {"num_train": images, "num_val": 2, "size": size}
+    prepare(functools.partial(Shapes, data_dir=folder, **numbers), reporter=Reporter())
+    dataset = open_dataset("shapes", folder, "train")
+    crop = (size + 13, size + 13)
+    figures = measure_pipeline(dataset, Augmentation(crop), num_images=images, workers=workers)
+    needed = _steps_images_per_second(output)
+    per_core = figures["images_per_second_per_core"]
+    cores = {name: cores_to_feed(speed, per_core) for name, speed in needed.items()}
+    return figures | {
+        "cores": ours.cores(),
+        "step_images_per_second": needed,
+        "cores_to_feed_the_step": cores,
+    }
+
+
+def _steps_images_per_second(output: Path) -> dict[str, float]:
+    """Returns what the steps of parts a and c consume, as far as they have been measured."""
+    rows = [row for part in "ac" for row in read(output / f"{part}.jsonl")]
+    return {
+        row["settings"]["network"]: row["figures"]["images_per_second"]
+        for row in rows
+        if row["status"] == "measured" and "images_per_second" in row["figures"]
+    }
+
+
+def camvid(toy: bool, output: Path, source: Path | None) -> list[Measurement]:
+    """Returns part f: the recipe of `configs/camvid.py` from scratch to its last step."""
+    config = "camvid:cpu,steps=2" if toy else "camvid"
+    run = functools.partial(_camvid, config, toy, output.absolute(), source)
+    return [Measurement({"work": "training on CamVid", "config": config}, run)]
+
+
+def _camvid(config: str, toy: bool, output: Path, source: Path | None) -> dict[str, Any]:
+    if toy:
+        source = _toy_frames(output / "camvid_source")
+    if source is None:
+        raise DeepLabError("CamVid is not given; legal: --camvid=DIR, with train/, trainannot/, …")
+    data, workdir = output / "camvid_data", output / "camvid"
+    _command("prepare", "camvid", f"--source={source}", f"--data_dir={data}")
+    changes = {"data.data_dir": str(data)} | (TOY_OVERRIDES if toy else {})
+    flags = [f"--config.{name}={value}" for name, value in changes.items()]
+    started = time.time()
+    _command("train", f"--config={config}", f"--workdir={workdir}", *flags)
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    last: dict[str, Any] = {}
+    for line in lines:
+        last |= json.loads(line)
+    figures = {name: value for name, value in last.items() if _is_number(value)}
+    return {"seconds_of_the_last_call": time.time() - started, "last": figures}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _command(*arguments: str) -> None:
+    """Runs a command of deeplab-jax; the training goes on where an earlier one stopped."""
+    line = [sys.executable, "-m", "deeplab_jax.cli.main", *arguments]
+    answer = subprocess.run(line, env=os.environ, check=False)
+    if answer.returncode:
+        raise RuntimeError(f"{' '.join(line[2:])}: exit status {answer.returncode}")
+
+
+def _toy_frames(folder: Path) -> Path:
+    """Writes a source in CamVid's layout, of small frames of random classes."""
+    import cv2
+
+    random = np.random.default_rng(0)
+    for split, count in TOY_FRAMES.items():
+        for kind in ("", "annot"):
+            (folder / f"{split}{kind}").mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            name = f"{split}{index}.png"
+            image = random.integers(0, 256, (36, 48, 3), np.uint8)
+            label = np.repeat(random.integers(0, CLASSES, (36, 4), np.uint8), 12, axis=1)
+            cv2.imwrite(str(folder / split / name), image)
+            cv2.imwrite(str(folder / f"{split}annot" / name), label)
+    return folder

@@ -1,0 +1,32 @@
+"""What the rows are measured on."""
+
+import shutil
+import subprocess
+from importlib import metadata
+from typing import Any
+
+from deeplab_jax.benchmark.machine import describe_machine
+from experiments.gpu_suite.wheels import PACKAGES
+
+QUERY = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+
+
+def describe() -> dict[str, Any]:
+    """Returns card, driver, processor and versions, JSON-ready; `card` is None without a GPU."""
+    versions = {package: _version(package) for package in PACKAGES}
+    return describe_machine() | {"card": _card(), "versions": versions}
+
+
+def _card() -> str | None:
+    """Returns name, driver and memory of the first GPU as its driver has them."""
+    if shutil.which(QUERY[0]) is None:
+        return None
+    answer = subprocess.run(QUERY, capture_output=True, text=True, check=False)
+    return answer.stdout.partition("\n")[0] or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

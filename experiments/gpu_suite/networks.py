@@ -1,0 +1,141 @@
+"""Parts a, c, d: training steps and forward passes, alone and beside PyTorch's."""
+
+import dataclasses
+import functools
+import importlib
+import statistics
+import time
+from typing import Any
+
+import jax
+
+from deeplab_jax.benchmark import ours
+from deeplab_jax.benchmark.contenders import Contender, Workload, measure
+from deeplab_jax.benchmark.peaks import measure_peaks
+from deeplab_jax.benchmark.peers import make_match
+from deeplab_jax.models import DeepLab
+from experiments.gpu_suite.profile import profile
+from experiments.gpu_suite.rows import Measurement
+
+REPETITIONS, TOY_REPETITIONS = 10, 2
+SEGMENTATION_MODELS = ("resnet101", "tu-xception65", "mobilenet_v2", "resnet50")
+
+
+def torchvision_training(toy: bool) -> list[Measurement]:
+    """Returns part a: the step of v3 ResNet-101, alone, beside torchvision's, and its profile."""
+    network, size, batch = "deeplabv3_resnet101", 513, 16
+    if toy:
+        network, size, batch = "deeplabv3_mobilenet_v3_large", 33, 2
+    work = Workload(network, (size, size), batch, "bfloat16", compiled=True)
+    settings = _settings("torchvision", work, "training step")
+    profiled = functools.partial(_profile, "torchvision", work)
+    return [
+        _alone("torchvision", work, True, toy),
+        _beside("torchvision", work, True, toy),
+        Measurement(settings | {"measure": "profile"}, profiled),
+    ]
+
+
+def segmentation_models_training(toy: bool) -> list[Measurement]:
+    """Returns part c: the steps of v3+, each alone and beside segmentation_models'."""
+    size, batch = (32, 2) if toy else (512, 16)
+    found = []
+    for network in SEGMENTATION_MODELS[2:3] if toy else SEGMENTATION_MODELS:
+        work = Workload(network, (size, size), batch, "bfloat16", compiled=True)
+        for make in (_alone, _beside):
+            found.append(make("segmentation_models", work, True, toy))
+    return found
+
+
+def forward_passes(toy: bool) -> list[Measurement]:
+    """Returns part d: forward passes with folded normalisations, alone, then beside the peer's."""
+    networks = [("torchvision", "deeplabv3_resnet101", 513)]
+    networks += [("segmentation_models", name, 512) for name in SEGMENTATION_MODELS]
+    batches, dtypes = (16, 1), ("bfloat16", "float32")
+    if toy:
+        networks = [("torchvision", "deeplabv3_mobilenet_v3_large", 33)]
+        batches, dtypes = (2, 1), ("float32",)
+    return [
+        make(peer, Workload(network, (size, size), batch, dtype, True, True), False, toy)
+        for peer, network, size in networks
+        for dtype in dtypes
+        for batch in batches
+        for make in (_alone, _beside)
+    ]
+
+
+def _settings(peer: str, work: Workload, kind: str) -> dict[str, Any]:
+    return {"work": kind, "peer": peer, **dataclasses.asdict(work), "size": list(work.size)}
+
+
+def _alone(peer: str, work: Workload, training: bool, toy: bool) -> Measurement:
+    settings = _settings(peer, work, "training step" if training else "forward")
+    run = functools.partial(_measure_alone, peer, work, training, _repetitions(toy))
+    return Measurement(settings | {"measure": "alone"}, run)
+
+
+def _beside(peer: str, work: Workload, training: bool, toy: bool) -> Measurement:
+    settings = _settings(peer, work, "training step" if training else "forward")
+    run = functools.partial(_measure_beside, peer, work, training, _repetitions(toy))
+    return Measurement(settings | {"measure": "beside the peer"}, run)
+
+
+def _repetitions(toy: bool) -> int:
+    return TOY_REPETITIONS if toy else REPETITIONS
+
+
+def _measure_alone(peer: str, work: Workload, training: bool, repetitions: int) -> dict[str, Any]:
+    model, contender = _ours(peer, work, training)
+    contender.run()
+    seconds = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        contender.run()
+        seconds.append(time.perf_counter() - started)
+    median = statistics.median(seconds)
+    image = ours.random_batch(work.batch_size, work.size, 2)["image"]
+    operations = ours.forward_operations(model, image) * (3 if training else 1)
+    figures = {
+        "seconds": median,
+        "images_per_second": work.batch_size / median,
+        "operations_per_second": operations / median,
+        "compile_seconds": contender.compile_seconds,
+        "planned_bytes": contender.peak_bytes,
+        "peak_bytes_in_use": _peak_bytes_in_use(),
+    }
+    return figures | _utilization(figures["operations_per_second"], work.dtype)
+
+
+def _measure_beside(peer: str, work: Workload, training: bool, repetitions: int) -> dict[str, Any]:
+    figures = measure(make_match(peer, work, training), repetitions)
+    return figures | _utilization(figures["operations_per_second"], work.dtype)
+
+
+def _profile(peer: str, work: Workload) -> dict[str, Any]:
+    return profile(_ours(peer, work, True)[1].run)
+
+
+@functools.lru_cache(maxsize=1)
+def _ours(peer: str, work: Workload, training: bool) -> tuple[DeepLab, Contender]:
+    """Returns our network and its step or forward pass; it needs no PyTorch."""
+    module = importlib.import_module(f"deeplab_jax.benchmark.peers.{peer}")
+    model = module.our_network(work)
+    variables = ours.made_variables(model)
+    batch = ours.random_batch(work.batch_size, work.size, module.NUM_CLASSES)
+    if training:
+        return model, ours.training_step(model, variables, batch)
+    return model, ours.forward(model, variables, batch["image"], work.folded)
+
+
+def _utilization(operations_per_second: float, dtype: str) -> dict[str, float]:
+    """Returns the peaks and `mfu`, the share of the rate of matrix products of this process."""
+    peaks = _peaks(dtype)
+    return peaks | {"mfu": operations_per_second / peaks["matrix_flops_per_second"]}
+
+
+_peaks = functools.cache(measure_peaks)
+
+
+def _peak_bytes_in_use() -> int | None:
+    """Returns the most memory that JAX has held on the device in this process; None: not known."""
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

@@ -1,0 +1,75 @@
+"""Where a run's time goes on the device: kernels by kind."""
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+# The first whose pattern is found names the kind. cuDNN and CUTLASS call the passes of a
+# convolution fprop, dgrad (of inputs) and wgrad (of kernels).
+KINDS = {
+    "convolution, gradient of kernel": r"wgrad|bwd_filter|backward_filter",
+    "convolution, gradient of inputs": r"dgrad|bwd_data|backward_data",
+    "convolution": r"fprop|conv(?!ert)|implicit_gemm|depthwise",
+    "matrix product": r"gemm|nvjet|cublas|cutlass|dot",
+    "transpose": r"transpose|nchwtonhwc|nhwctonchw|tensortransform",
+    "copy": r"memcpy|memset|copy",
+    "reduction": r"reduc",
+    "fusion": r"fusion|triton|wrapped",
+}
+TOP = 20
+# Of lines of a device: kernels run on streams; the others repeat them by module and by operation.
+STREAM = "Stream"
+
+
+def kind_of(kernel: str) -> str:
+    """Returns the kind of a kernel by its name."""
+    name = kernel.lower()
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), "other")
+
+
+def summarize(kernels: Iterable[tuple[str, float]], runs: int) -> dict[str, Any]:
+    """Returns milliseconds a run by kind and of the kernels that take longest.
+
+    Args:
+      kernels: (name, milliseconds) of every call.
+      runs: how many runs they are of.
+    """
+    times, calls = Counter(), Counter()
+    for name, milliseconds in kernels:
+        times[name] += milliseconds / runs
+        calls[name] += 1
+    kinds = Counter()
+    for name, milliseconds in times.items():
+        kinds[kind_of(name)] += milliseconds
+    top = [
+        {"kernel": name[:160], "kind": kind_of(name), "milliseconds": time, "calls": calls[name]}
+        for name, time in times.most_common(TOP)
+    ]
+    return {"milliseconds_by_kind": dict(kinds.most_common()), "kernels": top, "runs": runs}
+
+
+def profile(run: Callable[[], Any], runs: int = 2) -> dict[str, Any]:
+    """Returns `summarize` of some runs of a JAX program after one that does not count."""
+    run()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(runs):
+                run()
+        files = sorted(Path(folder).rglob("*.xplane.pb"))
+        return summarize(_kernels(jax.profiler.ProfileData.from_file(str(files[-1]))), runs)
+
+
+def _kernels(data: Any) -> Iterable[tuple[str, float]]:
+    """Yields (name, milliseconds) of what ran: on GPUs of the streams, else of XLA's threads."""
+    planes = list(data.planes)
+    devices = [plane for plane in planes if plane.name.startswith("/device:GPU")]
+    for plane in devices or planes:
+        for line in plane.lines:
+            if line.name.startswith(STREAM) if devices else "XLA" in line.name:
+                for event in line.events:
+                    yield event.name, event.duration_ns / 1e6
