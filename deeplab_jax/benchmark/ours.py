@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from deeplab_jax import config as configs
@@ -87,17 +88,24 @@ def training_step(
 
     A run's result is the loss before it.
     """
+    step, optimizer = make_step(model, rate, mesh)
+    state = with_variables(jax.tree.map(jax.numpy.array, variables), optimizer, False)
+    if mesh is None:
+        return _repeated(step, state, jax.device_put(batch))
+    return _repeated(step, place(state, replicated(mesh)), put_batch(batch, mesh))
+
+
+def make_step(
+    model: DeepLab, rate: float, mesh: Mesh | None = None
+) -> tuple[Callable, optax.GradientTransformation]:
+    """Returns the jitted step of (state, batch) that `training_step` repeats, and its optimizer."""
     config = configs.default()
     config.schedule.name, config.schedule.base_learning_rate = "constant", rate
     config.optimizer.weight_decay = 0.0
     learning_rate = make_schedule(config.schedule, 1)
     optimizer = make_optimizer(config.optimizer, learning_rate)
     objective = make_objective(config.loss, model.architecture)
-    step = make_train_step(model, optimizer, learning_rate, objective, mesh, seed=0)
-    state = with_variables(jax.tree.map(jax.numpy.array, variables), optimizer, False)
-    if mesh is None:
-        return _repeated(step, state, jax.device_put(batch))
-    return _repeated(step, place(state, replicated(mesh)), put_batch(batch, mesh))
+    return make_train_step(model, optimizer, learning_rate, objective, mesh, seed=0), optimizer
 
 
 def _repeated(step: Callable, state: TrainState, batch: dict[str, Any]) -> Contender:

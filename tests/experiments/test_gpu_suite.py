@@ -11,7 +11,7 @@ import pytest
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.ops import depthwise, kernel_gradient
-from experiments.gpu_suite import profile, rows, wheels
+from experiments.gpu_suite import ahead, profile, rows, wheels
 from experiments.gpu_suite.rows import Measurement
 
 ROOT = Path(__file__).parents[2]
@@ -178,3 +178,48 @@ def test_camvid_needs_its_source(tmp_path):
     (one,) = host.camvid(False, tmp_path, None)
     with pytest.raises(DeepLabError, match="--camvid"):
         one.run()
+
+
+PROGRAM = """HloModule jit_f
+
+%fused (p: bf16[256]) -> bf16[256] {
+  %copy.9 = bf16[9,9,9,9]{3,2,1,0} copy(%p)
+}
+
+ENTRY %main (x: bf16[2,65,65,8]) -> f32[3,3,8,8] {
+  %x = bf16[2,65,65,8]{3,2,1,0} parameter(0)
+  %wrapped_transpose = bf16[8,65,65,2]{3,2,1,0} fusion(%x), kind=kInput, calls=%fused
+  %copy.1 = bf16[2,2]{0,1} copy(%x)
+  %c.1 = (bf16[8,3,3,8]{3,2,1,0}, u8[0]{0}) custom-call(%x), window={size=65x65 stride=2x2}, \
+custom_call_target="__cudnn$convForward"
+  %c.2 = (bf16[8,3,3,8]{3,2,1,0}, u8[0]{0}) custom-call(%x), window={size=3x3}, \
+custom_call_target="__cudnn$convBackwardFilter"
+  %g = bf16[8,8]{1,0} fusion(%x), kind=kCustom, calls=%gemm_fusion_dot
+  %gemm_fusion_dot.1 = bf16[8,8]{1,0} fusion(%x), kind=kCustom, calls=%gemm
+  ROOT %loop = f32[3,3,8,8]{3,2,1,0} fusion(%c.1), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_a_program_is_counted_by_kernel():
+    assert ahead.count(PROGRAM) == {
+        "convolutions": {"convForward": 1, "convBackwardFilter": 1},
+        "windows_of_maps": 1,
+        "kernels": 7,
+        "matrix_products": 1,
+        "transposes": 1,
+        "bytes_of_transposes": 2 * 8 * 65 * 65 * 2,
+        "copies": 1,
+        "bytes_of_copies": 8,
+        "bytes_of_float32_maps": 4 * 9 * 64,
+        "bytes_written": 2 * 8 * 65 * 65 * 2 + 8 + 2 * 2 * 9 * 64 + 2 * 2 * 64 + 4 * 9 * 64,
+    }
+
+
+def test_gradients_compiled_for_the_device_here(tmp_path):
+    command = [sys.executable, "-m", "experiments.gpu_suite.ahead", "--device=here", "--toy"]
+    file = tmp_path / "rows.jsonl"
+    subprocess.run([*command, f"--output={file}"], cwd=ROOT, check=True, capture_output=True)
+    found = [row for row in rows.read(file) if row["status"] != "started"]
+    assert {row["settings"]["name"] for row in found} == set(kernel_gradient.CANDIDATES)
+    assert all(row["figures"]["kernels"] > 0 for row in found)

@@ -1,0 +1,196 @@
+"""What XLA makes of the steps and gradients for a GPU that is not here: counts, no times.
+
+    python -m experiments.gpu_suite.ahead --output=FILE [--device=h200] [--step] [--toy]
+
+Needs jax-cuda12-plugin and jax-cuda12-pjrt of JAX's version, no CUDA and no GPU. A JSON row is
+written after every compilation; a second call with the same file goes on.
+"""
+
+import argparse
+import functools
+import math
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+DEVICES = {"h100": (3.35e12, 80e9), "h200": (4.8e12, 141e9)}
+# The numbers that the compiler asks of a Hopper, with bandwidth and memory to be filled in.
+TARGET = """
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: {bandwidth:.0f} device_memory_size: {memory:.0f}
+  l2_cache_size: 62914560 clock_rate_ghz: 1.98
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  cuda_compute_capability {{ major: 9 minor: 0 }}
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
+"""
+# Tables in place of `on_gpus.KERNEL_GRADIENTS`.
+TABLES = {
+    "products": ((1, "xla"), (math.inf, "products")),
+    "xla": ((math.inf, "xla"),),
+    "subgrids to rate 4": ((1, "xla"), (4, "subgrids"), (math.inf, "products")),
+}
+# No kernel of a network is that wide; the window of a misread kernel's gradient is the map.
+WIDEST_KERNEL = 9
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.+?) ([a-z][\w-]*)\(")
+ARRAY = re.compile(r"(f32|bf16|f16)\[([\d,]+)\]")
+BYTES = {"f32": 4, "bf16": 2, "f16": 2}
+
+
+def count(program: str) -> dict[str, Any]:
+    """Returns what stands in the entry computation of an optimised program, one entry a kernel.
+
+    `convolutions` by cuDNN's function, `windows_of_maps` among them, `matrix_products`,
+    `transposes` and `copies` with their bytes written, `bytes_written` by all kernels and those
+    written as `float32_maps` (four dimensions).
+    """
+    entry = program[program.index("\nENTRY ") :]
+    found: Counter[str] = Counter()
+    convolutions: Counter[str] = Counter()
+    for line in entry.splitlines():
+        match = INSTRUCTION.match(line)
+        if match is None or match[3] in ("parameter", "get-tuple-element", "tuple", "bitcast"):
+            continue
+        name, results, operation = match.groups()
+        found["kernels"] += operation != "constant"
+        target = re.search(r'custom_call_target="__cudnn\$(conv\w+)"', line)
+        if target or operation == "convolution":
+            convolutions[target[1] if target else "convolution"] += 1
+            size = re.search(r"window={size=(\d+)", line)
+            found["windows_of_maps"] += bool(size) and int(size[1]) > WIDEST_KERNEL
+        found["matrix_products"] += "__cublas$" in line or "gemm" in name or operation == "dot"
+        arrays = [
+            (kind, list(map(int, sides.split(",")))) for kind, sides in ARRAY.findall(results)
+        ]
+        written = sum(BYTES[kind] * math.prod(sides) for kind, sides in arrays)
+        found["bytes_written"] += written
+        for kind in ("transpose", "copy"):
+            if kind in name:
+                plural = {"transpose": "transposes", "copy": "copies"}[kind]
+                found[plural] += 1
+                found[f"bytes_of_{plural}"] += written
+        found["bytes_of_float32_maps"] += sum(
+            4 * math.prod(sides) for kind, sides in arrays if kind == "f32" and len(sides) == 4
+        )
+    return {"convolutions": dict(convolutions), **found}
+
+
+def figures(compiled: Any) -> dict[str, Any]:
+    """Returns `count` and the compiler's own operations, bytes and planned memory."""
+    from deeplab_jax.benchmark.contenders import planned_bytes
+
+    costs = compiled.cost_analysis() or {}
+    own = {name: costs.get(key) for name, key in (("flops", "flops"), ("bytes", "bytes accessed"))}
+    return count(compiled.as_text()) | own | {"planned_bytes": planned_bytes(compiled)}
+
+
+def described_device(name: str) -> Any:
+    """Returns the device to compile for; `here` is the first of this machine."""
+    import jax
+    from jax.experimental import topologies
+
+    if name == "here":
+        return jax.devices()[0]
+    bandwidth, memory = DEVICES[name]
+    target = TARGET.format(bandwidth=bandwidth, memory=memory)
+    described = topologies.get_topology_desc(
+        "", platform="cuda", target_config=target, topology="1x1x1"
+    )
+    return described.devices[0]
+
+
+def measurements(device: str, toy: bool, step: bool) -> list:
+    """Returns each gradient's compilation, or with `step` that of part a's training step."""
+    from deeplab_jax.ops import kernel_gradient
+    from experiments.gpu_suite import operations
+    from experiments.gpu_suite.rows import Measurement
+
+    if step:
+        settings = {"work": "step of deeplabv3_resnet101", "device": device}
+        return [
+            Measurement(
+                settings | {"kernel_gradients": name}, functools.partial(_step, device, toy, name)
+            )
+            for name in TABLES
+        ]
+    found = []
+    for shape in operations.TOY_ATROUS if toy else operations.ATROUS:
+        for name in kernel_gradient.CANDIDATES:
+            if name != "dense_window" or shape[-1] <= operations.LARGEST_DENSE_RATE:
+                settings = {"work": "gradient of an atrous kernel", "shape": shape, "name": name}
+                run = functools.partial(_gradient, device, name, shape)
+                found.append(Measurement(settings | {"device": device}, run))
+    return found
+
+
+def _gradient(device: str, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    import jax
+    import jax.numpy as jnp
+
+    from deeplab_jax.ops import kernel_gradient
+
+    batch, side, channels, features, rate = shape
+    placed = jax.sharding.SingleDeviceSharding(described_device(device))
+    sizes = (
+        (batch, side, side, channels),
+        (3, 3, channels, features),
+        (batch, side, side, features),
+    )
+    operands = [jax.ShapeDtypeStruct(size, jnp.bfloat16, sharding=placed) for size in sizes]
+    candidate, edges = kernel_gradient.CANDIDATES[name], ((rate, rate), (rate, rate))
+    program = jax.jit(lambda *maps: candidate(*maps, (rate, rate), edges))
+    return figures(program.lower(*operands).compile())
+
+
+def _step(device: str, toy: bool, table: str) -> dict[str, Any]:
+    import jax
+
+    from deeplab_jax.benchmark import ours
+    from deeplab_jax.benchmark.contenders import Workload
+    from deeplab_jax.benchmark.peers import torchvision
+    from deeplab_jax.ops import on_gpus
+    from deeplab_jax.training.state import with_variables
+
+    jax.clear_caches()
+    on_gpus.KERNEL_GRADIENTS = TABLES[table]
+    size, batch_size = (33, 2) if toy else (513, 16)
+    work = Workload("deeplabv3_resnet101", (size, size), batch_size, "bfloat16")
+    model = torchvision.our_network(work)
+    step, optimizer = ours.make_step(model, 0.01)
+    batch = ours.random_batch(batch_size, work.size, torchvision.NUM_CLASSES)
+    image = batch["image"][:1, :33, :33]
+    state = jax.eval_shape(
+        lambda: with_variables(model.init(jax.random.key(0), image), optimizer, False)
+    )
+    placed = jax.sharding.SingleDeviceSharding(described_device(device))
+    state, batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed), (state, batch)
+    )
+    return figures(step.lower(state, batch).compile())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="file of the rows")
+    parser.add_argument("--device", default="h200", choices=[*DEVICES, "here"])
+    parser.add_argument("--step", action="store_true", help="the training step of part a instead")
+    parser.add_argument("--toy", action="store_true", help="tiny sizes")
+    arguments = parser.parse_args()
+    # The plugin is to compile, and looks for no CUDA libraries then.
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+    from experiments.gpu_suite import machine, rows
+
+    found = measurements(arguments.device, arguments.toy, arguments.step)
+    rows.run_part(arguments.output, found, machine.describe(), math.inf)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
