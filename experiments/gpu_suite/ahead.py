@@ -186,6 +186,10 @@ def main() -> None:
     arguments = parser.parse_args()
     # The plugin is to compile, and looks for no CUDA libraries then.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
+    # A card's measurement chooses between Triton's and cuBLAS's products; without one XLA's choice
+    # of tiles fails for some.
+    if arguments.device != "here":
+        os.environ.setdefault("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false")
     from experiments.gpu_suite import machine, rows
 
     found = measurements(arguments.device, arguments.toy, arguments.step)
