@@ -103,6 +103,8 @@ def _do(task: Task) -> dict[str, np.ndarray]:
         replicated,
         state_shardings,
     )
+    from deeplab_jax.planning.collectives import find_collectives, totals
+    from deeplab_jax.planning.hlo import parse
     from deeplab_jax.training.objective import make_objective
     from deeplab_jax.training.optimizers import make_optimizer
     from deeplab_jax.training.schedules import poly_schedule
@@ -158,6 +160,7 @@ def _do(task: Task) -> dict[str, np.ndarray]:
         losses.append(float(metrics["loss"]))
     params = jax.tree.leaves(place(state.variables["params"], replicated(mesh)))
     text = step.as_text()
+    exchanged = totals(find_collectives(parse(text), dict(mesh.shape)))
     return {
         "params": np.concatenate([np.asarray(leaf).ravel() for leaf in params]),
         "losses": np.asarray(losses),
@@ -166,6 +169,7 @@ def _do(task: Task) -> dict[str, np.ndarray]:
         "halo_exchanges": np.asarray(text.count(" collective-permute(")),
         "all_reduces": np.asarray(text.count(" all-reduce(")),
         "all_gathers": np.asarray(text.count(" all-gather(")),
+        "collectives": np.asarray(json.dumps(exchanged)),
     }
 
 
