@@ -131,8 +131,6 @@ PARTS = (
     Part("aux_head=True", lambda options: options.aux_head, BATCH_NORM),
     Part("a backbone of repeated units, unpruned", _can_scan_units, ("scan_units",)),
 )
-# Constants that no longer matter once the moving averages are frozen.
-UNREAD_WHEN_FROZEN = ("batch_norm_decay", "batch_norm_group")
 # What a network has that reads none; of the other keywords the default of the field.
 ABSENT: Mapping[str, Any] = {"image_pooling": "none", "dropout_rate": 0.0, "atrous_rates": ()}
 # The pyramid's first level, and the gate of LR-ASPP without a window, pool the whole map.
@@ -155,7 +153,9 @@ def read_keywords(options: Architecture) -> frozenset[str]:
     for part in PARTS:
         if part.present(options):
             read |= set(part.reads)
-    return frozenset(read - set(UNREAD_WHEN_FROZEN if options.frozen_batch_norm else ()))
+    # With frozen_batch_norm the other two of BATCH_NORM wait: it is a switch of training, which
+    # a recipe with a decay of its own must be able to take.
+    return frozenset(read)
 
 
 def settled(options: Architecture, given: Mapping[str, Any]) -> Architecture:
@@ -205,9 +205,7 @@ def _reason(options: Architecture, name: str, value: Any, legal: Any) -> str:
     if name in _told_apart(options):
         values = " or ".join(repr(value) for value in _told_apart(options)[name] if value)
         return f"{shown}: {ALL_VALUES[name]} (legal here: {values})"
-    if name in UNREAD_WHEN_FROZEN and options.frozen_batch_norm:
-        why = "frozen_batch_norm=True keeps the moving averages"
-    elif name == "scan_units" and (options.widths or options.quantization != "none"):
+    if name == "scan_units" and (options.widths or options.quantization != "none"):
         why = "widths and quantization go by the path of each layer, which a loop does not have"
     else:
         why = f"read by {'; '.join(_readers(name))}"

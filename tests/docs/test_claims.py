@@ -155,4 +155,5 @@ def test_every_architecture_is_on_every_backbone():
 
 def test_dropout_is_what_the_faq_says():
     rates = {name: resolve(f"deeplab_{name}").dropout_rate for name in ("v1", "v2", "v3", "v3plus")}
-    assert rates == {"v1": 0.5, "v2": 0.5, "v3": 0.1, "v3plus": 0.1}
+    assert resolve("deeplab_v2", backbone="vgg_16").dropout_rate == 0.5
+    assert rates == {"v1": 0.5, "v2": 0.0, "v3": 0.1, "v3plus": 0.1}

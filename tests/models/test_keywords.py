@@ -122,11 +122,12 @@ VARIANTS = {
     "msc": {"head": "plain", "decoder": "msc"},
     "frozen": {"head": "pooling", "frozen_batch_norm": True},
 }
-# Other programs of the same function: a batch norm of groups that uses the moving averages, and
-# maps that are joined at once because no convolution follows. LR-ASPP without a window is refused
-# under the name `none`, as it pools the whole map.
+# Other programs of the same function: batch norm of groups that uses the moving averages, and maps
+# that are joined at once because no convolution follows. The decay of frozen averages waits. LR-ASPP
+# without a window is refused under the name `none`, as it pools the whole map.
 EQUAL = {
     ("frozen", "batch_norm_group"),
+    ("frozen", "batch_norm_decay"),
     ("no convolutions", "separable"),
     ("lr_aspp crop", "image_pooling"),
 }
@@ -279,11 +280,6 @@ def test_a_keyword_of_the_backbone_changes_it_or_is_refused(base):
         ("deeplab_v3", {"head": "spp", "image_pooling": "none"}, ["image_pooling", "'global'"]),
         ("deeplab_v3", {"pooling_crop": (65, 65)}, ["pooling_crop", "image_pooling='crop'"]),
         ("deeplab_v1", {"frozen_batch_norm": True}, ["frozen_batch_norm", "vgg_16"]),
-        (
-            "deeplab_v3",
-            {"frozen_batch_norm": True, "batch_norm_decay": 0.9},
-            ["batch_norm_decay", "frozen_batch_norm=True"],
-        ),
         ("deeplab_v3", {"head": "plain", "aspp": "small"}, ["aspp='small'", "head='aspp'"]),
         (
             "deeplab_v2",

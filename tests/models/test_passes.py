@@ -116,13 +116,13 @@ def test_frozen_batch_normalisation_lets_image_pooling_train_on_one_image():
 @pytest.mark.parametrize("head", ["large_fov", "summed_fc", "aspp", "pooling", "spp", "dpc", "msc"])
 def test_dropout_acts_in_training_only(head):
     """Everything else frozen, two keys differ in training and evaluation needs none."""
-    keywords = {"fc_channels": 8} if head == "large_fov" else {}
+    keywords = {"large_fov": {"fc_channels": 8}, "summed_fc": {}}.get(head, {"aspp_channels": 8})
     model = create_model(
         "deeplab_v3",
         backbone="mobilenet_v2",
         depth_multiplier=0.1,
         frozen_batch_norm=True,
-        **({"head": "aspp"} | NARROW | keywords | HEADS[head]),
+        **({"head": "aspp"} | keywords | HEADS[head]),
     )
     images = np.random.default_rng(3).integers(0, 256, (1, 33, 33, 3), dtype=np.uint8)
     variables = random_variables(model, images)
