@@ -13,13 +13,8 @@ from random_variables import random_variables
 from deeplab_jax.losses import softmax_cross_entropy, valid_pixels
 from deeplab_jax.models import create_model
 
-SMALL = {
-    "num_classes": 5,
-    "aspp_channels": 8,
-    "image_pooling": "crop",
-    "pooling_crop": (33, 33),
-    "dropout_rate": 0.0,
-}
+POOLED = {"num_classes": 5, "aspp_channels": 8, "dropout_rate": 0.0}
+SMALL = POOLED | {"image_pooling": "crop", "pooling_crop": (33, 33)}
 MOBILENET = {"backbone": "mobilenet_v2", "depth_multiplier": 0.25}
 CASES = {
     "v1_vgg": ("deeplab_v1", {"fc_channels": 8, "num_classes": 5, "dropout_rate": 0.0}),
@@ -45,8 +40,8 @@ CASES = {
         "deeplab_v3",
         {"backbone": "resnet_18", "head": "cascade", "num_classes": 5},
     ),
-    "dpc": ("deeplab_v3plus", SMALL | MOBILENET | {"head": "dpc"}),
-    "spp": ("deeplab_v3", SMALL | MOBILENET | {"head": "spp"}),
+    "dpc": ("deeplab_v3plus", POOLED | MOBILENET | {"head": "dpc"}),
+    "spp": ("deeplab_v3", POOLED | MOBILENET | {"head": "spp"}),
 }
 QUICK = ("v3_resnet", "v3plus_mobilenet")
 # The statistics of small maps magnify float32's rounding: training is compared in float64.

@@ -123,8 +123,8 @@ VARIANTS = {
     "frozen": {"head": "pooling", "frozen_batch_norm": True},
 }
 # Other programs of the same function: batch norm of groups that uses the moving averages, and maps
-# that are joined at once because no convolution follows. The decay of frozen averages waits. LR-ASPP
-# without a window is refused under the name `none`, as it pools the whole map.
+# that are joined at once because no convolution follows. The decay of frozen averages waits.
+# LR-ASPP without a window is refused under the name `none`, as it pools the whole map.
 EQUAL = {
     ("frozen", "batch_norm_group"),
     ("frozen", "batch_norm_decay"),
