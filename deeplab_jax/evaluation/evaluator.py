@@ -6,12 +6,23 @@ import jax
 from jax.sharding import Mesh
 
 from deeplab_jax.data import Dataset
-from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, SplitPass, sum_over_hosts
+from deeplab_jax.evaluation.split_pass import (
+    DEFAULT_BATCH_SIZE,
+    SplitPass,
+    image_sizes,
+    sum_over_hosts,
+)
 from deeplab_jax.inference.padding import Size
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import Reporter
+
+
+def _common_size(dataset: Dataset) -> Size | None:
+    """Returns the (H, W) that all images have; None where they differ, or there is none."""
+    sizes = set(map(tuple, image_sizes(dataset, len(dataset)).tolist()))
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 class Evaluator:
@@ -33,8 +44,9 @@ class Evaluator:
         Args:
           model: whose variables are measured.
           dataset: any data set of the same classes.
-          size: (H, W) to pad every image to, rounded up to what suits the network; default: what
-            follows from the image's own size, see `canvas_size`.
+          size: (H, W) to pad every image to, rounded up to what suits the network; default: where
+            all images have one size, the smallest that suits the network, else what follows from
+            each image's own size, see `canvas_size`.
           batch_size: of all hosts together; rounded up to a multiple of the mesh's `data`.
           mesh: devices to use, by default all.
           workers: processes that read ahead.
@@ -56,6 +68,7 @@ class Evaluator:
             dataset,
             classify,
             size=size,
+            minimum_size=None if size else _common_size(dataset),
             batch_size=batch_size,
             mesh=mesh,
             workers=workers,

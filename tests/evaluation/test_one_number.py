@@ -127,6 +127,13 @@ def test_images_of_one_canvas_share_batches():
     assert seen == [-1, -1, -1, 0, 1, 2, 3, 4]
 
 
+def test_images_of_one_size_are_padded_as_little_as_possible():
+    images = [np.zeros((90, 150, 3), np.uint8)] * 3
+    dataset = ArrayDataset(images, [image[..., 0] for image in images], ["a", "b", "c", "d"])
+    # The rule for images of any size would give 97 × 193.
+    assert Evaluator(RedReader(), dataset).size == (97, 161)
+
+
 def test_a_given_size_is_the_size_of_every_image():
     images = [np.zeros((20, 40, 3), np.uint8), np.ones((50, 10, 3), np.uint8)]
     dataset = ArrayDataset(images, [image[..., 0] for image in images], ["a", "b", "c", "d"])
