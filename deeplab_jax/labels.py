@@ -20,7 +20,7 @@ VOID_COLOR = (224, 224, 224)
 
 
 def label_dtype(num_classes: int) -> np.dtype:
-    """Returns the dtype of labels and class maps of so many classes: uint8 or uint16.
+    """Returns the dtype of labels and class maps: uint8 up to 255 classes, else uint16.
 
     Raises:
       DeepLabError: there are more classes than 16 bits hold.

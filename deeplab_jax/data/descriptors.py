@@ -35,7 +35,7 @@ class Descriptor:
 
 
 def check_several_classes(class_names: Sequence[str], origin: object) -> None:
-    """Checks that there is something to tell apart.
+    """Checks that there are at least two classes.
 
     Raises:
       DeepLabError: there is one class or none; `origin` names the file or dataset.

@@ -32,7 +32,7 @@ def read_mask(
       dtype: uint8, or uint16 for more than 255 classes, see `labels.label_dtype`.
 
     Returns:
-      Of the dtype, [H, W], classes and void.
+      Mask of that dtype, [H, W]: classes and void.
 
     Raises:
       DeepLabError: the file is damaged, coloured, or holds another value; value and number of its
@@ -64,7 +64,7 @@ def read_colored_mask(
       dtype: as of `read_mask`.
 
     Returns:
-      Of the dtype, [H, W], classes and void.
+      Mask of that dtype, [H, W]: classes and void.
 
     Raises:
       DeepLabError: the file is damaged or holds another colour.

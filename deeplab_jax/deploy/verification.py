@@ -153,7 +153,7 @@ def verify(
 
 @dataclasses.dataclass
 class _Comparison:
-    """What is known so far; see `Verification`."""
+    """Counts over the images compared so far; see `Verification`."""
 
     difference: float = 0.0
     logit: float = 0.0

@@ -124,7 +124,7 @@ def gradient_of_dense_window(
 ) -> jax.Array:
     """Returns what `kernel_gradient` does, picked from the gradient of a window without holes.
 
-    That window strides by one pixel, so XLA gives it to cuDNN's backward filter. It has up to
+    The window strides by one pixel, so XLA gives it to cuDNN's backward filter. It has up to
     rate² times the taps: for small rates alone.
     """
     reach = [(kernel.shape[0] - 1) * rate + 1 for rate in rates]

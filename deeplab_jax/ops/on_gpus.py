@@ -1,4 +1,4 @@
-"""What GPUs run for atrous and depthwise convolutions: the one table that a measurement decides.
+"""Implementations of atrous and depthwise convolutions on GPUs, in one table by rate.
 
 Each entry is (largest rate, name of the implementation); the first whose rate is not exceeded
 counts. `python -m experiments.gpu_suite --part=b` times the implementations (docs/benchmarks.md).

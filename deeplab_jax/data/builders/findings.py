@@ -13,7 +13,7 @@ SHOWN_EXAMPLES = 3
 
 
 class Facts(NamedTuple):
-    """What the check remembers of one example.
+    """Findings of the check about one example.
 
     Attributes:
       digest: hash of the image's pixels; empty where it is not known.
