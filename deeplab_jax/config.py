@@ -221,7 +221,7 @@ def _checkpoint() -> ConfigDict:
 
 
 # Of a workdir's file: whose defaults decide the fields that are unset in it; see
-# deeplab_jax/models/format_versions.py.
+# deeplab_jax/models/catalog.py.
 FORMAT_FIELD = "format_version"
 # Fields that may differ when a run is taken up again: they change where and how, not what.
 FREE_FIELDS = (

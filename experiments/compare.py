@@ -16,8 +16,7 @@ import sys
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.inference_flags import define_inference_flags, parse_numbers, parse_options
-from deeplab_jax.cli.model_flags import required
+from deeplab_jax.cli.flags import define_inference_flags, parse_numbers, parse_options, required
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
 from experiments import commands

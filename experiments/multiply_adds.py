@@ -15,7 +15,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from deeplab_jax.cli.keywords import parse_keywords
+from deeplab_jax.cli.flags import parse_keywords
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
 from deeplab_jax.models.summary import ModelSummary, summarize

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from deeplab_jax.cli.keywords import parse_keywords
+from deeplab_jax.cli.flags import parse_keywords
 from deeplab_jax.errors import DeepLabError
 
 

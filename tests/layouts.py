@@ -105,9 +105,8 @@ def _do(task: Task) -> dict[str, np.ndarray]:
     )
     from deeplab_jax.planning.collectives import find_collectives, totals
     from deeplab_jax.planning.hlo import parse
-    from deeplab_jax.training.objective import make_objective
-    from deeplab_jax.training.optimizers import make_optimizer
-    from deeplab_jax.training.schedules import poly_schedule
+    from deeplab_jax.training.loss import make_objective
+    from deeplab_jax.training.optimizers import make_optimizer, poly_schedule
     from deeplab_jax.training.state import create_state
     from deeplab_jax.training.step import make_train_step
 

@@ -10,9 +10,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import linen as nn
 
+from deeplab_jax.checkpointing import ModelDescription, open_checkpoints, write_description
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.data.descriptors import bit_interleaved_palette
-from deeplab_jax.model_store import ModelDescription, open_checkpoints, write_description
 from deeplab_jax.models import Architecture
 
 NUM_CLASSES = 4

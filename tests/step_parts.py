@@ -8,7 +8,7 @@ from flax import linen as nn
 from deeplab_jax import config as configs
 from deeplab_jax.layers import Classifier, ConvNorm, Normalization
 from deeplab_jax.models import Architecture
-from deeplab_jax.training.objective import Objective, make_objective
+from deeplab_jax.training.loss import Objective, make_objective
 
 NUM_CLASSES = 4
 

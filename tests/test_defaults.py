@@ -14,18 +14,18 @@ DEFAULTS = dict(configs.flatten(configs.default()))
 # Where parameters of the same names as a section's fields mean these fields.
 ROOMS = {
     "augmentation": ("data/augmentation.py",),
-    "data": ("data/pipeline.py", "data/prepared.py", "evaluation", "cli/dataset_flags.py"),
+    "data": ("data/pipeline.py", "data/prepared.py", "evaluation", "cli/flags.py"),
     "training": ("training", "planning"),
     "parallel": ("parallel", "training/state.py", "cli/evaluate.py"),
     "loss": ("losses", "training/step.py"),
-    "schedule": ("training/schedules.py",),
+    "schedule": ("training/optimizers.py",),
     "optimizer": ("training/optimizers.py",),
-    "evaluation": ("evaluation", "cli/dataset_flags.py"),
+    "evaluation": ("evaluation", "cli/flags.py"),
 }
 # (file, function or class, parameter) that feeds a field of another name.
 RENAMED = {
-    ("training/schedules.py", "step_schedule", "factor"): "schedule.drop_factor",
-    ("losses/focal.py", "focal_loss", "gamma"): "loss.focal_gamma",
+    ("training/optimizers.py", "step_schedule", "factor"): "schedule.drop_factor",
+    ("losses/cross_entropy.py", "focal_loss", "gamma"): "loss.focal_gamma",
     ("losses/combined.py", "with_auxiliary", "weight"): "loss.auxiliary_weight",
 }
 # Parameters that share a field's name and mean something else, or are another default on purpose.
@@ -33,12 +33,12 @@ OTHERS = {
     # The papers' 100 images to choose a CRF on.
     ("evaluation/crf_search.py", "search_crf", "limit"),
     # The limit of each command is its own argument.
-    ("cli/dataset_flags.py", "DEFINE_integer", "limit"),
+    ("cli/flags.py", "DEFINE_integer", "limit"),
     # None: found through DEEPLAB_DATA, else the config's "data".
-    ("cli/dataset_flags.py", "DEFINE_string", "data_dir"),
+    ("cli/flags.py", "DEFINE_string", "data_dir"),
     # None: the config's own.
-    ("training/loop.py", "train", "batch_size"),
-    ("training/run.py", "assemble", "batch_size"),
+    ("training/train.py", "train", "batch_size"),
+    ("training/setup.py", "assemble", "batch_size"),
 }
 
 

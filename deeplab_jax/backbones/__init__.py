@@ -1,8 +1,8 @@
 """The networks that turn an image into features."""
 
+from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.backbones.catalog import BACKBONES, BackboneEntry, find_backbone
-from deeplab_jax.backbones.features import Feature
-from deeplab_jax.backbones.inverted_residual import InvertedResidual
+from deeplab_jax.backbones.mobilenet import InvertedResidual
 from deeplab_jax.backbones.resnet import STRIDE_PLACEMENTS, ResidualUnit
 from deeplab_jax.backbones.xception import XceptionModule
 

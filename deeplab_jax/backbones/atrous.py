@@ -1,9 +1,23 @@
-"""How a network's strides become atrous rates for a wanted output stride."""
+"""How strides become atrous rates, and which feature maps a backbone names."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from deeplab_jax.errors import DeepLabError
+
+
+class Feature(NamedTuple):
+    """One of a backbone's endpoints.
+
+    Attributes:
+      name: its key among the endpoints.
+      channels: how many it has at depth multiplier 1.
+      stride: pixels of the image to one of the map, before any stride is turned into a rate.
+    """
+
+    name: str
+    channels: int
+    stride: int
 
 
 class Unit(NamedTuple):

@@ -6,8 +6,8 @@ from functools import partial
 
 from flax import linen as nn
 
-from deeplab_jax.backbones import mobilenet_v2, mobilenet_v3, resnet, vgg, xception
-from deeplab_jax.backbones.features import Feature
+from deeplab_jax.backbones import mobilenet, resnet, vgg, xception
+from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.layers import Normalization
 
@@ -68,14 +68,14 @@ def _xception(depth: int) -> BackboneEntry:
 
 def _mobilenet_v3(form: str) -> BackboneEntry:
     size = form.partition("_")[0]
-    low_level = mobilenet_v3.LOW_LEVEL[size]
+    low_level = mobilenet.V3_LOW_LEVEL[size]
     return BackboneEntry(
-        module=partial(mobilenet_v3.MobileNetV3, form=form),
+        module=partial(mobilenet.MobileNetV3, form=form),
         options=("depth_multiplier", "stride_placement"),
         low_level=low_level,
-        normalization=mobilenet_v3.NORMALIZATION,
+        normalization=mobilenet.NORMALIZATION,
         preprocessing="minus_one_one",
-        auxiliary=mobilenet_v3.AUXILIARY[size],
+        auxiliary=mobilenet.AUXILIARY[size],
         intermediate=low_level,
     )
 
@@ -94,15 +94,15 @@ BACKBONES = {
     **{f"resnet_{depth}_beta": _resnet(depth, beta_stem=True) for depth in resnet.DEPTHS},
     **{f"xception_{depth}": _xception(depth) for depth in (41, 65, 71)},
     "mobilenet_v2": BackboneEntry(
-        module=mobilenet_v2.MobileNetV2,
+        module=mobilenet.MobileNetV2,
         options=("depth_multiplier", "width_divisor", "stride_placement"),
-        low_level=mobilenet_v2.LOW_LEVEL,
-        normalization=mobilenet_v2.NORMALIZATION,
+        low_level=mobilenet.V2_LOW_LEVEL,
+        normalization=mobilenet.NORMALIZATION,
         preprocessing="minus_one_one",
-        auxiliary=mobilenet_v2.LOW_LEVEL[2],
-        intermediate=mobilenet_v2.LOW_LEVEL,
+        auxiliary=mobilenet.V2_LOW_LEVEL[2],
+        intermediate=mobilenet.V2_LOW_LEVEL,
     ),
-    **{f"mobilenet_v3_{form}": _mobilenet_v3(form) for form in mobilenet_v3.ENDS},
+    **{f"mobilenet_v3_{form}": _mobilenet_v3(form) for form in mobilenet.V3_ENDS},
 }
 
 

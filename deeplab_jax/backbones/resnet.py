@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.backbones.atrous import Unit, strides_to_rates
-from deeplab_jax.backbones.features import Feature
+from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
 from deeplab_jax.layers import ConvNorm, Normalization, run_units
 
 # Of block1 to block4; the cascade's block5 to block7 are copies of block4.

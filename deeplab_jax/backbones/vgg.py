@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from deeplab_jax.backbones.atrous import strides_to_rates
-from deeplab_jax.backbones.features import Feature
+from deeplab_jax.backbones.atrous import Feature, strides_to_rates
 from deeplab_jax.layers import Convolution
 
 # (channels, convolutions) before each pooling (arXiv 1409.1556, table 1, D).

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from deeplab_jax.backbones.atrous import Unit, strides_to_rates
-from deeplab_jax.backbones.features import Feature
+from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
 from deeplab_jax.layers import ConvNorm, Normalization, SeparableConvNorm, run_units
 
 NORMALIZATION = Normalization(decay=0.9997, epsilon=1e-3)

@@ -34,9 +34,7 @@ def measure(
     from deeplab_jax.benchmark.ours import random_batch
     from deeplab_jax.parallel import make_mesh
     from deeplab_jax.reporter import Reporter
-    from deeplab_jax.training.batches import run_batches
-    from deeplab_jax.training.run import assemble
-    from deeplab_jax.training.run_step import make_run_step
+    from deeplab_jax.training.setup import assemble, make_run_step, run_batches
     from deeplab_jax.training.state import create_state
 
     parts = {"imports_seconds": time.time() - started}

@@ -14,10 +14,10 @@ from deeplab_jax import config as configs
 from deeplab_jax.benchmark.contenders import Contender, compiled_contender, planned_bytes
 from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.models import DeepLab
-from deeplab_jax.models.folding import fold
+from deeplab_jax.models.deeplab import fold
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.parallel import place, put_batch, replicated
-from deeplab_jax.training.objective import make_objective
+from deeplab_jax.training.loss import make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
 from deeplab_jax.training.state import TrainState, Variables, with_variables
 from deeplab_jax.training.step import make_train_step

@@ -45,11 +45,10 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     if min(limits) <= 0 or not 0 < flags.port < 2**16:
         raise DeepLabError("limits must be above 0 and --port within 1 to 65535")
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.deploy.allocation import return_large_blocks
-    from deeplab_jax.deploy.answers import Answers, Limits, shown_names
-    from deeplab_jax.deploy.page import import_gradio, serving
+    from deeplab_jax.app.page import import_gradio, return_large_blocks, serving
+    from deeplab_jax.app.service import Answers, Limits, shown_names
+    from deeplab_jax.checkpointing import SEGMENTATION
     from deeplab_jax.loading import load
-    from deeplab_jax.model_store import SEGMENTATION
     from deeplab_jax.pretrained import list_pretrained
 
     return_large_blocks()

@@ -30,7 +30,7 @@ import pathlib
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.model_flags import parse_size, required
+from deeplab_jax.cli.flags import parse_size, required
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 BENCHMARKS = ("inference", "training", "pipeline", "scaling", "compile", "shapes", "crf")

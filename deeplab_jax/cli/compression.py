@@ -8,16 +8,15 @@ from absl import flags as absl_flags
 
 from deeplab_jax import config as configs
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.dataset_flags import define_dataset_flags
-from deeplab_jax.cli.model_flags import define_model_flags, parse_size
+from deeplab_jax.cli.flags import define_dataset_flags, define_model_flags, parse_size
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import check_new_directory
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+    from deeplab_jax.checkpointing import StoredModel
     from deeplab_jax.data import Dataset
-    from deeplab_jax.model_store import StoredModel
 
 
 def define_compression_flags(flags: absl_flags.FlagValues, steps: int) -> None:
@@ -58,7 +57,7 @@ def training_directory(flags: absl_flags.FlagValues) -> Path:
 
 def read_stored(flags: absl_flags.FlagValues, console: Console) -> "tuple[Path, StoredModel]":
     """Returns where the model that the flags name is on disk, and the model."""
-    from deeplab_jax.model_store import read_model
+    from deeplab_jax.checkpointing import read_model
     from deeplab_jax.pretrained import locate
 
     source = locate(flags.model, console)
@@ -82,7 +81,7 @@ def fine_tuning_config(
       source: where the model is on disk.
       console: hears what the recipe is.
     """
-    from deeplab_jax.deploy.fine_tuning import recipe_of
+    from deeplab_jax.compression.fine_tuning import recipe_of
 
     config = configs.load(flags.config) if flags.config else recipe_of(source)
     config.data.name, config.data.data_dir = flags.dataset, flags.data_dir
@@ -104,7 +103,7 @@ def measure_and_print(
 ) -> None:
     """Measures models side by side, prints the table and writes it beside the new model."""
     from deeplab_jax import inference
-    from deeplab_jax.deploy.report import compare, report_table, write_comparison
+    from deeplab_jax.compression.comparison import compare, report_table, write_comparison
 
     predictors = {
         name: inference.load(path, *_checkpoint(flags, path)) for name, path in models.items()

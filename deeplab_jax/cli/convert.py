@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.keywords import parse_keywords
-from deeplab_jax.cli.model_flags import required
+from deeplab_jax.cli.flags import parse_keywords, required
 from deeplab_jax.errors import DeepLabError
 
 if TYPE_CHECKING:
@@ -59,9 +58,9 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     overrides = parse_keywords(flags.set or "")
     output = pathlib.Path(flags.output).expanduser()
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.data.class_names import read_class_names
+    from deeplab_jax.checkpointing import write_model
+    from deeplab_jax.data.descriptors import read_class_names
     from deeplab_jax.files import check_new_directory
-    from deeplab_jax.model_store import write_model
     from deeplab_jax.pretrained import convert_source
 
     check_new_directory(output)

@@ -18,13 +18,16 @@ examples:
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.dataset_flags import define_dataset_flags
-from deeplab_jax.cli.inference_flags import (
+from deeplab_jax.cli.flags import (
+    define_dataset_flags,
     define_inference_flags,
+    define_model_flags,
+    load_predictor,
     parse_numbers,
     parse_options,
+    parse_size,
+    required,
 )
-from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, parse_size, required
 from deeplab_jax.errors import DeepLabError
 
 # Flag, field of CRFGrid, and what it is.

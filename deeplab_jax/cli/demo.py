@@ -15,7 +15,7 @@ from absl import flags as absl_flags
 
 from deeplab_jax import config as configs
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.model_flags import required
+from deeplab_jax.cli.flags import required
 from deeplab_jax.errors import DeepLabError
 
 DATASET = "shapes"

@@ -16,7 +16,7 @@ from absl import flags as absl_flags
 
 from deeplab_jax import config as configs
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.model_flags import define_model_flags, required
+from deeplab_jax.cli.flags import define_model_flags, required
 from deeplab_jax.errors import DeepLabError
 
 
@@ -43,8 +43,8 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         field, _, value = assignment.partition("=")
         configs.override(config, field, value)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.deploy.distillation import distilled
-    from deeplab_jax.model_store import read_model
+    from deeplab_jax.checkpointing import read_model
+    from deeplab_jax.compression.fine_tuning import distilled
     from deeplab_jax.pretrained import locate
     from deeplab_jax.training import train
 

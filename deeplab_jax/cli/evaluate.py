@@ -22,10 +22,18 @@ from typing import TYPE_CHECKING, Any
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.dataset_flags import define_dataset_flags
-from deeplab_jax.cli.host_flags import define_host_flags, joined_job
-from deeplab_jax.cli.inference_flags import define_inference_flags, parse_numbers, parse_options
-from deeplab_jax.cli.model_flags import define_model_flags, load_predictor, parse_size, required
+from deeplab_jax.cli.flags import (
+    define_dataset_flags,
+    define_host_flags,
+    define_inference_flags,
+    define_model_flags,
+    joined_job,
+    load_predictor,
+    parse_numbers,
+    parse_options,
+    parse_size,
+    required,
+)
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 

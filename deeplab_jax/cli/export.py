@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.model_flags import (
+from deeplab_jax.cli.flags import (
     define_model_flags,
     load_predictor,
     parse_size,
@@ -34,7 +34,7 @@ from deeplab_jax.errors import DeepLabError
 if TYPE_CHECKING:
     import numpy as np
 
-    from deeplab_jax.deploy.program import ExportOptions, Program, Size
+    from deeplab_jax.export.program import ExportOptions, Program, Size
     from deeplab_jax.inference import Predictor
 
 SIDES = ("inside", "outside")
@@ -99,8 +99,8 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     if flags.calibrate and flags.format != "tflite":
         raise DeepLabError("--calibrate is of --format=tflite")
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.deploy.export import export, program_for
-    from deeplab_jax.deploy.verification import cases
+    from deeplab_jax.export.export import export, program_for
+    from deeplab_jax.export.verification import cases
     from deeplab_jax.inference import Predictor
 
     options = _options(flags)
@@ -121,7 +121,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def _options(flags: absl_flags.FlagValues) -> "ExportOptions":
-    from deeplab_jax.deploy.program import ExportOptions
+    from deeplab_jax.export.program import ExportOptions
 
     return ExportOptions(
         size=None if flags.size == ANY else parse_size(flags.size),
@@ -156,7 +156,7 @@ def _batch(text: str | None, format: str) -> int | None:
 
 
 def _told(program: "Program") -> str:
-    from deeplab_jax.deploy.program import suits
+    from deeplab_jax.export.program import suits
 
     options, (step, plus) = program.options, program.step
     legal = f"{step}·k + {plus}" if plus else f"{step}·k"
@@ -183,8 +183,8 @@ def _verify(
     Raises:
       DeepLabError: file and network compute in 32-bit floats, and differ.
     """
-    from deeplab_jax.deploy.loader import load_exported
-    from deeplab_jax.deploy.verification import verify
+    from deeplab_jax.export.loader import load_exported
+    from deeplab_jax.export.verification import verify
 
     predictor = program.predictor
     exported, read = load_exported(output), _read(images, predictor)

@@ -25,8 +25,7 @@ import rich.table
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.keywords import parse_keywords
-from deeplab_jax.cli.model_flags import MODEL_HELP, parse_size
+from deeplab_jax.cli.flags import MODEL_HELP, parse_keywords, parse_size
 from deeplab_jax.errors import DeepLabError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def _described_model(flags: absl_flags.FlagValues, paths: list[str], console: Co
     given = paths + [f"--{name}" for name in keywords if flags[name].value is not None]
     if given:
         raise DeepLabError(f"--model says all of the network; leave out {', '.join(given)}")
-    from deeplab_jax.model_store import CLASSIFICATION, read_description
+    from deeplab_jax.checkpointing import CLASSIFICATION, read_description
     from deeplab_jax.pretrained import locate
 
     description = read_description(locate(flags.model, console))

@@ -13,7 +13,7 @@ from absl import flags as absl_flags
 
 from deeplab_jax.cli import compile_cache
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.host_flags import in_a_job, leave
+from deeplab_jax.cli.flags import in_a_job, leave
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 # The module of the same name in this package (with _ for -), and what it is for.

@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.inference_flags import define_inference_flags, parse_options
-from deeplab_jax.cli.model_flags import (
+from deeplab_jax.cli.flags import (
+    define_inference_flags,
     define_model_flags,
     load_predictor,
+    parse_options,
     parse_size,
     required,
 )
@@ -78,8 +79,8 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     """Predicts every image and says where the files are."""
     required(flags, "model", "output")
     # Imported late, so that --help and mistakes answer at once.
+    from deeplab_jax.checkpointing import CLASSIFICATION, read_description
     from deeplab_jax.inference import is_video
-    from deeplab_jax.model_store import CLASSIFICATION, read_description
     from deeplab_jax.pretrained import locate
 
     # Before weights are downloaded for them.

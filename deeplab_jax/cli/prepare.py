@@ -25,8 +25,7 @@ from absl import flags as absl_flags
 from deeplab_jax.cli.console import Console
 from deeplab_jax.data.builders.catalog import BUILDERS
 from deeplab_jax.data.orientation import DISPLAYED, STORED
-from deeplab_jax.data.preparation import prepare
-from deeplab_jax.data.report import render, summary
+from deeplab_jax.data.preparation import prepare, render, summary
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 # Which flags each data set understands, beside those that all do.

@@ -31,12 +31,12 @@ from deeplab_jax.cli.compression import (
     training_directory,
 )
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.model_flags import parse_size, required
+from deeplab_jax.cli.flags import parse_size, required
 from deeplab_jax.errors import DeepLabError
 
 if TYPE_CHECKING:
-    from deeplab_jax.model_store import StoredModel
-    from deeplab_jax.training.run import Run
+    from deeplab_jax.checkpointing import StoredModel
+    from deeplab_jax.training.setup import Run
 
 TEACHER_TEMPERATURE = 2.0
 CRITERIA = ("reconstruction", "batch_norm_scale", "norm")
@@ -69,11 +69,10 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         raise DeepLabError("weights are pruned while a network trains: give --steps=N")
     check_output(flags)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax import model_store
-    from deeplab_jax.deploy.distillation import distilled
-    from deeplab_jax.deploy.fine_tuning import fine_tune
-    from deeplab_jax.deploy.pruning import check_prunable
-    from deeplab_jax.deploy.pruning_schedule import pruned_gradually
+    from deeplab_jax import checkpointing
+    from deeplab_jax.compression.fine_tuning import distilled, fine_tune
+    from deeplab_jax.compression.magnitude_pruning import pruned_gradually
+    from deeplab_jax.compression.pruning import check_prunable
 
     source, stored = read_stored(flags, console)
     check_prunable(stored)
@@ -90,16 +89,16 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     if flags.steps:
         config = fine_tuning_config(flags, source, console)
         made = fine_tune(made, config, training_directory(flags), flags.steps, console, adjust)
-    model_store.write_model(Path(flags.output), made.description, made.variables)
+    checkpointing.write_model(Path(flags.output), made.description, made.variables)
     measure_and_print(flags, {"before": source, "pruned": Path(flags.output)}, dataset, console)
 
 
 def _narrowed(
     flags: absl_flags.FlagValues, stored: "StoredModel", console: Console
 ) -> "StoredModel":
+    from deeplab_jax.compression.calibration import calibration_images
+    from deeplab_jax.compression.pruning import prune_channels
     from deeplab_jax.data import open_dataset
-    from deeplab_jax.deploy.calibration import calibration_images
-    from deeplab_jax.deploy.pruning import prune_channels
     from deeplab_jax.inference.padding import padded_size
 
     training = open_dataset(flags.dataset, flags.data_dir, "train")

@@ -30,7 +30,7 @@ from deeplab_jax.cli.compression import (
     training_directory,
 )
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.model_flags import parse_size, required
+from deeplab_jax.cli.flags import parse_size, required
 from deeplab_jax.errors import DeepLabError
 
 
@@ -54,12 +54,11 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     required(flags, "model", "output", "dataset", "data_dir")
     check_output(flags)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax import model_store
+    from deeplab_jax import checkpointing
+    from deeplab_jax.compression.calibration import calibration_images
+    from deeplab_jax.compression.fine_tuning import fine_tune
+    from deeplab_jax.compression.quantization import check_quantizable, quantization_aware, quantize
     from deeplab_jax.data import open_dataset
-    from deeplab_jax.deploy.calibration import calibration_images
-    from deeplab_jax.deploy.fine_tuning import fine_tune
-    from deeplab_jax.deploy.quantization import check_quantizable, quantize
-    from deeplab_jax.deploy.quantization_aware import quantization_aware
 
     source, stored = read_stored(flags, console)
     check_quantizable(stored)
@@ -80,5 +79,5 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     )
     told = f"{flags.calibration_limit} images of {name}/{flags.calibration_split}"
     made = quantize(trained, images, told)
-    model_store.write_model(Path(flags.output), made.description, made.variables)
+    checkpointing.write_model(Path(flags.output), made.description, made.variables)
     measure_and_print(flags, {"before": source, "int8": Path(flags.output)}, dataset, console)

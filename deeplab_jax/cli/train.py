@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.host_flags import define_host_flags, joined_job
+from deeplab_jax.cli.flags import define_host_flags, joined_job
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 

@@ -1,10 +1,15 @@
 """Fully connected CRFs: class scores refined by colours and positions."""
 
 from deeplab_jax.crf.dense_crf import DIRECT_PIXELS, dense_crf, dense_crf_of_weights
-from deeplab_jax.crf.direct import AllPairs
-from deeplab_jax.crf.features import bilateral_features, position_features
 from deeplab_jax.crf.lattice import Lattice, build_lattice
-from deeplab_jax.crf.mean_field import Kernel, mean_field, normalized
+from deeplab_jax.crf.mean_field import (
+    AllPairs,
+    Kernel,
+    bilateral_features,
+    mean_field,
+    normalized,
+    position_features,
+)
 from deeplab_jax.crf.parameters import PARAMETERS, CRFParameters, check_parameters, crf_parameters
 
 __all__ = [

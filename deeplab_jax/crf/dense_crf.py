@@ -10,10 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deeplab_jax.crf.direct import AllPairs
-from deeplab_jax.crf.features import bilateral_features, position_features
 from deeplab_jax.crf.lattice import Lattice, build_lattice, round_up
-from deeplab_jax.crf.mean_field import Filter, mean_field, normalized
+from deeplab_jax.crf.mean_field import (
+    AllPairs,
+    Filter,
+    bilateral_features,
+    mean_field,
+    normalized,
+    position_features,
+)
 from deeplab_jax.crf.parameters import CRFParameters, check_parameters
 from deeplab_jax.errors import DeepLabError
 

@@ -3,8 +3,7 @@
 from deeplab_jax.data.augmentation import Augmentation
 from deeplab_jax.data.datasets import ArrayDataset, Dataset, Example
 from deeplab_jax.data.descriptors import Descriptor
-from deeplab_jax.data.duplication import duplicated
-from deeplab_jax.data.locations import prepared_names
+from deeplab_jax.data.folds import duplicated
 from deeplab_jax.data.padding import MEAN_PIXEL
 from deeplab_jax.data.pipeline import (
     Batch,
@@ -12,7 +11,7 @@ from deeplab_jax.data.pipeline import (
     evaluation_order,
     training_batches,
 )
-from deeplab_jax.data.prepared import open_dataset
+from deeplab_jax.data.prepared import open_dataset, prepared_names
 
 __all__ = [
     "MEAN_PIXEL",

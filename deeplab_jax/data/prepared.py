@@ -1,4 +1,4 @@
-"""Opens prepared TFDS data sets by name: those of this project and any with an image and a mask."""
+"""Opens prepared TFDS data sets by name, and where they lie on disk."""
 
 import dataclasses
 import re
@@ -12,9 +12,53 @@ from deeplab_jax.data.codec import decode_image, decode_label, encoded_size
 from deeplab_jax.data.datasets import Example
 from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
 from deeplab_jax.data.fingerprint import sampled_positions
-from deeplab_jax.data.locations import prepared_directory
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.files import is_hidden
 from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label
+
+# TFDS writes it last, so it tells a finished data set.
+INFO_FILE = "dataset_info.json"
+VERSION_PATTERN = re.compile(r"\d+\.\d+\.\d+")
+
+
+def prepared_directory(name: str, data_dir: str | Path) -> Path:
+    """Returns the directory of the newest prepared version of a data set.
+
+    Raises:
+      DeepLabError: there is none; what is there is named.
+    """
+    root = Path(data_dir).expanduser()
+    versions = _versions(root / name)
+    if versions:
+        return versions[-1]
+    legal = prepared_names(root)
+    below = [other for other in legal if other.startswith(f"{name}/")]
+    if len(below) == 1:
+        return _versions(root / below[0])[-1]
+    there = f"prepared there: {', '.join(legal)}" if legal else "nothing is prepared there"
+    raise DeepLabError(
+        f"no data set {name!r} under {root} ({there}); make it with "
+        f"`deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (--help says more)"
+    )
+
+
+def prepared_names(data_dir: Path) -> list[str]:
+    """Returns the names under which `open_dataset` finds something."""
+    found = [*data_dir.glob(f"*/*/{INFO_FILE}"), *data_dir.glob(f"*/*/*/{INFO_FILE}")]
+    versions = {path.parent for path in found if VERSION_PATTERN.fullmatch(path.parent.name)}
+    names = {version.parent for version in versions if not is_hidden(version, data_dir)}
+    return sorted(str(name.relative_to(data_dir)) for name in names)
+
+
+def _versions(directory: Path) -> list[Path]:
+    """Returns the finished versions, the newest last."""
+    found = [
+        path.parent
+        for path in directory.glob(f"*/{INFO_FILE}")
+        if VERSION_PATTERN.fullmatch(path.parent.name)
+    ]
+    return sorted(found, key=lambda path: tuple(map(int, path.name.split("."))))
+
 
 MASK_NAMES = ("label", "segmentation_mask", "mask", "segmentation_label", "annotation")
 ID_NAMES = ("image_id", "image/filename", "file_name", "filename", "id")

@@ -7,8 +7,7 @@ from deeplab_jax.evaluation.comparison import (
     strategy_steps,
 )
 from deeplab_jax.evaluation.crf_search import CRFGrid, crf_search_table, search_crf
-from deeplab_jax.evaluation.evaluator import Evaluator
-from deeplab_jax.evaluation.measurement import evaluate
+from deeplab_jax.evaluation.evaluate import Evaluator, evaluate
 from deeplab_jax.evaluation.report import settings_lines, table
 
 __all__ = [

@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.evaluate import describe_settings, warn_of_other_names
 from deeplab_jax.evaluation.image_results import image_results, open_pass
-from deeplab_jax.evaluation.measurement import describe_settings, warn_of_other_names
 from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, SplitPass, sum_over_hosts
 from deeplab_jax.evaluation.tiled_pass import TiledPass
 from deeplab_jax.files import write_text

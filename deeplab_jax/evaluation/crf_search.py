@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 from deeplab_jax.crf import CRFParameters, check_parameters, dense_crf_of_weights
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.evaluate import describe_settings, warn_of_other_names
 from deeplab_jax.evaluation.image_results import open_pass
-from deeplab_jax.evaluation.measurement import describe_settings, warn_of_other_names
 from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, SplitPass, sum_over_hosts
 from deeplab_jax.evaluation.tiled_pass import TiledPass
 from deeplab_jax.files import write_text

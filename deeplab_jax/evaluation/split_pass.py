@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from deeplab_jax.data import Batch, Dataset, evaluation_batches, evaluation_order
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import InferenceOptions
-from deeplab_jax.inference.fusion import Finish, forward_pass
+from deeplab_jax.inference.forward import Finish, forward_pass
 from deeplab_jax.inference.padding import Size, canvas_size, padded_size
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import (

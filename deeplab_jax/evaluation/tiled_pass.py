@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from deeplab_jax.data import Batch, Dataset
 from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, count_images
 from deeplab_jax.inference import InferenceOptions
-from deeplab_jax.inference.fusion import Finish, forward_pass
+from deeplab_jax.inference.forward import Finish, forward_pass
 from deeplab_jax.inference.tiles import Tiling, run_tiles
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import batch_sharding, make_mesh, put_batch, replicated

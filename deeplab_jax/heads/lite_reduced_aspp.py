@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.heads.image_pooling import average
+from deeplab_jax.heads.aspp import average
 from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Normalization
 
 # Pixels of the image between two windows of the gate's average: 4 and 5 at output stride 32.

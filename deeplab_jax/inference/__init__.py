@@ -1,21 +1,26 @@
 """From images to class maps with a trained model."""
 
-from deeplab_jax.inference.compositing import composite, feathered, soft_mask
-from deeplab_jax.inference.crf_files import read_crf_parameters
-from deeplab_jax.inference.file_jobs import (
+from deeplab_jax.inference.files import (
     ClassificationJob,
     FileJob,
     find_images,
     plan_classifications,
     plan_files,
+    predict_files,
+    readable_files,
 )
-from deeplab_jax.inference.files import predict_files, readable_files
 from deeplab_jax.inference.image_classification import ImageClassification, classify_files
-from deeplab_jax.inference.objects import Box, SegmentedObject, find_objects
-from deeplab_jax.inference.options import InferenceOptions
+from deeplab_jax.inference.objects import (
+    Box,
+    SegmentedObject,
+    composite,
+    feathered,
+    find_objects,
+    soft_mask,
+)
+from deeplab_jax.inference.options import InferenceOptions, read_crf_parameters
 from deeplab_jax.inference.output_stride import at_output_stride, rates_at
-from deeplab_jax.inference.prediction import Prediction
-from deeplab_jax.inference.predictor import Predictor
+from deeplab_jax.inference.predictor import Prediction, Predictor
 from deeplab_jax.inference.stored import load
 from deeplab_jax.inference.submissions import (
     SERVERS,
@@ -24,14 +29,15 @@ from deeplab_jax.inference.submissions import (
     plan_submission,
     write_submission,
 )
-from deeplab_jax.inference.temporal import (
+from deeplab_jax.inference.video_files import VideoJob, is_video, plan_camera, plan_videos
+from deeplab_jax.inference.videos import (
+    VideoReport,
     averaged_over_time,
     changed_share,
     class_areas,
+    predict_video,
     stable_class_maps,
 )
-from deeplab_jax.inference.video_jobs import VideoJob, is_video, plan_camera, plan_videos
-from deeplab_jax.inference.videos import VideoReport, predict_video
 
 __all__ = [
     "SERVERS",

@@ -1,18 +1,186 @@
-"""Predictions of image files, written whole or not at all."""
+"""Image files in, masks and overlays out."""
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import replacing
-from deeplab_jax.inference.file_jobs import FileJob, Job
+from deeplab_jax.files import IMAGE_SUFFIXES, replacing, visible_files
 from deeplab_jax.inference.predictor import Predictor
+from deeplab_jax.labels import IGNORE_LABEL
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import colorize, overlay, write_class_map, write_picture
+
+
+@dataclasses.dataclass(frozen=True)
+class FileJob:
+    """One image and the files that its prediction becomes.
+
+    Attributes:
+      image: to be read.
+      class_map: PNG of the class indices, of the image's size: with a palette, or 16-bit grey with
+        more than 255 classes.
+      overlay: PNG of the image under the classes' colours.
+      probabilities: `.npz` with `probabilities`, float16 [H, W, num_classes], and `class_names`; or
+        None.
+      colors: PNG of the classes' colours where the class map has no palette; or None.
+    """
+
+    image: Path
+    class_map: Path
+    overlay: Path
+    probabilities: Path | None
+    colors: Path | None = None
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """The files to be written."""
+        return tuple(filter(None, (self.class_map, self.overlay, self.probabilities, self.colors)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationJob:
+    """One image and the file that its classes become.
+
+    Attributes:
+      image: to be read.
+      classes: JSON with `image` and `classes`, a list of `class_name` and `probability`.
+    """
+
+    image: Path
+    classes: Path
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """The files to be written."""
+        return (self.classes,)
+
+
+def plan_files(
+    paths: Sequence[str | Path],
+    output: str | Path,
+    *,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    num_classes: int | None = None,
+) -> list[FileJob]:
+    """Decides what becomes of each image; reads and writes nothing.
+
+    Args:
+      paths: image files, and folders whose images are all taken, with those of their subfolders.
+      output: directory of the predictions; paths below a given folder are kept below it.
+      probabilities: write them too.
+      overwrite: replace targets that exist; of targets claimed twice the last wins.
+      num_classes: of the model; with more than 255 each image gets a picture of the classes'
+        colours, too.
+
+    Raises:
+      DeepLabError: a path is missing, there is no image, a target would replace an input, exists or
+        is claimed twice.
+    """
+    colors = (num_classes or 0) > IGNORE_LABEL
+    jobs = [
+        _job(image, target, probabilities, colors) for image, target in find_images(paths, output)
+    ]
+    check_targets(jobs, overwrite)
+    return jobs
+
+
+def plan_classifications(
+    paths: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
+) -> list[ClassificationJob]:
+    """Decides what becomes of each image that is classified as a whole; reads and writes nothing.
+
+    Args and Raises: as `plan_files`.
+    """
+    jobs = [
+        ClassificationJob(image, target.with_name(f"{target.stem}_classes.json"))
+        for image, target in find_images(paths, output)
+    ]
+    check_targets(jobs, overwrite)
+    return jobs
+
+
+def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
+    """Returns each image with its path below the output, still with its own suffix.
+
+    Raises:
+      DeepLabError: a path is missing, or there is no image.
+    """
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise DeepLabError(f"{output} is a file; give a directory as output")
+    found = [(i, output / name) for path in paths for i, name in _images_below(Path(path), output)]
+    if not found:
+        given = ", ".join(map(str, paths)) or "nothing"
+        raise DeepLabError(f"no image to predict: given {given}; give image files or folders")
+    return found
+
+
+def _images_below(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
+    """Yields each image with its path below the output, still with its own suffix."""
+    if not path.exists():
+        raise DeepLabError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        yield path, Path(path.name)
+        return
+    # Predictions of an earlier run are no images when the output lies inside the folder.
+    earlier = output.resolve() if path.resolve() in output.resolve().parents else None
+    # A file given by name may have any suffix, and may be hidden.
+    for image in visible_files(path, IMAGE_SUFFIXES):
+        if earlier is None or earlier not in image.resolve().parents:
+            yield image, image.relative_to(path)
+
+
+def _job(image: Path, target: Path, probabilities: bool, colors: bool) -> FileJob:
+    stem = target.with_suffix("")
+    return FileJob(
+        image,
+        class_map=stem.with_name(f"{stem.name}.png"),
+        overlay=stem.with_name(f"{stem.name}_overlay.png"),
+        probabilities=stem.with_name(f"{stem.name}_probabilities.npz") if probabilities else None,
+        colors=stem.with_name(f"{stem.name}_colors.png") if colors else None,
+    )
+
+
+class Job(Protocol):
+    """One image and the files that it becomes."""
+
+    image: Path
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """The files to be written."""
+
+
+def check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
+    """Checks that files may be written.
+
+    Raises:
+      DeepLabError: a target would replace an input, exists or is claimed twice.
+    """
+    inputs = {os.path.realpath(job.image) for job in jobs}
+    claimed: dict[Path, Path] = {}
+    for job in jobs:
+        for target in job.targets:
+            if os.path.realpath(target) in inputs:
+                raise DeepLabError(
+                    f"{target} is an input and is never overwritten; give another --output"
+                )
+            if target in claimed and not overwrite:
+                raise DeepLabError(
+                    f"{claimed[target]} and {job.image} would both become {target}; "
+                    "rename one, or --overwrite to keep the last"
+                )
+            if target.exists() and not overwrite:
+                raise DeepLabError(f"{target} exists; give another --output, or --overwrite")
+            claimed[target] = job.image
+
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 

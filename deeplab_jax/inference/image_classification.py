@@ -11,7 +11,7 @@ from PIL import Image
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
-from deeplab_jax.inference.file_jobs import ClassificationJob
+from deeplab_jax.inference.files import ClassificationJob
 from deeplab_jax.inference.padding import Size
 from deeplab_jax.models import ImageClassifier
 from deeplab_jax.reporter import Reporter

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from deeplab_jax.models import DeepLab
-from deeplab_jax.models.atrous_branches import rename_branches, rename_widths
-from deeplab_jax.models.atrous_rates import rates_at
+from deeplab_jax.models.atrous_rates import rates_at, rename_branches, rename_widths
 
 # Small, and legal at every output stride.
 PROBE_SIZE = (65, 65)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from deeplab_jax.checkpointing import CLASSIFICATION, read_model
 from deeplab_jax.inference.image_classification import ImageClassification
 from deeplab_jax.inference.predictor import Predictor
-from deeplab_jax.model_store import CLASSIFICATION, read_model
 
 
 def load(

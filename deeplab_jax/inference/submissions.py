@@ -11,7 +11,7 @@ import numpy as np
 from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC, Descriptor
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.file_jobs import check_targets, find_images
+from deeplab_jax.inference.files import check_targets, find_images
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import write_class_map, write_picture

@@ -7,8 +7,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.layers.conv_norm import CONVOLUTION_INIT, Initializer, parameter_dtype
-from deeplab_jax.layers.widths import output_channels
+from deeplab_jax.layers.conv_norm import (
+    CONVOLUTION_INIT,
+    Initializer,
+    output_channels,
+    parameter_dtype,
+)
 
 CLASSIFIER_INIT = nn.initializers.truncated_normal(0.01)
 

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.layers.conv_norm import ConvNorm
+from deeplab_jax.layers.conv_norm import ConvNorm, output_channels
 from deeplab_jax.layers.convolution import Classifier, Convolution
-from deeplab_jax.layers.widths import output_channels
 
 
 def quantized() -> contextlib.AbstractContextManager[None]:

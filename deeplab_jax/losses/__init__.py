@@ -1,18 +1,29 @@
 """Losses on logits: pure functions of arrays."""
 
-from deeplab_jax.losses.combined import Loss, weighted_sum, with_auxiliary
-from deeplab_jax.losses.cross_entropy import pixel_cross_entropy, softmax_cross_entropy
-from deeplab_jax.losses.dice import dice_loss
+from deeplab_jax.losses.combined import (
+    Loss,
+    dense_kernels,
+    kernels,
+    l1_penalty,
+    l2_penalty,
+    weighted_sum,
+    with_auxiliary,
+)
+from deeplab_jax.losses.cross_entropy import (
+    focal_loss,
+    hard_pixel_cross_entropy,
+    hard_pixel_share,
+    pixel_cross_entropy,
+    softmax_cross_entropy,
+)
 from deeplab_jax.losses.distillation import distillation_loss
-from deeplab_jax.losses.focal import focal_loss
-from deeplab_jax.losses.hard_pixels import hard_pixel_cross_entropy, hard_pixel_share
-from deeplab_jax.losses.lovasz import lovasz_softmax
-from deeplab_jax.losses.means import pixel_mean
-from deeplab_jax.losses.multi_scale import multi_scale_cross_entropy
-from deeplab_jax.losses.penalties import dense_kernels, kernels, l1_penalty, l2_penalty
-from deeplab_jax.losses.resized import resized_cross_entropy
-from deeplab_jax.losses.shrinking import shrink_labels
-from deeplab_jax.losses.targets import masked_label, valid_pixels
+from deeplab_jax.losses.multi_scale import (
+    multi_scale_cross_entropy,
+    resized_cross_entropy,
+    shrink_labels,
+)
+from deeplab_jax.losses.overlap import dice_loss, lovasz_softmax
+from deeplab_jax.losses.targets import masked_label, pixel_mean, valid_pixels
 
 __all__ = [
     "Loss",

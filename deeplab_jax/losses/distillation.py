@@ -5,8 +5,7 @@ import jax.numpy as jnp
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.losses.cross_entropy import log_softmax
-from deeplab_jax.losses.means import pixel_mean
-from deeplab_jax.losses.targets import known_pixels
+from deeplab_jax.losses.targets import known_pixels, pixel_mean
 
 
 def distillation_loss(

@@ -2,9 +2,8 @@
 
 from deeplab_jax.metrics.average_precision import NUM_BINS, PrecisionRecall, probability_bins
 from deeplab_jax.metrics.bootstrap import Change, paired_change
-from deeplab_jax.metrics.boundary import BoundaryMatch
+from deeplab_jax.metrics.boundary import BoundaryMatch, TrimapConfusion
 from deeplab_jax.metrics.confusion import ConfusionMatrix
-from deeplab_jax.metrics.trimap import TrimapConfusion
 
 __all__ = [
     "NUM_BINS",

@@ -1,14 +1,14 @@
 """The assembly of backbone, head, decoder and classifier, and its named forms."""
 
 from deeplab_jax.models.architecture import Architecture
-from deeplab_jax.models.catalog import create_model, list_models
-from deeplab_jax.models.deeplab import DeepLab
-from deeplab_jax.models.folding import fold
-from deeplab_jax.models.format_versions import (
+from deeplab_jax.models.catalog import (
     FORMAT_VERSION,
     check_format_version,
+    create_model,
+    list_models,
     resolve_stored,
 )
+from deeplab_jax.models.deeplab import DeepLab, fold
 from deeplab_jax.models.image_classifier import (
     ImageClassifier,
     create_classifier,

@@ -1,11 +1,207 @@
-"""What distinguishes one DeepLab from another, as plain values."""
+"""Architecture: a DeepLab as plain values, and which values are legal together."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
-from deeplab_jax.models.combinations import check_combination
-from deeplab_jax.models.preprocessing import mean_pixel
-from deeplab_jax.models.rules import check_value
+from deeplab_jax.backbones import STRIDE_PLACEMENTS, BackboneEntry, find_backbone
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.models.preprocessing import PREPROCESSINGS, RGB_PREPROCESSINGS, mean_pixel
+
+LEGAL = {
+    "head": ("large_fov", "aspp", "cascade", "pooling", "plain", "spp", "lr_aspp", "dpc"),
+    "fusion": ("concat", "sum"),
+    "fov": ("large", "4x4", "7x7"),
+    "cascade_blocks": (4, 5, 6, 7),
+    "width_divisor": (1, 8),
+    "decoder": ("none", "v3plus", "conv2_conv3", "msc"),
+    "image_pooling": ("none", "crop", "global"),
+    "stride_placement": STRIDE_PLACEMENTS,
+    "preprocessing": PREPROCESSINGS,
+    "quantization": ("none", "int8"),
+    "dtype": ("float32", "bfloat16", "float64"),
+}
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
+def _all_positive(values: Any) -> bool:
+    return isinstance(values, tuple) and all(map(_positive, values))
+
+
+def _all_different(rates: Any) -> bool:
+    return _all_positive(rates) and len(set(rates)) == len(rates)
+
+
+def _all_pairs(values: Any) -> bool:
+    return isinstance(values, tuple) and all(_all_positive(v) and len(v) == 2 for v in values)
+
+
+def _named_widths(values: Any) -> bool:
+    pairs = isinstance(values, tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2 for pair in values
+    )
+    return pairs and all(isinstance(path, str) and _positive(width) for path, width in values)
+
+
+def _fusable(scales: Any) -> bool:
+    if not isinstance(scales, tuple):
+        return False
+    return not scales or (scales[0] == 1 and all(0 < scale <= 1 for scale in scales))
+
+
+def _share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < 1
+
+
+WHOLE, WHOLES = "a whole number of at least 1", "whole numbers of at least 1"
+# What a value must be, as a test and in words.
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "num_classes": (_positive, WHOLE),
+    "in_channels": (_positive, WHOLE),
+    "aspp_channels": (_positive, WHOLE),
+    "low_level_channels": (_positive, WHOLE),
+    "fc_channels": (lambda value: value == 0 or _positive(value), "a whole number"),
+    "batch_norm_group": (lambda value: value == 0 or _positive(value), "a whole number"),
+    "pooling_crop": (lambda size: _all_positive(size) and len(size) == 2, "a height and a width"),
+    "multi_scale": (_fusable, "sizes in (0, 1], 1 first, as in (1, 0.75, 0.5)"),
+    "atrous_rates": (_all_different, f"different {WHOLES}"),
+    "multi_grid": (lambda rates: rates is None or _all_positive(rates), WHOLES),
+    "decoder_convs": (
+        _all_pairs,
+        "pairs of kernel size and channels, as in ((3, 256), (3, 256))",
+    ),
+    "widths": (
+        _named_widths,
+        "pairs of a layer's path and its channels, as in (('backbone/layer_3/expand', 72),)",
+    ),
+    "dropout_rate": (_share, "in [0, 1)"),
+    "depth_multiplier": (
+        lambda factor: isinstance(factor, int | float) and factor > 0,
+        "a number above 0",
+    ),
+    "batch_norm_epsilon": (
+        lambda epsilon: epsilon is None or (isinstance(epsilon, int | float) and epsilon > 0),
+        "a number above 0",
+    ),
+    "batch_norm_decay": (lambda decay: decay is None or _share(decay), "in [0, 1)"),
+}
+
+
+def check_value(field: str, value: Any) -> None:
+    """Checks one field by itself.
+
+    Raises:
+      DeepLabError: the value is illegal; says what would be legal.
+    """
+    undecided = field == "stride_placement" and value is None
+    if field in LEGAL and not undecided and value not in LEGAL[field]:
+        legal = LEGAL[field]
+        if isinstance(value, str) and isinstance(legal[0], str):
+            raise unknown_name(field, value, legal)
+        shown = ", ".join(map(str, legal))
+        raise DeepLabError(f"{field}={value!r} is not legal; legal: {shown}")
+    if field in RULES:
+        legal, words = RULES[field]
+        if not legal(value):
+            raise DeepLabError(f"{field}={value!r} must be {words}")
+
+
+# Others have no atrous convolutions, or (DPC's cell) rates that are part of what they are.
+ATROUS_HEADS = ("aspp", "large_fov")
+
+
+def check_combination(options: "Architecture") -> None:
+    """Checks the fields against each other and against what the backbone can do.
+
+    Raises:
+      DeepLabError: two of them contradict; says which and what to change.
+    """
+    entry = find_backbone(options.backbone)
+    if options.in_channels != 3 and options.preprocessing in RGB_PREPROCESSINGS:
+        raise DeepLabError(
+            f"preprocessing={options.preprocessing!r} is of RGB images, but in_channels="
+            f"{options.in_channels}; give preprocessing='minus_one_one' or 'none'"
+        )
+    _check_backbone(options, entry)
+    _check_output_stride(options)
+    _check_head(options)
+
+
+def _check_backbone(options: "Architecture", entry: BackboneEntry) -> None:
+    size = entry.multi_grid_size
+    if options.multi_grid is not None and size == 0:
+        raise DeepLabError(
+            f"{options.backbone} has no multi-grid: that needs a ResNet's block4; "
+            "leave multi_grid unset"
+        )
+    if options.multi_grid is not None and len(options.multi_grid) != size:
+        raise DeepLabError(f"multi_grid={options.multi_grid} must hold {size} rates")
+    if options.depth_multiplier != 1 and "depth_multiplier" not in entry.options:
+        raise DeepLabError(f"{options.backbone} has no depth_multiplier; leave it at 1.0")
+    if options.width_divisor != 1 and "width_divisor" not in entry.options:
+        raise DeepLabError(f"{options.backbone} has no width_divisor; leave it at 1")
+    if options.scan_units and "scan_units" not in entry.options:
+        raise DeepLabError(
+            f"{options.backbone} has too few units that are alike to compile them as a loop; leave "
+            "scan_units unset, or take a ResNet or an Xception"
+        )
+    if options.stride_placement and "stride_placement" not in entry.options:
+        raise DeepLabError(
+            f"{options.backbone} has its strides in one place only; leave stride_placement unset"
+        )
+
+
+def _check_output_stride(options: "Architecture") -> None:
+    if (
+        options.head == "cascade"
+        and "cascade_blocks" not in find_backbone(options.backbone).options
+    ):
+        raise DeepLabError(
+            f"{options.backbone} has no cascade: that repeats a ResNet's block4; give "
+            "head='aspp' or a ResNet"
+        )
+    if options.head != "cascade" and options.cascade_blocks > 4:
+        raise DeepLabError(
+            f"cascade_blocks={options.cascade_blocks} needs head='cascade', not {options.head!r}"
+        )
+    legal = [2**power for power in range(2, options.cascade_blocks + 2)]
+    if options.output_stride not in legal:
+        shown = ", ".join(map(str, legal))
+        raise DeepLabError(f"output_stride={options.output_stride!r} is not legal; legal: {shown}")
+
+
+def _check_head(options: "Architecture") -> None:
+    if options.fusion == "sum" and options.head != "aspp":
+        raise DeepLabError(
+            f"fusion='sum' is ASPP's; head={options.head!r} has nothing to add up; leave fusion "
+            "unset, or give head='aspp'"
+        )
+    if options.fusion == "sum" and not options.atrous_rates:
+        raise DeepLabError("atrous_rates=() leaves fusion='sum' nothing to add up; give a rate")
+    if options.atrous_rates and options.head not in ATROUS_HEADS:
+        raise DeepLabError(
+            f"atrous_rates={options.atrous_rates} are of the head's atrous convolutions, but "
+            f"head={options.head!r} has none that take them; give one of "
+            f"{', '.join(map(repr, ATROUS_HEADS))}, or leave atrous_rates out"
+        )
+    if options.head == "large_fov" and len(options.atrous_rates) != 1:
+        raise DeepLabError(f"head='large_fov' takes one rate, not {options.atrous_rates}")
+    if options.fov != "large" and (options.head != "large_fov" or not options.fc_channels):
+        raise DeepLabError(
+            f"fov={options.fov!r} is the kernel of fc6, which only head='large_fov' with "
+            "fc_channels has; leave fov unset"
+        )
+    if options.decoder == "none":
+        return
+    if options.head_gives_scores or (options.head == "large_fov" and not options.fc_channels):
+        raise DeepLabError(
+            f"decoder={options.decoder!r} refines features, but head={options.head!r} ends in "
+            "scores here; give decoder='none', or head='aspp' with fusion='concat'"
+        )
+
 
 # ASPP's rates keep their extent in the image: they double when the output stride halves.
 RATES_AT_16 = (6, 12, 18)

@@ -1,6 +1,7 @@
-"""The atrous rates of a head at several output strides: their extent in the image stays."""
+"""Atrous rates and names of ASPP's branches, and how both follow the output stride."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -115,3 +116,62 @@ def _legal(published: Published, head: str) -> str:
         if all(rate.denominator == 1 for rate in _exact(published, stride))
     ]
     return ", ".join(map(str, legal))
+
+
+Path = tuple[str, ...]
+ASPP = "aspp"
+BRANCH = re.compile(r"rate_(\d+)")
+
+
+def branch_rates(paths: Iterable[Path]) -> list[int]:
+    """Returns the rates of the branches among the paths of variables, in rising order."""
+    found = {BRANCH.match(path[2]) for path in paths if path[1] == ASPP}
+    return sorted({int(match[1]) for match in found if match})
+
+
+def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dict[Path, Any]:
+    """Returns arrays under the names that their branches have at other rates.
+
+    Args:
+      arrays: by path, `params` or `batch_stats` first.
+      rates: new rate of every branch by its old one.
+    """
+
+    def renamed(path: Path) -> Path:
+        if path[1] != ASPP:
+            return path
+        branch = BRANCH.sub(lambda match: f"rate_{rates[int(match[1])]}", path[2], count=1)
+        return (*path[:2], branch, *path[3:])
+
+    return {renamed(path): array for path, array in arrays.items()}
+
+
+def rename_widths(
+    widths: tuple[tuple[str, int], ...], rates: Mapping[int, int]
+) -> tuple[tuple[str, int], ...]:
+    """Returns an architecture's widths under the names that branches have at other rates.
+
+    Args:
+      widths: (path, channels) of each layer.
+      rates: new rate of every branch by its old one.
+    """
+    arrays = {("params", *path.split("/")): channels for path, channels in widths}
+    return tuple(("/".join(path[1:]), n) for path, n in rename_branches(arrays, rates).items())
+
+
+def at_rates_of(given: Mapping[Path, Any], wanted: Iterable[Path]) -> Mapping[Path, Any]:
+    """Returns arrays under the names that their branches have at another output stride.
+
+    A branch is named by its rate, and rates keep their extent in the image: all of them double when
+    the output stride halves. Where rates differ in another way, they are other branches.
+
+    Args:
+      given: arrays by path, as trained.
+      wanted: paths in the network to train.
+
+    Source: DeepLab v3, section 3.3.
+    """
+    old, new = branch_rates(given), branch_rates(wanted)
+    if len(old) != len(new) or len({Fraction(b, a) for a, b in zip(old, new, strict=True)}) != 1:
+        return given
+    return rename_branches(given, dict(zip(old, new, strict=True)))

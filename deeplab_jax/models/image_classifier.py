@@ -12,8 +12,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import Classifier, ConvNorm, Convolution
 from deeplab_jax.models import parts
 from deeplab_jax.models.architecture import Architecture
-from deeplab_jax.models.catalog import frozen, resolve
-from deeplab_jax.models.format_versions import resolve_stored
+from deeplab_jax.models.catalog import frozen, resolve, resolve_stored
 from deeplab_jax.models.preprocessing import preprocess
 
 # Channels that a network ends in beyond its backbone; MobileNetV3's come after the pooling.

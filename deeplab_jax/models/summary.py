@@ -11,8 +11,7 @@ from flax import traverse_util
 
 from deeplab_jax import ops
 from deeplab_jax.models.deeplab import DeepLab
-from deeplab_jax.models.program import Operation, Program, Value, flatten
-from deeplab_jax.models.receptive_field import receptive_field
+from deeplab_jax.models.receptive_field import Operation, Program, Value, flatten, receptive_field
 
 Shape = tuple[int, int, int]
 

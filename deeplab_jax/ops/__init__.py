@@ -2,13 +2,21 @@
 
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
+from deeplab_jax.ops.dispatch import is_portable, plain, portable, split_batch
 from deeplab_jax.ops.integers import integer_convolution, quantize
 from deeplab_jax.ops.joined_maps import JoinedMaps, as_array
-from deeplab_jax.ops.mean import MEAN_NAME, mean_over_map, mean_over_windows, parse_windows_name
-from deeplab_jax.ops.padding import Padding, Rate, same_padding, symmetric_padding
-from deeplab_jax.ops.platform import is_portable, plain, portable, split_batch
-from deeplab_jax.ops.resize import RESIZE_NAMES, resize_bilinear, scaled_size
-from deeplab_jax.ops.resized_rows import ResizedRows, argmax_of_resized
+from deeplab_jax.ops.resize import (
+    MEAN_NAME,
+    RESIZE_NAMES,
+    ResizedRows,
+    argmax_of_resized,
+    mean_over_map,
+    mean_over_windows,
+    parse_windows_name,
+    resize_bilinear,
+    scaled_size,
+)
+from deeplab_jax.ops.xla_convolution import Padding, Rate, same_padding, symmetric_padding
 
 __all__ = [
     "MEAN_NAME",

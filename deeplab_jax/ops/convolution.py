@@ -7,13 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deeplab_jax.ops import on_gpus
+from deeplab_jax.ops import dispatch
+from deeplab_jax.ops.dispatch import batch_is_split, by_platform, traced_once
 from deeplab_jax.ops.joined_maps import JoinedMaps, convolution_of_joined
 from deeplab_jax.ops.kernel_gradient import CANDIDATES, kernel_gradient
-from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
-from deeplab_jax.ops.platform import batch_is_split, by_platform, traced_once
 from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
-from deeplab_jax.ops.xla_convolution import transposed_padding, xla_convolution
+from deeplab_jax.ops.xla_convolution import (
+    Padding,
+    Rate,
+    rate_by_axis,
+    transposed_padding,
+    xla_convolution,
+)
 
 
 @traced_once
@@ -53,7 +58,7 @@ def convolution(
     known = all(isinstance(side, int) for side in inputs.shape[1:3])
     if not known or stride > 1 or kernel.shape[0] == 1:
         return plain(inputs, kernel)
-    name = on_gpus.chosen(on_gpus.KERNEL_GRADIENTS, rates)
+    name = dispatch.chosen(dispatch.KERNEL_GRADIENTS, rates)
     own = partial(_with_gradients, _transposed, CANDIDATES[name], rates, padding)
     gpu = None if name == "xla" else own
     share = valid_share(inputs.shape[1:3], kernel.shape[0], rates, padding)

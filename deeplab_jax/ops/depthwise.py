@@ -12,11 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deeplab_jax.ops.on_gpus import DEPTHWISE, chosen
-from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
-from deeplab_jax.ops.platform import batch_is_split, by_platform, traced_once
-from deeplab_jax.ops.subgrids import convolution_over_subgrids
-from deeplab_jax.ops.xla_convolution import transposed_padding, xla_convolution
+from deeplab_jax.ops.dispatch import DEPTHWISE, batch_is_split, by_platform, chosen, traced_once
+from deeplab_jax.ops.kernel_gradient import convolution_over_subgrids
+from deeplab_jax.ops.xla_convolution import (
+    Padding,
+    Rate,
+    rate_by_axis,
+    transposed_padding,
+    xla_convolution,
+)
 
 Rates = tuple[int, int]
 

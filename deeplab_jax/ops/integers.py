@@ -8,9 +8,8 @@ from jax import lax
 
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
-from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
-from deeplab_jax.ops.platform import by_platform
-from deeplab_jax.ops.xla_convolution import DIMENSIONS
+from deeplab_jax.ops.dispatch import by_platform
+from deeplab_jax.ops.xla_convolution import DIMENSIONS, Padding, Rate, rate_by_axis
 
 # Of int8.
 LEAST, GREATEST = -128, 127

@@ -12,14 +12,14 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from deeplab_jax.ops.padding import Padding, Rate, rate_by_axis
-from deeplab_jax.ops.platform import by_platform
+from deeplab_jax.ops.dispatch import by_platform
 from deeplab_jax.ops.resize import (
     accurate_dtype,
     interpolate_lines,
     interpolation_matrix,
     resize_bilinear,
 )
+from deeplab_jax.ops.xla_convolution import Padding, Rate, rate_by_axis
 
 # How many times the pixels of the coarse map the fine one must have.
 LEAST_ENLARGEMENT = 4

@@ -1,12 +1,18 @@
-"""Bilinear resizing in the two conventions of the field."""
+"""Bilinear resizing in the two conventions of the field, whole or some rows at a time.
 
+A resized map of scores is by far the largest array of a network: at output stride 4 it has 16 times
+the numbers of the map it comes from. What follows often keeps one number of a pixel's many.
+"""
+
+import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deeplab_jax.ops.platform import by_platform, named
+from deeplab_jax.ops.dispatch import by_platform, named
 
 # Lines of up to so many pixels a channel are resized one by one.
 PIXELS_A_CHANNEL = 4
@@ -130,3 +136,172 @@ def _all_at_once(rows: jax.Array, columns: jax.Array, inputs: jax.Array) -> jax.
     # Width first: the first product then runs on the small map.
     wide = jnp.einsum("Ww,nhwc->nhWc", columns, inputs, precision=lax.Precision.HIGHEST)
     return jnp.einsum("Hh,nhWc->nHWc", rows, wide, precision=lax.Precision.HIGHEST)
+
+
+# Fewer are slower, where several cores share a block; more are too, and take memory
+# (docs/benchmarks.md).
+ROWS_ON_CPUS = 176
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizedRows:
+    """A resized map whose rows are made when they are asked for.
+
+    Attributes:
+      wide: [N, h, W', C], resized along the rows alone, in at least float32.
+      weights: [blocks, rows, h], one block of rows of the interpolation along the columns after
+        the other; rows beyond the last are zeros.
+      height: H', of the whole map.
+      dtype: of the map, and of the blocks of its resized rows.
+    """
+
+    wide: jax.Array
+    weights: jax.Array
+    height: int
+    dtype: jnp.dtype
+
+    @classmethod
+    def of(
+        cls, inputs: jax.Array, size: tuple[int, int], rows: int, *, align_corners: bool = True
+    ) -> "ResizedRows":
+        """Returns the rows of `resize_bilinear(inputs, size)` in blocks.
+
+        Args:
+          inputs: [N, h, w, C], floating point.
+          size: (H', W') in pixels.
+          rows: of a block at most, at least 1. Blocks are of one size, so that few rows of the last
+            are beyond the map.
+          align_corners: see `ops.resize_bilinear`.
+        """
+        height, width = inputs.shape[1:3]
+        across = interpolation_matrix(width, size[1], align_corners, inputs.dtype)
+        down = interpolation_matrix(height, size[0], align_corners, inputs.dtype)
+        blocks = -(-size[0] // rows)
+        rows = -(-size[0] // blocks)
+        down = jnp.pad(down, ((0, -size[0] % rows), (0, 0))).reshape(-1, rows, height)
+        accurate = inputs.astype(across.dtype)
+        wide = jnp.einsum("Ww,nhwc->nhWc", across, accurate, precision=lax.Precision.HIGHEST)
+        return cls(wide, down, size[0], inputs.dtype)
+
+    def block(self, weights: jax.Array) -> jax.Array:
+        """Returns the rows of one block of `weights`, [N, rows, W', C]."""
+        rows = jnp.einsum("Hh,nhWc->nHWc", weights, self.wide, precision=lax.Precision.HIGHEST)
+        return rows.astype(self.dtype)
+
+    def split(self, array: jax.Array, beyond: float) -> jax.Array:
+        """Returns an array of the resized map's rows in the same blocks.
+
+        Args:
+          array: [N, H', …].
+          beyond: value of rows beyond the last.
+
+        Returns:
+          [blocks, N, rows, …].
+        """
+        blocks, rows = self.weights.shape[:2]
+        edges = [(0, 0), (0, blocks * rows - self.height), *[(0, 0)] * (array.ndim - 2)]
+        whole = jnp.pad(array, edges, constant_values=beyond)
+        return whole.reshape(len(array), blocks, rows, *array.shape[2:]).swapaxes(0, 1)
+
+    def join(self, blocks: jax.Array) -> jax.Array:
+        """Returns [N, H', …] of blocks as `split` gives them."""
+        whole = blocks.swapaxes(0, 1).reshape(blocks.shape[1], -1, *blocks.shape[3:])
+        return whole[:, : self.height]
+
+
+def argmax_of_resized(
+    scores: jax.Array, size: tuple[int, int], *, align_corners: bool = True
+) -> jax.Array:
+    """Returns the class of the largest score of every pixel of the resized map.
+
+    On CPUs some rows at a time: of the resized map one block of ROWS_ON_CPUS rows is there at once.
+
+    Args:
+      scores: [N, h, w, C], floating point.
+      size: (H', W') in pixels.
+      align_corners: see `ops.resize_bilinear`.
+
+    Returns:
+      int32 [N, H', W'].
+    """
+
+    def whole(scores: jax.Array) -> jax.Array:
+        return _argmax(resize_bilinear(scores, size, align_corners=align_corners))
+
+    def by_rows(scores: jax.Array) -> jax.Array:
+        rows = ResizedRows.of(scores, size, ROWS_ON_CPUS, align_corners=align_corners)
+        return rows.join(lax.map(lambda weights: _argmax(rows.block(weights)), rows.weights))
+
+    if scores.shape[1:3] == tuple(size):
+        return _argmax(scores)
+    return by_platform(whole, by_rows, scores)
+
+
+def _argmax(scores: jax.Array) -> jax.Array:
+    return jnp.argmax(scores, axis=-1).astype(jnp.int32)
+
+
+Pair = tuple[int, int]
+
+# Names of the two averages in portable programs; the second carries window and stride.
+MEAN_NAME = "mean_over_map"
+WINDOWS_NAME = "mean_over_windows_{}x{}_stride_{}x{}"
+
+
+def mean_over_map(inputs: jax.Array) -> jax.Array:
+    """Returns each channel's mean.
+
+    Args:
+      inputs: [N, H, W, C], floating point.
+
+    Returns:
+      [N, 1, 1, C] in the dtype of the inputs.
+    """
+    return named(MEAN_NAME, lambda inputs: jnp.mean(inputs, (1, 2), keepdims=True), inputs)
+
+
+def mean_over_windows(inputs: jax.Array, window: Pair, stride: Pair = (1, 1)) -> jax.Array:
+    """Returns averages over windows that lie within a map, whose size may be a symbol.
+
+    A window is cut to the map where the map is smaller. The map's size enters when the program
+    runs: both averages are products with matrices that the program computes from it.
+
+    Args:
+      inputs: [N, H, W, C], floating point; H and W may be symbols of `jax.export`.
+      window: rows and columns.
+      stride: of the windows.
+
+    Returns:
+      [N, H', W', C] in the dtype of the inputs, H' = (H − min(window, H)) // stride + 1.
+    """
+    average = functools.partial(_average, window=window, stride=stride)
+    return named(WINDOWS_NAME.format(*window, *stride), average, inputs)
+
+
+def parse_windows_name(name: str) -> tuple[Pair, Pair] | None:
+    """Returns window and stride of a name that `mean_over_windows` gave, None of others."""
+    found = re.fullmatch(WINDOWS_NAME.format(*[r"(\d+)"] * 4), name)
+    if found is None:
+        return None
+    rows, columns, down, across = map(int, found.groups())
+    return (rows, columns), (down, across)
+
+
+def _average(inputs: jax.Array, window: Pair, stride: Pair) -> jax.Array:
+    rows, columns = (
+        _window_matrix(*axis, inputs.dtype)
+        for axis in zip(inputs.shape[1:3], window, stride, strict=True)
+    )
+    tall = jnp.einsum("vh,nhwc->nvwc", rows, inputs, precision=lax.Precision.HIGHEST)
+    return jnp.einsum("uw,nvwc->nvuc", columns, tall, precision=lax.Precision.HIGHEST)
+
+
+def _window_matrix(length: int, window: int, stride: int, dtype: jnp.dtype) -> jax.Array:
+    """Returns [windows, length], in each row 1 / window at the pixels of one window."""
+    # A maximum, for JAX sees that it is positive, whatever the length.
+    windows = jax.core.max_dim(length - window, 0) // stride + 1
+    window = jax.core.min_dim(window, length)
+    first = lax.broadcasted_iota(jnp.int32, (windows, length), 0) * stride
+    pixel = lax.broadcasted_iota(jnp.int32, (windows, length), 1)
+    inside = (pixel >= first) & (pixel < first + window)
+    return inside.astype(dtype) / window

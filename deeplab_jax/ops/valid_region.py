@@ -8,7 +8,7 @@ for rate 36 on 65 pixels. XLA's convolution on CPUs computes them all.
 import jax
 import jax.numpy as jnp
 
-from deeplab_jax.ops.padding import Padding
+from deeplab_jax.ops.xla_convolution import Padding
 
 Span = tuple[int, int]
 

@@ -1,7 +1,6 @@
 """How arrays lie on devices, and how the processes of a job work together."""
 
-from deeplab_jax.parallel.agreement import Agreement
-from deeplab_jax.parallel.failures import joined_hosts
+from deeplab_jax.parallel.failures import Agreement, joined_hosts
 from deeplab_jax.parallel.hosts import (
     Addresses,
     first_host_first,
@@ -18,9 +17,14 @@ from deeplab_jax.parallel.mesh import (
     replicated,
     space_size,
 )
-from deeplab_jax.parallel.placement import data_share, place, put_batch, rows_of_this_process
+from deeplab_jax.parallel.placement import (
+    data_share,
+    place,
+    put_batch,
+    rows_of_this_process,
+    state_shardings,
+)
 from deeplab_jax.parallel.rows import split_model, split_rows
-from deeplab_jax.parallel.state_layout import state_shardings
 
 __all__ = [
     "Addresses",

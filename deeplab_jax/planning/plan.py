@@ -13,11 +13,7 @@ from deeplab_jax.models.summary import summarize
 from deeplab_jax.parallel import data_size, make_mesh, space_size
 from deeplab_jax.planning import hlo, work
 from deeplab_jax.planning.collectives import Collective, find_collectives, totals
-from deeplab_jax.planning.largest_batch import (
-    LargestBatch,
-    estimated_largest_batch,
-    searched_largest_batch,
-)
+from deeplab_jax.planning.dataset_stub import assemble_unseen
 from deeplab_jax.planning.reductions import (
     Reductions,
     expected_gathers,
@@ -28,11 +24,17 @@ from deeplab_jax.planning.reductions import (
     halo_traffic,
 )
 from deeplab_jax.planning.roofline import Estimate, Work, estimate, scaling
-from deeplab_jax.planning.step import CompiledStep, abstract_arguments, compile_step
+from deeplab_jax.planning.step import (
+    CompiledStep,
+    LargestBatch,
+    abstract_arguments,
+    compile_step,
+    estimated_largest_batch,
+    searched_largest_batch,
+)
 from deeplab_jax.planning.topology import Topology, parse_topology, topology_devices
-from deeplab_jax.planning.unseen import assemble_unseen
 from deeplab_jax.reporter import LoggingReporter, Reporter
-from deeplab_jax.training.run import Run
+from deeplab_jax.training.setup import Run
 
 # A backward pass computes two products for each of the forward pass: of inputs and of kernels.
 PASSES = 3

@@ -1,4 +1,4 @@
-"""How long a step must take at least, from its work and a chip's published figures.
+"""Minimum time of a step, from its work and the chip's published figures.
 
 The longer of arithmetic and memory traffic, and after it, without overlap, what chips send each
 other. Sums go around the rings of a torus: 2·(n − 1)/n of the bytes over all links at once
@@ -6,8 +6,59 @@ other. Sums go around the rings of a torus: 2·(n − 1)/n of the bytes over all
 """
 
 import dataclasses
+import functools
+import importlib.resources
+import tomllib
 
-from deeplab_jax.planning.chips import Chip
+from deeplab_jax.errors import unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One chip.
+
+    Attributes:
+      name: as its maker calls it.
+      peak_flops: bfloat16 operations a second.
+      hbm_bytes: capacity of its memory.
+      usable_hbm_bytes: of it, what the compiler gives to programs.
+      hbm_bandwidth: bytes a second between memory and chip.
+      ici_bandwidth: bytes a second that it sends to other chips, over all its links.
+      dimensions: of the torus that slices are part of.
+      largest: chips of the largest slice.
+      source: where the figures are published.
+      chip_config: how the compiler is told to take a chip of several cores as one device.
+    """
+
+    name: str
+    peak_flops: float
+    hbm_bytes: int
+    usable_hbm_bytes: int
+    hbm_bandwidth: float
+    ici_bandwidth: float
+    dimensions: int
+    largest: int
+    source: str
+    chip_config: str = ""
+
+
+@functools.cache
+def chips() -> dict[str, Chip]:
+    """Returns every chip by the name that topologies begin with."""
+    text = importlib.resources.files(__package__).joinpath("chips.toml").read_text("utf-8")
+    return {name: Chip(**figures) for name, figures in tomllib.loads(text).items()}
+
+
+def find_chip(name: str) -> Chip:
+    """Returns the chip of that name.
+
+    Raises:
+      DeepLabError: there is none; names the nearest.
+    """
+    if name not in chips():
+        raise unknown_name("chip", name, chips())
+    return chips()[name]
+
 
 # Seconds that a message takes from a chip to its neighbour; an estimate, published by no maker.
 HOP_SECONDS = 1e-6

@@ -10,7 +10,7 @@ import jax
 from jax.experimental import topologies
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.planning.chips import Chip, find_chip
+from deeplab_jax.planning.roofline import Chip, find_chip
 
 # The compiler runs on a machine without a TPU: it must not ask the cloud which slice this is.
 ENVIRONMENT = {

@@ -1,6 +1,7 @@
-"""From a file of published weights to a model of this code."""
+"""Converts a file of published weights to a model with class names and palette."""
 
 import dataclasses
+import importlib.resources
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,53 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
-from deeplab_jax.data.descriptors import Descriptor
+from deeplab_jax.checkpointing import CLASSIFICATION, SEGMENTATION, ModelDescription
+from deeplab_jax.data.descriptors import ADE20K, CITYSCAPES, VOC, Descriptor, describe
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import sha256
-from deeplab_jax.model_store import CLASSIFICATION, SEGMENTATION, ModelDescription
 from deeplab_jax.models import DeepLab, ImageClassifier
 from deeplab_jax.pretrained.assignment import Assignment, Wanted, assign
-from deeplab_jax.pretrained.classes import describe_classes
-from deeplab_jax.pretrained.name_maps import (
-    CONVENTIONS,
-    IMAGE_CLASSIFIER,
-    Convention,
-    Identified,
-)
+from deeplab_jax.pretrained.name_maps import CONVENTIONS, IMAGE_CLASSIFIER, Convention, Identified
 from deeplab_jax.pretrained.published import PublishedWeights
 from deeplab_jax.pretrained.readers import read_weights, weights_file
+
+# Data sets whose number of classes tells them.
+KNOWN = {descriptor.num_classes: descriptor for descriptor in (VOC, CITYSCAPES, ADE20K)}
+BACKGROUND = "background"
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """Returns the names of ImageNet's 1,000 classes in the order of their WordNet ids."""
+    text = (
+        importlib.resources.files(__package__).joinpath("imagenet_classes.txt").read_text("utf-8")
+    )
+    return tuple(line for line in text.splitlines() if not line.startswith("#"))
+
+
+def describe_classes(count: int, names: Sequence[str] | None, source: Path) -> Descriptor:
+    """Returns names and colours of so many classes.
+
+    Args:
+      count: of the outputs.
+      names: of the classes, if told; else those of the data set with so many classes, else numbers.
+      source: of the model, for the error.
+
+    Raises:
+      DeepLabError: there are more or fewer names than outputs.
+    """
+    if names is not None:
+        if len(names) != count:
+            raise DeepLabError(f"{source} has {count} outputs, but {len(names)} class names")
+        same = KNOWN.get(count)
+        palette = same.palette if same and same.class_names == tuple(names) else None
+        return describe("", names, palette)
+    if count in KNOWN:
+        return KNOWN[count]
+    if count in (1000, 1001):
+        # Slim's classifiers have an output for the background before the classes.
+        return describe("imagenet", [BACKGROUND] * (count - 1000) + list(imagenet_classes()))
+    return describe("", [f"class_{number}" for number in range(count)])
+
 
 # Missing or misshapen arrays that an error names one by one.
 SHOWN = 8

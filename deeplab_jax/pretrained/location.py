@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deeplab_jax.checkpointing import is_model, write_model
 from deeplab_jax.errors import DeepLabError, nearest_names
 from deeplab_jax.files import as_path, cache_directory
-from deeplab_jax.model_store import is_model, write_model
+from deeplab_jax.pretrained.archives import is_there, unpacked
 from deeplab_jax.pretrained.catalog import PretrainedModel, find_pretrained, list_pretrained
 from deeplab_jax.pretrained.conversion import Conversion, convert
 from deeplab_jax.pretrained.fetching import fetch, locked
-from deeplab_jax.pretrained.sources import is_there, unpacked
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
 

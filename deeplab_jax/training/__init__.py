@@ -1,6 +1,6 @@
 """Training: from a config and two data sets to a workdir that holds a model."""
 
 from deeplab_jax.training.cross_validation import CrossValidation, cross_validate
-from deeplab_jax.training.loop import TrainingResult, train
+from deeplab_jax.training.train import TrainingResult, train
 
 __all__ = ["CrossValidation", "TrainingResult", "cross_validate", "train"]

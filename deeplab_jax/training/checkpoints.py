@@ -1,13 +1,23 @@
-"""Saving and restoring the state of a run."""
+"""The workdir of a run: config, model description, saved states."""
 
+import importlib.metadata
+import json
 import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from deeplab_jax.errors import DeepLabError
-from deeplab_jax.model_store.checkpoints import (
+from deeplab_jax import config as configs
+from deeplab_jax.checkpointing.checkpoints import (
     EMA,
     INFO,
     OPTIMIZER,
@@ -16,10 +26,148 @@ from deeplab_jax.model_store.checkpoints import (
     saved_steps,
     set_damaged_aside,
 )
-from deeplab_jax.model_store.manifest import MARK
+from deeplab_jax.checkpointing.manifest import MARK
+from deeplab_jax.data.fingerprint import fingerprint_differences
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import write_text
+from deeplab_jax.models import FORMAT_VERSION, check_format_version
 from deeplab_jax.parallel import first_host_first, is_first_host
 from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.network import network_of, with_network
 from deeplab_jax.training.state import TrainState
+
+CONFIG_FILE = "config.json"
+# Fingerprints of the training and validation data.
+DATA_FILE = "data.json"
+MANIFEST_FILE = "manifest.json"
+PACKAGES = ("deeplab_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def claim(
+    workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, dict[str, Any]] | None = None
+) -> ConfigDict:
+    """Makes the workdir this run's, or finds that it already is.
+
+    The file holds the value of every keyword of the network. What an earlier release began keeps
+    the format version of that release, which decides what unset keywords mean.
+
+    Args:
+      workdir: of the run.
+      config: of the run.
+      data: fingerprints of the data sets by role, such as `train`; None: they are not compared. A
+        workdir without recorded fingerprints, as earlier versions left it, accepts any.
+
+    Returns:
+      The config with the value of every keyword of the network.
+
+    Raises:
+      DeepLabError: it holds a run with another config or other data; names what differs. Nothing
+        has been written then.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    path, version = workdir / CONFIG_FILE, format_version(workdir)
+    resolved = _resolved(config, version)
+    if path.exists():
+        changed = configs.differences(_resolved(_read_config(path), version), resolved)
+        if changed:
+            raise DeepLabError(
+                f"{workdir} holds a run with another config ({'; '.join(changed)}); "
+                "give another --workdir, or the same config to go on"
+            )
+    if data is not None:
+        _check_data(workdir, data)
+    values = json.loads(configs.to_json(resolved)) | {configs.FORMAT_FIELD: version}
+    write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
+    if data is not None:
+        write_text(workdir / DATA_FILE, json.dumps(data, indent=2, sort_keys=True) + "\n")
+    return resolved
+
+
+def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> None:
+    path = workdir / DATA_FILE
+    if not path.exists():
+        return
+    try:
+        before = {role: dict(facts) for role, facts in json.loads(path.read_text()).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DeepLabError(
+            f"{path} cannot be read: {error}; delete it to record the present data instead"
+        ) from error
+    changed = [
+        f"{role} {difference}"
+        for role, facts in data.items()
+        for difference in fingerprint_differences(before.get(role, {}), facts)
+    ]
+    if changed:
+        raise DeepLabError(
+            f"{workdir} holds a run on other data ({'; '.join(changed)}); give the same data to go "
+            f"on, or another --workdir; to go on with the changed data all the same, delete {path}"
+        )
+
+
+def format_version(workdir: pathlib.Path | None) -> int:
+    """Returns the format version of a workdir's config, the newest where there is none yet.
+
+    Raises:
+      DeepLabError: the config cannot be read, or a later release wrote it.
+    """
+    path = None if workdir is None else workdir / CONFIG_FILE
+    if path is None or not path.exists():
+        return FORMAT_VERSION
+    _read_config(path)
+    try:
+        return check_format_version(json.loads(path.read_text()).get(configs.FORMAT_FIELD, 1))
+    except DeepLabError as error:
+        raise DeepLabError(f"{path}: {error}; give another --workdir") from error
+
+
+def _resolved(config: ConfigDict, version: int) -> ConfigDict:
+    return with_network(config, network_of(config, version=version))
+
+
+def _read_config(path: pathlib.Path) -> ConfigDict:
+    try:
+        return configs.from_json(path.read_text())
+    except (AttributeError, ValueError) as error:
+        raise DeepLabError(f"{path} cannot be read: {error}; give another --workdir") from error
+
+
+def write_manifest(workdir: pathlib.Path, mesh: Mesh) -> None:
+    """Adds this start to the workdir's list of starts: code, versions, devices, command."""
+    path = workdir / MANIFEST_FILE
+    starts = json.loads(path.read_text()) if path.exists() else []
+    write_text(path, json.dumps([*starts, _manifest(mesh)], indent=2) + "\n")
+
+
+def _manifest(mesh: Mesh) -> dict[str, Any]:
+    devices = list(mesh.devices.flat)
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": sys.argv,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "devices": [str(device) for device in devices],
+        "device_kind": devices[0].device_kind,
+        "processes": jax.process_count(),
+        "mesh": dict(mesh.shape),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code runs from, `+` where it has changes; else None."""
+    here = pathlib.Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", here, *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 class Checkpointer:

@@ -1,19 +1,94 @@
-"""Starting from the variables of another model."""
+"""Where the variables of a run come from: random, another model, or a checkpoint."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from deeplab_jax import model_store
+from deeplab_jax import checkpointing
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models import Architecture
+from deeplab_jax.models.atrous_rates import at_rates_of
+from deeplab_jax.parallel import place, state_shardings
+from deeplab_jax.pretrained import locate
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.atrous_branches import at_rates_of
-from deeplab_jax.training.decimation import decimated, is_fully_connected
-from deeplab_jax.training.state import Variables
+from deeplab_jax.training.checkpoints import Checkpointer
+from deeplab_jax.training.setup import Run, run_batches
+from deeplab_jax.training.state import (
+    TrainState,
+    Variables,
+    abstract_state,
+    create_state,
+    with_variables,
+)
+from deeplab_jax.training.unfolding import BATCHES, unfold_batch_norm
+
+Path = tuple[str, ...]
+# Where a converted VGG-16 has its fully connected layers.
+SOURCE = ("params", "large_fov")
+FULLY_CONNECTED = ("fc6", "fc7")
+
+
+def decimated(
+    given: Mapping[Path, np.ndarray], wanted: Mapping[Path, Any], seed: int = 0
+) -> dict[Path, np.ndarray]:
+    """Returns arrays in which every wanted fc6 and fc7 is cut out of VGG-16's.
+
+    Kernels keep evenly spaced rows and columns, their corners among them (3×3 of 7×7: every third);
+    narrower layers keep filters drawn at random, and fc7 those of its inputs that fc6 kept. All
+    branches of ASPP begin alike.
+
+    Args:
+      given: VGG-16's arrays by path.
+      wanted: arrays of the network to train by path; their shapes are looked at.
+      seed: of the draw.
+
+    Raises:
+      DeepLabError: the given ones lack fc6 and fc7, or theirs are smaller.
+
+    Source: DeepLab v1, section 3.2; which rows, columns and filters it does not tell.
+    """
+    cut = {path: array for path, array in given.items() if path[:2] != SOURCE}
+    for path, array in wanted.items():
+        if is_fully_connected(path):
+            source = (*SOURCE, *path[-2:])
+            if source not in given:
+                raise DeepLabError(f"there is no VGG-16 to decimate: {'/'.join(source)} is missing")
+            cut[path] = _cut(given[source], array.shape, path[-2], seed)
+    return cut
+
+
+def is_fully_connected(path: Path) -> bool:
+    """Returns whether an array belongs to fc6 or fc7."""
+    return len(path) > 3 and path[-2] in FULLY_CONNECTED
+
+
+def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str, seed: int) -> np.ndarray:
+    if len(shape) != array.ndim or np.any(np.array(shape) > array.shape):
+        raise DeepLabError(
+            f"{layer} of shape {list(shape)} cannot be cut out of {list(array.shape)}; give "
+            "model.fov, model.fc_channels or training.init_parts=backbone"
+        )
+    for axis, (size, kept) in enumerate(zip(array.shape, shape, strict=True)):
+        array = np.take(array, _positions(size, kept, axis, array.ndim, layer, seed), axis)
+    return array
+
+
+def _positions(size: int, kept: int, axis: int, num_axes: int, layer: str, seed: int) -> np.ndarray:
+    """Returns what is kept of an axis."""
+    if axis < num_axes - 2:
+        return np.rint(np.linspace(0, size - 1, kept)).astype(int)
+    number = FULLY_CONNECTED.index(layer)
+    # The inputs of a layer are what the layer before it kept of its filters.
+    drawn_by = number if axis == num_axes - 1 else number - 1
+    random = np.random.default_rng((seed, drawn_by + 1))
+    return np.sort(random.permutation(size)[:kept])
+
 
 CLASSIFIER, BACKBONE = "classifier", "backbone"
 # What of another model is taken: all but a classifier of another shape; the backbone; what fits;
@@ -21,7 +96,6 @@ CLASSIFIER, BACKBONE = "classifier", "backbone"
 PARTS = ("all", "backbone", "matching", "decimated")
 # What variables were trained under that shapes do not tell; the last does not concern backbones.
 CONVENTIONS = ("preprocessing", "stride_placement", "align_corners")
-Path = tuple[str, ...]
 
 
 class Initialization(NamedTuple):
@@ -55,9 +129,9 @@ def initialize_from(
     """
     if parts not in PARTS:
         raise unknown_name("training.init_parts", parts, PARTS)
-    description = model_store.read_description(source)
+    description = checkpointing.read_description(source)
     wanted = traverse_util.flatten_dict(fresh)
-    given = traverse_util.flatten_dict(model_store.read_variables(source))
+    given = traverse_util.flatten_dict(checkpointing.read_variables(source))
     given = decimated(given, wanted) if parts == "decimated" else at_rates_of(given, wanted)
     fitting = _fitting(given, wanted)
     if parts == "backbone":
@@ -83,9 +157,9 @@ def warn_of_conventions(
       reporter: hears of each, and which field would make them the same.
       parts: see `initialize_from`; a backbone does not resize.
     """
-    description = model_store.read_description(source)
+    description = checkpointing.read_description(source)
     given = description.create_model().architecture
-    resizes = parts != BACKBONE and description.task != model_store.CLASSIFICATION
+    resizes = parts != BACKBONE and description.task != checkpointing.CLASSIFICATION
     for name in CONVENTIONS if resizes else CONVENTIONS[:-1]:
         theirs, ours = getattr(given, name), getattr(architecture, name)
         # Of networks without it, as stride placement is of ResNets, it is None.
@@ -150,3 +224,38 @@ def _started_afresh(
         here = list(wanted[path].shape)
         lines.append(f"{'/'.join(path)} starts afresh: {there} in {source}, {here} here")
     return lines
+
+
+def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> TrainState:
+    """Returns the state to start from: resumed, taken from another model, or fresh."""
+    keep_ema = run.config.training.ema_decay > 0
+    shapes = {"crop_size": run.augmentation.crop_size, "keep_ema": keep_ema}
+    parts, fsdp = (run.model, run.optimizer, run.mesh), run.config.parallel.fsdp
+    if checkpointer.latest_step is not None:
+        state = checkpointer.restore(abstract_state(*parts, **shapes, fsdp=fsdp))
+        reporter.message(f"going on from step {int(state.step)} of {run.workdir}")
+        return state
+    if not run.config.training.init_from:
+        return create_state(*parts, seed=run.config.seed, **shapes, fsdp=fsdp)
+    # Whole at first: a process looks at all of its values.
+    fresh = create_state(*parts, seed=run.config.seed, **shapes).variables
+    variables = jax.tree.map(np.asarray, _other_variables(run, fresh, reporter))
+    state = with_variables(jax.tree.map(jnp.asarray, variables), run.optimizer, keep_ema)
+    return place(state, state_shardings(state, run.mesh, fsdp=fsdp))
+
+
+def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variables:
+    """Returns the variables of `training.init_from`, ready to be trained."""
+    training = run.config.training
+    source = locate(training.init_from, reporter)
+    start = initialize_from(fresh, source, reporter, training.init_parts)
+    warn_of_conventions(run.model.architecture, source, reporter, training.init_parts)
+    if not start.folded or run.model.architecture.frozen_batch_norm:
+        return start.variables
+    reporter.message(
+        f"{len(start.folded)} batch normalisations were folded away: their statistics are "
+        f"measured on {BATCHES} batches"
+    )
+    batches = itertools.islice(run_batches(run, first=0), BATCHES)
+    images = (batch["image"] for batch in batches)
+    return unfold_batch_norm(run.model, start.variables, start.folded, images, run.mesh)

@@ -1,5 +1,6 @@
-"""One update: the function that is compiled and sharded."""
+"""The training step: the function that is compiled and sharded."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,57 @@ from jax.sharding import Mesh
 
 from deeplab_jax import losses
 from deeplab_jax.models import DeepLab
-from deeplab_jax.parallel import split_model
-from deeplab_jax.training.objective import Objective, Outputs
+from deeplab_jax.parallel import batch_sharding, replicated, split_model, split_rows
+from deeplab_jax.training.loss import Objective, Outputs
 from deeplab_jax.training.rematerialization import rematerialized
 from deeplab_jax.training.state import TrainState, Variables
-from deeplab_jax.training.step_layout import StepLayout
+
+
+@dataclasses.dataclass(frozen=True)
+class StepLayout:
+    """Where a step finds and leaves its arrays.
+
+    Attributes:
+      mesh: of the devices; None: of one device, which the arguments lie on.
+      state_sharding: of every array of the state; None: whole everywhere.
+    """
+
+    mesh: Mesh | None
+    state_sharding: Any = None
+
+    def batch(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Returns a batch whose rows are split."""
+        return batch if self.mesh is None else split_rows(batch, self.mesh)
+
+    def variables(self, variables: Any) -> Any:
+        """Returns variables whole on every device, where they are kept in parts.
+
+        Without the demand the compiler might move maps instead, which are larger.
+        """
+        if self.state_sharding is None:
+            return variables
+        return jax.lax.with_sharding_constraint(variables, replicated(self.mesh))
+
+    def gradients(self, gradients: Any) -> Any:
+        """Returns gradients of which each device gets the sum of its own part alone."""
+        if self.state_sharding is None:
+            return gradients
+        own = self.state_sharding.variables["params"]
+        return jax.lax.with_sharding_constraint(gradients, own)
+
+    def jit(self, step: Callable) -> Callable:
+        """Returns (state, batch) → (state, metrics) compiled; the state given is used up."""
+        if self.mesh is None:
+            return jax.jit(step, donate_argnums=0)
+        whole = replicated(self.mesh)
+        own = whole if self.state_sharding is None else self.state_sharding
+        return jax.jit(
+            step,
+            donate_argnums=0,
+            in_shardings=(own, batch_sharding(self.mesh)),
+            out_shardings=(own, whole),
+        )
+
 
 Batch = dict[str, jax.Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]

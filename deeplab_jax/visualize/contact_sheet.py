@@ -7,8 +7,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_jax.labels import VOID_COLOR, void_label
-from deeplab_jax.visualize.class_maps import Color, colorize
-from deeplab_jax.visualize.legend import FONT_SIZE, INK, PAPER, ROW, legend_strip
+from deeplab_jax.visualize.class_maps import (
+    FONT_SIZE,
+    INK,
+    PAPER,
+    ROW,
+    Color,
+    colorize,
+    legend_strip,
+)
 
 TITLES = ("image", "truth", "prediction")
 MARGIN = 8

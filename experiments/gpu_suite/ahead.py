@@ -156,11 +156,11 @@ def _step(device: str, toy: bool, table: str) -> dict[str, Any]:
     from deeplab_jax.benchmark import ours
     from deeplab_jax.benchmark.contenders import Workload
     from deeplab_jax.benchmark.peers import torchvision
-    from deeplab_jax.ops import on_gpus
+    from deeplab_jax.ops import dispatch
     from deeplab_jax.training.state import with_variables
 
     jax.clear_caches()
-    on_gpus.KERNEL_GRADIENTS = TABLES[table]
+    dispatch.KERNEL_GRADIENTS = TABLES[table]
     size, batch_size = (33, 2) if toy else (513, 16)
     work = Workload("deeplabv3_resnet101", (size, size), batch_size, "bfloat16")
     model = torchvision.our_network(work)

@@ -6,8 +6,8 @@ import time
 
 from stand_ins import RedReader
 
-from deeplab_jax.deploy.answers import Answers, Limits
-from deeplab_jax.deploy.page import serving
+from deeplab_jax.app.page import serving
+from deeplab_jax.app.service import Answers, Limits
 from deeplab_jax.inference import Predictor
 
 NAMES = ("sky", "tree", "<b>road</b>", "car")

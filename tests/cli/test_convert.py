@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deeplab_jax.checkpointing import ModelDescription
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.convert import account
 from deeplab_jax.cli.main import run
 from deeplab_jax.data.descriptors import VOC
-from deeplab_jax.model_store import ModelDescription
 from deeplab_jax.pretrained import Conversion
 from deeplab_jax.pretrained.assignment import Assignment
 

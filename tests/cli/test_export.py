@@ -8,8 +8,8 @@ from stand_ins import write_workdir
 from deeplab_jax import ops
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
-from deeplab_jax.deploy.loader import load_exported
-from deeplab_jax.heads import image_pooling
+from deeplab_jax.export.loader import load_exported
+from deeplab_jax.heads import aspp
 
 
 @pytest.fixture(scope="module")
@@ -89,19 +89,19 @@ def test_sizes_that_the_file_does_not_take(workdir, tmp_path, capsys, size, veri
 def test_a_file_that_differs_ends_the_command(workdir, tmp_path, capsys, monkeypatch):
     """Stands for an operation that another runtime does otherwise."""
     cv2.imwrite(str(tmp_path / "noise.png"), np.zeros((50, 70, 3), np.uint8))
-    average = image_pooling.average
+    average = aspp.average
     network = ["export", f"--model={workdir}", "--format=stablehlo", "--size=65x65"]
     file = [f"--output={tmp_path / 'network'}", f"--verify={tmp_path / 'noise.png'}"]
 
     def wrong_in_files(features, *arguments):
         return average(features, *arguments) * (-40.0 if ops.is_portable() else 1.0)
 
-    monkeypatch.setattr(image_pooling, "average", wrong_in_files)
+    monkeypatch.setattr(aspp, "average", wrong_in_files)
     assert run([*network, *file], Console()) == 2
     message = capsys.readouterr().err
     assert "65x65" in message
     assert str(tmp_path / "network") in message
-    monkeypatch.setattr(image_pooling, "average", average)
+    monkeypatch.setattr(aspp, "average", average)
     assert run([*network, *file, "--overwrite"], Console()) == 0
 
 

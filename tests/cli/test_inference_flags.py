@@ -1,7 +1,7 @@
 import pytest
 from absl import flags as absl_flags
 
-from deeplab_jax.cli.inference_flags import define_inference_flags, parse_options
+from deeplab_jax.cli.flags import define_inference_flags, parse_options
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import InferenceOptions
 

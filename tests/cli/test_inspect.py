@@ -4,7 +4,7 @@ import pytest
 from stand_ins import write_workdir
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.keywords import parse_keywords
+from deeplab_jax.cli.flags import parse_keywords
 from deeplab_jax.cli.main import run
 from deeplab_jax.errors import DeepLabError
 

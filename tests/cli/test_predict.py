@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 from stand_ins import write_workdir
 
+from deeplab_jax.checkpointing import read_description, write_description
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.inference import load
-from deeplab_jax.model_store import read_description, write_description
 
 # Of the images of more than 8 bits that the model was trained on.
 INTENSITY_RANGE = (0.0, 4095.0)

@@ -17,9 +17,8 @@ from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.pretrained import list_pretrained
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.checks import check_frozen_parts, check_ranges
-from deeplab_jax.training.crops import check_crop_size
-from deeplab_jax.training.objective import make_objective
+from deeplab_jax.training.checks import check_crop_size, check_frozen_parts, check_ranges
+from deeplab_jax.training.loss import make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
 from deeplab_jax.training.state import abstract_state
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import deeplab_jax
+from deeplab_jax import checkpointing
 from deeplab_jax import config as configs
-from deeplab_jax import model_store
-from deeplab_jax.training.monitors import read_rows
+from deeplab_jax.training.hooks import read_rows
 
 # What a crop of 65 × 65 and a batch of two need; all else stays the recipe's.
 SMALL = (
@@ -64,7 +64,7 @@ def test_the_second_stage_goes_on_from_the_first(tiny_data, tmp_path):
     start = f"training.init_from={first}"
     config = run(f"mobilenet:aspp,stage=2,init={first}", tiny_data, second, *small, start)
     assert config.data.duplicate
-    before, after = map(model_store.read_variables, (first, second))
+    before, after = map(checkpointing.read_variables, (first, second))
     for variables, rates in ((before, (6, 12, 18)), (after, (12, 24, 36))):
         branches = [variables["batch_stats"]["aspp"].pop(f"rate_{rate}") for rate in rates]
         variables["batch_stats"]["branches"] = dict(enumerate(branches))

@@ -5,7 +5,7 @@ import pytest
 from crf.exact import gaussian_matrix
 
 from deeplab_jax.crf import AllPairs, build_lattice
-from deeplab_jax.crf.embedding import embed, vertex_cells
+from deeplab_jax.crf.vertices import embed, vertex_cells
 
 RANDOM = np.random.default_rng(0)
 

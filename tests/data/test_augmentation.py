@@ -4,10 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from deeplab_jax.data.augmentation import Augmentation, augment
+from deeplab_jax.data.augmentation import Augmentation, augment, distort, size_in_range
 from deeplab_jax.data.padding import MEAN_PIXEL, pad_to
-from deeplab_jax.data.photometric import distort
-from deeplab_jax.data.resizing import size_in_range
 from deeplab_jax.data.views import IMAGE_SAMPLING, LABEL_SAMPLING, Span, View, random_view, render
 from deeplab_jax.errors import DeepLabError
 

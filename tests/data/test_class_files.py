@@ -1,7 +1,7 @@
 import pytest
 
-from deeplab_jax.data.class_names import folder_classes, read_class_names
 from deeplab_jax.data.color_maps import read_color_map
+from deeplab_jax.data.descriptors import folder_classes, read_class_names
 from deeplab_jax.errors import DeepLabError
 
 

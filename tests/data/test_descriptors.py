@@ -3,7 +3,7 @@ import PIL.Image
 import pytest
 
 from deeplab_jax.data import descriptors
-from deeplab_jax.data.outlines import OUTLINES
+from deeplab_jax.data.shapes import OUTLINES
 
 
 @pytest.mark.parametrize(

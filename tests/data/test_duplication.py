@@ -7,7 +7,7 @@ from deeplab_jax.data import ArrayDataset, Augmentation, duplicated, training_ba
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.run import assemble
+from deeplab_jax.training.setup import assemble
 
 NAMES = ("sky", "tree", "road", "car")
 STILL = Augmentation((4, 5), 1.0, 1.0, flip=False)

@@ -6,11 +6,11 @@ import pytest
 
 from deeplab_jax.data import prepared_names
 from deeplab_jax.data.builders.paired_files import image_files
-from deeplab_jax.data.listing import HIDDEN, list_images
+from deeplab_jax.files import HIDDEN, list_images
 from deeplab_jax.inference import plan_files
-from deeplab_jax.inference.video_jobs import plan_videos
-from deeplab_jax.pretrained.readers.checkpoint_files import _latest
-from deeplab_jax.pretrained.sources import _only_one
+from deeplab_jax.inference.video_files import plan_videos
+from deeplab_jax.pretrained.archives import _only_one
+from deeplab_jax.pretrained.readers.tensorflow_checkpoint import _latest
 
 HIDDEN_FILES = [
     "._photo.jpg",

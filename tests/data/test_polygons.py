@@ -3,7 +3,7 @@ import matplotlib.path
 import numpy as np
 import pytest
 
-from deeplab_jax.data.polygons import draw_polygon, draw_runs
+from deeplab_jax.data.builders.coco_voc import draw_polygon, draw_runs
 from deeplab_jax.errors import DeepLabError
 
 

@@ -14,8 +14,7 @@ import pytest
 from deeplab_jax.data import open_dataset, prepared_names
 from deeplab_jax.data.builders.camvid import Camvid
 from deeplab_jax.data.builders.shapes import Shapes
-from deeplab_jax.data.preparation import Preparation, prepare
-from deeplab_jax.data.report import render, summary
+from deeplab_jax.data.preparation import Preparation, prepare, render, summary
 from deeplab_jax.errors import DeepLabError
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)

@@ -1,6 +1,6 @@
 import pytest
 
-from deeplab_jax.data.resizing import size_in_range
+from deeplab_jax.data.augmentation import size_in_range
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import jax, numpy as np
 import jax.numpy as jnp
 from deeplab_jax.models import create_model
 from deeplab_jax.parallel import make_mesh, put_batch
-from deeplab_jax.training.objective import make_objective
+from deeplab_jax.training.loss import make_objective
 from deeplab_jax.training.optimizers import make_optimizer
-from deeplab_jax.training.schedules import poly_schedule
+from deeplab_jax.training.optimizers import poly_schedule
 from deeplab_jax.training.state import create_state
 from deeplab_jax.training.step import make_train_step
 from deeplab_jax import config as configs

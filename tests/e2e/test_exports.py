@@ -9,9 +9,9 @@ import pytest
 from random_variables import random_variables
 
 import deeplab_jax
+from deeplab_jax.checkpointing import ModelDescription, write_model
 from deeplab_jax.data.descriptors import VOC
 from deeplab_jax.data.images import read_image
-from deeplab_jax.model_store import ModelDescription, write_model
 
 WEIGHTS = "deeplabv3_mnv2_dm05_voc_257_float.tflite"
 # Packages that make and run the files of a format.

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from deeplab_jax.model_store import open_checkpoints, read_variables
-from deeplab_jax.training.monitors import read_rows
+from deeplab_jax.checkpointing import open_checkpoints, read_variables
+from deeplab_jax.training.hooks import read_rows
 
 
 def slow(value):

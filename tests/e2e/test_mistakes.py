@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from deeplab_jax.model_store import open_checkpoints
+from deeplab_jax.checkpointing import open_checkpoints
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pretrained.torchvision_names import write_classifier
 
-from deeplab_jax.model_store import read_model
+from deeplab_jax.checkpointing import read_model
 
 WEIGHTS = "deeplabv3_mnv2_dm05_voc_257_float.tflite"
 

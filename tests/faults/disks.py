@@ -15,8 +15,8 @@ from damages import DAMAGES
 from kills import same_end
 from tiny_run import TinyRuns, newest_step
 
-from deeplab_jax.model_store import open_checkpoints, read_variables
-from deeplab_jax.model_store.checkpoints import (
+from deeplab_jax.checkpointing import open_checkpoints, read_variables
+from deeplab_jax.checkpointing.checkpoints import (
     checkpoint_damage,
     saved_steps,
     set_damaged_aside,

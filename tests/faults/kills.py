@@ -13,8 +13,8 @@ import numpy as np
 from forked import end_with
 from tiny_run import NUM_STEPS, Process, TinyRuns, newest_step, reached_step
 
-from deeplab_jax.model_store import read_variables
-from deeplab_jax.training.monitors import read_rows
+from deeplab_jax.checkpointing import read_variables
+from deeplab_jax.training.hooks import read_rows
 
 # Where kills fall, and how many of a hundred do: after a step, while a checkpoint is written (its
 # directory has another name until it is whole), and while the process starts.

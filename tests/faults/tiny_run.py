@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from forked import Forked
 from tiny_recipe import write_tiny_recipe
 
-from deeplab_jax.model_store.checkpoints import saved_steps
-from deeplab_jax.training.monitors import read_rows
+from deeplab_jax.checkpointing.checkpoints import saved_steps
+from deeplab_jax.training.hooks import read_rows
 
 NUM_STEPS = 40
 Process = subprocess.Popen | Forked

@@ -10,8 +10,7 @@ from random_variables import random_variables
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.heads import ASPP, Decoder, ImagePooling
-from deeplab_jax.heads.image_pooling import average
-from deeplab_jax.heads.spatial_pyramid import pool_bins
+from deeplab_jax.heads.aspp import average, pool_bins
 from deeplab_jax.layers import Normalization
 
 NORMALIZATION = Normalization(decay=0.9, epsilon=1e-3)

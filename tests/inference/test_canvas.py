@@ -15,7 +15,7 @@ from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.padding import canvas_size
 from deeplab_jax.models import Architecture, create_model
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.crops import check_crop_size
+from deeplab_jax.training.checks import check_crop_size
 
 # The means as their publishers have them, RGB, rounded.
 FILLS = {

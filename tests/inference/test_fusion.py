@@ -9,7 +9,7 @@ from stand_ins import NUM_CLASSES, Convolution, RedReader, random_dataset
 from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.evaluation import evaluate
 from deeplab_jax.inference import InferenceOptions, Predictor
-from deeplab_jax.inference.fusion import MAXIMUM, MEAN, fusion_rule
+from deeplab_jax.inference.forward import MAXIMUM, MEAN, fusion_rule
 from deeplab_jax.inference.padding import padded_size, scaled_size
 from deeplab_jax.models import Architecture
 

@@ -8,13 +8,13 @@ import PIL.Image
 import pytest
 from random_variables import random_variables
 
+from deeplab_jax.checkpointing import CLASSIFICATION, ModelDescription, write_model
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import ImageClassification, load
 from deeplab_jax.inference.image_classification import central_crop
-from deeplab_jax.model_store import CLASSIFICATION, ModelDescription, write_model
 
 NAMES = ("background", "cat", "dog", "house", "boat", "tree", "sky")
 

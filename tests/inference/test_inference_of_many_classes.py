@@ -10,10 +10,10 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
+from deeplab_jax.app.service import Answers, Limits
 from deeplab_jax.crf import CRFParameters
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.data.descriptors import describe
-from deeplab_jax.deploy.answers import Answers, Limits
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import CRFGrid, Evaluator, compare_strategies, evaluate, search_crf
 from deeplab_jax.inference import (

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import ConvNorm, Normalization
-from deeplab_jax.layers.batch_norm import GroupedBatchNorm
+from deeplab_jax.layers.conv_norm import GroupedBatchNorm
 
 DECAY, EPSILON = 0.9, 1e-3
 

@@ -7,7 +7,7 @@ import pytest
 from pixel_samples import KNOWN, LOGITS, PARTLY_VOID, WEIGHTS, known_pairs
 
 from deeplab_jax.losses import hard_pixel_cross_entropy, hard_pixel_share, softmax_cross_entropy
-from deeplab_jax.losses.hard_pixels import hardest
+from deeplab_jax.losses.cross_entropy import hardest
 
 
 @pytest.mark.parametrize(

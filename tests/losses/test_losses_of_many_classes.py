@@ -16,7 +16,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL, MAX_CLASSES, label_dtype, void_label, void_of
 from deeplab_jax.losses.targets import class_shares, known_pixels
 from deeplab_jax.models import Architecture
-from deeplab_jax.training.objective import Outputs, make_objective
+from deeplab_jax.training.loss import Outputs, make_objective
 
 SIZE = (2, 5, 7)
 COUNTS = (255, 256, 300)

@@ -8,7 +8,7 @@ from pixel_samples import KNOWN, LABEL, LOGITS, ONE_HOT, PARTLY_VOID, softmax
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.losses import lovasz_softmax
-from deeplab_jax.losses.lovasz import jaccard_weights
+from deeplab_jax.losses.overlap import jaccard_weights
 from deeplab_jax.metrics import ConfusionMatrix
 
 THREE_CLASSES = np.where(PARTLY_VOID == 3, 255, PARTLY_VOID)

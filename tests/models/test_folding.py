@@ -11,7 +11,7 @@ from random_variables import random_variables
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model, fold
-from deeplab_jax.models.folding import _epsilon
+from deeplab_jax.models.deeplab import _epsilon
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 49, 33, 3), dtype=np.uint8)
 NARROW = {"num_classes": 5, "aspp_channels": 8, "low_level_channels": 4}

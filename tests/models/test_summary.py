@@ -10,8 +10,7 @@ from flax import traverse_util
 
 from deeplab_jax import ops
 from deeplab_jax.models import create_model
-from deeplab_jax.models.program import flatten
-from deeplab_jax.models.receptive_field import receptive_field
+from deeplab_jax.models.receptive_field import flatten, receptive_field
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.ops import resize_bilinear
 

@@ -6,7 +6,7 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
-from deeplab_jax.ops import depthwise, on_gpus
+from deeplab_jax.ops import depthwise, dispatch
 
 PADDINGS = {
     "symmetric": lambda size, kernel_size, stride, rate: ops.symmetric_padding(kernel_size, rate),
@@ -169,6 +169,6 @@ def test_every_candidate_on_gpus_gives_the_plain_outputs_and_gradients(
 
 
 def test_the_table_for_gpus_names_candidates():
-    assert {name for _, name in on_gpus.DEPTHWISE} <= set(depthwise.CANDIDATES)
-    assert on_gpus.chosen(((2, "a"), (4, "b"), (np.inf, "c")), (1, 3)) == "b"
-    assert on_gpus.chosen(((2, "a"), (4, "b"), (np.inf, "c")), (36, 1)) == "c"
+    assert {name for _, name in dispatch.DEPTHWISE} <= set(depthwise.CANDIDATES)
+    assert dispatch.chosen(((2, "a"), (4, "b"), (np.inf, "c")), (1, 3)) == "b"
+    assert dispatch.chosen(((2, "a"), (4, "b"), (np.inf, "c")), (36, 1)) == "c"

@@ -7,7 +7,7 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
-from deeplab_jax.ops.platform import plain
+from deeplab_jax.ops.dispatch import plain
 
 RANDOM = np.random.default_rng(0)
 COARSE, FINE = (2, 5, 7, 4), (2, 17, 25, 3)

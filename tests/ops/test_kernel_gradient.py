@@ -8,8 +8,8 @@ from compiling import run_once
 from jax import lax
 
 from deeplab_jax import ops
+from deeplab_jax.ops import dispatch
 from deeplab_jax.ops import kernel_gradient as products
-from deeplab_jax.ops import on_gpus
 
 RANDOM = np.random.default_rng(0)
 
@@ -165,4 +165,4 @@ def test_every_candidate_on_gpus_gives_the_convolution_s_own_gradient(shape, siz
             np.testing.assert_allclose(
                 found, pull_back(cotangent)[0], rtol=0, atol=1e-10, err_msg=name
             )
-    assert {name for _, name in on_gpus.KERNEL_GRADIENTS} <= set(products.CANDIDATES)
+    assert {name for _, name in dispatch.KERNEL_GRADIENTS} <= set(products.CANDIDATES)

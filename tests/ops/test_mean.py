@@ -7,7 +7,7 @@ import pytest
 from jax import export
 
 from deeplab_jax import ops
-from deeplab_jax.heads.image_pooling import average
+from deeplab_jax.heads.aspp import average
 
 
 def by_loops(inputs, window, stride):

@@ -5,7 +5,7 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
-from deeplab_jax.ops import resized_rows
+from deeplab_jax.ops import resize
 
 RANDOM = np.random.default_rng(0)
 BOTH = pytest.mark.parametrize("align_corners", [True, False])
@@ -22,7 +22,7 @@ SIZES = [
 @BOTH
 @pytest.mark.parametrize(("source", "target"), SIZES)
 def test_argmax_is_that_of_the_whole_resized_map(source, target, align_corners, monkeypatch):
-    monkeypatch.setattr(resized_rows, "ROWS_ON_CPUS", 16)
+    monkeypatch.setattr(resize, "ROWS_ON_CPUS", 16)
     scores = RANDOM.normal(size=(2, *source, 5)).astype(np.float32)
 
     def both(scores):

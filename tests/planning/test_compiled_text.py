@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from deeplab_jax.planning import hlo, work
-from deeplab_jax.planning.collectives import find_collectives, totals
-from deeplab_jax.planning.replica_groups import axes_joined, read_groups, read_pairs
+from deeplab_jax.planning.collectives import (
+    axes_joined,
+    find_collectives,
+    read_groups,
+    read_pairs,
+    totals,
+)
 
 PROGRAM = hlo.parse(pathlib.Path(__file__).with_name("program.txt").read_text())
 MESH = {"data": 4, "space": 2}

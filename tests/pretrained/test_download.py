@@ -9,8 +9,7 @@ import pytest
 from file_server import Behaviour, serving
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.checksums import verify
-from deeplab_jax.pretrained.download import Patience, download
+from deeplab_jax.pretrained.download import Patience, download, verify
 from deeplab_jax.reporter import Reporter
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)

@@ -10,7 +10,7 @@ import pytest
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert
 from deeplab_jax.pretrained.readers import read_weights
-from deeplab_jax.pretrained.readers.frozen_nodes import Nodes
+from deeplab_jax.pretrained.readers.frozen_graph import Nodes
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 with warnings.catch_warnings():

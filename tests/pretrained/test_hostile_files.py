@@ -18,9 +18,9 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import archives
+from deeplab_jax.pretrained.archives import unpacked
 from deeplab_jax.pretrained.conversion import identify
 from deeplab_jax.pretrained.readers import READERS, read_weights
-from deeplab_jax.pretrained.sources import unpacked
 
 FLOAT_NAME = "deeplabv3_mobilenetv2_dm05_voc_tflite"
 FLOAT_FILE = "deeplabv3_mnv2_dm05_voc_257_float.tflite"

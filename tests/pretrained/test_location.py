@@ -14,8 +14,8 @@ from file_server import Behaviour, serving
 from stand_ins import write_workdir
 
 import deeplab_jax
+from deeplab_jax.checkpointing import read_description
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.model_store import read_description
 from deeplab_jax.pretrained import catalog, find_pretrained, locate
 from deeplab_jax.pretrained.download import Patience
 from deeplab_jax.reporter import Reporter

@@ -8,7 +8,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_classifier, create_model
 from deeplab_jax.pretrained.assignment import assign
 from deeplab_jax.pretrained.conversion import identify, wanted_variables
-from deeplab_jax.pretrained.name_maps.tensorflow.identification import identify_backbone
+from deeplab_jax.pretrained.name_maps.tensorflow import identify_backbone
 from deeplab_jax.pretrained.published import GraphFacts, PublishedWeights
 
 ASPP = {"head": "aspp", "image_pooling": "global", "aspp_channels": 256}

@@ -10,8 +10,7 @@ import pytest
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert
 from deeplab_jax.pretrained.readers import read_weights
-from deeplab_jax.pretrained.readers.checkpoint_files import checkpoint_file
-from deeplab_jax.pretrained.readers.tensorflow_checkpoint import choose_variables
+from deeplab_jax.pretrained.readers.tensorflow_checkpoint import checkpoint_file, choose_variables
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from deeplab_jax.models import create_classifier
 from deeplab_jax.pretrained.assignment import NORM_LEAVES
 from deeplab_jax.pretrained.conversion import wanted_variables
 from deeplab_jax.pretrained.name_maps import IMAGE_CLASSIFIER, Identified, translate
-from deeplab_jax.pretrained.name_maps.pytorch import LEAVES
+from deeplab_jax.pretrained.name_maps.rules import LEAVES
 from deeplab_jax.pretrained.name_maps.torchvision import rules
 
 OPTIONS = {

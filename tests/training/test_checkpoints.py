@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from checkpoint_process import values
 
+from deeplab_jax.checkpointing import checkpoints
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.model_store import checkpoints
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checkpoints import Checkpointer
 

@@ -3,7 +3,7 @@ import pytest
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.crops import check_crop_size
+from deeplab_jax.training.checks import check_crop_size
 
 
 class Listener(Reporter):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.training.decimation import decimated
+from deeplab_jax.training.initialization import decimated
 
 RANDOM = np.random.default_rng(0)
 VGG = {

@@ -11,7 +11,7 @@ from jax.interpreters import partial_eval
 
 from deeplab_jax import config as configs
 from deeplab_jax.models import create_model
-from deeplab_jax.training.objective import Outputs, make_objective
+from deeplab_jax.training.loss import Outputs, make_objective
 
 BATCH, SIZE, CLASSES = 4, (33, 49), 3
 SMALL = {"num_classes": CLASSES, "aux_head": True}

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import pytest
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.training.finite import LAG, FiniteCheck
+from deeplab_jax.training.hooks import LAG, FiniteCheck
 
 
 def metrics(**changes):

@@ -9,8 +9,7 @@ from flax import traverse_util
 from stand_ins import write_workdir
 
 from deeplab_jax import ops
-from deeplab_jax.errors import DeepLabError
-from deeplab_jax.model_store import (
+from deeplab_jax.checkpointing import (
     CLASSIFICATION,
     ModelDescription,
     read_description,
@@ -18,6 +17,7 @@ from deeplab_jax.model_store import (
     write_description,
     write_model,
 )
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
 from deeplab_jax.pretrained import convert
 from deeplab_jax.reporter import Reporter

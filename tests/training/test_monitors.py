@@ -3,7 +3,7 @@ import json
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from deeplab_jax.training.monitors import Monitor, read_rows
+from deeplab_jax.training.hooks import Monitor, read_rows
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from deeplab_jax import config as configs
 from deeplab_jax import losses, ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture
-from deeplab_jax.training.objective import Outputs, make_objective
+from deeplab_jax.training.loss import Outputs, make_objective
 
 RANDOM = np.random.default_rng(0)
 LABEL = random_batch(3)["label"]

@@ -1,7 +1,7 @@
 import pytest
 
-from deeplab_jax.training import pace as module
-from deeplab_jax.training.pace import Pace
+from deeplab_jax.training import hooks as module
+from deeplab_jax.training.hooks import Pace
 
 
 @pytest.fixture

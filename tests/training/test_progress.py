@@ -1,6 +1,6 @@
 import pytest
 
-from deeplab_jax.training.progress import (
+from deeplab_jax.training.hooks import (
     PARTING,
     Interval,
     curves_part,

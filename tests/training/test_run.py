@@ -11,7 +11,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checks import check_rows_at_once
-from deeplab_jax.training.run import assemble
+from deeplab_jax.training.setup import assemble
 
 DATASET = random_dataset([(20, 24)] * 3)
 

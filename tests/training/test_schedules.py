@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.training.schedules import (
+from deeplab_jax.training.optimizers import (
     cosine_schedule,
     poly_schedule,
     step_schedule,

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from deeplab_jax.training.interruption import interruption
+from deeplab_jax.training.train import interruption
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 

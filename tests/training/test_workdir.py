@@ -4,13 +4,13 @@ import jax
 import pytest
 
 from deeplab_jax import config as configs
+from deeplab_jax.checkpointing.checkpoints import checkpoint_damage, saved_steps
+from deeplab_jax.checkpointing.manifest import write_manifest as write_files
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path
-from deeplab_jax.model_store.checkpoints import checkpoint_damage, saved_steps
-from deeplab_jax.model_store.manifest import write_manifest as write_files
 from deeplab_jax.parallel import make_mesh
-from deeplab_jax.training.monitors import Monitor, read_rows
-from deeplab_jax.training.workdir import claim, write_manifest
+from deeplab_jax.training.checkpoints import claim, write_manifest
+from deeplab_jax.training.hooks import Monitor, read_rows
 
 
 def changed(**fields):

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
-from deeplab_jax.data.class_names import folder_classes
 from deeplab_jax.data.color_maps import Color
-from deeplab_jax.data.descriptors import Descriptor
+from deeplab_jax.data.descriptors import Descriptor, folder_classes
 from deeplab_jax.data.images import StorableImage, storable_image
 from deeplab_jax.data.mask_files import MaskFile, constant_color, open_mask
 from deeplab_jax.data.masks import identity_labels, mask_values, read_colored_mask, read_mask

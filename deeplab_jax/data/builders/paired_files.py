@@ -1,4 +1,4 @@
-"""The base of builders that read an image file and a mask file for each example."""
+"""Bases of the builders that read one image file and one mask file for each example."""
 
 import abc
 from collections import Counter, defaultdict
@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deeplab_jax.data.builders.base import LoadedExample, SegmentationBuilder
-from deeplab_jax.data.builders.findings import Facts
+from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
+from deeplab_jax.data.color_maps import read_text
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
-from deeplab_jax.data.listing import list_images
 from deeplab_jax.data.mask_files import MaskFile, open_mask
 from deeplab_jax.data.orientation import aligned_label, turned, turned_back
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import list_images
 
 # A note on an example, see `Facts`.
 DRAWN_ON_STORED = "mask was drawn on the stored pixels of an image with EXIF orientation; turned"
@@ -179,3 +179,38 @@ def _exif_reason(image_orientation: int, mask_orientation: int) -> str:
         f" (after turning by EXIF orientation: {image_orientation} of the image, "
         f"{mask_orientation} of the mask)"
     )
+
+
+SPLITS = ("train", "val")
+
+
+class ListedFilesBuilder(PairedFilesBuilder, skip_registration=True):
+    """Reads the images that the lists name; a subclass says where lists and masks may lie."""
+
+    LANDMARK = "JPEGImages"
+    # Directories below the source; the first that is there counts.
+    MASKS: tuple[str, ...]
+    LISTS: tuple[str, ...]
+
+    def find_pairs(self) -> dict[str, dict[str, Pair]]:
+        masks, lists = self._first(self.MASKS), self._first(self.LISTS)
+        return {split: self._pairs_of(lists / f"{split}.txt", masks) for split in SPLITS}
+
+    def _pairs_of(self, listed: Path, masks: Path) -> dict[str, Pair]:
+        images = self.source / self.LANDMARK
+        return {
+            stem: Pair(images / f"{stem}.jpg", masks / f"{stem}.png")
+            for stem in listed_stems(listed)
+        }
+
+    def _first(self, directories: tuple[str, ...]) -> Path:
+        for directory in directories:
+            if (self.source / directory).is_dir():
+                return self.source / directory
+        raise DeepLabError(f"{self.source}: no {directories[0]}/ in it; {self.LAYOUT}")
+
+
+def listed_stems(path: Path) -> list[str]:
+    """Returns the stems of a list; some in circulation hold paths, and further columns."""
+    lines = read_text(path, "list of images").splitlines()
+    return [Path(line.split()[0]).stem for line in lines if line.strip()]

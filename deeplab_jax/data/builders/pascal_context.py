@@ -5,7 +5,7 @@ Source: Mottaghi et al. 2014; DeepLab v2 (arXiv 1606.00915), section 4.2, for th
 
 import numpy as np
 
-from deeplab_jax.data.builders.listed_files import ListedFilesBuilder
+from deeplab_jax.data.builders.paired_files import ListedFilesBuilder
 from deeplab_jax.data.descriptors import PASCAL_CONTEXT, Descriptor
 from deeplab_jax.data.mask_files import MaskFile
 from deeplab_jax.data.masks import identity_labels, read_mask

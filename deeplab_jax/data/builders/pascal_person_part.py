@@ -6,7 +6,7 @@ parts and numbers.
 
 import numpy as np
 
-from deeplab_jax.data.builders.listed_files import ListedFilesBuilder
+from deeplab_jax.data.builders.paired_files import ListedFilesBuilder
 from deeplab_jax.data.descriptors import PASCAL_PERSON_PART, Descriptor
 from deeplab_jax.data.mask_files import MaskFile
 from deeplab_jax.data.masks import identity_labels, read_mask

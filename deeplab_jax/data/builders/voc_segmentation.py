@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.data.builders.listed_files import listed_stems
-from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
+from deeplab_jax.data.builders.paired_files import (
+    Pair,
+    PairedFilesBuilder,
+    image_files,
+    listed_stems,
+)
 from deeplab_jax.data.descriptors import VOC, Descriptor
 from deeplab_jax.data.mask_files import MaskFile
 from deeplab_jax.data.masks import identity_labels, read_mask

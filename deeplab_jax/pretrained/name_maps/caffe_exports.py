@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.models.catalog import resolve
-from deeplab_jax.pretrained.name_maps.convention import Convention, Identified
-from deeplab_jax.pretrained.name_maps.pytorch import (
+from deeplab_jax.pretrained.name_maps.rules import (
     LEAVES,
     VGG_CONVOLUTIONS,
+    Convention,
+    Identified,
+    Rule,
     resnet_name,
     resnet_rules,
 )
-from deeplab_jax.pretrained.name_maps.rules import Rule
 from deeplab_jax.pretrained.published import PublishedWeights
 
 NAME = "PyTorch exports of the Caffe networks"

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.name_maps.convention import IMAGE_CLASSIFIER, Convention, Identified
-from deeplab_jax.pretrained.name_maps.rules import Rule
+from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER, Convention, Identified, Rule
 from deeplab_jax.pretrained.published import PublishedWeights
 
 LEAVES = {

@@ -11,11 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.backbones import mobilenet_v2, mobilenet_v3, xception
+from deeplab_jax.backbones import mobilenet, xception
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.name_maps.convention import IMAGE_CLASSIFIER, Convention, Identified
-from deeplab_jax.pretrained.name_maps.pytorch import LEAVES, resnet_name, resnet_rules
-from deeplab_jax.pretrained.name_maps.rules import Rule
+from deeplab_jax.pretrained.name_maps.rules import (
+    IMAGE_CLASSIFIER,
+    LEAVES,
+    Convention,
+    Identified,
+    Rule,
+    resnet_name,
+    resnet_rules,
+)
 from deeplab_jax.pretrained.published import PublishedWeights
 
 SYMMETRIC = {"stride_placement": "torchvision"}
@@ -27,9 +33,9 @@ PREPROCESSINGS = {
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): "minus_one_one",
 }
 MOBILENET_ROWS = {
-    "mobilenet_v2": mobilenet_v2.LAYERS,
-    "mobilenet_v3_large": mobilenet_v3.layers("large"),
-    "mobilenet_v3_small": mobilenet_v3.layers("small"),
+    "mobilenet_v2": mobilenet.V2_LAYERS,
+    "mobilenet_v3_large": mobilenet.layers("large"),
+    "mobilenet_v3_small": mobilenet.layers("small"),
 }
 # Channels before the last convolution at depth multiplier 1.
 LAST_WIDTH = {"mobilenet_v2": 320, "mobilenet_v3_large": 960, "mobilenet_v3_small": 576}

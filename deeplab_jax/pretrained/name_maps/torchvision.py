@@ -5,16 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.backbones import mobilenet_v3
+from deeplab_jax.backbones import mobilenet
 from deeplab_jax.models.catalog import resolve
-from deeplab_jax.pretrained.name_maps.convention import IMAGE_CLASSIFIER, Convention, Identified
-from deeplab_jax.pretrained.name_maps.pytorch import (
+from deeplab_jax.pretrained.name_maps.rules import (
+    IMAGE_CLASSIFIER,
     LEAVES,
     VGG_CONVOLUTIONS,
+    Convention,
+    Identified,
+    Rule,
     resnet_name,
     resnet_rules,
 )
-from deeplab_jax.pretrained.name_maps.rules import Rule
 from deeplab_jax.pretrained.published import PublishedWeights
 
 PRESETS = {
@@ -130,7 +132,7 @@ def _atrous_branches(identified: Identified) -> tuple[Rule, ...]:
 
 def mobilenet_v3_rules(form: str, prefix: str) -> tuple[Rule, ...]:
     """Returns the name map of a MobileNetV3, whose units number the parts that they have."""
-    rows = mobilenet_v3.layers(form)
+    rows = mobilenet.layers(form)
     rules = [Rule("backbone/layer_1", f"{prefix}0.0", f"{prefix}0.1")]
     for number, row in enumerate(rows, start=1):
         unit, ours = f"{prefix}{number}.block", f"backbone/layer_{number + 1}"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.published import PublishedWeights
-from deeplab_jax.pretrained.readers.checkpoint_files import INDEX, is_checkpoint
-from deeplab_jax.pretrained.readers.configuration import weights_file
+from deeplab_jax.pretrained.readers.state_dict import weights_file
+from deeplab_jax.pretrained.readers.tensorflow_checkpoint import INDEX, is_checkpoint
 
 # Suffix → module and function, imported when needed.
 READERS = {

@@ -1,0 +1,1 @@
+"""A page to drop images on, and its HTTP interface."""

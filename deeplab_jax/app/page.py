@@ -1,0 +1,241 @@
+"""The page to drop images on and its HTTP interface, on Gradio."""
+
+import ctypes
+import logging
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from deeplab_jax.app.service import Answers
+from deeplab_jax.errors import DeepLabError
+
+# Of glibc's malloc.h.
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+# Images are larger; what is smaller may be kept and used again.
+LARGE = 256 * 1024
+ARENAS = 2
+
+
+def return_large_blocks() -> bool:
+    """Has glibc give large blocks back to the system once they are freed; elsewhere nothing.
+
+    By default it raises the threshold with every large block that is freed, up to 32 MiB, and keeps
+    an arena for each thread: images of many requests then leave holes, and a server grows by some
+    27 KiB a request (measured with 500 × 375 photographs) although nothing is held.
+
+    Returns:
+      Whether it will.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(set_option(M_MMAP_THRESHOLD, LARGE) and set_option(M_ARENA_MAX, ARENAS))
+
+
+# What libraries below would tell their makers, and where from they would fetch.
+SILENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_SHARE": "False",
+}
+# How often files of requests are looked for, and how old they may become, in seconds.
+CLEANING = (60, 300)
+# Requests that are decoded at once: one waits for the network while another is in it.
+AT_ONCE = 2
+# Visitors whose state is kept.
+VISITORS = 200
+# Not the one that publishes a picture.
+BUTTONS = ["download", "fullscreen"]
+FONTS = ["system-ui", "sans-serif"]
+LOGGER = logging.getLogger("deeplab_jax")
+# Gradio's page asks for a script of another host, for the case that it is embedded.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:"
+)
+
+
+def import_gradio() -> ModuleType:
+    """Returns Gradio, told to keep to itself.
+
+    Raises:
+      DeepLabError: it is not installed.
+    """
+    os.environ.update(SILENT)
+    try:
+        import gradio
+    except ImportError as error:
+        raise DeepLabError(
+            "the page needs gradio, which is not installed; pip install 'deeplab_jax[app]'"
+        ) from error
+    return gradio
+
+
+def build_page(answers: Answers) -> Any:
+    """Returns the page, a `gradio.Blocks`; `serving` brings it up.
+
+    Args:
+      answers: to the requests.
+    """
+    gradio = import_gradio()
+
+    def segment(image: Path | None, model: str) -> tuple:
+        if image is None:
+            raise gradio.Error("there is no image; drop one, or take one with the camera")
+        try:
+            answer = answers.answer(image, model)
+        except DeepLabError as error:
+            raise gradio.Error(str(error)) from None
+        except Exception:
+            # Its text may hold paths of the server.
+            LOGGER.exception("a request for the model %s failed", model)
+            raise gradio.Error("the server failed; its log contains the reason") from None
+        stages = ", ".join(f"{name} {value:g} ms" for name, value in answer.milliseconds.items())
+        total = sum(answer.milliseconds.values())
+        areas = [[name, round(100 * share, 2)] for name, share in answer.areas.items()]
+        told = f"**{total:.0f} ms**: {stages}"
+        return (
+            _with_own_file(answer.overlay),
+            _with_own_file(answer.mask),
+            answer.legend,
+            areas,
+            told,
+        )
+
+    with gradio.Blocks(title="deeplab_jax", analytics_enabled=False, delete_cache=CLEANING) as page:
+        gradio.Markdown("# What is where in a picture")
+        with gradio.Row():
+            with gradio.Column():
+                image = _image_input(gradio)
+                model = gradio.Dropdown(list(answers.names), value=answers.names[0], label="Model")
+                button = gradio.Button("Segment", variant="primary")
+                told = gradio.Markdown()
+            with gradio.Column():
+                overlay = gradio.Image(
+                    label="Overlay", buttons=BUTTONS, format="png", interactive=False
+                )
+                mask = gradio.Image(label="Mask", buttons=BUTTONS, format="png", interactive=False)
+            with gradio.Column():
+                legend = gradio.HTML(label="Legend")
+                areas = gradio.Dataframe(
+                    headers=["class", "% of the image"], label="Class areas", interactive=False
+                )
+        asked = {
+            "fn": segment,
+            "inputs": [image, model],
+            "outputs": [overlay, mask, legend, areas, told],
+            "concurrency_limit": AT_ONCE,
+            "concurrency_id": "segment",
+        }
+        button.click(**asked, api_name="segment")
+        image.input(**asked, api_visibility="private")
+    return page.queue(max_size=answers.limits.waiting, api_open=True)
+
+
+@contextmanager
+def serving(answers: Answers, host: str = "127.0.0.1", port: int = 7860) -> Iterator[str]:
+    """Serves the page while the context is open.
+
+    Args:
+      answers: to the requests.
+      host: address to listen on; 0.0.0.0 lets other machines in.
+      port: to listen on.
+
+    Yields:
+      The page's address.
+
+    Raises:
+      DeepLabError: gradio is not installed, or the port is taken.
+    """
+    gradio = import_gradio()
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    with tempfile.TemporaryDirectory(prefix="deeplab-jax-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        page = build_page(answers)
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                show_error=True,
+                max_file_size=f"{answers.limits.megabytes:g}mb",
+                state_session_capacity=VISITORS,
+                enable_monitoring=False,
+                ssr_mode=False,
+                run_history=False,
+                footer_links=["api"],
+                theme=gradio.themes.Default(font=FONTS, font_mono=["monospace"]),
+                app_kwargs={"middleware": [_policy()]},
+            )
+            yield address
+        except OSError as error:
+            raise DeepLabError(f"cannot listen on {host}:{port} ({error}); give another") from error
+        finally:
+            page.close(verbose=False)
+            os.environ.pop("GRADIO_TEMP_DIR")
+            if before is not None:
+                os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def _image_input(gradio: ModuleType) -> Any:
+    """Returns an image as it was sent: reading it, and saying what is wrong with it, is ours."""
+    image = gradio.Image(
+        label="Image", buttons=["fullscreen"], sources=["upload", "webcam", "clipboard"]
+    )
+    take_in = image.async_move_resource_to_block_cache
+
+    def path_of(payload: Any) -> Path | None:
+        return Path(payload.path) if payload is not None and payload.path else None
+
+    async def take_in_uploads(resource: Any) -> str | None:
+        if "://" in str(resource):
+            raise gradio.Error("addresses are not fetched; send the image itself")
+        return await take_in(resource)
+
+    # Not a subclass: for each of these Gradio writes a file beside the module that defines it.
+    image.preprocess = path_of
+    image.async_move_resource_to_block_cache = take_in_uploads
+    return image
+
+
+def _with_own_file(pixels: np.ndarray) -> PIL.Image.Image:
+    """Returns an image that Gradio keeps in a file of this answer alone.
+
+    It names files by what is in them, and writes each anew while another client, who was answered
+    the same, may be reading it.
+    """
+    image = PIL.Image.fromarray(pixels)
+    image.info["answer"] = uuid.uuid4().hex
+    return image
+
+
+def _policy() -> Any:
+    from starlette.middleware import Middleware
+
+    class ContentSecurityPolicy:
+        """Forbids the page to talk to other hosts."""
+
+        def __init__(self, app: Any) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def with_policy(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"].append((b"content-security-policy", POLICY.encode()))
+                await send(message)
+
+            await self._app(scope, receive, with_policy if scope["type"] == "http" else send)
+
+    return Middleware(ContentSecurityPolicy)

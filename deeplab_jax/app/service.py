@@ -1,0 +1,258 @@
+"""Answers of the page and of its HTTP interface to one image, without a web framework."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import html
+import io
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from deeplab_jax.data.images import read_image
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.export.program import fitted
+from deeplab_jax.inference import ImageClassification, Prediction, Predictor
+from deeplab_jax.labels import label_dtype
+from deeplab_jax.visualize import colorize
+
+# For models that no size came with.
+DEFAULT_SIZE = (513, 513)
+# Loaded models that are kept; another takes the place of the one that was used longest ago.
+MODELS_KEPT = 2
+LOGGER = logging.getLogger("deeplab_jax")
+
+
+class LoadingError(DeepLabError):
+    """A model cannot be loaded; the reason may hold paths that are not for visitors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one request may cost.
+
+    Attributes:
+      megabytes: of the encoded image.
+      megapixels: of the decoded one.
+      seconds: that a request may wait for its turn and its result.
+      waiting: requests in the queue; later ones are turned away.
+    """
+
+    megabytes: float = 10
+    megapixels: float = 24
+    seconds: float = 30
+    waiting: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What is shown.
+
+    Attributes:
+      overlay: uint8 [H, W, 3], the image under its classes' colours.
+      mask: uint8 [H, W, 3], the colours alone.
+      legend: HTML, class names escaped.
+      areas: share of the image's pixels, 0..1, of each class that occurs, the largest first.
+      milliseconds: `decode`, `network` and `draw`.
+    """
+
+    overlay: np.ndarray
+    mask: np.ndarray
+    legend: str
+    areas: dict[str, float]
+    milliseconds: dict[str, float]
+
+
+class Answers:
+    """Answers requests one after the other with the models it may use."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        load: Callable[[str], Predictor | ImageClassification],
+        limits: Limits,
+    ) -> None:
+        """Loads nothing yet.
+
+        Args:
+          names: of the models that may be asked for.
+          load: gives the predictor of a name.
+          limits: of one request.
+        """
+        self.names, self.limits = tuple(names), limits
+        self._load = load
+        self._loaded: collections.OrderedDict[str, Predictor] = collections.OrderedDict()
+        # One worker: a network uses all cores.
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, "network")
+        self._lock = threading.Lock()
+
+    def answer(self, image: Path, name: str) -> Answer:
+        """Segments one image.
+
+        Args:
+          image: path of the encoded image.
+          name: of the model.
+
+        Raises:
+          DeepLabError: the file is no image, damaged or too large; the model does not exist or
+            cannot be loaded; or the request took too long. The message holds no path of the server.
+        """
+        if name not in self.names:
+            raise unknown_name("model", name, self.names)
+        try:
+            return self._answer(image, name)
+        except LoadingError as error:
+            LOGGER.error("the model %s cannot be loaded: %s", name, error)
+            raise DeepLabError(
+                f"the model {name} cannot be loaded; the server's log contains the reason"
+            ) from None
+
+    def _answer(self, image: Path, name: str) -> Answer:
+        encoded = self._checked(image)
+        ending = time.perf_counter() + self.limits.seconds
+        # A loaded model need not be waited for to know how its images are read.
+        predictor = self._loaded.get(name) or self._in_turn(ending, self._predictor, name)
+        begun = time.perf_counter()
+        pixels = read_image(encoded, name="this file", intensity_range=predictor.intensity_range)
+        decoded = time.perf_counter()
+        class_map, spent = self._in_turn(ending, self._segment, name, pixels)
+        drawing = time.perf_counter()
+        answer = _drawn(pixels, class_map, predictor)
+        times = {
+            "decode": decoded - begun,
+            "network": spent,
+            "draw": time.perf_counter() - drawing,
+        }
+        rounded = {stage: round(1000 * seconds, 1) for stage, seconds in times.items()}
+        return dataclasses.replace(answer, milliseconds=rounded)
+
+    def _checked(self, path: Path) -> bytes:
+        """Returns an uploaded file that is not too large, nor says that its image is."""
+        limits = self.limits
+        if path.stat().st_size > limits.megabytes * 1e6:
+            raise DeepLabError(
+                f"the file is larger than {limits.megabytes:g} MB; send a smaller one"
+            )
+        encoded = path.read_bytes()
+        # The header tells before anything is decoded.
+        try:
+            width, height = PIL.Image.open(io.BytesIO(encoded)).size
+        except PIL.Image.DecompressionBombError:
+            width = height = math.inf
+        except Exception:
+            # Reading it tells what is wrong.
+            width = height = 0
+        if width * height > limits.megapixels * 1e6:
+            raise DeepLabError(
+                f"the image has more than {limits.megapixels:g} million pixels; send a smaller one"
+            )
+        return encoded
+
+    def _in_turn(self, ending: float, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Returns what the one worker makes of it, if that is there in time."""
+        future = self._worker.submit(function, *arguments)
+        try:
+            return future.result(ending - time.perf_counter())
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise DeepLabError(
+                f"no result within {self.limits.seconds:g} s: the server is busy; try again later, "
+                "or with a smaller model"
+            ) from None
+
+    def warm_up(self, name: str) -> None:
+        """Loads and compiles a model, so that the first request need not wait.
+
+        Raises:
+          LoadingError: the model cannot be loaded; the message holds the full reason.
+        """
+        self._worker.submit(self._segment, name, np.zeros((64, 64, 3), np.uint8)).result()
+
+    def _segment(self, name: str, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+        predictor = self._predictor(name)
+        begun = time.perf_counter()
+        small = fitted(pixels, predictor.inference_size)
+        class_map = predictor(small).astype(label_dtype(len(predictor.class_names)))
+        if small.shape != pixels.shape:
+            size = pixels.shape[1::-1]
+            class_map = cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        return class_map, time.perf_counter() - begun
+
+    def _predictor(self, name: str) -> Predictor:
+        with self._lock:
+            if name not in self._loaded:
+                predictor = self._loaded_now(name)
+                if not isinstance(predictor, Predictor):
+                    raise DeepLabError(f"{name} classifies whole images; pick a segmentation model")
+                size = predictor.inference_size or DEFAULT_SIZE
+                # All images go through one compiled program.
+                self._loaded[name] = predictor.with_inference_size(size)
+                if len(self._loaded) > MODELS_KEPT:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(name)
+            return self._loaded[name]
+
+    def _loaded_now(self, name: str) -> Predictor | ImageClassification:
+        try:
+            return self._load(name)
+        except (DeepLabError, OSError) as error:
+            raise LoadingError(str(error)) from error
+
+
+def shown_names(references: Sequence[str]) -> dict[str, str]:
+    """Returns the name under which visitors see each model, and the reference that it stands for.
+
+    A name is the last part of a path; models that share it get as many parent directories as
+    distinguish them. It is never an absolute path. Published names stay as they are.
+
+    Args:
+      references: paths of model directories or workdirs, or published names.
+
+    Returns:
+      Name to reference, in the order of the references; a reference given twice has one name.
+    """
+    parts = {reference: _path_parts(reference) for reference in references}
+    names: dict[str, str] = {}
+    for reference, own in parts.items():
+        others = [other for key, other in parts.items() if key != reference]
+        length = 1
+        while length < len(own) and any(other[-length:] == own[-length:] for other in others):
+            length += 1
+        name = base = "/".join(own[-length:])
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{base} ({number})"
+        names[name] = reference
+    return names
+
+
+def _path_parts(reference: str) -> tuple[str, ...]:
+    """Returns the parts of a path without its root; of `.` and `..` those of the full path."""
+    path = Path(os.path.normpath(reference))
+    if path.name in ("", ".."):
+        path = Path(os.path.abspath(reference))
+    return tuple(part for part in path.parts if part != path.anchor) or ("model",)
+
+
+def _drawn(pixels: np.ndarray, class_map: np.ndarray, predictor: Predictor) -> Answer:
+    shown = Prediction(pixels, class_map, np.empty(0), predictor.class_names, predictor.palette)
+    shares = shown.shares
+    rows = "".join(
+        f'<li><span style="background:rgb{color};width:1em;height:1em;display:inline-block;'
+        f'border:1px solid #8888;margin-right:.5em"></span>'
+        f"{html.escape(name)} {100 * shares[name]:.1f}&thinsp;%</li>"
+        for name, color in shown.legend.items()
+    )
+    legend = f'<ul style="list-style:none;padding:0">{rows}</ul>'
+    mask = colorize(class_map, predictor.palette)
+    return Answer(shown.overlay, mask, legend, shares, {})

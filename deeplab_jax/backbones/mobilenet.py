@@ -1,0 +1,313 @@
+"""MobileNetV2 and MobileNetV3 without their last classifier, at any output stride."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from deeplab_jax import ops
+from deeplab_jax.backbones.atrous import Feature, strides_to_rates
+from deeplab_jax.layers import ConvNorm, Convolution, Normalization
+
+
+def rounded_width(exact: float) -> int:
+    """Returns a width rounded to a multiple of 8 that is not below 90 % of it (slim)."""
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * exact else rounded
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels weighted by what the whole map holds (arXiv 1905.02244, section 5.3)."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        channels = inputs.shape[-1]
+        accurate = jnp.promote_types(self.dtype, jnp.float32)
+        pooled = ops.mean_over_map(inputs.astype(accurate)).astype(self.dtype)
+        convolution = partial(Convolution, kernel_size=1, dtype=self.dtype)
+        squeezed = convolution(rounded_width(channels / 4), name="squeeze")(pooled)
+        return inputs * convolution(channels, activation=nn.hard_sigmoid, name="excite")(squeezed)
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1×1 → depthwise → project 1×1, with the input added where `residual`.
+
+    Attributes:
+      features: output channels.
+      expanded: channels of the depthwise convolution; no expansion where the input has as many.
+      stride, rate: of the depthwise convolution.
+      residual: add the input if it has as many channels as the output. A unit whose nominal stride
+        became a rate has none, so that its features stay those of the strided network.
+      conv_norm: makes convolutions.
+      kernel_size: of the depthwise convolution.
+      squeeze_excitation: whether MobileNetV3's channel weights follow it.
+    """
+
+    features: int
+    expanded: int
+    stride: int
+    rate: int
+    residual: bool
+    conv_norm: partial
+    kernel_size: int = 3
+    squeeze_excitation: bool = False
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Returns the unit's output and the depthwise convolution's, which decoders use."""
+        hidden = inputs
+        if self.expanded != inputs.shape[-1]:
+            hidden = self.conv_norm(self.expanded, kernel_size=1, name="expand")(hidden, train)
+        hidden = depthwise = self.conv_norm(
+            self.expanded,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            rate=self.rate,
+            depthwise=True,
+            kernel_init=None,
+            name="depthwise",
+        )(hidden, train)
+        if self.squeeze_excitation:
+            hidden = SqueezeExcitation(hidden.dtype, name="squeeze_excitation")(hidden)
+        outputs = self.conv_norm(self.features, kernel_size=1, activation=None, name="project")(
+            hidden, train
+        )
+        if self.residual and outputs.shape[-1] == inputs.shape[-1]:
+            outputs = outputs + inputs
+        return outputs, depthwise
+
+
+CONVOLUTION_INIT = nn.initializers.truncated_normal(0.09)
+
+
+class V2Layer(NamedTuple):
+    """A row of the MobileNetV2 paper's Table 2, one layer of it."""
+
+    features: int
+    stride: int
+    expansion: int
+
+
+V2_LAYERS = (
+    V2Layer(16, 1, 1),
+    *(V2Layer(24, 2, 6), V2Layer(24, 1, 6)),
+    *(V2Layer(32, 2, 6), V2Layer(32, 1, 6), V2Layer(32, 1, 6)),
+    *(V2Layer(64, 2, 6), V2Layer(64, 1, 6), V2Layer(64, 1, 6), V2Layer(64, 1, 6)),
+    *(V2Layer(96, 1, 6), V2Layer(96, 1, 6), V2Layer(96, 1, 6)),
+    *(V2Layer(160, 2, 6), V2Layer(160, 1, 6), V2Layer(160, 1, 6)),
+    V2Layer(320, 1, 6),
+)
+V2_LOW_LEVEL = (
+    Feature("layer_4/depthwise", 144, 4),
+    Feature("layer_7/depthwise", 192, 8),
+    Feature("layer_14/depthwise", 576, 16),
+)
+NORMALIZATION = Normalization(decay=0.997, epsilon=1e-3)
+
+
+def scaled_width(features: int, depth_multiplier: float, width_divisor: int) -> int:
+    """Returns a layer's width; see the attributes of MobileNetV2."""
+    exact = features * depth_multiplier
+    return max(1, int(exact)) if width_divisor == 1 else rounded_width(exact)
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2's features (arXiv 1801.04381).
+
+    Attributes:
+      output_stride: 4 to 32; strides beyond it become atrous rates.
+      depth_multiplier: scales every width.
+      width_divisor: 1: scaled widths are floored, at least 1; 8: they are rounded to its multiples,
+        as in slim's classifiers.
+      stride_placement: `torchvision` pads symmetrically; every other value is TensorFlow's `SAME`.
+      normalization: constants of batch normalisation.
+      dtype: of the computation.
+    """
+
+    output_stride: int = 16
+    depth_multiplier: float = 1.0
+    width_divisor: int = 1
+    stride_placement: str = "slim"
+    normalization: Normalization = NORMALIZATION
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
+        strides = (2, *(layer.stride for layer in V2_LAYERS))
+        units = strides_to_rates(strides, self.output_stride, "mobilenet_v2")
+        conv_norm = partial(
+            ConvNorm,
+            normalization=self.normalization,
+            same_padding=self.stride_placement != "torchvision",
+            activation=nn.relu6,
+            kernel_init=CONVOLUTION_INIT,
+            dtype=self.dtype,
+        )
+        hidden = conv_norm(self._width(32), stride=units[0].stride, name="layer_1")(image, train)
+        endpoints = {"layer_1": hidden}
+        for number, (layer, unit) in enumerate(zip(V2_LAYERS, units[1:], strict=True), start=2):
+            name, width = f"layer_{number}", hidden.shape[-1]
+            expanded = width if layer.expansion == 1 else rounded_width(width * layer.expansion)
+            # Each layer is a unit of its own: the rate of the walk is the depthwise one.
+            hidden, endpoints[f"{name}/depthwise"] = InvertedResidual(
+                self._width(layer.features),
+                expanded,
+                unit.stride,
+                unit.rate,
+                layer.stride == 1,
+                conv_norm,
+                name=name,
+            )(hidden, train)
+            endpoints[name] = hidden
+        return endpoints | {"output": hidden}
+
+    def _width(self, features: int) -> int:
+        return scaled_width(features, self.depth_multiplier, self.width_divisor)
+
+
+STEM_WIDTH = 16
+
+
+class V3Layer(NamedTuple):
+    """A row of the MobileNetV3 paper's Tables 1 and 2.
+
+    Attributes:
+      expanded: channels of the depthwise convolution.
+      features: output channels.
+      kernel_size, stride: of the depthwise convolution.
+      squeeze: whether squeeze and excitation follow it.
+      activation: hard swish (`HS`), else ReLU (`RE`).
+    """
+
+    expanded: int
+    features: int
+    kernel_size: int
+    stride: int
+    squeeze: bool
+    activation: str
+
+
+V3_LARGE = (
+    V3Layer(16, 16, 3, 1, False, "RE"),
+    V3Layer(64, 24, 3, 2, False, "RE"),
+    V3Layer(72, 24, 3, 1, False, "RE"),
+    V3Layer(72, 40, 5, 2, True, "RE"),
+    *[V3Layer(120, 40, 5, 1, True, "RE")] * 2,
+    V3Layer(240, 80, 3, 2, False, "HS"),
+    V3Layer(200, 80, 3, 1, False, "HS"),
+    *[V3Layer(184, 80, 3, 1, False, "HS")] * 2,
+    V3Layer(480, 112, 3, 1, True, "HS"),
+    V3Layer(672, 112, 3, 1, True, "HS"),
+)
+V3_SMALL = (
+    V3Layer(16, 16, 3, 2, True, "RE"),
+    V3Layer(72, 24, 3, 2, False, "RE"),
+    V3Layer(88, 24, 3, 1, False, "RE"),
+    V3Layer(96, 40, 5, 2, True, "HS"),
+    *[V3Layer(240, 40, 5, 1, True, "HS")] * 2,
+    V3Layer(120, 48, 5, 1, True, "HS"),
+    V3Layer(144, 48, 5, 1, True, "HS"),
+)
+# The last three units, and the channels of the 1×1 convolution that ends the network.
+V3_ENDS = {
+    "large": ((672, 160), (960, 160), (960, 160), 960),
+    "large_seg": ((336, 80), (480, 80), (480, 80), 480),
+    "small": ((288, 96), (576, 96), (576, 96), 576),
+    "small_seg": ((144, 48), (288, 48), (288, 48), 288),
+}
+V3_LOW_LEVEL = {
+    "large": (
+        Feature("layer_4/depthwise", 72, 4),
+        Feature("layer_7/depthwise", 120, 8),
+        Feature("layer_13/depthwise", 672, 16),
+    ),
+    "small": (
+        Feature("layer_2/depthwise", 16, 4),
+        Feature("layer_4/depthwise", 88, 8),
+        Feature("layer_9/depthwise", 144, 16),
+    ),
+}
+# Where torchvision's auxiliary head is attached.
+AUXILIARY = {"large": Feature("layer_5", 40, 8), "small": Feature("layer_5", 40, 16)}
+
+
+def layers(form: str) -> tuple[V3Layer, ...]:
+    """Returns the units of `large`, `small`, `large_seg` or `small_seg`."""
+    ends = [
+        V3Layer(expanded, features, 5, stride, True, "HS")
+        for (expanded, features), stride in zip(V3_ENDS[form][:3], (2, 1, 1), strict=True)
+    ]
+    return (*(V3_LARGE if form.startswith("large") else V3_SMALL), *ends)
+
+
+class MobileNetV3(nn.Module):
+    """MobileNetV3's features (arXiv 1905.02244; `seg` forms as released for DeepLab).
+
+    Attributes:
+      form: `large`, `small`, `large_seg` or `small_seg`.
+      output_stride: 4 to 32; strides beyond it become atrous rates.
+      depth_multiplier: scales every width; widths are rounded to multiples of 8.
+      stride_placement: `torchvision` pads symmetrically and lets the unit that lost its stride run
+        at the new rate already; every other value is the released code's convention.
+      normalization: constants of batch normalisation.
+      dtype: of the computation.
+    """
+
+    form: str
+    output_stride: int = 16
+    depth_multiplier: float = 1.0
+    stride_placement: str = "slim"
+    normalization: Normalization = NORMALIZATION
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
+        rows = layers(self.form)
+        torchvision = self.stride_placement == "torchvision"
+        walk = strides_to_rates(
+            (2, *(row.stride for row in rows)), self.output_stride, f"mobilenet_v3_{self.form}"
+        )
+        conv_norm = partial(
+            ConvNorm,
+            normalization=self.normalization,
+            same_padding=not torchvision,
+            activation=nn.hard_swish,
+            kernel_init=CONVOLUTION_INIT,
+            dtype=self.dtype,
+        )
+        hidden = conv_norm(self._width(STEM_WIDTH), stride=walk[0].stride, name="layer_1")(
+            image, train
+        )
+        endpoints, nominal_width = {"layer_1": hidden}, STEM_WIDTH
+        for number, (row, unit) in enumerate(zip(rows, walk[1:], strict=True), start=2):
+            name = f"layer_{number}"
+            lost_stride = row.stride // unit.stride if torchvision else 1
+            activation = nn.hard_swish if row.activation == "HS" else nn.relu
+            hidden, endpoints[f"{name}/depthwise"] = InvertedResidual(
+                self._width(row.features),
+                rounded_width(hidden.shape[-1] * row.expanded / nominal_width),
+                unit.stride,
+                unit.rate * lost_stride,
+                row.stride == 1,
+                partial(conv_norm, activation=activation),
+                kernel_size=row.kernel_size,
+                squeeze_excitation=row.squeeze,
+                name=name,
+            )(hidden, train)
+            endpoints[name], nominal_width = hidden, row.features
+        last = conv_norm(
+            self._width(V3_ENDS[self.form][3]), kernel_size=1, name=f"layer_{len(rows) + 2}"
+        )
+        return endpoints | {"output": last(hidden, train)}
+
+    def _width(self, features: int) -> int:
+        if self.depth_multiplier == 1:
+            return features
+        return rounded_width(features * self.depth_multiplier)

@@ -1,0 +1,134 @@
+"""Reads and writes a model with its variables."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from deeplab_jax.checkpointing.checkpoints import (
+    CHECKPOINTS,
+    EMA,
+    METRICS,
+    VARIABLES,
+    checkpoint_damage,
+    choose_step,
+    open_checkpoints,
+    saved_steps,
+)
+from deeplab_jax.checkpointing.description import (
+    ModelDescription,
+    read_description,
+    write_description,
+)
+from deeplab_jax.checkpointing.manifest import damage, write_manifest
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import absolute, as_path, replacing_directory
+from deeplab_jax.models import DeepLab, ImageClassifier
+
+Variables = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredModel:
+    """A model with its variables (NumPy arrays) and its description."""
+
+    model: DeepLab | ImageClassifier
+    variables: Variables
+    description: ModelDescription
+
+
+def read_model(
+    path: str | pathlib.Path, checkpoint: str = "best", ema: bool | None = None
+) -> StoredModel:
+    """Reads a model from a training workdir or a model directory.
+
+    Args:
+      path: of either.
+      checkpoint: of a workdir: `best`, `last` or a step.
+      ema: the averaged variables (True), those of the last update (False), or the averaged ones
+        where the run kept them (None).
+
+    Raises:
+      DeepLabError: there is no model, no such checkpoint, or no averaged variables.
+    """
+    path = as_path(path)
+    if not path.is_dir():
+        raise DeepLabError(f"no model at {path}: there is no such directory")
+    description = read_description(path)
+    variables = read_variables(path, checkpoint, ema)
+    return StoredModel(description.create_model(), variables, description)
+
+
+def read_variables(
+    path: pathlib.Path, checkpoint: str = "best", ema: bool | None = None
+) -> Variables:
+    """Reads the variables of a checkpoint as NumPy arrays, whatever devices wrote them.
+
+    Raises:
+      DeepLabError: as `read_model`.
+    """
+    path = absolute(path)
+    if (path / VARIABLES).is_dir():
+        wrong = damage(path / VARIABLES)
+        if wrong:
+            raise DeepLabError(
+                f"{path / VARIABLES} is damaged: {wrong}; restore it or convert again"
+            )
+        return _restore(path / VARIABLES)
+    if not (path / CHECKPOINTS).is_dir():
+        raise DeepLabError(f"{path} holds no checkpoint yet")
+    for step in saved_steps(path):
+        # Opening reads these of all checkpoints.
+        _check(path, step, METRICS)
+    with open_checkpoints(path) as manager:
+        step = choose_step(manager, checkpoint)
+    directory = path / CHECKPOINTS / str(step)
+    has_ema = (directory / EMA).is_dir()
+    if ema and not has_ema:
+        raise DeepLabError(f"{path} kept no averaged parameters (training.ema_decay was 0)")
+    item = EMA if has_ema and ema is not False else VARIABLES
+    _check(path, step, item)
+    return _restore(directory / item)
+
+
+def _check(path: epath.Path, step: int, item: str) -> None:
+    """Checks the files of an item of a checkpoint, as far as there are any."""
+    wrong = checkpoint_damage(path, step, item)
+    if wrong:
+        raise DeepLabError(
+            f"the checkpoint of step {step} in {path} is damaged: {wrong}; give another "
+            f"--checkpoint, or move {path / CHECKPOINTS / str(step)} away"
+        )
+
+
+def write_model(
+    directory: str | pathlib.Path, description: ModelDescription, variables: Variables
+) -> None:
+    """Writes a model directory whole or not at all.
+
+    Args:
+      directory: must not exist, or be empty.
+      description: of the model.
+      variables: its arrays.
+
+    Raises:
+      DeepLabError: there is something at `directory`.
+    """
+    directory = pathlib.Path(directory).absolute()
+    with replacing_directory(directory) as temporary:
+        write_description(temporary, description)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(temporary / VARIABLES, variables)
+        write_manifest(epath.Path(temporary / VARIABLES))
+
+
+def _restore(source: epath.Path) -> Variables:
+    with ocp.StandardCheckpointer() as checkpointer:
+        metadata = checkpointer.metadata(source).item_metadata
+        # NumPy targets leave the devices of the run that saved out of it.
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), dict(metadata))
+        return checkpointer.restore(source, target)

@@ -1,0 +1,1 @@
+"""Smaller and faster networks: quantization, pruning and distillation."""

@@ -1,0 +1,130 @@
+"""Statistics of each convolution's input over calibration images."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from deeplab_jax import ops
+from deeplab_jax.data import Dataset, evaluation_batches
+from deeplab_jax.inference.padding import Size, padded_size
+from deeplab_jax.layers import is_convolution
+from deeplab_jax.models import DeepLab
+from deeplab_jax.reporter import Reporter
+
+
+def unrolled(model: DeepLab) -> DeepLab:
+    """Returns a network without loops over units, in which every layer has a path of its own."""
+    return model.clone(architecture=dataclasses.replace(model.architecture, scan_units=False))
+
+
+class EvenlySpread:
+    """So many examples of a data set, at even distances; a data set itself.
+
+    Files of a data set are often in an order, and its first images all alike.
+    """
+
+    def __init__(self, dataset: Dataset, limit: int) -> None:
+        self._dataset = dataset
+        self._count = min(limit, len(dataset))
+        self.name, self.split = dataset.name, dataset.split
+        self.descriptor = dataset.descriptor
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> dict:
+        return self._dataset[index * len(self._dataset) // self._count]
+
+    def largest_size(self) -> Size:
+        """Returns the largest height and width among all images of the data set."""
+        return self._dataset.largest_size()
+
+    def image_sizes(self) -> np.ndarray:
+        """Returns (height, width) of every chosen image, int32 [num_images, 2]."""
+        sizes = self._dataset.image_sizes()
+        return sizes[[index * len(sizes) // self._count for index in range(self._count)]]
+
+
+def calibration_images(
+    dataset: Dataset,
+    model: DeepLab,
+    *,
+    limit: int = 32,
+    size: Size | None = None,
+    reporter: Reporter | None = None,
+) -> Iterator[np.ndarray]:
+    """Yields images of one size that suits a network, one at a time.
+
+    Args:
+      dataset: whose images are taken, evenly spread.
+      model: decides the legal sizes.
+      limit: at most so many.
+      size: (H, W) to pad to, rounded up to what suits the network; default: of the largest image.
+      reporter: hears of progress.
+
+    Yields:
+      uint8 [1, H, W, 3].
+    """
+    chosen = EvenlySpread(dataset, limit)
+    size = padded_size(model, size or dataset.largest_size(), None)
+    batches = evaluation_batches(chosen, size, batch_size=1, fill=model.architecture.mean_pixel)
+    for batch in (reporter or Reporter()).track(batches, "calibrating, image", len(chosen)):
+        yield batch["image"]
+
+
+Path = tuple[str, ...]
+Flat = dict[Path, np.ndarray]
+
+
+def by_path(tree: Any) -> Flat:
+    """Returns the leaves by path; a module's name such as `block1/unit_1` is two steps of it."""
+    flat = traverse_util.flatten_dict(tree)
+    return {tuple("/".join(path).split("/")): leaf for path, leaf in flat.items()}
+
+
+def nested(flat: Flat, like: Any) -> dict[str, Any]:
+    """Returns leaves by path as a tree of the same structure as another."""
+    paths = traverse_util.flatten_dict(like)
+    return traverse_util.unflatten_dict(
+        {path: flat[tuple("/".join(path).split("/"))] for path in paths}
+    )
+
+
+def input_statistics(
+    model: DeepLab, statistic: Callable[[jax.Array], Any]
+) -> Callable[[Any, jax.Array], dict[Path, Any]]:
+    """Returns the jitted function (variables, images) → statistic by the path of the convolution.
+
+    A network at several scales calls each convolution once a scale; then it is the mean over them.
+
+    Args:
+      model: in evaluation; images are uint8 [N, H, W, C].
+      statistic: of a convolution's inputs, float32 [N, h, w, c], to arrays whose shapes do not
+        depend on h and w.
+    """
+
+    @jax.jit
+    def measure(variables: Any, images: jax.Array) -> dict[Path, Any]:
+        found: dict[Path, list[Any]] = {}
+
+        def record(call, arguments, keywords, context):
+            if is_convolution(context.module, context.method_name):
+                inputs = ops.as_array(arguments[0]).astype(jnp.float32)
+                found.setdefault(context.module.path, []).append(statistic(inputs))
+            return call(*arguments, **keywords)
+
+        with nn.intercept_methods(record):
+            model.apply(variables, images, train=False)
+        return {path: jax.tree.map(_mean, *several) for path, several in found.items()}
+
+    return measure
+
+
+def _mean(*several: jax.Array) -> jax.Array:
+    return jnp.stack(several).mean(0)

@@ -1,0 +1,169 @@
+"""Fine-tuning of a changed model, by its own recipe or by a teacher's predictions."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from deeplab_jax import checkpointing, losses
+from deeplab_jax import config as configs
+from deeplab_jax.checkpointing import SEGMENTATION, StoredModel
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import Architecture, DeepLab
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.training import train
+from deeplab_jax.training.checkpoints import CONFIG_FILE
+from deeplab_jax.training.loss import Objective, Outputs
+from deeplab_jax.training.setup import Run
+
+START = "start"
+# Keywords of `create_model` that a training run takes from its data set.
+FROM_DATA = ("num_classes", "in_channels")
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architecture)}
+
+
+def recipe_of(directory: Path) -> ConfigDict:
+    """Returns the config that a workdir was trained with; of a model directory the default."""
+    path = directory / CONFIG_FILE
+    return configs.from_json(path.read_text()) if path.is_file() else configs.default()
+
+
+def with_network(config: ConfigDict, description: checkpointing.ModelDescription) -> ConfigDict:
+    """Returns the config with the network of a description.
+
+    Raises:
+      DeepLabError: training cannot have a network with these keywords.
+    """
+    changed = configs.from_json(configs.to_json(config))
+    fresh = configs.default().model
+    with changed.unlocked(), changed.ignore_type():
+        changed.model = fresh
+        changed.model.architecture = description.architecture
+        for name, value in description.overrides.items():
+            if name in fresh:
+                changed.model[name] = _frozen(value)
+            elif name not in FROM_DATA and value != DEFAULTS.get(name):
+                raise DeepLabError(f"a network with {name}={value!r} cannot be trained")
+    return changed
+
+
+def fine_tune(
+    stored: StoredModel,
+    config: ConfigDict,
+    workdir: Path,
+    steps: int,
+    reporter: Reporter,
+    adjust: Callable[[Run], Run] = lambda run: run,
+) -> StoredModel:
+    """Returns the model after so many steps of training.
+
+    The workdir holds the run, which goes on where it was interrupted, and what it started from.
+
+    Args:
+      stored: to start from.
+      config: of the training; its network and start are the model's.
+      workdir: where the run writes.
+      steps: of training.
+      reporter: hears of progress.
+      adjust: see `train`.
+
+    Raises:
+      DeepLabError: as `train`; or the data set has other classes than the model.
+    """
+    start = workdir / START
+    if not checkpointing.is_model(start):
+        checkpointing.write_model(start, stored.description, stored.variables)
+    config = with_network(config, stored.description)
+    config.training.num_steps = steps
+    config.training.init_from = str(start)
+    config.training.init_parts = "all"
+    num_classes = len(stored.description.class_names)
+
+    def checked(run: Run) -> Run:
+        if len(run.description.class_names) != num_classes:
+            raise DeepLabError(
+                f"the model has {num_classes} classes, {run.train.name} "
+                f"{len(run.description.class_names)}; fine-tune on a data set of the same classes"
+            )
+        return adjust(run)
+
+    result = train(config, workdir, reporter=reporter, adjust=checked)
+    source = {
+        name: value
+        for name, value in stored.description.source.items()
+        if name != "folded_batch_norm" or config.model.frozen_batch_norm
+    }
+    source["fine_tuned"] = {"steps": result.step, "on": config.data.name}
+    description = dataclasses.replace(stored.description, source=source)
+    variables = checkpointing.read_variables(workdir, "last")
+    return StoredModel(description.create_model(), variables, description)
+
+
+def _frozen(value: object) -> object:
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+# Endpoint that holds the teacher's logits.
+TEACHER = "teacher"
+
+
+def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float) -> Run:
+    """Returns the run with a teacher's loss on top of its own.
+
+    The teacher sees the same crops, with its moving averages and without dropout.
+
+    Args:
+      run: of the student.
+      teacher: a model of the same classes.
+      weight: of the teacher's loss; the run's own keep theirs.
+      temperature: see `distillation_loss`.
+
+    Raises:
+      DeepLabError: a number is illegal, or the teacher is none for this student.
+    """
+    if weight <= 0 or temperature <= 0:
+        raise DeepLabError(f"weight {weight:g} and temperature {temperature:g} must be above 0")
+    if teacher.description.task != SEGMENTATION:
+        raise DeepLabError("a teacher must tell the class of every pixel, not of images")
+    theirs, ours = teacher.description.class_names, run.description.class_names
+    if theirs != ours:
+        raise DeepLabError(
+            f"the teacher's {len(theirs)} classes are not the {len(ours)} of {run.train.name}: "
+            f"{', '.join(theirs[:3])}, … and {', '.join(ours[:3])}, …"
+        )
+    return dataclasses.replace(
+        run,
+        model=_taught_network(run.model, teacher),
+        objective=_with_teacher(run.objective, weight, temperature),
+    )
+
+
+def _taught_network(student: DeepLab, teacher: StoredModel) -> DeepLab:
+    """Returns the student as a network whose endpoints in training hold the teacher's logits."""
+    variables = jax.device_put(teacher.variables)
+
+    class TaughtDeepLab(DeepLab):
+        def apply(self, own: Any, image: jax.Array, *, train: bool = False, **keywords: Any) -> Any:
+            results = super().apply(own, image, train=train, **keywords)
+            if not train:
+                return results
+            (logits, maps), changed = results
+            seen = teacher.model.apply(variables, image, train=False)
+            return (logits, maps | {TEACHER: jax.lax.stop_gradient(seen)}), changed
+
+    return TaughtDeepLab(student.architecture)
+
+
+def _with_teacher(objective: Objective, weight: float, temperature: float) -> Objective:
+    def both(
+        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        logits, maps = outputs
+        known = losses.valid_pixels(batch_label, logits.shape[-1])
+        taught = losses.distillation_loss(logits, maps[TEACHER], label, known, temperature)
+        return objective(outputs, label, batch_label, step) + weight * taught
+
+    return both

@@ -1,1 +1,0 @@
-"""Trained models on their way out: exported, quantised, pruned, distilled."""

@@ -1,0 +1,1 @@
+"""Trained networks in the formats of other runtimes: StableHLO, ONNX and TFLite."""

@@ -1,0 +1,316 @@
+"""ONNX: a network's traced program in ONNX's operations."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.export.metadata import KEY, describe
+from deeplab_jax.export.program import Program, input_specification, open_sizes
+from deeplab_jax.export.translation import Pair, Value, translate
+from deeplab_jax.files import replacing
+from deeplab_jax.ops import Padding
+
+BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min"}
+
+
+class OnnxWriter:
+    """Collects nodes and constants; a value is a node's name.
+
+    Attributes:
+      nodes: in order.
+      constants: weights and what else is fixed.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self._names: dict[bytes, str] = {}
+        # Where a symbolic height or width was seen: (value, axis of [N, C, H, W]).
+        self._lengths: dict[Any, tuple[str, int]] = {}
+        # Symbolic heights and widths of the image, checked when the file runs, and what is legal:
+        # k · step + plus.
+        self._checked: dict[Any, str] = {}
+        self._step, self._plus = 1, 0
+        self._dtypes: dict[str, np.dtype] = {}
+
+    def node(self, kind: str, *inputs: Value, name: str = "", **attributes: Any) -> str:
+        """Adds an operation, which may have a name, and returns the name of its result."""
+        inputs = [self.constant(i) if isinstance(i, np.ndarray) else i for i in inputs]
+        result = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(
+            helper.make_node(kind, inputs, [result], name=name or result, **attributes)
+        )
+        return result
+
+    def constant(self, array: np.ndarray) -> str:
+        """Adds a constant, once, and returns its name."""
+        key = b"%s %s " % (str(array.dtype).encode(), str(array.shape).encode()) + array.tobytes()
+        if key not in self._names:
+            self._names[key] = f"constant_{len(self.constants)}"
+            # Arrays of some layouts are not taken.
+            self.constants.append(
+                numpy_helper.from_array(np.ascontiguousarray(array), self._names[key])
+            )
+        return self._names[key]
+
+    def convolution(
+        self,
+        inputs: Value,
+        kernel: np.ndarray,
+        bias: np.ndarray | None,
+        stride: Pair,
+        padding: Padding,
+        rate: Pair,
+        groups: int,
+    ) -> Value:
+        operands = [inputs, kernel.transpose(3, 2, 0, 1), *([] if bias is None else [bias])]
+        return self.node(
+            "Conv",
+            *operands,
+            kernel_shape=kernel.shape[:2],
+            strides=stride,
+            pads=_pads(padding),
+            dilations=rate,
+            group=groups,
+        )
+
+    def binary(self, name: str, left: Value, right: Value) -> Value:
+        if name == "max" and isinstance(right, np.ndarray) and not right.any():
+            return self.node("Relu", left)
+        return self.node(BINARY[name], _broadcasting(left), _broadcasting(right))
+
+    def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
+        mode = "align_corners" if align_corners else "half_pixel"
+        return self.node(
+            "Resize",
+            inputs,
+            "",
+            "",
+            self._size(like[1:3]),
+            axes=[2, 3],
+            mode="linear",
+            coordinate_transformation_mode=mode,
+        )
+
+    def _size(self, size: Sequence[Any]) -> Value:
+        """Returns (H, W) as a constant, or taken from maps that have them."""
+        if all(isinstance(length, int) for length in size):
+            return np.array(size, np.int64)
+        parts = []
+        for length in size:
+            parts.append(self._symbolic(length))
+        return self.node("Concat", *parts, axis=0)
+
+    def _symbolic(self, length: Any) -> str:
+        """Returns a symbolic height or width as int64 [1].
+
+        Raises:
+          DeepLabError: no map has it, and it is not in proportion to the image's.
+        """
+        if length in self._checked:
+            return self._checked[length]
+        if length in self._lengths:
+            return self._length(*self._lengths[length])
+        step, plus = self._step, self._plus
+        for known, value in self._checked.items():
+            # Of k · step + plus it is k · part + plus.
+            part = (length - plus) * step // (known - plus)
+            if isinstance(part, int) and (known - plus) * part == (length - plus) * step:
+                steps = self.node("Div", self._plus_constant(value, -plus), _number(step))
+                scaled = self.node("Mul", steps, _number(part))
+                return self._plus_constant(scaled, plus)
+        raise DeepLabError(
+            f"the size {length} cannot be computed in an ONNX file; give one, as in --size=513x513"
+        )
+
+    def _plus_constant(self, value: str, number: int) -> str:
+        return self.node("Add", value, _number(number))
+
+    def _length(self, value: str, axis: int) -> str:
+        """Returns a length of [N, C, H, W] as int64 [1]."""
+        return self.node("Shape", value, start=axis, end=axis + 1)
+
+    def check_sizes(self, image: str, shape: Sequence[Any], step: int, plus: int) -> None:
+        """Makes the file fail on images of sizes that the traced program does not stand for.
+
+        ONNX has no constraint for that. The last resize takes its size from here: the image's, plus
+        the element `remainder` of an array that has one element, 0. ONNX Runtime reports an index
+        out of bounds, together with the name of the node, which states the legal sizes.
+
+        Args:
+          image: value [N, C, H, W].
+          shape: traced, [N, H, W, C], in which symbols stand for what is open.
+          step, plus: k · step + plus is legal.
+        """
+        self._step, self._plus = step, plus
+        for axis, side in ((1, "height"), (2, "width")):
+            if isinstance(shape[axis], int):
+                continue
+            length = self._length(image, axis + 1)
+            remainder = self.node("Mod", self._plus_constant(length, -plus), _number(step))
+            name = f"{side}_must_be_a_multiple_of_{step}" + (f"_plus_{plus}" if plus else "")
+            zero = self.node("Gather", np.zeros(1, np.int64), remainder, name=name)
+            self._checked[shape[axis]] = self.node("Add", length, zero)
+
+    def mean(self, inputs: Value) -> Value:
+        return self.node("GlobalAveragePool", inputs)
+
+    def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
+        rows, columns = (
+            self._window_matrix(self._length(inputs, axis), along, step)
+            for axis, along, step in zip((2, 3), window, stride, strict=True)
+        )
+        tall = self.node("MatMul", rows, inputs)
+        return self.node("MatMul", tall, self.node("Transpose", columns, perm=[1, 0]))
+
+    def _window_matrix(self, length: str, window: int, stride: int) -> str:
+        """Returns [windows, length], in each row 1 / window at the pixels of one window."""
+        zero, one = np.array(0, np.int64), np.array(1, np.int64)
+        length = self.node("Squeeze", length)
+        window = self.node("Min", length, np.array(window, np.int64))
+        stop = self.node("Add", self.node("Sub", length, window), one)
+        first = self.node("Range", zero, stop, np.array(stride, np.int64))
+        pixel = self.node("Range", zero, length, one)
+        distance = self.node("Sub", pixel, self.node("Unsqueeze", first, one.reshape(1)))
+        inside = self.node(
+            "And",
+            self.node("GreaterOrEqual", distance, zero),
+            self.node("Less", distance, window),
+        )
+        taps = self.cast(window, np.dtype(np.float32))
+        return self.node("Div", self.cast(inside, np.dtype(np.float32)), taps)
+
+    def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
+        options = {"kernel_shape": window, "strides": stride, "pads": _pads(padding)}
+        if kind == "max":
+            return self.node("MaxPool", inputs, **options)
+        means = self.node("AveragePool", inputs, count_include_pad=1, **options)
+        return self.node("Mul", means, np.float32(np.prod(window)).reshape(1))
+
+    def concatenate(self, inputs: Sequence[Value]) -> Value:
+        return self.node("Concat", *inputs, axis=1)
+
+    def reverse_channels(self, inputs: Value) -> Value:
+        return self.node("Gather", inputs, np.array([2, 1, 0]), axis=1)
+
+    def cast(self, inputs: Value, dtype: np.dtype) -> Value:
+        return self.node("Cast", inputs, to=helper.np_dtype_to_tensor_dtype(dtype))
+
+    def argmax(self, inputs: Value) -> Value:
+        index = self.node("ArgMax", inputs, axis=1, keepdims=0)
+        return self.cast(index, np.dtype(np.int32))
+
+    def seen(self, value: Value, shape: Sequence[Any]) -> None:
+        if len(shape) == 4:
+            for axis in (1, 2):
+                if not isinstance(shape[axis], int):
+                    self._lengths.setdefault(shape[axis], (value, axis + 1))
+
+
+def _number(value: int) -> np.ndarray:
+    """Returns what is added to or multiplied with a length."""
+    return np.array([value], np.int64)
+
+
+def _pads(padding: Padding) -> list[int]:
+    (top, bottom), (left, right) = padding
+    return [top, left, bottom, right]
+
+
+def _broadcasting(value: Value) -> Value:
+    """Returns a constant of [N, H, W, C] as one of [N, C, H, W]."""
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.ndim == 4:
+        return value.transpose(0, 3, 1, 2)
+    return value.reshape(-1, 1, 1) if value.ndim == 1 else value
+
+
+# Resize has `axes` from 18 on. The version of the file's format is the one of that time.
+OPSET, FORMAT = 18, 8
+
+
+def import_onnx() -> ModuleType:
+    """Returns the package that writes ONNX files, which only this export needs.
+
+    Raises:
+      DeepLabError: it is not installed.
+    """
+    try:
+        return importlib.import_module("onnx")
+    except ImportError as error:
+        raise DeepLabError(
+            "ONNX files need the package onnx; pip install 'deeplab_jax[onnx]'"
+        ) from error
+
+
+def write_onnx(program: Program, path: str | Path) -> None:
+    """Writes an ONNX file.
+
+    Args:
+      program: to be exported.
+      path: of the file, which is written whole or not at all.
+
+    Raises:
+      DeepLabError: onnx is not installed, the sizes of this network cannot be left open, or it has
+        what ONNX has not.
+    """
+    onnx = import_onnx()
+    model = onnx_model(program)
+    onnx.checker.check_model(model)
+    with replacing(Path(path)) as temporary:
+        onnx.save(model, str(temporary))
+
+
+def onnx_model(program: Program) -> Any:
+    """Returns the `ModelProto` of a program."""
+    onnx = import_onnx()
+    # Needs the package.
+    from deeplab_jax.export.onnx import OnnxWriter
+
+    with open_sizes(program):
+        traced = jax.make_jaxpr(program.function)(input_specification(program))
+    writer, helper = OnnxWriter(), onnx.helper
+    image = writer.node("Transpose", "image", perm=[0, 3, 1, 2])
+    writer.check_sizes(image, traced.in_avals[0].shape, *program.step)
+    result = translate(traced, image, writer)
+    metadata = describe(program)
+    name = metadata.output["name"]
+    final = (
+        helper.make_node("Identity", [result], [name])
+        if program.options.argmax
+        else helper.make_node("Transpose", [result], [name], perm=[0, 2, 3, 1])
+    )
+    graph = helper.make_graph(
+        [*writer.nodes, final],
+        "deeplab",
+        [_value_info(onnx, "image", metadata.input)],
+        [_value_info(onnx, name, metadata.output)],
+        writer.constants,
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=FORMAT,
+        producer_name="deeplab_jax",
+        producer_version=metadata.version,
+    )
+    helper.set_model_props(model, {KEY: metadata.to_json()})
+    return model
+
+
+def _value_info(onnx: ModuleType, name: str, told: dict[str, Any]) -> Any:
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(told["dtype"]))
+    shape = [
+        symbol if length is None else length
+        for symbol, length in zip(("N", "H", "W", "C"), told["shape"], strict=False)
+    ]
+    return onnx.helper.make_tensor_value_info(name, kind, shape)

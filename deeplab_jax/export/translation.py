@@ -1,0 +1,249 @@
+"""Translates a traced program, operation by operation, for a graph builder.
+
+The program that `make_program` gives is some twenty kinds of primitives on [N, H, W, C] maps. A
+`Writer` says each of them in its runtime's own operations; this module walks the program, computes
+what is constant, and hands convolutions over together with their biases.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.ops import MEAN_NAME, RESIZE_NAMES, Padding, parse_windows_name
+
+# A value of the runtime, or a constant.
+Value = Any
+Pair = tuple[int, int]
+
+
+class Writer(Protocol):
+    """The operations of a runtime, on maps that are thought of as [N, H, W, C].
+
+    Constants come as NumPy arrays that broadcast against the other operand.
+    """
+
+    def convolution(
+        self,
+        inputs: Value,
+        kernel: np.ndarray,
+        bias: np.ndarray | None,
+        stride: Pair,
+        padding: Padding,
+        rate: Pair,
+        groups: int,
+    ) -> Value:
+        """Convolves with a kernel [rows, columns, in / groups, out]."""
+
+    def binary(self, name: str, left: Value, right: Value) -> Value:
+        """Applies `add`, `sub`, `mul`, `div`, `max` or `min`."""
+
+    def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
+        """Resizes to a shape [N, H, W, C], whose H and W may be symbols."""
+
+    def mean(self, inputs: Value) -> Value:
+        """Averages over H and W, which stay as 1 and 1."""
+
+    def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
+        """Averages over windows that are cut to H and W, which only the runtime knows."""
+
+    def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
+        """Takes the `max` or `sum` of windows."""
+
+    def concatenate(self, inputs: Sequence[Value]) -> Value:
+        """Joins channels."""
+
+    def reverse_channels(self, inputs: Value) -> Value:
+        """Turns RGB to BGR."""
+
+    def cast(self, inputs: Value, dtype: np.dtype) -> Value:
+        """Changes the dtype."""
+
+    def argmax(self, inputs: Value) -> Value:
+        """Returns the index of the largest channel, int32 [N, H, W]."""
+
+    def seen(self, value: Value, shape: Sequence[Any]) -> None:
+        """Hears of every value that is made, with its traced shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Convolution:
+    """A convolution that still waits for the bias that may follow it."""
+
+    inputs: Value
+    kernel: np.ndarray
+    parameters: dict[str, Any]
+
+
+def translate(program: ClosedJaxpr, image: Value, writer: Writer) -> Value:
+    """Says a program in a runtime's operations.
+
+    Args:
+      program: of one input, traced inside `ops.portable`.
+      image: the runtime's input.
+      writer: of the runtime's operations.
+
+    Returns:
+      The runtime's output.
+
+    Raises:
+      DeepLabError: the program has a primitive that no writer knows.
+    """
+    writer.seen(image, program.jaxpr.invars[0].aval.shape)
+    walk = _Walk(writer)
+    (output,) = walk.run(program.jaxpr, list(map(np.asarray, program.consts)), [image])
+    return walk.settled(output)
+
+
+class _Walk:
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+
+    def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
+        """Returns a value; writes the convolution that it stands for."""
+        if not isinstance(value, _Convolution):
+            return value
+        return self.writer.convolution(value.inputs, value.kernel, bias, **value.parameters)
+
+    def run(self, jaxpr: Jaxpr, constants: list[np.ndarray], inputs: list[Value]) -> list[Value]:
+        """Returns the outputs of a program or of a function that it calls."""
+        known: dict[Var, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
+        known |= dict(zip(jaxpr.invars, inputs, strict=True))
+        needed = _needed(jaxpr)
+        for equation in jaxpr.eqns:
+            if not needed[equation.outvars[0]]:
+                continue
+            values = [_value(known, atom) for atom in equation.invars]
+            for variable, result in zip(
+                equation.outvars, self._results(equation, values), strict=True
+            ):
+                known[variable] = result
+                if not isinstance(result, np.ndarray | _Convolution):
+                    self.writer.seen(result, variable.aval.shape)
+        return [_value(known, atom) for atom in jaxpr.outvars]
+
+    def _results(self, equation: JaxprEqn, values: list[Value]) -> list[Value]:
+        primitive, called = equation.primitive.name, _called(equation)
+        if called is not None:
+            name = equation.params.get("name")
+            if name in _NAMED:
+                return [_NAMED[name](self.writer, equation, *map(self.settled, values))]
+            if name and (windows := parse_windows_name(name)):
+                return [self.writer.mean_over_windows(self.settled(values[0]), *windows)]
+            return self.run(called.jaxpr, list(map(np.asarray, called.consts)), values)
+        if primitive == "broadcast_in_dim":
+            return [_broadcast(equation, self.settled(values[0]))]
+        if all(isinstance(value, np.ndarray) for value in values):
+            return [np.asarray(_evaluated(equation, values))]
+        if primitive == "conv_general_dilated":
+            return [_convolution(equation, self.settled(values[0]), values[1])]
+        if primitive == "add" and (biased := self._biased(*values)) is not None:
+            return [biased]
+        if primitive not in _PRIMITIVES:
+            raise DeepLabError(
+                f"this network has an operation that cannot be exported to this format "
+                f"({primitive}); --format=stablehlo takes every network"
+            )
+        return [_PRIMITIVES[primitive](self.writer, equation, *map(self.settled, values))]
+
+    def _biased(self, left: Value, right: Value) -> Value | None:
+        """Returns convolution plus bias in one, where that is what is added."""
+        for convolution, bias in ((left, right), (right, left)):
+            if isinstance(convolution, _Convolution) and isinstance(bias, np.ndarray):
+                channels = convolution.kernel.shape[-1]
+                return self.settled(convolution, np.broadcast_to(bias.ravel(), channels))
+        return None
+
+
+def _needed(jaxpr: Jaxpr) -> Counter:
+    """Returns how often each variable is used, leaving out what leads to no output."""
+    uses = Counter(atom for atom in jaxpr.outvars if isinstance(atom, Var))
+    for equation in reversed(jaxpr.eqns):
+        if any(uses[variable] for variable in equation.outvars):
+            uses.update(atom for atom in equation.invars if isinstance(atom, Var))
+    return uses
+
+
+def _value(known: dict[Var, Value], atom: Var | Literal) -> Value:
+    return np.asarray(atom.val) if isinstance(atom, Literal) else known[atom]
+
+
+def _called(equation: JaxprEqn) -> ClosedJaxpr | None:
+    for name in ("jaxpr", "call_jaxpr"):
+        if isinstance(called := equation.params.get(name), ClosedJaxpr):
+            return called
+    return None
+
+
+def _evaluated(equation: JaxprEqn, values: list[np.ndarray]) -> jax.Array:
+    return equation.primitive.bind(*values, **equation.params)
+
+
+def _broadcast(equation: JaxprEqn, value: Value) -> Value:
+    """Gives constants the rank; everything broadcasts itself where it is used."""
+    if not isinstance(value, np.ndarray):
+        return value
+    shape = [1] * len(equation.params["shape"])
+    for axis, length in zip(equation.params["broadcast_dimensions"], value.shape, strict=True):
+        shape[axis] = length
+    return value.reshape(shape)
+
+
+def _convolution(equation: JaxprEqn, inputs: Value, kernel: np.ndarray) -> _Convolution:
+    given = equation.params
+    return _Convolution(
+        inputs,
+        kernel,
+        {
+            "stride": given["window_strides"],
+            "padding": given["padding"],
+            "rate": given["rhs_dilation"],
+            "groups": given["feature_group_count"],
+        },
+    )
+
+
+def _resize(align_corners: bool) -> Callable[..., Value]:
+    return lambda writer, equation, inputs: writer.resize(
+        inputs, equation.outvars[0].aval.shape, align_corners
+    )
+
+
+def _binary(writer: Writer, equation: JaxprEqn, left: Value, right: Value) -> Value:
+    return writer.binary(equation.primitive.name, left, right)
+
+
+def _pool(kind: str) -> Callable[..., Value]:
+    def pool(writer: Writer, equation: JaxprEqn, inputs: Value, *_: Value) -> Value:
+        given = equation.params
+        window, stride = given["window_dimensions"][1:3], given["window_strides"][1:3]
+        return writer.pool(kind, inputs, window, stride, given["padding"][1:3])
+
+    return pool
+
+
+def _cast(writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
+    if equation.invars[0].aval.dtype == equation.params["new_dtype"]:
+        return inputs
+    return writer.cast(inputs, np.dtype(equation.params["new_dtype"]))
+
+
+# Functions with a name, and primitives; each takes writer, equation and operands.
+_NAMED = {
+    MEAN_NAME: lambda writer, equation, inputs: writer.mean(inputs),
+    **{name: _resize(align_corners) for align_corners, name in RESIZE_NAMES.items()},
+}
+_PRIMITIVES: dict[str, Callable[..., Value]] = {
+    **dict.fromkeys(("add", "sub", "mul", "div", "max", "min"), _binary),
+    "reduce_window_max": _pool("max"),
+    "reduce_window_sum": _pool("sum"),
+    "concatenate": lambda writer, equation, *inputs: writer.concatenate(inputs),
+    "rev": lambda writer, equation, inputs: writer.reverse_channels(inputs),
+    "convert_element_type": _cast,
+    "argmax": lambda writer, equation, inputs: writer.argmax(inputs),
+}

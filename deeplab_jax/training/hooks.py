@@ -1,0 +1,280 @@
+"""What happens between steps: logs, pace, early stopping, finite checks, pictures."""
+
+import collections
+import contextlib
+import itertools
+import json
+import math
+import pathlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import tensorboardX
+
+from deeplab_jax.data import Dataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import is_local, write_text
+from deeplab_jax.inference import load
+from deeplab_jax.parallel import is_first_host
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.visualize import Row, contact_sheet, write_picture, write_training_curves
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+class Monitor:
+    """Writes rows of scalars; a context manager that closes its files.
+
+    Into a bucket it writes `metrics.jsonl` alone.
+    """
+
+    def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
+        """Opens the files; rows after `start_step`, of an interrupted run, are taken out."""
+        self._path, self._is_local = workdir / METRICS_FILE, is_local(workdir)
+        kept = [row for row in read_rows(workdir) if row["step"] <= start_step]
+        self._text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_text(self._path, self._text)
+        if self._is_local:
+            self._rows = self._path.open("a", buffering=1)
+            self._events = tensorboardX.SummaryWriter(
+                str(workdir / TENSORBOARD), purge_step=start_step + 1
+            )
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_local:
+            self._rows.close()
+            self._events.close()
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Adds a row of scalars for a step."""
+        row = json.dumps({"step": step, **scalars}) + "\n"
+        if not self._is_local:
+            # Nothing can be added to an object in a bucket.
+            self._text += row
+            self._path.write_text(self._text)
+            return
+        self._rows.write(row)
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, step)
+        self._events.flush()
+
+
+class NoMonitor(contextlib.AbstractContextManager):
+    """The monitor of a process that writes nothing, as another does."""
+
+    def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
+        """Opens nothing."""
+
+    def __exit__(self, *error: object) -> None:
+        """Closes nothing."""
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Keeps silent."""
+
+
+def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:
+    """Returns the rows written so far; a last line that a kill cut short is left out."""
+    path = workdir / METRICS_FILE
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class Pace:
+    """Averages the metrics of steps and measures their rate; time spent elsewhere is left out."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self.start()
+
+    def start(self) -> None:
+        """Begins a measurement; to be called when the next step is about to run."""
+        self._losses: list[jax.Array] = []
+        self._started = time.perf_counter()
+        self._paused = 0.0
+
+    def add(self, metrics: Mapping[str, jax.Array]) -> None:
+        """Counts a step."""
+        self._losses.append(metrics["loss"])
+
+    def pause(self, seconds: float) -> None:
+        """Takes time out of the measurement, such as that of an evaluation."""
+        self._paused += seconds
+
+    def summarize(self, metrics: Mapping[str, jax.Array], steps_left: int) -> dict[str, float]:
+        """Returns the scalars since the last summary; waits for the last step to be done.
+
+        Returns:
+          `loss` (their mean), `learning_rate` and `gradient_norm` of the last step,
+          `images_per_second` and `seconds_left`.
+        """
+        loss = sum(float(loss) for loss in self._losses) / len(self._losses)
+        elapsed = time.perf_counter() - self._started - self._paused
+        seconds_per_step = elapsed / len(self._losses)
+        self.start()
+        return {
+            "loss": loss,
+            "learning_rate": float(metrics["learning_rate"]),
+            "gradient_norm": float(metrics["gradient_norm"]),
+            "images_per_second": self._batch_size / seconds_per_step,
+            "seconds_left": seconds_per_step * steps_left,
+        }
+
+
+MetricsRow = Mapping[str, float]
+VALIDATION = "validation_mean_iou"
+# Validations in a row, none of them a new best, over which a training loss that falls is a warning.
+PARTING = 3
+
+
+class Interval(NamedTuple):
+    """The steps up to a validation.
+
+    Attributes:
+      step: of the validation.
+      mean_iou: that it found.
+      loss: mean training loss since the validation before; None where none was written.
+    """
+
+    step: int
+    mean_iou: float
+    loss: float | None
+
+
+def intervals(rows: Iterable[MetricsRow]) -> list[Interval]:
+    """Returns the validations among the rows of a run, with what training did before each."""
+    found: list[Interval] = []
+    losses: list[float] = []
+    for row in rows:
+        if VALIDATION in row:
+            loss = sum(losses) / len(losses) if losses else None
+            found.append(Interval(int(row["step"]), row[VALIDATION], loss))
+            losses = []
+        elif "loss" in row:
+            losses.append(row["loss"])
+    return found
+
+
+def validations_since_best(rows: Iterable[MetricsRow]) -> int:
+    """Returns how many validations have come after the best one; 0 without any.
+
+    A validation whose mean IoU is NaN, for lack of labeled pixels, is worse than any other.
+    """
+    return _since_best(intervals(rows))
+
+
+def curves_part(rows: Iterable[MetricsRow]) -> str | None:
+    """Returns a warning where training goes on improving and validation does not; else None."""
+    found = intervals(rows)
+    since = _since_best(found)
+    losses = [interval.loss for interval in found[-PARTING - 1 :]]
+    if since != PARTING or None in losses or not _falling(losses):
+        return None
+    best = found[-1 - since]
+    if math.isnan(best.mean_iou):
+        return None
+    return (
+        f"training and validation part: the training loss fell from {losses[0]:.4g} to "
+        f"{losses[-1]:.4g}, but validation was best ({best.mean_iou:.4f}) at step {best.step}; "
+        "the network may be learning its images by heart: more augmentation, dropout or weight "
+        "decay, or training.patience to stop"
+    )
+
+
+def _since_best(found: Sequence[Interval]) -> int:
+    # Not even NaN equals NaN, so max() would return it wherever it stands first.
+    scores = [-math.inf if math.isnan(each.mean_iou) else each.mean_iou for each in found]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
+def _falling(values: Sequence[float]) -> bool:
+    return all(later < earlier for earlier, later in itertools.pairwise(values))
+
+
+# Steps that the check stays behind, so that it never waits for the devices.
+LAG = 2
+
+
+class FiniteCheck:
+    """Looks at the metrics of each step a little later than they are made."""
+
+    def __init__(self) -> None:
+        self._waiting: collections.deque = collections.deque()
+
+    def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Takes a step's metrics and looks at those of `LAG` steps before.
+
+        Raises:
+          DeepLabError: loss or gradient was not finite.
+        """
+        self._waiting.append((step, metrics))
+        if len(self._waiting) > LAG:
+            self._look()
+
+    def finish(self) -> None:
+        """Looks at all that is waiting; to be called before a state is saved.
+
+        Raises:
+          DeepLabError: as `add`.
+        """
+        while self._waiting:
+            self._look()
+
+    def _look(self) -> None:
+        step, metrics = self._waiting.popleft()
+        for name in ("loss", "gradient_norm"):
+            value = float(metrics[name])
+            if not math.isfinite(value):
+                raise DeepLabError(
+                    f"{name} became {value} at step {step}; nothing after the last checkpoint is "
+                    "kept; a lower schedule.base_learning_rate or more schedule.warmup_steps "
+                    "usually helps"
+                )
+
+
+CURVES_FILE = "curves.png"
+SHEET_FILE = "contact_sheet.png"
+SHEET_ROWS = 6
+
+
+def draw_pictures(workdir: pathlib.Path, validation: Dataset, reporter: Reporter) -> None:
+    """Writes `curves.png` and, with the best checkpoint, `contact_sheet.png`; in process 0 alone.
+
+    Args:
+      workdir: of the run, with at least one checkpoint.
+      validation: of which evenly spread images are shown.
+      reporter: hears where the pictures are.
+    """
+    # All processes: Orbax reads together, even where one would do.
+    predictor = load(workdir)
+    if not is_first_host():
+        return
+    write_training_curves(workdir / CURVES_FILE, read_rows(workdir))
+    count = min(SHEET_ROWS, len(validation))
+    positions = np.linspace(0, len(validation) - 1, count).round().astype(int)
+    examples = [validation[int(position)] for position in positions]
+    predictions = predictor.predict_batch([example["image"] for example in examples])
+    rows = [
+        Row(example["image"], example["label"], prediction)
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
+    sheet = contact_sheet(rows, predictor.class_names, predictor.palette)
+    write_picture(workdir / SHEET_FILE, sheet)
+    reporter.message(f"pictures: {workdir / CURVES_FILE}, {workdir / SHEET_FILE}")

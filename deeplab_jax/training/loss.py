@@ -1,0 +1,215 @@
+"""The loss that training minimizes, from its config."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from deeplab_jax import losses
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.models import Architecture
+
+RESOLUTIONS = ("image", "scores")
+NORMALIZATIONS = ("pixels", "images")
+TERMS = ("cross_entropy", "focal", "dice", "lovasz")
+
+
+class Outputs(NamedTuple):
+    """What a network gave for a batch or a part of it.
+
+    Attributes:
+      logits: [N, H, W, C].
+      maps: the network's endpoints by name.
+    """
+
+    logits: jax.Array
+    maps: Mapping[str, jax.Array]
+
+
+# (outputs, their label, label of the whole batch, step) → scalar.
+Objective = Callable[[Outputs, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
+    """Returns the loss of `config.loss` on a network's outputs.
+
+    Args:
+      config: the section; see deeplab_jax/config.py.
+      architecture: of the network; decides what its endpoints are.
+
+    Raises:
+      DeepLabError: a field is illegal, or fields contradict each other or the network.
+    """
+    check_loss(config, architecture)
+    if config.every_scale:
+        objective = _every_scale(config, architecture)
+    elif config.rows_at_once:
+        objective = _by_rows(config, architecture)
+    else:
+        objective = _one_scale(config, architecture)
+    return _mean_of_images(objective) if config.normalization == "images" else objective
+
+
+def _mean_of_images(objective: Objective) -> Objective:
+    """Returns the mean over a batch of the losses that its images have by themselves.
+
+    An image that is all void counts as one whose loss is 0.
+    """
+
+    def averaged(
+        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        def of_image(*image: Any) -> jax.Array:
+            outputs, label = jax.tree.map(lambda array: array[None], image)
+            return objective(outputs, label, label, step)
+
+        return jnp.sum(jax.vmap(of_image)(outputs, label)) / batch_label.shape[0]
+
+    return averaged
+
+
+def _by_rows(config: ConfigDict, architecture: Architecture) -> Objective:
+    """Of scores that are enlarged some rows at a time."""
+    loss = partial(
+        losses.resized_cross_entropy,
+        rows=config.rows_at_once,
+        align_corners=architecture.align_corners,
+        class_weights=config.class_weights,
+        label_smoothing=config.label_smoothing,
+    )
+
+    def objective(
+        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        del step
+        scores, auxiliary = outputs.maps["fused_scores"], outputs.maps.get("auxiliary_scores")
+        normalizer = losses.valid_pixels(batch_label, architecture.num_classes)
+        weight = config.auxiliary_weight
+        total = losses.with_auxiliary(loss, scores, auxiliary, label, normalizer, weight=weight)
+        return config.cross_entropy * total
+
+    return objective
+
+
+def _one_scale(config: ConfigDict, architecture: Architecture) -> Objective:
+    def objective(
+        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        loss, maps = losses.weighted_sum(*_terms(config, step)), outputs.maps
+        if config.resolution == "scores":
+            loss = _of_scores(loss, batch_label)
+            pair = maps["fused_scores"], maps.get("auxiliary_scores")
+        else:
+            pair = outputs.logits, maps.get("auxiliary")
+        normalizer = losses.valid_pixels(batch_label, architecture.num_classes)
+        return losses.with_auxiliary(loss, *pair, label, normalizer, weight=config.auxiliary_weight)
+
+    return objective
+
+
+def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
+    """Returns the loss that shrinks labels to the scores it receives, whatever their size.
+
+    Its normalizer is ignored: the divisor is the number of labeled pixels of the batch at the size
+    of the scores, which may differ between the classifier and the auxiliary head.
+    """
+
+    def shrunk(
+        scores: jax.Array, label: jax.Array, normalizer: jax.Array | None = None
+    ) -> jax.Array:
+        del normalizer
+        size = scores.shape[1:3]
+        known = losses.valid_pixels(losses.shrink_labels(batch_label, size), scores.shape[-1])
+        return loss(scores, losses.shrink_labels(label, size), known)
+
+    return shrunk
+
+
+def _terms(config: ConfigDict, step: jax.Array) -> list[tuple[float, losses.Loss]]:
+    """Returns the terms that count, each with its weight."""
+    weighted = {
+        "class_weights": config.class_weights,
+        "label_smoothing": config.label_smoothing,
+    }
+    if config.hard_pixel_share < 1:
+        share = losses.hard_pixel_share(step, config.hard_pixel_share, config.hard_pixel_step)
+        cross_entropy = partial(losses.hard_pixel_cross_entropy, share=share, **weighted)
+    else:
+        cross_entropy = partial(losses.softmax_cross_entropy, **weighted)
+    found: dict[str, losses.Loss] = {
+        "cross_entropy": cross_entropy,
+        "focal": partial(losses.focal_loss, gamma=config.focal_gamma),
+        "dice": losses.dice_loss,
+        "lovasz": losses.lovasz_softmax,
+    }
+    return [(config[name], found[name]) for name in TERMS if config[name]]
+
+
+def _every_scale(config: ConfigDict, architecture: Architecture) -> Objective:
+    weighted = {
+        "class_weights": config.class_weights,
+        "label_smoothing": config.label_smoothing,
+    }
+
+    def objective(
+        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        del step
+        total = losses.multi_scale_cross_entropy(
+            outputs.maps,
+            label,
+            batch_label,
+            align_corners=architecture.align_corners,
+            **weighted,
+        )
+        auxiliary = outputs.maps.get("auxiliary_scores")
+        if auxiliary is not None:
+            loss = _of_scores(partial(losses.softmax_cross_entropy, **weighted), batch_label)
+            total += config.auxiliary_weight * loss(auxiliary, label, None)
+        return config.cross_entropy * total
+
+    return objective
+
+
+def check_loss(config: ConfigDict, architecture: Architecture) -> None:
+    """Checks the section `loss`.
+
+    Raises:
+      DeepLabError: a field is illegal, or fields contradict each other or the network.
+    """
+    if config.resolution not in RESOLUTIONS:
+        raise unknown_name("loss.resolution", config.resolution, RESOLUTIONS)
+    if config.normalization not in NORMALIZATIONS:
+        raise unknown_name("loss.normalization", config.normalization, NORMALIZATIONS)
+    weights: dict[str, Any] = {name: config[name] for name in TERMS}
+    if min(weights.values()) < 0 or not any(weights.values()):
+        raise DeepLabError(f"loss: of {weights} none may be negative and one must be above 0")
+    _check_shares(config)
+    pure = config.hard_pixel_share == 1 and not any(config[name] for name in TERMS[1:])
+    if config.rows_at_once and (config.resolution != "image" or not pure):
+        raise DeepLabError(
+            f"loss.rows_at_once={config.rows_at_once} is for cross-entropy alone, of all pixels, "
+            "with loss.resolution=image; give 0"
+        )
+    if not config.every_scale:
+        return
+    if not architecture.multi_scale:
+        raise DeepLabError("loss.every_scale needs model.multi_scale, as in (1, 0.75, 0.5)")
+    if config.resolution != "scores" or not pure:
+        raise DeepLabError(
+            "loss.every_scale is DeepLab v2's: cross-entropy alone, of all pixels, with "
+            "loss.resolution=scores"
+        )
+
+
+def _check_shares(config: ConfigDict) -> None:
+    if not 0 < config.hard_pixel_share <= 1:
+        raise DeepLabError(f"loss.hard_pixel_share={config.hard_pixel_share} must be in (0, 1]")
+    if not 0 <= config.label_smoothing < 1:
+        raise DeepLabError(f"loss.label_smoothing={config.label_smoothing} must be in [0, 1)")
+    for name in ("hard_pixel_step", "focal_gamma", "auxiliary_weight", "l1", "rows_at_once"):
+        if config[name] < 0:
+            raise DeepLabError(f"loss.{name}={config[name]} must not be negative")

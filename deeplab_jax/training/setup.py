@@ -1,0 +1,304 @@
+"""From a config to everything that a training run needs."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from deeplab_jax import config as configs
+from deeplab_jax.checkpointing import ModelDescription
+from deeplab_jax.data import (
+    ArrayDataset,
+    Augmentation,
+    Dataset,
+    duplicated,
+    open_dataset,
+    training_batches,
+)
+from deeplab_jax.data.datasets import are_binary, label_values
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models import Architecture, DeepLab
+from deeplab_jax.parallel import data_share, put_batch
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.checkpoints import format_version
+from deeplab_jax.training.checks import (
+    check_batch,
+    check_batch_norm_group,
+    check_classes,
+    check_crop_size,
+    check_frozen_parts,
+    check_pooled_statistics,
+    check_ranges,
+    check_rows_at_once,
+)
+from deeplab_jax.training.loss import Objective, make_objective
+from deeplab_jax.training.network import network_of, with_network
+from deeplab_jax.training.optimizers import make_optimizer, make_schedule
+from deeplab_jax.training.state import TrainState
+from deeplab_jax.training.step import Step, make_train_step
+
+# Classes that a warning lists before it says "…".
+SHOWN_CLASSES = 5
+Arrays = tuple[np.ndarray | Sequence[np.ndarray], np.ndarray | Sequence[np.ndarray]]
+Source = str | Arrays | Dataset | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's parts: what the config says, resolved.
+
+    Attributes:
+      config: with everything the caller changed, and no keyword of the network unset.
+      workdir: where it writes.
+      mesh: of the devices.
+      train, validation: the data sets.
+      model, description: the network, and what `model.json` says of it.
+      augmentation: what each training example undergoes.
+      learning_rate, optimizer: of the updates.
+      objective: what they minimise.
+    """
+
+    config: ConfigDict
+    workdir: pathlib.Path
+    mesh: Mesh
+    train: Dataset
+    validation: Dataset
+    model: DeepLab
+    description: ModelDescription
+    augmentation: Augmentation
+    learning_rate: optax.Schedule
+    optimizer: optax.GradientTransformation
+    objective: Objective
+
+
+def assemble(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    mesh: Mesh,
+    train: Source,
+    validation: Source,
+    *,
+    batch_size: int | None = None,
+    epochs: float | None = None,
+    reporter: Reporter,
+) -> Run:
+    """Returns the run of a config; nothing is written.
+
+    Args:
+      config: see deeplab_jax/config.py.
+      workdir: of the run; one that an earlier release began keeps the defaults of that release.
+      mesh: of the devices.
+      train, validation: name of a prepared data set, a pair (images, masks), an opened data set,
+        or None for the config's.
+      batch_size: instead of `config.training.batch_size`.
+      epochs: passes over the training images, instead of `config.training.num_steps`; evaluation
+        and checkpoints then come once a pass.
+      reporter: hears warnings.
+
+    Raises:
+      DeepLabError: a field is illegal, a data set is not there, or they do not fit each other.
+    """
+    binary = _binary_arrays(train, validation, config.data.class_names)
+    train_set = open_source(train, config, config.data.train_split, binary)
+    warn_of_absent_classes(train_set, reporter)
+    if config.data.duplicate:
+        train_set = duplicated(train_set, config.data.duplicate)
+    config = _adjusted(config, len(train_set), batch_size, epochs)
+    validation_set = open_source(validation, config, config.data.validation_split, binary)
+    check_classes(train_set, validation_set, config.loss.class_weights)
+    num_classes = len(train_set.descriptor.class_names)
+    network = network_of(config, num_classes, format_version(workdir))
+    config = with_network(config, network)
+    description = _description(config, train_set, network)
+    model = description.create_model()
+    augmentation = Augmentation(**config.augmentation.to_dict(), fill=model.architecture.mean_pixel)
+    _check_fit(config, model.architecture, augmentation.crop_size, mesh, reporter)
+    learning_rate = make_schedule(config.schedule, config.training.num_steps)
+    return Run(
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        train=train_set,
+        validation=validation_set,
+        model=model,
+        description=description,
+        augmentation=augmentation,
+        learning_rate=learning_rate,
+        optimizer=make_optimizer(config.optimizer, learning_rate),
+        objective=make_objective(config.loss, model.architecture),
+    )
+
+
+def _check_fit(
+    config: ConfigDict,
+    architecture: Architecture,
+    crop_size: tuple[int, int],
+    mesh: Mesh,
+    reporter: Reporter,
+) -> None:
+    """Checks that crop, batch, loss and optimizer suit the network and the devices."""
+    check_crop_size(crop_size, architecture, config.strict_crop, reporter)
+    batch = config.training.batch_size, config.training.accumulation_steps
+    check_batch(*batch, mesh)
+    check_batch_norm_group(architecture.batch_norm_group, *batch)
+    together = config.training.batch_size // config.training.accumulation_steps
+    check_pooled_statistics(architecture, crop_size, together, reporter)
+    check_rows_at_once(config.loss.rows_at_once, mesh)
+    check_frozen_parts(config, architecture, reporter)
+
+
+def _adjusted(
+    config: ConfigDict, num_images: int, batch_size: int | None, epochs: float | None
+) -> ConfigDict:
+    """Returns a checked copy of the config with the caller's batch size and length of training."""
+    adjusted = configs.from_json(configs.to_json(config))
+    if batch_size is not None:
+        adjusted.training.batch_size = batch_size
+    check_ranges(adjusted)
+    if epochs is not None:
+        steps_per_epoch = max(1, round(num_images / adjusted.training.batch_size))
+        adjusted.training.num_steps = max(1, round(epochs * steps_per_epoch))
+        adjusted.evaluation.every_steps = steps_per_epoch
+        adjusted.checkpoint.every_steps = steps_per_epoch
+    return adjusted
+
+
+def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
+    """Warns of classes of in-memory arrays that no training pixel has; `prepare` reports others."""
+    absent = train_set.absent_classes if isinstance(train_set, ArrayDataset) else ()
+    if absent:
+        reporter.warning(
+            f"{train_set.name}: {len(absent)} of {train_set.descriptor.num_classes} classes have "
+            f"no pixel in the training masks: {', '.join(absent[:SHOWN_CLASSES])}"
+            f"{', …' if len(absent) > SHOWN_CLASSES else ''}"
+        )
+
+
+def _binary_arrays(
+    train: Source, validation: Source, class_names: Sequence[str] | None
+) -> bool | None:
+    """Returns whether 255 is class 1 in both pairs of arrays, see `ArrayDataset`.
+
+    Training and validation masks count as one dataset: masks of 0 and 255 in one of them and of 0,
+    1 and 255 in the other are of two classes and void.
+    """
+    if not (isinstance(train, tuple) and isinstance(validation, tuple)):
+        return None
+    try:
+        values = label_values([*train[1], *validation[1]])
+    except (TypeError, ValueError):
+        # Opening them reports what is wrong.
+        return None
+    return are_binary(values, class_names)
+
+
+def open_source(
+    source: Source, config: ConfigDict, split: str, binary: bool | None = None
+) -> Dataset:
+    """Returns the data set that `source` means; see `assemble`, and `binary` of `ArrayDataset`.
+
+    Raises:
+      DeepLabError: it is not there, or neither the config nor the caller names one.
+    """
+    names = config.data.class_names
+    if source is None or isinstance(source, str):
+        name = source or config.data.name
+        if not name:
+            raise DeepLabError(
+                "no data set: set data.name in the config, or pass arrays for train and validation"
+            )
+        return open_dataset(name, config.data.data_dir, split, class_names=names)
+    if isinstance(source, tuple):
+        return ArrayDataset(*source, class_names=names, binary=binary)
+    return source
+
+
+def _description(config: ConfigDict, train_set: Dataset, network: Architecture) -> ModelDescription:
+    descriptor = train_set.descriptor
+    return ModelDescription(
+        architecture=config.model.architecture,
+        overrides=network.describe(),
+        class_names=descriptor.class_names,
+        palette=descriptor.palette,
+        intensity_range=descriptor.intensity_range,
+        source={"trained_on": f"{train_set.name}/{train_set.split}", "jax": jax.__version__},
+    )
+
+
+def describe_start(
+    run: Run, state: TrainState, compiled: jax.stages.Compiled, seconds: float
+) -> Iterator[str]:
+    """Yields lines on devices, mesh, data, parameters and the compiled step's memory."""
+    devices = list(run.mesh.devices.flat)
+    shape = " × ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items())
+    hosts = "" if jax.process_count() == 1 else f" in {jax.process_count()} processes"
+    yield f"devices: {len(devices)} × {devices[0].device_kind}{hosts}, mesh {shape}"
+    yield (
+        f"data: {run.train.name}, {len(run.train)} training images, "
+        f"{len(run.validation)} for validation, {len(run.description.class_names)} classes"
+    )
+    options = run.model.architecture
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"]))
+    yield (
+        f"model: {run.description.architecture} on {options.backbone}, output stride "
+        f"{options.output_stride}, {count:,} parameters"
+    )
+    yield f"step compiled in {seconds:.1f} s; {_memory(compiled)}"
+
+
+def _memory(compiled: jax.stages.Compiled) -> str:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return "this platform does not tell its memory"
+    mebibytes = {
+        "arguments": analysis.argument_size_in_bytes,
+        "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+        "temporaries": analysis.temp_size_in_bytes,
+    }
+    parts = ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in mebibytes.items())
+    return f"memory a device: {parts}"
+
+
+def make_run_step(run: Run, state: TrainState) -> Step:
+    """Returns the jitted step of a run; see `make_train_step`.
+
+    Args:
+      run: what to train.
+      state: arrays, or their shapes, with the shardings that the step gets and gives.
+    """
+    config = run.config
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return make_train_step(
+        run.model,
+        run.optimizer,
+        run.learning_rate,
+        run.objective,
+        run.mesh,
+        state_sharding=shardings if config.parallel.fsdp else None,
+        seed=config.seed,
+        accumulation_steps=config.training.accumulation_steps,
+        ema_decay=config.training.ema_decay,
+        l1=config.loss.l1,
+        rematerialize=config.training.rematerialize,
+    )
+
+
+def run_batches(run: Run, first: int) -> Iterator[dict[str, jax.Array]]:
+    """Returns the training batches on their devices, from the one after step `first`."""
+    share = data_share(run.mesh)
+    batches = training_batches(
+        run.train,
+        run.augmentation,
+        batch_size=run.config.training.batch_size,
+        seed=run.config.seed,
+        start_step=first,
+        host=share.index,
+        num_hosts=share.count,
+        workers=run.config.data.workers,
+    )
+    return (put_batch(batch, run.mesh) for batch in batches)

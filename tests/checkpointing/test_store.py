@@ -1,0 +1,65 @@
+"""Which checkpoint and which variables of a workdir are meant."""
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from deeplab_jax.checkpointing import open_checkpoints, read_model, read_variables
+from deeplab_jax.errors import DeepLabError
+
+SCORES = {10: 0.3, 20: 0.5, 30: None}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """Checkpoints of steps 10 to 30; those kept hold their step, and its negative as average."""
+    path = tmp_path_factory.mktemp("run")
+    with open_checkpoints(path, read_only=False) as manager:
+        for step, mean_iou in SCORES.items():
+            items = {
+                name: ocp.args.StandardSave({"params": {"kernel": np.full(2, value, np.float32)}})
+                for name, value in (("variables", step), ("ema", -step))
+            }
+            metrics = None if mean_iou is None else {"mean_iou": mean_iou}
+            manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+    return path
+
+
+def test_the_best_and_the_last_are_kept(workdir):
+    with open_checkpoints(workdir) as manager:
+        assert sorted(manager.all_steps()) == [20, 30]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "ema", "value"),
+    [("best", None, -20), ("best", False, 20), ("last", True, -30), ("30", False, 30)],
+)
+def test_what_is_asked_for_is_read(workdir, checkpoint, ema, value):
+    kernel = read_variables(workdir, checkpoint, ema)["params"]["kernel"]
+    assert isinstance(kernel, np.ndarray)
+    np.testing.assert_array_equal(kernel, np.full(2, value, np.float32))
+
+
+@pytest.mark.parametrize("checkpoint", ["10", "newest", "²", "-20", ""])
+def test_another_checkpoint_is_refused_with_those_that_are_there(workdir, checkpoint):
+    with pytest.raises(DeepLabError, match=r"legal: best, last, 20, 30$"):
+        read_variables(workdir, checkpoint)
+
+
+def test_averages_that_were_not_kept_are_refused(tmp_path):
+    with open_checkpoints(tmp_path, read_only=False) as manager:
+        item = ocp.args.StandardSave({"params": {"kernel": np.ones(1, np.float32)}})
+        manager.save(5, args=ocp.args.Composite(variables=item))
+    assert read_variables(tmp_path)["params"]["kernel"] == 1
+    with pytest.raises(DeepLabError, match=r"kept no averaged parameters"):
+        read_variables(tmp_path, ema=True)
+
+
+def test_a_place_without_model_or_checkpoint_is_refused(tmp_path):
+    with pytest.raises(DeepLabError, match="no such directory"):
+        read_model(tmp_path / "nowhere")
+    with pytest.raises(DeepLabError, match="holds no checkpoint yet"):
+        read_variables(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(DeepLabError, match="holds no checkpoint yet"):
+        read_variables(tmp_path)

@@ -1,0 +1,124 @@
+"""`quantize`, `prune` and `distill`, from a model directory to a report."""
+
+import json
+
+import numpy as np
+import pytest
+from random_variables import random_variables
+from small_models import describe
+from tiny_recipe import write_tiny_recipe
+
+from deeplab_jax import checkpointing, inference
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import run
+from deeplab_jax.compression.magnitude_pruning import sparsity_of
+from deeplab_jax.data.descriptors import SHAPES
+from deeplab_jax.models.summary import summarize
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A directory with a prepared `shapes` in data/, an untrained model and a recipe."""
+    folder = tmp_path_factory.mktemp("world")
+    prepare = ["--num_train=4", "--num_val=2", "--size=48", f"--data_dir={folder / 'data'}"]
+    assert run(["prepare", "shapes", *prepare], Console()) == 0
+    names, palette = SHAPES.class_names, tuple(map(tuple, SHAPES.palette))
+    small = describe("mobilenet_v2", num_classes=len(names))
+    description = checkpointing.ModelDescription(
+        small.architecture, small.overrides, names, palette
+    )
+    model = description.create_model()
+    variables = random_variables(model, np.zeros((1, 33, 33, 3), np.uint8))
+    checkpointing.write_model(folder / "model", description, variables)
+    write_tiny_recipe(
+        folder / "recipe.py",
+        training__num_steps=2,
+        training__batch_size=2,
+        training__ema_decay=0.0,
+        evaluation__limit=2,
+    )
+    return folder
+
+
+@pytest.fixture
+def compress(world, monkeypatch, capsys):
+    """Runs a command; returns its exit status, stdout and stderr."""
+    monkeypatch.chdir(world)
+    capsys.readouterr()
+
+    def compress(command, *flags):
+        given = ["--model=model", "--dataset=shapes", "--data_dir=data", *flags]
+        return run([command, *given], Console()), *capsys.readouterr()
+
+    return compress
+
+
+def report(world, name):
+    return json.loads((world / name / "report.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_quantize_with_steps_of_training(compress, world):
+    status, printed, _ = compress(
+        "quantize", "--output=int8", "--steps=2", "--config=recipe.py", "--calibration_limit=2"
+    )
+    assert status == 0
+    assert "bytes on disk" in printed
+    found = report(world, "int8")
+    assert found["ratios"]["int8"]["array_bytes"] < 0.45
+    assert found["settings"]["num_images"] == 2
+    source = checkpointing.read_description(world / "int8").source
+    assert source["fine_tuned"] == {"steps": 2, "on": "shapes"}
+    assert inference.load(world / "int8").model.architecture.quantization == "int8"
+    again, _, complaint = compress("quantize", "--output=int8")
+    assert again == 2
+    assert "exists and is not empty" in complaint
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_prune_channels_and_weights(compress, world):
+    common = ["--steps=2", "--config=recipe.py"]
+    status, *_ = compress(
+        "prune", "--output=narrow", "--structured", "--macs=0.7", "--multiple=1", *common
+    )
+    assert status == 0
+    narrow = checkpointing.read_model(world / "narrow")
+    assert report(world, "narrow")["ratios"]["pruned"]["macs"] <= 0.7
+    whole = checkpointing.read_model(world / "model")
+    size = (65, 65)
+    assert summarize(narrow.model, size).macs < 0.75 * summarize(whole.model, size).macs
+
+    status, *_ = compress("prune", "--output=sparse", "--sparsity=0.75", *common)
+    assert status == 0
+    sparse = checkpointing.read_variables(world / "sparse")
+    assert sparsity_of(sparse["params"]) == pytest.approx(0.75, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_distill_from_a_teacher(world, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    flags = ["--model=model", "--config=recipe.py", "--output=taught"]
+    assert run(["distill", *flags, "--config.data.data_dir=data"], Console()) == 0
+    assert "after 2 steps" in capsys.readouterr().out
+    assert inference.load(world / "taught").class_names == SHAPES.class_names
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "complaint"),
+    [
+        ("quantize", ["--output=x", "--dataset="], "--dataset must be given"),
+        ("prune", ["--output=x"], "give --steps=N"),
+        ("prune", ["--output=x", "--structured", "--macs=2"], "must be in (0, 1]"),
+        ("quantize", ["--output=model"], "exists and is not empty"),
+        ("quantize", ["--output=x", "--steps=1", "--config.model.head=aspp"], "is the model's"),
+        ("quantize", ["--output=x", "folder"], "takes no argument 'folder'"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(compress, world, command, flags, complaint):
+    status, _, told = compress(command, *(flags[::-1] if flags[-1] == "folder" else flags))
+    assert status == 2
+    assert complaint in told
+    assert not (world / "x").exists()

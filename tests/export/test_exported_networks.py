@@ -1,0 +1,276 @@
+"""Exported files against the network, in the runtimes that they are made for."""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from small import NAMES, PALETTE, depthwise_layers, expected_logits, noise, small_predictor
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.export.export import export
+from deeplab_jax.export.loader import load_exported
+from deeplab_jax.export.program import ExportOptions, input_specification, make_program
+from deeplab_jax.export.verification import cases
+
+LOGITS = ExportOptions(argmax=False)
+MOBILE = {"backbone": "mobilenet_v2", "depth_multiplier": 0.25, "aspp_channels": 16}
+CROP = {"image_pooling": "crop", "pooling_crop": (33, 65)}
+# Together they have every operation of the family.
+NETWORKS = {
+    "v1": ("deeplab_v1", {"backbone": "vgg_16", "fc_channels": 0}),
+    "v2": ("deeplab_v2", {"backbone": "resnet_18"}),
+    "v3": ("deeplab_v3", MOBILE),
+    "v3plus": ("deeplab_v3plus", MOBILE | {"separable": True}),
+    "crop": ("deeplab_v3", MOBILE | {"image_pooling": "crop", "pooling_crop": (65, 97)}),
+    "crop_v3plus": ("deeplab_v3plus", MOBILE | {"separable": True} | CROP),
+    "dpc": ("deeplab_v3plus", MOBILE | {"head": "dpc", "decoder": "conv2_conv3"}),
+    "msc": ("deeplab_v2", {"backbone": "resnet_18", "multi_scale": (1, 0.75, 0.5)}),
+    "lr_aspp": ("deeplab_v3", {"backbone": "mobilenet_v3_small_seg", "depth_multiplier": 0.25}),
+    "torchvision": (
+        "deeplab_v3",
+        {"backbone": "mobilenet_v3_small", "head": "lr_aspp", "align_corners": False}
+        | {"stride_placement": "torchvision", "preprocessing": "mean_std"},
+    ),
+    "bgr": ("deeplab_v3", MOBILE | {"preprocessing": "caffe_bgr", "aux_head": False}),
+}
+QUICK = ("v3", "lr_aspp", "crop")
+CASES = [
+    pytest.param(name, id=name, marks=[] if name in QUICK else pytest.mark.slow)
+    for name in NETWORKS
+]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Predictors by the names of NETWORKS, each made once."""
+    kept = {}
+
+    def get(name):
+        if name not in kept:
+            architecture, overrides = NETWORKS[name]
+            kept[name] = small_predictor(architecture, **overrides)
+        return kept[name]
+
+    return get
+
+
+def assert_same(found, expected):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4 * scale)
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+@pytest.mark.parametrize("name", CASES)
+def test_open_sizes_and_batches(made, tmp_path, name, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    predictor = made(name)
+    export(predictor, tmp_path / "network", format, LOGITS)
+    exported = load_exported(tmp_path / "network", threads=1)
+    odd = int(predictor.model.architecture.align_corners)
+    for batch, height, width in [(1, 64, 64), (3, 32, 96), (1, 128, 96), (2, 96, 160)]:
+        images = noise(batch, height + odd, width + odd)
+        assert_same(exported(images), expected_logits(predictor, images))
+
+
+def test_atrous_convolutions_are_traced_with_open_sizes(made):
+    """The implementation for CPUs asks how large a map is; the plain one must not."""
+    program = make_program(made("v2"), LOGITS)
+    shape = jax.eval_shape(program.function, input_specification(program)).shape
+    assert str(shape) == "(N, 8*h + 1, 8*w + 1, 4)"
+
+
+def test_operations_of_each_platform(made, tmp_path):
+    predictor, options = made("crop"), ExportOptions(argmax=False, portable=False)
+    export(predictor, tmp_path / "network", "stablehlo", options)
+    images = noise(2, 97, 129)
+    found = load_exported(tmp_path / "network")(images)
+    assert_same(found, expected_logits(predictor, images))
+    with pytest.raises(DeepLabError, match="of stablehlo"):
+        export(predictor, tmp_path / "other", "onnx", options)
+
+
+def test_only_jax_is_needed(made, tmp_path):
+    """The few lines of docs/deploy.md, in an interpreter that finds nothing of this package."""
+    path = tmp_path / "network.stablehlo"
+    export(made("v3"), path, "stablehlo")
+    image = noise(1, 33, 49)
+    np.save(tmp_path / "image.npy", image)
+    script = f"""
+import json, sys, zipfile
+sys.modules["deeplab_jax"] = sys.modules["flax"] = None
+import jax, jax.export, numpy as np
+with zipfile.ZipFile({str(path)!r}) as archive:
+    network = jax.export.deserialize(bytearray(archive.read("network.stablehlo")))
+    metadata = json.loads(archive.read("metadata.json"))
+class_map = jax.jit(network.call)(np.load({str(tmp_path / "image.npy")!r}))
+np.save({str(tmp_path / "found.npy")!r}, class_map)
+print(json.dumps(metadata["class_names"]))
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert json.loads(told.stdout) == list(NAMES)
+    expected = expected_logits(made("v3"), image).argmax(-1)
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), expected)
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_one_depthwise_convolution_a_layer(made, tmp_path, format):
+    predictor, path = made("v3"), tmp_path / "network"
+    export(predictor, path, format, LOGITS)
+    if format == "stablehlo":
+        with zipfile.ZipFile(path) as archive:
+            content = bytearray(archive.read("network.stablehlo"))
+        text = jax.export.deserialize(content).mlir_module()
+        found = sum(int(g) > 1 for g in re.findall(r"feature_group_count = (\d+)", text))
+        # Folded: nothing normalises at run time.
+        assert "rsqrt" not in text
+    else:
+        onnx = pytest.importorskip("onnx")
+        nodes = onnx.load(path).graph.node
+        found = sum(
+            attribute.name == "group" and attribute.i > 1
+            for node in nodes
+            for attribute in node.attribute
+        )
+        kinds = {node.op_type for node in nodes}
+        # The images' mean and scale are all that is multiplied and subtracted.
+        assert sum(node.op_type in ("Mul", "Sub") for node in nodes) == 2
+        assert {"Conv", "Resize"} <= kinds
+        assert "MatMul" not in kinds
+    assert found == depthwise_layers(predictor) > 16
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_preprocessing_outside_and_argmax_inside(made, tmp_path, format):
+    predictor = made("bgr")
+    options = ExportOptions(size=(33, 49), batch=2, preprocessing=False)
+    export(predictor, tmp_path / "network", format, options)
+    exported = load_exported(tmp_path / "network", threads=1)
+    metadata = exported.metadata
+    assert metadata.class_names == NAMES
+    assert metadata.palette == PALETTE
+    assert metadata.input["shape"] == [2, 33, 49, 3]
+    assert metadata.input["dtype"] == "float32"
+    assert metadata.output["name"] == "class_map"
+    images = noise(2, 33, 49)
+    found = exported(images)
+    assert found.dtype == np.int32
+    assert np.mean(found == expected_logits(predictor, images).argmax(-1)) > 0.999
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_windows_of_the_gate_of_lite_reduced_aspp(tmp_path, format):
+    """They have strides, so that several of them fit only into maps that are much larger."""
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    architecture, overrides = NETWORKS["lr_aspp"]
+    predictor = small_predictor(architecture, **overrides | CROP)
+    export(predictor, tmp_path / "network", format, LOGITS)
+    exported = load_exported(tmp_path / "network", threads=1)
+    for size in [(33, 65), (33, 257), (289, 321)]:
+        images = noise(1, *size)
+        assert_same(exported(images), expected_logits(predictor, images))
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_sizes_that_do_not_suit_are_refused(made, tmp_path, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    export(made("crop"), tmp_path / "network", format, LOGITS)
+    exported = load_exported(tmp_path / "network")
+    given = {"step": 16, "plus": 1, "largest": None, "fill": [127, 127, 127]}
+    assert exported.metadata.sizes == given
+    for size, nearest in [((80, 97), "65x97 or 81x97"), ((97, 8), "97x17")]:
+        with pytest.raises(DeepLabError, match=nearest):
+            exported(noise(1, *size))
+        # The file itself refuses them, too.
+        with pytest.raises(Exception, match=r"polymorphic shapes|multiple_of_16_plus_1"):
+            exported.run(noise(1, *size))
+
+
+def test_fixed_sizes_refuse_all_others(made, tmp_path):
+    export(made("crop"), tmp_path / "network", "stablehlo", ExportOptions(size=(33, 49)))
+    exported = load_exported(tmp_path / "network")
+    with pytest.raises(DeepLabError, match=r"49x33.*33x49"):
+        exported(noise(1, 49, 33))
+    for images in (noise(1, 33, 49).astype(np.float32), noise(33, 49), noise(1, 33, 49)[..., :2]):
+        with pytest.raises(DeepLabError, match=r"uint8 \[N, H, W, 3\]"):
+            exported(images)
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+@pytest.mark.parametrize("name", CASES)
+def test_fixed_sizes_at_which_maps_do_not_align(made, tmp_path, name, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime")
+    predictor, images = made(name), noise(1, 98, 143)
+    export(predictor, tmp_path / "network", format, ExportOptions(size=(98, 143), argmax=False))
+    found = load_exported(tmp_path / "network", threads=1)(images)
+    assert_same(found, expected_logits(predictor, images))
+
+
+def test_files_that_are_limited_to_a_size(made, tmp_path):
+    """As exported by earlier versions from networks with an image pooling of their crop."""
+    export(made("v3"), tmp_path / "network", "stablehlo", LOGITS)
+    exported = load_exported(tmp_path / "network")
+    exported.metadata.sizes["largest"] = [65, 97]
+    assert exported(noise(1, 65, 97)).shape == (1, 65, 97, 4)
+    with pytest.raises(DeepLabError, match="larger than 65x97"):
+        exported(noise(1, 81, 97))
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_what_cannot_be_left_open_is_said_and_nothing_is_written(tmp_path, format):
+    """What 0.7 of a size is depends on the rounding of floats."""
+    predictor = small_predictor("deeplab_v2", backbone="resnet_18", multi_scale=(1, 0.7))
+    with pytest.raises(DeepLabError, match="give one, as in --size=513x513"):
+        export(predictor, tmp_path / "network", format, LOGITS)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_pyramid_pooling_of_open_sizes(tmp_path):
+    """Edges of its bins depend on the map's size."""
+    predictor = small_predictor("deeplab_v3", **MOBILE | {"output_stride": 8}, head="spp")
+    export(predictor, tmp_path / "network", "stablehlo", LOGITS)
+    exported = load_exported(tmp_path / "network")
+    for size in [(65, 65), (49, 137), (129, 57)]:
+        images = noise(1, *size)
+        assert_same(exported(images), expected_logits(predictor, images))
+    with pytest.raises(DeepLabError, match="--format=stablehlo"):
+        export(predictor, tmp_path / "other", "onnx", LOGITS)
+    assert not (tmp_path / "other").exists()
+
+
+def test_mistakes(made, tmp_path):
+    with pytest.raises(DeepLabError, match="onnx"):
+        export(made("v3"), tmp_path / "network", "onxx")
+    with pytest.raises(DeepLabError, match="from 1 on"):
+        ExportOptions(batch=0)
+    (tmp_path / "text").write_text("no network")
+    with pytest.raises(DeepLabError, match="no StableHLO, ONNX or TFLite"):
+        load_exported(tmp_path / "text")
+    with pytest.raises(DeepLabError, match="no such file"):
+        load_exported(tmp_path / "missing")
+
+
+def test_networks_of_several_scales_suit_fewer_sizes(made):
+    """Every scale of the image is to be k · output stride + 1."""
+    assert make_program(made("msc"), LOGITS).step == (32, 1)
+    assert make_program(made("v2"), LOGITS).step == (8, 1)
+
+
+def test_the_own_size_suits_every_scale(made):
+    """The size that a network is made for may suit scale 1 alone, as in older models."""
+    program = make_program(made("msc").with_inference_size((361, 97)), LOGITS)
+    assert program.own_size == (385, 97)
+    assert cases(program)[0] == ((385, 97), 1)
+    fixed = make_program(made("msc"), ExportOptions(size=(50, 60)))
+    assert fixed.own_size == (50, 60)
