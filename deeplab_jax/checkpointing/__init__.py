@@ -1,28 +1,15 @@
 """Models on disk: what a workdir or model directory holds for whoever uses the model."""
 
-from deeplab_jax.checkpointing.checkpoints import CHECKPOINTS, choose_step, open_checkpoints
-from deeplab_jax.checkpointing.description import (
-    CLASSIFICATION,
-    SEGMENTATION,
-    ModelDescription,
-    is_model,
-    read_description,
-    write_description,
-)
-from deeplab_jax.checkpointing.store import StoredModel, read_model, read_variables, write_model
+from deeplab_jax.lazy import lazy_names
 
-__all__ = [
-    "CHECKPOINTS",
-    "CLASSIFICATION",
-    "SEGMENTATION",
-    "ModelDescription",
-    "StoredModel",
-    "choose_step",
-    "is_model",
-    "open_checkpoints",
-    "read_description",
-    "read_model",
-    "read_variables",
-    "write_description",
-    "write_model",
-]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        ".checkpoints": "CHECKPOINTS choose_step open_checkpoints",
+        ".description": (
+            "CLASSIFICATION SEGMENTATION ModelDescription is_model read_description "
+            "write_description"
+        ),
+        ".store": "StoredModel read_model read_variables write_model",
+    },
+)

@@ -1,15 +1,12 @@
 """Published weights: found, downloaded, read, renamed, and turned into models of this code."""
 
-from deeplab_jax.pretrained.catalog import PretrainedModel, find_pretrained, list_pretrained
-from deeplab_jax.pretrained.conversion import Conversion, convert
-from deeplab_jax.pretrained.location import convert_source, locate
+from deeplab_jax.lazy import lazy_names
 
-__all__ = [
-    "Conversion",
-    "PretrainedModel",
-    "convert",
-    "convert_source",
-    "find_pretrained",
-    "list_pretrained",
-    "locate",
-]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        ".catalog": "PretrainedModel find_pretrained list_pretrained",
+        ".conversion": "Conversion convert",
+        ".location": "convert_source locate",
+    },
+)

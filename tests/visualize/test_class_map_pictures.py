@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from deeplab_jax import visualize
+from deeplab_jax.labels import VOID_COLOR
 
 PALETTE = ((0, 0, 0), (200, 10, 20), (3, 250, 7))
 
@@ -17,7 +18,7 @@ def class_map():
 def test_colours_are_the_palette_and_void_is_light(class_map):
     colors = visualize.colorize(class_map, PALETTE)
     assert colors.dtype == np.uint8
-    for index, color in [*enumerate(PALETTE), (255, visualize.VOID_COLOR)]:
+    for index, color in [*enumerate(PALETTE), (255, VOID_COLOR)]:
         assert (colors[class_map == index] == color).all()
 
 
@@ -58,5 +59,5 @@ def test_contact_sheet_shows_images_of_any_size_and_names_what_occurs():
     assert sheet.dtype == np.uint8
     assert sheet.shape[1] == 3 * 68 + 8
     found = {tuple(pixel) for pixel in sheet.reshape(-1, 3).tolist()}
-    assert {(9, 9, 9), PALETTE[1], visualize.VOID_COLOR} <= found
+    assert {(9, 9, 9), PALETTE[1], VOID_COLOR} <= found
     assert PALETTE[2] not in found
