@@ -3,14 +3,16 @@
 import math
 import pathlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers
 
 from deeplab_jax.checkpointing.manifest import COMMITTED, damage, write_manifest
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import absolute
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 CHECKPOINTS, SET_ASIDE = "checkpoints", "damaged_checkpoints"
 # Items of a checkpoint. Variables stand alone, so that inference reads no optimiser state.
@@ -27,7 +29,7 @@ def _score(metrics: dict[str, float]) -> float:
     return -math.inf if math.isnan(mean_iou) else mean_iou
 
 
-def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.CheckpointManager:
+def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> "ocp.CheckpointManager":
     """Opens the checkpoints of a workdir.
 
     The last two and the best by `mean_iou` are kept; saving is asynchronous.
@@ -36,6 +38,10 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
       workdir: of the training run.
       read_only: False only for the run itself, which also clears what a killed save left behind.
     """
+    # Imported late: files are looked at, and model directories read, without Orbax.
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint import checkpoint_managers
+
     directory = checkpoints_directory(workdir)
     if read_only:
         options = ocp.CheckpointManagerOptions(
@@ -130,7 +136,7 @@ def _free_name(path: epath.Path) -> epath.Path:
     return free
 
 
-def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
+def choose_step(manager: "ocp.CheckpointManager", which: str) -> int:
     """Returns the step of the checkpoint `which`: `best`, `last` or a step that is there.
 
     Raises:

@@ -3,21 +3,14 @@
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from deeplab_jax import models
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
-from deeplab_jax.models import (
-    FORMAT_VERSION,
-    Architecture,
-    DeepLab,
-    ImageClassifier,
-    check_format_version,
-    create_classifier,
-    create_model,
-    resolve_stored,
-    restore_classifier,
-)
+
+if TYPE_CHECKING:
+    from deeplab_jax.models import Architecture, DeepLab, ImageClassifier
 
 FILE_NAME = "model.json"
 SEGMENTATION, CLASSIFICATION = "segmentation", "classification"
@@ -50,11 +43,11 @@ class ModelDescription:
     task: str = SEGMENTATION
     intensity_range: tuple[float, float] | None = None
 
-    def create_model(self) -> DeepLab | ImageClassifier:
+    def create_model(self) -> "DeepLab | ImageClassifier":
         """Returns the model described."""
         if self.task == CLASSIFICATION:
-            return create_classifier(**self.overrides)
-        return create_model(self.architecture, **self.overrides)
+            return models.create_classifier(**self.overrides)
+        return models.create_model(self.architecture, **self.overrides)
 
 
 def is_model(directory: pathlib.Path) -> bool:
@@ -70,7 +63,7 @@ def write_description(directory: pathlib.Path, description: ModelDescription) ->
     """
     overrides = description.create_model().architecture.describe()
     values = dataclasses.asdict(dataclasses.replace(description, overrides=overrides))
-    text = json.dumps({"format_version": FORMAT_VERSION, **values}, indent=2) + "\n"
+    text = json.dumps({"format_version": models.FORMAT_VERSION, **values}, indent=2) + "\n"
     write_text(directory / FILE_NAME, text)
 
 
@@ -95,7 +88,7 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
 
 
 def _parse(values: dict[str, Any]) -> ModelDescription:
-    version = check_format_version(values.pop("format_version", 1))
+    version = models.check_format_version(values.pop("format_version", 1))
     size, intensity_range = values.pop("inference_size"), values.pop("intensity_range", None)
     description = ModelDescription(
         class_names=tuple(values.pop("class_names")),
@@ -108,7 +101,7 @@ def _parse(values: dict[str, Any]) -> ModelDescription:
     return dataclasses.replace(description, overrides=overrides)
 
 
-def _architecture(description: ModelDescription, version: int) -> Architecture:
+def _architecture(description: ModelDescription, version: int) -> "Architecture":
     if description.task == CLASSIFICATION:
-        return restore_classifier(description.overrides, version).architecture
-    return resolve_stored(description.architecture, description.overrides, version)
+        return models.restore_classifier(description.overrides, version).architecture
+    return models.resolve_stored(description.architecture, description.overrides, version)

@@ -19,7 +19,7 @@ from deeplab_jax.crf.mean_field import (
     normalized,
     position_features,
 )
-from deeplab_jax.crf.parameters import CRFParameters, check_parameters
+from deeplab_jax.crf.parameters import NUMBERS, CRFParameters, check_parameters
 from deeplab_jax.errors import DeepLabError
 
 # Up to here all pairs of pixels are affordable.
@@ -28,6 +28,13 @@ DIRECT_PIXELS = 4096
 CHANNELS = 8
 # A logit that leaves nothing of a padded channel, and is finite in every dtype.
 NOTHING = -1e9
+
+# Here and not beside the class: options are checked before JAX is imported.
+jax.tree_util.register_dataclass(
+    CRFParameters,
+    data_fields=list(NUMBERS),
+    meta_fields=["iterations", "normalization", "filtering"],
+)
 
 
 def dense_crf(

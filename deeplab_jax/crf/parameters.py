@@ -5,14 +5,13 @@ import math
 import types
 from collections.abc import Mapping
 
-import jax
-
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 NORMALIZATIONS = ("after", "symmetric")
 FILTERINGS = ("auto", "direct", "lattice")
 
-_FIELDS = {
+# Legal values of the numbers.
+NUMBERS = {
     "bilateral_weight": "≥ 0",
     "bilateral_position_std": "> 0 pixels",
     "bilateral_color_std": "> 0 of 255 levels",
@@ -56,12 +55,6 @@ class CRFParameters:
     filtering: str = "auto"
 
 
-jax.tree_util.register_dataclass(
-    CRFParameters,
-    data_fields=list(_FIELDS),
-    meta_fields=["iterations", "normalization", "filtering"],
-)
-
 # Bilateral weight, position and colour deviation, then the smoothness kernel's, which v1 and v2
 # hold at 3, 3. The sets of v1 are a published copy of the authors' list, a line a released model.
 PARAMETERS: Mapping[str, CRFParameters] = types.MappingProxyType(
@@ -95,7 +88,7 @@ def crf_parameters(name: str) -> CRFParameters:
 
 def check_parameters(parameters: CRFParameters) -> None:
     """Raises a DeepLabError that names the field if one is outside what it may be."""
-    for field, legal in _FIELDS.items():
+    for field, legal in NUMBERS.items():
         value = getattr(parameters, field)
         if isinstance(value, (int, float)) and not _holds(value, strictly=legal.startswith(">")):
             raise DeepLabError(f"CRF parameter {field} is {value!r}; legal: {legal}")

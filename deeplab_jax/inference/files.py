@@ -4,17 +4,19 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import IMAGE_SUFFIXES, replacing, visible_files
-from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.labels import IGNORE_LABEL
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import colorize, overlay, write_class_map, write_picture
+
+if TYPE_CHECKING:
+    from deeplab_jax.inference.predictor import Predictor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +219,7 @@ def readable_files(
     return good
 
 
-def predict_files(predictor: Predictor, jobs: Sequence[FileJob], reporter: Reporter) -> None:
+def predict_files(predictor: "Predictor", jobs: Sequence[FileJob], reporter: Reporter) -> None:
     """Writes the predictions of images, each file whole or not at all.
 
     Args:

@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deeplab_jax.crf import PARAMETERS, CRFParameters, check_parameters
+from deeplab_jax.crf.parameters import PARAMETERS, CRFParameters, check_parameters
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.inference.padding import Size
+
+# (height, width) in pixels.
+Size = tuple[int, int]
 
 # Of `crf`: the published set that goes with the architecture.
 DEFAULT_CRF = "default"

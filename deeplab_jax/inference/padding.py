@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from deeplab_jax import ops
+from deeplab_jax.inference.options import Size
 from deeplab_jax.models import Architecture, DeepLab
-
-Size = tuple[int, int]
 
 # Scales whose common denominator is larger cannot all be suited without a lot of padding.
 MAX_DENOMINATOR = 8

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC, 
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.files import check_targets, find_images
-from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import write_class_map, write_picture
+
+if TYPE_CHECKING:
+    from deeplab_jax.inference.predictor import Predictor
 
 # comp6 may be trained on anything; comp5, on VOC alone, goes by renaming the folder.
 VOC_FOLDER = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
@@ -93,7 +96,7 @@ def plan_submission(
     return jobs
 
 
-def check_submission(predictor: Predictor, server: str) -> None:
+def check_submission(predictor: "Predictor", server: str) -> None:
     """Checks that a model's classes are those of the server.
 
     Raises:
@@ -111,7 +114,7 @@ def check_submission(predictor: Predictor, server: str) -> None:
 
 
 def write_submission(
-    predictor: Predictor, jobs: Sequence[SubmissionJob], server: str, reporter: Reporter
+    predictor: "Predictor", jobs: Sequence[SubmissionJob], server: str, reporter: Reporter
 ) -> None:
     """Writes the class maps as the server wants them, each file whole or not at all.
 

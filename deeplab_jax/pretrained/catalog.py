@@ -13,7 +13,7 @@ from typing import Any
 from deeplab_jax.checkpointing import CLASSIFICATION, SEGMENTATION
 from deeplab_jax.data.descriptors import ADE20K, CITYSCAPES, VOC
 from deeplab_jax.errors import unknown_name
-from deeplab_jax.pretrained.name_maps import IMAGE_CLASSIFIER
+from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER
 
 # A change of the conversion that changes its results; models converted before are made anew.
 CONVERTER_VERSION = 1

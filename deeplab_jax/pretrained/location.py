@@ -3,16 +3,19 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deeplab_jax.checkpointing import is_model, write_model
+from deeplab_jax import checkpointing, pretrained
+from deeplab_jax.checkpointing import is_model
 from deeplab_jax.errors import DeepLabError, nearest_names
 from deeplab_jax.files import as_path, cache_directory
 from deeplab_jax.pretrained.archives import is_there, unpacked
 from deeplab_jax.pretrained.catalog import PretrainedModel, find_pretrained, list_pretrained
-from deeplab_jax.pretrained.conversion import Conversion, convert
 from deeplab_jax.pretrained.fetching import fetch, locked
 from deeplab_jax.reporter import LoggingReporter, Reporter
+
+if TYPE_CHECKING:
+    from deeplab_jax.pretrained.conversion import Conversion
 
 
 def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
@@ -52,7 +55,7 @@ def convert_source(
     class_names: Sequence[str] | None = None,
     prefer_averages: bool = True,
     reporter: Reporter | None = None,
-) -> Conversion:
+) -> "Conversion":
     """Converts published weights wherever they are.
 
     Args:
@@ -71,7 +74,7 @@ def convert_source(
     path = Path(reference).expanduser()
     if is_there(path):
         with unpacked(path) as file:
-            return convert(
+            return pretrained.convert(
                 file, architecture, overrides, class_names, prefer_averages=prefer_averages
             )
     if str(reference) not in list_pretrained():
@@ -93,11 +96,11 @@ def _convert_entry(
     overrides: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
     prefer_averages: bool = True,
-) -> Conversion:
+) -> "Conversion":
     published = fetch(entry, reporter)
     reporter.message(f"converting {published.name}; its licence: {entry.licence}")
     with unpacked(published, published.parent, entry.member) as file:
-        conversion = convert(
+        conversion = pretrained.convert(
             file,
             architecture or entry.architecture or None,
             {**entry.overrides, **(overrides or {})},
@@ -120,7 +123,7 @@ def _converted(entry: PretrainedModel, reporter: Reporter) -> Path:
     with locked(directory, reporter):
         if not is_model(directory):
             conversion = _convert_entry(entry, reporter)
-            write_model(directory, conversion.description, conversion.variables)
+            checkpointing.write_model(directory, conversion.description, conversion.variables)
     return directory
 
 
