@@ -3,20 +3,17 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import flags as absl_flags
-
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.flags import Flags
 from deeplab_jax.cli.main import command_help, exit_status, prepare_environment
 
-Define = Callable[[absl_flags.FlagValues], None]
-Run = Callable[[absl_flags.FlagValues, list[str], Console], None]
+Define = Callable[[Flags], None]
+Run = Callable[[Flags, list[str], Console], None]
 
 
-def define_workdir(flags: absl_flags.FlagValues) -> None:
+def define_workdir(flags: Flags) -> None:
     """Defines --workdir."""
-    absl_flags.DEFINE_string(
-        "workdir", "runs/experiments", "Where trainings and results lie.", flag_values=flags
-    )
+    flags.define("workdir", "runs/experiments", "Directory of the trainings and results.")
 
 
 def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> int:
@@ -28,8 +25,8 @@ def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> i
       define: declares the flags.
       run: does the work.
     """
-    console, flags = Console(), absl_flags.FlagValues()
-    absl_flags.DEFINE_bool("debug", False, "Show the traceback of an error.", flag_values=flags)
+    console, flags = Console(), Flags()
+    flags.define("debug", False, "Show the traceback of an error.")
     define(flags)
     name, *arguments = argv
     debug = "--debug" in arguments

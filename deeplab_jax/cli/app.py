@@ -12,32 +12,30 @@ examples:
 
 import threading
 
-from absl import flags as absl_flags
-
+from deeplab_jax import checkpointing, loading, pretrained
 from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_list(
+    flags.define(
         "model",
         [],
         "Workdirs, model directories, or names that `deeplab-jax models` lists; the first is "
         "selected. The page shows a directory by its name, without its path (default: all "
         "pretrained names).",
-        **own,
     )
-    absl_flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all.", **own)
-    absl_flags.DEFINE_integer("port", 7860, "Port to listen on.", **own)
-    absl_flags.DEFINE_float("max_megabytes", 10, "Of an image file.", **own)
-    absl_flags.DEFINE_float("max_megapixels", 24, "Of an image.", **own)
-    absl_flags.DEFINE_float("max_seconds", 30, "That a request may wait for its result.", **own)
-    absl_flags.DEFINE_integer("max_waiting", 64, "Requests in the queue.", **own)
+    flags.define("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all.")
+    flags.define("port", 7860, "Port to listen on.")
+    flags.define("max_megabytes", 10.0, "Maximum size of an image file, in megabytes.")
+    flags.define("max_megapixels", 24.0, "Maximum size of an image, in megapixels.")
+    flags.define("max_seconds", 30.0, "Request timeout, in seconds.")
+    flags.define("max_waiting", 64, "Maximum number of requests in the queue.")
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Serves until Ctrl-C."""
     if paths:
         raise DeepLabError(f"app takes no paths; did you mean --model={','.join(paths)}?")
@@ -47,16 +45,14 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax.app.page import import_gradio, return_large_blocks, serving
     from deeplab_jax.app.service import Answers, Limits, shown_names
-    from deeplab_jax.checkpointing import SEGMENTATION
-    from deeplab_jax.loading import load
-    from deeplab_jax.pretrained import list_pretrained
 
     return_large_blocks()
     import_gradio()
-    published = [name for name, model in list_pretrained().items() if model.task == SEGMENTATION]
-    models = shown_names(flags.model or published)
+    published = pretrained.list_pretrained().items()
+    names = [name for name, model in published if model.task == checkpointing.SEGMENTATION]
+    models = shown_names(flags.model or names)
     answers = Answers(
-        tuple(models), lambda name: load(models[name], reporter=console), Limits(*limits)
+        tuple(models), lambda name: loading.load(models[name], reporter=console), Limits(*limits)
     )
     if flags.model:
         answers.warm_up(answers.names[0])

@@ -27,10 +27,8 @@ import json
 import os
 import pathlib
 
-from absl import flags as absl_flags
-
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import parse_size, required
+from deeplab_jax.cli.flags import Flags, parse_size, required
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 BENCHMARKS = ("inference", "training", "pipeline", "scaling", "compile", "shapes", "crf")
@@ -38,50 +36,39 @@ BENCHMARKS = ("inference", "training", "pipeline", "scaling", "compile", "shapes
 NETWORK = "deeplab_v3plus/mobilenet_v2"
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_string(
-        "peer", None, "The code to measure beside (default: straightforward).", **own
-    )
-    absl_flags.DEFINE_string(
+    flags.define("peer", None, "Baseline to measure beside (default: straightforward).")
+    flags.define(
         "network",
         None,
-        f"One of the peer's (default: its first); scaling, compile: as {NETWORK}, the default.",
-        **own,
+        f"Network of the baseline (default: its first); scaling, compile: as in {NETWORK}.",
     )
-    absl_flags.DEFINE_string("size", "513x513", "Of images: height x width in pixels.", **own)
-    absl_flags.DEFINE_integer("batch_size", 1, "Images at once.", lower_bound=1, **own)
-    absl_flags.DEFINE_string("dtype", "float32", "Of the computation: float32, bfloat16.", **own)
-    absl_flags.DEFINE_bool(
-        "compiled", False, "A peer in PyTorch goes through torch.compile.", **own
+    flags.define("size", "513x513", "Height x width of the images, in pixels.")
+    flags.define("batch_size", 1, "Number of images per batch.", least=1)
+    flags.define("dtype", "float32", "Type of the computation: float32 or bfloat16.")
+    flags.define("compiled", False, "Run baselines in PyTorch through torch.compile.")
+    flags.define("dataset", None, "pipeline: name of a prepared data set.")
+    flags.define("data_dir", None, "Directory of the prepared data sets.")
+    flags.define("crop", "513x513", "pipeline, compile: height x width of the crops, in pixels.")
+    flags.define("consumes", 600.0, "pipeline: images per second that an accelerator trains on.")
+    flags.define(
+        "sizes", ["513x513", "257x257", "1025x1025", "2049x2049"], "scaling: sizes, with one batch."
     )
-    absl_flags.DEFINE_string("dataset", None, "pipeline: name of a prepared data set.", **own)
-    absl_flags.DEFINE_string("data_dir", None, "Directory of the prepared data sets.", **own)
-    absl_flags.DEFINE_string("crop", "513x513", "pipeline, compile: height x width.", **own)
-    absl_flags.DEFINE_float(
-        "consumes", 600.0, "pipeline: images a second that an accelerator trains on.", **own
-    )
-    absl_flags.DEFINE_list(
-        "sizes", "513x513,257x257,1025x1025,2049x2049", "scaling: of images, with one batch.", **own
-    )
-    absl_flags.DEFINE_list(
-        "batch_sizes", "1,2,4,8", "scaling: with images of the first size.", **own
-    )
-    absl_flags.DEFINE_list("output_strides", "32,16,8", "scaling: each with all of these.", **own)
-    absl_flags.DEFINE_string("output", None, "scaling: directory of the CSV and the plot.", **own)
-    absl_flags.DEFINE_string("workdir", None, "shapes: where the two runs are written.", **own)
-    absl_flags.DEFINE_string("image", None, "crf: a file (default: an image that is made).", **own)
-    absl_flags.DEFINE_string("crf", "deeplab_largefov", "crf: published parameters.", **own)
-    absl_flags.DEFINE_integer("num_classes", 21, "crf: of the scores.", lower_bound=2, **own)
-    absl_flags.DEFINE_integer("repetitions", 5, "For the medians.", lower_bound=1, **own)
-    absl_flags.DEFINE_bool("json", False, "Print JSON instead of text.", **own)
-    count = {"lower_bound": 0, "flag_values": flags}
-    absl_flags.DEFINE_integer("num_images", 400, "pipeline: to make for each figure.", **count)
-    absl_flags.DEFINE_integer("workers", 0, "pipeline: processes that read ahead.", **count)
+    flags.define("batch_sizes", ["1", "2", "4", "8"], "scaling: batches of the first size.")
+    flags.define("output_strides", ["32", "16", "8"], "scaling: output strides of each case.")
+    flags.define("output", None, "scaling: directory of the CSV and the plot.")
+    flags.define("workdir", None, "shapes: directory of the two runs.")
+    flags.define("image", None, "crf: image file (default: a generated image).")
+    flags.define("crf", "deeplab_largefov", "crf: published parameters.")
+    flags.define("num_classes", 21, "crf: number of classes.", least=2)
+    flags.define("repetitions", 5, "Number of runs of each median.", least=1)
+    flags.define("json", False, "Print JSON instead of text.")
+    flags.define("num_images", 400, "pipeline: number of images per figure.", least=0)
+    flags.define("workers", 0, "pipeline: number of processes that read ahead.", least=0)
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Runs one benchmark and prints its figures."""
     if len(paths) != 1:
         raise DeepLabError(f"benchmark takes one of: {', '.join(BENCHMARKS)}")
@@ -109,17 +96,15 @@ def _text(value: object) -> str:
     return "not known" if value is None else str(value)
 
 
-def _inference(flags: absl_flags.FlagValues, console: Console) -> dict[str, object]:
+def _inference(flags: Flags, console: Console) -> dict[str, object]:
     return _beside_peer(flags, console, training=False)
 
 
-def _training(flags: absl_flags.FlagValues, console: Console) -> dict[str, object]:
+def _training(flags: Flags, console: Console) -> dict[str, object]:
     return _beside_peer(flags, console, training=True)
 
 
-def _beside_peer(
-    flags: absl_flags.FlagValues, console: Console, training: bool
-) -> dict[str, object]:
+def _beside_peer(flags: Flags, console: Console, training: bool) -> dict[str, object]:
     # Else JAX takes most of an accelerator's memory, and a peer in PyTorch has none left.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from deeplab_jax.benchmark.contenders import Workload, measure
@@ -133,7 +118,7 @@ def _beside_peer(
     return measure(match, flags.repetitions) | measure_peaks(flags.dtype)
 
 
-def _pipeline(flags: absl_flags.FlagValues, console: Console) -> dict[str, object]:
+def _pipeline(flags: Flags, console: Console) -> dict[str, object]:
     required(flags, "dataset", "data_dir")
     from deeplab_jax.benchmark import pipeline
     from deeplab_jax.data import Augmentation, open_dataset
@@ -156,7 +141,7 @@ def _pipeline(flags: absl_flags.FlagValues, console: Console) -> dict[str, objec
     }
 
 
-def _scaling(flags: absl_flags.FlagValues, console: Console) -> dict[str, object]:
+def _scaling(flags: Flags, console: Console) -> dict[str, object]:
     sizes = [parse_size(text) for text in flags.sizes]
     batch_sizes = _positive(flags, "batch_sizes")
     output_strides = _positive(flags, "output_strides")
@@ -188,7 +173,7 @@ def _scaling(flags: absl_flags.FlagValues, console: Console) -> dict[str, object
     return {f"exponent at output stride {stride}": b for stride, b in exponents.items()}
 
 
-def _positive(flags: absl_flags.FlagValues, name: str) -> list[int]:
+def _positive(flags: Flags, name: str) -> list[int]:
     """Returns the numbers of a list flag.
 
     Raises:
@@ -203,7 +188,7 @@ def _positive(flags: absl_flags.FlagValues, name: str) -> list[int]:
     return [int(text) for text in texts]
 
 
-def _compile(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
+def _compile(flags: Flags, console: Console) -> dict[str, float]:
     from deeplab_jax.benchmark.start import measure_start
 
     network = flags.network or NETWORK
@@ -211,7 +196,7 @@ def _compile(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]
     return measure_start(network, parse_size(flags.crop), flags.batch_size, flags.dtype)
 
 
-def _shapes(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
+def _shapes(flags: Flags, console: Console) -> dict[str, float]:
     required(flags, "data_dir", "workdir")
     from deeplab_jax.benchmark.shapes_task import network_mean_iou, per_pixel_mean_iou
     from deeplab_jax.data import open_dataset
@@ -227,7 +212,7 @@ def _shapes(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
     }
 
 
-def _crf(flags: absl_flags.FlagValues, console: Console) -> dict[str, float]:
+def _crf(flags: Flags, console: Console) -> dict[str, float]:
     from deeplab_jax.benchmark.crf import made_image, made_logits, measure_crf
     from deeplab_jax.crf import crf_parameters
     from deeplab_jax.data.images import read_image

@@ -4,8 +4,7 @@ import contextlib
 import os
 import pathlib
 
-from absl import flags as absl_flags
-
+from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import cache_directory
 
@@ -26,20 +25,17 @@ def set_defaults(most_bytes: int) -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(most_bytes))
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags, which every command has."""
-    absl_flags.DEFINE_string(
+    flags.define(
         "compile_cache",
         None,
         f"Directory that keeps compiled programs, or {OFF} (default: ${VARIABLE}, else the cache).",
-        flag_values=flags,
     )
-    absl_flags.DEFINE_bool(
-        "clear_compile_cache", False, "Forget compiled programs first.", flag_values=flags
-    )
+    flags.define("clear_compile_cache", False, "Remove compiled programs first.")
 
 
-def apply_flags(flags: absl_flags.FlagValues) -> None:
+def apply_flags(flags: Flags) -> None:
     """Does what the flags say.
 
     Raises:

@@ -5,8 +5,8 @@ safetensors, frozen TensorFlow graph), the beginning of a TensorFlow checkpoint'
 (model.ckpt-30000), a directory or archive with one of these, or a name that `deeplab-jax models`
 lists, which is downloaded.
 
-What the file holds is told by the names of its arrays; --architecture and --set overrule that.
-Every array is accounted for: the command prints which part of the network they filled, which batch
+The names of its arrays decide what the file holds; --architecture and --set overrule that. Every
+array is accounted for: the command prints which part of the network they filled, which batch
 normalisations the file has folded into convolutions, and what was left out and why. An array that
 is missing or of another shape is an error.
 
@@ -17,68 +17,52 @@ examples:
 
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
-from absl import flags as absl_flags
-
+from deeplab_jax import checkpointing, data, pretrained
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import parse_keywords, required
+from deeplab_jax.cli.flags import Flags, parse_keywords, required
 from deeplab_jax.errors import DeepLabError
-
-if TYPE_CHECKING:
-    from deeplab_jax.pretrained import Conversion
+from deeplab_jax.files import check_new_directory
 
 # Names shown of each group without --list.
 SHOWN = 3
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_string("output", None, "Model directory to be made.", **own)
-    absl_flags.DEFINE_string("architecture", None, "What the file holds.", **own)
-    absl_flags.DEFINE_string("set", None, "Keywords of the network: KEY=VALUE,KEY=VALUE…", **own)
-    absl_flags.DEFINE_string(
-        "classes", None, "Class names: a text file, one a line, or JSON.", **own
-    )
-    absl_flags.DEFINE_bool(
-        "averages",
-        True,
-        "Of a TensorFlow checkpoint take the averages over the training, where it has them.",
-        **own,
-    )
-    absl_flags.DEFINE_bool("list", False, "Name every array that was left out.", **own)
+    flags.define("output", None, "Model directory to write; must be new.")
+    flags.define("architecture", None, "Architecture of the weights (default: by their names).")
+    flags.define("set", None, "Keywords of the network: KEY=VALUE,KEY=VALUE…")
+    flags.define("classes", None, "Class names: a text file, one a line, or JSON.")
+    flags.define("averages", True, "Prefer the moving averages in a TensorFlow checkpoint.")
+    flags.define("list", False, "Name every array that was left out.")
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Converts, writes the model directory and prints what became of the arrays."""
     if len(paths) != 1:
         raise DeepLabError("convert takes one SOURCE; --help shows an example")
     required(flags, "output")
     overrides = parse_keywords(flags.set or "")
     output = pathlib.Path(flags.output).expanduser()
-    # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.checkpointing import write_model
-    from deeplab_jax.data.descriptors import read_class_names
-    from deeplab_jax.files import check_new_directory
-    from deeplab_jax.pretrained import convert_source
-
     check_new_directory(output)
-    names = read_class_names(pathlib.Path(flags.classes).expanduser()) if flags.classes else None
-    conversion = convert_source(
+    names = (
+        data.read_class_names(pathlib.Path(flags.classes).expanduser()) if flags.classes else None
+    )
+    conversion = pretrained.convert_source(
         paths[0], flags.architecture, overrides, names, flags.averages, console
     )
-    write_model(output, conversion.description, conversion.variables)
+    checkpointing.write_model(output, conversion.description, conversion.variables)
     for line in account(conversion, every=flags.list):
         console.print(line)
     console.print(f"the model is in {output}")
 
 
-def account(conversion: "Conversion", *, every: bool) -> Iterator[str]:
+def account(conversion: "pretrained.Conversion", *, every: bool) -> Iterator[str]:
     """Yields what became of the arrays, a line each.
 
     Args:
-      conversion: to be told of.
+      conversion: the conversion to describe.
       every: name every array that was left out, not the first few of a kind alone.
     """
     description, assignment = conversion.description, conversion.assignment

@@ -15,17 +15,20 @@ examples:
       --data_dir=data --crf=runs/voc/crf.json
 """
 
-from absl import flags as absl_flags
-
+from deeplab_jax import crf
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import (
+    Flags,
+    check_sources,
     define_dataset_flags,
     define_inference_flags,
     define_model_flags,
     load_predictor,
+    open_split,
     parse_numbers,
     parse_options,
     parse_size,
+    refuse_arguments,
     required,
 )
 from deeplab_jax.errors import DeepLabError
@@ -40,36 +43,31 @@ GRID_FLAGS = (
 ROWS = 10
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     define_model_flags(flags)
     define_inference_flags(flags)
     define_dataset_flags(flags, "train", limit=100)
     for flag, _, purpose in GRID_FLAGS:
-        absl_flags.DEFINE_string(flag, None, f"{purpose} Default: DeepLab v2's.", flag_values=flags)
-    absl_flags.DEFINE_string(
-        "output", None, "JSON file for the parameters and the table.", flag_values=flags
-    )
+        flags.define(flag, None, f"{purpose} Default: DeepLab v2's.")
+    flags.define("output", None, "JSON file for the parameters and the table.")
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Searches, prints the best points and says where the file is."""
-    if paths:
-        raise DeepLabError(f"crf-search takes no argument {paths[0]!r}; data sets go by --dataset")
+    refuse_arguments("crf-search", paths, "data sets go by --dataset")
     required(flags, "model", "dataset", "split", "data_dir")
     if flags.crf:
         raise DeepLabError("crf-search tries CRFs of its own; leave --crf out")
     size, options = parse_size(flags.size), parse_options(flags)
     values = {field: parse_numbers(flags[flag].value, flag, float) for flag, field, _ in GRID_FLAGS}
-    predictor = load_predictor(flags, console)
+    check_sources(flags)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.crf import CRFParameters
-    from deeplab_jax.data import open_dataset
     from deeplab_jax.evaluation import CRFGrid, crf_search_table, search_crf
 
     found = search_crf(
-        predictor,
-        open_dataset(flags.dataset, flags.data_dir, flags.split),
+        load_predictor(flags, console),
+        open_split(flags),
         CRFGrid(**{field: tried for field, tried in values.items() if tried}),
         options=options,
         size=size,
@@ -79,7 +77,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         output=flags.output,
         reporter=console,
     )
-    best = CRFParameters(**found["parameters"])
+    best = crf.CRFParameters(**found["parameters"])
     console.print(crf_search_table(found, ROWS))
     console.print(f"\nbest of {len(found['table'])} on {found['num_images']} images: {best}")
     if flags.output:

@@ -11,34 +11,29 @@ example:
 import functools
 import pathlib
 
-from absl import flags as absl_flags
-
-from deeplab_jax import config as configs
+import deeplab_jax
+from deeplab_jax import data, loading
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import required
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.cli.flags import Flags, refuse_arguments, required
 
 DATASET = "shapes"
 CONFIG = "shapes:cpu"
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    absl_flags.DEFINE_string("workdir", None, "Where everything is written.", flag_values=flags)
+    flags.define("workdir", None, "Directory of data set, run and results.")
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prepares, trains, evaluates and says where the results are."""
-    if paths:
-        raise DeepLabError(f"demo takes no argument {paths[0]!r}; see deeplab-jax demo --help")
+    refuse_arguments("demo", paths)
     required(flags, "workdir")
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.data import open_dataset
+    from deeplab_jax import config as configs
     from deeplab_jax.data.builders.catalog import BUILDERS
     from deeplab_jax.data.preparation import prepare
-    from deeplab_jax.evaluation import evaluate, table
-    from deeplab_jax.inference import load
-    from deeplab_jax.training import train
+    from deeplab_jax.evaluation import table
 
     workdir = pathlib.Path(flags.workdir)
     data_dir = workdir / "data"
@@ -47,10 +42,10 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         prepare(builder, reporter=console)
     config = configs.load(CONFIG)
     config.data.data_dir = str(data_dir)
-    train(config, workdir, reporter=console)
-    split = open_dataset(DATASET, data_dir, config.data.validation_split)
+    deeplab_jax.train(config, workdir, reporter=console)
+    split = data.open_dataset(DATASET, data_dir, config.data.validation_split)
     output = workdir / "evaluation"
-    metrics = evaluate(load(workdir), split, output=output, reporter=console)
+    metrics = deeplab_jax.evaluate(loading.load(workdir), split, output=output, reporter=console)
     console.print(table(metrics))
     console.print(
         f"numbers: {output / 'metrics.json'}\n"

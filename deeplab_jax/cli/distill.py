@@ -12,45 +12,40 @@ examples:
 
 from functools import partial
 
-from absl import flags as absl_flags
-
-from deeplab_jax import config as configs
+import deeplab_jax
+from deeplab_jax import checkpointing, pretrained
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import define_model_flags, required
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.cli.flags import (
+    Flags,
+    define_config_flags,
+    define_model_flags,
+    read_config,
+    refuse_arguments,
+    required,
+)
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     define_model_flags(flags)
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_string("config", None, "Recipe of the student, with :arguments.", **own)
-    absl_flags.DEFINE_string("output", None, "Workdir of the training.", **own)
-    absl_flags.DEFINE_float("weight", 1.0, "Of the teacher's loss.", **own)
-    absl_flags.DEFINE_float("temperature", 2.0, "Divides both networks' logits.", **own)
-    absl_flags.DEFINE_multi_string(
-        "override", [], "FIELD=VALUE; --config.FIELD=VALUE says the same.", **own
-    )
+    define_config_flags(flags)
+    flags.define("output", None, "Workdir of the training.")
+    flags.define("weight", 1.0, "Weight of the teacher's loss.")
+    flags.define("temperature", 2.0, "Divisor of both networks' logits.")
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Trains and says where the results are."""
-    if paths:
-        raise DeepLabError(f"distill takes no argument {paths[0]!r}; the teacher goes by --model")
+    refuse_arguments("distill", paths, "the teacher goes by --model")
     required(flags, "model", "config", "output")
-    config = configs.load(flags.config)
-    for assignment in flags.override:
-        field, _, value = assignment.partition("=")
-        configs.override(config, field, value)
+    config = read_config(flags)
+    source = pretrained.locate(flags.model, console)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.checkpointing import read_model
     from deeplab_jax.compression.fine_tuning import distilled
-    from deeplab_jax.pretrained import locate
-    from deeplab_jax.training import train
 
-    teacher = read_model(locate(flags.model, console), flags.checkpoint, flags.ema)
+    teacher = checkpointing.read_model(source, flags.checkpoint, flags.ema)
     adjust = partial(distilled, teacher=teacher, weight=flags.weight, temperature=flags.temperature)
-    result = train(config, flags.output, reporter=console, adjust=adjust)
+    result = deeplab_jax.train(config, flags.output, reporter=console, adjust=adjust)
     console.print(
         f"mean IoU {result.mean_iou:.4f} after {result.step} steps; "
         f"numbers and pictures are in {result.workdir}"

@@ -1,12 +1,12 @@
 """usage: deeplab-jax evaluate --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
-Measures a trained model on a split of a prepared data set: mean IoU and its company, of whole
-images at one scale unless flags say otherwise. M is the workdir of a training run, a model
+Measures a trained model on a split of a prepared data set: mean IoU and other metrics, of whole
+images at one scale unless flags ask for others. M is the workdir of a training run, a model
 directory, or the name of pretrained weights. With --output it writes metrics.json,
 confusion_matrix.png and contact_sheet.png there.
 
 With --table it measures step by step what the flags ask for (output stride, scales, flip, CRF), and
-tells each step's change with a 95 % interval; --output then takes strategies.json. Without such
+prints each step's change with a 95 % interval; --output then takes strategies.json. Without such
 flags the rows are those of DeepLab v3's table 6 (output strides 16 and 8, six scales, flips), and
 a CRF.
 
@@ -17,58 +17,54 @@ examples:
       --output_stride=8 --scales=0.5,0.75,1,1.25 --flip --crf --table
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from absl import flags as absl_flags
-
+import deeplab_jax
+from deeplab_jax import data, inference
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import (
+    Flags,
+    check_sources,
     define_dataset_flags,
     define_host_flags,
     define_inference_flags,
     define_model_flags,
     joined_job,
     load_predictor,
+    open_split,
     parse_numbers,
     parse_options,
     parse_size,
+    refuse_arguments,
     required,
 )
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
-if TYPE_CHECKING:
-    from deeplab_jax.data import Dataset
-    from deeplab_jax.inference import InferenceOptions, Predictor
 
-
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     define_model_flags(flags)
     define_inference_flags(flags)
     define_dataset_flags(flags, "val")
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_string("output", None, "Directory for the numbers and pictures.", **own)
-    absl_flags.DEFINE_string(
-        "trimap", None, "Widths in pixels of bands around void to measure, as in 1,5,10.", **own
-    )
-    absl_flags.DEFINE_bool("table", False, "Measure each step of the flags by itself.", **own)
-    absl_flags.DEFINE_integer(
-        "space", 1, "Devices that share the rows of an image.", lower_bound=1, **own
-    )
+    flags.define("output", None, "Directory for the numbers and pictures.")
+    flags.define("trimap", None, "Widths in pixels of bands around void to measure, as in 1,5,10.")
+    flags.define("table", False, "Measure each step of the flags by itself.")
+    flags.define("space", 1, "Number of devices that image rows are sharded over.", least=1)
     define_host_flags(flags)
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Evaluates, prints the table and says where the files are."""
-    if paths:
-        raise DeepLabError(f"evaluate takes no argument {paths[0]!r}; data sets go by --dataset")
+    refuse_arguments("evaluate", paths, "data sets go by --dataset")
     required(flags, "model", "dataset", "split", "data_dir")
     widths = parse_numbers(flags.trimap, "trimap", int)
     if flags.table and widths:
         raise DeepLabError("--trimap is not part of --table; give one of them")
+    options, size = parse_options(flags), parse_size(flags.size)
+    check_sources(flags)
     with joined_job(flags, console) as reporter:
-        text = _measure(flags, widths, reporter)
+        text = _measure(flags, options, size, widths, reporter)
     # One process speaks for all.
     if reporter is console:
         console.print(text)
@@ -76,16 +72,19 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
             console.message(f"numbers and pictures are in {flags.output}")
 
 
-def _measure(flags: absl_flags.FlagValues, widths: tuple[int, ...], reporter: Reporter) -> str:
+def _measure(
+    flags: Flags,
+    options: "inference.InferenceOptions",
+    size: tuple[int, int] | None,
+    widths: tuple[int, ...],
+    reporter: Reporter,
+) -> str:
     """Evaluates and returns the table."""
-    options, size = parse_options(flags), parse_size(flags.size)
-    predictor = load_predictor(flags, reporter)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.data import open_dataset
-    from deeplab_jax.evaluation import evaluate, table
+    from deeplab_jax.evaluation import table
     from deeplab_jax.parallel import make_mesh
 
-    dataset = open_dataset(flags.dataset, flags.data_dir, flags.split)
+    predictor, dataset = load_predictor(flags, reporter), open_split(flags)
     settings = {
         "size": size,
         "batch_size": flags.batch_size,
@@ -97,13 +96,15 @@ def _measure(flags: absl_flags.FlagValues, widths: tuple[int, ...], reporter: Re
     }
     if flags.table:
         return _compare(predictor, dataset, options, settings)
-    return table(evaluate(predictor, dataset, options=options, trimap_widths=widths, **settings))
+    return table(
+        deeplab_jax.evaluate(predictor, dataset, options=options, trimap_widths=widths, **settings)
+    )
 
 
 def _compare(
-    predictor: "Predictor",
-    dataset: "Dataset",
-    options: "InferenceOptions",
+    predictor: "inference.Predictor",
+    dataset: "data.Dataset",
+    options: "inference.InferenceOptions",
     settings: dict[str, Any],
 ) -> str:
     from deeplab_jax.evaluation import (

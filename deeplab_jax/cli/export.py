@@ -20,10 +20,10 @@ examples:
 import pathlib
 from typing import TYPE_CHECKING
 
-from absl import flags as absl_flags
-
+from deeplab_jax import inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import (
+    Flags,
     define_model_flags,
     load_predictor,
     parse_size,
@@ -34,8 +34,7 @@ from deeplab_jax.errors import DeepLabError
 if TYPE_CHECKING:
     import numpy as np
 
-    from deeplab_jax.export.program import ExportOptions, Program, Size
-    from deeplab_jax.inference import Predictor
+    from deeplab_jax.export.program import Program, Size
 
 SIDES = ("inside", "outside")
 ANY = "any"
@@ -45,48 +44,39 @@ FLOATS = ("float32", "none")
 MAX_CALIBRATION = 100
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     define_model_flags(flags)
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_enum("format", None, ["stablehlo", "onnx", "tflite"], "Of the file.", **own)
-    absl_flags.DEFINE_string("output", None, "File to be written.", **own)
-    absl_flags.DEFINE_string(
-        "size", ANY, "Height x width of the images, as in 513x513, or any.", **own
+    flags.define("format", None, "Format of the file.", choices=["stablehlo", "onnx", "tflite"])
+    flags.define("output", None, "File to write.")
+    flags.define("size", ANY, "Height x width of the images, as in 513x513, or any.")
+    flags.define("batch", None, "Number of images per call, or any (default: any; TFLite: 1).")
+    flags.define(
+        "preprocessing", "inside", "outside: the file takes normalized float32.", choices=SIDES
     )
-    absl_flags.DEFINE_string(
-        "batch", None, "Images a call, or any (default: any; TFLite: 1).", **own
-    )
-    absl_flags.DEFINE_enum(
-        "preprocessing", "inside", SIDES, "outside: the file takes normalised float32.", **own
-    )
-    absl_flags.DEFINE_enum("argmax", "inside", SIDES, "outside: the file gives logits.", **own)
-    absl_flags.DEFINE_bool(
+    flags.define("argmax", "inside", "outside: the file returns logits.", choices=SIDES)
+    flags.define(
         "portable",
         True,
         "Plain operations; --noportable, of stablehlo: each platform's own, for use on CPUs.",
-        **own,
     )
-    absl_flags.DEFINE_string(
-        "verify", None, "Images, or folders of them, to compare the file on; commas between.", **own
-    )
-    absl_flags.DEFINE_string(
+    flags.define("verify", None, "Images or folders to compare the file on, separated by commas.")
+    flags.define(
         "calibrate",
         None,
-        "Of TFLite: write 8-bit integers, whose ranges are measured on these images or folders.",
-        **own,
+        "Images or folders that decide the ranges of a TFLite file in 8-bit integers.",
     )
-    absl_flags.DEFINE_list(
+    flags.define(
         "verify_size",
         None,
         "Sizes to compare at, as in 257x257,513x513 (default: the network's own and two others).",
-        **own,
+        kind=list,
     )
-    absl_flags.DEFINE_integer("verify_limit", 50, "At most so many images.", **own)
-    absl_flags.DEFINE_bool("overwrite", False, "Replace the file if it exists.", **own)
+    flags.define("verify_limit", 50, "Maximum number of images to compare on.")
+    flags.define("overwrite", False, "Replace the file if it exists.")
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Exports, and compares the file with the network."""
     required(flags, "model", "format", "output")
     if paths:
@@ -98,17 +88,26 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         raise DeepLabError("--verify_size needs images to compare on; give --verify=photos")
     if flags.calibrate and flags.format != "tflite":
         raise DeepLabError("--calibrate is of --format=tflite")
-    # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.export.export import export, program_for
-    from deeplab_jax.export.verification import cases
-    from deeplab_jax.inference import Predictor
-
-    options = _options(flags)
+    size = None if flags.size == ANY else parse_size(flags.size)
+    batch = _batch(flags.batch, flags.format)
     sizes = [parse_size(text) for text in flags.verify_size or ()]
     images = _find(flags.verify, output, flags.verify_limit)
     calibration = _find(flags.calibrate, output, MAX_CALIBRATION)
+    pretrained.check_reference(flags.model)
+    # Imported late, so that --help and mistakes answer at once.
+    from deeplab_jax.export.export import export, program_for
+    from deeplab_jax.export.program import ExportOptions
+    from deeplab_jax.export.verification import cases
+
+    options = ExportOptions(
+        size=size,
+        batch=batch,
+        preprocessing=flags.preprocessing == "inside",
+        argmax=flags.argmax == "inside",
+        portable=flags.portable,
+    )
     predictor = load_predictor(flags, console)
-    if not isinstance(predictor, Predictor):
+    if not isinstance(predictor, inference.Predictor):
         raise DeepLabError(f"{flags.model} classifies whole images; only segmentation is exported")
     samples = _read(calibration, predictor) or None
     program = program_for(predictor, flags.format, options)
@@ -120,26 +119,12 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         _verify(program, compared, output, images, bool(calibration), console)
 
 
-def _options(flags: absl_flags.FlagValues) -> "ExportOptions":
-    from deeplab_jax.export.program import ExportOptions
-
-    return ExportOptions(
-        size=None if flags.size == ANY else parse_size(flags.size),
-        batch=_batch(flags.batch, flags.format),
-        preprocessing=flags.preprocessing == "inside",
-        argmax=flags.argmax == "inside",
-        portable=flags.portable,
-    )
-
-
 def _find(paths: str | None, output: pathlib.Path, limit: int) -> list[pathlib.Path]:
-    from deeplab_jax.inference import find_images
-
-    found = find_images(paths.split(","), output.parent) if paths else []
+    found = inference.find_images(paths.split(","), output.parent) if paths else []
     return [path for path, _ in found[:limit]]
 
 
-def _read(paths: list[pathlib.Path], predictor: "Predictor") -> "list[np.ndarray]":
+def _read(paths: list[pathlib.Path], predictor: "inference.Predictor") -> "list[np.ndarray]":
     from deeplab_jax.data.images import read_image
 
     return [read_image(path, intensity_range=predictor.intensity_range) for path in paths]

@@ -22,40 +22,35 @@ from typing import TYPE_CHECKING, Any
 
 import rich.box
 import rich.table
-from absl import flags as absl_flags
 
+from deeplab_jax import checkpointing, models, pretrained
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import MODEL_HELP, parse_keywords, parse_size
+from deeplab_jax.cli.flags import MODEL_HELP, Flags, parse_keywords, parse_size
 from deeplab_jax.errors import DeepLabError
 
 if TYPE_CHECKING:
-    from deeplab_jax.models import DeepLab
-    from deeplab_jax.models.summary import LayerSummary, ModelSummary
+    from deeplab_jax.models.summary import LayerSummary
 
 # Of a path's components, those that name a block of the backbone or a part of the head.
 UNIT_DEPTH = 2
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_string("model", None, f"{MODEL_HELP} Instead of ARCH.", **own)
-    absl_flags.DEFINE_string("backbone", None, "Backbone instead of the default one.", **own)
-    absl_flags.DEFINE_string("set", None, "Further keywords: KEY=VALUE,KEY=VALUE…", **own)
-    absl_flags.DEFINE_integer("num_classes", None, "Logits a pixel.", lower_bound=1, **own)
-    absl_flags.DEFINE_string("size", "513x513", "Height x width of the image.", **own)
-    absl_flags.DEFINE_bool("layers", False, "Show every convolution and every inner map.", **own)
-    absl_flags.DEFINE_bool("json", False, "Print JSON instead of tables.", **own)
+    flags.define("model", None, f"{MODEL_HELP} Instead of ARCH.")
+    flags.define("backbone", None, "Backbone instead of the default one.")
+    flags.define("set", None, "Further keywords: KEY=VALUE,KEY=VALUE…")
+    flags.define("num_classes", None, "Logits a pixel.", kind=int, least=1)
+    flags.define("size", "513x513", "Height x width of the image.")
+    flags.define("layers", False, "Show every convolution and every inner map.")
+    flags.define("json", False, "Print JSON instead of tables.")
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prints the summary of a network."""
     size = parse_size(flags.size)
     model = _described_model(flags, paths, console) if flags.model else _named_model(flags, paths)
-    # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.models.summary import summarize
-
-    summary = summarize(model, size)
+    summary = models.summarize(model, size)
     if flags.json:
         console.print(json.dumps(summary.describe(), indent=2))
         return
@@ -66,16 +61,13 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     console.print(_endpoint_table(summary, flags.layers))
 
 
-def _described_model(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> "DeepLab":
+def _described_model(flags: Flags, paths: list[str], console: Console) -> "models.DeepLab":
     keywords = ("backbone", "set", "num_classes")
     given = paths + [f"--{name}" for name in keywords if flags[name].value is not None]
     if given:
         raise DeepLabError(f"--model says all of the network; leave out {', '.join(given)}")
-    from deeplab_jax.checkpointing import CLASSIFICATION, read_description
-    from deeplab_jax.pretrained import locate
-
-    description = read_description(locate(flags.model, console))
-    if description.task == CLASSIFICATION:
+    description = checkpointing.read_description(pretrained.locate(flags.model, console))
+    if description.task == checkpointing.CLASSIFICATION:
         backbone = description.overrides["backbone"]
         raise DeepLabError(
             f"{flags.model} classifies whole images; give an architecture with "
@@ -84,7 +76,7 @@ def _described_model(flags: absl_flags.FlagValues, paths: list[str], console: Co
     return description.create_model()
 
 
-def _named_model(flags: absl_flags.FlagValues, paths: list[str]) -> "DeepLab":
+def _named_model(flags: Flags, paths: list[str]) -> "models.DeepLab":
     if len(paths) != 1:
         raise DeepLabError("inspect takes one architecture, or --model; --help shows an example")
     keywords = parse_keywords(flags.set or "")
@@ -94,9 +86,7 @@ def _named_model(flags: absl_flags.FlagValues, paths: list[str]) -> "DeepLab":
         if name in keywords:
             raise DeepLabError(f"{name} is given twice: by --{name} and in --set")
         keywords[name] = flags[name].value
-    from deeplab_jax.models import create_model
-
-    return create_model(paths[0], **keywords)
+    return models.create_model(paths[0], **keywords)
 
 
 def _rows(layers: Iterable["LayerSummary"], every: bool) -> Iterator[tuple[str, ...]]:
@@ -150,7 +140,7 @@ def _layer_table(rows: Iterable[tuple[str, ...]]) -> rich.table.Table:
     return table
 
 
-def _totals(summary: "ModelSummary") -> rich.table.Table:
+def _totals(summary: "models.ModelSummary") -> rich.table.Table:
     lines: dict[str, Any] = {
         "parameters": f"{summary.parameters:,}",
         "multiply-adds": f"{summary.macs / 1e9:,.3f} billion",
@@ -161,7 +151,7 @@ def _totals(summary: "ModelSummary") -> rich.table.Table:
     return _pairs(lines)
 
 
-def _endpoint_table(summary: "ModelSummary", every: bool) -> rich.table.Table:
+def _endpoint_table(summary: "models.ModelSummary", every: bool) -> rich.table.Table:
     """The inner maps; without `every` only those of whole blocks."""
     shown = {
         f"endpoint {name}": "×".join(map(str, shape))

@@ -13,7 +13,7 @@ from absl import flags as absl_flags
 
 from deeplab_jax.cli import compile_cache
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import in_a_job, leave
+from deeplab_jax.cli.flags import Flags, in_a_job, leave
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 # The module of the same name in this package (with _ for -), and what it is for.
@@ -48,14 +48,14 @@ def overview() -> str:
     )
 
 
-def command_help(documentation: str, flag_values: absl_flags.FlagValues) -> str:
+def command_help(documentation: str, flag_values: Flags) -> str:
     """Returns a command's documentation followed by its flags."""
     flags = [flag_values[name] for name in flag_values]
     rows = [f"  --{flag.name}: {flag.help} (default: {flag.default_as_str})" for flag in flags]
     return "\n".join([documentation.strip(), "", "flags:", *rows])
 
 
-def load_command(name: str) -> tuple[ModuleType, absl_flags.FlagValues]:
+def load_command(name: str) -> tuple[ModuleType, Flags]:
     """Returns the command's module and its flags, not parsed yet.
 
     Raises:
@@ -64,10 +64,8 @@ def load_command(name: str) -> tuple[ModuleType, absl_flags.FlagValues]:
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
     module = importlib.import_module(f"deeplab_jax.cli.{name.replace('-', '_')}")
-    flag_values = absl_flags.FlagValues()
-    absl_flags.DEFINE_bool(
-        "debug", False, "Show the traceback of an error.", flag_values=flag_values
-    )
+    flag_values = Flags()
+    flag_values.define("debug", False, "Show the traceback of an error.")
     compile_cache.define_flags(flag_values)
     module.define_flags(flag_values)
     return module, flag_values

@@ -21,43 +21,34 @@ from typing import TYPE_CHECKING
 
 import rich.box
 import rich.table
-from absl import flags as absl_flags
 
-from deeplab_jax import config as configs
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import required
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.cli.flags import (
+    Flags,
+    define_config_flags,
+    read_config,
+    refuse_arguments,
+    required,
+)
 
 if TYPE_CHECKING:
     from deeplab_jax.planning import Plan
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_string("config", None, "Config file or name, with :arguments.", **own)
-    absl_flags.DEFINE_string("topology", None, "Chip and shape of the slice: v5e:16x16.", **own)
-    absl_flags.DEFINE_multi_string(
-        "override", [], "FIELD=VALUE; --config.FIELD=VALUE says the same.", **own
-    )
-    absl_flags.DEFINE_integer(
-        "num_classes", None, "Of a data set that the config alone does not tell.", **own
-    )
-    absl_flags.DEFINE_bool(
-        "largest_batch", False, "Find the largest batch by compiling again, some times.", **own
-    )
-    absl_flags.DEFINE_bool("json", False, "Print JSON instead of tables.", **own)
+    define_config_flags(flags)
+    flags.define("topology", None, "Chip and shape of the slice, as in v5e:16x16.")
+    flags.define("num_classes", None, "Number of classes, for unprepared data sets.", kind=int)
+    flags.define("largest_batch", False, "Find the largest batch by compiling again, some times.")
+    flags.define("json", False, "Print JSON instead of tables.")
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Plans and prints."""
-    if paths:
-        raise DeepLabError(f"plan takes no argument {paths[0]!r}; see deeplab-jax plan --help")
+    refuse_arguments("plan", paths)
     required(flags, "config", "topology")
-    config = configs.load(flags.config)
-    for assignment in flags.override:
-        field, _, value = assignment.partition("=")
-        configs.override(config, field, value)
+    config = read_config(flags)
     # Chips that this machine has are not asked; read when JAX is first used.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # Imported late, so that --help and mistakes answer at once.

@@ -7,7 +7,7 @@ their names are kept below DIR. M is the workdir of a training run, a model dire
 of pretrained weights, which are downloaded when first used. A classifier of whole images writes
 NAME_classes.json instead: its five most probable classes.
 
-Of a video it writes NAME.mp4, its frames under the classes' colours, and NAME_masks/, a palette PNG
+For a video it writes NAME.mp4, its frames under the classes' colours, and NAME_masks/, a palette PNG
 a frame. The network sees the frames shrunk to the size that it is made for; --frame_size=HxW takes
 another, --frame_size=full none. --camera=0 takes the first camera, until --seconds or Ctrl-C.
 
@@ -24,12 +24,11 @@ examples:
 """
 
 import pathlib
-from typing import TYPE_CHECKING
 
-from absl import flags as absl_flags
-
+from deeplab_jax import checkpointing, inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import (
+    Flags,
     define_inference_flags,
     define_model_flags,
     load_predictor,
@@ -39,62 +38,53 @@ from deeplab_jax.cli.flags import (
 )
 from deeplab_jax.errors import DeepLabError
 
-if TYPE_CHECKING:
-    from deeplab_jax.inference import VideoJob
-
 # Flags that a classifier of whole images has no use for.
 OF_PIXELS = ("output_stride", "scales", "flip", "tile", "overlap", "crf", "submission")
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     define_model_flags(flags)
     define_inference_flags(flags)
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_string("output", None, "Directory for the predictions.", **own)
-    absl_flags.DEFINE_bool(
+    flags.define("output", None, "Directory for the predictions.")
+    flags.define(
         "probabilities",
         False,
         "Write NAME_probabilities.npz too: probabilities, float16 [height, width, classes], and "
         "class_names.",
-        **own,
     )
-    absl_flags.DEFINE_enum(
-        "submission", None, ["voc", "cityscapes"], "Write files for this benchmark's server.", **own
+    flags.define(
+        "submission",
+        None,
+        "Write files for this benchmark's server.",
+        choices=["voc", "cityscapes"],
     )
-    absl_flags.DEFINE_string(
+    flags.define(
         "frame_size",
         None,
-        "Of videos: height x width that frames are shrunk to fit, or full (default: that of the "
-        "model, if it has one).",
-        **own,
+        "Maximum height x width of video frames, or full (default: that of the model, if any).",
     )
-    absl_flags.DEFINE_integer("camera", None, "Take pictures of this camera, from 0 on.", **own)
-    absl_flags.DEFINE_float("seconds", None, "Of a video or camera, then stop.", **own)
-    absl_flags.DEFINE_bool("overwrite", False, "Replace predictions that exist.", **own)
-    absl_flags.DEFINE_bool("skip_bad", False, "Leave out images that cannot be read.", **own)
+    flags.define("camera", None, "Take pictures of this camera, from 0 on.", kind=int)
+    flags.define("seconds", None, "Maximum duration of a video or camera.", kind=float)
+    flags.define("overwrite", False, "Replace predictions that exist.")
+    flags.define("skip_bad", False, "Leave out images that cannot be read.")
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Predicts every image and says where the files are."""
     required(flags, "model", "output")
-    # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.checkpointing import CLASSIFICATION, read_description
-    from deeplab_jax.inference import is_video
-    from deeplab_jax.pretrained import locate
-
     # Before weights are downloaded for them.
     parse_options(flags)
     videos = _plan_videos(flags, paths)
-    paths = [path for path in paths if not is_video(path)]
+    paths = [path for path in paths if not inference.is_video(path)]
     if paths or not videos:
         paths = _without_images(paths, flags.output, videos)
-    description = read_description(locate(flags.model, console))
+    description = checkpointing.read_description(pretrained.locate(flags.model, console))
     task = description.task
-    if videos and task == CLASSIFICATION:
+    if videos and task == checkpointing.CLASSIFICATION:
         raise DeepLabError(f"{flags.model} classifies whole images; it takes no videos")
     if paths:
-        if task == CLASSIFICATION:
+        if task == checkpointing.CLASSIFICATION:
             _classify(flags, paths, console)
         else:
             _segment(flags, paths, len(description.class_names), console)
@@ -102,12 +92,14 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         _predict_videos(flags, videos, console)
 
 
-def _plan_videos(flags: absl_flags.FlagValues, paths: list[str]) -> "list[VideoJob]":
-    from deeplab_jax.inference import plan_camera, plan_videos
-
-    videos = [] if flags.submission else plan_videos(paths, flags.output, overwrite=flags.overwrite)
+def _plan_videos(flags: Flags, paths: list[str]) -> "list[inference.VideoJob]":
+    videos = (
+        []
+        if flags.submission
+        else inference.plan_videos(paths, flags.output, overwrite=flags.overwrite)
+    )
     if flags.camera is not None:
-        videos.append(plan_camera(flags.camera, flags.output, overwrite=flags.overwrite))
+        videos.append(inference.plan_camera(flags.camera, flags.output, overwrite=flags.overwrite))
     if videos and flags.probabilities:
         raise DeepLabError("probabilities of videos are not written; leave out --probabilities")
     if flags.seconds is not None and flags.seconds <= 0:
@@ -115,12 +107,10 @@ def _plan_videos(flags: absl_flags.FlagValues, paths: list[str]) -> "list[VideoJ
     return videos
 
 
-def _without_images(paths: list[str], output: str, videos: "list[VideoJob]") -> list[str]:
+def _without_images(paths: list[str], output: str, videos: "list[inference.VideoJob]") -> list[str]:
     """Returns the paths, or none of them where folders hold videos alone."""
-    from deeplab_jax.inference import find_images
-
     try:
-        find_images(paths, output)
+        inference.find_images(paths, output)
     except DeepLabError:
         if not videos or not all(pathlib.Path(path).is_dir() for path in paths):
             raise
@@ -128,44 +118,34 @@ def _without_images(paths: list[str], output: str, videos: "list[VideoJob]") -> 
     return paths
 
 
-def _predict_videos(
-    flags: absl_flags.FlagValues, videos: "list[VideoJob]", console: Console
-) -> None:
-    from deeplab_jax.inference import predict_video
-
+def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: Console) -> None:
     predictor = load_predictor(flags, console).with_options(parse_options(flags))
     limit = predictor.inference_size
     if flags.frame_size:
         limit = None if flags.frame_size == "full" else parse_size(flags.frame_size)
     for job in videos:
-        report = predict_video(predictor, job, console, limit, flags.seconds)
+        report = inference.predict_video(predictor, job, console, limit, flags.seconds)
         console.print(f"{job.overlay}: {report}")
 
 
-def _segment(
-    flags: absl_flags.FlagValues, paths: list[str], num_classes: int, console: Console
-) -> None:
-    from deeplab_jax.inference import plan_files, predict_files, readable_files
-
+def _segment(flags: Flags, paths: list[str], num_classes: int, console: Console) -> None:
     if flags.submission:
         _submit(flags, paths, console)
         return
-    jobs = plan_files(
+    jobs = inference.plan_files(
         paths,
         flags.output,
         probabilities=flags.probabilities,
         overwrite=flags.overwrite,
         num_classes=num_classes,
     )
-    jobs = readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
+    jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
     predictor = load_predictor(flags, console).with_options(parse_options(flags))
-    predict_files(predictor, jobs, console)
+    inference.predict_files(predictor, jobs, console)
     console.print(f"{len(jobs)} predictions are in {flags.output}")
 
 
-def _submit(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
-    from deeplab_jax import inference
-
+def _submit(flags: Flags, paths: list[str], console: Console) -> None:
     if flags.probabilities:
         raise DeepLabError("servers take no probabilities; leave out --probabilities")
     server = flags.submission
@@ -177,9 +157,7 @@ def _submit(flags: absl_flags.FlagValues, paths: list[str], console: Console) ->
     console.print(f"{len(jobs)} files for the {server} server are in {flags.output}")
 
 
-def _classify(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
-    from deeplab_jax.inference import classify_files, plan_classifications, readable_files
-
+def _classify(flags: Flags, paths: list[str], console: Console) -> None:
     if flags.probabilities:
         raise DeepLabError(
             f"{flags.model} classifies whole images: there are no probabilities of pixels; "
@@ -190,9 +168,9 @@ def _classify(flags: absl_flags.FlagValues, paths: list[str], console: Console) 
         raise DeepLabError(
             f"{flags.model} classifies whole images: leave out --{', --'.join(given)}"
         )
-    jobs = plan_classifications(paths, flags.output, overwrite=flags.overwrite)
-    jobs = readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
-    found = classify_files(load_predictor(flags, console), jobs, console)
+    jobs = inference.plan_classifications(paths, flags.output, overwrite=flags.overwrite)
+    jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
+    found = inference.classify_files(load_predictor(flags, console), jobs, console)
     for job, classes in zip(jobs, found, strict=True):
         shown = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in classes)
         console.print(f"{job.image}: {shown}")

@@ -17,16 +17,15 @@ examples:
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import tensorflow_datasets as tfds
-from absl import flags as absl_flags
+from typing import TYPE_CHECKING, Any
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.data.builders.catalog import BUILDERS
+from deeplab_jax.cli.flags import Flags
 from deeplab_jax.data.orientation import DISPLAYED, STORED
-from deeplab_jax.data.preparation import prepare, render, summary
 from deeplab_jax.errors import DeepLabError, unknown_name
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 # Which flags each data set understands, beside those that all do.
 OPTIONS = {
@@ -51,57 +50,58 @@ OPTIONS = {
 }
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    string = functools.partial(absl_flags.DEFINE_string, default=None, flag_values=flags)
-    integer = functools.partial(
-        absl_flags.DEFINE_integer, default=None, flag_values=flags, lower_bound=0
-    )
-    switch = functools.partial(absl_flags.DEFINE_bool, default=False, flag_values=flags)
-    string("source", help="Directory of the raw files.")
-    string("data_dir", help="Directory that holds the prepared data sets.")
-    switch("report", help="Print counts, sizes, class shares and weights, bad files.")
-    switch("skip_bad", help="Leave damaged examples out instead of failing.")
-    switch("overwrite", help="Write anew what is there already.")
-    switch("aug_val_masks", help="voc_segmentation: val from SegmentationClassAug too.")
-    absl_flags.DEFINE_enum(
+    flags.define("source", None, "Directory of the raw files.")
+    flags.define("data_dir", None, "Directory of the prepared data sets.")
+    flags.define("report", False, "Print counts, sizes, class fractions and weights, bad files.")
+    flags.define("skip_bad", False, "Leave damaged examples out instead of failing.")
+    flags.define("overwrite", False, "Replace an existing data set.")
+    flags.define("aug_val_masks", False, "voc_segmentation: val from SegmentationClassAug too.")
+    flags.define(
         "masks_drawn_on",
         None,
-        [DISPLAYED, STORED],
         "Pixels on which masks of images with an EXIF orientation were drawn, where their sizes do "
         "not decide: as viewers display them, or as they are stored (default: refuse such pairs).",
-        flag_values=flags,
+        choices=[DISPLAYED, STORED],
     )
-    string("masks", help="folder: directory of the masks (default: masks/ in the source).")
-    string("classes", help="folder: class names, a text file (one a line) or JSON.")
-    string("color_map", help='folder: class colours, lines `r g b name` or JSON {"name": [r,g,b]}.')
-    string("name", help="folder: name of this set; it is then read as folder/NAME.")
-    absl_flags.DEFINE_list(
+    flags.define("masks", None, "folder: directory of the masks (default: masks/ in the source).")
+    flags.define("classes", None, "folder: class names, a text file (one a line) or JSON.")
+    flags.define(
+        "color_map", None, 'folder: class colors, lines `r g b name` or JSON {"name": [r,g,b]}.'
+    )
+    flags.define("name", None, "folder: name of this set; it is then read as folder/NAME.")
+    flags.define(
         "intensity_range",
         None,
         "folder: LOW,HIGH of 16-bit images that become 0 and 255 (default: 0 and each maximum).",
-        flag_values=flags,
+        kind=list,
     )
-    integer("num_train", help="shapes: number of training images (default 1600).")
-    integer("num_val", help="shapes: number of validation images (default 200).")
-    integer("size", help="shapes: side of the images in pixels (default 96).")
-    integer("seed", help="shapes: another seed draws other images (default 0).")
+    flags.define("num_train", None, "shapes: number of training images (1600).", kind=int, least=0)
+    flags.define("num_val", None, "shapes: number of validation images (200).", kind=int, least=0)
+    flags.define("size", None, "shapes: side of the images in pixels (96).", kind=int, least=0)
+    flags.define("seed", None, "shapes: seed of the images (0).", kind=int, least=0)
 
 
-def run(flags: absl_flags.FlagValues, paths: Sequence[str], console: Console) -> None:
+def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
     """Prepares one data set."""
     if len(paths) != 1:
-        raise DeepLabError(f"prepare takes one data set; legal: {', '.join(BUILDERS)}")
+        raise DeepLabError(f"prepare takes one data set; legal: {', '.join(OPTIONS)}")
     name = paths[0]
-    if name not in BUILDERS:
-        raise unknown_name("data set", name, BUILDERS)
+    if name not in OPTIONS:
+        raise unknown_name("data set", name, OPTIONS)
     if not flags.data_dir:
         raise DeepLabError("--data_dir=DIR is needed: where the prepared data set goes")
+    options = _options(name, flags)
+    # Imported late, so that --help and mistakes answer at once.
+    from deeplab_jax.data.builders.catalog import BUILDERS
+    from deeplab_jax.data.preparation import prepare, render, summary
+
     make_builder = functools.partial(
         BUILDERS[name],
         data_dir=Path(flags.data_dir).expanduser(),
         reporter=console,
-        **_options(name, flags),
+        **options,
     )
     preparation = prepare(
         make_builder, skip_bad=flags.skip_bad, overwrite=flags.overwrite, reporter=console
@@ -109,7 +109,7 @@ def run(flags: absl_flags.FlagValues, paths: Sequence[str], console: Console) ->
     console.print(render(preparation) if flags.report else summary(preparation))
 
 
-def _options(name: str, flags: absl_flags.FlagValues) -> dict[str, Any]:
+def _options(name: str, flags: Flags) -> dict[str, Any]:
     """Returns the builder's own arguments, refusing flags that it does not understand."""
     specific = {option for options in OPTIONS.values() for option in options}
     given = {option: flags[option].value for option in sorted(specific) if flags[option].present}
@@ -134,7 +134,10 @@ def _intensity_range(values: list[str]) -> tuple[float, float]:
     return low, high
 
 
-def _configuration(name: str) -> tfds.core.BuilderConfig:
+def _configuration(name: str) -> "tfds.core.BuilderConfig":
+    # Imported late, so that --help and mistakes answer at once.
+    import tensorflow_datasets as tfds
+
     if not name.replace("_", "").replace("-", "").isalnum():
         raise DeepLabError(f"--name={name}: use letters, digits, - and _")
     return tfds.core.BuilderConfig(name=name)

@@ -19,64 +19,63 @@ examples:
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from absl import flags as absl_flags
-
+from deeplab_jax import checkpointing, data
 from deeplab_jax.cli.compression import (
     check_output,
     define_compression_flags,
     fine_tuning_config,
     measure_and_print,
-    open_dataset_of,
     read_stored,
     training_directory,
 )
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import parse_size, required
+from deeplab_jax.cli.flags import (
+    Flags,
+    check_sources,
+    open_split,
+    parse_size,
+    refuse_arguments,
+    required,
+)
 from deeplab_jax.errors import DeepLabError
 
 if TYPE_CHECKING:
-    from deeplab_jax.checkpointing import StoredModel
     from deeplab_jax.training.setup import Run
 
 TEACHER_TEMPERATURE = 2.0
 CRITERIA = ("reconstruction", "batch_norm_scale", "norm")
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     define_compression_flags(flags, steps=0)
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_bool("structured", False, "Take whole channels away.", **own)
-    absl_flags.DEFINE_float("macs", 0.5, "Share of the multiply-adds that stays.", **own)
-    absl_flags.DEFINE_float("sparsity", 0.5, "Share of the weights that become 0.", **own)
-    absl_flags.DEFINE_enum("criterion", CRITERIA[0], CRITERIA, "By which channels go.", **own)
-    absl_flags.DEFINE_float(
-        "teacher_weight", 0.0, "Of what the unpruned model says, in training; 0: nothing.", **own
+    flags.define("structured", False, "Remove whole channels.")
+    flags.define("macs", 0.5, "Fraction of the multiply-adds to keep, with --structured.")
+    flags.define("sparsity", 0.5, "Fraction of the weights that become 0, without --structured.")
+    flags.define(
+        "criterion", CRITERIA[0], "Criterion for ranking channels to prune.", choices=CRITERIA
     )
-    count = {"lower_bound": 1, "flag_values": flags}
-    absl_flags.DEFINE_integer("multiple", 8, "Widths are multiples of it.", **count)
-    absl_flags.DEFINE_integer(
-        "calibration_limit", 32, "Training images on which channels are measured.", **count
-    )
+    flags.define("teacher_weight", 0.0, "Weight of the unpruned model as a teacher; 0: none.")
+    flags.define("multiple", 8, "Divisor of the pruned widths.", least=1)
+    flags.define("calibration_limit", 32, "Number of images that channels are ranked on.", least=1)
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prunes, trains, measures and says where the model is."""
-    if paths:
-        raise DeepLabError(f"prune takes no argument {paths[0]!r}; the model goes by --model")
+    refuse_arguments("prune", paths, "the model goes by --model")
     required(flags, "model", "output", "dataset", "data_dir")
     if not flags.structured and not flags.steps:
         raise DeepLabError("weights are pruned while a network trains: give --steps=N")
     check_output(flags)
+    check_sources(flags)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax import checkpointing
     from deeplab_jax.compression.fine_tuning import distilled, fine_tune
     from deeplab_jax.compression.magnitude_pruning import pruned_gradually
     from deeplab_jax.compression.pruning import check_prunable
 
     source, stored = read_stored(flags, console)
     check_prunable(stored)
-    dataset = open_dataset_of(flags)
+    dataset = open_split(flags)
     made = _narrowed(flags, stored, console) if flags.structured else stored
 
     def adjust(run: "Run") -> "Run":
@@ -94,14 +93,13 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def _narrowed(
-    flags: absl_flags.FlagValues, stored: "StoredModel", console: Console
-) -> "StoredModel":
+    flags: Flags, stored: "checkpointing.StoredModel", console: Console
+) -> "checkpointing.StoredModel":
     from deeplab_jax.compression.calibration import calibration_images
     from deeplab_jax.compression.pruning import prune_channels
-    from deeplab_jax.data import open_dataset
     from deeplab_jax.inference.padding import padded_size
 
-    training = open_dataset(flags.dataset, flags.data_dir, "train")
+    training = data.open_dataset(flags.dataset, flags.data_dir, "train")
     size = parse_size(flags.size)
     images = calibration_images(
         training, stored.model, limit=flags.calibration_limit, size=size, reporter=console

@@ -18,53 +18,55 @@ examples:
 
 from pathlib import Path
 
-from absl import flags as absl_flags
-
+from deeplab_jax import checkpointing, data
 from deeplab_jax.cli.compression import (
     check_output,
     define_compression_flags,
     fine_tuning_config,
     measure_and_print,
-    open_dataset_of,
     read_stored,
     training_directory,
 )
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import parse_size, required
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.cli.flags import (
+    Flags,
+    check_sources,
+    open_split,
+    parse_size,
+    refuse_arguments,
+    required,
+)
 
 
-def define_flags(flags: absl_flags.FlagValues) -> None:
+def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     define_compression_flags(flags, steps=0)
-    own = {"flag_values": flags}
-    absl_flags.DEFINE_string(
-        "calibration_dataset", None, "Whose images tell the ranges (default: --dataset).", **own
-    )
-    absl_flags.DEFINE_string("calibration_split", "train", "Split that these are of.", **own)
-    absl_flags.DEFINE_integer(
-        "calibration_limit", 32, "So many of them, evenly spread.", lower_bound=1, **own
+    flags.define("calibration_dataset", None, "Calibration data set (default: --dataset).")
+    flags.define("calibration_split", "train", "Split of the calibration data set.")
+    flags.define(
+        "calibration_limit",
+        32,
+        "Number of calibration images, evenly spaced over the split.",
+        least=1,
     )
 
 
-def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
+def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Quantises, measures and says where the model is."""
-    if paths:
-        raise DeepLabError(f"quantize takes no argument {paths[0]!r}; the model goes by --model")
+    refuse_arguments("quantize", paths, "the model goes by --model")
     required(flags, "model", "output", "dataset", "data_dir")
     check_output(flags)
+    check_sources(flags)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax import checkpointing
     from deeplab_jax.compression.calibration import calibration_images
     from deeplab_jax.compression.fine_tuning import fine_tune
     from deeplab_jax.compression.quantization import check_quantizable, quantization_aware, quantize
-    from deeplab_jax.data import open_dataset
 
     source, stored = read_stored(flags, console)
     check_quantizable(stored)
-    dataset = open_dataset_of(flags)
+    dataset = open_split(flags)
     name = flags.calibration_dataset or flags.dataset
-    calibrating = open_dataset(name, flags.data_dir, flags.calibration_split)
+    calibrating = data.open_dataset(name, flags.data_dir, flags.calibration_split)
     trained = stored
     if flags.steps:
         config = fine_tuning_config(flags, source, console)

@@ -7,10 +7,10 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         ".augmentation": "Augmentation",
         ".datasets": "ArrayDataset Dataset Example",
-        ".descriptors": "Descriptor",
+        ".descriptors": "Descriptor read_class_names",
         ".folds": "duplicated",
         ".padding": "MEAN_PIXEL",
         ".pipeline": "Batch evaluation_batches evaluation_order training_batches",
-        ".prepared": "open_dataset prepared_names",
+        ".prepared": "open_dataset prepared_directory prepared_names",
     },
 )

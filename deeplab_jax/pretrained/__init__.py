@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         ".catalog": "PretrainedModel find_pretrained list_pretrained",
         ".conversion": "Conversion convert",
-        ".location": "convert_source locate",
+        ".location": "check_reference convert_source locate",
     },
 )

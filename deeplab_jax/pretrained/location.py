@@ -22,21 +22,30 @@ def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
     """Returns the model directory or workdir that a reference means.
 
     Args:
-      reference: path of either, or a name that `list_pretrained` tells. Weights of that name are
-        downloaded and converted when first asked for.
-      reporter: hears of downloads; by default the logger does.
+      reference: path of either, or a name of `list_pretrained`. Weights of that name are downloaded
+        and converted on first use.
+      reporter: receives the progress of downloads; by default the logger does.
 
     Raises:
-      DeepLabError: it is none of these, or the weights cannot be had.
+      DeepLabError: it is none of these, or the weights cannot be downloaded.
+    """
+    check_reference(reference)
+    path = as_path(reference).expanduser()
+    if str(reference) in list_pretrained() and not is_model(path):
+        return _converted(find_pretrained(str(reference)), reporter or LoggingReporter())
+    # Reading a directory without a model reports what is missing.
+    return path
+
+
+def check_reference(reference: str | Path) -> None:
+    """Checks, without a download, that a reference names a model; see `locate`.
+
+    Raises:
+      DeepLabError: it is neither a directory nor the name of pretrained weights.
     """
     path = as_path(reference).expanduser()
-    if is_model(path):
-        return path
-    if str(reference) in list_pretrained():
-        return _converted(find_pretrained(str(reference)), reporter or LoggingReporter())
-    if path.is_dir():
-        # Reading it tells what is missing.
-        return path
+    if path.is_dir() or str(reference) in list_pretrained():
+        return
     if path.is_file():
         raise DeepLabError(
             f"{path} is a file and no model; deeplab-jax convert makes a model directory of it"

@@ -4,9 +4,9 @@ import sys
 
 import jax
 import pytest
-from absl import flags as absl_flags
 
 from deeplab_jax.cli import compile_cache
+from deeplab_jax.cli.flags import Flags
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def flags():
     before = jax.config.jax_compilation_cache_dir, jax.config.jax_enable_compilation_cache
 
     def read(*words):
-        values = absl_flags.FlagValues()
+        values = Flags()
         compile_cache.define_flags(values)
         values(["command", *words])
         return values

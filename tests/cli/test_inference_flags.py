@@ -1,13 +1,12 @@
 import pytest
-from absl import flags as absl_flags
 
-from deeplab_jax.cli.flags import define_inference_flags, parse_options
+from deeplab_jax.cli.flags import Flags, define_inference_flags, parse_options
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import InferenceOptions
 
 
 def parse(*arguments):
-    flags = absl_flags.FlagValues()
+    flags = Flags()
     define_inference_flags(flags)
     rest = flags(["command", *arguments])[1:]
     return parse_options(flags), rest
