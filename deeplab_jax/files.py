@@ -90,6 +90,15 @@ def cache_directory() -> Path:
     return Path(os.environ.get("DEEPLAB_CACHE") or default).expanduser()
 
 
+PROGRAM_CACHE, PROGRAM_SUFFIX = "DEEPLAB_PROGRAM_CACHE", ".stablehlo"
+
+
+def program_directory() -> Path | None:
+    """Returns the directory of traced programs, $DEEPLAB_PROGRAM_CACHE; None: they are not kept."""
+    directory = os.environ.get(PROGRAM_CACHE)
+    return Path(directory) if directory else None
+
+
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:

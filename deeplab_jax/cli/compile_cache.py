@@ -1,4 +1,4 @@
-"""Where compiled programs are kept between commands."""
+"""Directories that keep compiled and traced programs between commands."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import pathlib
 
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import cache_directory
+from deeplab_jax.files import PROGRAM_CACHE, PROGRAM_SUFFIX, cache_directory
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 OFF = "off"
@@ -20,6 +20,7 @@ def set_defaults(most_bytes: int) -> None:
     Only a place of our own has a limit: others that write to a shared one may have none, and JAX
     cannot use a cache with a limit and one without in the same place.
     """
+    os.environ.setdefault(PROGRAM_CACHE, str(cache_directory() / "programs"))
     if VARIABLE not in os.environ:
         os.environ[VARIABLE] = str(cache_directory() / "compiled")
         os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(most_bytes))
@@ -48,11 +49,15 @@ def apply_flags(flags: Flags) -> None:
 
     if flags.compile_cache == OFF:
         jax.config.update("jax_enable_compilation_cache", False)
+        os.environ[PROGRAM_CACHE] = ""
     elif flags.compile_cache:
         folder = str(pathlib.Path(flags.compile_cache).expanduser().absolute())
         jax.config.update("jax_compilation_cache_dir", folder)
+        os.environ[PROGRAM_CACHE] = folder
     if flags.clear_compile_cache:
-        clear(pathlib.Path(jax.config.jax_compilation_cache_dir or ""))
+        folders = jax.config.jax_compilation_cache_dir, os.environ.get(PROGRAM_CACHE)
+        for folder in filter(None, folders):
+            clear(pathlib.Path(folder))
     mend(pathlib.Path(jax.config.jax_compilation_cache_dir or ""))
 
 
@@ -81,7 +86,7 @@ def clear(folder: pathlib.Path) -> None:
     if not folder.is_dir():
         return
     for file in folder.iterdir():
-        if file.name.endswith((PROGRAM, USED)):
+        if file.name.endswith((PROGRAM, USED, PROGRAM_SUFFIX)):
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:

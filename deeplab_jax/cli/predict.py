@@ -7,9 +7,10 @@ their names are kept below DIR. M is the workdir of a training run, a model dire
 of pretrained weights, which are downloaded when first used. A classifier of whole images writes
 NAME_classes.json instead: its five most probable classes.
 
-For a video it writes NAME.mp4, its frames under the classes' colours, and NAME_masks/, a palette PNG
-a frame. The network sees the frames shrunk to the size that it is made for; --frame_size=HxW takes
-another, --frame_size=full none. --camera=0 takes the first camera, until --seconds or Ctrl-C.
+For a video it writes NAME.mp4, its frames under the classes' colors, and NAME_masks/, a palette
+PNG per frame. The frames are downsampled to the size that the network is made for;
+--frame_size=HxW takes another, --frame_size=full none. --camera=0 takes the first camera, until
+--seconds or Ctrl-C.
 
 With --submission=voc or cityscapes it writes what the benchmark's server takes instead.
 

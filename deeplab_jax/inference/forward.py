@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from deeplab_jax import ops
+from deeplab_jax.inference import programs
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Size, scaled_size
 from deeplab_jax.models import Architecture, DeepLab
@@ -166,7 +167,11 @@ def forward_pass(
         def forward(variables: Any, image: jax.Array) -> Any:
             return finish(*model.apply(variables, image, method="class_map_and_logits"))
 
-        return jax.jit(forward, out_shardings=out_shardings)
+        compiled = jax.jit(forward, out_shardings=out_shardings)
+        # A program of several devices is traced with their mesh.
+        if out_shardings is not None:
+            return compiled
+        return programs.stored(compiled, model, finish.__qualname__)
 
     def finish_fused(logits: jax.Array) -> Any:
         return finish(jnp.argmax(logits, axis=-1).astype(jnp.int32), logits)

@@ -7,11 +7,13 @@ import pytest
 
 from deeplab_jax.cli import compile_cache
 from deeplab_jax.cli.flags import Flags
+from deeplab_jax.files import PROGRAM_CACHE, program_directory
 
 
 @pytest.fixture
-def flags():
+def flags(monkeypatch):
     """Reads flags of the compile cache; JAX's own settings are put back afterwards."""
+    monkeypatch.setenv(PROGRAM_CACHE, "")
     before = jax.config.jax_compilation_cache_dir, jax.config.jax_enable_compilation_cache
 
     def read(*words):
@@ -28,12 +30,14 @@ def flags():
 def test_it_is_moved_and_switched_off(flags, tmp_path):
     compile_cache.apply_flags(flags(f"--compile_cache={tmp_path}"))
     assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+    assert program_directory() == tmp_path
     compile_cache.apply_flags(flags("--compile_cache=off"))
     assert not jax.config.jax_enable_compilation_cache
+    assert program_directory() is None
 
 
 def test_clearing_takes_compiled_programs_and_nothing_else(flags, tmp_path):
-    for name in ("jit_f-1234-cache", "jit_f-1234-atime", "photo.jpg"):
+    for name in ("jit_f-1234-cache", "jit_f-1234-atime", "1234.stablehlo", "photo.jpg"):
         (tmp_path / name).write_text(name)
     compile_cache.apply_flags(flags(f"--compile_cache={tmp_path}", "--clear_compile_cache"))
     assert [file.name for file in tmp_path.iterdir()] == ["photo.jpg"]
@@ -44,6 +48,7 @@ LIMIT = "JAX_COMPILATION_CACHE_MAX_SIZE"
 
 def test_the_user_s_own_place_wins_and_has_no_limit(monkeypatch, tmp_path):
     monkeypatch.setenv(compile_cache.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(PROGRAM_CACHE, "")
     monkeypatch.delenv(LIMIT, raising=False)
     compile_cache.set_defaults(10)
     assert os.environ[compile_cache.VARIABLE] == str(tmp_path)
@@ -71,6 +76,7 @@ def compile_a_program(factor, **environment):
 
 def test_a_program_without_its_date_of_use_does_not_stop_the_cache(flags, tmp_path, monkeypatch):
     monkeypatch.setenv(compile_cache.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(PROGRAM_CACHE, "")
     with_limit = {LIMIT: "1000000"}
     compile_a_program(2)
     assert [file.name.endswith("-cache") for file in tmp_path.iterdir()] == [True]

@@ -4,9 +4,14 @@ import json
 import subprocess
 import sys
 
-import pytest
+import jax
+import numpy as np
+from PIL import Image
+from random_variables import random_variables
 
+from deeplab_jax.checkpointing import ModelDescription, write_model
 from deeplab_jax.cli.main import COMMANDS
+from deeplab_jax.models import create_model
 
 NEURAL = ("jax", "flax", "optax", "orbax")
 DATA = ("grain", "tensorflow_datasets", "array_record")
@@ -82,7 +87,21 @@ def test_mistakes_are_found_before_jax_is_imported(tmp_path):
         assert (words, status, found) == (words, 2, [])
 
 
-@pytest.mark.parametrize("words", [["inspect", "deeplab_v3", "--backbone=mobilenet_v2"]])
-def test_inspect_imports_neither_data_nor_plots(words, tmp_path):
-    forbidden = ("optax", "orbax", *DATA, *PLOTS, "cv2")
+def test_inspect_imports_neither_data_nor_plots(tmp_path):
+    words = ["inspect", "deeplab_v3", "--backbone=mobilenet_v2"]
+    forbidden = ("optax", "orbax", "cv2", *DATA, *PLOTS)
+    assert imported([words], forbidden, tmp_path) == [[words, 0, []]]
+
+
+def test_predict_imports_neither_training_nor_orbax(tmp_path):
+    model = create_model("deeplab_v3", backbone="mobilenet_v2", num_classes=2, output_stride=32)
+    variables = random_variables(model, jax.ShapeDtypeStruct((1, 33, 33, 3), np.uint8))
+    colors = ((0, 0, 0), (9, 9, 9))
+    description = ModelDescription(
+        "deeplab_v3", model.architecture.describe(), ("sky", "tree"), colors
+    )
+    write_model(tmp_path / "model", description, variables)
+    Image.fromarray(np.zeros((33, 33, 3), np.uint8)).save(tmp_path / "photo.png")
+    words = ["predict", "--model=model", "--output=out", "photo.png"]
+    forbidden = ("optax", "orbax", "deeplab_jax.training", *DATA, *PLOTS)
     assert imported([words], forbidden, tmp_path) == [[words, 0, []]]

@@ -1,0 +1,102 @@
+"""Traced programs of inference on disk: a new process reads a program instead of tracing it.
+
+Tracing a network takes longer than reading its compiled program from JAX's cache. A program is
+StableHLO, serialized by `jax.export`; it holds no weights and no Python objects.
+"""
+
+import contextlib
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jaxlib
+
+import deeplab_jax
+from deeplab_jax.files import PROGRAM_SUFFIX, program_directory, replacing
+
+# (variables, image [N, H, W, C]) -> arrays of N rows.
+Forward = Callable[[Any, jax.Array], Any]
+# Number of programs to keep, the newest; each has about 100 kB.
+MAX_PROGRAMS = 64
+
+
+def stored(forward: Forward, model: Any, purpose: str) -> Forward:
+    """Returns a compiled function whose programs are kept in `program_directory`.
+
+    Without such a directory the function is returned as it is. Arguments are on one device.
+
+    Args:
+      forward: the compiled function.
+      model: its network, a Flax module; its fields must determine the program.
+      purpose: name of everything else that determines the program.
+    """
+    directory = program_directory()
+    package = deeplab_jax.__name__ + "."
+    if directory is None or not type(model).__module__.startswith(package):
+        return forward
+    programs: dict[Any, Forward] = {}
+
+    def read_or_trace(variables: Any, image: jax.Array) -> Any:
+        if (image.shape, image.dtype) not in programs:
+            arguments = jax.tree.map(_shape_of, (variables, image))
+            name = _name([repr(model), purpose, str(arguments), *_surroundings()])
+            exported = _exported(forward, arguments, directory / f"{name}{PROGRAM_SUFFIX}")
+            programs[image.shape, image.dtype] = jax.jit(exported.call)
+        return programs[image.shape, image.dtype](variables, image)
+
+    return read_or_trace
+
+
+def _exported(forward: Forward, arguments: Any, path: pathlib.Path) -> jax.export.Exported:
+    """Reads a program or, where there is none or a damaged one, traces and writes it."""
+    try:
+        return jax.export.deserialize(bytearray(path.read_bytes()))
+    except FileNotFoundError:
+        pass
+    # The parser raises whatever a damaged file leads it to.
+    except Exception:
+        path.unlink(missing_ok=True)
+    exported = jax.export.export(forward)(*arguments)
+    with replacing(path) as temporary:
+        temporary.write_bytes(exported.serialize())
+    _remove_oldest(path.parent)
+    return exported
+
+
+def _remove_oldest(directory: pathlib.Path) -> None:
+    ages = {}
+    for path in directory.glob(f"*{PROGRAM_SUFFIX}"):
+        # Another process may remove it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            ages[path] = path.stat().st_mtime_ns
+    for path in sorted(ages, key=ages.get)[:-MAX_PROGRAMS]:
+        path.unlink(missing_ok=True)
+
+
+def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _name(facts: list[str]) -> str:
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+@functools.cache
+def _surroundings() -> tuple[str, ...]:
+    """Returns what determines a program besides network and arguments: the code and the machine."""
+    package = pathlib.Path(deeplab_jax.__file__).parent
+    states = {path.relative_to(package): path.stat() for path in sorted(package.rglob("*.py"))}
+    sources = [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states.items()]
+    versions = [library.__version__ for library in (flax, jax, jaxlib)]
+    return (
+        *versions,
+        *sources,
+        jax.default_backend(),
+        str(jax.device_count()),
+        str(jax.config.jax_enable_x64),
+        str(jax.config.jax_default_matmul_precision),
+    )
