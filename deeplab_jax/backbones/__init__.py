@@ -3,7 +3,7 @@
 from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.backbones.catalog import BACKBONES, BackboneEntry, find_backbone
 from deeplab_jax.backbones.mobilenet import InvertedResidual
-from deeplab_jax.backbones.resnet import STRIDE_PLACEMENTS, ResidualUnit
+from deeplab_jax.backbones.resnet import ResidualUnit
 from deeplab_jax.backbones.xception import XceptionModule
 
 # What deep backbones repeat; VGG has none.
@@ -11,7 +11,6 @@ UNITS = (ResidualUnit, XceptionModule, InvertedResidual)
 
 __all__ = [
     "BACKBONES",
-    "STRIDE_PLACEMENTS",
     "UNITS",
     "BackboneEntry",
     "Feature",

@@ -15,8 +15,6 @@ from deeplab_jax.layers import ConvNorm, Normalization, run_units
 # Of block1 to block4; the cascade's block5 to block7 are copies of block4.
 WIDTHS = (64, 128, 256, 512, 512, 512, 512)
 NORMALIZATION = Normalization(decay=0.95, epsilon=1e-5)
-# Where a strided unit has its stride: in a block's last unit (slim) or in its first.
-STRIDE_PLACEMENTS = ("slim", "caffe", "torchvision")
 
 
 class Depth(NamedTuple):

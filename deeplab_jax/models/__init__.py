@@ -5,11 +5,11 @@ from deeplab_jax.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        ".architecture": "Architecture",
-        ".catalog": "FORMAT_VERSION check_format_version create_model list_models resolve_stored",
+        "..architecture": "Architecture list_models",
+        ".catalog": "FORMAT_VERSION check_format_version create_model resolve_stored",
         ".deeplab": "DeepLab fold",
         ".image_classifier": "ImageClassifier create_classifier restore_classifier",
-        ".reading": "read_keywords",
+        ".keywords": "read_keywords",
         ".summary": "ModelSummary summarize",
     },
 )

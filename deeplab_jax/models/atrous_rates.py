@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from deeplab_jax.architecture import RATES_AT_16, Architecture
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.models.architecture import RATES_AT_16, Architecture
 
 STRIDES = (4, 8, 16, 32)
 

@@ -5,13 +5,12 @@ them do not follow the output stride, and keywords that the network does not rea
 Version 2 holds the value of every keyword.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from deeplab_jax.architecture import ARCHITECTURES, KEYWORDS, Architecture, scaled_rates
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.models.architecture import Architecture, scaled_rates
 from deeplab_jax.models.atrous_rates import (
     CONCATENATED_RATES,
     FC6_RATES,
@@ -22,59 +21,12 @@ from deeplab_jax.models.atrous_rates import (
     scaled,
 )
 from deeplab_jax.models.deeplab import DeepLab
-from deeplab_jax.models.reading import settled
+from deeplab_jax.models.keywords import settled
 
-TORCHVISION = {
-    "output_stride": 8,
-    "dropout_rate": 0.5,
-    "refine": True,
-    "aux_head": True,
-    "stride_placement": "torchvision",
-    "align_corners": False,
-    "preprocessing": "mean_std",
-    "batch_norm_decay": 0.9,
-}
-# What each name decides before the caller's keywords.
-ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
-    "deeplab_v1": {
-        "backbone": "vgg_16",
-        "output_stride": 8,
-        "head": "large_fov",
-        "image_pooling": "none",
-        "dropout_rate": 0.5,
-    },
-    "deeplab_v2": {
-        "backbone": "resnet_101",
-        "output_stride": 8,
-        "image_pooling": "none",
-        "dropout_rate": 0.5,
-    },
-    "deeplab_v3": {"backbone": "resnet_101_beta"},
-    "deeplab_v3plus": {"backbone": "xception_65", "decoder": "v3plus"},
-    "torchvision/deeplabv3_resnet50": TORCHVISION | {"backbone": "resnet_50"},
-    "torchvision/deeplabv3_resnet101": TORCHVISION | {"backbone": "resnet_101"},
-    "torchvision/deeplabv3_mobilenet_v3_large": TORCHVISION
-    | {"backbone": "mobilenet_v3_large", "output_stride": 16},
-}
-SUMMARIES = {
-    "deeplab_v1": "VGG-16 with a large field of view (arXiv 1412.7062)",
-    "deeplab_v2": "ASPP as a sum of scores (arXiv 1606.00915)",
-    "deeplab_v3": "ASPP with concatenation and image pooling, or a cascade (arXiv 1706.05587)",
-    "deeplab_v3plus": "DeepLab v3 with a decoder (arXiv 1802.02611)",
-    "torchvision/deeplabv3_resnet50": "DeepLab v3 in torchvision's conventions",
-    "torchvision/deeplabv3_resnet101": "the same on ResNet-101",
-    "torchvision/deeplabv3_mobilenet_v3_large": "the same on MobileNetV3",
-}
 # Of ASPP in torchvision's networks, all at the output stride that each is published at.
 TORCHVISION_RATES = (12, 24, 36)
 # Channels of fc6 (DeepLab v2, table 1).
 FC6_CHANNELS = {"large": 1024, "4x4": 4096, "7x7": 4096}
-KEYWORDS = (*(field.name for field in dataclasses.fields(Architecture)), "aspp")
-
-
-def list_models() -> dict[str, str]:
-    """Returns every architecture's name with what it is."""
-    return dict(SUMMARIES)
 
 
 def resolve(architecture: str, **overrides: Any) -> Architecture:

@@ -12,12 +12,12 @@ from flax import linen as nn
 from flax import traverse_util
 
 from deeplab_jax import ops
+from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.heads import AuxiliaryHead
 from deeplab_jax.layers import ConvNorm, narrowed, quantized
 from deeplab_jax.models import parts
-from deeplab_jax.models.architecture import Architecture
 from deeplab_jax.models.preprocessing import preprocess
 
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import Classifier, ConvNorm, Convolution
 from deeplab_jax.models import parts
-from deeplab_jax.models.architecture import Architecture
 from deeplab_jax.models.catalog import frozen, resolve, resolve_stored
 from deeplab_jax.models.preprocessing import preprocess
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import heads
+from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.layers import Classifier, Normalization
-from deeplab_jax.models.architecture import Architecture
 
 Maps = Mapping[str, jax.Array]
 # (maps, train) → features or scores; (features, maps, train) → features.

@@ -11,14 +11,14 @@ import pytest
 from flax import linen as nn
 
 from deeplab_jax import ops
+from deeplab_jax.architecture import KEYWORDS, Architecture
 from deeplab_jax.backbones import BACKBONES, BackboneEntry, Feature
 from deeplab_jax.backbones.atrous import strides_to_rates
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import ConvNorm, Normalization
 from deeplab_jax.models import DeepLab, create_classifier, create_model, list_models
-from deeplab_jax.models.architecture import Architecture
-from deeplab_jax.models.catalog import KEYWORDS, resolve
-from deeplab_jax.models.reading import absent_values, read_keywords
+from deeplab_jax.models.catalog import resolve
+from deeplab_jax.models.keywords import absent_values, check_backbone, read_keywords
 
 # Larger than the crop, so that a window of the crop is not the whole map; even, so that paddings
 # differ.
@@ -207,9 +207,11 @@ def test_a_keyword_changes_the_program_or_is_refused(base):
 def _forced(network, keyword, value):
     """Returns the network with a refused keyword; None where there is no such network."""
     try:
-        return dataclasses.replace(network, **{keyword: value})
+        forced = dataclasses.replace(network, **{keyword: value})
+        check_backbone(forced)
     except (DeepLabError, TypeError):
         return None
+    return forced
 
 
 @pytest.mark.parametrize("base", BASES)

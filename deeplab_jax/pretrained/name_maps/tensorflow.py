@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.architecture import scaled_rates
 from deeplab_jax.backbones import find_backbone, mobilenet
 from deeplab_jax.backbones.mobilenet import rounded_width
 from deeplab_jax.backbones.resnet import DEPTHS
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.models.architecture import scaled_rates
 from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER, Convention, Identified
 from deeplab_jax.pretrained.name_maps.tensorflow_tables import SEMANTIC, classifier_scope, rules
 from deeplab_jax.pretrained.published import GraphFacts, PublishedWeights

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import BACKBONES, find_backbone
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.models.architecture import Architecture
 
 BATCH_NORM = ("frozen_batch_norm", "batch_norm_decay", "batch_norm_group")
 FIELDS = Architecture.__dataclass_fields__
@@ -166,15 +166,52 @@ def settled(options: Architecture, given: Mapping[str, Any]) -> Architecture:
       given: the caller's keywords.
 
     Raises:
-      DeepLabError: a given keyword changes nothing and states something else than what the network
-        has; names all such keywords, which parts read them, and what is legal.
+      DeepLabError: the backbone lacks what a keyword asks for, or a given keyword changes nothing
+        and states something else than what the network has; names all such keywords, which parts
+        read them, and what is legal.
     """
+    check_backbone(options)
     absent = absent_values(options)
     wrong = {name: given[name] for name in absent if name in given and given[name] != absent[name]}
     if wrong:
         reasons = "; ".join(_reason(options, name, wrong[name], absent[name]) for name in wrong)
         raise DeepLabError(f"{_shown(options)} does not read every keyword: {reasons}")
     return Architecture(**(options.describe() | absent))
+
+
+def check_backbone(options: Architecture) -> None:
+    """Checks the keywords against what the backbone has.
+
+    Raises:
+      DeepLabError: the backbone cannot do what a keyword asks for; names what is legal.
+    """
+    entry = find_backbone(options.backbone)
+    size = entry.multi_grid_size
+    if options.multi_grid is not None and size == 0:
+        raise DeepLabError(
+            f"{options.backbone} has no multi-grid: that needs a ResNet's block4; "
+            "leave multi_grid unset"
+        )
+    if options.multi_grid is not None and len(options.multi_grid) != size:
+        raise DeepLabError(f"multi_grid={options.multi_grid} must hold {size} rates")
+    if options.depth_multiplier != 1 and "depth_multiplier" not in entry.options:
+        raise DeepLabError(f"{options.backbone} has no depth_multiplier; leave it at 1.0")
+    if options.width_divisor != 1 and "width_divisor" not in entry.options:
+        raise DeepLabError(f"{options.backbone} has no width_divisor; leave it at 1")
+    if options.scan_units and "scan_units" not in entry.options:
+        raise DeepLabError(
+            f"{options.backbone} has too few units that are alike to compile them as a loop; leave "
+            "scan_units unset, or take a ResNet or an Xception"
+        )
+    if options.stride_placement and "stride_placement" not in entry.options:
+        raise DeepLabError(
+            f"{options.backbone} has its strides in one place only; leave stride_placement unset"
+        )
+    if options.head == "cascade" and "cascade_blocks" not in entry.options:
+        raise DeepLabError(
+            f"{options.backbone} has no cascade: that repeats a ResNet's block4; give "
+            "head='aspp' or a ResNet"
+        )
 
 
 def absent_values(options: Architecture) -> dict[str, Any]:

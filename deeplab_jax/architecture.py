@@ -1,0 +1,417 @@
+"""Architecture: a DeepLab as plain values, every keyword declared once.
+
+Imports neither JAX nor Flax: commands check names and values before they load either.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from deeplab_jax.declarations import (
+    ABOVE_ZERO,
+    CONVOLUTIONS,
+    COUNT,
+    DIFFERENT_POSITIVES,
+    FRACTION,
+    POSITIVE,
+    POSITIVES,
+    SCALES,
+    SIZE,
+    WIDTHS,
+    check_value,
+    keyword,
+)
+from deeplab_jax.errors import DeepLabError
+
+# Mean colors as the released code has them; torchvision's in units of 1.
+SLIM_MEAN = (123.15, 115.90, 103.06)
+VGG_MEAN = (123.68, 116.78, 103.94)
+TORCHVISION_MEAN = (0.485, 0.456, 0.406)
+TORCHVISION_STD = (0.229, 0.224, 0.225)
+CAFFE_MEAN_BGR = (104.008, 116.669, 122.675)
+
+RGB_PREPROCESSINGS = ("mean", "vgg_mean", "mean_std", "caffe_bgr")
+PREPROCESSINGS = ("minus_one_one", *RGB_PREPROCESSINGS, "none")
+STRIDE_PLACEMENTS = ("slim", "caffe", "torchvision")
+
+
+def mean_pixel(preprocessing: str, channels: int = 3) -> tuple[int, ...]:
+    """Returns the pixel that stands outside of images: the normalization's mean, a whole number.
+
+    After the normalization it is 0, up to rounding (127.5 becomes 127), as the released code pads.
+
+    Args:
+      preprocessing: one of PREPROCESSINGS.
+      channels: number of channels of the image.
+    """
+    means = {
+        "minus_one_one": (127.5,) * channels,
+        "mean": SLIM_MEAN,
+        "vgg_mean": VGG_MEAN,
+        "mean_std": tuple(255 * mean for mean in TORCHVISION_MEAN),
+        "caffe_bgr": CAFFE_MEAN_BGR[::-1],
+        "none": (0,) * channels,
+    }
+    return tuple(math.ceil(mean - 0.5) for mean in means[preprocessing])
+
+
+# ASPP's rates keep their extent in the image: they double when the output stride halves.
+RATES_AT_16 = (6, 12, 18)
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A DeepLab, fully decided; each field declares a keyword of `create_model`."""
+
+    backbone: str = keyword(
+        help="Name of the backbone.",
+        shown_default="v1 `vgg_16`; v2 `resnet_101`; v3 `resnet_101_beta`; v3+ `xception_65`",
+    )
+    num_classes: int = keyword(21, "Number of logits per pixel.", rule=POSITIVE)
+    in_channels: int = keyword(3, "Number of channels of the image.", rule=POSITIVE)
+    output_stride: int = keyword(
+        16,
+        "Stride of the encoder's map: 4, 8, 16 or 32; with a cascade up to 256.",
+        unit="pixels of the image",
+        source="DeepLab v3, section 3.1",
+        shown_default="v1, v2 and torchvision's ResNets 8; else 16",
+    )
+    head: str = keyword(
+        "aspp",
+        "Head: `large_fov` (v1), `aspp`, `cascade`, `pooling` (image pooling and 1×1), `plain` "
+        "(the classifier alone), `spp`, `lr_aspp` or `dpc`.",
+        legal=("large_fov", "aspp", "cascade", "pooling", "plain", "spp", "lr_aspp", "dpc"),
+        shown_default="v1 `large_fov`; `deeplab_v3` on `mobilenet_v2` `pooling`, on `_seg` "
+        "`lr_aspp`; else `aspp`",
+    )
+    fusion: str = keyword(
+        "concat",
+        "Fusion of ASPP's branches: `sum` of scores (v2) or `concat` of features (v3).",
+        legal=("concat", "sum"),
+        shown_default="v2 `sum`, else `concat`",
+    )
+    fov: str = keyword(
+        "large",
+        "Kernel of fc6: `7x7`, `4x4` or `large` (3×3).",
+        source="DeepLab v2, table 1",
+        legal=("large", "4x4", "7x7"),
+    )
+    fc_channels: int = keyword(
+        0,
+        "Number of channels of fc6 and fc7; 0 makes the head's atrous convolutions classifiers.",
+        source="DeepLab v2, table 1",
+        rule=COUNT,
+        shown_default="1024 or 4096 by `fov`; v2 on other backbones than VGG 0",
+    )
+    atrous_rates: tuple[int, ...] = keyword(
+        RATES_AT_16,
+        "Atrous rates of the head's convolutions.",
+        unit="pixels of the encoder's map",
+        source="DeepLab v3, section 3.3; v2, section 4.1.2",
+        rule=DIFFERENT_POSITIVES,
+        shown_default="follow the output stride (below): v3, v3+ 6, 12, 18 at 16; `fusion=sum` "
+        "6, 12, 18, 24 at 8; `large_fov` 12 at 8 (4 for `fov=4x4` and `7x7`); torchvision "
+        "12, 24, 36 at its own stride",
+    )
+    multi_grid: tuple[int, ...] | None = keyword(
+        None,
+        "Relative rates of the units of a ResNet's block4 (and block5 to block7).",
+        source="DeepLab v3, section 3.2.1",
+        rule=POSITIVES,
+        shown_default="all 1; the recipes (1, 2, 4)",
+    )
+    cascade_blocks: int = keyword(
+        4,
+        "Last block of a ResNet; blocks above 4 are those of the cascade.",
+        source="DeepLab v3, section 3.2",
+        legal=(4, 5, 6, 7),
+        shown_default="7 for `head=cascade`",
+    )
+    image_pooling: str = keyword(
+        "global",
+        "Image pooling: `none`, `crop` (average over the map of a crop, as the released networks) "
+        "or `global`. `spp` and `lr_aspp` always pool.",
+        source="DeepLab v3, section 3.3",
+        legal=("none", "crop", "global"),
+        shown_default="v1, v2, and heads that do not pool `none`; else `global`",
+    )
+    pooling_crop: tuple[int, int] = keyword(
+        (513, 513),
+        "Height and width of the crop that `image_pooling=crop` averages over.",
+        unit="pixels",
+        rule=SIZE,
+        shown_default="the training crop",
+    )
+    aspp_channels: int = keyword(
+        256,
+        "Number of channels of every branch and of the projection.",
+        rule=POSITIVE,
+        shown_default="256; `lr_aspp` 128",
+    )
+    dropout_rate: float = keyword(
+        0.1,
+        "Fraction of features dropped after the projection, or after fc6 and fc7.",
+        rule=FRACTION,
+        shown_default="0.1; v1, v2 with fc6 and fc7, torchvision 0.5; heads without dropout 0",
+    )
+    decoder: str = keyword(
+        "none",
+        "Decoder: `none`, `v3plus`, `conv2_conv3` or `msc` (DeepLab-MSc).",
+        source="DeepLab v3+, section 3.1",
+        legal=("none", "v3plus", "conv2_conv3", "msc"),
+        shown_default="v3+ `v3plus`, else `none`",
+    )
+    low_level_channels: int = keyword(
+        48, "Number of channels of the decoder's reduced low-level features.", rule=POSITIVE
+    )
+    decoder_convs: tuple[tuple[int, int], ...] = keyword(
+        ((3, 256), (3, 256)),
+        "Kernel size and channels of each refining convolution of the decoder.",
+        rule=CONVOLUTIONS,
+        shown_default="((3, 256), (3, 256)); `conv2_conv3` ((3, 256),)",
+    )
+    separable: bool = keyword(
+        False,
+        "Depthwise separable ASPP branches and decoder convolutions.",
+        source="DeepLab v3+, section 3.1",
+        shown_default="v3+ on Xception True, else False",
+    )
+    refine: bool = keyword(
+        False, "3×3 convolution before the classifier.", shown_default="torchvision only"
+    )
+    multi_scale: tuple[float, ...] = keyword(
+        (),
+        "Relative image sizes, 1 first, whose scores are fused by their maximum.",
+        source="DeepLab v2, section 4.1.1",
+        rule=SCALES,
+    )
+    depth_multiplier: float = keyword(1.0, "Factor on the widths of a MobileNet.", rule=ABOVE_ZERO)
+    width_divisor: int = keyword(
+        1,
+        "Divisor of MobileNetV2's scaled widths: 1, or 8 as in slim's classifiers.",
+        legal=(1, 8),
+    )
+    aux_head: bool = keyword(
+        False,
+        "Auxiliary classifier on an inner map, for training alone.",
+        source="torchvision",
+        shown_default="torchvision only",
+    )
+    stride_placement: str | None = keyword(
+        None,
+        "Convolution of a ResNet's unit that has the stride: `slim`, `caffe` or `torchvision`; on "
+        "a MobileNet `torchvision` pads symmetrically.",
+        legal=STRIDE_PLACEMENTS,
+        shown_default="v2 on a ResNet `caffe`; torchvision's own; else `slim`",
+    )
+    align_corners: bool = keyword(
+        True, "Alignment of corners in every resize.", shown_default="True; torchvision False"
+    )
+    preprocessing: str = keyword(
+        "minus_one_one",
+        "Normalization of the pixels: `minus_one_one`, `mean`, `vgg_mean` (slim's VGG), "
+        "`mean_std`, `caffe_bgr` or `none`.",
+        legal=PREPROCESSINGS,
+        shown_default="the backbone's own",
+    )
+    batch_norm_decay: float | None = keyword(
+        None,
+        "Fraction of every moving average kept at a step.",
+        rule=FRACTION,
+        shown_default="as published for each part, 0.95 to 0.9997",
+    )
+    batch_norm_epsilon: float | None = keyword(
+        None,
+        "Constant added to the variances in the backbone.",
+        rule=ABOVE_ZERO,
+        shown_default="the backbone's own",
+    )
+    frozen_batch_norm: bool = keyword(
+        False,
+        "Use of the moving averages in training, which then stay as they are.",
+        source="DeepLab v3, section 4.1",
+    )
+    batch_norm_group: int = keyword(
+        0,
+        "Number of images that training normalizes together; 0: the whole batch.",
+        unit="images",
+        rule=COUNT,
+    )
+    scan_units: bool = keyword(
+        False, "Compilation of the backbone's units that are alike as the body of one loop."
+    )
+    widths: tuple[tuple[str, int], ...] = keyword(
+        (),
+        "Path and output channels of each layer that structured pruning made narrower, as `prune` "
+        "writes them ([compression.md](compression.md)).",
+        rule=WIDTHS,
+    )
+    quantization: str = keyword(
+        "none",
+        "Integers of the convolutions, for inference alone: `none`, or `int8` as `quantize` writes "
+        "it ([compression.md](compression.md)).",
+        legal=("none", "int8"),
+    )
+    dtype: str = keyword(
+        "float32",
+        "Type of the computation; parameters and statistics stay float32. float64 needs "
+        "jax_enable_x64 and is for numerical checks.",
+        legal=("float32", "bfloat16", "float64"),
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_value(Architecture, field, getattr(self, field.name))
+        check_combination(self)
+
+    @property
+    def head_gives_scores(self) -> bool:
+        """Whether the head ends in classifiers of its own."""
+        return self.head == "lr_aspp" or (self.head == "aspp" and self.fusion == "sum")
+
+    @property
+    def pooling_window(self) -> tuple[int, int] | None:
+        """Rows and columns of the encoder's map that image pooling averages; None for all."""
+        if self.image_pooling != "crop":
+            return None
+        return tuple((side - 1) // self.output_stride + 1 for side in self.pooling_crop)
+
+    @property
+    def mean_pixel(self) -> tuple[int, ...]:
+        """Pixel, a value for each channel, that stands outside of images; see `mean_pixel`."""
+        return mean_pixel(self.preprocessing, self.in_channels)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the fields as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+
+def scaled_rates(output_stride: int) -> tuple[int, ...]:
+    """Returns ASPP's default rates: (6, 12, 18) at output stride 16, in proportion elsewhere."""
+    return tuple(rate * 16 // output_stride for rate in RATES_AT_16)
+
+
+# Others have no atrous convolutions, or (DPC's cell) rates that are part of what they are.
+ATROUS_HEADS = ("aspp", "large_fov")
+
+
+def check_combination(options: Architecture) -> None:
+    """Checks the fields against each other.
+
+    Raises:
+      DeepLabError: two of them contradict; says which and what to change.
+    """
+    if options.in_channels != 3 and options.preprocessing in RGB_PREPROCESSINGS:
+        raise DeepLabError(
+            f"preprocessing={options.preprocessing!r} is of RGB images, but in_channels="
+            f"{options.in_channels}; give preprocessing='minus_one_one' or 'none'"
+        )
+    _check_output_stride(options)
+    _check_head(options)
+
+
+def _check_output_stride(options: Architecture) -> None:
+    if options.head != "cascade" and options.cascade_blocks > 4:
+        raise DeepLabError(
+            f"cascade_blocks={options.cascade_blocks} needs head='cascade', not {options.head!r}"
+        )
+    legal = [2**power for power in range(2, options.cascade_blocks + 2)]
+    if options.output_stride not in legal:
+        shown = ", ".join(map(str, legal))
+        raise DeepLabError(f"output_stride={options.output_stride!r} is not legal; legal: {shown}")
+
+
+def _check_head(options: Architecture) -> None:
+    if options.fusion == "sum" and options.head != "aspp":
+        raise DeepLabError(
+            f"fusion='sum' is ASPP's; head={options.head!r} has nothing to add up; leave fusion "
+            "unset, or give head='aspp'"
+        )
+    if options.fusion == "sum" and not options.atrous_rates:
+        raise DeepLabError("atrous_rates=() leaves fusion='sum' nothing to add up; give a rate")
+    if options.atrous_rates and options.head not in ATROUS_HEADS:
+        raise DeepLabError(
+            f"atrous_rates={options.atrous_rates} are of the head's atrous convolutions, but "
+            f"head={options.head!r} has none that take them; give one of "
+            f"{', '.join(map(repr, ATROUS_HEADS))}, or leave atrous_rates out"
+        )
+    if options.head == "large_fov" and len(options.atrous_rates) != 1:
+        raise DeepLabError(f"head='large_fov' takes one rate, not {options.atrous_rates}")
+    if options.fov != "large" and (options.head != "large_fov" or not options.fc_channels):
+        raise DeepLabError(
+            f"fov={options.fov!r} is the kernel of fc6, which only head='large_fov' with "
+            "fc_channels has; leave fov unset"
+        )
+    if options.decoder == "none":
+        return
+    if options.head_gives_scores or (options.head == "large_fov" and not options.fc_channels):
+        raise DeepLabError(
+            f"decoder={options.decoder!r} refines features, but head={options.head!r} ends in "
+            "scores here; give decoder='none', or head='aspp' with fusion='concat'"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Shorthands:
+    """Keywords of `create_model` and of the config that decide others."""
+
+    architecture: str = keyword(
+        "deeplab_v3plus", "Name of the architecture, as `deeplab-jax models` lists it."
+    )
+    aspp: str | None = keyword(
+        None,
+        "DeepLab v2's atrous rates by name: `small` (2, 4, 8, 12) or `large` (6, 12, 18, 24) at "
+        "output stride 8; they follow the stride.",
+        source="DeepLab v2, section 4.1.2",
+        legal=("small", "large"),
+    )
+
+
+KEYWORDS = (*(field.name for field in dataclasses.fields(Architecture)), "aspp")
+TORCHVISION = {
+    "output_stride": 8,
+    "dropout_rate": 0.5,
+    "refine": True,
+    "aux_head": True,
+    "stride_placement": "torchvision",
+    "align_corners": False,
+    "preprocessing": "mean_std",
+    "batch_norm_decay": 0.9,
+}
+# What each name decides before the caller's keywords.
+ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
+    "deeplab_v1": {
+        "backbone": "vgg_16",
+        "output_stride": 8,
+        "head": "large_fov",
+        "image_pooling": "none",
+        "dropout_rate": 0.5,
+    },
+    "deeplab_v2": {
+        "backbone": "resnet_101",
+        "output_stride": 8,
+        "image_pooling": "none",
+        "dropout_rate": 0.5,
+    },
+    "deeplab_v3": {"backbone": "resnet_101_beta"},
+    "deeplab_v3plus": {"backbone": "xception_65", "decoder": "v3plus"},
+    "torchvision/deeplabv3_resnet50": TORCHVISION | {"backbone": "resnet_50"},
+    "torchvision/deeplabv3_resnet101": TORCHVISION | {"backbone": "resnet_101"},
+    "torchvision/deeplabv3_mobilenet_v3_large": TORCHVISION
+    | {"backbone": "mobilenet_v3_large", "output_stride": 16},
+}
+SUMMARIES = {
+    "deeplab_v1": "VGG-16 with a large field of view (arXiv 1412.7062)",
+    "deeplab_v2": "ASPP as a sum of scores (arXiv 1606.00915)",
+    "deeplab_v3": "ASPP with concatenation and image pooling, or a cascade (arXiv 1706.05587)",
+    "deeplab_v3plus": "DeepLab v3 with a decoder (arXiv 1802.02611)",
+    "torchvision/deeplabv3_resnet50": "DeepLab v3 in torchvision's conventions",
+    "torchvision/deeplabv3_resnet101": "the same on ResNet-101",
+    "torchvision/deeplabv3_mobilenet_v3_large": "the same on MobileNetV3",
+}
+
+
+def list_models() -> dict[str, str]:
+    """Returns every architecture's name with what it is."""
+    return dict(SUMMARIES)

@@ -1,0 +1,159 @@
+"""How a keyword or a config field is declared once, checked, read from text and documented."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from deeplab_jax.errors import DeepLabError, unknown_name
+
+METADATA = "declaration"
+
+
+class Rule(NamedTuple):
+    """A condition on one value.
+
+    Attributes:
+      holds: whether a value meets it.
+      words: what a value must be.
+    """
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+class Declaration(NamedTuple):
+    """What a field says about itself beside its type and default.
+
+    Attributes:
+      help: noun phrase that describes the value.
+      unit: of the value; empty for names, switches and plain numbers.
+      source: paper, section or code that the default or the idea comes from.
+      legal: all legal values; empty for fields that take others.
+      rule: condition on the value; None: its type alone.
+      shown_default: default in words, where it depends on other fields.
+    """
+
+    help: str
+    unit: str
+    source: str
+    legal: tuple[Any, ...]
+    rule: Rule | None
+    shown_default: str
+
+
+def keyword(
+    default: Any = dataclasses.MISSING,
+    help: str = "",
+    *,
+    unit: str = "",
+    source: str = "",
+    legal: tuple[Any, ...] = (),
+    rule: Rule | None = None,
+    shown_default: str = "",
+) -> Any:
+    """Returns a dataclass field that declares a keyword; see `Declaration`.
+
+    Args:
+      default: of the field; a class of declared fields makes it a section.
+      help, unit, source, legal, rule, shown_default: as `Declaration` has them.
+    """
+    declaration = Declaration(help, unit, source, legal, rule, shown_default)
+    return dataclasses.field(default=default, metadata={METADATA: declaration})
+
+
+def declaration(field: dataclasses.Field) -> Declaration:
+    """Returns what a field that `keyword` made declares."""
+    return field.metadata[METADATA]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _all(values: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(values, tuple) and all(map(holds, values))
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_whole(value) and value >= 1
+
+
+POSITIVE = Rule(_is_positive, "a whole number of at least 1")
+COUNT = Rule(lambda value: _is_whole(value) and value >= 0, "a whole number of at least 0")
+FRACTION = Rule(lambda value: _is_number(value) and 0 <= value < 1, "in [0, 1)")
+NONZERO_FRACTION = Rule(lambda value: _is_number(value) and 0 < value <= 1, "in (0, 1]")
+ABOVE_ZERO = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
+NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "at least 0")
+POSITIVES = Rule(lambda values: _all(values, _is_positive), "whole numbers of at least 1")
+DIFFERENT_POSITIVES = Rule(
+    lambda values: _all(values, _is_positive) and len(set(values)) == len(values),
+    "different whole numbers of at least 1",
+)
+SIZE = Rule(
+    lambda size: _all(size, _is_positive) and len(size) == 2,
+    "a height and a width, as in (513, 513)",
+)
+SCALES = Rule(
+    lambda scales: (
+        _all(scales, lambda scale: _is_number(scale) and 0 < scale <= 1)
+        and (not scales or scales[0] == 1)
+    ),
+    "sizes in (0, 1], 1 first, as in (1, 0.75, 0.5)",
+)
+CONVOLUTIONS = Rule(
+    lambda pairs: _all(pairs, lambda pair: POSITIVES.holds(pair) and len(pair) == 2),
+    "pairs of kernel size and channels, as in ((3, 256), (3, 256))",
+)
+WIDTHS = Rule(
+    lambda pairs: _all(
+        pairs,
+        lambda pair: (
+            isinstance(pair, tuple)
+            and len(pair) == 2
+            and isinstance(pair[0], str)
+            and _is_positive(pair[1])
+        ),
+    ),
+    "pairs of a layer's path and its channels, as in (('backbone/layer_3/expand', 72),)",
+)
+
+
+def kind(owner: type, field: dataclasses.Field) -> type:
+    """Returns the type of a field's values without `None` and without what a tuple holds."""
+    hint = typing.get_type_hints(owner)[field.name]
+    if isinstance(hint, types.UnionType):
+        (hint,) = (one for one in typing.get_args(hint) if one is not type(None))
+    return typing.get_origin(hint) or hint
+
+
+def check_value(owner: type, field: dataclasses.Field, value: Any, shown: str = "") -> None:
+    """Checks one value against the declaration of its field.
+
+    Args:
+      owner: class of the field.
+      field: one that `keyword` made.
+      value: to check; None is legal where it is the default.
+      shown: name of the field in the message (default: its own).
+
+    Raises:
+      DeepLabError: the value is illegal; names what is legal.
+    """
+    declared, name = declaration(field), shown or field.name
+    if value is None and field.default is None:
+        return
+    if declared.legal and value not in declared.legal:
+        if isinstance(value, str) and isinstance(declared.legal[0], str):
+            raise unknown_name(name, value, declared.legal)
+        legal = ", ".join(map(str, declared.legal))
+        raise DeepLabError(f"{name}={value!r} is not legal; legal: {legal}")
+    rule = declared.rule
+    if rule is None and kind(owner, field) is bool:
+        rule = Rule(lambda value: isinstance(value, bool), "True or False")
+    if rule is not None and not rule.holds(value):
+        raise DeepLabError(f"{name}={value!r} must be {rule.words}")
