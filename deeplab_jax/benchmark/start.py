@@ -1,18 +1,116 @@
-"""How long a new process takes to its first training step, with an empty and a full cache."""
+"""How long a new process takes to its first answer, mask or training step."""
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
 
 from deeplab_jax.benchmark.networks import split_network
+from deeplab_jax.checkpointing import ModelDescription, write_model
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import PROGRAM_CACHE
 from deeplab_jax.models import create_model
+from deeplab_jax.reporter import Reporter
 
+COMMAND = ["-m", "deeplab_jax.cli.main"]
+PREDICT = [*COMMAND, "predict", "--model=model", "--output=out", "--overwrite"]
+# Arguments of the interpreter in a folder with `model` and `photo.png`, and the exit status.
+STARTS: Mapping[str, tuple[list[str], int]] = {
+    "import_deeplab_jax": (["-c", "import deeplab_jax"], 0),
+    "help": ([*COMMAND, "--help"], 0),
+    "predict_help": ([*COMMAND, "predict", "--help"], 0),
+    "models": ([*COMMAND, "models"], 0),
+    "wrong_flag": ([*PREDICT, "--nonsense=1"], 2),
+    "wrong_file": ([*PREDICT, "missing.png"], 2),
+    "wrong_model": ([*PREDICT, "--model=missing", "photo.png"], 2),
+    "wrong_config_field": (
+        [*COMMAND, "train", "--config=shapes", "--workdir=run", "--config.nonsense=1"],
+        2,
+    ),
+    "inspect": ([*COMMAND, "inspect", "deeplab_v3plus"], 0),
+}
+# As published for mobile devices: MobileNetV2 with half the channels, at 257 × 257.
+SIDE, NUM_CLASSES = 257, 21
+MOBILE = {
+    "backbone": "mobilenet_v2",
+    "depth_multiplier": 0.5,
+    "output_stride": 8,
+    "head": "pooling",
+    "image_pooling": "crop",
+    "pooling_crop": (SIDE, SIDE),
+    "num_classes": NUM_CLASSES,
+}
 FIRST_STEP = "deeplab_jax.benchmark.first_step"
+
+
+def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
+    """Measures how long commands take from their start to their end, each in a new process.
+
+    Args:
+      repetitions: number of runs of each command.
+      reporter: receives the progress.
+
+    Returns:
+      `NAME_seconds` of each of STARTS, of `first_mask` with full caches and of `first_mask_cold`
+      with empty ones: medians of wall time.
+
+    Raises:
+      DeepLabError: a command failed; reports the last line that it wrote.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_example(folder)
+        predict = [*PREDICT, "photo.png"]
+        runs = [
+            (f"{start}_seconds", words, status, "caches")
+            for start, (words, status) in STARTS.items()
+            for _ in range(repetitions)
+        ]
+        runs += [
+            ("first_mask_cold_seconds", predict, 0, f"caches_{number}")
+            for number in range(repetitions)
+        ]
+        # The first one fills the caches.
+        runs += [("first_mask_seconds", predict, 0, "caches_0")] * repetitions
+        found: dict[str, list[float]] = {}
+        for figure, words, status, caches in reporter.track(runs, "starting, process"):
+            found.setdefault(figure, []).append(_seconds(folder, words, status, folder / caches))
+    return {figure: statistics.median(seconds) for figure, seconds in found.items()}
+
+
+def _write_example(folder: Path) -> None:
+    """Writes a model with constant weights, and an image."""
+    model = create_model("deeplab_v3", **MOBILE)
+    image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.uint8)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), shapes)
+    names = tuple(f"class_{index}" for index in range(NUM_CLASSES))
+    palette = tuple((index, index, index) for index in range(NUM_CLASSES))
+    description = ModelDescription("deeplab_v3", MOBILE, names, palette, (SIDE, SIDE))
+    write_model(folder / "model", description, variables)
+    Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8)).save(folder / "photo.png")
+
+
+def _seconds(folder: Path, words: Sequence[str], status: int, caches: Path) -> float:
+    environment = {
+        "JAX_COMPILATION_CACHE_DIR": str(caches / "compiled"),
+        PROGRAM_CACHE: str(caches / "programs"),
+    }
+    started = time.perf_counter()
+    process = _run(words, environment, cwd=folder)
+    seconds = time.perf_counter() - started
+    if process.returncode != status:
+        raise DeepLabError(_last_line(process))
+    return seconds
 
 
 def measure_start(
@@ -57,13 +155,23 @@ def run_python(
     Raises:
       DeepLabError: it failed; says the last line that it wrote.
     """
-    process = subprocess.run(
+    process = _run(command, environment, input=json.dumps(given))
+    if process.returncode:
+        raise DeepLabError(_last_line(process))
+    return json.loads(process.stdout)
+
+
+def _run(
+    command: Sequence[str], environment: Mapping[str, str], **options: object
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, *command],
-        input=json.dumps(given),
         env=os.environ | environment,
         capture_output=True,
         text=True,
+        **options,
     )
-    if process.returncode:
-        raise DeepLabError((process.stderr.strip().splitlines() or ["the process failed"])[-1])
-    return json.loads(process.stdout)
+
+
+def _last_line(process: subprocess.CompletedProcess[str]) -> str:
+    return (process.stderr.strip().splitlines() or ["the process failed"])[-1]

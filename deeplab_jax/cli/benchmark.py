@@ -5,6 +5,8 @@ training   a training step beside another code's, in turns
 pipeline   training crops a second, for each core and in all, and how many cores feed an accelerator
            --peer=torchvision: beside its transforms in a DataLoader, one thread each
 scaling    time of a forward pass against image size, batch size and output stride, with a plot
+start      seconds from the start of a process to --help, `models`, an error, `inspect` and the
+           first mask, with full and with empty caches
 compile    seconds to the first training step, with an empty and a full cache of compiled programs
 shapes     the demo's task: DeepLab v3+, the same net at output stride 32 without decoder, and a
            classifier of single pixels, trained and compared (10 minutes on two cores)
@@ -31,7 +33,7 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size, required
 from deeplab_jax.errors import DeepLabError, unknown_name
 
-BENCHMARKS = ("inference", "training", "pipeline", "scaling", "compile", "shapes", "crf")
+BENCHMARKS = ("inference", "training", "pipeline", "scaling", "start", "compile", "shapes", "crf")
 # What scaling and compile measure where no network is given.
 NETWORK = "deeplab_v3plus/mobilenet_v2"
 
@@ -79,6 +81,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
     measures = {"inference": _inference, "training": _training}
     measures |= {"pipeline": _pipeline, "scaling": _scaling, "compile": _compile}
+    measures |= {"start": _start}
     measures |= {"shapes": _shapes, "crf": _crf}
     figures = measures[paths[0]](flags, console)
     if flags.json:
@@ -186,6 +189,12 @@ def _positive(flags: Flags, name: str) -> list[int]:
             f"--{name}={given} is not legal; give positive integers, as in {','.join(example)}"
         )
     return [int(text) for text in texts]
+
+
+def _start(flags: Flags, console: Console) -> dict[str, float]:
+    from deeplab_jax.benchmark.start import measure_commands
+
+    return measure_commands(flags.repetitions, console)
 
 
 def _compile(flags: Flags, console: Console) -> dict[str, float]:

@@ -9,6 +9,7 @@ from deeplab_jax.benchmark.networks import split_network
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.reporter import Reporter
 
 PARTS = ("imports", "devices_and_data", "initialization", "tracing", "lowering")
 PARTS += ("compiling_or_reading", "first_step")
@@ -34,6 +35,20 @@ def test_failures_are_told():
 def test_mistakes_are_told(capsys):
     assert run(["benchmark", "compile", "--network=deeplab_v3/resnet_11"], Console()) == 2
     assert "resnet_101" in capsys.readouterr().err
+
+
+def test_a_command_that_does_not_end_as_expected_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(start, "STARTS", {"import": (["-c", "import no_such_module"], 0)})
+    with pytest.raises(DeepLabError, match="No module named"):
+        start.measure_commands(1, Reporter())
+
+
+@pytest.mark.slow
+def test_a_warm_start_is_faster_than_a_cold_one(capsys):
+    assert run(["benchmark", "start", "--repetitions=1", "--json"], Console()) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert {f"{name}_seconds" for name in start.STARTS} <= set(figures)
+    assert figures["first_mask_seconds"] < figures["first_mask_cold_seconds"]
 
 
 @pytest.mark.slow
