@@ -23,7 +23,7 @@ class Task:
       fsdp: parameters in parts.
       backbone, dtype, crop, num_steps: of the training.
       options: further keywords of the model.
-      rematerialize: as of the config.
+      remat: see `layers.REMAT`.
       optimizer: its name.
     """
 
@@ -35,7 +35,7 @@ class Task:
     crop: tuple[int, int] = (49, 33)
     num_steps: int = 3
     options: dict = dataclasses.field(default_factory=dict)
-    rematerialize: str = "none"
+    remat: str = "none"
     optimizer: str = "sgd"
 
 
@@ -136,14 +136,13 @@ def _do(task: Task) -> dict[str, np.ndarray]:
             out_shardings=state_shardings(state, mesh, fsdp=task.fsdp),
         )(state)
     step = make_train_step(
-        model,
+        model.clone(remat=task.remat),
         optimizer,
         rate,
         make_objective(config.loss, model.architecture),
         mesh,
         state_sharding=state_shardings(state, mesh, fsdp=True) if task.fsdp else None,
         seed=0,
-        rematerialize=task.rematerialize,
     )
     random, share, losses = np.random.default_rng(0), data_share(mesh), []
     for _ in range(task.num_steps):

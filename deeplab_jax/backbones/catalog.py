@@ -17,13 +17,15 @@ class BackboneEntry:
     """A backbone and its conventions.
 
     Attributes:
-      module: makes it; takes output_stride, dtype, what `options` names, and normalization where
+      module: makes it; takes output_stride, form, what `options` names, and normalization where
         it has one.
       options: the further keywords of the architecture that it understands.
       low_level: endpoints for decoders, finest first.
       normalization: the batch-norm constants it was trained with; None for a network without.
       preprocessing: how its images were normalised (see models/preprocessing.py).
       multi_grid_size: number of rates in a multi-grid; 0 where it has none.
+      wide: (channels, place) of the 1×1 convolution that a classifier of whole images adds,
+        `before` or `after` the pooling; None where it has none.
       auxiliary: where an auxiliary head is attached.
       intermediate: maps that DeepLab-MSc draws on besides the image.
     """
@@ -36,6 +38,7 @@ class BackboneEntry:
     auxiliary: Feature
     intermediate: tuple[Feature, ...]
     multi_grid_size: int = 0
+    wide: tuple[int, str] | None = None
 
 
 def _resnet(depth: int, beta_stem: bool) -> BackboneEntry:
@@ -43,7 +46,7 @@ def _resnet(depth: int, beta_stem: bool) -> BackboneEntry:
     low_level = resnet.low_level_features(form)
     return BackboneEntry(
         module=partial(resnet.ResNet, depth=depth, beta_stem=beta_stem),
-        options=("multi_grid", "stride_placement", "cascade_blocks", "scan_units"),
+        options=("multi_grid", "stride_placement", "cascade_blocks"),
         low_level=low_level,
         normalization=resnet.NORMALIZATION,
         preprocessing="minus_one_one" if beta_stem else "mean",
@@ -57,7 +60,7 @@ def _xception(depth: int) -> BackboneEntry:
     low_level = xception.low_level_features(depth)
     return BackboneEntry(
         module=partial(xception.Xception, depth=depth),
-        options=("scan_units",),
+        options=(),
         low_level=low_level,
         normalization=xception.NORMALIZATION,
         preprocessing="minus_one_one",
@@ -66,17 +69,18 @@ def _xception(depth: int) -> BackboneEntry:
     )
 
 
-def _mobilenet_v3(form: str) -> BackboneEntry:
-    size = form.partition("_")[0]
-    low_level = mobilenet.V3_LOW_LEVEL[size]
+def _mobilenet_v3(size: str) -> BackboneEntry:
+    widest = size.partition("_")[0]
+    low_level = mobilenet.V3_LOW_LEVEL[widest]
     return BackboneEntry(
-        module=partial(mobilenet.MobileNetV3, form=form),
+        module=partial(mobilenet.MobileNetV3, size=size),
         options=("depth_multiplier", "stride_placement"),
         low_level=low_level,
         normalization=mobilenet.NORMALIZATION,
         preprocessing="minus_one_one",
-        auxiliary=mobilenet.AUXILIARY[size],
+        auxiliary=mobilenet.AUXILIARY[widest],
         intermediate=low_level,
+        wide=(1280 if widest == "large" else 1024, "after"),
     )
 
 
@@ -101,8 +105,9 @@ BACKBONES = {
         preprocessing="minus_one_one",
         auxiliary=mobilenet.V2_LOW_LEVEL[2],
         intermediate=mobilenet.V2_LOW_LEVEL,
+        wide=(1280, "before"),
     ),
-    **{f"mobilenet_v3_{form}": _mobilenet_v3(form) for form in mobilenet.V3_ENDS},
+    **{f"mobilenet_v3_{size}": _mobilenet_v3(size) for size in mobilenet.V3_ENDS},
 }
 
 

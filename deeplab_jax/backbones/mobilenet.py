@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from deeplab_jax import ops
 from deeplab_jax.backbones.atrous import Feature, strides_to_rates
-from deeplab_jax.layers import ConvNorm, Convolution, Normalization
+from deeplab_jax.layers import ConvNorm, Convolution, Form, Normalization
 
 
 def rounded_width(exact: float) -> int:
@@ -21,15 +21,15 @@ def rounded_width(exact: float) -> int:
 class SqueezeExcitation(nn.Module):
     """Channels weighted by what the whole map holds (arXiv 1905.02244, section 5.3)."""
 
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps [N, H, W, C] to the same shape."""
         channels = inputs.shape[-1]
-        accurate = jnp.promote_types(self.dtype, jnp.float32)
-        pooled = ops.mean_over_map(inputs.astype(accurate)).astype(self.dtype)
-        convolution = partial(Convolution, kernel_size=1, dtype=self.dtype)
+        accurate = jnp.promote_types(self.form.dtype, jnp.float32)
+        pooled = ops.mean_over_map(inputs.astype(accurate)).astype(self.form.dtype)
+        convolution = partial(Convolution, kernel_size=1, form=self.form)
         squeezed = convolution(rounded_width(channels / 4), name="squeeze")(pooled)
         return inputs * convolution(channels, activation=nn.hard_sigmoid, name="excite")(squeezed)
 
@@ -73,7 +73,8 @@ class InvertedResidual(nn.Module):
             name="depthwise",
         )(hidden, train)
         if self.squeeze_excitation:
-            hidden = SqueezeExcitation(hidden.dtype, name="squeeze_excitation")(hidden)
+            form = self.conv_norm.keywords.get("form", Form())
+            hidden = SqueezeExcitation(form, name="squeeze_excitation")(hidden)
         outputs = self.conv_norm(self.features, kernel_size=1, activation=None, name="project")(
             hidden, train
         )
@@ -126,7 +127,7 @@ class MobileNetV2(nn.Module):
         as in slim's classifiers.
       stride_placement: `torchvision` pads symmetrically; every other value is TensorFlow's `SAME`.
       normalization: constants of batch normalisation.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     output_stride: int = 16
@@ -134,7 +135,7 @@ class MobileNetV2(nn.Module):
     width_divisor: int = 1
     stride_placement: str = "slim"
     normalization: Normalization = NORMALIZATION
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
@@ -147,7 +148,7 @@ class MobileNetV2(nn.Module):
             same_padding=self.stride_placement != "torchvision",
             activation=nn.relu6,
             kernel_init=CONVOLUTION_INIT,
-            dtype=self.dtype,
+            form=self.form,
         )
         hidden = conv_norm(self._width(32), stride=units[0].stride, name="layer_1")(image, train)
         endpoints = {"layer_1": hidden}
@@ -155,7 +156,7 @@ class MobileNetV2(nn.Module):
             name, width = f"layer_{number}", hidden.shape[-1]
             expanded = width if layer.expansion == 1 else rounded_width(width * layer.expansion)
             # Each layer is a unit of its own: the rate of the walk is the depthwise one.
-            hidden, endpoints[f"{name}/depthwise"] = InvertedResidual(
+            hidden, endpoints[f"{name}/depthwise"] = self.form.block(InvertedResidual)(
                 self._width(layer.features),
                 expanded,
                 unit.stride,
@@ -237,42 +238,42 @@ V3_LOW_LEVEL = {
 AUXILIARY = {"large": Feature("layer_5", 40, 8), "small": Feature("layer_5", 40, 16)}
 
 
-def layers(form: str) -> tuple[V3Layer, ...]:
+def layers(size: str) -> tuple[V3Layer, ...]:
     """Returns the units of `large`, `small`, `large_seg` or `small_seg`."""
     ends = [
         V3Layer(expanded, features, 5, stride, True, "HS")
-        for (expanded, features), stride in zip(V3_ENDS[form][:3], (2, 1, 1), strict=True)
+        for (expanded, features), stride in zip(V3_ENDS[size][:3], (2, 1, 1), strict=True)
     ]
-    return (*(V3_LARGE if form.startswith("large") else V3_SMALL), *ends)
+    return (*(V3_LARGE if size.startswith("large") else V3_SMALL), *ends)
 
 
 class MobileNetV3(nn.Module):
     """MobileNetV3's features (arXiv 1905.02244; `seg` forms as released for DeepLab).
 
     Attributes:
-      form: `large`, `small`, `large_seg` or `small_seg`.
+      size: `large`, `small`, `large_seg` or `small_seg`.
       output_stride: 4 to 32; strides beyond it become atrous rates.
       depth_multiplier: scales every width; widths are rounded to multiples of 8.
       stride_placement: `torchvision` pads symmetrically and lets the unit that lost its stride run
         at the new rate already; every other value is the released code's convention.
       normalization: constants of batch normalisation.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
-    form: str
+    size: str
     output_stride: int = 16
     depth_multiplier: float = 1.0
     stride_placement: str = "slim"
     normalization: Normalization = NORMALIZATION
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
         """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
-        rows = layers(self.form)
+        rows = layers(self.size)
         torchvision = self.stride_placement == "torchvision"
         walk = strides_to_rates(
-            (2, *(row.stride for row in rows)), self.output_stride, f"mobilenet_v3_{self.form}"
+            (2, *(row.stride for row in rows)), self.output_stride, f"mobilenet_v3_{self.size}"
         )
         conv_norm = partial(
             ConvNorm,
@@ -280,7 +281,7 @@ class MobileNetV3(nn.Module):
             same_padding=not torchvision,
             activation=nn.hard_swish,
             kernel_init=CONVOLUTION_INIT,
-            dtype=self.dtype,
+            form=self.form,
         )
         hidden = conv_norm(self._width(STEM_WIDTH), stride=walk[0].stride, name="layer_1")(
             image, train
@@ -290,7 +291,7 @@ class MobileNetV3(nn.Module):
             name = f"layer_{number}"
             lost_stride = row.stride // unit.stride if torchvision else 1
             activation = nn.hard_swish if row.activation == "HS" else nn.relu
-            hidden, endpoints[f"{name}/depthwise"] = InvertedResidual(
+            hidden, endpoints[f"{name}/depthwise"] = self.form.block(InvertedResidual)(
                 self._width(row.features),
                 rounded_width(hidden.shape[-1] * row.expanded / nominal_width),
                 unit.stride,
@@ -303,7 +304,7 @@ class MobileNetV3(nn.Module):
             )(hidden, train)
             endpoints[name], nominal_width = hidden, row.features
         last = conv_norm(
-            self._width(V3_ENDS[self.form][3]), kernel_size=1, name=f"layer_{len(rows) + 2}"
+            self._width(V3_ENDS[self.size][3]), kernel_size=1, name=f"layer_{len(rows) + 2}"
         )
         return endpoints | {"output": last(hidden, train)}
 

@@ -5,12 +5,11 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
 from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
-from deeplab_jax.layers import ConvNorm, Normalization, run_units
+from deeplab_jax.layers import ConvNorm, Form, Normalization
 
 # Of block1 to block4; the cascade's block5 to block7 are copies of block4.
 WIDTHS = (64, 128, 256, 512, 512, 512, 512)
@@ -127,9 +126,8 @@ class ResNet(nn.Module):
       stride_placement: `slim`: 3×3 of a block's last unit; `caffe`: first convolution of the next
         block's first unit; `torchvision`: first 3×3 of it. The rates follow from the place.
       cascade_blocks: the last block; above 4 those of DeepLab v3's cascade (section 3.2).
-      scan_units: units that are alike are compiled once, as the body of a loop.
       normalization: constants of batch normalisation.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     depth: int
@@ -138,36 +136,29 @@ class ResNet(nn.Module):
     multi_grid: tuple[int, ...] | None = None
     stride_placement: str = "slim"
     cascade_blocks: int = 4
-    scan_units: bool = False
     normalization: Normalization = NORMALIZATION
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
         """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
-        form = DEPTHS[self.depth]
-        conv_norm = partial(ConvNorm, normalization=self.normalization, dtype=self.dtype)
-        stem = self._stem(image, train, conv_norm)
-        endpoints = {"stem": stem}
-        units = {
-            f"block{block}/unit_{unit}": ResidualUnit(
-                form.expansion * WIDTHS[block - 1],
-                WIDTHS[block - 1],
-                convolutions,
-                conv_norm,
-                parent=None,
+        depth = DEPTHS[self.depth]
+        conv_norm = partial(ConvNorm, normalization=self.normalization, form=self.form)
+        hidden = self._stem(image, train, conv_norm)
+        endpoints = {"stem": hidden}
+        for (block, number), convolutions in self._units().items():
+            name, width = f"block{block}/unit_{number}", WIDTHS[block - 1]
+            unit = self.form.block(ResidualUnit)(
+                depth.expansion * width, width, convolutions, conv_norm, name=name
             )
-            for (block, unit), convolutions in self._units().items()
-        }
-        for name, outputs, inner in run_units(self, units, stem, train, scan=self.scan_units):
-            endpoints[f"{name}/{form.last_convolution}"] = inner
-            endpoints[name.partition("/")[0]] = outputs
-        return endpoints | {"output": outputs}
+            hidden, endpoints[f"{name}/{depth.last_convolution}"] = unit(hidden, train)
+            endpoints[f"block{block}"] = hidden
+        return endpoints | {"output": hidden}
 
     def _units(self) -> dict[tuple[int, int], tuple[Unit, ...]]:
         """Returns stride and rate of every convolution of every (block, unit)."""
-        form = DEPTHS[self.depth]
-        sizes = (*form.block_sizes, *[form.block_sizes[3]] * (self.cascade_blocks - 4))
+        depth = DEPTHS[self.depth]
+        sizes = (*depth.block_sizes, *[depth.block_sizes[3]] * (self.cascade_blocks - 4))
         places = [(block, unit) for block, n in enumerate(sizes, 1) for unit in range(1, n + 1)]
         strides = [self._strides(block, unit, sizes) for block, unit in places]
         count = len(strides[0])
@@ -181,7 +172,7 @@ class ResNet(nn.Module):
         return {
             place: tuple(
                 Unit(unit.stride, unit.rate * self._grid(*place) if size > 1 else 1)
-                for size, unit in zip(form.kernel_sizes, convolutions, strict=True)
+                for size, unit in zip(depth.kernel_sizes, convolutions, strict=True)
             )
             for place, convolutions in zip(places, units, strict=True)
         }

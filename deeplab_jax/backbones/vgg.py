@@ -1,11 +1,10 @@
 """VGG-16 as DeepLab v1 and v2 use it: 3×3 pooling, and an average after the last."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax.backbones.atrous import Feature, strides_to_rates
-from deeplab_jax.layers import Convolution
+from deeplab_jax.layers import Convolution, Form
 
 # (channels, convolutions) before each pooling (arXiv 1409.1556, table 1, D).
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -32,11 +31,11 @@ class VGG(nn.Module):
 
     Attributes:
       output_stride: 4 to 32; strides beyond it become atrous rates.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     output_stride: int = 8
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
@@ -44,13 +43,11 @@ class VGG(nn.Module):
         del train  # Nothing in it depends on it: there is no normalisation.
         strides = [stride for _, count in BLOCKS for stride in (*[1] * count, 2)]
         walk = iter(strides_to_rates(strides, self.output_stride, "vgg_16"))
-        hidden, endpoints = image.astype(self.dtype), {}
+        hidden, endpoints = image.astype(self.form.dtype), {}
         for block, (channels, count) in enumerate(BLOCKS, start=1):
             for number in range(1, count + 1):
                 name = f"conv{block}_{number}"
-                convolution = Convolution(
-                    channels, rate=next(walk).rate, dtype=self.dtype, name=name
-                )
+                convolution = Convolution(channels, rate=next(walk).rate, form=self.form, name=name)
                 hidden = endpoints[name] = convolution(hidden)
             stride = next(walk).stride
             hidden = nn.max_pool(hidden, WINDOW, strides=(stride, stride), padding=PADDING)

@@ -4,11 +4,10 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
-from deeplab_jax.layers import ConvNorm, Normalization, SeparableConvNorm, run_units
+from deeplab_jax.layers import ConvNorm, Form, Normalization, SeparableConvNorm
 
 NORMALIZATION = Normalization(decay=0.9997, epsilon=1e-3)
 KERNEL_INIT = nn.initializers.truncated_normal(0.09)
@@ -69,11 +68,6 @@ class XceptionModule(nn.Module):
     separable: partial
     conv_norm: partial
 
-    @property
-    def stride(self) -> int:
-        """Of all its convolutions together."""
-        return self.unit.stride
-
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Returns the module's output and its second convolution's, which decoders use."""
@@ -108,17 +102,14 @@ class Xception(nn.Module):
     Attributes:
       depth: 41, 65 or 71.
       output_stride: 4 to 32; strides beyond it become atrous rates.
-      scan_units: the units of the middle flow, which are alike, are compiled once, as the body of a
-        loop.
       normalization: constants of batch normalisation.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     depth: int
     output_stride: int = 16
-    scan_units: bool = False
     normalization: Normalization = NORMALIZATION
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
@@ -129,18 +120,17 @@ class Xception(nn.Module):
             self.output_stride,
             f"xception_{self.depth}",
         )
-        common = {"normalization": self.normalization, "dtype": self.dtype}
+        common = {"normalization": self.normalization, "form": self.form}
         conv_norm = partial(ConvNorm, kernel_init=KERNEL_INIT, **common)
         separable = partial(
             SeparableConvNorm, depthwise_init=KERNEL_INIT, pointwise_init=KERNEL_INIT, **common
         )
         hidden = conv_norm(32, stride=walk[0].stride, name="entry_flow/conv1_1")(image, train)
-        stem = conv_norm(64, name="entry_flow/conv1_2")(hidden, train)
-        endpoints = {"stem": stem}
-        units = {
-            name: XceptionModule(row, unit, separable, conv_norm, parent=None)
-            for (name, row), unit in zip(rows.items(), walk[2:], strict=True)
-        }
-        for name, outputs, inner in run_units(self, units, stem, train, scan=self.scan_units):
-            endpoints |= {f"{name}/separable_conv2": inner, name: outputs}
-        return endpoints | {"output": outputs}
+        hidden = conv_norm(64, name="entry_flow/conv1_2")(hidden, train)
+        endpoints = {"stem": hidden}
+        make = self.form.block(XceptionModule)
+        for (name, row), unit in zip(rows.items(), walk[2:], strict=True):
+            module = make(row, unit, separable, conv_norm, name=name)
+            hidden, endpoints[f"{name}/separable_conv2"] = module(hidden, train)
+            endpoints[name] = hidden
+        return endpoints | {"output": hidden}

@@ -1,26 +1,19 @@
 """Statistics of each convolution's input over calibration images."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from flax import traverse_util
 
 from deeplab_jax import ops
 from deeplab_jax.data import Dataset, evaluation_batches
 from deeplab_jax.inference.padding import Size, padded_size
-from deeplab_jax.layers import is_convolution
+from deeplab_jax.layers import is_convolution, record_inputs
 from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import Reporter
-
-
-def unrolled(model: DeepLab) -> DeepLab:
-    """Returns a network without loops over units, in which every layer has a path of its own."""
-    return model.clone(architecture=dataclasses.replace(model.architecture, scan_units=False))
 
 
 class EvenlySpread:
@@ -113,14 +106,11 @@ def input_statistics(
     def measure(variables: Any, images: jax.Array) -> dict[Path, Any]:
         found: dict[Path, list[Any]] = {}
 
-        def record(call, arguments, keywords, context):
-            if is_convolution(context.module, context.method_name):
-                inputs = ops.as_array(arguments[0]).astype(jnp.float32)
-                found.setdefault(context.module.path, []).append(statistic(inputs))
-            return call(*arguments, **keywords)
+        def seen(layer: Any, inputs: jax.Array) -> None:
+            inputs = ops.as_array(inputs).astype(jnp.float32)
+            found.setdefault(layer.path, []).append(statistic(inputs))
 
-        with nn.intercept_methods(record):
-            model.apply(variables, images, train=False)
+        record_inputs(lambda: model.apply(variables, images, train=False), is_convolution, seen)
         return {path: jax.tree.map(_mean, *several) for path, several in found.items()}
 
     return measure

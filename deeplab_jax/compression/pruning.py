@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deeplab_jax.checkpointing import SEGMENTATION, StoredModel
-from deeplab_jax.compression.calibration import Flat, Path, by_path, nested, unrolled
+from deeplab_jax.compression.calibration import Flat, Path, by_path, nested
 from deeplab_jax.compression.channel_moments import Moments, measure
 from deeplab_jax.compression.channel_scores import CRITERIA, SCORES
 from deeplab_jax.compression.pruning_graph import ChannelGraph, Layer, channel_graph
@@ -130,7 +130,7 @@ def narrower_widths(
 
 
 def _designed(stored: StoredModel, widths: Mapping[str, int]) -> dict[Path, tuple[int, ...]]:
-    changes = {"widths": tuple(widths.items()), "scan_units": False}
+    changes = {"widths": tuple(widths.items())}
     overrides = stored.description.overrides | changes
     model = create_model(stored.description.architecture, **overrides)
     image = jnp.zeros((1, *PROBE_SIZE, model.architecture.in_channels), jnp.uint8)
@@ -175,7 +175,7 @@ def prune_channels(
         raise DeepLabError(f"macs={macs} must be in (0, 1]: the share that may stay")
     if criterion not in CRITERIA:
         raise unknown_name("criterion", criterion, CRITERIA)
-    model, variables = unrolled(stored.model), jax.device_get(stored.variables)
+    model, variables = stored.model, jax.device_get(stored.variables)
     graph = channel_graph(model, size)
     moments = measure(model, variables, images)
     scores = SCORES[criterion](graph, model, variables, moments)
@@ -184,7 +184,7 @@ def prune_channels(
     widths = narrower_widths(stored, graph, kept, pruned)
     description = dataclasses.replace(
         stored.description,
-        overrides=stored.description.overrides | {"widths": widths, "scan_units": False},
+        overrides=stored.description.overrides | {"widths": widths},
         source=stored.description.source
         | {"pruned": {"criterion": criterion, "macs": graph.macs(kept) / graph.macs(kept | True)}},
     )

@@ -2,27 +2,23 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from flax import traverse_util
 
-from deeplab_jax import ops
 from deeplab_jax.checkpointing import SEGMENTATION, StoredModel
-from deeplab_jax.compression.calibration import Path, input_statistics, unrolled
+from deeplab_jax.compression.calibration import Path, input_statistics
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.layers import is_convolution
+from deeplab_jax.layers.integers import OUTPUT_CHANNELS, quantizer
 from deeplab_jax.models import DeepLab, fold
 from deeplab_jax.training.setup import Run
 
 # Of each image's smallest and greatest input of a convolution; [2].
 Extremes = np.ndarray
-# Of kernels [k, k, C, D].
-OUTPUT_CHANNELS = 3
 
 
 def quantize(
@@ -40,7 +36,7 @@ def quantize(
       DeepLabError: the model cannot be quantised, there is no image, or qwix is not installed.
     """
     check_quantizable(stored)
-    model = unrolled(stored.model)
+    model = stored.model
     ranges = calibrate(model, stored.variables, images)
     source = {
         name: value
@@ -55,7 +51,7 @@ def quantize(
     }
     description = dataclasses.replace(
         stored.description,
-        overrides=stored.description.overrides | {"quantization": "int8", "scan_units": False},
+        overrides=stored.description.overrides | {"quantization": "int8"},
         source=source,
     )
     variables = quantized_variables(model, stored.variables, ranges)
@@ -73,21 +69,6 @@ def check_quantizable(stored: StoredModel) -> None:
         raise DeepLabError("only networks for segmentation are quantised, not classifiers")
     if stored.model.architecture.quantization != "none":
         raise DeepLabError("this model is quantised already; give the one that it was made of")
-
-
-def quantizer() -> Callable[..., Any]:
-    """Returns qwix's function that quantises an array.
-
-    Raises:
-      DeepLabError: qwix is not installed.
-    """
-    try:
-        import qwix
-    except ImportError as error:
-        raise DeepLabError(
-            "quantisation needs qwix: pip install 'deeplab_jax[quantization]'"
-        ) from error
-    return qwix.quantize
 
 
 def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dict[Path, Extremes]:
@@ -139,7 +120,7 @@ def quantized_variables(
 def _quantized_layer(
     kernel: np.ndarray, bias: np.ndarray, extremes: Extremes
 ) -> dict[str, np.ndarray]:
-    """Returns the parameters of a layer in integers; see layers/quantized.py."""
+    """Returns the parameters of a layer in integers; see layers/integers.py."""
     quantize_array = quantizer()
     weights = quantize_array(
         jnp.asarray(kernel, jnp.float32), jnp.int8, channelwise_axes=(OUTPUT_CHANNELS,)
@@ -157,50 +138,10 @@ def _quantized_layer(
 
 
 def quantization_aware(run: Run) -> Run:
-    """Returns the run with a network that rounds kernels and inputs as int8 will."""
+    """Returns the run with a network that rounds kernels and inputs as int8 will.
+
+    Its variables are the network's. Ranges are the batch's own: they are measured again, on their
+    own images, when the trained network is quantised.
+    """
     quantizer()
-    return dataclasses.replace(run, model=RoundedDeepLab(run.model.architecture))
-
-
-class RoundedDeepLab(DeepLab):
-    """A DeepLab whose convolutions see kernels and inputs rounded to what int8 can hold.
-
-    Variables are the DeepLab's. Ranges are the batch's own: they are measured again, on their own
-    images, when the trained network is quantised. A kernel and its multiple by an output channel's
-    batch normalisation round alike, so folding it later changes nothing.
-    """
-
-    def apply(self, variables: Any, *arguments: Any, **keywords: Any) -> Any:
-        """See `flax.linen.Module.apply`."""
-        rounded = jax.tree_util.tree_map_with_path(_rounded_kernel, variables["params"])
-        with nn.intercept_methods(_round_inputs):
-            return super().apply({**variables, "params": rounded}, *arguments, **keywords)
-
-
-def _rounded_kernel(path: tuple, array: jax.Array) -> jax.Array:
-    if path[-1].key != "kernel":
-        return array
-    return rounded(array, channelwise_axes=(OUTPUT_CHANNELS,))
-
-
-def _round_inputs(call, arguments, keywords, context):
-    if not is_convolution(context.module, context.method_name):
-        return call(*arguments, **keywords)
-    inputs, *others = arguments
-    return call(rounded(ops.as_array(inputs), calibration_method="minmax"), *others, **keywords)
-
-
-def rounded(array: jax.Array, **how: Any) -> jax.Array:
-    """Returns an array rounded to int8 and back, with the gradient of the array itself.
-
-    Args:
-      array: of floating-point numbers.
-      **how: see `qwix.quantize`.
-
-    Source: the straight-through estimator, arXiv 1308.3432, section 4.
-    """
-    from qwix import dequantize
-
-    held = jax.lax.stop_gradient(array).astype(jnp.float32)
-    levels = dequantize(quantizer()(held, jnp.int8, **how))
-    return array + (levels.astype(array.dtype) - jax.lax.stop_gradient(array))
+    return dataclasses.replace(run, model=run.model.clone(kind="rounded"))

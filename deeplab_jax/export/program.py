@@ -125,7 +125,7 @@ def _operations(options: ExportOptions) -> contextlib.AbstractContextManager[Non
 
 def _leaving(model: DeepLab, options: ExportOptions) -> DeepLab:
     """Returns the network without what only training needs, computing in float32."""
-    changes: dict[str, Any] = {"aux_head": False, "dtype": "float32", "scan_units": False}
+    changes: dict[str, Any] = {"aux_head": False, "dtype": "float32"}
     if not options.preprocessing:
         changes["preprocessing"] = "none"
     return model.clone(architecture=dataclasses.replace(model.architecture, **changes))

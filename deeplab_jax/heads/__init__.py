@@ -2,8 +2,8 @@
 
 from deeplab_jax.heads.aspp import (
     ASPP,
-    FullyConnected,
     ImagePooling,
+    LargeFOV,
     SpatialPyramidPooling,
     SummedASPP,
 )
@@ -17,8 +17,8 @@ __all__ = [
     "AuxiliaryHead",
     "Decoder",
     "DensePredictionCell",
-    "FullyConnected",
     "ImagePooling",
+    "LargeFOV",
     "LiteReducedASPP",
     "MultiScaleFeatures",
     "SpatialPyramidPooling",

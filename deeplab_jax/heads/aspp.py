@@ -7,33 +7,40 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Normalization, SeparableConvNorm
+from deeplab_jax.layers import (
+    Classifier,
+    ConvNorm,
+    Convolution,
+    Form,
+    Normalization,
+    SeparableConvNorm,
+)
 
 
-class FullyConnected(nn.Module):
+class LargeFOV(nn.Module):
     """fc6 (atrous) → ReLU → dropout → fc7 (1×1) → ReLU → dropout (DeepLab v1, section 3).
 
     Attributes:
       channels: of both.
       kernel_size, rate: of fc6: 3 and 12 for LargeFOV (DeepLab v2, table 1).
       dropout_rate: share of features dropped in training.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     channels: int
     kernel_size: int = 3
     rate: int = 12
     dropout_rate: float = 0.5
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
         """Maps [N, h, w, C] to [N, h, w, channels]."""
         hidden = Convolution(
-            self.channels, self.kernel_size, rate=self.rate, dtype=self.dtype, name="fc6"
+            self.channels, self.kernel_size, rate=self.rate, form=self.form, name="fc6"
         )(features)
         hidden = nn.Dropout(self.dropout_rate)(hidden, deterministic=not train)
-        hidden = Convolution(self.channels, 1, dtype=self.dtype, name="fc7")(hidden)
+        hidden = Convolution(self.channels, 1, form=self.form, name="fc7")(hidden)
         return nn.Dropout(self.dropout_rate)(hidden, deterministic=not train)
 
 
@@ -46,14 +53,14 @@ class SummedASPP(nn.Module):
       fc_channels: of fc6 and fc7 in every branch, as on VGG-16; 0 for a 3×3 classifier straight
         from the features, as on ResNet-101.
       dropout_rate: of fc6 and fc7.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     num_classes: int
     rates: tuple[int, ...]
     fc_channels: int = 0
     dropout_rate: float = 0.5
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
@@ -63,11 +70,11 @@ class SummedASPP(nn.Module):
     def _branch(self, features: jax.Array, rate: int, train: bool) -> jax.Array:
         name = f"rate_{rate}"
         if not self.fc_channels:
-            return Classifier(self.num_classes, 3, rate=rate, dtype=self.dtype, name=name)(features)
-        hidden = FullyConnected(
-            self.fc_channels, 3, rate, self.dropout_rate, self.dtype, name=name
-        )(features, train)
-        return Classifier(self.num_classes, dtype=self.dtype, name=f"{name}/fc8")(hidden)
+            return Classifier(self.num_classes, 3, rate=rate, form=self.form, name=name)(features)
+        hidden = LargeFOV(self.fc_channels, 3, rate, self.dropout_rate, self.form, name=name)(
+            features, train
+        )
+        return Classifier(self.num_classes, form=self.form, name=f"{name}/fc8")(hidden)
 
 
 def average(
@@ -104,14 +111,14 @@ class ImagePooling(nn.Module):
       window: rows and columns to average over, as the released code does for the crop it was
         trained on; None for the whole map.
       align_corners: convention of resizing.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     channels: int
     normalization: Normalization
     window: tuple[int, int] | None = None
     align_corners: bool = True
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
@@ -122,8 +129,8 @@ class ImagePooling(nn.Module):
         """
         pooled = average(features, self.window)
         pooled = ConvNorm(
-            self.channels, self.normalization, kernel_size=1, dtype=self.dtype, name="conv"
-        )(pooled.astype(self.dtype), train)
+            self.channels, self.normalization, kernel_size=1, form=self.form, name="conv"
+        )(pooled.astype(self.form.dtype), train)
         return ops.resize_bilinear(pooled, features.shape[1:3], align_corners=self.align_corners)
 
 
@@ -165,14 +172,14 @@ class SpatialPyramidPooling(nn.Module):
       dropout_rate: share of projected features dropped in training.
       normalization: constants of batch normalisation.
       align_corners: convention of resizing.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     channels: int
     dropout_rate: float
     normalization: Normalization
     align_corners: bool = True
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
@@ -183,7 +190,7 @@ class SpatialPyramidPooling(nn.Module):
             `layers.refuse_single_values`.
         """
         conv_norm = partial(
-            ConvNorm, self.channels, self.normalization, kernel_size=1, dtype=self.dtype
+            ConvNorm, self.channels, self.normalization, kernel_size=1, form=self.form
         )
         branches = [conv_norm(name="pointwise")(features, train)]
         for bins in LEVELS:
@@ -207,7 +214,7 @@ class ASPP(nn.Module):
       dropout_rate: share of projected features dropped in training.
       normalization: constants of batch normalisation.
       align_corners: convention of resizing.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     rates: tuple[int, ...]
@@ -218,13 +225,13 @@ class ASPP(nn.Module):
     normalization: Normalization
     pooling_window: tuple[int, int] | None = None
     align_corners: bool = True
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
         """Maps [N, h, w, C] to [N, h, w, channels]."""
         conv_norm = partial(
-            ConvNorm, self.channels, normalization=self.normalization, dtype=self.dtype
+            ConvNorm, self.channels, normalization=self.normalization, form=self.form
         )
         atrous = SeparableConvNorm if self.separable else ConvNorm
         branches = []
@@ -234,7 +241,7 @@ class ASPP(nn.Module):
                 self.normalization,
                 self.pooling_window,
                 self.align_corners,
-                self.dtype,
+                self.form,
                 name="image_pooling",
             )
             branches.append(pooling(features, train))
@@ -244,7 +251,7 @@ class ASPP(nn.Module):
                 self.channels,
                 self.normalization,
                 rate=rate,
-                dtype=self.dtype,
+                form=self.form,
                 name=f"rate_{rate}",
             )
             branches.append(branch(features, train))

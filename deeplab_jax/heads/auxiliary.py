@@ -1,10 +1,9 @@
 """A second classifier on an inner map, to help training (torchvision's FCN head)."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from deeplab_jax.layers import Classifier, ConvNorm, Normalization
+from deeplab_jax.layers import Classifier, ConvNorm, Form, Normalization
 
 DROPOUT_RATE = 0.1
 
@@ -14,13 +13,13 @@ class AuxiliaryHead(nn.Module):
 
     num_classes: int
     normalization: Normalization
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
         """Maps [N, h, w, C] to scores [N, h, w, num_classes]."""
-        hidden = ConvNorm(
-            features.shape[-1] // 4, self.normalization, dtype=self.dtype, name="conv"
-        )(features, train)
+        hidden = ConvNorm(features.shape[-1] // 4, self.normalization, form=self.form, name="conv")(
+            features, train
+        )
         hidden = nn.Dropout(DROPOUT_RATE)(hidden, deterministic=not train)
-        return Classifier(self.num_classes, dtype=self.dtype, name="classifier")(hidden)
+        return Classifier(self.num_classes, form=self.form, name="classifier")(hidden)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.layers import ConvNorm, Convolution, Normalization, SeparableConvNorm
+from deeplab_jax.layers import ConvNorm, Convolution, Form, Normalization, SeparableConvNorm
 
 # Of both layers on every map.
 CHANNELS = 128
@@ -19,11 +19,11 @@ class MultiScaleFeatures(nn.Module):
 
     Attributes:
       strides: of the first convolution on each map, which brings it to the main features' size.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     strides: tuple[int, ...]
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, features: jax.Array, maps: Sequence[jax.Array], train: bool) -> jax.Array:
@@ -33,7 +33,7 @@ class MultiScaleFeatures(nn.Module):
             hidden = inputs
             for layer, (size, step) in enumerate(((3, stride), (1, 1)), start=1):
                 hidden = Convolution(
-                    CHANNELS, size, step, dtype=self.dtype, name=f"map_{number}/conv{layer}"
+                    CHANNELS, size, step, form=self.form, name=f"map_{number}/conv{layer}"
                 )(hidden)
                 hidden = nn.Dropout(DROPOUT_RATE)(hidden, deterministic=not train)
             joined.append(hidden)
@@ -49,7 +49,7 @@ class Decoder(nn.Module):
       separable: depthwise separable refining convolutions.
       normalization: constants of batch normalisation.
       align_corners: convention of resizing.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     low_level_channels: int
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
     separable: bool
     normalization: Normalization
     align_corners: bool = True
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, encoded: jax.Array, low_level: jax.Array, train: bool) -> jax.Array:
@@ -66,7 +66,7 @@ class Decoder(nn.Module):
             self.low_level_channels,
             self.normalization,
             kernel_size=1,
-            dtype=self.dtype,
+            form=self.form,
             name="low_level",
         )(low_level, train)
         joined = ops.JoinedMaps(encoded, reduced, self.align_corners)
@@ -78,7 +78,7 @@ class Decoder(nn.Module):
                 channels,
                 self.normalization,
                 kernel_size=kernel_size,
-                dtype=self.dtype,
+                form=self.form,
                 name=f"refine_{number}",
             )(hidden, train)
         return hidden
@@ -95,7 +95,7 @@ class TwoStageDecoder(nn.Module):
     separable: bool
     normalization: Normalization
     align_corners: bool = True
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(
@@ -109,7 +109,7 @@ class TwoStageDecoder(nn.Module):
                 self.separable,
                 self.normalization,
                 self.align_corners,
-                self.dtype,
+                self.form,
                 name=name,
             )(encoded, low_level, train)
         return encoded

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from deeplab_jax.layers import ConvNorm, Normalization, SeparableConvNorm
+from deeplab_jax.layers import ConvNorm, Form, Normalization, SeparableConvNorm
 
 
 class Branch(NamedTuple):
@@ -34,14 +34,14 @@ class DensePredictionCell(nn.Module):
       output_stride: of the features; rates double when it halves.
       dropout_rate: share of concatenated features dropped in training.
       normalization: constants of batch normalisation.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     channels: int
     output_stride: int
     dropout_rate: float
     normalization: Normalization
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
@@ -53,7 +53,7 @@ class DensePredictionCell(nn.Module):
                 self.channels,
                 self.normalization,
                 rate=tuple(max(1, rate * 16 // self.output_stride) for rate in branch.rate),
-                dtype=self.dtype,
+                form=self.form,
                 name=f"branch_{number}",
             )
             outputs.append(convolution(inputs, train))
@@ -61,5 +61,5 @@ class DensePredictionCell(nn.Module):
             jnp.concatenate(outputs, axis=-1), deterministic=not train
         )
         return ConvNorm(
-            self.channels, self.normalization, kernel_size=1, dtype=self.dtype, name="projection"
+            self.channels, self.normalization, kernel_size=1, form=self.form, name="projection"
         )(joined, train)

@@ -1,12 +1,11 @@
 """Lite reduced ASPP, the head of MobileNetV3 (arXiv 1905.02244, section 6.4; as released)."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
 from deeplab_jax.heads.aspp import average
-from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Normalization
+from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Form, Normalization
 
 # Pixels of the image between two windows of the gate's average: 4 and 5 at output stride 32.
 WINDOW_STRIDE = (128, 160)
@@ -22,7 +21,7 @@ class LiteReducedASPP(nn.Module):
       normalization: constants of batch normalisation.
       window: rows and columns that the gate averages; None for the whole map.
       align_corners: convention of resizing.
-      dtype: of the computation.
+      form: see `layers.Form`.
     """
 
     num_classes: int
@@ -31,24 +30,22 @@ class LiteReducedASPP(nn.Module):
     normalization: Normalization
     window: tuple[int, int] | None = None
     align_corners: bool = True
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, features: jax.Array, low_level: jax.Array, train: bool) -> jax.Array:
         """Maps [N, h, w, C] and [N, h', w', L] to scores [N, h', w', num_classes]."""
         branch = ConvNorm(
-            self.channels, self.normalization, kernel_size=1, dtype=self.dtype, name="pointwise"
+            self.channels, self.normalization, kernel_size=1, form=self.form, name="pointwise"
         )(features, train)
         stride = tuple(max(1, pixels // self.output_stride) for pixels in WINDOW_STRIDE)
         pooled = average(features, self.window, stride)
         gate = Convolution(
-            self.channels, 1, activation=nn.hard_sigmoid, dtype=self.dtype, name="gate"
-        )(pooled.astype(self.dtype))
+            self.channels, 1, activation=nn.hard_sigmoid, form=self.form, name="gate"
+        )(pooled.astype(self.form.dtype))
         branch = branch * self._resize(gate, features)
-        coarse = Classifier(self.num_classes, dtype=self.dtype, name="classifier")(branch)
-        fine = Classifier(self.num_classes, dtype=self.dtype, name="low_level_classifier")(
-            low_level
-        )
+        coarse = Classifier(self.num_classes, form=self.form, name="classifier")(branch)
+        fine = Classifier(self.num_classes, form=self.form, name="low_level_classifier")(low_level)
         # Resizing the few scores instead of the many features gives the same numbers.
         return self._resize(coarse, low_level) + fine
 

@@ -1,20 +1,26 @@
 """The Flax modules that every backbone, head and decoder is built of."""
 
-from deeplab_jax.layers.conv_norm import ConvNorm, Normalization, narrowed, refuse_single_values
-from deeplab_jax.layers.convolution import Classifier, Convolution
-from deeplab_jax.layers.quantized import is_convolution, quantized
-from deeplab_jax.layers.scanned import run_units
-from deeplab_jax.layers.separable import SeparableConvNorm
+from deeplab_jax.layers.conv_norm import (
+    REMAT,
+    ConvNorm,
+    Form,
+    Normalization,
+    SeparableConvNorm,
+    check_widths,
+    refuse_single_values,
+)
+from deeplab_jax.layers.convolution import Classifier, Convolution, is_convolution, record_inputs
 
 __all__ = [
+    "REMAT",
     "Classifier",
     "ConvNorm",
     "Convolution",
+    "Form",
     "Normalization",
     "SeparableConvNorm",
+    "check_widths",
     "is_convolution",
-    "narrowed",
-    "quantized",
+    "record_inputs",
     "refuse_single_values",
-    "run_units",
 ]

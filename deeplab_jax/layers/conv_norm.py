@@ -1,67 +1,73 @@
 """Convolution, batch normalization and activation, at the widths that pruning leaves."""
 
-import contextlib
-import contextvars
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.layers.integers import convolve_in_integers, rounded_inputs, rounded_kernel
+
+# What the backward pass computes again instead of keeping it (arXiv 1604.06174): nothing, the
+# normalizations and activations, or all inside the units that deep backbones repeat.
+REMAT = ("none", "norm", "block")
 
 
-class _Widths:
-    """Output channels by path of layer, and the paths of the layers that asked."""
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How the layers of a network compute: one value that every module hands to its own.
 
-    def __init__(self, channels: Mapping[str, int]) -> None:
-        self.channels = channels
-        self.asked: set[str] = set()
+    Attributes:
+      dtype: of the computation; parameters and statistics are float32, or float64 where that
+        computes.
+      kind: `trained`; `folded`: a normalization is a bias, the rest of it is in the kernel before
+        it; `int8`: convolutions compute in 8-bit integers; `rounded`: as trained, with kernels and
+        inputs rounded to what 8-bit integers hold.
+      widths: (path of a layer, output channels) where pruning changed the designed number.
+      remat: one of `REMAT`.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+    kind: str = "trained"
+    widths: tuple[tuple[str, int], ...] = ()
+    remat: str = "none"
+
+    @property
+    def parameter_dtype(self) -> jnp.dtype:
+        """Dtype of parameters and statistics."""
+        return jnp.promote_types(self.dtype, jnp.float32)
+
+    def output_channels(self, layer: nn.Module) -> int:
+        """Returns how many output channels a dense layer, bound, has."""
+        return dict(self.widths).get("/".join(layer.path), layer.features)
+
+    def block(self, unit: type[nn.Module]) -> type[nn.Module]:
+        """Returns the class of a backbone's unit, whose `__call__` takes inputs and `train`."""
+        return nn.remat(unit, static_argnums=(2,)) if self.remat == "block" else unit
 
 
-_widths: contextvars.ContextVar[_Widths | None] = contextvars.ContextVar("widths", default=None)
-
-
-@contextlib.contextmanager
-def narrowed(channels: Mapping[str, int]) -> Iterator[None]:
-    """Gives layers other numbers of output channels while a network is traced in the context.
-
-    Depthwise layers follow their input, and layers that take what others give follow those.
+def check_widths(form: Form, params: Mapping[str, Any]) -> None:
+    """Checks that every path of `Form.widths` is a layer's.
 
     Args:
-      channels: by path of the layer, as in `backbone/layer_3/expand`.
+      form: of a network.
+      params: of it.
 
     Raises:
-      DeepLabError: at the end, a path is no layer's; names the nearest.
+      DeepLabError: one is not; names the nearest.
     """
-    widths = _Widths(channels)
-    token = _widths.set(widths)
-    try:
-        yield
-    finally:
-        _widths.reset(token)
-    for path in channels:
-        if path not in widths.asked:
-            raise unknown_name("layer in widths", path, sorted(widths.asked))
-
-
-def output_channels(module: nn.Module, designed: int) -> int:
-    """Returns how many output channels a layer has.
-
-    Args:
-      module: the layer, bound.
-      designed: what its network's design says.
-    """
-    widths = _widths.get()
-    if widths is None:
-        return designed
-    path = "/".join(module.path)
-    widths.asked.add(path)
-    return widths.channels.get(path, designed)
+    flat = traverse_util.flatten_dict(params) if form.widths else {}
+    channels = {"/".join(path[:-1]): flat[path].shape[-1] for path in flat if path[-1] == "kernel"}
+    for path, width in form.widths:
+        if channels.get(path) != width:
+            raise unknown_name("layer in widths", path, sorted(channels))
 
 
 def refuse_single_values(shape: tuple[int, ...], group: int, layer: str) -> None:
@@ -161,11 +167,6 @@ DEPTHWISE_INIT = nn.initializers.truncated_normal(0.33)
 CONVOLUTION_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 
 
-def parameter_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    """Returns the dtype of parameters and statistics: float32, or float64 where that computes."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
 @dataclasses.dataclass(frozen=True)
 class Normalization:
     """Constants of batch normalisation.
@@ -185,6 +186,24 @@ class Normalization:
     group: int = 0
 
 
+class Bias(nn.Module):
+    """What folding leaves of a batch normalization."""
+
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        shape = inputs.shape[-1:]
+        bias = self.param("bias", nn.initializers.zeros, shape, self.form.parameter_dtype)
+        return inputs + bias.astype(inputs.dtype)
+
+
+def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Convolutions and matrix products are worth keeping, what is cheap after them is not."""
+    return primitive.name in ("conv_general_dilated", "dot_general")
+
+
 class ConvNorm(nn.Module):
     """Convolution without bias → batch normalisation → activation.
 
@@ -196,7 +215,7 @@ class ConvNorm(nn.Module):
       depthwise: one kernel a channel instead of a dense one.
       same_padding: TensorFlow's `SAME`, as MobileNets have it, instead of symmetric padding.
       activation: applied last; None for a linear output.
-      dtype: of the computation; parameters and statistics are float32.
+      form: see `Form`.
     """
 
     features: int
@@ -208,7 +227,7 @@ class ConvNorm(nn.Module):
     same_padding: bool = False
     activation: Callable[[jax.Array], jax.Array] | None = nn.relu
     kernel_init: Initializer | None = None
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
@@ -217,38 +236,117 @@ class ConvNorm(nn.Module):
         Raises:
           DeepLabError: see `refuse_single_values`.
         """
-        outputs = self._convolve(inputs.astype(self.dtype))
-        group, averaging = self.normalization.group, not train or self.normalization.frozen
-        if not averaging and not self.is_initializing():
-            refuse_single_values(outputs.shape, group, "/".join(self.path) or "a layer")
-        normalize = partial(GroupedBatchNorm, group_size=group) if group else nn.BatchNorm
-        outputs = normalize(
-            use_running_average=averaging,
-            momentum=self.normalization.decay,
-            epsilon=self.normalization.epsilon,
-            dtype=self.dtype,
-            param_dtype=parameter_dtype(self.dtype),
-            name="norm",
-        )(outputs)
+        if self.form.remat == "norm" and not self.is_initializing():
+            again = nn.remat(ConvNorm._normalized, policy=_is_product, static_argnums=(2,))
+            return again(self, inputs, train)
+        return self._normalized(inputs, train)
+
+    def padding(self, size: tuple[int, int]) -> ops.Padding:
+        """Returns the padding of an input of (height, width)."""
+        if self.same_padding:
+            return ops.same_padding(size, self.kernel_size, self.stride, self.rate)
+        return ops.symmetric_padding(self.kernel_size, self.rate)
+
+    def _normalized(self, inputs: jax.Array, train: bool) -> jax.Array:
+        if self.form.kind == "int8":
+            outputs = convolve_in_integers(self, inputs).astype(self.form.dtype)
+        else:
+            outputs = self._norm(train)(self._convolve(inputs, train))
         return outputs if self.activation is None else self.activation(outputs)
 
-    def _convolve(self, inputs: jax.Array) -> jax.Array:
+    def _norm(self, train: bool) -> nn.Module:
+        if self.form.kind == "folded":
+            return Bias(self.form, name="norm")
+        constants = self.normalization
+        make = nn.BatchNorm
+        if constants.group:
+            make = partial(GroupedBatchNorm, group_size=constants.group)
+        return make(
+            use_running_average=not train or constants.frozen,
+            momentum=constants.decay,
+            epsilon=constants.epsilon,
+            dtype=self.form.dtype,
+            param_dtype=self.form.parameter_dtype,
+            name="norm",
+        )
+
+    def _convolve(self, inputs: jax.Array, train: bool) -> jax.Array:
         depth, features = 1, inputs.shape[-1]
         if not self.depthwise:
-            depth, features = features, output_channels(self, self.features)
+            depth, features = features, self.form.output_channels(self)
         default_init = DEPTHWISE_INIT if self.depthwise else CONVOLUTION_INIT
         kernel = self.param(
             "kernel",
             self.kernel_init or default_init,
             (self.kernel_size, self.kernel_size, depth, features),
-            parameter_dtype(self.dtype),
+            self.form.parameter_dtype,
         )
-        padding = (
-            ops.same_padding(inputs.shape[1:3], self.kernel_size, self.stride, self.rate)
-            if self.same_padding
-            else ops.symmetric_padding(self.kernel_size, self.rate)
-        )
+        if self.form.kind == "rounded":
+            inputs, kernel = rounded_inputs(inputs), rounded_kernel(kernel)
+        inputs = inputs.astype(self.form.dtype)
         convolution = ops.depthwise_convolution if self.depthwise else ops.convolution
-        return convolution(
-            inputs, kernel.astype(self.dtype), stride=self.stride, rate=self.rate, padding=padding
+        outputs = convolution(
+            inputs,
+            kernel.astype(self.form.dtype),
+            stride=self.stride,
+            rate=self.rate,
+            padding=self.padding(inputs.shape[1:3]),
         )
+        if train and not self.normalization.frozen and not self.is_initializing():
+            layer = "/".join(self.path) or "a layer"
+            refuse_single_values(outputs.shape, self.normalization.group, layer)
+        return outputs
+
+
+POINTWISE_INIT = nn.initializers.truncated_normal(0.06)
+
+
+class SeparableConvNorm(nn.Module):
+    """Depthwise convolution → norm → activation → 1×1 convolution → norm → activation.
+
+    The atrous separable convolution of DeepLab v3+, section 3.1.
+
+    Attributes:
+      features: output channels.
+      normalization: constants of both batch normalisations.
+      kernel_size, stride, rate: of the depthwise convolution; a pair of rates is for rows and
+        columns.
+      activation: after both; None where the released Xception has none.
+      depthwise_init, pointwise_init: of the kernels.
+      form: see `Form`.
+    """
+
+    features: int
+    normalization: Normalization
+    kernel_size: int = 3
+    stride: int = 1
+    rate: ops.Rate = 1
+    activation: Callable[[jax.Array], jax.Array] | None = nn.relu
+    depthwise_init: Initializer = DEPTHWISE_INIT
+    pointwise_init: Initializer = POINTWISE_INIT
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
+        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features]."""
+        outputs = ConvNorm(
+            inputs.shape[-1],
+            self.normalization,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            rate=self.rate,
+            depthwise=True,
+            activation=self.activation,
+            kernel_init=self.depthwise_init,
+            form=self.form,
+            name="depthwise",
+        )(inputs, train)
+        return ConvNorm(
+            self.features,
+            self.normalization,
+            kernel_size=1,
+            activation=self.activation,
+            kernel_init=self.pointwise_init,
+            form=self.form,
+            name="pointwise",
+        )(outputs, train)

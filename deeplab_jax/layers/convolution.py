@@ -1,18 +1,15 @@
-"""Convolutions with bias and without normalisation: VGG's, and those that give logits."""
+"""Convolutions with bias and without normalisation, and how to see the inputs of layers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.layers.conv_norm import (
-    CONVOLUTION_INIT,
-    Initializer,
-    output_channels,
-    parameter_dtype,
-)
+from deeplab_jax.layers.conv_norm import CONVOLUTION_INIT, ConvNorm, Form, Initializer
+from deeplab_jax.layers.integers import convolve_in_integers, rounded_inputs, rounded_kernel
 
 CLASSIFIER_INIT = nn.initializers.truncated_normal(0.01)
 
@@ -24,7 +21,7 @@ class Convolution(nn.Module):
       features: output channels.
       kernel_size, stride, rate: of the convolution; `rate` is the atrous rate in pixels.
       activation: applied last; None for a linear output.
-      dtype: of the computation; parameters are float32.
+      form: see `Form`.
     """
 
     features: int
@@ -33,30 +30,38 @@ class Convolution(nn.Module):
     rate: int = 1
     activation: Callable[[jax.Array], jax.Array] | None = nn.relu
     kernel_init: Initializer = CONVOLUTION_INIT
-    dtype: jnp.dtype = jnp.float32
+    form: Form = Form()
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features] in `dtype`."""
-        outputs, bias = self.convolve(inputs)
-        outputs = outputs + bias.astype(self.dtype)
+        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features] in the form's dtype."""
+        outputs = self.convolve(inputs, self.form.dtype)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def convolve(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the convolution and the bias that is still to be added."""
-        dtype = parameter_dtype(self.dtype)
-        features = output_channels(self, self.features)
+    def padding(self, size: tuple[int, int]) -> ops.Padding:
+        """Returns the padding, which is the same for every input size."""
+        del size
+        return ops.symmetric_padding(self.kernel_size, self.rate)
+
+    def convolve(self, inputs: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """Returns the convolution with the bias added in a dtype of its own."""
+        if self.form.kind == "int8":
+            return convolve_in_integers(self, inputs).astype(dtype)
+        features = self.form.output_channels(self)
         shape = (self.kernel_size, self.kernel_size, inputs.shape[-1], features)
-        kernel = self.param("kernel", self.kernel_init, shape, dtype)
-        bias = self.param("bias", nn.initializers.zeros, (features,), dtype)
+        kernel = self.param("kernel", self.kernel_init, shape, self.form.parameter_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (features,), self.form.parameter_dtype)
+        if self.form.kind == "rounded":
+            inputs, kernel = rounded_inputs(inputs), rounded_kernel(kernel)
+        inputs = inputs.astype(self.form.dtype)
         outputs = ops.convolution(
-            inputs.astype(self.dtype),
-            kernel.astype(self.dtype),
+            inputs,
+            kernel.astype(self.form.dtype),
             stride=self.stride,
             rate=self.rate,
-            padding=ops.symmetric_padding(self.kernel_size, self.rate),
+            padding=self.padding(inputs.shape[1:3]),
         )
-        return outputs, bias
+        return outputs.astype(dtype) + bias.astype(dtype)
 
 
 class Classifier(Convolution):
@@ -72,5 +77,33 @@ class Classifier(Convolution):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Maps [N, h, w, C] to [N, h, w, features] in at least float32."""
-        logits, bias = self.convolve(features)
-        return logits.astype(bias.dtype) + bias
+        return self.convolve(features, self.form.parameter_dtype)
+
+
+def is_convolution(module: nn.Module) -> bool:
+    """Whether a module is a whole convolution with all that belongs to it."""
+    return isinstance(module, ConvNorm | Convolution)
+
+
+def record_inputs(
+    call: Callable[[], Any],
+    of: Callable[[nn.Module], bool],
+    seen: Callable[[nn.Module, jax.Array], None],
+) -> Any:
+    """Returns what a call gives, and shows the inputs of some layers on the way.
+
+    For calibration, conversion and unfolding; it changes nothing of what is computed.
+
+    Args:
+      call: initialises or applies a network.
+      of: which modules are looked at.
+      seen: takes the module, bound, and its first input.
+    """
+
+    def show(function: Callable, arguments: tuple, keywords: dict, context: Any) -> Any:
+        if context.method_name == "__call__" and of(context.module):
+            seen(context.module, arguments[0])
+        return function(*arguments, **keywords)
+
+    with nn.intercept_methods(show):
+        return call()

@@ -1,8 +1,6 @@
 """DeepLab, the module of every version, and its folding for inference."""
 
-import contextlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +14,7 @@ from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.heads import AuxiliaryHead
-from deeplab_jax.layers import ConvNorm, narrowed, quantized
+from deeplab_jax.layers import ConvNorm, Form, check_widths
 from deeplab_jax.models import parts
 from deeplab_jax.models.preprocessing import preprocess
 
@@ -34,7 +32,7 @@ def fold(model: "DeepLab", variables: Any) -> tuple["DeepLab", Any]:
     Returns:
       The network, for inference alone, and its `{"params": …}`, NumPy arrays.
     """
-    if model.folded or model.architecture.quantization != "none":
+    if model.form.kind in ("folded", "int8"):
         return model, variables
     # In NumPy: a program of hundreds of small products takes longer to compile than to run.
     host = jax.device_get(variables)
@@ -46,30 +44,13 @@ def fold(model: "DeepLab", variables: Any) -> tuple["DeepLab", Any]:
         kernel = (*path[:-1], "kernel")
         params[kernel] = params[kernel] * factor
         params[(*path, "bias")] = params[(*path, "bias")] - statistics[(*path, "mean")] * factor
-    return model.clone(folded=True), {"params": traverse_util.unflatten_dict(params)}
+    return model.clone(kind="folded"), {"params": traverse_util.unflatten_dict(params)}
 
 
 def _epsilon(architecture: Architecture, part: str) -> float:
     if part == "backbone":
         return parts.backbone_normalization(architecture).epsilon
     return parts.HEAD_NORMALIZATION.epsilon
-
-
-@contextmanager
-def folded_normalizations() -> Iterator[None]:
-    """Lets every batch normalisation add its bias and do nothing else."""
-
-    def only_bias(following: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
-        module = context.module
-        if not isinstance(module, nn.BatchNorm) or context.method_name != "__call__":
-            return following(*args, **kwargs)
-        (inputs,) = args
-        shape = inputs.shape[-1:]
-        bias = module.param("bias", nn.initializers.zeros, shape, module.param_dtype)
-        return inputs + bias.astype(inputs.dtype)
-
-    with nn.intercept_methods(only_bias):
-        yield
 
 
 Maps = dict[str, jax.Array]
@@ -80,11 +61,21 @@ class DeepLab(nn.Module):
 
     Attributes:
       architecture: which member of the family.
-      folded: batch normalisations are part of the kernels but for a bias; see `fold`.
+      kind: how its layers compute, see `layers.Form`: `trained`, `folded` (see `fold`) or
+        `rounded`; an architecture that is quantised computes in integers.
+      remat: what the backward pass computes again: one of `layers.REMAT`.
     """
 
     architecture: Architecture
-    folded: bool = False
+    kind: str = "trained"
+    remat: str = "none"
+
+    @property
+    def form(self) -> Form:
+        """What every layer is handed."""
+        options = self.architecture
+        kind = self.kind if options.quantization == "none" else options.quantization
+        return Form(jnp.dtype(options.dtype), kind, options.widths, self.remat)
 
     @nn.compact
     def __call__(
@@ -107,18 +98,12 @@ class DeepLab(nn.Module):
           DeepLabError: the image has another number of channels, `widths` names no layer, or a
             network of integers or without batch normalisations is to be trained.
         """
-        options = self.architecture
-        is_quantized = options.quantization != "none"
-        if train and (is_quantized or self.folded):
-            kind = "quantised" if is_quantized else "folded"
+        if train and self.form.kind in ("folded", "int8"):
+            kind = {"int8": "quantised"}.get(self.form.kind, "folded")
             raise DeepLabError(f"a {kind} network cannot be trained; train what it was made of")
-        with contextlib.ExitStack() as layers:
-            layers.enter_context(narrowed(dict(options.widths)))
-            if is_quantized:
-                layers.enter_context(quantized())
-            if self.folded:
-                layers.enter_context(folded_normalizations())
-            return self._logits(image, train, endpoints)
+        logits, maps = self._logits(image, train)
+        check_widths(self.form, self.variables["params"])
+        return (logits, maps) if endpoints else logits
 
     def class_map(self, image: jax.Array) -> jax.Array:
         """Returns the most likely class of every pixel: the argmax of the logits.
@@ -150,9 +135,7 @@ class DeepLab(nn.Module):
         )
         return class_map, logits
 
-    def _logits(
-        self, image: jax.Array, train: bool, endpoints: bool
-    ) -> jax.Array | tuple[jax.Array, Maps]:
+    def _logits(self, image: jax.Array, train: bool) -> tuple[jax.Array, Maps]:
         options = self.architecture
         if image.ndim != 4 or image.shape[-1] != options.in_channels:
             raise DeepLabError(
@@ -168,15 +151,16 @@ class DeepLab(nn.Module):
         if options.aux_head:
             maps["auxiliary_scores"] = self._auxiliary(maps, train)
             maps["auxiliary"] = self._resize(maps["auxiliary_scores"], image)
-        return (logits, maps) if endpoints else logits
+        return logits, maps
 
     def _network(self) -> Callable[[jax.Array, bool], Maps]:
         """Returns the network at one scale, from normalised images to maps."""
         options = self.architecture
-        backbone = parts.make_backbone(options)
-        head, decoder = parts.make_head(options), parts.make_decoder(options)
+        form = self.form
+        backbone = parts.make_backbone(options, form)
+        head, decoder = parts.make_head(options, form), parts.make_decoder(options, form)
         refine = self._refine() if options.refine else None
-        classifier = None if options.head_gives_scores else parts.make_classifier(options)
+        classifier = None if options.head_gives_scores else parts.make_classifier(options, form)
 
         def run(pixels: jax.Array, train: bool) -> Maps:
             maps = backbone(pixels, train)
@@ -193,8 +177,7 @@ class DeepLab(nn.Module):
     def _refine(self) -> nn.Module:
         options = self.architecture
         norm = parts.normalization(options, parts.HEAD_NORMALIZATION)
-        dtype = jnp.dtype(options.dtype)
-        return ConvNorm(options.aspp_channels, norm, dtype=dtype, name="refine")
+        return ConvNorm(options.aspp_channels, norm, form=self.form, name="refine")
 
     def _scaled(self, pixels: jax.Array, scale: float) -> jax.Array:
         size = ops.scaled_size(pixels.shape[1:3], scale)
@@ -212,10 +195,8 @@ class DeepLab(nn.Module):
         options = self.architecture
         source = find_backbone(options.backbone).auxiliary.name
         norm = parts.normalization(options, parts.HEAD_NORMALIZATION)
-        dtype = jnp.dtype(options.dtype)
-        return AuxiliaryHead(options.num_classes, norm, dtype, name="auxiliary")(
-            maps[source], train
-        )
+        head = AuxiliaryHead(options.num_classes, norm, self.form, name="auxiliary")
+        return head(maps[source], train)
 
     def _resize(self, inputs: jax.Array, like: jax.Array) -> jax.Array:
         align_corners = self.architecture.align_corners

@@ -10,13 +10,11 @@ from flax import linen as nn
 from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.layers import Classifier, ConvNorm, Convolution
+from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Form
 from deeplab_jax.models import parts
 from deeplab_jax.models.catalog import frozen, resolve, resolve_stored
 from deeplab_jax.models.preprocessing import preprocess
 
-# Channels that a network ends in beyond its backbone; MobileNetV3's come after the pooling.
-WIDE = {"mobilenet_v2": 1280, "mobilenet_v3_large": 1280, "mobilenet_v3_small": 1024}
 DROPOUT_RATE = 0.2
 FIXED = {"head": "plain", "output_stride": 32}
 # Keywords that a classifier reads beside the options of its backbone.
@@ -38,32 +36,33 @@ class ImageClassifier(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
         """Maps images [N, H, W, in_channels], RGB 0..255, to logits [N, num_classes]."""
-        options = self.architecture
-        dtype = jnp.dtype(options.dtype)
-        features = parts.make_backbone(options)(
-            preprocess(image, options.preprocessing, dtype), train
-        )["output"]
-        if options.backbone == "mobilenet_v2":
-            features = self._widened(features, train)
-        pooled = jnp.mean(features.astype(jnp.float32), (1, 2), keepdims=True).astype(dtype)
-        if options.backbone.startswith("mobilenet_v3"):
-            wide = WIDE[options.backbone]
-            pooled = Convolution(wide, 1, activation=nn.hard_swish, dtype=dtype, name="hidden")(
-                pooled
-            )
+        options, form = self.architecture, self.form
+        channels, place = find_backbone(options.backbone).wide or (0, "")
+        backbone = parts.make_backbone(options, form)
+        features = backbone(preprocess(image, options.preprocessing, form.dtype), train)["output"]
+        if place == "before":
+            features = self._widened(features, channels, train)
+        pooled = jnp.mean(features.astype(jnp.float32), (1, 2), keepdims=True).astype(form.dtype)
+        if place == "after":
+            hidden = Convolution(channels, 1, activation=nn.hard_swish, form=form, name="hidden")
+            pooled = hidden(pooled)
         pooled = nn.Dropout(DROPOUT_RATE)(pooled, deterministic=not train)
-        return Classifier(options.num_classes, dtype=dtype, name="classifier")(pooled)[:, 0, 0]
+        return Classifier(options.num_classes, form=form, name="classifier")(pooled)[:, 0, 0]
 
-    def _widened(self, features: jax.Array, train: bool) -> jax.Array:
-        options = self.architecture
+    @property
+    def form(self) -> Form:
+        """What every layer is handed."""
+        return Form(jnp.dtype(self.architecture.dtype))
+
+    def _widened(self, features: jax.Array, channels: int, train: bool) -> jax.Array:
         # Narrower networks keep this layer's width.
-        width = int(WIDE["mobilenet_v2"] * max(1.0, options.depth_multiplier))
+        width = int(channels * max(1.0, self.architecture.depth_multiplier))
         return ConvNorm(
             width,
-            parts.backbone_normalization(options),
+            parts.backbone_normalization(self.architecture),
             kernel_size=1,
             activation=nn.relu6,
-            dtype=jnp.dtype(options.dtype),
+            form=self.form,
             name="layer_19",
         )(features, train)
 

@@ -9,13 +9,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import heads
 from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
-from deeplab_jax.layers import Classifier, Normalization
+from deeplab_jax.layers import Classifier, Form, Normalization
 
 Maps = Mapping[str, jax.Array]
 # (maps, train) → features or scores; (features, maps, train) → features.
@@ -27,123 +26,174 @@ HEAD_NORMALIZATION = Normalization(decay=0.9997, epsilon=1e-5)
 FOV_KERNELS = {"large": 3, "4x4": 4, "7x7": 7}
 
 
-def make_backbone(options: Architecture) -> nn.Module:
+def make_backbone(options: Architecture, form: Form) -> nn.Module:
     """Returns the backbone, a function of (normalised image, train)."""
     entry = find_backbone(options.backbone)
     given = {name: getattr(options, name) for name in entry.options}
-    if options.widths or options.quantization != "none":
-        # These go by the path of each layer, which a loop does not have.
-        given.pop("scan_units", None)
     if entry.normalization is not None:
         given["normalization"] = backbone_normalization(options)
     return entry.module(
         output_stride=options.output_stride,
-        dtype=jnp.dtype(options.dtype),
+        form=form,
         name="backbone",
         **{name: value for name, value in given.items() if value is not None},
     )
 
 
-def make_head(options: Architecture) -> Head:
+def _norm(options: Architecture) -> dict[str, Normalization]:
+    return {"normalization": normalization(options, HEAD_NORMALIZATION)}
+
+
+def _large_fov(options: Architecture, **common: Any) -> nn.Module:
+    kernel_size, rate = FOV_KERNELS[options.fov], options.atrous_rates[0]
+    return heads.LargeFOV(
+        options.fc_channels, kernel_size, rate, dropout_rate=options.dropout_rate, **common
+    )
+
+
+def _aspp(options: Architecture, **common: Any) -> nn.Module:
+    if options.fusion == "sum":
+        return heads.SummedASPP(
+            options.num_classes,
+            options.atrous_rates,
+            options.fc_channels,
+            dropout_rate=options.dropout_rate,
+            **common,
+        )
+    return _concatenated(options, options.atrous_rates, **common)
+
+
+def _concatenated(options: Architecture, rates: tuple[int, ...], **common: Any) -> nn.Module:
+    return heads.ASPP(
+        rates=rates,
+        channels=options.aspp_channels,
+        image_pooling=options.image_pooling != "none",
+        pooling_window=options.pooling_window,
+        separable=options.separable,
+        dropout_rate=options.dropout_rate,
+        align_corners=options.align_corners,
+        **_norm(options),
+        **common,
+    )
+
+
+def _spatial_pyramid(options: Architecture, **common: Any) -> nn.Module:
+    return heads.SpatialPyramidPooling(
+        options.aspp_channels,
+        dropout_rate=options.dropout_rate,
+        align_corners=options.align_corners,
+        **_norm(options),
+        **common,
+    )
+
+
+def _dense_prediction_cell(options: Architecture, **common: Any) -> nn.Module:
+    return heads.DensePredictionCell(
+        options.aspp_channels,
+        options.output_stride,
+        dropout_rate=options.dropout_rate,
+        **_norm(options),
+        **common,
+    )
+
+
+def _lite_reduced_aspp(options: Architecture, **common: Any) -> nn.Module:
+    return heads.LiteReducedASPP(
+        options.num_classes,
+        options.aspp_channels,
+        options.output_stride,
+        window=options.pooling_window,
+        align_corners=options.align_corners,
+        **_norm(options),
+        **common,
+    )
+
+
+# Makes a head's module; None where the classifier follows the backbone at once. To add a head:
+# a module in heads/, its row here, and its name at the field `Architecture.head`.
+HEADS: dict[str, Callable[..., nn.Module] | None] = {
+    "plain": None,
+    "cascade": None,
+    "large_fov": _large_fov,
+    "aspp": _aspp,
+    "pooling": lambda options, **common: _concatenated(options, (), **common),
+    "spp": _spatial_pyramid,
+    "dpc": _dense_prediction_cell,
+    "lr_aspp": _lite_reduced_aspp,
+}
+
+
+def make_head(options: Architecture, form: Form) -> Head:
     """Returns the head: what turns the backbone's maps into features, or into scores."""
-    if options.head in ("plain", "cascade"):
+    make = HEADS[options.head]
+    if make is None or atrous_classifier(options):
         return lambda maps, train: maps["output"]
-    if options.head == "large_fov" and not options.fc_channels:
-        # The atrous convolution is the classifier.
-        return lambda maps, train: maps["output"]
-    module = _head_module(options)
+    module = make(options, form=form, name=options.head)
     if options.head == "lr_aspp":
         finer = find_backbone(options.backbone).low_level[1].name
         return lambda maps, train: module(maps["output"], maps[finer], train)
     return lambda maps, train: module(maps["output"], train)
 
 
-def _head_module(options: Architecture) -> nn.Module:
-    common = {"dtype": jnp.dtype(options.dtype), "name": options.head}
-    norm = {"normalization": normalization(options, HEAD_NORMALIZATION)}
-    resizing = {"align_corners": options.align_corners}
-    dropout = {"dropout_rate": options.dropout_rate}
-    match options.head:
-        case "large_fov":
-            kernel_size, rate = FOV_KERNELS[options.fov], options.atrous_rates[0]
-            return heads.FullyConnected(options.fc_channels, kernel_size, rate, **dropout, **common)
-        case "aspp" if options.fusion == "sum":
-            return heads.SummedASPP(
-                options.num_classes,
-                options.atrous_rates,
-                options.fc_channels,
-                **dropout,
-                **common,
-            )
-        case "spp":
-            return heads.SpatialPyramidPooling(
-                options.aspp_channels, **dropout, **norm, **resizing, **common
-            )
-        case "dpc":
-            return heads.DensePredictionCell(
-                options.aspp_channels, options.output_stride, **dropout, **norm, **common
-            )
-        case "lr_aspp":
-            return heads.LiteReducedASPP(
-                options.num_classes,
-                options.aspp_channels,
-                options.output_stride,
-                window=options.pooling_window,
-                **norm,
-                **resizing,
-                **common,
-            )
-    return heads.ASPP(
-        rates=options.atrous_rates if options.head == "aspp" else (),
-        channels=options.aspp_channels,
-        image_pooling=options.image_pooling != "none",
-        pooling_window=options.pooling_window,
-        separable=options.separable,
-        **dropout,
-        **norm,
-        **resizing,
-        **common,
-    )
+def atrous_classifier(options: Architecture) -> bool:
+    """Whether the atrous convolution is the classifier itself (DeepLab v2's LargeFOV)."""
+    return options.head == "large_fov" and not options.fc_channels
 
 
-def make_decoder(options: Architecture) -> Decoder:
-    """Returns the decoder: what refines features with the help of finer maps."""
-    if options.decoder == "none":
-        return lambda features, maps, train: features
-    entry = find_backbone(options.backbone)
-    common: dict[str, Any] = {"dtype": jnp.dtype(options.dtype), "name": "decoder"}
-    if options.decoder == "msc":
-        return _multi_scale_features(options, **common)
-    make = heads.Decoder if options.decoder == "v3plus" else heads.TwoStageDecoder
-    module = make(
-        low_level_channels=options.low_level_channels,
-        convolutions=options.decoder_convs,
-        separable=options.separable,
-        normalization=normalization(options, HEAD_NORMALIZATION),
-        align_corners=options.align_corners,
-        **common,
-    )
-    conv2, conv3 = (feature.name for feature in entry.low_level[:2])
-    names = (conv2,) if options.decoder == "v3plus" else (conv3, conv2)
-    return lambda features, maps, train: module(features, *(maps[name] for name in names), train)
+def _finer_maps(options: Architecture, *sources: int) -> tuple[str, ...]:
+    low_level = find_backbone(options.backbone).low_level
+    return tuple(low_level[source].name for source in sources)
 
 
-def _multi_scale_features(options: Architecture, **common: Any) -> Decoder:
+def _low_level_decoder(
+    make: Callable[..., nn.Module], *sources: int
+) -> Callable[[Architecture, Form], Decoder]:
+    """Returns the maker of a decoder on low-level features, by their positions, coarsest first."""
+
+    def made(options: Architecture, form: Form) -> Decoder:
+        module = make(
+            low_level_channels=options.low_level_channels,
+            convolutions=options.decoder_convs,
+            separable=options.separable,
+            align_corners=options.align_corners,
+            form=form,
+            name="decoder",
+            **_norm(options),
+        )
+        names = _finer_maps(options, *sources)
+        return lambda features, maps, train: module(
+            features, *(maps[name] for name in names), train
+        )
+
+    return made
+
+
+def _multi_scale_features(options: Architecture, form: Form) -> Decoder:
     sources = find_backbone(options.backbone).intermediate
     reached = [1, *(min(source.stride, options.output_stride) for source in sources)]
-    module = heads.MultiScaleFeatures(
-        tuple(options.output_stride // stride for stride in reached), **common
-    )
+    strides = tuple(options.output_stride // stride for stride in reached)
+    module = heads.MultiScaleFeatures(strides, form=form, name="decoder")
     names = ["image", *(source.name for source in sources)]
     return lambda features, maps, train: module(features, [maps[name] for name in names], train)
 
 
-def make_classifier(options: Architecture) -> nn.Module:
-    """Returns the classifier; atrous where it is the whole head (DeepLab v2's LargeFOV)."""
-    make = partial(
-        Classifier, options.num_classes, dtype=jnp.dtype(options.dtype), name="classifier"
-    )
-    if options.head == "large_fov" and not options.fc_channels:
+DECODERS: dict[str, Callable[[Architecture, Form], Decoder]] = {
+    "none": lambda options, form: lambda features, maps, train: features,
+    "v3plus": _low_level_decoder(heads.Decoder, 0),
+    "conv2_conv3": _low_level_decoder(heads.TwoStageDecoder, 1, 0),
+    "msc": _multi_scale_features,
+}
+
+
+def make_decoder(options: Architecture, form: Form) -> Decoder:
+    """Returns the decoder: what refines features with the help of finer maps."""
+    return DECODERS[options.decoder](options, form)
+
+
+def make_classifier(options: Architecture, form: Form) -> nn.Module:
+    """Returns the classifier, which is atrous where it is the whole head."""
+    make = partial(Classifier, options.num_classes, form=form, name="classifier")
+    if atrous_classifier(options):
         return make(FOV_KERNELS[options.fov], rate=options.atrous_rates[0])
     return make()
 

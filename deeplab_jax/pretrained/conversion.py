@@ -15,6 +15,7 @@ from deeplab_jax.checkpointing import CLASSIFICATION, SEGMENTATION, ModelDescrip
 from deeplab_jax.data.descriptors import ADE20K, CITYSCAPES, VOC, Descriptor, describe
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import sha256
+from deeplab_jax.layers import record_inputs
 from deeplab_jax.models import DeepLab, ImageClassifier
 from deeplab_jax.pretrained.assignment import Assignment, Wanted, assign
 from deeplab_jax.pretrained.name_maps import CONVENTIONS, IMAGE_CLASSIFIER, Convention, Identified
@@ -143,16 +144,17 @@ def wanted_variables(model: DeepLab | ImageClassifier) -> Wanted:
     """Returns the variables of a model: shapes, and the constants of its normalisations."""
     epsilons = {}
 
-    def record(function, arguments, keywords, context):
-        if isinstance(context.module, nn.BatchNorm):
-            epsilons[context.module.path] = context.module.epsilon
-        return function(*arguments, **keywords)
+    def seen(module: nn.BatchNorm, _: jax.Array) -> None:
+        epsilons[module.path] = module.epsilon
 
     options = model.architecture
     # An image as large as the crop: image pooling takes windows of its own otherwise.
     image = jax.ShapeDtypeStruct((1, 65, 65, options.in_channels), jnp.uint8)
-    with nn.intercept_methods(record):
-        variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    variables = record_inputs(
+        lambda: jax.eval_shape(model.init, jax.random.key(0), image),
+        lambda module: isinstance(module, nn.BatchNorm),
+        seen,
+    )
     flat = traverse_util.flatten_dict(variables)
     return Wanted({path: leaf.shape for path, leaf in flat.items()}, epsilons)
 

@@ -21,7 +21,7 @@ from deeplab_jax.data import (
     training_batches,
 )
 from deeplab_jax.data.datasets import are_binary, label_values
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.parallel import data_share, put_batch
 from deeplab_jax.reporter import Reporter
@@ -46,6 +46,8 @@ from deeplab_jax.training.step import Step, make_train_step
 SHOWN_CLASSES = 5
 Arrays = tuple[np.ndarray | Sequence[np.ndarray], np.ndarray | Sequence[np.ndarray]]
 Source = str | Arrays | Dataset | None
+# Values of `training.rematerialize`, as `layers.REMAT`.
+REMATERIALIZED = {"none": "none", "normalizations": "norm", "units": "block"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,9 +274,12 @@ def make_run_step(run: Run, state: TrainState) -> Step:
       state: arrays, or their shapes, with the shardings that the step gets and gives.
     """
     config = run.config
+    what = config.training.rematerialize
+    if what not in REMATERIALIZED:
+        raise unknown_name("training.rematerialize", what, REMATERIALIZED)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return make_train_step(
-        run.model,
+        run.model.clone(remat=REMATERIALIZED[what]),
         run.optimizer,
         run.learning_rate,
         run.objective,
@@ -284,7 +289,6 @@ def make_run_step(run: Run, state: TrainState) -> Step:
         accumulation_steps=config.training.accumulation_steps,
         ema_decay=config.training.ema_decay,
         l1=config.loss.l1,
-        rematerialize=config.training.rematerialize,
     )
 
 

@@ -13,7 +13,6 @@ from deeplab_jax import losses
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import batch_sharding, replicated, split_model, split_rows
 from deeplab_jax.training.loss import Objective, Outputs
-from deeplab_jax.training.rematerialization import rematerialized
 from deeplab_jax.training.state import TrainState, Variables
 
 
@@ -82,7 +81,6 @@ def make_train_step(
     accumulation_steps: int = 1,
     ema_decay: float = 0.0,
     l1: float = 0.0,
-    rematerialize: str = "none",
 ) -> Step:
     """Returns the jitted step (state, batch) → (state, metrics); the state given is used up.
 
@@ -99,13 +97,9 @@ def make_train_step(
         gradient is that of the whole batch but for batch normalisation, which sees the parts.
       ema_decay: of the averaged variables; unused where the state keeps none.
       l1: strength of the penalty on the kernels' absolute values.
-      rematerialize: what the backward pass computes anew; see `rematerialized`.
-
-    Raises:
-      DeepLabError: `rematerialize` is not legal.
     """
     layout = StepLayout(mesh, state_sharding)
-    network = split_model(rematerialized(model, rematerialize), mesh)
+    network = split_model(model, mesh)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         loss, gradients, batch_stats = accumulated_gradients(

@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax import traverse_util
 from jax.sharding import Mesh
 
+from deeplab_jax.layers import record_inputs
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import replicated
 from deeplab_jax.training.state import Variables
@@ -62,16 +63,16 @@ def _measurement(
     def measure(variables: Variables, images: jax.Array) -> dict[Path, Statistics]:
         found = {}
 
-        def record(function, arguments, keywords, context):
-            module = context.module
-            if isinstance(module, nn.BatchNorm) and module.path in folded:
-                inputs = arguments[0].astype(jnp.float32)
-                mean, variance = jnp.mean(inputs, (0, 1, 2)), jnp.var(inputs, (0, 1, 2))
-                found[module.path] = Statistics(mean, variance, module.epsilon)
-            return function(*arguments, **keywords)
+        def seen(module: nn.BatchNorm, inputs: jax.Array) -> None:
+            inputs = inputs.astype(jnp.float32)
+            mean, variance = jnp.mean(inputs, (0, 1, 2)), jnp.var(inputs, (0, 1, 2))
+            found[module.path] = Statistics(mean, variance, module.epsilon)
 
-        with nn.intercept_methods(record):
-            model.apply(variables, images, train=False)
+        record_inputs(
+            lambda: model.apply(variables, images, train=False),
+            lambda module: isinstance(module, nn.BatchNorm) and module.path in folded,
+            seen,
+        )
         return found
 
     return measure

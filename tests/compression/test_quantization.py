@@ -11,9 +11,10 @@ from small_models import CLASSES, describe, images, logits, stored
 from deeplab_jax import checkpointing, inference, ops
 from deeplab_jax.compression.calibration import EvenlySpread, calibration_images
 from deeplab_jax.compression.comparison import costs
-from deeplab_jax.compression.quantization import RoundedDeepLab, calibrate, quantize, rounded
+from deeplab_jax.compression.quantization import calibrate, quantize
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.layers.integers import rounded
 
 
 def by_hand(levels, zero_point, kernel, stride, rate, pad, depthwise):
@@ -94,7 +95,7 @@ def test_kernels_are_int8_with_a_scale_for_every_output_channel(int8):
 @pytest.mark.slow
 def test_training_sees_as_much_rounding_as_the_integers_have():
     float_model, batch = stored("mobilenet_v2"), images(1, seed=3)
-    network = RoundedDeepLab(float_model.model.architecture)
+    network = float_model.model.clone(kind="rounded")
     expected = logits(float_model, batch)
     integers = logits(quantize(float_model, [batch]), batch)
     found = np.asarray(jax.jit(network.apply)(float_model.variables, batch))

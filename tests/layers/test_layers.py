@@ -9,7 +9,7 @@ from flax import linen as nn
 from flax import traverse_util
 from random_variables import random_variables
 
-from deeplab_jax.layers import Classifier, ConvNorm, Normalization, SeparableConvNorm
+from deeplab_jax.layers import Classifier, ConvNorm, Form, Normalization, SeparableConvNorm
 
 NORMALIZATION = Normalization(decay=0.9, epsilon=1e-3)
 INPUTS = np.random.default_rng(0).normal(size=(2, 8, 7, 4)).astype(np.float32)
@@ -87,8 +87,8 @@ def test_separable_convolution_normalises_and_rectifies_between():
 @pytest.mark.parametrize(
     ("module", "output"),
     [
-        (lambda dtype: ConvNorm(5, NORMALIZATION, dtype=dtype), "bfloat16"),
-        (lambda dtype: Classifier(5, dtype=dtype), "float32"),
+        (lambda dtype: ConvNorm(5, NORMALIZATION, form=Form(dtype)), "bfloat16"),
+        (lambda dtype: Classifier(5, form=Form(dtype)), "float32"),
     ],
     ids=["ConvNorm", "Classifier"],
 )

@@ -15,7 +15,7 @@ from deeplab_jax.architecture import KEYWORDS, Architecture
 from deeplab_jax.backbones import BACKBONES, BackboneEntry, Feature
 from deeplab_jax.backbones.atrous import strides_to_rates
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.layers import ConvNorm, Normalization
+from deeplab_jax.layers import ConvNorm, Form, Normalization
 from deeplab_jax.models import DeepLab, create_classifier, create_model, list_models
 from deeplab_jax.models.catalog import resolve
 from deeplab_jax.models.keywords import absent_values, check_backbone, read_keywords
@@ -33,7 +33,7 @@ class Tiny(nn.Module):
 
     output_stride: int
     normalization: Normalization
-    dtype: jnp.dtype
+    form: Form
     stride_placement: str = "slim"
 
     @nn.compact
@@ -46,7 +46,7 @@ class Tiny(nn.Module):
                 stride=unit.stride,
                 rate=unit.rate,
                 same_padding=self.stride_placement == "slim",
-                dtype=self.dtype,
+                form=self.form,
                 name=f"conv{number}",
             )(hidden, train)
         return endpoints | {"output": hidden}

@@ -10,13 +10,12 @@ import pytest
 from flax import linen as nn
 from step_parts import NUM_CLASSES, objective_of
 
-from deeplab_jax.backbones import InvertedResidual, ResidualUnit
 from deeplab_jax.backbones.atrous import Unit
-from deeplab_jax.errors import DeepLabError
-from deeplab_jax.layers import Classifier, ConvNorm, Normalization
+from deeplab_jax.backbones.mobilenet import InvertedResidual
+from deeplab_jax.backbones.resnet import ResidualUnit
+from deeplab_jax.layers import REMAT, Classifier, ConvNorm, Form, Normalization
 from deeplab_jax.models import Architecture
 from deeplab_jax.parallel import make_mesh
-from deeplab_jax.training.rematerialization import REMATERIALIZED, rematerialized
 from deeplab_jax.training.state import create_state
 from deeplab_jax.training.step import make_train_step
 
@@ -32,16 +31,19 @@ class Stack(nn.Module):
     """Two kinds of units, some of them strided, then a classifier with dropout."""
 
     architecture: Architecture = Architecture("mobilenet_v2", num_classes=NUM_CLASSES)
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, endpoints: bool = False):
-        conv_norm = partial(ConvNorm, normalization=Normalization(decay=0.9, epsilon=1e-3))
+        form, norm = Form(remat=self.remat), Normalization(decay=0.9, epsilon=1e-3)
+        conv_norm = partial(ConvNorm, normalization=norm, form=form)
         hidden = conv_norm(8, name="stem")(image.astype(jnp.float32) / 255, train)
         for number in range(2):
-            unit = InvertedResidual(8, 48, 1, 1, True, conv_norm, name=f"inverted_{number}")
+            block = form.block(InvertedResidual)
+            unit = block(8, 48, 1, 1, True, conv_norm, name=f"inverted_{number}")
             hidden, _ = unit(hidden, train)
         convolutions = (Unit(1, 1), Unit(1, 2), Unit(1, 1))
-        unit = ResidualUnit(16, 8, convolutions, conv_norm, name="residual")
+        unit = form.block(ResidualUnit)(16, 8, convolutions, conv_norm, name="residual")
         hidden, inner = unit(hidden, train)
         hidden = nn.Dropout(0.2, deterministic=not train)(hidden + inner)
         logits = Classifier(NUM_CLASSES, name="classifier")(hidden)
@@ -56,22 +58,21 @@ def results():
         "image": random.integers(0, 256, (4, *SIZE, 3), dtype=np.uint8),
         "label": random.integers(0, NUM_CLASSES, (4, *SIZE)).astype(np.uint8),
     }
-    mesh, model, optimizer = make_mesh(jax.devices()[:1]), Stack(), optax.sgd(0.1)
+    mesh, optimizer = make_mesh(jax.devices()[:1]), optax.sgd(0.1)
 
     def run(what):
+        model = Stack(remat=what)
         state = create_state(model, optimizer, mesh, seed=0, crop_size=SIZE, keep_ema=False)
         rate = optax.constant_schedule(0.1)
-        step = make_train_step(
-            model, optimizer, rate, objective_of(model), mesh, seed=0, rematerialize=what
-        )
+        step = make_train_step(model, optimizer, rate, objective_of(model), mesh, seed=0)
         for _ in range(2):
             state, metrics = step(state, batch)
         return jax.device_get((state.variables, metrics))
 
-    return {what: run(what) for what in REMATERIALIZED}
+    return {what: run(what) for what in REMAT}
 
 
-@pytest.mark.parametrize("what", ["normalizations", "units"])
+@pytest.mark.parametrize("what", ["norm", "block"])
 def test_the_same_numbers(results, what):
     compare = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     jax.tree.map(compare, results[what], results["none"])
@@ -80,12 +81,15 @@ def test_the_same_numbers(results, what):
 class Chain(nn.Module):
     """Five units in a row."""
 
+    remat: str = "none"
+
     @nn.compact
     def __call__(self, maps: jax.Array, train: bool = False) -> jax.Array:
-        conv_norm = partial(ConvNorm, normalization=Normalization(decay=0.9, epsilon=1e-3))
+        form, norm = Form(remat=self.remat), Normalization(decay=0.9, epsilon=1e-3)
+        conv_norm = partial(ConvNorm, normalization=norm, form=form)
         hidden = conv_norm(8, name="stem")(maps, train)
         for number in range(5):
-            unit = InvertedResidual(8, 48, 1, 1, True, conv_norm, name=f"unit_{number}")
+            unit = form.block(InvertedResidual)(8, 48, 1, 1, True, conv_norm, name=f"unit_{number}")
             hidden, _ = unit(hidden, train)
         return hidden
 
@@ -95,7 +99,7 @@ def test_less_memory():
     variables = jax.eval_shape(Chain().init, jax.random.key(0), maps)
 
     def temporary_bytes(what):
-        model = rematerialized(Chain(), what)
+        model = Chain(remat=what)
 
         def loss(params, batch_stats, maps):
             given = {"params": params, "batch_stats": batch_stats}
@@ -106,14 +110,4 @@ def test_less_memory():
         lowered = gradient.lower(variables["params"], variables["batch_stats"], maps)
         return lowered.compile(compiler_options=OPTIONS).memory_analysis().temp_size_in_bytes
 
-    assert temporary_bytes("units") < 0.9 * temporary_bytes("none")
-
-
-def test_an_unknown_one_names_the_legal():
-    with pytest.raises(DeepLabError, match=r"training\.rematerialize 'unit'; did you mean 'units'"):
-        rematerialized(Stack(), "unit")
-
-
-def test_nothing_changes_where_nothing_is_asked_for():
-    model = Stack()
-    assert rematerialized(model, "none") is model
+    assert temporary_bytes("block") < 0.9 * temporary_bytes("none")

@@ -1,0 +1,96 @@
+"""Layers in 8-bit integers: what the convolutions of a quantised network are.
+
+Kernels are int8 with a scale for every output channel, inputs int8 with one scale and zero point
+for the whole map (arXiv 1712.05877; per-channel as in arXiv 1806.08342, section 3). A batch
+normalisation is part of scale and bias. Between convolutions the network computes as it did.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from deeplab_jax import ops
+from deeplab_jax.errors import DeepLabError
+
+# Of kernels [k, k, C, D].
+OUTPUT_CHANNELS = 3
+
+
+def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
+    """Returns what a layer gives before its activation, computed in integers.
+
+    Args:
+      layer: a `ConvNorm` or `Convolution`, in its compact method.
+      inputs: floating point, [N, H, W, C].
+
+    Returns:
+      float32 [N, H', W', D].
+    """
+    inputs = ops.as_array(inputs)
+    depthwise, channels = getattr(layer, "depthwise", False), inputs.shape[-1]
+    features = channels if depthwise else layer.form.output_channels(layer)
+    shape = (layer.kernel_size, layer.kernel_size, 1 if depthwise else channels, features)
+    zeros, ones = nn.initializers.zeros, nn.initializers.ones
+    kernel = layer.param("kernel", zeros, shape, jnp.int8)
+    kernel_scale = layer.param("kernel_scale", ones, (features,))
+    bias = layer.param("bias", zeros, (features,))
+    input_scale = layer.param("input_scale", ones, ())
+    zero_point = layer.param("input_zero_point", zeros, (), jnp.int8)
+    sums = ops.integer_convolution(
+        ops.quantize(inputs, input_scale, zero_point),
+        zero_point,
+        kernel,
+        stride=layer.stride,
+        rate=layer.rate,
+        padding=layer.padding(inputs.shape[1:3]),
+        depthwise=depthwise,
+    )
+    return sums * (input_scale * kernel_scale) + bias
+
+
+def quantizer() -> Callable[..., Any]:
+    """Returns qwix's function that quantises an array.
+
+    Raises:
+      DeepLabError: qwix is not installed.
+    """
+    try:
+        import qwix
+    except ImportError as error:
+        raise DeepLabError(
+            "quantisation needs qwix: pip install 'deeplab_jax[quantization]'"
+        ) from error
+    return qwix.quantize
+
+
+def rounded(array: jax.Array, **how: Any) -> jax.Array:
+    """Returns an array rounded to int8 and back, with the gradient of the array itself.
+
+    Args:
+      array: of floating-point numbers.
+      **how: see `qwix.quantize`.
+
+    Source: the straight-through estimator, arXiv 1308.3432, section 4.
+    """
+    from qwix import dequantize
+
+    held = jax.lax.stop_gradient(array).astype(jnp.float32)
+    levels = dequantize(quantizer()(held, jnp.int8, **how))
+    return array + (levels.astype(array.dtype) - jax.lax.stop_gradient(array))
+
+
+def rounded_kernel(kernel: jax.Array) -> jax.Array:
+    """Returns a kernel [k, k, C, D] rounded with a scale for every output channel.
+
+    A kernel and its multiple by an output channel's batch normalisation round alike, so folding it
+    later changes nothing.
+    """
+    return rounded(kernel, channelwise_axes=(OUTPUT_CHANNELS,))
+
+
+def rounded_inputs(inputs: jax.Array) -> jax.Array:
+    """Returns inputs [N, H, W, C] rounded over the range of the batch."""
+    return rounded(ops.as_array(inputs), calibration_method="minmax")
