@@ -22,7 +22,7 @@ from deeplab_jax.declarations import (
     check_value,
     keyword,
 )
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, unknown_name
 
 # Mean colors as the released code has them; torchvision's in units of 1.
 SLIM_MEAN = (123.15, 115.90, 103.06)
@@ -401,6 +401,19 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "torchvision/deeplabv3_mobilenet_v3_large": TORCHVISION
     | {"backbone": "mobilenet_v3_large", "output_stride": 16},
 }
+# Keywords that each backbone reads; deeplab_jax/backbones/catalog.py has the networks.
+_RESNET = ("multi_grid", "stride_placement", "cascade_blocks")
+BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
+    "vgg_16": (),
+    **{f"resnet_{depth}": _RESNET for depth in (18, 50, 101)},
+    **{f"resnet_{depth}_beta": _RESNET for depth in (18, 50, 101)},
+    **{f"xception_{depth}": () for depth in (41, 65, 71)},
+    "mobilenet_v2": ("depth_multiplier", "width_divisor", "stride_placement"),
+    **{
+        f"mobilenet_v3_{form}": ("depth_multiplier", "stride_placement")
+        for form in ("large", "large_seg", "small", "small_seg")
+    },
+}
 SUMMARIES = {
     "deeplab_v1": "VGG-16 with a large field of view (arXiv 1412.7062)",
     "deeplab_v2": "ASPP as a sum of scores (arXiv 1606.00915)",
@@ -410,6 +423,19 @@ SUMMARIES = {
     "torchvision/deeplabv3_resnet101": "the same on ResNet-101",
     "torchvision/deeplabv3_mobilenet_v3_large": "the same on MobileNetV3",
 }
+
+
+def check_names(architecture: str, overrides: Mapping[str, Any]) -> None:
+    """Checks the names of an architecture and of its keywords.
+
+    Raises:
+      DeepLabError: one of them is unknown; names the nearest.
+    """
+    if architecture not in ARCHITECTURES:
+        raise unknown_name("architecture", architecture, ARCHITECTURES)
+    for name in overrides:
+        if name not in KEYWORDS:
+            raise unknown_name(f"keyword of {architecture}", name, KEYWORDS)
 
 
 def list_models() -> dict[str, str]:

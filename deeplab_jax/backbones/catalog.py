@@ -6,6 +6,7 @@ from functools import partial
 
 from flax import linen as nn
 
+from deeplab_jax.architecture import BACKBONE_KEYWORDS
 from deeplab_jax.backbones import mobilenet, resnet, vgg, xception
 from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.errors import unknown_name
@@ -46,7 +47,7 @@ def _resnet(depth: int, beta_stem: bool) -> BackboneEntry:
     low_level = resnet.low_level_features(form)
     return BackboneEntry(
         module=partial(resnet.ResNet, depth=depth, beta_stem=beta_stem),
-        options=("multi_grid", "stride_placement", "cascade_blocks"),
+        options=BACKBONE_KEYWORDS[f"resnet_{depth}"],
         low_level=low_level,
         normalization=resnet.NORMALIZATION,
         preprocessing="minus_one_one" if beta_stem else "mean",
@@ -60,7 +61,7 @@ def _xception(depth: int) -> BackboneEntry:
     low_level = xception.low_level_features(depth)
     return BackboneEntry(
         module=partial(xception.Xception, depth=depth),
-        options=(),
+        options=BACKBONE_KEYWORDS[f"xception_{depth}"],
         low_level=low_level,
         normalization=xception.NORMALIZATION,
         preprocessing="minus_one_one",
@@ -74,7 +75,7 @@ def _mobilenet_v3(size: str) -> BackboneEntry:
     low_level = mobilenet.V3_LOW_LEVEL[widest]
     return BackboneEntry(
         module=partial(mobilenet.MobileNetV3, size=size),
-        options=("depth_multiplier", "stride_placement"),
+        options=BACKBONE_KEYWORDS[f"mobilenet_v3_{size}"],
         low_level=low_level,
         normalization=mobilenet.NORMALIZATION,
         preprocessing="minus_one_one",
@@ -87,7 +88,7 @@ def _mobilenet_v3(size: str) -> BackboneEntry:
 BACKBONES = {
     "vgg_16": BackboneEntry(
         module=vgg.VGG,
-        options=(),
+        options=BACKBONE_KEYWORDS["vgg_16"],
         low_level=vgg.LOW_LEVEL,
         normalization=None,
         preprocessing="caffe_bgr",
@@ -99,7 +100,7 @@ BACKBONES = {
     **{f"xception_{depth}": _xception(depth) for depth in (41, 65, 71)},
     "mobilenet_v2": BackboneEntry(
         module=mobilenet.MobileNetV2,
-        options=("depth_multiplier", "width_divisor", "stride_placement"),
+        options=BACKBONE_KEYWORDS["mobilenet_v2"],
         low_level=mobilenet.V2_LOW_LEVEL,
         normalization=mobilenet.NORMALIZATION,
         preprocessing="minus_one_one",

@@ -24,9 +24,10 @@ import rich.box
 import rich.table
 
 from deeplab_jax import checkpointing, models, pretrained
+from deeplab_jax.architecture import BACKBONE_KEYWORDS, check_names
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import MODEL_HELP, Flags, parse_keywords, parse_size
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, unknown_name
 
 if TYPE_CHECKING:
     from deeplab_jax.models.summary import LayerSummary
@@ -86,6 +87,10 @@ def _named_model(flags: Flags, paths: list[str]) -> "models.DeepLab":
         if name in keywords:
             raise DeepLabError(f"{name} is given twice: by --{name} and in --set")
         keywords[name] = flags[name].value
+    check_names(paths[0], keywords)
+    backbone = keywords.get("backbone")
+    if backbone is not None and backbone not in BACKBONE_KEYWORDS:
+        raise unknown_name("backbone", str(backbone), BACKBONE_KEYWORDS)
     return models.create_model(paths[0], **keywords)
 
 

@@ -7,7 +7,8 @@ example:
   deeplab-jax models
 """
 
-from deeplab_jax import models, pretrained
+from deeplab_jax import pretrained
+from deeplab_jax.architecture import BACKBONE_KEYWORDS, list_models
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, refuse_arguments
 
@@ -19,16 +20,13 @@ def define_flags(flags: Flags) -> None:
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prints the list."""
     refuse_arguments("models", paths)
-    # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.backbones import BACKBONES
-
     console.print("architectures:")
-    for name, summary in models.list_models().items():
+    for name, summary in list_models().items():
         console.print(f"  {name:<42}{summary}")
     console.print("backbones:")
-    for name, entry in BACKBONES.items():
-        options = f" (takes {', '.join(entry.options)})" if entry.options else ""
-        console.print(f"  {name}{options}")
+    for name, keywords in BACKBONE_KEYWORDS.items():
+        takes = f" (takes {', '.join(keywords)})" if keywords else ""
+        console.print(f"  {name}{takes}")
     console.print("pretrained weights:")
     for name, published in pretrained.list_pretrained().items():
         console.print(f"  {name:<50}{published}")

@@ -8,9 +8,15 @@ Version 2 holds the value of every keyword.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deeplab_jax.architecture import ARCHITECTURES, KEYWORDS, Architecture, scaled_rates
+from deeplab_jax.architecture import (
+    ARCHITECTURES,
+    KEYWORDS,
+    Architecture,
+    check_names,
+    scaled_rates,
+)
 from deeplab_jax.backbones import find_backbone
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models.atrous_rates import (
     CONCATENATED_RATES,
     FC6_RATES,
@@ -35,11 +41,7 @@ def resolve(architecture: str, **overrides: Any) -> Architecture:
     Raises:
       DeepLabError: a name, keyword or value is illegal; says which is nearest or legal.
     """
-    if architecture not in ARCHITECTURES:
-        raise unknown_name("architecture", architecture, ARCHITECTURES)
-    for keyword in overrides:
-        if keyword not in KEYWORDS:
-            raise unknown_name(f"keyword of {architecture}", keyword, KEYWORDS)
+    check_names(architecture, overrides)
     given = {name: frozen(value) for name, value in overrides.items()}
     return settled(with_defaults(architecture, given, _rate_defaults), given)
 

@@ -69,6 +69,9 @@ def test_mistakes_are_found_before_jax_is_imported(tmp_path):
         ["convert", "missing.tflite", "--output=out"],
         ["inspect", "--model=nowhere"],
         ["inspect", "deeplab_v3", "--size=1"],
+        ["inspect", "deeplab_v4"],
+        ["inspect", "deeplab_v3", "--backbone=resnet_51"],
+        ["inspect", "deeplab_v3", "--set=output_strid=8"],
         ["export", "--model=nowhere", "--format=onnx", "--output=out.onnx"],
         ["train", "--config=nonsense", "--workdir=unwritten"],
         ["train", *CAMVID, "--config.training.num_stesp=3"],
@@ -85,6 +88,10 @@ def test_mistakes_are_found_before_jax_is_imported(tmp_path):
     ]
     for words, status, found in imported(commands, NEURAL, tmp_path):
         assert (words, status, found) == (words, 2, [])
+
+
+def test_models_is_listed_without_jax(tmp_path):
+    assert imported([["models"]], (*NEURAL, *DATA, *PLOTS), tmp_path) == [[["models"], 0, []]]
 
 
 def test_inspect_imports_neither_data_nor_plots(tmp_path):

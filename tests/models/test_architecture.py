@@ -3,6 +3,8 @@ import json
 
 import pytest
 
+from deeplab_jax.architecture import BACKBONE_KEYWORDS
+from deeplab_jax.backbones import BACKBONES
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model, list_models
 
@@ -207,3 +209,8 @@ def test_an_unknown_architecture_names_the_nearest():
 def test_an_architecture_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         create_model("deeplab_v3").architecture.head = "plain"
+
+
+def test_every_backbone_declares_its_keywords():
+    assert list(BACKBONE_KEYWORDS) == list(BACKBONES)
+    assert {name: entry.options for name, entry in BACKBONES.items()} == BACKBONE_KEYWORDS
