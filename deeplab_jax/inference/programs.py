@@ -35,8 +35,9 @@ def stored(forward: Forward, model: Any, purpose: str) -> Forward:
       purpose: name of everything else that determines the program.
     """
     directory = program_directory()
-    package = deeplab_jax.__name__ + "."
-    if directory is None or not type(model).__module__.startswith(package):
+    # Sources and fields of other networks, or fields without a stable text, are not known.
+    known = type(model).__module__.startswith("deeplab_jax.") and " at 0x" not in repr(model)
+    if directory is None or not known:
         return forward
     programs: dict[Any, Forward] = {}
 

@@ -54,7 +54,7 @@ def test_a_stored_program_computes_the_same_and_is_not_traced_again(
 def test_another_network_has_another_program(network, directory):
     model, variables = network
     logits(network)
-    logits((model.clone(folded=False), variables))
+    logits((model.clone(), variables))
     assert len(stored_programs(directory)) == 1
     changed = create_model(
         "deeplab_v3", **{**model.architecture.describe(), "preprocessing": "mean"}
