@@ -80,7 +80,7 @@ class InvertedResidual(nn.Module):
         )
         if self.residual and outputs.shape[-1] == inputs.shape[-1]:
             outputs = outputs + inputs
-        return outputs, depthwise
+        return ops.constrain_rows((outputs, depthwise))
 
 
 CONVOLUTION_INIT = nn.initializers.truncated_normal(0.09)

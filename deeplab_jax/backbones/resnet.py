@@ -102,8 +102,9 @@ class ResidualUnit(nn.Module):
             )
             hidden = convolution(hidden, train)
         if inputs.shape[-1] == self.features and self.stride == 1:
-            return nn.relu(hidden + inputs), hidden
-        return nn.relu(hidden + self._shortcut(inputs, train)), hidden
+            return ops.constrain_rows((nn.relu(hidden + inputs), hidden))
+        outputs = nn.relu(hidden + self._shortcut(inputs, train))
+        return ops.constrain_rows((outputs, hidden))
 
     def _shortcut(self, inputs: jax.Array, train: bool) -> jax.Array:
         if inputs.shape[-1] == self.features:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 from flax import linen as nn
 
+from deeplab_jax import ops
 from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
 from deeplab_jax.layers import ConvNorm, Form, Normalization, SeparableConvNorm
 
@@ -93,7 +94,7 @@ class XceptionModule(nn.Module):
             )(inputs, train)
         elif self.row.shortcut == "identity":
             hidden = hidden + inputs
-        return hidden, outputs[1]
+        return ops.constrain_rows((hidden, outputs[1]))
 
 
 class Xception(nn.Module):

@@ -101,7 +101,7 @@ def _program(model: DeepLab, size: tuple[int, int]) -> Program:
         logits, maps = model.apply(variables, image, endpoints=True)
         return [logits, *(maps[name] for name in ("auxiliary",) if name in maps)]
 
-    with ops.portable():
+    with ops.dispatching(export=True):
         key = jax.eval_shape(lambda: jax.random.key(0))
         variables = jax.eval_shape(model.init, key, image)
         return flatten(jax.make_jaxpr(outputs)(variables, image))

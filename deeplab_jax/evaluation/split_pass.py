@@ -15,7 +15,6 @@ from deeplab_jax.inference.forward import Finish, forward_pass
 from deeplab_jax.inference.padding import Size, canvas_size, padded_size
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import (
-    batch_sharding,
     data_share,
     data_size,
     make_mesh,
@@ -23,7 +22,6 @@ from deeplab_jax.parallel import (
     put_batch,
     replicated,
     rows_of_this_process,
-    split_model,
     wait_for_hosts,
 )
 from deeplab_jax.reporter import Reporter
@@ -82,8 +80,7 @@ class SplitPass:
         parts = data_size(self.mesh)
         self.batch_size = -(-batch_size // parts) * parts
         self._workers = workers
-        network = split_model(model, self.mesh)
-        self._forward = forward_pass(network, options, finish, batch_sharding(self.mesh))
+        self._forward = forward_pass(model, options, finish, self.mesh)
 
     def _padded_sizes(
         self, model: DeepLab, options: InferenceOptions, size: Size | None, minimum: Size | None

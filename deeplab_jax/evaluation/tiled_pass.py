@@ -14,7 +14,7 @@ from deeplab_jax.inference import InferenceOptions
 from deeplab_jax.inference.forward import Finish, forward_pass
 from deeplab_jax.inference.tiles import Tiling, run_tiles
 from deeplab_jax.models import DeepLab
-from deeplab_jax.parallel import batch_sharding, make_mesh, put_batch, replicated
+from deeplab_jax.parallel import make_mesh, put_batch, replicated
 from deeplab_jax.reporter import Reporter
 
 
@@ -64,7 +64,7 @@ class TiledPass:
         self.mesh = make_mesh(jax.local_devices() if mesh is None else mesh.local_devices)
         self.batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
         self._tiling = Tiling.of(model, options)
-        self._forward = forward_pass(model, options, finish, batch_sharding(self.mesh))
+        self._forward = forward_pass(model, options, finish, self.mesh)
 
     def run(self, variables: Any, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
         """Yields this host's images, each as a batch of one, with what the function made of it.

@@ -120,7 +120,7 @@ def make_program(predictor: Predictor, options: ExportOptions) -> Program:
 
 
 def _operations(options: ExportOptions) -> contextlib.AbstractContextManager[None]:
-    return ops.portable() if options.portable else contextlib.nullcontext()
+    return ops.dispatching(export=True) if options.portable else contextlib.nullcontext()
 
 
 def _leaving(model: DeepLab, options: ExportOptions) -> DeepLab:

@@ -10,12 +10,14 @@ from typing import Any, Generic, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from deeplab_jax import ops
 from deeplab_jax.inference import programs
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Size, scaled_size
 from deeplab_jax.models import Architecture, DeepLab
+from deeplab_jax.parallel import batch_sharding, sharded_over
 
 Item = TypeVar("Item")
 
@@ -145,7 +147,7 @@ def forward_pass(
     model: DeepLab,
     options: InferenceOptions,
     finish: Finish,
-    out_shardings: jax.sharding.Sharding | None = None,
+    mesh: Mesh | None = None,
 ) -> Forward:
     """Returns the function from images to what is wanted of their class map and fused logits.
 
@@ -160,16 +162,18 @@ def forward_pass(
       options: scales and flip are looked at.
       finish: takes the class map and the logits at the images' resolution, which are logarithms
         where probabilities are averaged. Is compiled.
-      out_shardings: of what `finish` returns.
+      mesh: devices that share the images, and on which the results stay; None: one device.
     """
+    out_shardings = None if mesh is None else batch_sharding(mesh)
     if not options.fuses:
 
         def forward(variables: Any, image: jax.Array) -> Any:
-            return finish(*model.apply(variables, image, method="class_map_and_logits"))
+            with sharded_over(mesh):
+                return finish(*model.apply(variables, image, method="class_map_and_logits"))
 
         compiled = jax.jit(forward, out_shardings=out_shardings)
         # A program of several devices is traced with their mesh.
-        if out_shardings is not None:
+        if mesh is not None:
             return compiled
         return programs.stored(compiled, model, finish.__qualname__)
 
@@ -177,7 +181,9 @@ def forward_pass(
         return finish(jnp.argmax(logits, axis=-1).astype(jnp.int32), logits)
 
     finish_fused = jax.jit(finish_fused, out_shardings=out_shardings)
-    return lambda variables, image: finish_fused(fused_logits(model, options, variables, image))
+    return lambda variables, image: finish_fused(
+        fused_logits(model, options, variables, image, mesh)
+    )
 
 
 def only_class_map(class_map: jax.Array, logits: jax.Array) -> jax.Array:
@@ -187,7 +193,11 @@ def only_class_map(class_map: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def fused_logits(
-    model: DeepLab, options: InferenceOptions, variables: Any, image: jax.Array
+    model: DeepLab,
+    options: InferenceOptions,
+    variables: Any,
+    image: jax.Array,
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Returns the logits that all scales and flips together give.
 
@@ -196,6 +206,7 @@ def fused_logits(
       options: scales and flip are looked at.
       variables: of the model.
       image: uint8 [N, H, W, 3], padded already.
+      mesh: devices that share the images.
 
     Returns:
       float32 [N, H, W, num_classes].
@@ -208,7 +219,7 @@ def fused_logits(
     total = None
     for scale, mirrored in members:
         seen = _mirror(image) if mirrored else image
-        logits = _logits_at_scale(variables, seen, model=network, scale=scale)
+        logits = _logits_at_scale(variables, seen, model=network, scale=scale, mesh=mesh)
         adding = {"align_corners": model.architecture.align_corners, "rule": rule}
         total = _add(total, logits, size=image.shape[1:3], mirrored=mirrored, **adding)
     return total if rule == MAXIMUM else _logarithm_of_mean(total, len(members))
@@ -225,9 +236,9 @@ _mirror = jax.jit(lambda image: image[:, :, ::-1])
 
 
 # Compiled for a model, not for a predictor: strategies that are compared share networks.
-@functools.partial(jax.jit, static_argnames=("model", "scale"))
+@functools.partial(jax.jit, static_argnames=("model", "scale", "mesh"))
 def _logits_at_scale(
-    variables: Any, image: jax.Array, *, model: DeepLab, scale: float
+    variables: Any, image: jax.Array, *, model: DeepLab, scale: float, mesh: Mesh | None
 ) -> jax.Array:
     """Returns logits [N, h, w, num_classes] at the resolution of the scaled image."""
     if scale != 1:
@@ -235,7 +246,8 @@ def _logits_at_scale(
         image = ops.resize_bilinear(
             image.astype(jnp.float32), size, align_corners=model.architecture.align_corners
         )
-    return model.apply(variables, image, train=False)
+    with sharded_over(mesh):
+        return model.apply(variables, image, train=False)
 
 
 @functools.partial(

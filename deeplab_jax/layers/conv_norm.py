@@ -252,7 +252,8 @@ class ConvNorm(nn.Module):
             outputs = convolve_in_integers(self, inputs).astype(self.form.dtype)
         else:
             outputs = self._norm(train)(self._convolve(inputs, train))
-        return outputs if self.activation is None else self.activation(outputs)
+        outputs = outputs if self.activation is None else self.activation(outputs)
+        return ops.constrain_rows(outputs)
 
     def _norm(self, train: bool) -> nn.Module:
         if self.form.kind == "folded":

@@ -36,7 +36,8 @@ class Convolution(nn.Module):
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features] in the form's dtype."""
         outputs = self.convolve(inputs, self.form.dtype)
-        return outputs if self.activation is None else self.activation(outputs)
+        outputs = outputs if self.activation is None else self.activation(outputs)
+        return ops.constrain_rows(outputs)
 
     def padding(self, size: tuple[int, int]) -> ops.Padding:
         """Returns the padding, which is the same for every input size."""
@@ -77,7 +78,7 @@ class Classifier(Convolution):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Maps [N, h, w, C] to [N, h, w, features] in at least float32."""
-        return self.convolve(features, self.form.parameter_dtype)
+        return ops.constrain_rows(self.convolve(features, self.form.parameter_dtype))
 
 
 def is_convolution(module: nn.Module) -> bool:

@@ -101,7 +101,7 @@ class DeepLab(nn.Module):
         if train and self.form.kind in ("folded", "int8"):
             kind = {"int8": "quantised"}.get(self.form.kind, "folded")
             raise DeepLabError(f"a {kind} network cannot be trained; train what it was made of")
-        logits, maps = self._logits(image, train)
+        logits, maps = ops.constrain_rows(self._logits(ops.constrain_rows(image), train))
         check_widths(self.form, self.variables["params"])
         return (logits, maps) if endpoints else logits
 
@@ -163,11 +163,12 @@ class DeepLab(nn.Module):
         classifier = None if options.head_gives_scores else parts.make_classifier(options, form)
 
         def run(pixels: jax.Array, train: bool) -> Maps:
-            maps = backbone(pixels, train)
-            features = head(maps, train)
+            maps = ops.constrain_rows(backbone(pixels, train))
+            features = ops.constrain_rows(head(maps, train))
             if classifier is None:
                 return maps | {"features": maps["output"], "scores": features}
             features = decoder(features, maps | {"image": pixels}, train)
+            features = ops.constrain_rows(features)
             if refine is not None:
                 features = refine(features, train)
             return maps | {"features": features, "scores": classifier(features)}

@@ -98,7 +98,7 @@ def _trace(
 ) -> tuple[dict[str, int], Program, dict[str, Value]]:
     """Returns the number of parameters by path, the program and its arrays by endpoint."""
     image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
-    with ops.portable():
+    with ops.dispatching(export=True):
         # A key is an operand of the trace too: it need not exist.
         key = jax.eval_shape(lambda: jax.random.key(0))
         variables = jax.eval_shape(model.init, key, image)

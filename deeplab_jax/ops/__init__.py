@@ -2,7 +2,7 @@
 
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
-from deeplab_jax.ops.dispatch import is_portable, plain, portable, split_batch
+from deeplab_jax.ops.dispatch import Dispatch, constrain_rows, dispatching, exporting
 from deeplab_jax.ops.integers import integer_convolution, quantize
 from deeplab_jax.ops.joined_maps import JoinedMaps, as_array
 from deeplab_jax.ops.resize import (
@@ -21,25 +21,25 @@ from deeplab_jax.ops.xla_convolution import Padding, Rate, same_padding, symmetr
 __all__ = [
     "MEAN_NAME",
     "RESIZE_NAMES",
+    "Dispatch",
     "JoinedMaps",
     "Padding",
     "Rate",
     "ResizedRows",
     "argmax_of_resized",
     "as_array",
+    "constrain_rows",
     "convolution",
     "depthwise_convolution",
+    "dispatching",
+    "exporting",
     "integer_convolution",
-    "is_portable",
     "mean_over_map",
     "mean_over_windows",
     "parse_windows_name",
-    "plain",
-    "portable",
     "quantize",
     "resize_bilinear",
     "same_padding",
     "scaled_size",
-    "split_batch",
     "symmetric_padding",
 ]

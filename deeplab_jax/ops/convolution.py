@@ -7,8 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deeplab_jax.ops import dispatch
-from deeplab_jax.ops.dispatch import batch_is_split, by_platform, traced_once
+from deeplab_jax.ops.dispatch import (
+    ON_GPUS,
+    batch_is_sharded,
+    chosen,
+    dispatch,
+    traced_once,
+)
 from deeplab_jax.ops.joined_maps import JoinedMaps, convolution_of_joined
 from deeplab_jax.ops.kernel_gradient import CANDIDATES, kernel_gradient
 from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
@@ -51,24 +56,24 @@ def convolution(
         convolve = partial(convolution, rate=rate, padding=padding)
         return convolution_of_joined(inputs, kernel, convolve, rate, padding)
     rates = rate_by_axis(rate)
-    plain = partial(xla_convolution, stride=stride, rates=rates, padding=padding)
+    reference = partial(xla_convolution, stride=stride, rates=rates, padding=padding)
     if kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
-        return by_platform(plain, lambda x, k: _pointwise(x, k, stride), inputs, kernel)
+        return dispatch(reference, lambda x, k: _pointwise(x, k, stride), inputs, kernel)
     # Export may leave sizes open: they are symbols then, and no share can be computed.
     known = all(isinstance(side, int) for side in inputs.shape[1:3])
     if not known or stride > 1 or kernel.shape[0] == 1:
-        return plain(inputs, kernel)
-    name = dispatch.chosen(dispatch.KERNEL_GRADIENTS, rates)
+        return reference(inputs, kernel)
+    name = chosen(ON_GPUS["kernel_gradient"], rates)
     own = partial(_with_gradients, _transposed, CANDIDATES[name], rates, padding)
     gpu = None if name == "xla" else own
     share = valid_share(inputs.shape[1:3], kernel.shape[0], rates, padding)
     if max(rates) > 1 and share <= LARGEST_SHARE:
         over_taps = partial(sum_over_taps, rates=rates, padding=padding)
-        return by_platform(plain, over_taps, inputs, kernel, gpu=gpu)
+        return dispatch(reference, over_taps, inputs, kernel, gpu=gpu)
     # Bands are taken image by image: of a batch that is known, and all here.
-    in_bands = isinstance(inputs.shape[0], int) and not batch_is_split()
+    in_bands = isinstance(inputs.shape[0], int) and not batch_is_sharded()
     bands = partial(_with_gradients, _mirrored, kernel_gradient, rates, padding)
-    return by_platform(plain, bands if in_bands else plain, inputs, kernel, gpu=gpu)
+    return dispatch(reference, bands if in_bands else reference, inputs, kernel, gpu=gpu)
 
 
 def _pointwise(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deeplab_jax.ops.dispatch import DEPTHWISE, batch_is_split, by_platform, chosen, traced_once
+from deeplab_jax.ops.dispatch import ON_GPUS, batch_is_sharded, chosen, dispatch, traced_once
 from deeplab_jax.ops.kernel_gradient import convolution_over_subgrids
 from deeplab_jax.ops.xla_convolution import (
     Padding,
@@ -46,14 +46,14 @@ def depthwise_convolution(
     """
     rates = rate_by_axis(rate)
     settings = {"stride": stride, "rates": rates, "padding": padding}
-    plain = partial(xla_convolution, groups=inputs.shape[-1], **settings)
-    gradient = _gradient_at_once if batch_is_split() else _gradient_in_bands
+    reference = partial(xla_convolution, groups=inputs.shape[-1], **settings)
+    gradient = _gradient_at_once if batch_is_sharded() else _gradient_in_bands
     cpu = partial(_shifted, gradient, stride, rates, padding)
-    name = chosen(DEPTHWISE, rates)
+    name = chosen(ON_GPUS["depthwise"], rates)
     # Subgrids are those of stride 1.
     own = CANDIDATES["shifted" if stride > 1 and name == "subgrids" else name]
     gpu = None if name == "xla" else partial(own, stride, rates, padding)
-    return by_platform(plain, cpu, inputs, kernel, gpu=gpu)
+    return dispatch(reference, cpu, inputs, kernel, gpu=gpu)
 
 
 def _pad(inputs: jax.Array, padding: Padding) -> jax.Array:

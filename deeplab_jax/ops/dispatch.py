@@ -1,11 +1,13 @@
 """Which implementation of an operation runs: by platform, export and sharding.
 
-Each entry is (largest rate, name of the implementation); the first whose rate is not exceeded
-counts. `python -m experiments.gpu_suite --part=b` times the implementations (docs/benchmarks.md).
+The choices among implementations on GPUs stand in `ON_GPUS`: each entry is (largest rate, name of
+the implementation); the first whose rate is not exceeded counts. `python -m experiments.gpu_suite
+--part=b` times the implementations (docs/benchmarks.md).
 """
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -13,89 +15,102 @@ from typing import Any
 
 import jax
 
-_portable_only = contextvars.ContextVar("portable_only", default=False)
-_plain_only = contextvars.ContextVar("plain_only", default=False)
-# Of the devices that share a batch; None: one device has all of it.
-_sharing_platform = contextvars.ContextVar("sharing_platform", default=None)
 
+@dataclasses.dataclass(frozen=True)
+class Dispatch:
+    """What decides, beside its operands, which implementation of an operation is traced.
 
-@contextlib.contextmanager
-def portable() -> Iterator[None]:
-    """Traces every operation as plain convolutions and resizes while the context is open.
-
-    For export, whose runtimes recognise these, and for the test that compares the implementations.
+    Attributes:
+      export: every operation is traced as plain convolutions and resizes: for export, whose
+        runtimes recognise these, and for the test that compares the implementations.
+      batch_sharded_on: platform (cpu, gpu, tpu) of the devices that share a batch; None: one device
+        has all of it. What they sum, gradients above all, must stand in the program itself: neither
+        in a loop over images, each of which would have to come to all of them, nor in the branch
+        that a choice by platform leaves behind, where sums are not put in one order nor put
+        together.
+      rows_sharded: of maps whose rows several devices share; None: no rows are shared. The compiler
+        exchanges rows for convolutions, and stumbles over what CPUs have in their place.
     """
-    token = _portable_only.set(True)
-    try:
-        yield
-    finally:
-        _portable_only.reset(token)
+
+    export: bool = False
+    batch_sharded_on: str | None = None
+    rows_sharded: jax.sharding.NamedSharding | None = None
+
+
+ONE_DEVICE = Dispatch()
+_current = contextvars.ContextVar("dispatch", default=ONE_DEVICE)
 
 
 @contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """Traces what is chosen by platform in its plain form on all, while the context is open.
-
-    For maps whose rows several devices share: the compiler exchanges rows for convolutions, and
-    stumbles over what CPUs have in their place.
-    """
-    token = _plain_only.set(True)
-    try:
-        yield
-    finally:
-        _plain_only.reset(token)
-
-
-@contextlib.contextmanager
-def split_batch(platform: str) -> Iterator[None]:
-    """Traces for a batch that several devices share, while the context is open.
-
-    What they sum, gradients above all, must stand in the program itself: neither in a loop over
-    images, each of which would have to come to all of them, nor in the branch that a choice by
-    platform leaves behind, where sums are not put in one order nor put together.
+def dispatching(**fields: Any) -> Iterator[None]:
+    """Traces operations with another `Dispatch` while the context is open.
 
     Args:
-      platform: of the devices: cpu, gpu (cuda, rocm), tpu.
+      **fields: of `Dispatch`; others keep their values.
     """
-    token = _sharing_platform.set(platform)
+    token = _current.set(dataclasses.replace(_current.get(), **fields))
     try:
         yield
     finally:
-        _sharing_platform.reset(token)
+        _current.reset(token)
 
 
-def batch_is_split() -> bool:
-    """Whether `split_batch` is open."""
-    return _sharing_platform.get() is not None
+def exporting() -> bool:
+    """Whether `Dispatch.export` is in force."""
+    return _current.get().export
 
 
-def is_portable() -> bool:
-    """Whether `portable` is open."""
-    return _portable_only.get()
+def batch_is_sharded() -> bool:
+    """Whether several devices share a batch."""
+    return _current.get().batch_sharded_on is not None
 
 
-def by_platform(
-    default: Callable, cpu: Callable, *operands: Any, gpu: Callable | None = None
+def constrain_rows(maps: Any) -> Any:
+    """Returns the same maps, with a demand on the compiler to split rows that devices share.
+
+    The one place where layers and networks meet sharding; without `Dispatch.rows_sharded` it is the
+    identity. Rows need not divide: the compiler pads the last part. Maps with fewer rows than
+    parts, and what is no map, stay as they are.
+
+    Args:
+      maps: tree of arrays; those [N, H, W, …] are split.
+    """
+    sharding = _current.get().rows_sharded
+    if sharding is None:
+        return maps
+    parts = sharding.mesh.shape[sharding.spec[1]]
+
+    def split(leaf: Any) -> Any:
+        is_map = isinstance(leaf, jax.Array) and leaf.ndim >= 3 and leaf.shape[1] >= parts
+        return jax.lax.with_sharding_constraint(leaf, sharding) if is_map else leaf
+
+    return jax.tree.map(split, maps)
+
+
+def dispatch(
+    reference: Callable, cpu: Callable, *operands: Any, gpu: Callable | None = None
 ) -> jax.Array:
     """Returns what an operation gives, computed as suits where the program will run.
 
     The choice is made when the program is lowered, not from the devices of this host, so a program
-    compiled ahead of time for other hardware gets that hardware's implementation; in `split_batch`
-    it is made at once.
+    compiled ahead of time for other hardware gets that hardware's implementation; where devices
+    share a batch it is made at once.
 
     Args:
-      default: takes the operands; runs on what has none of its own, and in `portable` and `plain`.
+      reference: takes the operands; runs on what has none of its own, for export, and where devices
+        share rows.
       cpu: in its place on CPUs.
       *operands: arrays.
       gpu: in its place on GPUs.
     """
-    if is_portable() or _plain_only.get():
-        return default(*operands)
+    now = _current.get()
+    if now.export or now.rows_sharded is not None:
+        return reference(*operands)
     gpus = {"cuda": gpu, "rocm": gpu} if gpu else {}
-    if batch_is_split():
-        own = {"cpu": cpu, "gpu": gpu or default} | gpus
-        return own.get(_sharing_platform.get(), default)(*operands)
-    return jax.lax.platform_dependent(*operands, cpu=cpu, **gpus, default=default)
+    if now.batch_sharded_on is not None:
+        own = {"cpu": cpu, "gpu": gpu or reference} | gpus
+        return own.get(now.batch_sharded_on, reference)(*operands)
+    return jax.lax.platform_dependent(*operands, cpu=cpu, **gpus, default=reference)
 
 
 def traced_once(operation: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -103,33 +118,32 @@ def traced_once(operation: Callable[..., jax.Array]) -> Callable[..., jax.Array]
 
     A network makes a hundred calls of few kinds: a training step of ResNet-101 is traced and
     lowered in 2.9 s so, and in 3.6 s if each call is traced by itself (docs/benchmarks.md).
-    Portable programs hold no calls but `named` ones.
+    Exported programs hold no calls but `named` ones.
 
     Args:
       operation: of arrays by position and hashable settings by keyword.
     """
 
-    @functools.partial(jax.jit, static_argnames=("contexts", "settings"))
-    def traced(*operands: jax.Array, contexts: Any, settings: Any) -> jax.Array:
-        del contexts  # They are what the operation looks up while it is traced.
+    @functools.partial(jax.jit, static_argnames=("now", "settings"))
+    def traced(*operands: jax.Array, now: Dispatch, settings: Any) -> jax.Array:
+        del now  # The operation looks it up while it is traced.
         return operation(*operands, **dict(settings))
 
     @functools.wraps(operation)
     def call(*operands: jax.Array, **settings: Any) -> jax.Array:
-        if is_portable():
+        if exporting():
             return operation(*operands, **settings)
-        contexts = _plain_only.get(), _sharing_platform.get()
-        return traced(*operands, contexts=contexts, settings=tuple(settings.items()))
+        return traced(*operands, now=_current.get(), settings=tuple(settings.items()))
 
     return call
 
 
 def named(name: str, function: Callable, operand: jax.Array) -> jax.Array:
-    """Returns `function(operand)`; a portable program shows it as a call of that name.
+    """Returns `function(operand)`; an exported program shows it as a call of that name.
 
     For operations that runtimes have whole but that are several primitives here.
     """
-    if not is_portable():
+    if not exporting():
         return function(operand)
 
     def call(operand: jax.Array) -> jax.Array:
@@ -141,10 +155,12 @@ def named(name: str, function: Callable, operand: jax.Array) -> jax.Array:
 
 Choices = tuple[tuple[float, str], ...]
 
-# `kernel_gradient.CANDIDATES`: the gradient of a dense kernel at stride 1.
-KERNEL_GRADIENTS: Choices = ((1, "xla"), (math.inf, "products"))
-# `depthwise.CANDIDATES`: a depthwise convolution and its gradients.
-DEPTHWISE: Choices = ((1, "xla"), (math.inf, "shifted"))
+ON_GPUS: dict[str, Choices] = {
+    # `kernel_gradient.CANDIDATES`: the gradient of a dense kernel at stride 1.
+    "kernel_gradient": ((1, "xla"), (math.inf, "products")),
+    # `depthwise.CANDIDATES`: a depthwise convolution and its gradients.
+    "depthwise": ((1, "xla"), (math.inf, "shifted")),
+}
 
 
 def chosen(choices: Choices, rates: tuple[int, int]) -> str:

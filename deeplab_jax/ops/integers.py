@@ -8,7 +8,7 @@ from jax import lax
 
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
-from deeplab_jax.ops.dispatch import by_platform
+from deeplab_jax.ops.dispatch import dispatch
 from deeplab_jax.ops.xla_convolution import DIMENSIONS, Padding, Rate, rate_by_axis
 
 # Of int8.
@@ -53,7 +53,7 @@ def integer_convolution(
       float32 [N, H', W', D].
     """
     how = {"stride": stride, "rate": rate, "padding": padding}
-    return by_platform(
+    return dispatch(
         partial(_integers, depthwise=depthwise, **how),
         partial(_floats, depthwise=depthwise, **how),
         levels,

@@ -12,7 +12,7 @@ from typing import Self
 import jax
 import jax.numpy as jnp
 
-from deeplab_jax.ops.dispatch import by_platform
+from deeplab_jax.ops.dispatch import dispatch
 from deeplab_jax.ops.resize import (
     accurate_dtype,
     interpolate_lines,
@@ -96,7 +96,7 @@ def convolution_of_joined(
         return whole(maps, kernel)
     if sides[2] * sides[3] < LEAST_ENLARGEMENT * sides[0] * sides[1]:
         return whole(maps, kernel)
-    return by_platform(whole, by_parts, maps, kernel)
+    return dispatch(whole, by_parts, maps, kernel)
 
 
 def _convolution_of_enlarged(

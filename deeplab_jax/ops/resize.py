@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deeplab_jax.ops.dispatch import by_platform, named
+from deeplab_jax.ops.dispatch import dispatch, named
 
 # Lines of up to so many pixels a channel are resized one by one.
 PIXELS_A_CHANNEL = 4
 
-# What a resize is called in portable programs, by align_corners, for those who translate them.
+# What a resize is called in exported programs, by align_corners, for those who translate them.
 RESIZE_NAMES = {True: "resize_bilinear_align_corners", False: "resize_bilinear_half_pixel"}
 
 
@@ -84,7 +84,7 @@ def resize_bilinear(
     """Resizes maps by bilinear interpolation, without smoothing when shrinking.
 
     Two matrix products: exact, differentiable without scatters, and what matrix units do best. In
-    portable programs they are one call of a function with a name, of RESIZE_NAMES.
+    exported programs they are one call of a function with a name, of RESIZE_NAMES.
 
     Args:
       inputs: [N, H, W, C], floating point.
@@ -122,7 +122,7 @@ def _interpolate(inputs: jax.Array, size: tuple[int, int], align_corners: bool) 
     # width that export leaves open is not known.
     if not isinstance(width, int) or width > PIXELS_A_CHANNEL * channels:
         return _all_at_once(rows, columns, accurate).astype(dtype)
-    return by_platform(_all_at_once, _by_lines, rows, columns, accurate).astype(dtype)
+    return dispatch(_all_at_once, _by_lines, rows, columns, accurate).astype(dtype)
 
 
 def _by_lines(rows: jax.Array, columns: jax.Array, inputs: jax.Array) -> jax.Array:
@@ -234,7 +234,7 @@ def argmax_of_resized(
 
     if scores.shape[1:3] == tuple(size):
         return _argmax(scores)
-    return by_platform(whole, by_rows, scores)
+    return dispatch(whole, by_rows, scores)
 
 
 def _argmax(scores: jax.Array) -> jax.Array:
@@ -243,7 +243,7 @@ def _argmax(scores: jax.Array) -> jax.Array:
 
 Pair = tuple[int, int]
 
-# Names of the two averages in portable programs; the second carries window and stride.
+# Names of the two averages in exported programs; the second carries window and stride.
 MEAN_NAME = "mean_over_map"
 WINDOWS_NAME = "mean_over_windows_{}x{}_stride_{}x{}"
 

@@ -15,7 +15,9 @@ from deeplab_jax.parallel.mesh import (
     data_size,
     make_mesh,
     replicated,
+    sharded_over,
     space_size,
+    split_rows,
 )
 from deeplab_jax.parallel.placement import (
     data_share,
@@ -24,7 +26,6 @@ from deeplab_jax.parallel.placement import (
     rows_of_this_process,
     state_shardings,
 )
-from deeplab_jax.parallel.rows import split_model, split_rows
 
 __all__ = [
     "Addresses",
@@ -42,8 +43,8 @@ __all__ = [
     "put_batch",
     "replicated",
     "rows_of_this_process",
+    "sharded_over",
     "space_size",
-    "split_model",
     "split_rows",
     "start_hosts",
     "state_shardings",

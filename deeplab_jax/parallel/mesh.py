@@ -1,12 +1,15 @@
 """The mesh of devices: `data` splits the batch, `space` the rows of each image."""
 
+import contextlib
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 
 DATA_AXIS, SPACE_AXIS = "data", "space"
@@ -101,3 +104,31 @@ def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> N
             f"{field}={batch_size} does not divide by the mesh's {parts} parts of a batch (axis "
             f"`data`); nearest that do: {', '.join(legal)}"
         )
+
+
+def sharded_over(mesh: Mesh | None) -> contextlib.AbstractContextManager[None]:
+    """Returns the context in which a network is applied for the devices of a mesh.
+
+    Args:
+      mesh: of the devices; None, or one device: operations are chosen as for one device.
+    """
+    if mesh is None or mesh.size == 1:
+        return contextlib.nullcontext()
+    if space_size(mesh) == 1:
+        return ops.dispatching(batch_sharded_on=mesh.devices.flat[0].platform)
+    return ops.dispatching(rows_sharded=row_sharding(mesh))
+
+
+def split_rows(maps: Any, mesh: Mesh) -> Any:
+    """Returns the same maps, with a demand on the compiler to split their rows over `space`.
+
+    To be called inside a compiled function; see `ops.constrain_rows`.
+
+    Args:
+      maps: tree of arrays; those [N, H, W, …] are split.
+      mesh: of the devices.
+    """
+    if space_size(mesh) == 1:
+        return maps
+    with ops.dispatching(rows_sharded=row_sharding(mesh)):
+        return ops.constrain_rows(maps)

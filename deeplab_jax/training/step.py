@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from deeplab_jax import losses
 from deeplab_jax.models import DeepLab
-from deeplab_jax.parallel import batch_sharding, replicated, split_model, split_rows
+from deeplab_jax.parallel import batch_sharding, replicated, sharded_over, split_rows
 from deeplab_jax.training.loss import Objective, Outputs
 from deeplab_jax.training.state import TrainState, Variables
 
@@ -99,11 +99,11 @@ def make_train_step(
       l1: strength of the penalty on the kernels' absolute values.
     """
     layout = StepLayout(mesh, state_sharding)
-    network = split_model(model, mesh)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         loss, gradients, batch_stats = accumulated_gradients(
-            network,
+            model,
+            mesh,
             layout.variables(state.variables),
             layout.batch(batch),
             _dropout_key(seed, state.step),
@@ -131,6 +131,7 @@ def _dropout_key(seed: int, step: jax.Array) -> jax.Array:
 
 def accumulated_gradients(
     model: DeepLab,
+    mesh: Mesh | None,
     variables: Variables,
     batch: Batch,
     key: jax.Array,
@@ -141,14 +142,15 @@ def accumulated_gradients(
     """Returns loss, gradients and new batch statistics of a batch worked through in parts."""
 
     def part_loss(params: Any, batch_stats: Any, part: Batch, key: jax.Array):
-        outputs, changed = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            part["image"],
-            train=True,
-            endpoints=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
-        )
+        with sharded_over(mesh):
+            outputs, changed = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                part["image"],
+                train=True,
+                endpoints=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
         loss = objective(Outputs(*outputs), part["label"], batch["label"], step)
         return loss, changed.get("batch_stats", batch_stats)
 
@@ -167,12 +169,12 @@ def accumulated_gradients(
         return (total + loss, jax.tree.map(jnp.add, gradients, more), batch_stats), None
 
     zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params), batch_stats)
-    split = jax.tree.map(lambda array: split_batch(array, parts), batch)
+    split = jax.tree.map(lambda array: in_parts(array, parts), batch)
     (loss, gradients, batch_stats), _ = jax.lax.scan(add_part, zeros, (jnp.arange(parts), split))
     return loss, gradients, batch_stats
 
 
-def split_batch(array: jax.Array, parts: int) -> jax.Array:
+def in_parts(array: jax.Array, parts: int) -> jax.Array:
     """Reshapes [N, …] to [parts, N/parts, …], every part with examples of every device."""
     return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
 

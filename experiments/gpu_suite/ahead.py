@@ -32,7 +32,7 @@ gpu_device_info {{
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
 """
-# Tables in place of `on_gpus.KERNEL_GRADIENTS`.
+# Tables in place of `dispatch.ON_GPUS["kernel_gradient"]`.
 TABLES = {
     "products": ((1, "xla"), (math.inf, "products")),
     "xla": ((math.inf, "xla"),),
@@ -160,7 +160,7 @@ def _step(device: str, toy: bool, table: str) -> dict[str, Any]:
     from deeplab_jax.training.state import with_variables
 
     jax.clear_caches()
-    dispatch.KERNEL_GRADIENTS = TABLES[table]
+    dispatch.ON_GPUS["kernel_gradient"] = TABLES[table]
     size, batch_size = (33, 2) if toy else (513, 16)
     work = Workload("deeplabv3_resnet101", (size, size), batch_size, "bfloat16")
     model = torchvision.our_network(work)

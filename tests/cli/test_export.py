@@ -94,7 +94,7 @@ def test_a_file_that_differs_ends_the_command(workdir, tmp_path, capsys, monkeyp
     file = [f"--output={tmp_path / 'network'}", f"--verify={tmp_path / 'noise.png'}"]
 
     def wrong_in_files(features, *arguments):
-        return average(features, *arguments) * (-40.0 if ops.is_portable() else 1.0)
+        return average(features, *arguments) * (-40.0 if ops.exporting() else 1.0)
 
     monkeypatch.setattr(aspp, "average", wrong_in_files)
     assert run([*network, *file], Console()) == 2

@@ -58,7 +58,7 @@ def test_convolution_in_integers_is_exact(size, stride, rate, pad, depthwise, po
 
     given = jnp.asarray(levels, jnp.float32)
     if portable:
-        with ops.portable():
+        with ops.dispatching(export=True):
             found = convolve(given)
     else:
         found = convolve(given)

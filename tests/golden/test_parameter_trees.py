@@ -43,7 +43,7 @@ def listing(architecture, keywords):
     """Returns a line for each variable: collection and path, dtype and shape."""
     model = create_model(architecture, **keywords)
     image = jax.ShapeDtypeStruct((1, 65, 65, model.architecture.in_channels), jnp.uint8)
-    with ops.portable():
+    with ops.dispatching(export=True):
         variables = jax.eval_shape(model.init, jax.random.key(0), image)
     flat = traverse_util.flatten_dict(variables, sep="/")
     return "".join(

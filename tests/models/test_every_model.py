@@ -41,7 +41,7 @@ HEADS = {
 def shapes(model, size, **options):
     """Returns what the model gives for two images of `size`, traced but not compiled."""
     image = jax.ShapeDtypeStruct((2, *size, model.architecture.in_channels), jnp.uint8)
-    with ops.portable():
+    with ops.dispatching(export=True):
         outputs, _ = jax.eval_shape(
             lambda x: model.init_with_output(jax.random.key(0), x, **options), image
         )

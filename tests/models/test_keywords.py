@@ -141,7 +141,7 @@ def program(network, train, portable=True):
     model = DeepLab(network)
     image = jax.ShapeDtypeStruct((2, *SIZE, network.in_channels), jnp.uint8)
     key = jax.random.key(0)
-    with ops.portable() if portable else contextlib.nullcontext():
+    with ops.dispatching(export=True) if portable else contextlib.nullcontext():
         variables = jax.eval_shape(model.init, key, image)
 
         def function(variables, key, image):

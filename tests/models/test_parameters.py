@@ -13,7 +13,7 @@ def parameters(architecture, **keywords):
     """Returns {path: shape and dtype} of a model's parameters and statistics, unmade."""
     model = create_model(architecture, **keywords)
     image = jax.ShapeDtypeStruct((1, 33, 33, model.architecture.in_channels), jnp.uint8)
-    with ops.portable():
+    with ops.dispatching(export=True):
         variables = jax.eval_shape(model.init, jax.random.key(0), image)
     return {
         name: traverse_util.flatten_dict(variables.get(name, {}), sep="/")

@@ -187,7 +187,7 @@ def test_receptive_field_is_what_the_gradient_reaches(architecture, options):
 
 def receptive_field_of(function, size=(17, 17)):
     image = jax.ShapeDtypeStruct((1, *size, 1), jnp.float32)
-    with ops.portable():
+    with ops.dispatching(export=True):
         program = flatten(jax.make_jaxpr(function)(image))
     return receptive_field(program, program.inputs[0], program.outputs[0])
 

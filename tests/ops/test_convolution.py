@@ -58,7 +58,7 @@ def test_the_sum_over_taps_equals_the_plain_convolution(rate, padding):
     with jax.enable_x64(True):
         assert "dot_general" in str(jax.make_jaxpr(with_gradients)(INPUTS, kernel))
         fast = run_once(with_gradients, INPUTS, kernel)
-        with ops.portable():
+        with ops.dispatching(export=True):
             plain = run_once(with_gradients, INPUTS, kernel)
     for one, other in zip(fast, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
@@ -84,7 +84,7 @@ def test_pointwise_product_equals_the_plain_convolution(stride):
 
     with jax.enable_x64(True):
         fast = run_once(with_gradients, INPUTS, kernel)
-        with ops.portable():
+        with ops.dispatching(export=True):
             plain = run_once(with_gradients, INPUTS, kernel)
     expected = brute_force.convolve(INPUTS, kernel, stride, 1, UNPADDED)
     np.testing.assert_allclose(fast[0], expected, rtol=0, atol=1e-12)

@@ -72,7 +72,7 @@ def test_what_gpus_get_for_atrous_rates_equals_loops(as_on_gpus, size, stride, r
     random = np.random.default_rng(0)
     inputs, kernel = random.normal(size=(2, *size, 3)), random.normal(size=(3, 3, 1, 3))
     with jax.enable_x64(True):
-        with ops.portable():
+        with ops.dispatching(export=True):
             outputs = ops.depthwise_convolution(
                 inputs, kernel, stride=stride, rate=rate, padding=edges
             )
@@ -98,7 +98,7 @@ def test_fast_implementation_equals_the_portable_one(size, stride, rate, dtype, 
     arrays = [jnp.asarray(array, dtype) for array in arrays]
     options = {"stride": stride, "rate": rate, "padding": padding}
     fast = with_gradients(*arrays, **options)
-    with ops.portable():
+    with ops.dispatching(export=True):
         plain = with_gradients(*arrays, **options)
     for one, other in zip(fast, plain, strict=True):
         assert one.dtype == other.dtype == dtype
@@ -133,7 +133,7 @@ def test_other_platforms_and_export_get_plain_convolutions(convolve):
     assert "stablehlo.convolution" not in program("cpu")
     assert "stablehlo.convolution" in program("tpu")
     assert "stablehlo.convolution" in program("cuda")
-    with ops.portable():
+    with ops.dispatching(export=True):
         assert "stablehlo.convolution" in program("cpu")
     assert "stablehlo.convolution" not in program("cpu")
 
@@ -169,6 +169,6 @@ def test_every_candidate_on_gpus_gives_the_plain_outputs_and_gradients(
 
 
 def test_the_table_for_gpus_names_candidates():
-    assert {name for _, name in dispatch.DEPTHWISE} <= set(depthwise.CANDIDATES)
+    assert {name for _, name in dispatch.ON_GPUS["depthwise"]} <= set(depthwise.CANDIDATES)
     assert dispatch.chosen(((2, "a"), (4, "b"), (np.inf, "c")), (1, 3)) == "b"
     assert dispatch.chosen(((2, "a"), (4, "b"), (np.inf, "c")), (36, 1)) == "c"

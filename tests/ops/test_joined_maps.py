@@ -7,7 +7,8 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
-from deeplab_jax.ops.dispatch import plain
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.parallel.mesh import row_sharding
 
 RANDOM = np.random.default_rng(0)
 COARSE, FINE = (2, 5, 7, 4), (2, 17, 25, 3)
@@ -47,7 +48,7 @@ def test_equals_enlarging_first(align_corners, size, settings):
     program = with_gradients(align_corners, **settings)
     with jax.enable_x64(True):
         found = run_once(program, coarse, fine, kernel)
-        with ops.portable():
+        with ops.dispatching(export=True):
             expected = run_once(program, coarse, fine, kernel)
         array = ops.JoinedMaps(jnp.asarray(coarse), jnp.asarray(fine), align_corners).array()
         outputs = ops.convolution(array, kernel, **settings)
@@ -69,7 +70,7 @@ def test_the_coarse_map_is_multiplied_where_that_is_less_work(fine, pays):
         return ops.convolution(ops.JoinedMaps(coarse, fine), kernel, padding=((1, 1), (1, 1)))
 
     ours = operations(convolved)
-    with plain():
+    with ops.dispatching(rows_sharded=row_sharding(make_mesh(jax.devices()[:1]))):
         enlarged_first = operations(lambda *arrays: convolved(*arrays))
     assert ours < 0.5 * enlarged_first if pays else ours >= 0.9 * enlarged_first
 

@@ -42,7 +42,7 @@ def test_equals_the_plain_convolution(shape, size, rate, padding):
     kernel = RANDOM.normal(size=(size, size, shape[-1], 4))
     with jax.enable_x64(True):
         banded = run_once(with_gradients(rate, padding), inputs, kernel)
-        with ops.portable():
+        with ops.dispatching(export=True):
             plain = run_once(with_gradients(rate, padding), inputs, kernel)
     for one, other in zip(banded, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
@@ -69,7 +69,7 @@ def test_products_over_maps_equal_the_plain_convolution(
     with jax.enable_x64(True):
         assert "dot_general" in str(jax.make_jaxpr(with_gradients(rate, padding))(inputs, kernel))
         products = run_once(with_gradients(rate, padding), inputs, kernel)
-        with ops.portable():
+        with ops.dispatching(export=True):
             plain = run_once(with_gradients(rate, padding), inputs, kernel)
     for one, other in zip(products, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
@@ -97,7 +97,7 @@ def test_no_convolution_has_the_map_as_its_window():
 
     # Outputs and the inputs' gradient are convolutions, the kernel's is not.
     assert convolutions() == 2
-    with ops.portable():
+    with ops.dispatching(export=True):
         assert convolutions() == 3
 
 
@@ -116,9 +116,9 @@ def test_no_loop_or_branch_where_several_devices_share_a_batch(convolve, kernel)
         return text.count(f"stablehlo.{kind}")
 
     assert (count("while") > 0, count("case") > 0) == (True, True)
-    with ops.split_batch("cpu"):
+    with ops.dispatching(batch_sharded_on="cpu"):
         assert (count("while"), count("case")) == (0, 0)
-    with ops.split_batch("tpu"):
+    with ops.dispatching(batch_sharded_on="tpu"):
         assert (count("case"), count("convolution") > 0) == (0, True)
     assert count("while") > 0
 
@@ -165,4 +165,4 @@ def test_every_candidate_on_gpus_gives_the_convolution_s_own_gradient(shape, siz
             np.testing.assert_allclose(
                 found, pull_back(cotangent)[0], rtol=0, atol=1e-10, err_msg=name
             )
-    assert {name for _, name in dispatch.KERNEL_GRADIENTS} <= set(products.CANDIDATES)
+    assert {name for _, name in dispatch.ON_GPUS["kernel_gradient"]} <= set(products.CANDIDATES)

@@ -87,7 +87,7 @@ def every_resize(inputs, size, align_corners):
     """Yields the resized maps of every implementation, as one CPU program each and portable."""
     resize = functools.partial(ops.resize_bilinear, size=size, align_corners=align_corners)
     yield run_once(resize, inputs)
-    with ops.portable():
+    with ops.dispatching(export=True):
         yield run_once(resize, inputs)
     rows = ops.ResizedRows.of(inputs, size, 7, align_corners=align_corners)
     yield rows.join(jax.lax.map(rows.block, rows.weights))

@@ -28,7 +28,7 @@ def test_argmax_is_that_of_the_whole_resized_map(source, target, align_corners, 
     def both(scores):
         whole = ops.resize_bilinear(scores, target, align_corners=align_corners)
         found = ops.argmax_of_resized(scores, target, align_corners=align_corners)
-        with ops.portable():
+        with ops.dispatching(export=True):
             plain = ops.argmax_of_resized(scores, target, align_corners=align_corners)
         return jnp.argmax(whole, -1), found, plain
 

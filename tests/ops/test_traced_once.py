@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from deeplab_jax import ops
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.parallel.mesh import row_sharding
 
 IMAGE, KERNEL = jnp.ones((1, 9, 9, 4)), jnp.ones((1, 1, 4, 4))
 NO_PADDING = ((0, 0), (0, 0))
@@ -31,12 +33,15 @@ def test_equal_calls_are_one_function(name):
     assert thrice.count(instruction) == once.count(instruction)
 
 
-@pytest.mark.parametrize("context", [ops.plain, ops.portable])
+ROWS = row_sharding(make_mesh(jax.devices()[:1]))
+
+
+@pytest.mark.parametrize("fields", [{"rows_sharded": ROWS}, {"export": True}])
 @pytest.mark.parametrize("name", CASES)
-def test_a_context_is_obeyed_after_calls_outside_of_it(name, context):
+def test_a_context_is_obeyed_after_calls_outside_of_it(name, fields):
     operation, kernel, _ = CASES[name]
     assert "stablehlo.convolution" not in lowered(operation, kernel, padding=NO_PADDING)
-    with context():
+    with ops.dispatching(**fields):
         assert "stablehlo.convolution" in lowered(operation, kernel, padding=NO_PADDING)
     assert "stablehlo.convolution" not in lowered(operation, kernel, padding=NO_PADDING)
 

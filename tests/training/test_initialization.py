@@ -47,7 +47,7 @@ def fresh_variables(workdir, **changes):
     description.overrides.update(changes)
     model = description.create_model()
     image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
-    with ops.portable():
+    with ops.dispatching(export=True):
         shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     return jax.tree.map(lambda leaf: np.full(leaf.shape, 7, leaf.dtype), shapes)
 
@@ -137,7 +137,7 @@ def test_a_published_classifier_is_a_backbone(shared, tmp_path):
     write_model(tmp_path / "classifier", conversion.description, conversion.variables)
     model = create_model("deeplab_v3plus", backbone="mobilenet_v2", separable=True, num_classes=3)
     image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
-    with ops.portable():
+    with ops.dispatching(export=True):
         shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     fresh = jax.tree.map(lambda leaf: np.full(leaf.shape, 7, leaf.dtype), shapes)
     start = initialize_from(fresh, tmp_path / "classifier", Reporter(), "backbone")

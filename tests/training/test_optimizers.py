@@ -109,7 +109,7 @@ def test_two_updates_by_hand(name, decay_depthwise):
 def test_weight_decay_acts_on_convolution_kernels_alone(decay_depthwise):
     model = create_model("deeplab_v3plus", backbone="mobilenet_v2", separable=True)
     image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
-    with ops.portable():
+    with ops.dispatching(export=True):
         params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     mask = traverse_util.flatten_dict(decayed_parameters(params, decay_depthwise), sep="/")
     shapes = traverse_util.flatten_dict(params, sep="/")
@@ -275,7 +275,7 @@ def test_every_classifier_of_a_network_is_found(keywords, classifiers):
     name = "deeplab_v3" if keywords.get("head") == "lr_aspp" else "deeplab_v2"
     model = create_model(name, num_classes=13, **keywords)
     image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
-    with ops.portable():
+    with ops.dispatching(export=True):
         shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     scaling = scale_by_part(dict(configs.default().optimizer.multipliers) | {"classifier": 0.0})
     ones = jax.tree.map(lambda leaf: np.ones(leaf.shape[-1:]), shapes)

@@ -14,8 +14,8 @@ from deeplab_jax.training.state import create_state
 from deeplab_jax.training.step import (
     accumulated_gradients,
     averaged,
+    in_parts,
     make_train_step,
-    split_batch,
 )
 
 SIZE = (8, 9)
@@ -40,7 +40,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(parts, class_weights
     def both(variables):
         key = jax.random.key(0)
         objective = objective_of(model, class_weights=class_weights)
-        found = accumulated_gradients(model, variables, batch, key, parts, objective, 0)
+        found = accumulated_gradients(model, None, variables, batch, key, parts, objective, 0)
         return found, jax.value_and_grad(whole)(variables["params"])
 
     (loss, gradients, batch_stats), expected = run_once(both, variables)
@@ -57,7 +57,9 @@ def test_the_auxiliary_loss_is_added_with_its_weight():
         logits, maps = model.apply(variables, batch["image"], endpoints=True)
         parts = [softmax_cross_entropy(x, batch["label"]) for x in (logits, maps["auxiliary"])]
         objective = objective_of(model, auxiliary_weight=0.4)
-        found = accumulated_gradients(model, variables, batch, jax.random.key(0), 1, objective, 0)
+        found = accumulated_gradients(
+            model, None, variables, batch, jax.random.key(0), 1, objective, 0
+        )
         return found[0], found[1], parts
 
     loss, gradients, (main, auxiliary) = run_once(both, variables)
@@ -68,7 +70,7 @@ def test_the_auxiliary_loss_is_added_with_its_weight():
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_parts_hold_every_example_once_and_some_of_every_device(parts):
-    split = np.asarray(split_batch(jnp.arange(12), parts))
+    split = np.asarray(in_parts(jnp.arange(12), parts))
     assert split.shape == (parts, 12 // parts)
     assert sorted(split.ravel()) == list(range(12))
     # Two devices hold 0 to 5 and 6 to 11.
@@ -95,7 +97,7 @@ def test_a_step_updates_everything_once():
 
     def reference(variables):
         key, objective = jax.random.key(0), objective_of(model)
-        return accumulated_gradients(model, variables, batch, key, 1, objective, 0)
+        return accumulated_gradients(model, None, variables, batch, key, 1, objective, 0)
 
     loss, gradients, batch_stats = run_once(reference, before.variables)
     compare = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
