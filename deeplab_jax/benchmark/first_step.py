@@ -30,8 +30,7 @@ def measure(
     import numpy as np
 
     from deeplab_jax import config as configs
-    from deeplab_jax.benchmark.networks import split_network
-    from deeplab_jax.benchmark.ours import random_batch
+    from deeplab_jax.benchmark.networks import random_batch, split_network
     from deeplab_jax.parallel import make_mesh
     from deeplab_jax.reporter import Reporter
     from deeplab_jax.training.setup import assemble, make_run_step, run_batches

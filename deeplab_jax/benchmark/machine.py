@@ -1,14 +1,21 @@
-"""What a figure was measured on."""
+"""What a figure was measured on, and what that machine can do at best."""
 
 import datetime
 import importlib.metadata
 import os
 import pathlib
 import platform
+import time
+from collections.abc import Callable
 
 import jax
 
 PACKAGES = ("deeplab_jax", "jax", "numpy", "opencv-python-headless", "grain")
+# Of square matrices; large enough for caches to be used well on every platform.
+MATRIX = {"cpu": 2048}
+LARGE_MATRIX = 8192
+# Numbers that are read and written once: 256 MiB of float32 each way.
+STREAM = 2**26
 
 
 def describe_machine() -> dict[str, object]:
@@ -37,3 +44,34 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def measure_peaks(dtype: str = "float32", repetitions: int = 5) -> dict[str, float]:
+    """Returns the rate of matrix products and of reading and writing memory.
+
+    Args:
+      dtype: of both.
+      repetitions: the best counts.
+
+    Returns:
+      `matrix_flops_per_second` and `memory_bytes_per_second`.
+    """
+    size = MATRIX.get(jax.default_backend(), LARGE_MATRIX)
+    # Random: matrix units may run faster on equal numbers, as they draw less power.
+    matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    stream = jax.random.normal(jax.random.key(1), (STREAM,), dtype)
+    product = _best(jax.jit(lambda a: a @ a), matrix, repetitions)
+    copy = _best(jax.jit(lambda a: a + 1), stream, repetitions)
+    return {
+        "matrix_flops_per_second": 2 * size**3 / product,
+        "memory_bytes_per_second": 2 * stream.nbytes / copy,
+    }
+
+
+def _best(function: Callable, argument: jax.Array, repetitions: int) -> float:
+    seconds = []
+    for _ in range(repetitions + 1):
+        started = time.perf_counter()
+        jax.block_until_ready(function(argument))
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

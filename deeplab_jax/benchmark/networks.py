@@ -1,6 +1,78 @@
-"""Networks as the benchmarks name them: ARCHITECTURE or ARCHITECTURE/BACKBONE."""
+"""The forward pass and the training step of a network, as users run them, ready to be timed."""
 
-from deeplab_jax.models import list_models
+import dataclasses
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from deeplab_jax import config as configs
+from deeplab_jax.labels import label_dtype, void_label
+from deeplab_jax.models import DeepLab, create_model, list_models
+from deeplab_jax.models.deeplab import fold
+from deeplab_jax.models.summary import summarize
+from deeplab_jax.parallel import place, put_batch, replicated
+from deeplab_jax.training.loss import make_objective
+from deeplab_jax.training.optimizers import make_optimizer, make_schedule
+from deeplab_jax.training.state import TrainState, Variables, with_variables
+from deeplab_jax.training.step import make_train_step
+
+OURS = "deeplab_jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A piece of work that is ready to run.
+
+    Attributes:
+      name: of the code that does it.
+      run: does it once and returns its result when that is there.
+      compile_seconds: from nothing to ready, None where nothing is compiled; of `torch.compile`
+        with the first run, which it happens in.
+      peak_bytes: memory of a run, parameters included; None: unknown.
+    """
+
+    name: str
+    run: Callable[[], Any]
+    compile_seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+def compiled_contender(name: str, function: Callable, *arguments: Any) -> Contender:
+    """Returns a jitted function of these arguments as a contender.
+
+    The arguments lie on the device. Memory is that of arguments, results and temporary arrays, as
+    the compiler planned it.
+    """
+    arguments = jax.device_put(arguments)
+    started = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    seconds = time.perf_counter() - started
+    return Contender(
+        name,
+        lambda: jax.block_until_ready(compiled(*arguments)),
+        seconds,
+        planned_bytes(compiled),
+    )
+
+
+def planned_bytes(compiled: jax.stages.Compiled) -> int | None:
+    """Returns the memory of a program's arguments, results and temporary arrays in bytes."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return None
+    return int(
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
 
 
 def split_network(name: str) -> tuple[str, dict[str, str]]:
@@ -12,3 +84,150 @@ def split_network(name: str) -> tuple[str, dict[str, str]]:
         return name, {}
     architecture, _, backbone = name.rpartition("/")
     return architecture, {"backbone": backbone}
+
+
+def cores() -> int:
+    """Returns how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def random_batch(
+    batch_size: int, size: tuple[int, int], num_classes: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Returns uint8 images [N, H, W, 3] and labels [N, H, W], a tenth of them void."""
+    random = np.random.default_rng(seed)
+    label = random.integers(0, num_classes, (batch_size, *size), label_dtype(num_classes))
+    label[random.random(label.shape) < 0.1] = void_label(num_classes)
+    return {"image": random.integers(0, 256, (batch_size, *size, 3), np.uint8), "label": label}
+
+
+def made_variables(model: DeepLab, seed: int = 0) -> Variables:
+    """Returns float32 variables of unit gain without compiling `init`: for times alone.
+
+    Kernels are normal, all else is one but for biases.
+    """
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 33, 33, 3), np.uint8))
+    random = np.random.default_rng(seed)
+
+    def make(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if path[-1].key != "kernel":
+            return np.full(leaf.shape, float(path[-1].key != "bias"), np.float32)
+        values = random.standard_normal(leaf.shape, np.float32)
+        return values * np.float32(np.prod(leaf.shape[:-1]) ** -0.5)
+
+    return jax.tree_util.tree_map_with_path(make, shapes)
+
+
+def measure_network(
+    name: str,
+    size: tuple[int, int],
+    batch_size: int,
+    dtype: str,
+    *,
+    training: bool,
+    repetitions: int,
+) -> dict[str, Any]:
+    """Times a network on random images, after one run that does not count.
+
+    Args:
+      name: ARCHITECTURE or ARCHITECTURE/BACKBONE.
+      size: (height, width) in pixels.
+      batch_size: images at once.
+      dtype: of the computation.
+      training: training steps instead of forward passes with folded normalizations.
+      repetitions: runs of the median.
+
+    Returns:
+      `seconds`, `images_per_second`, `operations_per_second`, `compile_seconds` and `peak_bytes`,
+      JSON-ready.
+
+    Raises:
+      DeepLabError: there is no such network.
+    """
+    architecture, keywords = split_network(name)
+    model = create_model(architecture, dtype=dtype, **keywords)
+    batch = random_batch(batch_size, size, model.architecture.num_classes)
+    variables, passes = made_variables(model), 3 if training else 1
+    program = (
+        training_step(model, variables, batch)
+        if training
+        else forward(model, variables, batch["image"], folded=True)
+    )
+    program.run()
+    seconds = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        program.run()
+        seconds.append(time.perf_counter() - started)
+    median = statistics.median(seconds)
+    return {
+        "seconds": median,
+        "images_per_second": batch_size / median,
+        "operations_per_second": passes * forward_operations(model, batch["image"]) / median,
+        "compile_seconds": program.compile_seconds,
+        "peak_bytes": program.peak_bytes,
+    }
+
+
+def forward_operations(model: DeepLab, image: np.ndarray) -> float:
+    """Returns the floating-point operations of a forward pass, two a multiply-add."""
+    return 2.0 * summarize(model, image.shape[1:3]).macs * len(image)
+
+
+def forward(
+    model: DeepLab, variables: Variables, image: np.ndarray, folded: bool = False
+) -> Contender:
+    """Returns the forward pass, uint8 images to logits at their resolution.
+
+    `folded`: batch normalisations are part of the kernels before them.
+    """
+    if folded:
+        model, variables = fold(model, variables)
+    return compiled_contender(
+        OURS, lambda variables, image: model.apply(variables, image), variables, image
+    )
+
+
+def training_step(
+    model: DeepLab,
+    variables: Variables,
+    batch: dict[str, np.ndarray],
+    rate: float = 0.01,
+    *,
+    mesh: Mesh | None = None,
+) -> Contender:
+    """Returns steps of SGD with momentum on one batch; each run goes on from the last.
+
+    A run's result is the loss before it.
+    """
+    step, optimizer = make_step(model, rate, mesh)
+    state = with_variables(jax.tree.map(jax.numpy.array, variables), optimizer, False)
+    if mesh is None:
+        return _repeated(step, state, jax.device_put(batch))
+    return _repeated(step, place(state, replicated(mesh)), put_batch(batch, mesh))
+
+
+def make_step(
+    model: DeepLab, rate: float, mesh: Mesh | None = None
+) -> tuple[Callable, optax.GradientTransformation]:
+    """Returns the jitted step of (state, batch) that `training_step` repeats, and its optimizer."""
+    config = configs.default()
+    config.schedule.name, config.schedule.base_learning_rate = "constant", rate
+    config.optimizer.weight_decay = 0.0
+    learning_rate = make_schedule(config.schedule, 1)
+    optimizer = make_optimizer(config.optimizer, learning_rate)
+    objective = make_objective(config.loss, model.architecture)
+    return make_train_step(model, optimizer, learning_rate, objective, mesh, seed=0), optimizer
+
+
+def _repeated(step: Callable, state: TrainState, batch: dict[str, Any]) -> Contender:
+    started = time.perf_counter()
+    compiled = step.lower(state, batch).compile()
+    seconds = time.perf_counter() - started
+    kept = [state]
+
+    def run() -> float:
+        kept[0], metrics = compiled(kept[0], batch)
+        return float(metrics["loss"])
+
+    return Contender(OURS, run, seconds, planned_bytes(compiled))

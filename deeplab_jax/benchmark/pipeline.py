@@ -2,19 +2,14 @@
 
 import itertools
 import math
-import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from deeplab_jax.benchmark.contenders import compare
 from deeplab_jax.data import Augmentation, Dataset, training_batches
 from deeplab_jax.data.augmentation import augment
-from deeplab_jax.data.prepared import PreparedDataset
 
 BATCH_SIZE = 16
 
@@ -50,51 +45,6 @@ def measure_pipeline(
     }
 
 
-def measure_beside_torchvision(
-    dataset: PreparedDataset, augmentation: Augmentation, *, num_images: int, repetitions: int
-) -> dict[str, object]:
-    """Measures the same crops of ours and of torchvision's transforms in a DataLoader, in turns.
-
-    Both decode, scale, crop, flip and stack batches in one thread; ours reads the data set's
-    records, theirs files of the same bytes.
-
-    Args:
-      dataset: what to read.
-      augmentation: scales, crop and flip.
-      num_images: the first so many, in each turn.
-      repetitions: turns.
-
-    Returns:
-      `milliseconds_per_image` and `peer_milliseconds_per_image` of processor time, medians;
-      `ratio`, the median of the turns' ratios, and `spread`, its lowest and highest quarter.
-
-    Raises:
-      DeepLabError: torchvision is not installed.
-    """
-    from deeplab_jax.benchmark.peers.torchvision_data import make_batches, write_files
-
-    cv2.setNumThreads(0)
-    count = min(num_images, len(dataset))
-    with tempfile.TemporaryDirectory() as folder:
-        files = write_files(dataset, count, Path(folder))
-        sides = (
-            lambda: crop_batches(dataset, augmentation, count),
-            make_batches(files, augmentation, BATCH_SIZE),
-        )
-        for side in sides:
-            next(iter(side()))
-        turns = [tuple(_seconds_of_all(side()) for side in sides) for _ in range(repetitions)]
-    ours, theirs = (1e3 * statistics.median(column) / count for column in zip(*turns, strict=True))
-    return {
-        "peer": "torchvision v2 transforms in a DataLoader",
-        "milliseconds_per_image": ours,
-        "peer_milliseconds_per_image": theirs,
-        **compare(turns),
-        "images": count,
-        "repetitions": repetitions,
-    }
-
-
 def cores_to_feed(consumed_per_second: float, images_per_second_per_core: float) -> int:
     """Returns how many cores make as many images a second as an accelerator consumes."""
     return math.ceil(consumed_per_second / images_per_second_per_core)
@@ -107,14 +57,6 @@ def _processor_seconds(work: Callable[[int], object], num_examples: int, num_ima
     for index in range(num_images):
         work(index % num_examples)
     return (time.process_time() - started) / num_images
-
-
-def _seconds_of_all(batches: Iterator[object]) -> float:
-    """Returns the processor time of going through batches in seconds."""
-    started = time.process_time()
-    for _ in batches:
-        pass
-    return time.process_time() - started
 
 
 def crop_batches(

@@ -1,9 +1,8 @@
 """usage: deeplab-jax benchmark NAME [--flag=value …]
 
-inference  a forward pass beside another code's, in turns, with the same weights where they convert
-training   a training step beside another code's, in turns
+inference  seconds and memory of a network's forward pass
+training   seconds and memory of a network's training step
 pipeline   training crops a second, for each core and in all, and how many cores feed an accelerator
-           --peer=torchvision: beside its transforms in a DataLoader, one thread each
 scaling    time of a forward pass against image size, batch size and output stride, with a plot
 start      seconds from the start of a process to --help, `models`, an error, `inspect` and the
            first mask, with full and with empty caches
@@ -13,11 +12,9 @@ shapes     the demo's task: DeepLab v3+, the same net at output stride 32 withou
 crf        seconds that the dense CRF of an image takes, beside pydensecrf, and where they go
 
 examples:
-  deeplab-jax benchmark inference --peer=torchvision --network=deeplabv3_resnet50 --size=513x513
-  deeplab-jax benchmark training --peer=straightforward --size=257x257 --batch_size=4
-  deeplab-jax benchmark training --peer=segmentation_models --network=resnet101 --size=512x512 \
-      --batch_size=16 --dtype=bfloat16 --compiled
-  deeplab-jax benchmark pipeline --dataset=voc_segmentation --data_dir=data --peer=torchvision
+  deeplab-jax benchmark inference --network=deeplab_v3/resnet_50 --size=513x513
+  deeplab-jax benchmark training --network=deeplab_v3plus/resnet_101 --batch_size=4
+  deeplab-jax benchmark pipeline --dataset=voc_segmentation --data_dir=data
   deeplab-jax benchmark scaling --network=deeplab_v3plus/mobilenet_v2 --output=scaling
   deeplab-jax benchmark compile --network=deeplab_v3/resnet_101 --crop=129x129 --batch_size=2
   deeplab-jax benchmark shapes --data_dir=runs/demo/data --workdir=runs/shapes_task
@@ -26,7 +23,6 @@ examples:
 
 import dataclasses
 import json
-import os
 import pathlib
 
 from deeplab_jax.cli.console import Console
@@ -34,22 +30,15 @@ from deeplab_jax.cli.flags import Flags, parse_size, required
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 BENCHMARKS = ("inference", "training", "pipeline", "scaling", "start", "compile", "shapes", "crf")
-# What scaling and compile measure where no network is given.
 NETWORK = "deeplab_v3plus/mobilenet_v2"
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define("peer", None, "Baseline to measure beside (default: straightforward).")
-    flags.define(
-        "network",
-        None,
-        f"Network of the baseline (default: its first); scaling, compile: as in {NETWORK}.",
-    )
+    flags.define("network", NETWORK, "ARCHITECTURE or ARCHITECTURE/BACKBONE.")
     flags.define("size", "513x513", "Height x width of the images, in pixels.")
     flags.define("batch_size", 1, "Number of images per batch.", least=1)
     flags.define("dtype", "float32", "Type of the computation: float32 or bfloat16.")
-    flags.define("compiled", False, "Run baselines in PyTorch through torch.compile.")
     flags.define("dataset", None, "pipeline: name of a prepared data set.")
     flags.define("data_dir", None, "Directory of the prepared data sets.")
     flags.define("crop", "513x513", "pipeline, compile: height x width of the crops, in pixels.")
@@ -100,25 +89,27 @@ def _text(value: object) -> str:
 
 
 def _inference(flags: Flags, console: Console) -> dict[str, object]:
-    return _beside_peer(flags, console, training=False)
+    return _timed(flags, console, training=False)
 
 
 def _training(flags: Flags, console: Console) -> dict[str, object]:
-    return _beside_peer(flags, console, training=True)
+    return _timed(flags, console, training=True)
 
 
-def _beside_peer(flags: Flags, console: Console, training: bool) -> dict[str, object]:
-    # Else JAX takes most of an accelerator's memory, and a peer in PyTorch has none left.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from deeplab_jax.benchmark.contenders import Workload, measure
-    from deeplab_jax.benchmark.peaks import measure_peaks
-    from deeplab_jax.benchmark.peers import make_match
+def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
+    from deeplab_jax.benchmark.machine import measure_peaks
+    from deeplab_jax.benchmark.networks import measure_network
 
-    size = parse_size(flags.size)
-    work = Workload(flags.network or "", size, flags.batch_size, flags.dtype, flags.compiled)
-    match = make_match(flags.peer or "straightforward", work, training)
-    console.message(f"{match.work}: ours and {match.theirs.name} in turns")
-    return measure(match, flags.repetitions) | measure_peaks(flags.dtype)
+    console.message(f"{flags.network}: {flags.repetitions} runs")
+    figures = measure_network(
+        flags.network,
+        parse_size(flags.size),
+        flags.batch_size,
+        flags.dtype,
+        training=training,
+        repetitions=flags.repetitions,
+    )
+    return figures | measure_peaks(flags.dtype)
 
 
 def _pipeline(flags: Flags, console: Console) -> dict[str, object]:
@@ -128,12 +119,6 @@ def _pipeline(flags: Flags, console: Console) -> dict[str, object]:
 
     dataset = open_dataset(flags.dataset, flags.data_dir, "train")
     augmentation = Augmentation(parse_size(flags.crop))
-    if flags.peer:
-        if flags.peer != "torchvision":
-            raise unknown_name("peer of the pipeline", flags.peer, ["torchvision"])
-        return pipeline.measure_beside_torchvision(
-            dataset, augmentation, num_images=flags.num_images, repetitions=flags.repetitions
-        )
     figures = pipeline.measure_pipeline(
         dataset, augmentation, num_images=flags.num_images, workers=flags.workers
     )
@@ -149,9 +134,8 @@ def _scaling(flags: Flags, console: Console) -> dict[str, object]:
     batch_sizes = _positive(flags, "batch_sizes")
     output_strides = _positive(flags, "output_strides")
     from deeplab_jax.benchmark import scaling
-    from deeplab_jax.benchmark.scaling_plot import write_plot
 
-    network = flags.network or NETWORK
+    network = flags.network
     points = scaling.measure_scaling(
         network,
         sizes,
@@ -163,7 +147,7 @@ def _scaling(flags: Flags, console: Console) -> dict[str, object]:
     if flags.output:
         folder = pathlib.Path(flags.output)
         scaling.write_csv(folder / "scaling.csv", points)
-        write_plot(folder / "scaling.png", points, f"{network}, forward pass")
+        scaling.write_plot(folder / "scaling.png", points, f"{network}, forward pass")
     exponents = scaling.exponents(points)
     if flags.json:
         return {
@@ -200,7 +184,7 @@ def _start(flags: Flags, console: Console) -> dict[str, float]:
 def _compile(flags: Flags, console: Console) -> dict[str, float]:
     from deeplab_jax.benchmark.start import measure_start
 
-    network = flags.network or NETWORK
+    network = flags.network
     console.message(f"{network}: two processes, one after the other")
     return measure_start(network, parse_size(flags.crop), flags.batch_size, flags.dtype)
 

@@ -85,7 +85,7 @@ def count(program: str) -> dict[str, Any]:
 
 def figures(compiled: Any) -> dict[str, Any]:
     """Returns `count` and the compiler's own operations, bytes and planned memory."""
-    from deeplab_jax.benchmark.contenders import planned_bytes
+    from deeplab_jax.benchmark.networks import planned_bytes
 
     costs = compiled.cost_analysis() or {}
     own = {name: costs.get(key) for name, key in (("flops", "flops"), ("bytes", "bytes accessed"))}
@@ -153,11 +153,11 @@ def _gradient(device: str, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
 def _step(device: str, toy: bool, table: str) -> dict[str, Any]:
     import jax
 
-    from deeplab_jax.benchmark import ours
-    from deeplab_jax.benchmark.contenders import Workload
-    from deeplab_jax.benchmark.peers import torchvision
+    from deeplab_jax.benchmark import networks as ours
     from deeplab_jax.ops import dispatch
     from deeplab_jax.training.state import with_variables
+    from experiments.benchmarks import torchvision
+    from experiments.benchmarks.baselines import Workload
 
     jax.clear_caches()
     dispatch.ON_GPUS["kernel_gradient"] = TABLES[table]

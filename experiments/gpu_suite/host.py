@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.benchmark import ours
+from deeplab_jax.benchmark import networks as ours
 from deeplab_jax.benchmark.pipeline import cores_to_feed, measure_pipeline
 from deeplab_jax.errors import DeepLabError
 from experiments.gpu_suite.rows import Measurement, read

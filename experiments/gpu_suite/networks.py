@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
-from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Contender, Workload, measure
-from deeplab_jax.benchmark.peaks import measure_peaks
-from deeplab_jax.benchmark.peers import make_match
+from deeplab_jax.benchmark import networks as ours
+from deeplab_jax.benchmark.machine import measure_peaks
+from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.models import DeepLab
+from experiments.benchmarks.baselines import Workload, make_match, measure
 from experiments.gpu_suite.profile import profile
 from experiments.gpu_suite.rows import Measurement
 
@@ -48,7 +48,7 @@ def segmentation_models_training(toy: bool) -> list[Measurement]:
 
 
 def forward_passes(toy: bool) -> list[Measurement]:
-    """Returns part d: forward passes with folded normalisations, alone, then beside the peer's."""
+    """Returns part d: forward passes with folded normalisations, alone and beside others."""
     networks = [("torchvision", "deeplabv3_resnet101", 513)]
     networks += [("segmentation_models", name, 512) for name in SEGMENTATION_MODELS]
     batches, dtypes = (16, 1), ("bfloat16", "float32")
@@ -56,36 +56,38 @@ def forward_passes(toy: bool) -> list[Measurement]:
         networks = [("torchvision", "deeplabv3_mobilenet_v3_large", 33)]
         batches, dtypes = (2, 1), ("float32",)
     return [
-        make(peer, Workload(network, (size, size), batch, dtype, True, True), False, toy)
-        for peer, network, size in networks
+        make(baseline, Workload(network, (size, size), batch, dtype, True, True), False, toy)
+        for baseline, network, size in networks
         for dtype in dtypes
         for batch in batches
         for make in (_alone, _beside)
     ]
 
 
-def _settings(peer: str, work: Workload, kind: str) -> dict[str, Any]:
-    return {"work": kind, "peer": peer, **dataclasses.asdict(work), "size": list(work.size)}
+def _settings(baseline: str, work: Workload, kind: str) -> dict[str, Any]:
+    return {"work": kind, "baseline": baseline, **dataclasses.asdict(work), "size": list(work.size)}
 
 
-def _alone(peer: str, work: Workload, training: bool, toy: bool) -> Measurement:
-    settings = _settings(peer, work, "training step" if training else "forward")
-    run = functools.partial(_measure_alone, peer, work, training, _repetitions(toy))
+def _alone(baseline: str, work: Workload, training: bool, toy: bool) -> Measurement:
+    settings = _settings(baseline, work, "training step" if training else "forward")
+    run = functools.partial(_measure_alone, baseline, work, training, _repetitions(toy))
     return Measurement(settings | {"measure": "alone"}, run)
 
 
-def _beside(peer: str, work: Workload, training: bool, toy: bool) -> Measurement:
-    settings = _settings(peer, work, "training step" if training else "forward")
-    run = functools.partial(_measure_beside, peer, work, training, _repetitions(toy))
-    return Measurement(settings | {"measure": "beside the peer"}, run)
+def _beside(baseline: str, work: Workload, training: bool, toy: bool) -> Measurement:
+    settings = _settings(baseline, work, "training step" if training else "forward")
+    run = functools.partial(_measure_beside, baseline, work, training, _repetitions(toy))
+    return Measurement(settings | {"measure": "beside the baseline"}, run)
 
 
 def _repetitions(toy: bool) -> int:
     return TOY_REPETITIONS if toy else REPETITIONS
 
 
-def _measure_alone(peer: str, work: Workload, training: bool, repetitions: int) -> dict[str, Any]:
-    model, contender = _ours(peer, work, training)
+def _measure_alone(
+    baseline: str, work: Workload, training: bool, repetitions: int
+) -> dict[str, Any]:
+    model, contender = _ours(baseline, work, training)
     contender.run()
     seconds = []
     for _ in range(repetitions):
@@ -106,19 +108,21 @@ def _measure_alone(peer: str, work: Workload, training: bool, repetitions: int) 
     return figures | _utilization(figures["operations_per_second"], work.dtype)
 
 
-def _measure_beside(peer: str, work: Workload, training: bool, repetitions: int) -> dict[str, Any]:
-    figures = measure(make_match(peer, work, training), repetitions)
+def _measure_beside(
+    baseline: str, work: Workload, training: bool, repetitions: int
+) -> dict[str, Any]:
+    figures = measure(make_match(baseline, work, training), repetitions)
     return figures | _utilization(figures["operations_per_second"], work.dtype)
 
 
-def _profile(peer: str, work: Workload) -> dict[str, Any]:
-    return profile(_ours(peer, work, True)[1].run)
+def _profile(baseline: str, work: Workload) -> dict[str, Any]:
+    return profile(_ours(baseline, work, True)[1].run)
 
 
 @functools.lru_cache(maxsize=1)
-def _ours(peer: str, work: Workload, training: bool) -> tuple[DeepLab, Contender]:
+def _ours(baseline: str, work: Workload, training: bool) -> tuple[DeepLab, Contender]:
     """Returns our network and its step or forward pass; it needs no PyTorch."""
-    module = importlib.import_module(f"deeplab_jax.benchmark.peers.{peer}")
+    module = importlib.import_module(f"experiments.benchmarks.{baseline}")
     model = module.our_network(work)
     variables = ours.made_variables(model)
     batch = ours.random_batch(work.batch_size, work.size, module.NUM_CLASSES)

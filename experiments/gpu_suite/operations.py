@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from deeplab_jax.benchmark.contenders import planned_bytes
+from deeplab_jax.benchmark.networks import planned_bytes
 from deeplab_jax.ops import depthwise, kernel_gradient
 from experiments.gpu_suite.rows import Measurement
 

@@ -6,8 +6,7 @@ import json
 import PIL.Image
 import pytest
 
-from deeplab_jax.benchmark.scaling import Point, exponents, series, table, write_csv
-from deeplab_jax.benchmark.scaling_plot import write_plot
+from deeplab_jax.benchmark.scaling import Point, exponents, series, table, write_csv, write_plot
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 

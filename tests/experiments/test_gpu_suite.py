@@ -158,7 +158,7 @@ def test_networks_at_toy_size(tmp_path, part):
         assert row["figures"]["images_per_second"] > 0
         assert 0 < row["figures"]["mfu"] < 1
         assert row["figures"]["planned_bytes"] > 0
-    for row in (row for row in found if row["settings"]["measure"] == "beside the peer"):
+    for row in (row for row in found if row["settings"]["measure"] == "beside the baseline"):
         assert row["status"] == "measured" or "pip install" in row["reason"]
     profiles = [row for row in found if row["settings"]["measure"] == "profile"]
     assert bool(profiles) == (part == "a")

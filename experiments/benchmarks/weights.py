@@ -1,4 +1,4 @@
-"""Our network with the weights of a peer's."""
+"""Our network with the weights of a baseline's."""
 
 import tempfile
 from pathlib import Path

@@ -4,14 +4,15 @@ import importlib
 
 import numpy as np
 
-from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Contender, Match, Workload, relative_difference
+from deeplab_jax.benchmark import networks as ours
+from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert, find_pretrained
 from deeplab_jax.pretrained.fetching import fetch
 from deeplab_jax.reporter import LoggingReporter
+from experiments.benchmarks.baselines import Match, Workload, relative_difference
 
-PEER = "TFLite (XNNPACK)"
+NAME = "TFLite (XNNPACK)"
 WEIGHTS = {"mobilenet_v2": "deeplabv3_mobilenetv2_dm05_voc_tflite"}
 
 
@@ -44,7 +45,7 @@ def forward(work: Workload) -> Match:
     return Match(
         f"published DeepLab v3 0.5 {work.title('forward')}",
         mine,
-        Contender(PEER, run),
+        Contender(NAME, run),
         ours.forward_operations(model, image),
         relative_difference(mine.run(), run()),
     )

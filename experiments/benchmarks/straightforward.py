@@ -6,19 +6,14 @@ import jax
 import numpy as np
 import optax
 
-from deeplab_jax.benchmark import ours, straightforward
-from deeplab_jax.benchmark.contenders import (
-    Contender,
-    Match,
-    Workload,
-    compiled_contender,
-    planned_bytes,
-    relative_difference,
-)
+from deeplab_jax.benchmark import networks as ours
+from deeplab_jax.benchmark.networks import Contender, compiled_contender, planned_bytes
 from deeplab_jax.models import DeepLab, create_model
 from deeplab_jax.training.state import Variables
+from experiments.benchmarks import straightforward_flax
+from experiments.benchmarks.baselines import Match, Workload, relative_difference
 
-PEER = "straightforward Flax"
+NAME = "straightforward Flax"
 NUM_CLASSES = 21
 RATE, MOMENTUM = 0.01, 0.9
 
@@ -27,10 +22,10 @@ def forward(work: Workload) -> Match:
     """Returns the forward pass; see the package."""
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model, variables = _network(work.network, image)
-    plain = straightforward.make_network(work.network, NUM_CLASSES)
+    plain = straightforward_flax.make_network(work.network, NUM_CLASSES)
     mine = ours.forward(model, variables, image)
     theirs = compiled_contender(
-        PEER, plain.apply, straightforward.to_straightforward(variables), image
+        NAME, plain.apply, straightforward_flax.to_straightforward(variables), image
     )
     return Match(
         f"DeepLab {work.title('forward')}",
@@ -66,10 +61,10 @@ def _network(network: str, image: np.ndarray, **options: float) -> tuple[DeepLab
 
 def _step(network: str, variables: Variables, batch: dict[str, np.ndarray]) -> Contender:
     optimizer = optax.sgd(RATE, MOMENTUM)
-    plain = straightforward.make_network(network, NUM_CLASSES)
-    variables = jax.tree.map(jax.numpy.array, straightforward.to_straightforward(variables))
+    plain = straightforward_flax.make_network(network, NUM_CLASSES)
+    variables = jax.tree.map(jax.numpy.array, straightforward_flax.to_straightforward(variables))
     state, batch = optimizer.init(variables["params"]), jax.device_put(batch)
-    step = straightforward.make_train_step(plain, optimizer)
+    step = straightforward_flax.make_train_step(plain, optimizer)
     started = time.perf_counter()
     compiled = step.lower(variables, state, batch).compile()
     seconds = time.perf_counter() - started
@@ -80,4 +75,4 @@ def _step(network: str, variables: Variables, batch: dict[str, np.ndarray]) -> C
         kept[0] = variables, state
         return float(loss)
 
-    return Contender(PEER, run, seconds, planned_bytes(compiled))
+    return Contender(NAME, run, seconds, planned_bytes(compiled))

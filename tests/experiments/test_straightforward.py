@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from random_variables import random_variables
 
-from deeplab_jax.benchmark.straightforward import make_network, to_straightforward
 from deeplab_jax.models import create_model
+from experiments.benchmarks.straightforward_flax import make_network, to_straightforward
 
 
 @pytest.mark.parametrize(

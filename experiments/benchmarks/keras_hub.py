@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Match, Workload, compiled_contender
+from deeplab_jax.benchmark import networks as ours
+from deeplab_jax.benchmark.networks import compiled_contender
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
+from experiments.benchmarks.baselines import Match, Workload
 
-PEER = "keras-hub on JAX"
+NAME = "keras-hub on JAX"
 NUM_CLASSES = 21
 RATES = (6, 12, 18)
 OUTPUT_STRIDE = 32
@@ -52,7 +53,7 @@ def forward(work: Workload) -> Match:
     return Match(
         f"DeepLab v3+ {work.title('forward at output stride 32')}",
         ours.forward(model, variables, image),
-        compiled_contender(PEER, stateless, state, image),
+        compiled_contender(NAME, stateless, state, image),
         ours.forward_operations(model, image),
     )
 

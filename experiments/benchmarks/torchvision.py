@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Match, Workload, relative_difference
-from deeplab_jax.benchmark.peers.pytorch import RATE, PyTorch, import_peer, open_pytorch
-from deeplab_jax.benchmark.peers.weights import converted
+from deeplab_jax.benchmark import networks as ours
 from deeplab_jax.models import DeepLab, create_model
 from deeplab_jax.models.preprocessing import TORCHVISION_MEAN, TORCHVISION_STD
+from experiments.benchmarks.baselines import Match, Workload, relative_difference
+from experiments.benchmarks.pytorch import RATE, PyTorch, import_library, open_pytorch
+from experiments.benchmarks.weights import converted
 
-PEER = "torchvision"
+NAME = "torchvision"
 NUM_CLASSES = 21
 AUXILIARY_WEIGHT = 0.5
 
@@ -22,7 +22,7 @@ def forward(work: Workload) -> Match:
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)
     pixels = pytorch.pixels(image, TORCHVISION_MEAN, TORCHVISION_STD)
     mine = ours.forward(model, variables, image, work.folded)
-    other = pytorch.forward(PEER, theirs, lambda pixels: theirs(pixels)["out"], pixels)
+    other = pytorch.forward(NAME, theirs, lambda pixels: theirs(pixels)["out"], pixels)
     return Match(
         work.title("forward"),
         mine,
@@ -46,18 +46,18 @@ def training(work: Workload) -> Match:
     return Match(
         work.title("training step"),
         ours.training_step(model, variables, batch, RATE),
-        pytorch.training_step(PEER, theirs, loss, (pixels, batch["label"])),
+        pytorch.training_step(NAME, theirs, loss, (pixels, batch["label"])),
         3 * ours.forward_operations(model, batch["image"]),
     )
 
 
 def our_network(work: Workload) -> DeepLab:
     """Returns our network of that name, which needs no PyTorch."""
-    return create_model(f"{PEER}/{work.network}", num_classes=NUM_CLASSES, dtype=work.dtype)
+    return create_model(f"{NAME}/{work.network}", num_classes=NUM_CLASSES, dtype=work.dtype)
 
 
 def _network(work: Workload) -> tuple[PyTorch, Any]:
     pytorch = open_pytorch(work)
-    make = getattr(import_peer("torchvision.models.segmentation"), work.network)
+    make = getattr(import_library("torchvision.models.segmentation"), work.network)
     network = make(weights=None, weights_backbone=None, num_classes=NUM_CLASSES, aux_loss=True)
     return pytorch, pytorch.placed(network)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Match, Workload
-from deeplab_jax.benchmark.peers.pytorch import RATE, PyTorch, import_peer, open_pytorch
+from deeplab_jax.benchmark import networks as ours
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import DeepLab, create_model
 from deeplab_jax.models.preprocessing import TORCHVISION_MEAN, TORCHVISION_STD
+from experiments.benchmarks.baselines import Match, Workload
+from experiments.benchmarks.pytorch import RATE, PyTorch, import_library, open_pytorch
 
-PEER = "segmentation_models_pytorch"
+NAME = "segmentation_models_pytorch"
 NUM_CLASSES = 21
 RATES = (12, 24, 36)
 OUTPUT_STRIDE = 16
@@ -42,7 +42,7 @@ def forward(work: Workload) -> Match:
     return Match(
         f"DeepLab v3+ {work.title('forward')}",
         ours.forward(model, variables, image, work.folded),
-        pytorch.forward(PEER, theirs, theirs, _pixels(pytorch, image)),
+        pytorch.forward(NAME, theirs, theirs, _pixels(pytorch, image)),
         ours.forward_operations(model, image),
     )
 
@@ -61,16 +61,16 @@ def training(work: Workload) -> Match:
     return Match(
         f"DeepLab v3+ {work.title('training step')}",
         ours.training_step(model, variables, batch, RATE),
-        pytorch.training_step(PEER, theirs, loss, (pixels, batch["label"])),
+        pytorch.training_step(NAME, theirs, loss, (pixels, batch["label"])),
         3 * ours.forward_operations(model, batch["image"]),
     )
 
 
 def _network(work: Workload) -> tuple[PyTorch, Any]:
     if any(length % OUTPUT_STRIDE for length in work.size):
-        raise DeepLabError(f"{PEER} takes sides of k·{OUTPUT_STRIDE}; legal: --size=512x512")
+        raise DeepLabError(f"{NAME} takes sides of k·{OUTPUT_STRIDE}; legal: --size=512x512")
     pytorch = open_pytorch(work)
-    library = import_peer(PEER, "segmentation-models-pytorch")
+    library = import_library(NAME, "segmentation-models-pytorch")
     network = library.DeepLabV3Plus(
         work.network,
         encoder_weights=None,

@@ -1,4 +1,4 @@
-"""What the peers in PyTorch share: device, memory format, precision, compilation and memory."""
+"""What the baselines in PyTorch share: device, memory format, precision, compilation and memory."""
 
 import dataclasses
 import importlib
@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Contender, Workload
+from deeplab_jax.benchmark import networks as ours
+from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL
+from experiments.benchmarks.baselines import Workload
 
 RATE, MOMENTUM = 0.01, 0.9
 # Where JAX computes → where PyTorch is to.
@@ -51,7 +52,7 @@ class PyTorch:
         """Returns the forward pass as a contender whose runs give logits [N, C, H, W].
 
         Args:
-          name: of the peer.
+          name: of the baseline.
           network: whose parameters count as memory.
           logits: of the pixels.
           pixels: of `pixels`.
@@ -77,7 +78,7 @@ class PyTorch:
         """Returns steps of SGD with momentum on one batch as a contender.
 
         Args:
-          name: of the peer.
+          name: of the baseline.
           network: that is trained.
           loss: of the pixels and of the cross entropy, a function of logits [N, C, H, W].
           batch: pixels of `pixels`, and labels [N, H, W].
@@ -162,7 +163,7 @@ def open_pytorch(work: Workload) -> PyTorch:
       DeepLabError: it is not installed, or cannot use that device.
     """
     platform = jax.default_backend()
-    torch = import_peer("torch")
+    torch = import_library("torch")
     if platform not in DEVICES or (platform == "gpu" and not torch.cuda.is_available()):
         raise DeepLabError(
             f"JAX computes on {platform}, this PyTorch cannot; legal: JAX_PLATFORMS=cpu, or a "
@@ -173,7 +174,7 @@ def open_pytorch(work: Workload) -> PyTorch:
     return PyTorch(torch, DEVICES[platform], work)
 
 
-def import_peer(module: str, package: str = "'deeplab_jax[peers]'") -> ModuleType:
+def import_library(module: str, package: str = "'deeplab_jax[peers]'") -> ModuleType:
     """Imports a library that stands on PyTorch and perhaps on torchvision.
 
     Args:

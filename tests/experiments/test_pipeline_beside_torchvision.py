@@ -7,14 +7,12 @@ import pytest
 from stand_ins import random_dataset
 
 from deeplab_jax.benchmark import pipeline
-from deeplab_jax.benchmark.peers import torchvision_data
-from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.main import run
 from deeplab_jax.data import Augmentation
 from deeplab_jax.data.codec import decode_image, decode_label, encode_jpeg, encode_png
 from deeplab_jax.errors import DeepLabError
+from experiments.benchmarks import torchvision_data
 
-# Not imported: a torchvision built for another torch can only be imported as the peers do.
+# Not imported: a torchvision built for another torch can only be imported as the baselines do.
 INSTALLED = all(map(importlib.util.find_spec, ("torch", "torchvision")))
 AUGMENTATION = Augmentation((49, 65), scale_step=0.25)
 
@@ -50,16 +48,9 @@ def test_files_hold_what_the_records_hold(tmp_path):
 @pytest.mark.skipif(INSTALLED, reason="torchvision is installed")
 def test_what_is_not_installed_is_told():
     with pytest.raises(DeepLabError, match="pip install"):
-        pipeline.measure_beside_torchvision(
+        torchvision_data.measure_pipeline(
             EncodedDataset(1), AUGMENTATION, num_images=1, repetitions=1
         )
-
-
-def test_other_peers_are_refused(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("deeplab_jax.data.open_dataset", lambda *_: EncodedDataset(1))
-    flags = ["--dataset=any", f"--data_dir={tmp_path}", "--peer=tflite"]
-    assert run(["benchmark", "pipeline", *flags], Console()) == 2
-    assert "torchvision" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not INSTALLED, reason="torchvision is not installed")
@@ -73,8 +64,6 @@ def test_both_sides_make_the_same_kind_of_crops(tmp_path):
         assert mine["label"].shape == tuple(label.shape)
         assert {str(image.dtype), str(label.dtype)} == {"torch.uint8"}
         assert set(np.unique(label.numpy())) <= {0, 1, 2, 3, 255}
-    figures = pipeline.measure_beside_torchvision(
-        dataset, AUGMENTATION, num_images=20, repetitions=2
-    )
+    figures = torchvision_data.measure_pipeline(dataset, AUGMENTATION, num_images=20, repetitions=2)
     assert figures["ratio"] > 0
     assert figures["images"] == 20

@@ -2,11 +2,11 @@
 
 import jax
 
-from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Match, Workload, relative_difference
+from deeplab_jax.benchmark import networks as ours
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
 from deeplab_jax.parallel import make_mesh
+from experiments.benchmarks.baselines import Match, Workload, relative_difference
 
 NUM_CLASSES = 21
 
@@ -17,7 +17,7 @@ def forward(work: Workload) -> Match:
     Raises:
       DeepLabError: always.
     """
-    raise DeepLabError("a forward pass has no mesh; measure benchmark training --peer=without_mesh")
+    raise DeepLabError("a forward pass has no mesh; measure training")
 
 
 def training(work: Workload) -> Match:

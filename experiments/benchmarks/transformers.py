@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from deeplab_jax.benchmark import ours
-from deeplab_jax.benchmark.contenders import Match, Workload, relative_difference
-from deeplab_jax.benchmark.peers.pytorch import import_peer, open_pytorch
-from deeplab_jax.benchmark.peers.weights import converted
+from deeplab_jax.benchmark import networks as ours
+from experiments.benchmarks.baselines import Match, Workload, relative_difference
+from experiments.benchmarks.pytorch import import_library, open_pytorch
+from experiments.benchmarks.weights import converted
 
-PEER = "transformers"
+NAME = "transformers"
 NUM_CLASSES = 21
 # Of the network that Google published there, as TensorFlow's is.
 OUTPUT_STRIDE = 16
@@ -20,7 +20,7 @@ def forward(work: Workload) -> Match:
     post-processing does and as ours are.
     """
     pytorch = open_pytorch(work)
-    library = import_peer("transformers")
+    library = import_library("transformers")
     configuration = library.MobileNetV2Config(
         output_stride=OUTPUT_STRIDE, num_labels=NUM_CLASSES, tf_padding=True
     )
@@ -34,7 +34,7 @@ def forward(work: Workload) -> Match:
         return resize(theirs(pixels).logits, size=work.size, mode="bilinear", align_corners=False)
 
     mine = ours.forward(model, variables, image)
-    other = pytorch.forward(PEER, theirs, logits, pytorch.pixels(image, (0.5,) * 3, (0.5,) * 3))
+    other = pytorch.forward(NAME, theirs, logits, pytorch.pixels(image, (0.5,) * 3, (0.5,) * 3))
     return Match(
         f"DeepLab v3 {work.title('forward')}",
         mine,

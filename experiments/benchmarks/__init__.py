@@ -1,0 +1,1 @@
+"""Our networks and our input pipeline beside other codebases."""

@@ -1,0 +1,81 @@
+"""Ours beside another codebase, in turns: `python -m experiments.benchmarks KIND [--flag=value]`.
+
+forward    a forward pass, with the same weights where the baseline's convert
+training   a training step
+pipeline   processor time of the input pipeline, beside torchvision's transforms in a DataLoader
+
+examples:
+  python -m experiments.benchmarks forward --baseline=torchvision --network=deeplabv3_resnet50
+  python -m experiments.benchmarks training --baseline=straightforward --size=257x257 --batch_size=4
+  python -m experiments.benchmarks pipeline --dataset=voc_segmentation --data_dir=data
+"""
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+from deeplab_jax.cli.flags import parse_size
+from deeplab_jax.errors import DeepLabError
+
+
+def main(words: list[str]) -> int:
+    """Prints one comparison as JSON; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "experiments.benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", choices=("forward", "training", "pipeline"))
+    parser.add_argument("--baseline", default="straightforward", help="name of the other code")
+    parser.add_argument("--network", default="", help="one of the baseline's (default: its first)")
+    parser.add_argument("--size", default="513x513", help="height x width in pixels")
+    parser.add_argument("--batch_size", type=int, default=1, help="images at once")
+    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    parser.add_argument("--compiled", action="store_true", help="run PyTorch by torch.compile")
+    parser.add_argument("--repetitions", type=int, default=5, help="turns")
+    parser.add_argument("--dataset", help="pipeline: a prepared data set")
+    parser.add_argument("--data_dir", help="pipeline: directory of the prepared data sets")
+    parser.add_argument("--num_images", type=int, default=400, help="pipeline: images in a turn")
+    flags = parser.parse_args(words)
+    # Else JAX takes most of an accelerator's memory, and a baseline in PyTorch has none left.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        figures = _pipeline(flags) if flags.kind == "pipeline" else _networks(flags)
+    except DeepLabError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from deeplab_jax.benchmark.machine import describe_machine
+
+    print(json.dumps(figures | {"machine": describe_machine()}, indent=2))
+    return 0
+
+
+def _networks(flags: argparse.Namespace) -> dict[str, Any]:
+    from deeplab_jax.benchmark.machine import measure_peaks
+    from experiments.benchmarks.baselines import Workload, make_match, measure
+
+    size = parse_size(flags.size)
+    work = Workload(flags.network, size, flags.batch_size, flags.dtype, flags.compiled)
+    match = make_match(flags.baseline, work, flags.kind == "training")
+    return measure(match, flags.repetitions) | measure_peaks(flags.dtype)
+
+
+def _pipeline(flags: argparse.Namespace) -> dict[str, Any]:
+    from deeplab_jax.data import Augmentation, open_dataset
+    from experiments.benchmarks.torchvision_data import measure_pipeline
+
+    if not flags.dataset or not flags.data_dir:
+        raise DeepLabError("pipeline needs --dataset and --data_dir")
+    dataset = open_dataset(flags.dataset, flags.data_dir, "train")
+    return measure_pipeline(
+        dataset,
+        Augmentation(parse_size(flags.size)),
+        num_images=flags.num_images,
+        repetitions=flags.repetitions,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
