@@ -23,7 +23,7 @@ class RedReader(nn.Module):
 
     architecture: Architecture = Architecture("mobilenet_v2", num_classes=NUM_CLASSES)
     # There is nothing to fold.
-    folded: bool = True
+    kind: str = "folded"
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:

@@ -32,7 +32,7 @@ def fold(model: "DeepLab", variables: Any) -> tuple["DeepLab", Any]:
     Returns:
       The network, for inference alone, and its `{"params": …}`, NumPy arrays.
     """
-    if model.form.kind in ("folded", "int8"):
+    if model.kind == "folded" or model.architecture.quantization != "none":
         return model, variables
     # In NumPy: a program of hundreds of small products takes longer to compile than to run.
     host = jax.device_get(variables)

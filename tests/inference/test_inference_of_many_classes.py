@@ -42,7 +42,7 @@ class WideReader(nn.Module):
     """Gives each pixel the class `red + 44`, 44..299, with certainty."""
 
     architecture: Architecture = Architecture("mobilenet_v2", num_classes=COUNT)
-    folded: bool = True
+    kind: str = "folded"
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
