@@ -198,7 +198,7 @@ def _over_subgrids(
     return convolution_over_subgrids(inputs, kernel, rates, padding, inputs.shape[-1])
 
 
-# What `on_gpus.DEPTHWISE` chooses from.
+# What the row `depthwise` of `dispatch.ON_GPUS` chooses from.
 CANDIDATES = {
     "xla": _xla,
     "shifted": partial(_shifted, _gradient_at_once),

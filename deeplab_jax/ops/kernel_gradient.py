@@ -243,7 +243,7 @@ def _product(pixels: jax.Array, cotangent: jax.Array) -> jax.Array:
     return lax.dot_general(pixels, cotangent, over, precision=lax.Precision.HIGHEST)
 
 
-# What `on_gpus.KERNEL_GRADIENTS` chooses from.
+# What the row `kernel_gradient` of `dispatch.ON_GPUS` chooses from.
 CANDIDATES = {
     "xla": xla_gradient,
     "products": products_over_maps,

@@ -1,6 +1,6 @@
 """How arrays lie on devices, and how the processes of a job work together."""
 
-from deeplab_jax.parallel.failures import Agreement, joined_hosts
+from deeplab_jax.parallel.failures import PreemptionSync, joined_hosts
 from deeplab_jax.parallel.hosts import (
     Addresses,
     first_host_first,
@@ -29,7 +29,7 @@ from deeplab_jax.parallel.placement import (
 
 __all__ = [
     "Addresses",
-    "Agreement",
+    "PreemptionSync",
     "batch_sharding",
     "check_divisible",
     "data_share",

@@ -9,18 +9,18 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import distributed
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel.hosts import START_SECONDS, Addresses, End, start_hosts, wait_for_hosts
 from deeplab_jax.parallel.mesh import replicated
+from deeplab_jax.parallel.private_jax import coordination_client
 
 # Steps that the answer stays behind, so that the question never waits for the devices.
 LAG = 2
 
 
-class Agreement:
+class PreemptionSync:
     """Whether any process was asked to stop; all of them learn it after the same step."""
 
     def __init__(self, mesh: Mesh) -> None:
@@ -44,9 +44,6 @@ class Agreement:
         here = jax.make_array_from_process_local_data(self._sharding, flags)
         self._waiting.append(self._any(here))
         return len(self._waiting) > LAG and bool(self._waiting.popleft())
-
-
-# JAX offers no public way to the key-value store that its processes share.
 
 
 KEY = "deeplab_jax/failures"
@@ -120,7 +117,7 @@ def _watching(end: End) -> Iterator[None]:
 def failure_of_others() -> str | None:
     """Returns what a process of the job that failed said, None where all are well."""
     try:
-        rows = distributed.global_state.client.key_value_dir_get(KEY)
+        rows = coordination_client().key_value_dir_get(KEY)
     except RuntimeError:
         # The coordinator is gone: JAX ends this process, with its own message.
         return None
@@ -152,9 +149,7 @@ def _announced(error: BaseException) -> BaseException:
 def _all_are_interrupted() -> bool:
     """Whether the other processes stop as well, as they do where training was asked to."""
     try:
-        distributed.global_state.client.wait_at_barrier(
-            f"{KEY}/interrupted", TOGETHER_SECONDS * 1000
-        )
+        coordination_client().wait_at_barrier(f"{KEY}/interrupted", TOGETHER_SECONDS * 1000)
     except RuntimeError:
         return False
     return True
@@ -166,7 +161,7 @@ def _is_connection(error: BaseException) -> bool:
 
 def announce(message: str) -> None:
     """Tells the other processes that this one has failed."""
-    client = distributed.global_state.client
+    client = coordination_client()
     with contextlib.suppress(RuntimeError):
         client.key_value_set(f"{KEY}/{jax.process_index()}", message)
     _let_others_read()

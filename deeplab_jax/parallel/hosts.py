@@ -13,12 +13,10 @@ from typing import Any
 
 import jax
 import numpy as np
-
-# JAX offers no public way to the service by which its processes meet, nor to whether it has begun.
-from jax._src import distributed, xla_bridge
 from jax.experimental import multihost_utils
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.parallel.private_jax import backends_are_initialized, coordination_client
 
 # Seconds. A host that never comes up, one that stops answering, and one that others wait for at the
 # end; each is over well within 150 s.
@@ -115,7 +113,7 @@ def start_hosts(
         if alone(os.environ):
             return 1
         # From a notebook or a test: what this process is has been decided.
-        if xla_bridge.backends_are_initialized():
+        if backends_are_initialized():
             return jax.process_count()
     before = signal.getsignal(signal.SIGTERM)
     with _deadline(start_seconds, lambda: end and end(_late(addresses, start_seconds))):
@@ -219,7 +217,7 @@ def wait_for_hosts(name: str) -> None:
     if jax.process_count() > 1:
         # The same name may come again.
         barrier = f"deeplab_jax/{name}/{next(_BARRIERS)}"
-        distributed.global_state.client.wait_at_barrier(barrier, WAIT_SECONDS * 1000)
+        coordination_client().wait_at_barrier(barrier, WAIT_SECONDS * 1000)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import Evaluator
 from deeplab_jax.files import as_path
 from deeplab_jax.parallel import (
-    Agreement,
+    PreemptionSync,
     from_first_host,
     is_first_host,
     make_mesh,
@@ -214,7 +214,7 @@ class Loop:
         self._profile = profile
         self._num_steps = run.config.training.num_steps
         self._finite = FiniteCheck()
-        self._stopping = Agreement(run.mesh)
+        self._stopping = PreemptionSync(run.mesh)
         self._pace = Pace(run.config.training.batch_size)
         self._mean_iou = float("nan")
 
