@@ -101,14 +101,14 @@ def _trace(
     with ops.dispatching(export=True):
         # A key is an operand of the trace too: it need not exist.
         key = jax.eval_shape(lambda: jax.random.key(0))
-        variables = jax.eval_shape(model.init, key, image)
+        # One trace gives the parameters and the network.
         traced, shapes = jax.make_jaxpr(
-            lambda variables, image: model.apply(variables, image, endpoints=True),
+            lambda key, image: model.init_with_output(key, image, endpoints=True),
             return_shape=True,
-        )(variables, image)
+        )(key, image)
     program = flatten(traced)
-    _, endpoints = jax.tree.unflatten(jax.tree.structure(shapes), program.outputs)
-    flat = traverse_util.flatten_dict(variables["params"], sep="/")
+    (_, endpoints), _ = jax.tree.unflatten(jax.tree.structure(shapes), program.outputs)
+    flat = traverse_util.flatten_dict(shapes[1]["params"], sep="/")
     return {path: leaf.size for path, leaf in flat.items()}, program, endpoints
 
 
