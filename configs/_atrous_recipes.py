@@ -164,7 +164,7 @@ def _second_stage(made: Recipe, given: ConfigDict) -> None:
     config.model.frozen_batch_norm = True  # Verified: DeepLab v3, section 4.1.
     config.schedule.base_learning_rate = 1e-3  # Verified: DeepLab v3, section 4.1; 30,000 updates.
     if config.data.train_split == "train+val":
-        config.data.duplicate = RARE_CLASSES
+        config.data.oversample_classes = RARE_CLASSES
     made.open["training.batch_size"] = "as in stage 1: the paper does not say"
     if config.model.architecture == "deeplab_v3plus":
         for field in ("schedule.base_learning_rate", "training.num_steps"):

@@ -126,7 +126,7 @@ def start_from(recipe: Recipe, init: str, parts: str) -> None:
     """Sets the weights to start from; nothing for an empty name, or `none`."""
     if init and init != "none":
         recipe.config.training.init_from = init
-        recipe.config.training.init_parts = parts
+        recipe.config.training.init_scope = parts
         for field, value in CONVENTIONS.get(init, {}).items():
             recipe.config.model[field] = value
 
@@ -135,9 +135,9 @@ def start_from_vgg(recipe: Recipe, init: str) -> None:
     """Sets VGG-16's weights to start from, fc6 and fc7 narrowed, or a network that fits."""
     # Verified: DeepLab v1, section 3.2: fc6 is decimated in space, of the filters of fc6 and fc7 a
     # random part is kept.
-    start_from(recipe, init, "decimated" if init in CONVENTIONS else "matching")
+    start_from(recipe, init, "vgg_decimated" if init in CONVENTIONS else "matching")
     if init in CONVENTIONS:
-        recipe.open["training.init_parts"] = (
+        recipe.open["training.init_scope"] = (
             "derived: which rows, columns and filters stay is not told, nor whether ASPP's "
             "branches keep the same"
         )

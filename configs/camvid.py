@@ -87,5 +87,5 @@ def _num_steps(given: ConfigDict) -> int:
 def _start_from(config: ConfigDict, init: str) -> None:
     """Fine-tunes the backbone of another model, more gently than what is new."""
     config.training.init_from = init
-    config.training.init_parts = "backbone"
+    config.training.init_scope = "backbone"
     config.optimizer.multipliers.backbone = 0.1

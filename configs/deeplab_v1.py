@@ -69,7 +69,7 @@ def _training(config: ConfigDict, given: ConfigDict) -> None:
     config.training.num_steps = given.steps or (8000 if trainval else 6000)  # Verified: released.
     # Verified: released code, and DeepLab v2, table 2, for the same 62.25; the paper says 20.
     config.training.batch_size = 30
-    config.loss.resolution = "scores"  # Verified: paper, section 4.1.
+    config.loss.upsample_logits = False  # Verified: paper, section 4.1.
     config.optimizer.weight_decay = 5e-4  # Verified: paper, section 4.1; not of biases.
     # Verified: released code, 10 and 20 for fc8, 1 and 2 elsewhere.
     config.optimizer.multipliers.classifier = 10.0

@@ -90,7 +90,7 @@ def _training(made: Recipe, given: ConfigDict) -> None:
     # Verified: paper, section 4.1.2 and released code: a scale of 0.5, 0.75, 1, 1.25 or 1.5.
     config.augmentation.min_scale, config.augmentation.max_scale = 0.5, 1.5
     config.augmentation.scale_step = 0.25
-    config.loss.resolution = "scores"  # Verified: released code.
+    config.loss.upsample_logits = False  # Verified: released code.
     config.optimizer.weight_decay = 5e-4  # Verified: paper, section 4.1; not of biases.
     # Verified: released code: 10 and 20 for weights and biases of what gives scores (fc8, of ASPP
     # every branch's), 1 and 2 for the rest.
@@ -156,4 +156,4 @@ def _scales(made: Recipe, given: ConfigDict) -> None:
     if given.msc == "true" or (given.msc == "auto" and given.dataset != "cityscapes"):
         made.config.model.multi_scale = SCALES
         # Verified: released code: four losses of weight 1, of the maximum and of every scale.
-        made.config.loss.every_scale = True
+        made.config.loss.supervise_all_scales = True

@@ -23,6 +23,7 @@ from deeplab_jax.declarations import (
     keyword,
 )
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.formats import MODEL, unknown_field
 
 # Mean colors as the released code has them; torchvision's in units of 1.
 SLIM_MEAN = (123.15, 115.90, 103.06)
@@ -232,14 +233,11 @@ class Architecture:
         "Use of the moving averages in training, which then stay as they are.",
         source="DeepLab v3, section 4.1",
     )
-    batch_norm_group: int = keyword(
+    ghost_batch_size: int = keyword(
         0,
         "Number of images that training normalizes together; 0: the whole batch.",
         unit="images",
         rule=COUNT,
-    )
-    scan_units: bool = keyword(
-        False, "Compilation of the backbone's units that are alike as the body of one loop."
     )
     widths: tuple[tuple[str, int], ...] = keyword(
         (),
@@ -435,7 +433,7 @@ def check_names(architecture: str, overrides: Mapping[str, Any]) -> None:
         raise unknown_name("architecture", architecture, ARCHITECTURES)
     for name in overrides:
         if name not in KEYWORDS:
-            raise unknown_name(f"keyword of {architecture}", name, KEYWORDS)
+            raise unknown_field(f"keyword of {architecture}", name, KEYWORDS, MODEL)
 
 
 def list_models() -> dict[str, str]:

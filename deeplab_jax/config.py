@@ -17,6 +17,13 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.formats import (
+    FORMAT_FIELD,
+    check_format_version,
+    is_old_name,
+    unknown_field,
+    with_new_names,
+)
 
 
 def default() -> ConfigDict:
@@ -71,9 +78,7 @@ def _model() -> ConfigDict:
     model.batch_norm_decay = placeholder(float)  # Kept share a step; published: 0.95 to 0.9997.
     model.batch_norm_epsilon = placeholder(float)  # Unset: the backbone's own.
     model.frozen_batch_norm = placeholder(bool)  # Training keeps the moving averages.
-    model.batch_norm_group = placeholder(int)  # Images normalised together; unset or 0: all.
-    # Units that are alike are compiled once, as a loop: shorter compilation, the same results.
-    model.scan_units = placeholder(bool)
+    model.ghost_batch_size = placeholder(int)  # Images normalised together; unset or 0: all.
     model.widths = placeholder(tuple)  # (path, channels) of pruned layers.
     model.dtype = "float32"  # Of the computation; bfloat16 on TPUs and recent GPUs.
     return model
@@ -87,7 +92,7 @@ def _data() -> ConfigDict:
     data.validation_split = "val"
     data.class_names = placeholder(tuple)  # For data sets that do not tell theirs.
     # Classes whose images come twice in training. DeepLab v3, section 4.3.
-    data.duplicate = placeholder(tuple)
+    data.oversample_classes = placeholder(tuple)
     data.workers = 0  # Processes that decode and augment; 0: threads of this one.
     return data
 
@@ -106,7 +111,7 @@ def _augmentation() -> ConfigDict:
     augmentation.scale_step = 0.25  # 0: continuous. Released code: 0.25.
     # A crop of which one class fills this share or more is drawn again, up to ten times; 1: never.
     # mmsegmentation: 0.75.
-    augmentation.max_class_share = 1.0
+    augmentation.max_class_fraction = 1.0
     augmentation.flip = True  # Left-right with probability ½.
     augmentation.rotation = 0.0  # Degrees to either side; 0: off.
     augmentation.photometric = 0.0  # Strength of the colour distortion, 0..1; 0: off.
@@ -120,14 +125,13 @@ def _training() -> ConfigDict:
     training.accumulation_steps = 1  # Parts a batch is worked through in, to save memory.
     training.ema_decay = 0.0  # Of the averaged parameters that evaluation uses; 0: none kept.
     training.patience = 0  # Evaluations without a better one before it stops; 0: never early.
-    # What the backward pass computes anew, to save memory: `none`, `normalizations` (and
-    # activations) or `units` (of the backbone, all but what goes from one to the next). arXiv
-    # 1604.06174.
-    training.rematerialize = "none"
+    # What the backward pass computes anew, to save memory: `none`, `norm` (and activations)
+    # or `block` (of the backbone, all but what goes from one to the next). arXiv 1604.06174.
+    training.remat = "none"
     training.init_from = ""  # Published name, model directory or workdir to start from.
-    # Of it: `all` but another's classifier; `backbone`; `matching`, what fits; `decimated`, with
-    # fc6 and fc7 cut out of VGG-16's (DeepLab v1, section 3.2).
-    training.init_parts = "all"
+    # Of it: `all` but another's classifier; `backbone`; `matching`, what fits; `vgg_decimated`,
+    # with fc6 and fc7 cut out of VGG-16's (DeepLab v1, section 3.2).
+    training.init_scope = "all"
     return training
 
 
@@ -135,7 +139,9 @@ def _parallel() -> ConfigDict:
     # How devices share the work: data × space of them.
     parallel = ConfigDict()
     parallel.data = -1  # Devices (or groups of `space`) that share a batch; -1: all there are.
-    parallel.space = 1  # Devices that share the rows of an image; for crops that fit no single one.
+    parallel.spatial = (
+        1  # Devices that share the rows of an image; for crops that fit no single one.
+    )
     parallel.fsdp = False  # Kernels and optimiser state are split over `data`. arXiv 1910.02054.
     return parallel
 
@@ -150,18 +156,20 @@ def _loss() -> ConfigDict:
     loss.class_weights = placeholder(tuple)  # Of the cross-entropy, one a class; unset: all 1.
     loss.label_smoothing = 0.0  # Of the cross-entropy, 0..1.
     loss.focal_gamma = 2.0
-    loss.hard_pixel_share = 1.0  # Of the pixels, the hardest, that cross-entropy sees; 0..1.
-    loss.hard_pixel_step = 0  # At which that share is reached, from 1 at the start.
-    # `image`: scores are enlarged to the label (DeepLab v3, section 4.1); `scores`: the label is
-    # shrunk to the scores (v1, v2).
-    loss.resolution = "image"
+    loss.hard_pixel_fraction = 1.0  # Of the pixels, the hardest, that cross-entropy sees; 0..1.
+    loss.hard_pixel_anneal_steps = 0  # At which that share is reached, from 1 at the start.
+    # True: logits are upsampled to the label (DeepLab v3, section 4.1); False: the label is
+    # downsampled to the logits (v1, v2).
+    loss.upsample_logits = True
     # Rows of the label whose logits are made at once, to save memory; 0: all. For cross-entropy
-    # alone, of `image`.
-    loss.rows_at_once = 0
+    # alone, with upsample_logits.
+    loss.chunk_rows = 0
     # `pixels`: the mean over the batch's known pixels (v3); `images`: the mean of the images' own
     # means, as Caffe's batches of one image gave (v2 on ResNet-101).
     loss.normalization = "pixels"
-    loss.every_scale = False  # The loss of each scale beside the fused one's. DeepLab v2, released.
+    loss.supervise_all_scales = (
+        False  # The loss of each scale beside the fused one's. DeepLab v2, released.
+    )
     loss.auxiliary_weight = 0.5  # Of the loss of an auxiliary head. torchvision.
     loss.l1 = 0.0  # Times the sum of the convolution kernels' absolute values.
     return loss
@@ -220,18 +228,14 @@ def _checkpoint() -> ConfigDict:
     return checkpoint
 
 
-# Of a workdir's file: whose defaults decide the fields that are unset in it; see
-# deeplab_jax/models/catalog.py.
-FORMAT_FIELD = "format_version"
 # Fields that may differ when a run is taken up again: they change where and how, not what.
 FREE_FIELDS = (
     "data.data_dir",
     "data.workers",
     "parallel.data",
-    "parallel.space",
+    "parallel.spatial",
     "parallel.fsdp",
-    "training.rematerialize",
-    "model.scan_units",
+    "training.remat",
     "log_every_steps",
     "checkpoint.every_steps",
     "evaluation.batch_size",
@@ -281,8 +285,8 @@ def load(reference: str) -> ConfigDict:
         fields = [field for field, _ in flatten(default())]
         sections = {field.rpartition(".")[0] for field in fields} - {""}
         fields += sorted(sections)
-        name = _nearest_field(unknown, fields)
-        raise DeepLabError(f"{path}: {unknown_name('config field', name, fields)}") from None
+        name = unknown if is_old_name(unknown) else _nearest_field(unknown, fields)
+        raise DeepLabError(f"{path}: {unknown_field('config field', name, fields)}") from None
     except (SyntaxError, TypeError) as error:
         raise DeepLabError(f"{path}: {error}") from error
 
@@ -344,7 +348,7 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     """
     fields = dict(flatten(config))
     if field not in fields:
-        raise unknown_name("config field", field, fields)
+        raise unknown_field("config field", field, fields)
     owner, _, name = field.rpartition(".")
     section = config[owner] if owner else config
     # Unset by default: it may be unset again.
@@ -379,18 +383,18 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Returns the config that `to_json` wrote; fields it lacks keep their defaults.
+    """Returns the config of a workdir's file; fields that it lacks keep their defaults.
 
-    The format version that a workdir's file has beside them is left out.
+    The format version beside them decides the names of the fields and is left out.
 
     Raises:
-      DeepLabError: it has a field that this version does not know.
+      DeepLabError: it has a field that this release does not know, or a later release wrote it.
     """
     config = default()
     known = dict(flatten(config))
-    for field, value in flatten(json.loads(text)):
-        if field == FORMAT_FIELD:
-            continue
+    fields = dict(flatten(json.loads(text)))
+    version = check_format_version(fields.pop(FORMAT_FIELD, 1))
+    for field, value in with_new_names(fields, version).items():
         if field not in known:
             raise unknown_name("config field", field, known)
         owner, _, name = field.rpartition(".")

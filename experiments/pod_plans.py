@@ -13,28 +13,17 @@ from typing import Any
 from deeplab_jax import config as configs
 
 SLICE = "v5e:16x16"
-HALVES = {"augmentation.crop_size": "1025,2049", "parallel.space": "2"}
-LOOPS = {"model.scan_units": "True"}
+HALVES = {"augmentation.crop_size": "1025,2049", "parallel.spatial": "2"}
 XCEPTION, RESNET = "deeplab_v3plus", "deeplab_v3"
 # Config and fields of each plan; batches are of 256 chips.
 PLANS: dict[str, tuple[str, dict[str, str]]] = {
     "xception_513": (XCEPTION, {"training.batch_size": "1024"}),
-    "xception_513_loops": (XCEPTION, {"training.batch_size": "1024"} | LOOPS),
     "resnet_513": (RESNET, {"training.batch_size": "1024"}),
-    "resnet_513_loops": (RESNET, {"training.batch_size": "1024"} | LOOPS),
     "xception_1025": (
         f"{XCEPTION}:dataset=cityscapes",
         {"training.batch_size": "128"} | HALVES,
     ),
-    "xception_1025_loops": (
-        f"{XCEPTION}:dataset=cityscapes",
-        {"training.batch_size": "128"} | HALVES | LOOPS,
-    ),
     "resnet_1025": (f"{RESNET}:dataset=cityscapes", {"training.batch_size": "128"} | HALVES),
-    "resnet_1025_loops": (
-        f"{RESNET}:dataset=cityscapes",
-        {"training.batch_size": "128"} | HALVES | LOOPS,
-    ),
 }
 COLUMNS = (
     "network",
@@ -68,10 +57,9 @@ def planned(name: str) -> dict[str, Any]:
 def row(plan: dict[str, Any]) -> list[str]:
     """Returns the cells of a plan."""
     architecture = plan["architecture"]
-    loops = ", loops" if architecture["scan_units"] else ""
     space = f", {plan['mesh']['space']} chips an image" if plan["mesh"]["space"] > 1 else ""
     cells = [
-        f"{architecture['backbone']}{loops}",
+        architecture["backbone"],
         f"{'×'.join(map(str, plan['crop_size']))}{space}",
         str(plan["global_batch"]),
         f"{plan['compile_seconds']:.0f} s ({plan['compile_cpu_seconds']:.0f} s)",

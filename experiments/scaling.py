@@ -49,8 +49,8 @@ def scaled_down(
     small.evaluation.size = None
     small.evaluation.every_steps = small.training.num_steps
     small.schedule.warmup_steps = min(small.schedule.warmup_steps, small.training.num_steps // 5)
-    small.data.duplicate = None
-    small.training.init_from, small.training.init_parts = init, "backbone" if init else "all"
+    small.data.oversample_classes = None
+    small.training.init_from, small.training.init_scope = init, "backbone" if init else "all"
     return small
 
 

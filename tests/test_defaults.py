@@ -27,6 +27,8 @@ RENAMED = {
     ("training/optimizers.py", "step_schedule", "factor"): "schedule.drop_factor",
     ("losses/cross_entropy.py", "focal_loss", "gamma"): "loss.focal_gamma",
     ("losses/combined.py", "with_auxiliary", "weight"): "loss.auxiliary_weight",
+    ("parallel/mesh.py", "make_mesh", "space"): "parallel.spatial",
+    ("models/deeplab.py", "DeepLab", "remat"): "training.remat",
 }
 # Parameters that share a field's name and mean something else, or are another default on purpose.
 OTHERS = {
@@ -128,9 +130,9 @@ def test_the_parameters_that_are_known_to_stand_twice_are_found():
         "loss.l1",
         "training.accumulation_steps",
         "training.ema_decay",
-        "training.rematerialize",
+        "training.remat",
         "parallel.data",
-        "parallel.space",
+        "parallel.spatial",
         "parallel.fsdp",
         "evaluation.batch_size",
         "evaluation.limit",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deeplab_jax import models
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
+from deeplab_jax.formats import FORMAT_FIELD, FORMAT_VERSION, check_format_version
 
 if TYPE_CHECKING:
     from deeplab_jax.models import Architecture, DeepLab, ImageClassifier
@@ -63,7 +64,7 @@ def write_description(directory: pathlib.Path, description: ModelDescription) ->
     """
     overrides = description.create_model().architecture.describe()
     values = dataclasses.asdict(dataclasses.replace(description, overrides=overrides))
-    text = json.dumps({"format_version": models.FORMAT_VERSION, **values}, indent=2) + "\n"
+    text = json.dumps({FORMAT_FIELD: FORMAT_VERSION, **values}, indent=2) + "\n"
     write_text(directory / FILE_NAME, text)
 
 
@@ -88,7 +89,7 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
 
 
 def _parse(values: dict[str, Any]) -> ModelDescription:
-    version = models.check_format_version(values.pop("format_version", 1))
+    version = check_format_version(values.pop(FORMAT_FIELD, 1))
     size, intensity_range = values.pop("inference_size"), values.pop("intensity_range", None)
     description = ModelDescription(
         class_names=tuple(values.pop("class_names")),

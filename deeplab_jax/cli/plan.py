@@ -11,7 +11,7 @@ Chips: v4, v5e, v5p, v6e. The batch is over all chips: set training.batch_size t
 examples:
   deeplab-jax plan --config=voc --topology=v5e:4x4 --config.model.dtype=bfloat16
   deeplab-jax plan --config=deeplab_v3:dataset=cityscapes --topology=v5e:16x16 --json \\
-    --config.parallel.space=2 --config.training.batch_size=128
+    --config.parallel.spatial=2 --config.training.batch_size=128
 """
 
 import json

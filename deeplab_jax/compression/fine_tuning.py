@@ -79,7 +79,7 @@ def fine_tune(
     config = with_network(config, stored.description)
     config.training.num_steps = steps
     config.training.init_from = str(start)
-    config.training.init_parts = "all"
+    config.training.init_scope = "all"
     num_classes = len(stored.description.class_names)
 
     def checked(run: Run) -> Run:

@@ -92,8 +92,8 @@ class Augmentation:
       scale_step: distance between the factors that are drawn from, by default the released code's
         0.25; 0 draws any factor between the two.
       min_resize, max_resize, resize_factor: see `size_in_range`; 0 is off.
-      max_class_share: crops are drawn anew, `DRAWS` times at most, until no class fills this share
-        of the pixels that are not void; 1 takes the first.
+      max_class_fraction: crops are drawn again, `DRAWS` times at most, until no class fills this
+        fraction of the pixels that are not void; 1 takes the first.
       flip: whether half the examples are mirrored left to right.
       rotation: greatest angle in degrees to either side about the crop's centre; 0 is off.
       photometric: strength of colour distortion, 1 as in `photometric`; 0 is off.
@@ -107,7 +107,7 @@ class Augmentation:
     min_resize: int = 0
     max_resize: int = 0
     resize_factor: int = 0
-    max_class_share: float = 1.0
+    max_class_fraction: float = 1.0
     flip: bool = True
     rotation: float = 0.0
     photometric: float = 0.0
@@ -123,8 +123,8 @@ class Augmentation:
             raise DeepLabError(f"crop_size {self.crop_size}: give a positive height and width")
         if min(self.min_resize, self.max_resize, self.resize_factor) < 0:
             raise DeepLabError("min_resize, max_resize and resize_factor must not be negative")
-        if not 0 < self.max_class_share <= 1:
-            raise DeepLabError(f"max_class_share {self.max_class_share} must be in (0, 1]")
+        if not 0 < self.max_class_fraction <= 1:
+            raise DeepLabError(f"max_class_fraction {self.max_class_fraction} must be in (0, 1]")
 
 
 def augment(
@@ -182,7 +182,7 @@ def _drawn(
             flip=augmentation.flip,
         )
         crop = render(label, view, size, sampling)
-        largest = augmentation.max_class_share
+        largest = augmentation.max_class_fraction
         if largest == 1 or _class_share(crop, void) < largest:
             break
     return view, crop

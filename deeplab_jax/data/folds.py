@@ -90,7 +90,7 @@ def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     legal = dataset.descriptor.class_names
     for name in class_names:
         if name not in legal:
-            raise unknown_name(f"class of {dataset.name} in data.duplicate", name, legal)
+            raise unknown_name(f"class of {dataset.name} in data.oversample_classes", name, legal)
     rare = np.array([legal.index(name) for name in class_names])
     # Decoding lets go of Python's lock, so that threads use all cores.
     with concurrent.futures.ThreadPoolExecutor() as threads:

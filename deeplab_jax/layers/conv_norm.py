@@ -87,13 +87,13 @@ def refuse_single_values(shape: tuple[int, ...], group: int, layer: str) -> None
             f"{layer} cannot be trained on one value per channel ({_cause(shape[0], group)}): "
             "batch normalization makes it exactly 0, but not in evaluation; normalize at least 2 "
             "images together, better 4 or more (training.batch_size over "
-            "training.accumulation_steps, model.batch_norm_group), or give "
+            "training.accumulation_steps, model.ghost_batch_size), or give "
             "model.frozen_batch_norm=True or, for image pooling, model.image_pooling='none'"
         )
 
 
 def _cause(images: int, group: int) -> str:
-    return f"model.batch_norm_group={group}" if group else f"a batch of {images}"
+    return f"model.ghost_batch_size={group}" if group else f"a batch of {images}"
 
 
 class GroupedBatchNorm(nn.BatchNorm):
@@ -154,7 +154,7 @@ def _groups(x: jax.Array, size: int) -> jax.Array:
     """Reshapes [N, …] to [N/size, size, …]."""
     if x.shape[0] % size:
         raise DeepLabError(
-            f"model.batch_norm_group={size} does not divide the {x.shape[0]} images that are "
+            f"model.ghost_batch_size={size} does not divide the {x.shape[0]} images that are "
             "normalised together; give a divisor of them, or 0 for all"
         )
     return x.reshape(-1, size, *x.shape[1:])

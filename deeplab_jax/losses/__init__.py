@@ -12,7 +12,7 @@ from deeplab_jax.losses.combined import (
 from deeplab_jax.losses.cross_entropy import (
     focal_loss,
     hard_pixel_cross_entropy,
-    hard_pixel_share,
+    hard_pixel_fraction,
     pixel_cross_entropy,
     softmax_cross_entropy,
 )
@@ -32,7 +32,7 @@ __all__ = [
     "distillation_loss",
     "focal_loss",
     "hard_pixel_cross_entropy",
-    "hard_pixel_share",
+    "hard_pixel_fraction",
     "kernels",
     "l1_penalty",
     "l2_penalty",

@@ -100,20 +100,22 @@ def _of_shares(
     return -jnp.sum(jnp.where(shares == 0, 0, shares * log_softmax(logits)), axis=-1)
 
 
-def hard_pixel_share(step: jax.Array | int, share: float, mining_step: int) -> jax.Array | float:
-    """Returns the share of pixels to keep: from 1 at step 0 linearly down to `share`.
+def hard_pixel_fraction(
+    step: jax.Array | int, fraction: float, anneal_steps: int
+) -> jax.Array | float:
+    """Returns the fraction of pixels to keep: from 1 at step 0 linearly down to `fraction`.
 
     Args:
       step: of training.
-      share: what is kept in the end, 0..1.
-      mining_step: the step that reaches it (`hard_example_mining_step`); 0: from the start.
+      fraction: final fraction, 0..1.
+      anneal_steps: number of steps until it is reached (`hard_example_mining_step`); 0: none.
 
     Source: an option of the released code.
     """
-    if mining_step == 0:
-        return share
-    progress = jnp.minimum(step / mining_step, 1)
-    return progress * share + (1 - progress)
+    if anneal_steps == 0:
+        return fraction
+    progress = jnp.minimum(step / anneal_steps, 1)
+    return progress * fraction + (1 - progress)
 
 
 def hard_pixel_cross_entropy(
@@ -123,7 +125,7 @@ def hard_pixel_cross_entropy(
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
     *,
-    share: jax.Array | float,
+    fraction: jax.Array | float,
     count_void: bool = True,
 ) -> jax.Array:
     """Returns the mean of the largest pixel losses, zeros among them left out of the divisor.
@@ -134,8 +136,8 @@ def hard_pixel_cross_entropy(
       logits, label, class_weights, label_smoothing: as for `softmax_cross_entropy`.
       normalizer: the pixels of a whole batch of which this is a part. The hardest pixels are
         looked for in each part, and the part counts by its own pixels.
-      share: of the pixels that are kept, 0..1; at least one is.
-      count_void: whether it is a share of all pixels, as in the released code, or of those that
+      fraction: fraction of the pixels that are kept, 0..1; at least one is.
+      count_void: whether it is a fraction of all pixels, as in the released code, or of those that
         are not void.
 
     Returns:
@@ -147,7 +149,7 @@ def hard_pixel_cross_entropy(
     num_classes = logits.shape[-1]
     pixels = losses.size if count_void else valid_pixels(label, num_classes)
     # Float arithmetic, cut off, as the released code does it.
-    count = jnp.clip(share * jnp.float32(pixels), 1, losses.size).astype(jnp.int32)
+    count = jnp.clip(fraction * jnp.float32(pixels), 1, losses.size).astype(jnp.int32)
     kept = hardest(losses, count)
     mean = jnp.sum(kept * losses) / jnp.maximum(jnp.sum(kept * (losses > 0)), 1)
     return share_of_batch(label, normalizer, num_classes) * mean

@@ -1,9 +1,4 @@
-"""Named architectures, and the defaults that each format version gave them.
-
-Version 1 (files that state none) holds the keywords that the user gave: rates that are not among
-them do not follow the output stride, and keywords that the network does not read are ignored.
-Version 2 holds the value of every keyword.
-"""
+"""Named architectures, and the defaults that each format version gave them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +11,7 @@ from deeplab_jax.architecture import (
     scaled_rates,
 )
 from deeplab_jax.backbones import find_backbone
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.formats import with_new_keywords
 from deeplab_jax.models.atrous_rates import (
     CONCATENATED_RATES,
     FC6_RATES,
@@ -130,36 +125,18 @@ def frozen(value: Any) -> Any:
     return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
-FORMAT_VERSION = 2
-
-
-def check_format_version(version: object) -> int:
-    """Returns a format version that this code can read.
-
-    Raises:
-      DeepLabError: it is no version, or one of a later release.
-    """
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise DeepLabError(f"format_version={version!r} must be a whole number of at least 1")
-    if version > FORMAT_VERSION:
-        raise DeepLabError(
-            f"format_version={version} is newer than this release reads ({FORMAT_VERSION}); "
-            "update deeplab_jax"
-        )
-    return version
-
-
 def resolve_stored(architecture: str, overrides: Mapping[str, Any], version: int) -> Architecture:
     """Returns the network that a file describes, with the defaults of the file's version.
 
     Args:
       architecture: a name that `list_models` returns.
-      overrides: keywords of `create_model`.
-      version: of the file's format.
+      overrides: keywords of `create_model`, under the names of the file's version.
+      version: format version of the file.
 
     Raises:
       DeepLabError: as `resolve`.
     """
+    overrides = with_new_keywords(overrides, version)
     if version > 1 or architecture not in ARCHITECTURES or not set(overrides) <= set(KEYWORDS):
         return resolve(architecture, **overrides)
     given = {name: frozen(value) for name, value in overrides.items()}

@@ -10,6 +10,7 @@ from flax import linen as nn
 from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.formats import with_new_keywords
 from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Form
 from deeplab_jax.models import parts
 from deeplab_jax.models.catalog import frozen, resolve, resolve_stored
@@ -20,7 +21,7 @@ FIXED = {"head": "plain", "output_stride": 32}
 # Keywords that a classifier reads beside the options of its backbone.
 READ = (
     *("backbone", "num_classes", "in_channels", "preprocessing", "dtype"),
-    *("batch_norm_decay", "batch_norm_epsilon", "batch_norm_group", "frozen_batch_norm"),
+    *("batch_norm_decay", "batch_norm_epsilon", "ghost_batch_size", "frozen_batch_norm"),
 )
 
 
@@ -84,7 +85,7 @@ def create_classifier(backbone: str, **overrides: Any) -> ImageClassifier:
 def restore_classifier(overrides: Mapping[str, Any], version: int) -> ImageClassifier:
     """Returns the classifier of a file; see `resolve_stored`."""
     if version > 1:
-        return create_classifier(**overrides)
+        return create_classifier(**with_new_keywords(overrides, version))
     return ImageClassifier(resolve_stored("deeplab_v3", {**overrides, **FIXED}, version))
 
 

@@ -7,7 +7,7 @@ from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import BACKBONES, find_backbone
 from deeplab_jax.errors import DeepLabError
 
-BATCH_NORM = ("frozen_batch_norm", "batch_norm_decay", "batch_norm_group")
+BATCH_NORM = ("frozen_batch_norm", "batch_norm_decay", "ghost_batch_size")
 FIELDS = Architecture.__dataclass_fields__
 
 
@@ -39,11 +39,6 @@ def _has_fully_connected_layers(options: Architecture) -> bool:
 
 def _refines_with_convolutions(options: Architecture) -> bool:
     return options.decoder in ("v3plus", "conv2_conv3") and bool(options.decoder_convs)
-
-
-def _can_scan_units(options: Architecture) -> bool:
-    reads = "scan_units" in find_backbone(options.backbone).options
-    return reads and not options.widths and options.quantization == "none"
 
 
 # Backbones come on top: theirs are the options of the catalog, and batch normalization.
@@ -129,7 +124,6 @@ PARTS = (
         ("aspp_channels", *BATCH_NORM),
     ),
     Part("aux_head=True", lambda options: options.aux_head, BATCH_NORM),
-    Part("a backbone of repeated units, unpruned", _can_scan_units, ("scan_units",)),
 )
 # What a network has that reads none; of the other keywords the default of the field.
 ABSENT: Mapping[str, Any] = {"image_pooling": "none", "dropout_rate": 0.0, "atrous_rates": ()}
@@ -147,7 +141,7 @@ ALL_VALUES = {
 def read_keywords(options: Architecture) -> frozenset[str]:
     """Returns the keywords that change the network, of those that it has now."""
     entry = find_backbone(options.backbone)
-    read = set(entry.options) - {"scan_units"}
+    read = set(entry.options)
     if entry.normalization is not None:
         read |= {"batch_norm_epsilon", *BATCH_NORM}
     for part in PARTS:
@@ -198,11 +192,6 @@ def check_backbone(options: Architecture) -> None:
         raise DeepLabError(f"{options.backbone} has no depth_multiplier; leave it at 1.0")
     if options.width_divisor != 1 and "width_divisor" not in entry.options:
         raise DeepLabError(f"{options.backbone} has no width_divisor; leave it at 1")
-    if options.scan_units and "scan_units" not in entry.options:
-        raise DeepLabError(
-            f"{options.backbone} has too few units that are alike to compile them as a loop; leave "
-            "scan_units unset, or take a ResNet or an Xception"
-        )
     if options.stride_placement and "stride_placement" not in entry.options:
         raise DeepLabError(
             f"{options.backbone} has its strides in one place only; leave stride_placement unset"
@@ -242,10 +231,7 @@ def _reason(options: Architecture, name: str, value: Any, legal: Any) -> str:
     if name in _told_apart(options):
         values = " or ".join(repr(value) for value in _told_apart(options)[name] if value)
         return f"{shown}: {ALL_VALUES[name]} (legal here: {values})"
-    if name == "scan_units" and (options.widths or options.quantization != "none"):
-        why = "widths and quantization go by the path of each layer, which a loop does not have"
-    else:
-        why = f"read by {'; '.join(_readers(name))}"
+    why = f"read by {'; '.join(_readers(name))}"
     return f"{shown}: {why} (legal here: {legal!r}, or leave {name} unset)"
 
 

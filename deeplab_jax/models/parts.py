@@ -212,5 +212,5 @@ def normalization(options: Architecture, published: Normalization) -> Normalizat
         published,
         decay=published.decay if decay is None else decay,
         frozen=options.frozen_batch_norm,
-        group=options.batch_norm_group,
+        group=options.ghost_batch_size,
     )

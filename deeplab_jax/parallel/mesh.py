@@ -38,7 +38,7 @@ def make_mesh(
     count = len(devices)
     if space < 1 or count % space or data not in (REST, count // space):
         raise DeepLabError(
-            f"parallel.data={data} × parallel.space={space} is no mesh of {count} devices; legal "
+            f"parallel.data={data} × parallel.spatial={space} is no mesh of {count} devices; legal "
             f"(data × space): {', '.join(_legal_meshes(count))}, or data=-1 for all the rest"
         )
     _check_processes(devices, space)
@@ -59,7 +59,7 @@ def _check_processes(devices: Sequence[jax.Device], space: int) -> None:
     }
     if len(sizes) > 1 or any(size % space and space % size for size in sizes):
         raise DeepLabError(
-            f"parallel.space={space} does not go with processes of "
+            f"parallel.spatial={space} does not go with processes of "
             f"{', '.join(map(str, sorted(sizes)))} devices; give a divisor or a multiple of the "
             "devices of a process, the same number for each"
         )

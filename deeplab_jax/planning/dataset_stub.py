@@ -81,6 +81,6 @@ def assemble_unseen(
     """Returns the run of a config on a data set that need not be here; checked as `train` does."""
     config = configs.from_json(configs.to_json(config))
     # Changes how often an image comes, not the step; finding them would read the data set.
-    config.data.duplicate = None
+    config.data.oversample_classes = None
     unseen = unseen_dataset(config, num_classes)
     return assemble(config, pathlib.Path("unwritten"), mesh, unseen, unseen, reporter=reporter)

@@ -176,7 +176,7 @@ def plan(
     reporter = reporter or LoggingReporter()
     topology = parse_topology(topology_name)
     devices = topology_devices(topology)
-    mesh = make_mesh(devices, data=config.parallel.data, space=config.parallel.space)
+    mesh = make_mesh(devices, data=config.parallel.data, space=config.parallel.spatial)
     run = assemble_unseen(config, mesh, num_classes, reporter)
     reporter.message(
         f"compiling the step of {run.config.training.batch_size} images for {topology.name}, "

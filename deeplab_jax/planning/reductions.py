@@ -58,7 +58,7 @@ def expected_reductions(
     channels = {path: math.prod(leaf.shape) for path, leaf in flat.items() if path[-1] == "mean"}
     # A shortcut and what is added to it have one gradient: one sum does for both offsets.
     shared = sum(count for path, count in channels.items() if SHORTCUT in path)
-    alone = architecture.frozen_batch_norm or architecture.batch_norm_group > 0
+    alone = architecture.frozen_batch_norm or architecture.ghost_batch_size > 0
     passes = max(1, len(architecture.multi_scale))
     numbers = 0 if alone else SUMS_PER_CHANNEL * sum(channels.values()) - shared
     sums = SUM_BYTES * numbers * passes

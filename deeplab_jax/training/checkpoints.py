@@ -30,7 +30,12 @@ from deeplab_jax.checkpointing.manifest import MARK
 from deeplab_jax.data.fingerprint import fingerprint_differences
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
-from deeplab_jax.models import FORMAT_VERSION, check_format_version
+from deeplab_jax.formats import (
+    FORMAT_FIELD,
+    FORMAT_VERSION,
+    check_format_version,
+    rewritten_version,
+)
 from deeplab_jax.parallel import first_host_first, is_first_host
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.network import network_of, with_network
@@ -76,7 +81,7 @@ def claim(
             )
     if data is not None:
         _check_data(workdir, data)
-    values = json.loads(configs.to_json(resolved)) | {configs.FORMAT_FIELD: version}
+    values = json.loads(configs.to_json(resolved)) | {FORMAT_FIELD: rewritten_version(version)}
     write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
     if data is not None:
         write_text(workdir / DATA_FILE, json.dumps(data, indent=2, sort_keys=True) + "\n")
@@ -116,7 +121,7 @@ def format_version(workdir: pathlib.Path | None) -> int:
         return FORMAT_VERSION
     _read_config(path)
     try:
-        return check_format_version(json.loads(path.read_text()).get(configs.FORMAT_FIELD, 1))
+        return check_format_version(json.loads(path.read_text()).get(FORMAT_FIELD, 1))
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}; give another --workdir") from error
 

@@ -61,7 +61,7 @@ def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
         )
 
 
-def check_batch_norm_group(group: int, batch_size: int, parts: int) -> None:
+def check_ghost_batch_size(group: int, batch_size: int, parts: int) -> None:
     """Checks that what is normalised together divides a part of a batch; 0 is always right.
 
     Raises:
@@ -71,7 +71,7 @@ def check_batch_norm_group(group: int, batch_size: int, parts: int) -> None:
     if group and together % group:
         divisors = [str(size) for size in range(1, together + 1) if together % size == 0]
         raise DeepLabError(
-            f"model.batch_norm_group={group} does not divide the {together} images that go through "
+            f"model.ghost_batch_size={group} does not divide the {together} images that go through "
             f"the network at once; legal: {', '.join(divisors)}, or 0 for all"
         )
 
@@ -96,10 +96,10 @@ def check_pooled_statistics(
     pooled = pooled_size(architecture, crop_size)
     if pooled is None or architecture.frozen_batch_norm:
         return
-    group = architecture.batch_norm_group
+    group = architecture.ghost_batch_size
     refuse_single_values((together, *pooled, 1), group, f"the pooling of {architecture.head!r}")
     if (group or together) * math.prod(pooled) == 2:
-        cause = f"model.batch_norm_group={group}" if group else f"{together} images at once"
+        cause = f"model.ghost_batch_size={group}" if group else f"{together} images at once"
         reporter.warning(
             f"batch normalization behind the pooling of {architecture.head!r} has two values per "
             f"channel ({cause}): they become +1 and -1 whatever they were, so only their order is "
@@ -127,7 +127,7 @@ def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
     return tuple(side - min(side, across) + 1 for side, across in zip(maps, window, strict=True))
 
 
-def check_rows_at_once(rows: int, mesh: Mesh) -> None:
+def check_chunk_rows(rows: int, mesh: Mesh) -> None:
     """Checks that the rows of a label are not both worked on in turn and shared by devices.
 
     Raises:
@@ -135,8 +135,8 @@ def check_rows_at_once(rows: int, mesh: Mesh) -> None:
     """
     if rows and space_size(mesh) > 1:
         raise DeepLabError(
-            f"loss.rows_at_once={rows} takes rows one after the other, parallel.space="
-            f"{space_size(mesh)} shares them out; give loss.rows_at_once=0 or parallel.space=1"
+            f"loss.chunk_rows={rows} takes rows one after the other, parallel.spatial="
+            f"{space_size(mesh)} shares them out; give loss.chunk_rows=0 or parallel.spatial=1"
         )
 
 

@@ -72,7 +72,7 @@ def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str, seed: int) -> np
     if len(shape) != array.ndim or np.any(np.array(shape) > array.shape):
         raise DeepLabError(
             f"{layer} of shape {list(shape)} cannot be cut out of {list(array.shape)}; give "
-            "model.fov, model.fc_channels or training.init_parts=backbone"
+            "model.fov, model.fc_channels or training.init_scope=backbone"
         )
     for axis, (size, kept) in enumerate(zip(array.shape, shape, strict=True)):
         array = np.take(array, _positions(size, kept, axis, array.ndim, layer, seed), axis)
@@ -93,7 +93,7 @@ def _positions(size: int, kept: int, axis: int, num_axes: int, layer: str, seed:
 CLASSIFIER, BACKBONE = "classifier", "backbone"
 # What of another model is taken: all but a classifier of another shape; the backbone; what fits;
 # the backbone, and fc6 and fc7 as DeepLab v1 cuts them out of VGG-16's.
-PARTS = ("all", "backbone", "matching", "decimated")
+PARTS = ("all", "backbone", "matching", "vgg_decimated")
 # What variables were trained under that shapes do not tell; the last does not concern backbones.
 CONVENTIONS = ("preprocessing", "stride_placement", "align_corners")
 
@@ -121,18 +121,18 @@ def initialize_from(
       source: a workdir or model directory.
       reporter: hears which parts start afresh.
       parts: `all`: everything must fit but the classifier; `backbone`: that alone, all of it;
-        `matching`: whatever fits in name and shape; `decimated`: the backbone, fc6 and fc7, these
-        by `decimated`.
+        `matching`: whatever fits in name and shape; `vgg_decimated`: the backbone, fc6 and
+        fc7, these by `decimated`.
 
     Raises:
       DeepLabError: what must fit is missing or of another shape.
     """
     if parts not in PARTS:
-        raise unknown_name("training.init_parts", parts, PARTS)
+        raise unknown_name("training.init_scope", parts, PARTS)
     description = checkpointing.read_description(source)
     wanted = traverse_util.flatten_dict(fresh)
     given = traverse_util.flatten_dict(checkpointing.read_variables(source))
-    given = decimated(given, wanted) if parts == "decimated" else at_rates_of(given, wanted)
+    given = decimated(given, wanted) if parts == "vgg_decimated" else at_rates_of(given, wanted)
     fitting = _fitting(given, wanted)
     if parts == "backbone":
         fitting = {path for path in fitting if path[1] == BACKBONE}
@@ -192,14 +192,16 @@ def _check(
         "all": [path for path in wanted if CLASSIFIER not in path],
         "backbone": [path for path in wanted if path[1] == BACKBONE],
         "matching": [],
-        "decimated": [path for path in wanted if path[1] == BACKBONE or is_fully_connected(path)],
+        "vgg_decimated": [
+            path for path in wanted if path[1] == BACKBONE or is_fully_connected(path)
+        ],
     }[parts]
     foreign = ["/".join(path) for path in needed if path not in fitting]
     if foreign:
         raise DeepLabError(
             f"training.init_from={source} holds another network: {len(foreign)} arrays are missing "
             f"or of another shape, the first {foreign[0]}; give config.model the architecture that "
-            "it was trained with, or training.init_parts=backbone or matching"
+            "it was trained with, or training.init_scope=backbone or matching"
         )
     if not fitting:
         raise DeepLabError(f"nothing of training.init_from={source} fits this network")
@@ -248,8 +250,8 @@ def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variable
     """Returns the variables of `training.init_from`, ready to be trained."""
     training = run.config.training
     source = locate(training.init_from, reporter)
-    start = initialize_from(fresh, source, reporter, training.init_parts)
-    warn_of_conventions(run.model.architecture, source, reporter, training.init_parts)
+    start = initialize_from(fresh, source, reporter, training.init_scope)
+    warn_of_conventions(run.model.architecture, source, reporter, training.init_scope)
     if not start.folded or run.model.architecture.frozen_batch_norm:
         return start.variables
     reporter.message(

@@ -12,7 +12,6 @@ from deeplab_jax import losses
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models import Architecture
 
-RESOLUTIONS = ("image", "scores")
 NORMALIZATIONS = ("pixels", "images")
 TERMS = ("cross_entropy", "focal", "dice", "lovasz")
 
@@ -44,9 +43,9 @@ def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
       DeepLabError: a field is illegal, or fields contradict each other or the network.
     """
     check_loss(config, architecture)
-    if config.every_scale:
+    if config.supervise_all_scales:
         objective = _every_scale(config, architecture)
-    elif config.rows_at_once:
+    elif config.chunk_rows:
         objective = _by_rows(config, architecture)
     else:
         objective = _one_scale(config, architecture)
@@ -75,7 +74,7 @@ def _by_rows(config: ConfigDict, architecture: Architecture) -> Objective:
     """Of scores that are enlarged some rows at a time."""
     loss = partial(
         losses.resized_cross_entropy,
-        rows=config.rows_at_once,
+        rows=config.chunk_rows,
         align_corners=architecture.align_corners,
         class_weights=config.class_weights,
         label_smoothing=config.label_smoothing,
@@ -99,11 +98,11 @@ def _one_scale(config: ConfigDict, architecture: Architecture) -> Objective:
         outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
     ) -> jax.Array:
         loss, maps = losses.weighted_sum(*_terms(config, step)), outputs.maps
-        if config.resolution == "scores":
+        if config.upsample_logits:
+            pair = outputs.logits, maps.get("auxiliary")
+        else:
             loss = _of_scores(loss, batch_label)
             pair = maps["fused_scores"], maps.get("auxiliary_scores")
-        else:
-            pair = outputs.logits, maps.get("auxiliary")
         normalizer = losses.valid_pixels(batch_label, architecture.num_classes)
         return losses.with_auxiliary(loss, *pair, label, normalizer, weight=config.auxiliary_weight)
 
@@ -134,9 +133,11 @@ def _terms(config: ConfigDict, step: jax.Array) -> list[tuple[float, losses.Loss
         "class_weights": config.class_weights,
         "label_smoothing": config.label_smoothing,
     }
-    if config.hard_pixel_share < 1:
-        share = losses.hard_pixel_share(step, config.hard_pixel_share, config.hard_pixel_step)
-        cross_entropy = partial(losses.hard_pixel_cross_entropy, share=share, **weighted)
+    if config.hard_pixel_fraction < 1:
+        fraction = losses.hard_pixel_fraction(
+            step, config.hard_pixel_fraction, config.hard_pixel_anneal_steps
+        )
+        cross_entropy = partial(losses.hard_pixel_cross_entropy, fraction=fraction, **weighted)
     else:
         cross_entropy = partial(losses.softmax_cross_entropy, **weighted)
     found: dict[str, losses.Loss] = {
@@ -180,36 +181,38 @@ def check_loss(config: ConfigDict, architecture: Architecture) -> None:
     Raises:
       DeepLabError: a field is illegal, or fields contradict each other or the network.
     """
-    if config.resolution not in RESOLUTIONS:
-        raise unknown_name("loss.resolution", config.resolution, RESOLUTIONS)
     if config.normalization not in NORMALIZATIONS:
         raise unknown_name("loss.normalization", config.normalization, NORMALIZATIONS)
     weights: dict[str, Any] = {name: config[name] for name in TERMS}
     if min(weights.values()) < 0 or not any(weights.values()):
         raise DeepLabError(f"loss: of {weights} none may be negative and one must be above 0")
     _check_shares(config)
-    pure = config.hard_pixel_share == 1 and not any(config[name] for name in TERMS[1:])
-    if config.rows_at_once and (config.resolution != "image" or not pure):
+    pure = config.hard_pixel_fraction == 1 and not any(config[name] for name in TERMS[1:])
+    if config.chunk_rows and not (config.upsample_logits and pure):
         raise DeepLabError(
-            f"loss.rows_at_once={config.rows_at_once} is for cross-entropy alone, of all pixels, "
-            "with loss.resolution=image; give 0"
+            f"loss.chunk_rows={config.chunk_rows} is for cross-entropy alone, of all pixels, "
+            "with loss.upsample_logits=True; give 0"
         )
-    if not config.every_scale:
+    if not config.supervise_all_scales:
         return
     if not architecture.multi_scale:
-        raise DeepLabError("loss.every_scale needs model.multi_scale, as in (1, 0.75, 0.5)")
-    if config.resolution != "scores" or not pure:
         raise DeepLabError(
-            "loss.every_scale is DeepLab v2's: cross-entropy alone, of all pixels, with "
-            "loss.resolution=scores"
+            "loss.supervise_all_scales needs model.multi_scale, as in (1, 0.75, 0.5)"
+        )
+    if config.upsample_logits or not pure:
+        raise DeepLabError(
+            "loss.supervise_all_scales is DeepLab v2's: cross-entropy alone, of all pixels, with "
+            "loss.upsample_logits=False"
         )
 
 
 def _check_shares(config: ConfigDict) -> None:
-    if not 0 < config.hard_pixel_share <= 1:
-        raise DeepLabError(f"loss.hard_pixel_share={config.hard_pixel_share} must be in (0, 1]")
+    if not 0 < config.hard_pixel_fraction <= 1:
+        raise DeepLabError(
+            f"loss.hard_pixel_fraction={config.hard_pixel_fraction} must be in (0, 1]"
+        )
     if not 0 <= config.label_smoothing < 1:
         raise DeepLabError(f"loss.label_smoothing={config.label_smoothing} must be in [0, 1)")
-    for name in ("hard_pixel_step", "focal_gamma", "auxiliary_weight", "l1", "rows_at_once"):
+    for name in ("hard_pixel_anneal_steps", "focal_gamma", "auxiliary_weight", "l1", "chunk_rows"):
         if config[name] < 0:
             raise DeepLabError(f"loss.{name}={config[name]} must not be negative")

@@ -5,7 +5,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
-from deeplab_jax.models import FORMAT_VERSION, Architecture, resolve_stored
+from deeplab_jax.formats import FORMAT_VERSION
+from deeplab_jax.models import Architecture, resolve_stored
 
 
 def network_of(

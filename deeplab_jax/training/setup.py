@@ -22,19 +22,20 @@ from deeplab_jax.data import (
 )
 from deeplab_jax.data.datasets import are_binary, label_values
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.layers import REMAT
 from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.parallel import data_share, put_batch
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checkpoints import format_version
 from deeplab_jax.training.checks import (
     check_batch,
-    check_batch_norm_group,
+    check_chunk_rows,
     check_classes,
     check_crop_size,
     check_frozen_parts,
+    check_ghost_batch_size,
     check_pooled_statistics,
     check_ranges,
-    check_rows_at_once,
 )
 from deeplab_jax.training.loss import Objective, make_objective
 from deeplab_jax.training.network import network_of, with_network
@@ -46,8 +47,6 @@ from deeplab_jax.training.step import Step, make_train_step
 SHOWN_CLASSES = 5
 Arrays = tuple[np.ndarray | Sequence[np.ndarray], np.ndarray | Sequence[np.ndarray]]
 Source = str | Arrays | Dataset | None
-# Values of `training.rematerialize`, as `layers.REMAT`.
-REMATERIALIZED = {"none": "none", "normalizations": "norm", "units": "block"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +107,8 @@ def assemble(
     binary = _binary_arrays(train, validation, config.data.class_names)
     train_set = open_source(train, config, config.data.train_split, binary)
     warn_of_absent_classes(train_set, reporter)
-    if config.data.duplicate:
-        train_set = duplicated(train_set, config.data.duplicate)
+    if config.data.oversample_classes:
+        train_set = duplicated(train_set, config.data.oversample_classes)
     config = _adjusted(config, len(train_set), batch_size, epochs)
     validation_set = open_source(validation, config, config.data.validation_split, binary)
     check_classes(train_set, validation_set, config.loss.class_weights)
@@ -147,10 +146,10 @@ def _check_fit(
     check_crop_size(crop_size, architecture, config.strict_crop, reporter)
     batch = config.training.batch_size, config.training.accumulation_steps
     check_batch(*batch, mesh)
-    check_batch_norm_group(architecture.batch_norm_group, *batch)
+    check_ghost_batch_size(architecture.ghost_batch_size, *batch)
     together = config.training.batch_size // config.training.accumulation_steps
     check_pooled_statistics(architecture, crop_size, together, reporter)
-    check_rows_at_once(config.loss.rows_at_once, mesh)
+    check_chunk_rows(config.loss.chunk_rows, mesh)
     check_frozen_parts(config, architecture, reporter)
 
 
@@ -274,12 +273,12 @@ def make_run_step(run: Run, state: TrainState) -> Step:
       state: arrays, or their shapes, with the shardings that the step gets and gives.
     """
     config = run.config
-    what = config.training.rematerialize
-    if what not in REMATERIALIZED:
-        raise unknown_name("training.rematerialize", what, REMATERIALIZED)
+    remat = config.training.remat
+    if remat not in REMAT:
+        raise unknown_name("training.remat", remat, REMAT)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return make_train_step(
-        run.model.clone(remat=REMATERIALIZED[what]),
+        run.model.clone(remat=remat),
         run.optimizer,
         run.learning_rate,
         run.objective,

@@ -136,7 +136,7 @@ def train(
         assemble(
             config,
             workdir,
-            mesh or make_mesh(data=config.parallel.data, space=config.parallel.space),
+            mesh or make_mesh(data=config.parallel.data, space=config.parallel.spatial),
             train,
             validation,
             batch_size=batch_size,

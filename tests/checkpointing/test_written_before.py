@@ -1,7 +1,8 @@
-"""What was written before format version 2 loads with the defaults of its time."""
+"""What was written before format version 3 loads with the defaults and names of its time."""
 
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from deeplab_jax import config as configs
 from deeplab_jax.checkpointing import read_description, read_model, write_description
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.formats import RENAMES, with_new_keywords
 from deeplab_jax.models import create_model
 from deeplab_jax.training.checkpoints import claim, format_version
 
@@ -26,7 +28,7 @@ RATES = {
 
 
 def described(name):
-    return json.loads((BEFORE / name / "architecture.json").read_text())
+    return with_new_keywords(json.loads((BEFORE / name / "architecture.json").read_text()), 1)
 
 
 def given(name):
@@ -76,7 +78,7 @@ def test_written_again_they_keep_their_network(name, tmp_path):
     before = read_description(BEFORE / name / "model")
     write_description(tmp_path, before)
     values = json.loads((tmp_path / "model.json").read_text())
-    assert values["format_version"] == 2
+    assert values["format_version"] == 3
     assert values["overrides"].keys() == described(name).keys()
     assert read_description(tmp_path) == before
 
@@ -106,7 +108,7 @@ def test_a_new_workdir_holds_every_value_and_the_version(tmp_path):
     config.model.output_stride = 16
     claim(tmp_path, config)
     values = json.loads((tmp_path / "config.json").read_text())
-    assert values["format_version"] == 2
+    assert values["format_version"] == 3
     network = create_model("deeplab_v2", backbone="mobilenet_v2", output_stride=16).architecture
     expected = json.loads(json.dumps(network.describe()))
     assert values["model"]["atrous_rates"] == [3, 6, 9, 12]
@@ -119,7 +121,7 @@ def test_a_new_workdir_holds_every_value_and_the_version(tmp_path):
     claim(tmp_path, config)
 
 
-@pytest.mark.parametrize("version", [3, 0, "2", None, True])
+@pytest.mark.parametrize("version", [4, 0, "2", None, True])
 def test_other_versions_are_refused(version, tmp_path):
     values = json.loads((BEFORE / "v2/model/model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps(values | {"format_version": version}))
@@ -129,3 +131,88 @@ def test_other_versions_are_refused(version, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(values | {"format_version": version}))
     with pytest.raises(DeepLabError, match=r"config\.json.*format_version"):
         claim(tmp_path, configs.default())
+
+
+# A value of each renamed field as version 2 wrote it, not its default, and the value of today.
+RENAMED = {
+    "loss.hard_pixel_share": (0.5, 0.5),
+    "loss.hard_pixel_step": (7, 7),
+    "loss.resolution": ("scores", False),
+    "loss.every_scale": (True, True),
+    "loss.rows_at_once": (8, 8),
+    "model.batch_norm_group": (2, 2),
+    "model.scan_units": (True, None),
+    "data.duplicate": (["a"], ("a",)),
+    "augmentation.max_class_share": (0.75, 0.75),
+    "training.rematerialize": ("units", "block"),
+    "training.init_parts": ("decimated", "vgg_decimated"),
+    "parallel.space": (2, 2),
+}
+NEW_NAMES = {rename.old: rename.new for rename in RENAMES}
+
+
+def test_every_renamed_field_of_a_workdir_is_read_under_its_new_name(tmp_path):
+    values = json.loads((BEFORE / "v2/config.json").read_text()) | {"format_version": 2}
+    values.setdefault("parallel", {})
+    for field, (old, _) in RENAMED.items():
+        section, _, name = field.partition(".")
+        values[section][name] = old
+    found = dict(configs.flatten(configs.from_json(json.dumps(values))))
+    assert RENAMED.keys() == NEW_NAMES.keys()
+    assert {field: found[new] for field, new in NEW_NAMES.items() if new is not None} == {
+        field: new for field, (_, new) in RENAMED.items() if NEW_NAMES[field] is not None
+    }
+    assert not NEW_NAMES.keys() & found.keys()
+
+
+@pytest.mark.parametrize("old", ["image", "scores"])
+def test_both_old_resolutions_of_the_loss_are_read(old):
+    values = {"loss": {"resolution": old}, "format_version": 2}
+    assert configs.from_json(json.dumps(values)).loss.upsample_logits == (old == "image")
+
+
+def test_a_renamed_keyword_of_a_model_directory_is_read(tmp_path):
+    values = json.loads((BEFORE / "v2/model/model.json").read_text()) | {"format_version": 2}
+    network = read_description(BEFORE / "v2/model").create_model().architecture
+    keywords = json.loads(json.dumps(network.describe()))
+    del keywords["ghost_batch_size"]
+    values["overrides"] = keywords | {"batch_norm_group": 2, "scan_units": True}
+    (tmp_path / "model.json").write_text(json.dumps(values))
+    assert read_description(tmp_path).overrides["ghost_batch_size"] == 2
+
+
+def test_a_workdir_of_the_second_version_goes_on_and_is_written_with_the_names_of_today(tmp_path):
+    config = configs.default()
+    claim(tmp_path, config)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text()) | {"format_version": 2}
+    for rename in RENAMES:
+        section, _, name = rename.old.partition(".")
+        value = True if rename.new is None else values[section].pop(rename.new.partition(".")[2])
+        back = {new: old for old, new in rename.values.items()}
+        values[section][name] = back.get(value, value) if back else value
+    path.write_text(json.dumps(values))
+    claim(tmp_path, config)
+    assert json.loads(path.read_text())["format_version"] == 3
+    assert not NEW_NAMES.keys() & dict(configs.flatten(json.loads(path.read_text()))).keys()
+
+
+@pytest.mark.parametrize("old", NEW_NAMES)
+def test_an_old_name_in_a_flag_or_a_config_file_is_refused_with_the_new_one(old, tmp_path):
+    expected = NEW_NAMES[old] or "leave it out"
+    with pytest.raises(DeepLabError, match=re.escape(expected)):
+        configs.override(configs.default(), old, "1")
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from deeplab_jax import config as configs\n\n\n"
+        f"def get_config(text=None):\n    config = configs.default()\n    config.{old} = 1\n"
+        "    return config\n"
+    )
+    with pytest.raises(DeepLabError, match=re.escape(expected)):
+        configs.load(str(path))
+
+
+@pytest.mark.parametrize(("old", "expected"), [("batch_norm_group", "ghost_batch_size")])
+def test_an_old_keyword_of_a_model_is_refused_with_the_new_one(old, expected):
+    with pytest.raises(DeepLabError, match=rf"{old}.*now called '{expected}'"):
+        create_model("deeplab_v3", **{old: 2})

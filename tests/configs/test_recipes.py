@@ -71,10 +71,10 @@ def test_a_recipe_fits_together(name, text):
     check_crop_size(crop, network, config.strict_crop, Refuser())
     make_objective(config.loss, network)
     assert config.training.batch_size % config.training.accumulation_steps == 0
-    assert config.loss.every_scale == bool(network.multi_scale)
+    assert config.loss.supervise_all_scales == bool(network.multi_scale)
     init, published = config.training.init_from, list_pretrained()
     assert not init or init.startswith("runs/") or init in published
-    if config.training.init_parts == "backbone":
+    if config.training.init_scope == "backbone":
         assert published[init].overrides["backbone"] == network.backbone
         # Other widths are rounded in the published classifiers, and would not fit.
         assert network.depth_multiplier == 1

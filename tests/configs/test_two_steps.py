@@ -14,7 +14,7 @@ SMALL = (
     "augmentation.crop_size=65,65",
     "training.batch_size=2",
     "training.init_from=",
-    "training.init_parts=all",
+    "training.init_scope=all",
     "evaluation.size=65,81",
     "evaluation.batch_size=2",
     "log_every_steps=1",
@@ -63,7 +63,7 @@ def test_the_second_stage_goes_on_from_the_first(tiny_data, tmp_path):
     run("mobilenet:aspp", tiny_data, first, *small)
     start = f"training.init_from={first}"
     config = run(f"mobilenet:aspp,stage=2,init={first}", tiny_data, second, *small, start)
-    assert config.data.duplicate
+    assert config.data.oversample_classes
     before, after = map(checkpointing.read_variables, (first, second))
     for variables, rates in ((before, (6, 12, 18)), (after, (12, 24, 36))):
         branches = [variables["batch_stats"]["aspp"].pop(f"rate_{rate}") for rate in rates]

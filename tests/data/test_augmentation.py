@@ -184,7 +184,7 @@ def largest_share(label: np.ndarray) -> float:
 
 def test_crops_that_one_class_fills_are_drawn_again():
     first = Augmentation((20, 20), 1.0, 1.0, flip=False)
-    again = dataclasses.replace(first, max_class_share=0.75)
+    again = dataclasses.replace(first, max_class_fraction=0.75)
     shares = [largest_share(crop["label"]) for crop in draws(halves(), first, 200)]
     better = [largest_share(crop["label"]) for crop in draws(halves(), again, 200)]
     # A quarter of the positions is good; ten draws miss it with a chance of 0.75¹⁰, 6 %.
@@ -197,7 +197,7 @@ def test_crops_that_one_class_fills_are_drawn_again():
 
 def test_a_crop_is_taken_at_last_when_none_is_good():
     only = coordinate_example(30, 30) | {"label": np.full((30, 30), 3, np.uint8)}
-    hopeless = Augmentation((20, 20), max_class_share=0.5)
+    hopeless = Augmentation((20, 20), max_class_fraction=0.5)
     for crop in draws(only, hopeless, 5):
         assert set(np.unique(crop["label"])) <= {3, 255}
     void = only | {"label": np.full((30, 30), 255, np.uint8)}
@@ -208,8 +208,8 @@ def test_a_crop_is_taken_at_last_when_none_is_good():
     "wrong",
     [
         {"min_resize": -1},
-        {"max_class_share": 0.0},
-        {"max_class_share": 1.5},
+        {"max_class_fraction": 0.0},
+        {"max_class_fraction": 1.5},
         {"min_scale": 0.0},
         {"min_scale": 3.0},
         {"crop_size": (0, 5)},

@@ -157,7 +157,7 @@ def test_augmented_labels_hold_only_values_of_the_label(count, rotation):
         random.integers(0, 4, (37, 29))
     ]
     example = {"image": np.zeros((37, 29, 3), np.uint8), "label": label, "image_id": "0"}
-    augmentation = Augmentation((41, 33), rotation=rotation, max_class_share=0.9)
+    augmentation = Augmentation((41, 33), rotation=rotation, max_class_fraction=0.9)
     legal = {*np.unique(label).tolist(), void_label(count)}
     for seed in range(8):
         found = augment(example, np.random.default_rng(seed), augmentation)["label"]

@@ -52,7 +52,7 @@ def test_an_epoch_holds_them_twice_and_restarts_where_it_was(dataset):
 
 def test_a_run_duplicates_what_it_trains_on_alone(dataset, tmp_path):
     config = configs.default()
-    config.data.duplicate = ("road", "car")
+    config.data.oversample_classes = ("road", "car")
     config.model.backbone = "mobilenet_v2"
     mesh = make_mesh(jax.devices()[:1])
     run = assemble(config, tmp_path, mesh, dataset, dataset, epochs=16, reporter=Reporter())
@@ -60,5 +60,7 @@ def test_a_run_duplicates_what_it_trains_on_alone(dataset, tmp_path):
 
 
 def test_an_unknown_class_names_the_nearest(dataset):
-    with pytest.raises(DeepLabError, match=r"class of arrays in data.duplicate.*'carr'.*'car'"):
+    with pytest.raises(
+        DeepLabError, match=r"class of arrays in data.oversample_classes.*'carr'.*'car'"
+    ):
         duplicated(dataset, ("road", "carr"))

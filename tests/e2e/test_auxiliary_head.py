@@ -18,8 +18,8 @@ def workdir(commands, tmp_path_factory):
             workdir,
             "model.aux_head=True",
             "model.multi_scale=(1.0, 0.5)",
-            "loss.resolution=scores",
-            "loss.every_scale=True",
+            "loss.upsample_logits=False",
+            "loss.supervise_all_scales=True",
             "optimizer.name=sgd",
             # Without decay, only a gradient changes a parameter.
             "optimizer.weight_decay=0.0",

@@ -43,7 +43,7 @@ def work(commands, tmp_path_factory):
         training__ema_decay=0.0,
         schedule__base_learning_rate=0.5,
         schedule__warmup_steps=0,
-        augmentation__max_class_share=0.9,
+        augmentation__max_class_fraction=0.9,
     )
     data_dir = f"--data_dir={folder / 'data'}"
     said = commands.run("prepare", "folder", f"--source={folder / 'source'}", data_dir, "--report")

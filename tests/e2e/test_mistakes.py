@@ -20,7 +20,7 @@ from deeplab_jax.checkpointing import open_checkpoints
         (["strict_crop=True", "augmentation.crop_size=(33,50)"], "33×49 and 33×65"),
         (["optimizer.name=sdg"], "did you mean 'sgd'?"),
         (["training.init_from=nowhere"], "nowhere"),
-        (["model.image_pooling=global", "model.batch_norm_group=1"], "model.batch_norm_group=1"),
+        (["model.image_pooling=global", "model.ghost_batch_size=1"], "model.ghost_batch_size=1"),
         (["schedule.warmup_steps=-1"], "schedule.warmup_steps=-1"),
     ],
 )

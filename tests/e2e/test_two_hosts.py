@@ -44,7 +44,7 @@ def rows_of(workdir, name):
 
 def test_two_hosts_train_as_one_process(commands, trained, together, tmp_path):
     workdir = tmp_path / "run"
-    words = commands.train_words(workdir, "parallel.space=2")
+    words = commands.train_words(workdir, "parallel.spatial=2")
     first, second = together(*words, devices=2)
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     # One speaks and writes; what carries sums between CPUs says on stdout that it is connected.

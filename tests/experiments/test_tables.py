@@ -157,7 +157,7 @@ def shown_fields(config, network) -> dict[str, str]:
     return {name: repr(value) for name, value in fields.items()}
 
 
-STARTS = {"training.init_from", "training.init_parts"}
+STARTS = {"training.init_from", "training.init_scope"}
 # What follows from a change: of the rates from the output stride, of the pooled area from the crop.
 CONSEQUENCES = {
     "model.output_stride": {"model.atrous_rates"},

@@ -30,7 +30,7 @@ SUMS_OVER_PIXELS = {
     "focal_of_0": partial(losses.focal_loss, gamma=0.0),
 }
 OF_WHOLE_BATCH = {
-    "hard_pixels": partial(losses.hard_pixel_cross_entropy, share=0.3, count_void=False),
+    "hard_pixels": partial(losses.hard_pixel_cross_entropy, fraction=0.3, count_void=False),
     "dice": losses.dice_loss,
     "dice_of_all": partial(losses.dice_loss, present_only=False, smooth=0.0),
     "combined": losses.weighted_sum((0.7, losses.softmax_cross_entropy), (0.2, losses.dice_loss)),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pixel_samples import KNOWN, LOGITS, PARTLY_VOID, WEIGHTS, known_pairs
 
-from deeplab_jax.losses import hard_pixel_cross_entropy, hard_pixel_share, softmax_cross_entropy
+from deeplab_jax.losses import hard_pixel_cross_entropy, hard_pixel_fraction, softmax_cross_entropy
 from deeplab_jax.losses.cross_entropy import hardest
 
 
@@ -15,7 +15,7 @@ from deeplab_jax.losses.cross_entropy import hardest
     [(0, 0, 0.25), (7, 0, 0.25), (0, 100, 1), (50, 100, 0.625), (100, 100, 0.25), (900, 100, 0.25)],
 )
 def test_share_falls_linearly(step, mining_step, expected):
-    found = jax.jit(lambda step: hard_pixel_share(step, 0.25, mining_step))(step)
+    found = jax.jit(lambda step: hard_pixel_fraction(step, 0.25, mining_step))(step)
     assert float(found) == pytest.approx(expected, rel=1e-6)
 
 
@@ -23,9 +23,9 @@ def test_value_by_hand():
     # Losses log 2, log 4, log 4/3 and a void pixel: half of four pixels are kept.
     logits = jnp.log(jnp.array([[[[1.0, 1.0], [1.0, 3.0], [3.0, 1.0], [1.0, 9.0]]]]))
     label = jnp.array([[[0, 0, 0, 255]]], jnp.uint8)
-    half = hard_pixel_cross_entropy(logits, label, share=0.5)
+    half = hard_pixel_cross_entropy(logits, label, fraction=0.5)
     assert float(half) == pytest.approx(np.log([2, 4]).mean(), rel=1e-6)
-    of_known = hard_pixel_cross_entropy(logits, label, share=0.5, count_void=False)
+    of_known = hard_pixel_cross_entropy(logits, label, fraction=0.5, count_void=False)
     assert float(of_known) == pytest.approx(np.log(4), rel=1e-6)
 
 
@@ -43,19 +43,19 @@ def mean_of_hardest(share, count_void, weights):
 @pytest.mark.parametrize("weights", [(1.0,) * 4, WEIGHTS])
 def test_value_agrees_with_a_sorted_list(share, count_void, weights):
     loss = jax.jit(hard_pixel_cross_entropy, static_argnames=("count_void", "class_weights"))
-    found = loss(LOGITS, PARTLY_VOID, class_weights=weights, share=share, count_void=count_void)
+    found = loss(LOGITS, PARTLY_VOID, class_weights=weights, fraction=share, count_void=count_void)
     np.testing.assert_allclose(found, mean_of_hardest(share, count_void, weights), rtol=1e-5)
 
 
 def test_all_pixels_are_the_mean_of_all():
-    found = jax.value_and_grad(partial(hard_pixel_cross_entropy, share=1.0))(LOGITS, PARTLY_VOID)
+    found = jax.value_and_grad(partial(hard_pixel_cross_entropy, fraction=1.0))(LOGITS, PARTLY_VOID)
     expected = jax.value_and_grad(softmax_cross_entropy)(LOGITS, PARTLY_VOID)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
     np.testing.assert_allclose(found[1], expected[1], atol=1e-8)
 
 
 def test_only_the_kept_pixels_have_a_gradient():
-    gradient = jax.grad(partial(hard_pixel_cross_entropy, share=0.1))(LOGITS, PARTLY_VOID)
+    gradient = jax.grad(partial(hard_pixel_cross_entropy, fraction=0.1))(LOGITS, PARTLY_VOID)
     assert np.any(gradient, axis=-1).sum() == int(0.1 * KNOWN.size)
 
 

@@ -112,7 +112,7 @@ EXPECTED = {
     "dice": (losses.dice_loss, dice),
     "lovasz": (losses.lovasz_softmax, lovasz),
     "hard_pixels": (
-        partial(losses.hard_pixel_cross_entropy, share=0.3, count_void=False),
+        partial(losses.hard_pixel_cross_entropy, fraction=0.3, count_void=False),
         hard_pixels,
     ),
 }

@@ -95,8 +95,7 @@ OTHER = {
     "batch_norm_decay": (0.5,),
     "batch_norm_epsilon": (0.5,),
     "frozen_batch_norm": (True, False),
-    "batch_norm_group": (2,),
-    "scan_units": (True,),
+    "ghost_batch_size": (2,),
     "widths": ((("backbone/conv1", 4),),),
     "quantization": ("int8",),
     "dtype": ("bfloat16",),
@@ -126,7 +125,7 @@ VARIANTS = {
 # that are joined at once because no convolution follows. The decay of frozen averages waits.
 # LR-ASPP without a window is refused under the name `none`, as it pools the whole map.
 EQUAL = {
-    ("frozen", "batch_norm_group"),
+    ("frozen", "ghost_batch_size"),
     ("frozen", "batch_norm_decay"),
     ("no convolutions", "separable"),
     ("lr_aspp crop", "image_pooling"),
@@ -238,7 +237,7 @@ REAL = {
 }
 OF_BACKBONES = (
     *("multi_grid", "cascade_blocks", "depth_multiplier", "width_divisor", "stride_placement"),
-    *("scan_units", "batch_norm_epsilon", "batch_norm_decay", "frozen_batch_norm"),
+    *("batch_norm_epsilon", "batch_norm_decay", "frozen_batch_norm"),
 )
 
 
@@ -258,9 +257,6 @@ def test_a_keyword_of_the_backbone_changes_it_or_is_refused(base):
             assert re.search(keyword.replace("_", "[_-]"), message), message
             continue
         accepted.add(keyword)
-        if keyword == "scan_units" and network.backbone == "resnet_18":
-            # Blocks of two units are too short for a loop, which never changes results.
-            continue
         assert program(changed, True, portable=False) != before, keyword
     entry = BACKBONES[network.backbone]
     options = set(entry.options) - (set() if base == "cascade" else {"cascade_blocks"})
@@ -293,11 +289,6 @@ def test_a_keyword_of_the_backbone_changes_it_or_is_refused(base):
             {"backbone": "mobilenet_v2", "stride_placement": "caffe"},
             ["stride_placement", "'slim' or 'torchvision'"],
         ),
-        (
-            "deeplab_v3",
-            {"scan_units": True, "widths": (("classifier", 3),)},
-            ["scan_units", "widths"],
-        ),
     ],
 )
 def test_a_refusal_names_the_keyword_the_reason_and_what_is_legal(architecture, keywords, named):
@@ -313,7 +304,7 @@ def test_a_refusal_names_the_keyword_the_reason_and_what_is_legal(architecture, 
         {"image_pooling": "none", "separable": False, "dropout_rate": 0.0, "aspp_channels": 256},
         {"low_level_channels": 48, "pooling_crop": [513, 513], "fov": "large"},
         {"aspp": "large"},
-        {"atrous_rates": [6, 12, 18, 24], "batch_norm_group": 0},
+        {"atrous_rates": [6, 12, 18, 24], "ghost_batch_size": 0},
     ],
 )
 def test_keywords_that_state_what_the_second_version_has_stay_legal(keywords):

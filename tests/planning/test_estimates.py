@@ -148,7 +148,7 @@ KERNEL, VECTORS = 3 * 3 * 6 * 8, 16
         ({"dtype": "bfloat16"}, 1, (2 * KERNEL + 4 * VECTORS, 4 * 3 * 8)),
         ({}, 2, (2 * (4 * KERNEL + 4 * VECTORS), 2 * 4 * 3 * 8)),
         ({"frozen_batch_norm": True}, 1, (4 * KERNEL + 4 * VECTORS, 0)),
-        ({"batch_norm_group": 4}, 1, (4 * KERNEL + 4 * VECTORS, 0)),
+        ({"ghost_batch_size": 4}, 1, (4 * KERNEL + 4 * VECTORS, 0)),
     ],
 )
 def test_what_a_network_must_sum_over_its_chips(options, parts, wanted):

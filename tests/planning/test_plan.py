@@ -39,7 +39,7 @@ def made_plan(*, fits=True):
     return Plan(
         topology=parse_topology("v5e:2x2"),
         mesh={"data": 2, "space": 2},
-        architecture={"backbone": "resnet_50", "scan_units": True},
+        architecture={"backbone": "resnet_50"},
         crop_size=(65, 97),
         global_batch=8,
         step=CompiledStep({"total": total}, None, fits, 1.0, 61.0, 59.0, {}, ""),
@@ -106,7 +106,7 @@ def test_tables_say_it_in_words(printed, fits, lines):
 def test_a_row_of_the_table_has_a_cell_for_each_column(fits):
     cells = pod_plans.row(made_plan(fits=fits).describe())
     assert len(cells) == len(pod_plans.COLUMNS)
-    assert cells[:2] == ["resnet_50, loops", "65×97, 2 chips an image"]
+    assert cells[:2] == ["resnet_50", "65×97, 2 chips an image"]
     assert ("too much" in cells[4]) is not fits
 
 
@@ -175,7 +175,7 @@ def test_the_real_compiler_sums_gradients_and_statistics_and_gathers_no_maps(spa
     )
     config.augmentation.crop_size = (65, 97)
     config.training.batch_size = 8
-    config.parallel.space = space
+    config.parallel.spatial = space
     found = plan(config, "v5e:2x2", reporter=Reporter())
     traffic = found.traffic
     assert found.mesh == {"data": 4 // space, "space": space}

@@ -37,18 +37,18 @@ NETWORKS = {
 # With `model.multi_scale` or without, except for the last two.
 LOSSES = {
     "image": {},
-    "rows": {"rows_at_once": 8},
-    "rows, images": {"rows_at_once": 8, "normalization": "images"},
-    "scores": {"resolution": "scores"},
-    "scores, images": {"resolution": "scores", "normalization": "images"},
-    "focal": {"cross_entropy": 0.0, "focal": 1.0, "resolution": "scores"},
+    "rows": {"chunk_rows": 8},
+    "rows, images": {"chunk_rows": 8, "normalization": "images"},
+    "scores": {"upsample_logits": False},
+    "scores, images": {"upsample_logits": False, "normalization": "images"},
+    "focal": {"cross_entropy": 0.0, "focal": 1.0, "upsample_logits": False},
     "dice": {"cross_entropy": 0.0, "dice": 1.0},
-    "lovasz": {"cross_entropy": 0.0, "lovasz": 1.0, "resolution": "scores"},
-    "hard": {"hard_pixel_share": 0.5, "resolution": "scores"},
-    "every scale": {"resolution": "scores", "every_scale": True},
+    "lovasz": {"cross_entropy": 0.0, "lovasz": 1.0, "upsample_logits": False},
+    "hard": {"hard_pixel_fraction": 0.5, "upsample_logits": False},
+    "every scale": {"upsample_logits": False, "supervise_all_scales": True},
     "every scale, images": {
-        "resolution": "scores",
-        "every_scale": True,
+        "upsample_logits": False,
+        "supervise_all_scales": True,
         "normalization": "images",
     },
 }
@@ -95,7 +95,7 @@ def test_every_parameter_is_in_every_loss(name):
         variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
         parameters, outputs = used(functools.partial(run_network, model), variables, IMAGES)
         for options in LOSSES.values():
-            if options.get("every_scale") and not scales:
+            if options.get("supervise_all_scales") and not scales:
                 continue
             objective = objective_of(model.architecture, options)
             behind, _ = used(objective, outputs, LABELS, LABELS, jnp.int32(0))
@@ -114,7 +114,7 @@ def test_gradients_on_the_scores_reach_every_parameter(every_scale):
     """Numbers for what the test above finds by the structure of the program."""
     architecture, keywords = NETWORKS["v3, pooling"]
     model = create_model(architecture, **keywords, multi_scale=(1, 0.5) if every_scale else ())
-    options = {"resolution": "scores", "every_scale": every_scale}
+    options = {"upsample_logits": False, "supervise_all_scales": every_scale}
     objective = objective_of(model.architecture, options)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, IMAGES.shape, dtype=np.uint8)

@@ -57,7 +57,7 @@ def test_terms_are_added_by_their_weights():
 def test_labels_may_be_shrunk_to_the_scores():
     small = losses.shrink_labels(LABEL, (4, 5))
     expected = losses.softmax_cross_entropy(OUTPUTS.maps["fused_scores"], small)
-    assert value(resolution="scores") == pytest.approx(float(expected), rel=1e-6)
+    assert value(upsample_logits=False) == pytest.approx(float(expected), rel=1e-6)
 
 
 WITH_AUXILIARY = OUTPUTS._replace(
@@ -68,7 +68,11 @@ WITH_AUXILIARY = OUTPUTS._replace(
 @pytest.mark.parametrize("every_scale", [False, True])
 @pytest.mark.parametrize("normalization", ["pixels", "images"])
 def test_an_auxiliary_head_has_its_loss_at_the_size_of_its_scores(normalization, every_scale):
-    changes = {"resolution": "scores", "every_scale": every_scale, "label_smoothing": 0.1}
+    changes = {
+        "upsample_logits": False,
+        "supervise_all_scales": every_scale,
+        "label_smoothing": 0.1,
+    }
     changes |= {"normalization": normalization, "cross_entropy": 0.7}
     architecture = THREE_SCALES if every_scale else PLAIN
     alone = value(architecture, **changes)
@@ -88,11 +92,11 @@ def test_an_auxiliary_head_has_its_loss_at_the_size_of_its_scores(normalization,
 
 
 def test_an_auxiliary_head_works_with_every_term():
-    weights = {"focal": 1.0, "dice": 0.5, "lovasz": 0.25, "hard_pixel_share": 0.5}
-    main = value(resolution="scores", **weights)
+    weights = {"focal": 1.0, "dice": 0.5, "lovasz": 0.25, "hard_pixel_fraction": 0.5}
+    main = value(upsample_logits=False, **weights)
     scores = {"fused_scores": WITH_AUXILIARY.maps["auxiliary_scores"]}
-    auxiliary = value(outputs=OUTPUTS._replace(maps=scores), resolution="scores", **weights)
-    found = value(outputs=WITH_AUXILIARY, resolution="scores", **weights)
+    auxiliary = value(outputs=OUTPUTS._replace(maps=scores), upsample_logits=False, **weights)
+    found = value(outputs=WITH_AUXILIARY, upsample_logits=False, **weights)
     assert found == pytest.approx(main + 0.5 * auxiliary, rel=1e-5)
 
 
@@ -110,21 +114,21 @@ def test_some_rows_at_once_give_the_loss_of_all(auxiliary, normalization):
     )
     expected = value(outputs=whole, **changes)
     # The logits are not looked at.
-    found = value(outputs=Outputs(noise(3, 8, 9, 4), maps), rows_at_once=3, **changes)
+    found = value(outputs=Outputs(noise(3, 8, 9, 4), maps), chunk_rows=3, **changes)
     assert found == pytest.approx(expected, rel=1e-6)
 
 
 def test_every_scale_has_its_loss():
     expected = losses.multi_scale_cross_entropy(OUTPUTS.maps, LABEL)
-    found = value(THREE_SCALES, resolution="scores", every_scale=True)
+    found = value(THREE_SCALES, upsample_logits=False, supervise_all_scales=True)
     assert found == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("step", [0, 5, 10, 20])
 def test_the_share_of_hard_pixels_falls_with_the_steps(step):
     share = 1 - 0.8 * min(step / 10, 1)
-    expected = losses.hard_pixel_cross_entropy(OUTPUTS.logits, LABEL, share=share)
-    found = value(step=step, hard_pixel_share=0.2, hard_pixel_step=10)
+    expected = losses.hard_pixel_cross_entropy(OUTPUTS.logits, LABEL, fraction=share)
+    found = value(step=step, hard_pixel_fraction=0.2, hard_pixel_anneal_steps=10)
     assert found == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -155,8 +159,8 @@ def test_caffes_divisor_by_hand():
     ("architecture", "changes"),
     [
         (PLAIN, {}),
-        (PLAIN, {"dice": 1.0, "hard_pixel_share": 0.5}),
-        (THREE_SCALES, {"resolution": "scores", "every_scale": True}),
+        (PLAIN, {"dice": 1.0, "hard_pixel_fraction": 0.5}),
+        (THREE_SCALES, {"upsample_logits": False, "supervise_all_scales": True}),
     ],
 )
 def test_the_mean_of_images_is_that_of_batches_of_one(architecture, changes):
@@ -175,7 +179,9 @@ def test_the_mean_of_images_is_that_of_batches_of_one(architecture, changes):
 @pytest.mark.parametrize("every_scale", [False, True])
 def test_a_batch_of_nothing_but_void_has_no_loss_and_no_gradient(every_scale):
     config = configs.default().loss
-    config.update({"normalization": "images", "resolution": "scores", "every_scale": every_scale})
+    config.update(
+        {"normalization": "images", "upsample_logits": False, "supervise_all_scales": every_scale}
+    )
     objective = make_objective(config, THREE_SCALES)
     void = jnp.full(LABEL.shape, 255, jnp.uint8)
     loss, slopes = jax.value_and_grad(objective)(OUTPUTS, void, void, jnp.int32(0))
@@ -189,11 +195,14 @@ def test_a_batch_of_nothing_but_void_has_no_loss_and_no_gradient(every_scale):
         (PLAIN, {}),
         (PLAIN, {"normalization": "images"}),
         (PLAIN, {"normalization": "images", "dice": 1.0}),
-        (THREE_SCALES, {"normalization": "images", "resolution": "scores", "every_scale": True}),
-        (PLAIN, {"resolution": "scores", "label_smoothing": 0.1}),
-        (THREE_SCALES, {"resolution": "scores", "every_scale": True}),
-        (PLAIN, {"resolution": "scores", "label_smoothing": 0.1, "auxiliary": True}),
-        (THREE_SCALES, {"resolution": "scores", "every_scale": True, "auxiliary": True}),
+        (
+            THREE_SCALES,
+            {"normalization": "images", "upsample_logits": False, "supervise_all_scales": True},
+        ),
+        (PLAIN, {"upsample_logits": False, "label_smoothing": 0.1}),
+        (THREE_SCALES, {"upsample_logits": False, "supervise_all_scales": True}),
+        (PLAIN, {"upsample_logits": False, "label_smoothing": 0.1, "auxiliary": True}),
+        (THREE_SCALES, {"upsample_logits": False, "supervise_all_scales": True, "auxiliary": True}),
     ],
 )
 def test_parts_of_a_batch_add_up_to_it(architecture, changes):
@@ -214,18 +223,17 @@ def test_parts_of_a_batch_add_up_to_it(architecture, changes):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"resolution": "score"}, "did you mean 'scores'"),
         ({"normalization": "image"}, "did you mean 'images'"),
         ({"cross_entropy": 0.0}, "one must be above 0"),
         ({"dice": -1.0}, "none may be negative"),
-        ({"hard_pixel_share": 0.0}, r"must be in \(0, 1\]"),
+        ({"hard_pixel_fraction": 0.0}, r"must be in \(0, 1\]"),
         ({"label_smoothing": 1.0}, r"must be in \[0, 1\)"),
         ({"l1": -0.1}, "l1=-0.1 must not be negative"),
-        ({"every_scale": True}, "needs model.multi_scale"),
-        ({"rows_at_once": -1}, "rows_at_once=-1 must not be negative"),
-        ({"rows_at_once": 8, "resolution": "scores"}, "is for cross-entropy alone"),
-        ({"rows_at_once": 8, "dice": 1.0}, "is for cross-entropy alone"),
-        ({"rows_at_once": 8, "hard_pixel_share": 0.5}, "is for cross-entropy alone"),
+        ({"supervise_all_scales": True}, "needs model.multi_scale"),
+        ({"chunk_rows": -1}, "chunk_rows=-1 must not be negative"),
+        ({"chunk_rows": 8, "upsample_logits": False}, "is for cross-entropy alone"),
+        ({"chunk_rows": 8, "dice": 1.0}, "is for cross-entropy alone"),
+        ({"chunk_rows": 8, "hard_pixel_fraction": 0.5}, "is for cross-entropy alone"),
     ],
 )
 def test_illegal_fields(changes, complaint):
@@ -233,7 +241,7 @@ def test_illegal_fields(changes, complaint):
         value(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"resolution": "image"}, {"dice": 1.0}])
+@pytest.mark.parametrize("changes", [{"upsample_logits": True}, {"dice": 1.0}])
 def test_every_scale_is_of_cross_entropy_on_the_scores(changes):
     with pytest.raises(DeepLabError, match="is DeepLab v2's"):
-        value(THREE_SCALES, **({"resolution": "scores", "every_scale": True} | changes))
+        value(THREE_SCALES, **({"upsample_logits": False, "supervise_all_scales": True} | changes))

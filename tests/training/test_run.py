@@ -10,7 +10,7 @@ from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.checks import check_rows_at_once
+from deeplab_jax.training.checks import check_chunk_rows
 from deeplab_jax.training.setup import assemble
 
 DATASET = random_dataset([(20, 24)] * 3)
@@ -157,19 +157,19 @@ TORCHVISION = (
 @pytest.mark.parametrize(
     ("assignments", "values"),
     [
-        ((*POOLING, "model.batch_norm_group=1"), 1),
-        ((*ASPP, "model.batch_norm_group=1"), 1),
-        ((*ASPP, "model.batch_norm_group=2"), 2),
-        ((*ASPP, "model.batch_norm_group=4"), None),
-        ((*ASPP, "model.image_pooling=none", "model.batch_norm_group=1"), None),
-        ((*ASPP, "model.image_pooling=crop", "model.batch_norm_group=1"), 1),
+        ((*POOLING, "model.ghost_batch_size=1"), 1),
+        ((*ASPP, "model.ghost_batch_size=1"), 1),
+        ((*ASPP, "model.ghost_batch_size=2"), 2),
+        ((*ASPP, "model.ghost_batch_size=4"), None),
+        ((*ASPP, "model.image_pooling=none", "model.ghost_batch_size=1"), None),
+        ((*ASPP, "model.image_pooling=crop", "model.ghost_batch_size=1"), 1),
         ((*ASPP, "model.image_pooling=crop", "model.pooling_crop=33,33"), None),
         (
             (
                 *ASPP,
                 "model.image_pooling=crop",
                 "model.pooling_crop=33,33",
-                "model.batch_norm_group=1",
+                "model.ghost_batch_size=1",
             ),
             2,
         ),
@@ -178,15 +178,15 @@ TORCHVISION = (
         ((*ASPP, "training.batch_size=2"), 2),
         ((*ASPP, "training.batch_size=8", "training.accumulation_steps=8"), 1),
         ((*ASPP, "training.batch_size=8", "training.accumulation_steps=4"), 2),
-        ((*TORCHVISION, "model.batch_norm_group=1"), 1),
-        ((*POOLING, "model.head=spp", "model.batch_norm_group=1"), 1),
-        ((*POOLING, "model.head=spp", "model.batch_norm_group=2"), 2),
-        ((*POOLING, "model.head=dpc", "model.batch_norm_group=1"), None),
+        ((*TORCHVISION, "model.ghost_batch_size=1"), 1),
+        ((*POOLING, "model.head=spp", "model.ghost_batch_size=1"), 1),
+        ((*POOLING, "model.head=spp", "model.ghost_batch_size=2"), 2),
+        ((*POOLING, "model.head=dpc", "model.ghost_batch_size=1"), None),
         (
             (
                 "model.architecture=deeplab_v3",
                 "model.backbone=mobilenet_v3_small_seg",
-                "model.batch_norm_group=1",
+                "model.ghost_batch_size=1",
             ),
             None,
         ),
@@ -213,10 +213,10 @@ def test_one_value_per_pooled_channel_is_refused_and_two_are_a_warning(assignmen
 
 def test_rows_one_after_the_other_are_not_shared_out():
     mesh = jax.sharding.AbstractMesh((2, 2), ("data", "space"))
-    check_rows_at_once(0, mesh)
-    check_rows_at_once(64, make_mesh(jax.devices()[:1]))
-    with pytest.raises(DeepLabError, match=r"rows_at_once=64 .* parallel.space=2"):
-        check_rows_at_once(64, mesh)
+    check_chunk_rows(0, mesh)
+    check_chunk_rows(64, make_mesh(jax.devices()[:1]))
+    with pytest.raises(DeepLabError, match=r"chunk_rows=64 .* parallel.spatial=2"):
+        check_chunk_rows(64, mesh)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ TABLE = Table(
         Row(
             "crop 513, labels shrunk, batch normalisation",
             76.01,
-            {"loss.resolution": "scores"},
+            {"loss.upsample_logits": False},
         ),
         Row(
             "crop 321, upsampled logits, batch normalisation",
