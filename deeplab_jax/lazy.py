@@ -1,9 +1,14 @@
-"""Packages that import their public names when they are first used (PEP 562)."""
+"""How modules are imported only when they are used (PEP 562), and optional libraries if at all."""
 
 import importlib
+import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
+
+from deeplab_jax.errors import DeepLabError
 
 
 def lazy_names(
@@ -28,3 +33,33 @@ def lazy_names(
         return value
 
     return get, lambda: [*vars(sys.modules[package]), *home], list(home)
+
+
+def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
+    """Returns a module of an optional library.
+
+    Args:
+      module: its dotted name.
+      extra: extra of this package that installs it.
+      purpose: noun phrase in the singular that names what needs it, as in "a PyTorch file".
+
+    Raises:
+      DeepLabError: it is not installed; the message names the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        library = module.partition(".")[0]
+        raise DeepLabError(
+            f"{library} is not installed, which {purpose} requires; "
+            f"pip install 'deeplab_jax[{extra}]'"
+        ) from error
+
+
+def import_tensorflow(extra: str, purpose: str) -> ModuleType:
+    """Returns TensorFlow, which then logs errors alone; see `import_extra`."""
+    # Read when the library is loaded.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_extra("tensorflow", extra, purpose)

@@ -157,7 +157,7 @@ def _prepare(opened: OpenRequest, reporter: Reporter) -> None:
     opened.storage.write_request(opened.request)
     if opened.preset is not SMOKE:
         return
-    from deeplab_jax.data.builders.catalog import BUILDERS
+    from deeplab_jax.data.builders.registry import BUILDERS
     from deeplab_jax.data.preparation import prepare
 
     data_dir = opened.request.data_dir

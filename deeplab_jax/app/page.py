@@ -16,6 +16,7 @@ import PIL.Image
 
 from deeplab_jax.app.service import Answers
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.lazy import import_extra
 
 # Of glibc's malloc.h.
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
@@ -72,13 +73,7 @@ def import_gradio() -> ModuleType:
       DeepLabError: it is not installed.
     """
     os.environ.update(SILENT)
-    try:
-        import gradio
-    except ImportError as error:
-        raise DeepLabError(
-            "the page needs gradio, which is not installed; pip install 'deeplab_jax[app]'"
-        ) from error
-    return gradio
+    return import_extra("gradio", "app", "the page")
 
 
 def build_page(answers: Answers) -> Any:

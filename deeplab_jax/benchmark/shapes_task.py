@@ -9,8 +9,8 @@ import numpy as np
 
 from deeplab_jax import config as configs
 from deeplab_jax.data import Dataset
-from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.lazy import import_extra
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train
@@ -27,18 +27,13 @@ def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
     Raises:
       DeepLabError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.ensemble import RandomForestClassifier
-    except ImportError:
-        raise DeepLabError(
-            "this benchmark needs scikit-learn; pip install 'deeplab_jax[test]'"
-        ) from None
+    ensemble = import_extra("sklearn.ensemble", "test", "this benchmark")
     random = np.random.default_rng(0)
     samples = [
         _sample(train_set[index], random) for index in range(min(TRAINING_IMAGES, len(train_set)))
     ]
     features, labels = (np.concatenate(parts) for parts in zip(*samples, strict=True))
-    forest = RandomForestClassifier(TREES, min_samples_leaf=4, random_state=0, n_jobs=-1)
+    forest = ensemble.RandomForestClassifier(TREES, min_samples_leaf=4, random_state=0, n_jobs=-1)
     forest.fit(features, labels)
     num_classes = train_set.descriptor.num_classes
     total = ConfusionMatrix.empty(num_classes)

@@ -31,7 +31,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     required(flags, "workdir")
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax import config as configs
-    from deeplab_jax.data.builders.catalog import BUILDERS
+    from deeplab_jax.data.builders.registry import BUILDERS
     from deeplab_jax.data.preparation import prepare
     from deeplab_jax.evaluation import table
 

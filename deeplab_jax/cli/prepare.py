@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
-from deeplab_jax.data.orientation import DISPLAYED, STORED
+from deeplab_jax.data.image_layout import DISPLAYED, STORED
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
         raise DeepLabError("--data_dir=DIR is needed: where the prepared data set goes")
     options = _options(name, flags)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.data.builders.catalog import BUILDERS
+    from deeplab_jax.data.builders.registry import BUILDERS
     from deeplab_jax.data.preparation import prepare, render, summary
 
     make_builder = functools.partial(

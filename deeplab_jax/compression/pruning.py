@@ -11,8 +11,7 @@ import numpy as np
 
 from deeplab_jax.checkpointing import SEGMENTATION, StoredModel
 from deeplab_jax.compression.calibration import Flat, Path, by_path, nested
-from deeplab_jax.compression.channel_moments import Moments, measure
-from deeplab_jax.compression.channel_scores import CRITERIA, SCORES
+from deeplab_jax.compression.channel_scores import CRITERIA, SCORES, Moments, measure
 from deeplab_jax.compression.pruning_graph import ChannelGraph, Layer, channel_graph
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models import create_model

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".datasets": "ArrayDataset Dataset Example",
         ".descriptors": "Descriptor read_class_names",
         ".folds": "duplicated",
-        ".padding": "MEAN_PIXEL",
+        ".crops": "MEAN_PIXEL",
         ".pipeline": "Batch evaluation_batches evaluation_order training_batches",
         ".prepared": "open_dataset prepared_directory prepared_names",
     },

@@ -9,9 +9,15 @@ import dataclasses
 import cv2
 import numpy as np
 
+from deeplab_jax.data.crops import (
+    IMAGE_SAMPLING,
+    MEAN_PIXEL,
+    View,
+    label_sampling,
+    random_view,
+    render,
+)
 from deeplab_jax.data.datasets import Example
-from deeplab_jax.data.padding import MEAN_PIXEL
-from deeplab_jax.data.views import IMAGE_SAMPLING, View, label_sampling, random_view, render
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import void_of
 

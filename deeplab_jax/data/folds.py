@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deeplab_jax.data.datasets import Dataset, Example
-from deeplab_jax.data.fingerprint import fingerprint
+from deeplab_jax.data.datasets import Dataset, Example, fingerprint
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 

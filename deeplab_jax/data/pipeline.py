@@ -10,8 +10,8 @@ import grain
 import numpy as np
 
 from deeplab_jax.data.augmentation import Augmentation, augment
+from deeplab_jax.data.crops import MEAN_PIXEL, pad_to
 from deeplab_jax.data.datasets import Dataset, Example
-from deeplab_jax.data.padding import MEAN_PIXEL, pad_to
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import label_dtype, void_label
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deeplab_jax.data.codec import decode_image, decode_label, encoded_size
-from deeplab_jax.data.datasets import Example
+from deeplab_jax.data.datasets import Example, sampled_positions
 from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
-from deeplab_jax.data.fingerprint import sampled_positions
+from deeplab_jax.data.images import decode_image, decode_label, encoded_size
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.files import is_hidden
 from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label

@@ -4,12 +4,10 @@ A StableHLO file needs none of this package, see docs/deploy.md; this is for com
 """
 
 import dataclasses
-import importlib
 import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import jax
 import numpy as np
@@ -19,6 +17,7 @@ from deeplab_jax.export.metadata import KEY, Metadata, parse_metadata
 from deeplab_jax.export.program import check_suits
 from deeplab_jax.export.stablehlo import read_stablehlo
 from deeplab_jax.export.tflite import IDENTIFIER, read_tflite_metadata
+from deeplab_jax.lazy import import_extra
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,7 +97,7 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
 
 
 def _load_tflite(path: Path, threads: int) -> ExportedNetwork:
-    interpreters = _runtime("ai_edge_litert.interpreter", "ai-edge-litert", "tflite")
+    interpreters = import_extra("ai_edge_litert.interpreter", "tflite", "this file")
     metadata = read_tflite_metadata(path)
     interpreter = interpreters.Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()
@@ -118,7 +117,7 @@ def _load_tflite(path: Path, threads: int) -> ExportedNetwork:
 
 
 def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
-    onnxruntime = _runtime("onnxruntime", "onnxruntime", "onnx")
+    onnxruntime = import_extra("onnxruntime", "onnx", "this file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Hints about shapes and optimisations; what matters is raised.
@@ -138,13 +137,3 @@ def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
     return ExportedNetwork(
         parse_metadata(text, where=str(path)), lambda images: session.run(None, {name: images})[0]
     )
-
-
-def _runtime(module: str, package: str, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DeepLabError(
-            f"this file is executed by {package}, which is not installed; "
-            f"pip install 'deeplab_jax[{extra}]'"
-        ) from error

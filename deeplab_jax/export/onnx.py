@@ -1,23 +1,22 @@
 """ONNX: a network's traced program in ONNX's operations."""
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import KEY, describe
 from deeplab_jax.export.program import Program, input_specification, open_sizes
 from deeplab_jax.export.translation import Pair, Value, translate
 from deeplab_jax.files import replacing
+from deeplab_jax.lazy import import_extra
 from deeplab_jax.ops import Padding
 
+onnx = import_extra("onnx", "onnx", "ONNX export")
+helper, numpy_helper = onnx.helper, onnx.numpy_helper
 BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min"}
 
 
@@ -238,20 +237,6 @@ def _broadcasting(value: Value) -> Value:
 OPSET, FORMAT = 18, 8
 
 
-def import_onnx() -> ModuleType:
-    """Returns the package that writes ONNX files, which only this export needs.
-
-    Raises:
-      DeepLabError: it is not installed.
-    """
-    try:
-        return importlib.import_module("onnx")
-    except ImportError as error:
-        raise DeepLabError(
-            "ONNX files need the package onnx; pip install 'deeplab_jax[onnx]'"
-        ) from error
-
-
 def write_onnx(program: Program, path: str | Path) -> None:
     """Writes an ONNX file.
 
@@ -263,7 +248,6 @@ def write_onnx(program: Program, path: str | Path) -> None:
       DeepLabError: onnx is not installed, the sizes of this network cannot be left open, or it has
         what ONNX has not.
     """
-    onnx = import_onnx()
     model = onnx_model(program)
     onnx.checker.check_model(model)
     with replacing(Path(path)) as temporary:
@@ -272,13 +256,9 @@ def write_onnx(program: Program, path: str | Path) -> None:
 
 def onnx_model(program: Program) -> Any:
     """Returns the `ModelProto` of a program."""
-    onnx = import_onnx()
-    # Needs the package.
-    from deeplab_jax.export.onnx import OnnxWriter
-
     with open_sizes(program):
         traced = jax.make_jaxpr(program.function)(input_specification(program))
-    writer, helper = OnnxWriter(), onnx.helper
+    writer = OnnxWriter()
     image = writer.node("Transpose", "image", perm=[0, 3, 1, 2])
     writer.check_sizes(image, traced.in_avals[0].shape, *program.step)
     result = translate(traced, image, writer)
@@ -292,8 +272,8 @@ def onnx_model(program: Program) -> Any:
     graph = helper.make_graph(
         [*writer.nodes, final],
         "deeplab",
-        [_value_info(onnx, "image", metadata.input)],
-        [_value_info(onnx, name, metadata.output)],
+        [_value_info("image", metadata.input)],
+        [_value_info(name, metadata.output)],
         writer.constants,
     )
     model = helper.make_model(
@@ -307,10 +287,10 @@ def onnx_model(program: Program) -> Any:
     return model
 
 
-def _value_info(onnx: ModuleType, name: str, told: dict[str, Any]) -> Any:
-    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(told["dtype"]))
+def _value_info(name: str, told: dict[str, Any]) -> Any:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(told["dtype"]))
     shape = [
         symbol if length is None else length
         for symbol, length in zip(("N", "H", "W", "C"), told["shape"], strict=False)
     ]
-    return onnx.helper.make_tensor_value_info(name, kind, shape)
+    return helper.make_tensor_value_info(name, kind, shape)

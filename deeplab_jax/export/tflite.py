@@ -1,7 +1,5 @@
 """TFLite (LiteRT): a network's traced program in TensorFlow's operations, converted."""
 
-import importlib
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,12 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from deeplab_jax.data.padding import pad
+from deeplab_jax.data.crops import pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import KEY, Metadata, describe, parse_metadata
 from deeplab_jax.export.program import Program, fitted
 from deeplab_jax.export.translation import Pair, Value, translate
 from deeplab_jax.files import replacing
+from deeplab_jax.lazy import import_tensorflow
 from deeplab_jax.ops import Padding, same_padding
 
 BINARY = {
@@ -27,24 +26,6 @@ BINARY = {
     "max": "maximum",
     "min": "minimum",
 }
-
-
-def import_tensorflow() -> ModuleType:
-    """Returns TensorFlow, which only this export needs.
-
-    Raises:
-      DeepLabError: it is not installed.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module("tensorflow")
-    except ImportError as error:
-        raise DeepLabError(
-            "TFLite files are made by TensorFlow's converter, which is not installed; "
-            "pip install 'deeplab_jax[tflite]'"
-        ) from error
 
 
 class TensorFlowWriter:
@@ -174,7 +155,9 @@ def write_tflite(
     """
     converter = tflite_converter(program)
     if calibration is not None:
-        converter.optimizations = [import_tensorflow().lite.Optimize.DEFAULT]
+        converter.optimizations = [
+            import_tensorflow("tflite", "TFLite export").lite.Optimize.DEFAULT
+        ]
         converter.representative_dataset = lambda: _samples(program, calibration)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -189,7 +172,7 @@ def tflite_converter(program: Program) -> Any:
     Raises:
       DeepLabError: TensorFlow is not installed, or the network has what TFLite has not.
     """
-    tensorflow = import_tensorflow()
+    tensorflow = import_tensorflow("tflite", "TFLite export")
     shape = program.input_shape()
     traced = jax.make_jaxpr(program.function)(
         jax.ShapeDtypeStruct(shape, program.options.input_dtype)

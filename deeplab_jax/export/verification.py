@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from deeplab_jax.data.padding import pad
+from deeplab_jax.data.crops import pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.loader import ExportedNetwork
 from deeplab_jax.export.program import Program, Size, check_suits, fitted

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deeplab_jax.data.padding import pad
+from deeplab_jax.data.crops import pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.forward import forward_pass, only_class_map
 from deeplab_jax.inference.options import InferenceOptions

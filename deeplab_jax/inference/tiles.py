@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from deeplab_jax.data.padding import pad
+from deeplab_jax.data.crops import pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Size, padded_size

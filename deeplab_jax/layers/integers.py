@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.lazy import import_extra
 
 # Of kernels [k, k, C, D].
 OUTPUT_CHANNELS = 3
@@ -57,13 +57,7 @@ def quantizer() -> Callable[..., Any]:
     Raises:
       DeepLabError: qwix is not installed.
     """
-    try:
-        import qwix
-    except ImportError as error:
-        raise DeepLabError(
-            "quantisation needs qwix: pip install 'deeplab_jax[quantization]'"
-        ) from error
-    return qwix.quantize
+    return import_extra("qwix", "quantization", "quantization").quantize
 
 
 def rounded(array: jax.Array, **how: Any) -> jax.Array:

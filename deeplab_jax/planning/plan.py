@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from deeplab_jax import config as configs
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.parallel import data_size, make_mesh, space_size
-from deeplab_jax.planning import hlo, work
+from deeplab_jax.planning import hlo
 from deeplab_jax.planning.collectives import Collective, find_collectives, totals
 from deeplab_jax.planning.dataset_stub import assemble_unseen
 from deeplab_jax.planning.reductions import (
@@ -246,8 +246,8 @@ def _read(
             scaling={},
         )
     program = hlo.parse(step.text)
-    flops = step.costs["flops"] + work.flops_in_later_rounds(program)
-    hbm = step.costs["bytes"] + work.bytes_in_later_rounds(program)
+    flops = step.costs["flops"] + hlo.flops_in_later_rounds(program)
+    hbm = step.costs["bytes"] + hlo.bytes_in_later_rounds(program)
     collectives = find_collectives(program, dict(mesh.shape))
     traffic = _traffic(run, collectives)
     of_a_chip = _work(flops, hbm, collectives, traffic)

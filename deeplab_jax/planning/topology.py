@@ -1,7 +1,6 @@
 """Slices of a pod by name, as in `v5e:16x16`, as devices for the TPU compiler."""
 
 import dataclasses
-import importlib.util
 import math
 import os
 import re
@@ -10,6 +9,7 @@ import jax
 from jax.experimental import topologies
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.lazy import import_extra
 from deeplab_jax.planning.roofline import Chip, find_chip
 
 # The compiler runs on a machine without a TPU: it must not ask the cloud which slice this is.
@@ -75,11 +75,7 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
     Raises:
       DeepLabError: the compiler is not installed, or knows no such slice.
     """
-    if importlib.util.find_spec("libtpu") is None:
-        raise DeepLabError(
-            "planning needs the TPU compiler, libtpu, which is not installed: "
-            "pip install 'deeplab_jax[tpu]'"
-        )
+    import_extra("libtpu", "tpu", "a plan for TPUs")
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     options = {"chip_config_name": topology.chip.chip_config} if topology.chip.chip_config else {}

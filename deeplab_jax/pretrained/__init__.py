@@ -5,7 +5,7 @@ from deeplab_jax.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        ".catalog": "PretrainedModel find_pretrained list_pretrained",
+        ".published_models": "PretrainedModel find_pretrained list_pretrained",
         ".conversion": "Conversion convert",
         ".location": "check_reference convert_source locate",
     },

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from deeplab_jax.pretrained.name_maps import Convention, Rule, Scopes, translate
-from deeplab_jax.pretrained.published import PublishedWeights
+from deeplab_jax.pretrained.weights import PublishedWeights
 
 LAYOUTS = ("tensorflow", "pytorch")
 

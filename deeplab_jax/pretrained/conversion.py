@@ -19,8 +19,8 @@ from deeplab_jax.layers import record_inputs
 from deeplab_jax.models import DeepLab, ImageClassifier
 from deeplab_jax.pretrained.assignment import Assignment, Wanted, assign
 from deeplab_jax.pretrained.name_maps import CONVENTIONS, IMAGE_CLASSIFIER, Convention, Identified
-from deeplab_jax.pretrained.published import PublishedWeights
 from deeplab_jax.pretrained.readers import read_weights, weights_file
+from deeplab_jax.pretrained.weights import PublishedWeights
 
 # Data sets whose number of classes tells them.
 KNOWN = {descriptor.num_classes: descriptor for descriptor in (VOC, CITYSCAPES, ADE20K)}

@@ -27,7 +27,7 @@ from deeplab_jax.checkpointing.checkpoints import (
     set_damaged_aside,
 )
 from deeplab_jax.checkpointing.manifest import MARK
-from deeplab_jax.data.fingerprint import fingerprint_differences
+from deeplab_jax.data.datasets import fingerprint_differences
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
 from deeplab_jax.formats import (

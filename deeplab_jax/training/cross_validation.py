@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from deeplab_jax.data.fingerprint import fingerprint
+from deeplab_jax.data.datasets import fingerprint
 from deeplab_jax.data.folds import folds
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, write_text

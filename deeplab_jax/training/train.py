@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax import checkpointing
-from deeplab_jax.data.fingerprint import fingerprint
+from deeplab_jax.data.datasets import fingerprint
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import Evaluator
 from deeplab_jax.files import as_path

@@ -8,7 +8,7 @@ from deeplab_jax.benchmark import networks as ours
 from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert, find_pretrained
-from deeplab_jax.pretrained.fetching import fetch
+from deeplab_jax.pretrained.location import fetch
 from deeplab_jax.reporter import LoggingReporter
 from experiments.benchmarks.baselines import Match, Workload, relative_difference
 

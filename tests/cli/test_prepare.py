@@ -6,7 +6,7 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
 from deeplab_jax.cli.prepare import OPTIONS
 from deeplab_jax.data import open_dataset
-from deeplab_jax.data.builders.catalog import BUILDERS
+from deeplab_jax.data.builders.registry import BUILDERS
 
 
 @pytest.fixture

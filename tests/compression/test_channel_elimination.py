@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from deeplab_jax.compression.channel_moments import Moments
-from deeplab_jax.compression.channel_scores import elimination_costs
+from deeplab_jax.compression.channel_scores import Moments, elimination_costs
 from deeplab_jax.compression.pruning import compensated
 from deeplab_jax.compression.pruning_graph import ChannelGraph, Layer
 

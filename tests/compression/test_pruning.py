@@ -9,8 +9,7 @@ from small_models import SIZE, describe, images, logits, stored
 
 from deeplab_jax import checkpointing, inference
 from deeplab_jax.checkpointing import StoredModel
-from deeplab_jax.compression.channel_moments import measure
-from deeplab_jax.compression.channel_scores import CRITERIA
+from deeplab_jax.compression.channel_scores import CRITERIA, measure
 from deeplab_jax.compression.pruning import (
     choose,
     compensated,

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from deeplab_jax.data.builders.catalog import BUILDERS
+from deeplab_jax.data.builders.registry import BUILDERS
 from deeplab_jax.data.preparation import prepare
 from deeplab_jax.reporter import Reporter
 

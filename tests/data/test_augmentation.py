@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 
 from deeplab_jax.data.augmentation import Augmentation, augment, distort, size_in_range
-from deeplab_jax.data.padding import MEAN_PIXEL, pad_to
-from deeplab_jax.data.views import IMAGE_SAMPLING, LABEL_SAMPLING, Span, View, random_view, render
+from deeplab_jax.data.crops import (
+    IMAGE_SAMPLING,
+    LABEL_SAMPLING,
+    MEAN_PIXEL,
+    Span,
+    View,
+    pad_to,
+    random_view,
+    render,
+)
 from deeplab_jax.errors import DeepLabError
 
 STILL = Augmentation(crop_size=(9, 8), min_scale=1.0, max_scale=1.0, flip=False)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from deeplab_jax.data import open_dataset
-from deeplab_jax.data.builders.catalog import BUILDERS
-from deeplab_jax.data.codec import encode_png
+from deeplab_jax.data.builders.registry import BUILDERS
 from deeplab_jax.data.descriptors import CITYSCAPES_LABEL_IDS, COCO_STUFF, PASCAL_CONTEXT
+from deeplab_jax.data.images import encode_png
 from deeplab_jax.data.preparation import prepare
 from deeplab_jax.errors import DeepLabError
 

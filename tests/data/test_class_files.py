@@ -1,7 +1,6 @@
 import pytest
 
-from deeplab_jax.data.color_maps import read_color_map
-from deeplab_jax.data.descriptors import folder_classes, read_class_names
+from deeplab_jax.data.descriptors import folder_classes, read_class_names, read_color_map
 from deeplab_jax.errors import DeepLabError
 
 

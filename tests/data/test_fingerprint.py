@@ -5,7 +5,7 @@ import pytest
 from stand_ins import random_dataset
 
 from deeplab_jax.data import ArrayDataset, duplicated
-from deeplab_jax.data.fingerprint import (
+from deeplab_jax.data.datasets import (
     SAMPLED,
     fingerprint,
     fingerprint_differences,

@@ -7,9 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from deeplab_jax.data.codec import decode_label
-from deeplab_jax.data.mask_files import open_mask
-from deeplab_jax.data.masks import identity_labels, read_colored_mask, read_mask
+from deeplab_jax.data.images import decode_label
+from deeplab_jax.data.masks import identity_labels, open_mask, read_colored_mask, read_mask
 from deeplab_jax.errors import DeepLabError
 
 OBJECT = np.zeros((6, 8), bool)

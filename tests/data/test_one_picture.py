@@ -10,7 +10,7 @@ import PIL.TiffImagePlugin
 import pytest
 
 from deeplab_jax.data.images import OWN_RANGE, TRANSPARENT, open_image, read_image, storable_image
-from deeplab_jax.data.mask_files import open_mask
+from deeplab_jax.data.masks import open_mask
 from deeplab_jax.errors import DeepLabError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (21, 17, 6), np.uint8)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deeplab_jax.planning import hlo, work
+from deeplab_jax.planning import hlo
 from deeplab_jax.planning.collectives import (
     axes_joined,
     find_collectives,
@@ -74,9 +74,9 @@ def test_collectives_are_counted_by_kind_axis_and_round():
 def test_flops_of_later_rounds_leave_out_products_with_padding():
     # 8·3 pairs of output and tap along an axis, of which one at either end meets padding.
     convolution = 2 * 4 * (8 * 3 - 2) ** 2 * 6 * 6
-    assert work.computation_flops(PROGRAM.computations["fused_convolution"]) == convolution
-    assert work.computation_flops(PROGRAM.computations["main.7"]) == 2 * 4 * 4 * 10
-    assert work.flops_in_later_rounds(PROGRAM) == 4 * convolution
+    assert hlo.computation_flops(PROGRAM.computations["fused_convolution"]) == convolution
+    assert hlo.computation_flops(PROGRAM.computations["main.7"]) == 2 * 4 * 4 * 10
+    assert hlo.flops_in_later_rounds(PROGRAM) == 4 * convolution
 
 
 def test_a_round_touches_one_entry_of_what_is_stacked():
@@ -86,7 +86,7 @@ def test_a_round_touches_one_entry_of_what_is_stacked():
     slicing = whole + edge
     sending = 3 * edge + 8 + edge + 2 * edge + 8
     sums = 4 * 6 * 4
-    assert work.bytes_in_later_rounds(PROGRAM) == 4 * (fusion + slicing + sending + sums)
+    assert hlo.bytes_in_later_rounds(PROGRAM) == 4 * (fusion + slicing + sending + sums)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_flops_are_those_that_xla_counts(stride, rate, groups, spread):
 
     lowered = jax.jit(convolve).lower(inputs, kernel)
     program = hlo.parse(lowered.compiler_ir("hlo").as_hlo_module().to_string())
-    counted = work.computation_flops(program.computations[program.entry])
+    counted = hlo.computation_flops(program.computations[program.entry])
     assert counted == lowered.cost_analysis()["flops"]
 
 

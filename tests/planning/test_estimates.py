@@ -1,6 +1,7 @@
 """Topologies by name, chips' figures, the roofline, the largest batch, the sums of a step."""
 
 import math
+import sys
 
 import jax
 import numpy as np
@@ -66,7 +67,7 @@ def test_a_wrong_slice_is_told_what_is_right(name, complaint):
 
 
 def test_a_missing_compiler_is_told_by_its_extra(monkeypatch):
-    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "libtpu", None)
     with pytest.raises(DeepLabError, match=r"pip install 'deeplab_jax\[tpu\]'"):
         topologies.topology_devices(parse_topology("v5e:2x2"))
 

@@ -18,11 +18,11 @@ from deeplab_jax.models import create_classifier, create_model
 from deeplab_jax.pretrained import find_pretrained, list_pretrained
 from deeplab_jax.pretrained.archives import is_archive
 from deeplab_jax.pretrained.assignment import assign
-from deeplab_jax.pretrained.catalog import IMAGENET, SEGMENTATION_CLASSES
 from deeplab_jax.pretrained.conversion import identify, wanted_variables
 from deeplab_jax.pretrained.name_maps import IMAGE_CLASSIFIER, Identified
-from deeplab_jax.pretrained.published import PublishedWeights
+from deeplab_jax.pretrained.published_models import IMAGENET, SEGMENTATION_CLASSES
 from deeplab_jax.pretrained.readers import READERS
+from deeplab_jax.pretrained.weights import PublishedWeights
 
 CATALOG = list_pretrained()
 CHECKSUM = re.compile(r"sha256:[0-9a-f]{8,64}|sha384:[0-9a-f]{96}")

@@ -195,7 +195,7 @@ def test_checksums_that_fit(tmp_path, checksums):
 
 
 def _download_and_tell(url, folder, results):
-    from deeplab_jax.pretrained.fetching import locked
+    from deeplab_jax.pretrained.location import locked
 
     target = folder / "weights.bin"
     with locked(target, Reporter()):

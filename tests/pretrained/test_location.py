@@ -16,7 +16,7 @@ from stand_ins import write_workdir
 import deeplab_jax
 from deeplab_jax.checkpointing import read_description
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained import catalog, find_pretrained, locate
+from deeplab_jax.pretrained import find_pretrained, locate, published_models
 from deeplab_jax.pretrained.download import Patience
 from deeplab_jax.reporter import Reporter
 
@@ -53,7 +53,7 @@ def place(monkeypatch):
 
     def place(**changes):
         entry = dataclasses.replace(find_pretrained(NAME), **changes)
-        monkeypatch.setitem(catalog._catalog(), entry.name, entry)
+        monkeypatch.setitem(published_models._catalog(), entry.name, entry)
         return entry
 
     return place

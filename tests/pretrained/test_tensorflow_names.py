@@ -9,7 +9,7 @@ from deeplab_jax.models import create_classifier, create_model
 from deeplab_jax.pretrained.assignment import assign
 from deeplab_jax.pretrained.conversion import identify, wanted_variables
 from deeplab_jax.pretrained.name_maps.tensorflow import identify_backbone
-from deeplab_jax.pretrained.published import GraphFacts, PublishedWeights
+from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights
 
 ASPP = {"head": "aspp", "image_pooling": "global", "aspp_channels": 256}
 POOLING = {"head": "pooling", "image_pooling": "global", "aspp_channels": 256}

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deeplab_jax.data.codec import encode_png
-from deeplab_jax.data.color_maps import Color
-from deeplab_jax.data.descriptors import Descriptor
+from deeplab_jax.data.descriptors import Color, Descriptor
+from deeplab_jax.data.images import encode_png
 from deeplab_jax.data.statistics import StatisticsCounter
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import label_dtype

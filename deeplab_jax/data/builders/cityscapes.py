@@ -16,8 +16,7 @@ from deeplab_jax.data.builders.paired_files import (
     pairs_by_name,
 )
 from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS, Descriptor
-from deeplab_jax.data.mask_files import MaskFile
-from deeplab_jax.data.masks import read_mask
+from deeplab_jax.data.masks import MaskFile, read_mask
 from deeplab_jax.labels import IGNORE_LABEL
 
 # labelIds run 0..33; licence plates, -1, are 255 in an 8-bit file.

@@ -12,8 +12,7 @@ from deeplab_jax.data.builders.paired_files import (
     pairs_by_name,
 )
 from deeplab_jax.data.descriptors import COCO_STUFF, COCO_STUFF_UNUSED_IDS, Descriptor
-from deeplab_jax.data.mask_files import MaskFile
-from deeplab_jax.data.masks import read_mask
+from deeplab_jax.data.masks import MaskFile, read_mask
 from deeplab_jax.labels import IGNORE_LABEL
 
 # The maps hold id − 1, 0..181 with gaps, and 255.

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
-from deeplab_jax.data.color_maps import parse_json, read_text
-from deeplab_jax.data.descriptors import VOC, Descriptor
+from deeplab_jax.data.descriptors import VOC, Descriptor, parse_json, read_text
+from deeplab_jax.data.image_layout import UPRIGHT, aligned_label, stored_size, turned
 from deeplab_jax.data.images import StorableImage, storable_image
-from deeplab_jax.data.orientation import UPRIGHT, aligned_label, stored_size, turned
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL
 

@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, image_files
-from deeplab_jax.data.color_maps import Color
-from deeplab_jax.data.descriptors import Descriptor, folder_classes
+from deeplab_jax.data.descriptors import Color, Descriptor, folder_classes
 from deeplab_jax.data.images import StorableImage, storable_image
-from deeplab_jax.data.mask_files import MaskFile, constant_color, open_mask
-from deeplab_jax.data.masks import identity_labels, mask_values, read_colored_mask, read_mask
+from deeplab_jax.data.masks import (
+    MaskFile,
+    constant_color,
+    identity_labels,
+    mask_values,
+    open_mask,
+    read_colored_mask,
+    read_mask,
+)
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL, label_dtype, void_label
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
-from deeplab_jax.data.color_maps import read_text
+from deeplab_jax.data.descriptors import read_text
+from deeplab_jax.data.image_layout import aligned_label, turned, turned_back
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
-from deeplab_jax.data.mask_files import MaskFile, open_mask
-from deeplab_jax.data.orientation import aligned_label, turned, turned_back
+from deeplab_jax.data.masks import MaskFile, open_mask
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import list_images
 

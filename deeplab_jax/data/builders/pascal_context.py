@@ -7,8 +7,7 @@ import numpy as np
 
 from deeplab_jax.data.builders.paired_files import ListedFilesBuilder
 from deeplab_jax.data.descriptors import PASCAL_CONTEXT, Descriptor
-from deeplab_jax.data.mask_files import MaskFile
-from deeplab_jax.data.masks import identity_labels, read_mask
+from deeplab_jax.data.masks import MaskFile, identity_labels, read_mask
 from deeplab_jax.labels import IGNORE_LABEL
 
 # The authors' PNGs, and those that mmsegmentation makes of the annotations, number the classes

@@ -8,8 +8,7 @@ import numpy as np
 
 from deeplab_jax.data.builders.paired_files import ListedFilesBuilder
 from deeplab_jax.data.descriptors import PASCAL_PERSON_PART, Descriptor
-from deeplab_jax.data.mask_files import MaskFile
-from deeplab_jax.data.masks import identity_labels, read_mask
+from deeplab_jax.data.masks import MaskFile, identity_labels, read_mask
 
 MASKS, LISTS = "pascal_person_part_gt", "pascal_person_part_trainval_list"
 UNPACKED = "pascal_person_part"

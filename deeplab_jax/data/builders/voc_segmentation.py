@@ -15,8 +15,7 @@ from deeplab_jax.data.builders.paired_files import (
     listed_stems,
 )
 from deeplab_jax.data.descriptors import VOC, Descriptor
-from deeplab_jax.data.mask_files import MaskFile
-from deeplab_jax.data.masks import identity_labels, read_mask
+from deeplab_jax.data.masks import MaskFile, identity_labels, read_mask
 
 LISTS = Path("ImageSets/Segmentation")
 MASKS, AUG_MASKS = "SegmentationClass", "SegmentationClassAug"

@@ -17,7 +17,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
     resnet_name,
     resnet_rules,
 )
-from deeplab_jax.pretrained.published import PublishedWeights
+from deeplab_jax.pretrained.weights import PublishedWeights
 
 NAME = "PyTorch exports of the Caffe networks"
 # kazuto1011/deeplab-pytorch: a unit's parts are named for what they do.

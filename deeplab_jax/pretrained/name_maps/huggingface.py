@@ -5,7 +5,7 @@ from typing import Any
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER, Convention, Identified, Rule
-from deeplab_jax.pretrained.published import PublishedWeights
+from deeplab_jax.pretrained.weights import PublishedWeights
 
 LEAVES = {
     "kernel": ("{convolution}.convolution.weight", "{convolution}.weight"),

@@ -16,7 +16,7 @@ from deeplab_jax.backbones.resnet import DEPTHS
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER, Convention, Identified
 from deeplab_jax.pretrained.name_maps.tensorflow_tables import SEMANTIC, classifier_scope, rules
-from deeplab_jax.pretrained.published import GraphFacts, PublishedWeights
+from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights
 
 # Convolutions that the encoder's map goes into; one of them is in every network.
 ENCODED = ("aspp0", "meta_architecture/branch0_pointwise", "logits/semantic")

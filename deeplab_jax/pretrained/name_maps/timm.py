@@ -22,7 +22,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
     resnet_name,
     resnet_rules,
 )
-from deeplab_jax.pretrained.published import PublishedWeights
+from deeplab_jax.pretrained.weights import PublishedWeights
 
 SYMMETRIC = {"stride_placement": "torchvision"}
 # timm's names of networks that came from TensorFlow begin so; they pad as it does.

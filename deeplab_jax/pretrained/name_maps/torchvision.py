@@ -17,7 +17,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
     resnet_name,
     resnet_rules,
 )
-from deeplab_jax.pretrained.published import PublishedWeights
+from deeplab_jax.pretrained.weights import PublishedWeights
 
 PRESETS = {
     "resnet_50": "torchvision/deeplabv3_resnet50",

@@ -5,18 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.published import PublishedWeights
 from deeplab_jax.pretrained.readers.state_dict import weights_file
 from deeplab_jax.pretrained.readers.tensorflow_checkpoint import INDEX, is_checkpoint
+from deeplab_jax.pretrained.weights import PublishedWeights
 
 # Suffix → module and function, imported when needed.
 READERS = {
     ".tflite": ("tflite", "read_tflite"),
     ".mlmodel": ("core_ml", "read_core_ml"),
-    ".pth": ("pytorch", "read_pytorch"),
-    ".pt": ("pytorch", "read_pytorch"),
-    ".bin": ("pytorch", "read_pytorch"),
-    ".safetensors": ("safetensors_file", "read_safetensors"),
+    ".pth": ("state_dict", "read_pytorch"),
+    ".pt": ("state_dict", "read_pytorch"),
+    ".bin": ("state_dict", "read_pytorch"),
+    ".safetensors": ("state_dict", "read_safetensors"),
     ".pb": ("frozen_graph", "read_frozen_graph"),
     ".index": ("tensorflow_checkpoint", "read_checkpoint"),
     ".ckpt": ("tensorflow_checkpoint", "read_checkpoint"),

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.published import PublishedWeights, Size
-from deeplab_jax.pretrained.readers.extras import import_extra
+from deeplab_jax.lazy import import_extra
 from deeplab_jax.pretrained.readers.graph import GraphConvolution, published_graph, scope_of
+from deeplab_jax.pretrained.weights import PublishedWeights, Size
 
 NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor")
 
@@ -51,7 +51,7 @@ def _schema() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return import_extra("coremltools.proto.Model_pb2", "coreml", "Core ML files")
+            return import_extra("coremltools.proto.Model_pb2", "coreml", "a Core ML file")
     finally:
         logger.setLevel(level)
 

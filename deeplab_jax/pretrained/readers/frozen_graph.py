@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.published import GraphFacts, PublishedWeights, Size
+from deeplab_jax.lazy import import_tensorflow
 from deeplab_jax.pretrained.readers.graph import IMAGE_POOLING, OPERATION_SUFFIX, scope_of
-from deeplab_jax.pretrained.readers.tensorflow_checkpoint import import_tensorflow
+from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights, Size
 
 # Operations that hand on the values of their first input, if arranged otherwise.
 TRANSPARENT = (
@@ -133,7 +133,7 @@ def read_frozen_graph(path: Path) -> PublishedWeights:
     Raises:
       DeepLabError: TensorFlow is missing, or it is no frozen graph with convolutions.
     """
-    tensorflow = import_tensorflow()
+    tensorflow = import_tensorflow("tensorflow", "a TensorFlow file")
     definition = tensorflow.compat.v1.GraphDef()
     definition.ParseFromString(path.read_bytes())
     return _Graph(Nodes(definition.node), tensorflow.make_ndarray).published()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.published import GraphFacts, PublishedWeights, Size
+from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights, Size
 
 # Scope of the convolution after the average over the map.
 IMAGE_POOLING = "image_pooling"

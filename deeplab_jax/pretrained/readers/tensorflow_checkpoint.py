@@ -1,30 +1,13 @@
 """TensorFlow's checkpoints: every variable of the network."""
 
-import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.published import PublishedWeights
-from deeplab_jax.pretrained.readers.extras import import_extra
-
-
-def import_tensorflow() -> ModuleType:
-    """Returns TensorFlow, which reports less than it does by default.
-
-    Raises:
-      DeepLabError: it is not installed.
-    """
-    # Read when the library is loaded: errors only.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return import_extra("tensorflow", "tensorflow", "TensorFlow's files")
-
+from deeplab_jax.lazy import import_tensorflow
+from deeplab_jax.pretrained.weights import PublishedWeights
 
 INDEX = ".index"
 # Of the part number, of so many.
@@ -123,7 +106,9 @@ def read_checkpoint(path: Path, prefer_averages: bool = True) -> PublishedWeight
     Raises:
       DeepLabError: TensorFlow is missing, or nothing is left to read.
     """
-    reader = import_tensorflow().train.load_checkpoint(str(checkpoint_prefix(path)))
+    reader = import_tensorflow("tensorflow", "a TensorFlow file").train.load_checkpoint(
+        str(checkpoint_prefix(path))
+    )
     dtypes = reader.get_variable_to_dtype_map()
     choice = choose_variables(dtypes, prefer_averages)
     floating = {name: at for name, at in choice.stored.items() if dtypes[at].is_floating}

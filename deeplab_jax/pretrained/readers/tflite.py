@@ -7,13 +7,13 @@ import numpy as np
 import tflite
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.published import PublishedWeights, Size
 from deeplab_jax.pretrained.readers.graph import (
     IMAGE_POOLING,
     GraphConvolution,
     published_graph,
     scope_of,
 )
+from deeplab_jax.pretrained.weights import PublishedWeights, Size
 
 MAGIC = b"TFL3"
 DTYPES = {

@@ -1,4 +1,4 @@
-"""Published weights that go by a name; the entries are in `catalog.toml`."""
+"""Which published weights go by a name; the entries are in `published_models.toml`."""
 
 import dataclasses
 import functools
@@ -133,7 +133,9 @@ class PretrainedModel:
 
 @functools.cache
 def _catalog() -> dict[str, PretrainedModel]:
-    text = importlib.resources.files(__package__).joinpath("catalog.toml").read_text("utf-8")
+    text = (
+        importlib.resources.files(__package__).joinpath("published_models.toml").read_text("utf-8")
+    )
     return {name: _entry(name, fields) for name, fields in tomllib.loads(text).items()}
 
 

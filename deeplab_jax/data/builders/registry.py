@@ -1,4 +1,4 @@
-"""The builders by name."""
+"""Which builder prepares which data set."""
 
 from deeplab_jax.data.builders.ade20k import Ade20k
 from deeplab_jax.data.builders.base import SegmentationBuilder
