@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any
 import tensorstore
 from etils import epath
 
-from deeplab_jax.checkpointing.checkpoints import (
+from deeplab_jax.checkpointing.description import (
+    ModelDescription,
+    read_description,
+    write_description,
+)
+from deeplab_jax.checkpointing.saved_states import (
     CHECKPOINTS,
     EMA,
     METRICS,
     VARIABLES,
     checkpoint_damage,
     choose_step,
+    damage,
     open_checkpoints,
     saved_steps,
+    write_manifest,
 )
-from deeplab_jax.checkpointing.description import (
-    ModelDescription,
-    read_description,
-    write_description,
-)
-from deeplab_jax.checkpointing.manifest import damage, write_manifest
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import absolute, as_path, replacing_directory
 

@@ -88,7 +88,7 @@ def measure_and_print(
     flags: Flags, models: Mapping[str, Path], dataset: "data.Dataset", console: Console
 ) -> None:
     """Measures models side by side, prints the table and writes it beside the new model."""
-    from deeplab_jax.compression.comparison import compare, report_table, write_comparison
+    from deeplab_jax.compression.effects import compare, report_table, write_comparison
 
     predictors = {
         name: inference.load(path, *_checkpoint(flags, path)) for name, path in models.items()

@@ -13,7 +13,24 @@ from deeplab_jax.models.summary import summarize
 from deeplab_jax.parallel import data_size, make_mesh, space_size
 from deeplab_jax.planning import hlo
 from deeplab_jax.planning.collectives import Collective, find_collectives, totals
+from deeplab_jax.planning.compiled_step import (
+    CompiledStep,
+    LargestBatch,
+    abstract_arguments,
+    compile_step,
+    estimated_largest_batch,
+    searched_largest_batch,
+)
 from deeplab_jax.planning.dataset_stub import assemble_unseen
+from deeplab_jax.planning.hardware import (
+    Estimate,
+    Topology,
+    Work,
+    estimate,
+    parse_topology,
+    scaling,
+    topology_devices,
+)
 from deeplab_jax.planning.reductions import (
     Reductions,
     expected_gathers,
@@ -23,16 +40,6 @@ from deeplab_jax.planning.reductions import (
     gathered_parameters,
     halo_traffic,
 )
-from deeplab_jax.planning.roofline import Estimate, Work, estimate, scaling
-from deeplab_jax.planning.step import (
-    CompiledStep,
-    LargestBatch,
-    abstract_arguments,
-    compile_step,
-    estimated_largest_batch,
-    searched_largest_batch,
-)
-from deeplab_jax.planning.topology import Topology, parse_topology, topology_devices
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training.setup import Run
 

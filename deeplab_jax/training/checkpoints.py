@@ -17,16 +17,16 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
-from deeplab_jax.checkpointing.checkpoints import (
+from deeplab_jax.checkpointing.saved_states import (
     EMA,
     INFO,
+    MARK,
     OPTIMIZER,
     VARIABLES,
     open_checkpoints,
     saved_steps,
     set_damaged_aside,
 )
-from deeplab_jax.checkpointing.manifest import MARK
 from deeplab_jax.data.datasets import fingerprint_differences
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text

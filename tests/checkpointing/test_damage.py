@@ -9,12 +9,14 @@ from damages import DAMAGES
 from etils import epath
 
 from deeplab_jax.checkpointing import open_checkpoints, read_variables
-from deeplab_jax.checkpointing.checkpoints import (
+from deeplab_jax.checkpointing.saved_states import (
+    MARK,
     checkpoint_damage,
+    damage,
     saved_steps,
     set_damaged_aside,
+    write_manifest,
 )
-from deeplab_jax.checkpointing.manifest import MARK, damage, write_manifest
 from deeplab_jax.errors import DeepLabError
 
 STEPS = (3, 6, 9)

@@ -10,7 +10,7 @@ from small_models import CLASSES, describe, images, logits, stored
 
 from deeplab_jax import checkpointing, inference, ops
 from deeplab_jax.compression.calibration import EvenlySpread, calibration_images
-from deeplab_jax.compression.comparison import costs
+from deeplab_jax.compression.effects import costs
 from deeplab_jax.compression.quantization import calibrate, quantize
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError

@@ -8,7 +8,7 @@ import pytest
 from small_models import SIZE, stored
 
 from deeplab_jax import config as configs
-from deeplab_jax.compression.comparison import (
+from deeplab_jax.compression.effects import (
     costs,
     latencies,
     report_table,

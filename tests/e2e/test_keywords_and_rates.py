@@ -4,7 +4,7 @@ import json
 import pathlib
 import shutil
 
-from deeplab_jax.checkpointing.checkpoints import saved_steps
+from deeplab_jax.checkpointing.saved_states import saved_steps
 
 BEFORE = pathlib.Path(__file__).parents[1] / "checkpointing/written_before"
 THEN, NOW = [6, 12, 18, 24], [3, 6, 9, 12]

@@ -16,7 +16,7 @@ from kills import same_end
 from tiny_run import TinyRuns, newest_step
 
 from deeplab_jax.checkpointing import open_checkpoints, read_variables
-from deeplab_jax.checkpointing.checkpoints import (
+from deeplab_jax.checkpointing.saved_states import (
     checkpoint_damage,
     saved_steps,
     set_damaged_aside,

@@ -12,7 +12,7 @@ from processes import absent_host, killed_worker, lost_host
 from stops import stop_run
 from tiny_run import TinyRuns, reached_step
 
-from deeplab_jax.checkpointing.checkpoints import saved_steps
+from deeplab_jax.checkpointing.saved_states import saved_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 

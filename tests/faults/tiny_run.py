@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from forked import Forked
 from tiny_recipe import write_tiny_recipe
 
-from deeplab_jax.checkpointing.checkpoints import saved_steps
+from deeplab_jax.checkpointing.saved_states import saved_steps
 from deeplab_jax.training.hooks import read_rows
 
 NUM_STEPS = 40

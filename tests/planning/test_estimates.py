@@ -10,8 +10,15 @@ import pytest
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, create_model
 from deeplab_jax.planning import chips, parse_topology
-from deeplab_jax.planning import topology as topologies
+from deeplab_jax.planning import hardware as topologies
 from deeplab_jax.planning.collectives import Collective
+from deeplab_jax.planning.compiled_step import (
+    OUT_OF_MEMORY,
+    estimated_largest_batch,
+    read_refusal,
+    searched_largest_batch,
+)
+from deeplab_jax.planning.hardware import HOP_SECONDS, Chip, Work, estimate, scaling
 from deeplab_jax.planning.hlo import Array
 from deeplab_jax.planning.reductions import (
     Reductions,
@@ -21,13 +28,6 @@ from deeplab_jax.planning.reductions import (
     gathered_activations,
     gathered_parameters,
     halo_traffic,
-)
-from deeplab_jax.planning.roofline import HOP_SECONDS, Chip, Work, estimate, scaling
-from deeplab_jax.planning.step import (
-    OUT_OF_MEMORY,
-    estimated_largest_batch,
-    read_refusal,
-    searched_largest_batch,
 )
 
 CHIP = Chip("a chip", 100.0, 64, 60, 10.0, 5.0, 2, 256, "nowhere")

@@ -13,11 +13,11 @@ from deeplab_jax.cli.main import run
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.planning import Plan, parse_topology, plan
+from deeplab_jax.planning.compiled_step import CompiledStep, LargestBatch, abstract_arguments
 from deeplab_jax.planning.dataset_stub import assemble_unseen, unseen_dataset
+from deeplab_jax.planning.hardware import Estimate
 from deeplab_jax.planning.plan import Traffic
 from deeplab_jax.planning.reductions import Reductions
-from deeplab_jax.planning.roofline import Estimate
-from deeplab_jax.planning.step import CompiledStep, LargestBatch, abstract_arguments
 from deeplab_jax.reporter import Reporter
 from experiments import pod_plans
 

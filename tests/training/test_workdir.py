@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from deeplab_jax import config as configs
-from deeplab_jax.checkpointing.checkpoints import checkpoint_damage, saved_steps
-from deeplab_jax.checkpointing.manifest import write_manifest as write_files
+from deeplab_jax.checkpointing.saved_states import checkpoint_damage, saved_steps
+from deeplab_jax.checkpointing.saved_states import write_manifest as write_files
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path
 from deeplab_jax.parallel import make_mesh

@@ -1,16 +1,24 @@
-"""Minimum time of a step, from its work and the chip's published figures.
+"""Which chips and slices can be planned for, and how fast a step is on them at best.
 
-The longer of arithmetic and memory traffic, and after it, without overlap, what chips send each
-other. Sums go around the rings of a torus: 2·(n − 1)/n of the bytes over all links at once
-(arXiv 1909.09756, section 2), and each of them waits for its messages to pass all hops.
+The minimum time of a step is the longer of arithmetic and memory traffic, and after it, without
+overlap, what chips send each other. Sums go around the rings of a torus: 2·(n − 1)/n of the bytes
+over all links at once (arXiv 1909.09756, section 2), and each of them waits for its messages to
+pass all hops.
 """
 
 import dataclasses
 import functools
 import importlib.resources
+import math
+import os
+import re
 import tomllib
 
-from deeplab_jax.errors import unknown_name
+import jax
+from jax.experimental import topologies
+
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.lazy import import_extra
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,3 +145,86 @@ def scaling(work: Work, chip: Chip, smallest: int = 1) -> dict[int, float]:
     counts = [smallest * scale for scale in SCALES if smallest * scale <= chip.largest]
     alone = estimate(work, chip, smallest).step
     return {count: alone / estimate(work, chip, count).step for count in counts}
+
+
+# The compiler runs on a machine without a TPU: it must not ask the cloud which slice this is.
+ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    # Compiling needs no TPU to itself, so several processes may compile at once.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """A slice.
+
+    Attributes:
+      name: as given.
+      chip: what it is made of.
+      shape: chips along each dimension.
+    """
+
+    name: str
+    chip: Chip
+    shape: tuple[int, ...]
+
+    @property
+    def num_chips(self) -> int:
+        """How many chips the slice has."""
+        return math.prod(self.shape)
+
+
+def parse_topology(name: str) -> Topology:
+    """Returns the slice of a name such as `v5e:16x16` or `v5p:4x4x8`.
+
+    Raises:
+      DeepLabError: the chip is unknown, or the shape is none that it comes in.
+    """
+    generation, _, text = name.partition(":")
+    chip = find_chip(generation)
+    example = "x".join("4" * chip.dimensions)
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
+        raise DeepLabError(
+            f"topology {name!r} is not legal; give chip and shape, as in {generation}:{example}"
+        )
+    shape = tuple(map(int, text.split("x")))
+    if len(shape) != chip.dimensions:
+        raise DeepLabError(
+            f"topology {name!r}: slices of {generation} have {chip.dimensions} dimensions, as in "
+            f"{generation}:{example}"
+        )
+    if math.prod(shape) > chip.largest:
+        raise DeepLabError(
+            f"topology {name!r} has {math.prod(shape)} chips; the largest slice of {generation} "
+            f"has {chip.largest}"
+        )
+    return Topology(name, chip, shape)
+
+
+def topology_devices(topology: Topology) -> list[jax.Device]:
+    """Returns the devices of a slice that is not here, for the TPU compiler to compile for.
+
+    Raises:
+      DeepLabError: the compiler is not installed, or knows no such slice.
+    """
+    import_extra("libtpu", "tpu", "a plan for TPUs")
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    options = {"chip_config_name": topology.chip.chip_config} if topology.chip.chip_config else {}
+    try:
+        described = topologies.get_topology_desc(topology.name, platform="tpu", **options)
+    except (RuntimeError, ValueError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise DeepLabError(
+            f"the TPU compiler knows no slice {topology.name}: {first_line}"
+        ) from error
+    devices = list(described.devices)
+    if len(devices) != topology.num_chips:
+        raise DeepLabError(
+            f"{topology.name} has {len(devices)} devices for {topology.num_chips} chips; only "
+            "chips that are one device can be planned for"
+        )
+    return devices

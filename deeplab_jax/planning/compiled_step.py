@@ -1,4 +1,4 @@
-"""The training step of a config, compiled for devices that are not present."""
+"""What the compiler makes of a training step on devices that are not here."""
 
 import contextlib
 import dataclasses

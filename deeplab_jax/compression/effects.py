@@ -1,4 +1,4 @@
-"""Mean IoU, size and latency of a model before and after a change."""
+"""Which mean IoU, size and latency a model has before and after a change."""
 
 import json
 import os
