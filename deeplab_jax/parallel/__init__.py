@@ -17,7 +17,6 @@ from deeplab_jax.parallel.mesh import (
     replicated,
     sharded_over,
     space_size,
-    split_rows,
 )
 from deeplab_jax.parallel.placement import (
     data_share,
@@ -45,7 +44,6 @@ __all__ = [
     "rows_of_this_process",
     "sharded_over",
     "space_size",
-    "split_rows",
     "start_hosts",
     "state_shardings",
     "wait_for_hosts",

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -117,18 +116,3 @@ def sharded_over(mesh: Mesh | None) -> contextlib.AbstractContextManager[None]:
     if space_size(mesh) == 1:
         return ops.dispatching(batch_sharded_on=mesh.devices.flat[0].platform)
     return ops.dispatching(rows_sharded=row_sharding(mesh))
-
-
-def split_rows(maps: Any, mesh: Mesh) -> Any:
-    """Returns the same maps, with a demand on the compiler to split their rows over `space`.
-
-    To be called inside a compiled function; see `ops.constrain_rows`.
-
-    Args:
-      maps: tree of arrays; those [N, H, W, …] are split.
-      mesh: of the devices.
-    """
-    if space_size(mesh) == 1:
-        return maps
-    with ops.dispatching(rows_sharded=row_sharding(mesh)):
-        return ops.constrain_rows(maps)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from deeplab_jax import losses
+from deeplab_jax import losses, ops
 from deeplab_jax.models import DeepLab
-from deeplab_jax.parallel import batch_sharding, replicated, sharded_over, split_rows
+from deeplab_jax.parallel import batch_sharding, replicated, sharded_over
 from deeplab_jax.training.loss import Objective, Outputs
 from deeplab_jax.training.state import TrainState, Variables
 
@@ -30,7 +30,8 @@ class StepLayout:
 
     def batch(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Returns a batch whose rows are split."""
-        return batch if self.mesh is None else split_rows(batch, self.mesh)
+        with sharded_over(self.mesh):
+            return ops.constrain_rows(batch)
 
     def variables(self, variables: Any) -> Any:
         """Returns variables whole on every device, where they are kept in parts.

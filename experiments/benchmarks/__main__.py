@@ -3,10 +3,12 @@
 forward    a forward pass, with the same weights where the baseline's convert
 training   a training step
 pipeline   processor time of the input pipeline, beside torchvision's transforms in a DataLoader
+fast_paths each fast path of `ops` beside its reference, on the workload that it was made for
 
 examples:
   python -m experiments.benchmarks forward --baseline=torchvision --network=deeplabv3_resnet50
   python -m experiments.benchmarks training --baseline=straightforward --size=257x257 --batch_size=4
+  python -m experiments.benchmarks fast_paths --repetitions=15
   python -m experiments.benchmarks pipeline --dataset=voc_segmentation --data_dir=data
 """
 
@@ -27,7 +29,7 @@ def main(words: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=("forward", "training", "pipeline"))
+    parser.add_argument("kind", choices=("forward", "training", "pipeline", "fast_paths"))
     parser.add_argument("--baseline", default="straightforward", help="name of the other code")
     parser.add_argument("--network", default="", help="one of the baseline's (default: its first)")
     parser.add_argument("--size", default="513x513", help="height x width in pixels")
@@ -35,6 +37,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
     parser.add_argument("--compiled", action="store_true", help="run PyTorch by torch.compile")
     parser.add_argument("--repetitions", type=int, default=5, help="turns")
+    parser.add_argument("--path", default="", help="fast_paths: one of them (default: all)")
     parser.add_argument("--dataset", help="pipeline: a prepared data set")
     parser.add_argument("--data_dir", help="pipeline: directory of the prepared data sets")
     parser.add_argument("--num_images", type=int, default=400, help="pipeline: images in a turn")
@@ -42,7 +45,9 @@ def main(words: list[str]) -> int:
     # Else JAX takes most of an accelerator's memory, and a baseline in PyTorch has none left.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
-        figures = _pipeline(flags) if flags.kind == "pipeline" else _networks(flags)
+        figures = {"pipeline": _pipeline, "fast_paths": _fast_paths}.get(flags.kind, _networks)(
+            flags
+        )
     except DeepLabError as error:
         print(error, file=sys.stderr)
         return 2
@@ -60,6 +65,12 @@ def _networks(flags: argparse.Namespace) -> dict[str, Any]:
     work = Workload(flags.network, size, flags.batch_size, flags.dtype, flags.compiled)
     match = make_match(flags.baseline, work, flags.kind == "training")
     return measure(match, flags.repetitions) | measure_peaks(flags.dtype)
+
+
+def _fast_paths(flags: argparse.Namespace) -> dict[str, Any]:
+    from experiments.benchmarks.fast_paths import measure_paths
+
+    return measure_paths(flags.path, flags.repetitions)
 
 
 def _pipeline(flags: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,222 @@
+"""How much does each fast path of `ops` gain, end to end, on the workload that it was made for?
+
+`python -m experiments.benchmarks fast_paths` runs each workload in turns with the fast path and
+with its reference, all else being equal. Nothing else should be at work on the machine.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+
+from deeplab_jax import ops
+from deeplab_jax.benchmark import networks as ours
+from deeplab_jax.benchmark.networks import Contender
+from deeplab_jax.errors import unknown_name
+from deeplab_jax.models import DeepLab, create_model
+from deeplab_jax.models.deeplab import fold
+from deeplab_jax.training.state import with_variables
+from experiments.benchmarks.baselines import Match, measure, relative_difference
+
+NUM_CLASSES = 21
+
+# Modules by name: the package's attribute `convolution` is the function.
+CONVOLUTION, DEPTHWISE, INTEGERS, JOINED, GRADIENT, RESIZE, XLA = (
+    importlib.import_module(f"deeplab_jax.ops.{name}")
+    for name in (
+        *("convolution", "depthwise", "integers", "joined_maps", "kernel_gradient", "resize"),
+        "xla_convolution",
+    )
+)
+
+
+def _convolved(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    none = ((0, 0), (0, 0))
+    return XLA.xla_convolution(inputs, kernel, stride=stride, rates=(1, 1), padding=none)
+
+
+def _whole_argmax(reference: Any, cpu: Any, *operands: Any) -> jax.Array:
+    if cpu.__name__ == "by_rows":
+        return reference(*operands)
+    return importlib.import_module("deeplab_jax.ops.dispatch").dispatch(reference, cpu, *operands)
+
+
+@dataclasses.dataclass(frozen=True)
+class FastPath:
+    """A fast path and its workload.
+
+    Attributes:
+      network: ARCHITECTURE/BACKBONE.
+      work: `training` (a step), `forward` (logits), `class_map`, or `start` (tracing, lowering, and
+        compiling or reading the training step).
+      replaced: (module, attribute, reference) that switch the fast path off.
+      size: (height, width) of the images in pixels.
+      batch_size: images at once.
+      keywords: of the model.
+    """
+
+    network: str
+    work: str
+    replaced: tuple[tuple[Any, str, Any], ...]
+    size: tuple[int, int]
+    batch_size: int = 1
+    keywords: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Traces the reference while the context is open."""
+        jax.clear_caches()
+        with contextlib.ExitStack() as stack:
+            for replacement in self.replaced:
+                stack.enter_context(mock.patch.object(*replacement))
+            yield
+        jax.clear_caches()
+
+
+_TRAINING = partial(
+    FastPath, "deeplab_v3plus/mobilenet_v2", "training", size=(257, 257), batch_size=4
+)
+_FORWARD = partial(FastPath, "deeplab_v3/mobilenet_v2", "forward", size=(513, 513))
+
+FAST_PATHS = {
+    "pointwise products": _TRAINING(((CONVOLUTION, "_pointwise", _convolved),)),
+    "kernel gradient in bands": _TRAINING(
+        (
+            (CONVOLUTION, "kernel_gradient", GRADIENT.xla_gradient),
+            (CONVOLUTION, "_mirrored", CONVOLUTION._transposed),
+        )
+    ),
+    "convolution at the coarse size": _TRAINING(((JOINED, "LEAST_ENLARGEMENT", math.inf),)),
+    "enlarging by lines": _TRAINING(((RESIZE, "_by_lines", RESIZE._all_at_once),)),
+    "depthwise gradient in bands": _TRAINING(
+        ((DEPTHWISE, "_gradient_in_bands", DEPTHWISE._gradient_at_once),)
+    ),
+    "depthwise sum of shifts": _FORWARD(
+        ((DEPTHWISE, "_shifted", lambda gradient, *rest: DEPTHWISE._xla(*rest)),)
+    ),
+    "valid region": FastPath(
+        "deeplab_v3/resnet_50",
+        "forward",
+        ((CONVOLUTION, "LARGEST_SHARE", -1.0),),
+        (513, 513),
+        keywords={"output_stride": 8},
+    ),
+    "argmax by rows": dataclasses.replace(
+        _FORWARD(((RESIZE, "dispatch", _whole_argmax),)), work="class_map"
+    ),
+    "integers as floats": _FORWARD(
+        ((INTEGERS, "_floats", INTEGERS._integers),), keywords={"quantization": "int8"}
+    ),
+    "traced once": FastPath(
+        "deeplab_v3/resnet_101",
+        "start",
+        (
+            (ops, "convolution", ops.convolution.__wrapped__),
+            (ops, "depthwise_convolution", ops.depthwise_convolution.__wrapped__),
+        ),
+        (129, 129),
+        2,
+    ),
+}
+
+
+def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
+    """Times one fast path, or all of them, against its reference.
+
+    Args:
+      name: of the fast path; empty for all.
+      repetitions: turns.
+
+    Returns:
+      By fast path what `measure` returns, and `gain`, the reference's time over its own; of a start
+      both medians and the gain alone. JSON-ready.
+
+    Raises:
+      DeepLabError: there is no such fast path.
+    """
+    if name and name not in FAST_PATHS:
+        raise unknown_name("fast path", name, FAST_PATHS)
+    rows = {}
+    for each in [name] if name else FAST_PATHS:
+        path = FAST_PATHS[each]
+        # A start traces whenever it runs, so its turns need the switch: they are separate.
+        if path.work == "start":
+            with path.switched_off():
+                starts = _starts(path, repetitions)
+            rows[each] = _compared_starts(_starts(path, repetitions), starts)
+            continue
+        fast = contender(path, each)
+        with path.switched_off():
+            reference = contender(path, "reference")
+        height, width = path.size
+        work = f"{path.network}, {path.work}, {path.batch_size}x{height}x{width}"
+        difference = relative_difference(fast.run(), reference.run())
+        row = measure(Match(work, fast, reference, difference=difference), repetitions)
+        rows[each] = row | {"gain": 1 / row["ratio"]}
+    return rows
+
+
+def contender(path: FastPath, name: str) -> Contender:
+    """Returns the compiled workload, as the open context traces it."""
+    lowered, arguments = lower(path)
+    started = time.perf_counter()
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - started
+    kept = [arguments]
+
+    def run() -> Any:
+        results = compiled(*kept[0])
+        if path.work == "training":
+            kept[0] = results[0], kept[0][1]
+            return float(results[1]["loss"])
+        return jax.block_until_ready(results)
+
+    return Contender(name, run, seconds, ours.planned_bytes(compiled))
+
+
+def lower(path: FastPath) -> tuple[jax.stages.Lowered, tuple[Any, Any]]:
+    """Returns the workload as traced, and its arguments."""
+    architecture, keywords = ours.split_network(path.network)
+    model = create_model(architecture, num_classes=NUM_CLASSES, **keywords, **path.keywords)
+    batch = ours.random_batch(path.batch_size, path.size, NUM_CLASSES)
+    if path.work in ("training", "start"):
+        step, optimizer = ours.make_step(model, 0.01)
+        variables = jax.tree.map(jax.numpy.array, ours.made_variables(model))
+        arguments = with_variables(variables, optimizer, False), jax.device_put(batch)
+        return step.lower(*arguments), arguments
+    model, variables = fold(model, _variables(model))
+    arguments = jax.device_put((variables, batch["image"]))
+    method = "class_map" if path.work == "class_map" else "__call__"
+    program = jax.jit(lambda variables, image: model.apply(variables, image, method=method))
+    return program.lower(*arguments), arguments
+
+
+def _variables(model: DeepLab) -> Any:
+    if model.form.kind != "int8":
+        return ours.made_variables(model)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 33, 33, 3), np.uint8))
+    return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+
+
+def _starts(path: FastPath, repetitions: int) -> list[float]:
+    """Returns the seconds of tracing, lowering, and compiling or reading the step."""
+    seconds = []
+    for _ in range(repetitions):
+        jax.clear_caches()
+        started = time.perf_counter()
+        lower(path)[0].compile()
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def _compared_starts(fast: list[float], reference: list[float]) -> dict[str, Any]:
+    seconds, other = float(np.median(fast)), float(np.median(reference))
+    return {"seconds": seconds, "baseline_seconds": other, "gain": other / seconds}
