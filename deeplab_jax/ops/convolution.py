@@ -77,7 +77,11 @@ def convolution(
 
 
 def _pointwise(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """A 1×1 convolution as a matrix product: XLA's CPU gradients are 5 to 10 times slower."""
+    """Returns a 1×1 convolution as a matrix product.
+
+    Condition: CPUs, no padding. Gain: 2.9 to 7.9 ms for outputs and both gradients where XLA's
+    convolution takes 13.7 to 82.2 (docs/benchmarks.md). Reference test: test_convolution.py.
+    """
     inputs = inputs[:, ::stride, ::stride]
     flat = inputs.reshape(-1, inputs.shape[-1])
     return jnp.dot(flat, kernel[0, 0]).reshape(*inputs.shape[:-1], kernel.shape[-1])
