@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from deeplab_jax.app.service import Answers
+from deeplab_jax.app.service import SegmentationService
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
 
@@ -76,11 +76,11 @@ def import_gradio() -> ModuleType:
     return import_extra("gradio", "app", "the page")
 
 
-def build_page(answers: Answers) -> Any:
+def build_page(service: SegmentationService) -> Any:
     """Returns the page, a `gradio.Blocks`; `serving` brings it up.
 
     Args:
-      answers: to the requests.
+      service: that answers the requests.
     """
     gradio = import_gradio()
 
@@ -88,7 +88,7 @@ def build_page(answers: Answers) -> Any:
         if image is None:
             raise gradio.Error("there is no image; drop one, or take one with the camera")
         try:
-            answer = answers.answer(image, model)
+            answer = service.answer(image, model)
         except DeepLabError as error:
             raise gradio.Error(str(error)) from None
         except Exception:
@@ -112,7 +112,7 @@ def build_page(answers: Answers) -> Any:
         with gradio.Row():
             with gradio.Column():
                 image = _image_input(gradio)
-                model = gradio.Dropdown(list(answers.names), value=answers.names[0], label="Model")
+                model = gradio.Dropdown(list(service.names), value=service.names[0], label="Model")
                 button = gradio.Button("Segment", variant="primary")
                 told = gradio.Markdown()
             with gradio.Column():
@@ -134,15 +134,17 @@ def build_page(answers: Answers) -> Any:
         }
         button.click(**asked, api_name="segment")
         image.input(**asked, api_visibility="private")
-    return page.queue(max_size=answers.limits.waiting, api_open=True)
+    return page.queue(max_size=service.limits.waiting, api_open=True)
 
 
 @contextmanager
-def serving(answers: Answers, host: str = "127.0.0.1", port: int = 7860) -> Iterator[str]:
+def serving(
+    service: SegmentationService, host: str = "127.0.0.1", port: int = 7860
+) -> Iterator[str]:
     """Serves the page while the context is open.
 
     Args:
-      answers: to the requests.
+      service: that answers the requests.
       host: address to listen on; 0.0.0.0 lets other machines in.
       port: to listen on.
 
@@ -156,7 +158,7 @@ def serving(answers: Answers, host: str = "127.0.0.1", port: int = 7860) -> Iter
     before = os.environ.get("GRADIO_TEMP_DIR")
     with tempfile.TemporaryDirectory(prefix="deeplab-jax-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build_page(answers)
+        page = build_page(service)
         try:
             _, address, _ = page.launch(
                 server_name=host,
@@ -165,7 +167,7 @@ def serving(answers: Answers, host: str = "127.0.0.1", port: int = 7860) -> Iter
                 prevent_thread_lock=True,
                 quiet=True,
                 show_error=True,
-                max_file_size=f"{answers.limits.megabytes:g}mb",
+                max_file_size=f"{service.limits.megabytes:g}mb",
                 state_session_capacity=VISITORS,
                 enable_monitoring=False,
                 ssr_mode=False,

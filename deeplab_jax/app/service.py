@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 import PIL.Image
 
+from deeplab_jax.data.crops import fitted
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.export.program import fitted
 from deeplab_jax.inference import ImageClassification, Prediction, Predictor
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.visualize import colorize
@@ -72,7 +72,7 @@ class Answer:
     milliseconds: dict[str, float]
 
 
-class Answers:
+class SegmentationService:
     """Answers requests one after the other with the models it may use."""
 
     def __init__(

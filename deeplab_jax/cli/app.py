@@ -44,14 +44,14 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("limits must be above 0 and --port within 1 to 65535")
     # Imported late, so that --help and mistakes answer at once.
     from deeplab_jax.app.page import import_gradio, return_large_blocks, serving
-    from deeplab_jax.app.service import Answers, Limits, shown_names
+    from deeplab_jax.app.service import Limits, SegmentationService, shown_names
 
     return_large_blocks()
     import_gradio()
     published = pretrained.list_pretrained().items()
     names = [name for name, model in published if model.task == checkpointing.SEGMENTATION]
     models = shown_names(flags.model or names)
-    answers = Answers(
+    answers = SegmentationService(
         tuple(models), lambda name: loading.load(models[name], reporter=console), Limits(*limits)
     )
     if flags.model:

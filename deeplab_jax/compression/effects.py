@@ -20,9 +20,8 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import evaluate
 from deeplab_jax.files import write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
-from deeplab_jax.inference.forward import forward_pass, only_class_map
+from deeplab_jax.inference.forward import only_class_map
 from deeplab_jax.inference.padding import Size, padded_size
-from deeplab_jax.models import fold
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
@@ -134,12 +133,10 @@ def _bytes_on_disk(predictor: Predictor, variables: Any) -> int:
 
 def _network_call(predictor: Predictor, size: Size) -> Callable[[], Any]:
     """Returns a call of the compiled network on one image, to class map, that waits for it."""
-    model, variables = fold(predictor.model, predictor.variables)
-    forward = forward_pass(model, InferenceOptions(), only_class_map)
-    variables = jax.device_put(variables)
+    forward = predictor.network.forward(InferenceOptions(), only_class_map)
     channels = predictor.model.architecture.in_channels
     image = np.random.default_rng(0).integers(0, 256, (1, *size, channels), np.uint8)
-    return lambda: jax.block_until_ready(forward(variables, image))
+    return lambda: jax.block_until_ready(forward(image))
 
 
 def tflite_call(path: Path) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""How a crop or a padded image is made from its source."""
+"""How a crop, or an image brought to a size, is made from its source."""
 
 import math
 from collections.abc import Sequence
@@ -29,6 +29,15 @@ def pad(image: np.ndarray, size: tuple[int, int], value: int | Sequence[int]) ->
     padded = np.full((*size, *image.shape[2:]), value, image.dtype)
     padded[:height, :width] = image
     return padded
+
+
+def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns an image shrunk, where needed, so that it fits a size; its shape stays."""
+    scale = min(1, *(wanted / length for wanted, length in zip(size, image.shape, strict=False)))
+    if scale == 1:
+        return image
+    height, width = (max(1, int(length * scale)) for length in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def pad_to(

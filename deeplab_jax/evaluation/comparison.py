@@ -11,18 +11,20 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.evaluation.evaluate import describe_settings, warn_of_other_names
-from deeplab_jax.evaluation.image_results import image_results, open_pass
-from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, SplitPass, sum_over_hosts
-from deeplab_jax.evaluation.tiled_pass import TiledPass
+from deeplab_jax.evaluation.evaluate import check_labelled, describe_settings, warn_of_other_names
+from deeplab_jax.evaluation.passes import (
+    EvaluationSettings,
+    Inference,
+    image_results,
+    make_inference,
+    sum_over_hosts,
+)
 from deeplab_jax.files import write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.options import DEFAULT_CRF
-from deeplab_jax.inference.padding import Size
 from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, paired_change
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
@@ -98,13 +100,9 @@ def compare_strategies(
     dataset: Dataset,
     strategies: Mapping[str, InferenceOptions],
     *,
-    size: Size | None = None,
-    batch_size: int = DEFAULT_BATCH_SIZE,
-    mesh: Mesh | None = None,
-    workers: int = 0,
-    limit: int | None = None,
     output: str | Path | None = None,
     reporter: Reporter | None = None,
+    **settings: Any,
 ) -> list[dict[str, Any]]:
     """Measures one model on one split under several strategies.
 
@@ -114,9 +112,9 @@ def compare_strategies(
       predictor: the model.
       dataset: of the model's classes.
       strategies: by name, as of `strategy_steps`; each is compared with the one before.
-      size, batch_size, mesh, workers, limit: as of `evaluate`.
       output: directory for `strategies.json`.
-      reporter: hears of progress; by default the logger does.
+      reporter: of progress; default: the logger.
+      **settings: as of `evaluate`.
 
     Returns:
       A row each: `strategy`, `mean_iou`, `boundary_f_score`, `seconds_per_image`, `settings`, and
@@ -131,16 +129,15 @@ def compare_strategies(
         raise DeepLabError("no strategy to measure; give at least one")
     if not isinstance(predictor, Predictor):
         # Says what is wrong with it.
-        open_pass(predictor, dataset)
+        make_inference(predictor, dataset, EvaluationSettings(**settings))
     # All of them, before the first is measured: a mistake shows at once.
     predictors = {name: predictor.with_options(options) for name, options in strategies.items()}
     warn_of_other_names(predictor, dataset, reporter)
-    given = {"size": size, "batch_size": batch_size, "mesh": mesh, "workers": workers}
-    results = {}
+    settings, results = EvaluationSettings(**settings), {}
     for name, one in predictors.items():
         reporter.message(f"strategy: {name}")
-        split = open_pass(one, dataset, limit=limit, **given)
-        results[name] = _measure(one, split, limit, reporter)
+        inference = make_inference(one, dataset, settings)
+        results[name] = _measure(one, inference, settings.limit, reporter)
     rows = _rows(results)
     if output is not None and jax.process_index() == 0:
         text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
@@ -149,31 +146,30 @@ def compare_strategies(
 
 
 def _measure(
-    predictor: Predictor, split: SplitPass | TiledPass, limit: int | None, reporter: Reporter
+    predictor: Predictor, inference: Inference, limit: int | None, reporter: Reporter
 ) -> StrategyResult:
     classes = len(predictor.class_names)
-    overlaps = np.zeros((split.num_images, 3, classes), np.int64)
-    boundary = np.zeros((split.num_images, classes, 4), np.int64)
-    for index, row, _ in image_results(split, predictor, reporter):
-        labels = row.truth, row.prediction, classes
+    overlaps = np.zeros((inference.num_images, 3, classes), np.int64)
+    boundary = np.zeros((inference.num_images, classes, 4), np.int64)
+    for index, panel, _ in image_results(inference, predictor, reporter):
+        labels = panel.truth, panel.prediction, classes
         counts = ConfusionMatrix.from_labels(*labels).counts
         overlaps[index] = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
         boundary[index] = BoundaryMatch.from_labels(*labels).counts
-    if not (overlaps := sum_over_hosts(overlaps)).any():
-        name = f"{split.dataset.name}/{split.dataset.split}"
-        raise DeepLabError(f"{name}: every pixel is void; there is nothing to measure")
+    overlaps = sum_over_hosts(overlaps)
+    check_labelled(overlaps, inference)
     return StrategyResult(
-        describe_settings(predictor, split, limit),
+        describe_settings(predictor, inference, limit),
         overlaps,
         sum_over_hosts(boundary),
-        _seconds_per_image(split, predictor),
+        _seconds_per_image(inference, predictor),
     )
 
 
-def _seconds_per_image(split: SplitPass | TiledPass, predictor: Predictor) -> float:
+def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
     """Goes through the first images once more; hosts work side by side."""
-    timed = copy.copy(split)
-    timed.num_images = min(split.num_images, max(TIMED_IMAGES, split.batch_size))
+    timed = copy.copy(inference)
+    timed.num_images = min(inference.num_images, max(TIMED_IMAGES, inference.batch_size))
     started = time.perf_counter()
     for _ in image_results(timed, predictor, Reporter()):
         pass

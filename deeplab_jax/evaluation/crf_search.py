@@ -9,18 +9,20 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from deeplab_jax.crf import CRFParameters, check_parameters, dense_crf_of_weights
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.evaluation.evaluate import describe_settings, warn_of_other_names
-from deeplab_jax.evaluation.image_results import open_pass
-from deeplab_jax.evaluation.split_pass import DEFAULT_BATCH_SIZE, SplitPass, sum_over_hosts
-from deeplab_jax.evaluation.tiled_pass import TiledPass
+from deeplab_jax.evaluation.evaluate import check_labelled, describe_settings, warn_of_other_names
+from deeplab_jax.evaluation.passes import (
+    EvaluationSettings,
+    Inference,
+    image_scores,
+    make_inference,
+    sum_over_hosts,
+)
 from deeplab_jax.files import write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
-from deeplab_jax.inference.padding import Size
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
@@ -70,13 +72,10 @@ def search_crf(
     grid: CRFGrid | None = None,
     *,
     options: InferenceOptions | None = None,
-    size: Size | None = None,
-    batch_size: int = DEFAULT_BATCH_SIZE,
-    mesh: Mesh | None = None,
-    workers: int = 0,
     limit: int | None = DEFAULT_LIMIT,
     output: str | Path | None = None,
     reporter: Reporter | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Finds the point of a grid with the highest mean IoU after the CRF.
 
@@ -87,10 +86,10 @@ def search_crf(
       dataset: of the model's classes; not the split that the result will be measured on.
       grid: default: that of DeepLab v2.
       options: how the model is applied; its CRF is left aside. Default: as the predictor does.
-      size, batch_size, mesh, workers: as of `evaluate`.
       limit: only the first so many images.
       output: JSON file of the result, which `read_crf_parameters` and `--crf=FILE.json` take.
-      reporter: hears of progress; by default the logger does.
+      reporter: of progress; default: the logger.
+      **settings: as of `evaluate`.
 
     Returns:
       `parameters`, of the best point, the first of equals; `mean_iou`, its; `mean_iou_without_crf`;
@@ -106,26 +105,22 @@ def search_crf(
     for point in points:
         check_parameters(point)
     if isinstance(predictor, Predictor):
-        # With any CRF, a pass tells scores.
-        options = dataclasses.replace(options or predictor.options, crf=points[0])
+        options = dataclasses.replace(options or predictor.options, crf=None)
         predictor = predictor.with_options(options)
-    given = {"size": size, "batch_size": batch_size, "mesh": mesh, "workers": workers}
-    split = open_pass(predictor, dataset, limit=limit, **given)
+    inference = make_inference(predictor, dataset, EvaluationSettings(limit=limit, **settings))
     warn_of_other_names(predictor, dataset, reporter)
-    counts = sum_over_hosts(_count(split, predictor, points, reporter))
-    if not counts.any():
-        name = f"{split.dataset.name}/{split.dataset.split}"
-        raise DeepLabError(f"{name}: every pixel is void; there is nothing to choose by")
-    settings = describe_settings(predictor, split, limit)
+    counts = sum_over_hosts(_count(inference, predictor, points, reporter))
+    check_labelled(counts, inference)
+    settings = describe_settings(predictor, inference, limit)
     del settings["crf"]
-    found = _summary(points, counts) | {"num_images": split.num_images, "settings": settings}
+    found = _summary(points, counts) | {"num_images": inference.num_images, "settings": settings}
     if output is not None and jax.process_index() == 0:
         write_text(Path(output), json.dumps(found, indent=2, allow_nan=False) + "\n")
     return found
 
 
 def _count(
-    split: SplitPass | TiledPass,
+    inference: Inference,
     predictor: Predictor,
     points: Sequence[CRFParameters],
     reporter: Reporter,
@@ -133,25 +128,13 @@ def _count(
     """Returns int64 [1 + points, C, C] of this host's images: without a CRF, then each point's."""
     classes = len(predictor.class_names)
     counts = np.zeros((1 + len(points), classes, classes), np.int64)
-    total = -(-split.num_images // jax.process_count())
-    scored = _scored_images(split, predictor.folded[1])
-    for logits, image, label in reporter.track(scored, "trying CRFs, image", total):
+    total = -(-inference.num_images // jax.process_count())
+    scored = image_scores(inference, predictor, Reporter())
+    for _, logits, image, label in reporter.track(scored, "trying CRFs, image", total):
         maps = itertools.chain([logits.argmax(axis=-1)], _refined_maps(logits, image, points))
         for position, class_map in enumerate(maps):
             counts[position] += ConfusionMatrix.from_labels(label, class_map, classes).counts
     return counts
-
-
-def _scored_images(
-    split: SplitPass | TiledPass, variables: Any
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields logits [H, W, C], image and label of this host's images, at their own sizes."""
-    for batch, logits in split.run(variables, Reporter()):
-        for position in np.flatnonzero(batch["index"] >= 0):
-            height, width = batch["size"][position]
-            image, label = (batch[key][position, :height, :width] for key in ("image", "label"))
-            scores = np.moveaxis(logits[position, :, :height, :width], 0, -1)
-            yield scores, np.ascontiguousarray(image), label
 
 
 def _refined_maps(

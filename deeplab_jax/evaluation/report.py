@@ -1,5 +1,6 @@
-"""The results of an evaluation as a dictionary, as text and as files."""
+"""What is counted of a split, and how it is shown: as a dictionary, as text and as files."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -8,15 +9,66 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.evaluation.tally import Tally
+from deeplab_jax.evaluation.passes import sum_over_hosts
 from deeplab_jax.files import write_text
+from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, PrecisionRecall, TrimapConfusion
 from deeplab_jax.visualize import (
-    Row,
+    Panel,
     contact_sheet,
     write_confusion_matrix,
     write_picture,
 )
 from deeplab_jax.visualize.class_maps import Color
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SegmentationMetrics:
+    """What is counted of a split; counts of images and hosts add up."""
+
+    confusion: ConfusionMatrix
+    ranking: PrecisionRecall
+    boundary: BoundaryMatch
+    trimap: TrimapConfusion
+
+    @classmethod
+    def empty(cls, num_classes: int, trimap_widths: Sequence[int] = ()) -> "SegmentationMetrics":
+        """Returns the counts of no image.
+
+        Raises:
+          DeepLabError: a width is illegal.
+        """
+        kinds = (ConfusionMatrix, PrecisionRecall, BoundaryMatch)
+        return cls(
+            *(kind.empty(num_classes) for kind in kinds),
+            TrimapConfusion.empty(num_classes, trimap_widths),
+        )
+
+    def add(self, panel: Panel, bins: np.ndarray) -> "SegmentationMetrics":
+        """Returns the counts with one image more, at its own size.
+
+        Args:
+          panel: the image with its truth and prediction.
+          bins: uint16 [num_classes, H, W], of `probability_bins`.
+        """
+        labels = panel.truth, panel.prediction, len(bins)
+        return SegmentationMetrics(
+            self.confusion.merge(ConfusionMatrix.from_labels(*labels)),
+            self.ranking.merge(PrecisionRecall.from_bins(panel.truth, bins)),
+            self.boundary.merge(BoundaryMatch.from_labels(*labels)),
+            self.trimap.add(panel.truth, panel.prediction),
+        )
+
+    def over_hosts(self) -> "SegmentationMetrics":
+        """Returns the sum of every host's counts."""
+        return SegmentationMetrics(
+            ConfusionMatrix(sum_over_hosts(self.confusion.counts)),
+            PrecisionRecall(
+                sum_over_hosts(self.ranking.positives), sum_over_hosts(self.ranking.pixels)
+            ),
+            BoundaryMatch(sum_over_hosts(self.boundary.counts)),
+            TrimapConfusion(self.trimap.widths, sum_over_hosts(self.trimap.counts)),
+        )
+
 
 SUMMARY = {
     "mean_iou": "mean IoU",
@@ -28,23 +80,23 @@ SUMMARY = {
 }
 
 
-def metrics_dictionary(class_names: Sequence[str], tally: Tally) -> dict[str, Any]:
+def metrics_dictionary(class_names: Sequence[str], counted: SegmentationMetrics) -> dict[str, Any]:
     """Returns the measures under the names of `metrics.json`, JSON-ready.
 
     Classes that could not be measured are None.
     """
-    confusion = tally.confusion
-    precisions = tally.ranking.per_class_average_precision
+    confusion = counted.confusion
+    precisions = counted.ranking.per_class_average_precision
     return {
         "mean_iou": confusion.mean_iou,
         "pixel_accuracy": confusion.pixel_accuracy,
         "mean_accuracy": confusion.mean_accuracy,
         "frequency_weighted_iou": confusion.frequency_weighted_iou,
         "mean_dice": confusion.mean_dice,
-        "boundary_f_score": _known(tally.boundary.f_score),
+        "boundary_f_score": _known(counted.boundary.f_score),
         "per_class_iou": _by_name(class_names, confusion.per_class_iou),
         "per_class_average_precision": _by_name(class_names, precisions),
-        "trimap_mean_iou": _by_width(tally.trimap.mean_iou) or None,
+        "trimap_mean_iou": _by_width(counted.trimap.mean_iou) or None,
         "confusion_matrix": confusion.counts.tolist(),
     }
 
@@ -79,7 +131,7 @@ def settings_lines(settings: Mapping[str, Any]) -> list[str]:
 def write_report(
     output: Path,
     metrics: Mapping[str, Any],
-    rows: Sequence[Row],
+    rows: Sequence[Panel],
     class_names: Sequence[str],
     palette: Sequence[Color],
 ) -> None:

@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import cv2
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import export
 
 from deeplab_jax import ops
@@ -134,15 +132,6 @@ def _leaving(model: DeepLab, options: ExportOptions) -> DeepLab:
 def suits(size: Size, step: int, plus: int) -> bool:
     """Returns whether both sides are k · step + plus, k ≥ 1."""
     return all(side > plus and (side - plus) % step == 0 for side in size)
-
-
-def fitted(image: np.ndarray, size: Size) -> np.ndarray:
-    """Returns an image shrunk, where needed, so that it fits a size; its shape stays."""
-    scale = min(1, *(wanted / length for wanted, length in zip(size, image.shape, strict=False)))
-    if scale == 1:
-        return image
-    height, width = (max(1, int(length * scale)) for length in image.shape[:2])
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def input_specification(program: Program) -> jax.ShapeDtypeStruct:

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from deeplab_jax.data.crops import pad
+from deeplab_jax.data.crops import fitted, pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import KEY, Metadata, describe, parse_metadata
-from deeplab_jax.export.program import Program, fitted
+from deeplab_jax.export.program import Program
 from deeplab_jax.export.translation import Pair, Value, translate
 from deeplab_jax.files import replacing
 from deeplab_jax.lazy import import_tensorflow

@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-import jax
 import numpy as np
 
-from deeplab_jax.data.crops import pad
+from deeplab_jax.data.crops import fitted, pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.loader import ExportedNetwork
-from deeplab_jax.export.program import Program, Size, check_suits, fitted
-from deeplab_jax.inference import Predictor
+from deeplab_jax.export.program import Program, Size, check_suits
+from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.inference.forward import only_logits
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
 # Batches of the three comparisons where sizes or batches are open.
@@ -128,13 +128,13 @@ def verify(
       batch: images a call; the last call repeats the last image.
       reporter: hears of progress.
     """
-    original, variables = jax.jit(predictor.model.apply), jax.device_put(predictor.variables)
+    original = predictor.network.forward(InferenceOptions(), only_logits)
     comparison, fill = _Comparison(), predictor.model.architecture.mean_pixel
     calls = list(_batches([fitted(image, size) for image in images], batch))
     for members in (reporter or LoggingReporter()).track(calls, "verifying, batch"):
         padded = np.stack([pad(image, size, fill) for image in members])
         padded = np.concatenate([padded, np.repeat(padded[-1:], batch - len(members), 0)])
-        expected, found = np.asarray(original(variables, padded)), exported(padded)
+        expected, found = np.asarray(original(padded)), exported(padded)
         for image, *pair in zip(members, expected, found, strict=False):
             height, width = image.shape[:2]
             comparison.add(*(part[:height, :width] for part in pair))

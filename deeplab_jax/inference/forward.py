@@ -1,126 +1,22 @@
-"""The compiled forward pass: scales and flips fused, strategies by stages."""
+"""The compiled forward pass: folded variables, scales and flips fused, one path for all uses."""
 
-import contextlib
 import dataclasses
 import functools
-import queue
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from deeplab_jax import ops
+from deeplab_jax.architecture import Architecture
 from deeplab_jax.inference import programs
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Size, scaled_size
-from deeplab_jax.models import Architecture, DeepLab
-from deeplab_jax.parallel import batch_sharding, sharded_over
-
-Item = TypeVar("Item")
-
-# How often a stage that waits looks whether it should end, in seconds.
-LOOK_INTERVAL = 0.1
-
-
-class Ahead(Generic[Item]):
-    """Makes items before they are asked for; to be used as a context and iterated over once."""
-
-    def __init__(self, items: Iterator[Item], waiting: int, *, newest: bool = False) -> None:
-        """Starts at once.
-
-        Args:
-          items: made in a thread of their own.
-          waiting: items that may wait.
-          newest: an item drops those that still wait before it.
-        """
-        self._items, self._newest = items, newest
-        # Each entry is (item, error); the last is (None, None).
-        self._queue: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(waiting)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._make, daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[Item]:
-        """Yields the items; raises what their making raised."""
-        while True:
-            item, error = self._queue.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _make(self) -> None:
-        error = None
-        try:
-            for item in self._items:
-                if self._newest:
-                    with contextlib.suppress(queue.Empty):
-                        while True:
-                            self._queue.get_nowait()
-                if not self._put((item, None)):
-                    return
-        except BaseException as raised:
-            error = raised
-        self._put((None, error))
-
-    def _put(self, entry: tuple[Item | None, BaseException | None]) -> bool:
-        while not self._ended.is_set():
-            with contextlib.suppress(queue.Full):
-                self._queue.put(entry, timeout=LOOK_INTERVAL)
-                return True
-        return False
-
-
-class Behind(Generic[Item]):
-    """Calls a function for one item after the other; a context that ends when all are done."""
-
-    def __init__(self, function: Callable[[Item], None], waiting: int) -> None:
-        """Starts at once.
-
-        Args:
-          function: is called in a thread of its own.
-          waiting: items that may wait; `put` blocks beyond.
-        """
-        self._function = function
-        self._queue: queue.Queue[Item | None] = queue.Queue(waiting)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
-    def put(self, item: Item) -> None:
-        """Hands an item over; raises what an earlier one raised."""
-        if self._error is not None:
-            raise self._error
-        self._queue.put(item)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, *_: Any) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        if kind is None and self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if self._error is None:
-                try:
-                    self._function(item)
-                except BaseException as error:
-                    self._error = error
-
+from deeplab_jax.models import DeepLab, fold
+from deeplab_jax.parallel import batch_sharding, place, put_batch, replicated, sharded_over
 
 # (class map int32 [N, H, W], logits float32 [N, H, W, num_classes]) -> arrays of N rows.
 Finish = Callable[[jax.Array, jax.Array], Any]
@@ -143,29 +39,31 @@ def fusion_rule(architecture: Architecture) -> str:
     return MAXIMUM if like_v2 else MEAN
 
 
+@functools.lru_cache(maxsize=64)
 def forward_pass(
     model: DeepLab,
-    options: InferenceOptions,
+    scales: tuple[float, ...],
+    flip: bool,
     finish: Finish,
-    mesh: Mesh | None = None,
+    mesh: Mesh | None,
 ) -> Forward:
     """Returns the function from images to what is wanted of their class map and fused logits.
 
-    Prediction and evaluation share it, so that both give a pixel the same class. What `finish`
-    leaves unused is not computed.
+    Prediction, evaluation and verification share it, so that all give a pixel the same class. What
+    `finish` leaves unused is not computed. The same arguments give the same compiled function.
 
     Without scales and flips it is one compiled program. With them the network is compiled once a
     scale, and one result at a time is added up, so that memory does not grow with their number.
 
     Args:
       model: the network, at the output stride that is wanted.
-      options: scales and flip are looked at.
+      scales, flip: see `InferenceOptions`.
       finish: takes the class map and the logits at the images' resolution, which are logarithms
-        where probabilities are averaged. Is compiled.
+        where probabilities are averaged. Is compiled; a function of a module, told by its name.
       mesh: devices that share the images, and on which the results stay; None: one device.
     """
     out_shardings = None if mesh is None else batch_sharding(mesh)
-    if not options.fuses:
+    if scales == (1.0,) and not flip:
 
         def forward(variables: Any, image: jax.Array) -> Any:
             with sharded_over(mesh):
@@ -175,15 +73,72 @@ def forward_pass(
         # A program of several devices is traced with their mesh.
         if mesh is not None:
             return compiled
-        return programs.stored(compiled, model, finish.__qualname__)
+        return programs.stored(compiled, model, f"{finish.__module__}.{finish.__qualname__}")
 
     def finish_fused(logits: jax.Array) -> Any:
         return finish(jnp.argmax(logits, axis=-1).astype(jnp.int32), logits)
 
     finish_fused = jax.jit(finish_fused, out_shardings=out_shardings)
     return lambda variables, image: finish_fused(
-        fused_logits(model, options, variables, image, mesh)
+        fused_logits(model, scales, flip, variables, image, mesh)
     )
+
+
+class FoldedNetwork:
+    """A network as it is applied: normalizations folded, variables on the devices once.
+
+    Predictors, evaluations, comparisons of strategies and verifications of a model share it.
+
+    Attributes:
+      model: the network, whose batch normalizations are biases.
+      variables: of it, on the host.
+    """
+
+    def __init__(self, model: DeepLab, variables: Any) -> None:
+        """Folds; nothing is placed or compiled yet.
+
+        Args:
+          model: the network, at the output stride that is wanted.
+          variables: of the model, on any devices.
+        """
+        self.model, self.variables = fold(model, variables)
+        self._placed: dict[Mesh | None, Any] = {}
+
+    def forward(
+        self, options: InferenceOptions, finish: Finish, mesh: Mesh | None = None
+    ) -> Callable[[np.ndarray], Any]:
+        """Returns the compiled function of this process's images; see `forward_pass`.
+
+        Args:
+          options: scales and flip are looked at.
+          finish: see `forward_pass`.
+          mesh: devices that share the images; None: the first of this process.
+        """
+        if mesh is not None and mesh.size == 1 and mesh.devices.flat[0] == jax.local_devices()[0]:
+            mesh = None
+        compiled = forward_pass(self.model, options.scales, options.flip, finish, mesh)
+
+        def call(images: np.ndarray) -> Any:
+            if mesh is not None:
+                images = put_batch({"image": images}, mesh)["image"]
+            return compiled(self._on(mesh), images)
+
+        return call
+
+    def _on(self, mesh: Mesh | None) -> Any:
+        if mesh not in self._placed:
+            self._placed[mesh] = (
+                jax.device_put(self.variables)
+                if mesh is None
+                else place(self.variables, replicated(mesh))
+            )
+        return self._placed[mesh]
+
+
+def only_logits(class_map: jax.Array, logits: jax.Array) -> jax.Array:
+    """Returns the logits: the `Finish` of a pass that needs nothing else."""
+    del class_map
+    return logits
 
 
 def only_class_map(class_map: jax.Array, logits: jax.Array) -> jax.Array:
@@ -194,7 +149,8 @@ def only_class_map(class_map: jax.Array, logits: jax.Array) -> jax.Array:
 
 def fused_logits(
     model: DeepLab,
-    options: InferenceOptions,
+    scales: tuple[float, ...],
+    flip: bool,
     variables: Any,
     image: jax.Array,
     mesh: Mesh | None = None,
@@ -203,7 +159,7 @@ def fused_logits(
 
     Args:
       model: the network, at the output stride that is wanted.
-      options: scales and flip are looked at.
+      scales, flip: see `InferenceOptions`.
       variables: of the model.
       image: uint8 [N, H, W, 3], padded already.
       mesh: devices that share the images.
@@ -211,9 +167,9 @@ def fused_logits(
     Returns:
       float32 [N, H, W, num_classes].
     """
-    rule, network = fusion_rule(model.architecture), _network(model, options.scales)
-    flips = (False, True) if options.flip else (False,)
-    members = [(scale, mirrored) for scale in options.scales for mirrored in flips]
+    rule, network = fusion_rule(model.architecture), _one_scale(model, scales)
+    flips = (False, True) if flip else (False,)
+    members = [(scale, mirrored) for scale in scales for mirrored in flips]
     if len(members) == 1:
         rule = MAXIMUM
     total = None
@@ -225,7 +181,7 @@ def fused_logits(
     return total if rule == MAXIMUM else _logarithm_of_mean(total, len(members))
 
 
-def _network(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
+def _one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
     """Returns the model without scales of its own where others are given."""
     if scales == (1.0,) or not model.architecture.multi_scale:
         return model

@@ -1,10 +1,11 @@
 """Predictor: a model that is ready to predict images."""
 
 import base64
+import copy
 import dataclasses
 import functools
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,13 +14,13 @@ import numpy as np
 
 from deeplab_jax.data.crops import pad
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.forward import forward_pass, only_class_map
+from deeplab_jax.inference.forward import FoldedNetwork, only_class_map, only_logits
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.output_stride import at_output_stride
 from deeplab_jax.inference.padding import Size, canvas_size
 from deeplab_jax.inference.refinement import find_parameters, refine
 from deeplab_jax.inference.tiles import Tiling, run_tiles
-from deeplab_jax.models import DeepLab, fold
+from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.visualize import legend_strip, overlay, png_bytes
 from deeplab_jax.visualize.class_maps import Color
 
@@ -94,7 +95,8 @@ class Predictor:
     Attributes:
       model: the network, at the output stride that the options ask for.
       variables: its parameters and batch statistics, as they were given.
-      folded: the network and its variables as they are applied: batch normalizations are biases.
+      network: the model as it is applied, with its variables on the device; predictors of other
+        options share it.
       class_names: of the logits, in order.
       palette: RGB 0..255, one a class.
       inference_size: (H, W) that smaller images are padded to, or None; tiles have their own.
@@ -122,24 +124,29 @@ class Predictor:
         Raises:
           DeepLabError: the network cannot do what the options ask for.
         """
-        self.options = options = options or InferenceOptions()
         self._trained = model, variables
-        self.model, self.variables = at_output_stride(*self._trained, options.output_stride)
-        self.folded = fold(self.model, self.variables)
-        applied, folded = self.folded
-        self._on_device = jax.device_put(folded)
+        self._networks: dict[Architecture, FoldedNetwork] = {}
         self.class_names = tuple(class_names)
         self.palette = tuple(tuple(color) for color in palette)
-        self.inference_size = inference_size
         self.source = source
         self.intensity_range = intensity_range
-        self._fill = self.model.architecture.mean_pixel
+        self._apply(options or InferenceOptions(), inference_size)
+
+    def _apply(self, options: InferenceOptions, inference_size: Size | None) -> None:
+        self.options, self.inference_size = options, inference_size
+        self.model, self.variables = at_output_stride(*self._trained, options.output_stride)
+        architecture = self.model.architecture
+        if architecture not in self._networks:
+            self._networks[architecture] = FoldedNetwork(self.model, self.variables)
+        self.network = self._networks[architecture]
+        self._fill = architecture.mean_pixel
         self.tiling = Tiling.of(self.model, options) if options.tile else None
-        self.crf = find_parameters(options, self.model.architecture)
-        self._classify = forward_pass(applied, options, only_class_map)
-        self._rank = forward_pass(applied, options, _class_map_and_probabilities)
-        self._fuse = forward_pass(applied, options, _only_logits)
-        self._score = forward_pass(applied, options, _class_map_and_scores)
+        self.crf = find_parameters(options, architecture)
+        forward = functools.partial(self.network.forward, options)
+        self._classify = forward(only_class_map)
+        self._rank = forward(_class_map_and_probabilities)
+        self._fuse = forward(only_logits)
+        self._score = forward(_class_map_and_scores)
 
     def with_options(self, options: InferenceOptions) -> "Predictor":
         """Returns a predictor of the same model that applies it as the options say.
@@ -160,17 +167,9 @@ class Predictor:
         return self._changed(size, self.options)
 
     def _changed(self, inference_size: Size | None, options: InferenceOptions) -> "Predictor":
-        model, variables = self._trained
-        return Predictor(
-            model,
-            variables,
-            self.class_names,
-            self.palette,
-            inference_size,
-            self.source,
-            options,
-            self.intensity_range,
-        )
+        changed = copy.copy(self)
+        changed._apply(options, inference_size)
+        return changed
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Returns the class of every pixel.
@@ -214,7 +213,7 @@ class Predictor:
         class_maps: dict[int, np.ndarray] = {}
         for size, positions in groups.items():
             batch = np.stack([pad(images[position], size, self._fill) for position in positions])
-            results = np.asarray(self._classify(self._on_device, batch))
+            results = np.asarray(self._classify(batch))
             for position, result in zip(positions, results, strict=True):
                 height, width = images[position].shape[:2]
                 class_maps[position] = result[:height, :width]
@@ -255,18 +254,18 @@ class Predictor:
         """
         if self.tiling:
             return np.moveaxis(self._by_tiles(self._score, image)[1], 0, -1)
-        return self._whole(self._fuse, image)[0]
+        return self._whole(self._fuse, image)
 
-    def _whole(self, forward: Any, image: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _whole(self, forward: Callable[[np.ndarray], Any], image: np.ndarray) -> Any:
         size = self._padded_size(image)
         height, width = image.shape[:2]
         batch = pad(image, size, self._fill)[None]
-        results = jax.device_get(forward(self._on_device, batch))
-        return tuple(result[0, :height, :width] for result in results)
+        results = jax.device_get(forward(batch))
+        return jax.tree.map(lambda result: result[0, :height, :width], results)
 
-    def _by_tiles(self, forward: Any, image: np.ndarray) -> Any:
+    def _by_tiles(self, forward: Callable[[np.ndarray], Any], image: np.ndarray) -> Any:
         _check_image(image)
-        return run_tiles(self.tiling, functools.partial(forward, self._on_device), image)
+        return run_tiles(self.tiling, forward, image)
 
     def _padded_size(self, image: np.ndarray) -> Size:
         _check_image(image)
@@ -279,11 +278,6 @@ def _class_map_and_probabilities(
     class_map: jax.Array, logits: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     return class_map, jax.nn.softmax(logits, axis=-1)
-
-
-def _only_logits(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array]:
-    del class_map
-    return (logits,)
 
 
 def _class_map_and_scores(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:

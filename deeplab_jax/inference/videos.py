@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.forward import Ahead, Behind
 from deeplab_jax.inference.padding import Size, size_step
 from deeplab_jax.inference.predictor import Predictor
+from deeplab_jax.inference.stages import Ahead, Behind
 from deeplab_jax.inference.video_files import VideoJob, VideoSink, VideoSource, writing
 from deeplab_jax.labels import label_dtype, void_label, void_of
 from deeplab_jax.reporter import Reporter

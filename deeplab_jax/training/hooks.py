@@ -21,7 +21,7 @@ from deeplab_jax.files import is_local, write_text
 from deeplab_jax.inference import load
 from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.visualize import Row, contact_sheet, write_picture, write_training_curves
+from deeplab_jax.visualize import Panel, contact_sheet, write_picture, write_training_curves
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -272,7 +272,7 @@ def draw_pictures(workdir: pathlib.Path, validation: Dataset, reporter: Reporter
     examples = [validation[int(position)] for position in positions]
     predictions = predictor.predict_batch([example["image"] for example in examples])
     rows = [
-        Row(example["image"], example["label"], prediction)
+        Panel(example["image"], example["label"], prediction)
         for example, prediction in zip(examples, predictions, strict=True)
     ]
     sheet = contact_sheet(rows, predictor.class_names, predictor.palette)

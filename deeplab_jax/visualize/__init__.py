@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         ".class_maps": "colorize legend_strip overlay png_bytes write_class_map write_picture",
-        ".sheet": "Row contact_sheet",
+        ".sheet": "Panel contact_sheet",
         ".curves": "write_confusion_matrix write_training_curves",
     },
 )

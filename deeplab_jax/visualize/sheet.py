@@ -21,8 +21,8 @@ TITLES = ("image", "truth", "prediction")
 MARGIN = 8
 
 
-class Row(NamedTuple):
-    """One row: image uint8 [H, W, 3], truth and prediction integers [H, W]."""
+class Panel(NamedTuple):
+    """An image beside its labels: image uint8 [H, W, 3], truth and prediction integers [H, W]."""
 
     image: np.ndarray
     truth: np.ndarray
@@ -30,15 +30,15 @@ class Row(NamedTuple):
 
 
 def contact_sheet(
-    rows: Sequence[Row],
+    panels: Sequence[Panel],
     class_names: Sequence[str],
     palette: Sequence[Color],
     cell_width: int = 320,
 ) -> np.ndarray:
-    """Draws image, truth and prediction of each row, and a legend of the classes that occur.
+    """Draws image, truth and prediction of each panel, and a legend of the classes that occur.
 
     Args:
-      rows: at least one; images may differ in size, each is scaled to the width of a cell.
+      panels: at least one; images may differ in size, each is scaled to the width of a cell.
       class_names: one a class.
       palette: RGB 0..255, one a class.
       cell_width: of each picture, in pixels.
@@ -46,18 +46,18 @@ def contact_sheet(
     Returns:
       uint8 [height, width, 3].
     """
-    strips = [_strip(row, palette, cell_width) for row in rows]
+    strips = [_strip(panel, palette, cell_width) for panel in panels]
     width = strips[0].shape[1]
     parts = [_titles(width, cell_width), *strips]
-    parts.append(legend_strip(_occurring(rows, class_names, palette), width))
+    parts.append(legend_strip(_occurring(panels, class_names, palette), width))
     return np.concatenate(parts)
 
 
-def _strip(row: Row, palette: Sequence[Color], cell_width: int) -> np.ndarray:
-    height, width = row.truth.shape
+def _strip(panel: Panel, palette: Sequence[Color], cell_width: int) -> np.ndarray:
+    height, width = panel.truth.shape
     size = (cell_width, max(1, round(height * cell_width / width)))
-    cells = [Image.fromarray(row.image).resize(size, Image.Resampling.LANCZOS)]
-    for class_map in (row.truth, row.prediction):
+    cells = [Image.fromarray(panel.image).resize(size, Image.Resampling.LANCZOS)]
+    for class_map in (panel.truth, panel.prediction):
         colors = Image.fromarray(colorize(class_map, palette))
         cells.append(colors.resize(size, Image.Resampling.NEAREST))
     strip = Image.new("RGB", (3 * (cell_width + MARGIN) + MARGIN, size[1] + MARGIN), PAPER)
@@ -77,10 +77,10 @@ def _titles(width: int, cell_width: int) -> np.ndarray:
 
 
 def _occurring(
-    rows: Sequence[Row], class_names: Sequence[str], palette: Sequence[Color]
+    panels: Sequence[Panel], class_names: Sequence[str], palette: Sequence[Color]
 ) -> Mapping[str, Color]:
     values = set()
-    for row in rows:
-        values.update(np.unique(row.truth).tolist(), np.unique(row.prediction).tolist())
+    for panel in panels:
+        values.update(np.unique(panel.truth).tolist(), np.unique(panel.prediction).tolist())
     shown = {name: palette[i] for i, name in enumerate(class_names) if i in values}
     return shown | ({"void": VOID_COLOR} if void_label(len(palette)) in values else {})

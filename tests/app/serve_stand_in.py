@@ -7,7 +7,7 @@ import time
 from stand_ins import RedReader
 
 from deeplab_jax.app.page import serving
-from deeplab_jax.app.service import Answers, Limits
+from deeplab_jax.app.service import Limits, SegmentationService
 from deeplab_jax.inference import Predictor
 
 NAMES = ("sky", "tree", "<b>road</b>", "car")
@@ -33,6 +33,8 @@ def load(name: str) -> Predictor:
 
 if __name__ == "__main__":
     limits = Limits(megabytes=1, megapixels=1, seconds=1.5)
-    with serving(Answers(["red", "slow"], load, limits), port=int(sys.argv[1])) as address:
+    with serving(
+        SegmentationService(["red", "slow"], load, limits), port=int(sys.argv[1])
+    ) as address:
         print(address, flush=True)
         threading.Event().wait()

@@ -7,7 +7,13 @@ import pytest
 from PIL import Image
 from stand_ins import NUM_CLASSES, RedReader
 
-from deeplab_jax.app.service import MODELS_KEPT, Answers, Limits, LoadingError, shown_names
+from deeplab_jax.app.service import (
+    MODELS_KEPT,
+    Limits,
+    LoadingError,
+    SegmentationService,
+    shown_names,
+)
 from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor
@@ -28,7 +34,7 @@ def write(path, *size):
 
 def test_an_answer(tmp_path):
     pixels = write(tmp_path / "image.png", 40, 60)
-    answer = Answers(["red"], predictor, Limits()).answer(tmp_path / "image.png", "red")
+    answer = SegmentationService(["red"], predictor, Limits()).answer(tmp_path / "image.png", "red")
     classes = pixels[..., 0] % 4
     np.testing.assert_array_equal(answer.mask, np.array(PALETTE)[classes])
     assert answer.overlay.shape == (40, 60, 3)
@@ -42,7 +48,7 @@ def test_an_answer(tmp_path):
 
 def test_larger_images_are_shrunk_and_their_masks_enlarged(tmp_path):
     write(tmp_path / "image.png", 150, 301)
-    answer = Answers(["red"], predictor, Limits()).answer(tmp_path / "image.png", "red")
+    answer = SegmentationService(["red"], predictor, Limits()).answer(tmp_path / "image.png", "red")
     assert answer.mask.shape == answer.overlay.shape == (150, 301, 3)
 
 
@@ -53,7 +59,7 @@ def test_images_of_more_than_eight_bits_are_read_as_the_model_was_trained(tmp_pa
     def load(_):
         return Predictor(RedReader(), {}, NAMES, PALETTE, (65, 65), intensity_range=(0, 8000))
 
-    answer = Answers(["scans"], load, Limits()).answer(tmp_path / "scan.png", "scans")
+    answer = SegmentationService(["scans"], load, Limits()).answer(tmp_path / "scan.png", "scans")
     classes = np.round(values * (255 / 8000)).astype(int) % 4
     np.testing.assert_array_equal(answer.mask, np.array(PALETTE)[classes])
 
@@ -62,11 +68,11 @@ def test_limits(tmp_path):
     write(tmp_path / "image.png", 100, 110)
     path, text = tmp_path / "image.png", tmp_path / "text.png"
     text.write_text("no image")
-    answers = Answers(["red"], predictor, Limits(megapixels=0.01))
+    answers = SegmentationService(["red"], predictor, Limits(megapixels=0.01))
     with pytest.raises(DeepLabError, match=r"more than 0.01 million pixels"):
         answers.answer(path, "red")
     with pytest.raises(DeepLabError, match=r"larger than 0\.001 MB"):
-        Answers(["red"], predictor, Limits(megabytes=0.001)).answer(path, "red")
+        SegmentationService(["red"], predictor, Limits(megabytes=0.001)).answer(path, "red")
     with pytest.raises(DeepLabError, match="this file: not an image"):
         answers.answer(text, "red")
     with pytest.raises(DeepLabError, match="did you mean 'red'"):
@@ -82,13 +88,13 @@ def test_who_waits_too_long_is_told_and_the_next_is_served(tmp_path):
             busy.wait(30)
         return predictor()
 
-    answers = Answers(["red", "slow"], load, Limits(seconds=0.2))
+    answers = SegmentationService(["red", "slow"], load, Limits(seconds=0.2))
     for name in ("slow", "red"):
         with pytest.raises(DeepLabError, match=r"no result within 0.2 s"):
             answers.answer(tmp_path / "image.png", name)
     busy.set()
     answers.warm_up("red")
-    assert Answers(["red"], load, Limits()).answer(tmp_path / "image.png", "red")
+    assert SegmentationService(["red"], load, Limits()).answer(tmp_path / "image.png", "red")
 
 
 def test_few_models_are_kept(tmp_path):
@@ -99,7 +105,7 @@ def test_few_models_are_kept(tmp_path):
         loaded.append(name)
         return predictor()
 
-    answers = Answers(["a", "b", "c"], load, Limits())
+    answers = SegmentationService(["a", "b", "c"], load, Limits())
     for name in ("a", "b", "a", "c", "a", "b"):
         answers.answer(tmp_path / "image.png", name)
     assert MODELS_KEPT == 2
@@ -140,7 +146,7 @@ def test_the_reason_why_a_model_is_not_loaded_is_not_for_visitors(tmp_path, capl
     def load(_):
         raise kind("/srv/private/voc holds no model.json")
 
-    answers = Answers(["voc"], load, Limits())
+    answers = SegmentationService(["voc"], load, Limits())
     with pytest.raises(DeepLabError, match="voc") as refused:
         answers.answer(tmp_path / "image.png", "voc")
     assert "/srv" not in str(refused.value)

@@ -107,7 +107,7 @@ def check_logits_on_a_canvas(model, fill, canvas):
     padded[...] = fill
     padded[0, :70, :52] = image
     # Folded, so that only the canvas can differ.
-    folded, parameters = predictor.folded
+    folded, parameters = predictor.network.model, predictor.network.variables
     expected = np.asarray(jax.jit(folded.apply)(parameters, padded))[0, :70, :52]
     np.testing.assert_allclose(
         predictor.logits(image), expected, rtol=0, atol=1e-5 * np.abs(expected).max()

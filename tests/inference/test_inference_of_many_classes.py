@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from deeplab_jax.app.service import Answers, Limits
+from deeplab_jax.app.service import Limits, SegmentationService
 from deeplab_jax.crf import CRFParameters
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.data.descriptors import describe
@@ -31,7 +31,7 @@ from deeplab_jax.inference import (
 )
 from deeplab_jax.models import Architecture
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.visualize import Row, colorize, contact_sheet, overlay
+from deeplab_jax.visualize import Panel, colorize, contact_sheet, overlay
 
 COUNT = 300
 NAMES = tuple(f"class {index}" for index in range(COUNT))
@@ -129,7 +129,7 @@ def test_pictures_colour_all_classes_and_void():
     assert colors == [*(list(PALETTE[index]) for index in (43, 255, 299)), [224, 224, 224]]
     image = np.full((1, 4, 3), 100, np.uint8)
     assert overlay(image, class_map, PALETTE).shape == image.shape
-    rows = [Row(image, class_map.astype(np.uint16), class_map)]
+    rows = [Panel(image, class_map.astype(np.uint16), class_map)]
     sheet = {tuple(pixel) for pixel in contact_sheet(rows, NAMES, PALETTE).reshape(-1, 3).tolist()}
     assert {PALETTE[43], PALETTE[255], PALETTE[299], (224, 224, 224)} <= sheet
 
@@ -160,7 +160,7 @@ def test_the_app_shows_the_classes_of_more_than_8_bits(predictor, tmp_path):
     image[:, :16, 0], image[:, 16:, 0] = 255, 255 - 44
     Image.fromarray(image).save(tmp_path / "a.png")
     for size in ((65, 65), (17, 17)):
-        answers = Answers(
+        answers = SegmentationService(
             ["wide"], lambda _, size=size: predictor.with_inference_size(size), Limits()
         )
         answer = answers.answer(tmp_path / "a.png", "wide")

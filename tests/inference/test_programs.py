@@ -8,6 +8,7 @@ from random_variables import random_variables
 from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.files import PROGRAM_CACHE
 from deeplab_jax.inference import Predictor, programs
+from deeplab_jax.inference.forward import forward_pass
 from deeplab_jax.models import create_model
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (33, 33, 3), dtype=np.uint8)
@@ -29,6 +30,8 @@ def directory(tmp_path, monkeypatch):
 
 
 def logits(network):
+    # As in a new process.
+    forward_pass.cache_clear()
     return Predictor(*network, CLASSES, bit_interleaved_palette(len(CLASSES))).logits(IMAGE)
 
 

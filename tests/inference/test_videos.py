@@ -10,7 +10,7 @@ from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor, plan_camera, plan_videos, predict_video
 from deeplab_jax.inference import videos as module
-from deeplab_jax.inference.forward import Ahead, Behind
+from deeplab_jax.inference.stages import Ahead, Behind
 from deeplab_jax.inference.videos import network_size
 from deeplab_jax.models import Architecture
 from deeplab_jax.reporter import Reporter

@@ -52,8 +52,8 @@ def test_legend_strip_has_the_width_and_every_colour(names):
 def test_contact_sheet_shows_images_of_any_size_and_names_what_occurs():
     truth = np.array([[1, 255]] * 2, np.uint8)
     rows = [
-        visualize.Row(np.full((2, 2, 3), 9, np.uint8), truth, np.zeros((2, 2), np.int32)),
-        visualize.Row(*(np.ones(shape, np.uint8) for shape in [(5, 3, 3), (5, 3), (5, 3)])),
+        visualize.Panel(np.full((2, 2, 3), 9, np.uint8), truth, np.zeros((2, 2), np.int32)),
+        visualize.Panel(*(np.ones(shape, np.uint8) for shape in [(5, 3, 3), (5, 3), (5, 3)])),
     ]
     sheet = visualize.contact_sheet(rows, ["sky", "tree", "car"], PALETTE, cell_width=60)
     assert sheet.dtype == np.uint8
