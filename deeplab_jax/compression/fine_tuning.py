@@ -1,5 +1,6 @@
 """Fine-tuning of a changed model, by its own recipe or by a teacher's predictions."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,7 @@ def with_network(config: ConfigDict, description: checkpointing.ModelDescription
     Raises:
       DeepLabError: training cannot have a network with these keywords.
     """
-    changed = configs.from_json(configs.to_json(config))
+    changed = copy.deepcopy(config)
     fresh = configs.default().model
     with changed.unlocked(), changed.ignore_type():
         changed.model = fresh

@@ -1,5 +1,6 @@
 """Stands in for a data set that is not present: class count, shapes and sizes."""
 
+import copy
 import dataclasses
 import pathlib
 from typing import NoReturn
@@ -7,7 +8,6 @@ from typing import NoReturn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deeplab_jax import config as configs
 from deeplab_jax.data import Descriptor, Example, descriptors
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
@@ -79,7 +79,7 @@ def assemble_unseen(
     config: ConfigDict, mesh: Mesh, num_classes: int | None, reporter: Reporter
 ) -> Run:
     """Returns the run of a config on a data set that need not be here; checked as `train` does."""
-    config = configs.from_json(configs.to_json(config))
+    config = copy.deepcopy(config)
     # Changes how often an image comes, not the step; finding them would read the data set.
     config.data.oversample_classes = None
     unseen = unseen_dataset(config, num_classes)

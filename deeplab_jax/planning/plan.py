@@ -1,5 +1,6 @@
 """What training a config on a slice of a pod will take, before there is one."""
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -8,7 +9,6 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deeplab_jax import config as configs
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.parallel import data_size, make_mesh, space_size
 from deeplab_jax.planning import hlo
@@ -217,7 +217,7 @@ def fixed_memory(run: Run) -> int:
 
 
 def _with_batch(run: Run, batch_size: int) -> Run:
-    config = configs.from_json(configs.to_json(run.config))
+    config = copy.deepcopy(run.config)
     config.training.batch_size = batch_size
     return dataclasses.replace(run, config=config)
 

@@ -1,5 +1,6 @@
-"""The workdir of a run: config, model description, saved states."""
+"""What a workdir holds: config with the network it means, starts, saved states."""
 
+import copy
 import importlib.metadata
 import json
 import pathlib
@@ -36,9 +37,9 @@ from deeplab_jax.formats import (
     check_format_version,
     rewritten_version,
 )
+from deeplab_jax.models import Architecture, resolve_stored
 from deeplab_jax.parallel import first_host_first, is_first_host
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.network import network_of, with_network
 from deeplab_jax.training.state import TrainState
 
 CONFIG_FILE = "config.json"
@@ -46,6 +47,40 @@ CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"
 MANIFEST_FILE = "manifest.json"
 PACKAGES = ("deeplab_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def network_of(
+    config: ConfigDict, num_classes: int = 21, version: int = FORMAT_VERSION
+) -> Architecture:
+    """Returns the network of a config.
+
+    Args:
+      config: see deeplab_jax/config.py.
+      num_classes: of the data set.
+      version: format version whose defaults decide the fields that are unset.
+
+    Raises:
+      DeepLabError: its values do not go together.
+    """
+    fields: dict[str, Any] = config.model.to_dict()
+    architecture = fields.pop("architecture")
+    keywords = {name: value for name, value in fields.items() if value is not None}
+    if keywords.get("image_pooling") == "crop":
+        keywords.setdefault("pooling_crop", tuple(config.augmentation.crop_size))
+    return resolve_stored(architecture, {"num_classes": num_classes} | keywords, version)
+
+
+def with_network(config: ConfigDict, network: Architecture) -> ConfigDict:
+    """Returns a copy of the config in which no keyword of the network is unset."""
+    resolved = copy.deepcopy(config)
+    model, values = resolved.model, network.describe()
+    with model.ignore_type():
+        for name in model:
+            if name in values:
+                model[name] = values[name]
+        # Its rates are among the values.
+        model.aspp = None
+    return resolved
 
 
 def claim(
@@ -81,7 +116,7 @@ def claim(
             )
     if data is not None:
         _check_data(workdir, data)
-    values = json.loads(configs.to_json(resolved)) | {FORMAT_FIELD: rewritten_version(version)}
+    values = resolved.to_dict() | {FORMAT_FIELD: rewritten_version(version)}
     write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
     if data is not None:
         write_text(workdir / DATA_FILE, json.dumps(data, indent=2, sort_keys=True) + "\n")

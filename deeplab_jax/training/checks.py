@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deeplab_jax import config as configs
 from deeplab_jax.data import Dataset
 from deeplab_jax.data.descriptors import check_several_classes
 from deeplab_jax.errors import DeepLabError
@@ -18,20 +17,6 @@ from deeplab_jax.parallel import check_divisible, data_size, space_size
 from deeplab_jax.reporter import Reporter
 
 Size = tuple[int, int]
-COUNTS = ("num_steps", "batch_size", "every_steps", "log_every_steps", "accumulation_steps")
-
-
-def check_ranges(config: ConfigDict) -> None:
-    """Checks the fields that count something, and the averaging's decay.
-
-    Raises:
-      DeepLabError: one is out of its range.
-    """
-    for field, value in configs.flatten(config):
-        if field.rpartition(".")[2] in COUNTS and value < 1:
-            raise DeepLabError(f"config field {field}={value} must be at least 1")
-    if not 0 <= config.training.ema_decay < 1:
-        raise DeepLabError(f"training.ema_decay={config.training.ema_decay} must be in [0, 1)")
 
 
 def check_frozen_parts(config: ConfigDict, network: Architecture, reporter: Reporter) -> None:

@@ -17,7 +17,7 @@ from deeplab_jax.files import as_path, write_text
 from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training import checkpoints as workdirs
-from deeplab_jax.training.network import network_of, with_network
+from deeplab_jax.training.checkpoints import network_of, with_network
 from deeplab_jax.training.setup import Source, open_source, warn_of_absent_classes
 from deeplab_jax.training.train import train
 

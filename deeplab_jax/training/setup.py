@@ -1,5 +1,6 @@
 """From a config to everything that a training run needs."""
 
+import copy
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -21,12 +22,11 @@ from deeplab_jax.data import (
     training_batches,
 )
 from deeplab_jax.data.datasets import are_binary, label_values
-from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.layers import REMAT
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.parallel import data_share, put_batch
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.checkpoints import format_version
+from deeplab_jax.training.checkpoints import format_version, network_of, with_network
 from deeplab_jax.training.checks import (
     check_batch,
     check_chunk_rows,
@@ -35,10 +35,8 @@ from deeplab_jax.training.checks import (
     check_frozen_parts,
     check_ghost_batch_size,
     check_pooled_statistics,
-    check_ranges,
 )
 from deeplab_jax.training.loss import Objective, make_objective
-from deeplab_jax.training.network import network_of, with_network
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
 from deeplab_jax.training.state import TrainState
 from deeplab_jax.training.step import Step, make_train_step
@@ -157,10 +155,10 @@ def _adjusted(
     config: ConfigDict, num_images: int, batch_size: int | None, epochs: float | None
 ) -> ConfigDict:
     """Returns a checked copy of the config with the caller's batch size and length of training."""
-    adjusted = configs.from_json(configs.to_json(config))
+    adjusted = copy.deepcopy(config)
     if batch_size is not None:
         adjusted.training.batch_size = batch_size
-    check_ranges(adjusted)
+    configs.check(adjusted)
     if epochs is not None:
         steps_per_epoch = max(1, round(num_images / adjusted.training.batch_size))
         adjusted.training.num_steps = max(1, round(epochs * steps_per_epoch))
@@ -273,12 +271,9 @@ def make_run_step(run: Run, state: TrainState) -> Step:
       state: arrays, or their shapes, with the shardings that the step gets and gives.
     """
     config = run.config
-    remat = config.training.remat
-    if remat not in REMAT:
-        raise unknown_name("training.remat", remat, REMAT)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     return make_train_step(
-        run.model.clone(remat=remat),
+        run.model.clone(remat=config.training.remat),
         run.optimizer,
         run.learning_rate,
         run.objective,

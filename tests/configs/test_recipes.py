@@ -17,7 +17,7 @@ from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.pretrained import list_pretrained
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.checks import check_crop_size, check_frozen_parts, check_ranges
+from deeplab_jax.training.checks import check_crop_size, check_frozen_parts
 from deeplab_jax.training.loss import make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
 from deeplab_jax.training.state import abstract_state
@@ -65,7 +65,7 @@ def test_a_recipe_fits_together(name, text):
     assert configs.differences(config, load(name, text).config) == []
     assert configs.differences(config, configs.from_json(configs.to_json(config))) == []
     network = architecture(config)
-    check_ranges(config)
+    configs.check(config)
     check_frozen_parts(config, network, Refuser())
     crop = tuple(config.augmentation.crop_size)
     check_crop_size(crop, network, config.strict_crop, Refuser())

@@ -13,7 +13,6 @@ import pytest
 
 from deeplab_jax import config as configs
 from deeplab_jax.models import DeepLab, create_model
-from deeplab_jax.training.checks import check_ranges
 from experiments import multiply_adds
 from experiments.cases import Case, load_recipe, make_cases
 from experiments.catalog import find_table, list_tables
@@ -85,7 +84,7 @@ def test_what_is_left_out_has_a_known_reason():
 def test_rows_resolve_as_published(name):
     for case in cases(name):
         config = case.training.config
-        check_ranges(config)
+        configs.check(config)
         assert config.training.batch_size % config.training.accumulation_steps == 0
         assert bool(case.training.after) == (config.training.init_from == "the-training-before")
         # Raises where the network cannot be evaluated so.
@@ -102,7 +101,7 @@ def test_rows_resolve_at_the_size_of_a_preset(name):
             assert case.why_not
             continue
         config = case.training.config
-        check_ranges(config)
+        configs.check(config)
         assert config.data.name == "camvid"
         assert config.training.init_from == ""
         evaluated_network(case)

@@ -58,11 +58,14 @@ def test_arrays_are_a_data_set():
 @pytest.mark.parametrize(
     ("assignment", "complaint"),
     [
-        ("training.num_steps=0", "training.num_steps=0 must be at least 1"),
-        ("training.batch_size=-2", "training.batch_size=-2 must be at least 1"),
-        ("training.accumulation_steps=0", "training.accumulation_steps=0 must be at least 1"),
-        ("evaluation.every_steps=0", "evaluation.every_steps=0 must be at least 1"),
-        ("log_every_steps=0", "log_every_steps=0 must be at least 1"),
+        ("training.num_steps=0", "training.num_steps=0 must be a whole number of at least 1"),
+        ("training.batch_size=-2", "training.batch_size=-2 must be a whole number of at least 1"),
+        ("training.accumulation_steps=0", "steps=0 must be a whole number of at least 1"),
+        (
+            "evaluation.every_steps=0",
+            "every_steps=0 must be a whole number of at least 1",
+        ),
+        ("log_every_steps=0", "log_every_steps=0 must be a whole number of at least 1"),
         ("training.accumulation_steps=3", "give a multiple of 3"),
         ("training.ema_decay=1.0", r"training.ema_decay=1.0 must be in [0, 1)"),
         ("optimizer.name=sdg", "did you mean 'sgd'?"),
@@ -118,7 +121,9 @@ def test_the_callers_config_stays_as_it_was():
 
 
 def test_a_batch_of_none_is_refused_with_epochs_too():
-    with pytest.raises(DeepLabError, match=r"training\.batch_size=0 must be at least 1"):
+    with pytest.raises(
+        DeepLabError, match=r"training\.batch_size=0 must be a whole number of at least 1"
+    ):
         assembled(batch_size=0, epochs=1)
 
 
