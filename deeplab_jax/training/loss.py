@@ -17,7 +17,7 @@ TERMS = ("cross_entropy", "focal", "dice", "lovasz")
 
 
 class Outputs(NamedTuple):
-    """What a network gave for a batch or a part of it.
+    """Outputs of a network for a batch or a part of it.
 
     Attributes:
       logits: [N, H, W, C].
@@ -43,12 +43,8 @@ def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
       DeepLabError: a field is illegal, or fields contradict each other or the network.
     """
     check_loss(config, architecture)
-    if config.supervise_all_scales:
-        objective = _every_scale(config, architecture)
-    elif config.chunk_rows:
-        objective = _by_rows(config, architecture)
-    else:
-        objective = _one_scale(config, architecture)
+    loss = _all_scales if config.supervise_all_scales else _one_scale
+    objective = partial(loss, config, architecture)
     return _mean_of_images(objective) if config.normalization == "images" else objective
 
 
@@ -70,47 +66,28 @@ def _mean_of_images(objective: Objective) -> Objective:
     return averaged
 
 
-def _by_rows(config: ConfigDict, architecture: Architecture) -> Objective:
-    """Of scores that are enlarged some rows at a time."""
-    loss = partial(
-        losses.resized_cross_entropy,
-        rows=config.chunk_rows,
-        align_corners=architecture.align_corners,
-        class_weights=config.class_weights,
-        label_smoothing=config.label_smoothing,
-    )
-
-    def objective(
-        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
-    ) -> jax.Array:
-        del step
-        scores, auxiliary = outputs.maps["fused_scores"], outputs.maps.get("auxiliary_scores")
-        normalizer = losses.valid_pixels(batch_label, architecture.num_classes)
-        weight = config.auxiliary_weight
-        total = losses.with_auxiliary(loss, scores, auxiliary, label, normalizer, weight=weight)
-        return config.cross_entropy * total
-
-    return objective
-
-
-def _one_scale(config: ConfigDict, architecture: Architecture) -> Objective:
-    def objective(
-        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
-    ) -> jax.Array:
-        loss, maps = losses.weighted_sum(*_terms(config, step)), outputs.maps
-        if config.upsample_logits:
-            pair = outputs.logits, maps.get("auxiliary")
-        else:
-            loss = _of_scores(loss, batch_label)
-            pair = maps["fused_scores"], maps.get("auxiliary_scores")
-        normalizer = losses.valid_pixels(batch_label, architecture.num_classes)
-        return losses.with_auxiliary(loss, *pair, label, normalizer, weight=config.auxiliary_weight)
-
-    return objective
+def _one_scale(
+    config: ConfigDict,
+    architecture: Architecture,
+    outputs: Outputs,
+    label: jax.Array,
+    batch_label: jax.Array,
+    step: jax.Array,
+) -> jax.Array:
+    """Returns the weighted terms on the logits, or on the scores that they are resized from."""
+    loss, maps = losses.weighted_sum(*_terms(config, architecture, step)), outputs.maps
+    if config.upsample_logits and not config.chunk_rows:
+        pair = outputs.logits, maps.get("auxiliary")
+    else:
+        pair = maps["fused_scores"], maps.get("auxiliary_scores")
+    if not config.upsample_logits:
+        loss = _of_scores(loss, batch_label)
+    normalizer = losses.valid_pixels(batch_label, architecture.num_classes)
+    return losses.with_auxiliary(loss, *pair, label, normalizer, weight=config.auxiliary_weight)
 
 
 def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
-    """Returns the loss that shrinks labels to the scores it receives, whatever their size.
+    """Returns the loss that downsamples labels to the scores it receives, whatever their size.
 
     Its normalizer is ignored: the divisor is the number of labeled pixels of the batch at the size
     of the scores, which may differ between the classifier and the auxiliary head.
@@ -127,19 +104,26 @@ def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
     return shrunk
 
 
-def _terms(config: ConfigDict, step: jax.Array) -> list[tuple[float, losses.Loss]]:
+def _weighted(config: ConfigDict) -> dict[str, Any]:
+    return {"class_weights": config.class_weights, "label_smoothing": config.label_smoothing}
+
+
+def _terms(
+    config: ConfigDict, architecture: Architecture, step: jax.Array
+) -> list[tuple[float, losses.Loss]]:
     """Returns the terms that count, each with its weight."""
-    weighted = {
-        "class_weights": config.class_weights,
-        "label_smoothing": config.label_smoothing,
-    }
-    if config.hard_pixel_fraction < 1:
+    if config.chunk_rows:
+        resized = {"rows": config.chunk_rows, "align_corners": architecture.align_corners}
+        cross_entropy = partial(losses.resized_cross_entropy, **resized, **_weighted(config))
+    elif config.hard_pixel_fraction < 1:
         fraction = losses.hard_pixel_fraction(
             step, config.hard_pixel_fraction, config.hard_pixel_anneal_steps
         )
-        cross_entropy = partial(losses.hard_pixel_cross_entropy, fraction=fraction, **weighted)
+        cross_entropy = partial(
+            losses.hard_pixel_cross_entropy, fraction=fraction, **_weighted(config)
+        )
     else:
-        cross_entropy = partial(losses.softmax_cross_entropy, **weighted)
+        cross_entropy = partial(losses.softmax_cross_entropy, **_weighted(config))
     found: dict[str, losses.Loss] = {
         "cross_entropy": cross_entropy,
         "focal": partial(losses.focal_loss, gamma=config.focal_gamma),
@@ -149,30 +133,25 @@ def _terms(config: ConfigDict, step: jax.Array) -> list[tuple[float, losses.Loss
     return [(config[name], found[name]) for name in TERMS if config[name]]
 
 
-def _every_scale(config: ConfigDict, architecture: Architecture) -> Objective:
-    weighted = {
-        "class_weights": config.class_weights,
-        "label_smoothing": config.label_smoothing,
-    }
-
-    def objective(
-        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
-    ) -> jax.Array:
-        del step
-        total = losses.multi_scale_cross_entropy(
-            outputs.maps,
-            label,
-            batch_label,
-            align_corners=architecture.align_corners,
-            **weighted,
-        )
-        auxiliary = outputs.maps.get("auxiliary_scores")
-        if auxiliary is not None:
-            loss = _of_scores(partial(losses.softmax_cross_entropy, **weighted), batch_label)
-            total += config.auxiliary_weight * loss(auxiliary, label, None)
-        return config.cross_entropy * total
-
-    return objective
+def _all_scales(
+    config: ConfigDict,
+    architecture: Architecture,
+    outputs: Outputs,
+    label: jax.Array,
+    batch_label: jax.Array,
+    step: jax.Array,
+) -> jax.Array:
+    """Returns the cross-entropy of the scores of every scale, and of their maximum."""
+    del step
+    weighted, maps = _weighted(config), outputs.maps
+    total = losses.multi_scale_cross_entropy(
+        maps, label, batch_label, align_corners=architecture.align_corners, **weighted
+    )
+    auxiliary = maps.get("auxiliary_scores")
+    if auxiliary is not None:
+        loss = _of_scores(partial(losses.softmax_cross_entropy, **weighted), batch_label)
+        total += config.auxiliary_weight * loss(auxiliary, label, None)
+    return config.cross_entropy * total
 
 
 def check_loss(config: ConfigDict, architecture: Architecture) -> None:
