@@ -22,7 +22,7 @@ class ModelDescription:
     """All that is needed to build a model again and to read its output.
 
     Attributes:
-      architecture: a name that `list_models` tells.
+      architecture: a name that `list_models` returns.
       overrides: keywords of `create_model`, JSON-ready; of a description that was read, the value
         of every keyword.
       class_names: of the logits, in order.

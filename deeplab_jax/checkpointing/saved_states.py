@@ -219,7 +219,7 @@ def set_damaged_aside(workdir: pathlib.Path, hear: Callable[[str], None]) -> Non
 
     Args:
       workdir: of a training run that is to go on.
-      hear: is told of each.
+      hear: receives a message for each.
 
     Raises:
       DeepLabError: all are damaged; then all stay where they are.

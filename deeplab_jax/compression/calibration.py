@@ -17,7 +17,7 @@ from deeplab_jax.reporter import Reporter
 
 
 class EvenlySpread:
-    """So many examples of a data set, at even distances; a data set itself.
+    """Evenly spaced examples of a data set, as a data set.
 
     Files of a data set are often in an order, and its first images all alike.
     """
@@ -57,7 +57,7 @@ def calibration_images(
     Args:
       dataset: whose images are taken, evenly spread.
       model: decides the legal sizes.
-      limit: at most so many.
+      limit: maximum number of images.
       size: (H, W) to pad to, rounded up to what suits the network; default: of the largest image.
       reporter: hears of progress.
 

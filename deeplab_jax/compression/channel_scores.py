@@ -21,7 +21,7 @@ ROUNDING = 1e-10
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Of a convolution's inputs over all pixels.
+    """Moments of a convolution's inputs over all pixels.
 
     Attributes:
       mean: of each channel, [C].
@@ -35,7 +35,7 @@ class Moments:
 
     @property
     def variance(self) -> np.ndarray:
-        """Of each channel, [C]."""
+        """Variance of each channel, [C]."""
         return np.diagonal(self.covariance)
 
     @property
@@ -95,7 +95,7 @@ def _moments(mean: np.ndarray, products: np.ndarray, pixels: np.ndarray, batches
 def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray) -> np.ndarray:
     """Returns what each channel costs when the cheapest goes first, and then the next.
 
-    A channel that goes is told from those that are still there by least squares, as `compensated`
+    A removed channel is predicted from the remaining ones by least squares, as `compensated`
     does it. What that leaves of the variance of the reader's outputs is its cost: of the copy of
     another channel nothing, and of the other one, once the copy is gone, much.
 

@@ -60,7 +60,7 @@ def compare(
         as `predict` pads it, and for latency the size that holds every image.
       batch_size, workers, limit: of the evaluation.
       tflite: a file to time in the same run.
-      reporter: hears of progress.
+      reporter: receives progress events.
 
     Returns:
       `{"models": {name: numbers}, "ratios": {name: numbers}, "settings": …}`, JSON-ready.
@@ -122,7 +122,7 @@ def costs(predictor: Predictor, size: Size) -> dict[str, Any]:
 
 
 def _bytes_on_disk(predictor: Predictor, variables: Any) -> int:
-    """Of a model directory with these variables; a workdir holds more than a model."""
+    """Returns the bytes of a model directory with these variables; a workdir holds more."""
     # The description is small beside the variables, whatever the network.
     description = checkpointing.ModelDescription("deeplab_v3", {}, (), ())
     with tempfile.TemporaryDirectory() as folder:

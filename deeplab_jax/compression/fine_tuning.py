@@ -59,7 +59,7 @@ def fine_tune(
     reporter: Reporter,
     adjust: Callable[[Run], Run] = lambda run: run,
 ) -> StoredModel:
-    """Returns the model after so many steps of training.
+    """Returns the model after fine-tuning.
 
     The workdir holds the run, which goes on where it was interrupted, and what it started from.
 

@@ -89,7 +89,7 @@ DRAWS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What training does to an example, in this order: resize, scale, pad, crop, rotate, flip.
+    """Augmentation of a training example, in this order: resize, scale, pad, crop, rotate, flip.
 
     Attributes:
       crop_size: (height, width) of the result.

@@ -101,7 +101,7 @@ class Span(NamedTuple):
 
 
 class View(NamedTuple):
-    """What a crop shows of its source."""
+    """Part of its source that a crop shows."""
 
     rows: Span
     columns: Span

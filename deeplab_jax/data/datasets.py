@@ -1,4 +1,4 @@
-"""What training and evaluation read by position, and how two data sets are compared."""
+"""Data sets: examples by position, and fingerprints that compare two data sets."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What the labels of a data set mean: class names, palette, color maps and ids on disk."""
+"""Meaning of a data set's labels: class names, palette, color maps and ids on disk."""
 
 import dataclasses
 import importlib.resources

@@ -55,7 +55,7 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
       seed: of the order in which the examples are dealt out.
 
     Raises:
-      DeepLabError: the data set cannot be divided into so many.
+      DeepLabError: the data set has fewer images than folds, or `count` is below 2.
     """
     if not 2 <= count <= len(dataset):
         raise DeepLabError(

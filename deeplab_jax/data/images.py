@@ -240,7 +240,7 @@ def one_large_at_a_time(*paths: Path) -> Iterator[None]:
 
 
 def _pixels(path: Path) -> int:
-    """Returns the number of pixels that a file's header tells of; 0 where it tells none."""
+    """Returns the number of pixels that a file's header states; 0 where it states none."""
     try:
         with PIL.Image.open(path) as image:
             return image.width * image.height

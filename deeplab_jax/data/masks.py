@@ -68,7 +68,7 @@ class MaskFile:
         """Returns the colors, uint8 [H, W, 3] RGB.
 
         Raises:
-          DeepLabError: the file has more than 8 bits, its opacity tells apart what its colors do
+          DeepLabError: the file has more than 8 bits, its opacity distinguishes what its colors do
             not, or its format changes values.
         """
         self._check_lossless()
@@ -118,7 +118,7 @@ class MaskFile:
             )
 
     def _check_opacity(self, values: np.ndarray, opacity: np.ndarray | None) -> None:
-        """Refuses opacity that tells apart pixels of one value; other opacity adds nothing."""
+        """Refuses opacity that distinguishes pixels of one value; other opacity adds nothing."""
         if opacity is None or opacity.min() == opacity.max():
             return
         pairs = np.unique(values.astype(np.int64) << 8 | opacity)

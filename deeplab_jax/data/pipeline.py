@@ -91,7 +91,7 @@ def evaluation_batches(
       host: which contiguous slice of each global batch.
       num_hosts: number of slices.
       workers: processes that read ahead; 0 reads in threads of this process.
-      limit: take only so many images, the first.
+      limit: number of images to take, from the first on; None: all.
 
     Yields:
       {"image": uint8 [N, h, w, 3], "label": [N, h, w], "index": int32 [N], "size": int32 [N, 2]};

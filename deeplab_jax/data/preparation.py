@@ -61,7 +61,7 @@ def prepare(
     """Writes a data set unless it is there already.
 
     Args:
-      make_builder: makes the builder anew, as a `functools.partial` of its class does.
+      make_builder: creates a new builder, as a `functools.partial` of its class does.
       skip_bad: leave damaged examples out instead of failing.
       overwrite: write again what is there; the old stays until the new is whole.
       reporter: hears of progress and of each damaged example.

@@ -143,7 +143,7 @@ def open_dataset(
       name: as in `camvid`, or `folder/pets` for a named configuration.
       data_dir: where `deeplab-jax prepare` (or TFDS) wrote.
       split: as in `train`; TFDS' expressions such as `train+val` and `train[:100]` work too.
-      class_names: needed where the data set itself does not tell them.
+      class_names: required where the data set does not store them.
 
     Raises:
       DeepLabError: it is not there, has no such split, or lacks an image, a mask or class names.

@@ -1,4 +1,4 @@
-"""What a split holds: number and sizes of its images, pixels a class, weights for the loss."""
+"""Statistics of a split: number and sizes of its images, pixels a class, weights for the loss."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -121,7 +121,7 @@ class Collective(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Of its arrays, over all its runs in a step."""
+        """Bytes of its arrays, over all its runs in a step."""
         return self.times * sum(array.bytes for array in self.arrays)
 
 

@@ -1,4 +1,4 @@
-"""What the compiler makes of a training step on devices that are not here."""
+"""Compiled training steps for devices that are not present."""
 
 import contextlib
 import dataclasses
@@ -49,7 +49,7 @@ def abstract_arguments(run: Run) -> tuple[TrainState, dict[str, jax.ShapeDtypeSt
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """What the compiler made of a step.
+    """A compiled step.
 
     Attributes:
       memory: bytes a chip by use; `total` is what must be there at once.
@@ -106,7 +106,7 @@ def compile_step(run: Run) -> CompiledStep:
 
 @contextlib.contextmanager
 def _uncached() -> Iterator[None]:
-    """A program out of the cache would tell nothing of the time that compiling takes."""
+    """A program from the compile cache would hide the time that compilation takes."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()

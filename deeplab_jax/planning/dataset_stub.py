@@ -58,7 +58,7 @@ def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen
 
     Args:
       config: see deeplab_jax/config.py.
-      num_classes: of a data set whose classes the config does not tell.
+      num_classes: of a data set whose classes the config does not name.
 
     Raises:
       DeepLabError: nothing tells how many classes there are.

@@ -1,4 +1,4 @@
-"""Which chips and slices can be planned for, and how fast a step is on them at best.
+"""Chips and slices that can be planned for, and the minimum time of a step on them.
 
 The minimum time of a step is the longer of arithmetic and memory traffic, and after it, without
 overlap, what chips send each other. Sums go around the rings of a torus: 2·(n − 1)/n of the bytes
@@ -35,7 +35,7 @@ class Chip:
       dimensions: of the torus that slices are part of.
       largest: chips of the largest slice.
       source: where the figures are published.
-      chip_config: how the compiler is told to take a chip of several cores as one device.
+      chip_config: compiler option that makes a chip of several cores one device.
     """
 
     name: str
@@ -75,7 +75,7 @@ SCALES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a chip does in a step.
+    """Work of a chip in a step.
 
     Attributes:
       flops: operations.
@@ -110,17 +110,17 @@ class Estimate:
 
     @property
     def step(self) -> float:
-        """Of the whole step."""
+        """Seconds of the whole step."""
         return max(self.compute, self.memory) + self.reduction + self.halo
 
     @property
     def bound(self) -> str:
-        """What takes longest: `compute`, `memory`, `reduction` or `halo`."""
+        """Name of the longest part: `compute`, `memory`, `reduction` or `halo`."""
         return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
 
 
 def estimate(work: Work, chip: Chip, num_chips: int) -> Estimate:
-    """Returns the seconds of a step on so many chips, each with the same work."""
+    """Returns the seconds of a step on `num_chips` chips, each with the same work."""
     share = 2 * (num_chips - 1) / num_chips
     hops = 0.0 if num_chips == 1 else chip.dimensions * num_chips ** (1 / chip.dimensions)
     # Neighbours have one link of the chip's two a dimension.

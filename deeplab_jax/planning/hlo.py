@@ -1,4 +1,4 @@
-"""What a compiled program does: its instructions, arithmetic and memory traffic.
+"""Contents of a compiled program: its instructions, arithmetic and memory traffic.
 
 XLA's own count takes a loop's body once, whatever the number of rounds.
 """
@@ -83,7 +83,7 @@ class Program(NamedTuple):
     def runs(self) -> dict[str, int]:
         """Returns how often each computation runs in one run of the program.
 
-        A loop whose number of rounds cannot be told counts as one round; of a choice every branch
+        A loop whose number of rounds is unknown counts as one round; of a choice every branch
         counts.
         """
         counts: dict[str, int] = defaultdict(int)
@@ -202,7 +202,7 @@ def flops_in_later_rounds(program: Program) -> int:
 def bytes_in_later_rounds(program: Program) -> int:
     """Returns the bytes read and written in all rounds of loops but the first, as an estimate.
 
-    Of an array whose first axis is as long as the loop, a round counts one entry.
+    A round counts one entry of an array whose first axis is as long as the loop.
     """
     fused = {
         name

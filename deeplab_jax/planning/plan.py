@@ -1,4 +1,4 @@
-"""What training a config on a slice of a pod will take, before there is one."""
+"""Plan of training a config on a slice of a pod: memory, communication and time."""
 
 import copy
 import dataclasses
@@ -49,7 +49,7 @@ PASSES = 3
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """What the chips of a step send each other; counts and bytes a chip and step.
+    """Traffic between the chips in a step: counts, and bytes per chip and step.
 
     Attributes:
       collectives: {kind: {"count", "bytes"}} of all.
@@ -172,7 +172,7 @@ def plan(
     Args:
       config: see deeplab_jax/config.py; `config.parallel` lays out the slice.
       topology_name: as in `v5e:16x16`.
-      num_classes: of a data set whose classes the config does not tell.
+      num_classes: of a data set whose classes the config does not name.
       search_largest_batch: find the largest batch by compiling again, some times; else it is
         estimated.
       reporter: hears what is being compiled.

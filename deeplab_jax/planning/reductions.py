@@ -1,4 +1,4 @@
-"""What a data-parallel step must sum over its chips, and what a compiled one does sum."""
+"""Sums over chips that a data-parallel step needs, and those of a compiled step."""
 
 import math
 from collections.abc import Iterable, Iterator

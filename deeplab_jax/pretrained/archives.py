@@ -115,7 +115,7 @@ def _check_path(name: str) -> None:
 
 
 def _copy(content: BinaryIO, target: Path, max_bytes: int) -> int:
-    """Copies at most so many bytes; returns how many."""
+    """Copies at most `max_bytes`; returns the number of bytes copied."""
     if target.exists():
         raise DeepLabError(f"it holds {target.name} twice")
     with target.open("wb") as file:
@@ -124,7 +124,7 @@ def _copy(content: BinaryIO, target: Path, max_bytes: int) -> int:
 
 
 class _Limited(io.RawIOBase):
-    """Reads from a file until more than so many bytes came."""
+    """File that refuses to be read beyond `max_bytes`."""
 
     def __init__(self, file: BinaryIO, max_bytes: int) -> None:
         self._file, self._left, self._max_bytes = file, max_bytes, max_bytes

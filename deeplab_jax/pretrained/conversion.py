@@ -36,7 +36,7 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def describe_classes(count: int, names: Sequence[str] | None, source: Path) -> Descriptor:
-    """Returns names and colours of so many classes.
+    """Returns names and colors of `count` classes.
 
     Args:
       count: of the outputs.
@@ -93,7 +93,7 @@ def convert(
 
     Args:
       source: the file, or the directory that holds it and its configuration.
-      architecture: what the file holds, where its names do not tell or should be overruled.
+      architecture: what the file holds, where its names do not decide or should be overruled.
       overrides: keywords of `create_model` that overrule what was told.
       class_names: of the outputs; default: those of the data set with that many classes.
       provenance: what else `model.json` is to say of the source, such as URL and licence.

@@ -271,7 +271,7 @@ def _arriving(
 
 
 def _validator(response: http.client.HTTPResponse) -> str | None:
-    """Returns what tells this version of a file from others; weak tags do not."""
+    """Returns the tag that identifies this version of a file; weak tags do not."""
     tag = response.headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 

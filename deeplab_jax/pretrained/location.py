@@ -1,4 +1,4 @@
-"""Where the variables of a published, converted or trained model lie on disk."""
+"""Location of the variables of a published, converted or trained model on disk."""
 
 import contextlib
 import dataclasses
@@ -84,7 +84,7 @@ def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None 
 
     Args:
       entry: of the catalog.
-      reporter: hears of progress.
+      reporter: receives progress events.
       patience: when a download is given up.
 
     Raises:
@@ -183,13 +183,13 @@ def convert_source(
 
     Args:
       reference: path of a file, of a checkpoint (without the endings of its files), of a directory
-        or archive with one of them; or a name that `list_pretrained` tells.
+        or archive with one of them; or a name that `list_pretrained` returns.
       architecture: what it holds, where that should be overruled.
       overrides: keywords of `create_model` that should be overruled.
       class_names: of the outputs.
       prefer_averages: of a TensorFlow checkpoint: take the averages over the training where it has
         them.
-      reporter: hears of downloads; by default the logger does.
+      reporter: receives the progress of downloads; by default the logger does.
 
     Raises:
       DeepLabError: there is no such thing, or it cannot be converted.

@@ -1,4 +1,4 @@
-"""Which published weights go by a name; the entries are in `published_models.toml`."""
+"""Published weights by name; the entries are in `published_models.toml`."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ class PretrainedModel:
 
     Attributes:
       name: in the catalog.
-      overrides: keywords of `create_model` that the file does not tell by itself, and the backbone.
+      overrides: keywords of `create_model` that the file does not state, and the backbone.
       licence: of the weights, as their publisher states it.
       page: where the publisher tells of them.
       architecture: a name that `list_models` tells, or `image_classifier`; empty where only the
@@ -91,7 +91,7 @@ class PretrainedModel:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the outputs; None where the file tells them."""
+        """Names of the outputs; None where the file states them."""
         return SEGMENTATION_CLASSES.get(self.data_set)
 
     @property
@@ -110,7 +110,7 @@ class PretrainedModel:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What `model.json` says of the source beside the file and its checksum."""
+        """Source as `model.json` records it, beside the file and its checksum."""
         return {
             "name": self.name,
             "url": self.address,

@@ -1,4 +1,4 @@
-"""What a file of published weights holds, whatever its format."""
+"""Contents of a file of published weights, whatever its format."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ Size = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class GraphFacts:
-    """What a file tells that holds the whole network and not its variables alone.
+    """Facts of a file that holds the whole network and not its variables alone.
 
     Attributes:
       image_size: (H, W) in pixels that the graph takes; None where any will do.
@@ -52,7 +52,7 @@ class PublishedWeights:
       arrays: floating point, by name.
       layout: of kernels: `tensorflow` or `pytorch` [out, in, k, k].
       graph: facts of the network, where the file holds it.
-      class_names: where the file tells them.
+      class_names: where the file states them.
       configuration: of the network, where one is published beside the arrays (`config.json`).
       ignored: names that were left out while reading, with the reason.
       stored: names in the file of arrays that go by another here.

@@ -218,7 +218,7 @@ class Checkpointer:
 
         Args:
           workdir: of the run.
-          reporter: hears of damaged ones.
+          reporter: receives a warning for each damaged one.
 
         Raises:
           DeepLabError: there are checkpoints, and none is good.

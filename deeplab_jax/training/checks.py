@@ -157,7 +157,8 @@ def check_crop_size(
     and output stride 8 that is k·32 + 1. With `align_corners=False` the grids need no such sizes.
 
     Raises:
-      DeepLabError: under `strict`, otherwise the reporter hears a warning; or it has not two sides.
+      DeepLabError: `strict` is set (otherwise the reporter receives a warning), or the size does
+        not have two sides.
     """
     if len(crop_size) != 2:
         raise DeepLabError(

@@ -26,7 +26,7 @@ RESULTS_FILE = "cross_validation.json"
 
 @dataclasses.dataclass(frozen=True)
 class CrossValidation:
-    """What the folds came to.
+    """Per-fold results.
 
     Attributes:
       workdir: of all; each fold's is `fold_N` in it.
@@ -62,7 +62,7 @@ def cross_validate(
 ) -> CrossValidation:
     """Trains a network a fold, each validated on the images that it does not see.
 
-    What is done is not done again: an interrupted fold goes on, a finished one keeps its number.
+    An interrupted fold is resumed; a finished one keeps its number.
 
     Args:
       config: see deeplab_jax/config.py; the same for every fold.
@@ -70,7 +70,7 @@ def cross_validate(
       count: of folds.
       dataset: to divide: a prepared data set's name, a pair of arrays, or None for the config's;
         of a named one the training split.
-      reporter: hears progress.
+      reporter: receives progress events.
 
     Raises:
       DeepLabError: as `train`; or the workdir holds folds of another number or config.

@@ -1,4 +1,4 @@
-"""What happens between steps: logs, pace, early stopping, finite checks, pictures."""
+"""Hooks between steps: logs, throughput, early stopping, finite checks, pictures."""
 
 import collections
 import contextlib
@@ -82,7 +82,7 @@ class NoMonitor(contextlib.AbstractContextManager):
         """Closes nothing."""
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Keeps silent."""
+        """Writes nothing."""
 
 
 def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:
@@ -260,7 +260,7 @@ def draw_pictures(workdir: pathlib.Path, validation: Dataset, reporter: Reporter
     Args:
       workdir: of the run, with at least one checkpoint.
       validation: of which evenly spread images are shown.
-      reporter: hears where the pictures are.
+      reporter: receives the paths of the pictures.
     """
     # All processes: Orbax reads together, even where one would do.
     predictor = load(workdir)

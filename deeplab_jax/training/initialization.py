@@ -51,7 +51,7 @@ def decimated(
     Raises:
       DeepLabError: the given ones lack fc6 and fc7, or theirs are smaller.
 
-    Source: DeepLab v1, section 3.2; which rows, columns and filters it does not tell.
+    Source: DeepLab v1, section 3.2; it does not state which rows, columns and filters.
     """
     cut = {path: array for path, array in given.items() if path[:2] != SOURCE}
     for path, array in wanted.items():
@@ -117,9 +117,9 @@ def initialize_from(
     """Returns the variables of another model, and fresh ones where it has none of their shape.
 
     Args:
-      fresh: freshly initialised variables of the model to train; tells names and shapes.
+      fresh: freshly initialised variables of the model to train, for their names and shapes.
       source: a workdir or model directory.
-      reporter: hears which parts start afresh.
+      reporter: receives the parts that start from fresh values.
       parts: `all`: everything must fit but the classifier; `backbone`: that alone, all of it;
         `matching`: whatever fits in name and shape; `vgg_decimated`: the backbone, fc6 and
         fc7, these by `decimated`.
@@ -154,7 +154,7 @@ def warn_of_conventions(
     Args:
       architecture: of the model to train.
       source: a workdir or model directory.
-      reporter: hears of each, and which field would make them the same.
+      reporter: receives a warning for each, with the field that would make them the same.
       parts: see `initialize_from`; a backbone does not resize.
     """
     description = checkpointing.read_description(source)

@@ -97,7 +97,7 @@ def assemble(
       batch_size: instead of `config.training.batch_size`.
       epochs: passes over the training images, instead of `config.training.num_steps`; evaluation
         and checkpoints then come once a pass.
-      reporter: hears warnings.
+      reporter: receives warnings.
 
     Raises:
       DeepLabError: a field is illegal, a data set is not there, or they do not fit each other.
@@ -253,7 +253,7 @@ def describe_start(
 def _memory(compiled: jax.stages.Compiled) -> str:
     analysis = compiled.memory_analysis()
     if analysis is None:
-        return "this platform does not tell its memory"
+        return "this platform does not report memory"
     mebibytes = {
         "arguments": analysis.argument_size_in_bytes,
         "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,

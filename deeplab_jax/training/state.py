@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""State that training carries from step to step, and how a fresh one is created."""
 
 from collections.abc import Callable
 from typing import Any

@@ -94,7 +94,7 @@ def make_train_step(
       objective: what to minimise.
       mesh, state_sharding: as of `StepLayout`; devices may be of a topology that is compiled for.
       seed: of dropout.
-      accumulation_steps: parts that a batch is worked through in, one after the other. The
+      accumulation_steps: number of microbatches that gradients are accumulated over. The
         gradient is that of the whole batch but for batch normalisation, which sees the parts.
       ema_decay: of the averaged variables; unused where the state keeps none.
       l1: strength of the penalty on the kernels' absolute values.
@@ -140,7 +140,7 @@ def accumulated_gradients(
     objective: Objective,
     step: jax.Array,
 ) -> tuple[jax.Array, Any, Any]:
-    """Returns loss, gradients and new batch statistics of a batch worked through in parts."""
+    """Returns loss, gradients and new batch statistics, accumulated over microbatches."""
 
     def part_loss(params: Any, batch_stats: Any, part: Batch, key: jax.Array):
         with sharded_over(mesh):

@@ -57,10 +57,10 @@ from deeplab_jax.training.step import Step
 
 @contextlib.contextmanager
 def interruption() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether the process was asked to stop.
+    """Yields a function that returns whether the process was asked to stop.
 
     The first signal is noted, so that a checkpoint can be saved; a second one acts at once. Outside
-    the main thread, where Python hears no signals, nothing is changed.
+    the main thread, where Python receives no signals, nothing is changed.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -88,7 +88,7 @@ PROFILED_STEPS = range(3, 8)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """What a run came to: its workdir, its last step, and the validation after it."""
+    """Result of a run: its workdir, its last step, and the validation after it."""
 
     workdir: pathlib.Path
     step: int
@@ -120,7 +120,7 @@ def train(
         masks [N, H, W]), or None for the config's data set.
       batch_size: instead of `config.training.batch_size`.
       epochs: passes over the training images, instead of `config.training.num_steps`.
-      reporter: hears progress.
+      reporter: receives progress events.
       mesh: of the devices to use; default: all of the job, as `config.parallel` says.
       profile: write a trace of a few steps to `workdir/profile`.
       adjust: returns the run that is meant, of the one that the config says: with another network,
@@ -253,7 +253,7 @@ class Loop:
         return state
 
     def _no_better(self) -> bool:
-        """Whether so many validations have found no better network that it is time to stop."""
+        """Returns whether early-stopping patience is exhausted."""
         patience = self._config.training.patience
         if patience < 1:
             return False

@@ -50,7 +50,7 @@ def unfold_batch_norm(
 
 
 class Statistics(NamedTuple):
-    """What a normalisation sees: mean and variance by channel, and its constant."""
+    """Statistics of a normalization's inputs: mean and variance by channel, and its constant."""
 
     mean: jax.Array
     variance: jax.Array

@@ -139,7 +139,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """Makes a builder.
 
         Args:
-          reporter: hears of progress.
+          reporter: receives progress events.
           **kwargs: of `tfds.core.GeneratorBasedBuilder`, such as data_dir and config.
         """
         self.reporter = reporter or Reporter()

@@ -31,7 +31,7 @@ SPLITS = {"train": FINE, "val": FINE, "train_extra": COARSE}
 class Cityscapes(PairedFilesBuilder, skip_registration=True):
     """Reads `leftImg8bit/SPLIT/CITY/` and the labelIds of `gtFine/SPLIT/CITY/`.
 
-    Of `train_extra` those of `gtCoarse/`, if both are there.
+    `train_extra` takes its masks from `gtCoarse/`, if both are there.
     """
 
     LANDMARK = "leftImg8bit"

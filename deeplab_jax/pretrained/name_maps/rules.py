@@ -87,7 +87,7 @@ class Identified(NamedTuple):
     """A network recognised by the names and shapes of its arrays.
 
     Attributes:
-      architecture: a name that `list_models` tells, or `IMAGE_CLASSIFIER`.
+      architecture: a name that `list_models` returns, or `IMAGE_CLASSIFIER`.
       overrides: keywords that `create_model` takes.
     """
 
@@ -101,7 +101,7 @@ class Convention:
 
     Attributes:
       name: of the code, for messages.
-      identify: tells the network; None where the arrays are not of this code.
+      identify: identifies the network; None where the arrays are not of this code.
       rules: gives the name map of a network that `identify` told.
       leaves: our array of a module (`kernel`, `bias`, `scale`, `offset`, `mean`, `var`) → names it
         may go by, with `{convolution}` and `{norm}` for the scopes.

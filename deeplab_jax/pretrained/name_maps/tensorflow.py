@@ -26,7 +26,7 @@ def graph_overrides(weights: PublishedWeights, backbone: str) -> Mapping[str, An
     """Returns output stride, atrous rates, multi-grid and the conventions of pooling and resizing.
 
     Args:
-      weights: of a graph, or of variables alone, which tell nothing of it.
+      weights: of a graph, or of variables alone, which do not describe it.
       backbone: its name here.
     """
     facts = weights.graph
@@ -117,7 +117,7 @@ def _widths(arrays: Arrays, scope: str, last: str = "") -> list[int]:
 
 
 def _multipliers(widths: Sequence[int], nominal: Sequence[int]) -> Iterator[float]:
-    """Yields multipliers to try: where nothing is rounded, the last width tells it."""
+    """Yields multipliers to try: where nothing is rounded, the last width determines it."""
     yield from MULTIPLIERS
     yield widths[-1] / nominal[-1]
 

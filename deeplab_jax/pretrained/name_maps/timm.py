@@ -1,7 +1,7 @@
 """timm's names: Xceptions, MobileNets and deep-stemmed ResNets trained on ImageNet.
 
-Its plain ResNets have torchvision's names. `config.json` beside the weights tells what the names do
-not: whether a MobileNet came from TensorFlow, and how images were normalised.
+Its plain ResNets have torchvision's names. `config.json` beside the weights states what the names
+do not: whether a MobileNet came from TensorFlow, and how images were normalized.
 """
 
 import itertools

@@ -71,7 +71,7 @@ class Nodes(dict):
         return None
 
     def strides(self) -> dict[str, int]:
-        """Returns the pixels of the image to one of every map, by node; resizes begin anew.
+        """Returns the pixels of the image to one of every map, by node; resizes reset the count.
 
         Depth first without recursion: graphs are deeper than Python's stack, and may have loops.
         """

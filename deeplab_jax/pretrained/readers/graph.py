@@ -1,4 +1,4 @@
-"""What the readers of whole networks share: one convolution, and the names of its arrays."""
+"""Parts shared by the readers of whole networks: one convolution, and the names of its arrays."""
 
 import dataclasses
 import re
@@ -25,7 +25,7 @@ class GraphConvolution:
       kernel: [k, k, in, out]; [k, k, channels, 1] of a depthwise one.
       bias: [out], or None.
       depthwise: whether it has one kernel a channel.
-      map_size: (h, w) of its output; None where the file does not tell.
+      map_size: (h, w) of its output; None where the file does not state it.
       rate: atrous rate of rows and columns.
     """
 

@@ -1,4 +1,4 @@
-"""How files of named arrays are read: PyTorch's, safetensors and their configuration."""
+"""Readers of named arrays: PyTorch and safetensors files, with their configuration."""
 
 import json
 import pickle
@@ -43,7 +43,7 @@ def weights_file(source: Path) -> Path:
 
 
 def configuration_beside(path: Path) -> Mapping[str, Any]:
-    """Returns what `config.json` beside a file tells of the network; nothing where there is none.
+    """Returns the network's `config.json` beside a file; an empty mapping where there is none.
 
     Raises:
       DeepLabError: it cannot be read.

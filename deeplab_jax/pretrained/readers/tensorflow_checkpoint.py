@@ -27,7 +27,7 @@ def checkpoint_prefix(path: Path) -> Path:
 
 
 def checkpoint_file(path: Path) -> Path | None:
-    """Returns the file that tells a checkpoint from others; None where a path means none.
+    """Returns the file that identifies a checkpoint; None where a path means none.
 
     That is the file of its arrays, or the index, with their checksums, where they are in several.
 
