@@ -1,26 +1,13 @@
 """The Flax modules that every backbone, head and decoder is built of."""
 
-from deeplab_jax.layers.conv_norm import (
-    REMAT,
-    ConvNorm,
-    Form,
-    Normalization,
-    SeparableConvNorm,
-    check_widths,
-    refuse_single_values,
-)
-from deeplab_jax.layers.convolution import Classifier, Convolution, is_convolution, record_inputs
+from deeplab_jax.lazy import lazy_names
 
-__all__ = [
-    "REMAT",
-    "Classifier",
-    "ConvNorm",
-    "Convolution",
-    "Form",
-    "Normalization",
-    "SeparableConvNorm",
-    "check_widths",
-    "is_convolution",
-    "record_inputs",
-    "refuse_single_values",
-]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        ".conv_norm": (
+            "REMAT ConvNorm Form Normalization SeparableConvNorm check_widths refuse_single_values"
+        ),
+        ".convolution": "Classifier Convolution is_convolution record_inputs",
+    },
+)
