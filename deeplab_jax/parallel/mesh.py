@@ -38,7 +38,7 @@ def make_mesh(
     if space < 1 or count % space or data not in (REST, count // space):
         raise DeepLabError(
             f"parallel.data={data} × parallel.spatial={space} is no mesh of {count} devices; legal "
-            f"(data × space): {', '.join(_legal_meshes(count))}, or data=-1 for all the rest"
+            f"(data × spatial): {', '.join(_legal_meshes(count))}, or data=-1 for all the rest"
         )
     _check_processes(devices, space)
     grid = np.asarray(devices).reshape(count // space, space)
