@@ -33,8 +33,9 @@ def measure(
     from deeplab_jax.benchmark.networks import random_batch, split_network
     from deeplab_jax.parallel import make_mesh
     from deeplab_jax.reporter import Reporter
-    from deeplab_jax.training.setup import assemble, make_run_step, run_batches
+    from deeplab_jax.training.setup import assemble, run_batches
     from deeplab_jax.training.state import create_state
+    from deeplab_jax.training.step import make_run_step
 
     parts = {"imports_seconds": time.time() - started}
     with _timed(parts, "devices_and_data_seconds"):

@@ -95,8 +95,8 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     calibration = _find(flags.calibrate, output, MAX_CALIBRATION)
     pretrained.check_reference(flags.model)
     # Imported late, so that --help and mistakes answer at once.
-    from deeplab_jax.export.export import export, program_for
     from deeplab_jax.export.program import ExportOptions
+    from deeplab_jax.export.runtimes import export, program_for
     from deeplab_jax.export.verification import cases
 
     options = ExportOptions(
@@ -168,7 +168,7 @@ def _verify(
     Raises:
       DeepLabError: file and network compute in 32-bit floats, and differ.
     """
-    from deeplab_jax.export.loader import load_exported
+    from deeplab_jax.export.runtimes import load_exported
     from deeplab_jax.export.verification import verify
 
     predictor = program.predictor

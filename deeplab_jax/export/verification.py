@@ -7,8 +7,8 @@ import numpy as np
 
 from deeplab_jax.data.crops import fitted, pad
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.export.loader import ExportedNetwork
 from deeplab_jax.export.program import Program, Size, check_suits
+from deeplab_jax.export.runtimes import ExportedNetwork
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import only_logits
 from deeplab_jax.reporter import LoggingReporter, Reporter

@@ -13,8 +13,9 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.parallel import batch_sharding
-from deeplab_jax.training.setup import Run, make_run_step
+from deeplab_jax.training.setup import Run
 from deeplab_jax.training.state import TrainState, abstract_state
+from deeplab_jax.training.step import make_run_step
 
 OUT_OF_MEMORY = re.compile("Ran out of memory (in memory space hbm|on HBM)")
 # The compiler's two ways to say how much was wanted of how much; a single array may be too large.

@@ -1,5 +1,6 @@
 """What a workdir holds: config with the network it means, starts, saved states."""
 
+import contextlib
 import copy
 import importlib.metadata
 import json
@@ -210,7 +211,7 @@ def _commit() -> str | None:
         return None
 
 
-class Checkpointer:
+class Checkpointer(contextlib.AbstractContextManager):
     """The checkpoints of one run; a context manager that waits for the last save."""
 
     def __init__(self, workdir: pathlib.Path, reporter: Reporter | None = None) -> None:
@@ -228,9 +229,6 @@ class Checkpointer:
             if is_first_host():
                 set_damaged_aside(workdir, (reporter or Reporter()).warning)
         self._manager = open_checkpoints(workdir, read_only=False)
-
-    def __enter__(self) -> "Checkpointer":
-        return self
 
     def __exit__(
         self,

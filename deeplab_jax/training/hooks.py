@@ -1,4 +1,4 @@
-"""Hooks between steps: logs, throughput, early stopping, finite checks, pictures."""
+"""Hooks around steps: start report, logs, throughput, early stopping, finite checks, pictures."""
 
 import collections
 import contextlib
@@ -7,8 +7,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,13 +20,15 @@ from deeplab_jax.files import is_local, write_text
 from deeplab_jax.inference import load
 from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import Reporter
+from deeplab_jax.training.setup import Run
+from deeplab_jax.training.state import TrainState
 from deeplab_jax.visualize import Panel, contact_sheet, write_picture, write_training_curves
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
 
-class Monitor:
+class Monitor(contextlib.AbstractContextManager):
     """Writes rows of scalars; a context manager that closes its files.
 
     Into a bucket it writes `metrics.jsonl` alone.
@@ -45,15 +46,8 @@ class Monitor:
                 str(workdir / TENSORBOARD), purge_step=start_step + 1
             )
 
-    def __enter__(self) -> "Monitor":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
+        """Closes the files."""
         if self._is_local:
             self._rows.close()
             self._events.close()
@@ -136,6 +130,40 @@ class Pace:
             "images_per_second": self._batch_size / seconds_per_step,
             "seconds_left": seconds_per_step * steps_left,
         }
+
+
+def describe_start(
+    run: Run, state: TrainState, compiled: jax.stages.Compiled, seconds: float
+) -> Iterator[str]:
+    """Yields lines on devices, mesh, data, parameters and the compiled step's memory."""
+    devices = list(run.mesh.devices.flat)
+    shape = " × ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items())
+    hosts = "" if jax.process_count() == 1 else f" in {jax.process_count()} processes"
+    yield f"devices: {len(devices)} × {devices[0].device_kind}{hosts}, mesh {shape}"
+    yield (
+        f"data: {run.train.name}, {len(run.train)} training images, "
+        f"{len(run.validation)} for validation, {len(run.description.class_names)} classes"
+    )
+    options = run.model.architecture
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"]))
+    yield (
+        f"model: {run.description.architecture} on {options.backbone}, output stride "
+        f"{options.output_stride}, {count:,} parameters"
+    )
+    yield f"step compiled in {seconds:.1f} s; {_memory(compiled)}"
+
+
+def _memory(compiled: jax.stages.Compiled) -> str:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return "this platform does not report memory"
+    mebibytes = {
+        "arguments": analysis.argument_size_in_bytes,
+        "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+        "temporaries": analysis.temp_size_in_bytes,
+    }
+    parts = ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in mebibytes.items())
+    return f"memory a device: {parts}"
 
 
 MetricsRow = Mapping[str, float]

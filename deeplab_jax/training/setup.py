@@ -38,8 +38,6 @@ from deeplab_jax.training.checks import (
 )
 from deeplab_jax.training.loss import Objective, make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
-from deeplab_jax.training.state import TrainState
-from deeplab_jax.training.step import Step, make_train_step
 
 # Classes that a warning lists before it says "…".
 SHOWN_CLASSES = 5
@@ -226,63 +224,6 @@ def _description(config: ConfigDict, train_set: Dataset, network: Architecture) 
         palette=descriptor.palette,
         intensity_range=descriptor.intensity_range,
         source={"trained_on": f"{train_set.name}/{train_set.split}", "jax": jax.__version__},
-    )
-
-
-def describe_start(
-    run: Run, state: TrainState, compiled: jax.stages.Compiled, seconds: float
-) -> Iterator[str]:
-    """Yields lines on devices, mesh, data, parameters and the compiled step's memory."""
-    devices = list(run.mesh.devices.flat)
-    shape = " × ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items())
-    hosts = "" if jax.process_count() == 1 else f" in {jax.process_count()} processes"
-    yield f"devices: {len(devices)} × {devices[0].device_kind}{hosts}, mesh {shape}"
-    yield (
-        f"data: {run.train.name}, {len(run.train)} training images, "
-        f"{len(run.validation)} for validation, {len(run.description.class_names)} classes"
-    )
-    options = run.model.architecture
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"]))
-    yield (
-        f"model: {run.description.architecture} on {options.backbone}, output stride "
-        f"{options.output_stride}, {count:,} parameters"
-    )
-    yield f"step compiled in {seconds:.1f} s; {_memory(compiled)}"
-
-
-def _memory(compiled: jax.stages.Compiled) -> str:
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        return "this platform does not report memory"
-    mebibytes = {
-        "arguments": analysis.argument_size_in_bytes,
-        "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
-        "temporaries": analysis.temp_size_in_bytes,
-    }
-    parts = ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in mebibytes.items())
-    return f"memory a device: {parts}"
-
-
-def make_run_step(run: Run, state: TrainState) -> Step:
-    """Returns the jitted step of a run; see `make_train_step`.
-
-    Args:
-      run: what to train.
-      state: arrays, or their shapes, with the shardings that the step gets and gives.
-    """
-    config = run.config
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return make_train_step(
-        run.model.clone(remat=config.training.remat),
-        run.optimizer,
-        run.learning_rate,
-        run.objective,
-        run.mesh,
-        state_sharding=shardings if config.parallel.fsdp else None,
-        seed=config.seed,
-        accumulation_steps=config.training.accumulation_steps,
-        ema_decay=config.training.ema_decay,
-        l1=config.loss.l1,
     )
 
 

@@ -13,6 +13,7 @@ from deeplab_jax import losses, ops
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import batch_sharding, replicated, sharded_over
 from deeplab_jax.training.loss import Objective, Outputs
+from deeplab_jax.training.setup import Run
 from deeplab_jax.training.state import TrainState, Variables
 
 
@@ -124,6 +125,29 @@ def make_train_step(
         return TrainState(state.step + 1, variables, optimizer_state, ema), metrics
 
     return layout.jit(train_step)
+
+
+def make_run_step(run: Run, state: TrainState) -> Step:
+    """Returns the jitted step of a run; see `make_train_step`.
+
+    Args:
+      run: what to train.
+      state: arrays, or their shapes, with the shardings that the step gets and gives.
+    """
+    config = run.config
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return make_train_step(
+        run.model.clone(remat=config.training.remat),
+        run.optimizer,
+        run.learning_rate,
+        run.objective,
+        run.mesh,
+        state_sharding=shardings if config.parallel.fsdp else None,
+        seed=config.seed,
+        accumulation_steps=config.training.accumulation_steps,
+        ema_decay=config.training.ema_decay,
+        l1=config.loss.l1,
+    )
 
 
 def _dropout_key(seed: int, step: jax.Array) -> jax.Array:

@@ -38,6 +38,7 @@ from deeplab_jax.training.hooks import (
     NoMonitor,
     Pace,
     curves_part,
+    describe_start,
     draw_pictures,
     read_rows,
     validations_since_best,
@@ -47,12 +48,10 @@ from deeplab_jax.training.setup import (
     Run,
     Source,
     assemble,
-    describe_start,
-    make_run_step,
     run_batches,
 )
 from deeplab_jax.training.state import TrainState
-from deeplab_jax.training.step import Step
+from deeplab_jax.training.step import Step, make_run_step
 
 
 @contextlib.contextmanager

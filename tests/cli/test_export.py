@@ -8,7 +8,7 @@ from stand_ins import write_workdir
 from deeplab_jax import ops
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.main import run
-from deeplab_jax.export.loader import load_exported
+from deeplab_jax.export.runtimes import load_exported
 from deeplab_jax.heads import aspp
 
 

@@ -10,9 +10,8 @@ from random_variables import random_variables
 from small import expected_logits, noise
 
 from deeplab_jax.data.descriptors import describe
-from deeplab_jax.export.export import export
-from deeplab_jax.export.loader import load_exported
 from deeplab_jax.export.program import ExportOptions
+from deeplab_jax.export.runtimes import export, load_exported
 from deeplab_jax.export.verification import verify
 from deeplab_jax.inference import Predictor
 from deeplab_jax.models import create_model

@@ -12,9 +12,8 @@ import pytest
 from small import NAMES, PALETTE, depthwise_layers, expected_logits, noise, small_predictor
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.export.export import export
-from deeplab_jax.export.loader import load_exported
 from deeplab_jax.export.program import ExportOptions, input_specification, make_program
+from deeplab_jax.export.runtimes import export, load_exported
 from deeplab_jax.export.verification import cases
 
 LOGITS = ExportOptions(argmax=False)

@@ -10,9 +10,8 @@ from small import NAMES, PALETTE, depthwise_layers, expected_logits, noise, smal
 from test_exported_networks import NETWORKS, assert_same
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.export.export import export
-from deeplab_jax.export.loader import load_exported
 from deeplab_jax.export.program import ExportOptions
+from deeplab_jax.export.runtimes import export, load_exported
 from deeplab_jax.export.tflite import read_tflite_metadata
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
