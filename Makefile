@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 PEERS := $(VENV)/.peers
 
-.PHONY: demo test test-all faults peers lint clean
+.PHONY: demo test test-slow test-all faults peers lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/deeplab-jax demo --workdir=runs/demo
@@ -16,6 +16,11 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(PYTEST) -m "not slow"
+
+# One part of the slow tests, as in SHARD=2/8; all of them without it.
+SHARD ?= 1/1
+test-slow: $(INSTALLED)
+	$(PYTEST) --shard=$(SHARD)
 
 # With the other implementations that tests compare with; some of them are large.
 test-all: $(PEERS)

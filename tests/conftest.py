@@ -4,6 +4,7 @@ import gc
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,10 +23,32 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 gc.disable()
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Collects garbage between test files."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Collects garbage between test files; what is left lives on and is not searched again."""
+    yield
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
+        gc.freeze()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--shard=k/n`."""
+    parser.addoption("--shard", help="Run one of n parts of the slow tests, as in 2/8.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the slow tests of one shard: those of every n-th file that has some."""
+    if config.getoption("--shard") is None:
+        return
+    part, count = map(int, config.getoption("--shard").split("/"))
+    if not 1 <= part <= count:
+        raise pytest.UsageError(f"--shard={part}/{count}: give 1 to {count} of {count}")
+    marked = [item for item in items if item.get_closest_marker("slow")]
+    files = sorted({item.path for item in marked})
+    own = set(files[part - 1 :: count])
+    config.hook.pytest_deselected(items=[item for item in marked if item.path not in own])
+    items[:] = [item for item in marked if item.path in own]
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,16 @@ import json
 import pathlib
 import shutil
 
+import pytest
+
 from deeplab_jax.checkpointing.saved_states import saved_steps
 
 BEFORE = pathlib.Path(__file__).parents[1] / "checkpointing/written_before"
 THEN, NOW = [6, 12, 18, 24], [3, 6, 9, 12]
 
 
+# tests/checkpointing/test_written_before.py reads the same files.
+@pytest.mark.slow
 def test_a_workdir_written_before_resumes_with_its_own_network(commands, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(BEFORE / "v2/workdir", workdir)

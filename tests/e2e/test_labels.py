@@ -95,6 +95,8 @@ def test_a_label_that_may_lie_turned_needs_a_flag(source, prepare, tmp_path):
     assert np.array_equal(dataset[0]["label"][16:36, 14:39], np.ones((20, 25)))
 
 
+# tests/data/test_one_picture.py holds each kind of file.
+@pytest.mark.slow
 def test_prepare_and_predict_refuse_further_bands_and_pages(
     commands, trained, source, prepare, tmp_path
 ):

@@ -30,6 +30,10 @@ def write_folder(source):
     return truths
 
 
+# Labels, losses, metrics, inference and export of many classes have quick tests of their own.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def work(commands, tmp_path_factory):
     """Prepares, trains, evaluates and predicts; returns the folder, the truths and the output."""

@@ -64,6 +64,7 @@ def test_a_batch_that_does_not_divide_names_the_nearest(commands, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_turns_nan_stops_and_keeps_the_last_good_checkpoint(commands, tmp_path):
     workdir = tmp_path / "run"
     explosive = (

@@ -53,6 +53,8 @@ def test_arrays_with_batch_size_and_epochs_train(first_run):
     assert 0 <= first_run.mean_iou <= 1
 
 
+# tests/data/test_datasets.py holds what the masks mean.
+@pytest.mark.slow
 def test_masks_of_0_and_255_train_two_classes(commands, tmp_path):
     config = tiny_config(commands, None)
     config.training.num_steps = 1
@@ -103,6 +105,7 @@ def test_fine_tuning_another_network_is_refused(commands, first_run, tmp_path):
         deeplab_jax.train(config, tmp_path / "run", halves(6), halves(6), reporter=Reporter())
 
 
+@pytest.mark.slow
 def test_training_that_finds_nothing_better_stops_and_stays_stopped(commands, tmp_path):
     config = tiny_config(commands, tuple("abcdef"))
     config.schedule.base_learning_rate = 0.0

@@ -9,6 +9,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from selection import slow_unless
 from small import NAMES, PALETTE, depthwise_layers, expected_logits, noise, small_predictor
 
 from deeplab_jax.errors import DeepLabError
@@ -37,7 +38,7 @@ NETWORKS = {
     ),
     "bgr": ("deeplab_v3", MOBILE | {"preprocessing": "caffe_bgr", "aux_head": False}),
 }
-QUICK = ("v3", "lr_aspp", "crop")
+QUICK = ("crop", "lr_aspp")
 CASES = [
     pytest.param(name, id=name, marks=[] if name in QUICK else pytest.mark.slow)
     for name in NETWORKS
@@ -164,7 +165,7 @@ def test_preprocessing_outside_and_argmax_inside(made, tmp_path, format):
     assert np.mean(found == expected_logits(predictor, images).argmax(-1)) > 0.999
 
 
-@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+@pytest.mark.parametrize("format", slow_unless(lambda name: name == "onnx", ["stablehlo", "onnx"]))
 def test_windows_of_the_gate_of_lite_reduced_aspp(tmp_path, format):
     """They have strides, so that several of them fit only into maps that are much larger."""
     if format == "onnx":

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_variables import random_variables
+from selection import slow_unless
 
 from deeplab_jax.data import Augmentation
 from deeplab_jax.data.augmentation import augment
@@ -75,7 +76,9 @@ def test_smaller_images_get_the_minimum_and_larger_ones_at_least_it():
     assert (height, width) == (369, 513)
 
 
-@pytest.mark.parametrize("preprocessing", FILLS)
+@pytest.mark.parametrize(
+    "preprocessing", slow_unless(("minus_one_one", "caffe_bgr").__contains__, FILLS)
+)
 def test_a_padded_image_gives_the_logits_of_a_canvas_filled_with_the_mean(preprocessing):
     model = create_model(
         "deeplab_v3",
@@ -87,6 +90,7 @@ def test_a_padded_image_gives_the_logits_of_a_canvas_filled_with_the_mean(prepro
     check_logits_on_a_canvas(model, FILLS[preprocessing], (97, 65))
 
 
+@pytest.mark.slow
 def test_a_network_of_several_scales_is_padded_to_suit_each():
     model = create_model(
         "deeplab_v2", backbone="resnet_18", num_classes=4, multi_scale=MSC, output_stride=8

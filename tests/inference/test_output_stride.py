@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_variables import random_variables
+from selection import slow_unless
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor, at_output_stride
@@ -63,7 +64,10 @@ def test_there_and_back_is_the_same_network(name, output_stride):
 
 
 @pytest.mark.parametrize("output_stride", [4, 8, 16, 32])
-@pytest.mark.parametrize("architecture", list_models())
+@pytest.mark.parametrize(
+    "architecture",
+    slow_unless(("deeplab_v2", "deeplab_v3plus").__contains__, list_models()),
+)
 def test_a_network_built_at_a_stride_is_that_of_evaluation(architecture, output_stride):
     keywords = {"backbone": "mobilenet_v2", "depth_multiplier": 0.1}
     published = create_model(architecture, **keywords)

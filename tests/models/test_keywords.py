@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from selection import slow_unless
 
 from deeplab_jax import ops
 from deeplab_jax.architecture import KEYWORDS, Architecture
@@ -169,7 +170,11 @@ def test_every_keyword_is_tried():
     assert set(OTHER) == set(KEYWORDS)
 
 
-@pytest.mark.parametrize("base", BASES)
+# Each keyword is read by one of these.
+QUICK = ("deeplab_v1", "deeplab_v2", "deeplab_v3plus", "lr_aspp crop", "two stages", "frozen")
+
+
+@pytest.mark.parametrize("base", slow_unless(QUICK.__contains__, BASES))
 def test_a_keyword_changes_the_program_or_is_refused(base):
     architecture, keywords = BASES[base]
     network = resolve(architecture, **keywords)
@@ -241,7 +246,7 @@ OF_BACKBONES = (
 )
 
 
-@pytest.mark.parametrize("base", REAL)
+@pytest.mark.parametrize("base", slow_unless(("cascade", "mobilenet_v2").__contains__, REAL))
 def test_a_keyword_of_the_backbone_changes_it_or_is_refused(base):
     architecture, keywords = REAL[base]
     network = resolve(architecture, **keywords)

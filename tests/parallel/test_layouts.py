@@ -7,6 +7,8 @@ from layouts import Task, difference, run_tasks
 LAYOUTS = {"8×1": (8, 1), "4×2": (4, 2), "2×4": (2, 4)}
 
 
+# tests/golden/test_collectives.py and tests/parallel/test_mesh.py stay quick.
+@pytest.mark.slow
 def test_rows_and_parameters_in_parts(tmp_path):
     """A quick one: two of four devices split rows, kernels lie in parts."""
     tasks = [Task(), Task(data=2, space=2, fsdp=True)]
