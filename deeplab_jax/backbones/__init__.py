@@ -1,7 +1,7 @@
 """The networks that turn an image into features."""
 
 from deeplab_jax.backbones.atrous import Feature
-from deeplab_jax.backbones.catalog import BACKBONES, BackboneEntry, find_backbone
+from deeplab_jax.backbones.entries import BACKBONES, BackboneEntry, find_backbone
 
 __all__ = [
     "BACKBONES",

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "..architecture": "Architecture list_models",
-        ".catalog": "create_model resolve_stored",
+        ".architectures": "create_model resolve_stored",
         ".deeplab": "DeepLab fold",
         ".image_classifier": "ImageClassifier create_classifier restore_classifier",
         ".keywords": "read_keywords",

@@ -13,7 +13,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.formats import with_new_keywords
 from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Form
 from deeplab_jax.models import parts
-from deeplab_jax.models.catalog import frozen, resolve, resolve_stored
+from deeplab_jax.models.architectures import frozen, resolve, resolve_stored
 from deeplab_jax.models.preprocessing import preprocess
 
 DROPOUT_RATE = 0.2
@@ -72,7 +72,7 @@ def create_classifier(backbone: str, **overrides: Any) -> ImageClassifier:
     """Returns a classifier of whole images.
 
     Args:
-      backbone: name in the catalog of backbones.
+      backbone: name in `backbones.BACKBONES`.
       **overrides: fields of `Architecture` that concern the backbone, and `num_classes`.
 
     Raises:

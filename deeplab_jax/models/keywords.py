@@ -41,7 +41,7 @@ def _refines_with_convolutions(options: Architecture) -> bool:
     return options.decoder in ("v3plus", "conv2_conv3") and bool(options.decoder_convs)
 
 
-# Backbones come on top: theirs are the options of the catalog, and batch normalization.
+# Backbones come on top: theirs are the options of `backbones.entries`, and batch normalization.
 PARTS = (
     Part(
         "every network",

@@ -17,7 +17,7 @@ from deeplab_jax import config as configs
 from deeplab_jax import list_pretrained
 from deeplab_jax.cli.main import COMMANDS, load_command, spell_out_overrides
 from deeplab_jax.data.builders.registry import BUILDERS
-from deeplab_jax.models.catalog import resolve
+from deeplab_jax.models.architectures import resolve
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAQ, README = ROOT / "docs" / "faq.md", ROOT / "README.md"

@@ -6,7 +6,7 @@ from deeplab_jax.crf import CRFParameters, crf_parameters
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import InferenceOptions
 from deeplab_jax.inference.refinement import find_parameters
-from deeplab_jax.models.catalog import resolve
+from deeplab_jax.models.architectures import resolve
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from deeplab_jax.backbones.atrous import strides_to_rates
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers import ConvNorm, Form, Normalization
 from deeplab_jax.models import DeepLab, create_classifier, create_model, list_models
-from deeplab_jax.models.catalog import resolve
+from deeplab_jax.models.architectures import resolve
 from deeplab_jax.models.keywords import absent_values, check_backbone, read_keywords
 
 # Larger than the crop, so that a window of the crop is not the whole map; even, so that paddings

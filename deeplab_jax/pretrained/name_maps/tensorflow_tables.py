@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from deeplab_jax.models import Architecture
-from deeplab_jax.models.catalog import resolve
+from deeplab_jax.models.architectures import resolve
 from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER, Identified, Rule
 
 SEMANTIC = "logits/semantic"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.backbones import mobilenet
-from deeplab_jax.models.catalog import resolve
+from deeplab_jax.models.architectures import resolve
 from deeplab_jax.pretrained.name_maps.rules import (
     IMAGE_CLASSIFIER,
     LEAVES,

@@ -1,4 +1,4 @@
-"""Backbones by name, with what an assembly must know of each."""
+"""Backbones by name, with the facts of each that an assembly needs."""
 
 import dataclasses
 from collections.abc import Callable
