@@ -7,8 +7,8 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping
 
-from deeplab_jax.inference import rates_at
 from deeplab_jax.models import Architecture, DeepLab, summarize
+from deeplab_jax.models.output_stride import rates_at
 from deeplab_jax.ops import scaled_size
 from deeplab_jax.training.checkpoints import network_of as config_network
 from experiments.cases import Case, ResolvedTraining

@@ -12,7 +12,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".image_classification": "ImageClassification classify_files",
         ".objects": "Box SegmentedObject composite feathered find_objects soft_mask",
         ".options": "InferenceOptions read_crf_parameters",
-        ".output_stride": "at_output_stride rates_at",
         ".predictor": "Prediction Predictor",
         ".stored": "load",
         ".submissions": "SERVERS SubmissionJob check_submission plan_submission write_submission",

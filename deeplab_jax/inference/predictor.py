@@ -16,11 +16,11 @@ from deeplab_jax.data.crops import pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.forward import FoldedNetwork, only_class_map, only_logits
 from deeplab_jax.inference.options import InferenceOptions
-from deeplab_jax.inference.output_stride import at_output_stride
 from deeplab_jax.inference.padding import Size, canvas_size
 from deeplab_jax.inference.refinement import find_parameters, refine
 from deeplab_jax.inference.tiles import Tiling, run_tiles
 from deeplab_jax.models import Architecture, DeepLab
+from deeplab_jax.models.output_stride import at_output_stride
 from deeplab_jax.visualize import legend_strip, overlay, png_bytes
 from deeplab_jax.visualize.class_maps import Color
 

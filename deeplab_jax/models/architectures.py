@@ -12,7 +12,9 @@ from deeplab_jax.architecture import (
 )
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.formats import with_new_keywords
-from deeplab_jax.models.atrous_rates import (
+from deeplab_jax.models.deeplab import DeepLab
+from deeplab_jax.models.keywords import settled
+from deeplab_jax.models.output_stride import (
     CONCATENATED_RATES,
     FC6_RATES,
     STRIDES,
@@ -21,8 +23,6 @@ from deeplab_jax.models.atrous_rates import (
     published_rates,
     scaled,
 )
-from deeplab_jax.models.deeplab import DeepLab
-from deeplab_jax.models.keywords import settled
 
 # Of ASPP in torchvision's networks, all at the output stride that each is published at.
 TORCHVISION_RATES = (12, 24, 36)

@@ -13,7 +13,7 @@ from flax import traverse_util
 from deeplab_jax import checkpointing
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models import Architecture
-from deeplab_jax.models.atrous_rates import at_rates_of
+from deeplab_jax.models.output_stride import at_rates_of
 from deeplab_jax.parallel import place, state_shardings
 from deeplab_jax.pretrained import locate
 from deeplab_jax.reporter import Reporter

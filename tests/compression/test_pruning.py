@@ -19,7 +19,7 @@ from deeplab_jax.compression.pruning import (
 )
 from deeplab_jax.compression.pruning_graph import channel_graph
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference import at_output_stride
+from deeplab_jax.models.output_stride import at_output_stride
 from deeplab_jax.models.summary import summarize
 
 

@@ -8,9 +8,10 @@ from random_variables import random_variables
 from selection import slow_unless
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference import Predictor, at_output_stride
+from deeplab_jax.inference import Predictor
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.models import create_model, list_models
+from deeplab_jax.models.output_stride import at_output_stride
 
 SMALL = {"backbone": "mobilenet_v2", "depth_multiplier": 0.35, "num_classes": 3}
 POOLED = SMALL | {"aspp_channels": 4}

@@ -1,6 +1,6 @@
 import pytest
 
-from deeplab_jax.models.atrous_rates import at_rates_of
+from deeplab_jax.models.output_stride import at_rates_of
 
 
 def arrays(part, *rates):
