@@ -57,7 +57,7 @@ def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen
     """Returns a stand-in for a config's data set.
 
     Args:
-      config: see deeplab_jax/config.py.
+      config: see deeplab_jax/config_fields.py.
       num_classes: of a data set whose classes the config does not name.
 
     Raises:

@@ -170,7 +170,7 @@ def plan(
     """Compiles the train step of a config for a slice that need not exist, and reads the result.
 
     Args:
-      config: see deeplab_jax/config.py; `config.parallel` lays out the slice.
+      config: see deeplab_jax/config_fields.py; `config.parallel` lays out the slice.
       topology_name: as in `v5e:16x16`.
       num_classes: of a data set whose classes the config does not name.
       search_largest_batch: find the largest batch by compiling again, some times; else it is

@@ -56,7 +56,7 @@ def network_of(
     """Returns the network of a config.
 
     Args:
-      config: see deeplab_jax/config.py.
+      config: see deeplab_jax/config_fields.py.
       num_classes: of the data set.
       version: format version whose defaults decide the fields that are unset.
 

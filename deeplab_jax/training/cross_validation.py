@@ -65,7 +65,7 @@ def cross_validate(
     An interrupted fold is resumed; a finished one keeps its number.
 
     Args:
-      config: see deeplab_jax/config.py; the same for every fold.
+      config: see deeplab_jax/config_fields.py; the same for every fold.
       workdir: of all folds.
       count: of folds.
       dataset: to divide: a prepared data set's name, a pair of arrays, or None for the config's;

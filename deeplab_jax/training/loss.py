@@ -36,7 +36,7 @@ def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
     """Returns the loss of `config.loss` on a network's outputs.
 
     Args:
-      config: the section; see deeplab_jax/config.py.
+      config: the section; see deeplab_jax/config_fields.py.
       architecture: of the network; decides what its endpoints are.
 
     Raises:

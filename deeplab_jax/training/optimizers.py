@@ -111,7 +111,7 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
     """Returns the learning rate of `config.schedule` by step.
 
     Args:
-      config: the section; see deeplab_jax/config.py.
+      config: the section; see deeplab_jax/config_fields.py.
       num_steps: of the training.
 
     Raises:

@@ -87,7 +87,7 @@ def assemble(
     """Returns the run of a config; nothing is written.
 
     Args:
-      config: see deeplab_jax/config.py.
+      config: see deeplab_jax/config_fields.py.
       workdir: of the run; one that an earlier release began keeps the defaults of that release.
       mesh: of the devices.
       train, validation: name of a prepared data set, a pair (images, masks), an opened data set,

@@ -113,7 +113,7 @@ def train(
     fresh classifier where the number of classes differs; else from the seed.
 
     Args:
-      config: see deeplab_jax/config.py.
+      config: see deeplab_jax/config_fields.py.
       workdir: where checkpoints, numbers and pictures go.
       train, validation: a prepared data set's name, a pair of arrays (images uint8 [N, H, W, 3],
         masks [N, H, W]), or None for the config's data set.
