@@ -97,6 +97,7 @@ def _narrowed(
 ) -> "checkpointing.StoredModel":
     from deeplab_jax.compression.calibration import calibration_images
     from deeplab_jax.compression.pruning import prune_channels
+    from deeplab_jax.data.datasets import largest_size
     from deeplab_jax.inference.padding import padded_size
 
     training = data.open_dataset(flags.dataset, flags.data_dir, "train")
@@ -108,7 +109,7 @@ def _narrowed(
         stored,
         images,
         flags.macs,
-        size=padded_size(stored.model, size or training.largest_size(), None),
+        size=padded_size(stored.model, size or largest_size(training), None),
         criterion=flags.criterion,
         multiple=flags.multiple,
     )

@@ -10,38 +10,12 @@ from flax import traverse_util
 
 from deeplab_jax import ops
 from deeplab_jax.data import Dataset, evaluation_batches
+from deeplab_jax.data.datasets import largest_size
+from deeplab_jax.data.folds import evenly_spaced
 from deeplab_jax.inference.padding import Size, padded_size
 from deeplab_jax.layers import is_convolution, record_inputs
 from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import Reporter
-
-
-class EvenlySpread:
-    """Evenly spaced examples of a data set, as a data set.
-
-    Files of a data set are often in an order, and its first images all alike.
-    """
-
-    def __init__(self, dataset: Dataset, limit: int) -> None:
-        self._dataset = dataset
-        self._count = min(limit, len(dataset))
-        self.name, self.split = dataset.name, dataset.split
-        self.descriptor = dataset.descriptor
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> dict:
-        return self._dataset[index * len(self._dataset) // self._count]
-
-    def largest_size(self) -> Size:
-        """Returns the largest height and width among all images of the data set."""
-        return self._dataset.largest_size()
-
-    def image_sizes(self) -> np.ndarray:
-        """Returns (height, width) of every chosen image, int32 [num_images, 2]."""
-        sizes = self._dataset.image_sizes()
-        return sizes[[index * len(sizes) // self._count for index in range(self._count)]]
 
 
 def calibration_images(
@@ -59,13 +33,13 @@ def calibration_images(
       model: decides the legal sizes.
       limit: maximum number of images.
       size: (H, W) to pad to, rounded up to what suits the network; default: of the largest image.
-      reporter: hears of progress.
+      reporter: receives progress events.
 
     Yields:
       uint8 [1, H, W, 3].
     """
-    chosen = EvenlySpread(dataset, limit)
-    size = padded_size(model, size or dataset.largest_size(), None)
+    chosen = evenly_spaced(dataset, limit)
+    size = padded_size(model, size or largest_size(dataset), None)
     batches = evaluation_batches(chosen, size, batch_size=1, fill=model.architecture.mean_pixel)
     for batch in (reporter or Reporter()).track(batches, "calibrating, image", len(chosen)):
         yield batch["image"]

@@ -16,6 +16,7 @@ from flax import traverse_util
 
 from deeplab_jax import checkpointing
 from deeplab_jax.data import Dataset
+from deeplab_jax.data.datasets import largest_size
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import evaluate
 from deeplab_jax.files import write_text
@@ -71,7 +72,7 @@ def compare(
     reporter = reporter or LoggingReporter()
     how = {"size": size, "batch_size": batch_size, "workers": workers, "limit": limit}
     first = next(iter(models.values()))
-    size = padded_size(first.model, size or dataset.largest_size(), None)
+    size = padded_size(first.model, size or largest_size(dataset), None)
     rows: dict[str, dict[str, Any]] = {}
     for name, predictor in models.items():
         reporter.message(f"measuring: {name}")

@@ -47,11 +47,14 @@ class Dataset(Protocol):
 
     def __getitem__(self, index: int) -> Example: ...
 
-    def largest_size(self) -> tuple[int, int]:
-        """Returns the largest height and the largest width among the images."""
-
     def image_sizes(self) -> np.ndarray:
         """Returns (height, width) of every image, int32 [num_images, 2]."""
+
+
+def largest_size(dataset: Dataset) -> tuple[int, int]:
+    """Returns the largest height and the largest width among the images of a data set."""
+    height, width = dataset.image_sizes().max(axis=0).tolist()
+    return height, width
 
 
 class ArrayDataset:
@@ -127,11 +130,6 @@ class ArrayDataset:
         """Yields what identifies the examples: the bytes of all arrays, labels as int32."""
         for image, mask in zip(self._images, self._masks, strict=True):
             yield from array_content(np.asarray(image), np.asarray(mask))
-
-    def largest_size(self) -> tuple[int, int]:
-        """Returns the largest height and the largest width among the images."""
-        height, width = self.image_sizes().max(axis=0).tolist()
-        return height, width
 
     def image_sizes(self) -> np.ndarray:
         """Returns (height, width) of every image, int32 [num_images, 2]."""

@@ -34,13 +34,18 @@ class Subset:
         yield self._positions.astype("<i8").tobytes()
         yield bytes.fromhex(fingerprint(self._dataset)["content"])
 
-    def largest_size(self) -> tuple[int, int]:
-        """Returns the largest height and the largest width in the whole data set."""
-        return self._dataset.largest_size()
-
     def image_sizes(self) -> np.ndarray:
         """Returns (height, width) of every example, int32 [num_images, 2]."""
         return self._dataset.image_sizes()[self._positions]
+
+
+def evenly_spaced(dataset: Dataset, limit: int) -> Subset:
+    """Returns at most `limit` evenly spaced examples of a data set.
+
+    Files of a data set are often in an order, and its first images all alike.
+    """
+    count = min(limit, len(dataset))
+    return Subset(dataset, np.arange(count) * len(dataset) // count, dataset.split)
 
 
 def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Subset]]:

@@ -124,11 +124,6 @@ class PreparedDataset:
             )
         return label.astype(label_dtype(num_classes), copy=False)
 
-    def largest_size(self) -> tuple[int, int]:
-        """Returns the largest height and the largest width among the images."""
-        height, width = self.image_sizes().max(axis=0).tolist()
-        return height, width
-
     def image_sizes(self) -> np.ndarray:
         """Returns (height, width) of every image from its header, int32 [num_images, 2]."""
         return np.array([encoded_size(stored[self._image]) for stored in self._source], np.int32)

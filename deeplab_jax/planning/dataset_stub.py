@@ -44,10 +44,6 @@ class Unseen:
     def __getitem__(self, index: int) -> Example:
         raise NotImplementedError("nothing is read to plan")
 
-    def largest_size(self) -> tuple[int, int]:
-        """There are no images."""
-        raise NotImplementedError("nothing is read to plan")
-
     def image_sizes(self) -> NoReturn:
         """There are no images."""
         raise NotImplementedError("nothing is read to plan")

@@ -9,10 +9,11 @@ import pytest
 from small_models import CLASSES, describe, images, logits, stored
 
 from deeplab_jax import checkpointing, inference, ops
-from deeplab_jax.compression.calibration import EvenlySpread, calibration_images
+from deeplab_jax.compression.calibration import calibration_images
 from deeplab_jax.compression.effects import costs
 from deeplab_jax.compression.quantization import calibrate, quantize
 from deeplab_jax.data import ArrayDataset
+from deeplab_jax.data.folds import evenly_spaced
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.layers.integers import rounded
 
@@ -157,7 +158,7 @@ def test_calibration_images_are_spread_over_the_data_set():
     many = [np.full((20 + i, 30, 3), i, np.uint8) for i in range(10)]
     masks = [np.zeros(image.shape[:2], np.uint8) for image in many]
     dataset = ArrayDataset(many, masks, class_names=CLASSES)
-    assert [EvenlySpread(dataset, 4)[i]["image"][0, 0, 0] for i in range(4)] == [0, 2, 5, 7]
+    assert [evenly_spaced(dataset, 4)[i]["image"][0, 0, 0] for i in range(4)] == [0, 2, 5, 7]
     found = list(calibration_images(dataset, stored("mobilenet_v2").model, limit=3))
     assert [batch.shape for batch in found] == [(1, 33, 33, 3)] * 3
     assert [batch[0, 0, 0, 0] for batch in found] == [0, 3, 6]

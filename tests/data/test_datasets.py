@@ -7,6 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from deeplab_jax.data import ArrayDataset, open_dataset, prepared_names
+from deeplab_jax.data.datasets import largest_size
 from deeplab_jax.data.images import decode_image, encode_jpeg, encode_png
 from deeplab_jax.data.preparation import write
 from deeplab_jax.data.shapes import draw_scene
@@ -55,7 +56,7 @@ def test_prepared_examples_are_what_was_drawn(shapes_dir):
     dataset = open_dataset("shapes", str(shapes_dir), "val")
     assert (dataset.name, dataset.split, len(dataset)) == ("shapes", "val", 7)
     assert dataset.descriptor.class_names[1] == "disc"
-    assert dataset.largest_size() == (64, 64)
+    assert largest_size(dataset) == (64, 64)
     for index in (0, 6):
         image, label = draw_scene(0, 1, index, 64)
         example = dataset[index]
@@ -78,7 +79,7 @@ def test_foreign_data_sets_are_read_by_name(tmp_path, mask_name):
         open_dataset("foreign", tmp_path, "train")
     dataset = open_dataset("foreign", tmp_path, "train", class_names=["pet", "floor"])
     assert dataset.descriptor.num_classes == 2
-    assert dataset.largest_size() == (7, 9)
+    assert largest_size(dataset) == (7, 9)
     assert {dataset[0]["image_id"], dataset[1]["image_id"]} == {"pet 0", "pet 1"}
     assert np.unique(dataset[0]["label"]).tolist() == [1]
 
@@ -127,7 +128,7 @@ def test_array_dataset(images, masks):
     dataset = ArrayDataset(images, masks)
     assert len(dataset) == 3
     assert dataset.descriptor.class_names == ("class 0", "class 1", "class 2")
-    assert dataset.largest_size() == (4, 5)
+    assert largest_size(dataset) == (4, 5)
     assert dataset[2]["label"].dtype == np.uint8
     assert (dataset[2]["label"] == 255).all()
     assert ArrayDataset(images, masks, ["a", "b", "c", "d"]).descriptor.num_classes == 4

@@ -4,6 +4,7 @@ import pytest
 
 from deeplab_jax import config as configs
 from deeplab_jax.data import ArrayDataset, Augmentation, duplicated, training_batches
+from deeplab_jax.data.datasets import largest_size
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.reporter import Reporter
@@ -33,7 +34,7 @@ def test_images_of_rare_classes_come_once_more(dataset, classes, again):
         str(number) for number in (*range(7), *again)
     ]
     assert longer.descriptor == dataset.descriptor
-    assert longer.largest_size() == (4, 5)
+    assert largest_size(longer) == (4, 5)
 
 
 def test_an_epoch_holds_them_twice_and_restarts_where_it_was(dataset):

@@ -16,7 +16,8 @@ def test_every_example_is_held_out_once(count):
         ids = [[part[n]["image_id"] for n in range(len(part))] for part in (seen, unseen)]
         assert sorted(ids[0] + ids[1], key=int) == [str(n) for n in range(len(SIZES))]
         assert len(unseen) in (len(SIZES) // count, -(-len(SIZES) // count))
-        assert seen.largest_size() == unseen.largest_size() == dataset.largest_size()
+        sizes = np.concatenate([seen.image_sizes(), unseen.image_sizes()])
+        assert sorted(map(tuple, sizes.tolist())) == SIZES
         assert seen.descriptor is dataset.descriptor
         held_out += ids[1]
     assert sorted(held_out, key=int) == [str(n) for n in range(len(SIZES))]
