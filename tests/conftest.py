@@ -47,8 +47,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     marked = [item for item in items if item.get_closest_marker("slow")]
     files = sorted({item.path for item in marked})
     own = set(files[part - 1 :: count])
-    config.hook.pytest_deselected(items=[item for item in marked if item.path not in own])
-    items[:] = [item for item in marked if item.path in own]
+    kept = [item for item in marked if item.path in own]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
 
 
 @pytest.fixture(scope="session")
