@@ -29,7 +29,7 @@ test-all: $(PEERS)
 
 # Kills, damages and starves real runs, and counts what came of it; takes about an hour.
 faults: $(INSTALLED)
-	$(BIN)/python tests/faults/run.py
+	PYTHONPATH=tests/helpers $(BIN)/python tests/faults/run.py
 
 peers: $(PEERS)
 

@@ -3,15 +3,11 @@
 import gc
 import os
 import pathlib
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-# `experiments` is in the checkout and in no wheel.
-sys.path.append(str(ROOT))
 
 # A program that several tests compile is compiled once; the tests of real processes inherit it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

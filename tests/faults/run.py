@@ -1,5 +1,7 @@
 """The fault suite: `make faults`, or python tests/faults/run.py [--kills=100] [--only=kills].
 
+PYTHONPATH must name tests/helpers.
+
 Breaks real runs in the ways that machines break them, counts what came of it, and ends with status
 1 where anything went wrong. docs/faults.md has the numbers of one such run.
 """
@@ -13,7 +15,6 @@ import time
 from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from disks import damage_files, full_disk
 from hostile_images import spoilt_images

@@ -11,7 +11,7 @@ import pytest
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import check_divisible, make_mesh, put_batch
 
-TESTS = pathlib.Path(__file__).parents[1]
+HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
 
 
 class MeshOf:
@@ -77,7 +77,7 @@ def test_four_devices_update_as_one_does():
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "PYTHONPATH": os.pathsep.join([str(HELPERS), str(HELPERS.parent)]),
     }
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-TESTS = pathlib.Path(__file__).parent
+HELPERS = pathlib.Path(__file__).parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run_tasks(
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_ENABLE_X64": "1",
         "XLA_FLAGS": f"--xla_backend_optimization_level={optimization_level}",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "PYTHONPATH": os.pathsep.join([str(HELPERS), str(HELPERS.parents[1])]),
     }
     running = [
         subprocess.Popen(
