@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-TESTS = pathlib.Path(__file__).parents[1]
+HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
 PROGRAM = """
 import json
 import sys
@@ -50,7 +50,7 @@ def test_eight_devices_measure_what_one_does():
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "PYTHONPATH": os.pathsep.join([str(HELPERS), str(HELPERS.parent)]),
     }
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True

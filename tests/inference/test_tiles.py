@@ -21,7 +21,7 @@ from deeplab_jax.inference.forward import forward_pass, only_class_map
 from deeplab_jax.inference.tiles import Tiling, run_tiles
 from deeplab_jax.models import Architecture, create_model, summarize
 
-TESTS = pathlib.Path(__file__).parents[1]
+HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
 EIGHT = Architecture("mobilenet_v2", num_classes=NUM_CLASSES, output_stride=8)
 EIGHT_HALF_PIXEL = Architecture(
     "mobilenet_v2", num_classes=NUM_CLASSES, output_stride=8, align_corners=False
@@ -208,7 +208,7 @@ print(peak() - before)
 def test_a_large_image_stays_within_the_stated_memory():
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+        "PYTHONPATH": os.pathsep.join([str(HELPERS), str(HELPERS.parent)]),
     }
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
