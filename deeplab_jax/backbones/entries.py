@@ -27,6 +27,9 @@ class BackboneEntry:
       multi_grid_size: number of rates in a multi-grid; 0 where it has none.
       wide: (channels, place) of the 1×1 convolution that a classifier of whole images adds,
         `before` or `after` the pooling; None where it has none.
+      separable: whether DeepLab v3+ on it has separable convolutions in ASPP and decoder by
+        default.
+      head: of DeepLab v3 on it, as published.
       auxiliary: where an auxiliary head is attached.
       intermediate: maps that DeepLab-MSc draws on besides the image.
     """
@@ -40,6 +43,8 @@ class BackboneEntry:
     intermediate: tuple[Feature, ...]
     multi_grid_size: int = 0
     wide: tuple[int, str] | None = None
+    separable: bool = False
+    head: str = "aspp"
 
 
 def _resnet(depth: int, beta_stem: bool) -> BackboneEntry:
@@ -62,6 +67,7 @@ def _xception(depth: int) -> BackboneEntry:
     return BackboneEntry(
         module=partial(xception.Xception, depth=depth),
         options=BACKBONE_KEYWORDS[f"xception_{depth}"],
+        separable=True,
         low_level=low_level,
         normalization=xception.NORMALIZATION,
         preprocessing="minus_one_one",
@@ -81,6 +87,7 @@ def _mobilenet_v3(size: str) -> BackboneEntry:
         preprocessing="minus_one_one",
         auxiliary=mobilenet.AUXILIARY[widest],
         intermediate=low_level,
+        head="lr_aspp" if size.endswith("_seg") else "aspp",
         wide=(1280 if widest == "large" else 1024, "after"),
     )
 
@@ -106,6 +113,7 @@ BACKBONES = {
         preprocessing="minus_one_one",
         auxiliary=mobilenet.V2_LOW_LEVEL[2],
         intermediate=mobilenet.V2_LOW_LEVEL,
+        head="pooling",
         wide=(1280, "before"),
     ),
     **{f"mobilenet_v3_{size}": _mobilenet_v3(size) for size in mobilenet.V3_ENDS},

@@ -67,7 +67,8 @@ def forward_pass(
 
         def forward(variables: Any, image: jax.Array) -> Any:
             with sharded_over(mesh):
-                return finish(*model.apply(variables, image, method="class_map_and_logits"))
+                outputs = model.apply(variables, image, method="class_map_and_logits")
+            return finish(*outputs)
 
         compiled = jax.jit(forward, out_shardings=out_shardings)
         # A program of several devices is traced with their mesh.

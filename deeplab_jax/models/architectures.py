@@ -68,8 +68,7 @@ def create_model(architecture: str, **overrides: Any) -> DeepLab:
 
 
 def _backbone_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    name = values["backbone"]
-    entry = find_backbone(name)
+    entry = find_backbone(values["backbone"])
     caffe = architecture == "deeplab_v2" and entry.multi_grid_size > 0
     defaults: dict[str, Any] = {"preprocessing": entry.preprocessing}
     if "stride_placement" in entry.options:
@@ -77,11 +76,9 @@ def _backbone_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str
     if caffe and entry.preprocessing == "mean":
         defaults["preprocessing"] = "caffe_bgr"
     if architecture == "deeplab_v3plus":
-        defaults["separable"] = name.startswith("xception")
+        defaults["separable"] = entry.separable
     if architecture == "deeplab_v3":
-        # The published MobileNet networks have no atrous branches.
-        published = {"mobilenet_v2": "pooling"}
-        defaults["head"] = "lr_aspp" if name.endswith("_seg") else published.get(name, "aspp")
+        defaults["head"] = entry.head
     return defaults
 
 

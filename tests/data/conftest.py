@@ -7,27 +7,16 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from reporters import RecordingReporter
 
 from deeplab_jax.data.builders.shapes import Shapes
 from deeplab_jax.data.preparation import prepare
 from deeplab_jax.reporter import Reporter
 
 
-class Recorder(Reporter):
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-        self.warnings: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
-
-
 @pytest.fixture
-def reporter() -> Recorder:
-    return Recorder()
+def reporter() -> RecordingReporter:
+    return RecordingReporter()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from reporters import RecordingReporter
 
 import deeplab_jax
 from deeplab_jax import config as configs
@@ -10,14 +11,6 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
 NUM_IMAGES = 16
-
-
-class Listener(Reporter):
-    def __init__(self):
-        self.messages = []
-
-    def message(self, text):
-        self.messages.append(text)
 
 
 def halves(num_classes, seed=0):
@@ -43,7 +36,13 @@ def first_run(commands, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("arrays") / "run"
     config = tiny_config(commands, tuple("abcdef"))
     result = deeplab_jax.train(
-        config, workdir, halves(6), halves(6, seed=1), batch_size=8, epochs=6, reporter=Listener()
+        config,
+        workdir,
+        halves(6),
+        halves(6, seed=1),
+        batch_size=8,
+        epochs=6,
+        reporter=RecordingReporter(),
     )
     return result
 
@@ -60,7 +59,11 @@ def test_masks_of_0_and_255_train_two_classes(commands, tmp_path):
     config.training.num_steps = 1
     (images, masks), validation = halves(2), halves(2, seed=1)
     result = deeplab_jax.train(
-        config, tmp_path / "run", (images, masks * 255), (images, masks * 255), reporter=Listener()
+        config,
+        tmp_path / "run",
+        (images, masks * 255),
+        (images, masks * 255),
+        reporter=RecordingReporter(),
     )
     predictor = deeplab_jax.load(result.workdir)
     assert len(predictor.class_names) == 2
@@ -90,7 +93,7 @@ def test_fine_tuning_replaces_only_the_classifier(commands, first_run, tmp_path)
     config = tiny_config(commands, ("low", "middle", "high"))
     config.training.init_from = str(first_run.workdir)
     config.training.num_steps = 1
-    listener = Listener()
+    listener = RecordingReporter()
     deeplab_jax.train(config, tmp_path / "tuned", halves(3), halves(3), reporter=listener)
     afresh = [text for text in listener.messages if "starts afresh" in text]
     assert len(afresh) == 2
@@ -113,7 +116,7 @@ def test_training_that_finds_nothing_better_stops_and_stays_stopped(commands, tm
     config.training.update({"num_steps": 9, "patience": 2, "ema_decay": 0.0})
     config.evaluation.every_steps = 1
     for complaint in ("stopped early at step 3", "all 3 steps are done already (of 9: it stopped"):
-        listener = Listener()
+        listener = RecordingReporter()
         result = deeplab_jax.train(
             config, tmp_path / "run", halves(6), halves(6), reporter=listener
         )

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import sklearn.metrics
+from reporters import RecordingReporter
 from stand_ins import RedReader, random_dataset
 
 from deeplab_jax.data import ArrayDataset
@@ -13,7 +14,6 @@ from deeplab_jax.inference import Predictor
 from deeplab_jax.inference.forward import forward_pass
 from deeplab_jax.metrics import BoundaryMatch
 from deeplab_jax.models import Architecture
-from deeplab_jax.reporter import Reporter
 
 SIZES = [(20, 31), (33, 33), (40, 7), (1, 50), (25, 25)]
 
@@ -34,14 +34,6 @@ def flat(dataset, limit=None):
     truth = np.concatenate([example["label"].ravel() for example in examples])
     prediction = np.concatenate([example["image"][..., 0].ravel() % 4 for example in examples])
     return truth[truth != 255], prediction[truth != 255]
-
-
-class Warnings(Reporter):
-    def __init__(self):
-        self.heard = []
-
-    def warning(self, text):
-        self.heard.append(text)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
@@ -148,6 +140,8 @@ def test_mistakes_are_named(dataset):
 
 def test_other_class_names_are_warned_of(dataset):
     predictor = Predictor(RedReader(), {}, ["sky", "wood", "road", "car"], [(0, 0, 0)] * 4)
-    warnings = Warnings()
+    warnings = RecordingReporter()
     evaluate(predictor, dataset, limit=1, reporter=warnings)
-    assert warnings.heard == ["1 classes of the model have other names in arrays: 'wood' is 'tree'"]
+    assert warnings.warnings == [
+        "1 classes of the model have other names in arrays: 'wood' is 'tree'"
+    ]

@@ -25,11 +25,6 @@ def depthwise_layers(predictor: Predictor) -> int:
     return sum(leaf.ndim == 4 and leaf.shape[2] == 1 for leaf in leaves)
 
 
-def noise(*shape: int) -> np.ndarray:
-    """Returns images without any order, uint8."""
-    return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-
-
 def expected_logits(predictor: Predictor, images: np.ndarray) -> np.ndarray:
     """Returns what the network itself gives."""
     return np.asarray(jax.jit(predictor.model.apply)(predictor.variables, images))

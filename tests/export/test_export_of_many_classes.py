@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_variables import random_variables
-from small import expected_logits, noise
+from small import expected_logits
+from stand_ins import noise
 
 from deeplab_jax.data.descriptors import describe
 from deeplab_jax.export.program import ExportOptions

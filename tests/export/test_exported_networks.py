@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 from selection import slow_unless
-from small import NAMES, PALETTE, depthwise_layers, expected_logits, noise, small_predictor
+from small import NAMES, PALETTE, depthwise_layers, expected_logits, small_predictor
+from stand_ins import noise
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.program import ExportOptions, input_specification, make_program

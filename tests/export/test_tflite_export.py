@@ -6,7 +6,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from small import NAMES, PALETTE, depthwise_layers, expected_logits, noise, small_predictor
+from small import NAMES, PALETTE, depthwise_layers, expected_logits, small_predictor
+from stand_ins import noise
 from test_exported_networks import NETWORKS, assert_same
 
 from deeplab_jax.errors import DeepLabError

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from mutations import NUM_CLASSES, Mutant, class_map, encoded, mutants, photo
+from reporters import RecordingReporter
 from stand_ins import RedReader
 
 from deeplab_jax.data.builders.folder import Folder
@@ -30,16 +31,6 @@ MASK_SUFFIXES = ".png .bmp .tif"
 # A file that takes longer hangs; one that takes more memory blows it up. The limit on pixels allows
 # 179 million, three bytes each, twice while they are converted.
 SECONDS, MEMORY_BYTES = 20.0, 3 * 2**29
-
-
-class Listening(Reporter):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @dataclasses.dataclass
@@ -171,7 +162,7 @@ def through_prepare(folder: pathlib.Path, bad: set[str], tally: Tally) -> None:
             tally.wrong.append(f"prepare: {error}")
     if list(data_dir.rglob("*.array_record*")):
         tally.wrong.append("prepare wrote in spite of bad files")
-    listening = Listening()
+    listening = RecordingReporter()
     prepared = prepare(make, skip_bad=True, reporter=listening)
     counted = sum(split.num_images for split in prepared.statistics.values())
     there = len(list((folder / "images").iterdir())) - len(bad)
@@ -196,7 +187,7 @@ def through_predict(folder: pathlib.Path, tally: Tally) -> None:
             tally.wrong.append(f"predict: {error}")
     if output.exists():
         tally.wrong.append("predict wrote in spite of bad files")
-    listening = Listening()
+    listening = RecordingReporter()
     kept = readable_files(jobs, skip_bad=True, reporter=listening)
     named = [job.image for job in jobs if any(str(job.image) in t for t in listening.warnings)]
     if kept != good or len(named) != len(jobs) - len(good):

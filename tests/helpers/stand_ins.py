@@ -18,6 +18,11 @@ from deeplab_jax.models import Architecture
 NUM_CLASSES = 4
 
 
+def noise(*shape: int) -> np.ndarray:
+    """Returns an image, or a batch of them, without any order: uint8 [*shape, 3]."""
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
 class RedReader(nn.Module):
     """Gives each pixel the class `red modulo 4`, with odds that grow with green; exact."""
 

@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from random_variables import random_variables
+from stand_ins import noise
 
 from deeplab_jax.checkpointing import CLASSIFICATION, ModelDescription, write_model
 from deeplab_jax.cli.console import Console
@@ -48,10 +49,6 @@ def photos(tmp_path):
     for name, size in {"a.jpg": (40, 50), "sub/b.png": (65, 33)}.items():
         PIL.Image.fromarray(noise(*size)).save(tmp_path / "photos" / name)
     return tmp_path / "photos"
-
-
-def noise(*size):
-    return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
 def test_the_most_probable_classes_come_first(classifier):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from stand_ins import NUM_CLASSES, RedReader, SizeReader
+from stand_ins import NUM_CLASSES, RedReader, SizeReader, noise
 
 from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.errors import DeepLabError
@@ -15,10 +15,6 @@ NAMES = ("sky", "tree", "<road>", "car")
 def make_predictor(model=None, inference_size=None):
     palette = bit_interleaved_palette(NUM_CLASSES)
     return Predictor(model or RedReader(), {}, NAMES, palette, inference_size)
-
-
-def noise(*size):
-    return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 17), (33, 40), (64, 129)])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from random_variables import random_variables
-from stand_ins import NUM_CLASSES, Convolution, RedReader, SizeReader
+from stand_ins import NUM_CLASSES, Convolution, RedReader, SizeReader, noise
 
 from deeplab_jax import ops
 from deeplab_jax.data.descriptors import bit_interleaved_palette
@@ -51,10 +51,6 @@ def make_predictor(model, variables=None, **options):
     palette = bit_interleaved_palette(NUM_CLASSES)
     options = InferenceOptions(**options)
     return Predictor(model, variables or {}, "abcd", palette, options=options)
-
-
-def noise(*size):
-    return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("architecture", [EIGHT, EIGHT_HALF_PIXEL])

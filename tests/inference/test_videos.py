@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from reporters import RecordingReporter
 from stand_ins import NUM_CLASSES, RedReader
 
 from deeplab_jax.data.descriptors import bit_interleaved_palette
@@ -116,16 +117,8 @@ def test_a_file_that_is_no_video_leaves_nothing(predictor, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-class _Listens(Reporter):
-    def __init__(self):
-        self.warnings = []
-
-    def warning(self, text):
-        self.warnings.append(text)
-
-
 def test_frames_that_are_missing_are_told(predictor, tmp_path, monkeypatch):
-    path, listens = write_video(tmp_path / "walk.mp4"), _Listens()
+    path, listens = write_video(tmp_path / "walk.mp4"), RecordingReporter()
     (job,) = plan_videos([path], tmp_path / "out")
     opened = cv2.VideoCapture
 

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from file_server import Behaviour, serving
+from reporters import RecordingReporter
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.download import Patience, download, verify
@@ -15,23 +16,6 @@ from deeplab_jax.reporter import Reporter
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 CHECKSUM = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 QUICK = Patience(timeout=0.5, attempts=3, pause=0.01)
-
-
-class Listener(Reporter):
-    """Keeps what it hears."""
-
-    def __init__(self):
-        self.messages, self.steps = [], []
-
-    def message(self, text):
-        self.messages.append(text)
-
-    def track(self, items, description, total=None):
-        done = 0
-        for item in items:
-            done += 1
-            yield item
-        self.steps.append((done, total))
 
 
 @pytest.fixture
@@ -49,7 +33,7 @@ def get(server, tmp_path):
 
     def get(checksum=CHECKSUM, patience=QUICK, listener=None):
         target = tmp_path / "cache" / "weights.bin"
-        return download(server.url, target, [checksum], listener or Listener(), patience)
+        return download(server.url, target, [checksum], listener or RecordingReporter(), patience)
 
     return get
 
@@ -59,16 +43,16 @@ def files_below(folder):
 
 
 def test_a_file_arrives_with_progress_and_nothing_beside_it(get, tmp_path):
-    listener = Listener()
+    listener = RecordingReporter()
     assert get(listener=listener).read_bytes() == CONTENT
     assert files_below(tmp_path) == {"cache/weights.bin"}
-    assert listener.steps == [(3, 3)]
+    assert listener.tracks == [(3, 3)]
     assert listener.messages == []
 
 
 def test_a_cut_connection_goes_on_where_it_was(get, server):
     server.cut_after = [1_000_000, 500_000]
-    listener = Listener()
+    listener = RecordingReporter()
     assert get(listener=listener).read_bytes() == CONTENT
     assert server.requests == [None, "bytes=1000000-", "bytes=1500000-"]
     assert "the connection ended after 1,000,000 of 3,000,000 bytes" in listener.messages[0]
@@ -171,7 +155,7 @@ def test_a_server_that_recovers(get, server):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "http://name.invalid/x"])
 def test_without_network_the_error_names_the_place(tmp_path, url):
     with pytest.raises(DeepLabError, match="put that file at"):
-        download(url, tmp_path / "x", [], Listener(), QUICK)
+        download(url, tmp_path / "x", [], RecordingReporter(), QUICK)
     assert files_below(tmp_path) == set()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from file_server import Behaviour, serving
+from reporters import RecordingReporter
 from stand_ins import write_workdir
 
 import deeplab_jax
@@ -18,21 +19,10 @@ from deeplab_jax.checkpointing import read_description
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import find_pretrained, locate, published_models
 from deeplab_jax.pretrained.download import Patience
-from deeplab_jax.reporter import Reporter
 
 NAME = "deeplabv3_mobilenetv2_dm05_voc_tflite"
 HUB_NAME = "timm_xception41_imagenet"
 FLOAT_FILE = "deeplabv3_mnv2_dm05_voc_257_float.tflite"
-
-
-class Listener(Reporter):
-    """Keeps what it hears."""
-
-    def __init__(self):
-        self.messages = []
-
-    def message(self, text):
-        self.messages.append(text)
 
 
 @pytest.fixture
@@ -120,7 +110,7 @@ def test_a_file_put_there_by_hand_is_verified_and_converted_once(cache, content)
     target = cache / "pretrained" / "deeplabv3.tflite"
     target.parent.mkdir(parents=True)
     target.write_bytes(content)
-    listener = Listener()
+    listener = RecordingReporter()
     directory = locate(NAME, listener)
     assert directory.parent == cache / "models"
     assert len(listener.messages) == 1
@@ -155,8 +145,8 @@ def test_a_name_is_downloaded_once(cache, place, server, content, packed):
     name = "x.tgz" if packed else "x.tflite"
     digest = hashlib.sha256(server.content).hexdigest()
     place(url=f"{server.url}/{name}", checksums=(f"sha256:{digest[:16]}",))
-    directory = locate(NAME, Listener())
-    assert locate(NAME, Listener()) == directory
+    directory = locate(NAME, RecordingReporter())
+    assert locate(NAME, RecordingReporter()) == directory
     assert len(server.requests) == 1
     kept = {path for path in files_below(cache) if not path.startswith("models/")}
     assert kept == {f"pretrained/{name}"}
@@ -177,7 +167,7 @@ def test_another_file_at_the_address_leaves_the_cache_as_it_was(cache, place, se
     server.content = content[::-1]
     place(url=f"{server.url}/x.tflite")
     with pytest.raises(DeepLabError, match="not the published file"):
-        locate(NAME, Listener())
+        locate(NAME, RecordingReporter())
     assert files_below(cache) == set()
 
 
@@ -185,7 +175,7 @@ def test_a_file_that_cannot_be_converted_leaves_no_model(cache, place, server):
     server.content = b"1234TFL3" + bytes(1000)
     place(url=f"{server.url}/x.tflite", checksums=())
     with pytest.raises(DeepLabError, match="damaged"):
-        locate(NAME, Listener())
+        locate(NAME, RecordingReporter())
     assert files_below(cache) == {"pretrained/x.tflite"}
 
 
@@ -193,7 +183,7 @@ def test_a_class_count_that_the_entry_does_not_have(cache, place, server, conten
     server.content = content
     place(url=f"{server.url}/x.tflite", checksums=(), data_set="cityscapes")
     with pytest.raises(DeepLabError, match="21 outputs, but 19 class names"):
-        locate(NAME, Listener())
+        locate(NAME, RecordingReporter())
 
 
 @pytest.mark.parametrize("name", ["deeplabv3_mobilenetv2_voc", "deeplabv3_resnet50_coco"])
@@ -203,7 +193,7 @@ def test_without_network_the_error_says_what_to_do(cache, place, name):
         field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)
     } | {"url": f"http://name.invalid/{entry.file_name}"})  # fmt: skip
     with pytest.raises(DeepLabError) as caught:
-        locate(NAME, Listener())
+        locate(NAME, RecordingReporter())
     assert f"put that file at {cache / 'pretrained' / entry.file_name}" in str(caught.value)
     assert files_below(cache) == set()
 
@@ -220,7 +210,7 @@ def test_a_file_of_hugging_face_comes_with_its_configuration(cache, place, conte
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
     place(url="", hub_repository="someone/net", hub_file="net.tflite")
-    directory = locate(NAME, Listener())
+    directory = locate(NAME, RecordingReporter())
     assert asked == [("someone/net", "config.json", False), ("someone/net", "net.tflite", False)]
     source = read_description(directory).source
     assert source["url"] == "https://huggingface.co/someone/net/resolve/main/net.tflite"
@@ -232,7 +222,7 @@ def test_hugging_face_out_of_reach(cache, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
     with pytest.raises(DeepLabError) as caught:
-        locate(HUB_NAME, Listener())
+        locate(HUB_NAME, RecordingReporter())
     message = str(caught.value)
     assert "timm/xception41.tf_in1k/resolve/main/model.safetensors (cannot be reached)" in message
     assert f"put that file at {cache / 'pretrained' / HUB_NAME}.safetensors" in message

@@ -7,21 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from checkpoint_process import values
+from reporters import RecordingReporter
 
 from deeplab_jax.checkpointing import saved_states
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checkpoints import Checkpointer
 
 NAN = float("nan")
-
-
-class Warnings(Reporter):
-    def __init__(self):
-        self.texts = []
-
-    def warning(self, text):
-        self.texts.append(text)
 
 
 def state(step):
@@ -68,9 +60,9 @@ def test_a_save_waits_for_the_one_before(tmp_path, monkeypatch):
 def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path):
     save(tmp_path, 1, 2)
     (tmp_path / "checkpoints" / "2" / "variables" / "_METADATA").write_text("{}")
-    warnings = Warnings()
+    warnings = RecordingReporter()
     assert_is(restored(tmp_path, warnings), 1)
-    (text,) = warnings.texts
+    (text,) = warnings.warnings
     assert "the checkpoint of step 2 is damaged (variables/_METADATA has 2 bytes" in text
     assert str(tmp_path / "damaged_checkpoints" / "2") in text
     # The step is saved again when the run comes to it.

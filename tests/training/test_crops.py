@@ -1,21 +1,13 @@
 import pytest
+from reporters import RecordingReporter
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture
-from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checks import check_crop_size
 
 
-class Listener(Reporter):
-    def __init__(self):
-        self.warnings = []
-
-    def warning(self, text):
-        self.warnings.append(text)
-
-
 def warnings_of(crop_size, strict=False, **options):
-    listener = Listener()
+    listener = RecordingReporter()
     architecture = Architecture("mobilenet_v2", **options)
     check_crop_size(crop_size, architecture, strict, listener)
     return listener.warnings

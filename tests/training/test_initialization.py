@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from reporters import RecordingReporter
 from stand_ins import write_workdir
 
 from deeplab_jax import ops
@@ -22,18 +23,6 @@ from deeplab_jax.models import create_model
 from deeplab_jax.pretrained import convert
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.initialization import initialize_from, warn_of_conventions
-
-
-class Listener(Reporter):
-    def __init__(self):
-        self.messages = []
-        self.warnings = []
-
-    def message(self, text):
-        self.messages.append(text)
-
-    def warning(self, text):
-        self.warnings.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +42,7 @@ def fresh_variables(workdir, **changes):
 
 
 def starting_from(workdir, parts="all", **changes):
-    listener = Listener()
+    listener = RecordingReporter()
     start = initialize_from(fresh_variables(workdir, **changes), workdir, listener, parts)
     return traverse_util.flatten_dict(start.variables, sep="/"), listener.messages
 
@@ -161,7 +150,7 @@ def test_a_published_classifier_is_a_backbone(shared, tmp_path):
 def test_other_conventions_are_warned_of(workdir, parts, changes, named):
     description = read_description(workdir)
     description.overrides.update(changes)
-    listener = Listener()
+    listener = RecordingReporter()
     warn_of_conventions(description.create_model().architecture, workdir, listener, parts)
     assert len(listener.warnings) == len(named)
     for warning, name in zip(listener.warnings, named, strict=True):
@@ -188,7 +177,7 @@ def test_where_strides_lie_is_warned_of(tmp_path, theirs, ours, named):
     network = dataclasses.replace(
         network.architecture, preprocessing=description.create_model().architecture.preprocessing
     )
-    listener = Listener()
+    listener = RecordingReporter()
     warn_of_conventions(network, tmp_path / "model", listener)
     expected = [f"stride_placement={theirs}, this network has {ours}"] if named else []
     assert len(listener.warnings) == len(expected)
@@ -205,6 +194,6 @@ def test_a_classifier_of_images_has_no_convention_of_resizing(tmp_path):
     )
     write_description(tmp_path, description)
     network = create_model("deeplab_v3", backbone="mobilenet_v2", align_corners=False)
-    listener = Listener()
+    listener = RecordingReporter()
     warn_of_conventions(network.architecture, tmp_path, listener, "matching")
     assert listener.warnings == []

@@ -3,6 +3,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from reporters import RecordingReporter
 from stand_ins import random_dataset
 
 from deeplab_jax import config as configs
@@ -127,14 +128,6 @@ def test_a_batch_of_none_is_refused_with_epochs_too():
         assembled(batch_size=0, epochs=1)
 
 
-class Warnings(Reporter):
-    def __init__(self):
-        self.texts = []
-
-    def warning(self, text):
-        self.texts.append(text)
-
-
 @pytest.mark.parametrize(
     ("assignments", "warned"),
     [
@@ -144,10 +137,10 @@ class Warnings(Reporter):
     ],
 )
 def test_a_part_that_stays_while_its_statistics_move_is_told(assignments, warned):
-    config, reporter = changed(*assignments), Warnings()
+    config, reporter = changed(*assignments), RecordingReporter()
     mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
     assemble(config, workdir, mesh, DATASET, DATASET, reporter=reporter)
-    told = [text for text in reporter.texts if "backbone of the network keep" in text]
+    told = [text for text in reporter.warnings if "backbone of the network keep" in text]
     assert bool(told) == warned
 
 
@@ -202,7 +195,7 @@ TORCHVISION = (
     ],
 )
 def test_one_value_per_pooled_channel_is_refused_and_two_are_a_warning(assignments, values):
-    config, reporter = changed("training.batch_size=16", *assignments), Warnings()
+    config, reporter = changed("training.batch_size=16", *assignments), RecordingReporter()
     mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
 
     def assemble_it():
@@ -213,7 +206,7 @@ def test_one_value_per_pooled_channel_is_refused_and_two_are_a_warning(assignmen
             assemble_it()
     else:
         assemble_it()
-    assert any("two values per channel" in text for text in reporter.texts) == (values == 2)
+    assert any("two values per channel" in text for text in reporter.warnings) == (values == 2)
 
 
 def test_rows_one_after_the_other_are_not_shared_out():
@@ -264,16 +257,9 @@ def test_one_class_of_arrays_is_refused():
 
 
 def test_classes_without_a_pixel_in_arrays_are_reported():
-    class Warnings(Reporter):
-        def __init__(self):
-            self.texts = []
-
-        def warning(self, text):
-            self.texts.append(text)
-
-    config, warnings = changed(), Warnings()
+    config, warnings = changed(), RecordingReporter()
     config.data.class_names = ("a", "b", "c")
     pair = np.zeros((2, 9, 9, 3), np.uint8), np.ones((2, 9, 9), np.uint8)
     mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
     assemble(config, workdir, mesh, pair, pair, batch_size=4, reporter=warnings)
-    assert any("2 of 3 classes" in text and "a, c" in text for text in warnings.texts)
+    assert any("2 of 3 classes" in text and "a, c" in text for text in warnings.warnings)
