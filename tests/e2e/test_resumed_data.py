@@ -25,6 +25,8 @@ def test_a_workdir_holds_what_identifies_its_data(trained):
     assert data["train"]["name"] == "shapes"
 
 
+# tests/training/test_workdir.py and tests/data hold the fingerprints.
+@pytest.mark.slow
 def test_the_same_data_may_move_and_other_data_are_refused(commands, workdir, tmp_path):
     moved = shutil.copytree(commands.data_dir, tmp_path / "moved")
     resumed = commands.run(*words(commands, workdir, moved))

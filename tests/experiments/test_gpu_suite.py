@@ -131,6 +131,7 @@ def test_a_part_ends_with_its_time(tmp_path):
     assert "time is up" in done.stdout
 
 
+@pytest.mark.slow
 def test_operations_and_pipeline_at_toy_size(tmp_path):
     found = toy(tmp_path, "b")
     gradients = [row for row in found if "atrous" in row["settings"]["work"]]

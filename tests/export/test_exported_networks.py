@@ -39,7 +39,7 @@ NETWORKS = {
     ),
     "bgr": ("deeplab_v3", MOBILE | {"preprocessing": "caffe_bgr", "aux_head": False}),
 }
-QUICK = ("crop", "lr_aspp")
+QUICK = ("crop",)
 CASES = [
     pytest.param(name, id=name, marks=[] if name in QUICK else pytest.mark.slow)
     for name in NETWORKS

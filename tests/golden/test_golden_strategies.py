@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from golden.recording import recorded
 from random_variables import random_variables
+from selection import slow_unless
 
 from deeplab_jax.crf import CRFParameters
 from deeplab_jax.data import ArrayDataset
@@ -50,7 +51,8 @@ def predictor():
     return Predictor(model, jax.device_get(variables), SHAPES.class_names, SHAPES.palette)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+# tests/inference/test_fusion.py compares scales and flips with NumPy.
+@pytest.mark.parametrize("strategy", slow_unless(lambda name: name != "scales", STRATEGIES))
 def test_metrics_and_masks(dataset, predictor, strategy):
     options = STRATEGIES[strategy]
     metrics = evaluate(predictor, dataset, options=options, batch_size=2)
