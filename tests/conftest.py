@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import gc
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -17,13 +18,16 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 # Traced programs are millions of objects: looking for cycles among them again and again while the
 # next ones are traced takes a quarter of the time.
 gc.disable()
+FILES, FILES_BETWEEN_WHOLE_SEARCHES = itertools.count(1), 40
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """Collects garbage between test files; what is left lives on and is not searched again."""
+    """Collects garbage between test files; what is left is searched again after many of them."""
     yield
     if nextitem is None or nextitem.path != item.path:
+        if next(FILES) % FILES_BETWEEN_WHOLE_SEARCHES == 0:
+            gc.unfreeze()
         gc.collect()
         gc.freeze()
 
