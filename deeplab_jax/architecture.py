@@ -399,7 +399,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "torchvision/deeplabv3_mobilenet_v3_large": TORCHVISION
     | {"backbone": "mobilenet_v3_large", "output_stride": 16},
 }
-# Keywords that each backbone reads; deeplab_jax/backbones/entries.py has the networks.
+# Keywords that each backbone reads, none too; deeplab_jax/backbones/entries.py has the networks in
+# the same order.
 _RESNET = ("multi_grid", "stride_placement", "cascade_blocks")
 BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "vgg_16": (),

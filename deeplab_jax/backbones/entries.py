@@ -21,17 +21,17 @@ class BackboneEntry:
       module: makes it; takes output_stride, form, what `options` names, and normalization where
         it has one.
       options: the further keywords of the architecture that it understands.
-      low_level: endpoints for decoders, finest first.
+      low_level: endpoints for decoders, finest first, at least two.
       normalization: the batch-norm constants it was trained with; None for a network without.
       preprocessing: how its images were normalised (see models/preprocessing.py).
+      auxiliary: where an auxiliary head is attached.
+      intermediate: maps that DeepLab-MSc draws on besides the image.
       multi_grid_size: number of rates in a multi-grid; 0 where it has none.
       wide: (channels, place) of the 1×1 convolution that a classifier of whole images adds,
         `before` or `after` the pooling; None where it has none.
       separable: whether DeepLab v3+ on it has separable convolutions in ASPP and decoder by
         default.
       head: of DeepLab v3 on it, as published.
-      auxiliary: where an auxiliary head is attached.
-      intermediate: maps that DeepLab-MSc draws on besides the image.
     """
 
     module: Callable[..., nn.Module]

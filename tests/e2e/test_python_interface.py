@@ -89,6 +89,8 @@ def test_load_predicts_at_the_image_s_own_size(first_run):
     np.testing.assert_allclose(prediction.probabilities.sum(-1), 1, atol=1e-5)
 
 
+# tests/training/test_initialization.py holds what is taken over.
+@pytest.mark.slow
 def test_fine_tuning_replaces_only_the_classifier(commands, first_run, tmp_path):
     config = tiny_config(commands, ("low", "middle", "high"))
     config.training.init_from = str(first_run.workdir)

@@ -109,7 +109,7 @@ def test_every_parameter_is_in_every_loss(name):
             assert not unused, (options, scales, unused)
 
 
-@pytest.mark.parametrize("every_scale", [False, True])
+@pytest.mark.parametrize("every_scale", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_on_the_scores_reach_every_parameter(every_scale):
     """Numbers for what the test above finds by the structure of the program."""
     architecture, keywords = NETWORKS["v3, pooling"]
