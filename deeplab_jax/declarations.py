@@ -24,7 +24,7 @@ class Rule(NamedTuple):
 
 
 class Declaration(NamedTuple):
-    """What a field says about itself beside its type and default.
+    """Documentation and rules of a field, beside its type and default.
 
     Attributes:
       help: noun phrase that describes the value.

@@ -1,4 +1,4 @@
-"""How long work tells of its progress without knowing who listens."""
+"""How long work reports its progress without knowing who receives it."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping

@@ -38,7 +38,7 @@ class LoadingError(DeepLabError):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one request may cost.
+    """Limits of one request.
 
     Attributes:
       megabytes: of the encoded image.

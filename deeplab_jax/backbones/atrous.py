@@ -21,7 +21,7 @@ class Feature(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """What one strided place of a network does: its stride and the rate of its 3×3 convolution."""
+    """One strided place of a network: its stride and the rate of its 3×3 convolution."""
 
     stride: int
     rate: int

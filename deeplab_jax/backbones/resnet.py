@@ -17,7 +17,7 @@ NORMALIZATION = Normalization(decay=0.95, epsilon=1e-5)
 
 
 class Depth(NamedTuple):
-    """What distinguishes ResNets of several depths.
+    """Values that distinguish ResNets of several depths.
 
     Attributes:
       block_sizes: units in each of the four blocks.
@@ -36,7 +36,7 @@ class Depth(NamedTuple):
 
     @property
     def kernel_sizes(self) -> tuple[int, ...]:
-        """Of a unit's convolutions."""
+        """Kernel sizes of a unit's convolutions."""
         return (1, 3, 1) if self.bottleneck else (3, 3)
 
     @property
@@ -81,7 +81,7 @@ class ResidualUnit(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Of all its convolutions together."""
+        """Stride of all its convolutions together."""
         return math.prod(unit.stride for unit in self.convolutions)
 
     @nn.compact

@@ -1,4 +1,4 @@
-"""What the dense CRF of an image costs, beside pydensecrf."""
+"""Cost of the dense CRF of an image, beside pydensecrf."""
 
 import importlib
 import statistics

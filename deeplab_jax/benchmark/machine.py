@@ -1,4 +1,4 @@
-"""What a figure was measured on, and what that machine can do at best."""
+"""The machine that a figure was measured on, and its peak rates."""
 
 import datetime
 import importlib.metadata
@@ -32,7 +32,7 @@ def describe_machine() -> dict[str, object]:
 
 
 def _version(package: str) -> str | None:
-    """Returns a package's version; None: it is imported from a place where none is told."""
+    """Returns a package's version; None: it is imported from a place that records none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -78,7 +78,7 @@ def planned_bytes(compiled: jax.stages.Compiled) -> int | None:
 def split_network(name: str) -> tuple[str, dict[str, str]]:
     """Returns an architecture's name and the keyword that `/BACKBONE` is short for.
 
-    Names are checked where the model is made, so that mistakes are told there.
+    Names are checked where the model is made, which reports mistakes.
     """
     if name in list_models() or "/" not in name:
         return name, {}

@@ -53,7 +53,7 @@ def network_mean_iou(
     Args:
       workdir: of the run.
       data_dir: that holds `shapes`.
-      reporter: hears progress.
+      reporter: receives the progress.
       **model: fields of `config.model` to change.
     """
     config = configs.load("shapes:cpu")

@@ -68,7 +68,7 @@ def fine_tune(
       config: of the training; its network and start are the model's.
       workdir: where the run writes.
       steps: of training.
-      reporter: hears of progress.
+      reporter: receives the progress.
       adjust: see `train`.
 
     Raises:

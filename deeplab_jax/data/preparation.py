@@ -64,7 +64,7 @@ def prepare(
       make_builder: creates a new builder, as a `functools.partial` of its class does.
       skip_bad: leave damaged examples out instead of failing.
       overwrite: write again what is there; the old stays until the new is whole.
-      reporter: hears of progress and of each damaged example.
+      reporter: receives the progress and each damaged example.
 
     Raises:
       DeepLabError: there are damaged examples; the first and their number are named.

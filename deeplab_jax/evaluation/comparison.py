@@ -36,7 +36,7 @@ TIMED_IMAGES = 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StrategyResult:
-    """What one strategy gave on every image.
+    """Result of one strategy on every image.
 
     Attributes:
       settings: of the strategy.
@@ -113,7 +113,7 @@ def compare_strategies(
       dataset: of the model's classes.
       strategies: by name, as of `strategy_steps`; each is compared with the one before.
       output: directory for `strategies.json`.
-      reporter: of progress; default: the logger.
+      reporter: receives the progress; default: the logger.
       **settings: as of `evaluate`.
 
     Returns:

@@ -88,7 +88,7 @@ def search_crf(
       options: how the model is applied; its CRF is left aside. Default: as the predictor does.
       limit: only the first so many images.
       output: JSON file of the result, which `read_crf_parameters` and `--crf=FILE.json` take.
-      reporter: of progress; default: the logger.
+      reporter: receives the progress; default: the logger.
       **settings: as of `evaluate`.
 
     Returns:

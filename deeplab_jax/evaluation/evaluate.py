@@ -67,7 +67,7 @@ class Evaluator:
 
         Args:
           variables: of the model, on any devices.
-          reporter: of progress; default: none.
+          reporter: receives the progress; default: nothing does.
 
         Raises:
           DeepLabError: an image is damaged or larger than the size.
@@ -103,12 +103,12 @@ def evaluate(
       options: how the model is applied; default: as the predictor does.
       trimap_widths: in pixels, of bands around void in which mean IoU is measured, too.
       output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`.
-      reporter: of progress; default: the logger.
+      reporter: receives the progress; default: the logger.
       **settings: of `EvaluationSettings`: size, batch_size, mesh, workers, limit. Without a size
         each image is padded as the predictor pads it, so that its class maps are counted.
 
     Returns:
-      What `metrics.json` holds; measures are 0..1, None where nothing could be measured.
+      The content of `metrics.json`; measures are 0..1, None where nothing could be measured.
 
     Raises:
       DeepLabError: the model has no class map or cannot do what is asked for, there is no labelled

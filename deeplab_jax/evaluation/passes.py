@@ -105,7 +105,7 @@ class WholeImageInference:
 
         Args:
           forward: for the mesh.
-          reporter: of progress.
+          reporter: receives the progress.
 
         Yields:
           The batch of `evaluation_batches`, and the function's result as NumPy arrays.
@@ -189,7 +189,7 @@ class TiledInference:
 
         Args:
           forward: for the mesh; results are [N, …, h, w].
-          reporter: of progress.
+          reporter: receives the progress.
         """
         for index in reporter.track(self.own_positions().tolist(), "evaluating, image"):
             example = self.dataset[index]
@@ -260,7 +260,7 @@ def image_results(
     Args:
       inference: of `make_inference` for this predictor.
       predictor: the model.
-      reporter: of progress.
+      reporter: receives the progress.
     """
     if predictor.crf is not None:
         for index, scores, image, label in image_scores(inference, predictor, reporter):

@@ -1,4 +1,4 @@
-"""What is counted of a split, and how it is shown: as a dictionary, as text and as files."""
+"""Counts over a split, and how they are shown: as a dictionary, as text and as files."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from deeplab_jax.visualize.class_maps import Color
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SegmentationMetrics:
-    """What is counted of a split; counts of images and hosts add up."""
+    """Counts over a split; those of images and hosts add up."""
 
     confusion: ConfusionMatrix
     ranking: PrecisionRecall

@@ -24,7 +24,7 @@ DEFAULT_SIZE = (513, 513)
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
-    """What the exported function takes and gives.
+    """Inputs and outputs of the exported function.
 
     Attributes:
       size: (H, W) of the images in pixels; None: any that suits the network.

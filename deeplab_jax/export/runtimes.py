@@ -94,7 +94,7 @@ class ExportedNetwork:
     """A file that runs.
 
     Attributes:
-      metadata: what the file tells of itself.
+      metadata: of the file.
       run: what the file takes → what it gives, as the metadata tell.
     """
 

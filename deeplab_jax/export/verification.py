@@ -126,7 +126,7 @@ def verify(
       images: uint8 [H, W, 3]; larger ones are shrunk to fit `size`, then all are padded to it.
       size: (H, W) in pixels.
       batch: images a call; the last call repeats the last image.
-      reporter: hears of progress.
+      reporter: receives the progress.
     """
     original = predictor.network.forward(InferenceOptions(), only_logits)
     comparison, fill = _Comparison(), predictor.model.architecture.mean_pixel

@@ -1,4 +1,4 @@
-"""What stands between a backbone's features and the classifier."""
+"""Heads and decoders, between a backbone's features and the classifier."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -195,7 +195,7 @@ def readable_files(
     Args:
       jobs: of `plan_files`, `plan_classifications` or `plan_submission`.
       skip_bad: leave bad images out, with a warning each and their number.
-      reporter: hears of progress and of what is left out.
+      reporter: receives the progress and what is left out.
 
     Raises:
       DeepLabError: an image is bad and is not to be skipped, or all are.
@@ -225,7 +225,7 @@ def predict_files(predictor: "Predictor", jobs: Sequence[FileJob], reporter: Rep
     Args:
       predictor: of the model.
       jobs: of `plan_files`.
-      reporter: hears of progress.
+      reporter: receives the progress.
 
     Raises:
       DeepLabError: an image cannot be read.

@@ -59,7 +59,7 @@ def forward_pass(
       model: the network, at the output stride that is wanted.
       scales, flip: see `InferenceOptions`.
       finish: takes the class map and the logits at the images' resolution, which are logarithms
-        where probabilities are averaged. Is compiled; a function of a module, told by its name.
+        where probabilities are averaged. Is compiled; a function of a module, known by its name.
       mesh: devices that share the images, and on which the results stay; None: one device.
     """
     out_shardings = None if mesh is None else batch_sharding(mesh)

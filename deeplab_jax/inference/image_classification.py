@@ -115,7 +115,7 @@ def classify_files(
     Args:
       classifier: of the model.
       jobs: of `plan_classifications`.
-      reporter: hears of progress.
+      reporter: receives the progress.
 
     Returns:
       The classes of each image.

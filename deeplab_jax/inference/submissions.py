@@ -124,7 +124,7 @@ def write_submission(
       predictor: of a model that `check_submission` lets pass.
       jobs: of `plan_submission`.
       server: `voc` or `cityscapes`.
-      reporter: hears of progress.
+      reporter: receives the progress.
 
     Raises:
       DeepLabError: an image cannot be read.

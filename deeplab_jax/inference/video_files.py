@@ -40,7 +40,7 @@ class VideoJob:
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        """What is written."""
+        """Outputs of a video."""
         return (self.overlay, self.masks)
 
 

@@ -124,7 +124,7 @@ class _Frame:
 
 @dataclasses.dataclass(frozen=True)
 class VideoReport:
-    """What a video took.
+    """Cost of a video.
 
     Attributes:
       frames: number.
@@ -193,7 +193,7 @@ def predict_video(
     Args:
       predictor: of the model.
       job: of `plan_videos` or `plan_camera`.
-      reporter: hears of progress.
+      reporter: receives the progress.
       limit: (H, W) that frames are shrunk to fit before the network; None: they are not.
       seconds: of the video, or of the camera's time, after which to stop; None: at its end.
 

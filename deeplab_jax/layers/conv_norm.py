@@ -187,7 +187,7 @@ class Normalization:
 
 
 class Bias(nn.Module):
-    """What folding leaves of a batch normalization."""
+    """The bias that folding leaves of a batch normalization."""
 
     form: Form = Form()
 

@@ -56,7 +56,7 @@ def create_model(architecture: str, **overrides: Any) -> DeepLab:
     """Returns a DeepLab by name.
 
     Args:
-      architecture: a name that `list_models` tells.
+      architecture: a name that `list_models` returns.
       **overrides: fields of `Architecture`, or `aspp`; what is left out takes the architecture's
         default, or the backbone's own. Default rates keep their extent in the image at every
         output stride.

@@ -72,7 +72,7 @@ class DeepLab(nn.Module):
 
     @property
     def form(self) -> Form:
-        """What every layer is handed."""
+        """Form that every layer is given."""
         options = self.architecture
         kind = self.kind if options.quantization == "none" else options.quantization
         return Form(jnp.dtype(options.dtype), kind, options.widths, self.remat)

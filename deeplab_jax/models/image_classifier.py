@@ -52,7 +52,7 @@ class ImageClassifier(nn.Module):
 
     @property
     def form(self) -> Form:
-        """What every layer is handed."""
+        """Form that every layer is given."""
         return Form(jnp.dtype(self.architecture.dtype))
 
     def _widened(self, features: jax.Array, channels: int, train: bool) -> jax.Array:

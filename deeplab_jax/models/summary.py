@@ -1,4 +1,4 @@
-"""What a network costs and sees: parameters, multiply-adds, receptive field, inner maps."""
+"""Costs and reach of a network: parameters, multiply-adds, receptive field, inner maps."""
 
 import dataclasses
 import math

@@ -18,7 +18,7 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Dispatch:
-    """What decides, beside its operands, which implementation of an operation is traced.
+    """Conditions that decide, beside its operands, which implementation of an operation is traced.
 
     Attributes:
       export: every operation is traced as plain convolutions and resizes: for export, whose

@@ -175,7 +175,7 @@ def plan(
       num_classes: of a data set whose classes the config does not name.
       search_largest_batch: find the largest batch by compiling again, some times; else it is
         estimated.
-      reporter: hears what is being compiled.
+      reporter: receives what is being compiled.
 
     Raises:
       DeepLabError: the config or the topology is not right, or the TPU compiler is not installed.

@@ -55,8 +55,8 @@ class PretrainedModel:
       name: in the catalog.
       overrides: keywords of `create_model` that the file does not state, and the backbone.
       licence: of the weights, as their publisher states it.
-      page: where the publisher tells of them.
-      architecture: a name that `list_models` tells, or `image_classifier`; empty where only the
+      page: of the publisher that describes them.
+      architecture: a name that `list_models` returns, or `image_classifier`; empty where only the
         file tells.
       data_set: whose classes the outputs are; empty where only the file tells.
       inference_size: (H, W) in pixels that the published figures were measured at, or None.

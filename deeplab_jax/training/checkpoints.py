@@ -1,4 +1,4 @@
-"""What a workdir holds: config with the network it means, starts, saved states."""
+"""Content of a workdir: config with its network, starts, saved states."""
 
 import contextlib
 import copy
