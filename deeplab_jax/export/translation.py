@@ -84,7 +84,7 @@ def translate(program: ClosedJaxpr, image: Value, writer: Writer) -> Value:
     """Says a program in a runtime's operations.
 
     Args:
-      program: of one input, traced inside `ops.portable`.
+      program: of one input, traced with `ops.Dispatch.export`.
       image: the runtime's input.
       writer: of the runtime's operations.
 

@@ -52,7 +52,7 @@ class Match:
 
     Attributes:
       work: what they do, as `deeplabv3_resnet50 513x513 forward`.
-      ours, theirs: the contenders.
+      ours, theirs: the two sides, ready to run.
       operations: floating-point operations of it, two a multiply-add, as published counts have
         them; None: not counted.
       difference: largest difference of the results over the largest result; None: not comparable.
