@@ -1,6 +1,8 @@
 """What all tests share."""
 
+import contextlib
 import gc
+import importlib
 import itertools
 import os
 import pathlib
@@ -14,6 +16,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "compiled"))
 
+# PyTorch's compiler and TensorFlow both bring LLVM: a process that loads TensorFlow's first crashes
+# when it loads PyTorch's.
+with contextlib.suppress(ImportError):
+    importlib.import_module("triton")
 
 # Traced programs are millions of objects: looking for cycles among them again and again while the
 # next ones are traced takes a quarter of the time.
