@@ -7,8 +7,9 @@ PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
 PEERS := $(VENV)/.peers
+DOCS := $(VENV)/.docs
 
-.PHONY: demo test test-slow test-all faults peers lint clean
+.PHONY: demo test test-slow test-all docs faults peers lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/deeplab-jax demo --workdir=runs/demo
@@ -26,6 +27,11 @@ test-slow: $(INSTALLED)
 test-all: $(PEERS)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(PYTEST)
+
+# The site, in build/docs; a warning or a broken internal link is an error.
+docs: $(DOCS)
+	$(BIN)/python docs/write_tables.py --check
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 
 # Kills, damages and starves real runs, and counts what came of it; takes about an hour.
 faults: $(INSTALLED)
@@ -48,4 +54,8 @@ $(INSTALLED): setup.cfg pyproject.toml
 
 $(PEERS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[test,peers]'
+	touch $@
+
+$(DOCS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
 	touch $@

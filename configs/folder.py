@@ -1,4 +1,4 @@
-"""DeepLab v3+ on MobileNetV2 on your own images and masks (docs/data.md).
+"""DeepLab v3+ on MobileNetV2 on your own images and masks (docs/guides/data.md).
 
   deeplab-jax prepare folder --source=mine --classes=mine/classes.txt --data_dir=data --report
   deeplab-jax train --config=configs/folder.py:cpu --workdir=runs/mine

@@ -242,13 +242,13 @@ class Architecture:
     widths: tuple[tuple[str, int], ...] = keyword(
         (),
         "Path and output channels of each layer that structured pruning made narrower, as `prune` "
-        "writes them ([compression.md](compression.md)).",
+        "writes them.",
         rule=WIDTHS,
     )
     quantization: str = keyword(
         "none",
         "Integers of the convolutions, for inference alone: `none`, or `int8` as `quantize` writes "
-        "it ([compression.md](compression.md)).",
+        "it.",
         legal=("none", "int8"),
     )
     dtype: str = keyword(

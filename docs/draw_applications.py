@@ -1,4 +1,6 @@
-"""Draws the data of applications.md: `python docs/draw_applications.py street|drive|cells FOLDER`.
+"""Draws the data of tutorials/applications.md.
+
+usage: python docs/draw_applications.py street|drive|cells FOLDER
 
 street: 150 scenes with masks of seven classes. drive: 40 frames along one such street. cells: 200
 16-bit grey images with 12-bit values and masks of small bright spots, about 1 % of the pixels.

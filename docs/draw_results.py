@@ -1,4 +1,4 @@
-"""Makes the pictures of applications.md from what its commands leave in a folder.
+"""Makes the pictures of tutorials/applications.md from what its commands leave in a folder.
 
 usage: python docs/draw_results.py FOLDER [--output=docs/images] [NAME …]
 

@@ -5,6 +5,7 @@ They come from the declarations in deeplab_jax/architecture.py and deeplab_jax/c
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Iterator
 
 from deeplab_jax.architecture import Architecture, Shorthands
@@ -39,7 +40,7 @@ def rows(table: str) -> Iterator[str]:
             yield row(field.name, field)
 
 
-PAGES = {"keywords": "models.md", "fields": "training.md"}
+PAGES = {"keywords": "reference/models.md", "fields": "reference/config.md"}
 
 
 def with_table(text: str, table: str) -> str:
@@ -50,10 +51,16 @@ def with_table(text: str, table: str) -> str:
 
 
 def main() -> None:
-    """Writes both tables."""
+    """Writes the tables, or with --check only reports pages whose tables are outdated."""
+    outdated = []
     for table, page in PAGES.items():
         path = HERE / page
-        path.write_text(with_table(path.read_text(), table))
+        text = path.read_text()
+        if (current := with_table(text, table)) != text:
+            outdated.append(page)
+            path.write_text(text if "--check" in sys.argv else current)
+    if outdated and "--check" in sys.argv:
+        sys.exit(f"outdated tables in {', '.join(outdated)}; run python docs/write_tables.py")
 
 
 if __name__ == "__main__":

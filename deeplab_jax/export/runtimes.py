@@ -1,6 +1,6 @@
 """Exported files: written for another runtime, and executed by it.
 
-A StableHLO file needs none of this package, see docs/deploy.md; this is for comparing formats.
+A StableHLO file runs without this package (docs/guides/deploy.md); this module compares formats.
 """
 
 import dataclasses

@@ -30,7 +30,7 @@ def fold(model: "DeepLab", variables: Any) -> tuple["DeepLab", Any]:
       variables: params and batch_stats.
 
     Returns:
-      The network, for inference alone, and its `{"params": …}`, NumPy arrays.
+      The network, for inference alone, and its variables: params alone, as NumPy arrays.
     """
     if model.kind == "folded" or model.architecture.quantization != "none":
         return model, variables

@@ -1,4 +1,4 @@
-"""A client of the app's HTTP interface, as docs/app.md tells it; standard library alone."""
+"""A client of the app's HTTP interface, as docs/guides/app.md tells it; standard library alone."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The unit of docs/app.md: what it starts, and that this comes back after a kill."""
+"""The unit of docs/guides/app.md: what it starts, and that this comes back after a kill."""
 
 import configparser
 import os
@@ -18,7 +18,7 @@ import pytest
 from deeplab_jax.cli.main import load_command
 
 HERE = pathlib.Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "app.md"
+PAGE = HERE.parents[1] / "docs" / "guides" / "app.md"
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def test_network_and_optimiser_are_built(reference):
 
 def test_every_recipe_of_the_documentation_resolves():
     """And every file has a row in its tables."""
-    page = (pathlib.Path(__file__).parents[2] / "docs/recipes.md").read_text("utf-8")
+    page = (pathlib.Path(__file__).parents[2] / "docs/guides/recipes.md").read_text("utf-8")
     rows = re.findall(r"^\| `((?:deeplab_v|mobilenet)[^`]*)`", page, re.MULTILINE)
     assert len(rows) == len(set(rows)) > 30
     for reference in rows:

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "applications.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "tutorials" / "applications.md").read_text("utf-8")
 # A fence without a language holds commands; those of `pycon` are doctest's.
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAMS = {

@@ -21,7 +21,7 @@ from deeplab_jax.models.architectures import resolve
 
 ROOT = pathlib.Path(__file__).parents[2]
 FAQ, README = ROOT / "docs" / "faq.md", ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 # Placeholders of syntax, as in `--config.FIELD=VALUE`, are not examples.

@@ -97,7 +97,7 @@ def test_operations_of_each_platform(made, tmp_path):
 
 
 def test_only_jax_is_needed(made, tmp_path):
-    """The few lines of docs/deploy.md, in an interpreter that finds nothing of this package."""
+    """The lines of docs/guides/deploy.md run in an interpreter without this package."""
     path = tmp_path / "network.stablehlo"
     export(made("v3"), path, "stablehlo")
     image = noise(1, 33, 49)

@@ -3,7 +3,7 @@
 PYTHONPATH must name tests/helpers.
 
 Breaks real runs in the ways that machines break them, counts what came of it, and ends with status
-1 where anything went wrong. docs/faults.md has the numbers of one such run.
+1 where anything went wrong. docs/guides/faults.md has the numbers of one such run.
 """
 
 import argparse

@@ -158,7 +158,7 @@ def test_what_a_network_must_sum_over_its_chips(options, parts, wanted):
 
 
 def test_the_offsets_of_a_shortcut_and_of_what_is_added_to_it_have_one_sum():
-    # Bytes that the TPU compiler's programs of ResNet-101 sum: see docs/planning.md.
+    # Bytes that the TPU compiler's programs of ResNet-101 sum: see docs/guides/planning.md.
     model = create_model("deeplab_v3", backbone="resnet_101_beta", num_classes=19, dtype="bfloat16")
     image = jax.ShapeDtypeStruct((1, 65, 65, 3), np.uint8)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
