@@ -9,13 +9,12 @@ INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 
-.PHONY: demo test test-slow test-all docs faults peers lint clean
+.PHONY: demo test test-slow test-all docs faults peers lint format types clean
 
 demo: $(INSTALLED)
 	$(BIN)/deeplab-jax demo --workdir=runs/demo
 
 test: $(INSTALLED)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(PYTEST) -m "not slow"
 
 # One part of the slow tests, as in SHARD=2/8; all of them without it.
@@ -25,7 +24,6 @@ test-slow: $(INSTALLED)
 
 # With the other implementations that tests compare with; some of them are large.
 test-all: $(PEERS)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(PYTEST)
 
 # The site, in build/docs; a warning or a broken internal link is an error.
@@ -39,11 +37,21 @@ faults: $(INSTALLED)
 
 peers: $(PEERS)
 
+# Checks style and docstrings; changes no file.
 lint: $(INSTALLED)
-	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Fixes what `make lint` reports and can be fixed mechanically.
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(INSTALLED): setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "deeplab_jax needs Python 3.11 or newer")'

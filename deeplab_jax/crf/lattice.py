@@ -211,7 +211,6 @@ def splat(lattice: Lattice, values: jax.Array) -> jax.Array:
 
 def blur(lattice: Lattice, at_vertices: jax.Array, reverse: bool = False) -> jax.Array:
     """Returns [M, C]: along one axis after the other, each vertex and half of its neighbours."""
-
     axes = reversed(lattice.neighbours) if reverse else lattice.neighbours
     for following, previous in axes:
         around = _rows(at_vertices, following) + _rows(at_vertices, previous)

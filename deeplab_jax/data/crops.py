@@ -91,8 +91,10 @@ def label_sampling(void: int) -> Sampling:
 
 
 class Span(NamedTuple):
-    """One axis of a crop: source pixels [start, stop) are resized to `size`, of which the crop
-    begins with number `offset`."""
+    """One axis of a crop: source pixels [start, stop), resized to `size`.
+
+    The crop begins at pixel `offset` of the resized line.
+    """
 
     start: int
     stop: int

@@ -100,6 +100,7 @@ class Descriptor:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes, without void."""
         return len(self.class_names)
 
 

@@ -29,6 +29,7 @@ GRACE = 20
 
 
 def main() -> int:
+    """Runs the chosen parts and returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.gpu_suite",
         description=__doc__,

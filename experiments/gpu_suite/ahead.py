@@ -178,6 +178,7 @@ def _step(device: str, toy: bool, table: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Writes the figures of each step, compiled without the device."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="file of the rows")
     parser.add_argument("--device", default="h200", choices=[*DEVICES, "here"])
