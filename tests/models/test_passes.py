@@ -11,10 +11,11 @@ from test_every_model import HEADS
 from deeplab_jax.backbones import BACKBONES
 from deeplab_jax.losses import softmax_cross_entropy
 from deeplab_jax.models import create_model
+from deeplab_jax.models.keywords import read_keywords
 
 # Odd, even, and neither square.
 SIZES = {"float32": (33, 49), "bfloat16": (34, 48)}
-NARROW = {"num_classes": 5, "aspp_channels": 8, "low_level_channels": 4}
+NARROW = {"num_classes": 5, "aspp_channels": 8, "low_level_channels": 4, "fc_channels": 16}
 
 
 def train_once(model, size):
@@ -68,16 +69,10 @@ def test_every_backbone(backbone, dtype):
 @pytest.mark.parametrize("dtype", SIZES)
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head(head, dtype):
-    keywords = NARROW | {"fc_channels": 16 if head == "large_fov_4x4" else 8} | HEADS[head]
-    if HEADS[head].get("head", "aspp") not in ("large_fov", "aspp"):
-        del keywords["fc_channels"]
-    model = create_model(
-        "deeplab_v3",
-        backbone="mobilenet_v2",
-        depth_multiplier=0.25,
-        dtype=dtype,
-        **({"head": "aspp"} | keywords),
-    )
+    keywords = {"backbone": "mobilenet_v2", "depth_multiplier": 0.25, "head": "aspp"} | HEADS[head]
+    read = read_keywords(create_model("deeplab_v3", **keywords).architecture)
+    narrow = {name: width for name, width in NARROW.items() if name in read}
+    model = create_model("deeplab_v3", dtype=dtype, **(narrow | keywords))
     assert_learns(model, SIZES[dtype])
 
 
