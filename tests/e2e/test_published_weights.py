@@ -51,6 +51,7 @@ def test_fine_tuning_on_other_classes(commands, converted, tmp_path, read_lines)
         "model.aspp_channels=256",
         "model.atrous_rates=None",
         "model.image_pooling=None",
+        "model.low_level_channels=None",
         "training.num_steps=2",
         f"training.init_from={converted[0]}",
     )
