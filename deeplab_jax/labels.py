@@ -4,9 +4,14 @@ Void pixels have no class and take no part in losses and metrics. Up to 255 clas
 and void is 255, VOC's own value. Above, a label is uint16 and void is 65535.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
+
+if TYPE_CHECKING:
+    import jax
 
 # Void of 8-bit labels; also the largest number of classes that they hold.
 IGNORE_LABEL = 255
@@ -39,7 +44,7 @@ def void_label(num_classes: int) -> int:
     return int(np.iinfo(label_dtype(num_classes)).max)
 
 
-def void_of(labels: np.ndarray, num_classes: int | None = None) -> int:
+def void_of(labels: "np.ndarray | jax.Array", num_classes: int | None = None) -> int:
     """Returns the void value of an array of labels.
 
     Args:

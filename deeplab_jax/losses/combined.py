@@ -22,7 +22,8 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
     def loss(logits: jax.Array, label: jax.Array, normalizer: jax.Array | None = None) -> jax.Array:
         # Once for all terms: their gradients are then added before they are rounded.
         logits = at_least_float32(logits)
-        return sum(weight * term(logits, label, normalizer) for weight, term in terms)
+        losses = (weight * term(logits, label, normalizer) for weight, term in terms)
+        return sum(losses, jnp.zeros(()))
 
     return loss
 

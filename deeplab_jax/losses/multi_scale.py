@@ -15,7 +15,7 @@ from deeplab_jax.losses.cross_entropy import pixel_cross_entropy, softmax_cross_
 from deeplab_jax.losses.targets import at_least_float32, is_soft, valid_pixels
 
 
-def shrink_labels(label: jax.Array, size: tuple[int, int]) -> jax.Array:
+def shrink_labels(label: jax.Array, size: ops.Size) -> jax.Array:
     """Returns the label at another size: every pixel takes the nearest one, corners on corners.
 
     Sides of 8k+1 shrunk to k+1 keep exactly every 8th pixel.
@@ -83,7 +83,7 @@ def multi_scale_cross_entropy(
         target = shrink_labels(label, size)
         return softmax_cross_entropy(scores, target, whole, class_weights, label_smoothing)
 
-    return sum(map(term, _terms(maps, native_scales, align_corners)))
+    return sum(map(term, _terms(maps, native_scales, align_corners)), jnp.zeros(()))
 
 
 def _terms(

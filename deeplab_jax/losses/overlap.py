@@ -1,5 +1,7 @@
 """Losses of overlap: Dice and Lovász-softmax."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -95,7 +97,7 @@ def lovasz_softmax(
         )
     if not per_image:
         logits, label = _as_one_image(logits), _as_one_image(label[..., None])[..., 0]
-    losses, known = jax.vmap(lambda *image: _of_image(*image, present_only))(logits, label)
+    losses, known = jax.vmap(partial(_of_image, present_only=present_only))(logits, label)
     share = share_of_batch(label, normalizer, logits.shape[-1])
     return share * mean_of_counted(losses, known)
 
@@ -116,7 +118,7 @@ def _of_image(
     classes = truth.reshape(-1, truth.shape[-1]).T
     # One class after the other: a sort of all at once would hold several maps of the logits' size.
     weights = lax.map(
-        lambda one: jaccard_weights(*one, known.ravel()),
+        lambda one: jaccard_weights(one[0], one[1], known.ravel()),
         (lax.stop_gradient(flat), classes),
     )
     counted = jnp.any(classes, axis=1) if present_only else jnp.any(known)

@@ -11,7 +11,7 @@ from deeplab_jax.labels import void_of
 
 def is_soft(label: jax.Array) -> bool:
     """Returns whether a label holds shares of the classes, [..., C] floats, not one class."""
-    return jnp.issubdtype(label.dtype, jnp.floating)
+    return bool(jnp.issubdtype(label.dtype, jnp.floating))
 
 
 def known_pixels(label: jax.Array, num_classes: int | None = None) -> jax.Array:
@@ -110,11 +110,11 @@ def as_weights(weights: Sequence[float], num_classes: int) -> jax.Array:
     Raises:
       DeepLabError: there is another number of them.
     """
-    weights = jnp.asarray(weights, jnp.float32)
-    if weights.shape != (num_classes,):
-        found = list(weights.shape)
+    array = jnp.asarray(weights, jnp.float32)
+    if array.shape != (num_classes,):
+        found = list(array.shape)
         raise DeepLabError(f"weights must be one for each of {num_classes} classes, got {found}")
-    return weights
+    return array
 
 
 def pixel_mean(

@@ -16,7 +16,7 @@ from deeplab_jax.ops.resize import (
     resize_bilinear,
     scaled_size,
 )
-from deeplab_jax.ops.xla_convolution import Padding, Rate, same_padding, symmetric_padding
+from deeplab_jax.ops.xla_convolution import Padding, Rate, Size, same_padding, symmetric_padding
 
 __all__ = [
     "MEAN_NAME",
@@ -26,6 +26,7 @@ __all__ = [
     "Padding",
     "Rate",
     "ResizedRows",
+    "Size",
     "argmax_of_resized",
     "as_array",
     "constrain_rows",

@@ -25,6 +25,9 @@ from deeplab_jax.ops.xla_convolution import (
     xla_convolution,
 )
 
+# (inputs, kernel, cotangent, rates, padding) → the gradient of one of the two operands.
+Gradient = Callable[[jax.Array, jax.Array, jax.Array, tuple[int, int], Padding], jax.Array]
+
 
 @traced_once
 def convolution(
@@ -89,8 +92,8 @@ def _pointwise(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _with_gradients(
-    of_inputs: Callable[..., jax.Array],
-    of_kernel: Callable[..., jax.Array],
+    of_inputs: Gradient,
+    of_kernel: Gradient,
     rates: tuple[int, int],
     padding: Padding,
     inputs: jax.Array,
@@ -100,14 +103,27 @@ def _with_gradients(
     return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding)
 
 
-def _forward(of_inputs, of_kernel, rates, padding, inputs, kernel):
+def _forward(
+    of_inputs: Gradient,
+    of_kernel: Gradient,
+    rates: tuple[int, int],
+    padding: Padding,
+    inputs: jax.Array,
+    kernel: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding), (inputs, kernel)
 
 
-def _backward(of_inputs, of_kernel, rates, padding, residuals, cotangent):
-    return tuple(
-        gradient(*residuals, cotangent, rates, padding) for gradient in (of_inputs, of_kernel)
-    )
+def _backward(
+    of_inputs: Gradient,
+    of_kernel: Gradient,
+    rates: tuple[int, int],
+    padding: Padding,
+    residuals: tuple[jax.Array, jax.Array],
+    cotangent: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    operands = (*residuals, cotangent, rates, padding)
+    return of_inputs(*operands), of_kernel(*operands)
 
 
 _with_gradients.defvjp(_forward, _backward)

@@ -6,6 +6,7 @@ on CPUs where one device has the whole batch: 4.3 to 10.4 ms where nine reductio
 (docs/benchmarks.md). Reference test: test_depthwise.py.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -24,6 +25,7 @@ from deeplab_jax.ops.xla_convolution import (
 )
 
 Rates = tuple[int, int]
+KernelGradient = Callable[..., jax.Array]
 
 # Numbers in one of the nine running sums of the kernel gradient: 128 KiB of float32.
 CACHED_SUM = 2**15
@@ -46,8 +48,7 @@ def depthwise_convolution(
       [N, H', W', C] in the dtype of the inputs.
     """
     rates = rate_by_axis(rate)
-    settings = {"stride": stride, "rates": rates, "padding": padding}
-    reference = partial(xla_convolution, groups=inputs.shape[-1], **settings)
+    reference = partial(_xla, stride, rates, padding)
     gradient = _gradient_at_once if batch_is_sharded() else _gradient_in_bands
     cpu = partial(_shifted, gradient, stride, rates, padding)
     name = chosen(ON_GPUS["depthwise"], rates)
@@ -88,13 +89,13 @@ def _sum_of_shifts(padded: jax.Array, kernel: jax.Array, stride: int, rates: Rat
     precision = jnp.promote_types(jnp.float32, padded.dtype)
     kernel = kernel.astype(precision)
     taps = _taps(padded, kernel.shape[0], stride, rates)
-    total = sum(pixels.astype(precision) * kernel[row, column, 0] for row, column, pixels in taps)
-    return total.astype(padded.dtype)
+    products = (pixels.astype(precision) * kernel[row, column, 0] for row, column, pixels in taps)
+    return functools.reduce(jnp.add, products).astype(padded.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _shifted(
-    kernel_gradient: Callable[..., jax.Array],
+    kernel_gradient: KernelGradient,
     stride: int,
     rates: Rates,
     padding: Padding,
@@ -104,15 +105,29 @@ def _shifted(
     return _sum_of_shifts(_pad(inputs, padding), kernel, stride, rates)
 
 
-def _shifted_forward(kernel_gradient, stride, rates, padding, inputs, kernel):
+def _shifted_forward(
+    kernel_gradient: KernelGradient,
+    stride: int,
+    rates: Rates,
+    padding: Padding,
+    inputs: jax.Array,
+    kernel: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     outputs = _shifted(kernel_gradient, stride, rates, padding, inputs, kernel)
     return outputs, (inputs, kernel)
 
 
-def _shifted_backward(kernel_gradient, stride, rates, padding, residuals, cotangent):
+def _shifted_backward(
+    kernel_gradient: KernelGradient,
+    stride: int,
+    rates: Rates,
+    padding: Padding,
+    residuals: tuple[jax.Array, jax.Array],
+    cotangent: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
     inputs, kernel = residuals
-    kernel_gradient = kernel_gradient(_pad(inputs, padding), cotangent, kernel, stride, rates)
-    return _input_gradient(inputs, cotangent, kernel, stride, rates, padding), kernel_gradient
+    of_kernel = kernel_gradient(_pad(inputs, padding), cotangent, kernel, stride, rates)
+    return _input_gradient(inputs, cotangent, kernel, stride, rates, padding), of_kernel
 
 
 _shifted.defvjp(_shifted_forward, _shifted_backward)
@@ -129,9 +144,9 @@ def _input_gradient(
     """The same operation with the kernel mirrored, on the cotangent spread out by the stride."""
     sizes = inputs.shape[1:3], cotangent.shape[1:3]
     edges = transposed_padding(kernel.shape[0], rates, padding, *sizes, stride)
-    edges = [(before, after, stride - 1) for before, after in edges]
+    spread_edges = [(before, after, stride - 1) for before, after in edges]
     zero = jnp.zeros((), cotangent.dtype)
-    spread = lax.pad(cotangent, zero, ((0, 0, 0), *edges, (0, 0, 0)))
+    spread = lax.pad(cotangent, zero, ((0, 0, 0), *spread_edges, (0, 0, 0)))
     return _sum_of_shifts(spread, kernel[::-1, ::-1], 1, rates)
 
 
@@ -187,8 +202,10 @@ def _rows_at_a_time(height: int, row_size: int) -> int:
 def _xla(
     stride: int, rates: Rates, padding: Padding, inputs: jax.Array, kernel: jax.Array
 ) -> jax.Array:
-    settings = {"stride": stride, "rates": rates, "padding": padding}
-    return xla_convolution(inputs, kernel, groups=inputs.shape[-1], **settings)
+    groups = inputs.shape[-1]
+    return xla_convolution(
+        inputs, kernel, stride=stride, rates=rates, padding=padding, groups=groups
+    )
 
 
 def _over_subgrids(
@@ -200,7 +217,7 @@ def _over_subgrids(
 
 
 # What the row `depthwise` of `dispatch.ON_GPUS` chooses from.
-CANDIDATES = {
+CANDIDATES: dict[str, Callable[..., jax.Array]] = {
     "xla": _xla,
     "shifted": partial(_shifted, _gradient_at_once),
     "subgrids": _over_subgrids,

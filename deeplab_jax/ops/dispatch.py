@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -87,9 +87,15 @@ def constrain_rows(maps: Any) -> Any:
     return jax.tree.map(split, maps)
 
 
+Result = TypeVar("Result")
+
+
 def dispatch(
-    reference: Callable, cpu: Callable, *operands: Any, gpu: Callable | None = None
-) -> jax.Array:
+    reference: Callable[..., Result],
+    cpu: Callable[..., Result],
+    *operands: Any,
+    gpu: Callable[..., Result] | None = None,
+) -> Result:
     """Returns what an operation gives, computed as suits where the program will run.
 
     The choice is made when the program is lowered, not from the devices of this host, so a program
@@ -138,7 +144,7 @@ def traced_once(operation: Callable[..., jax.Array]) -> Callable[..., jax.Array]
     return call
 
 
-def named(name: str, function: Callable, operand: jax.Array) -> jax.Array:
+def named(name: str, function: Callable[[jax.Array], jax.Array], operand: jax.Array) -> jax.Array:
     """Returns `function(operand)`; an exported program shows it as a call of that name.
 
     For operations that runtimes have whole but that are several primitives here.

@@ -52,21 +52,14 @@ def integer_convolution(
     Returns:
       float32 [N, H', W', D].
     """
-    how = {"stride": stride, "rate": rate, "padding": padding}
-    return dispatch(
-        partial(_integers, depthwise=depthwise, **how),
-        partial(_floats, depthwise=depthwise, **how),
-        levels,
-        zero_point,
-        kernel,
-    )
-
-
-def _floats(
-    levels: jax.Array, zero_point: jax.Array, kernel: jax.Array, *, depthwise: bool, **how
-) -> jax.Array:
     convolve = depthwise_convolution if depthwise else convolution
-    return convolve(levels - zero_point.astype(jnp.float32), kernel.astype(jnp.float32), **how)
+
+    def floats(levels: jax.Array, zero_point: jax.Array, kernel: jax.Array) -> jax.Array:
+        inputs, weights = levels - zero_point.astype(jnp.float32), kernel.astype(jnp.float32)
+        return convolve(inputs, weights, stride=stride, rate=rate, padding=padding)
+
+    integers = partial(_integers, stride=stride, rate=rate, padding=padding, depthwise=depthwise)
+    return dispatch(integers, floats, levels, zero_point, kernel)
 
 
 def _integers(

@@ -45,7 +45,7 @@ class JoinedMaps:
     align_corners: bool = dataclasses.field(default=True, metadata={"static": True})
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """That of the array [N, H, W, C + D]."""
         return *self.fine.shape[:3], self.coarse.shape[-1] + self.fine.shape[-1]
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.ops.dispatch import dispatch, named
+from deeplab_jax.ops.xla_convolution import Size
 
 # Lines of up to so many pixels a channel are resized one by one.
 PIXELS_A_CHANNEL = 4
@@ -56,7 +57,7 @@ def accurate_dtype(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+def scaled_size(size: Size, scale: float) -> tuple[int, int]:
     """Returns ⌊(d − 1)·scale + 1⌋ of both sides, the papers' size of a scaled image or map.
 
     Args:
@@ -66,7 +67,8 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     Raises:
       ValueError: a side is a symbol, and the scale is no multiple of 1/8.
     """
-    return tuple(_scaled_side(side, scale) for side in size)
+    height, width = (_scaled_side(side, scale) for side in size)
+    return height, width
 
 
 def _scaled_side(side: int, scale: float) -> int:
@@ -78,9 +80,7 @@ def _scaled_side(side: int, scale: float) -> int:
     return (side - 1) * int(scale * 8) // 8 + 1
 
 
-def resize_bilinear(
-    inputs: jax.Array, size: tuple[int, int], *, align_corners: bool = True
-) -> jax.Array:
+def resize_bilinear(inputs: jax.Array, size: Size, *, align_corners: bool = True) -> jax.Array:
     """Resizes maps by bilinear interpolation, without smoothing when shrinking.
 
     Two matrix products: exact, differentiable without scatters, and what matrix units do best. In
@@ -114,7 +114,7 @@ def interpolate_lines(matrix: jax.Array, lines: jax.Array) -> jax.Array:
     return lax.dot_general(matrices, lines, over, precision=lax.Precision.HIGHEST)
 
 
-def _interpolate(inputs: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
+def _interpolate(inputs: jax.Array, size: Size, align_corners: bool) -> jax.Array:
     height, width, channels = inputs.shape[1:]
     dtype = inputs.dtype
     rows = interpolation_matrix(height, size[0], align_corners, dtype)
@@ -164,7 +164,7 @@ class ResizedRows:
 
     @classmethod
     def of(
-        cls, inputs: jax.Array, size: tuple[int, int], rows: int, *, align_corners: bool = True
+        cls, inputs: jax.Array, size: Size, rows: int, *, align_corners: bool = True
     ) -> "ResizedRows":
         """Returns the rows of `resize_bilinear(inputs, size)` in blocks.
 
@@ -211,9 +211,7 @@ class ResizedRows:
         return whole[:, : self.height]
 
 
-def argmax_of_resized(
-    scores: jax.Array, size: tuple[int, int], *, align_corners: bool = True
-) -> jax.Array:
+def argmax_of_resized(scores: jax.Array, size: Size, *, align_corners: bool = True) -> jax.Array:
     """Returns the class of the largest score of every pixel of the resized map.
 
     On CPUs some rows at a time: of the resized map one block of ROWS_ON_CPUS rows is there at once.

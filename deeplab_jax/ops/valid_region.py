@@ -12,7 +12,7 @@ Condition: CPUs, stride 1, atrous, at most LARGEST_SHARE of the multiply-adds ne
 import jax
 import jax.numpy as jnp
 
-from deeplab_jax.ops.xla_convolution import Padding
+from deeplab_jax.ops.xla_convolution import Padding, Size
 
 Span = tuple[int, int]
 
@@ -22,7 +22,7 @@ LARGEST_SHARE = 0.8
 LEAST_SHARE_OF_ROW = 0.6
 
 
-def valid_share(size: tuple[int, int], kernel_size: int, rates: Span, padding: Padding) -> float:
+def valid_share(size: Size, kernel_size: int, rates: Span, padding: Padding) -> float:
     """Returns the share of a convolution's multiply-adds in which a tap meets a pixel."""
     share = 1.0
     for length, rate, (before, after) in zip(size, rates, padding, strict=True):

@@ -1,16 +1,21 @@
 """The compiler's own convolution, and the paddings that DeepLab implementations use."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 from jax import lax
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 # An atrous rate: one number for both axes, or rows and columns apart.
 Rate = int | tuple[int, int]
+# (H, W) in pixels; a side that `jax.export` leaves open is a symbol.
+Size = Sequence[int | Any]
 
 
 def rate_by_axis(rate: Rate) -> tuple[int, int]:
     """Returns the rate along H and along W."""
-    return (rate, rate) if isinstance(rate, int) else tuple(rate)
+    return (rate, rate) if isinstance(rate, int) else (rate[0], rate[1])
 
 
 def symmetric_padding(kernel_size: int, rate: Rate) -> Padding:
@@ -19,11 +24,11 @@ def symmetric_padding(kernel_size: int, rate: Rate) -> Padding:
     A strided convolution with it equals the stride-1 convolution subsampled: what slim's ResNet and
     Xception do, and what atrous consistency needs.
     """
-    totals = ((kernel_size - 1) * along for along in rate_by_axis(rate))
-    return tuple((total // 2, total - total // 2) for total in totals)
+    rows, columns = ((kernel_size - 1) * along for along in rate_by_axis(rate))
+    return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
 
-def same_padding(size: tuple[int, int], kernel_size: int, stride: int, rate: Rate) -> Padding:
+def same_padding(size: Size, kernel_size: int, stride: int, rate: Rate) -> Padding:
     """Returns TensorFlow's `SAME` padding for a map of `size` (H, W), as MobileNets use it.
 
     Equals `symmetric_padding` on odd sizes; on even sizes with stride 2 it lies one pixel off.
@@ -34,7 +39,8 @@ def same_padding(size: tuple[int, int], kernel_size: int, stride: int, rate: Rat
         total = max((output - 1) * stride + (kernel_size - 1) * along + 1 - length, 0)
         return total // 2, total - total // 2
 
-    return tuple(map(one_axis, size, rate_by_axis(rate)))
+    rows, columns = map(one_axis, size, rate_by_axis(rate))
+    return rows, columns
 
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -77,8 +83,8 @@ def transposed_padding(
     kernel_size: int,
     rates: tuple[int, int],
     padding: Padding,
-    inputs: tuple[int, int],
-    outputs: tuple[int, int],
+    inputs: Size,
+    outputs: Size,
     stride: int = 1,
 ) -> Padding:
     """Returns the zeros around a cotangent whose convolution gives the inputs' gradient.
@@ -95,4 +101,5 @@ def transposed_padding(
         reach = (kernel_size - 1) * rate
         first = reach - before
         edges.append((first, length + reach - first - (number - 1) * stride - 1))
-    return tuple(edges)
+    rows, columns = edges
+    return rows, columns
