@@ -47,6 +47,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Checks types: strictly in ops, losses and metrics (pyproject.toml).
 types: $(INSTALLED)
 	$(BIN)/mypy
 

@@ -273,7 +273,8 @@ class Architecture:
         """Rows and columns of the encoder's map that image pooling averages; None for all."""
         if self.image_pooling != "crop":
             return None
-        return tuple((side - 1) // self.output_stride + 1 for side in self.pooling_crop)
+        rows, columns = ((side - 1) // self.output_stride + 1 for side in self.pooling_crop)
+        return rows, columns
 
     @property
     def mean_pixel(self) -> tuple[int, ...]:

@@ -103,6 +103,8 @@ def load(reference: str) -> ConfigDict:
     name, _, text = reference.partition(":")
     path = _find(name)
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -130,7 +132,8 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
     wrapped = any(isinstance(argument, KeyError) for argument in error.args)
     if not wrapped and "does not exist" not in str(error):
         return None
-    return re.match(r"""\W*(?:Key "|)(\w*)""", str(error))[1]
+    found = re.match(r"""\W*(?:Key "|)(\w*)""", str(error))
+    return found and found[1]
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:

@@ -143,7 +143,8 @@ def visible_files(directory: Path, suffixes: Sequence[str]) -> Iterator[Path]:
 
 def list_images(directory: Path) -> Listing:
     """Returns the images anywhere below a directory, and what else there is."""
-    images, left_out = [], Counter()
+    images: list[Path] = []
+    left_out: Counter[str] = Counter()
     for path in sorted(directory.rglob("*")):
         if not path.is_file():
             continue

@@ -145,13 +145,13 @@ class SegmentationService:
         encoded = path.read_bytes()
         # The header tells before anything is decoded.
         try:
-            width, height = PIL.Image.open(io.BytesIO(encoded)).size
+            pixels: float = math.prod(PIL.Image.open(io.BytesIO(encoded)).size)
         except PIL.Image.DecompressionBombError:
-            width = height = math.inf
+            pixels = math.inf
         except Exception:
             # Reading it tells what is wrong.
-            width = height = 0
-        if width * height > limits.megapixels * 1e6:
+            pixels = 0
+        if pixels > limits.megapixels * 1e6:
             raise DeepLabError(
                 f"the image has more than {limits.megapixels:g} million pixels; send a smaller one"
             )

@@ -203,10 +203,10 @@ class ResNet(nn.Module):
         padding = self._pool_padding(hidden.shape[1:3])
         return nn.max_pool(hidden, (3, 3), strides=(2, 2), padding=padding)
 
-    def _pool_padding(self, size: tuple[int, int]) -> ops.Padding:
+    def _pool_padding(self, size: ops.Size) -> ops.Padding:
         """The conventions of the 3×3 pooling agree on odd sizes."""
         if self.stride_placement == "slim":
             return ops.same_padding(size, 3, 2, 1)
         # Caffe rounds the output up.
         extra = [length % 2 == 0 and self.stride_placement == "caffe" for length in size]
-        return tuple((1, 1 + more) for more in extra)
+        return (1, 1 + extra[0]), (1, 1 + extra[1])

@@ -88,7 +88,7 @@ def build_lattice(
     # Keys are 64 bits wide: one sort of one operand is several times faster than one of two.
     with jax.enable_x64(True):
         vertices = _find_vertices(features, jnp.asarray(count, jnp.int32))
-        if isinstance(vertices.count, jax.core.Tracer):
+        if isinstance(vertices.num_vertices, jax.core.Tracer):
             entries = vertices.point.size
             size = min(capacity or entries + 1, entries + 1)
             return _link(vertices, size, TRACED_CHUNK, entries // TRACED_CHUNK)
@@ -108,7 +108,7 @@ def round_up(count: int) -> int:
 
 def _sizes(vertices: Vertices) -> tuple[int, int, int]:
     """Returns M, K and E of the cheapest chunks."""
-    count = int(vertices.count)
+    count = int(vertices.num_vertices)
 
     def cost(chunk: int) -> int:
         extra = _most_extra(vertices, count, chunk)
@@ -128,7 +128,7 @@ def _link(vertices: Vertices, size: int, chunk: int, extra: int) -> Lattice:
     starts = jnp.searchsorted(vertices.number, jnp.arange(size + 1, dtype=jnp.int32))
     starts = starts.astype(jnp.int32)
     point, weight, extra_vertex = _chunks(vertices, starts, chunk, extra)
-    holds = vertices.fits & (vertices.count < size)
+    holds = vertices.fits & (vertices.num_vertices < size)
     return Lattice(
         vertex=vertices.vertex,
         weight=vertices.weight,
@@ -164,7 +164,7 @@ def _neighbours(vertices: Vertices, starts: jax.Array) -> jax.Array:
     size = starts.size - 1
     absent = size - 1
     here = jnp.arange(size, dtype=jnp.int32)
-    there = here < vertices.count
+    there = here < vertices.num_vertices
     entry = jnp.minimum(starts[:-1], vertices.point.size - 1)
     key = jnp.where(there, vertices.key[entry], jnp.iinfo(jnp.int64).max)
     vertex_class = entry // vertices.vertex.shape[1]

@@ -8,15 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+# Parameters are numbers, and arrays inside of `jit`.
+Number = float | jax.Array
 
-def position_features(size: tuple[int, int], std: jax.Array, dtype: jnp.dtype) -> jax.Array:
+
+def position_features(size: Sequence[int], std: Number, dtype: jnp.dtype) -> jax.Array:
     """Returns [2, H·W]: x and y by the deviation; size: (H, W), std in pixels."""
     row, column = (lax.broadcasted_iota(jnp.int32, size, axis) for axis in (0, 1))
     return jnp.stack([column, row]).reshape(2, -1).astype(dtype) / std
 
 
 def bilateral_features(
-    image: jax.Array, position_std: jax.Array, color_std: jax.Array, dtype: jnp.dtype
+    image: jax.Array, position_std: Number, color_std: Number, dtype: jnp.dtype
 ) -> jax.Array:
     """Returns [5, H·W]: x, y, red, green and blue by their deviations.
 
@@ -100,7 +103,7 @@ class Kernel(NamedTuple):
       before, after: [N, 1].
     """
 
-    weight: jax.Array
+    weight: Number
     filter: Filter
     before: jax.Array
     after: jax.Array
@@ -110,7 +113,7 @@ class Kernel(NamedTuple):
         return self.weight * self.after * self.filter.filter(self.before * values)
 
 
-def normalized(weight: jax.Array, kernel: Filter, count: int, normalization: str, dtype) -> Kernel:
+def normalized(weight: Number, kernel: Filter, count: int, normalization: str, dtype) -> Kernel:
     """Returns the kernel with the normalisation of `CRFParameters`; count: N."""
     ones = jnp.ones((count, 1), dtype)
     sums = lax.stop_gradient(kernel.filter(ones)) + SMALLEST

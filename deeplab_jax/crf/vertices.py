@@ -91,7 +91,7 @@ class Vertices(NamedTuple):
       point, point_weight, key, number: [(d+1)·N], of the sorted pairs; number is the vertex's.
       axis_shift: int64 [d+1, d+1], from the key of a vertex of a class to that of its neighbour
         along an axis.
-      count: int32, how many vertices there are.
+      num_vertices: int32, how many vertices there are.
       fits: bool, whether the keys tell all vertices apart.
     """
 
@@ -102,7 +102,7 @@ class Vertices(NamedTuple):
     key: jax.Array
     number: jax.Array
     axis_shift: jax.Array
-    count: jax.Array
+    num_vertices: jax.Array
     fits: jax.Array
 
 
@@ -134,7 +134,7 @@ def find_vertices(features: jax.Array, num_points: jax.Array) -> Vertices:
         key=(vertex_class * span + code).ravel(),
         number=number,
         axis_shift=shift,
-        count=number[-1] + 1,
+        num_vertices=number[-1] + 1,
         fits=keys_fit < 2.0 ** (63 - max(bits, classes.bit_length())),
     )
 

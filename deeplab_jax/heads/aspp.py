@@ -1,5 +1,6 @@
 """ASPP in all its forms: LargeFOV, summed (v2), concatenated (v3), with image pooling."""
 
+import functools
 from functools import partial
 
 import jax
@@ -65,7 +66,8 @@ class SummedASPP(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
         """Maps [N, h, w, C] to scores [N, h, w, num_classes]."""
-        return sum(self._branch(features, rate, train) for rate in self.rates)
+        branches = [self._branch(features, rate, train) for rate in self.rates]
+        return functools.reduce(jnp.add, branches)
 
     def _branch(self, features: jax.Array, rate: int, train: bool) -> jax.Array:
         name = f"rate_{rate}"

@@ -70,9 +70,8 @@ class Decoder(nn.Module):
             name="low_level",
         )(low_level, train)
         joined = ops.JoinedMaps(encoded, reduced, self.align_corners)
-        convolution, hidden = (
-            (SeparableConvNorm, joined.array()) if self.separable else (ConvNorm, joined)
-        )
+        convolution = SeparableConvNorm if self.separable else ConvNorm
+        hidden: jax.Array | ops.JoinedMaps = joined.array() if self.separable else joined
         for number, (kernel_size, channels) in enumerate(self.convolutions, start=1):
             hidden = convolution(
                 channels,
@@ -81,7 +80,7 @@ class Decoder(nn.Module):
                 form=self.form,
                 name=f"refine_{number}",
             )(hidden, train)
-        return hidden
+        return ops.as_array(hidden)
 
 
 class TwoStageDecoder(nn.Module):

@@ -46,7 +46,7 @@ class DensePredictionCell(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, train: bool) -> jax.Array:
         """Maps [N, h, w, C] to [N, h, w, channels]."""
-        outputs = []
+        outputs: list[jax.Array] = []
         for number, branch in enumerate(BRANCHES):
             inputs = features if branch.source is None else outputs[branch.source]
             convolution = SeparableConvNorm(

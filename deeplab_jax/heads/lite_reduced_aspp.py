@@ -38,8 +38,8 @@ class LiteReducedASPP(nn.Module):
         branch = ConvNorm(
             self.channels, self.normalization, kernel_size=1, form=self.form, name="pointwise"
         )(features, train)
-        stride = tuple(max(1, pixels // self.output_stride) for pixels in WINDOW_STRIDE)
-        pooled = average(features, self.window, stride)
+        rows, columns = (max(1, pixels // self.output_stride) for pixels in WINDOW_STRIDE)
+        pooled = average(features, self.window, (rows, columns))
         gate = Convolution(
             self.channels, 1, activation=nn.hard_sigmoid, form=self.form, name="gate"
         )(pooled.astype(self.form.dtype))

@@ -111,7 +111,7 @@ class GroupedBatchNorm(nn.BatchNorm):
     group_size: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
         """Maps [N, …, C] to the same shape; N must divide into groups unless averages are used.
 
         Raises:
@@ -241,7 +241,7 @@ class ConvNorm(nn.Module):
             return again(self, inputs, train)
         return self._normalized(inputs, train)
 
-    def padding(self, size: tuple[int, int]) -> ops.Padding:
+    def padding(self, size: ops.Size) -> ops.Padding:
         """Returns the padding of an input of (height, width)."""
         if self.same_padding:
             return ops.same_padding(size, self.kernel_size, self.stride, self.rate)
@@ -259,7 +259,7 @@ class ConvNorm(nn.Module):
         if self.form.kind == "folded":
             return Bias(self.form, name="norm")
         constants = self.normalization
-        make = nn.BatchNorm
+        make: Callable[..., nn.Module] = nn.BatchNorm
         if constants.group:
             make = partial(GroupedBatchNorm, group_size=constants.group)
         return make(

@@ -39,7 +39,7 @@ class Convolution(nn.Module):
         outputs = outputs if self.activation is None else self.activation(outputs)
         return ops.constrain_rows(outputs)
 
-    def padding(self, size: tuple[int, int]) -> ops.Padding:
+    def padding(self, size: ops.Size) -> ops.Padding:
         """Returns the padding, which is the same for every input size."""
         del size
         return ops.symmetric_padding(self.kernel_size, self.rate)

@@ -45,7 +45,7 @@ def with_defaults(
     architecture: str, given: Mapping[str, Any], rate_defaults: Callable[..., dict[str, Any]]
 ) -> Architecture:
     """Returns the architecture with the caller's keywords, and defaults for all others."""
-    values = ARCHITECTURES[architecture] | given
+    values = {**ARCHITECTURES[architecture], **given}
     for decide in (_backbone_defaults, _head_defaults, rate_defaults):
         values = decide(architecture, values) | values
     values.pop("aspp", None)

@@ -215,9 +215,9 @@ def absent_values(options: Architecture) -> dict[str, Any]:
     return values
 
 
-def _told_apart(options: Architecture) -> dict[str, tuple[str, ...]]:
+def _told_apart(options: Architecture) -> dict[str, tuple[str | None, ...]]:
     """Returns the legal values of keywords of which this network does not read every value."""
-    found = {}
+    found: dict[str, tuple[str | None, ...]] = {}
     if options.head in ALWAYS_POOLING:
         found["image_pooling"] = ALWAYS_POOLING[options.head]
     entry = find_backbone(options.backbone)

@@ -115,7 +115,7 @@ def _called(equation: Any) -> core.Jaxpr | None:
         raise NotImplementedError(f"cannot follow the operation {equation.primitive.name}")
     for called in map(equation.params.get, CALLED):
         if isinstance(called, core.ClosedJaxpr | core.Jaxpr):
-            return getattr(called, "jaxpr", called)
+            return called.jaxpr if isinstance(called, core.ClosedJaxpr) else called
     return None
 
 
@@ -200,8 +200,8 @@ def _convolve(operation: Operation, field: Field) -> Field:
     for axis, window, stride, rate in zip(
         SPATIAL, kernel[:2], params["window_strides"], params["rhs_dilation"], strict=True
     ):
-        if field[axis]:
-            extents[axis] = field[axis].seen_through(window, stride, rate)
+        if extent := field[axis]:
+            extents[axis] = extent.seen_through(window, stride, rate)
     return (*extents[:3], None)
 
 

@@ -13,7 +13,7 @@ from deeplab_jax import ops
 from deeplab_jax.models.deeplab import DeepLab
 from deeplab_jax.models.receptive_field import Operation, Program, Value, flatten, receptive_field
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LayerSummary:
     """
 
     name: str
-    kernel: tuple[int, int]
+    kernel: tuple[int, ...]
     stride: tuple[int, int]
     rate: tuple[int, int]
     groups: int

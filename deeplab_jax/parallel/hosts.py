@@ -48,22 +48,20 @@ class Addresses:
     process_id: int | None = None
 
     def __post_init__(self) -> None:
-        given = (self.coordinator_address, self.num_processes, self.process_id)
+        address, processes, index = self.coordinator_address, self.num_processes, self.process_id
+        given = (address, processes, index)
         if any(value is not None for value in given) and None in given:
             raise DeepLabError(
                 "--coordinator, --num_processes and --process_id go together (or the variables "
                 f"{', '.join(VARIABLES)}); got {', '.join(map(str, given))}"
             )
-        if self.coordinator_address is None:
+        if address is None or processes is None or index is None:
             return
-        if not re.fullmatch(r".+:\d+", self.coordinator_address):
+        if not re.fullmatch(r".+:\d+", address):
+            raise DeepLabError(f"--coordinator={address} must be host:port, as in 10.0.0.1:1234")
+        if processes < 1 or not 0 <= index < processes:
             raise DeepLabError(
-                f"--coordinator={self.coordinator_address} must be host:port, as in 10.0.0.1:1234"
-            )
-        if self.num_processes < 1 or not 0 <= self.process_id < self.num_processes:
-            raise DeepLabError(
-                f"--process_id={self.process_id} must be 0 to {self.num_processes - 1}, of "
-                f"--num_processes={self.num_processes}"
+                f"--process_id={index} must be 0 to {processes - 1}, of --num_processes={processes}"
             )
 
     def or_of(self, environment: Mapping[str, str]) -> "Addresses":

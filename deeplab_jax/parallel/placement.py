@@ -1,7 +1,8 @@
 """Arrays, parameters and optimizer state on the devices of the job."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +11,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from deeplab_jax.parallel.mesh import DATA_AXIS, batch_sharding, data_size, replicated
 
 
-class DataShare(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class DataShare:
     """Which contiguous part of each global batch a process reads.
 
     Attributes:

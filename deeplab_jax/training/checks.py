@@ -178,5 +178,5 @@ def check_crop_size(
     reporter.warning(text)
 
 
-def _shown(size: tuple[int, int]) -> str:
+def _shown(size: Sequence[int]) -> str:
     return f"{size[0]}×{size[1]}"

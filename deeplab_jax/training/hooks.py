@@ -212,8 +212,9 @@ def curves_part(rows: Iterable[MetricsRow]) -> str | None:
     """Returns a warning where training goes on improving and validation does not; else None."""
     found = intervals(rows)
     since = _since_best(found)
-    losses = [interval.loss for interval in found[-PARTING - 1 :]]
-    if since != PARTING or None in losses or not _falling(losses):
+    last = found[-PARTING - 1 :]
+    losses = [interval.loss for interval in last if interval.loss is not None]
+    if since != PARTING or len(losses) < len(last) or not _falling(losses):
         return None
     best = found[-1 - since]
     if math.isnan(best.mean_iou):

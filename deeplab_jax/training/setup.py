@@ -16,12 +16,11 @@ from deeplab_jax.checkpointing import ModelDescription
 from deeplab_jax.data import (
     ArrayDataset,
     Augmentation,
-    Dataset,
     duplicated,
     open_dataset,
     training_batches,
 )
-from deeplab_jax.data.datasets import are_binary, label_values
+from deeplab_jax.data.datasets import Dataset, are_binary, label_values
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.parallel import data_share, put_batch

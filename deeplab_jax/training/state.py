@@ -60,7 +60,9 @@ def create_state(
     # It runs once: on CPUs making this program fast takes longer than it ever runs, up to a size.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     size = sum(leaf.size for leaf in jax.tree.leaves(shapes.variables))
-    options = {"xla_backend_optimization_level": int(size >= MANY_PARAMETERS)} if on_cpu else None
+    options: Any = None
+    if on_cpu:
+        options = {"xla_backend_optimization_level": int(size >= MANY_PARAMETERS)}
     return lowered.compile(compiler_options=options)(jax.random.key(seed))
 
 

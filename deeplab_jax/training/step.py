@@ -50,7 +50,7 @@ class StepLayout:
         own = self.state_sharding.variables["params"]
         return jax.lax.with_sharding_constraint(gradients, own)
 
-    def jit(self, step: Callable) -> Callable:
+    def jit(self, step: Callable[..., Any]) -> "Step":
         """Returns (state, batch) → (state, metrics) compiled; the state given is used up."""
         if self.mesh is None:
             return jax.jit(step, donate_argnums=0)
@@ -65,7 +65,8 @@ class StepLayout:
 
 
 Batch = dict[str, jax.Array]
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+# (state, batch) → (state, metrics), jitted.
+Step = jax.stages.Wrapped
 
 # Of the random streams that the seed is folded into; initialisation uses the seed itself.
 DROPOUT_STREAM = 1
@@ -210,7 +211,5 @@ def averaged(ema: Variables, variables: Variables, step: jax.Array, decay: float
     The decay of step t is min(decay, (1 + t)/(10 + t)), so that the first values are forgotten
     (TensorFlow's ExponentialMovingAverage with `num_updates`).
     """
-    decay = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(
-        lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), ema, variables
-    )
+    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, new: old + rate.astype(old.dtype) * (new - old), ema, variables)

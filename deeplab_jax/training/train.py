@@ -51,7 +51,7 @@ from deeplab_jax.training.setup import (
     run_batches,
 )
 from deeplab_jax.training.state import TrainState
-from deeplab_jax.training.step import Step, make_run_step
+from deeplab_jax.training.step import Batch, make_run_step
 
 
 @contextlib.contextmanager
@@ -231,7 +231,7 @@ class Loop:
     def _run_steps(self, state: TrainState, asked_to_stop: Callable[[], bool]) -> TrainState:
         first = int(state.step)
         batches = run_batches(self._run, first)
-        batch = next(batches)
+        batch: Any = next(batches)
         step_function = self._compile(state, batch)
         self._pace.start()
         for step in range(first + 1, self._num_steps + 1):
@@ -259,7 +259,7 @@ class Loop:
         since = validations_since_best(read_rows(self._run.workdir)) if is_first_host() else 0
         return patience <= int(from_first_host(np.int32(since)))
 
-    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> Step:
+    def _compile(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
         step_function = make_run_step(self._run, state)
         started = time.perf_counter()
         compiled = step_function.lower(state, batch).compile()

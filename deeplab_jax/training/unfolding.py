@@ -52,8 +52,8 @@ def unfold_batch_norm(
 class Statistics(NamedTuple):
     """Statistics of a normalization's inputs: mean and variance by channel, and its constant."""
 
-    mean: jax.Array
-    variance: jax.Array
+    mean: np.ndarray | jax.Array
+    variance: np.ndarray | jax.Array
     epsilon: float
 
 
@@ -87,7 +87,7 @@ def _merged(batches: Sequence[Statistics]) -> Statistics:
 
 def _restated(
     flat: Mapping[Path, np.ndarray], path: Path, statistics: Statistics
-) -> dict[Path, np.ndarray]:
+) -> dict[Path, np.ndarray | jax.Array]:
     """Returns a normalisation's variables with other statistics and the same function."""
     mean, variance, epsilon = statistics
     scale, offset = flat["params", *path, "scale"], flat["params", *path, "bias"]

@@ -79,7 +79,7 @@ def _titles(width: int, cell_width: int) -> np.ndarray:
 def _occurring(
     panels: Sequence[Panel], class_names: Sequence[str], palette: Sequence[Color]
 ) -> Mapping[str, Color]:
-    values = set()
+    values: set[int] = set()
     for panel in panels:
         values.update(np.unique(panel.truth).tolist(), np.unique(panel.prediction).tolist())
     shown = {name: palette[i] for i, name in enumerate(class_names) if i in values}

@@ -26,6 +26,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
             timeout=120,
         )
 
+    assert (site / "deeplab_jax" / "py.typed").is_file()
     assert str(site) in run_python(site, tmp_path)
     assert "deeplab_v3plus" in run("models").stdout
     prepared = run("prepare", "shapes", "--data_dir=data", "--num_train=4", "--num_val=2")
