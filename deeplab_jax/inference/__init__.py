@@ -1,4 +1,4 @@
-"""From images to class maps with a trained model."""
+"""Prediction of images, videos and objects with a trained model."""
 
 from deeplab_jax.lazy import lazy_names
 

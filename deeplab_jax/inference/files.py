@@ -1,4 +1,4 @@
-"""Image files in, masks and overlays out."""
+"""Prediction of image files: which files are written, and writing them."""
 
 import dataclasses
 import os
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class FileJob:
-    """One image and the files that its prediction becomes.
+    """One image and the files of its prediction.
 
     Attributes:
-      image: to be read.
-      class_map: PNG of the class indices, of the image's size: with a palette, or 16-bit grey with
-        more than 255 classes.
-      overlay: PNG of the image under the classes' colours.
+      image: input file.
+      class_map: PNG of the class indices at the size of the image: with a palette, or 16-bit gray
+        with more than 255 classes.
+      overlay: PNG of the image blended with the colors of its classes.
       probabilities: `.npz` with `probabilities`, float16 [H, W, num_classes], and `class_names`; or
         None.
-      colors: PNG of the classes' colours where the class map has no palette; or None.
+      colors: PNG of the class colors where the class map has no palette; or None.
     """
 
     image: Path
@@ -41,16 +41,16 @@ class FileJob:
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        """The files to be written."""
+        """Files to write."""
         return tuple(filter(None, (self.class_map, self.overlay, self.probabilities, self.colors)))
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationJob:
-    """One image and the file that its classes become.
+    """One image and the file of its class probabilities.
 
     Attributes:
-      image: to be read.
+      image: input file.
       classes: JSON with `image` and `classes`, a list of `class_name` and `probability`.
     """
 
@@ -59,7 +59,7 @@ class ClassificationJob:
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        """The files to be written."""
+        """Files to write."""
         return (self.classes,)
 
 
@@ -71,19 +71,19 @@ def plan_files(
     overwrite: bool = False,
     num_classes: int | None = None,
 ) -> list[FileJob]:
-    """Decides what becomes of each image; reads and writes nothing.
+    """Returns the files to write for each image; reads and writes none of them.
 
     Args:
-      paths: image files, and folders whose images are all taken, with those of their subfolders.
-      output: directory of the predictions; paths below a given folder are kept below it.
-      probabilities: write them too.
-      overwrite: replace targets that exist; of targets claimed twice the last wins.
-      num_classes: of the model; with more than 255 each image gets a picture of the classes'
-        colours, too.
+      paths: image files and folders, which are searched with their subfolders.
+      output: directory of the predictions; paths relative to a given folder are kept.
+      probabilities: whether to write probabilities as well.
+      overwrite: whether existing targets are replaced; the last of two equal targets wins.
+      num_classes: number of classes of the model; above 255 a picture of the class colors is
+        written for each image.
 
     Raises:
-      DeepLabError: a path is missing, there is no image, a target would replace an input, exists or
-        is claimed twice.
+      DeepLabError: a path does not exist, there is no image, or a target is an input, exists or
+        occurs twice.
     """
     colors = (num_classes or 0) > IGNORE_LABEL
     jobs = [
@@ -96,9 +96,9 @@ def plan_files(
 def plan_classifications(
     paths: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
 ) -> list[ClassificationJob]:
-    """Decides what becomes of each image that is classified as a whole; reads and writes nothing.
+    """Returns the file to write for each image to classify; reads and writes none of them.
 
-    Args and Raises: as `plan_files`.
+    Args and Raises: see `plan_files`.
     """
     jobs = [
         ClassificationJob(image, target.with_name(f"{target.stem}_classes.json"))
@@ -109,14 +109,14 @@ def plan_classifications(
 
 
 def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
-    """Returns each image with its path below the output, still with its own suffix.
+    """Returns each image with its path below the output, which keeps the suffix of the image.
 
     Raises:
-      DeepLabError: a path is missing, or there is no image.
+      DeepLabError: a path does not exist, or there is no image.
     """
     output = Path(output)
     if output.exists() and not output.is_dir():
-        raise DeepLabError(f"{output} is a file; give a directory as output")
+        raise DeepLabError(f"{output} is a file; the output must be a directory")
     found = [(i, output / name) for path in paths for i, name in _images_below(Path(path), output)]
     if not found:
         given = ", ".join(map(str, paths)) or "nothing"
@@ -125,15 +125,15 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
 
 
 def _images_below(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
-    """Yields each image with its path below the output, still with its own suffix."""
+    """Yields each image with its path relative to the given folder."""
     if not path.exists():
         raise DeepLabError(f"{path}: no such file or folder")
     if not path.is_dir():
         yield path, Path(path.name)
         return
-    # Predictions of an earlier run are no images when the output lies inside the folder.
+    # Skips the predictions of an earlier run where the output lies inside the folder.
     earlier = output.resolve() if path.resolve() in output.resolve().parents else None
-    # A file given by name may have any suffix, and may be hidden.
+    # Files given by name may be hidden or have another suffix; files of a folder may not.
     for image in visible_files(path, IMAGE_SUFFIXES):
         if earlier is None or earlier not in image.resolve().parents:
             yield image, image.relative_to(path)
@@ -151,20 +151,20 @@ def _job(image: Path, target: Path, probabilities: bool, colors: bool) -> FileJo
 
 
 class Job(Protocol):
-    """One image and the files that it becomes."""
+    """One input and the files that are written for it."""
 
     image: Path
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        """The files to be written."""
+        """Files to write."""
 
 
 def check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
-    """Checks that files may be written.
+    """Checks that all targets may be written.
 
     Raises:
-      DeepLabError: a target would replace an input, exists or is claimed twice.
+      DeepLabError: a target is an input, exists or occurs twice.
     """
     inputs = {os.path.realpath(job.image) for job in jobs}
     claimed: dict[Path, Path] = {}
@@ -177,10 +177,10 @@ def check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
             if target in claimed and not overwrite:
                 raise DeepLabError(
                     f"{claimed[target]} and {job.image} would both become {target}; "
-                    "rename one, or --overwrite to keep the last"
+                    "rename one, or use --overwrite to keep the last"
                 )
             if target.exists() and not overwrite:
-                raise DeepLabError(f"{target} exists; give another --output, or --overwrite")
+                raise DeepLabError(f"{target} exists; give another --output, or use --overwrite")
             claimed[target] = job.image
 
 
@@ -190,15 +190,15 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 def readable_files(
     jobs: Iterable[AnyJob], *, skip_bad: bool = False, reporter: Reporter
 ) -> list[AnyJob]:
-    """Reads every image once, so that nothing is written when one of them is bad.
+    """Returns the jobs whose images can be read; reads every image once before any is predicted.
 
     Args:
-      jobs: of `plan_files`, `plan_classifications` or `plan_submission`.
-      skip_bad: leave bad images out, with a warning each and their number.
-      reporter: receives the progress and what is left out.
+      jobs: result of `plan_files`, `plan_classifications` or `plan_submission`.
+      skip_bad: whether unreadable images are skipped with a warning.
+      reporter: receives progress events and warnings.
 
     Raises:
-      DeepLabError: an image is bad and is not to be skipped, or all are.
+      DeepLabError: an image cannot be read and `skip_bad` is false, or no image can be read.
     """
     jobs, good = list(jobs), []
     for job in reporter.track(jobs, "checking, image"):
@@ -207,25 +207,25 @@ def readable_files(
         except DeepLabError as error:
             if not skip_bad:
                 raise DeepLabError(
-                    f"{error}; nothing was written (--skip_bad leaves it out)"
+                    f"{error}; nothing was written (--skip_bad skips such images)"
                 ) from error
-            reporter.warning(f"left out: {error}")
+            reporter.warning(f"skipped: {error}")
         else:
             good.append(job)
     if not good:
         raise DeepLabError(f"none of the {len(jobs)} images can be read")
     if len(good) < len(jobs):
-        reporter.warning(f"left out {len(jobs) - len(good)} of {len(jobs)} images")
+        reporter.warning(f"skipped {len(jobs) - len(good)} of {len(jobs)} images")
     return good
 
 
 def predict_files(predictor: "Predictor", jobs: Sequence[FileJob], reporter: Reporter) -> None:
-    """Writes the predictions of images, each file whole or not at all.
+    """Predicts images and writes the results, each file atomically.
 
     Args:
-      predictor: of the model.
-      jobs: of `plan_files`.
-      reporter: receives the progress.
+      predictor: model to apply.
+      jobs: result of `plan_files`.
+      reporter: receives progress events.
 
     Raises:
       DeepLabError: an image cannot be read.

@@ -1,4 +1,4 @@
-"""The compiled forward pass: folded variables, scales and flips fused, one path for all uses."""
+"""The compiled forward pass that prediction, evaluation and verification share."""
 
 import dataclasses
 import functools
@@ -24,14 +24,14 @@ Finish = Callable[[jax.Array, jax.Array], Any]
 Forward = Callable[[Any, jax.Array], Any]
 
 MAXIMUM, MEAN = "maximum of logits", "mean of probabilities"
-# Probabilities below it count as this much, so that their logarithms are finite.
+# Lower bound of probabilities whose logarithm is taken.
 LEAST = 1e-30
 
 
 def fusion_rule(architecture: Architecture) -> str:
     """Returns how results are fused: v2 takes the maximum of the logits, v3 and v3+ the mean.
 
-    A network is taken for a DeepLab v2 where it sums scores or was trained on several scales.
+    Networks that sum scores or were trained on several scales count as DeepLab v2.
 
     Source: DeepLab v2, section 4.1.1; v3 and v3+ as released.
     """
@@ -47,20 +47,22 @@ def forward_pass(
     finish: Finish,
     mesh: Mesh | None,
 ) -> Forward:
-    """Returns the function from images to what is wanted of their class map and fused logits.
+    """Returns the compiled function from variables and images to the result of `finish`.
 
-    Prediction, evaluation and verification share it, so that all give a pixel the same class. What
-    `finish` leaves unused is not computed. The same arguments give the same compiled function.
+    Prediction, evaluation and verification share it, so that all assign the same class to a pixel.
+    Outputs that `finish` ignores are not computed. Equal arguments return the same function.
 
-    Without scales and flips it is one compiled program. With them the network is compiled once a
-    scale, and one result at a time is added up, so that memory does not grow with their number.
+    Without scales and flips the function is one compiled program. With them the network is compiled
+    once per scale and the results are accumulated one at a time, so that memory does not grow with
+    the number of scales.
 
     Args:
-      model: the network, at the output stride that is wanted.
+      model: the network, at the output stride to apply.
       scales, flip: see `InferenceOptions`.
-      finish: takes the class map and the logits at the images' resolution, which are logarithms
-        where probabilities are averaged. Is compiled; a function of a module, known by its name.
-      mesh: devices that share the images, and on which the results stay; None: one device.
+      finish: receives the class map and the logits at the resolution of the images (logarithms
+        where probabilities are averaged). It must be a function of a module: it is compiled and
+        identified by its name.
+      mesh: devices that share the images and keep the results; None uses one device.
     """
     out_shardings = None if mesh is None else batch_sharding(mesh)
     if scales == (1.0,) and not flip:
@@ -86,21 +88,21 @@ def forward_pass(
 
 
 class FoldedNetwork:
-    """A network as it is applied: normalizations folded, variables on the devices once.
+    """A network with folded batch normalization whose variables are placed on devices once.
 
     Predictors, evaluations, comparisons of strategies and verifications of a model share it.
 
     Attributes:
-      model: the network, whose batch normalizations are biases.
-      variables: of it, on the host.
+      model: the network; biases replace batch normalization.
+      variables: variables of `model`, on the host.
     """
 
     def __init__(self, model: DeepLab, variables: Any) -> None:
-        """Folds; nothing is placed or compiled yet.
+        """Folds batch normalization; placement and compilation follow at the first call.
 
         Args:
-          model: the network, at the output stride that is wanted.
-          variables: of the model, on any devices.
+          model: the network, at the output stride to apply.
+          variables: variables of the model, on any devices.
         """
         self.model, self.variables = fold(model, variables)
         self._placed: dict[Mesh | None, Any] = {}
@@ -108,12 +110,12 @@ class FoldedNetwork:
     def forward(
         self, options: InferenceOptions, finish: Finish, mesh: Mesh | None = None
     ) -> Callable[[np.ndarray], Any]:
-        """Returns the compiled function of this process's images; see `forward_pass`.
+        """Returns the compiled function from the images of this process to the result of `finish`.
 
         Args:
-          options: scales and flip are looked at.
+          options: scales and flip; other fields are ignored.
           finish: see `forward_pass`.
-          mesh: devices that share the images; None: the first of this process.
+          mesh: devices that share the images; None uses the first device of this process.
         """
         if mesh is not None and mesh.size == 1 and mesh.devices.flat[0] == jax.local_devices()[0]:
             mesh = None
@@ -156,14 +158,14 @@ def fused_logits(
     image: jax.Array,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """Returns the logits that all scales and flips together give.
+    """Returns the logits fused over all scales and flips.
 
     Args:
-      model: the network, at the output stride that is wanted.
+      model: the network, at the output stride to apply.
       scales, flip: see `InferenceOptions`.
-      variables: of the model.
-      image: uint8 [N, H, W, 3], padded already.
-      mesh: devices that share the images.
+      variables: variables of the model.
+      image: padded images, uint8 [N, H, W, 3].
+      mesh: devices that share the images; None uses one device.
 
     Returns:
       float32 [N, H, W, num_classes].
@@ -192,7 +194,7 @@ def _one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
 _mirror = jax.jit(lambda image: image[:, :, ::-1])
 
 
-# Compiled for a model, not for a predictor: strategies that are compared share networks.
+# Compiled per model, not per predictor, so that compared strategies share programs.
 @functools.partial(jax.jit, static_argnames=("model", "scale", "mesh"))
 def _logits_at_scale(
     variables: Any, image: jax.Array, *, model: DeepLab, scale: float, mesh: Mesh | None

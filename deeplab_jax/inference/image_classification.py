@@ -1,4 +1,4 @@
-"""Classifiers of whole images, as which backbones are published."""
+"""Classification of whole images, the form in which backbones are published."""
 
 import json
 from collections.abc import Sequence
@@ -9,14 +9,13 @@ import numpy as np
 from PIL import Image
 
 from deeplab_jax.data.images import read_image
-from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
 from deeplab_jax.inference.files import ClassificationJob
-from deeplab_jax.inference.padding import Size
+from deeplab_jax.inference.padding import Size, check_image
 from deeplab_jax.models import ImageClassifier
 from deeplab_jax.reporter import Reporter
 
-# The published evaluation: the middle of the image, resized.
+# Fraction of each side that the published evaluation keeps.
 CENTRAL_FRACTION = 0.875
 DEFAULT_SIZE = (224, 224)
 TOP = 5
@@ -30,13 +29,13 @@ class ClassProbability(NamedTuple):
 
 
 class ImageClassification:
-    """Says what is in an image; has no class map.
+    """Predicts the class of an image as a whole.
 
     Attributes:
       model: the network.
       variables: its parameters and batch statistics, on the device.
-      class_names: of the logits, in order.
-      inference_size: (H, W) that the middle of the image is resized to.
+      class_names: names of the logits' classes, in order.
+      inference_size: (H, W) that the central crop is resized to.
       source: where the model came from, for reports.
     """
 
@@ -58,11 +57,11 @@ class ImageClassification:
         )
 
     def __call__(self, image: np.ndarray, top: int = TOP) -> list[ClassProbability]:
-        """Returns the most probable classes, the first first.
+        """Returns the most probable classes by falling probability.
 
         Args:
           image: uint8 [H, W, 3], RGB.
-          top: how many.
+          top: maximum number of classes.
 
         Raises:
           DeepLabError: the image has another shape or dtype.
@@ -88,7 +87,7 @@ class ImageClassification:
 
 
 def central_crop(image: np.ndarray, size: Size) -> np.ndarray:
-    """Returns the middle of an image, 87.5 % of each side, resized bilinearly.
+    """Returns the central 87.5 % of each side of an image, resized bilinearly.
 
     Args:
       image: uint8 [H, W, 3].
@@ -97,10 +96,7 @@ def central_crop(image: np.ndarray, size: Size) -> np.ndarray:
     Raises:
       DeepLabError: the image has another shape or dtype.
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
-        raise DeepLabError("an image is a NumPy array of uint8 [height, width, 3], RGB 0..255")
-    if image.shape[2] != 3 or not image.size:
-        raise DeepLabError(f"an image is [height, width, 3], not empty; got {list(image.shape)}")
+    check_image(image)
     height, width = image.shape[:2]
     rows, columns = (int((side - side * CENTRAL_FRACTION) / 2) for side in (height, width))
     middle = Image.fromarray(image[rows : height - rows, columns : width - columns])
@@ -110,15 +106,15 @@ def central_crop(image: np.ndarray, size: Size) -> np.ndarray:
 def classify_files(
     classifier: ImageClassification, jobs: Sequence[ClassificationJob], reporter: Reporter
 ) -> list[list[ClassProbability]]:
-    """Writes the most probable classes of images, each file whole or not at all.
+    """Classifies images and writes their most probable classes, each file atomically.
 
     Args:
-      classifier: of the model.
-      jobs: of `plan_classifications`.
-      reporter: receives the progress.
+      classifier: model to apply.
+      jobs: result of `plan_classifications`.
+      reporter: receives progress events.
 
     Returns:
-      The classes of each image.
+      Most probable classes of each image.
 
     Raises:
       DeepLabError: an image cannot be read.

@@ -1,4 +1,4 @@
-"""Objects, boxes and cut-outs from class maps."""
+"""Objects, boxes, soft masks and composites from class maps."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -12,17 +12,17 @@ from deeplab_jax.labels import MAX_CLASSES, void_label, void_of
 
 
 def soft_mask(probabilities: np.ndarray, classes: Collection[int]) -> np.ndarray:
-    """Returns how probable it is that each pixel is one of the classes.
+    """Returns the probability that each pixel belongs to one of the classes.
 
     Args:
       probabilities: floating point [H, W, num_classes], as `Prediction.probabilities`.
-      classes: those of the foreground.
+      classes: indices of the foreground classes.
 
     Returns:
       float32 [H, W], 0..1.
 
     Raises:
-      DeepLabError: there is no such class.
+      DeepLabError: a class does not exist, or none is given.
     """
     num_classes = probabilities.shape[-1]
     chosen = sorted(set(classes))
@@ -33,14 +33,14 @@ def soft_mask(probabilities: np.ndarray, classes: Collection[int]) -> np.ndarray
 
 
 def feathered(mask: np.ndarray, width: float) -> np.ndarray:
-    """Returns a mask whose edges run out smoothly, for use as opacity.
+    """Returns a mask with smooth edges, for use as opacity.
 
-    A straight edge becomes the normal distribution's integral: ½ at the edge, 16 % at `width`
-    pixels outside of it. Past the image's border the mask goes on as it ends.
+    A straight edge becomes the cumulative normal distribution: ½ at the edge, 16 % at `width`
+    pixels outside of it. Values at the border of the image are replicated beyond it.
 
     Args:
       mask: [H, W], booleans or 0..1.
-      width: standard deviation of the blur in pixels; 0: none.
+      width: standard deviation of the Gaussian blur in pixels; 0 disables it.
 
     Returns:
       float32 [H, W], 0..1.
@@ -49,10 +49,10 @@ def feathered(mask: np.ndarray, width: float) -> np.ndarray:
       DeepLabError: the width is negative.
     """
     if width < 0:
-        raise DeepLabError(f"width={width} of the feathering must not be negative")
+        raise DeepLabError(f"feathering width={width} must not be negative")
     alpha = np.asarray(mask, np.float32)
     if width:
-        # OpenCV takes a kernel of 0×0 as one that suits the width.
+        # OpenCV derives the kernel size (0, 0) from the width.
         alpha = cv2.GaussianBlur(alpha, (0, 0), width, borderType=cv2.BORDER_REPLICATE)
     return np.clip(alpha, 0, 1)
 
@@ -62,7 +62,7 @@ def composite(image: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> n
 
     Args:
       image: uint8 [H, W, 3].
-      background: uint8 [H, W, 3], or one colour [3].
+      background: uint8 [H, W, 3], or one color [3].
       alpha: opacity of the image, [H, W], 0..1.
 
     Returns:
@@ -81,7 +81,7 @@ def composite(image: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> n
 
 
 class Box(NamedTuple):
-    """An upright rectangle in pixels; bottom and right are the first row and column behind it."""
+    """Axis-aligned rectangle in pixels; bottom and right are exclusive."""
 
     top: int
     left: int
@@ -90,7 +90,7 @@ class Box(NamedTuple):
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Rows and columns, as in image[box.window]."""
+        """Slices of rows and columns, as in `image[box.window]`."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
@@ -99,12 +99,12 @@ class SegmentedObject:
     """A connected region of one class.
 
     Attributes:
-      class_index: its class.
-      box: the smallest that holds it.
-      mask: bool, of the box's size: which pixels of the box belong to it.
-      area: number of its pixels.
-      centroid: mean row and column of its pixels.
-      score: mean probability of its class over its pixels, or None.
+      class_index: class of the region.
+      box: bounding box.
+      mask: pixels of the box that belong to the region, bool of the size of the box.
+      area: number of pixels.
+      centroid: mean row and column of the pixels.
+      score: mean probability of the class over the pixels, or None.
     """
 
     class_index: int
@@ -115,7 +115,7 @@ class SegmentedObject:
     score: float | None = None
 
     def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Returns what JSON can hold; the box is left, top, width, height, as in COCO."""
+        """Returns JSON-ready values; the box is (left, top, width, height), as in COCO."""
         top, left, bottom, right = self.box
         row, column = self.centroid
         return {
@@ -136,26 +136,26 @@ def find_objects(
     probabilities: np.ndarray | None = None,
     num_classes: int | None = None,
 ) -> list[SegmentedObject]:
-    """Returns the connected regions of each class, by class, the largest first.
+    """Returns the connected regions of each class, ordered by class, then by falling area.
 
-    Objects of one class that touch are one region: a class map does not tell them apart.
+    Touching objects of one class form one region, since a class map does not separate them.
 
     Args:
       class_map: integers [H, W]; void is 255, or 65535 with more than 255 classes.
-      classes: those that are looked for; None: all that occur.
-      min_area: pixels that a region must have.
-      connectivity: 8, or 4 where pixels that share only a corner are apart.
+      classes: classes to search; None searches all that occur.
+      min_area: minimum area of a region in pixels.
+      connectivity: 8, or 4 to separate pixels that share only a corner.
       probabilities: [H, W, num_classes], for the scores.
-      num_classes: of the model; default: that of the probabilities. Without either, 65535 is void
-        in uint16 maps and in maps with values above 255, else 255.
+      num_classes: number of classes of the model (default: that of the probabilities). Without
+        either, void is 65535 in uint16 maps and in maps with values above 255, else 255.
 
     Raises:
-      DeepLabError: the class map is no such array, the connectivity neither 4 nor 8, or 255 may be
-        void as well as a class.
+      DeepLabError: the class map has another shape or dtype, the connectivity is neither 4 nor 8,
+        or 255 could be void as well as a class.
     """
     if class_map.ndim != 2 or not np.issubdtype(class_map.dtype, np.integer):
         given = f"{class_map.dtype} {list(class_map.shape)}"
-        raise DeepLabError(f"a class map is integers [height, width]; got {given}")
+        raise DeepLabError(f"a class map must hold integers [height, width]; got {given}")
     if connectivity not in (4, 8):
         raise DeepLabError(f"connectivity={connectivity} must be 4 or 8")
     if num_classes is None and probabilities is not None:
@@ -179,8 +179,8 @@ def _void(class_map: np.ndarray, values: set[int], num_classes: int | None) -> i
         return void
     if void in values:
         raise DeepLabError(
-            f"the class map holds {void} and {max(values)}; {void} is void up to {void} classes "
-            "and a class with more: give num_classes"
+            f"the class map holds {void} and {max(values)}: {void} is void with at most {void} "
+            "classes and a class with more; give num_classes"
         )
     return MAX_CLASSES
 
@@ -192,7 +192,7 @@ def _regions(
         mask.astype(np.uint8), connectivity=connectivity, ltype=cv2.CV_32S
     )
     found = []
-    # Number 0 is what lies outside the mask.
+    # Component 0 is the background.
     for number, (left, top, width, height, area) in enumerate(statistics.tolist()):
         if number == 0 or area < min_area:
             continue

@@ -11,32 +11,33 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 # (height, width) in pixels.
 Size = tuple[int, int]
 
-# Of `crf`: the published set that goes with the architecture.
+# Value of `crf` that selects the published parameters of the architecture.
 DEFAULT_CRF = "default"
 MAX_SCALE = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
 class InferenceOptions:
-    """An inference strategy; predictors, evaluation and the commands' flags share it.
+    """An inference strategy, shared by predictors, evaluation and the flags of commands.
 
-    The order is: pad or cut into tiles; for each scale and flip resize, apply the network, mirror
-    back, resize the logits to full size; fuse; put tiles together; crop; refine by the CRF.
+    The steps are: pad the image or cut it into tiles; for each scale and flip resize, apply the
+    network, mirror back and resize the logits to full size; fuse; join the tiles; crop; refine by
+    the CRF.
 
     Attributes:
-      output_stride: pixels of the image to one of the encoder's map; None: as trained.
-      scales: sizes of the image, relative, whose results are fused. Others than (1,) take the place
-        of those that the architecture itself has (`multi_scale`).
-      flip: fuse the results of the mirrored image, too.
-      tile: (H, W) in pixels of the tiles that an image is cut into, rounded up to what suits the
-        network; None: whole images.
-      overlap: share of a tile's side, on each side, that only serves as surroundings: what the
-        network says there is thrown away. At least the receptive field's radius makes tiles exact.
-      crf: None: no CRF; `default`: the published parameters that go with the architecture; another
-        name of `crf.PARAMETERS`; or parameters.
+      output_stride: ratio of image to feature map resolution; None uses that of training.
+      scales: relative image sizes whose results are fused. Scales other than (1,) replace those of
+        the architecture (`multi_scale`).
+      flip: whether to fuse the results of the mirrored image as well.
+      tile: (H, W) of the tiles in pixels, rounded up to a size that the network accepts; None
+        predicts whole images.
+      overlap: fraction of a tile's side, in [0, 0.5), that is discarded on each side and only
+        serves as context. Tiles are exact where it covers the radius of the receptive field.
+      crf: None disables the CRF; `default` selects the published parameters of the architecture;
+        otherwise another name of `crf.PARAMETERS`, or parameters.
 
     Raises:
-      DeepLabError: a value is illegal; says what is legal.
+      DeepLabError: a value is invalid; the message states the legal ones.
     """
 
     output_stride: int | None = None
@@ -53,8 +54,8 @@ class InferenceOptions:
             raise DeepLabError(f"tile={tile!r} is not legal; give height and width in pixels")
         if not (_is_number(self.overlap) and 0 <= self.overlap < 0.5):
             raise DeepLabError(
-                f"overlap={self.overlap!r} is not legal; give a share of the tile in [0, 0.5): it "
-                "counts on each side"
+                f"overlap={self.overlap!r} is not legal; give a fraction of the tile in [0, 0.5), "
+                "which is discarded on each side"
             )
         names = (DEFAULT_CRF, *PARAMETERS)
         if isinstance(self.crf, str) and self.crf not in names:
@@ -62,7 +63,7 @@ class InferenceOptions:
 
     @property
     def fuses(self) -> bool:
-        """Whether anything but the network's own result on the image itself is asked for."""
+        """Whether several results are fused, or one at another scale is used."""
         return self.scales != (1.0,) or self.flip
 
     def describe(self) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _check_scales(scales: Any) -> None:
             raise DeepLabError(f"scale {scale!r} is not legal; give {legal}")
     if len(set(scales)) < len(scales):
         shown = ", ".join(f"{scale:g}" for scale in scales)
-        raise DeepLabError(f"scales {shown} repeat one, which would count twice; give {legal}")
+        raise DeepLabError(f"scales {shown} hold one scale twice; give {legal}")
 
 
 def _is_number(value: Any) -> bool:
@@ -95,15 +96,16 @@ def _is_positive(value: Any) -> bool:
 
 
 def read_crf_parameters(path: str | Path) -> CRFParameters:
-    """Returns the parameters in a JSON file: of `crf-search`, or just fields and their values.
+    """Returns the CRF parameters that a JSON file holds.
 
-    Fields of `CRFParameters` that have a default may be left out.
+    Fields of `CRFParameters` that have a default may be absent.
 
     Args:
-      path: of an object of fields, or of one that holds it as `parameters`.
+      path: file with an object of fields and values, or the report of `crf-search`, which holds
+        that object as `parameters`.
 
     Raises:
-      DeepLabError: there is no such file, it is something else, or a value is illegal.
+      DeepLabError: the file does not exist, is not such an object, or holds an invalid value.
     """
     path = Path(path)
     if not path.is_file():
@@ -111,22 +113,23 @@ def read_crf_parameters(path: str | Path) -> CRFParameters:
     try:
         found = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DeepLabError(f"{path}: no JSON: {error}") from None
+        raise DeepLabError(f"{path}: invalid JSON: {error}") from None
     values = found.get("parameters", found) if isinstance(found, dict) else found
     if not isinstance(values, dict):
-        raise DeepLabError(f"{path}: no object of CRF parameters; crf-search writes one")
+        raise DeepLabError(f"{path}: expected an object of CRF parameters; crf-search writes one")
     fields = {field.name: field for field in dataclasses.fields(CRFParameters)}
     for name in values:
         if name not in fields:
             raise unknown_name(f"{path}: CRF parameter", name, fields)
     needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
     if missing := [name for name in needed if name not in values]:
-        raise DeepLabError(f"{path}: CRF parameters lack {', '.join(missing)}")
+        raise DeepLabError(f"{path}: CRF parameters {', '.join(missing)} are missing")
     for name, value in values.items():
-        # Only numbers of JSON: NaN and texts in their place fail later or nowhere.
+        # NaN and strings in place of numbers would fail later, or nowhere.
         is_text = fields[name].type in (str, "str")
         if isinstance(value, bool) or not isinstance(value, str if is_text else int | float):
-            raise DeepLabError(f"{path}: CRF parameter {name} is {value!r}, of the wrong kind")
+            kind = "a string" if is_text else "a number"
+            raise DeepLabError(f"{path}: CRF parameter {name} must be {kind}, got {value!r}")
     parameters = CRFParameters(**values)
     check_parameters(parameters)
     return parameters

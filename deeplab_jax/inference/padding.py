@@ -1,27 +1,32 @@
-"""The sizes that networks see: images are padded to them, never resized."""
+"""Sizes of the network's input, to which images are padded."""
 
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
+
+import numpy as np
 
 from deeplab_jax import ops
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.options import Size
 from deeplab_jax.models import Architecture, DeepLab
 
-# Scales whose common denominator is larger cannot all be suited without a lot of padding.
+# Common denominators above it would require too much padding.
 MAX_DENOMINATOR = 8
 
 
 def size_step(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> int:
     """Returns the distance between two legal sizes, in pixels.
 
-    Scaled images must be k·output_stride + 1 wide, too: at (0.5, 0.75, 1) and output stride 16 the
-    step is 64. Scales such as 0.3, which need more than eight output strides, are ignored.
+    Sides of scaled images must be k·output_stride + 1 as well: at scales (0.5, 0.75, 1) and output
+    stride 16 the step is 64. Scales such as 0.3, which need more than eight output strides, are
+    ignored.
 
     Args:
-      architecture: has the output stride, and perhaps scales of its own (DeepLab v2's MSC).
-      scales: sizes at which the network sees the image, relative; others than (1,) replace those of
-        the network.
+      architecture: provides the output stride and, for DeepLab v2's MSC, scales of its own.
+      scales: relative sizes of the network's input; other than (1,) they replace the scales of the
+        architecture.
     """
     if tuple(scales) == (1.0,):
         scales = architecture.multi_scale or scales
@@ -32,15 +37,15 @@ def size_step(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> i
 def padded_size(
     model: DeepLab, size: Size, minimum: Size | None = None, scales: Sequence[float] = (1.0,)
 ) -> Size:
-    """Returns the smallest size that suits the network and holds both sizes.
+    """Returns the smallest legal size that is at least both sizes.
 
-    That is k·step + 1, where every map of the encoder has its corners on the image's; a network
-    whose resizes do not align corners takes k·step.
+    Sides are k·step + 1, at which the corners of every feature map coincide with those of the
+    image; networks whose resizes do not align corners use k·step.
 
     Args:
-      model: decides the output stride.
-      size: (H, W) of the image or of the largest one.
-      minimum: (H, W) that the result is not to fall below, if any.
+      model: determines the output stride.
+      size: (H, W) of the image, or of the largest image.
+      minimum: minimum (H, W) of the result, or None.
       scales: see `size_step`.
     """
     return round_up(model, size_step(model.architecture, scales), size, minimum)
@@ -49,17 +54,17 @@ def padded_size(
 def canvas_size(
     model: DeepLab, size: Size, minimum: Size | None = None, scales: Sequence[float] = (1.0,)
 ) -> Size:
-    """Returns the size that an image is padded to before it goes through the network.
+    """Returns the size that an image is padded to before prediction.
 
-    The size follows from the image's own size alone, so that a class map does not depend on the
-    images beside it. An image that fits into the minimum gets the minimum. Otherwise each side is
-    rounded up to n·step + 1 with n in 1, 2, 3, 4, 6, 8, 12, 16, 24, …, and the shorter side to at
-    least half of the longer one, so that images of many sizes share few compiled programs.
+    The size depends on the size of the image alone, so that a class map does not depend on other
+    images. An image within the minimum is padded to the minimum. Otherwise each side is rounded up
+    to n·step + 1 with n in 1, 2, 3, 4, 6, 8, 12, 16, 24, …, and the shorter side to at least half
+    of the longer one, so that images of many sizes share few compiled programs.
 
     Args:
-      model: decides the legal sizes.
+      model: determines the legal sizes.
       size: (H, W) of the image.
-      minimum: (H, W) that smaller images are padded to, if any.
+      minimum: (H, W) that smaller images are padded to, or None.
       scales: see `size_step`.
     """
     least = padded_size(model, minimum, scales=scales) if minimum else (0, 0)
@@ -82,12 +87,12 @@ def _coarse(count: int) -> int:
 
 
 def round_up(model: DeepLab, step: int, size: Size, minimum: Size | None = None) -> Size:
-    """Returns the smallest multiple of a step (plus 1, where corners align) that holds both sizes.
+    """Returns both sides rounded up to a multiple of a step, plus 1 where corners align.
 
     Args:
-      model: decides whether corners align.
-      step: in pixels.
-      size, minimum: as of `padded_size`.
+      model: determines whether corners align.
+      step: distance between legal sizes in pixels.
+      size, minimum: see `padded_size`.
     """
     extra = 1 if model.architecture.align_corners else 0
     wanted = (max(pair) for pair in zip(size, minimum or size, strict=True))
@@ -96,11 +101,26 @@ def round_up(model: DeepLab, step: int, size: Size, minimum: Size | None = None)
 
 
 def scaled_size(model: DeepLab, size: Size, scale: float) -> Size:
-    """Returns the size of a padded image at a scale: ⌊(d − 1)·scale + 1⌋ of both sides.
+    """Returns the (H, W) of a padded image at a scale.
 
-    Where corners do not align, the pixels' edges do: d·scale.
+    Each side d becomes ⌊(d − 1)·scale + 1⌋ where corners align, else d·scale, rounded.
     """
     if model.architecture.align_corners:
         return ops.scaled_size(size, scale)
     height, width = (max(1, round(side * scale)) for side in size)
     return height, width
+
+
+def check_image(image: Any) -> None:
+    """Checks that a value is an image.
+
+    Raises:
+      DeepLabError: it is not a NumPy array of uint8 [H, W, 3] with pixels.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        given = getattr(image, "dtype", type(image).__name__)
+        raise DeepLabError(f"an image must be a NumPy array of uint8, RGB 0..255; got {given}")
+    if image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+        raise DeepLabError(
+            f"an image must have shape [height, width, 3] and pixels; got {list(image.shape)}"
+        )

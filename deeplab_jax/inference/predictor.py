@@ -1,4 +1,4 @@
-"""Predictor: a model that is ready to predict images."""
+"""Predictor: applies a model to images of any size."""
 
 import base64
 import copy
@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from deeplab_jax.data.crops import pad
-from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.forward import FoldedNetwork, only_class_map, only_logits
 from deeplab_jax.inference.options import InferenceOptions
-from deeplab_jax.inference.padding import Size, canvas_size
+from deeplab_jax.inference.padding import Size, canvas_size, check_image
 from deeplab_jax.inference.refinement import find_parameters, refine
 from deeplab_jax.inference.tiles import Tiling, run_tiles
 from deeplab_jax.models import Architecture, DeepLab
@@ -24,20 +23,20 @@ from deeplab_jax.models.output_stride import at_output_stride
 from deeplab_jax.visualize import legend_strip, overlay, png_bytes
 from deeplab_jax.visualize.class_maps import Color
 
-# Narrower pictures are widened with white, so that names fit under them.
+# Pixels. Narrower pictures are padded with white, so that the legend fits under them.
 MIN_PICTURE_WIDTH = 240
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """The classes of an image's pixels.
+    """Prediction for one image.
 
     Attributes:
-      image: uint8 [H, W, 3], what was given.
-      class_map: int32 [H, W].
-      probabilities: float32 [H, W, num_classes], each pixel's sum to 1.
-      class_names: one a class.
-      palette: RGB 0..255, one a class.
+      image: the input, uint8 [H, W, 3], RGB.
+      class_map: most probable class of each pixel, int32 [H, W].
+      probabilities: float32 [H, W, num_classes]; sums to 1 over the classes.
+      class_names: name of each class.
+      palette: color of each class, RGB 0..255.
     """
 
     image: np.ndarray
@@ -48,7 +47,7 @@ class Prediction:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Share of the pixels, 0..1, of each class that occurs, the largest first."""
+        """Fraction of the pixels, 0..1, of each class that occurs, largest first."""
         counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
         order = np.argsort(-counts, kind="stable")
         return {
@@ -58,13 +57,13 @@ class Prediction:
 
     @property
     def legend(self) -> dict[str, Color]:
-        """Colour of each class that occurs, the largest first."""
+        """Color of each class that occurs, largest first."""
         colors = dict(zip(self.class_names, self.palette, strict=True))
         return {name: colors[name] for name in self.shares}
 
     @property
     def overlay(self) -> np.ndarray:
-        """The image under the colours of its classes; uint8 [H, W, 3]."""
+        """The image blended with the colors of its classes, uint8 [H, W, 3]."""
         return overlay(self.image, self.class_map, self.palette)
 
     def _repr_png_(self) -> bytes:
@@ -84,27 +83,26 @@ class Prediction:
 
 
 class Predictor:
-    """Pads an image to a size that suits the network, predicts, crops back.
+    """Predicts images: pads each to a size the network accepts, applies it, crops the result.
 
-    Batch normalisations are folded into the convolutions for that.
-
-    Whole images at one scale by default; `with_options` gives other strategies. Apart from the
-    scales that are asked for nothing is resized. The network is compiled once for each padded size
-    (and scale); images no larger than `inference_size` share one, and so do all tiles.
+    Batch normalization is folded into the convolutions. By default whole images are predicted at
+    one scale; `with_options` returns a predictor for another strategy. Images are resized only to
+    the scales of the options. The network is compiled once for each padded size and scale; images
+    no larger than `inference_size` share one size, and so do all tiles.
 
     Attributes:
-      model: the network, at the output stride that the options ask for.
-      variables: its parameters and batch statistics, as they were given.
-      network: the model as it is applied, with its variables on the device; predictors of other
-        options share it.
-      class_names: of the logits, in order.
-      palette: RGB 0..255, one a class.
-      inference_size: (H, W) that smaller images are padded to, or None; tiles have their own.
+      model: the network, at the output stride of the options.
+      variables: parameters and batch statistics as given to the constructor.
+      network: the folded model with its variables on the device; predictors of one model that
+        differ in their options share it.
+      class_names: names of the logits' classes, in order.
+      palette: color of each class, RGB 0..255.
+      inference_size: (H, W) that smaller images are padded to, or None. Tiles ignore it.
       source: where the model came from, for reports.
-      options: how the model is applied.
-      intensity_range: values of image files of more than 8 bits that become 0 and 255; None: each
-        image's own.
-      tiling: how images are cut, or None.
+      options: the inference strategy.
+      intensity_range: values of image files with more than 8 bits that become 0 and 255; None uses
+        the range of each image.
+      tiling: how images are cut into tiles, or None.
       crf: parameters of the CRF, or None.
     """
 
@@ -119,10 +117,10 @@ class Predictor:
         options: InferenceOptions | None = None,
         intensity_range: tuple[float, float] | None = None,
     ) -> None:
-        """Decides; nothing is compiled yet.
+        """Prepares the network; it is compiled at the first image.
 
         Raises:
-          DeepLabError: the network cannot do what the options ask for.
+          DeepLabError: the network does not support the options.
         """
         self._trained = model, variables
         self._networks: dict[Architecture, FoldedNetwork] = {}
@@ -149,20 +147,21 @@ class Predictor:
         self._score = forward(_class_map_and_scores)
 
     def with_options(self, options: InferenceOptions) -> "Predictor":
-        """Returns a predictor of the same model that applies it as the options say.
+        """Returns a predictor of the same model with other options.
 
         Raises:
-          DeepLabError: the network cannot do that.
+          DeepLabError: the network does not support the options.
         """
         if options == self.options:
             return self
         return self._changed(self.inference_size, options)
 
     def with_inference_size(self, size: Size | None) -> "Predictor":
-        """Returns a predictor of the same model that pads smaller images to another size, or none.
+        """Returns a predictor of the same model with another inference size.
 
         Args:
-          size: (H, W) in pixels; None: each image to the nearest size that suits the network.
+          size: (H, W) in pixels that smaller images are padded to; None pads each image to the
+            nearest size that the network accepts.
         """
         return self._changed(size, self.options)
 
@@ -174,8 +173,8 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Returns the class of every pixel.
 
-        With tiles memory does not depend on the image, but for 7 bytes a pixel: image and result. A
-        CRF needs all classes' scores of the whole image.
+        With tiles, memory beside the network's is 7 bytes per pixel, for image and result. A CRF
+        needs the scores of all classes for the whole image.
 
         Args:
           image: uint8 [H, W, 3], RGB.
@@ -191,11 +190,11 @@ class Predictor:
     def predict_batch(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the class maps of images of any sizes.
 
-        Whole images that are padded to one size go through the network together; the result of each
-        is that of the image alone.
+        Images that are padded to the same size form one batch; each result equals that of the image
+        alone.
 
         Args:
-          images: uint8 [H, W, 3] each.
+          images: uint8 [H, W, 3] each, RGB.
 
         Returns:
           int32 [H, W] each, in the same order.
@@ -220,7 +219,7 @@ class Predictor:
         return [class_maps[position] for position in range(len(images))]
 
     def predict(self, image: np.ndarray) -> Prediction:
-        """Returns class map, probabilities and legend of one image; shows itself in a notebook.
+        """Returns class map, probabilities and legend of one image, with a notebook display.
 
         Args:
           image: uint8 [H, W, 3], RGB.
@@ -241,7 +240,7 @@ class Predictor:
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Returns the logits of one image, fused over scales and flips, before any CRF.
 
-        Of a mean of probabilities these are its logarithms; softmax gives it back.
+        Where probabilities are averaged, the logits are the logarithms of the mean.
 
         Args:
           image: uint8 [H, W, 3], RGB.
@@ -264,11 +263,11 @@ class Predictor:
         return jax.tree.map(lambda result: result[0, :height, :width], results)
 
     def _by_tiles(self, forward: Callable[[np.ndarray], Any], image: np.ndarray) -> Any:
-        _check_image(image)
+        check_image(image)
         return run_tiles(self.tiling, forward, image)
 
     def _padded_size(self, image: np.ndarray) -> Size:
-        _check_image(image)
+        check_image(image)
         return canvas_size(
             self.model, image.shape[:2], self.inference_size, scales=self.options.scales
         )
@@ -285,15 +284,7 @@ def _class_map_and_scores(class_map: jax.Array, logits: jax.Array) -> tuple[jax.
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Here and not on the device, which need not hold what came from tiles."""
+    """Computes the softmax on the host: the device need not hold an image made of tiles."""
     odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
     odds /= odds.sum(axis=-1, keepdims=True)
     return odds
-
-
-def _check_image(image: Any) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        given = getattr(image, "dtype", type(image).__name__)
-        raise DeepLabError(f"an image is a NumPy array of uint8, RGB 0..255; got {given}")
-    if image.ndim != 3 or image.shape[-1] != 3 or not image.size:
-        raise DeepLabError(f"an image is [height, width, 3], not empty; got {list(image.shape)}")

@@ -1,7 +1,7 @@
-"""Traced programs of inference on disk: a new process reads a program instead of tracing it.
+"""Traced programs on disk, which a new process reads instead of tracing the network.
 
-Tracing a network takes longer than reading its compiled program from JAX's cache. A program is
-StableHLO, serialized by `jax.export`; it holds no weights and no Python objects.
+Tracing a network takes longer than reading its compiled program from JAX's compile cache. A program
+is StableHLO, serialized by `jax.export`; it contains no weights and no Python objects.
 """
 
 import contextlib
@@ -25,17 +25,18 @@ MAX_PROGRAMS = 64
 
 
 def stored(forward: Forward, model: Any, purpose: str) -> Forward:
-    """Returns a compiled function whose programs are kept in `program_directory`.
+    """Returns a compiled function whose traced programs are stored in `program_directory`.
 
-    Without such a directory the function is returned as it is. Arguments are on one device.
+    Returns the function unchanged where there is no such directory. Arguments must be on one
+    device.
 
     Args:
       forward: the compiled function.
-      model: its network, a Flax module; its fields must determine the program.
+      model: its network, a Flax module whose fields determine the program.
       purpose: name of everything else that determines the program.
     """
     directory = program_directory()
-    # Sources and fields of other networks, or fields without a stable text, are not known.
+    # Modules of other packages, or fields without a stable text, do not identify a program.
     known = type(model).__module__.startswith("deeplab_jax.") and " at 0x" not in repr(model)
     if directory is None or not known:
         return forward
@@ -53,12 +54,12 @@ def stored(forward: Forward, model: Any, purpose: str) -> Forward:
 
 
 def _exported(forward: Forward, arguments: Any, path: pathlib.Path) -> jax.export.Exported:
-    """Reads a program or, where there is none or a damaged one, traces and writes it."""
+    """Reads a program; traces and writes it where the file is missing or damaged."""
     try:
         return jax.export.deserialize(bytearray(path.read_bytes()))
     except FileNotFoundError:
         pass
-    # The parser raises whatever a damaged file leads it to.
+    # The parser raises many kinds of errors on damaged files.
     except Exception:
         path.unlink(missing_ok=True)
     exported = jax.export.export(forward)(*arguments)
@@ -88,7 +89,7 @@ def _name(facts: list[str]) -> str:
 
 @functools.cache
 def _surroundings() -> tuple[str, ...]:
-    """Returns what determines a program besides network and arguments: the code and the machine."""
+    """Returns facts on code and machine that determine a program beside network and arguments."""
     package = pathlib.Path(deeplab_jax.__file__).parent
     states = {path.relative_to(package): path.stat() for path in sorted(package.rglob("*.py"))}
     sources = [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states.items()]

@@ -1,4 +1,4 @@
-"""The dense CRF at the end of inference."""
+"""The dense CRF as the last step of inference."""
 
 import jax
 import numpy as np
@@ -9,17 +9,17 @@ from deeplab_jax.models import Architecture
 
 
 def find_parameters(options: InferenceOptions, architecture: Architecture) -> CRFParameters | None:
-    """Returns the parameters that the options mean; None: no CRF."""
+    """Returns the CRF parameters of inference options, or None without a CRF."""
     if options.crf == DEFAULT_CRF:
         return crf_parameters(default_set(architecture))
     return crf_parameters(options.crf) if isinstance(options.crf, str) else options.crf
 
 
 def default_set(architecture: Architecture) -> str:
-    """Returns the name of the published set that goes with an architecture.
+    """Returns the name of the published CRF parameters of an architecture.
 
-    DeepLab v3 and v3+ were published without a CRF; they take v2's for ResNet-101, whose scores are
-    the nearest to theirs.
+    DeepLab v3 and v3+ were published without a CRF and use the parameters of v2 on ResNet-101, the
+    network most similar to them.
     """
     large = "_largefov" if architecture.fov == "large" else ""
     if architecture.decoder == "msc":
@@ -32,12 +32,12 @@ def default_set(architecture: Architecture) -> str:
 
 
 def refine(logits: np.ndarray, image: np.ndarray, parameters: CRFParameters) -> np.ndarray:
-    """Returns the probabilities of one image's pixels after the CRF.
+    """Returns the class probabilities of one image after the CRF.
 
     Args:
-      logits: float32 [H, W, num_classes], of the image's own size.
+      logits: float32 [H, W, num_classes], at the size of the image.
       image: uint8 [H, W, 3], RGB.
-      parameters: of the CRF.
+      parameters: parameters of the CRF.
 
     Returns:
       float32 [H, W, num_classes].

@@ -1,4 +1,4 @@
-"""Stages of a stream of images: items made ahead of, or used behind, the main thread."""
+"""Pipeline stages in threads: producing items ahead of, or consuming them behind, the caller."""
 
 import contextlib
 import queue
@@ -8,20 +8,20 @@ from typing import Any, Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 
-# How often a stage that waits looks whether it should end, in seconds.
+# Interval in seconds at which a waiting stage checks whether it should end.
 LOOK_INTERVAL = 0.1
 
 
 class Ahead(Generic[Item]):
-    """Makes items before they are asked for; to be used as a context and iterated over once."""
+    """Produces items in a thread before they are requested; a context, iterated over once."""
 
     def __init__(self, items: Iterator[Item], waiting: int, *, newest: bool = False) -> None:
-        """Starts at once.
+        """Starts the thread.
 
         Args:
-          items: made in a thread of their own.
-          waiting: items that may wait.
-          newest: an item drops those that still wait before it.
+          items: iterator that the thread consumes.
+          waiting: maximum number of items that wait.
+          newest: whether a new item discards those that still wait.
         """
         self._items, self._newest = items, newest
         # Each entry is (item, error); the last is (None, None).
@@ -31,7 +31,7 @@ class Ahead(Generic[Item]):
         self._thread.start()
 
     def __iter__(self) -> Iterator[Item]:
-        """Yields the items; raises what their making raised."""
+        """Yields the items; reraises the error of the iterator."""
         while True:
             item, error = self._queue.get()
             if error is not None:
@@ -70,14 +70,14 @@ class Ahead(Generic[Item]):
 
 
 class Behind(Generic[Item]):
-    """Calls a function for one item after the other; a context that ends when all are done."""
+    """Calls a function for each item in a thread; the context ends when all are done."""
 
     def __init__(self, function: Callable[[Item], None], waiting: int) -> None:
-        """Starts at once.
+        """Starts the thread.
 
         Args:
-          function: is called in a thread of its own.
-          waiting: items that may wait; `put` blocks beyond.
+          function: function that the thread calls.
+          waiting: maximum number of items that wait; `put` blocks beyond it.
         """
         self._function = function
         self._queue: queue.Queue[Item | None] = queue.Queue(waiting)
@@ -86,7 +86,7 @@ class Behind(Generic[Item]):
         self._thread.start()
 
     def put(self, item: Item) -> None:
-        """Hands an item over; raises what an earlier one raised."""
+        """Queues an item; reraises the error of an earlier one."""
         if self._error is not None:
             raise self._error
         self._queue.put(item)

@@ -1,4 +1,4 @@
-"""Predictors of models on disk."""
+"""Loading of a predictor from a model on disk."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ def load(
     """Returns the predictor of a model on disk.
 
     Args:
-      path: of a workdir or model directory.
-      checkpoint: of a workdir: `best`, `last` or a step.
-      ema: use the averaged parameters; None: where the run kept them.
+      path: workdir or model directory.
+      checkpoint: `best`, `last` or a step; workdirs only.
+      ema: whether to use the averaged parameters; None uses them where the run stored them.
 
     Returns:
-      What gives class maps; of a classifier of whole images what gives their classes.
+      A predictor of class maps, or of image classes for an image classifier.
 
     Raises:
-      DeepLabError: there is no model, no such checkpoint, or no averaged parameters.
+      DeepLabError: the model, the checkpoint or the averaged parameters do not exist.
     """
     stored = read_model(path, checkpoint, ema)
     description = stored.description

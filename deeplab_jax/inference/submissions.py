@@ -1,4 +1,4 @@
-"""Predictions in the form that the benchmarks' servers take."""
+"""Predictions in the formats of the VOC and Cityscapes evaluation servers."""
 
 import dataclasses
 import re
@@ -19,21 +19,21 @@ from deeplab_jax.visualize import write_class_map, write_picture
 if TYPE_CHECKING:
     from deeplab_jax.inference.predictor import Predictor
 
-# comp6 may be trained on anything; comp5, on VOC alone, goes by renaming the folder.
+# comp6 allows any training data. For comp5, trained on VOC alone, rename the folder.
 VOC_FOLDER = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
 CITYSCAPES_FRAME = re.compile(r"([a-z-]+_\d{6}_\d{6})(_leftImg8bit)?", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class SubmissionJob:
-    """One image and the file that the server wants of it."""
+    """One image and the file of its class map."""
 
     image: Path
     class_map: Path
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        """The files to be written."""
+        """Files to write."""
         return (self.class_map,)
 
 
@@ -56,8 +56,8 @@ def _cityscapes_place(image: Path) -> Path:
     found = CITYSCAPES_FRAME.fullmatch(image.stem)
     if not found:
         raise DeepLabError(
-            f"{image} is not named as Cityscapes' frames are; "
-            "the server wants berlin_000000_000019_leftImg8bit.png and its like"
+            f"{image} is not named like a Cityscapes frame; the server requires names such as "
+            "berlin_000000_000019_leftImg8bit.png"
         )
     return Path(f"{found[1]}_labelIds.png")
 
@@ -77,16 +77,16 @@ SERVERS = MappingProxyType(
 def plan_submission(
     paths: Sequence[str | Path], output: str | Path, server: str, *, overwrite: bool = False
 ) -> list[SubmissionJob]:
-    """Decides what becomes of each image; reads and writes nothing.
+    """Returns the file to write for each image; reads and writes none of them.
 
     Args:
-      paths: as of `plan_files`.
-      output: directory; of VOC it is the one that holds `results/`.
+      paths: see `plan_files`.
+      output: directory of the submission; for VOC the one that contains `results/`.
       server: `voc` or `cityscapes`.
-      overwrite: as of `plan_files`.
+      overwrite: see `plan_files`.
 
     Raises:
-      DeepLabError: as of `plan_files`, or an image is not named as the server wants.
+      DeepLabError: see `plan_files`; or an image does not have the name that the server requires.
     """
     place = SERVERS[server].place
     jobs = [
@@ -97,10 +97,10 @@ def plan_submission(
 
 
 def check_submission(predictor: "Predictor", server: str) -> None:
-    """Checks that a model's classes are those of the server.
+    """Checks that the classes of a model are those of the server.
 
     Raises:
-      DeepLabError: they are not; names the first that differs.
+      DeepLabError: the classes differ; the message names the first difference.
     """
     wanted = SERVERS[server].descriptor
     if predictor.class_names == wanted.class_names:
@@ -108,23 +108,23 @@ def check_submission(predictor: "Predictor", server: str) -> None:
     pairs = zip(predictor.class_names, wanted.class_names, strict=False)
     other = next((f"{theirs!r} is {mine!r}" for mine, theirs in pairs if mine != theirs), None)
     raise DeepLabError(
-        f"{predictor.source} has {len(predictor.class_names)} classes, the {server} server wants "
-        f"the {wanted.num_classes} of {wanted.name}{f': {other}' if other else ''}"
+        f"{predictor.source} has {len(predictor.class_names)} classes; the {server} server "
+        f"requires the {wanted.num_classes} of {wanted.name}{f': {other}' if other else ''}"
     )
 
 
 def write_submission(
     predictor: "Predictor", jobs: Sequence[SubmissionJob], server: str, reporter: Reporter
 ) -> None:
-    """Writes the class maps as the server wants them, each file whole or not at all.
+    """Predicts images and writes class maps in the format of a server, each file atomically.
 
-    VOC: palette PNG of the class index. Cityscapes: grey PNG of the labelId.
+    VOC: palette PNG of the class index. Cityscapes: gray PNG of the labelId.
 
     Args:
-      predictor: of a model that `check_submission` lets pass.
-      jobs: of `plan_submission`.
+      predictor: model that passes `check_submission`.
+      jobs: result of `plan_submission`.
       server: `voc` or `cityscapes`.
-      reporter: receives the progress.
+      reporter: receives progress events.
 
     Raises:
       DeepLabError: an image cannot be read.

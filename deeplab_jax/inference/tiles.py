@@ -1,4 +1,4 @@
-"""Images of any size in tiles that overlap, in bounded memory."""
+"""Prediction of images of any size in overlapping tiles, in bounded memory."""
 
 import dataclasses
 import itertools
@@ -17,11 +17,11 @@ from deeplab_jax.models import DeepLab
 
 
 class Span(NamedTuple):
-    """Where a tile lies along one axis, in pixels of the padded image.
+    """Position of a tile along one axis, in pixels of the padded image.
 
     Attributes:
-      start: its first pixel.
-      first, last: of the pixels [first, last) that are taken from it.
+      start: first pixel of the tile.
+      first, last: range [first, last) of the pixels whose result comes from the tile.
     """
 
     start: int
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a tile lies."""
+    """Position of a tile along both axes."""
 
     rows: Span
     columns: Span
@@ -38,21 +38,21 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How images are cut into tiles of one size, and which pixels are taken from each.
+    """Division of images into tiles of one size.
 
-    Neighbours overlap by at least twice the margin, and each pixel is taken from the tile in which
-    it lies deepest: at least the margin away from every border of the tile that is not the padded
-    image's. Nothing is averaged. So a network that sees no farther than the margin gives what it
-    gives for the whole image on the same canvas; and each pixel is written once, so that no sums
-    are kept. Tiles start at multiples of the output stride, where the whole image's map has its
-    samples, too; the last one is shifted inside.
+    Neighbors overlap by at least twice the margin. The result of a pixel comes from the tile in
+    which it lies deepest: at least the margin away from every border that is not a border of the
+    padded image. Results are not averaged. A network whose receptive field is within the margin
+    therefore returns the result of the whole image on the same canvas, and each pixel is written
+    once. Tiles start at multiples of the output stride, like the samples of the whole image's
+    feature map; the last tile is shifted inside.
 
     Attributes:
-      tile: (H, W) of every tile, a legal size of the network.
-      margin: rows and columns on each side that only serve as surroundings.
+      tile: (H, W) of every tile, a size that the network accepts.
+      margin: rows and columns on each side that only serve as context.
       stride: output stride.
       extra: 1 where corners align and tiles are k·stride + 1 long, else 0.
-      fill: pixel outside of the image, a value for each channel.
+      fill: value of pixels outside of the image, per channel.
     """
 
     tile: Size
@@ -63,10 +63,10 @@ class Tiling:
 
     @classmethod
     def of(cls, model: DeepLab, options: InferenceOptions) -> "Tiling":
-        """Returns the tiling that options ask for, which must name a tile.
+        """Returns the tiling of inference options with a tile size.
 
         Raises:
-          DeepLabError: the overlap leaves nothing of a tile.
+          DeepLabError: the overlap covers the whole tile.
         """
         architecture = model.architecture
         stride, extra = architecture.output_stride, int(architecture.align_corners)
@@ -87,7 +87,7 @@ class Tiling:
 
     @property
     def core(self) -> Size:
-        """Rows and columns from one tile to the next."""
+        """Distance between neighboring tiles, (rows, columns)."""
         height, width = (
             side - self.extra - 2 * margin
             for side, margin in zip(self.tile, self.margin, strict=True)
@@ -95,7 +95,7 @@ class Tiling:
         return height, width
 
     def canvas(self, size: Size) -> Size:
-        """Returns the size that an image of a size is padded to: a legal one that holds a tile."""
+        """Returns the (H, W) that an image of a size is padded to: at least one tile."""
         height, width = (
             max(-(-(length - self.extra) // self.stride) * self.stride + self.extra, side)
             for length, side in zip(size, self.tile, strict=True)
@@ -103,14 +103,14 @@ class Tiling:
         return height, width
 
     def places(self, size: Size) -> list[Place]:
-        """Returns the tiles of an image of a size, row by row."""
+        """Returns the tiles of an image of (H, W), row by row."""
         axes = zip(self.canvas(size), self.tile, self.core, strict=True)
         rows, columns = (self._spans(*axis) for axis in axes)
         return [Place(*pair) for pair in itertools.product(rows, columns)]
 
     def _spans(self, length: int, tile: int, core: int) -> list[Span]:
         starts = [*range(0, length - tile, core), length - tile]
-        # The middle of an overlap, on the samples of the map.
+        # Cuts each overlap in the middle, at a sample of the feature map.
         cuts = [
             (before + after + tile - self.extra) // 2 // self.stride * self.stride
             for before, after in itertools.pairwise(starts)
@@ -119,8 +119,8 @@ class Tiling:
 
 
 def _margin(cells: int, overlap: float, extra: int) -> int:
-    """Returns the margin of a tile; both in samples of the map."""
-    # Without aligned corners the last pixels of a sample's cell need its neighbour.
+    """Returns the margin of a tile; both in samples of the feature map."""
+    # Without aligned corners the last pixels of a cell also need the neighboring sample.
     return math.ceil(overlap * cells) + (1 if overlap and not extra else 0)
 
 
@@ -131,18 +131,17 @@ def run_tiles(
     *,
     tiles_at_once: int = 1,
 ) -> Any:
-    """Returns what a function makes of an image, tile by tile.
+    """Applies a function to the tiles of an image and joins the results.
 
-    Memory: on the device the variables and two calls of the function on `tiles_at_once` tiles,
-    whatever the image's size. Here the image and the results at its size, each pixel written once:
-    H·W bytes times what the function gives a pixel (4 for an int32 class map, 4·num_classes for
-    float32 logits); and the results of one call.
+    Device memory: the variables and two calls of the function on `tiles_at_once` tiles, independent
+    of the image. Host memory: the image, the joined results (4 bytes per pixel for an int32 class
+    map, 4·num_classes for float32 logits) and the results of one call.
 
     Args:
-      tiling: how to cut.
+      tiling: division into tiles.
       forward: uint8 [tiles_at_once, h, w, 3] -> arrays [tiles_at_once, …, h, w].
       image: uint8 [H, W, 3].
-      tiles_at_once: in one call; the last call repeats a tile where some are missing.
+      tiles_at_once: number of tiles per call; the last call repeats a tile to fill up.
 
     Returns:
       NumPy arrays […, H, W].
@@ -161,7 +160,7 @@ def run_tiles(
 def _one_behind(
     tiling: Tiling, forward: Callable[[np.ndarray], Any], image: np.ndarray, count: int
 ) -> Iterator[tuple[Sequence[Place], Any]]:
-    """Yields places with their results, while the device is at the next ones."""
+    """Yields places with their results while the device computes the next ones."""
     waiting = None
     for group in _groups(tiling.places(image.shape[:2]), count):
         tiles = [_cut(image, place, tiling) for place in group]
@@ -180,13 +179,13 @@ def _groups(places: Iterable[Place], count: int) -> Iterator[list[Place]]:
 
 
 def _cut(image: np.ndarray, place: Place, tiling: Tiling) -> np.ndarray:
-    """Returns the tile, padded with the mean pixel where it reaches over the image."""
+    """Returns the tile, padded with the fill value outside of the image."""
     (row, column), (height, width) = (place.rows.start, place.columns.start), tiling.tile
     return pad(image[row : row + height, column : column + width], tiling.tile, tiling.fill)
 
 
 def _write(target: np.ndarray, results: np.ndarray, places: Sequence[Place]) -> None:
-    """Writes each tile's own pixels; those outside of the image fall away."""
+    """Writes the pixels that belong to each tile and lie inside the image."""
     height, width = target.shape[-2:]
     for result, (rows, columns) in zip(results, places, strict=False):
         bottom, right = min(rows.last, height), min(columns.last, width)

@@ -1,4 +1,4 @@
-"""Videos and cameras as files: reading frames, planning and writing results."""
+"""Video files and cameras: planned outputs, reading frames, writing results."""
 
 import contextlib
 import dataclasses
@@ -15,18 +15,17 @@ from deeplab_jax.files import replacing, visible_files
 from deeplab_jax.inference.files import check_targets
 from deeplab_jax.visualize.class_maps import Color, class_map_picture
 
-# What is a video by its name.
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoJob:
-    """One video, or camera, and what its prediction becomes.
+    """One video or camera and the files of its prediction.
 
     Attributes:
-      source: path of the video, or the number of a camera.
-      overlay: MP4 of the frames under the classes' colours.
-      masks: directory of palette PNGs, one a frame: `000000.png` and so on.
+      source: path of the video, or index of a camera.
+      overlay: MP4 of the frames blended with the colors of their classes.
+      masks: directory of palette PNGs, one per frame: `000000.png`, `000001.png`, …
     """
 
     source: Path | int
@@ -35,39 +34,39 @@ class VideoJob:
 
     @property
     def image(self) -> Path:
-        """What is read; a camera is no file."""
+        """Name of the input, in place of a path for a camera."""
         return self.source if isinstance(self.source, Path) else Path(f"camera {self.source}")
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        """Outputs of a video."""
+        """Files to write."""
         return (self.overlay, self.masks)
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether a path names a video, by its ending."""
+    """Returns whether a path has the suffix of a video."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def plan_videos(
     paths: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
 ) -> list[VideoJob]:
-    """Decides what becomes of each video; reads and writes nothing.
+    """Returns the files to write for each video; reads and writes none of them.
 
     Args:
-      paths: files, and folders whose videos are all taken, with those of their subfolders; what is
-        neither a folder nor a video by its name is left to `plan_files`.
-      output: directory of the predictions; paths below a given folder are kept below it.
-      overwrite: replace targets that exist; of targets claimed twice the last wins.
+      paths: files and folders, which are searched with their subfolders; other files are ignored
+        here and belong to `plan_files`.
+      output: directory of the predictions; paths relative to a given folder are kept.
+      overwrite: whether existing targets are replaced; the last of two equal targets wins.
 
     Raises:
-      DeepLabError: a video is missing; a target would replace an input, exists or is claimed twice.
+      DeepLabError: a video does not exist, or a target is an input, exists or occurs twice.
     """
     output, jobs = Path(output), []
     for path in map(Path, paths):
         if path.is_dir():
             inside = visible_files(path, VIDEO_SUFFIXES)
-            # What an earlier run wrote is no input when the output lies inside the folder.
+            # Skips what an earlier run wrote where the output lies inside the folder.
             own = output.resolve()
             jobs += [
                 _job(video, output / video.relative_to(path))
@@ -83,7 +82,12 @@ def plan_videos(
 
 
 def plan_camera(number: int, output: str | Path, *, overwrite: bool = False) -> VideoJob:
-    """Decides what becomes of a camera's pictures.
+    """Returns the files to write for a camera.
+
+    Args:
+      number: index of the camera.
+      output: directory of the predictions.
+      overwrite: whether existing targets are replaced.
 
     Raises:
       DeepLabError: a target exists.
@@ -100,36 +104,39 @@ def _job(source: Path | int, target: Path) -> VideoJob:
     )
 
 
-# MPEG-4 part 2: the one codec that OpenCV's wheels can encode fast.
+# MPEG-4 part 2: the only codec that OpenCV's wheels encode fast.
 CODEC = "mp4v"
-# Where a source tells no rate, as some cameras.
+# Frames per second of sources that report none, such as some cameras.
 DEFAULT_RATE = 25.0
-# Of the masks; the highest makes them a tenth smaller and takes ten times as long.
+# PNG compression level of the masks; the highest takes ten times as long for 10 % smaller files.
 COMPRESSION = 1
 
 
 class VideoSource:
-    """Frames of a video or camera, one after the other.
+    """Reads the frames of a video or camera.
 
     Attributes:
-      rate: frames a second.
-      size: (H, W) in pixels.
-      count: of the frames, as the file tells; 0 where it does not.
-      live: whether it is a camera, whose frames come whether asked for or not.
+      rate: frame rate, in frames per second.
+      size: (H, W) of the frames in pixels.
+      count: number of frames that the file states; 0 where it states none.
+      live: whether the source is a camera.
     """
 
     def __init__(self, source: Path | int) -> None:
-        """Opens it.
+        """Opens the source and reads its first frame.
+
+        Args:
+          source: path of a video, or index of a camera.
 
         Raises:
-          DeepLabError: it is no video or camera that can be read.
+          DeepLabError: no frame can be read.
         """
         self.name = str(source) if isinstance(source, Path) else f"camera {source}"
         self._capture = cv2.VideoCapture(str(source) if isinstance(source, Path) else source)
         first = self._capture.read()[1] if self._capture.isOpened() else None
         if first is None:
             self._capture.release()
-            raise DeepLabError(f"{self.name} is no video that can be read: it gives no frame")
+            raise DeepLabError(f"{self.name} cannot be read as a video: it yields no frame")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if np.isfinite(rate) and 0 < rate < 1000 else DEFAULT_RATE
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -139,50 +146,50 @@ class VideoSource:
         self._waiting = first
 
     def read(self) -> np.ndarray | None:
-        """Returns the next frame, uint8 [H, W, 3] BGR; None after the last.
+        """Returns the next frame, uint8 [H, W, 3] BGR, or None after the last.
 
         Raises:
-          DeepLabError: it has another size than the first.
+          DeepLabError: the frame differs in size from the first.
         """
         frame, self._waiting = self._waiting, None
         if frame is None:
             frame = self._capture.read()[1]
         if frame is not None and frame.shape[:2] != self.size:
-            raise DeepLabError(f"{self.name}: its frames change their size midway")
+            raise DeepLabError(f"{self.name}: the size of its frames changes midway")
         return frame
 
     def close(self) -> None:
-        """Lets go of the file or camera."""
+        """Releases the file or camera."""
         self._capture.release()
 
 
 class VideoSink:
-    """Takes frames and masks; see `writing`."""
+    """Writes frames and masks; see `writing`."""
 
     def __init__(
         self, path: Path, masks: Path, rate: float, size: tuple[int, int], palette: Sequence[Color]
     ) -> None:
-        """Opens the files.
+        """Opens the video file.
 
         Raises:
-          DeepLabError: this OpenCV cannot write them.
+          DeepLabError: the installed OpenCV cannot write it.
         """
         self._size, self._masks, self._written = size, masks, 0
         self._palette = tuple(palette)
         codec = cv2.VideoWriter_fourcc(*CODEC)
         self._writer = cv2.VideoWriter(str(path), codec, rate, size[::-1])
         if not self._writer.isOpened():
-            raise DeepLabError(f"this OpenCV cannot write {path.suffix} files ({CODEC})")
+            raise DeepLabError(f"the installed OpenCV cannot write {path.suffix} files ({CODEC})")
 
     def write(self, picture: np.ndarray, class_map: np.ndarray) -> None:
-        """Takes a frame, uint8 [H, W, 3] BGR, and its class map, uint8 or uint16 [H, W]."""
+        """Writes a frame, uint8 [H, W, 3] BGR, and its class map, uint8 or uint16 [H, W]."""
         self._writer.write(picture)
         mask = class_map_picture(class_map, self._palette)
         mask.save(self._masks / f"{self._written:06}.png", compress_level=COMPRESSION)
         self._written += 1
 
     def close(self) -> None:
-        """Ends the file."""
+        """Finishes the video file."""
         self._writer.release()
 
 
@@ -190,7 +197,7 @@ class VideoSink:
 def writing(
     job: VideoJob, rate: float, size: tuple[int, int], palette: Sequence[Color]
 ) -> Iterator[VideoSink]:
-    """Gives what takes frames; both targets appear when the block ends well, or neither."""
+    """Yields a sink for frames; both targets appear when the block succeeds, or neither."""
     job.masks.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=job.masks.parent, prefix=".writing-") as folder,

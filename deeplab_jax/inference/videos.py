@@ -1,4 +1,4 @@
-"""Predictions of videos, with steady class maps over time."""
+"""Prediction of videos and cameras, and class maps that are stable over time."""
 
 import dataclasses
 import time
@@ -20,21 +20,21 @@ from deeplab_jax.visualize.class_maps import Overlay
 def averaged_over_time(
     previous: np.ndarray | None, probabilities: np.ndarray, keep: float
 ) -> np.ndarray:
-    """Returns keep·previous + (1 − keep)·probabilities, an exponential average.
+    """Returns the exponential moving average keep·previous + (1 − keep)·probabilities.
 
     A pixel that changes from one certain class to another follows after the smallest number of
     frames n with keep^n < ½: 4 frames at 0.8, 2 at 0.6, 1 below ½.
 
     Args:
-      previous: the average up to the frame before, or None at the first frame.
-      probabilities: of this frame, floating point [H, W, num_classes].
-      keep: 0..1: 0 takes each frame by itself.
+      previous: average up to the previous frame, or None at the first frame.
+      probabilities: probabilities of this frame, floating point [H, W, num_classes].
+      keep: weight of the previous average, in [0, 1); 0 disables averaging.
 
     Returns:
-      [H, W, num_classes]; each pixel's sum stays 1.
+      [H, W, num_classes]; sums to 1 over the classes.
 
     Raises:
-      DeepLabError: `keep` is out of range, or the frame is of another size.
+      DeepLabError: `keep` is out of range, or the frame has another size.
     """
     if not 0 <= keep < 1:
         raise DeepLabError(f"keep={keep} must be in [0, 1)")
@@ -53,9 +53,9 @@ def stable_class_maps(
 
     Args:
       frames: probabilities, floating point [H, W, num_classes] each.
-      keep: of the average, see `averaged_over_time`.
-      cut: share of the pixels, 0..1. When more of them than this differ from the average's class
-        the scene has been cut, and the average starts anew; 1: never.
+      keep: weight of the previous average, see `averaged_over_time`.
+      cut: fraction of the pixels, 0..1. A frame in which more pixels than this change their class
+        starts a new scene and a new average; 1 disables this.
 
     Yields:
       int32 [H, W].
@@ -77,12 +77,12 @@ def stable_class_maps(
 def changed_share(
     class_map: np.ndarray, other: np.ndarray, num_classes: int | None = None
 ) -> float:
-    """Returns the share of the pixels, 0..1, whose class differs between two class maps.
+    """Returns the fraction of the pixels, 0..1, whose class differs between two class maps.
 
     Args:
-      class_map, other: integers [H, W]; pixels that are void in either are left out.
-      num_classes: of the model; needed above 255 classes, where void is 65535 and 255 a class.
-        None: 65535 is void in uint16 maps, 255 in all others.
+      class_map, other: integers [H, W]; pixels that are void in either are ignored.
+      num_classes: number of classes of the model; required above 255 classes, where void is 65535
+        and 255 is a class. With None, void is 65535 in uint16 maps and 255 in all others.
     """
     voids = [
         void_of(one) if num_classes is None else void_label(num_classes)
@@ -93,27 +93,28 @@ def changed_share(
 
 
 def class_areas(class_map: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns the number of pixels of each class, int64 [num_classes]; void has none.
+    """Returns the number of pixels of each class, int64 [num_classes]; void is not counted.
 
     Args:
       class_map: integers [H, W]; void is 255, or 65535 with more than 255 classes.
-      num_classes: of the model.
+      num_classes: number of classes of the model.
     """
     known = class_map[class_map != void_label(num_classes)]
     return np.bincount(known, minlength=num_classes)
 
 
-# Frames that the network sees together: of a video as many as keep two cores busy, of a camera one.
+# Frames per batch of a video; a camera's frames are predicted one at a time.
 BATCH = 8
-# Batches that wait between two stages.
+# Maximum number of batches that wait between two stages.
 WAITING = 2
 
 
 @dataclasses.dataclass
 class _Frame:
-    """On its way: the picture as decoded, as the network sees it, and its classes.
+    """One frame in the pipeline.
 
-    `picture` is uint8 [H, W, 3] BGR, `small` RGB; `read_at` is when it was decoded.
+    `picture` is the decoded frame, uint8 [H, W, 3] BGR; `small` is the network's input, RGB;
+    `read_at` is the time of decoding in seconds.
     """
 
     picture: np.ndarray
@@ -124,16 +125,16 @@ class _Frame:
 
 @dataclasses.dataclass(frozen=True)
 class VideoReport:
-    """Cost of a video.
+    """Timing of one video.
 
     Attributes:
-      frames: number.
-      rate: of the video, frames a second.
-      seconds: from before the first frame is decoded to the end of the file; compiling is left out.
-      network_size: (H, W) at which the network saw the frames.
-      milliseconds: of each stage, a frame: median and 95th percentile. `decode` includes shrinking;
-        `draw` enlarging, overlay, masks and encoding; `end to end` is from the decoded frame to the
-        written one, waiting included.
+      frames: number of frames.
+      rate: frame rate of the video, in frames per second.
+      seconds: wall time from decoding the first frame to closing the file, without compilation.
+      network_size: (H, W) of the network's input.
+      milliseconds: median and 95th percentile per frame for each stage. `decode` includes
+        downsampling; `draw` includes upsampling, overlay, masks and encoding; `end to end` is the
+        time from decoding a frame to writing it, including waiting.
     """
 
     frames: int
@@ -151,20 +152,20 @@ class VideoReport:
         return (
             f"{self.frames} frames ({self.frames / self.rate:.1f} s) in {self.seconds:.1f} s, "
             f"{self.frames / self.seconds:.1f} frames/s, network at {height}×{width}; "
-            f"milliseconds a frame, median (95th percentile): {stages}"
+            f"milliseconds per frame, median (95th percentile): {stages}"
         )
 
 
 def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
-    """Returns the size at which a network sees frames: as large as the limit allows.
+    """Returns the size of the network's input for frames: the largest within the limit.
 
-    Frames are shrunk, never enlarged, to the nearest size that suits the network, so that nothing
-    is padded; the sides' ratio changes by less than one output stride.
+    Frames are downsampled, never upsampled, to the nearest size that the network accepts without
+    padding; each side changes by less than one output stride from the exact aspect ratio.
 
     Args:
-      predictor: decides which sizes suit.
+      predictor: model that determines the sizes.
       size: (H, W) of the frames.
-      limit: (H, W) that the result is to fit; None: the frames' own size.
+      limit: maximum (H, W) of the result; None keeps the size of the frames.
     """
     if limit is None or all(length <= most for length, most in zip(size, limit, strict=True)):
         return size
@@ -185,25 +186,27 @@ def predict_video(
     limit: Size | None = None,
     seconds: float | None = None,
 ) -> VideoReport:
-    """Writes the prediction of a video or camera: overlay and masks, whole or not at all.
+    """Predicts a video or camera and writes overlay and masks, both or neither.
 
-    Class maps are enlarged to the frames' size without smoothing. Three threads work beside each
-    other; of a camera frames are dropped when the network is slower, and Ctrl-C ends it well.
+    Class maps are upsampled to the size of the frames by nearest neighbor. Decoding, network and
+    drawing run in three threads. Frames of a camera are dropped while the network is busy, and
+    Ctrl-C ends the recording.
 
     Args:
-      predictor: of the model.
-      job: of `plan_videos` or `plan_camera`.
-      reporter: receives the progress.
-      limit: (H, W) that frames are shrunk to fit before the network; None: they are not.
-      seconds: of the video, or of the camera's time, after which to stop; None: at its end.
+      predictor: model to apply.
+      job: result of `plan_videos` or `plan_camera`.
+      reporter: receives progress events.
+      limit: maximum (H, W) of the network's input; None keeps the size of the frames.
+      seconds: duration to predict, in seconds of the video or of recording; None predicts all of
+        it.
 
     Raises:
-      DeepLabError: the video cannot be read, or its frames change their size.
+      DeepLabError: the video cannot be read, or the size of its frames changes.
     """
     source = VideoSource(job.source)
     try:
         size = network_size(predictor, source.size, limit)
-        # To pad every frame to the size of the training would be in vain.
+        # Padding each frame to the inference size would only cost time.
         run = _Run(predictor.with_inference_size(None), source, size, seconds)
         run.compile()
         with writing(job, source.rate, source.size, predictor.palette) as sink:
@@ -219,7 +222,7 @@ def predict_video(
 
 
 class _Run:
-    """One video on its way through the three stages."""
+    """One video and its three stages."""
 
     def __init__(
         self, predictor: Predictor, source: VideoSource, size: Size, seconds: float | None
@@ -238,7 +241,7 @@ class _Run:
         self._predictor.predict_batch([np.zeros((*self._size, 3), np.uint8)] * self._batch)
 
     def process(self, sink: VideoSink, reporter: Reporter) -> None:
-        """Runs all frames through."""
+        """Predicts and writes all frames."""
         started = time.perf_counter()
         frames = Ahead(self._decoded(started), self._batch * WAITING, newest=self._source.live)
         drawing = Behind(lambda frame: self._draw(frame, sink), self._batch * WAITING)
@@ -253,13 +256,13 @@ class _Run:
                     for frame in members:
                         drawing.put(frame)
             except KeyboardInterrupt:
-                # How a camera's recording ends.
+                # Ctrl-C ends the recording of a camera.
                 if not self._source.live:
                     raise
         self._spent = time.perf_counter() - started
 
     def report(self) -> VideoReport:
-        """Returns what it took."""
+        """Returns the timing of the run."""
         milliseconds = {
             name: tuple(1000 * float(np.percentile(values, share)) for share in (50, 95))
             for name, values in self._times.items()
@@ -288,7 +291,7 @@ class _Run:
     def _classify(self, members: Sequence[_Frame]) -> None:
         begun = time.perf_counter()
         small = [frame.small for frame in members]
-        # The last batch is filled up, so that nothing is compiled for it.
+        # Repeats the last frame, so that the last batch needs no program of its own.
         small += small[-1:] * (self._batch - len(small))
         class_maps = self._predictor.predict_batch(small)
         dtype = label_dtype(len(self._predictor.class_names))

@@ -92,7 +92,7 @@ def test_the_table_measures_each_step(evaluate, world):
         ({"dataset": ""}, "--dataset must be given"),
         ({"flop": "true"}, "flip"),
         ({"scales": "0.5,x"}, "--scales=0.5,x is not legal"),
-        ({"scales": "1,1"}, "repeat one"),
+        ({"scales": "1,1"}, "hold one scale twice"),
         ({"scales": ""}, "scales"),
         ({"output_stride": "7"}, "legal: 4, 8, 16, 32"),
         ({"output_stride": "x"}, "output_stride"),

@@ -101,11 +101,11 @@ def test_sixteen_bits_are_read_as_in_training(predict, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--submission=voc"], "has 3 classes, the voc server wants the 21"),
-        (["--submission=cityscapes"], "is not named as Cityscapes' frames are"),
+        (["--submission=voc"], "has 3 classes; the voc server requires the 21"),
+        (["--submission=cityscapes"], "is not named like a Cityscapes frame"),
         (["--submission=vok"], "submission"),
         (["--submission=voc", "--probabilities"], "leave out --probabilities"),
-        (["--scales=1,1"], "repeat one"),
+        (["--scales=1,1"], "hold one scale twice"),
         (["--output_stride=9"], "legal: 4, 8, 16, 32"),
     ],
 )
@@ -142,8 +142,8 @@ def test_a_bad_image_stops_before_anything_is_written(predict, photos, tmp_path,
     assert not (tmp_path / "out").exists()
     status, complaint = predict(photos, "--skip_bad")
     assert status == 0
-    assert f"left out: {photos / 'z.jpg'}" in complaint
-    assert "left out 1 of 3 images" in complaint
+    assert f"skipped: {photos / 'z.jpg'}" in complaint
+    assert "skipped 1 of 3 images" in complaint
     assert len(files_below(tmp_path / "out")) == 4
 
 

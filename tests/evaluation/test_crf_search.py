@@ -122,15 +122,15 @@ GOOD = '{"bilateral_weight": 4, "bilateral_position_std": 49, "bilateral_color_s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "no JSON"),
-        ("[1, 2]", "no object"),
-        ('{"parameters": 3}', "no object"),
-        ('{"bilateral_weight": 4}', "lack bilateral_position_std, bilateral_color_std"),
+        ("{", "invalid JSON"),
+        ("[1, 2]", "expected an object"),
+        ('{"parameters": 3}', "expected an object"),
+        ('{"bilateral_weight": 4}', "bilateral_position_std, bilateral_color_std are missing"),
         (GOOD % ', "bilateral_wieght": 1', "did you mean 'bilateral_weight'"),
         (GOOD % ', "iterations": 2.5', "iterations is 2.5"),
-        (GOOD % ', "smoothness_weight": "3"', "smoothness_weight is '3'"),
+        (GOOD % ', "smoothness_weight": "3"', "smoothness_weight must be a number, got '3'"),
         (GOOD % ', "smoothness_weight": NaN', "smoothness_weight is nan"),
-        (GOOD % ', "normalization": 3', "normalization is 3"),
+        (GOOD % ', "normalization": 3', "normalization must be a string, got 3"),
         (GOOD % ', "normalization": "befor"', "normalization"),
     ],
 )

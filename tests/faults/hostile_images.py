@@ -192,7 +192,7 @@ def through_predict(folder: pathlib.Path, tally: Tally) -> None:
     named = [job.image for job in jobs if any(str(job.image) in t for t in listening.warnings)]
     if kept != good or len(named) != len(jobs) - len(good):
         tally.wrong.append(f"predict kept {len(kept)} of {len(good)}, named {len(named)}")
-    if f"left out {len(jobs) - len(good)} of {len(jobs)}" not in listening.warnings[-1]:
+    if f"skipped {len(jobs) - len(good)} of {len(jobs)}" not in listening.warnings[-1]:
         tally.wrong.append(f"predict says {listening.warnings[-1]}")
     # The largest ones would take long and show nothing more.
     small = [job for job in kept if _pixels(job.image) < 10**6]

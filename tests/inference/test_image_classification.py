@@ -88,7 +88,7 @@ def test_a_smooth_image_is_resized_bilinearly():
     [np.zeros((3, 3, 3)), np.zeros((3, 3), np.uint8), np.zeros((0, 3, 3), np.uint8), None, "x.jpg"],
 )
 def test_what_is_no_image_is_refused(classifier, image):
-    with pytest.raises(DeepLabError, match="an image is"):
+    with pytest.raises(DeepLabError, match="an image must"):
         classifier(image)
 
 

@@ -112,7 +112,7 @@ def test_a_file_that_is_no_video_leaves_nothing(predictor, tmp_path):
     path = tmp_path / "text.mp4"
     path.write_bytes(b"this is no video" * 100)
     (job,) = plan_videos([path], tmp_path / "out")
-    with pytest.raises(DeepLabError, match=r"text.mp4 is no video that can be read"):
+    with pytest.raises(DeepLabError, match=r"text.mp4 cannot be read as a video"):
         predict_video(predictor, job, Reporter())
     assert not (tmp_path / "out").exists()
 
