@@ -149,7 +149,7 @@ def draw_cells(seed: int) -> tuple[np.ndarray, np.ndarray]:
     )
     light, label = 300 + 900 * clouds, np.zeros(CELLS, np.uint8)
     for _ in range(random.integers(2, 5)):
-        # Vessels are as bright as spots: brightness alone does not tell them apart.
+        # Vessels are as bright as spots, so brightness alone does not distinguish them.
         (x, y), angle = random.uniform(0, 97, 2), random.uniform(0, np.pi)
         reach = 40 * np.array((np.cos(angle), np.sin(angle)))
         ends = [tuple(np.rint((x, y) + sign * reach).astype(int).tolist()) for sign in (-1, 1)]

@@ -1,64 +1,172 @@
-"""Writes the tables of keywords and config fields into the pages: `python docs/write_tables.py`.
+"""Writes the generated tables of the pages: `python docs/write_tables.py [--check]`.
 
-They come from the declarations in deeplab_jax/architecture.py and deeplab_jax/config_fields.py.
+Tables of keywords, config fields, commands, published models and formats come from their
+declarations; tables of measurements come from experiments/results/measured/*.csv. With --check,
+nothing is written, and pages with outdated tables are an error.
 """
 
+import csv
 import dataclasses
 import pathlib
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from deeplab_jax.architecture import Architecture, Shorthands
+from deeplab_jax.cli.main import COMMANDS, command_help, load_command
 from deeplab_jax.config_fields import declared_fields
+from deeplab_jax.crf import PARAMETERS
 from deeplab_jax.declarations import declaration
+from deeplab_jax.pretrained import list_pretrained
+from deeplab_jax.pretrained.readers import READERS
 
 HERE = pathlib.Path(__file__).parent
+MEASURED = HERE.parent / "experiments" / "results" / "measured"
 BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
+MARK = re.compile(r"^<!-- begin ([\w ]+) -->$", re.MULTILINE)
 
 
-def row(name: str, field: dataclasses.Field) -> str:
+def table_lines(header: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """Yields the lines of a Markdown table."""
+    for row in (header, ["---"] * len(header), *rows):
+        yield "| " + " | ".join(row) + " |"
+
+
+def row(name: str, field: dataclasses.Field) -> list[str]:
     """Returns the row of a field: name, help with unit and source, default."""
     declared = declaration(field)
     notes = [declared.unit and f"unit: {declared.unit}", declared.source]
     noted = "; ".join(filter(None, notes))
     help_text = f"{declared.help} ({noted})" if noted else declared.help
     unset = "unset" if field.default is None else repr(field.default)
-    default = declared.shown_default or f"`{unset}`"
-    return f"| `{name}` | {help_text} | {default} |"
+    return [f"`{name}`", help_text, declared.shown_default or f"`{unset}`"]
 
 
-def rows(table: str) -> Iterator[str]:
-    """Yields the lines of a table: `keywords` of a network or `fields` of a config."""
-    yield f"| {'keyword' if table == 'keywords' else 'field'} | description | default |"
-    yield "|---|---|---|"
-    if table == "fields":
-        for name, _, field in declared_fields():
-            yield row(name, field)
-        return
-    for field in (*dataclasses.fields(Architecture), *dataclasses.fields(Shorthands)):
-        if field.name != "architecture":
-            yield row(field.name, field)
+def keywords() -> Iterator[str]:
+    """Yields the table of network keywords."""
+    fields = (*dataclasses.fields(Architecture), *dataclasses.fields(Shorthands))
+    rows = [row(field.name, field) for field in fields if field.name != "architecture"]
+    yield from table_lines(["keyword", "description", "default"], rows)
 
 
-PAGES = {"keywords": "reference/models.md", "fields": "reference/config.md"}
+def fields() -> Iterator[str]:
+    """Yields the table of config fields."""
+    rows = [row(name, field) for name, _, field in declared_fields()]
+    yield from table_lines(["field", "description", "default"], rows)
 
 
-def with_table(text: str, table: str) -> str:
-    """Returns a page in which the lines between the marks of the table are those of today."""
-    begin, end = BEGIN.format(table), END.format(table)
-    before, rest = text.split(begin)
-    return "\n".join([before + begin, "", *rows(table), "", end]) + rest.split(end)[1]
+def commands() -> Iterator[str]:
+    """Yields a section per command with the output of --help."""
+    for name in COMMANDS:
+        module, flags = load_command(name)
+        documentation = command_help(module.__doc__ or "", flags)
+        yield from (f"## {name}", "", "```text", documentation, "```", "")
+
+
+def catalog() -> Iterator[str]:
+    """Yields the table of published models."""
+    rows = [
+        [
+            f"`{name}`",
+            str(len(entry.class_names) if entry.class_names else ""),
+            "; ".join(map(str, entry.metrics)),
+            entry.licence,
+        ]
+        for name, entry in sorted(list_pretrained().items())
+    ]
+    yield from table_lines(["name", "classes", "published metrics", "license"], rows)
+
+
+def file_formats() -> Iterator[str]:
+    """Yields the table of readable files of weights."""
+    readers: dict[str, list[str]] = {}
+    for suffix, (module, _) in READERS.items():
+        readers.setdefault(module, []).append(f"`{suffix}`")
+    rows = [[", ".join(found), f"`{module}`"] for module, found in readers.items()]
+    yield from table_lines(["file name ends in", "reader"], rows)
+
+
+def crf_parameters() -> Iterator[str]:
+    """Yields the table of published CRF parameters."""
+    rows = [
+        [
+            f"`{name}`",
+            *(
+                f"{value:g}"
+                for value in (
+                    values.bilateral_weight,
+                    values.bilateral_position_std,
+                    values.bilateral_color_std,
+                    values.smoothness_weight,
+                    values.smoothness_position_std,
+                )
+            ),
+        ]
+        for name, values in PARAMETERS.items()
+    ]
+    yield from table_lines(["name", "w1", "σα", "σβ", "w2", "σγ"], rows)
+
+
+def measured(name: str) -> Iterator[str]:
+    """Yields the table of one file of measurements and the line that names their origin."""
+    with (MEASURED / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        entries = list(csv.DictReader(file))
+    columns = list(dict.fromkeys((entry["quantity"], entry["unit"]) for entry in entries))
+    cells = {(entry["row"], entry["quantity"]): entry["value"] for entry in entries}
+    titles = [f"{quantity}, {unit}" if unit else quantity for quantity, unit in columns]
+    rows = [
+        [label, *(cells.get((label, quantity), "") for quantity, _ in columns)]
+        for label in dict.fromkeys(entry["row"] for entry in entries)
+    ]
+    yield from table_lines(["", *titles], rows)
+    yield ""
+    origin = ("hardware", "command", "commit", "date")
+    parts = ["; ".join(dict.fromkeys(entry[key] for entry in entries)) for key in origin]
+    parts[1] = "; ".join(f"`{command}`" for command in parts[1].split("; "))
+    yield f"*{parts[0]}. {parts[1]}. Commit {parts[2]}, {parts[3]}.*"
+
+
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "keywords": keywords,
+    "fields": fields,
+    "commands": commands,
+    "catalog": catalog,
+    "file_formats": file_formats,
+    "crf_parameters": crf_parameters,
+}
+
+
+def lines(table: str) -> Iterator[str]:
+    """Yields the lines of a table by its name, which is `measured NAME` for measurements."""
+    kind, _, name = table.partition(" ")
+    yield from measured(name) if kind == "measured" else TABLES[table]()
+
+
+def pages() -> list[pathlib.Path]:
+    """Returns the pages that contain generated tables."""
+    found = [HERE.parent / "README.md", *sorted(HERE.rglob("*.md"))]
+    return [page for page in found if MARK.search(page.read_text("utf-8"))]
+
+
+def with_tables(text: str) -> str:
+    """Returns a page in which the lines between each pair of marks are current."""
+    for table in MARK.findall(text):
+        begin, end = BEGIN.format(table), END.format(table)
+        before, rest = text.split(begin)
+        text = "\n".join([before + begin, "", *lines(table), "", end]) + rest.split(end, 1)[1]
+    return text
 
 
 def main() -> None:
     """Writes the tables, or with --check only reports pages whose tables are outdated."""
     outdated = []
-    for table, page in PAGES.items():
-        path = HERE / page
-        text = path.read_text()
-        if (current := with_table(text, table)) != text:
-            outdated.append(page)
-            path.write_text(text if "--check" in sys.argv else current)
+    for page in pages():
+        text = page.read_text("utf-8")
+        current = with_tables(text)
+        if current != text:
+            outdated.append(str(page.relative_to(HERE.parent)))
+            if "--check" not in sys.argv:
+                page.write_text(current, "utf-8")
     if outdated and "--check" in sys.argv:
         sys.exit(f"outdated tables in {', '.join(outdated)}; run python docs/write_tables.py")
 

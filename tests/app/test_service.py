@@ -23,7 +23,7 @@ PAGE = HERE.parents[1] / "docs" / "guides" / "app.md"
 
 @pytest.fixture(scope="module")
 def unit():
-    text = re.search(r"```\n(\[Unit\].*?)```", PAGE.read_text(), re.DOTALL).group(1)
+    text = re.search(r"```ini\n(\[Unit\].*?)```", PAGE.read_text(), re.DOTALL).group(1)
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str
     parser.read_string(text)

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "tutorials" / "applications.md").read_text("utf-8")
-# A fence without a language holds commands; those of `pycon` are doctest's.
+# Doctest runs the fences of `pycon`.
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAMS = {
     "deeplab-jax": [sys.executable, "-m", "deeplab_jax.cli.main"],
@@ -44,6 +44,8 @@ def run_section(section: str, folder: pathlib.Path, **replaced: object) -> None:
 
 def _run_commands(text: str, folder: pathlib.Path) -> None:
     for line in text.replace("\\\n", " ").splitlines():
+        if line.startswith("#"):
+            continue
         program, *words = shlex.split(line)
         words = [str(ROOT / word) if word.startswith("docs/") else word for word in words]
         _run([*PROGRAMS[program], *words], folder)
@@ -66,8 +68,8 @@ def ious(folder: pathlib.Path) -> dict[str, float]:
 
 
 def test_every_kind_of_fence_is_run():
-    """By doctest, or below; another language would run nowhere."""
-    assert {language for language, _ in FENCED.findall(PAGE)} == {"", "python", "pycon"}
+    """Doctest or this file runs them; no test runs another language."""
+    assert {language for language, _ in FENCED.findall(PAGE)} == {"console", "python", "pycon"}
 
 
 @pytest.mark.slow
@@ -118,7 +120,7 @@ def test_rare_spots_in_16_bit_images_are_learned(tmp_path):
 @pytest.mark.timeout(3600)
 def test_backgrounds_are_replaced(shared, tmp_path):
     weights = shared / "weights" / "deeplabv3_mnv2_voc_513_uint8.tflite"
-    run_section("Another background", tmp_path, PUBLISHED=weights)
+    run_section("Background replacement", tmp_path, PUBLISHED=weights)
     photo, green = (
         np.asarray(PIL.Image.open(tmp_path / f"{name}.png"), int) for name in ("blurred", "green")
     )

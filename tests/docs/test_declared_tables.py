@@ -1,8 +1,10 @@
-"""The tables of keywords and config fields in the pages are those of the declarations."""
+"""The generated tables of the pages equal the declarations and the recorded measurements."""
 
+import csv
 import dataclasses
 import importlib.util
 import pathlib
+import re
 
 import pytest
 
@@ -18,10 +20,30 @@ SPEC.loader.exec_module(TABLES)
 EVERY = [*declared_fields(), *((f"model.{name}", *rest) for name, *rest in model_fields())]
 
 
-@pytest.mark.parametrize("table", TABLES.PAGES)
-def test_a_page_has_the_table_of_today(table):
-    text = (DOCS / TABLES.PAGES[table]).read_text()
-    assert TABLES.with_table(text, table) == text, "run python docs/write_tables.py"
+@pytest.mark.parametrize("page", TABLES.pages(), ids=lambda page: page.name)
+def test_the_tables_of_a_page_are_current(page):
+    text = page.read_text("utf-8")
+    assert TABLES.with_tables(text) == text, "run python docs/write_tables.py"
+
+
+def test_every_declared_table_stands_in_a_page():
+    found = {table for page in TABLES.pages() for table in TABLES.MARK.findall(page.read_text())}
+    assert set(TABLES.TABLES) <= found
+    assert {f"measured {path.stem}" for path in TABLES.MEASURED.glob("*.csv")} <= found
+
+
+@pytest.mark.parametrize("path", sorted(TABLES.MEASURED.glob("*.csv")), ids=lambda path: path.stem)
+def test_a_measurement_names_its_origin(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    expected = ["row", "quantity", "value", "unit", "command", "commit", "hardware", "date"]
+    assert rows
+    assert list(rows[0]) == expected
+    for row in rows:
+        assert all(row[key] for key in expected if key != "unit"), row
+        assert re.fullmatch(r"[0-9a-f]{7,40}", row["commit"]), row
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", row["date"]), row
+    assert len({(row["row"], row["quantity"]) for row in rows}) == len(rows)
 
 
 def test_every_config_field_is_declared_once():
