@@ -69,7 +69,7 @@ def ious(folder: pathlib.Path) -> dict[str, float]:
 
 def test_every_kind_of_fence_is_run():
     """Doctest or this file runs them; no test runs another language."""
-    assert {language for language, _ in FENCED.findall(PAGE)} == {"console", "python", "pycon"}
+    assert {language for language, _ in FENCED.findall(PAGE)} == {"bash", "python", "pycon"}
 
 
 @pytest.mark.slow
