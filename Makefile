@@ -7,12 +7,18 @@ PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
 PEERS := $(VENV)/.peers
+# An environment with the lower bounds of all dependencies.
+OLDEST := .venv-oldest
 DOCS := $(VENV)/.docs
 
-.PHONY: demo test test-slow test-all docs faults peers lint format types clean
+.PHONY: demo quick test test-slow test-all test-oldest docs faults peers lint format types release clean
 
 demo: $(INSTALLED)
 	$(BIN)/deeplab-jax demo --workdir=runs/demo
+
+# Tests of the numerical building blocks, in about one minute.
+quick: $(INSTALLED)
+	$(PYTEST) -m "not slow" tests/losses tests/metrics tests/test_config.py tests/test_errors.py
 
 test: $(INSTALLED)
 	$(PYTEST) -m "not slow"
@@ -25,6 +31,10 @@ test-slow: $(INSTALLED)
 # With the other implementations that tests compare with; some of them are large.
 test-all: $(PEERS)
 	$(PYTEST)
+
+# The quick tests with exactly the lower bounds of setup.cfg.
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/pytest -n 2 --dist worksteal -m "not slow" $(TESTS)
 
 # The site, in build/docs; a warning or a broken internal link is an error.
 docs: $(DOCS)
@@ -51,14 +61,29 @@ format: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+# Builds, checks, and tries the wheel in an environment that holds nothing else.
+release: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet 'twine >= 6.1'
+	rm -rf build dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python .ci/try_release.py dist
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(INSTALLED): setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "deeplab_jax needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(OLDEST)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip packaging
+	$(OLDEST)/bin/python .ci/lower_bounds.py test > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt --editable '.[test]'
 	touch $@
 
 $(PEERS): $(INSTALLED)
