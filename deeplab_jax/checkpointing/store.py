@@ -42,6 +42,21 @@ class StoredModel:
     variables: Variables
     description: ModelDescription
 
+    def changed(
+        self, variables: Variables, overrides: dict[str, Any] | None = None, source: Any = None
+    ) -> "StoredModel":
+        """Returns a model that descends from this one.
+
+        Args:
+          variables: variables of the new model.
+          overrides: keywords of `create_model` that change (default: none).
+          source: provenance of the new model, as in `ModelDescription` (default: unchanged).
+        """
+        old = self.description
+        overrides = old.overrides | (overrides or {})
+        new = dataclasses.replace(old, overrides=overrides, source=source or old.source)
+        return StoredModel(new.create_model(), variables, new)
+
 
 def read_model(
     path: str | pathlib.Path, checkpoint: str = "best", ema: bool | None = None

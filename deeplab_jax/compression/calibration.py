@@ -1,6 +1,6 @@
 """Statistics of each convolution's input over calibration images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -26,13 +26,13 @@ def calibration_images(
     size: Size | None = None,
     reporter: Reporter | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields images of one size that suits a network, one at a time.
+    """Yields calibration images one at a time, padded to one size that suits a network.
 
     Args:
-      dataset: whose images are taken, evenly spread.
-      model: decides the legal sizes.
+      dataset: source of the images, which are evenly spaced over it.
+      model: network, which determines the legal sizes.
       limit: maximum number of images.
-      size: (H, W) to pad to, rounded up to what suits the network; default: of the largest image.
+      size: (H, W) to pad to, rounded up to a legal size (default: size of the largest image).
       reporter: receives progress events.
 
     Yields:
@@ -46,34 +46,29 @@ def calibration_images(
 
 
 Path = tuple[str, ...]
-Flat = dict[Path, np.ndarray]
 
 
-def by_path(tree: Any) -> Flat:
-    """Returns the leaves by path; a module's name such as `block1/unit_1` is two steps of it."""
-    flat = traverse_util.flatten_dict(tree)
-    return {tuple("/".join(path).split("/")): leaf for path, leaf in flat.items()}
+def nested(flat: Mapping[str, np.ndarray], like: Any) -> dict[str, Any]:
+    """Returns leaves by path, such as `params/block1/unit_1/kernel`, in the structure of a tree.
 
-
-def nested(flat: Flat, like: Any) -> dict[str, Any]:
-    """Returns leaves by path as a tree of the same structure as another."""
+    Module names may hold slashes, so a path alone does not determine the structure.
+    """
     paths = traverse_util.flatten_dict(like)
-    return traverse_util.unflatten_dict(
-        {path: flat[tuple("/".join(path).split("/"))] for path in paths}
-    )
+    return traverse_util.unflatten_dict({path: flat["/".join(path)] for path in paths})
 
 
 def input_statistics(
     model: DeepLab, statistic: Callable[[jax.Array], Any]
 ) -> Callable[[Any, jax.Array], dict[Path, Any]]:
-    """Returns the jitted function (variables, images) → statistic by the path of the convolution.
+    """Returns a jitted function from (variables, images) to a statistic of every input.
 
-    A network at several scales calls each convolution once a scale; then it is the mean over them.
+    The result maps the path of a convolution to the statistic of its input. A network at several
+    scales calls each convolution once per scale; the statistic is then the mean over the scales.
 
     Args:
-      model: in evaluation; images are uint8 [N, H, W, C].
-      statistic: of a convolution's inputs, float32 [N, h, w, c], to arrays whose shapes do not
-        depend on h and w.
+      model: network, applied in evaluation mode to images uint8 [N, H, W, C].
+      statistic: function from a convolution's input, float32 [N, h, w, c], to arrays whose shapes
+        do not depend on h and w.
     """
 
     @jax.jit
@@ -85,10 +80,9 @@ def input_statistics(
             found.setdefault(layer.path, []).append(statistic(inputs))
 
         record_inputs(lambda: model.apply(variables, images, train=False), is_convolution, seen)
-        return {path: jax.tree.map(_mean, *several) for path, several in found.items()}
+        return {
+            path: jax.tree.map(lambda *scales: jnp.stack(scales).mean(0), *several)
+            for path, several in found.items()
+        }
 
     return measure
-
-
-def _mean(*several: jax.Array) -> jax.Array:
-    return jnp.stack(several).mean(0)

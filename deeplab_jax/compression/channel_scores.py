@@ -1,4 +1,4 @@
-"""Which channels matter, from the moments of the layers that read them."""
+"""Channel scores: how much each channel contributes to the layers that read it."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -7,15 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from deeplab_jax.compression.calibration import by_path, input_statistics
+from deeplab_jax.compression.calibration import Path, input_statistics
 from deeplab_jax.compression.pruning_graph import NO_CHANNEL, ChannelGraph
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import DeepLab, fold
 
-# Of what is taken for noise at least, relative to each channel's variance.
+# Minimum shrinkage intensity of a covariance, 0..1.
 LEAST_SHRINKAGE = 1e-4
-# Variance of a channel that is constant but for single precision, relative to its square.
+# Maximum variance, relative to the squared mean, of a channel that is constant up to rounding.
 ROUNDING = 1e-10
 
 
@@ -24,9 +25,9 @@ class Moments:
     """Moments of a convolution's inputs over all pixels.
 
     Attributes:
-      mean: of each channel, [C].
-      covariance: [C, C].
-      count: pixels that they were measured on.
+      mean: mean of each channel, [C].
+      covariance: covariance of the channels, [C, C].
+      count: number of pixels measured.
     """
 
     mean: np.ndarray
@@ -40,10 +41,10 @@ class Moments:
 
     @property
     def shrunk_covariance(self) -> np.ndarray:
-        """The covariance, the nearer to its diagonal the fewer pixels a channel there were."""
+        """Covariance shrunk towards its diagonal, the more the fewer pixels per channel."""
         channels = len(self.mean)
-        share = max(LEAST_SHRINKAGE, channels / (channels + self.count))
-        shrunk = (1 - share) * self.covariance
+        intensity = max(LEAST_SHRINKAGE, channels / (channels + self.count))
+        shrunk = (1 - intensity) * self.covariance
         np.fill_diagonal(shrunk, self.variance)
         return shrunk
 
@@ -52,31 +53,29 @@ def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dic
     """Returns the moments of every convolution's inputs over images.
 
     Args:
-      model, variables: of floating-point numbers.
+      model, variables: network and variables in floating point.
       images: batches uint8 [N, H, W, C], all of one shape.
 
     Raises:
       DeepLabError: there is no image.
     """
-    function = input_statistics(model, _of_one_batch)
-    total: Any = None
+    function = input_statistics(model, _batch_moments)
+    total: dict[Path, tuple[np.ndarray, ...]] = {}
     count = 0
     for batch in images:
-        found = jax.tree.map(np.float64, jax.device_get(function(variables, batch)))
-        # About zero, in double precision: these can be added up.
-        sums = {
-            path: (mean, covariance + np.outer(mean, mean), pixels)
-            for path, (mean, covariance, pixels) in found.items()
-        }
-        total = sums if total is None else jax.tree.map(np.add, total, sums)
         count += 1
-    if total is None:
+        found = jax.tree.map(np.float64, jax.device_get(function(variables, batch)))
+        for path, (mean, covariance, pixels) in found.items():
+            # Moments about zero, in double precision, can be summed.
+            moments = mean, covariance + np.outer(mean, mean), pixels
+            total[path] = tuple(map(np.add, total.get(path, (0, 0, 0)), moments))
+    if not count:
         raise DeepLabError("pruning needs at least one image to measure channels on")
     return {"/".join(path): _moments(*sums, count) for path, sums in total.items()}
 
 
-def _of_one_batch(inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns mean, [c], and covariance, [c, c], of the channels, and the number of pixels."""
+def _batch_moments(inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns mean [c] and covariance [c, c] of the channels, and the number of pixels."""
     pixels = inputs.reshape(-1, inputs.shape[-1])
     mean = pixels.mean(0)
     products = jnp.dot((pixels - mean).T, pixels - mean, precision=jax.lax.Precision.HIGHEST)
@@ -86,26 +85,26 @@ def _of_one_batch(inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 def _moments(mean: np.ndarray, products: np.ndarray, pixels: np.ndarray, batches: int) -> Moments:
     mean = mean / batches
     covariance = products / batches - np.outer(mean, mean)
-    # What is left of a constant channel after rounding is no variance.
+    # The remaining variance of a constant channel is rounding error.
     constant = np.diagonal(covariance) <= ROUNDING * mean**2
     covariance[constant] = covariance[:, constant] = 0
     return Moments(mean, covariance, round(float(pixels)))
 
 
 def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Returns what each channel costs when the cheapest goes first, and then the next.
+    """Returns the cost of removing each channel in greedy elimination, the cheapest first.
 
-    A removed channel is predicted from the remaining ones by least squares, as `compensated`
-    does it. What that leaves of the variance of the reader's outputs is its cost: of the copy of
-    another channel nothing, and of the other one, once the copy is gone, much.
+    Each removed channel is predicted from the remaining ones by least squares, as in `compensated`.
+    Its cost is the variance of the reader's outputs that this prediction leaves unexplained. A copy
+    of another channel costs nothing; the other one then costs much.
 
     Args:
-      covariance: of the channels, [C, C]; channels without variance have zeros.
+      covariance: covariance of the channels, [C, C]; zeros for channels without variance.
       gram: products of the kernels that read two channels, summed over taps and outputs, [C, C].
-      free: whether a channel may go, bool [C].
+      free: whether a channel may be removed, bool [C].
 
     Returns:
-      float64 [C], in the order of going never less than the one before; 0 for those that stay.
+      float64 [C], non-decreasing in the order of elimination; 0 for channels that stay.
 
     Source: the saliency of Hassibi and Stork, Optimal Brain Surgeon (1993), for whole channels.
     """
@@ -125,7 +124,7 @@ def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray
 
 
 def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
-    """Takes a channel out of both, in place; what its readers made of it the others get."""
+    """Removes a channel from both matrices in place and moves its kernels to the other channels."""
     column, pivot = precision[:, channel].copy(), precision[channel, channel]
     slopes = column / pivot
     precision -= np.outer(slopes, column)
@@ -136,14 +135,11 @@ def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
     gram[channel] = gram[:, channel] = 0
 
 
-CRITERIA = ("reconstruction", "batch_norm_scale", "norm")
-
-
 def _reconstruction(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
 ) -> np.ndarray:
-    """Share of its readers' variance that is lost with a channel, a multiply-add that it costs."""
-    folded = by_path(fold(model, variables)[1]["params"])
+    """Returns the fraction of its readers' variance lost with a channel, per multiply-add."""
+    folded = flatten_dict(fold(model, variables)[1]["params"], sep="/")
     fixed = np.isin(np.arange(graph.num_channels), list(graph.fixed))
     lost = np.zeros(graph.num_channels)
     for path, layer in graph.layers.items():
@@ -151,7 +147,7 @@ def _reconstruction(
         free = known & ~fixed[layer.inputs]
         if layer.depthwise or not free.any():
             continue
-        kernel = folded[(*path.split("/"), "kernel")].astype(np.float64)
+        kernel = folded[f"{path}/kernel"].astype(np.float64)
         gram = np.einsum("ijco,ijdo->cd", kernel, kernel, optimize=True)
         covariance = moments[path].shrunk_covariance
         costs = elimination_costs(covariance, gram, free)
@@ -162,12 +158,12 @@ def _reconstruction(
 def _batch_norm_scales(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
 ) -> np.ndarray:
-    flat, scores = by_path(variables["params"]), np.zeros(graph.num_channels)
+    flat, scores = flatten_dict(variables["params"], sep="/"), np.zeros(graph.num_channels)
     for path, layer in graph.layers.items():
-        name = (*path.split("/"), "norm", "scale")
+        name = f"{path}/norm/scale"
         if name in flat:
             known = layer.outputs != NO_CHANNEL
-            # A depthwise convolution comes after the one that made the channel: its scale counts.
+            # A depthwise convolution follows the one that makes the channel; its scale counts.
             scores[layer.outputs[known]] = np.abs(flat[name])[known]
     return _relative(graph, scores)
 
@@ -175,11 +171,10 @@ def _batch_norm_scales(
 def _kernel_norms(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
 ) -> np.ndarray:
-    flat, scores = by_path(variables["params"]), np.zeros(graph.num_channels)
+    flat, scores = flatten_dict(variables["params"], sep="/"), np.zeros(graph.num_channels)
     for path, layer in graph.layers.items():
         if not layer.depthwise:
-            kernel = flat[(*path.split("/"), "kernel")]
-            scores[layer.outputs] = np.abs(kernel).sum((0, 1, 2))
+            scores[layer.outputs] = np.abs(flat[f"{path}/kernel"]).sum((0, 1, 2))
     return _relative(graph, scores)
 
 
@@ -188,9 +183,13 @@ def _relative(graph: ChannelGraph, scores: np.ndarray) -> np.ndarray:
     relative = scores.copy()
     for layer in graph.layers.values():
         if not layer.depthwise:
-            mean = scores[layer.outputs].mean()
-            relative[layer.outputs] = scores[layer.outputs] / max(mean, 1e-30)
+            relative[layer.outputs] /= max(scores[layer.outputs].mean(), 1e-30)
     return relative
 
 
-SCORES = dict(zip(CRITERIA, (_reconstruction, _batch_norm_scales, _kernel_norms), strict=True))
+SCORES = {
+    "reconstruction": _reconstruction,
+    "batch_norm_scale": _batch_norm_scales,
+    "norm": _kernel_norms,
+}
+CRITERIA = tuple(SCORES)

@@ -1,4 +1,4 @@
-"""Which mean IoU, size and latency a model has before and after a change."""
+"""Mean IoU, size and latency of a model before and after a change."""
 
 import json
 import os
@@ -23,19 +23,20 @@ from deeplab_jax.files import write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import only_class_map
 from deeplab_jax.inference.padding import Size, padded_size
+from deeplab_jax.lazy import import_extra
 from deeplab_jax.models.summary import summarize
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
 REPORT_FILE = "report.json"
-# Timed calls of each network, one network after the other so that all meet the same machine.
+# Number of timed calls of each network; the networks take turns, for equal conditions.
 REPEATS = 15
-# Rows of the table: key, what it is, how it is written.
+# Rows of the table: key, title and format.
 COLUMNS = (
     ("mean_iou", "mean IoU", "{:.4f}"),
     ("parameters", "parameters", "{:,}"),
-    ("nonzero_kernel_share", "kernels not 0", "{:.1%}"),
+    ("nonzero_kernel_share", "nonzero weights", "{:.1%}"),
     ("macs", "multiply-adds", "{:,}"),
-    ("array_bytes", "bytes of arrays", "{:,}"),
+    ("array_bytes", "bytes in memory", "{:,}"),
     ("file_bytes", "bytes on disk", "{:,}"),
     ("latency_ms", "latency in ms", "{:.1f}"),
 )
@@ -46,22 +47,22 @@ def compare(
     dataset: Dataset,
     *,
     size: Size | None = None,
-    batch_size: int = 8,
-    workers: int = 0,
     limit: int | None = None,
     tflite: Path | None = None,
     reporter: Reporter | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Measures models side by side.
 
     Args:
-      models: by what the report calls them, the one that the others are compared with first.
-      dataset: to measure mean IoU on.
-      size: (H, W) that images are padded to, and that latency is measured at; default: each image
-        as `predict` pads it, and for latency the size that holds every image.
-      batch_size, workers, limit: of the evaluation.
-      tflite: a file to time in the same run.
+      models: models by their names in the report; the first one is the baseline.
+      dataset: dataset for mean IoU.
+      size: (H, W) to pad images to and to measure latency at (default: each image as `predict` pads
+        it, and for latency the size of the largest image, rounded up to a legal one).
+      limit: maximum number of images to evaluate (default: all).
+      tflite: TFLite file to time in the same run.
       reporter: receives progress events.
+      **settings: further fields of `EvaluationSettings`: batch_size, mesh, workers.
 
     Returns:
       `{"models": {name: numbers}, "ratios": {name: numbers}, "settings": …}`, JSON-ready.
@@ -70,14 +71,14 @@ def compare(
       DeepLabError: as `evaluate`; or the TFLite file cannot be run.
     """
     reporter = reporter or LoggingReporter()
-    how = {"size": size, "batch_size": batch_size, "workers": workers, "limit": limit}
+    settings |= {"size": size, "limit": limit, "reporter": reporter}
     first = next(iter(models.values()))
     size = padded_size(first.model, size or largest_size(dataset), None)
     rows: dict[str, dict[str, Any]] = {}
     for name, predictor in models.items():
         reporter.message(f"measuring: {name}")
-        metrics = evaluate(predictor, dataset, reporter=reporter, **how)
-        rows[name] = {"mean_iou": metrics["mean_iou"]} | costs(predictor, size)
+        mean_iou = evaluate(predictor, dataset, **settings)["mean_iou"]
+        rows[name] = {"mean_iou": mean_iou} | costs(predictor, size)
     calls = {name: _network_call(predictor, size) for name, predictor in models.items()}
     if tflite is not None:
         calls[tflite.name] = tflite_call(tflite)
@@ -99,31 +100,27 @@ def compare(
 
 
 def costs(predictor: Predictor, size: Size) -> dict[str, Any]:
-    """Returns what a model takes: numbers, multiply-adds, bytes in memory and on disk.
+    """Returns the costs of a model: parameters, multiply-adds, bytes in memory and on disk.
 
     Args:
-      predictor: of the model.
+      predictor: predictor of the model.
       size: (H, W) of the image whose multiply-adds are counted.
     """
     variables = jax.device_get(predictor.variables)
-    leaves = jax.tree.leaves(variables)
-    kernels = [
-        leaf
-        for path, leaf in traverse_util.flatten_dict(variables["params"]).items()
-        if path[-1] == "kernel"
-    ]
+    params = traverse_util.flatten_dict(variables["params"])
+    kernels = [leaf for path, leaf in params.items() if path[-1] == "kernel"]
+    weights = sum(kernel.size for kernel in kernels)
     return {
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-        "nonzero_kernel_share": sum(map(np.count_nonzero, kernels))
-        / sum(kernel.size for kernel in kernels),
+        "parameters": sum(leaf.size for leaf in params.values()),
+        "nonzero_kernel_share": sum(map(np.count_nonzero, kernels)) / weights,
         "macs": summarize(predictor.model, size).macs,
-        "array_bytes": sum(leaf.nbytes for leaf in leaves),
-        "file_bytes": _bytes_on_disk(predictor, variables),
+        "array_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(variables)),
+        "file_bytes": _bytes_on_disk(variables),
     }
 
 
-def _bytes_on_disk(predictor: Predictor, variables: Any) -> int:
-    """Returns the bytes of a model directory with these variables; a workdir holds more."""
+def _bytes_on_disk(variables: Any) -> int:
+    """Returns the size of a model directory with these variables; a workdir holds more."""
     # The description is small beside the variables, whatever the network.
     description = checkpointing.ModelDescription("deeplab_v3", {}, (), ())
     with tempfile.TemporaryDirectory() as folder:
@@ -133,7 +130,7 @@ def _bytes_on_disk(predictor: Predictor, variables: Any) -> int:
 
 
 def _network_call(predictor: Predictor, size: Size) -> Callable[[], Any]:
-    """Returns a call of the compiled network on one image, to class map, that waits for it."""
+    """Returns a blocking call of the compiled network from one image to its class map."""
     forward = predictor.network.forward(InferenceOptions(), only_class_map)
     channels = predictor.model.architecture.in_channels
     image = np.random.default_rng(0).integers(0, 256, (1, *size, channels), np.uint8)
@@ -146,12 +143,9 @@ def tflite_call(path: Path) -> Callable[[], Any]:
     Raises:
       DeepLabError: ai-edge-litert is not installed, or the file cannot be read.
     """
+    litert = import_extra("ai_edge_litert.interpreter", "tflite", "timing a TFLite file")
     try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise DeepLabError("to time a TFLite file: pip install ai-edge-litert") from error
-    try:
-        interpreter = Interpreter(str(path), num_threads=len(os.sched_getaffinity(0)))
+        interpreter = litert.Interpreter(str(path), num_threads=len(os.sched_getaffinity(0)))
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise DeepLabError(f"{path} cannot be run as TFLite: {error}") from error
@@ -162,7 +156,7 @@ def tflite_call(path: Path) -> Callable[[], Any]:
 
 
 def latencies(calls: Mapping[str, Callable[[], Any]], repeats: int = REPEATS) -> dict[str, float]:
-    """Returns the median duration of each call in milliseconds; the first calls do not count."""
+    """Returns the median duration of each call in milliseconds, after a first untimed call."""
     for call in calls.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -182,22 +176,15 @@ def _ratios(row: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, fl
 
 
 def report_table(report: Mapping[str, Any]) -> str:
-    """Returns the report as lines: a row a measure, a column a model."""
-    models = report["models"]
-    baseline = next(iter(models))
-    lines = [["", *models, *(f"{name} / {baseline}" for name in report["ratios"])]]
+    """Returns the report as a table in text: a row per metric, a column per model."""
+    models, ratios = report["models"], report["ratios"]
+    lines = [["", *models, *(f"{name} / {next(iter(models))}" for name in ratios)]]
     for key, title, shape in COLUMNS:
-        cells = [_cell(models[name].get(key), shape) for name in models]
-        cells += [_cell(ratios.get(key), "{:.3f}") for ratios in report["ratios"].values()]
-        lines.append([title, *cells])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+        cells = [_cell(row.get(key), shape) for row in models.values()]
+        lines.append([title, *cells, *(_cell(row.get(key), "{:.3f}") for row in ratios.values())])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shape = "  ".join([f"{{:<{widths[0]}}}", *(f"{{:>{width}}}" for width in widths[1:])])
+    return "\n".join(shape.format(*line).rstrip() for line in lines)
 
 
 def _cell(value: float | int | None, shape: str) -> str:

@@ -20,14 +20,13 @@ from deeplab_jax.training.checkpoints import CONFIG_FILE
 from deeplab_jax.training.loss import Objective, Outputs
 from deeplab_jax.training.setup import Run
 
-START = "start"
-# Keywords of `create_model` that a training run takes from its data set.
+# Keywords of `create_model` that a training run takes from its dataset.
 FROM_DATA = ("num_classes", "in_channels")
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architecture)}
 
 
 def recipe_of(directory: Path) -> ConfigDict:
-    """Returns the config that a workdir was trained with; of a model directory the default."""
+    """Returns the training config of a workdir, or the default one for a model directory."""
     path = directory / CONFIG_FILE
     return configs.from_json(path.read_text()) if path.is_file() else configs.default()
 
@@ -36,7 +35,7 @@ def with_network(config: ConfigDict, description: checkpointing.ModelDescription
     """Returns the config with the network of a description.
 
     Raises:
-      DeepLabError: training cannot have a network with these keywords.
+      DeepLabError: a network with these keywords cannot be trained.
     """
     changed = copy.deepcopy(config)
     fresh = configs.default().model
@@ -61,20 +60,20 @@ def fine_tune(
 ) -> StoredModel:
     """Returns the model after fine-tuning.
 
-    The workdir holds the run, which goes on where it was interrupted, and what it started from.
+    The workdir holds the run, which resumes after an interruption, and the initial model.
 
     Args:
-      stored: to start from.
-      config: of the training; its network and start are the model's.
-      workdir: where the run writes.
-      steps: of training.
-      reporter: receives the progress.
-      adjust: see `train`.
+      stored: initial model.
+      config: training config; network and initialization are replaced by those of the model.
+      workdir: directory of the run.
+      steps: number of training steps.
+      reporter: receives progress events.
+      adjust: changes the run before it starts; see `train`.
 
     Raises:
-      DeepLabError: as `train`; or the data set has other classes than the model.
+      DeepLabError: as `train`; or the dataset has another number of classes than the model.
     """
-    start = workdir / START
+    start = workdir / "start"
     if not checkpointing.is_model(start):
         checkpointing.write_model(start, stored.description, stored.variables)
     config = with_network(config, stored.description)
@@ -86,49 +85,45 @@ def fine_tune(
     def checked(run: Run) -> Run:
         if len(run.description.class_names) != num_classes:
             raise DeepLabError(
-                f"the model has {num_classes} classes, {run.train.name} "
-                f"{len(run.description.class_names)}; fine-tune on a data set of the same classes"
+                f"the model has {num_classes} classes, {run.train.name} has "
+                f"{len(run.description.class_names)}; fine-tune on a dataset of the same classes"
             )
         return adjust(run)
 
     result = train(config, workdir, reporter=reporter, adjust=checked)
-    source = {
-        name: value
-        for name, value in stored.description.source.items()
-        if name != "folded_batch_norm" or config.model.frozen_batch_norm
-    }
-    source["fine_tuned"] = {"steps": result.step, "on": config.data.name}
-    description = dataclasses.replace(stored.description, source=source)
-    variables = checkpointing.read_variables(workdir, "last")
-    return StoredModel(description.create_model(), variables, description)
+    fine_tuned = {"steps": result.step, "on": config.data.name}
+    source = stored.description.source | {"fine_tuned": fine_tuned}
+    if not config.model.frozen_batch_norm:
+        source.pop("folded_batch_norm", None)
+    return stored.changed(checkpointing.read_variables(workdir, "last"), source=source)
 
 
 def _frozen(value: object) -> object:
     return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
-# Endpoint that holds the teacher's logits.
+# Name of the endpoint that holds the teacher's logits.
 TEACHER = "teacher"
 
 
 def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float) -> Run:
-    """Returns the run with a teacher's loss on top of its own.
+    """Returns the run with a distillation loss added to its own loss.
 
-    The teacher sees the same crops, with its moving averages and without dropout.
+    The teacher receives the same crops, in evaluation mode.
 
     Args:
-      run: of the student.
-      teacher: a model of the same classes.
-      weight: of the teacher's loss; the run's own keep theirs.
-      temperature: see `distillation_loss`.
+      run: training run of the student.
+      teacher: model of the same classes.
+      weight: weight of the distillation loss, above 0; the run's losses keep their weights.
+      temperature: temperature of the softmax, above 0; see `distillation_loss`.
 
     Raises:
-      DeepLabError: a number is illegal, or the teacher is none for this student.
+      DeepLabError: a number is illegal, or the teacher's task or classes are not the student's.
     """
     if weight <= 0 or temperature <= 0:
         raise DeepLabError(f"weight {weight:g} and temperature {temperature:g} must be above 0")
     if teacher.description.task != SEGMENTATION:
-        raise DeepLabError("a teacher must tell the class of every pixel, not of images")
+        raise DeepLabError("a teacher must be a segmentation network, not a classifier")
     theirs, ours = teacher.description.class_names, run.description.class_names
     if theirs != ours:
         raise DeepLabError(
@@ -143,7 +138,7 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
 
 
 def _taught_network(student: DeepLab, teacher: StoredModel) -> DeepLab:
-    """Returns the student as a network whose endpoints in training hold the teacher's logits."""
+    """Returns the student as a network whose training endpoints include the teacher's logits."""
     variables = jax.device_put(teacher.variables)
 
     class TaughtDeepLab(DeepLab):

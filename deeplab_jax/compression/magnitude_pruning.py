@@ -11,19 +11,19 @@ import optax
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.training.setup import Run
 
-# Of the training: pruning begins with it and has come to its end after this share.
-PRUNING_SHARE = 0.75
-# Masks are made anew so often.
-TIMES = 20
+# Fraction of the training steps after which pruning has reached its final sparsity.
+PRUNING_FRACTION = 0.75
+# Number of mask updates during that time.
+MASK_UPDATES = 20
 
 
 class PruningState(NamedTuple):
-    """State of the optimiser that prunes.
+    """State of the pruning optimizer.
 
     Attributes:
-      count: updates done.
-      masks: booleans like the parameters: False for what is pruned.
-      inner: state of the optimiser that it wraps.
+      count: number of updates.
+      masks: booleans in the shapes of the parameters; False: pruned.
+      inner: state of the wrapped optimizer.
     """
 
     count: jax.Array
@@ -41,16 +41,16 @@ def cubic_sparsity(step: jax.Array, final: float, end: int) -> jax.Array:
 
 
 def prunable(path: tuple, array: jax.Array) -> bool:
-    """Whether a parameter is a dense kernel; depthwise ones are few, and each is a whole filter."""
+    """Returns whether a parameter is a dense kernel; depthwise kernels are not pruned."""
     return path[-1].key == "kernel" and array.ndim == 4 and array.shape[2] > 1
 
 
 def smallest_pruned(kernel: jax.Array, sparsity: jax.Array) -> jax.Array:
-    """Returns the mask that leaves out round(sparsity·n) numbers, those nearest 0.
+    """Returns a mask that is False for the round(sparsity·n) smallest of n weights.
 
     Args:
-      kernel: of any shape, of n numbers.
-      sparsity: share, 0..1.
+      kernel: weights in any shape.
+      sparsity: fraction of the weights to prune, 0..1.
     """
     count = jnp.round(sparsity * kernel.size).astype(jnp.int32)
     order = jnp.argsort(jnp.abs(kernel).reshape(-1), stable=True)
@@ -61,13 +61,13 @@ def smallest_pruned(kernel: jax.Array, sparsity: jax.Array) -> jax.Array:
 def pruning_optimizer(
     optimizer: optax.GradientTransformation, sparsity: float, end: int, every: int = 1
 ) -> optax.GradientTransformation:
-    """Returns an optimiser after whose updates the smallest weights of each kernel are exactly 0.
+    """Returns an optimizer that sets the smallest weights of each dense kernel to exactly 0.
 
     Args:
-      optimizer: whose updates are masked.
-      sparsity: share of every dense kernel that is 0 from step `end` on.
-      end: step at which the cubic schedule has come to `sparsity`.
-      every: steps between two masks; at `end` there is one in any case.
+      optimizer: optimizer whose updates are masked.
+      sparsity: fraction of every dense kernel that is 0 from step `end` on.
+      end: step at which the cubic schedule reaches `sparsity`.
+      every: number of steps between mask updates; the masks are always updated at `end`.
     """
 
     def init(params: Any) -> PruningState:
@@ -97,26 +97,22 @@ def pruning_optimizer(
 
 
 def pruned_gradually(run: Run, sparsity: float) -> Run:
-    """Returns the run with an optimiser that prunes.
+    """Returns the run with a pruning optimizer.
 
     Raises:
-      DeepLabError: the sparsity is illegal, or the run keeps averages, which are not sparse.
+      DeepLabError: the sparsity is not in (0, 1), or the run averages its parameters.
     """
     if not 0 < sparsity < 1:
         raise DeepLabError(f"sparsity={sparsity:g} must be in (0, 1)")
     if run.config.training.ema_decay:
         raise DeepLabError("averaged parameters are not sparse; give --config.training.ema_decay=0")
-    end = max(1, int(run.config.training.num_steps * PRUNING_SHARE))
-    optimizer = pruning_optimizer(run.optimizer, sparsity, end, every=max(1, end // TIMES))
+    end = max(1, int(run.config.training.num_steps * PRUNING_FRACTION))
+    optimizer = pruning_optimizer(run.optimizer, sparsity, end, every=max(1, end // MASK_UPDATES))
     return dataclasses.replace(run, optimizer=optimizer)
 
 
 def sparsity_of(params: Any) -> float:
-    """Returns the share of zeros among all numbers of the dense kernels."""
-    kernels = [
-        np.asarray(array)
-        for path, array in jax.tree_util.tree_leaves_with_path(params)
-        if prunable(path, array)
-    ]
-    zeros = sum(kernel.size - np.count_nonzero(kernel) for kernel in kernels)
-    return zeros / sum(kernel.size for kernel in kernels)
+    """Returns the fraction of zeros among all weights of the dense kernels."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    kernels = [np.ravel(array) for path, array in leaves if prunable(path, array)]
+    return float(np.mean(np.concatenate(kernels) == 0))

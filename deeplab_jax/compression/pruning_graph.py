@@ -1,12 +1,11 @@
-"""Groups of channels that must be removed together, from a network's traced program.
+"""Channel graph of a network: which convolutions make and read each channel.
 
-Every output channel of a dense convolution gets a number, and the numbers are followed through the
-program to the convolutions that take them in. Channels that are added to others, or leave the
-network, are fixed: taking one away would change more than its own convolution and its readers.
+Every output channel of a dense convolution has a number, and the numbers are followed through the
+traced program to the convolutions that read them. Channels that are added to others, or leave the
+network, are fixed: removing one would change more than its own convolution and its readers.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,9 +16,9 @@ import numpy as np
 
 from deeplab_jax import ops
 from deeplab_jax.models import DeepLab
-from deeplab_jax.models.receptive_field import Operation, Program, Value, flatten
+from deeplab_jax.models.receptive_field import Operation, Program, flatten
 
-# Of channels that are no convolution's: the image's.
+# Number of the channels that no convolution makes: those of the image.
 NO_CHANNEL = -1
 # fmt: off
 ELEMENTWISE = frozenset({
@@ -36,9 +35,9 @@ class Layer:
     """A convolution.
 
     Attributes:
-      inputs, outputs: numbers of its channels; a depthwise one gives those that it takes.
-      depthwise: one kernel a channel.
-      cost: multiply-adds of one input with one output channel; of one channel if depthwise.
+      inputs, outputs: numbers of its channels; those of a depthwise convolution are the same.
+      depthwise: whether each channel has a kernel of its own.
+      cost: multiply-adds per pair of input and output channel; per channel if depthwise.
     """
 
     inputs: np.ndarray
@@ -49,15 +48,15 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class ChannelGraph:
-    """The convolutions of a network by path, and which channels may not be taken away."""
+    """Convolutions of a network by path, and the channels that must not be removed."""
 
     layers: Mapping[str, Layer]
     fixed: frozenset[int]
     num_channels: int
 
     def macs(self, kept: np.ndarray) -> int:
-        """Returns the multiply-adds with only the channels kept, bool [num_channels]."""
-        # The image's channels have number -1, and so the entry at the end.
+        """Returns the multiply-adds of a network with some channels, bool [num_channels]."""
+        # The image's channels have the number -1 and thus the last entry.
         kept = np.append(kept, True)
         total = 0
         for layer in self.layers.values():
@@ -66,7 +65,7 @@ class ChannelGraph:
         return total
 
     def macs_of_channels(self) -> np.ndarray:
-        """Returns the multiply-adds of making, passing on and reading each channel alone."""
+        """Returns the multiply-adds of making and reading each channel, [num_channels]."""
         total = np.zeros(self.num_channels, np.int64)
         for layer in self.layers.values():
             readers = 1 if layer.depthwise else len(layer.inputs)
@@ -78,7 +77,7 @@ class ChannelGraph:
 
 
 class _Channels(NamedTuple):
-    """Where an array has its channels: an axis, and their numbers along it."""
+    """Axis of an array's channels, and their numbers along it."""
 
     axis: int
     numbers: np.ndarray
@@ -88,23 +87,19 @@ def channel_graph(model: DeepLab, size: tuple[int, int]) -> ChannelGraph:
     """Returns the graph of a network's channels.
 
     Args:
-      model: in floating-point numbers.
+      model: network in floating point.
       size: (H, W) of the image whose multiply-adds are counted.
     """
-    return _Tracing().graph(_program(model, size))
-
-
-def _program(model: DeepLab, size: tuple[int, int]) -> Program:
     image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
 
-    def outputs(variables: Any, image: jax.Array) -> list[jax.Array]:
+    def outputs(variables: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits, maps = model.apply(variables, image, endpoints=True)
-        return [logits, *(maps[name] for name in ("auxiliary",) if name in maps)]
+        return logits, maps.get("auxiliary", logits)
 
     with ops.dispatching(export=True):
         key = jax.eval_shape(lambda: jax.random.key(0))
         variables = jax.eval_shape(model.init, key, image)
-        return flatten(jax.make_jaxpr(outputs)(variables, image))
+        return _Tracing().graph(flatten(jax.make_jaxpr(outputs)(variables, image)))
 
 
 class _Tracing:
@@ -115,7 +110,7 @@ class _Tracing:
         self._layers: dict[str, Layer] = {}
         self._fixed: set[int] = set()
         self._same: dict[int, int] = {}
-        self._count = itertools.count()
+        self._count = 0
 
     def graph(self, program: Program) -> ChannelGraph:
         for operation in program.operations:
@@ -126,7 +121,6 @@ class _Tracing:
                 self._follow(operation, given)
         for value in program.outputs:
             self._fix(self._channels.get(value.number))
-        number = next(self._count)
         fixed = {self._resolve(channel) for channel in self._fixed} - {NO_CHANNEL}
         layers = {
             path: dataclasses.replace(
@@ -134,7 +128,7 @@ class _Tracing:
             )
             for path, layer in self._layers.items()
         }
-        return ChannelGraph(layers, frozenset(fixed), number)
+        return ChannelGraph(layers, frozenset(fixed), self._count)
 
     def _resolve(self, number: int) -> int:
         while number in self._same:
@@ -142,33 +136,31 @@ class _Tracing:
         return number
 
     def _resolved(self, numbers: np.ndarray) -> np.ndarray:
-        return np.array([self._resolve(int(number)) for number in numbers])
+        return np.array([self._resolve(number) for number in numbers.tolist()])
 
     def _fix(self, *several: _Channels | None) -> None:
         for channels in several:
             if channels is not None:
-                self._fixed.update(map(int, channels.numbers))
+                self._fixed.update(channels.numbers.tolist())
 
     def _convolve(self, operation: Operation, given: _Channels | None) -> None:
         (image, kernel), (output,) = operation.inputs[:2], operation.outputs
         inputs = np.full(image.shape[-1], NO_CHANNEL) if given is None else given.numbers
-        groups, depthwise = operation.params["feature_group_count"], False
-        if operation.path in self._layers:
-            # Again, at another scale of the image.
-            outputs = self._layers[operation.path].outputs
-        elif groups == 1:
-            outputs = np.array(list(itertools.islice(self._count, output.shape[-1])))
+        depthwise = operation.params["feature_group_count"] > 1
+        cost = math.prod(output.shape[1:3]) * math.prod(kernel.shape[:2])
+        if before := self._layers.get(operation.path):
+            # The same convolution at another scale of the image.
+            outputs, cost = before.outputs, cost + before.cost
+        elif depthwise:
+            outputs = inputs
         else:
-            outputs, depthwise = inputs, True
-        taps = math.prod(output.shape[1:3]) * math.prod(kernel.shape[:2])
-        before = self._layers.get(operation.path)
-        if before is not None:
-            depthwise, taps = before.depthwise, taps + before.cost
-        self._layers[operation.path] = Layer(inputs, outputs, depthwise, taps)
+            outputs = np.arange(self._count, self._count + output.shape[-1])
+            self._count += output.shape[-1]
+        self._layers[operation.path] = Layer(inputs, outputs, depthwise, cost)
         self._channels[output.number] = _Channels(len(output.shape) - 1, outputs)
         if given is None:
-            # What sees the image itself is narrow, and what every other layer draws on.
-            self._fixed.update(map(int, outputs))
+            # The first convolution is narrow, and all other layers depend on it.
+            self._fix(self._channels[output.number])
 
     def _follow(self, operation: Operation, given: Sequence[_Channels | None]) -> None:
         if operation.name in ELEMENTWISE:
@@ -195,11 +187,11 @@ class _Tracing:
             if operation.name != "mul" or first.axis != other.axis:
                 self._fix(first, other)
                 continue
-            # A gate: channel and factor go together.
-            for one, two in zip(first.numbers, other.numbers, strict=True):
-                one, two = self._resolve(int(one)), self._resolve(int(two))
-                if one != two:
-                    self._same[max(one, two)] = min(one, two)
+            # A gate: a channel and its factor are removed together.
+            for pair in zip(first.numbers.tolist(), other.numbers.tolist(), strict=True):
+                low, high = sorted(map(self._resolve, pair))
+                if low != high:
+                    self._same[high] = low
         return first
 
     def _concatenated(
@@ -217,7 +209,7 @@ class _Tracing:
 
 
 def _through_product(operation: Operation, given: Sequence[_Channels | None]) -> _Channels | None:
-    """A resize: a product with a matrix along rows or columns."""
+    """Follows channels through a resize, which is a product along rows or columns."""
     (contracted, batched) = operation.params["dimension_numbers"]
     side = 0 if given[0] is not None else 1
     if None not in given or given[side].axis in (*contracted[side], *batched[side]):
@@ -231,13 +223,9 @@ def _through_product(operation: Operation, given: Sequence[_Channels | None]) ->
 
 
 def _same_place(operation: Operation, channels: _Channels) -> _Channels | None:
-    (before, *_), (after,) = operation.inputs, operation.outputs
-    untouched = _length(before, channels.axis) == _length(after, channels.axis)
-    return channels if untouched and len(before.shape) == len(after.shape) else None
-
-
-def _length(value: Value, axis: int) -> int:
-    return value.shape[axis] if axis < len(value.shape) else -1
+    before, after = operation.inputs[0].shape, operation.outputs[0].shape
+    same_rank = len(before) == len(after)
+    return channels if same_rank and before[channels.axis] == after[channels.axis] else None
 
 
 def _broadcast(operation: Operation, channels: _Channels) -> _Channels | None:
@@ -251,9 +239,9 @@ def _transposed(operation: Operation, channels: _Channels) -> _Channels:
 
 
 def _reshaped(operation: Operation, channels: _Channels) -> _Channels | None:
-    """Only where the channels stay the last axis."""
+    """Follows channels that stay the last axis."""
     before, after = operation.inputs[0].shape, operation.outputs[0].shape
-    last = channels.axis == len(before) - 1 and after and after[-1] == before[-1]
+    last = channels.axis == len(before) - 1 and after[-1:] == before[-1:]
     return channels._replace(axis=len(after) - 1) if last else None
 
 
@@ -267,7 +255,7 @@ def _without_axes(name: str) -> Callable[[Operation, _Channels], _Channels | Non
     return reduce
 
 
-# Operations that take one array, and where they leave its channels.
+# Operations on one array, and the place of the channels in their result (None: lost).
 MOVES: Mapping[str, Callable[[Operation, _Channels], _Channels | None]] = {
     "broadcast_in_dim": _broadcast,
     "transpose": _transposed,

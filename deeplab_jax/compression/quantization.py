@@ -17,7 +17,7 @@ from deeplab_jax.layers.integers import OUTPUT_CHANNELS, quantizer
 from deeplab_jax.models import DeepLab, fold
 from deeplab_jax.training.setup import Run
 
-# Of each image's smallest and greatest input of a convolution; [2].
+# Smallest and largest input of a convolution, [2].
 Extremes = np.ndarray
 
 
@@ -27,58 +27,50 @@ def quantize(
     """Returns a model whose convolutions compute in int8.
 
     Args:
-      stored: a model of floating-point numbers.
+      stored: model in floating point.
       images: batches uint8 [N, H, W, 3], of one size, on which the ranges of the convolutions'
-        inputs are measured: the means over the images of their least and greatest values.
-      calibrated_on: what the images are, for `model.json`.
+        inputs are measured; see `calibrate`.
+      calibrated_on: description of the images, for `model.json`.
 
     Raises:
-      DeepLabError: the model cannot be quantised, there is no image, or qwix is not installed.
+      DeepLabError: the model cannot be quantized, there is no image, or qwix is not installed.
     """
     check_quantizable(stored)
     model = stored.model
     ranges = calibrate(model, stored.variables, images)
-    source = {
-        name: value
-        for name, value in stored.description.source.items()
-        if name != "folded_batch_norm"
-    }
+    source = dict(stored.description.source)
+    source.pop("folded_batch_norm", None)
     source["quantized"] = {
         "weights": "int8, a scale for every output channel",
         "activations": "int8, a scale and a zero point for every convolution's input",
         "library": f"qwix {importlib.metadata.version('qwix')}",
         "calibrated_on": calibrated_on,
     }
-    description = dataclasses.replace(
-        stored.description,
-        overrides=stored.description.overrides | {"quantization": "int8"},
-        source=source,
-    )
     variables = quantized_variables(model, stored.variables, ranges)
-    return StoredModel(description.create_model(), variables, description)
+    return stored.changed(variables, {"quantization": "int8"}, source)
 
 
 def check_quantizable(stored: StoredModel) -> None:
-    """Checks before any work that a model can be quantised here.
+    """Checks that a model can be quantized.
 
     Raises:
-      DeepLabError: it cannot, or qwix is not installed.
+      DeepLabError: the model is a classifier or quantized already, or qwix is not installed.
     """
     quantizer()
     if stored.description.task != SEGMENTATION:
-        raise DeepLabError("only networks for segmentation are quantised, not classifiers")
+        raise DeepLabError("only networks for segmentation are quantized, not classifiers")
     if stored.model.architecture.quantization != "none":
-        raise DeepLabError("this model is quantised already; give the one that it was made of")
+        raise DeepLabError("this model is quantized already; give the one that it was made from")
 
 
 def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dict[Path, Extremes]:
-    """Returns the range of every convolution's input: mean of minima, mean of maxima.
+    """Returns the range of every convolution's input: means of the images' minima and maxima.
 
-    Means over images leave out the rare extremes that would cost all other values resolution.
+    Means over images exclude rare extremes, which would cost all other values resolution.
 
     Args:
-      model: of floating-point numbers.
-      variables: of it.
+      model: network in floating point.
+      variables: variables of the network.
       images: batches uint8 [N, H, W, C].
 
     Raises:
@@ -87,12 +79,12 @@ def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> d
     measure = input_statistics(model, _extremes)
     batches = [jax.device_get(measure(variables, batch)) for batch in images]
     if not batches:
-        raise DeepLabError("quantisation needs at least one image to calibrate on")
+        raise DeepLabError("quantization needs at least one image to calibrate on")
     return {path: np.concatenate([batch[path] for batch in batches]).mean(0) for path in batches[0]}
 
 
 def _extremes(inputs: jax.Array) -> jax.Array:
-    """Returns [N, 2]: least and greatest value of each image's map."""
+    """Returns the smallest and largest value of each image's map, [N, 2]."""
     return jnp.stack([jnp.min(inputs, (1, 2, 3)), jnp.max(inputs, (1, 2, 3))], axis=1)
 
 
@@ -102,8 +94,8 @@ def quantized_variables(
     """Returns the variables of the same network with `quantization="int8"`.
 
     Args:
-      model, variables: of floating-point numbers.
-      ranges: of every convolution's input; see `calibrate`.
+      model, variables: network and variables in floating point.
+      ranges: range of every convolution's input; see `calibrate`.
     """
     folded = traverse_util.flatten_dict(fold(model, variables)[1]["params"])
     quantized: dict[Path, np.ndarray] = {}
@@ -112,8 +104,8 @@ def quantized_variables(
         layer = _quantized_layer(folded.pop((*path, "kernel")), folded.pop(bias), extremes)
         quantized |= {(*path, name): array for name, array in layer.items()}
     if folded:
-        left = ", ".join("/".join(path) for path in folded)
-        raise DeepLabError(f"these parameters were in no convolution that images reach: {left}")
+        left = ", ".join(map("/".join, folded))
+        raise DeepLabError(f"these parameters belong to no convolution that images reach: {left}")
     return {"params": traverse_util.unflatten_dict(quantized)}
 
 
@@ -121,13 +113,9 @@ def _quantized_layer(
     kernel: np.ndarray, bias: np.ndarray, extremes: Extremes
 ) -> dict[str, np.ndarray]:
     """Returns the parameters of a layer in integers; see layers/integers.py."""
-    quantize_array = quantizer()
-    weights = quantize_array(
-        jnp.asarray(kernel, jnp.float32), jnp.int8, channelwise_axes=(OUTPUT_CHANNELS,)
-    )
-    inputs = quantize_array(
-        jnp.asarray(extremes, jnp.float32), jnp.int8, calibration_method="minmax"
-    )
+    kernel, extremes = (jnp.asarray(array, jnp.float32) for array in (kernel, extremes))
+    weights = quantizer()(kernel, jnp.int8, channelwise_axes=(OUTPUT_CHANNELS,))
+    inputs = quantizer()(extremes, jnp.int8, calibration_method="minmax")
     return {
         "kernel": np.asarray(weights.qvalue),
         "kernel_scale": np.asarray(weights.scale).reshape(-1),
@@ -138,10 +126,10 @@ def _quantized_layer(
 
 
 def quantization_aware(run: Run) -> Run:
-    """Returns the run with a network that rounds kernels and inputs as int8 will.
+    """Returns the run with a network that rounds kernels and inputs as int8 does.
 
-    Its variables are the network's. Ranges are the batch's own: they are measured again, on their
-    own images, when the trained network is quantised.
+    The variables are those of the unrounded network. Ranges are those of each batch; `quantize`
+    measures them again on the calibration images.
     """
     quantizer()
     return dataclasses.replace(run, model=run.model.clone(kind="rounded"))

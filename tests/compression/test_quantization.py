@@ -141,7 +141,7 @@ def test_a_quantised_model_is_stored_small_and_loads(int8, tmp_path):
 
 
 def test_what_cannot_be_quantised_is_refused(int8, monkeypatch):
-    with pytest.raises(DeepLabError, match="quantised already"):
+    with pytest.raises(DeepLabError, match="quantized already"):
         quantize(int8, [images(1)])
     with pytest.raises(DeepLabError, match="at least one image"):
         quantize(stored("mobilenet_v2"), [])
