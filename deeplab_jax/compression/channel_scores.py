@@ -1,6 +1,7 @@
 """Channel scores: how much each channel contributes to the layers that read it."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -155,31 +156,17 @@ def _reconstruction(
     return lost / np.maximum(graph.macs_of_channels(), 1)
 
 
-def _batch_norm_scales(
-    graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
+def _relative_magnitudes(
+    graph: ChannelGraph, model: DeepLab, variables: Any, moments: Any, *, parameter: str
 ) -> np.ndarray:
+    """Returns the magnitude of each channel's weights, relative to the mean of its layer."""
     flat, scores = flatten_dict(variables["params"], sep="/"), np.zeros(graph.num_channels)
     for path, layer in graph.layers.items():
-        name = f"{path}/norm/scale"
-        if name in flat:
+        # The scale of a depthwise convolution counts: it follows the one that makes the channel.
+        if f"{path}/{parameter}" in flat and not (layer.depthwise and parameter == "kernel"):
+            weights = np.abs(flat[f"{path}/{parameter}"])
             known = layer.outputs != NO_CHANNEL
-            # A depthwise convolution follows the one that makes the channel; its scale counts.
-            scores[layer.outputs[known]] = np.abs(flat[name])[known]
-    return _relative(graph, scores)
-
-
-def _kernel_norms(
-    graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
-) -> np.ndarray:
-    flat, scores = flatten_dict(variables["params"], sep="/"), np.zeros(graph.num_channels)
-    for path, layer in graph.layers.items():
-        if not layer.depthwise:
-            scores[layer.outputs] = np.abs(flat[f"{path}/kernel"]).sum((0, 1, 2))
-    return _relative(graph, scores)
-
-
-def _relative(graph: ChannelGraph, scores: np.ndarray) -> np.ndarray:
-    """Returns scores relative to the mean of the layer that makes the channels."""
+            scores[layer.outputs[known]] = weights.sum(tuple(range(weights.ndim - 1)))[known]
     relative = scores.copy()
     for layer in graph.layers.values():
         if not layer.depthwise:
@@ -189,7 +176,7 @@ def _relative(graph: ChannelGraph, scores: np.ndarray) -> np.ndarray:
 
 SCORES = {
     "reconstruction": _reconstruction,
-    "batch_norm_scale": _batch_norm_scales,
-    "norm": _kernel_norms,
+    "batch_norm_scale": functools.partial(_relative_magnitudes, parameter="norm/scale"),
+    "norm": functools.partial(_relative_magnitudes, parameter="kernel"),
 }
 CRITERIA = tuple(SCORES)

@@ -17,7 +17,7 @@ from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train
 from deeplab_jax.training.checkpoints import CONFIG_FILE
-from deeplab_jax.training.loss import Objective, Outputs
+from deeplab_jax.training.loss import Outputs
 from deeplab_jax.training.setup import Run
 
 # Keywords of `create_model` that a training run takes from its dataset.
@@ -130,11 +130,17 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
             f"the teacher's {len(theirs)} classes are not the {len(ours)} of {run.train.name}: "
             f"{', '.join(theirs[:3])}, … and {', '.join(ours[:3])}, …"
         )
-    return dataclasses.replace(
-        run,
-        model=_taught_network(run.model, teacher),
-        objective=_with_teacher(run.objective, weight, temperature),
-    )
+
+    def objective(
+        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        logits, maps = outputs
+        known = losses.valid_pixels(batch_label, logits.shape[-1])
+        taught = losses.distillation_loss(logits, maps[TEACHER], label, known, temperature)
+        return run.objective(outputs, label, batch_label, step) + weight * taught
+
+    model = _taught_network(run.model, teacher)
+    return dataclasses.replace(run, model=model, objective=objective)
 
 
 def _taught_network(student: DeepLab, teacher: StoredModel) -> DeepLab:
@@ -151,15 +157,3 @@ def _taught_network(student: DeepLab, teacher: StoredModel) -> DeepLab:
             return (logits, maps | {TEACHER: jax.lax.stop_gradient(seen)}), changed
 
     return TaughtDeepLab(student.architecture)
-
-
-def _with_teacher(objective: Objective, weight: float, temperature: float) -> Objective:
-    def both(
-        outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
-    ) -> jax.Array:
-        logits, maps = outputs
-        known = losses.valid_pixels(batch_label, logits.shape[-1])
-        taught = losses.distillation_loss(logits, maps[TEACHER], label, known, temperature)
-        return objective(outputs, label, batch_label, step) + weight * taught
-
-    return both

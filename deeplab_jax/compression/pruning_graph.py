@@ -83,6 +83,10 @@ class _Channels(NamedTuple):
     numbers: np.ndarray
 
 
+# Channels of each operand; None: it has none.
+Given = Sequence[_Channels | None]
+
+
 def channel_graph(model: DeepLab, size: tuple[int, int]) -> ChannelGraph:
     """Returns the graph of a network's channels.
 
@@ -162,24 +166,20 @@ class _Tracing:
             # The first convolution is narrow, and all other layers depend on it.
             self._fix(self._channels[output.number])
 
-    def _follow(self, operation: Operation, given: Sequence[_Channels | None]) -> None:
+    def _follow(self, operation: Operation, given: Given) -> None:
+        found = None
         if operation.name in ELEMENTWISE:
             found = self._elementwise(operation, given)
-        elif operation.name == "concatenate":
-            found = self._concatenated(operation, given)
-        elif operation.name == "dot_general":
-            found = _through_product(operation, given)
+        elif operation.name in JOINS:
+            found = JOINS[operation.name](operation, given)
+        elif operation.name in MOVES and given[0]:
+            found = MOVES[operation.name](operation, given[0])
+        if found:
+            self._channels[operation.outputs[0].number] = found
         else:
-            known = MOVES.get(operation.name)
-            found = known(operation, given[0]) if known and given[0] else None
-        if found is None:
             self._fix(*given)
-            return
-        self._channels[operation.outputs[0].number] = found
 
-    def _elementwise(
-        self, operation: Operation, given: Sequence[_Channels | None]
-    ) -> _Channels | None:
+    def _elementwise(self, operation: Operation, given: Given) -> _Channels | None:
         first, *others = [channels for channels in given if channels is not None]
         for other in others:
             if np.array_equal(first.numbers, other.numbers):
@@ -194,21 +194,20 @@ class _Tracing:
                     self._same[high] = low
         return first
 
-    def _concatenated(
-        self, operation: Operation, given: Sequence[_Channels | None]
-    ) -> _Channels | None:
-        axis = operation.params["dimension"]
-        if any(channels is not None and channels.axis != axis for channels in given):
-            alike = {None if c is None else (c.axis, tuple(c.numbers)) for c in given}
-            return given[0] if len(alike) == 1 else None
-        parts = [
-            np.full(value.shape[axis], NO_CHANNEL) if channels is None else channels.numbers
-            for value, channels in zip(operation.inputs, given, strict=True)
-        ]
-        return _Channels(axis, np.concatenate(parts))
+
+def _concatenated(operation: Operation, given: Given) -> _Channels | None:
+    axis = operation.params["dimension"]
+    if any(channels is not None and channels.axis != axis for channels in given):
+        alike = {None if c is None else (c.axis, tuple(c.numbers)) for c in given}
+        return given[0] if len(alike) == 1 else None
+    parts = [
+        np.full(value.shape[axis], NO_CHANNEL) if channels is None else channels.numbers
+        for value, channels in zip(operation.inputs, given, strict=True)
+    ]
+    return _Channels(axis, np.concatenate(parts))
 
 
-def _through_product(operation: Operation, given: Sequence[_Channels | None]) -> _Channels | None:
+def _through_product(operation: Operation, given: Given) -> _Channels | None:
     """Follows channels through a resize, which is a product along rows or columns."""
     (contracted, batched) = operation.params["dimension_numbers"]
     side = 0 if given[0] is not None else 1
@@ -245,23 +244,21 @@ def _reshaped(operation: Operation, channels: _Channels) -> _Channels | None:
     return channels._replace(axis=len(after) - 1) if last else None
 
 
-def _without_axes(name: str) -> Callable[[Operation, _Channels], _Channels | None]:
-    def reduce(operation: Operation, channels: _Channels) -> _Channels | None:
-        axes = operation.params[name]
-        if channels.axis in axes:
-            return None
-        return channels._replace(axis=channels.axis - sum(a < channels.axis for a in axes))
-
-    return reduce
+def _without_axes(operation: Operation, channels: _Channels) -> _Channels | None:
+    axes = operation.params["dimensions" if operation.name == "squeeze" else "axes"]
+    if channels.axis in axes:
+        return None
+    return channels._replace(axis=channels.axis - sum(axis < channels.axis for axis in axes))
 
 
+# Operations on several arrays, as in MOVES.
+JOINS = {"concatenate": _concatenated, "dot_general": _through_product}
 # Operations on one array, and the place of the channels in their result (None: lost).
 MOVES: Mapping[str, Callable[[Operation, _Channels], _Channels | None]] = {
     "broadcast_in_dim": _broadcast,
     "transpose": _transposed,
     "reshape": _reshaped,
-    "squeeze": _without_axes("dimensions"),
-    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), _without_axes("axes")),
+    **dict.fromkeys(("squeeze", "reduce_sum", "reduce_max", "reduce_min"), _without_axes),
     **dict.fromkeys(
         ("reduce_window_max", "reduce_window_sum", "reduce_window", "pad", "slice"), _same_place
     ),

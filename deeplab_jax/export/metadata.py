@@ -1,4 +1,4 @@
-"""Metadata of an exported file: how to feed it and how to read its output."""
+"""Metadata of an exported file, which describe its input and output."""
 
 import dataclasses
 import importlib.metadata
@@ -16,19 +16,19 @@ KEY = "deeplab_jax"
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """Travels in every exported file as JSON.
+    """Metadata that every exported file contains as JSON.
 
     Attributes:
-      class_names: of the classes, in order.
-      palette: RGB 0..255, one a class.
-      input: `dtype`, `shape` (None where any number is legal), `range` (of RGB), and
-        `normalization`: `inside`, or `scale` and `offset` of each channel of RGB, or BGR where
-        `channels` says so: value · scale + offset is what the function takes.
-      sizes: `step` and `plus`: heights and widths of k · step + plus suit the network, k ≥ 1;
-        `largest`: (H, W) that files of earlier versions are limited to, or None.
-      output: `dtype`, `shape` and `meaning`.
-      source: where the weights came from.
-      version: of deeplab_jax.
+      class_names: class names in the order of the logits.
+      palette: RGB color 0..255 of each class.
+      input: `name`, `dtype`, `shape` (None where any number is legal), and `normalization`:
+        `inside`, or `scale` and `offset` per channel in the order `channels` (RGB or BGR). The
+        function then takes value · scale + offset.
+      sizes: `step` and `plus`: legal heights and widths are k · step + plus with k ≥ 1; `fill`:
+        pixel for padding; `largest`: maximum (H, W) of files of earlier versions, or None.
+      output: `name`, `dtype`, `shape` and `meaning`.
+      source: origin of the weights.
+      version: version of deeplab_jax that wrote the file.
     """
 
     class_names: tuple[str, ...]
@@ -40,11 +40,11 @@ class Metadata:
     version: str
 
     def to_json(self) -> str:
-        """Returns the text that is stored."""
+        """Returns the metadata as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=1)
 
     def normalized(self, images: np.ndarray) -> np.ndarray:
-        """Returns what the function takes.
+        """Returns the input of the function for images.
 
         Args:
           images: uint8 [N, H, W, C], RGB 0..255.
@@ -57,12 +57,17 @@ class Metadata:
 
 
 def describe(program: Program) -> Metadata:
-    """Returns the metadata of what a program becomes."""
+    """Returns the metadata of the file of a program."""
     options, predictor = program.options, program.predictor
     architecture = predictor.model.architecture
-    height, width = options.size or (None, None)
     step, plus = program.step
-    outer = [options.batch, height, width]
+    outer = [options.batch, *(options.size or (None, None))]
+    normalized = "inside"
+    if not options.preprocessing:
+        normalized = normalization(architecture.preprocessing, architecture.in_channels)
+    name, dtype, shape, what = "class_map", "int32", outer, "class"
+    if not options.argmax:
+        name, dtype, shape, what = "logits", "float32", [*outer, architecture.num_classes], "logits"
     return Metadata(
         class_names=predictor.class_names,
         palette=predictor.palette,
@@ -70,34 +75,22 @@ def describe(program: Program) -> Metadata:
             "name": "image",
             "dtype": str(options.input_dtype),
             "shape": [*outer, architecture.in_channels],
-            "normalization": "inside"
-            if options.preprocessing
-            else normalization(architecture.preprocessing, architecture.in_channels),
+            "normalization": normalized,
         },
         # Files of earlier versions had a largest size; readers may look for it.
-        sizes={
-            "step": step,
-            "plus": plus,
-            "largest": None,
-            "fill": list(architecture.mean_pixel),
-        },
-        output={
-            "name": "class_map" if options.argmax else "logits",
-            "dtype": "int32" if options.argmax else "float32",
-            "shape": outer if options.argmax else [*outer, architecture.num_classes],
-            "meaning": "class of every pixel" if options.argmax else "logits of every pixel",
-        },
+        sizes={"step": step, "plus": plus, "largest": None, "fill": list(architecture.mean_pixel)},
+        output={"name": name, "dtype": dtype, "shape": shape, "meaning": f"{what} of every pixel"},
         source=predictor.source,
         version=importlib.metadata.version("deeplab_jax"),
     )
 
 
 def normalization(name: str, channels: int) -> dict[str, Any]:
-    """Returns what turns RGB 0..255 into what the network takes: value · scale + offset.
+    """Returns scale and offset of the input normalization: value · scale + offset, from RGB 0..255.
 
     Args:
-      name: of the preprocessing.
-      channels: of the image.
+      name: name of the preprocessing, one of `architecture.PREPROCESSINGS`.
+      channels: number of channels of the image.
     """
     order, scale, offset = "RGB", [1.0] * channels, [0.0] * channels
     match name:
@@ -117,14 +110,14 @@ def normalization(name: str, channels: int) -> dict[str, Any]:
 
 
 def parse_metadata(text: str | bytes, where: str) -> Metadata:
-    """Reads what `to_json` wrote.
+    """Returns the metadata from their JSON text.
 
     Args:
-      text: JSON.
-      where: of errors.
+      text: text that `to_json` returned.
+      where: name of the file, for errors.
 
     Raises:
-      DeepLabError: it is damaged.
+      DeepLabError: the text is damaged.
     """
     try:
         values = json.loads(text)

@@ -1,4 +1,4 @@
-"""ONNX: a network's traced program in ONNX's operations."""
+"""ONNX export: a network's traced program in the operations of ONNX."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,38 +10,36 @@ import numpy as np
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import KEY, describe
 from deeplab_jax.export.program import Program, input_specification, open_sizes
-from deeplab_jax.export.translation import Pair, Value, translate
+from deeplab_jax.export.translation import Geometry, Pair, Value, translate
 from deeplab_jax.files import replacing
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.ops import Padding
 
 onnx = import_extra("onnx", "onnx", "ONNX export")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
-BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min"}
 
 
 class OnnxWriter:
-    """Collects nodes and constants; a value is a node's name.
+    """Writer of an ONNX graph; a value is the name of a node's result.
 
     Attributes:
-      nodes: in order.
-      constants: weights and what else is fixed.
+      nodes: nodes in order of execution.
+      constants: weights and other constants.
     """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self._names: dict[bytes, str] = {}
-        # Where a symbolic height or width was seen: (value, axis of [N, C, H, W]).
+        # Symbolic height or width → (value that has it, axis of [N, C, H, W]).
         self._lengths: dict[Any, tuple[str, int]] = {}
-        # Symbolic heights and widths of the image, checked when the file runs, and what is legal:
-        # k · step + plus.
+        # Symbolic heights and widths of the image, which the file checks at run time. Legal sizes
+        # are k · step + plus.
         self._checked: dict[Any, str] = {}
         self._step, self._plus = 1, 0
-        self._dtypes: dict[str, np.dtype] = {}
 
     def node(self, kind: str, *inputs: Value, name: str = "", **attributes: Any) -> str:
-        """Adds an operation, which may have a name, and returns the name of its result."""
+        """Adds an operation and returns the name of its result."""
         inputs = [self.constant(i) if isinstance(i, np.ndarray) else i for i in inputs]
         result = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(
@@ -54,65 +52,40 @@ class OnnxWriter:
         key = b"%s %s " % (str(array.dtype).encode(), str(array.shape).encode()) + array.tobytes()
         if key not in self._names:
             self._names[key] = f"constant_{len(self.constants)}"
-            # Arrays of some layouts are not taken.
-            self.constants.append(
-                numpy_helper.from_array(np.ascontiguousarray(array), self._names[key])
-            )
+            # ONNX rejects arrays of some layouts.
+            contiguous = np.ascontiguousarray(array)
+            self.constants.append(numpy_helper.from_array(contiguous, self._names[key]))
         return self._names[key]
 
     def convolution(
-        self,
-        inputs: Value,
-        kernel: np.ndarray,
-        bias: np.ndarray | None,
-        stride: Pair,
-        padding: Padding,
-        rate: Pair,
-        groups: int,
+        self, inputs: Value, kernel: np.ndarray, bias: np.ndarray | None, geometry: Geometry
     ) -> Value:
         operands = [inputs, kernel.transpose(3, 2, 0, 1), *([] if bias is None else [bias])]
-        return self.node(
-            "Conv",
-            *operands,
-            kernel_shape=kernel.shape[:2],
-            strides=stride,
-            pads=_pads(padding),
-            dilations=rate,
-            group=groups,
-        )
+        stride, padding, rate, groups = geometry
+        options = {"strides": stride, "pads": _pads(padding), "dilations": rate, "group": groups}
+        return self.node("Conv", *operands, kernel_shape=kernel.shape[:2], **options)
 
     def binary(self, name: str, left: Value, right: Value) -> Value:
         if name == "max" and isinstance(right, np.ndarray) and not right.any():
             return self.node("Relu", left)
-        return self.node(BINARY[name], _broadcasting(left), _broadcasting(right))
+        return self.node(name.capitalize(), _broadcasting(left), _broadcasting(right))
 
     def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
         mode = "align_corners" if align_corners else "half_pixel"
-        return self.node(
-            "Resize",
-            inputs,
-            "",
-            "",
-            self._size(like[1:3]),
-            axes=[2, 3],
-            mode="linear",
-            coordinate_transformation_mode=mode,
-        )
+        options = {"axes": [2, 3], "mode": "linear", "coordinate_transformation_mode": mode}
+        return self.node("Resize", inputs, "", "", self._size(like[1:3]), **options)
 
     def _size(self, size: Sequence[Any]) -> Value:
-        """Returns (H, W) as a constant, or taken from maps that have them."""
+        """Returns (H, W) as a constant, or as computed from maps that have them."""
         if all(isinstance(length, int) for length in size):
             return np.array(size, np.int64)
-        parts = []
-        for length in size:
-            parts.append(self._symbolic(length))
-        return self.node("Concat", *parts, axis=0)
+        return self.node("Concat", *map(self._symbolic, size), axis=0)
 
     def _symbolic(self, length: Any) -> str:
         """Returns a symbolic height or width as int64 [1].
 
         Raises:
-          DeepLabError: no map has it, and it is not in proportion to the image's.
+          DeepLabError: no map has it, and it is not proportional to a size of the image.
         """
         if length in self._checked:
             return self._checked[length]
@@ -120,17 +93,16 @@ class OnnxWriter:
             return self._length(*self._lengths[length])
         step, plus = self._step, self._plus
         for known, value in self._checked.items():
-            # Of k · step + plus it is k · part + plus.
+            # If the known size is k · step + plus, this one is k · part + plus.
             part = (length - plus) * step // (known - plus)
             if isinstance(part, int) and (known - plus) * part == (length - plus) * step:
-                steps = self.node("Div", self._plus_constant(value, -plus), _number(step))
-                scaled = self.node("Mul", steps, _number(part))
-                return self._plus_constant(scaled, plus)
+                steps = self.node("Div", self._add(value, -plus), _number(step))
+                return self._add(self.node("Mul", steps, _number(part)), plus)
         raise DeepLabError(
             f"the size {length} cannot be computed in an ONNX file; give one, as in --size=513x513"
         )
 
-    def _plus_constant(self, value: str, number: int) -> str:
+    def _add(self, value: str, number: int) -> str:
         return self.node("Add", value, _number(number))
 
     def _length(self, value: str, axis: int) -> str:
@@ -138,23 +110,23 @@ class OnnxWriter:
         return self.node("Shape", value, start=axis, end=axis + 1)
 
     def check_sizes(self, image: str, shape: Sequence[Any], step: int, plus: int) -> None:
-        """Makes the file fail on images of sizes that the traced program does not stand for.
+        """Makes the file fail on images of sizes for which the traced program is not valid.
 
-        ONNX has no constraint for that. The last resize takes its size from here: the image's, plus
-        the element `remainder` of an array that has one element, 0. ONNX Runtime reports an index
+        ONNX has no such constraint. The last resize uses the size computed here: that of the image,
+        plus the element `remainder` of an array with one element, 0. ONNX Runtime reports an index
         out of bounds, together with the name of the node, which states the legal sizes.
 
         Args:
           image: value [N, C, H, W].
-          shape: traced, [N, H, W, C], in which symbols stand for what is open.
-          step, plus: k · step + plus is legal.
+          shape: traced shape [N, H, W, C], with symbols for open sizes.
+          step, plus: legal sizes are k · step + plus.
         """
         self._step, self._plus = step, plus
         for axis, side in ((1, "height"), (2, "width")):
             if isinstance(shape[axis], int):
                 continue
             length = self._length(image, axis + 1)
-            remainder = self.node("Mod", self._plus_constant(length, -plus), _number(step))
+            remainder = self.node("Mod", self._add(length, -plus), _number(step))
             name = f"{side}_must_be_a_multiple_of_{step}" + (f"_plus_{plus}" if plus else "")
             zero = self.node("Gather", np.zeros(1, np.int64), remainder, name=name)
             self._checked[shape[axis]] = self.node("Add", length, zero)
@@ -172,20 +144,19 @@ class OnnxWriter:
 
     def _window_matrix(self, length: str, window: int, stride: int) -> str:
         """Returns [windows, length], in each row 1 / window at the pixels of one window."""
-        zero, one = np.array(0, np.int64), np.array(1, np.int64)
+        zero, one, most = (np.array(number, np.int64) for number in (0, 1, window))
         length = self.node("Squeeze", length)
-        window = self.node("Min", length, np.array(window, np.int64))
+        window = self.node("Min", length, most)
         stop = self.node("Add", self.node("Sub", length, window), one)
         first = self.node("Range", zero, stop, np.array(stride, np.int64))
         pixel = self.node("Range", zero, length, one)
         distance = self.node("Sub", pixel, self.node("Unsqueeze", first, one.reshape(1)))
-        inside = self.node(
-            "And",
+        after, before = (
             self.node("GreaterOrEqual", distance, zero),
             self.node("Less", distance, window),
         )
-        taps = self.cast(window, np.dtype(np.float32))
-        return self.node("Div", self.cast(inside, np.dtype(np.float32)), taps)
+        inside = self.node("And", after, before)
+        return self.node("Div", *(self.cast(one, np.dtype(np.float32)) for one in (inside, window)))
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
         options = {"kernel_shape": window, "strides": stride, "pads": _pads(padding)}
@@ -215,7 +186,7 @@ class OnnxWriter:
 
 
 def _number(value: int) -> np.ndarray:
-    """Returns what is added to or multiplied with a length."""
+    """Returns a constant for arithmetic on lengths, int64 [1]."""
     return np.array([value], np.int64)
 
 
@@ -225,7 +196,7 @@ def _pads(padding: Padding) -> list[int]:
 
 
 def _broadcasting(value: Value) -> Value:
-    """Returns a constant of [N, H, W, C] as one of [N, C, H, W]."""
+    """Returns a constant for maps [N, H, W, C] as one for maps [N, C, H, W]."""
     if not isinstance(value, np.ndarray):
         return value
     if value.ndim == 4:
@@ -233,7 +204,7 @@ def _broadcasting(value: Value) -> Value:
     return value.reshape(-1, 1, 1) if value.ndim == 1 else value
 
 
-# Resize has `axes` from 18 on. The version of the file's format is the one of that time.
+# The first operator set in which Resize has `axes`, and the file format of its release.
 OPSET, FORMAT = 18, 8
 
 
@@ -264,11 +235,8 @@ def onnx_model(program: Program) -> Any:
     result = translate(traced, image, writer)
     metadata = describe(program)
     name = metadata.output["name"]
-    final = (
-        helper.make_node("Identity", [result], [name])
-        if program.options.argmax
-        else helper.make_node("Transpose", [result], [name], perm=[0, 2, 3, 1])
-    )
+    order = {} if program.options.argmax else {"perm": [0, 2, 3, 1]}
+    final = helper.make_node("Transpose" if order else "Identity", [result], [name], **order)
     graph = helper.make_graph(
         [*writer.nodes, final],
         "deeplab",
@@ -287,10 +255,8 @@ def onnx_model(program: Program) -> Any:
     return model
 
 
-def _value_info(name: str, told: dict[str, Any]) -> Any:
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(told["dtype"]))
-    shape = [
-        symbol if length is None else length
-        for symbol, length in zip(("N", "H", "W", "C"), told["shape"], strict=False)
-    ]
+def _value_info(name: str, description: dict[str, Any]) -> Any:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(description["dtype"]))
+    lengths = zip("NHWC", description["shape"], strict=False)
+    shape = [symbol if length is None else length for symbol, length in lengths]
     return helper.make_tensor_value_info(name, kind, shape)

@@ -1,9 +1,9 @@
-"""The exported function: from images to class maps or logits, at fixed or open sizes."""
+"""Function to export: from images to class maps or logits, at fixed or open sizes."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import ceil, floor
 from typing import Any
 
 import jax
@@ -14,11 +14,11 @@ from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor
 from deeplab_jax.inference.padding import round_up, size_step
-from deeplab_jax.models import DeepLab, fold
+from deeplab_jax.models import fold
 
 Size = tuple[int, int]
 
-# For networks that no size came with: the papers' crop.
+# Size for networks without an inference size: the papers' crop.
 DEFAULT_SIZE = (513, 513)
 
 
@@ -27,14 +27,14 @@ class ExportOptions:
     """Inputs and outputs of the exported function.
 
     Attributes:
-      size: (H, W) of the images in pixels; None: any that suits the network.
+      size: (H, W) of the images in pixels; None: any legal size of the network.
       batch: number of images; None: any.
-      preprocessing: True: it takes RGB 0..255 as uint8; False: float32, normalised already as the
-        metadata tell.
-      argmax: True: it gives the class of every pixel, int32 [N, H, W]; False: logits, float32
-        [N, H, W, num_classes].
-      portable: plain operations alone, as other runtimes want them; False, of StableHLO: each
-        platform's own, of which CPUs' are many times faster.
+      preprocessing: whether the function normalizes its input. True: it takes RGB 0..255 as uint8;
+        False: float32, normalized as the metadata describe.
+      argmax: whether the function returns the class of every pixel, int32 [N, H, W]. False: logits,
+        float32 [N, H, W, num_classes].
+      portable: whether to use only plain operations, as other runtimes require. False (StableHLO
+        only): the implementations of each platform, of which those for CPUs are many times faster.
     """
 
     size: Size | None = None
@@ -47,28 +47,28 @@ class ExportOptions:
         """Checks the numbers.
 
         Raises:
-          DeepLabError: one is below 1.
+          DeepLabError: a number is below 1.
         """
-        if min(self.size or (1, 1)) < 1 or (self.batch is not None and self.batch < 1):
+        if min(*(self.size or (1, 1)), 1 if self.batch is None else self.batch) < 1:
             raise DeepLabError(
                 f"size {self.size} and batch {self.batch} are not legal; give numbers from 1 on"
             )
 
     @property
     def input_dtype(self) -> jnp.dtype:
-        """Of the images."""
+        """Dtype of the images."""
         return jnp.dtype(jnp.uint8 if self.preprocessing else jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """A trained network as it leaves.
+    """A trained network as a function to export.
 
     Attributes:
-      predictor: whose network it is.
-      options: what the function takes and gives.
-      function: images [N, H, W, in_channels] → class maps or logits; its weights are constants, its
-        batch normalisations folded. It is to be traced by `trace`.
+      predictor: predictor of the network.
+      options: inputs and outputs of the function.
+      function: function from images [N, H, W, in_channels] to class maps or logits. Its weights are
+        constants, and its batch normalizations are folded.
     """
 
     predictor: Predictor
@@ -77,105 +77,90 @@ class Program:
 
     @property
     def step(self) -> tuple[int, int]:
-        """Pixels between two sizes that suit the network, and what is added to their multiples."""
-        model = self.predictor.model
-        architecture = model.architecture
-        step = size_step(model.architecture, architecture.multi_scale or (1.0,))
-        return step, int(architecture.align_corners)
+        """Step and offset, in pixels: legal sizes of the network are k · step + offset."""
+        architecture = self.predictor.model.architecture
+        return size_step(architecture), int(architecture.align_corners)
 
     @property
     def own_size(self) -> Size:
-        """The size that the options fix, else the one that the network is made for, padded."""
+        """Size in the options, or by default the padded inference size of the network."""
         if self.options.size:
             return self.options.size
         wanted = self.predictor.inference_size or DEFAULT_SIZE
         return round_up(self.predictor.model, self.step[0], wanted)
 
     def input_shape(self) -> tuple[int, int, int, int]:
-        """Returns a concrete shape that the function takes."""
+        """Returns a concrete shape of the function's input."""
         channels = self.predictor.model.architecture.in_channels
         return (self.options.batch or 1, *self.own_size, channels)
 
 
 def make_program(predictor: Predictor, options: ExportOptions) -> Program:
-    """Returns the function to be exported.
+    """Returns the function to export.
 
     Args:
-      predictor: of the trained network; how it applies it (scales, tiles, CRF) stays behind.
-      options: what the function takes and gives.
+      predictor: predictor of the trained network; its options (scales, tiles, CRF) are ignored.
+      options: inputs and outputs of the function.
     """
     model, variables = fold(predictor.model, predictor.variables)
-    model = _leaving(model, options)
-    # On the host: what is traced with them becomes constants.
+    changes: dict[str, Any] = {"aux_head": False, "dtype": "float32"}
+    if not options.preprocessing:
+        changes["preprocessing"] = "none"
+    model = model.clone(architecture=dataclasses.replace(model.architecture, **changes))
+    # Variables on the host become constants of the traced function.
     variables = jax.device_get(variables)
 
     def function(image: jax.Array) -> jax.Array:
-        with _operations(options):
+        with ops.dispatching(export=options.portable):
             logits = model.apply(variables, image, train=False)
         return jnp.argmax(logits, axis=-1).astype(jnp.int32) if options.argmax else logits
 
     return Program(predictor, options, function)
 
 
-def _operations(options: ExportOptions) -> contextlib.AbstractContextManager[None]:
-    return ops.dispatching(export=True) if options.portable else contextlib.nullcontext()
-
-
-def _leaving(model: DeepLab, options: ExportOptions) -> DeepLab:
-    """Returns the network without what only training needs, computing in float32."""
-    changes: dict[str, Any] = {"aux_head": False, "dtype": "float32"}
-    if not options.preprocessing:
-        changes["preprocessing"] = "none"
-    return model.clone(architecture=dataclasses.replace(model.architecture, **changes))
-
-
 def suits(size: Size, step: int, plus: int) -> bool:
-    """Returns whether both sides are k · step + plus, k ≥ 1."""
+    """Returns whether both sides of a size are k · step + plus with k ≥ 1."""
     return all(side > plus and (side - plus) % step == 0 for side in size)
 
 
 def input_specification(program: Program) -> jax.ShapeDtypeStruct:
-    """Returns shape and dtype of the images; what is open is a symbol.
+    """Returns shape and dtype of the images, with symbols for what is open.
 
-    The batch is `N`, a size k · step + 1 with whole k (k · step where corners do not align).
+    An open batch is `N`; open sizes are k · step + 1 with integer k ≥ 1 (k · step where corners do
+    not align).
     """
-    step, plus = program.step
-    options, channels = program.options, program.predictor.model.architecture.in_channels
-    names, constraints = ["N" if options.batch is None else str(options.batch)], []
-    for axis, letter in enumerate("hw"):
-        if options.size:
-            names.append(str(options.size[axis]))
-            continue
-        names.append(f"{step}*{letter}+{plus}" if plus else f"{step}*{letter}")
-        constraints.append(f"{letter} >= 1")
-    shape = export.symbolic_shape(", ".join([*names, str(channels)]), constraints=constraints)
-    return jax.ShapeDtypeStruct(shape, options.input_dtype)
+    (step, plus), options = program.step, program.options
+    sides = options.size or [f"{step}*{letter}" + (f"+{plus}" if plus else "") for letter in "hw"]
+    shape = [options.batch or "N", *sides, program.predictor.model.architecture.in_channels]
+    constraints = () if options.size else ("h >= 1", "w >= 1")
+    symbolic = export.symbolic_shape(", ".join(map(str, shape)), constraints=constraints)
+    return jax.ShapeDtypeStruct(symbolic, options.input_dtype)
 
 
 def check_suits(size: Size, step: int, plus: int) -> None:
-    """Checks a size against those that a file with open sizes takes.
+    """Checks that a file with open sizes supports a size.
 
     Args:
       size: (H, W) in pixels.
-      step, plus: k · step + plus is legal, k ≥ 1.
+      step, plus: legal sizes are k · step + plus with k ≥ 1.
 
     Raises:
-      DeepLabError: it is none of them; names the nearest.
+      DeepLabError: the size is not legal; the message names the nearest legal ones.
     """
     if suits(size, step, plus):
         return
-    below = [max(1, (side - plus) // step) * step + plus for side in size]
-    above = [max(1, -(-(side - plus) // step)) * step + plus for side in size]
-    nearest = " or ".join(dict.fromkeys(f"{height}x{width}" for height, width in (below, above)))
+    ratios = [(side - plus) / step for side in size]
+    near = [[max(1, rounded(ratio)) * step + plus for ratio in ratios] for rounded in (floor, ceil)]
+    nearest = " or ".join(dict.fromkeys(f"{height}x{width}" for height, width in near))
     raise DeepLabError(
         f"{size[0]}x{size[1]} does not suit this network: height and width must be k · {step}"
-        f"{f' + {plus}' if plus else ''} with k from 1 on; the nearest: {nearest}"
+        f"{f' + {plus}' if plus else ''} with k from 1 on; nearest: {nearest}"
     )
 
 
 @contextmanager
 def open_sizes(program: Program) -> Iterator[None]:
-    """Says what to do where the tracing of open sizes fails."""
+    """Raises an error that suggests a fixed size where the tracing of open sizes fails."""
     try:
         yield
     except Exception as error:

@@ -15,8 +15,8 @@ import numpy as np
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.export.metadata import KEY, Metadata, parse_metadata
 from deeplab_jax.export.program import ExportOptions, Program, check_suits, make_program
-from deeplab_jax.export.stablehlo import read_stablehlo
-from deeplab_jax.export.tflite import IDENTIFIER, read_tflite_metadata
+from deeplab_jax.export.stablehlo import read_stablehlo, write_stablehlo
+from deeplab_jax.export.tflite import IDENTIFIER, read_tflite_metadata, write_tflite
 from deeplab_jax.inference import Predictor
 from deeplab_jax.lazy import import_extra
 
@@ -30,72 +30,67 @@ def export(
     options: ExportOptions | None = None,
     calibration: Sequence[np.ndarray] | None = None,
 ) -> ExportOptions:
-    """Writes a network for another runtime, batch normalisations folded, whole or not at all.
+    """Writes a network for another runtime, with batch normalizations folded, atomically.
 
     Args:
-      predictor: of the trained network; how it applies it (scales, tiles, CRF) stays behind.
-      path: of the file.
+      predictor: predictor of the trained network; its options (scales, tiles, CRF) are ignored.
+      path: path of the file.
       format: one of FORMATS.
-      options: what the file takes and gives.
-      calibration: images, uint8 [H, W, 3], on which a TFLite file in 8-bit integers finds its
-        ranges; None: floats.
+      options: inputs and outputs of the file (default: `ExportOptions()`).
+      calibration: images uint8 [H, W, 3] on which the ranges of a TFLite file in 8-bit integers are
+        measured; None: floats.
 
     Returns:
-      The options that hold: TFLite leaves no size open, and fixes what is not given.
+      The options with the size of a TFLite file, which is always fixed.
 
     Raises:
-      DeepLabError: there is no such format, its packages are not installed, the sizes of this
-        network cannot be left open, or it has what the format has not.
+      DeepLabError: the format is unknown, its packages are not installed, the sizes of this network
+        cannot be left open, or the format lacks an operation of the network.
     """
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS)
     if format != "stablehlo" and predictor.model.architecture.quantization != "none":
         raise DeepLabError(
-            f"a network in 8-bit integers is not exported to {format} from its variables; "
-            "deeplab-jax quantize writes TFLite files in 8-bit integers, and --format=stablehlo "
-            "takes it as it is"
+            f"a network in 8-bit integers cannot be exported to {format} from its variables; "
+            "--format=stablehlo supports it, and --format=tflite with --calibrate writes the float "
+            "network in 8-bit integers"
         )
     program = program_for(predictor, format, options)
     if format != "stablehlo" and not program.options.portable:
-        raise DeepLabError(f"{format} has plain operations alone; portable=False is of stablehlo")
-    # Each needs packages of its own.
+        raise DeepLabError(f"{format} has only plain operations; portable=False is of stablehlo")
     if format == "tflite":
-        from deeplab_jax.export.tflite import write_tflite
-
         write_tflite(program, path, calibration)
-    elif format == "onnx":
+    elif format == "stablehlo":
+        write_stablehlo(program, path)
+    else:
+        # The module requires the package onnx.
         from deeplab_jax.export.onnx import write_onnx
 
         write_onnx(program, path)
-    else:
-        from deeplab_jax.export.stablehlo import write_stablehlo
-
-        write_stablehlo(program, path)
     return program.options
 
 
 def program_for(predictor: Predictor, format: str, options: ExportOptions | None = None) -> Program:
-    """Returns what a file of a format holds: TFLite fixes a size that is not given.
+    """Returns the program of a file; a TFLite file fixes a size that the options leave open.
 
     Args:
-      predictor: of the trained network.
+      predictor: predictor of the trained network.
       format: one of FORMATS.
-      options: what the file takes and gives.
+      options: inputs and outputs of the file (default: `ExportOptions()`).
     """
     program = make_program(predictor, options or ExportOptions())
-    if format == "tflite" and program.options.size is None:
-        options = dataclasses.replace(program.options, size=program.own_size)
-        program = make_program(predictor, options)
-    return program
+    if format != "tflite" or program.options.size:
+        return program
+    return make_program(predictor, dataclasses.replace(program.options, size=program.own_size))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExportedNetwork:
-    """A file that runs.
+    """An exported file that is loaded in its runtime.
 
     Attributes:
-      metadata: of the file.
-      run: what the file takes → what it gives, as the metadata tell.
+      metadata: metadata of the file.
+      run: function from the file's input to its output, which the metadata describe.
     """
 
     metadata: Metadata
@@ -105,18 +100,15 @@ class ExportedNetwork:
         """Returns the file's result for images.
 
         Args:
-          images: uint8 [N, H, W, C], RGB 0..255; normalised here where the file does not.
+          images: uint8 [N, H, W, C], RGB 0..255; normalized here if the file does not do it.
 
         Returns:
           int32 [N, H, W] or float32 [N, H, W, num_classes].
 
         Raises:
-          DeepLabError: the images are no such array, or of a size that the file was not made for.
+          DeepLabError: the images have another shape or dtype, or a size that the file does not
+            support.
         """
-        self._check(images)
-        return self.run(self.metadata.normalized(images))
-
-    def _check(self, images: np.ndarray) -> None:
         given, sizes = self.metadata.input["shape"], self.metadata.sizes
         channels = given[3]
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels:
@@ -129,7 +121,7 @@ class ExportedNetwork:
             check_suits(size, sizes["step"], sizes["plus"])
         elif tuple(given[1:3]) != size:
             raise DeepLabError(
-                f"images of {size[0]}x{size[1]}, but this file takes {given[1]}x{given[2]} alone; "
+                f"images of {size[0]}x{size[1]}, but this file takes only {given[1]}x{given[2]}; "
                 "pad or shrink them, or export it with another --size"
             )
         largest = sizes["largest"]
@@ -138,27 +130,26 @@ class ExportedNetwork:
                 f"images of {size[0]}x{size[1]} are larger than {largest[0]}x{largest[1]}, which "
                 "this file was exported for; export it again"
             )
+        return self.run(self.metadata.normalized(images))
 
 
 def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwork:
-    """Returns what `deeplab-jax export` wrote.
+    """Loads a file that `deeplab-jax export` wrote.
 
     Args:
-      path: of a StableHLO, ONNX or TFLite file.
-      threads: that ONNX Runtime and LiteRT may use; None: as many as there are cores.
+      path: path of a StableHLO, ONNX or TFLite file.
+      threads: maximum number of threads of ONNX Runtime and LiteRT (default: number of cores).
 
     Raises:
-      DeepLabError: it is no such file, or the runtime is not installed.
+      DeepLabError: the file is missing or in no such format, or its runtime is not installed.
     """
     path = Path(path)
     if not path.is_file():
         raise DeepLabError(f"{path}: there is no such file; deeplab-jax export writes one")
     if zipfile.is_zipfile(path):
         exported, text = read_stablehlo(path)
-        function = jax.jit(exported.call)
-        return ExportedNetwork(
-            parse_metadata(text, where=str(path)), lambda images: np.asarray(function(images))
-        )
+        function, metadata = jax.jit(exported.call), parse_metadata(text, where=str(path))
+        return ExportedNetwork(metadata, lambda images: np.asarray(function(images)))
     with path.open("rb") as file:
         is_tflite = file.read(8)[4:] == IDENTIFIER
     load = _load_tflite if is_tflite else _load_onnx
@@ -189,12 +180,11 @@ def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
     onnxruntime = import_extra("onnxruntime", "onnx", "this file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Hints about shapes and optimisations; what matters is raised.
+    # Omits hints about shapes and optimizations; errors are raised.
     options.log_severity_level = 3
+    providers = ["CPUExecutionProvider"]
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         raise DeepLabError(
             f"{path} is no StableHLO, ONNX or TFLite file that can be executed: {error}"
@@ -202,7 +192,5 @@ def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:
         raise DeepLabError(f"{path} has no metadata of deeplab_jax; deeplab-jax export writes them")
-    name = session.get_inputs()[0].name
-    return ExportedNetwork(
-        parse_metadata(text, where=str(path)), lambda images: session.run(None, {name: images})[0]
-    )
+    metadata, name = parse_metadata(text, where=str(path)), session.get_inputs()[0].name
+    return ExportedNetwork(metadata, lambda images: session.run(None, {name: images})[0])

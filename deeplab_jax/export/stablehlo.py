@@ -1,4 +1,4 @@
-"""StableHLO: one file for CPUs, GPUs and TPUs that JAX alone can run."""
+"""StableHLO export: one file for CPUs, GPUs and TPUs that requires only JAX."""
 
 import zipfile
 from collections.abc import Callable
@@ -19,31 +19,29 @@ NETWORK, METADATA = "network.stablehlo", "metadata.json"
 
 
 def write_stablehlo(program: Program, path: str | Path) -> None:
-    """Writes a zip file of the serialised function and its metadata.
+    """Writes a zip file of the serialized function and its metadata.
 
     Args:
-      program: to be exported.
-      path: of the file, which is written whole or not at all.
+      program: program to export.
+      path: path of the file, which is written atomically.
 
     Raises:
       DeepLabError: the sizes of this network cannot be left open.
     """
     with open_sizes(program):
         exported = _exporter(program)(input_specification(program))
-    with replacing(Path(path)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, content in [
-            (METADATA, describe(program).to_json()),
-            (NETWORK, bytes(exported.serialize())),
-        ]:
-            archive.writestr(name, content, compress_type=zipfile.ZIP_DEFLATED)
+    compression = zipfile.ZIP_DEFLATED
+    with replacing(Path(path)) as file, zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr(METADATA, describe(program).to_json())
+        archive.writestr(NETWORK, bytes(exported.serialize()))
 
 
 def _exporter(program: Program) -> Callable[..., export.Exported]:
     function = jax.jit(program.function)
     if not program.options.portable:
         return export.export(function, platforms=PLATFORMS)
-    # Plain operations are the same on every platform. Lowered for several, each convolution would
-    # be in the file once a platform.
+    # Plain operations are the same on every platform. Lowering for several platforms would store
+    # each convolution once per platform.
     checks = [export.DisabledSafetyCheck.platform()]
     return export.export(function, platforms=PLATFORMS[:1], disabled_checks=checks)
 
@@ -52,7 +50,7 @@ def read_stablehlo(path: str | Path) -> tuple[Any, str]:
     """Returns the exported function and the text of its metadata.
 
     Raises:
-      DeepLabError: the file is none that `write_stablehlo` wrote.
+      DeepLabError: the file was not written by `write_stablehlo`.
     """
     try:
         with zipfile.ZipFile(path) as archive:

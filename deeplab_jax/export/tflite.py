@@ -1,4 +1,4 @@
-"""TFLite (LiteRT): a network's traced program in TensorFlow's operations, converted."""
+"""TFLite (LiteRT) export: a traced program in TensorFlow's operations, then converted."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,50 +13,32 @@ from deeplab_jax.data.crops import fitted, pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import KEY, Metadata, describe, parse_metadata
 from deeplab_jax.export.program import Program
-from deeplab_jax.export.translation import Pair, Value, translate
+from deeplab_jax.export.translation import Geometry, Pair, Value, translate
 from deeplab_jax.files import replacing
 from deeplab_jax.lazy import import_tensorflow
 from deeplab_jax.ops import Padding, same_padding
 
-BINARY = {
-    "add": "add",
-    "sub": "subtract",
-    "mul": "multiply",
-    "div": "divide",
-    "max": "maximum",
-    "min": "minimum",
-}
+BINARY = {"sub": "subtract", "mul": "multiply", "div": "divide", "max": "maximum", "min": "minimum"}
 
 
 class TensorFlowWriter:
-    """Says each operation in one of TensorFlow's that TFLite has, too."""
+    """Writer of TensorFlow operations that TFLite supports."""
 
     def __init__(self, tensorflow: ModuleType) -> None:
         self._tf = tensorflow
 
     def convolution(
-        self,
-        inputs: Value,
-        kernel: np.ndarray,
-        bias: np.ndarray | None,
-        stride: Pair,
-        padding: Padding,
-        rate: Pair,
-        groups: int,
+        self, inputs: Value, kernel: np.ndarray, bias: np.ndarray | None, geometry: Geometry
     ) -> Value:
+        stride, padding, rate, groups = geometry
         inputs, name = self._padded(inputs, kernel.shape[:2], stride, padding, rate)
-        options = {
-            "strides": [1, *stride, 1],
-            "padding": name,
-            "dilations": [1, *rate, 1],
-        }
+        options = {"strides": [1, *stride, 1], "padding": name, "dilations": [1, *rate, 1]}
         raw = self._tf.raw_ops
+        convolve = raw.Conv2D
         if groups > 1:
-            # [rows, columns, 1, channels] is [rows, columns, channels, 1] there.
-            filters = kernel.transpose(0, 1, 3, 2)
-            outputs = raw.DepthwiseConv2dNative(input=inputs, filter=filters, **options)
-        else:
-            outputs = raw.Conv2D(input=inputs, filter=kernel, **options)
+            # TensorFlow's depthwise kernels are [rows, columns, channels, 1].
+            convolve, kernel = raw.DepthwiseConv2dNative, kernel.transpose(0, 1, 3, 2)
+        outputs = convolve(input=inputs, filter=kernel, **options)
         return outputs if bias is None else self._tf.nn.bias_add(outputs, bias)
 
     def _padded(
@@ -68,14 +50,11 @@ class TensorFlowWriter:
         rate: Pair = (1, 1),
         value: float = 0,
     ) -> tuple[Value, str]:
-        """Returns the inputs and `SAME` or `VALID`; pads where TensorFlow has no name for it."""
+        """Returns the inputs and `SAME` or `VALID`; pads them where neither is the padding."""
         if not any(map(any, padding)):
             return inputs, "VALID"
-        size = tuple(inputs.shape[1:3])
-        same = tuple(
-            same_padding((length, 1), taps, step, along)[0]
-            for length, taps, step, along in zip(size, window, stride, rate, strict=True)
-        )
+        axes = zip(inputs.shape[1:3], window, stride, rate, strict=True)
+        same = tuple(same_padding((length, 1), *axis)[0] for length, *axis in axes)
         if same == tuple(map(tuple, padding)):
             return inputs, "SAME"
         paddings = [(0, 0), *padding, (0, 0)]
@@ -91,7 +70,7 @@ class TensorFlowWriter:
                 return tf.nn.relu6(left.op.inputs[0])
         elif isinstance(left, np.ndarray):
             left = left.astype(right.dtype.as_numpy_dtype)
-        return getattr(tf, BINARY[name])(left, right)
+        return getattr(tf, BINARY.get(name, name))(left, right)
 
     def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
         return self._tf.raw_ops.ResizeBilinear(
@@ -105,12 +84,14 @@ class TensorFlowWriter:
         return self._tf.reduce_mean(inputs, (1, 2), keepdims=True)
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
-        raise NotImplementedError("TFLite files have one size; their windows are those of `pool`")
+        raise NotImplementedError(
+            "TFLite files have one size, at which windows are those of `pool`"
+        )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
-        # The smallest number, for TFLite has no infinity in all its kernels.
-        least = np.finfo(np.float32).min if kind == "max" else 0.0
         if kind == "max":
+            # Not all kernels of TFLite support infinity.
+            least = np.finfo(np.float32).min
             inputs, name = self._padded(inputs, window, stride, padding, value=least)
             return self._tf.nn.max_pool2d(inputs, window, stride, name)
         if any(map(any, padding)):
@@ -140,24 +121,24 @@ IDENTIFIER = b"TFL3"
 def write_tflite(
     program: Program, path: str | Path, calibration: Sequence[np.ndarray] | None = None
 ) -> None:
-    """Writes a TFLite file, in 32-bit floats or in 8-bit integers.
+    """Writes a TFLite file in 32-bit floats or in 8-bit integers.
 
-    Integers are TensorFlow's: kernels int8 with a scale an output channel, maps int8 with one scale
-    and zero point each, from the ranges that images give. Input and output stay as the options say.
+    The integers are TensorFlow's: kernels are int8 with a scale per output channel, and maps are
+    int8 with a scale and a zero point per map, from the ranges on calibration images. The options
+    determine input and output in both cases.
 
     Args:
-      program: to be exported; its size must be fixed.
-      path: of the file, which is written whole or not at all.
-      calibration: images, uint8 [H, W, 3], that the ranges are measured on; None: floats.
+      program: program to export; its size must be fixed.
+      path: path of the file, which is written atomically.
+      calibration: images uint8 [H, W, 3] on which ranges are measured; None: floats.
 
     Raises:
-      DeepLabError: TensorFlow is not installed, or the network has what TFLite has not.
+      DeepLabError: TensorFlow is not installed, or TFLite lacks an operation of the network.
     """
-    converter = tflite_converter(program)
+    tensorflow = import_tensorflow("tflite", "TFLite export")
+    converter = _converter(program, tensorflow)
     if calibration is not None:
-        converter.optimizations = [
-            import_tensorflow("tflite", "TFLite export").lite.Optimize.DEFAULT
-        ]
+        converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: _samples(program, calibration)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -166,26 +147,17 @@ def write_tflite(
         temporary.write_bytes(_with_metadata(content, describe(program)))
 
 
-def tflite_converter(program: Program) -> Any:
-    """Returns TensorFlow's converter of a program, to be set up further.
-
-    Raises:
-      DeepLabError: TensorFlow is not installed, or the network has what TFLite has not.
-    """
-    tensorflow = import_tensorflow("tflite", "TFLite export")
-    shape = program.input_shape()
-    traced = jax.make_jaxpr(program.function)(
-        jax.ShapeDtypeStruct(shape, program.options.input_dtype)
-    )
-    # TFLite gives results in the order of names; there is one.
+def _converter(program: Program, tensorflow: ModuleType) -> Any:
+    """Returns TensorFlow's converter of a program."""
+    shape, dtype = program.input_shape(), program.options.input_dtype
+    traced = jax.make_jaxpr(program.function)(jax.ShapeDtypeStruct(shape, dtype))
     name = "class_map" if program.options.argmax else "logits"
 
     def network(image: Any) -> dict[str, Any]:
         return {name: translate(traced, image, TensorFlowWriter(tensorflow))}
 
-    specification = tensorflow.TensorSpec(
-        [program.options.batch, *shape[1:]], program.options.input_dtype.name, name="image"
-    )
+    shape = [program.options.batch, *shape[1:]]
+    specification = tensorflow.TensorSpec(shape, dtype.name, name="image")
     module = tensorflow.Module()
     module.network = tensorflow.function(network, input_signature=[specification], autograph=False)
     return tensorflow.lite.TFLiteConverter.from_concrete_functions(
@@ -194,16 +166,15 @@ def tflite_converter(program: Program) -> Any:
 
 
 def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yields what the network takes, an image each."""
+    """Yields an input of the network for each image."""
     metadata, size = describe(program), program.own_size
-    fill = program.predictor.model.architecture.mean_pixel
     for image in images:
-        padded = pad(fitted(image, size), size, fill)
+        padded = pad(fitted(image, size), size, metadata.sizes["fill"])
         yield [metadata.normalized(padded[None])]
 
 
 def _with_metadata(content: bytes, metadata: Metadata) -> bytes:
-    """Returns the file with an entry of metadata more."""
+    """Returns the content of a file with an additional entry of metadata."""
     import flatbuffers
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -219,10 +190,10 @@ def _with_metadata(content: bytes, metadata: Metadata) -> bytes:
 
 
 def read_tflite_metadata(path: str | Path) -> Metadata:
-    """Reads the metadata of a file that `write_tflite` wrote; needs no TensorFlow.
+    """Reads the metadata of a file that `write_tflite` wrote; does not require TensorFlow.
 
     Raises:
-      DeepLabError: the file is another.
+      DeepLabError: the file is no TFLite file or has no metadata.
     """
     import tflite
 
@@ -233,7 +204,6 @@ def read_tflite_metadata(path: str | Path) -> Metadata:
     for index in range(model.MetadataLength()):
         entry = model.Metadata(index)
         if entry.Name() == KEY.encode():
-            return parse_metadata(
-                model.Buffers(entry.Buffer()).DataAsNumpy().tobytes(), where=str(path)
-            )
+            buffer = model.Buffers(entry.Buffer())
+            return parse_metadata(buffer.DataAsNumpy().tobytes(), where=str(path))
     raise DeepLabError(f"{path} has no metadata of deeplab_jax; deeplab-jax export writes them")

@@ -1,16 +1,16 @@
 """Translates a traced program, operation by operation, for a graph builder.
 
-The program that `make_program` gives is some twenty kinds of primitives on [N, H, W, C] maps. A
-`Writer` says each of them in its runtime's own operations; this module walks the program, computes
-what is constant, and hands convolutions over together with their biases.
+The program of `make_program` consists of about twenty primitives on [N, H, W, C] maps. A `Writer`
+expresses each of them in its runtime's operations. This module walks the program, evaluates
+constants, and passes convolutions on together with their biases.
 """
 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
-import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
@@ -22,21 +22,23 @@ Value = Any
 Pair = tuple[int, int]
 
 
-class Writer(Protocol):
-    """The operations of a runtime, on maps that are thought of as [N, H, W, C].
+class Geometry(NamedTuple):
+    """Geometry of a convolution."""
 
-    Constants come as NumPy arrays that broadcast against the other operand.
+    stride: Pair
+    padding: Padding
+    rate: Pair
+    groups: int
+
+
+class Writer(Protocol):
+    """The operations of a runtime on maps whose axes the program orders as [N, H, W, C].
+
+    Constants are NumPy arrays that broadcast against the other operand.
     """
 
     def convolution(
-        self,
-        inputs: Value,
-        kernel: np.ndarray,
-        bias: np.ndarray | None,
-        stride: Pair,
-        padding: Padding,
-        rate: Pair,
-        groups: int,
+        self, inputs: Value, kernel: np.ndarray, bias: np.ndarray | None, geometry: Geometry
     ) -> Value:
         """Convolves with a kernel [rows, columns, in / groups, out]."""
 
@@ -47,19 +49,19 @@ class Writer(Protocol):
         """Resizes to a shape [N, H, W, C], whose H and W may be symbols."""
 
     def mean(self, inputs: Value) -> Value:
-        """Averages over H and W, which stay as 1 and 1."""
+        """Averages over H and W, which become 1 and 1."""
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
-        """Averages over windows that are cut to H and W, which only the runtime knows."""
+        """Averages over windows clipped to H and W, which are known only at run time."""
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
-        """Takes the `max` or `sum` of windows."""
+        """Returns the `max` or `sum` of windows."""
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
-        """Joins channels."""
+        """Concatenates channels."""
 
     def reverse_channels(self, inputs: Value) -> Value:
-        """Turns RGB to BGR."""
+        """Converts between RGB and BGR."""
 
     def cast(self, inputs: Value, dtype: np.dtype) -> Value:
         """Changes the dtype."""
@@ -68,31 +70,31 @@ class Writer(Protocol):
         """Returns the index of the largest channel, int32 [N, H, W]."""
 
     def seen(self, value: Value, shape: Sequence[Any]) -> None:
-        """Hears of every value that is made, with its traced shape."""
+        """Receives every new value with its traced shape."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Convolution:
-    """A convolution that still waits for the bias that may follow it."""
+    """A convolution that is not written yet, because a bias may follow it."""
 
     inputs: Value
     kernel: np.ndarray
-    parameters: dict[str, Any]
+    geometry: Geometry
 
 
 def translate(program: ClosedJaxpr, image: Value, writer: Writer) -> Value:
-    """Says a program in a runtime's operations.
+    """Translates a program into a runtime's operations.
 
     Args:
-      program: of one input, traced with `ops.Dispatch.export`.
-      image: the runtime's input.
-      writer: of the runtime's operations.
+      program: program of one input, traced with `ops.Dispatch.export`.
+      image: input of the runtime.
+      writer: writer of the runtime's operations.
 
     Returns:
-      The runtime's output.
+      The output of the runtime.
 
     Raises:
-      DeepLabError: the program has a primitive that no writer knows.
+      DeepLabError: the program has a primitive that writers do not support.
     """
     writer.seen(image, program.jaxpr.invars[0].aval.shape)
     walk = _Walk(writer)
@@ -105,10 +107,10 @@ class _Walk:
         self.writer = writer
 
     def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
-        """Returns a value; writes the convolution that it stands for."""
+        """Returns a value; writes it first if it is a convolution."""
         if not isinstance(value, _Convolution):
             return value
-        return self.writer.convolution(value.inputs, value.kernel, bias, **value.parameters)
+        return self.writer.convolution(value.inputs, value.kernel, bias, value.geometry)
 
     def run(self, jaxpr: Jaxpr, constants: list[np.ndarray], inputs: list[Value]) -> list[Value]:
         """Returns the outputs of a program or of a function that it calls."""
@@ -119,9 +121,8 @@ class _Walk:
             if not needed[equation.outvars[0]]:
                 continue
             values = [_value(known, atom) for atom in equation.invars]
-            for variable, result in zip(
-                equation.outvars, self._results(equation, values), strict=True
-            ):
+            results = self._results(equation, values)
+            for variable, result in zip(equation.outvars, results, strict=True):
                 known[variable] = result
                 if not isinstance(result, np.ndarray | _Convolution):
                     self.writer.seen(result, variable.aval.shape)
@@ -139,9 +140,11 @@ class _Walk:
         if primitive == "broadcast_in_dim":
             return [_broadcast(equation, self.settled(values[0]))]
         if all(isinstance(value, np.ndarray) for value in values):
-            return [np.asarray(_evaluated(equation, values))]
+            return [np.asarray(equation.primitive.bind(*values, **equation.params))]
         if primitive == "conv_general_dilated":
-            return [_convolution(equation, self.settled(values[0]), values[1])]
+            names = "window_strides", "padding", "rhs_dilation", "feature_group_count"
+            geometry = Geometry(*(equation.params[name] for name in names))
+            return [_Convolution(self.settled(values[0]), values[1], geometry)]
         if primitive == "add" and (biased := self._biased(*values)) is not None:
             return [biased]
         if primitive not in _PRIMITIVES:
@@ -152,7 +155,7 @@ class _Walk:
         return [_PRIMITIVES[primitive](self.writer, equation, *map(self.settled, values))]
 
     def _biased(self, left: Value, right: Value) -> Value | None:
-        """Returns convolution plus bias in one, where that is what is added."""
+        """Returns a convolution with its bias if these are the operands."""
         for convolution, bias in ((left, right), (right, left)):
             if isinstance(convolution, _Convolution) and isinstance(bias, np.ndarray):
                 channels = convolution.kernel.shape[-1]
@@ -161,7 +164,7 @@ class _Walk:
 
 
 def _needed(jaxpr: Jaxpr) -> Counter:
-    """Returns how often each variable is used, leaving out what leads to no output."""
+    """Returns the number of uses of each variable by equations that contribute to an output."""
     uses = Counter(atom for atom in jaxpr.outvars if isinstance(atom, Var))
     for equation in reversed(jaxpr.eqns):
         if any(uses[variable] for variable in equation.outvars):
@@ -174,18 +177,12 @@ def _value(known: dict[Var, Value], atom: Var | Literal) -> Value:
 
 
 def _called(equation: JaxprEqn) -> ClosedJaxpr | None:
-    for name in ("jaxpr", "call_jaxpr"):
-        if isinstance(called := equation.params.get(name), ClosedJaxpr):
-            return called
-    return None
-
-
-def _evaluated(equation: JaxprEqn, values: list[np.ndarray]) -> jax.Array:
-    return equation.primitive.bind(*values, **equation.params)
+    found = (equation.params.get(name) for name in ("jaxpr", "call_jaxpr"))
+    return next((called for called in found if isinstance(called, ClosedJaxpr)), None)
 
 
 def _broadcast(equation: JaxprEqn, value: Value) -> Value:
-    """Gives constants the rank; everything broadcasts itself where it is used."""
+    """Reshapes constants to the rank of the result; runtimes broadcast the operands."""
     if not isinstance(value, np.ndarray):
         return value
     shape = [1] * len(equation.params["shape"])
@@ -194,37 +191,17 @@ def _broadcast(equation: JaxprEqn, value: Value) -> Value:
     return value.reshape(shape)
 
 
-def _convolution(equation: JaxprEqn, inputs: Value, kernel: np.ndarray) -> _Convolution:
-    given = equation.params
-    return _Convolution(
-        inputs,
-        kernel,
-        {
-            "stride": given["window_strides"],
-            "padding": given["padding"],
-            "rate": given["rhs_dilation"],
-            "groups": given["feature_group_count"],
-        },
-    )
-
-
-def _resize(align_corners: bool) -> Callable[..., Value]:
-    return lambda writer, equation, inputs: writer.resize(
-        inputs, equation.outvars[0].aval.shape, align_corners
-    )
+def _resize(align_corners: bool, writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
+    return writer.resize(inputs, equation.outvars[0].aval.shape, align_corners)
 
 
 def _binary(writer: Writer, equation: JaxprEqn, left: Value, right: Value) -> Value:
     return writer.binary(equation.primitive.name, left, right)
 
 
-def _pool(kind: str) -> Callable[..., Value]:
-    def pool(writer: Writer, equation: JaxprEqn, inputs: Value, *_: Value) -> Value:
-        given = equation.params
-        window, stride = given["window_dimensions"][1:3], given["window_strides"][1:3]
-        return writer.pool(kind, inputs, window, stride, given["padding"][1:3])
-
-    return pool
+def _pool(kind: str, writer: Writer, equation: JaxprEqn, inputs: Value, *_: Value) -> Value:
+    names = "window_dimensions", "window_strides", "padding"
+    return writer.pool(kind, inputs, *(equation.params[name][1:3] for name in names))
 
 
 def _cast(writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
@@ -233,15 +210,15 @@ def _cast(writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
     return writer.cast(inputs, np.dtype(equation.params["new_dtype"]))
 
 
-# Functions with a name, and primitives; each takes writer, equation and operands.
+# Translations of named functions and of primitives, from writer, equation and operands.
 _NAMED = {
     MEAN_NAME: lambda writer, equation, inputs: writer.mean(inputs),
-    **{name: _resize(align_corners) for align_corners, name in RESIZE_NAMES.items()},
+    **{name: partial(_resize, align_corners) for align_corners, name in RESIZE_NAMES.items()},
 }
 _PRIMITIVES: dict[str, Callable[..., Value]] = {
     **dict.fromkeys(("add", "sub", "mul", "div", "max", "min"), _binary),
-    "reduce_window_max": _pool("max"),
-    "reduce_window_sum": _pool("sum"),
+    "reduce_window_max": partial(_pool, "max"),
+    "reduce_window_sum": partial(_pool, "sum"),
     "concatenate": lambda writer, equation, *inputs: writer.concatenate(inputs),
     "rev": lambda writer, equation, inputs: writer.reverse_channels(inputs),
     "convert_element_type": _cast,

@@ -1,7 +1,7 @@
 """Compares an exported file with its network on real images."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,25 +13,25 @@ from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import only_logits
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
-# Batches of the three comparisons where sizes or batches are open.
+# Numbers of images per call in the comparisons of files with an open batch.
 BATCHES = (1, 2, 3)
-# Two logits tie if they differ by no more than TIE, or than a share of the largest logit.
-TIE, TIE_SHARE = 1e-3, 2e-5
+# Two logits tie if they differ by at most TIE, or by at most this fraction of the largest logit.
+TIE, TIE_FRACTION = 1e-3, 2e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """How near an exported file comes to its original.
+    """Agreement of an exported file with its network.
 
     Attributes:
-      images: compared.
-      size: (H, W) in pixels to which they were brought.
-      batch: images a call.
-      largest_difference: of two logits; None where the file gives class maps.
-      largest_logit: of the original, without sign.
-      label_agreement: share of the images' pixels, 0..1, that have the same class.
-      largest_margin: of the other pixels, by how much the original's logit of its own class exceeds
-        that of the file's class, at most; 0 where all pixels agree.
+      images: number of images compared.
+      size: (H, W) in pixels to which the images were padded.
+      batch: number of images per call.
+      largest_difference: maximum difference of two logits; None if the file returns class maps.
+      largest_logit: maximum absolute logit of the network.
+      label_agreement: fraction of the images' pixels with the same class, 0..1.
+      largest_margin: maximum, over the other pixels, of the difference between the network's logits
+        of its own class and of the file's class; 0 if all pixels agree.
     """
 
     images: int
@@ -44,39 +44,32 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """Whether classes differ in nothing but the rounding of 32-bit floats: where two tie."""
-        return self.largest_margin <= max(TIE, TIE_SHARE * self.largest_logit)
+        """Whether classes differ only by the rounding of 32-bit floats: where two logits tie."""
+        return self.largest_margin <= max(TIE, TIE_FRACTION * self.largest_logit)
 
     def __str__(self) -> str:
         height, width = self.size
-        logits = (
-            ""
-            if self.largest_difference is None
-            else f"largest difference of logits {self.largest_difference:.2g} "
-            f"(logits up to {self.largest_logit:.3g}), "
-        )
-        others = (
-            ""
-            if self.label_agreement == 1
-            else f", the others within {self.largest_margin:.2g} of a tie"
-        )
-        return (
-            f"{self.images} images at {height}×{width}, batch {self.batch}: {logits}"
-            f"same class at {100 * self.label_agreement:.4f} % of pixels{others}"
-        )
+        text = f"{self.images} images at {height}×{width}, batch {self.batch}: "
+        if self.largest_difference is not None:
+            text += f"largest difference of logits {self.largest_difference:.2g} "
+            text += f"(logits up to {self.largest_logit:.3g}), "
+        text += f"same class at {100 * self.label_agreement:.4f} % of pixels"
+        if self.label_agreement < 1:
+            text += f", the others within {self.largest_margin:.2g} of a tie"
+        return text
 
 
 def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]]:
-    """Returns the sizes and batches at which a file is worth comparing.
+    """Returns the sizes and batches at which to compare a file with its network.
 
-    Its own, and two more of each that the options leave open.
+    These are the file's own, and two further sizes or batches if the options leave them open.
 
     Args:
-      program: that was exported.
+      program: exported program.
       sizes: (H, W) in pixels to compare at instead.
 
     Raises:
-      DeepLabError: the file does not take one of the sizes.
+      DeepLabError: the file does not support one of the sizes.
     """
     options = program.options
     for size in sizes:
@@ -84,21 +77,24 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
             check_suits(size, *program.step)
         elif size != options.size:
             raise DeepLabError(
-                f"the file takes {options.size[0]}x{options.size[1]} alone, not "
+                f"the file supports only {options.size[0]}x{options.size[1]}, not "
                 f"{size[0]}x{size[1]}; leave the size open, or compare at that one"
             )
     sizes = list(sizes) or [program.own_size, *(() if options.size else _other_sizes(program))]
     batches = BATCHES if options.batch is None else (options.batch,)
-    # The shorter list goes on with its last.
-    count = max(len(sizes), len(batches))
-    sizes += sizes[-1:] * (count - len(sizes))
-    return list(zip(sizes, (*batches, *batches[-1:] * (count - len(batches))), strict=True))
+    # The shorter list repeats its last entry.
+    positions = range(max(len(sizes), len(batches)))
+    return [
+        (sizes[min(index, len(sizes) - 1)], batches[min(index, len(batches) - 1)])
+        for index in positions
+    ]
 
 
 def _other_sizes(program: Program) -> tuple[Size, Size]:
-    """Returns a smaller size that stands upright, and a larger one that lies.
+    """Returns a smaller size in portrait format and a larger one in landscape format.
 
-    The larger one exceeds the crop of image pooling, too: windows are smaller than the map there.
+    The larger one also exceeds the crop of image pooling, so that its windows are smaller than the
+    map.
     """
     (step, plus), own = program.step, program.own_size
     architecture = program.predictor.model.architecture
@@ -118,64 +114,53 @@ def verify(
     batch: int = 1,
     reporter: Reporter | None = None,
 ) -> Verification:
-    """Runs the file and the network on the same images.
+    """Compares the outputs of a file and its network on the same images.
 
     Args:
-      exported: of `load_exported`.
-      predictor: of the original.
+      exported: file in its runtime, from `load_exported`.
+      predictor: predictor of the network.
       images: uint8 [H, W, 3]; larger ones are shrunk to fit `size`, then all are padded to it.
       size: (H, W) in pixels.
-      batch: images a call; the last call repeats the last image.
-      reporter: receives the progress.
+      batch: number of images per call; the last call repeats the last image.
+      reporter: receives progress events.
     """
     original = predictor.network.forward(InferenceOptions(), only_logits)
-    comparison, fill = _Comparison(), predictor.model.architecture.mean_pixel
-    calls = list(_batches([fitted(image, size) for image in images], batch))
-    for members in (reporter or LoggingReporter()).track(calls, "verifying, batch"):
-        padded = np.stack([pad(image, size, fill) for image in members])
-        padded = np.concatenate([padded, np.repeat(padded[-1:], batch - len(members), 0)])
+    fill = predictor.model.architecture.mean_pixel
+    shrunk = [fitted(image, size) for image in images]
+    compared = []
+    starts = range(0, len(images), batch)
+    for start in (reporter or LoggingReporter()).track(starts, "verifying, batch"):
+        members = shrunk[start : start + batch]
+        padded = [pad(image, size, fill) for image in members]
+        padded = np.stack(padded + padded[-1:] * (batch - len(members)))
         expected, found = np.asarray(original(padded)), exported(padded)
         for image, *pair in zip(members, expected, found, strict=False):
             height, width = image.shape[:2]
-            comparison.add(*(part[:height, :width] for part in pair))
-    gives_logits = exported.metadata.output["name"] == "logits"
+            compared.append(_compare(*(part[:height, :width] for part in pair)))
+    difference, logit, margin, same, pixels = np.array(compared).T
+    logits = exported.metadata.output["name"] == "logits"
     return Verification(
         len(images),
         size,
         batch,
-        comparison.difference if gives_logits else None,
-        comparison.logit,
-        comparison.same / comparison.pixels,
-        comparison.margin,
+        float(difference.max()) if logits else None,
+        float(logit.max()),
+        float(same.sum() / pixels.sum()),
+        float(margin.max()),
     )
 
 
-@dataclasses.dataclass
-class _Comparison:
-    """Counts over the images compared so far; see `Verification`."""
+def _compare(expected: np.ndarray, found: np.ndarray) -> tuple[float, ...]:
+    """Compares an image's logits [H, W, classes] with the file's, or with its class map [H, W].
 
-    difference: float = 0.0
-    logit: float = 0.0
-    margin: float = 0.0
-    same: int = 0
-    pixels: int = 0
-
-    def add(self, expected: np.ndarray, found: np.ndarray) -> None:
-        """Counts an image's logits [H, W, classes] and the file's, or its class map [H, W]."""
-        labels = found
-        if found.ndim == 3:
-            labels = found.argmax(-1)
-            self.difference = max(self.difference, float(np.abs(found - expected).max()))
-        self.logit = max(self.logit, float(np.abs(expected).max()))
-        differs = labels != expected.argmax(-1)
-        self.same += differs.size - np.count_nonzero(differs)
-        self.pixels += differs.size
-        if differs.any():
-            logits, chosen = expected[differs], labels[differs, None]
-            margins = logits.max(-1) - np.take_along_axis(logits, chosen, -1)[:, 0]
-            self.margin = max(self.margin, float(margins.max()))
-
-
-def _batches(images: list[np.ndarray], batch: int) -> Iterator[list[np.ndarray]]:
-    for start in range(0, len(images), batch):
-        yield images[start : start + batch]
+    Returns:
+      Largest difference of logits, largest logit and largest margin as in `Verification`; number of
+      pixels with the same class, and of all pixels.
+    """
+    labels = found.argmax(-1) if found.ndim == 3 else found
+    difference = np.abs(found - expected).max() if found.ndim == 3 else 0.0
+    differs = labels != expected.argmax(-1)
+    logits, chosen = expected[differs], labels[differs, None]
+    margins = logits.max(-1) - np.take_along_axis(logits, chosen, -1)[:, 0]
+    same = np.count_nonzero(~differs)
+    return difference, np.abs(expected).max(), margins.max(initial=0), same, differs.size
