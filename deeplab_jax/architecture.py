@@ -286,7 +286,7 @@ class Architecture:
         return dataclasses.asdict(self)
 
 
-def scaled_rates(output_stride: int) -> tuple[int, ...]:
+def default_aspp_rates(output_stride: int) -> tuple[int, ...]:
     """Returns ASPP's default rates: (6, 12, 18) at output stride 16, in proportion elsewhere."""
     return tuple(rate * 16 // output_stride for rate in RATES_AT_16)
 

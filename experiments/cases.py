@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from deeplab_jax import config as configs
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.inference import InferenceOptions
-from deeplab_jax.models.output_stride import rates_at
+from deeplab_jax.models.output_stride import rates_at_output_stride
 from deeplab_jax.training.checkpoints import network_of
 from experiments.fields import set_field
 from experiments.grid import Grid, shown
@@ -133,7 +133,7 @@ def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> st
     if options.output_stride in (None, network.output_stride):
         return None
     try:
-        rates_at(network, options.output_stride)
+        rates_at_output_stride(network, options.output_stride)
     except DeepLabError as error:
         return str(error)
     return None

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 from deeplab_jax.models import Architecture, DeepLab, summarize
-from deeplab_jax.models.output_stride import rates_at
+from deeplab_jax.models.output_stride import rates_at_output_stride
 from deeplab_jax.ops import scaled_size
 from deeplab_jax.training.checkpoints import network_of as config_network
 from experiments.cases import Case, ResolvedTraining
@@ -68,7 +68,7 @@ def evaluated_network(case: Case) -> tuple[Architecture, list[tuple[int, int]], 
     """Returns the network at the output stride of evaluation, the sizes it sees, and the flip."""
     network, stride = network_of(case.training), case.options.output_stride
     if stride not in (None, network.output_stride):
-        rates = rates_at(network, stride)
+        rates = rates_at_output_stride(network, stride)
         network = dataclasses.replace(network, output_stride=stride, atrous_rates=rates)
     sizes = [scaled_size(SIZE, scale) for scale in case.options.scales]
     return network, sizes, case.options.flip

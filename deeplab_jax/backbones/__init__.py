@@ -1,4 +1,4 @@
-"""The networks that turn an image into features."""
+"""Backbones: the networks that compute features of an image."""
 
 from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.backbones.entries import BACKBONES, BackboneEntry, find_backbone

@@ -1,4 +1,4 @@
-"""How strides become atrous rates, and which feature maps a backbone names."""
+"""Conversion of strides to atrous rates for an output stride (DeepLab v3, section 3.1)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,12 +7,12 @@ from deeplab_jax.errors import DeepLabError
 
 
 class Feature(NamedTuple):
-    """One of a backbone's endpoints.
+    """An endpoint of a backbone.
 
     Attributes:
-      name: its key among the endpoints.
-      channels: how many it has at depth multiplier 1.
-      stride: pixels of the image to one of the map, before any stride is turned into a rate.
+      name: key among the endpoints.
+      channels: number of channels at depth multiplier 1.
+      stride: ratio of image to map resolution, before any stride becomes a rate.
     """
 
     name: str
@@ -21,26 +21,27 @@ class Feature(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """One strided place of a network: its stride and the rate of its 3×3 convolution."""
+    """Stride and atrous rate of one convolution or unit."""
 
     stride: int
     rate: int
 
 
 def strides_to_rates(strides: Sequence[int], output_stride: int, name: str) -> list[Unit]:
-    """Returns each unit's stride and atrous rate so that the last map has `output_stride`.
+    """Returns the stride and atrous rate of each unit so that the last map has `output_stride`.
 
-    Walks the units: once the running stride has reached `output_stride`, a unit keeps its map's
-    size, runs at the current rate, and only after it the rate grows by the stride it lost. So the
-    unit that lost its stride still uses the old rate (DeepLab v3, section 3.1, as released).
+    Once the product of strides has reached `output_stride`, each further unit has stride 1 and the
+    current rate, and the rate is multiplied by the stride that the unit lost only after it. The
+    unit that loses its stride therefore still uses the old rate (DeepLab v3, section 3.1, as
+    released).
 
     Args:
       strides: nominal stride of every unit, in order.
-      output_stride: pixels of the image to one of the last map.
-      name: of the network, for the error.
+      output_stride: ratio of image to last map resolution.
+      name: name of the network, for the error.
 
     Raises:
-      DeepLabError: the strides cannot reach `output_stride` exactly.
+      DeepLabError: no prefix of the strides has `output_stride` as its product.
     """
     units, current_stride, rate = [], 1, 1
     for stride in strides:

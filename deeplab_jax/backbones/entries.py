@@ -1,4 +1,4 @@
-"""Backbones by name, with the facts of each that an assembly needs."""
+"""The registry of backbones: modules by name, with the conventions of each."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,20 +18,21 @@ class BackboneEntry:
     """A backbone and its conventions.
 
     Attributes:
-      module: makes it; takes output_stride, form, what `options` names, and normalization where
-        it has one.
-      options: the further keywords of the architecture that it understands.
+      module: constructor, called with output_stride, form, the keywords that `options` names, and
+        normalization unless that is None.
+      options: further keywords of `Architecture` that the module accepts.
       low_level: endpoints for decoders, finest first, at least two.
-      normalization: the batch-norm constants it was trained with; None for a network without.
-      preprocessing: how its images were normalised (see models/preprocessing.py).
-      auxiliary: where an auxiliary head is attached.
-      intermediate: maps that DeepLab-MSc draws on besides the image.
-      multi_grid_size: number of rates in a multi-grid; 0 where it has none.
-      wide: (channels, place) of the 1×1 convolution that a classifier of whole images adds,
-        `before` or `after` the pooling; None where it has none.
-      separable: whether DeepLab v3+ on it has separable convolutions in ASPP and decoder by
-        default.
-      head: of DeepLab v3 on it, as published.
+      normalization: published batch-norm constants; None for a network without batch normalization.
+      preprocessing: published normalization of images (see models/preprocessing.py).
+      auxiliary: endpoint of the auxiliary head.
+      intermediate: endpoints that DeepLab-MSc uses beside the image.
+      multi_grid_size: number of rates in a multi-grid; 0 for backbones without one.
+      fully_connected: whether the published classifier has the layers fc6 and fc7, which LargeFOV
+        and summed ASPP turn into convolutions.
+      wide: (channels, place) of the 1×1 convolution that an image classifier adds `before` or
+        `after` the pooling; None for classifiers without one.
+      separable: whether DeepLab v3+ has separable convolutions in ASPP and decoder by default.
+      head: published head of DeepLab v3 on this backbone.
     """
 
     module: Callable[..., nn.Module]
@@ -42,9 +43,15 @@ class BackboneEntry:
     auxiliary: Feature
     intermediate: tuple[Feature, ...]
     multi_grid_size: int = 0
+    fully_connected: bool = False
     wide: tuple[int, str] | None = None
     separable: bool = False
     head: str = "aspp"
+
+    @property
+    def has_multi_grid(self) -> bool:
+        """Whether the last block accepts a multi-grid, which only ResNets do."""
+        return self.multi_grid_size > 0
 
 
 def _resnet(depth: int, beta_stem: bool) -> BackboneEntry:
@@ -101,6 +108,7 @@ BACKBONES = {
         preprocessing="caffe_bgr",
         auxiliary=Feature("pool4", 512, 16),
         intermediate=vgg.POOLED,
+        fully_connected=True,
     ),
     **{f"resnet_{depth}": _resnet(depth, beta_stem=False) for depth in resnet.DEPTHS},
     **{f"resnet_{depth}_beta": _resnet(depth, beta_stem=True) for depth in resnet.DEPTHS},
@@ -121,10 +129,10 @@ BACKBONES = {
 
 
 def find_backbone(name: str) -> BackboneEntry:
-    """Returns the entry of that name.
+    """Returns the entry of a backbone.
 
     Raises:
-      DeepLabError: there is none; names the nearest.
+      DeepLabError: the name is unknown; the message names the nearest.
     """
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)

@@ -13,13 +13,13 @@ from deeplab_jax.layers import ConvNorm, Convolution, Form, Normalization
 
 
 def rounded_width(exact: float) -> int:
-    """Returns a width rounded to a multiple of 8 that is not below 90 % of it (slim)."""
+    """Returns a width rounded to a multiple of 8, at least 90 % of the exact one (slim)."""
     rounded = max(8, int(exact + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * exact else rounded
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels weighted by what the whole map holds (arXiv 1905.02244, section 5.3)."""
+    """Weights channels by a function of their averages (arXiv 1905.02244, section 5.3)."""
 
     form: Form = Form()
 
@@ -35,17 +35,18 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1×1 → depthwise → project 1×1, with the input added where `residual`.
+    """Expand 1×1 → depthwise → project 1×1, plus the input where `residual` is set.
 
     Attributes:
       features: output channels.
-      expanded: channels of the depthwise convolution; no expansion where the input has as many.
-      stride, rate: of the depthwise convolution.
-      residual: add the input if it has as many channels as the output. A unit whose nominal stride
-        became a rate has none, so that its features stay those of the strided network.
-      conv_norm: makes convolutions.
-      kernel_size: of the depthwise convolution.
-      squeeze_excitation: whether MobileNetV3's channel weights follow it.
+      expanded: channels of the depthwise convolution; there is no expansion where the input has as
+        many.
+      stride, rate: stride and atrous rate of the depthwise convolution.
+      residual: whether to add the input where it has as many channels as the output. Units whose
+        nominal stride became a rate have no residual connection, like those of the strided network.
+      conv_norm: constructor of convolutions.
+      kernel_size: kernel size of the depthwise convolution.
+      squeeze_excitation: whether squeeze and excitation follow the depthwise convolution.
     """
 
     features: int
@@ -59,7 +60,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the unit's output and the depthwise convolution's, which decoders use."""
+        """Returns the output of the unit and that of its depthwise convolution, for decoders."""
         hidden = inputs
         if self.expanded != inputs.shape[-1]:
             hidden = self.conv_norm(self.expanded, kernel_size=1, name="expand")(hidden, train)
@@ -87,7 +88,7 @@ CONVOLUTION_INIT = nn.initializers.truncated_normal(0.09)
 
 
 class V2Layer(NamedTuple):
-    """A row of the MobileNetV2 paper's Table 2, one layer of it."""
+    """One layer of a row of the MobileNetV2 paper's table 2."""
 
     features: int
     stride: int
@@ -112,22 +113,23 @@ NORMALIZATION = Normalization(decay=0.997, epsilon=1e-3)
 
 
 def scaled_width(features: int, depth_multiplier: float, width_divisor: int) -> int:
-    """Returns a layer's width; see the attributes of MobileNetV2."""
+    """Returns the width of a layer; see the attributes of `MobileNetV2`."""
     exact = features * depth_multiplier
     return max(1, int(exact)) if width_divisor == 1 else rounded_width(exact)
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2's features (arXiv 1801.04381).
+    """Features of MobileNetV2 (arXiv 1801.04381).
 
     Attributes:
       output_stride: 4 to 32; strides beyond it become atrous rates.
-      depth_multiplier: scales every width.
-      width_divisor: 1: scaled widths are floored, at least 1; 8: they are rounded to its multiples,
-        as in slim's classifiers.
-      stride_placement: `torchvision` pads symmetrically; every other value is TensorFlow's `SAME`.
-      normalization: constants of batch normalisation.
-      form: see `layers.Form`.
+      depth_multiplier: factor of every width.
+      width_divisor: 1 rounds scaled widths down, to at least 1; 8 rounds them to multiples of 8, as
+        in slim's classifiers.
+      stride_placement: `torchvision` pads symmetrically; every other value pads as TensorFlow's
+        `SAME`.
+      normalization: constants of batch normalization.
+      form: how the layers compute, see `layers.Form`.
     """
 
     output_stride: int = 16
@@ -139,7 +141,7 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
-        """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
+        """Maps a normalized image [N, H, W, C] to endpoints by name; the last is `output`."""
         strides = (2, *(layer.stride for layer in V2_LAYERS))
         units = strides_to_rates(strides, self.output_stride, "mobilenet_v2")
         conv_norm = partial(
@@ -155,7 +157,7 @@ class MobileNetV2(nn.Module):
         for number, (layer, unit) in enumerate(zip(V2_LAYERS, units[1:], strict=True), start=2):
             name, width = f"layer_{number}", hidden.shape[-1]
             expanded = width if layer.expansion == 1 else rounded_width(width * layer.expansion)
-            # Each layer is a unit of its own: the rate of the walk is the depthwise one.
+            # Each layer is one unit, whose rate is that of its depthwise convolution.
             hidden, endpoints[f"{name}/depthwise"] = self.form.block(InvertedResidual)(
                 self._width(layer.features),
                 expanded,
@@ -176,14 +178,14 @@ STEM_WIDTH = 16
 
 
 class V3Layer(NamedTuple):
-    """A row of the MobileNetV3 paper's Tables 1 and 2.
+    """A row of the MobileNetV3 paper's tables 1 and 2.
 
     Attributes:
       expanded: channels of the depthwise convolution.
       features: output channels.
-      kernel_size, stride: of the depthwise convolution.
-      squeeze: whether squeeze and excitation follow it.
-      activation: hard swish (`HS`), else ReLU (`RE`).
+      kernel_size, stride: kernel size and stride of the depthwise convolution.
+      squeeze: whether squeeze and excitation follow the depthwise convolution.
+      activation: `HS` for hard swish, `RE` for ReLU.
     """
 
     expanded: int
@@ -234,7 +236,7 @@ V3_LOW_LEVEL = {
         Feature("layer_9/depthwise", 144, 16),
     ),
 }
-# Where torchvision's auxiliary head is attached.
+# Endpoints of torchvision's auxiliary head.
 AUXILIARY = {"large": Feature("layer_5", 40, 8), "small": Feature("layer_5", 40, 16)}
 
 
@@ -248,16 +250,16 @@ def layers(size: str) -> tuple[V3Layer, ...]:
 
 
 class MobileNetV3(nn.Module):
-    """MobileNetV3's features (arXiv 1905.02244; `seg` forms as released for DeepLab).
+    """Features of MobileNetV3 (arXiv 1905.02244; `seg` sizes as released for DeepLab).
 
     Attributes:
       size: `large`, `small`, `large_seg` or `small_seg`.
       output_stride: 4 to 32; strides beyond it become atrous rates.
-      depth_multiplier: scales every width; widths are rounded to multiples of 8.
-      stride_placement: `torchvision` pads symmetrically and lets the unit that lost its stride run
-        at the new rate already; every other value is the released code's convention.
-      normalization: constants of batch normalisation.
-      form: see `layers.Form`.
+      depth_multiplier: factor of every width; widths are rounded to multiples of 8.
+      stride_placement: `torchvision` pads symmetrically and applies the new rate already in the
+        unit that loses its stride; every other value follows the released code.
+      normalization: constants of batch normalization.
+      form: how the layers compute, see `layers.Form`.
     """
 
     size: str
@@ -269,7 +271,7 @@ class MobileNetV3(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
-        """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
+        """Maps a normalized image [N, H, W, C] to endpoints by name; the last is `output`."""
         rows = layers(self.size)
         torchvision = self.stride_placement == "torchvision"
         walk = strides_to_rates(

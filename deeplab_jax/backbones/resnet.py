@@ -1,4 +1,4 @@
-"""ResNet v1, plain and with the beta stem, with the strides where each ecosystem puts them."""
+"""ResNet v1, plain and with the beta stem, with the stride placement of each ecosystem."""
 
 import math
 from functools import partial
@@ -11,7 +11,7 @@ from deeplab_jax import ops
 from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
 from deeplab_jax.layers import ConvNorm, Form, Normalization
 
-# Of block1 to block4; the cascade's block5 to block7 are copies of block4.
+# Widths of block1 to block4; block5 to block7 of the cascade are copies of block4.
 WIDTHS = (64, 128, 256, 512, 512, 512, 512)
 NORMALIZATION = Normalization(decay=0.95, epsilon=1e-5)
 
@@ -20,9 +20,9 @@ class Depth(NamedTuple):
     """Values that distinguish ResNets of several depths.
 
     Attributes:
-      block_sizes: units in each of the four blocks.
-      bottleneck: units of 1×1, 3×3, 1×1; else of two 3×3.
-      beta_width: share of the beta stem's channels.
+      block_sizes: number of units in each of the four blocks.
+      bottleneck: whether a unit has convolutions 1×1, 3×3, 1×1, or else two of 3×3.
+      beta_width: factor of the beta stem's channels.
     """
 
     block_sizes: tuple[int, int, int, int]
@@ -31,7 +31,7 @@ class Depth(NamedTuple):
 
     @property
     def expansion(self) -> int:
-        """A unit's output channels to its width."""
+        """Ratio of a unit's output channels to its width."""
         return 4 if self.bottleneck else 1
 
     @property
@@ -53,7 +53,7 @@ DEPTHS = {
 
 
 def low_level_features(depth: Depth) -> tuple[Feature, ...]:
-    """Returns the decoder's endpoints: inner tensors before the addition, before any ReLU."""
+    """Returns the decoder's endpoints: outputs of last convolutions, before addition and ReLU."""
     return tuple(
         Feature(
             f"block{block}/unit_{depth.block_sizes[block - 1] - 1}/{depth.last_convolution}",
@@ -69,9 +69,9 @@ class ResidualUnit(nn.Module):
 
     Attributes:
       features: output channels.
-      width: of the inner convolutions.
-      convolutions: stride and rate of each: three of a bottleneck, two of a basic unit.
-      conv_norm: makes them.
+      width: output channels of the inner convolutions.
+      convolutions: stride and rate of each convolution: three in a bottleneck, two in a basic unit.
+      conv_norm: constructor of convolutions.
     """
 
     features: int
@@ -81,12 +81,12 @@ class ResidualUnit(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Stride of all its convolutions together."""
+        """Product of the strides of the convolutions."""
         return math.prod(unit.stride for unit in self.convolutions)
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the unit's output and the last convolution's, which decoders use."""
+        """Returns the output of the unit and that of its last convolution, for decoders."""
         kernel_sizes = (1, 3, 1) if len(self.convolutions) == 3 else (3, 3)
         hidden, last = inputs, len(kernel_sizes)
         for number, (size, unit) in enumerate(
@@ -116,19 +116,21 @@ class ResidualUnit(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet's features (arXiv 1512.03385), and those of DeepLab v3's cascade.
+    """Features of ResNet (arXiv 1512.03385) and of DeepLab v3's cascade.
 
     Attributes:
       depth: 18, 50 or 101.
-      beta_stem: three 3×3 convolutions instead of one 7×7.
-      output_stride: strides beyond it become atrous rates.
-      multi_grid: rates of the units from block4 on, relative to the block's rate (DeepLab v3,
-        section 3.2.1); None for all 1.
-      stride_placement: `slim`: 3×3 of a block's last unit; `caffe`: first convolution of the next
-        block's first unit; `torchvision`: first 3×3 of it. The rates follow from the place.
-      cascade_blocks: the last block; above 4 those of DeepLab v3's cascade (section 3.2).
-      normalization: constants of batch normalisation.
-      form: see `layers.Form`.
+      beta_stem: whether the stem has three 3×3 convolutions instead of one 7×7.
+      output_stride: output stride; strides beyond it become atrous rates.
+      multi_grid: rates of the units from block4 on, relative to the rate of the block (DeepLab v3,
+        section 3.2.1); None sets all to 1.
+      stride_placement: convolution that has the stride of a block, from which the rates follow.
+        `slim`: the 3×3 of the block's last unit; `caffe`: the first of the next block's first unit;
+        `torchvision`: the first 3×3 of that unit.
+      cascade_blocks: number of the last block; block5 and above form DeepLab v3's cascade (section
+        3.2).
+      normalization: constants of batch normalization.
+      form: how the layers compute, see `layers.Form`.
     """
 
     depth: int
@@ -142,7 +144,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
-        """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
+        """Maps a normalized image [N, H, W, C] to endpoints by name; the last is `output`."""
         depth = DEPTHS[self.depth]
         conv_norm = partial(ConvNorm, normalization=self.normalization, form=self.form)
         hidden = self._stem(image, train, conv_norm)
@@ -157,14 +159,14 @@ class ResNet(nn.Module):
         return endpoints | {"output": hidden}
 
     def _units(self) -> dict[tuple[int, int], tuple[Unit, ...]]:
-        """Returns stride and rate of every convolution of every (block, unit)."""
+        """Returns stride and rate of the convolutions of each (block, unit)."""
         depth = DEPTHS[self.depth]
         sizes = (*depth.block_sizes, *[depth.block_sizes[3]] * (self.cascade_blocks - 4))
         places = [(block, unit) for block, n in enumerate(sizes, 1) for unit in range(1, n + 1)]
         strides = [self._strides(block, unit, sizes) for block, unit in places]
         count = len(strides[0])
         walk = strides_to_rates(
-            # The stem and its pooling lie before the units; none of their strides can be lost.
+            # Stem and pooling always keep their strides.
             [4, *(stride for unit in strides for stride in unit)],
             self.output_stride,
             f"resnet_{self.depth} with {len(sizes)} blocks",
@@ -204,7 +206,7 @@ class ResNet(nn.Module):
         return nn.max_pool(hidden, (3, 3), strides=(2, 2), padding=padding)
 
     def _pool_padding(self, size: ops.Size) -> ops.Padding:
-        """The conventions of the 3×3 pooling agree on odd sizes."""
+        """Returns the padding of the 3×3 pooling; the conventions agree on odd sizes."""
         if self.stride_placement == "slim":
             return ops.same_padding(size, 3, 2, 1)
         # Caffe rounds the output up.

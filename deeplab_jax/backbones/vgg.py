@@ -1,4 +1,4 @@
-"""VGG-16 as DeepLab v1 and v2 use it: 3×3 pooling, and an average after the last."""
+"""VGG-16 as in DeepLab v1 and v2: 3×3 pooling, and average pooling at the end."""
 
 import jax
 from flax import linen as nn
@@ -6,14 +6,14 @@ from flax import linen as nn
 from deeplab_jax.backbones.atrous import Feature, strides_to_rates
 from deeplab_jax.layers import Convolution, Form
 
-# (channels, convolutions) before each pooling (arXiv 1409.1556, table 1, D).
+# (channels, number of convolutions) before each pooling (arXiv 1409.1556, table 1, D).
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 LOW_LEVEL = (
     Feature("conv3_3", 256, 4),
     Feature("conv4_3", 512, 8),
     Feature("conv5_3", 512, 16),
 )
-# DeepLab-MSc draws on these and on the image (DeepLab v1, section 4.3).
+# Inputs of DeepLab-MSc beside the image (DeepLab v1, section 4.3).
 POOLED = (
     Feature("pool1", 64, 2),
     Feature("pool2", 128, 4),
@@ -26,12 +26,12 @@ WINDOW, PADDING = (3, 3), ((1, 1), (1, 1))
 class VGG(nn.Module):
     """VGG-16 up to its last pooling (DeepLab v1, section 3.1; prototxt as released).
 
-    A pooling that loses its stride stays undilated, so atrous consistency holds for the
+    A pooling layer that loses its stride is not dilated, so atrous consistency holds for the
     convolutions alone.
 
     Attributes:
       output_stride: 4 to 32; strides beyond it become atrous rates.
-      form: see `layers.Form`.
+      form: how the layers compute, see `layers.Form`.
     """
 
     output_stride: int = 8
@@ -39,8 +39,8 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
-        """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
-        del train  # Nothing in it depends on it: there is no normalisation.
+        """Maps a normalized image [N, H, W, C] to endpoints by name; the last is `output`."""
+        del train  # There is no normalization and no dropout.
         strides = [stride for _, count in BLOCKS for stride in (*[1] * count, 2)]
         walk = iter(strides_to_rates(strides, self.output_stride, "vgg_16"))
         hidden, endpoints = image.astype(self.form.dtype), {}
@@ -52,6 +52,6 @@ class VGG(nn.Module):
             stride = next(walk).stride
             hidden = nn.max_pool(hidden, WINDOW, strides=(stride, stride), padding=PADDING)
             endpoints[f"pool{block}"] = hidden
-        # Released networks average once more: pool5a.
+        # The released networks end in average pooling, pool5a.
         hidden = nn.avg_pool(hidden, WINDOW, strides=(1, 1), padding=PADDING)
         return endpoints | {"output": hidden}

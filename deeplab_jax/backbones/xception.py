@@ -1,4 +1,4 @@
-"""Aligned Xception with every pooling made a strided separable convolution, as released."""
+"""Aligned Xception, with strided separable convolutions in place of pooling, as released."""
 
 from functools import partial
 from typing import NamedTuple
@@ -18,10 +18,11 @@ class Module(NamedTuple):
     """A row of figure 4 of DeepLab v3+: three separable convolutions and a shortcut.
 
     Attributes:
-      widths: channels of the separable convolutions.
-      stride: of the third.
+      widths: output channels of the separable convolutions.
+      stride: stride of the third separable convolution.
       shortcut: `projection` (1×1), `identity` or `none`.
-      activation_inside: ReLU after both parts of each separable convolution, instead of before it.
+      activation_inside: whether ReLU follows both parts of each separable convolution, instead of
+        preceding it.
     """
 
     widths: tuple[int, int, int]
@@ -48,7 +49,7 @@ def modules(depth: int) -> dict[str, Module]:
 
 
 def low_level_features(depth: int) -> tuple[Feature, ...]:
-    """Returns the decoder's endpoints: second separable convolutions, before any ReLU."""
+    """Returns the decoder's endpoints: outputs of second separable convolutions, before ReLU."""
     blocks = ("entry_flow/block3", "entry_flow/block5")
     if depth != 71:
         blocks = ("entry_flow/block2", "entry_flow/block3")
@@ -71,7 +72,7 @@ class XceptionModule(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the module's output and its second convolution's, which decoders use."""
+        """Returns the output of the module and that of its second convolution, for decoders."""
         hidden, outputs = inputs, []
         for number, width in enumerate(self.row.widths, start=1):
             if not self.row.activation_inside:
@@ -98,13 +99,13 @@ class XceptionModule(nn.Module):
 
 
 class Xception(nn.Module):
-    """Xception's features (DeepLab v3+, section 3.2 and figure 4; strides and ReLUs as released).
+    """Features of Xception (DeepLab v3+, section 3.2 and figure 4; strides, ReLUs as released).
 
     Attributes:
       depth: 41, 65 or 71.
       output_stride: 4 to 32; strides beyond it become atrous rates.
-      normalization: constants of batch normalisation.
-      form: see `layers.Form`.
+      normalization: constants of batch normalization.
+      form: how the layers compute, see `layers.Form`.
     """
 
     depth: int
@@ -114,7 +115,7 @@ class Xception(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
-        """Maps a normalised image [N, H, W, C] to endpoints by name; the last is `output`."""
+        """Maps a normalized image [N, H, W, C] to endpoints by name; the last is `output`."""
         rows = modules(self.depth)
         walk = strides_to_rates(
             [2, 1, *(row.stride for row in rows.values())],

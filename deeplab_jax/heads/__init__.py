@@ -1,4 +1,4 @@
-"""Heads and decoders, between a backbone's features and the classifier."""
+"""Heads and decoders, which connect the backbone's features with the classifier."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""ASPP in all its forms: LargeFOV, summed (v2), concatenated (v3), with image pooling."""
+"""ASPP in all its forms: LargeFOV (v1), summed (v2), concatenated with image pooling (v3)."""
 
 import functools
 from functools import partial
@@ -22,10 +22,11 @@ class LargeFOV(nn.Module):
     """fc6 (atrous) → ReLU → dropout → fc7 (1×1) → ReLU → dropout (DeepLab v1, section 3).
 
     Attributes:
-      channels: of both.
-      kernel_size, rate: of fc6: 3 and 12 for LargeFOV (DeepLab v2, table 1).
-      dropout_rate: share of features dropped in training.
-      form: see `layers.Form`.
+      channels: output channels of fc6 and fc7.
+      kernel_size, rate: kernel size and atrous rate of fc6; 3 and 12 for LargeFOV (DeepLab v2,
+        table 1).
+      dropout_rate: fraction of the features dropped in training.
+      form: how the layers compute, see `layers.Form`.
     """
 
     channels: int
@@ -46,15 +47,15 @@ class LargeFOV(nn.Module):
 
 
 class SummedASPP(nn.Module):
-    """Parallel classifiers of several fields of view whose scores are added.
+    """Parallel classifiers with several fields of view whose scores are added (DeepLab v2).
 
     Attributes:
-      num_classes: number of scores a pixel.
+      num_classes: number of scores per pixel.
       rates: atrous rate of each branch, in pixels of the feature map.
-      fc_channels: of fc6 and fc7 in every branch, as on VGG-16; 0 for a 3×3 classifier straight
-        from the features, as on ResNet-101.
-      dropout_rate: of fc6 and fc7.
-      form: see `layers.Form`.
+      fc_channels: output channels of fc6 and fc7 in every branch, as on VGG-16; 0 applies a 3×3
+        classifier to the features, as on ResNet-101.
+      dropout_rate: fraction of the features of fc6 and fc7 dropped in training.
+      form: how the layers compute, see `layers.Form`.
     """
 
     num_classes: int
@@ -82,12 +83,12 @@ class SummedASPP(nn.Module):
 def average(
     features: jax.Array, window: tuple[int, int] | None, stride: tuple[int, int] = (1, 1)
 ) -> jax.Array:
-    """Returns averages over windows that lie within the map, or over the whole map.
+    """Returns averages over windows inside the map, or over the whole map.
 
     Args:
-      features: [N, h, w, C]; h and w may be symbols of `jax.export`.
-      window: rows and columns to average over, cut to the map; None for the whole map.
-      stride: of the windows.
+      features: [N, h, w, C]; h and w may be symbolic dimensions of `jax.export`.
+      window: rows and columns of a window, at most those of the map; None averages the whole map.
+      stride: rows and columns between neighboring windows.
 
     Returns:
       [N, h', w', C] in at least float32; 1 × 1 for the whole map.
@@ -105,15 +106,15 @@ def average(
 
 
 class ImagePooling(nn.Module):
-    """Average over the map → 1×1 convolution → back to the map's size.
+    """Average over the map → 1×1 convolution → resize to the map (DeepLab v3, section 3.3).
 
     Attributes:
-      channels: of the convolution.
-      normalization: constants of batch normalisation.
-      window: rows and columns to average over, as the released code does for the crop it was
-        trained on; None for the whole map.
-      align_corners: convention of resizing.
-      form: see `layers.Form`.
+      channels: output channels of the convolution.
+      normalization: constants of batch normalization.
+      window: rows and columns to average over, as the released code does for the training crop;
+        None averages the whole map.
+      align_corners: convention of bilinear resizing.
+      form: how the layers compute, see `layers.Form`.
     """
 
     channels: int
@@ -136,18 +137,18 @@ class ImagePooling(nn.Module):
         return ops.resize_bilinear(pooled, features.shape[1:3], align_corners=self.align_corners)
 
 
-# Bins along each side: the four-level pyramid of SPP-net, section 2.2.
+# Number of bins along each side: the four-level pyramid of SPP-net, section 2.2.
 LEVELS = (1, 2, 3, 6)
 
 
 def pool_bins(features: jax.Array, bins: int) -> jax.Array:
-    """Returns the maximum in each of bins × bins parts of a map, however large it is.
+    """Returns the maximum of each of bins × bins parts of a map of any size.
 
-    Bin i of n covers ⌊i·h/n⌋ to ⌈(i+1)·h/n⌉ (SPP-net, section 2.2).
+    Bin i of n covers rows ⌊i·h/n⌋ to ⌈(i+1)·h/n⌉ (SPP-net, section 2.2).
 
     Args:
       features: [N, h, w, C].
-      bins: along each side.
+      bins: number of bins along each side.
 
     Returns:
       [N, bins, bins, C].
@@ -161,20 +162,20 @@ def pool_bins(features: jax.Array, bins: int) -> jax.Array:
 
 
 def _maximum(part: jax.Array, axis: int) -> jax.Array:
-    """Not jnp.max: its gradient, which divides by the number of maxima found, was NaN at times."""
+    """Returns the maximum along an axis, without the NaN gradients of `jnp.max` at ties."""
     window = (part.shape[1], 1) if axis == 1 else (1, part.shape[2])
     return nn.max_pool(part, window, padding="VALID")
 
 
 class SpatialPyramidPooling(nn.Module):
-    """Maxima over coarser and coarser bins beside the map itself, concatenated and projected.
+    """The map and its maxima over a pyramid of bins, concatenated and projected.
 
     Attributes:
-      channels: of every level and of the projection.
-      dropout_rate: share of projected features dropped in training.
-      normalization: constants of batch normalisation.
-      align_corners: convention of resizing.
-      form: see `layers.Form`.
+      channels: output channels of every level and of the projection.
+      dropout_rate: fraction of the projected features dropped in training.
+      normalization: constants of batch normalization.
+      align_corners: convention of bilinear resizing.
+      form: how the layers compute, see `layers.Form`.
     """
 
     channels: int
@@ -188,7 +189,7 @@ class SpatialPyramidPooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: the coarsest level has one value per channel to train on; see
+          DeepLabError: the coarsest level has one value per channel in training; see
             `layers.refuse_single_values`.
         """
         conv_norm = partial(
@@ -205,18 +206,18 @@ class SpatialPyramidPooling(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Parallel branches of several fields of view, concatenated and projected.
+    """Parallel branches with several fields of view, concatenated and projected (DeepLab v3).
 
     Attributes:
       rates: atrous rate of each 3×3 branch, in pixels of the feature map.
-      channels: of every branch and of the projection.
-      image_pooling: whether the image-level feature is one of the branches.
-      pooling_window: see ImagePooling.
-      separable: depthwise separable 3×3 branches (DeepLab v3+).
-      dropout_rate: share of projected features dropped in training.
-      normalization: constants of batch normalisation.
-      align_corners: convention of resizing.
-      form: see `layers.Form`.
+      channels: output channels of every branch and of the projection.
+      image_pooling: whether image pooling is one of the branches.
+      pooling_window: window of image pooling, see `ImagePooling`.
+      separable: whether the 3×3 branches are depthwise separable (DeepLab v3+).
+      dropout_rate: fraction of the projected features dropped in training.
+      normalization: constants of batch normalization.
+      align_corners: convention of bilinear resizing.
+      form: how the layers compute, see `layers.Form`.
     """
 
     rates: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""A second classifier on an inner map, to help training (torchvision's FCN head)."""
+"""Auxiliary head: a second classifier on an inner map for training (torchvision's FCN head)."""
 
 import jax
 from flax import linen as nn

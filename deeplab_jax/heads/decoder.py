@@ -1,4 +1,4 @@
-"""Decoder of DeepLab v3+, and the multi-scale features of v1."""
+"""Decoders of DeepLab v3+, and the multi-scale features of v1."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,18 @@ from flax import linen as nn
 from deeplab_jax import ops
 from deeplab_jax.layers import ConvNorm, Convolution, Form, Normalization, SeparableConvNorm
 
-# Of both layers on every map.
+# Output channels of both convolutions on every map.
 CHANNELS = 128
 DROPOUT_RATE = 0.5
 
 
 class MultiScaleFeatures(nn.Module):
-    """Two convolutions on each of several maps, joined with the main features.
+    """Two convolutions on each of several maps, concatenated with the features (v1, section 4.3).
 
     Attributes:
-      strides: of the first convolution on each map, which brings it to the main features' size.
-      form: see `layers.Form`.
+      strides: stride of the first convolution on each map, which reduces it to the size of the
+        features.
+      form: how the layers compute, see `layers.Form`.
     """
 
     strides: tuple[int, ...]
@@ -41,15 +42,15 @@ class MultiScaleFeatures(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Joins the encoder's output with finer low-level features and refines them.
+    """Concatenates the encoder's output with low-level features and refines them (DeepLab v3+).
 
     Attributes:
-      low_level_channels: to which the low-level features are reduced.
+      low_level_channels: number of channels that the low-level features are reduced to.
       convolutions: (kernel size, channels) of each refining convolution.
-      separable: depthwise separable refining convolutions.
-      normalization: constants of batch normalisation.
-      align_corners: convention of resizing.
-      form: see `layers.Form`.
+      separable: whether the refining convolutions are depthwise separable.
+      normalization: constants of batch normalization.
+      align_corners: convention of bilinear resizing.
+      form: how the layers compute, see `layers.Form`.
     """
 
     low_level_channels: int
@@ -84,9 +85,9 @@ class Decoder(nn.Module):
 
 
 class TwoStageDecoder(nn.Module):
-    """The decoder by way of Conv3 to Conv2 (DeepLab v3+, table 2, last row).
+    """Two decoders in sequence, on Conv3 and then Conv2 (DeepLab v3+, table 2, last row).
 
-    Attributes: as Decoder's, for both stages.
+    Attributes: see `Decoder`; both stages share the values.
     """
 
     low_level_channels: int
@@ -100,7 +101,7 @@ class TwoStageDecoder(nn.Module):
     def __call__(
         self, encoded: jax.Array, conv3: jax.Array, conv2: jax.Array, train: bool
     ) -> jax.Array:
-        """Maps [N, h, w, C] and two finer maps to the finest's size, [N, h', w', channels]."""
+        """Maps [N, h, w, C] and two finer maps to [N, h', w', channels], the size of conv2."""
         for name, low_level in (("conv3", conv3), ("conv2", conv2)):
             encoded = Decoder(
                 self.low_level_channels,

@@ -1,4 +1,4 @@
-"""The dense prediction cell that an architecture search found (arXiv 1809.04184, figure 5)."""
+"""The dense prediction cell, found by architecture search (arXiv 1809.04184, figure 5)."""
 
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ from deeplab_jax.layers import ConvNorm, Form, Normalization, SeparableConvNorm
 
 
 class Branch(NamedTuple):
-    """A separable 3×3 convolution: of which branch (None: the features), at which rates."""
+    """A separable 3×3 convolution: its input branch (None: the features) and atrous rates."""
 
     source: int | None
     rate: tuple[int, int]
 
 
-# As released for Xception-71; rates by rows and columns at output stride 16.
+# As released for Xception-71; rates of rows and columns at output stride 16.
 BRANCHES = (
     Branch(None, (1, 6)),
     Branch(0, (18, 15)),
@@ -27,14 +27,14 @@ BRANCHES = (
 
 
 class DensePredictionCell(nn.Module):
-    """Five separable convolutions, some on others' outputs, concatenated and projected.
+    """Five separable convolutions, some on the outputs of others, concatenated and projected.
 
     Attributes:
-      channels: of every branch and of the projection.
-      output_stride: of the features; rates double when it halves.
-      dropout_rate: share of concatenated features dropped in training.
-      normalization: constants of batch normalisation.
-      form: see `layers.Form`.
+      channels: output channels of every branch and of the projection.
+      output_stride: output stride of the features; rates double when it halves.
+      dropout_rate: fraction of the concatenated features dropped in training.
+      normalization: constants of batch normalization.
+      form: how the layers compute, see `layers.Form`.
     """
 
     channels: int

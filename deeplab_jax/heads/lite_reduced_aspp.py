@@ -7,21 +7,21 @@ from deeplab_jax import ops
 from deeplab_jax.heads.aspp import average
 from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Form, Normalization
 
-# Pixels of the image between two windows of the gate's average: 4 and 5 at output stride 32.
+# Distance between the gate's averaging windows, in pixels of the image (rows, columns).
 WINDOW_STRIDE = (128, 160)
 
 
 class LiteReducedASPP(nn.Module):
-    """A 1×1 branch gated by an average of its surroundings; scores joined with a finer map's.
+    """A 1×1 branch gated by averages over windows; its scores are added to those of a finer map.
 
     Attributes:
-      num_classes: number of scores a pixel.
-      channels: of the branch and its gate.
-      output_stride: of the features.
-      normalization: constants of batch normalisation.
-      window: rows and columns that the gate averages; None for the whole map.
-      align_corners: convention of resizing.
-      form: see `layers.Form`.
+      num_classes: number of scores per pixel.
+      channels: output channels of the branch and of its gate.
+      output_stride: output stride of the features.
+      normalization: constants of batch normalization.
+      window: rows and columns that the gate averages over; None averages the whole map.
+      align_corners: convention of bilinear resizing.
+      form: how the layers compute, see `layers.Form`.
     """
 
     num_classes: int
@@ -46,7 +46,7 @@ class LiteReducedASPP(nn.Module):
         branch = branch * self._resize(gate, features)
         coarse = Classifier(self.num_classes, form=self.form, name="classifier")(branch)
         fine = Classifier(self.num_classes, form=self.form, name="low_level_classifier")(low_level)
-        # Resizing the few scores instead of the many features gives the same numbers.
+        # Resizing the scores gives the same result as resizing the features, at less cost.
         return self._resize(coarse, low_level) + fine
 
     def _resize(self, inputs: jax.Array, like: jax.Array) -> jax.Array:

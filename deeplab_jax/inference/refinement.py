@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from deeplab_jax.backbones import find_backbone
 from deeplab_jax.crf import CRFParameters, crf_parameters, dense_crf
 from deeplab_jax.inference.options import DEFAULT_CRF, InferenceOptions
 from deeplab_jax.models import Architecture
@@ -24,9 +25,10 @@ def default_set(architecture: Architecture) -> str:
     large = "_largefov" if architecture.fov == "large" else ""
     if architecture.decoder == "msc":
         return f"deeplab_msc{large}"
-    if architecture.head == "large_fov" and architecture.backbone == "vgg_16":
+    vgg = find_backbone(architecture.backbone).fully_connected
+    if architecture.head == "large_fov" and vgg:
         return f"deeplab{large}"
-    if architecture.fusion == "sum" and architecture.backbone == "vgg_16":
+    if architecture.fusion == "sum" and vgg:
         return "deeplab_v2_script"
     return "deeplab_v2_resnet_101"
 

@@ -1,4 +1,4 @@
-"""The Flax modules that every backbone, head and decoder is built of."""
+"""Flax modules that backbones, heads and decoders are composed of."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""Convolution, batch normalization and activation, at the widths that pruning leaves."""
+"""Convolution, batch normalization and activation, and the form in which layers compute."""
 
 import dataclasses
 import math
@@ -15,23 +15,23 @@ from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.layers.integers import convolve_in_integers, rounded_inputs, rounded_kernel
 
-# What the backward pass computes again instead of keeping it (arXiv 1604.06174): nothing, the
-# normalizations and activations, or all inside the units that deep backbones repeat.
+# What the backward pass recomputes (gradient checkpointing, arXiv 1604.06174): nothing,
+# normalization and activation, or everything inside the repeated units of the backbone.
 REMAT = ("none", "norm", "block")
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How the layers of a network compute: one value that every module hands to its own.
+    """How the layers of a network compute; every module passes it on to its children.
 
     Attributes:
-      dtype: of the computation; parameters and statistics are float32, or float64 where that
-        computes.
-      kind: `trained`; `folded`: a normalization is a bias, the rest of it is in the kernel before
-        it; `int8`: convolutions compute in 8-bit integers; `rounded`: as trained, with kernels and
-        inputs rounded to what 8-bit integers hold.
-      widths: (path of a layer, output channels) where pruning changed the designed number.
-      remat: one of `REMAT`.
+      dtype: dtype of the computation. Parameters and statistics are float32, or float64 for a
+        computation in float64.
+      kind: `trained`; `folded`: batch normalization is folded into kernels and biases; `int8`:
+        convolutions compute in 8-bit integers; `rounded`: as trained, with kernels and inputs
+        rounded to 8-bit values.
+      widths: (path of a layer, output channels) of layers whose width pruning changed.
+      remat: gradient checkpointing, one of `REMAT`.
     """
 
     dtype: jnp.dtype = jnp.float32
@@ -45,23 +45,26 @@ class Form:
         return jnp.promote_types(self.dtype, jnp.float32)
 
     def output_channels(self, layer: nn.Module) -> int:
-        """Returns how many output channels a dense layer, bound, has."""
+        """Returns the number of output channels of a bound dense layer."""
         return dict(self.widths).get("/".join(layer.path), layer.features)
 
     def block(self, unit: type[nn.Module]) -> type[nn.Module]:
-        """Returns the class of a backbone's unit, whose `__call__` takes inputs and `train`."""
+        """Returns a unit's class, with gradient checkpointing where `remat` is `block`.
+
+        The `__call__` of the class must take inputs and `train`.
+        """
         return nn.remat(unit, static_argnums=(2,)) if self.remat == "block" else unit
 
 
 def check_widths(form: Form, params: Mapping[str, Any]) -> None:
-    """Checks that every path of `Form.widths` is a layer's.
+    """Checks that every path in `Form.widths` names a layer.
 
     Args:
-      form: of a network.
-      params: of it.
+      form: form of a network.
+      params: parameters of the network.
 
     Raises:
-      DeepLabError: one is not; names the nearest.
+      DeepLabError: a path names no layer; the message names the nearest.
     """
     flat = traverse_util.flatten_dict(params) if form.widths else {}
     channels = {"/".join(path[:-1]): flat[path].shape[-1] for path in flat if path[-1] == "kernel"}
@@ -71,23 +74,23 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
 
 
 def refuse_single_values(shape: tuple[int, ...], group: int, layer: str) -> None:
-    """Refuses to train where batch statistics would be those of one value per channel.
+    """Checks that batch statistics in training are of more than one value per channel.
 
     Args:
-      shape: [N, …, C] of what is normalized.
-      group: images that are normalized together; 0: all N.
-      layer: its path, for the message.
+      shape: shape [N, …, C] of the array to normalize.
+      group: number of images that are normalized together; 0 normalizes all N.
+      layer: path of the layer, for the message.
 
     Raises:
-      DeepLabError: there is one value per channel, so every output would be 0 + bias in training
-        and something else in evaluation.
+      DeepLabError: there is one value per channel, whose normalized value is 0 in training but not
+        in evaluation.
     """
     if (group or shape[0]) * math.prod(shape[1:-1]) == 1:
         raise DeepLabError(
             f"{layer} cannot be trained on one value per channel ({_cause(shape[0], group)}): "
-            "batch normalization makes it exactly 0, but not in evaluation; normalize at least 2 "
-            "images together, better 4 or more (training.batch_size over "
-            "training.accumulation_steps, model.ghost_batch_size), or give "
+            "batch normalization makes it exactly 0, but not in evaluation. Normalize at least 2 "
+            "images together, better 4 or more (training.batch_size divided by "
+            "training.accumulation_steps, model.ghost_batch_size), or set "
             "model.frozen_batch_norm=True or, for image pooling, model.image_pooling='none'"
         )
 
@@ -97,13 +100,13 @@ def _cause(images: int, group: int) -> str:
 
 
 class GroupedBatchNorm(nn.BatchNorm):
-    """Normalises each group of neighbouring images by its own statistics.
+    """Normalizes each group of neighboring images by its own statistics.
 
-    Variables are those of `nn.BatchNorm`; the moving averages take the mean of the groups'
-    means and variances. Where a group is what one device holds, statistics cost no communication.
+    Variables are those of `nn.BatchNorm`; the moving averages are updated with the mean over groups
+    of means and variances. Groups that lie on one device need no communication.
 
     Attributes:
-      group_size: images a group.
+      group_size: number of images per group.
 
     Source: arXiv 1705.08741, section 4 ("ghost" batches).
     """
@@ -112,10 +115,10 @@ class GroupedBatchNorm(nn.BatchNorm):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
-        """Maps [N, …, C] to the same shape; N must divide into groups unless averages are used.
+        """Maps [N, …, C] to the same shape.
 
         Raises:
-          DeepLabError: N does not.
+          DeepLabError: `group_size` does not divide N and batch statistics are used.
         """
         shape, dtype = x.shape[-1:], jnp.promote_types(jnp.float32, x.dtype)
         zeros, ones = jnp.zeros, jnp.ones
@@ -129,7 +132,7 @@ class GroupedBatchNorm(nn.BatchNorm):
         inner = tuple(range(1, groups.ndim - 1))
         values = groups.astype(dtype)
         means = values.mean(inner, keepdims=True)
-        # As in Flax: one pass over the values, and never below 0.
+        # One pass over the values and at least 0, as in Flax.
         variances = jnp.square(values).mean(inner, keepdims=True) - jnp.square(means)
         variances = jnp.maximum(variances, 0)
         if not self.is_initializing():
@@ -154,30 +157,30 @@ def _groups(x: jax.Array, size: int) -> jax.Array:
     """Reshapes [N, …] to [N/size, size, …]."""
     if x.shape[0] % size:
         raise DeepLabError(
-            f"model.ghost_batch_size={size} does not divide the {x.shape[0]} images that are "
-            "normalised together; give a divisor of them, or 0 for all"
+            f"model.ghost_batch_size={size} does not divide the {x.shape[0]} images of a batch; "
+            "give a divisor of their number, or 0 to normalize all together"
         )
     return x.reshape(-1, size, *x.shape[1:])
 
 
 Initializer = Callable[..., jax.Array]
 
-# slim's value; fan-out rules would count the k·k·C outputs that a depthwise kernel does not have.
+# As in slim; fan-out rules would count k·k·C outputs, which a depthwise kernel does not have.
 DEPTHWISE_INIT = nn.initializers.truncated_normal(0.33)
 CONVOLUTION_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """Constants of batch normalisation.
+    """Constants of batch normalization.
 
     Attributes:
-      decay: how much of the moving averages a step keeps (Flax calls it momentum).
-      epsilon: added to the variance.
-      frozen: the moving averages normalise in training too, and stay as they are (DeepLab v3,
+      decay: fraction of the moving averages that a training step keeps (Flax: momentum).
+      epsilon: constant added to the variance.
+      frozen: whether training uses the moving averages and does not update them (DeepLab v3,
         section 4; DeepLab v2 as released).
-      group: images whose statistics normalise them together in training; 0: all of the batch, on
-        whatever devices they are.
+      group: number of images that are normalized together in training; 0 normalizes the whole
+        batch, across devices.
     """
 
     decay: float
@@ -187,7 +190,7 @@ class Normalization:
 
 
 class Bias(nn.Module):
-    """The bias that folding leaves of a batch normalization."""
+    """Bias that replaces a folded batch normalization."""
 
     form: Form = Form()
 
@@ -200,22 +203,24 @@ class Bias(nn.Module):
 
 
 def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Convolutions and matrix products are worth keeping, what is cheap after them is not."""
+    """Returns whether gradient checkpointing keeps a result: only of convolutions and products."""
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias → batch normalisation → activation.
+    """Convolution without bias → batch normalization → activation.
 
     Attributes:
-      features: output channels; those of the input where `depthwise`.
-      normalization: constants of the batch normalisation.
-      kernel_size, stride, rate: of the convolution; `rate` is the atrous rate in pixels, a pair
-        for rows and columns.
-      depthwise: one kernel a channel instead of a dense one.
-      same_padding: TensorFlow's `SAME`, as MobileNets have it, instead of symmetric padding.
-      activation: applied last; None for a linear output.
-      form: see `Form`.
+      features: output channels; those of the input where `depthwise` is set.
+      normalization: constants of batch normalization.
+      kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels;
+        `rate` may be a pair for rows and columns.
+      depthwise: whether each channel has a kernel of its own.
+      same_padding: whether to pad as TensorFlow's `SAME`, as in MobileNets, instead of
+        symmetrically.
+      activation: function applied last; None for a linear output.
+      kernel_init: initializer of the kernel; None uses that of DeepLab's released code.
+      form: how the layer computes, see `Form`.
     """
 
     features: int
@@ -309,12 +314,12 @@ class SeparableConvNorm(nn.Module):
 
     Attributes:
       features: output channels.
-      normalization: constants of both batch normalisations.
-      kernel_size, stride, rate: of the depthwise convolution; a pair of rates is for rows and
-        columns.
-      activation: after both; None where the released Xception has none.
-      depthwise_init, pointwise_init: of the kernels.
-      form: see `Form`.
+      normalization: constants of both batch normalizations.
+      kernel_size, stride, rate: kernel size, stride and atrous rate of the depthwise convolution;
+        `rate` may be a pair for rows and columns.
+      activation: function applied after both; None where the released Xception has none.
+      depthwise_init, pointwise_init: initializers of the kernels.
+      form: how the layer computes, see `Form`.
     """
 
     features: int

@@ -1,4 +1,4 @@
-"""Convolutions with bias and without normalisation, and how to see the inputs of layers."""
+"""Convolutions with bias and without normalization, and recording of the inputs of layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +19,10 @@ class Convolution(nn.Module):
 
     Attributes:
       features: output channels.
-      kernel_size, stride, rate: of the convolution; `rate` is the atrous rate in pixels.
-      activation: applied last; None for a linear output.
-      form: see `Form`.
+      kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels.
+      activation: function applied last; None for a linear output.
+      kernel_init: initializer of the kernel.
+      form: how the layer computes, see `Form`.
     """
 
     features: int
@@ -40,12 +41,12 @@ class Convolution(nn.Module):
         return ops.constrain_rows(outputs)
 
     def padding(self, size: ops.Size) -> ops.Padding:
-        """Returns the padding, which is the same for every input size."""
+        """Returns the padding, which is independent of the input size."""
         del size
         return ops.symmetric_padding(self.kernel_size, self.rate)
 
     def convolve(self, inputs: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Returns the convolution with the bias added in a dtype of its own."""
+        """Returns the convolution plus bias; the bias is added in `dtype`."""
         if self.form.kind == "int8":
             return convolve_in_integers(self, inputs).astype(dtype)
         features = self.form.output_channels(self)
@@ -66,9 +67,10 @@ class Convolution(nn.Module):
 
 
 class Classifier(Convolution):
-    """The convolution with bias that turns features into logits; no activation after it.
+    """Convolution with bias from features to logits, without activation.
 
-    1×1 but for DeepLab v2, whose branches on a ResNet are atrous 3×3 classifiers.
+    The kernel is 1×1, except in the branches of DeepLab v2 on a ResNet, which are atrous 3×3
+    classifiers.
     """
 
     kernel_size: int = 1
@@ -82,7 +84,7 @@ class Classifier(Convolution):
 
 
 def is_convolution(module: nn.Module) -> bool:
-    """Whether a module is a whole convolution with all that belongs to it."""
+    """Returns whether a module is a convolution with its normalization, bias and activation."""
     return isinstance(module, ConvNorm | Convolution)
 
 
@@ -91,14 +93,14 @@ def record_inputs(
     of: Callable[[nn.Module], bool],
     seen: Callable[[nn.Module, jax.Array], None],
 ) -> Any:
-    """Returns what a call gives, and shows the inputs of some layers on the way.
+    """Returns the result of a call and reports the inputs of selected layers to a function.
 
-    For calibration, conversion and unfolding; it changes nothing of what is computed.
+    Used by calibration, conversion and unfolding; the computation does not change.
 
     Args:
-      call: initialises or applies a network.
-      of: which modules are looked at.
-      seen: takes the module, bound, and its first input.
+      call: function that initializes or applies a network.
+      of: predicate that selects modules.
+      seen: function called with each selected module, bound, and its first input.
     """
 
     def show(function: Callable, arguments: tuple, keywords: dict, context: Any) -> Any:

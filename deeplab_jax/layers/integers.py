@@ -1,8 +1,8 @@
-"""Layers in 8-bit integers: what the convolutions of a quantised network are.
+"""Convolutions in 8-bit integers, the layers of a quantized network.
 
-Kernels are int8 with a scale for every output channel, inputs int8 with one scale and zero point
-for the whole map (arXiv 1712.05877; per-channel as in arXiv 1806.08342, section 3). A batch
-normalisation is part of scale and bias. Between convolutions the network computes as it did.
+Kernels are int8 with one scale per output channel, inputs int8 with one scale and zero point per
+map (arXiv 1712.05877; per-channel scales as in arXiv 1806.08342, section 3). Batch normalization is
+part of scale and bias. All other operations compute in floating point.
 """
 
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from flax import linen as nn
 from deeplab_jax import ops
 from deeplab_jax.lazy import import_extra
 
-# Of kernels [k, k, C, D].
+# Axis of kernels [k, k, C, D].
 OUTPUT_CHANNELS = 3
 
 
 def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
-    """Returns what a layer gives before its activation, computed in integers.
+    """Returns the output of a layer before its activation, computed in integers.
 
     Args:
-      layer: a `ConvNorm` or `Convolution`, in its compact method.
-      inputs: floating point, [N, H, W, C].
+      layer: a `ConvNorm` or `Convolution`, inside its compact method.
+      inputs: floating point [N, H, W, C].
 
     Returns:
       float32 [N, H', W', D].
@@ -52,7 +52,7 @@ def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
 
 
 def quantizer() -> Callable[..., Any]:
-    """Returns qwix's function that quantises an array.
+    """Returns the function of qwix that quantizes an array.
 
     Raises:
       DeepLabError: qwix is not installed.
@@ -61,11 +61,11 @@ def quantizer() -> Callable[..., Any]:
 
 
 def rounded(array: jax.Array, **how: Any) -> jax.Array:
-    """Returns an array rounded to int8 and back, with the gradient of the array itself.
+    """Returns an array rounded to int8 and back; its gradient is that of the identity.
 
     Args:
-      array: of floating-point numbers.
-      **how: see `qwix.quantize`.
+      array: floating point, any shape.
+      **how: arguments of `qwix.quantize`.
 
     Source: the straight-through estimator, arXiv 1308.3432, section 4.
     """
@@ -77,14 +77,14 @@ def rounded(array: jax.Array, **how: Any) -> jax.Array:
 
 
 def rounded_kernel(kernel: jax.Array) -> jax.Array:
-    """Returns a kernel [k, k, C, D] rounded with a scale for every output channel.
+    """Returns a kernel [k, k, C, D] rounded with one scale per output channel.
 
-    A kernel and its multiple by an output channel's batch normalisation round alike, so folding it
-    later changes nothing.
+    Scaling an output channel scales its rounded kernel, so folding batch normalization later does
+    not change the rounding.
     """
     return rounded(kernel, channelwise_axes=(OUTPUT_CHANNELS,))
 
 
 def rounded_inputs(inputs: jax.Array) -> jax.Array:
-    """Returns inputs [N, H, W, C] rounded over the range of the batch."""
+    """Returns inputs [N, H, W, C] rounded with the scale of the batch's range."""
     return rounded(ops.as_array(inputs), calibration_method="minmax")

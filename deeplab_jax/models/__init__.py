@@ -1,4 +1,4 @@
-"""The assembly of backbone, head, decoder and classifier, and its named forms."""
+"""Networks assembled from backbone, head, decoder and classifier, and named architectures."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""Named architectures, and the defaults that each format version gave them."""
+"""Named architectures and the defaults of their keywords, for each format version."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from deeplab_jax.architecture import (
     KEYWORDS,
     Architecture,
     check_names,
-    scaled_rates,
+    default_aspp_rates,
 )
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.formats import with_new_keywords
@@ -21,20 +21,25 @@ from deeplab_jax.models.output_stride import (
     SUMMED_RATES,
     Published,
     published_rates,
-    scaled,
+    rescaled,
 )
 
-# Of ASPP in torchvision's networks, all at the output stride that each is published at.
+# Rates of ASPP in torchvision's networks, at the output stride of each published network.
 TORCHVISION_RATES = (12, 24, 36)
-# Channels of fc6 (DeepLab v2, table 1).
+# Output channels of fc6 (DeepLab v2, table 1).
 FC6_CHANNELS = {"large": 1024, "4x4": 4096, "7x7": 4096}
 
 
 def resolve(architecture: str, **overrides: Any) -> Architecture:
-    """Returns the named architecture with the keywords applied and all defaults decided.
+    """Returns a named architecture with the keywords applied and all defaults resolved.
+
+    Args:
+      architecture: a name that `list_models` returns.
+      **overrides: keywords of `create_model`.
 
     Raises:
-      DeepLabError: a name, keyword or value is illegal; says which is nearest or legal.
+      DeepLabError: a name, keyword or value is invalid; the message states the nearest or legal
+        ones.
     """
     check_names(architecture, overrides)
     given = {name: frozen(value) for name, value in overrides.items()}
@@ -44,7 +49,13 @@ def resolve(architecture: str, **overrides: Any) -> Architecture:
 def with_defaults(
     architecture: str, given: Mapping[str, Any], rate_defaults: Callable[..., dict[str, Any]]
 ) -> Architecture:
-    """Returns the architecture with the caller's keywords, and defaults for all others."""
+    """Returns an architecture with the given keywords and defaults for all others.
+
+    Args:
+      architecture: a name that `list_models` returns.
+      given: keywords of the caller, lists as tuples.
+      rate_defaults: function from name and keywords to the default rates.
+    """
     values = {**ARCHITECTURES[architecture], **given}
     for decide in (_backbone_defaults, _head_defaults, rate_defaults):
         values = decide(architecture, values) | values
@@ -53,23 +64,23 @@ def with_defaults(
 
 
 def create_model(architecture: str, **overrides: Any) -> DeepLab:
-    """Returns a DeepLab by name.
+    """Returns the network of a named architecture.
 
     Args:
       architecture: a name that `list_models` returns.
-      **overrides: fields of `Architecture`, or `aspp`; what is left out takes the architecture's
-        default, or the backbone's own. Default rates keep their extent in the image at every
-        output stride.
+      **overrides: fields of `Architecture`, or `aspp`. Others have the default of the architecture
+        or of the backbone; default rates keep their extent in the image at every output stride.
 
     Raises:
-      DeepLabError: as `resolve`.
+      DeepLabError: a name, keyword or value is invalid; the message states the nearest or legal
+        ones.
     """
     return DeepLab(resolve(architecture, **overrides))
 
 
 def _backbone_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
     entry = find_backbone(values["backbone"])
-    caffe = architecture == "deeplab_v2" and entry.multi_grid_size > 0
+    caffe = architecture == "deeplab_v2" and entry.has_multi_grid
     defaults: dict[str, Any] = {"preprocessing": entry.preprocessing}
     if "stride_placement" in entry.options:
         defaults["stride_placement"] = "caffe" if caffe else "slim"
@@ -89,7 +100,8 @@ def _head_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, An
     if summed:
         defaults["fusion"] = "sum"
     if head == "large_fov" or summed:
-        direct = architecture == "deeplab_v2" and values["backbone"] != "vgg_16"
+        entry = find_backbone(values["backbone"])
+        direct = architecture == "deeplab_v2" and not entry.fully_connected
         fov = values.get("fov", "large")
         defaults["fc_channels"] = 0 if direct else FC6_CHANNELS.get(fov, 0)
     if head == "cascade":
@@ -102,13 +114,13 @@ def _head_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, An
 
 
 def _rate_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the rates, and those of `aspp`, with the extent that they were published with."""
+    """Returns the published rates of the head, rescaled to the output stride."""
     published = published_rates(values, values.get("aspp"), _concatenated_rates(architecture))
     stride, head = values.get("output_stride", 16), values["head"]
-    # Other output strides are refused by the Architecture.
+    # `Architecture` rejects other output strides.
     if "atrous_rates" in values or stride not in STRIDES:
         return {"atrous_rates": published.rates}
-    return {"atrous_rates": scaled(published, stride, head)}
+    return {"atrous_rates": rescaled(published, stride, head)}
 
 
 def _concatenated_rates(architecture: str) -> Published:
@@ -118,20 +130,20 @@ def _concatenated_rates(architecture: str) -> Published:
 
 
 def frozen(value: Any) -> Any:
-    """Returns lists as tuples, as files and flags give lists."""
+    """Returns a value with lists converted to tuples, recursively."""
     return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def resolve_stored(architecture: str, overrides: Mapping[str, Any], version: int) -> Architecture:
-    """Returns the network that a file describes, with the defaults of the file's version.
+    """Returns the architecture that a file describes, with the defaults of its format version.
 
     Args:
       architecture: a name that `list_models` returns.
-      overrides: keywords of `create_model`, under the names of the file's version.
+      overrides: keywords of `create_model`, under the names of that version.
       version: format version of the file.
 
     Raises:
-      DeepLabError: as `resolve`.
+      DeepLabError: see `resolve`.
     """
     overrides = with_new_keywords(overrides, version)
     if version > 1 or architecture not in ARCHITECTURES or not set(overrides) <= set(KEYWORDS):
@@ -141,7 +153,7 @@ def resolve_stored(architecture: str, overrides: Mapping[str, Any], version: int
 
 
 def _first_rates(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the default rates of version 1."""
+    """Returns the default rates of format version 1."""
     head, stride = values["head"], values.get("output_stride", 16)
     if values.get("aspp") is not None:
         # Checks the name.
@@ -153,5 +165,5 @@ def _first_rates(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]
     if head == "aspp" and values.get("fusion") == "sum":
         return {"atrous_rates": SUMMED_RATES["large"].rates}
     if head == "aspp" and stride in (4, 8, 16, 32):
-        return {"atrous_rates": scaled_rates(stride)}
+        return {"atrous_rates": default_aspp_rates(stride)}
     return {"atrous_rates": ()}

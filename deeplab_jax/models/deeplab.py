@@ -1,4 +1,4 @@
-"""DeepLab, the module of every version, and its folding for inference."""
+"""DeepLab, the network of every version, and folding of its batch normalization."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,21 +20,21 @@ from deeplab_jax.models.preprocessing import preprocess
 
 
 def fold(model: "DeepLab", variables: Any) -> tuple["DeepLab", Any]:
-    """Returns the same network in which each normalisation is a bias and the rest is in its kernel.
+    """Returns the network and variables with batch normalization folded into kernels and biases.
 
-    y = (x ∗ w − mean)·scale/√(variance + ε) + bias = x ∗ (w·s) + (bias − mean·s), s being the same
-    factor. A network that has no normalisations any more comes back as it is.
+    With s = scale/√(variance + ε): (x ∗ w − mean)·s + bias = x ∗ (w·s) + (bias − mean·s). A network
+    that is folded or quantized already is returned unchanged.
 
     Args:
-      model: of the variables.
+      model: network of the variables.
       variables: params and batch_stats.
 
     Returns:
-      The network, for inference alone, and its variables: params alone, as NumPy arrays.
+      The network, for inference only, and its variables: params only, as NumPy arrays.
     """
     if model.kind == "folded" or model.architecture.quantization != "none":
         return model, variables
-    # In NumPy: a program of hundreds of small products takes longer to compile than to run.
+    # In NumPy, since compiling hundreds of small products takes longer than computing them.
     host = jax.device_get(variables)
     params = traverse_util.flatten_dict(host["params"])
     statistics = traverse_util.flatten_dict(host.get("batch_stats", {}))
@@ -57,13 +57,13 @@ Maps = dict[str, jax.Array]
 
 
 class DeepLab(nn.Module):
-    """A network from images to logits at the images' own resolution.
+    """A network from images to logits at the resolution of the images.
 
     Attributes:
-      architecture: which member of the family.
-      kind: how its layers compute, see `layers.Form`: `trained`, `folded` (see `fold`) or
-        `rounded`; an architecture that is quantised computes in integers.
-      remat: what the backward pass computes again: one of `layers.REMAT`.
+      architecture: member of the family.
+      kind: how layers compute, see `layers.Form`: `trained`, `folded` (see `fold`) or `rounded`.
+        Quantized architectures compute in integers.
+      remat: gradient checkpointing, one of `layers.REMAT`.
     """
 
     architecture: Architecture
@@ -72,7 +72,7 @@ class DeepLab(nn.Module):
 
     @property
     def form(self) -> Form:
-        """Form that every layer is given."""
+        """Form of all layers."""
         options = self.architecture
         kind = self.kind if options.quantization == "none" else options.quantization
         return Form(jnp.dtype(options.dtype), kind, options.widths, self.remat)
@@ -85,33 +85,37 @@ class DeepLab(nn.Module):
 
         Args:
           image: [N, H, W, in_channels], RGB 0..255, uint8 or floating point.
-          train: batch statistics and dropout (which needs the `dropout` random stream) are active.
-          endpoints: also return the named inner maps: the backbone's, `features` (before the
-            classifier), `scores` (before upsampling), `scores_0.75` and so on with `multi_scale`,
-            `fused_scores` of all scales, `auxiliary` (logits [N, H, W, num_classes]) and
-            `auxiliary_scores` with `aux_head`.
+          train: whether batch statistics and dropout are active; dropout requires the random stream
+            `dropout`.
+          endpoints: whether to return the named inner maps as well: those of the backbone,
+            `features` (before the classifier), `scores` (before upsampling), `scores_0.75` etc.
+            with `multi_scale`, `fused_scores` of all scales, and with `aux_head` `auxiliary`
+            (logits [N, H, W, num_classes]) and `auxiliary_scores`.
 
         Returns:
-          Logits [N, H, W, num_classes], float32; with `endpoints` a pair of these and a dict.
+          Logits [N, H, W, num_classes], float32; with `endpoints` a pair of logits and a dict.
 
         Raises:
-          DeepLabError: the image has another number of channels, `widths` names no layer, or a
-            network of integers or without batch normalisations is to be trained.
+          DeepLabError: the image has another number of channels, `widths` names no layer, or
+            `train` is set for a quantized or folded network.
         """
         if train and self.form.kind in ("folded", "int8"):
-            kind = {"int8": "quantised"}.get(self.form.kind, "folded")
-            raise DeepLabError(f"a {kind} network cannot be trained; train what it was made of")
+            kind = {"int8": "quantized"}.get(self.form.kind, "folded")
+            raise DeepLabError(
+                f"a {kind} network cannot be trained; train the network that it was made from"
+            )
         logits, maps = ops.constrain_rows(self._logits(ops.constrain_rows(image), train))
         check_widths(self.form, self.variables["params"])
         return (logits, maps) if endpoints else logits
 
     def class_map(self, image: jax.Array) -> jax.Array:
-        """Returns the most likely class of every pixel: the argmax of the logits.
+        """Returns the most probable class of every pixel, the argmax of the logits.
 
-        To be compiled: the logits of all pixels are then not made on platforms where that is slow.
+        Where the function is compiled, full-resolution logits are not computed on platforms on
+        which that is slow.
 
         Args:
-          image: as `__call__` takes it.
+          image: see `__call__`.
 
         Returns:
           int32 [N, H, W].
@@ -119,13 +123,13 @@ class DeepLab(nn.Module):
         return self.class_map_and_logits(image)[0]
 
     def class_map_and_logits(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns what `class_map` returns, and the logits.
+        """Returns class map and logits; see `class_map`.
 
         Args:
-          image: as `__call__` takes it.
+          image: see `__call__`.
 
         Returns:
-          int32 [N, H, W], and float32 [N, H, W, num_classes].
+          int32 [N, H, W] and float32 [N, H, W, num_classes].
         """
         logits, maps = self(image, endpoints=True)
         class_map = ops.argmax_of_resized(
@@ -139,7 +143,7 @@ class DeepLab(nn.Module):
         options = self.architecture
         if image.ndim != 4 or image.shape[-1] != options.in_channels:
             raise DeepLabError(
-                f"images must be [N, H, W, {options.in_channels}], got {list(image.shape)}"
+                f"images must have shape [N, H, W, {options.in_channels}], got {list(image.shape)}"
             )
         pixels = preprocess(image, options.preprocessing, jnp.dtype(options.dtype))
         network = self._network()
@@ -154,7 +158,7 @@ class DeepLab(nn.Module):
         return logits, maps
 
     def _network(self) -> Callable[[jax.Array, bool], Maps]:
-        """Returns the network at one scale, from normalised images to maps."""
+        """Returns the function from normalized images at one scale to maps."""
         options = self.architecture
         form = self.form
         backbone = parts.make_backbone(options, form)
@@ -186,7 +190,7 @@ class DeepLab(nn.Module):
         return ops.resize_bilinear(pixels, size, align_corners=align_corners)
 
     def _fused_scores(self, maps: Maps) -> jax.Array:
-        """The maximum over scales, on the map of the image at full size (DeepLab v2, 4.1.1)."""
+        """Returns the maximum over scales at the resolution of scale 1 (DeepLab v2, 4.1.1)."""
         fused = maps["scores"]
         for scale in self.architecture.multi_scale[1:]:
             fused = jnp.maximum(fused, self._resize(maps[f"scores_{scale:g}"], fused))

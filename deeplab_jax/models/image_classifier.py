@@ -1,4 +1,4 @@
-"""Classifiers of whole images: the form in which backbones trained on ImageNet are published."""
+"""Image classifiers, the form in which backbones trained on ImageNet are published."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from deeplab_jax.models.preprocessing import preprocess
 
 DROPOUT_RATE = 0.2
 FIXED = {"head": "plain", "output_stride": 32}
-# Keywords that a classifier reads beside the options of its backbone.
+# Keywords that a classifier uses beside the options of its backbone.
 READ = (
     *("backbone", "num_classes", "in_channels", "preprocessing", "dtype"),
     *("batch_norm_decay", "batch_norm_epsilon", "ghost_batch_size", "frozen_batch_norm"),
@@ -26,10 +26,13 @@ READ = (
 
 
 class ImageClassifier(nn.Module):
-    """A backbone at output stride 32 → average over the map → scores of the whole image.
+    """A backbone at output stride 32 → average over the map → logits of the image.
 
     MobileNetV2 has a further 1×1 convolution before the average (arXiv 1801.04381, table 2),
     MobileNetV3 one after it (arXiv 1905.02244, tables 1 and 2).
+
+    Attributes:
+      architecture: the backbone and its keywords.
     """
 
     architecture: Architecture
@@ -52,7 +55,7 @@ class ImageClassifier(nn.Module):
 
     @property
     def form(self) -> Form:
-        """Form that every layer is given."""
+        """Form of all layers."""
         return Form(jnp.dtype(self.architecture.dtype))
 
     def _widened(self, features: jax.Array, channels: int, train: bool) -> jax.Array:
@@ -69,14 +72,14 @@ class ImageClassifier(nn.Module):
 
 
 def create_classifier(backbone: str, **overrides: Any) -> ImageClassifier:
-    """Returns a classifier of whole images.
+    """Returns an image classifier.
 
     Args:
       backbone: name in `backbones.BACKBONES`.
       **overrides: fields of `Architecture` that concern the backbone, and `num_classes`.
 
     Raises:
-      DeepLabError: a name, keyword or value is illegal, or a keyword concerns another part.
+      DeepLabError: a name, keyword or value is invalid, or a keyword concerns another part.
     """
     _check_keywords(backbone, overrides)
     return ImageClassifier(resolve("deeplab_v3", backbone=backbone, **(overrides | FIXED)))
@@ -99,6 +102,6 @@ def _check_keywords(backbone: str, overrides: Mapping[str, Any]) -> None:
     ]
     if wrong:
         raise DeepLabError(
-            f"a classifier of whole images does not read {', '.join(wrong)}; leave out what "
-            f"concerns heads and decoders; read are {', '.join(sorted(legal))}"
+            f"an image classifier does not use {', '.join(wrong)}; omit keywords of heads and "
+            f"decoders; legal keywords: {', '.join(sorted(legal))}"
         )

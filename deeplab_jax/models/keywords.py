@@ -1,4 +1,4 @@
-"""Which keywords the parts of a network read, and what the network has in place of the others."""
+"""Keywords that each part of a network reads, and values of those that no part reads."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ FIELDS = Architecture.__dataclass_fields__
 
 
 class Part(NamedTuple):
-    """A part of a network with the keywords that it reads.
+    """A part of a network and the keywords that it reads.
 
     Attributes:
-      name: of the part, in the words of the keywords that select it.
-      present: whether a network has the part.
+      name: name of the part, expressed by the keywords that select it.
+      present: predicate of architectures that have the part.
       reads: keywords that change the part.
     """
 
@@ -41,7 +41,7 @@ def _refines_with_convolutions(options: Architecture) -> bool:
     return options.decoder in ("v3plus", "conv2_conv3") and bool(options.decoder_convs)
 
 
-# Backbones come on top: theirs are the options of `backbones.entries`, and batch normalization.
+# Backbones read the options of `backbones.entries` and those of batch normalization.
 PARTS = (
     Part(
         "every network",
@@ -125,21 +125,21 @@ PARTS = (
     ),
     Part("aux_head=True", lambda options: options.aux_head, BATCH_NORM),
 )
-# What a network has that reads none; of the other keywords the default of the field.
+# Values of unread keywords where they differ from the default of the field.
 ABSENT: Mapping[str, Any] = {"image_pooling": "none", "dropout_rate": 0.0, "atrous_rates": ()}
-# The pyramid's first level, and the gate of LR-ASPP without a window, pool the whole map.
+# The first level of SPP, and the gate of LR-ASPP without a window, pool the whole map.
 ALWAYS_POOLING = {"spp": ("global",), "lr_aspp": ("global", "crop")}
-# On a MobileNet the placement only chooses the padding.
+# On a MobileNet the stride placement only selects the padding.
 PADDINGS = ("slim", "torchvision")
-# Why a network does not read every value.
+# Reasons why a network does not support every value.
 ALL_VALUES = {
     "image_pooling": "this head always pools the map",
-    "stride_placement": "only ResNets have a choice of where strides are",
+    "stride_placement": "only ResNets support every stride placement",
 }
 
 
 def read_keywords(options: Architecture) -> frozenset[str]:
-    """Returns the keywords that change the network, of those that it has now."""
+    """Returns the keywords that the parts of an architecture read."""
     entry = find_backbone(options.backbone)
     read = set(entry.options)
     if entry.normalization is not None:
@@ -147,22 +147,22 @@ def read_keywords(options: Architecture) -> frozenset[str]:
     for part in PARTS:
         if part.present(options):
             read |= set(part.reads)
-    # With frozen_batch_norm the other two of BATCH_NORM wait: it is a switch of training, which
-    # a recipe with a decay of its own must be able to take.
+    # `frozen_batch_norm` does not hide the other two of BATCH_NORM: recipes that set a decay may
+    # freeze the statistics as well.
     return frozenset(read)
 
 
 def settled(options: Architecture, given: Mapping[str, Any]) -> Architecture:
-    """Returns the architecture in which keywords that no part reads have the network's own values.
+    """Returns the architecture in which keywords that no part reads have fixed values.
 
     Args:
-      options: with the caller's keywords and all defaults.
-      given: the caller's keywords.
+      options: architecture with the given keywords and all defaults.
+      given: keywords of the caller.
 
     Raises:
-      DeepLabError: the backbone lacks what a keyword asks for, or a given keyword changes nothing
-        and states something else than what the network has; names all such keywords, which parts
-        read them, and what is legal.
+      DeepLabError: the backbone does not support a keyword, or given keywords have no effect and
+        differ from the fixed value; the message names all of them, the parts that read them, and
+        the legal values.
     """
     check_backbone(options)
     absent = absent_values(options)
@@ -174,73 +174,74 @@ def settled(options: Architecture, given: Mapping[str, Any]) -> Architecture:
 
 
 def check_backbone(options: Architecture) -> None:
-    """Checks the keywords against what the backbone has.
+    """Checks that the backbone supports the keywords.
 
     Raises:
-      DeepLabError: the backbone cannot do what a keyword asks for; names what is legal.
+      DeepLabError: the backbone does not support a keyword; the message states legal values.
     """
     entry = find_backbone(options.backbone)
-    size = entry.multi_grid_size
-    if options.multi_grid is not None and size == 0:
+    if options.multi_grid is not None and not entry.has_multi_grid:
         raise DeepLabError(
-            f"{options.backbone} has no multi-grid: that needs a ResNet's block4; "
+            f"{options.backbone} has no multi-grid, which requires block4 of a ResNet; "
             "leave multi_grid unset"
         )
-    if options.multi_grid is not None and len(options.multi_grid) != size:
-        raise DeepLabError(f"multi_grid={options.multi_grid} must hold {size} rates")
+    if options.multi_grid is not None and len(options.multi_grid) != entry.multi_grid_size:
+        raise DeepLabError(
+            f"multi_grid={options.multi_grid} must hold {entry.multi_grid_size} rates"
+        )
     if options.depth_multiplier != 1 and "depth_multiplier" not in entry.options:
         raise DeepLabError(f"{options.backbone} has no depth_multiplier; leave it at 1.0")
     if options.width_divisor != 1 and "width_divisor" not in entry.options:
         raise DeepLabError(f"{options.backbone} has no width_divisor; leave it at 1")
     if options.stride_placement and "stride_placement" not in entry.options:
         raise DeepLabError(
-            f"{options.backbone} has its strides in one place only; leave stride_placement unset"
+            f"{options.backbone} supports one stride placement only; leave stride_placement unset"
         )
     if options.head == "cascade" and "cascade_blocks" not in entry.options:
         raise DeepLabError(
-            f"{options.backbone} has no cascade: that repeats a ResNet's block4; give "
+            f"{options.backbone} has no cascade, which repeats block4 of a ResNet; give "
             "head='aspp' or a ResNet"
         )
 
 
 def absent_values(options: Architecture) -> dict[str, Any]:
-    """Returns what the network has of each keyword, or value, that it does not read."""
+    """Returns the fixed values of keywords that the network does not read."""
     read = read_keywords(options)
     values = {
         name: ABSENT.get(name, field.default) for name, field in FIELDS.items() if name not in read
     }
-    for name, legal in _told_apart(options).items():
+    for name, legal in _restricted_values(options).items():
         current = getattr(options, name)
         values[name] = current if current in legal else legal[0]
     return values
 
 
-def _told_apart(options: Architecture) -> dict[str, tuple[str | None, ...]]:
-    """Returns the legal values of keywords of which this network does not read every value."""
+def _restricted_values(options: Architecture) -> dict[str, tuple[str | None, ...]]:
+    """Returns the legal values of keywords that the network reads only in part."""
     found: dict[str, tuple[str | None, ...]] = {}
     if options.head in ALWAYS_POOLING:
         found["image_pooling"] = ALWAYS_POOLING[options.head]
     entry = find_backbone(options.backbone)
-    if "stride_placement" in entry.options and not entry.multi_grid_size:
+    if "stride_placement" in entry.options and not entry.has_multi_grid:
         found["stride_placement"] = (*PADDINGS, None)
     return found
 
 
 def _reason(options: Architecture, name: str, value: Any, legal: Any) -> str:
     shown = f"{name}={value!r}"
-    if name in _told_apart(options):
-        values = " or ".join(repr(value) for value in _told_apart(options)[name] if value)
+    if name in (restricted := _restricted_values(options)):
+        values = " or ".join(repr(value) for value in restricted[name] if value)
         return f"{shown}: {ALL_VALUES[name]} (legal here: {values})"
     why = f"read by {'; '.join(_readers(name))}"
     return f"{shown}: {why} (legal here: {legal!r}, or leave {name} unset)"
 
 
 def _readers(name: str) -> list[str]:
-    """Returns the parts that read a keyword, in words."""
+    """Returns the names of the parts that read a keyword."""
     readers = [part.name for part in PARTS if name in part.reads]
     backbones = [backbone for backbone, entry in BACKBONES.items() if name in entry.options]
     if name in (*BATCH_NORM, "batch_norm_epsilon"):
-        readers.append("every backbone but vgg_16")
+        readers.append("every backbone with batch normalization")
     return [*readers, f"backbone={' or '.join(map(repr, backbones))}"] if backbones else readers
 
 

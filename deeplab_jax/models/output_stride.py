@@ -1,4 +1,4 @@
-"""How a network follows its output stride: atrous rates, names of ASPP's branches, variables."""
+"""Networks at another output stride: atrous rates, names of ASPP branches, variables."""
 
 import dataclasses
 import re
@@ -18,11 +18,11 @@ STRIDES = (4, 8, 16, 32)
 
 
 class Published(NamedTuple):
-    """Rates as they were published.
+    """Published atrous rates.
 
     Attributes:
-      rates: in pixels of the encoder's map.
-      output_stride: of that map.
+      rates: atrous rates in pixels of the encoder's map.
+      output_stride: output stride of that map.
     """
 
     rates: tuple[int, ...]
@@ -31,7 +31,7 @@ class Published(NamedTuple):
 
 # DeepLab v2, section 4.1.2.
 SUMMED_RATES = {"small": Published((2, 4, 8, 12), 8), "large": Published((6, 12, 18, 24), 8)}
-# Of fc6: DeepLab v2, table 1; the smaller kernel's other rate is 8.
+# Rates of fc6 (DeepLab v2, table 1; 4x4 was also published with rate 8).
 FC6_RATES = {
     "large": Published((12,), 8),
     "4x4": Published((4,), 8),
@@ -44,26 +44,26 @@ CONCATENATED_RATES = Published(RATES_AT_16, 16)
 def published_rates(
     values: Mapping[str, Any], aspp: str | None, concatenated: Published
 ) -> Published:
-    """Returns the rates that a network has by default, at the output stride of its paper.
+    """Returns the default rates of a network at the output stride of its paper.
 
     Args:
-      values: keywords of `Architecture`, among them the head.
-      aspp: name of DeepLab v2's rates, where one is given.
-      concatenated: rates of an ASPP that concatenates.
+      values: keywords of `Architecture`, including the head.
+      aspp: name of DeepLab v2's rates, or None.
+      concatenated: rates of an ASPP with concatenated branches.
 
     Raises:
-      DeepLabError: `aspp` is unknown, or the head has no branches.
+      DeepLabError: `aspp` is unknown, contradicts `atrous_rates`, or the head has no branches.
     """
     head, summed = values["head"], values.get("fusion") == "sum"
     if aspp is not None:
         if aspp not in SUMMED_RATES:
             raise unknown_name("aspp", str(aspp), SUMMED_RATES)
         if values.get("atrous_rates") is not None:
-            raise DeepLabError(f"aspp={aspp!r} decides the rates; leave atrous_rates out, or aspp")
+            raise DeepLabError(f"aspp={aspp!r} sets the rates; omit atrous_rates or aspp")
         if head != "aspp":
             raise DeepLabError(
                 f"aspp={aspp!r} names rates of head='aspp', which head={head!r} does not read; "
-                "leave aspp out, or give head='aspp'"
+                "omit aspp, or give head='aspp'"
             )
         return SUMMED_RATES[aspp]
     if head == "large_fov":
@@ -73,29 +73,34 @@ def published_rates(
     return Published((), 16)
 
 
-def rates_at(trained: Architecture, output_stride: int) -> tuple[int, ...]:
-    """Returns the head's atrous rates at another output stride: their extent in pixels stays.
+def rates_at_output_stride(trained: Architecture, output_stride: int) -> tuple[int, ...]:
+    """Returns the head's atrous rates at another output stride, with the same extent in the image.
 
     Args:
-      trained: the network, at its own output stride.
-      output_stride: pixels of the image to one of the encoder's map.
+      trained: architecture at its own output stride.
+      output_stride: the other output stride.
 
     Raises:
-      DeepLabError: they would be no whole numbers; says where they are.
+      DeepLabError: the rates would not be integers; the message states the legal output strides.
     """
     published = Published(trained.atrous_rates, trained.output_stride)
-    return scaled(published, output_stride, trained.head)
+    return rescaled(published, output_stride, trained.head)
 
 
-def scaled(published: Published, output_stride: int, head: str) -> tuple[int, ...]:
-    """Returns rates of a head at another output stride than the one that they are given at.
+def rescaled(published: Published, output_stride: int, head: str) -> tuple[int, ...]:
+    """Returns published rates of a head at another output stride.
+
+    Args:
+      published: rates and their output stride.
+      output_stride: the other output stride.
+      head: name of the head.
 
     Raises:
-      DeepLabError: as `rates_at`.
+      DeepLabError: see `rates_at_output_stride`.
     """
     rates = _exact(published, output_stride)
     whole = all(rate.denominator == 1 for rate in rates)
-    # The cell's rates are whole from output stride 16 downwards.
+    # The rates of the dense prediction cell are integers at output strides up to 16.
     if head == "dpc":
         whole = max(output_stride, published.output_stride) < 32
     if not whole:
@@ -113,7 +118,7 @@ def _exact(published: Published, output_stride: int) -> list[Fraction]:
 
 
 def _legal(published: Published, head: str) -> str:
-    """Returns the output strides at which all rates are whole, as text."""
+    """Returns the output strides at which all rates are integers, as text."""
     if head == "dpc":
         return ", ".join(map(str, STRIDES[:3] if published.output_stride < 32 else STRIDES[3:]))
     legal = [
@@ -130,17 +135,17 @@ BRANCH = re.compile(r"rate_(\d+)")
 
 
 def branch_rates(paths: Iterable[Path]) -> list[int]:
-    """Returns the rates of the branches among the paths of variables, in rising order."""
+    """Returns the rates of the ASPP branches among paths of variables, in ascending order."""
     found = {BRANCH.match(path[2]) for path in paths if path[1] == ASPP}
     return sorted({int(match[1]) for match in found if match})
 
 
 def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dict[Path, Any]:
-    """Returns arrays under the names that their branches have at other rates.
+    """Returns arrays under the names of their branches at other rates.
 
     Args:
-      arrays: by path, `params` or `batch_stats` first.
-      rates: new rate of every branch by its old one.
+      arrays: arrays by path, which begins with `params` or `batch_stats`.
+      rates: new rate of each branch by its old one.
     """
 
     def renamed(path: Path) -> Path:
@@ -155,25 +160,27 @@ def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dic
 def rename_widths(
     widths: tuple[tuple[str, int], ...], rates: Mapping[int, int]
 ) -> tuple[tuple[str, int], ...]:
-    """Returns an architecture's widths under the names that branches have at other rates.
+    """Returns `Architecture.widths` under the names of branches at other rates.
 
     Args:
       widths: (path, channels) of each layer.
-      rates: new rate of every branch by its old one.
+      rates: new rate of each branch by its old one.
     """
     arrays = {("params", *path.split("/")): channels for path, channels in widths}
     return tuple(("/".join(path[1:]), n) for path, n in rename_branches(arrays, rates).items())
 
 
-def at_rates_of(given: Mapping[Path, Any], wanted: Iterable[Path]) -> Mapping[Path, Any]:
-    """Returns arrays under the names that their branches have at another output stride.
+def rename_branches_to_match(
+    given: Mapping[Path, Any], wanted: Iterable[Path]
+) -> Mapping[Path, Any]:
+    """Returns arrays with branches renamed to those of a network at another output stride.
 
-    A branch is named by its rate, and rates keep their extent in the image: all of them double when
-    the output stride halves. Where rates differ in another way, they are other branches.
+    A branch is named by its rate, and all rates double when the output stride halves. Where the
+    rates of the two networks are not in proportion, their branches differ and nothing is renamed.
 
     Args:
-      given: arrays by path, as trained.
-      wanted: paths in the network to train.
+      given: arrays of the trained network by path.
+      wanted: paths of the network to train.
 
     Source: DeepLab v3, section 3.3.
     """
@@ -183,33 +190,34 @@ def at_rates_of(given: Mapping[Path, Any], wanted: Iterable[Path]) -> Mapping[Pa
     return rename_branches(given, dict(zip(old, new, strict=True)))
 
 
-# Small, and legal at every output stride.
+# (H, W) of a small image, legal at every output stride.
 PROBE_SIZE = (65, 65)
 
 
 def at_output_stride(
     model: DeepLab, variables: Any, output_stride: int | None
 ) -> tuple[DeepLab, Any]:
-    """Returns network and variables for another density of the encoder's map.
+    """Returns a network and its variables at another output stride.
 
-    Strides become rates in the backbone, the head's rates keep their extent in the image (they
+    Strides become rates in the backbone, the rates of the head keep their extent in the image (they
     double when the output stride halves), and the window of image pooling follows. Weights and
-    statistics stay as they are; only the names of branches that tell their rate change.
+    statistics are unchanged; branches are renamed to their new rates.
 
     Args:
-      model: as trained.
-      variables: of the model.
-      output_stride: pixels of the image to one of the encoder's map; None: as trained.
+      model: trained network.
+      variables: variables of the model.
+      output_stride: the other output stride; None keeps that of training.
 
     Raises:
-      DeepLabError: the network cannot have this output stride; says why, and what is legal.
+      DeepLabError: the network does not support the output stride; the message states the reason
+        and the legal ones.
 
     Source: DeepLab v3, section 3.1 and table 10.
     """
     trained = model.architecture
     if output_stride in (None, trained.output_stride):
         return model, variables
-    rates = rates_at(trained, output_stride)
+    rates = rates_at_output_stride(trained, output_stride)
     renamed = dict(zip(trained.atrous_rates, rates, strict=True))
     changed = dataclasses.replace(
         trained,
@@ -219,7 +227,7 @@ def at_output_stride(
     )
     flat = rename_branches(traverse_util.flatten_dict(variables), renamed)
     model, variables = model.clone(architecture=changed), traverse_util.unflatten_dict(flat)
-    # What a backbone cannot do it says when it is traced.
+    # Tracing raises the errors of the backbone.
     image = jax.ShapeDtypeStruct((1, *PROBE_SIZE, changed.in_channels), jnp.uint8)
     jax.eval_shape(lambda variables, image: model.apply(variables, image), variables, image)
     return model, variables

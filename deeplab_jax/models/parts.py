@@ -1,6 +1,6 @@
-"""Backbone, head and decoder as an architecture describes them.
+"""Construction of backbone, head, decoder and classifier from an architecture.
 
-Called while a DeepLab is being traced, so the modules become its children.
+The functions are called inside the compact method of `DeepLab`, whose children the modules become.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ Maps = Mapping[str, jax.Array]
 Head = Callable[[Maps, bool], jax.Array]
 Decoder = Callable[[jax.Array, Maps, bool], jax.Array]
 
-# Of heads and decoders in the released code.
+# Batch normalization of heads and decoders in the released code.
 HEAD_NORMALIZATION = Normalization(decay=0.9997, epsilon=1e-5)
 FOV_KERNELS = {"large": 3, "4x4": 4, "7x7": 7}
 
 
 def make_backbone(options: Architecture, form: Form) -> nn.Module:
-    """Returns the backbone, a function of (normalised image, train)."""
+    """Returns the backbone, a function of (normalized image, train)."""
     entry = find_backbone(options.backbone)
     given = {name: getattr(options, name) for name in entry.options}
     if entry.normalization is not None:
@@ -109,8 +109,8 @@ def _lite_reduced_aspp(options: Architecture, **common: Any) -> nn.Module:
     )
 
 
-# Makes a head's module; None where the classifier follows the backbone at once. To add a head:
-# a module in heads/, its row here, and its name at the field `Architecture.head`.
+# Constructors of head modules; None where the classifier follows the backbone directly. A new head
+# needs a module in heads/, its row here, and its name in the field `Architecture.head`.
 HEADS: dict[str, Callable[..., nn.Module] | None] = {
     "plain": None,
     "cascade": None,
@@ -124,7 +124,7 @@ HEADS: dict[str, Callable[..., nn.Module] | None] = {
 
 
 def make_head(options: Architecture, form: Form) -> Head:
-    """Returns the head: what turns the backbone's maps into features, or into scores."""
+    """Returns the head, a function from the backbone's maps to features or scores."""
     make = HEADS[options.head]
     if make is None or atrous_classifier(options):
         return lambda maps, train: maps["output"]
@@ -136,7 +136,7 @@ def make_head(options: Architecture, form: Form) -> Head:
 
 
 def atrous_classifier(options: Architecture) -> bool:
-    """Whether the atrous convolution is the classifier itself (DeepLab v2's LargeFOV)."""
+    """Returns whether the atrous convolution is the classifier (DeepLab v2's LargeFOV)."""
     return options.head == "large_fov" and not options.fc_channels
 
 
@@ -148,7 +148,7 @@ def _finer_maps(options: Architecture, *sources: int) -> tuple[str, ...]:
 def _low_level_decoder(
     make: Callable[..., nn.Module], *sources: int
 ) -> Callable[[Architecture, Form], Decoder]:
-    """Returns the maker of a decoder on low-level features, by their positions, coarsest first."""
+    """Returns the constructor of a decoder on low-level features, coarsest first."""
 
     def made(options: Architecture, form: Form) -> Decoder:
         module = make(
@@ -186,12 +186,12 @@ DECODERS: dict[str, Callable[[Architecture, Form], Decoder]] = {
 
 
 def make_decoder(options: Architecture, form: Form) -> Decoder:
-    """Returns the decoder: what refines features with the help of finer maps."""
+    """Returns the decoder, a function that refines features with finer maps."""
     return DECODERS[options.decoder](options, form)
 
 
 def make_classifier(options: Architecture, form: Form) -> nn.Module:
-    """Returns the classifier, which is atrous where it is the whole head."""
+    """Returns the classifier, which is atrous where it replaces the head."""
     make = partial(Classifier, options.num_classes, form=form, name="classifier")
     if atrous_classifier(options):
         return make(FOV_KERNELS[options.fov], rate=options.atrous_rates[0])
@@ -199,14 +199,14 @@ def make_classifier(options: Architecture, form: Form) -> nn.Module:
 
 
 def backbone_normalization(options: Architecture) -> Normalization:
-    """Returns the batch-norm constants of the backbone, which must have some."""
+    """Returns the batch-norm constants of a backbone with batch normalization."""
     constants = normalization(options, find_backbone(options.backbone).normalization)
     epsilon = options.batch_norm_epsilon
     return constants if epsilon is None else dataclasses.replace(constants, epsilon=epsilon)
 
 
 def normalization(options: Architecture, published: Normalization) -> Normalization:
-    """Returns a part's batch-norm constants with the architecture's changes."""
+    """Returns published batch-norm constants with the changes of an architecture."""
     decay = options.batch_norm_decay
     return dataclasses.replace(
         published,

@@ -1,4 +1,4 @@
-"""How the pixels were normalised when a backbone was trained."""
+"""Normalization of pixels, as each published backbone was trained with."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,13 @@ from deeplab_jax.architecture import (
 
 
 def preprocess(image: jax.Array, name: str, dtype: jnp.dtype) -> jax.Array:
-    """Returns RGB pixels 0..255 normalised as `name` says.
+    """Returns normalized pixels.
 
     Args:
-      image: [N, H, W, 3] (any channels for `minus_one_one` and `none`), uint8 or floating point.
-      name: one of `architecture.PREPROCESSINGS`.
-      dtype: of the result.
+      image: RGB 0..255, [N, H, W, 3] (any number of channels for `minus_one_one` and `none`), uint8
+        or floating point.
+      name: preprocessing, one of `architecture.PREPROCESSINGS`.
+      dtype: dtype of the result.
     """
     pixels = image.astype(jnp.promote_types(dtype, jnp.float32))
     match name:

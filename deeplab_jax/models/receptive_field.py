@@ -1,9 +1,9 @@
-"""A network's traced program as operations, and the receptive field of its maps.
+"""The traced program of a network as a list of operations, and receptive fields of its maps.
 
-Follows the image through the program: a map knows, for each of its axes that is one of the image's,
-how far its values see and how far apart they lie. Padding does not count, so a receptive field may
-be larger than the image. An array that has lost a spatial axis to a sum or a maximum (image
-pooling, squeeze and excitation) no longer takes part: it would see everything.
+The program is followed from the image: each spatial axis of a map has the size of its receptive
+field and the distance between neighboring values, both in pixels. Padding is ignored, so a
+receptive field may exceed the image. Arrays whose spatial axes are reduced (image pooling, squeeze
+and excitation) depend on the whole image and are ignored.
 """
 
 import itertools
@@ -13,25 +13,25 @@ from typing import Any, NamedTuple
 
 from jax.extend import core
 
-# Parameters under which JAX keeps the program that an operation calls with all its operands.
+# Parameters in which JAX stores the program that an operation calls with all its operands.
 CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 class Value(NamedTuple):
-    """An array in the program: a number that no other has, and its shape."""
+    """An array of the program: a unique number and its shape."""
 
     number: int
     shape: tuple[int, ...]
 
 
 class Operation(NamedTuple):
-    """One primitive of the program.
+    """One primitive operation of the program.
 
     Attributes:
-      name: of the primitive.
-      params: of the primitive.
-      inputs, outputs: the arrays it takes and gives.
-      path: of the module that it belongs to, as in `backbone/block1/unit_1/conv1`.
+      name: name of the primitive.
+      params: parameters of the primitive.
+      inputs, outputs: operands and results.
+      path: path of the module, as in `backbone/block1/unit_1/conv1`.
     """
 
     name: str
@@ -50,14 +50,15 @@ class Program(NamedTuple):
 
 
 def flatten(traced: core.ClosedJaxpr) -> Program:
-    """Returns the program with every call replaced by what it calls."""
+    """Returns the program with every call inlined."""
     return _Flattening().program(traced.jaxpr)
 
 
 def module_path(scopes: Sequence[str]) -> str:
-    """Returns the path of a module from the named scopes that Flax opens.
+    """Returns the path of a module from the named scopes of Flax.
 
-    They begin with the class of the whole model; a scope such as `conv1._convolve` is a method.
+    The first scope is the class of the model; scopes with a dot, as in `conv1._convolve`, are
+    methods.
     """
     return "/".join(scope for scope in scopes[1:] if "." not in scope)
 
@@ -81,7 +82,7 @@ class _Flattening:
         return Value(next(self._numbers), tuple(variable.aval.shape))
 
     def _look_up(self, values: dict[core.Var, Value], variable: Any) -> Value:
-        """A literal, or a constant that the trace closed over, is an array of its own."""
+        """Returns the array of a variable; literals and closed-over constants are new arrays."""
         if isinstance(variable, core.Literal) or variable not in values:
             return self._value(variable)
         return values[variable]
@@ -106,10 +107,10 @@ class _Flattening:
 
 
 def _called(equation: Any) -> core.Jaxpr | None:
-    """Returns the program that an operation calls once with its operands; None: it calls none.
+    """Returns the program that an operation calls once with its operands, or None.
 
     Raises:
-      NotImplementedError: it is a loop or a choice, so what it calls is not simply in its place.
+      NotImplementedError: the operation is a loop or a conditional.
     """
     if equation.primitive.name in ("cond", "scan", "while"):
         raise NotImplementedError(f"cannot follow the operation {equation.primitive.name}")
@@ -119,29 +120,29 @@ def _called(equation: Any) -> core.Jaxpr | None:
     return None
 
 
-# Of modules that pool over windows as large as a crop: they too stand for the whole image.
+# Modules that pool over windows of the size of a crop count as pooling of the whole image.
 IMAGE_LEVEL_MODULES = frozenset({"image_pooling"})
-# Of [N, H, W, C].
+# Spatial axes of [N, H, W, C].
 SPATIAL = (1, 2)
 
 
 class Extent(NamedTuple):
-    """Pixels along one axis of the image.
+    """Extent along one axis of the image, in pixels.
 
     Attributes:
-      size: of the receptive field.
-      jump: from one value of the map to the next.
+      size: size of the receptive field.
+      jump: distance between neighboring values of the map.
     """
 
     size: float
     jump: float
 
     def seen_through(self, window: int, stride: int = 1, rate: int = 1) -> "Extent":
-        """Returns the extent after a window of taps `rate` values apart."""
+        """Returns the extent after a window of `window` taps that are `rate` values apart."""
         return Extent(self.size + (window - 1) * rate * self.jump, self.jump * stride)
 
 
-# An entry for each axis of an array; None where it is none of the image's.
+# One entry per axis of an array; None for axes that are not spatial.
 Field = tuple[Extent | None, ...]
 
 
@@ -151,13 +152,14 @@ def receptive_field(
     """Returns the receptive field of an array in pixels, along the longer side.
 
     Args:
-      program: the network.
-      image: its input [N, H, W, C].
-      target: any array in it; 0 where it has no path to the image but through pooling of the whole.
-      align_corners: convention of the resizes (see `ops.resize_bilinear`).
+      program: traced network.
+      image: input of the network, [N, H, W, C].
+      target: any array of the program. Arrays that depend on the image only through pooling of the
+        whole map have a receptive field of 0.
+      align_corners: convention of bilinear resizing, see `ops.resize_bilinear`.
 
     Raises:
-      NotImplementedError: an operation between them mixes axes in an unknown way.
+      NotImplementedError: an operation between image and target is not supported.
     """
     pixel = Extent(1, 1)
     fields: dict[int, Field] = {image.number: (None, pixel, pixel, None)}
@@ -185,12 +187,12 @@ def _follow(operation: Operation, given: Sequence[Field], align_corners: bool) -
         return _reduce(operation, given[0])
     if any(len(field) != rank for field in given if any(field)):
         raise NotImplementedError(f"cannot follow the operation {name} in {operation.path}")
-    # Operations on single values, and concatenation along another axis.
+    # Elementwise operations, and concatenation along another axis.
     return _widest([field for field in given if len(field) == rank])
 
 
 def _widest(fields: Sequence[Field]) -> Field:
-    """Returns, axis by axis, the largest of several extents."""
+    """Returns the largest extent of each axis."""
     return tuple(max(filter(None, extents), default=None) for extents in zip(*fields, strict=True))
 
 
@@ -246,7 +248,7 @@ def _broadcast(operation: Operation, field: Field) -> Field:
 
 
 def _reshape(operation: Operation, field: Field) -> Field:
-    """Axes of length 1 may come and go; others must stay."""
+    """Returns the field after a reshape, which may only add or remove axes of length 1."""
     before, after = operation.inputs[0].shape, operation.outputs[0].shape
     if before == after:
         return field
@@ -257,10 +259,10 @@ def _reshape(operation: Operation, field: Field) -> Field:
 
 
 def _matrix_product(operation: Operation, given: Sequence[Field], align_corners: bool) -> Field:
-    """Contraction of a spatial axis with a matrix is interpolation between two neighbours.
+    """Returns the field after interpolation, expressed as the product of an axis with a matrix.
 
-    Exact where the old samples are among the new ones; else what windows after it see is rounded
-    down, by less than one old sample.
+    The result is exact where the new samples include the old ones; otherwise receptive fields of
+    later windows are underestimated by less than one old sample.
     """
     (contracted, batch) = operation.params["dimension_numbers"]
     extents = [given[0][axis] for axis in batch[0]]

@@ -1,4 +1,4 @@
-"""Costs and reach of a network: parameters, multiply-adds, receptive field, inner maps."""
+"""Summary of a network: parameters, multiply-adds, receptive field, inner maps."""
 
 import dataclasses
 import math
@@ -21,12 +21,13 @@ class LayerSummary:
     """One convolution.
 
     Attributes:
-      name: path of its module, as in `backbone/block1/unit_1/conv1`.
+      name: path of the module, as in `backbone/block1/unit_1/conv1`.
       kernel, stride, rate: (rows, columns).
       groups: 1 for a regular convolution, the number of channels for a depthwise one.
       output: (H, W, C).
-      parameters: of the module, its normalisation included; 0 where a module is used again.
-      macs: multiply-adds.
+      parameters: number of parameters of the module, including its normalization; 0 for repeated
+        uses of a module.
+      macs: number of multiply-adds.
       macs_tf_convention: see `ModelSummary`.
     """
 
@@ -43,17 +44,17 @@ class LayerSummary:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSummary:
-    """A network on one image of a certain size.
+    """Costs of a network for one image of a given size.
 
     Attributes:
-      parameters: trainable numbers.
-      macs: multiply-adds of all convolutions; resizes and normalisations are not counted.
-      macs_tf_convention: the same, but a regular atrous convolution counts its map padded up to
-        multiples of the rate, as TensorFlow computed it when the papers' tables were made.
-      output_stride: pixels of the image to one of the encoder's map.
-      receptive_field: of the endpoint `features` in pixels, without image-level pooling.
-      endpoints: (H, W, C) of the named inner maps, in the order of computation.
-      layers: the convolutions in the order of computation.
+      parameters: number of trainable parameters.
+      macs: multiply-adds of all convolutions; resizing and normalization are not counted.
+      macs_tf_convention: as `macs`, but the map of a regular atrous convolution is padded to
+        multiples of the rate, as TensorFlow computed it for the papers' tables.
+      output_stride: ratio of image to encoder map resolution.
+      receptive_field: receptive field of the endpoint `features` in pixels, without image pooling.
+      endpoints: (H, W, C) of the named inner maps, in order of computation.
+      layers: convolutions in order of computation.
     """
 
     parameters: int
@@ -70,10 +71,10 @@ class ModelSummary:
 
 
 def summarize(model: DeepLab, size: tuple[int, int] = (513, 513)) -> ModelSummary:
-    """Counts a network on one image, which is traced but not computed.
+    """Returns the costs of a network for one image, by tracing it.
 
     Args:
-      model: the network.
+      model: network to trace.
       size: (H, W) of the image in pixels.
     """
     parameters, program, endpoints = _trace(model, size)
@@ -96,10 +97,10 @@ def summarize(model: DeepLab, size: tuple[int, int] = (513, 513)) -> ModelSummar
 def _trace(
     model: DeepLab, size: tuple[int, int]
 ) -> tuple[dict[str, int], Program, dict[str, Value]]:
-    """Returns the number of parameters by path, the program and its arrays by endpoint."""
+    """Returns the number of parameters by path, the program, and its arrays by endpoint."""
     image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
     with ops.dispatching(export=True):
-        # A key is an operand of the trace too: it need not exist.
+        # The key is only an operand of the trace.
         key = jax.eval_shape(lambda: jax.random.key(0))
         # One trace gives the parameters and the network.
         traced, shapes = jax.make_jaxpr(
@@ -129,7 +130,7 @@ def _parameters_below(path: str, parameters: Mapping[str, int]) -> int:
 
 
 def _layer(operation: Operation, parameters: int) -> LayerSummary:
-    """Reads a convolution; ours are all NHWC with kernels HWIO."""
+    """Returns the summary of a convolution, in NHWC with kernels HWIO."""
     (_, *output), kernel = operation.outputs[0].shape, operation.inputs[1].shape
     rate, groups = operation.params["rhs_dilation"], operation.params["feature_group_count"]
     padded = [

@@ -13,7 +13,7 @@ from flax import traverse_util
 from deeplab_jax import checkpointing
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models import Architecture
-from deeplab_jax.models.output_stride import at_rates_of
+from deeplab_jax.models.output_stride import rename_branches_to_match
 from deeplab_jax.parallel import place, state_shardings
 from deeplab_jax.pretrained import locate
 from deeplab_jax.reporter import Reporter
@@ -132,7 +132,11 @@ def initialize_from(
     description = checkpointing.read_description(source)
     wanted = traverse_util.flatten_dict(fresh)
     given = traverse_util.flatten_dict(checkpointing.read_variables(source))
-    given = decimated(given, wanted) if parts == "vgg_decimated" else at_rates_of(given, wanted)
+    given = (
+        decimated(given, wanted)
+        if parts == "vgg_decimated"
+        else rename_branches_to_match(given, wanted)
+    )
     fitting = _fitting(given, wanted)
     if parts == "backbone":
         fitting = {path for path in fitting if path[1] == BACKBONE}
@@ -141,7 +145,9 @@ def initialize_from(
         reporter.message(line)
     taken = {path: given[path] if path in fitting else array for path, array in wanted.items()}
     names = description.source.get("folded_batch_norm", ())
-    folded = at_rates_of({("params", *name.split("/"), "scale"): None for name in names}, wanted)
+    folded = rename_branches_to_match(
+        {("params", *name.split("/"), "scale"): None for name in names}, wanted
+    )
     kept = {path[1:-1] for path in folded if path in fitting}
     return Initialization(traverse_util.unflatten_dict(taken), frozenset(kept))
 

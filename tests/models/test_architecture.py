@@ -165,7 +165,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"backbone": "mobilenet_v2", "depth_multiplier": 0.0}, "above 0"),
         ({"multi_grid": (1, 2)}, "must hold 3 rates"),
         ({"multi_grid": (0, 1, 2)}, "multi_grid=(0, 1, 2)"),
-        ({"backbone": "mobilenet_v2", "multi_grid": (1, 2, 4)}, "needs a ResNet's block4"),
+        ({"backbone": "mobilenet_v2", "multi_grid": (1, 2, 4)}, "requires block4 of a ResNet"),
         ({"backbone": "resnet_50", "in_channels": 1}, "preprocessing='mean' is of RGB images"),
         ({"output_stride": 64}, "output_stride=64 is not legal; legal: 4, 8, 16, 32"),
         (
@@ -180,7 +180,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"backbone": "xception_41", "stride_placement": "caffe"}, "leave stride_placement unset"),
         ({"stride_placement": "cafe"}, "did you mean 'caffe'?"),
         ({"aspp": "tiny"}, "unknown aspp 'tiny'; legal: small, large"),
-        ({"aspp": "small", "atrous_rates": (2, 4)}, "leave atrous_rates out, or aspp"),
+        ({"aspp": "small", "atrous_rates": (2, 4)}, "omit atrous_rates or aspp"),
         ({"head": "large_fov", "atrous_rates": (6, 12)}, "head='large_fov' takes one rate"),
         (
             {"backbone": "mobilenet_v2", "atrous_rates": (6, 12)},

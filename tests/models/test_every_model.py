@@ -163,7 +163,7 @@ def test_bfloat16_computes_in_it_and_gives_float32_logits():
 @pytest.mark.parametrize("shape", [(1, 33, 33, 4), (33, 33, 3), (1, 33, 33, 1)])
 def test_images_of_another_form_are_refused(shape):
     model = create_model("deeplab_v3", backbone="mobilenet_v2")
-    with pytest.raises(DeepLabError, match=r"must be \[N, H, W, 3\], got "):
+    with pytest.raises(DeepLabError, match=r"must have shape \[N, H, W, 3\], got "):
         model.init(jax.random.key(0), jnp.zeros(shape, jnp.uint8))
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from deeplab_jax.models.output_stride import at_rates_of
+from deeplab_jax.models.output_stride import rename_branches_to_match
 
 
 def arrays(part, *rates):
@@ -16,7 +16,7 @@ def arrays(part, *rates):
 )
 def test_branches_follow_the_output_stride(old, new):
     """Also where a name is both an old and a new one, and 12 sorts before 6 as text."""
-    found = at_rates_of(arrays("aspp", *old), arrays("aspp", *new))
+    found = rename_branches_to_match(arrays("aspp", *old), arrays("aspp", *new))
     assert found.keys() == arrays("aspp", *new).keys()
     for before, after in zip(old, new, strict=True):
         assert found["params", "aspp", f"rate_{after}", "kernel"].split("/")[2] == f"rate_{before}"
@@ -37,4 +37,4 @@ def test_branches_follow_the_output_stride(old, new):
 )
 def test_other_branches_keep_their_names(part, old, new):
     given = arrays(part, *old)
-    assert at_rates_of(given, arrays(part, *new)) == given
+    assert rename_branches_to_match(given, arrays(part, *new)) == given

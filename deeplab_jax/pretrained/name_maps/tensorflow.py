@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.architecture import scaled_rates
+from deeplab_jax.architecture import default_aspp_rates
 from deeplab_jax.backbones import find_backbone, mobilenet
 from deeplab_jax.backbones.mobilenet import rounded_width
 from deeplab_jax.backbones.resnet import DEPTHS
@@ -51,7 +51,9 @@ def _atrous_rates(facts: GraphFacts, stride: int) -> Mapping[str, Any]:
     while scope := next((name for name in _branch(len(rates) + 1) if name in facts.rates), None):
         rates.append(facts.rates[scope][0])
     # The usual ones follow an output stride that is asked for later.
-    return {} if tuple(rates) in ((), scaled_rates(stride)) else {"atrous_rates": tuple(rates)}
+    return (
+        {} if tuple(rates) in ((), default_aspp_rates(stride)) else {"atrous_rates": tuple(rates)}
+    )
 
 
 def _branch(number: int) -> tuple[str, str]:
@@ -217,7 +219,7 @@ def _encoder(arrays: Arrays) -> Mapping[str, Any]:
     if not branches:
         return {"head": "pooling", **overrides}
     rates = tuple(6 * number for number in range(1, branches + 1))
-    given = {} if rates == scaled_rates(16) else {"atrous_rates": rates}
+    given = {} if rates == default_aspp_rates(16) else {"atrous_rates": rates}
     return {"head": "aspp", "separable": separable, **overrides, **given}
 
 
