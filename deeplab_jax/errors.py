@@ -1,7 +1,7 @@
 """The one error that users see, and the search for what they may have meant."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MANY = 20
 
@@ -35,3 +35,8 @@ def nearest_names(name: str, legal: Iterable[str]) -> list[str]:
     of_lower = {candidate.lower(): candidate for candidate in legal}
     alike = difflib.get_close_matches(name.lower(), of_lower, n=4, cutoff=0.5)
     return [of_lower[candidate] for candidate in alike]
+
+
+def shortened(items: Sequence[object], limit: int) -> str:
+    """Returns the first `limit` items joined by commas, with "…" for the others."""
+    return ", ".join(map(str, items[:limit])) + (", …" if len(items) > limit else "")

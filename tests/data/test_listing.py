@@ -5,7 +5,6 @@ import pathlib
 import pytest
 
 from deeplab_jax.data import prepared_names
-from deeplab_jax.data.builders.paired_files import image_files
 from deeplab_jax.files import HIDDEN, list_images
 from deeplab_jax.inference import plan_files
 from deeplab_jax.inference.video_files import plan_videos
@@ -44,7 +43,6 @@ def test_images_are_listed_and_the_rest_is_counted(folder):
         ".gif": 1,
         "without suffix": 1,
     }
-    assert image_files(folder) == listing.images
 
 
 def test_predict_takes_the_same(folder):

@@ -201,7 +201,7 @@ def test_examples_that_were_skipped_are_part_of_the_summary(source, save, make, 
 
 def test_two_images_of_one_name_are_refused(source, save, make):
     save("raw/train/deep/a.jpg", IMAGE)
-    with pytest.raises(DeepLabError, match=r"a\.(png|jpg) and .*a\.(png|jpg) have one name"):
+    with pytest.raises(DeepLabError, match=r"a\.(png|jpg) and .*a\.(png|jpg) have the same name"):
         make()
 
 

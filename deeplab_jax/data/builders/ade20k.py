@@ -4,19 +4,10 @@ Label 0, "other", is stored as void and the ids 1..150 stay: a network of 151 ou
 is never a target. Source: Zhou et al. 2017; the MIT Scene Parsing Challenge 2016.
 """
 
-import numpy as np
-
-from deeplab_jax.data.builders.paired_files import (
-    Pair,
-    PairedFilesBuilder,
-    image_files,
-    pairs_by_name,
-)
-from deeplab_jax.data.descriptors import ADE20K, Descriptor
-from deeplab_jax.data.masks import MaskFile, read_mask
+from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, pairs_by_stem
+from deeplab_jax.data.descriptors import ADE20K
 from deeplab_jax.labels import IGNORE_LABEL
 
-LABELS = {value: value for value in range(1, ADE20K.num_classes)} | {0: IGNORE_LABEL}
 DIRECTORIES = {"train": "training", "val": "validation"}
 
 
@@ -26,21 +17,12 @@ class Ade20k(PairedFilesBuilder, skip_registration=True):
     ROOTS = (".", "ADEChallengeData2016")
     LANDMARK = "annotations"
     LAYOUT = "an ADE20K source holds images/training/, annotations/training/ and validation"
-
-    @property
-    def descriptor(self) -> Descriptor:
-        return ADE20K
+    LABELS = {0: IGNORE_LABEL} | {value: value for value in range(1, ADE20K.num_classes)}
+    descriptor = ADE20K
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
-        return {split: self._pairs_of(directory) for split, directory in DIRECTORIES.items()}
-
-    def _pairs_of(self, directory: str) -> dict[str, Pair]:
-        masks = self.source / "annotations" / directory
-        return pairs_by_name(
-            image_files(self.source / "images" / directory),
-            lambda image: image.stem,
-            lambda image: masks / f"{image.stem}.png",
-        )
-
-    def read_label(self, mask: MaskFile) -> np.ndarray:
-        return read_mask(mask, LABELS)
+        images, masks = self.source / "images", self.source / "annotations"
+        return {
+            split: pairs_by_stem(images / directory, masks / directory)
+            for split, directory in DIRECTORIES.items()
+        }

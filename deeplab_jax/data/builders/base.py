@@ -4,6 +4,7 @@ import abc
 import concurrent.futures
 import dataclasses
 import io
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -15,11 +16,11 @@ import tensorflow_datasets as tfds
 from deeplab_jax.data.descriptors import Color, Descriptor
 from deeplab_jax.data.images import encode_png
 from deeplab_jax.data.statistics import StatisticsCounter
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.reporter import Reporter
 
-# Examples that a note names before it says "…".
+# Number of examples that a note names; more are shown as "…".
 SHOWN_EXAMPLES = 3
 
 
@@ -28,8 +29,8 @@ class Facts(NamedTuple):
 
     Attributes:
       digest: hash of the image's pixels; empty where it is not known.
-      notes: what a user should know of it; equal notes are counted.
-      mask: name of the file of the mask, for errors.
+      notes: remarks for the user; equal notes are counted.
+      mask: name of the mask file, for errors.
       used_colors: the palette's color of each index that occurs in the mask.
     """
 
@@ -53,7 +54,7 @@ class Findings:
 
         Raises:
           DeepLabError: its palette and that of an earlier mask disagree about an index that occurs
-            in both, so that an index is not the same class in all files.
+            in both, so that the index is not the same class in all files.
         """
         for note in facts.notes:
             self._counted[note] += 1
@@ -72,7 +73,7 @@ class Findings:
     def notes(self) -> list[str]:
         """Returns a line for each kind of note, with count and examples, and for equal images."""
         lines = [
-            f"{count} x {note}: {_listed(self._examples_with[note])}"
+            f"{count} x {note}: {shortened(self._examples_with[note], SHOWN_EXAMPLES)}"
             for note, count in sorted(self._counted.items())
         ]
         return lines + self._equal_images()
@@ -81,19 +82,14 @@ class Findings:
         """Returns a line for each two splits with equal images, unless both are for training."""
         pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
         for names in self._names_of.values():
-            splits = list(names)
-            for number, first in enumerate(splits):
-                for second in splits[number + 1 :]:
-                    if not (first.startswith("train") and second.startswith("train")):
-                        pairs[first, second].append(f"{names[first]} = {names[second]}")
+            for first, second in itertools.combinations(names, 2):
+                if not (first.startswith("train") and second.startswith("train")):
+                    pairs[first, second].append(f"{names[first]} = {names[second]}")
         return [
-            f"{len(equal)} images of {first} are also in {second} (equal pixels): {_listed(equal)}"
+            f"{len(equal)} images of {first} are also in {second} (equal pixels): "
+            + shortened(equal, SHOWN_EXAMPLES)
             for (first, second), equal in sorted(pairs.items())
         ]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN_EXAMPLES]) + (", …" if len(names) > SHOWN_EXAMPLES else "")
 
 
 # A note on an example, see `Facts`.
@@ -107,7 +103,7 @@ class LoadedExample:
     Attributes:
       image: encoded JPEG or PNG, upright, 8 bits a channel.
       label: `label_dtype(num_classes)` [H, W], classes and `void_label(num_classes)`.
-      facts: what the check before writing remembers of it.
+      facts: findings of the check that precedes writing.
     """
 
     image: bytes
@@ -123,38 +119,41 @@ class Problem(NamedTuple):
     reason: str
 
 
-class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes images and masks; a subclass says which and how they are read.
+class LocalDatasetInfo(tfds.core.DatasetInfo):
+    """Description of a dataset that no public bucket holds."""
 
-    Example values are given to TFDS as encoded bytes: arrays it would encode with TensorFlow.
-    Its `info.metadata` holds class_names, palette, intensity_range, statistics (per split),
-    left_out and notes.
+    def initialize_from_bucket(self) -> None:
+        """Does nothing; TFDS would query Google's bucket and leave an empty temporary folder."""
+
+
+class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes images and masks; a subclass defines which and how they are read.
+
+    TFDS receives encoded bytes, because it would encode arrays with TensorFlow. `info.metadata`
+    holds class_names, palette, intensity_range, statistics (per split), left_out and notes.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     # TFDS looks beside the code for checksums of downloads, with a package it does not install.
     code_path = None
+    # Classes and palette of the prepared dataset.
+    descriptor: Descriptor
 
     def __init__(self, *, reporter: Reporter | None = None, **kwargs: Any) -> None:
-        """Makes a builder.
+        """Creates a builder.
 
         Args:
           reporter: receives progress events.
-          **kwargs: of `tfds.core.GeneratorBasedBuilder`, such as data_dir and config.
+          **kwargs: arguments of `tfds.core.GeneratorBasedBuilder`, such as data_dir and config.
         """
         self.reporter = reporter or Reporter()
         self._findings = Findings()
         self._left_out: frozenset[tuple[str, str]] = frozenset()
         super().__init__(file_format="array_record", **kwargs)
 
-    @property
-    @abc.abstractmethod
-    def descriptor(self) -> Descriptor:
-        """Classes and palette of the prepared data set."""
-
     @abc.abstractmethod
     def image_ids(self) -> dict[str, Sequence[str]]:
-        """Returns the examples of each split, by name, in the order they are stored."""
+        """Returns the names of each split's examples, in the order in which they are stored."""
 
     @abc.abstractmethod
     def load(self, split: str, image_id: str) -> LoadedExample:
@@ -165,14 +164,14 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """
 
     def problems(self) -> list[Problem]:
-        """Returns the examples that cannot be stored; loads them all to find out.
+        """Loads all examples and returns those that cannot be stored.
 
         Raises:
           DeepLabError: the examples do not fit each other, see `Findings.add`.
         """
         self._findings, problems = Findings(), []
         names = [(split, name) for split, names in self.image_ids().items() for name in names]
-        # Decoding lets go of Python's lock, so that threads use all cores.
+        # Decoding releases the GIL, so that threads use all cores.
         threads = concurrent.futures.ThreadPoolExecutor()
         try:
             found = threads.map(lambda name: self._checked(*name), names)
@@ -187,17 +186,17 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return problems
 
     def notes(self) -> list[str]:
-        """Returns what a user should know of the data, after `problems`; a line each."""
+        """Returns remarks on the data for the user, a line each; call it after `problems`."""
         return self._findings.notes()
 
     def leave_out(self, problems: Sequence[Problem], notes: Sequence[str] = ()) -> None:
-        """Makes the builder write everything but these, and keep the notes."""
-        self.info.metadata["notes"] = list(notes)
+        """Excludes examples from writing, and stores the notes in the metadata."""
         self._left_out = frozenset((problem.split, problem.image_id) for problem in problems)
-        self.info.metadata["left_out"] = [problem.reason for problem in problems]
+        reasons = [problem.reason for problem in problems]
+        self.info.metadata.update(left_out=reasons, notes=list(notes))
 
     def kept(self) -> dict[str, list[str]]:
-        """Returns the examples of each split that are written."""
+        """Returns the names of each split's examples that are written."""
         return {
             split: [name for name in names if (split, name) not in self._left_out]
             for split, names in self.image_ids().items()
@@ -228,11 +227,11 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             "left_out": [],
             "notes": [],
         }
-        return tfds.core.DatasetInfo(
+        return LocalDatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(metadata),
-            # The order of `image_ids` is the order of evaluation; training shuffles by itself.
+            # The order of `image_ids` is the order of evaluation; training shuffles on its own.
             disable_shuffling=True,
         )
 

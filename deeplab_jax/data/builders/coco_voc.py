@@ -8,12 +8,13 @@ Source: Lin et al. 2014 (arXiv:1405.0312); DeepLab v3 (arXiv 1706.05587), sectio
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
-from deeplab_jax.data.descriptors import VOC, Descriptor, parse_json, read_text
+from deeplab_jax.data.builders.paired_files import find_root
+from deeplab_jax.data.descriptors import VOC, parse_json, read_text
 from deeplab_jax.data.image_layout import UPRIGHT, aligned_label, stored_size, turned
 from deeplab_jax.data.images import StorableImage, storable_image
 from deeplab_jax.errors import DeepLabError
@@ -21,7 +22,7 @@ from deeplab_jax.labels import IGNORE_LABEL
 
 
 def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
-    """Returns which pixels have their centre inside a polygon (even-odd rule).
+    """Returns the pixels whose centers lie inside a polygon (even-odd rule).
 
     Args:
       corners: x, y, x, y, … in pixels from the upper left corner of the image; may lie outside it.
@@ -32,7 +33,7 @@ def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
     """
     points = np.asarray(corners, float).reshape(-1, 2)
     mask = np.zeros(size, bool)
-    # Most objects are small: only their box is worked on.
+    # Most objects are small: only their bounding box is computed.
     left, top = (np.clip(np.floor(points.min(0)), 0, size[::-1])).astype(int)
     right, bottom = (np.clip(np.ceil(points.max(0)), 0, size[::-1])).astype(int)
     box = mask[top:bottom, left:right]
@@ -41,9 +42,9 @@ def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
 
 
 def _inside(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Counts the edges that lie left of every pixel's centre."""
+    """Counts the edges to the left of every pixel's center; odd counts are inside."""
     (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
-    # Rows whose centres an edge crosses, its lower end excluded; level edges cross none.
+    # Rows whose centers an edge crosses, its lower end excluded; level edges cross none.
     first, last = (
         np.clip(np.ceil(end(y0, y1) - 0.5), 0, height).astype(int)
         for end in (np.minimum, np.maximum)
@@ -62,14 +63,14 @@ def draw_runs(counts: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     """Returns the mask of run lengths: outside, inside, outside, …, column by column.
 
     Args:
-      counts: in pixels; together as many as the image has.
+      counts: numbers of pixels; their sum is the image's.
       size: (height, width) of the image.
 
     Returns:
       bool [height, width].
 
     Raises:
-      DeepLabError: they are not as many.
+      DeepLabError: the sum differs from the image's number of pixels.
     """
     height, width = size
     if sum(counts) != height * width:
@@ -87,7 +88,6 @@ COCO_NAMES = {
     "sofa": "couch",
     "tvmonitor": "tv",
 }
-SPLITS = ("train", "val")
 # A note on an example, see `Facts`.
 NO_PIXEL = "annotation that drew no pixel"
 LAYOUT = (
@@ -96,12 +96,28 @@ LAYOUT = (
 )
 
 
+class ListedImage(NamedTuple):
+    """An image of the annotation file.
+
+    Attributes:
+      path: path of the image file.
+      size: (height, width) that the annotation file declares; None without them.
+      objects: annotations of VOC's classes.
+    """
+
+    path: Path
+    size: tuple[int, int] | None
+    objects: list[dict]
+
+
 class CocoVoc(SegmentationBuilder, skip_registration=True):
     """Draws the objects of `annotations/instances_*2017.json`.
 
     train holds the images whose objects of VOC's classes have more than `min_area` pixels together,
-    val all of them. Where objects overlap the smaller one is in front; crowds are void.
+    val all images. Where objects overlap the smaller one is in front; crowds are void.
     """
+
+    descriptor = VOC
 
     def __init__(
         self,
@@ -115,52 +131,42 @@ class CocoVoc(SegmentationBuilder, skip_registration=True):
 
         Args:
           source: directory of the raw files.
-          min_area: see above; DeepLab v3, section 4.3.
+          min_area: see above (default: 1000, from DeepLab v3, section 4.3).
           masks_drawn_on: see `PairedFilesBuilder`; the annotations' own height and width decide
             first.
-          **kwargs: of `SegmentationBuilder`.
+          **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
-          DeepLabError: the source is no such directory.
+          DeepLabError: the source or its annotations do not exist.
         """
-        self.source = Path(source).expanduser()
-        if not (self.source / "annotations").is_dir():
-            reason = "no annotations/ in it" if self.source.is_dir() else "no such directory"
-            raise DeepLabError(f"{self.source}: {reason}; {LAYOUT}")
+        self.source = find_root(Path(source).expanduser(), "annotations", LAYOUT)
         self._masks_drawn_on = masks_drawn_on
         self._left_out_counts: Counter[str] = Counter()
-        self._declared: dict[str, dict[str, tuple[int, int] | None]] = {}
-        self._images: dict[str, dict[str, Path]] = {}
-        self._objects: dict[str, dict[str, list[dict]]] = {}
-        for split in SPLITS:
-            self._read(split, min_area if split == "train" else -1)
+        self._images = {
+            split: self._read(split, least) for split, least in (("train", min_area), ("val", -1))
+        }
         super().__init__(**kwargs)
-
-    @property
-    def descriptor(self) -> Descriptor:
-        return VOC
 
     def image_ids(self) -> dict[str, Sequence[str]]:
         return {split: list(images) for split, images in self._images.items()}
 
     def load(self, split: str, image_id: str) -> LoadedExample:
-        path = self._images[split][image_id]
-        image = storable_image(path)
+        listed = self._images[split][image_id]
+        image = storable_image(listed.path)
         try:
-            label, empty = self._draw(split, image_id, image)
+            label, empty = self._draw(listed, image)
         except (DeepLabError, KeyError, TypeError, ValueError) as error:
-            raise DeepLabError(f"{path}: its annotation cannot be drawn: {error}") from error
-        return LoadedExample(image.encoded, label, Facts(image.digest, (*image.notes, *empty)))
+            raise DeepLabError(f"{listed.path}: its annotation cannot be drawn: {error}") from error
+        notes = (*image.notes, *[NO_PIXEL] * empty)
+        return LoadedExample(image.encoded, label, Facts(image.digest, notes))
 
     def notes(self) -> list[str]:
         counts = sorted(self._left_out_counts.items())
         return super().notes() + [f"{count} left out: {reason}" for reason, count in counts]
 
-    def _draw(
-        self, split: str, image_id: str, image: StorableImage
-    ) -> tuple[np.ndarray, list[str]]:
-        """Returns the upright label, and NO_PIXEL for each object that drew none."""
-        objects, declared = self._objects[split][image_id], self._declared[split][image_id]
+    def _draw(self, listed: ListedImage, image: StorableImage) -> tuple[np.ndarray, int]:
+        """Returns the upright label, and the number of objects without a pixel in it."""
+        path, declared, objects = listed
         stored = stored_size(image.size, image.orientation)
         if declared not in (None, image.size, stored):
             raise DeepLabError(
@@ -168,40 +174,42 @@ class CocoVoc(SegmentationBuilder, skip_registration=True):
                 f"is {image.size[0]}x{image.size[1]}"
             )
         if image.orientation == UPRIGHT:
-            label, empty = drawn_objects(objects, image.size)
-        else:
-            as_displayed, empty = drawn_objects(objects, image.size)
-            as_stored, empty_stored = drawn_objects(objects, stored)
-            label, drawn_on_stored = aligned_label(
-                as_displayed if declared in (None, image.size) else None,
-                turned(as_stored, image.orientation) if declared in (None, stored) else None,
-                orientation=image.orientation,
-                drawn_on=self._masks_drawn_on,
-                origin=self._images[split][image_id],
-            )
-            empty = empty_stored if drawn_on_stored else empty
-        return label, [NO_PIXEL] * empty
+            return draw_objects(objects, image.size)
+        as_displayed, empty = draw_objects(objects, image.size)
+        as_stored, empty_stored = draw_objects(objects, stored)
+        label, drawn_on_stored = aligned_label(
+            as_displayed if declared in (None, image.size) else None,
+            turned(as_stored, image.orientation) if declared in (None, stored) else None,
+            orientation=image.orientation,
+            drawn_on=self._masks_drawn_on,
+            origin=path,
+        )
+        return label, empty_stored if drawn_on_stored else empty
 
-    def _read(self, split: str, min_area: int) -> None:
+    def _read(self, split: str, min_area: int) -> dict[str, ListedImage]:
         path = self.source / f"annotations/instances_{split}2017.json"
+        inside = self.source / "images" / f"{split}2017"
+        directory = inside if inside.is_dir() else self.source / inside.name
         content = parse_json(read_text(path, "annotations"), path)
         try:
             labels = _labels(content["categories"])
             images = sorted(content["images"], key=lambda image: image["id"])
-            objects = self._sorted_out(split, content["annotations"], labels, images)
+            objects = self._objects_of(split, content["annotations"], labels, images)
             kept = [image for image in images if _area(objects[image["id"]]) > min_area]
             self._count(f"images of {split}: objects too small", len(images) - len(kept))
-            names = {Path(image["file_name"]).stem: image for image in kept}
-            if len(names) < len(kept):
-                raise DeepLabError(f"{path}: two images have the same file name; rename one")
-            self._declared[split] = {stem: _declared_size(image) for stem, image in names.items()}
+            listed = {
+                Path(image["file_name"]).stem: ListedImage(
+                    directory / image["file_name"], _declared_size(image), objects[image["id"]]
+                )
+                for image in kept
+            }
         except (KeyError, TypeError) as error:
             raise DeepLabError(f"{path}: not COCO's instances: no {error}") from error
-        directory = self._directory(f"{split}2017")
-        self._images[split] = {stem: directory / names[stem]["file_name"] for stem in names}
-        self._objects[split] = {stem: objects[image["id"]] for stem, image in names.items()}
+        if len(listed) < len(kept):
+            raise DeepLabError(f"{path}: two images have the same file name; rename one")
+        return listed
 
-    def _sorted_out(
+    def _objects_of(
         self, split: str, annotations: Sequence[dict], labels: dict[int, int], images: list[dict]
     ) -> defaultdict[int, list[dict]]:
         """Returns the objects of VOC's classes by image, and counts the others."""
@@ -221,26 +229,17 @@ class CocoVoc(SegmentationBuilder, skip_registration=True):
         if number:
             self._left_out_counts[reason] += number
 
-    def _directory(self, name: str) -> Path:
-        inside = self.source / "images" / name
-        return inside if inside.is_dir() else self.source / name
 
-
-def draw_objects(objects: Sequence[dict], size: tuple[int, int]) -> np.ndarray:
-    """Returns the label of an image.
+def draw_objects(objects: Sequence[dict], size: tuple[int, int]) -> tuple[np.ndarray, int]:
+    """Draws the label of an image.
 
     Args:
-      objects: of COCO's annotations, each with its class's `label`.
+      objects: COCO's annotations, each with the `label` of its class.
       size: (height, width) of the image.
 
     Returns:
-      uint8 [height, width]; 0 is background.
+      uint8 [height, width], 0 for background; and the number of objects without a pixel.
     """
-    return drawn_objects(objects, size)[0]
-
-
-def drawn_objects(objects: Sequence[dict], size: tuple[int, int]) -> tuple[np.ndarray, int]:
-    """Returns the label of an image, see `draw_objects`, and how many objects drew no pixel."""
     label, empty = np.zeros(size, np.uint8), 0
     # Crowds first, then from the largest to the smallest.
     for thing in sorted(objects, key=lambda thing: (not thing.get("iscrowd"), -thing["area"])):
@@ -269,11 +268,11 @@ def _labels(categories: Sequence[dict]) -> dict[int, int]:
 
 
 def _declared_size(image: dict) -> tuple[int, int] | None:
-    """Returns (height, width) as an image's entry gives them; None without them."""
+    """Returns (height, width) as an image's entry declares them; None without them."""
     size = image.get("height"), image.get("width")
     return None if None in size else size
 
 
 def _area(objects: Sequence[dict]) -> float:
-    """Returns the pixels of an image's objects, crowds left out."""
+    """Returns the number of pixels of an image's objects, without crowds."""
     return sum(thing["area"] for thing in objects if not thing.get("iscrowd"))

@@ -1,18 +1,18 @@
 """Bases of the builders that read one image file and one mask file for each example."""
 
 import abc
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
-from deeplab_jax.data.descriptors import read_text
+from deeplab_jax.data.descriptors import Color, read_text
 from deeplab_jax.data.image_layout import aligned_label, turned, turned_back
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
-from deeplab_jax.data.masks import MaskFile, open_mask
+from deeplab_jax.data.masks import MaskFile, open_mask, read_mask
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import list_images
 
@@ -21,7 +21,7 @@ DRAWN_ON_STORED = "mask was drawn on the stored pixels of an image with EXIF ori
 
 
 class Pair(NamedTuple):
-    """The files of one example; either may turn out to be missing."""
+    """The files of one example; either of them may be missing."""
 
     image: Path
     mask: Path
@@ -30,11 +30,13 @@ class Pair(NamedTuple):
 class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
     """Reads pairs of files below `source`; a subclass finds them and reads its kind of mask."""
 
-    # Directories below `source` under which the data set may lie, as its archives unpack.
+    # Directories below `source` in which the dataset may lie, as its archives unpack.
     ROOTS: tuple[str, ...] = (".",)
-    # What tells that it lies there, and what the error says when it does not.
+    # Subdirectory of a root that identifies the dataset, and the expected layout, for errors.
     LANDMARK: str
     LAYOUT: str
+    # Class, or void, of each legal mask value.
+    LABELS: Mapping[int, int]
 
     def __init__(
         self, *, source: str | Path, masks_drawn_on: str | None = None, **kwargs: Any
@@ -43,47 +45,45 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
 
         Args:
           source: directory of the raw files.
-          masks_drawn_on: `displayed` or `stored`: on which pixels of images with an EXIF
-            orientation the masks were drawn, where sizes do not decide; None refuses such pairs.
-          **kwargs: of `SegmentationBuilder`.
+          masks_drawn_on: `displayed` or `stored`: pixels on which the masks of images with an EXIF
+            orientation were drawn, where sizes do not decide; None refuses such pairs.
+          **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
-          DeepLabError: the source is no such directory.
+          DeepLabError: the source does not exist or does not have the layout.
         """
-        self.source = self._find_source(Path(source).expanduser())
+        self.source = find_root(Path(source).expanduser(), self.LANDMARK, self.LAYOUT, self.ROOTS)
         self._masks_drawn_on = masks_drawn_on
         super().__init__(**kwargs)
         self._pairs = {split: pairs for split, pairs in self.find_pairs().items() if pairs}
+        self._files = {
+            file for pairs in self._pairs.values() for pair in pairs.values() for file in pair
+        }
         if not self._pairs:
             raise DeepLabError(f"{self.source}: no images found; {self.LAYOUT}")
 
     @abc.abstractmethod
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
-        """Returns the files by split and image id, in the order they are stored."""
+        """Returns the files by split and image id, in the order in which they are stored."""
 
-    @abc.abstractmethod
     def read_label(self, mask: MaskFile) -> np.ndarray:
         """Reads an opened mask to `label_dtype(num_classes)` [H, W], classes and void."""
+        return read_mask(mask, self.LABELS)
 
     def read_storable_image(self, path: Path) -> StorableImage:
         """Reads an image as it is stored."""
         return storable_image(path)
 
     def directories(self) -> set[Path]:
-        """Returns the directories whose files are meant to be data."""
-        return {
-            file.parent
-            for pairs in self._pairs.values()
-            for pair in pairs.values()
-            for file in pair
-        }
+        """Returns the directories all of whose files should belong to the dataset."""
+        return {file.parent for file in self._files}
 
     def image_ids(self) -> dict[str, Sequence[str]]:
         return {split: list(pairs) for split, pairs in self._pairs.items()}
 
     def load(self, split: str, image_id: str) -> LoadedExample:
         pair = self._pairs[split][image_id]
-        with one_large_at_a_time(pair.image, pair.mask):
+        with one_large_at_a_time(*pair):
             image = self.read_storable_image(pair.image)
             mask = open_mask(pair.mask)
             label, drawn_on_stored = self._aligned(self.read_label(mask), mask, image, pair)
@@ -91,9 +91,9 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
         facts = Facts(image.digest, notes, str(pair.mask), self.used_colors(mask))
         return LoadedExample(image.encoded, label, facts)
 
-    def used_colors(self, mask: MaskFile) -> dict[int, tuple[int, int, int]]:
+    def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
         """Returns the color of each palette index of a mask; all masks must agree on them."""
-        return dict(mask.used_colors())
+        return mask.used_colors()
 
     def notes(self) -> list[str]:
         return super().notes() + self._left_out_files()
@@ -119,57 +119,57 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
         )
 
     def _left_out_files(self) -> list[str]:
-        """Returns what lies in the directories of the data but is not part of it, with counts."""
-        used = {file for pairs in self._pairs.values() for pair in pairs.values() for file in pair}
-        counts: dict[Path, Counter[str]] = defaultdict(Counter)
-        for directory in _outermost(self.directories()):
-            listing = list_images(directory)
-            counts[directory].update(listing.left_out)
-            for image in listing.images:
-                if image not in used:
-                    counts[directory]["images in no split, or without a partner"] += 1
-        return [
-            f"{count} files left out of {directory}: {reason}"
-            for directory in sorted(counts)
-            for reason, count in sorted(counts[directory].items())
-        ]
-
-    def _find_source(self, source: Path) -> Path:
-        for root in self.ROOTS:
-            if (source / root / self.LANDMARK).is_dir():
-                return source / root
-        reason = f"no {self.LANDMARK}/ in it" if source.is_dir() else "no such directory"
-        raise DeepLabError(f"{source}: {reason}; {self.LAYOUT}")
+        """Returns a line with a count for each kind of file that is not part of the dataset."""
+        lines, directories = [], self.directories()
+        # Directories inside another one are listed with it.
+        for directory in sorted(path for path in directories if not directories & {*path.parents}):
+            images, left_out = list_images(directory)
+            unused = {"images in no split, or without a partner": len({*images} - self._files)}
+            lines += [
+                f"{count} files left out of {directory}: {reason}"
+                for reason, count in sorted((left_out + Counter(unused)).items())
+            ]
+        return lines
 
 
-def image_files(directory: Path) -> list[Path]:
-    """Returns the images anywhere below a directory, sorted by path, without hidden ones."""
-    return list_images(directory).images
-
-
-def pairs_by_name(
-    images: Iterable[Path], name_of: Callable[[Path], str], mask_of: Callable[[Path], Path]
-) -> dict[str, Pair]:
-    """Returns pairs by the images' names.
+def find_root(source: Path, landmark: str, layout: str, roots: Sequence[str] = (".",)) -> Path:
+    """Returns the first root below a source that holds the landmark directory.
 
     Raises:
-      DeepLabError: two images have one name, so that one would take the place of the other.
+      DeepLabError: none does; states the expected layout.
     """
-    pairs: dict[str, Pair] = {}
-    for image in images:
-        name = name_of(image)
-        if name in pairs:
+    for root in roots:
+        if (source / root / landmark).is_dir():
+            return source / root
+    reason = f"no {landmark}/ in it" if source.is_dir() else "no such directory"
+    raise DeepLabError(f"{source}: {reason}; {layout}")
+
+
+def files_by_name(directory: Path, name_of: Callable[[Path], str]) -> dict[str, Path]:
+    """Returns the images anywhere below a directory, sorted by path, by their names.
+
+    Args:
+      directory: to search.
+      name_of: returns the name for a path relative to the directory.
+
+    Raises:
+      DeepLabError: two images have the same name, so that one would replace the other.
+    """
+    files: dict[str, Path] = {}
+    for path in list_images(directory).images:
+        name = name_of(path.relative_to(directory))
+        if files.setdefault(name, path) != path:
             raise DeepLabError(
-                f"{image} and {pairs[name].image} have one name; rename one, since images and "
-                "masks are matched by name"
+                f"{path} and {files[name]} have the same name; rename one, since images and masks "
+                "are matched by name"
             )
-        pairs[name] = Pair(image, mask_of(image))
-    return pairs
+    return files
 
 
-def _outermost(directories: set[Path]) -> list[Path]:
-    """Returns the directories that lie in no other of them."""
-    return [path for path in directories if not directories & set(path.parents)]
+def pairs_by_stem(images: Path, masks: Path) -> dict[str, Pair]:
+    """Returns the images anywhere below a directory, each paired with `masks/STEM.png`."""
+    stems = files_by_name(images, lambda path: path.stem)
+    return {stem: Pair(image, masks / f"{stem}.png") for stem, image in stems.items()}
 
 
 def _exif_reason(image_orientation: int, mask_orientation: int) -> str:
@@ -181,27 +181,25 @@ def _exif_reason(image_orientation: int, mask_orientation: int) -> str:
     )
 
 
-SPLITS = ("train", "val")
-
-
 class ListedFilesBuilder(PairedFilesBuilder, skip_registration=True):
-    """Reads the images that the lists name; a subclass says where lists and masks may lie."""
+    """Reads the images that list files name; a subclass declares where lists and masks may lie."""
 
     LANDMARK = "JPEGImages"
-    # Directories below the source; the first that is there counts.
+    # Directories below the source; the first that exists is read.
     MASKS: tuple[str, ...]
     LISTS: tuple[str, ...]
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
         masks, lists = self._first(self.MASKS), self._first(self.LISTS)
-        return {split: self._pairs_of(lists / f"{split}.txt", masks) for split in SPLITS}
-
-    def _pairs_of(self, listed: Path, masks: Path) -> dict[str, Pair]:
-        images = self.source / self.LANDMARK
         return {
-            stem: Pair(images / f"{stem}.jpg", masks / f"{stem}.png")
-            for stem in listed_stems(listed)
+            split: self.listed_pairs(listed_stems(lists / f"{split}.txt"), masks)
+            for split in ("train", "val")
         }
+
+    def listed_pairs(self, stems: Sequence[str], masks: Path) -> dict[str, Pair]:
+        """Returns the image and the mask of each stem."""
+        images = self.source / self.LANDMARK
+        return {stem: Pair(images / f"{stem}.jpg", masks / f"{stem}.png") for stem in stems}
 
     def _first(self, directories: tuple[str, ...]) -> Path:
         for directory in directories:
@@ -211,6 +209,6 @@ class ListedFilesBuilder(PairedFilesBuilder, skip_registration=True):
 
 
 def listed_stems(path: Path) -> list[str]:
-    """Returns the stems of a list; some in circulation hold paths, and further columns."""
+    """Returns the stems in a list file; some in circulation hold paths, and further columns."""
     lines = read_text(path, "list of images").splitlines()
     return [Path(line.split()[0]).stem for line in lines if line.strip()]

@@ -6,19 +6,14 @@ Source: Mottaghi et al. 2014; DeepLab v2 (arXiv 1606.00915), section 4.2, for th
 import numpy as np
 
 from deeplab_jax.data.builders.paired_files import ListedFilesBuilder
-from deeplab_jax.data.descriptors import PASCAL_CONTEXT, Descriptor
+from deeplab_jax.data.descriptors import PASCAL_CONTEXT
 from deeplab_jax.data.masks import MaskFile, identity_labels, read_mask
 from deeplab_jax.labels import IGNORE_LABEL
 
-# The authors' PNGs, and those that mmsegmentation makes of the annotations, number the classes
-# differently: the authors put VOC's first, mmsegmentation has the alphabet's order.
+# The authors' PNGs and those that mmsegmentation makes of the annotations number the classes
+# differently: the authors put VOC's first, mmsegmentation sorts them by name.
 AUTHORS, ALPHABETIC = "59_context_labels", "SegmentationClassContext"
 NAMES = PASCAL_CONTEXT.class_names
-LABELS = {
-    AUTHORS: identity_labels(PASCAL_CONTEXT.num_classes),
-    ALPHABETIC: {0: 0, IGNORE_LABEL: IGNORE_LABEL}
-    | {value: NAMES.index(name) for value, name in enumerate(sorted(NAMES[1:]), start=1)},
-}
 
 
 class PascalContext(ListedFilesBuilder, skip_registration=True):
@@ -31,10 +26,12 @@ class PascalContext(ListedFilesBuilder, skip_registration=True):
         f"a PASCAL-Context source holds JPEGImages/ of VOC 2010, {AUTHORS}/ (or {ALPHABETIC}/) and "
         "ImageSets/SegmentationContext/train.txt, val.txt (or VOC's own ImageSets/Main/)"
     )
-
-    @property
-    def descriptor(self) -> Descriptor:
-        return PASCAL_CONTEXT
+    LABELS = identity_labels(PASCAL_CONTEXT.num_classes)
+    ALPHABETIC_LABELS = {0: 0, IGNORE_LABEL: IGNORE_LABEL} | {
+        value: NAMES.index(name) for value, name in enumerate(sorted(NAMES[1:]), start=1)
+    }
+    descriptor = PASCAL_CONTEXT
 
     def read_label(self, mask: MaskFile) -> np.ndarray:
-        return read_mask(mask, LABELS[mask.path.parent.name])
+        alphabetic = mask.path.parent.name == ALPHABETIC
+        return read_mask(mask, self.ALPHABETIC_LABELS if alphabetic else self.LABELS)

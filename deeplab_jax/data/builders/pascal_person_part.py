@@ -4,18 +4,16 @@ Source: Chen et al. 2014 (Detect What You Can); DeepLab v2 (arXiv 1606.00915), s
 parts and numbers.
 """
 
-import numpy as np
-
 from deeplab_jax.data.builders.paired_files import ListedFilesBuilder
-from deeplab_jax.data.descriptors import PASCAL_PERSON_PART, Descriptor
-from deeplab_jax.data.masks import MaskFile, identity_labels, read_mask
+from deeplab_jax.data.descriptors import PASCAL_PERSON_PART
+from deeplab_jax.data.masks import identity_labels
 
 MASKS, LISTS = "pascal_person_part_gt", "pascal_person_part_trainval_list"
 UNPACKED = "pascal_person_part"
 
 
 class PascalPersonPart(ListedFilesBuilder, skip_registration=True):
-    """Reads `JPEGImages/` of VOC 2010 with masks and lists as DeepLab's authors gave them out."""
+    """Reads `JPEGImages/` of VOC 2010 with the masks and lists that DeepLab's authors published."""
 
     ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")
     MASKS = (MASKS, f"{UNPACKED}/{MASKS}")
@@ -24,10 +22,5 @@ class PascalPersonPart(ListedFilesBuilder, skip_registration=True):
         f"a PASCAL-Person-Part source holds JPEGImages/ of VOC 2010, {UNPACKED}/{MASKS}/ and "
         f"{UNPACKED}/{LISTS}/train.txt, val.txt"
     )
-
-    @property
-    def descriptor(self) -> Descriptor:
-        return PASCAL_PERSON_PART
-
-    def read_label(self, mask: MaskFile) -> np.ndarray:
-        return read_mask(mask, identity_labels(PASCAL_PERSON_PART.num_classes))
+    LABELS = identity_labels(PASCAL_PERSON_PART.num_classes)
+    descriptor = PASCAL_PERSON_PART

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deeplab_jax.data.builders.base import LoadedExample, Problem, SegmentationBuilder
-from deeplab_jax.data.descriptors import SHAPES, Descriptor
+from deeplab_jax.data.descriptors import SHAPES
 from deeplab_jax.data.images import encode_jpeg
 from deeplab_jax.data.shapes import draw_scene
 
@@ -13,6 +13,8 @@ SPLITS = ("train", "val")
 
 class Shapes(SegmentationBuilder, skip_registration=True):
     """Draws `num_train` and `num_val` scenes of `size` × `size` pixels."""
+
+    descriptor = SHAPES
 
     def __init__(
         self,
@@ -23,14 +25,9 @@ class Shapes(SegmentationBuilder, skip_registration=True):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        self._num_images = dict(zip(SPLITS, (num_train, num_val), strict=True))
-        self._size = size
-        self._seed = seed
+        self._num_images = {"train": num_train, "val": num_val}
+        self._seed, self._size = seed, size
         super().__init__(**kwargs)
-
-    @property
-    def descriptor(self) -> Descriptor:
-        return SHAPES
 
     def image_ids(self) -> dict[str, Sequence[str]]:
         return {
