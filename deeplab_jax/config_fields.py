@@ -4,7 +4,16 @@ import dataclasses
 from collections.abc import Iterator
 
 from deeplab_jax.architecture import Architecture, Shorthands
-from deeplab_jax.declarations import FRACTION, POSITIVE, keyword, kind
+from deeplab_jax.declarations import (
+    ABOVE_ZERO,
+    COUNT,
+    FRACTION,
+    NONZERO_FRACTION,
+    POSITIVE,
+    SIZE,
+    keyword,
+    kind,
+)
 
 # Keywords of a network that a run takes from its data set, or that training cannot have.
 NOT_IN_CONFIG = ("num_classes", "in_channels", "quantization")
@@ -35,33 +44,46 @@ class Data:
 class Augmentation:
     """Augmentation in the order of the released code: resize, scale, pad, crop, flip."""
 
+    crop_size: tuple[int, int] = keyword(
+        (513, 513),
+        "Height and width of the crop, each k·output_stride + 1.",
+        unit="pixels",
+        rule=SIZE,
+    )
+    min_scale: float = keyword(
+        0.5, "Minimum scale factor.", source="DeepLab v3, section 4", rule=ABOVE_ZERO
+    )
+    max_scale: float = keyword(
+        2.0, "Maximum scale factor.", source="DeepLab v3, section 4", rule=ABOVE_ZERO
+    )
+    scale_step: float = keyword(
+        0.25, "Step between scale factors; 0: continuous.", source="released code"
+    )
     min_resize: int = keyword(
         0,
         "Length to which the shorter side is resized before all else; 0: no limit.",
         unit="pixels",
         source="released code, for ADE20K",
+        rule=COUNT,
     )
     max_resize: int = keyword(
-        0, "Maximum length of the longer side after that resize; 0: no limit.", unit="pixels"
+        0,
+        "Maximum length of the longer side after that resize; 0: no limit.",
+        unit="pixels",
+        rule=COUNT,
     )
     resize_factor: int = keyword(
         0,
         "Factor k of the sides, which are rounded up to a multiple of k plus 1; 0: any.",
         unit="pixels",
-    )
-    crop_size: tuple[int, int] = keyword(
-        (513, 513), "Height and width of the crop, each k·output_stride + 1.", unit="pixels"
-    )
-    min_scale: float = keyword(0.5, "Minimum scale factor.", source="DeepLab v3, section 4")
-    max_scale: float = keyword(2.0, "Maximum scale factor.", source="DeepLab v3, section 4")
-    scale_step: float = keyword(
-        0.25, "Step between scale factors; 0: continuous.", source="released code"
+        rule=COUNT,
     )
     max_class_fraction: float = keyword(
         1.0,
         "Fraction of one class in a crop from which the crop is drawn again, up to ten times; 1: "
         "never.",
         source="mmsegmentation: 0.75",
+        rule=NONZERO_FRACTION,
     )
     flip: bool = keyword(True, "Left-right flip with probability ½.")
     rotation: float = keyword(0.0, "Maximum rotation to either side; 0: off.", unit="degrees")

@@ -1,7 +1,7 @@
-"""Augmentation: a pure function of an example and a random generator.
+"""Augmentation as a pure function of an example and a random generator.
 
-Strength 1 is the distortion of SSD (arXiv:1512.02325) that the field's segmentation recipes took
-over: brightness ±32, contrast and saturation 0.5–1.5, hue ±18 degrees.
+Strength 1 is the distortion of SSD (arXiv:1512.02325), which segmentation recipes commonly use:
+brightness ±32, contrast and saturation 0.5–1.5, hue ±18 degrees.
 """
 
 import dataclasses
@@ -9,15 +9,10 @@ import dataclasses
 import cv2
 import numpy as np
 
-from deeplab_jax.data.crops import (
-    IMAGE_SAMPLING,
-    MEAN_PIXEL,
-    View,
-    label_sampling,
-    random_view,
-    render,
-)
+from deeplab_jax import config_fields
+from deeplab_jax.data.crops import IMAGE_SAMPLING, LABEL_SAMPLING, MEAN_PIXEL, random_view, render
 from deeplab_jax.data.datasets import Example
+from deeplab_jax.declarations import check_value
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import void_of
 
@@ -32,12 +27,12 @@ _LEVELS = np.arange(256, dtype=np.float32)
 
 
 def distort(image: np.ndarray, random: np.random.Generator, strength: float) -> np.ndarray:
-    """Returns the image in randomly shifted colours.
+    """Returns the image in randomly shifted colors.
 
     Args:
       image: uint8 [H, W, 3] RGB.
-      random: draws four factors, whatever the strength.
-      strength: multiplies all four ranges; 0 returns the image itself.
+      random: generator; draws four factors, whatever the strength.
+      strength: factor of all four ranges; 0 returns the image itself.
     """
     brightness, contrast, saturation, hue = strength * random.uniform(-1, 1, 4)
     if strength == 0:
@@ -59,22 +54,22 @@ def size_in_range(
 ) -> tuple[int, int]:
     """Returns the size after resizing to a range, as the released code does for ADE20K.
 
-    The shorter side becomes `shortest`; where the longer one would exceed `longest`, it becomes
-    that instead. The shape is kept but for rounding.
+    The shorter side becomes `shortest`, unless the longer side would exceed `longest`: then the
+    longer side becomes `longest`. The aspect ratio is kept, rounding apart.
 
     Args:
       size: (height, width) in pixels.
-      shortest: of the result's shorter side; 0: no wish.
-      longest: the result's longer side is at most that; 0: any length.
+      shortest: length of the result's shorter side; 0: unchanged.
+      longest: maximum length of the result's longer side; 0: no limit.
       factor: sides, and the limits, are rounded up to k·factor + 1; 0: to whole pixels.
 
     Source: `resize_to_range` of tensorflow/models, research/deeplab.
     """
     if not shortest and not longest:
         return size
-    limits = [_rounded_up(longest, factor) / max(size)] if longest else []
-    wishes = [shortest / min(size)] if shortest else [1.0]
-    scale = min(*wishes, *limits) if limits else wishes[0]
+    scale = shortest / min(size) if shortest else 1.0
+    if longest:
+        scale = min(scale, _rounded_up(longest, factor) / max(size))
     height, width = (max(1, _rounded_up(int(side * scale + 1e-6), factor)) for side in size)
     return height, width
 
@@ -83,54 +78,30 @@ def _rounded_up(side: int, factor: int) -> int:
     return side + -(side - 1) % factor if factor else side
 
 
-# How often a crop is drawn before one that a single class fills is taken nevertheless.
+# Maximum number of crops drawn until one meets `max_class_fraction`; the last is taken regardless.
 DRAWS = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
+class Augmentation(config_fields.Augmentation):
     """Augmentation of a training example, in this order: resize, scale, pad, crop, rotate, flip.
 
+    The config section `augmentation` declares and documents the other fields.
+
     Attributes:
-      crop_size: (height, width) of the result.
-      min_scale: least factor the image is resized by.
-      max_scale: greatest factor.
-      scale_step: distance between the factors that are drawn from, by default the released code's
-        0.25; 0 draws any factor between the two.
-      min_resize, max_resize, resize_factor: see `size_in_range`; 0 is off.
-      max_class_fraction: crops are drawn again, `DRAWS` times at most, until no class fills this
-        fraction of the pixels that are not void; 1 takes the first.
-      flip: whether half the examples are mirrored left to right.
-      rotation: greatest angle in degrees to either side about the crop's centre; 0 is off.
-      photometric: strength of colour distortion, 1 as in `photometric`; 0 is off.
       fill: pixel outside of the source, a value for each channel; see `Architecture.mean_pixel`.
     """
 
-    crop_size: tuple[int, int]
-    min_scale: float = 0.5
-    max_scale: float = 2.0
-    scale_step: float = 0.25
-    min_resize: int = 0
-    max_resize: int = 0
-    resize_factor: int = 0
-    max_class_fraction: float = 1.0
-    flip: bool = True
-    rotation: float = 0.0
-    photometric: float = 0.0
     fill: tuple[int, ...] = MEAN_PIXEL
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_scale <= self.max_scale:
+        for field in dataclasses.fields(config_fields.Augmentation):
+            check_value(config_fields.Augmentation, field, getattr(self, field.name))
+        if self.min_scale > self.max_scale:
             raise DeepLabError(
                 f"min_scale {self.min_scale} and max_scale {self.max_scale}: "
-                "give 0 < min_scale <= max_scale"
+                "give min_scale <= max_scale"
             )
-        if min(self.crop_size) < 1:
-            raise DeepLabError(f"crop_size {self.crop_size}: give a positive height and width")
-        if min(self.min_resize, self.max_resize, self.resize_factor) < 0:
-            raise DeepLabError("min_resize, max_resize and resize_factor must not be negative")
-        if not 0 < self.max_class_fraction <= 1:
-            raise DeepLabError(f"max_class_fraction {self.max_class_fraction} must be in (0, 1]")
 
 
 def augment(
@@ -143,41 +114,21 @@ def augment(
 
     Args:
       example: of any size.
-      random: all that the result depends on besides the example.
-      augmentation: what to do.
-      num_classes: of the data set; see `labels.void_of`.
+      random: generator, the only other input of the result.
+      augmentation: augmentation to apply.
+      num_classes: number of classes of the dataset; see `labels.void_of`.
 
     Returns:
       {"image": uint8 [h, w, 3], "label": [h, w], of its dtype} of the crop size; outside the source
       the image is the fill and the label void. Unscaled and unrotated crops are exact.
     """
-    size = augmentation.crop_size
+    size, label = augmentation.crop_size, example["label"]
     scale = _random_scale(random, augmentation)
-    height, width = example["label"].shape
-    resized = size_in_range(
-        (height, width),
-        augmentation.min_resize,
-        augmentation.max_resize,
-        augmentation.resize_factor,
-    )
-    # One resampling for both: the sides' factors differ by what rounding adds.
-    scales = (scale * (resized[0] / height), scale * (resized[1] / width))
-    void = void_of(example["label"], num_classes)
-    view, label = _drawn(example["label"], random, augmentation, scales, void)
-    image = distort(example["image"], random, augmentation.photometric)
-    sampling = IMAGE_SAMPLING._replace(outside=augmentation.fill)
-    return {"image": render(image, view, size, sampling), "label": label}
-
-
-def _drawn(
-    label: np.ndarray,
-    random: np.random.Generator,
-    augmentation: Augmentation,
-    scales: tuple[float, float],
-    void: int,
-) -> tuple[View, np.ndarray]:
-    """Returns where a crop lies and its label."""
-    size, sampling = augmentation.crop_size, label_sampling(void)
+    limits = (augmentation.min_resize, augmentation.max_resize, augmentation.resize_factor)
+    resized = size_in_range(label.shape, *limits)
+    # One resampling for both resizes; the factors of the sides differ by what rounding adds.
+    scales = tuple(scale * (to / side) for to, side in zip(resized, label.shape, strict=True))
+    void = void_of(label, num_classes)
     for _ in range(DRAWS):
         view = random_view(
             random,
@@ -187,15 +138,17 @@ def _drawn(
             rotation=augmentation.rotation,
             flip=augmentation.flip,
         )
-        crop = render(label, view, size, sampling)
+        crop = render(label, view, size, LABEL_SAMPLING._replace(outside=void))
         largest = augmentation.max_class_fraction
-        if largest == 1 or _class_share(crop, void) < largest:
+        if largest == 1 or _largest_class_fraction(crop, void) < largest:
             break
-    return view, crop
+    image = distort(example["image"], random, augmentation.photometric)
+    sampling = IMAGE_SAMPLING._replace(outside=augmentation.fill)
+    return {"image": render(image, view, size, sampling), "label": crop}
 
 
-def _class_share(label: np.ndarray, void: int) -> float:
-    """Returns the share of the most frequent class in what is not void; 1 where all is."""
+def _largest_class_fraction(label: np.ndarray, void: int) -> float:
+    """Returns the fraction of the most frequent class in the valid pixels; 1 if all are void."""
     counts = np.bincount(label[label != void], minlength=1)
     return counts.max() / counts.sum() if counts.any() else 1.0
 
@@ -204,5 +157,5 @@ def _random_scale(random: np.random.Generator, augmentation: Augmentation) -> fl
     low, high, step = augmentation.min_scale, augmentation.max_scale, augmentation.scale_step
     if step == 0:
         return random.uniform(low, high)
-    # The small number keeps 2.0 in 0.5, 0.75, … where rounding would lose it.
+    # The small number keeps 2.0 in 0.5, 0.75, … despite rounding.
     return low + step * int(random.integers(int((high - low) / step + 1e-6) + 1))

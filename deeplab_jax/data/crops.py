@@ -1,4 +1,4 @@
-"""How a crop, or an image brought to a size, is made from its source."""
+"""Crops, padding and resizing of images and labels."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from deeplab_jax.data.datasets import Example
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import IGNORE_LABEL, void_of
 
-# Mean of the pixels -1..1, which most networks take; `Architecture.mean_pixel` has each network's.
+# Pixel that becomes 0 in networks whose input is scaled to -1..1; see `Architecture.mean_pixel`.
 MEAN_PIXEL = (127, 127, 127)
 
 
@@ -21,7 +21,7 @@ def pad(image: np.ndarray, size: tuple[int, int], value: int | Sequence[int]) ->
     Args:
       image: [H, W] or [H, W, C].
       size: (height, width) of the result.
-      value: of the new pixels; one number, or one for each channel.
+      value: value of the new pixels; one number, or one for each channel.
     """
     height, width = image.shape[:2]
     if (height, width) == size:
@@ -32,7 +32,7 @@ def pad(image: np.ndarray, size: tuple[int, int], value: int | Sequence[int]) ->
 
 
 def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns an image shrunk, where needed, so that it fits a size; its shape stays."""
+    """Returns an image downsampled, where necessary, to fit a size; keeps the aspect ratio."""
     scale = min(1, *(wanted / length for wanted, length in zip(size, image.shape, strict=False)))
     if scale == 1:
         return image
@@ -51,8 +51,8 @@ def pad_to(
     Args:
       example: of any size.
       size: (h, w) of the result.
-      fill: pixel that the image is padded with, a value for each channel; the label's is void.
-      num_classes: of the data set; see `labels.void_of`.
+      fill: padding pixel of the image, a value for each channel; the label is padded with void.
+      num_classes: number of classes of the dataset; see `labels.void_of`.
 
     Returns:
       {"image": uint8 [h, w, 3], "label": [h, w]} of the size (h, w); the label keeps its dtype.
@@ -73,7 +73,7 @@ def pad_to(
 
 
 class Sampling(NamedTuple):
-    """How pixels are taken from a source: OpenCV's interpolation, and the value outside."""
+    """OpenCV's interpolation methods, and the pixel value outside of the source."""
 
     resize: int
     warp: int
@@ -81,13 +81,8 @@ class Sampling(NamedTuple):
 
 
 IMAGE_SAMPLING = Sampling(cv2.INTER_LINEAR, cv2.INTER_LINEAR, MEAN_PIXEL)
-# Resizing by plain INTER_NEAREST rounds down: labels would lie half a pixel off their image.
+# INTER_NEAREST rounds down when resizing: labels would be shifted by half a pixel.
 LABEL_SAMPLING = Sampling(cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, IGNORE_LABEL)
-
-
-def label_sampling(void: int) -> Sampling:
-    """Returns how pixels are taken from a label whose void value is given."""
-    return LABEL_SAMPLING._replace(outside=void)
 
 
 class Span(NamedTuple):
@@ -103,7 +98,7 @@ class Span(NamedTuple):
 
 
 class View(NamedTuple):
-    """Part of its source that a crop shows."""
+    """Part of its source that a crop shows; the angle is in degrees."""
 
     rows: Span
     columns: Span
@@ -123,13 +118,13 @@ def random_view(
     """Draws position, angle and mirroring of a crop.
 
     Args:
-      random: decides.
+      random: random generator.
       source_size: (height, width) of the image.
       size: (height, width) of the crop.
-      scale: factors by which height and width are resized; what is then smaller than the crop
+      scale: resize factors of height and width; a source that is then smaller than the crop
         starts at its top left corner.
-      rotation: greatest angle in degrees to either side.
-      flip: whether to mirror half of the crops.
+      rotation: maximum angle in degrees to either side.
+      flip: whether to mirror half of the crops left to right.
     """
     rows, columns = (
         _random_span(random, length, crop, factor)
@@ -141,18 +136,18 @@ def random_view(
 
 
 def render(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
-    """Returns the crop that a view shows of an image or a label.
+    """Returns the crop of an image or a label that a view describes.
 
     Args:
       source: uint8 [H, W, 3], or uint8 or uint16 [H, W].
-      view: of `random_view`.
-      size: (height, width) of the crop, as it was given there.
-      sampling: IMAGE_SAMPLING or that of `label_sampling`.
+      view: result of `random_view`.
+      size: (height, width) of the crop, the argument of `random_view`.
+      sampling: IMAGE_SAMPLING or LABEL_SAMPLING, with the value outside of the source.
     """
     if view.angle:
         crop = _warp(source, view, size, sampling)
     else:
-        # Four times as fast as warping, at 513 × 513 with OpenCV 5 on one core.
+        # Several times as fast as warping.
         crop = pad(_resize(source, view, size, sampling), size, sampling.outside)
     return cv2.flip(crop, 1) if view.mirrored else crop
 
@@ -161,7 +156,7 @@ def _random_span(random: np.random.Generator, length: int, crop: int, scale: flo
     scaled = max(1, round(length * scale))
     if scaled <= crop:
         return Span(0, length, scaled, 0)
-    # Only as much of the source as the crop shows: resizing the rest would be thrown away.
+    # Only the part of the source that the crop shows is resized.
     needed = min(length, math.ceil(crop / scale))
     size = max(crop, round(needed * scale))
     start = int(random.integers(length - needed + 1))
@@ -179,13 +174,13 @@ def _resize(
 
 
 def _warp(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
-    """Turns about the crop's centre, then scales and shifts, in one sampling of the source."""
+    """Rotates about the crop's center, then scales and shifts, in one sampling of the source."""
     turn = cv2.getRotationMatrix2D(((size[1] - 1) / 2, (size[0] - 1) / 2), view.angle, 1.0)
     to_source = np.zeros((2, 3))
     for axis, span in enumerate((view.columns, view.rows)):
         step = (span.stop - span.start) / span.size
         to_source[axis, axis] = step
-        # Pixel centres lie at half-integers, as in cv2.resize.
+        # Pixel centers lie at half-integers, as in cv2.resize.
         to_source[axis, 2] = span.start + (span.offset + 0.5) * step - 0.5
     matrix = to_source @ np.vstack([turn, [0, 0, 1]])
     return cv2.warpAffine(

@@ -1,6 +1,7 @@
-"""Statistics of a split: number and sizes of its images, pixels a class, weights for the loss."""
+"""Statistics of a split: number and sizes of images, pixels per class, weights for the loss."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,15 +30,11 @@ class StatisticsCounter:
         self._sizes.append(label.shape)
 
     def result(self) -> "SplitStatistics":
-        """Returns the statistics so far."""
-        sizes = np.array(self._sizes or [(0, 0)])
-        order = np.argsort(sizes.prod(1), kind="stable")
-        smallest, median, largest = (
-            tuple(sizes[order[at]].tolist()) for at in (0, (len(order) - 1) // 2, -1)
-        )
+        """Returns the statistics of the labels counted so far."""
+        by_area = sorted(self._sizes or [(0, 0)], key=math.prod)
         return SplitStatistics(
             len(self._sizes),
-            (smallest, median, largest),
+            (by_area[0], by_area[(len(by_area) - 1) // 2], by_area[-1]),
             tuple(self._class_pixels.tolist()),
             tuple(self._pixels_where_present.tolist()),
             self._void_pixels,
@@ -49,11 +46,12 @@ class SplitStatistics:
     """Statistics of one split.
 
     Attributes:
-      num_images: in the split.
+      num_images: number of images in the split.
       sizes: (height, width) of the image with the fewest, the median and the most pixels.
-      class_pixels: pixels a class.
-      pixels_where_present: labelled pixels of the images that hold the class.
-      void_pixels: pixels that are no class.
+      class_pixels: number of pixels of each class.
+      pixels_where_present: for each class, number of pixels that are not void in the images that
+        hold it.
+      void_pixels: number of void pixels.
     """
 
     num_images: int
@@ -68,14 +66,12 @@ class SplitStatistics:
         weight(c) = median(f) / f(c), f(c) = pixels of c / pixels of the images that hold c.
         Source: Eigen and Fergus 2015 (arXiv:1411.4734), section 6.3.2.
         """
-        pixels = np.array(self.class_pixels, np.float64)
-        present = pixels > 0
-        if not present.any():
-            return (None,) * len(pixels)
-        frequency = pixels[present] / np.array(self.pixels_where_present)[present]
-        weights = np.full(len(pixels), np.nan)
-        weights[present] = np.median(frequency) / frequency
-        return tuple(None if np.isnan(weight) else float(weight) for weight in weights)
+        frequency = [
+            pixels / total if pixels else None
+            for pixels, total in zip(self.class_pixels, self.pixels_where_present, strict=True)
+        ]
+        median = np.median([value for value in frequency if value] or [1.0])
+        return tuple(value and float(median / value) for value in frequency)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the attributes as plain values."""
@@ -83,8 +79,6 @@ class SplitStatistics:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "SplitStatistics":
-        """Returns what `to_json` gave away."""
-        fields = dict(values, sizes=tuple(tuple(size) for size in values["sizes"]))
-        for name in ("class_pixels", "pixels_where_present"):
-            fields[name] = tuple(values[name])
-        return cls(**fields)
+        """Returns the statistics that `to_json` converted."""
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **lists, "sizes": tuple(map(tuple, values["sizes"]))})

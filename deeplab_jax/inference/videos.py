@@ -230,7 +230,7 @@ class _Run:
         self._predictor, self._source, self._size = predictor, source, size
         self._batch = 1 if source.live else BATCH
         self._seconds = seconds
-        self._overlay = Overlay(predictor.palette)
+        self._overlay = Overlay([color[::-1] for color in predictor.palette])
         self._times: dict[str, list[float]] = {
             name: [] for name in ("decode", "network", "draw", "end to end")
         }
@@ -306,7 +306,7 @@ class _Run:
         if self._size != self._source.size:
             size = self._source.size[::-1]
             class_map = cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT)
-        sink.write(self._overlay.draw_bgr(frame.picture, class_map), class_map)
+        sink.write(self._overlay.draw(frame.picture, class_map), class_map)
         now = time.perf_counter()
         self._times["draw"].append(now - begun)
         self._times["end to end"].append(now - frame.read_at)

@@ -1,4 +1,4 @@
-"""Class maps as pictures, with legends."""
+"""Renders class maps as pictures, overlays and legends."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,22 +8,21 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import replacing
 from deeplab_jax.labels import IGNORE_LABEL, VOID_COLOR, label_dtype, void_label
 
 Color = tuple[int, int, int]
 CONTOUR_COLOR: Color = (255, 255, 255)
-# A class in this colour is what the others stand before, as VOC's background: overlays leave it.
+# Color of the background class, as in VOC; overlays do not paint it.
 CLEAR_COLOR: Color = (0, 0, 0)
 
 
 def colorize(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
-    """Paints every pixel in its class's colour.
+    """Paints every pixel in the color of its class.
 
     Args:
-      class_map: integers [H, W]; values without a colour are void.
-      palette: RGB 0..255, one a class.
+      class_map: integers [H, W]; values without a color are void.
+      palette: RGB 0..255 of each class.
 
     Returns:
       uint8 [H, W, 3].
@@ -34,61 +33,53 @@ def colorize(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
 def overlay(
     image: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], opacity: float = 0.55
 ) -> np.ndarray:
-    """Lays the classes over the image, with a thin light line where they meet.
-
-    Pixels of a black class and void pixels keep the image.
+    """Lays the classes over an image; see `Overlay.draw`.
 
     Args:
-      image: uint8 [H, W, 3].
+      image: uint8 [H, W, 3] RGB.
       class_map: integers [H, W].
-      palette: RGB 0..255, one a class.
-      opacity: of the colours, 0..1.
+      palette: RGB 0..255 of each class.
+      opacity: opacity of the colors, 0..1.
 
     Returns:
-      uint8 [H, W, 3].
+      uint8 [H, W, 3] RGB.
     """
-    colors = colorize(class_map, palette)
-    clear = (colors == CLEAR_COLOR).all(-1) | (class_map >= len(palette))
-    weight = np.where(clear, 0, opacity).astype(np.float32)[..., None]
-    blended = image * (1 - weight) + colors * weight
-    line = _contour(class_map, thickness=1 + round(np.hypot(*class_map.shape) / 1200))
-    blended[line] = 0.25 * blended[line] + 0.75 * np.asarray(CONTOUR_COLOR)
-    return np.round(blended).astype(np.uint8)
+    return Overlay(palette, opacity).draw(image, class_map)
 
 
 class Overlay:
-    """The overlays of many pictures, several times as fast as `overlay`.
-
-    They may differ from it by 1 of 255, for it rounds in between.
-    """
+    """Draws the overlays of many images with one palette."""
 
     def __init__(self, palette: Sequence[Color], opacity: float = 0.55) -> None:
-        """Prepares the colours.
+        """Prepares the colors.
 
         Args:
-          palette: RGB 0..255, one a class.
-          opacity: of the colours, 0..1.
+          palette: color of each class, 0..255, with its channels in the order of the images.
+          opacity: opacity of the colors, 0..1.
         """
         self._opacity = opacity
-        table = _color_table(palette)
-        self._bgr = np.ascontiguousarray(table[:, ::-1])
-        clear = (table == CLEAR_COLOR).all(-1) | (np.arange(len(table)) >= len(palette))
+        self._colors = _color_table(palette)
+        clear = (self._colors == CLEAR_COLOR).all(-1) | (
+            np.arange(len(self._colors)) >= len(palette)
+        )
         self._shown = (255 * ~clear).astype(np.uint8)
 
-    def draw_bgr(self, image: np.ndarray, class_map: np.ndarray) -> np.ndarray:
-        """Lays the classes over an image.
+    def draw(self, image: np.ndarray, class_map: np.ndarray) -> np.ndarray:
+        """Lays the classes over an image, with a thin light line at their borders.
+
+        Pixels of a black class and void pixels keep the image.
 
         Args:
-          image: uint8 [H, W, 3], in OpenCV's order.
-          class_map: `label_dtype(len(palette))` [H, W].
+          image: uint8 [H, W, 3].
+          class_map: integers [H, W].
 
         Returns:
-          uint8 [H, W, 3], in the same order.
+          uint8 [H, W, 3], with the channels of the image.
         """
-        # OpenCV's tables are of bytes alone.
+        # OpenCV's tables hold 256 values, and are faster.
         eight_bit = class_map.dtype == np.uint8
         shown = cv2.LUT(class_map, self._shown[:256]) if eight_bit else self._shown[class_map]
-        colors = np.take(self._bgr, class_map, axis=0)
+        colors = np.take(self._colors, class_map, axis=0)
         blended = cv2.addWeighted(image, 1 - self._opacity, colors, self._opacity, 0)
         result = image.copy()
         cv2.copyTo(blended, shown, result)
@@ -97,28 +88,15 @@ class Overlay:
         return result
 
 
-def palette_bytes(palette: Sequence[Color]) -> bytes:
-    """Returns 256 RGB colours as PNG files have them; values without a class are void.
-
-    Raises:
-      DeepLabError: there are more than 255 classes.
-    """
-    if len(palette) > IGNORE_LABEL:
-        raise DeepLabError(
-            f"{len(palette)} colours: the palette of a PNG has 255 beside void; write 16-bit grey"
-        )
-    return _color_table(palette).tobytes()
-
-
 def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color]) -> None:
     """Writes a PNG whose pixel values are the classes.
 
-    Up to 255 classes it is 8-bit and its palette shows their colours; above, it is 16-bit grey.
+    Up to 255 classes it is 8-bit and its palette holds their colors; above, it is 16-bit grey.
 
     Args:
-      path: of the file, which appears whole or not at all.
+      path: output file, written atomically.
       class_map: integers [H, W]: classes, or `void_label(len(palette))`.
-      palette: RGB 0..255, one a class.
+      palette: RGB 0..255 of each class.
     """
     picture = class_map_picture(class_map, palette)
     with replacing(path) as temporary:
@@ -130,19 +108,19 @@ def class_map_picture(class_map: np.ndarray, palette: Sequence[Color]) -> Image.
 
     Args:
       class_map: integers [H, W]: classes, or `void_label(len(palette))`.
-      palette: RGB 0..255, one a class.
+      palette: RGB 0..255 of each class.
 
     Returns:
       An 8-bit picture with the palette, or with more than 255 classes a 16-bit grey one.
     """
     picture = Image.fromarray(class_map.astype(label_dtype(len(palette)), copy=False))
     if len(palette) <= IGNORE_LABEL:
-        picture.putpalette(palette_bytes(palette))
+        picture.putpalette(_color_table(palette).tobytes())
     return picture
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] as a PNG, whole or not at all."""
+    """Writes uint8 [H, W, 3] as a PNG, atomically."""
     with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
 
@@ -179,11 +157,11 @@ OUTLINE: Color = (128, 128, 128)
 
 
 def legend_strip(colors: Mapping[str, Color], width: int) -> np.ndarray:
-    """Draws a swatch and a name for each class, in as many rows as they need.
+    """Draws a swatch and a name for each class, in as many rows as necessary.
 
     Args:
       colors: {class name: RGB 0..255}.
-      width: of the strip in pixels.
+      width: width of the strip in pixels.
 
     Returns:
       uint8 [height, width, 3]; no rows when there is no class.

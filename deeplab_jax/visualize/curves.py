@@ -1,33 +1,32 @@
 """Training curves and confusion matrices as pictures."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from deeplab_jax.files import replacing
 
-# Beyond so many classes the percentages would not be readable.
+# Maximum number of classes with readable percentages.
 MAX_ANNOTATED = 30
-# Beyond this number of classes names would overlap; the axes show numbers of classes.
+# Maximum number of classes whose names fit on the axes; with more, the axes show class numbers.
 MAX_NAMED = 255
 
 
 def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence[str]) -> None:
-    """Writes a PNG of which classes are taken for which, in per cent of each true class.
+    """Writes a confusion matrix as a PNG, in percent of each true class.
 
     Args:
-      path: of the file, which appears whole or not at all.
+      path: output file, written atomically.
       counts: int [num_classes, num_classes], truth in rows.
-      class_names: one a class.
+      class_names: name of each class.
     """
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(20.0, 3.0 + 0.45 * len(class_names))
     figure = Figure(figsize=(side, side), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     if len(class_names) <= MAX_NAMED:
@@ -35,7 +34,7 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
         axes.set_xticks(ticks, class_names, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(ticks, class_names)
     axes.tick_params(length=0, labelsize="small" if len(class_names) <= MAX_ANNOTATED else 4)
-    axes.set(xlabel="prediction", ylabel="truth", title="share of each true class, %")
+    axes.set(xlabel="prediction", ylabel="truth", title="fraction of each true class, %")
     axes.spines[:].set_visible(False)
     if len(class_names) <= MAX_ANNOTATED:
         for (row, column), value in np.ndenumerate(percent):
@@ -48,7 +47,7 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
         figure.savefig(temporary, dpi=130, format="png")
 
 
-# Quantities that have a panel, in this order, and what its axis says.
+# Quantities that have a panel, in this order, and the labels of their axes.
 PANELS = {
     "loss": "loss",
     "mean_iou": "mean IoU",
@@ -66,14 +65,13 @@ def write_training_curves(path: Path, rows: Iterable[Mapping[str, float]], title
     """Writes a PNG with a panel each for loss, mean IoU, pixel accuracy and learning rate.
 
     Args:
-      path: of the file, which appears whole or not at all.
-      rows: as in `metrics.jsonl`: `step` and any scalars. Those of training are bare, those of
-        validation begin with `validation_`; of other quantities nothing is drawn.
-      title: over the panels.
+      path: output file, written atomically.
+      rows: as in `metrics.jsonl`: `step` and any scalars. Names of validation scalars begin with
+        `validation_`; other quantities than those of PANELS are not drawn.
+      title: title above the panels.
     """
     panels = _panels(rows)
     figure = Figure(figsize=(4.6 * max(1, len(panels)), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize="medium")
     for axes, (quantity, lines) in zip(
         figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels.items(), strict=False
@@ -84,23 +82,18 @@ def write_training_curves(path: Path, rows: Iterable[Mapping[str, float]], title
 
 
 def _panels(rows: Iterable[Mapping[str, float]]) -> dict[str, dict[str, Series]]:
-    """Returns {quantity: {what it is of: (steps, values)}} of the quantities that have a panel."""
-    points: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in PANELS}
+    """Returns (steps, values) of training and validation, by quantity that has a panel."""
+    points = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for name, value in row.items():
-            source, quantity = _source_and_quantity(name)
-            if quantity in points:
-                points[quantity].setdefault(source, []).append((row["step"], value))
+            quantity = name.removeprefix("validation_")
+            source = "training" if quantity == name else "validation"
+            points[quantity][source].append((row["step"], value))
     return {
         quantity: {source: tuple(np.array(line, float).T) for source, line in lines.items()}
-        for quantity, lines in points.items()
+        for quantity, lines in ((name, points[name]) for name in PANELS)
         if lines
     }
-
-
-def _source_and_quantity(name: str) -> tuple[str, str]:
-    bare = name.removeprefix("validation_")
-    return ("training" if bare == name else "validation"), bare
 
 
 def _draw_panel(axes: Axes, quantity: str, lines: Mapping[str, Series]) -> None:

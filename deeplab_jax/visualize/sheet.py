@@ -39,9 +39,9 @@ def contact_sheet(
 
     Args:
       panels: at least one; images may differ in size, each is scaled to the width of a cell.
-      class_names: one a class.
-      palette: RGB 0..255, one a class.
-      cell_width: of each picture, in pixels.
+      class_names: name of each class.
+      palette: RGB 0..255 of each class.
+      cell_width: width of each picture, in pixels (default: 320).
 
     Returns:
       uint8 [height, width, 3].
@@ -79,8 +79,7 @@ def _titles(width: int, cell_width: int) -> np.ndarray:
 def _occurring(
     panels: Sequence[Panel], class_names: Sequence[str], palette: Sequence[Color]
 ) -> Mapping[str, Color]:
-    values: set[int] = set()
-    for panel in panels:
-        values.update(np.unique(panel.truth).tolist(), np.unique(panel.prediction).tolist())
+    class_maps = (class_map for panel in panels for class_map in panel[1:])
+    values: set[int] = set().union(*(np.unique(class_map).tolist() for class_map in class_maps))
     shown = {name: palette[i] for i, name in enumerate(class_names) if i in values}
     return shown | ({"void": VOID_COLOR} if void_label(len(palette)) in values else {})
