@@ -1,4 +1,4 @@
-"""Data sets: examples by position, and fingerprints that compare two data sets."""
+"""Datasets: examples by position, and fingerprints that compare two datasets."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from deeplab_jax.labels import (
 
 
 class Example(TypedDict):
-    """An image uint8 [H, W, 3] RGB, its label, and its name.
+    """An image, uint8 [H, W, 3] RGB, with its label and its name.
 
     The label is `label_dtype(num_classes)` [H, W] with `void_label(num_classes)` for void: uint8
     and 255 up to 255 classes, uint16 and 65535 above.
@@ -31,11 +31,11 @@ class Example(TypedDict):
 
 
 class Dataset(Protocol):
-    """Examples by position; workers pickle it.
+    """Examples by position; must be picklable for worker processes.
 
     Attributes:
-      name: of the data set.
-      split: of the data set that these examples are.
+      name: name of the dataset.
+      split: name of the split.
       descriptor: classes and palette.
     """
 
@@ -52,13 +52,13 @@ class Dataset(Protocol):
 
 
 def largest_size(dataset: Dataset) -> tuple[int, int]:
-    """Returns the largest height and the largest width among the images of a data set."""
+    """Returns the largest height and the largest width among the images of a dataset."""
     height, width = dataset.image_sizes().max(axis=0).tolist()
     return height, width
 
 
 class ArrayDataset:
-    """Images and masks that are in memory already.
+    """In-memory images and masks.
 
     Attributes:
       absent_classes: names of the classes without a pixel.
@@ -74,25 +74,25 @@ class ArrayDataset:
         name: str = "arrays",
         binary: bool | None = None,
     ) -> None:
-        """Checks and keeps the arrays; nothing is copied.
+        """Checks the arrays and keeps them without a copy.
 
         Args:
-          images: uint8 [N, H, W, 3] RGB, or as many [H, W, 3] of any sizes.
-          masks: integers [N, H, W] or as many [H, W]: classes 0, 1, … and 255 for void, see
+          images: uint8 [N, H, W, 3] RGB, or a sequence of [H, W, 3] of any sizes.
+          masks: integers [N, H, W], or a sequence of [H, W]: classes 0, 1, … and 255 for void, see
             `binary`; with more than 255 classes 65535 is void, and 255 a class.
-          class_names: one a class; by default numbered up to the largest value, at most 254.
-          name: what errors and reports call it.
-          binary: whether 255 is class 1 and not void. Default: if the masks hold exactly 0 and 255
-            and two classes, or none, are named. Give it where one of several parts of a dataset
-            may hold other values than the whole.
+          class_names: name of each class (default: numbers up to the largest value, at most 254).
+          name: name in errors and reports (default: "arrays").
+          binary: whether 255 is class 1 and not void (default: whether the masks hold exactly 0 and
+            255, and two classes or none are named). Required where one part of a dataset may hold
+            other values than the whole.
 
         Raises:
-          DeepLabError: shapes, dtypes or values do not fit, the position is named; or there are
+          DeepLabError: shapes, dtypes or values are invalid, at the stated position; or there are
             fewer than two classes.
         """
         if len(images) != len(masks) or not len(images):
             raise DeepLabError(
-                f"{name}: {len(images)} images and {len(masks)} masks; give one mask an image"
+                f"{name}: {len(images)} images and {len(masks)} masks; give one mask per image"
             )
         for position, (image, mask) in enumerate(zip(images, masks, strict=True)):
             _check_pair(f"{name}[{position}]", image, mask)
@@ -101,7 +101,7 @@ class ArrayDataset:
             binary = are_binary(values, class_names)
         if binary:
             values = np.where(values == BINARY_FOREGROUND, 1, values)
-        num_classes = len(class_names or ()) or _number_of_classes(name, values, int(binary))
+        num_classes = len(class_names or ()) or _number_of_classes(name, values, binary)
         void, self._dtype = void_label(num_classes), label_dtype(num_classes)
         classes = values[values != void]
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= num_classes:
@@ -127,7 +127,7 @@ class ArrayDataset:
         return Example(image=image, label=label.astype(self._dtype), image_id=str(index))
 
     def content(self) -> Iterator[bytes]:
-        """Yields what identifies the examples: the bytes of all arrays, labels as int32."""
+        """Yields bytes that identify the examples: those of all arrays, labels as int32."""
         for image, mask in zip(self._images, self._masks, strict=True):
             yield from array_content(np.asarray(image), np.asarray(mask))
 
@@ -137,24 +137,18 @@ class ArrayDataset:
 
 
 def label_values(masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the values that occur in masks, sorted."""
+    """Returns the sorted values that occur in masks."""
     return np.unique(np.concatenate([np.unique(mask) for mask in masks]))
 
 
 def are_binary(values: np.ndarray, class_names: Sequence[str] | None) -> bool:
-    """Returns whether mask values are 0 and 255 alone and the classes two, or not named."""
+    """Returns whether the mask values are 0 and 255 alone, and the classes two or not named."""
     return set(values.tolist()) == BINARY_VALUES and len(class_names or ("", "")) == 2
 
 
-def _number_of_classes(name: str, values: np.ndarray, least: int) -> int:
-    """Returns the number of classes of masks with these values, 255 being void.
-
-    Args:
-      name: of the dataset, for the error.
-      values: that occur.
-      least: label of the last class, whether it occurs or not.
-    """
-    largest = int(values[values != IGNORE_LABEL].max(initial=least))
+def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
+    """Returns the number of classes of masks that hold these values, where 255 is void."""
+    largest = int(values[values != IGNORE_LABEL].max(initial=int(binary)))
     if largest > IGNORE_LABEL:
         raise DeepLabError(
             f"{name}: mask values up to {largest}; legal are classes 0..{IGNORE_LABEL - 1} and "
@@ -164,7 +158,7 @@ def _number_of_classes(name: str, values: np.ndarray, least: int) -> int:
 
 
 def array_content(image: np.ndarray, label: np.ndarray) -> Iterator[bytes]:
-    """Yields what identifies an image and its label, whatever integers the label is stored in."""
+    """Yields bytes that identify an image and its label, independent of the label's dtype."""
     for array in (image, label.astype("<i4")):
         yield repr(array.shape).encode()
         yield np.ascontiguousarray(array).tobytes()
@@ -184,16 +178,16 @@ def _check_pair(origin: str, image: np.ndarray, mask: np.ndarray) -> None:
         )
 
 
-# Examples that are read in full where reading all of them would take minutes.
+# Number of examples that a fingerprint reads in full; reading all of them would take minutes.
 SAMPLED = 64
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """Returns values that are equal for equal data sets, wherever they are stored.
+    """Returns values that are equal for equal datasets, independent of their place on disk.
 
     Args:
-      dataset: of any kind. Its method `content`, which yields bytes, identifies its examples; a
-        data set without one is identified by `SAMPLED` decoded examples, evenly spaced.
+      dataset: any dataset. Its method `content`, which yields bytes, identifies its examples; a
+        dataset without one is identified by `SAMPLED` decoded examples, evenly spaced.
 
     Returns:
       JSON-ready `name`, `split`, `num_images`, `class_names` and `content`, a hexadecimal digest.
@@ -201,7 +195,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
     own = getattr(dataset, "content", None)
     digest = hashlib.blake2b(digest_size=16)
     for part in _decoded(dataset) if own is None else own():
-        # With its length, so that bytes cannot move from one part to the next.
+        # The length keeps bytes from moving from one part to the next.
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return {
@@ -229,7 +223,7 @@ def _decoded(dataset: Dataset) -> Iterator[bytes]:
 def fingerprint_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns "field: a → b" for every field in which two fingerprints differ."""
     fields = [name for name in now if name in before and before[name] != now[name]]
-    # A digest explains nothing that a length or a name does not.
+    # A digest explains no more than a length or a name.
     named = [name for name in fields if name != "content"] or fields
     return [_difference(name, before[name], now[name]) for name in named]
 

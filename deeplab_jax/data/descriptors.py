@@ -1,4 +1,4 @@
-"""Meaning of a data set's labels: class names, palette, color maps and ids on disk."""
+"""Meaning of a dataset's labels: class names, palette, color maps and ids on disk."""
 
 import dataclasses
 import importlib.resources
@@ -15,10 +15,10 @@ Color = tuple[int, int, int]
 
 
 def parse_text(text: str, origin: str) -> dict[str, Color]:
-    """Returns {class name: RGB} of lines `r g b name`; empty lines are skipped.
+    """Returns {class name: RGB} from lines `r g b name`; skips empty lines.
 
     Raises:
-      DeepLabError: a line is something else; `origin` names the file.
+      DeepLabError: a line has another form; `origin` names the file.
     """
     colors: dict[str, Color] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -33,7 +33,7 @@ def read_color_map(path: Path) -> dict[str, Color]:
     """Reads {class name: RGB} from JSON `{"name": [r, g, b]}` or from text lines `r g b name`.
 
     Raises:
-      DeepLabError: the file does not exist, is neither, or gives one colour to two classes.
+      DeepLabError: the file does not exist, has neither form, or gives one color to two classes.
     """
     text = read_text(path, "colour map")
     if path.suffix.lower() == ".json":
@@ -49,7 +49,7 @@ def read_color_map(path: Path) -> dict[str, Color]:
 
 
 def read_text(path: Path, kind: str) -> str:
-    """Reads a user's text file; `kind` says in the error what it was to hold."""
+    """Reads a user's text file; `kind` is the expected content, for the error."""
     try:
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -76,21 +76,21 @@ def _checked_color(channels: object, origin: str) -> Color:
 
 
 def packed(colors: np.ndarray) -> np.ndarray:
-    """Returns uint8 [..., 3] RGB as one int32 a colour."""
+    """Packs uint8 [..., 3] RGB into one int32 per color."""
     red, green, blue = np.moveaxis(colors.astype(np.int32), -1, 0)
     return red << 16 | green << 8 | blue
 
 
 @dataclasses.dataclass(frozen=True)
 class Descriptor:
-    """The classes of a data set, in label order.
+    """Classes of a dataset, in label order.
 
     Attributes:
-      name: of the data set.
-      class_names: one a class; the label is the position.
-      palette: one RGB triple 0..255 a class.
-      intensity_range: values of images of more than 8 bits that became 0 and 255; None: each
-        image's own, see `read_image`.
+      name: name of the dataset.
+      class_names: name of each class; the label is the position.
+      palette: RGB 0..255 of each class.
+      intensity_range: values of images of more than 8 bits that became 0 and 255; None: the range
+        of each image, see `read_image`.
     """
 
     name: str
@@ -121,7 +121,7 @@ def check_several_classes(class_names: Sequence[str], origin: object) -> None:
 
 
 def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
-    """Returns VOC's colour map: the bits of the index dealt out to R, G, B from the top.
+    """Returns VOC's color map: the bits of the index are distributed to R, G, B from the top.
 
     Source: `VOClabelcolormap` of the PASCAL VOC development kit.
     """
@@ -136,17 +136,16 @@ def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
 def describe(
     name: str, class_names: Sequence[str], palette: Sequence[Color] | None = None
 ) -> Descriptor:
-    """Returns a descriptor, with VOC's colour map where no palette is given.
+    """Returns a descriptor, with VOC's color map where no palette is given.
 
-    One of that map's colours, number 511, is that of void in pictures; it is passed over.
+    Color 511 of that map is skipped, because it represents void in pictures.
     """
-    colors = (
-        palette
-        or [
+    if not palette:
+        free = (
             color for color in bit_interleaved_palette(len(class_names) + 1) if color != VOID_COLOR
-        ][: len(class_names)]
-    )
-    return Descriptor(name, tuple(class_names), tuple(tuple(color) for color in colors))
+        )
+        palette = list(free)[: len(class_names)]
+    return Descriptor(name, tuple(class_names), tuple(map(tuple, palette)))
 
 
 def _packaged(name: str) -> Descriptor:
@@ -159,11 +158,11 @@ def _packaged(name: str) -> Descriptor:
 VOC = _packaged("voc_segmentation")
 CAMVID = _packaged("camvid")
 CITYSCAPES = _packaged("cityscapes")
-# Output 0 is the void that ADE20K's benchmark never scores: it is stored as IGNORE_LABEL, so
-# nothing trains towards it.
+# Output 0 is a class that ADE20K's benchmark never scores: it is stored as void, so that it is
+# never a target.
 ADE20K = _packaged("ade20k")
 COCO_STUFF = _packaged("coco_stuff")
-# In the order of the authors' 59_labels.txt, behind the background.
+# In the order of the authors' 59_labels.txt, after the background.
 PASCAL_CONTEXT = _packaged("pascal_context")
 PASCAL_PERSON_PART = _packaged("pascal_person_part")
 SHAPES = _packaged("shapes")
@@ -172,33 +171,32 @@ SHAPES = _packaged("shapes")
 # Source: cityscapesScripts, helpers/labels.py.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
-# COCO-Stuff's ids of the classes that no image holds; its label maps hold id - 1.
+# COCO-Stuff's ids of classes that occur in no image; its label maps hold id - 1.
 # Source: labels.md of nightrome/cocostuff.
 COCO_STUFF_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
 
-# In a colour map these mean "no class" unless the class file lists them.
+# Names that mean void in a color map, unless the class file lists them.
 VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
 
 
-# Looked for in the source when no class file is given.
+# Class files that are read from the source when no other is given.
 CLASS_FILES = ("classes.txt", "classes.json")
 
 
 def folder_classes(
     source: Path, class_file: str | Path | None, color_map: str | Path | None
 ) -> tuple[Descriptor, dict[Color, int] | None]:
-    """Returns the classes of a user's folder and, where masks are painted, each colour's label.
+    """Returns the classes of a user's folder and, where masks are painted, each color's label.
 
     Args:
       source: the folder.
-      class_file: see `read_class_names`; by default `classes.txt` or `classes.json` in the source,
-        else the names of the colour map are the classes.
+      class_file: see `read_class_names` (default: `classes.txt` or `classes.json` in the source,
+        else the names of the color map).
       color_map: see `read_color_map`; None for masks of indices.
 
     Raises:
-      DeepLabError: the classes are given nowhere, there is only one, or the two files do not fit
-        each other.
+      DeepLabError: no classes are given, or only one, or the two files do not match.
     """
     found = [source / name for name in CLASS_FILES if (source / name).is_file()]
     names_path = Path(class_file).expanduser() if class_file else next(iter(found), None)
@@ -210,7 +208,7 @@ def folder_classes(
         return painted
     if names is None:
         raise DeepLabError(
-            f"{source}: the classes are not told; give a file with one class name a line "
+            f"{source}: no class names; give a file with one class name per line "
             f"(--classes, or {CLASS_FILES[0]} in the source)"
         )
     check_several_classes(names, names_path)
@@ -221,16 +219,16 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """Reads class names in label order.
 
     Args:
-      path: of a text file with one name a line, or of JSON: a list, or {"name": index}.
+      path: text file with one name per line, or JSON: a list, or {"name": index}.
 
     Raises:
-      DeepLabError: the file is missing or none of these, names repeat, or indices have gaps.
+      DeepLabError: the file is missing or has another form, names repeat, or indices have gaps.
     """
     text = read_text(path, "class names")
     if path.suffix.lower() == ".json":
         names = _from_json(parse_json(text, path), path)
     else:
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+        names = list(filter(None, map(str.strip, text.splitlines())))
     if not 0 < len(names) <= MAX_CLASSES or len(set(names)) < len(names):
         raise DeepLabError(f"{path}: give 1 to {MAX_CLASSES} class names, none of them twice")
     return tuple(names)
@@ -254,7 +252,7 @@ def _label(name: str, names: tuple[str, ...], path: Path) -> int:
     if name.lower() in VOID_NAMES:
         return void_label(len(names))
     raise DeepLabError(
-        f"{path}: {name!r} is no class ({', '.join(names)}); colours that are to be void are named "
+        f"{path}: {name!r} is no class ({', '.join(names)}); name colors that mean void "
         f"{VOID_NAMES[0]!r}"
     )
 

@@ -1,4 +1,4 @@
-"""Subsets of a data set: folds of cross-validation, and classes that are shown more often."""
+"""Subsets of a dataset: folds of cross-validation, and oversampled classes."""
 
 import concurrent.futures
 from collections.abc import Iterator, Sequence
@@ -10,15 +10,15 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 
 
 class Subset:
-    """Some of a data set's examples, in an order of their own."""
+    """Some of a dataset's examples, in their own order."""
 
     def __init__(self, dataset: Dataset, positions: np.ndarray, split: str) -> None:
-        """Keeps the positions; nothing is read.
+        """Selects positions without reading an example.
 
         Args:
-          dataset: to choose from.
-          positions: int [N], of the examples in it.
-          split: what reports call the choice.
+          dataset: dataset to select from.
+          positions: int [N], positions of the examples in it.
+          split: name of the selection in reports.
         """
         self._dataset, self._positions = dataset, positions
         self.name, self.split, self.descriptor = dataset.name, split, dataset.descriptor
@@ -30,7 +30,7 @@ class Subset:
         return self._dataset[int(self._positions[index])]
 
     def content(self) -> Iterator[bytes]:
-        """Yields what identifies the examples: their positions and the whole data set's content."""
+        """Yields bytes that identify the examples: their positions and the dataset's content."""
         yield self._positions.astype("<i8").tobytes()
         yield bytes.fromhex(fingerprint(self._dataset)["content"])
 
@@ -40,27 +40,27 @@ class Subset:
 
 
 def evenly_spaced(dataset: Dataset, limit: int) -> Subset:
-    """Returns at most `limit` evenly spaced examples of a data set.
+    """Returns at most `limit` evenly spaced examples of a dataset.
 
-    Files of a data set are often in an order, and its first images all alike.
+    The files of a dataset are often sorted, so that its first images are similar.
     """
     count = min(limit, len(dataset))
     return Subset(dataset, np.arange(count) * len(dataset) // count, dataset.split)
 
 
 def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Subset]]:
-    """Yields what to train on and what to validate on, fold by fold.
+    """Yields the training part and the validation part of each fold.
 
-    Every example is in the validation part of exactly one fold; the parts differ by at most one
+    Every example is in the validation part of exactly one fold. The parts differ by at most one
     example in size and are a function of the seed alone.
 
     Args:
-      dataset: to divide.
-      count: of folds.
-      seed: of the order in which the examples are dealt out.
+      dataset: dataset to divide.
+      count: number of folds.
+      seed: seed of the order in which the examples are distributed.
 
     Raises:
-      DeepLabError: the data set has fewer images than folds, or `count` is below 2.
+      DeepLabError: the dataset has fewer images than folds, or `count` is below 2.
     """
     if not 2 <= count <= len(dataset):
         raise DeepLabError(
@@ -79,24 +79,24 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
 
 
 def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
-    """Returns the data set with every image that holds one of the classes a second time.
+    """Returns the dataset with a second copy of every image that holds one of the classes.
 
-    The second ones come behind all others, so that which examples a step sees stays a function of
-    seed and step. Every label is read once to find them.
+    The copies follow all other examples, so that the examples of a step remain a function of seed
+    and step. Every label is read once to find them.
 
     Args:
-      dataset: of any kind.
-      class_names: the rare classes.
+      dataset: any dataset.
+      class_names: names of the rare classes.
 
     Raises:
-      DeepLabError: the data set has no such class.
+      DeepLabError: the dataset has no such class.
     """
     legal = dataset.descriptor.class_names
     for name in class_names:
         if name not in legal:
             raise unknown_name(f"class of {dataset.name} in data.oversample_classes", name, legal)
     rare = np.array([legal.index(name) for name in class_names])
-    # Decoding lets go of Python's lock, so that threads use all cores.
+    # Decoding releases the GIL, so that threads use all cores.
     with concurrent.futures.ThreadPoolExecutor() as threads:
         holds = threads.map(
             lambda index: np.isin(rare, dataset[index]["label"]).any(), range(len(dataset))

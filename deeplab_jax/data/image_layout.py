@@ -1,4 +1,4 @@
-"""How a file stores its picture: pages, bands, opacity and EXIF orientation."""
+"""Layout of a picture in its file: pages, bands, opacity and EXIF orientation."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import PIL.TiffImagePlugin
 
 from deeplab_jax.errors import DeepLabError
 
-# Opacity is 0 or full nearly everywhere; a channel with more values between is something else.
+# Maximum fraction of pixels with an opacity other than 0 or full; a channel above it is no opacity.
 MAX_PARTLY_TRANSPARENT = 0.1
 OPACITY_MODES = ("RGBA", "LA", "PA")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -25,7 +25,7 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
     """Checks an image that is not decoded yet.
 
     Raises:
-      DeepLabError: it holds several pages, frames or sizes, or bands beside grey or RGB and
+      DeepLabError: it holds several pages, frames or sizes, or other bands than grey or RGB and
         opacity.
     """
     number = getattr(image, "n_frames", 1)
@@ -34,15 +34,14 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
     if number > 1 and not _holds_previews(image):
         raise DeepLabError(
             f"{name}: the {image.format} file holds {number} pictures (pages, frames or sizes); "
-            "give one picture per file: export the one that is meant, or each into a file of its "
-            "own"
+            "give one picture per file: export the intended one, or each into its own file"
         )
     if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
         _check_bands(image.tag_v2, name)
 
 
 def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
-    """Raises the reason if the bytes are a TIFF that Pillow cannot read because of its bands."""
+    """Raises an error if the bytes are a TIFF whose bands Pillow cannot read."""
     if not encoded.startswith(TIFF_STARTS):
         return
     try:
@@ -53,7 +52,7 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
         tags.load(file)
         bits = tags.get(PIL.TiffImagePlugin.BITSPERSAMPLE, (1,))
     except Exception:
-        # Not even its tags can be read: the caller reports an unreadable file.
+        # The caller reports an unreadable file.
         return
     _check_bands(tags, name)
     raise DeepLabError(
@@ -63,11 +62,11 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
 
 
 def check_opacity(opacity: np.ndarray, name: str) -> bool:
-    """Checks that the fourth (or second) channel of an image looks like opacity.
+    """Checks that the fourth (or second) channel of an image is plausible as opacity.
 
     Args:
       opacity: uint8 or uint16 [H, W].
-      name: what errors call the image.
+      name: name of the image in errors.
 
     Returns:
       Whether some pixels are more transparent than others.
@@ -102,19 +101,18 @@ def _check_bands(tags: PIL.TiffImagePlugin.ImageFileDirectory_v2, name: str) -> 
     further = bands - TIFF_COLORS.get(photometric, bands)
     extra = tags.get(PIL.TiffImagePlugin.EXTRASAMPLES, ())
     extra = (extra,) if isinstance(extra, int) else tuple(extra)
-    # One further band of an RGB image without the tag is opacity to every reader; its values are
-    # checked when they are decoded.
+    # Readers treat one further band of an RGB image without the tag as opacity; `check_opacity`
+    # checks its values after decoding.
     is_opacity = further == 1 and (extra[:1] in ((), *((kind,) for kind in TIFF_OPACITY)))
     if further > 0 and not is_opacity:
         raise DeepLabError(
             f"{name}: the TIFF has {bands} bands; images have one (grey) or three (RGB), perhaps "
-            "with opacity. Choose the bands that are meant, for example with `gdal_translate -b 1 "
-            "-b 2 -b 3`"
+            "with opacity. Select the bands, for example with `gdal_translate -b 1 -b 2 -b 3`"
         )
 
 
 UPRIGHT = 1
-# What the masks were drawn on, where sizes do not decide.
+# Pixels on which masks were drawn, where sizes do not decide.
 DISPLAYED, STORED = "displayed", "stored"
 
 _TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
@@ -133,9 +131,9 @@ _INVERSES = {6: 8, 8: 6}
 
 
 def orientation_of(image: PIL.Image.Image) -> int:
-    """Returns the EXIF orientation, 1..8, of an image that is not decoded yet; illegal ones are 1.
+    """Returns the EXIF orientation, 1..8, of an image before decoding; illegal ones become 1.
 
-    Pillow turns a TIFF, and drops its tag, while it decodes it.
+    Pillow turns a TIFF, and drops its tag, while decoding.
     """
     orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, UPRIGHT)
     return orientation if orientation in _TURNS else UPRIGHT
@@ -167,12 +165,12 @@ def aligned_label(
     """Chooses the label that lies on the displayed image.
 
     Args:
-      as_displayed: label if it was drawn on the displayed image; None where its size excludes that.
-      as_stored: label, turned upright, if it was drawn on the stored pixels; None as above. At
-        least one of the two is given.
+      as_displayed: label, if it was drawn on the displayed image; None if its size excludes that.
+      as_stored: label, turned upright, if it was drawn on the stored pixels; None if its size
+        excludes that. At least one of the two is given.
       orientation: EXIF orientation of the image, for the error.
-      drawn_on: DISPLAYED or STORED decides where both are possible and differ; None refuses.
-      origin: files that the error names.
+      drawn_on: DISPLAYED or STORED, which decides if both are possible and differ; None: an error.
+      origin: files, for the error.
 
     Returns:
       The label, and whether it was drawn on the stored pixels.

@@ -1,4 +1,4 @@
-"""How image files become RGB arrays or clear errors, and how images are encoded."""
+"""Reads image files to RGB arrays, with clear errors, and encodes images."""
 
 import contextlib
 import hashlib
@@ -35,9 +35,9 @@ def decode_image(encoded: bytes) -> np.ndarray:
     EXIF orientation is not applied, as in TFDS; preparing stores images upright.
 
     Raises:
-      DeepLabError: the bytes are no such image.
+      DeepLabError: the bytes are not such an image.
     """
-    # Not the decoder's own RGB mode: OpenCV 4.10 lacks it.
+    # OpenCV 4.10 has no RGB mode.
     image = _decode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
@@ -46,11 +46,11 @@ def decode_label(encoded: bytes) -> np.ndarray:
     """Decodes a PNG mask to its values, uint8 or uint16 [H, W]: grey levels or palette indices.
 
     Raises:
-      DeepLabError: the bytes are no image, or one of colours.
+      DeepLabError: the bytes are not an image of class indices.
     """
     label = _decode(encoded, cv2.IMREAD_UNCHANGED)
     if label.ndim == 3:
-        # OpenCV paints palette images; Pillow keeps the indices.
+        # OpenCV returns the colors of palette images; Pillow keeps the indices.
         label = np.asarray(PIL.Image.open(io.BytesIO(encoded)))
     elif encoded.startswith(PNG_START) and encoded[PNG_DEPTH] in (1, 2, 4):
         # Grey levels of less than 8 bits are stretched to 0..255.
@@ -85,12 +85,12 @@ def encoded_size(encoded: bytes) -> tuple[int, int]:
         return image.height, image.width
 
 
-# Of an image of more than 8 bits that are worked on at a time.
+# Number of rows of an image of more than 8 bits that are converted at a time.
 BLOCK_ROWS = 256
-# From which threads work on one image at a time.
+# Number of pixels above which threads process one image at a time.
 LARGE_PIXELS = 16_000_000
 _large_images = threading.Lock()
-# What `StorableImage.notes` may hold.
+# Notes of `StorableImage`.
 TRANSPARENT = "image has transparent pixels; the colors stored under them are used"
 OWN_RANGE = "image of more than 8 bits is scaled by its own range, not by --intensity_range"
 
@@ -102,15 +102,15 @@ def read_image(
 
     Args:
       source: path, or the encoded bytes.
-      intensity_range: of 16-bit and float images, mapped linearly to 0..255; by default 0, or the
-        least value where it is negative, and the greatest value in the image.
-      name: what errors call encoded bytes.
+      intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
+        (default: 0, or the minimum of the image if it is negative, and the maximum of the image).
+      name: name of encoded bytes in errors.
 
     Returns:
-      uint8 [H, W, 3] RGB. Grey is repeated; under transparency the stored colors count.
+      uint8 [H, W, 3] RGB. Grey is repeated. Transparent pixels have their stored colors.
 
     Raises:
-      DeepLabError: the file is missing, empty, truncated, too large or no image, or it holds
+      DeepLabError: the file is missing, empty, truncated, too large or not an image, or it holds
         several pictures or further bands.
     """
     encoded, name = read_bytes(source, name)
@@ -118,14 +118,14 @@ def read_image(
 
 
 class StorableImage(NamedTuple):
-    """An image as the prepared dataset keeps it.
+    """An image as the prepared dataset stores it.
 
     Attributes:
-      encoded: the file's own bytes where any decoder gives the same upright 8-bit RGB, else a PNG.
+      encoded: the file's own bytes if every decoder returns the same upright 8-bit RGB, else a PNG.
       size: (height, width), upright.
       orientation: EXIF orientation that the file had, 1..8.
       digest: hash of the upright RGB pixels.
-      notes: what a user should know of the reading, see TRANSPARENT and OWN_RANGE.
+      notes: remarks for the user, TRANSPARENT or OWN_RANGE.
     """
 
     encoded: bytes
@@ -136,10 +136,10 @@ class StorableImage(NamedTuple):
 
 
 def storable_image(path: Path, intensity_range: tuple[float, float] | None = None) -> StorableImage:
-    """Reads an image as the prepared dataset keeps it.
+    """Reads an image as the prepared dataset stores it.
 
     Raises:
-      DeepLabError: as `read_image`.
+      DeepLabError: see `read_image`.
     """
     encoded, name = read_bytes(path)
     image = open_image(encoded, name)
@@ -204,7 +204,7 @@ def open_image(encoded: bytes, name: str) -> PIL.Image.Image:
 
 
 def is_deep(image: PIL.Image.Image) -> bool:
-    """Returns whether the file holds more than 8 bits a channel, whatever Pillow made of them."""
+    """Returns whether the file holds more than 8 bits per channel, even if Pillow reduced them."""
     return image.mode[0] in "IF" or ";16" in image.info["stored_as"]
 
 
@@ -221,19 +221,19 @@ def _to_rgb(
     has_opacity = image.mode in OPACITY_MODES
     transparent = has_opacity and check_opacity(np.asarray(image.getchannel("A")), name)
     image = upright(image)
-    # Converting copies even where there is nothing to convert.
+    # `convert` copies even if the mode is the same.
     return np.array(image if image.mode == "RGB" else image.convert("RGB")), transparent
 
 
 def upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Turns an image in its place as its EXIF orientation says, as viewers show it."""
+    """Turns an image in place by its EXIF orientation, as viewers display it."""
     PIL.ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
 @contextlib.contextmanager
 def one_large_at_a_time(*paths: Path) -> Iterator[None]:
-    """Keeps threads from working on large images side by side, which memory may not hold."""
+    """Prevents threads from processing large images at the same time, to limit memory."""
     large = sum(map(_pixels, paths)) > LARGE_PIXELS
     with _large_images if large else contextlib.nullcontext():
         yield
@@ -244,7 +244,7 @@ def _pixels(path: Path) -> int:
     try:
         with PIL.Image.open(path) as image:
             return image.width * image.height
-    # Reading the file will say what is wrong with it.
+    # Reading the file reports the error.
     except Exception:
         return 0
 
@@ -252,21 +252,20 @@ def _pixels(path: Path) -> int:
 def _deep_to_rgb(
     image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None, name: str
 ) -> tuple[np.ndarray, bool]:
-    """Maps more than 8 bits linearly; OpenCV keeps them where Pillow cuts colours to 8."""
+    """Maps more than 8 bits linearly; OpenCV keeps them where Pillow reduces colors to 8 bits."""
     decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     pixels = np.asarray(image) if decoded is None else decoded
     channels = pixels.reshape(*pixels.shape[:2], -1)
-    # OpenCV's order is blue, green, red and perhaps opacity.
+    # OpenCV's channels are blue, green, red and optionally opacity.
     transparent = channels.shape[2] == 4 and check_opacity(channels[..., 3], name)
     planes = [channels[..., at] for at in ([2, 1, 0] if channels.shape[2] >= 3 else [0])]
     low, high = intensity_range or _own_range(planes)
     result = np.empty((*pixels.shape[:2], 3), np.uint8)
-    # Block by block: as floats a large image would take many times its memory.
+    # Blocks limit the memory of the floating-point values.
     for first in range(0, len(result), BLOCK_ROWS):
         rows = slice(first, first + BLOCK_ROWS)
-        for channel in range(3):
-            values = planes[channel % len(planes)][rows].astype(np.float64)
-            result[rows, :, channel] = _to_bytes(values, low, high)
+        scaled = [_to_bytes(plane[rows].astype(np.float64), low, high) for plane in planes]
+        result[rows] = np.stack(scaled, axis=-1)
     # Both decoders have turned a TIFF already.
     if image.format != "TIFF":
         result = turned(result, image.info["orientation"])
@@ -274,18 +273,14 @@ def _deep_to_rgb(
 
 
 def _to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    # What is not a number is darkest.
+    # NaN becomes the darkest value.
     within = np.clip(np.nan_to_num(values, nan=low), low, high)
     return np.rint((within - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
 def _own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Returns the range that cuts nothing off; infinite values do not count."""
-    low = high = 0.0
-    for plane in planes:
-        for first in range(0, len(plane), BLOCK_ROWS):
-            values = plane[first : first + BLOCK_ROWS]
-            finite = values[np.isfinite(values)]
-            low = min(low, float(finite.min(initial=0)))
-            high = max(high, float(finite.max(initial=0)))
-    return low, high
+    """Returns the range of the finite values, extended to 0."""
+    finite = [np.isfinite(plane) for plane in planes]
+    pairs = list(zip(planes, finite, strict=True))
+    low = min(float(plane.min(where=known, initial=0)) for plane, known in pairs)
+    return low, max(float(plane.max(where=known, initial=0)) for plane, known in pairs)

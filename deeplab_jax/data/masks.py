@@ -1,4 +1,4 @@
-"""How mask files become class indices, with every value checked."""
+"""Reads mask files to class indices and checks every value."""
 
 import dataclasses
 import re
@@ -11,12 +11,12 @@ import PIL.Image
 from deeplab_jax.data.descriptors import Color, packed
 from deeplab_jax.data.image_layout import OPACITY_MODES
 from deeplab_jax.data.images import is_deep, open_image, read_bytes, upright
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import label_dtype, void_label
 
 INDEX_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 LOSSY, LOSSLESS_WEBP = ("JPEG", "MPO"), b"VP8L"
-# Grey levels of 2 and 4 bits, which decoders stretch to 0..255, as Pillow names their storage.
+# Pillow's name of the storage of 2-bit and 4-bit grey levels, which decoders stretch to 0..255.
 STRETCHED = re.compile(r"'L;([24])")
 
 
@@ -25,7 +25,7 @@ class MaskFile:
     """A decoded mask.
 
     Attributes:
-      path: of the file.
+      path: path of the file.
       image: decoded and upright, in the file's own mode.
       orientation: EXIF orientation that the file had, 1..8.
       lossy: whether the format changes values (JPEG, lossy WebP).
@@ -43,13 +43,14 @@ class MaskFile:
           DeepLabError: the file holds colors or fractions, its opacity holds what its values do
             not, or its format changes values.
         """
-        image, path = self.image, self.path
         self._check_lossless()
+        image, pixels = self.image, np.asarray(self.image)
         if image.mode == "P":
-            return np.asarray(image)
-        pixels = np.asarray(image)
+            return pixels
         if pixels.dtype.kind == "f":
-            raise DeepLabError(f"{path}: the mask holds numbers with fractions; give class indices")
+            raise DeepLabError(
+                f"{self.path}: the mask holds numbers with fractions; give class indices"
+            )
         if pixels.ndim == 2:
             return _unstretched(pixels.astype(np.uint8) if image.mode == "1" else pixels, image)
         self._check_depth()
@@ -58,8 +59,8 @@ class MaskFile:
         values = colors[..., 0]
         if image.mode not in INDEX_MODES or (colors != values[..., None]).any():
             raise DeepLabError(
-                f"{path}: the mask is painted in colours; give a colour map that says which colour "
-                "is which class"
+                f"{self.path}: the mask is painted in colors; give a color map that assigns a "
+                "class to each color"
             )
         self._check_opacity(values, opacity)
         return _unstretched(values, image)
@@ -73,10 +74,9 @@ class MaskFile:
         """
         self._check_lossless()
         self._check_depth()
-        if "transparency" in self.image.info and self.image.mode == "P":
-            image = self.image.convert("RGBA")
-        else:
-            image = self.image
+        image = self.image
+        if "transparency" in image.info and image.mode == "P":
+            image = image.convert("RGBA")
         colors = np.asarray(image.convert("RGB"))
         if image.mode in OPACITY_MODES:
             self._check_opacity(packed(colors), np.asarray(image.getchannel("A")))
@@ -88,19 +88,13 @@ class MaskFile:
             return None
         return np.asarray(self.image.getchannel("A"))
 
-    def palette(self) -> np.ndarray | None:
-        """Returns the palette, uint8 [K, 3] RGB; None without one."""
-        if self.image.mode != "P":
-            return None
-        return np.array(self.image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-
     def used_colors(self) -> Mapping[int, Color]:
         """Returns the palette's color of each index that occurs; empty without a palette."""
-        palette = self.palette()
-        if palette is None:
+        if self.image.mode != "P":
             return {}
+        palette = np.array(self.image.getpalette("RGB"), np.uint8).reshape(-1, 3).tolist()
         used = np.unique(np.asarray(self.image)).tolist()
-        return {index: tuple(palette[index].tolist()) for index in used if index < len(palette)}
+        return {index: tuple(palette[index]) for index in used if index < len(palette)}
 
     def _check_lossless(self) -> None:
         if self.lossy:
@@ -118,15 +112,15 @@ class MaskFile:
             )
 
     def _check_opacity(self, values: np.ndarray, opacity: np.ndarray | None) -> None:
-        """Refuses opacity that distinguishes pixels of one value; other opacity adds nothing."""
+        """Refuses opacity that distinguishes pixels of one value."""
         if opacity is None or opacity.min() == opacity.max():
             return
         pairs = np.unique(values.astype(np.int64) << 8 | opacity)
         if len(np.unique(pairs >> 8)) < len(pairs):
             raise DeepLabError(
-                f"{self.path}: its opacity tells apart pixels of one colour, so labels would be "
-                "lost. Flatten the mask onto a background of another colour, or "
-                "save it as class indices"
+                f"{self.path}: its opacity distinguishes pixels of one color, so labels would be "
+                "lost. Flatten the mask onto a background of another color, or save it as class "
+                "indices"
             )
 
 
@@ -162,7 +156,7 @@ def _unstretched(values: np.ndarray, image: PIL.Image.Image) -> np.ndarray:
 
 # Dtype of the labels of up to 255 classes.
 EIGHT_BIT = label_dtype(1)
-# Illegal values that an error lists before it says "…".
+# Number of illegal values that an error lists; more are shown as "…".
 SHOWN_VALUES = 5
 
 
@@ -173,53 +167,55 @@ def read_mask(
     in_opacity: bool = False,
     dtype: np.dtype = EIGHT_BIT,
 ) -> np.ndarray:
-    """Reads a mask of indices: a palette image's indices, never its colours, or grey levels.
+    """Reads a mask of indices: a palette image's indices, never its colors, or grey levels.
 
     Args:
       source: path of the mask, or the opened mask.
-      labels: the class, or the dtype's largest value for void, of each legal value on disk.
-      in_opacity: take the values from the opacity channel.
+      labels: class of each legal value on disk, or the dtype's largest value for void.
+      in_opacity: whether to read the values from the opacity channel.
       dtype: uint8, or uint16 for more than 255 classes, see `labels.label_dtype`.
 
     Returns:
       Mask of that dtype, [H, W]: classes and void.
 
     Raises:
-      DeepLabError: the file is damaged, coloured, or holds another value; value and number of its
-        pixels are named.
+      DeepLabError: the file is damaged, colored, or holds another value; states the value and the
+        number of its pixels.
     """
-    mask, path = _opened(source)
+    mask = _opened(source)
     values = mask.opacity() if in_opacity else mask.values()
     largest = np.iinfo(dtype).max
-    table = np.full(largest + 1, -1, np.promote_types(dtype, np.int8))
-    table[list(labels)] = list(labels.values())
-    result = table[np.clip(values, 0, largest)]
-    result[(values < 0) | (values > largest)] = -1
-    if result.min() < 0:
+    legal = np.isin(values, list(labels))
+    if not legal.all():
         void = [value for value, label in labels.items() if label == largest]
-        legal = f"legal: classes {_ranges(labels.keys() - set(void))}, void {_ranges(void)}"
-        wrong, counts = np.unique(values[result < 0], return_counts=True)
-        raise DeepLabError(f"{path}: {_listed('mask value', wrong.tolist(), counts)}; {legal}")
-    return result.astype(dtype)
+        classes = _ranges(labels.keys() - set(void))
+        wrong, counts = np.unique(values[~legal], return_counts=True)
+        raise DeepLabError(
+            f"{mask.path}: {_listed('mask value', wrong.tolist(), counts)}; legal: classes "
+            f"{classes}, void {_ranges(void)}"
+        )
+    table = np.zeros(max(labels) + 1, dtype)
+    table[list(labels)] = list(labels.values())
+    return table[values]
 
 
 def read_colored_mask(
     source: Path | MaskFile, labels: Mapping[Color, int], *, dtype: np.dtype = EIGHT_BIT
 ) -> np.ndarray:
-    """Reads a mask painted in class colours.
+    """Reads a mask painted in the colors of the classes.
 
     Args:
       source: path of the mask, or the opened mask.
-      labels: the class, or the dtype's largest value for void, of each legal colour.
-      dtype: as of `read_mask`.
+      labels: class of each legal color, or the dtype's largest value for void.
+      dtype: see `read_mask`.
 
     Returns:
       Mask of that dtype, [H, W]: classes and void.
 
     Raises:
-      DeepLabError: the file is damaged or holds another colour.
+      DeepLabError: the file is damaged or holds another color.
     """
-    mask, path = _opened(source)
+    mask = _opened(source)
     colors = mask.colors()
     known = packed(np.array(list(labels), np.uint8))
     order = np.argsort(known)
@@ -228,8 +224,8 @@ def read_colored_mask(
     wrong = known[order[at]] != values
     if wrong.any():
         strange, counts = np.unique(colors[wrong], axis=0, return_counts=True)
-        names = [tuple(color) for color in strange.tolist()]
-        raise DeepLabError(f"{path}: {_listed('colour', names, counts)}; not in the colour map")
+        listed = _listed("color", list(map(tuple, strange.tolist())), counts)
+        raise DeepLabError(f"{mask.path}: {listed}; not in the color map")
     return np.array(list(labels.values()), dtype)[order[at]]
 
 
@@ -239,24 +235,22 @@ def identity_labels(num_classes: int) -> dict[int, int]:
 
 
 def mask_values(path: Path) -> set[int]:
-    """Returns which values a mask of indices holds."""
+    """Returns the values in a mask of indices."""
     return set(np.unique(open_mask(path).values()).tolist())
 
 
-def _opened(source: Path | MaskFile) -> tuple[MaskFile, Path]:
-    mask = source if isinstance(source, MaskFile) else open_mask(source)
-    return mask, mask.path
+def _opened(source: Path | MaskFile) -> MaskFile:
+    return source if isinstance(source, MaskFile) else open_mask(source)
 
 
 def _listed(kind: str, values: list, counts: np.ndarray) -> str:
-    """Returns as in "mask value 17 (23 pixels), 19 (4 pixels)"."""
+    """Returns text such as "mask value 17 (23 pixels), 19 (4 pixels)"."""
     shown = [f"{value} ({count} pixels)" for value, count in zip(values, counts, strict=True)]
-    rest = ", …" if len(shown) > SHOWN_VALUES else ""
-    return f"{kind} {', '.join(shown[:SHOWN_VALUES])}{rest}"
+    return f"{kind} {shortened(shown, SHOWN_VALUES)}"
 
 
 def _ranges(values: Iterable[int]) -> str:
-    """Returns values in ascending order, as in "0..10, 12"."""
+    """Returns values in ascending order, such as "0..10, 12"."""
     runs: list[list[int]] = []
     for value in sorted(values):
         if runs and value == runs[-1][1] + 1:

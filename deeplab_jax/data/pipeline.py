@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, the same whatever the number of workers and hosts."""
+"""Batches for training and evaluation, independent of the number of workers and hosts."""
 
 import functools
 import re
@@ -11,14 +11,14 @@ import numpy as np
 
 from deeplab_jax.data.augmentation import Augmentation, augment
 from deeplab_jax.data.crops import MEAN_PIXEL, pad_to
-from deeplab_jax.data.datasets import Dataset, Example
+from deeplab_jax.data.datasets import Dataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import label_dtype, void_label
 
 Batch = dict[str, np.ndarray]
 
-# Batches that wait ready: for each worker, or for this process where it reads by itself. One batch
-# of sixteen 513 × 513 crops takes 17 MB.
+# Numbers of prefetched batches: per worker, or for this process without workers. One batch of
+# sixteen 513 × 513 crops takes 17 MB.
 WORKER_BUFFER = 2
 READ_AHEAD = 4
 READ_THREADS = 4
@@ -38,17 +38,17 @@ def training_batches(
     """Yields this host's part of each global batch, without end.
 
     The examples of a step depend on (seed, step), the augmentation of each also on its position in
-    the global batch; so neither hosts nor workers nor a restart at `start_step` change them.
+    the global batch. They do not depend on hosts, on workers or on a restart at `start_step`.
 
     Args:
-      dataset: what to draw from, in a new order each time through.
-      augmentation: what each example undergoes.
-      batch_size: of all hosts together.
-      seed: of order and augmentation.
-      start_step: number of global batches to leave out; costs nothing.
-      host: which contiguous slice of each global batch.
-      num_hosts: number of slices.
-      workers: processes that read ahead; 0 reads in threads of this process.
+      dataset: dataset to draw from, in a new order in each epoch.
+      augmentation: augmentation of each example.
+      batch_size: number of examples per batch, across all hosts.
+      seed: seed of order and augmentation.
+      start_step: number of global batches to skip, at no cost (default: 0).
+      host: index of the contiguous slice of each global batch (default: 0).
+      num_hosts: number of slices (default: 1).
+      workers: number of processes that read ahead; 0 reads in threads of this process (default: 0).
 
     Yields:
       {"image": uint8 [N, h, w, 3], "label": [N, h, w]}, N = batch_size / num_hosts; labels are
@@ -57,13 +57,10 @@ def training_batches(
     Raises:
       DeepLabError: the batch does not divide by the hosts, or an example is damaged.
     """
-    share = _share(batch_size, num_hosts)
     examples = grain.MapDataset.source(dataset).seed(seed).shuffle().repeat()
-    crops = examples.random_map(
-        functools.partial(_augmented, augmentation=augmentation, dataset=dataset)
-    )
-    # Without dropping, Grain rounds the endless length up past what an int holds.
-    endless = crops.batch(share, drop_remainder=True)
+    load = functools.partial(augment, augmentation=augmentation, num_classes=_num_classes(dataset))
+    # Without dropping, Grain rounds the infinite length up beyond the range of an int.
+    endless = examples.random_map(load).batch(_per_host(batch_size, num_hosts), drop_remainder=True)
     batches = endless[start_step * num_hosts + host :: num_hosts]
     return _iterate(batches, workers)
 
@@ -79,47 +76,47 @@ def evaluation_batches(
     workers: int = 0,
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """Yields each image exactly once over all hosts, equally many batches on each.
+    """Yields each image exactly once over all hosts, with equally many batches on each host.
 
     Images that are padded to one size share batches, so that all hosts run one shape at a time.
 
     Args:
-      dataset: what to evaluate.
-      sizes: (height, width) that images are padded to: one for all, or one for each image.
-      batch_size: of all hosts together.
-      fill: pixel that images are padded with, a value for each channel.
-      host: which contiguous slice of each global batch.
-      num_hosts: number of slices.
-      workers: processes that read ahead; 0 reads in threads of this process.
-      limit: number of images to take, from the first on; None: all.
+      dataset: dataset to evaluate.
+      sizes: (height, width) to which images are padded: one for all, or one for each image.
+      batch_size: number of examples per batch, across all hosts.
+      fill: padding pixel of the images, a value for each channel.
+      host: index of the contiguous slice of each global batch (default: 0).
+      num_hosts: number of slices (default: 1).
+      workers: number of processes that read ahead; 0 reads in threads of this process (default: 0).
+      limit: maximum number of images, from the first on; None: all.
 
     Yields:
       {"image": uint8 [N, h, w, 3], "label": [N, h, w], "index": int32 [N], "size": int32 [N, 2]};
-      labels are uint8, with more than 255 classes uint16; the index is the position in the data
-      set, -1 for all-void examples that fill the last batch of a size; the size is the
+      labels are uint8, with more than 255 classes uint16. The index is the position in the dataset,
+      or -1 for all-void examples that fill the last batch of a size. The size is the
       (height, width) before padding.
 
     Raises:
       DeepLabError: the batch does not divide by the hosts, an image is larger than the size or
         damaged.
     """
-    share = _share(batch_size, num_hosts)
     num_images = len(dataset) if limit is None else min(limit, len(dataset))
     padded = np.broadcast_to(np.asarray(sizes, np.int32), (num_images, 2))
     load = functools.partial(_padded_example, dataset=dataset, fill=tuple(fill))
     order = grain.MapDataset.source(evaluation_order(padded, batch_size))
-    return _iterate(order.map(load).batch(share)[host::num_hosts], workers)
+    batches = order.map(load).batch(_per_host(batch_size, num_hosts))
+    return _iterate(batches[host::num_hosts], workers)
 
 
 def evaluation_order(sizes: np.ndarray, batch_size: int) -> list[tuple[int, tuple[int, int]]]:
-    """Returns the place of every image in an evaluation: (position, padded size).
+    """Returns (position, padded size) of every image, in the order of an evaluation.
 
-    Sizes come in ascending order, the images of a size in the data set's. Position -1, which stands
-    for no image, fills the last batch of each size.
+    Sizes are in ascending order, the images of a size in that of the dataset. Position -1, which
+    represents no image, fills the last batch of each size.
 
     Args:
-      sizes: int [num_images, 2], that images are padded to.
-      batch_size: of all hosts together.
+      sizes: int [num_images, 2], sizes to which the images are padded.
+      batch_size: number of examples per batch, across all hosts.
     """
     order: list[tuple[int, tuple[int, int]]] = []
     for size in sorted(set(map(tuple, sizes.tolist()))):
@@ -129,24 +126,18 @@ def evaluation_order(sizes: np.ndarray, batch_size: int) -> list[tuple[int, tupl
     return order
 
 
-def _share(batch_size: int, num_hosts: int) -> int:
+def _per_host(batch_size: int, num_hosts: int) -> int:
+    each = batch_size // num_hosts
     if batch_size < 1 or batch_size % num_hosts:
         raise DeepLabError(
             f"batch size {batch_size} does not divide by {num_hosts} hosts; nearest that do: "
-            f"{max(1, batch_size // num_hosts) * num_hosts} and "
-            f"{(batch_size // num_hosts + 1) * num_hosts}"
+            f"{max(1, each) * num_hosts} and {(each + 1) * num_hosts}"
         )
-    return batch_size // num_hosts
-
-
-def _augmented(
-    example: Example, random: np.random.Generator, augmentation: Augmentation, dataset: Dataset
-) -> Batch:
-    return augment(example, random, augmentation, _num_classes(dataset))
+    return each
 
 
 def _num_classes(dataset: Dataset) -> int | None:
-    """Returns the number of classes; None for bare examples, whose labels' dtype then decides."""
+    """Returns the number of classes; None for bare examples, where the labels' dtype decides."""
     descriptor = getattr(dataset, "descriptor", None)
     return descriptor and descriptor.num_classes
 
@@ -189,12 +180,12 @@ def _naming_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
             raise
         reason = re.search(r"exit code \S*\d", str(error))
         raise DeepLabError(
-            f"a data worker died ({reason[0] if reason else error}; -9 is how the system ends "
-            "processes when memory runs out); give fewer data.workers, or start the same command "
-            "again to go on from the last checkpoint"
+            f"a data worker died ({reason[0] if reason else error}; -9 usually means that memory "
+            "ran out); reduce data.workers, or run the same command again to resume from the last "
+            "checkpoint"
         ) from error
 
 
 def _start_worker(worker: int, num_workers: int) -> None:
-    """Keeps OpenCV to the worker's own core."""
+    """Restricts OpenCV to the worker's own core."""
     cv2.setNumThreads(0)

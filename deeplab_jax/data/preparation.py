@@ -1,4 +1,4 @@
-"""Prepares data sets, and reports what was found in them."""
+"""Prepares datasets, and reports their statistics and problems."""
 
 import contextlib
 import dataclasses
@@ -11,24 +11,24 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from deeplab_jax.data.builders.base import Problem, SegmentationBuilder
+from deeplab_jax.data.builders.base import SegmentationBuilder
 from deeplab_jax.data.prepared import INFO_FILE
 from deeplab_jax.data.statistics import SplitStatistics
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.reporter import Reporter
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """A prepared data set.
+    """A prepared dataset.
 
     Attributes:
-      directory: of its version, where TFDS finds it.
-      class_names: in label order.
-      statistics: by split.
-      left_out: why each damaged example is missing.
-      notes: what else a user should know of the data, a line each: files and annotations that are
-        not part of it, labels that were turned, equal images in several splits.
+      directory: directory of its version, as TFDS expects it.
+      class_names: class names in label order.
+      statistics: statistics by split.
+      left_out: reason for each damaged example that is missing.
+      notes: further remarks for the user, a line each: files and annotations that are not part of
+        the dataset, labels that were turned, equal images in several splits.
     """
 
     directory: Path
@@ -39,7 +39,7 @@ class Preparation:
 
     @classmethod
     def read(cls, directory: Path) -> "Preparation":
-        """Reads what was written when the data set was prepared."""
+        """Reads the findings that were stored when the dataset was prepared."""
         metadata = tfds.builder_from_directory(directory).info.metadata
         statistics = {
             split: SplitStatistics.from_json(values)
@@ -58,45 +58,55 @@ def prepare(
     overwrite: bool = False,
     reporter: Reporter,
 ) -> Preparation:
-    """Writes a data set unless it is there already.
+    """Writes a dataset unless it exists already.
 
     Args:
-      make_builder: creates a new builder, as a `functools.partial` of its class does.
-      skip_bad: leave damaged examples out instead of failing.
-      overwrite: write again what is there; the old stays until the new is whole.
+      make_builder: creates a new builder, for example a `functools.partial` of its class.
+      skip_bad: whether to leave damaged examples out instead of failing (default: False).
+      overwrite: whether to replace an existing dataset once the new one is complete (default:
+        False).
       reporter: receives the progress and each damaged example.
 
     Raises:
-      DeepLabError: there are damaged examples; the first and their number are named.
+      DeepLabError: there are damaged examples; states the first and their number.
     """
     builder = make_builder()
     directory = Path(builder.data_path)
     if (directory / INFO_FILE).is_file() and not overwrite:
-        reporter.message(f"{directory} is there already; --overwrite writes it anew")
+        reporter.message(f"{directory} exists already; --overwrite replaces it")
         return Preparation.read(directory)
     problems = builder.problems()
-    _report_problems(problems, skip_bad, reporter)
+    for problem in problems:
+        reporter.warning(problem.reason)
+    if problems and not skip_bad:
+        others = f" (and {len(problems) - 1} more, listed above)" if len(problems) > 1 else ""
+        raise DeepLabError(
+            f"{problems[0].reason}{others}; repair the files, or leave such examples out with "
+            "--skip_bad; nothing was written"
+        )
     notes = builder.notes()
     with _set_aside(directory):
-        # A builder that is made while the old version is there takes over its metadata.
+        # A builder that is created beside the old version would read its metadata.
         builder = make_builder() if overwrite else builder
         builder.leave_out(problems, notes)
-        _refuse_empty_splits(builder)
+        for split, kept in builder.kept().items():
+            if not kept:
+                raise DeepLabError(f"no usable example in split {split!r}; nothing was written")
         write(builder)
     return Preparation.read(directory)
 
 
 def write(builder: SegmentationBuilder) -> None:
-    """Writes a data set beside its final directory and moves it there when it is whole.
+    """Writes a dataset beside its final directory and moves it there when it is complete.
 
     Raises:
-      DeepLabError: it cannot be written, as when the disk is full.
+      DeepLabError: it cannot be written, for example because the disk is full.
     """
-    # TFDS wants a directory for downloads even where nothing is downloaded.
+    # TFDS requires a directory for downloads although nothing is downloaded.
     with _quiet(), tempfile.TemporaryDirectory() as unused:
         try:
             builder.download_and_prepare(download_dir=unused)
-        # What ArrayRecord makes of the system's errors.
+        # ArrayRecord reports errors of the system this way.
         except RuntimeError as error:
             raise DeepLabError(
                 f"{builder.data_path} could not be written ({error}); make room or give another "
@@ -104,26 +114,9 @@ def write(builder: SegmentationBuilder) -> None:
             ) from error
 
 
-def _report_problems(problems: list[Problem], skip_bad: bool, reporter: Reporter) -> None:
-    for problem in problems:
-        reporter.warning(problem.reason)
-    if problems and not skip_bad:
-        others = f" (and {len(problems) - 1} more, listed above)" if len(problems) > 1 else ""
-        raise DeepLabError(
-            f"{problems[0].reason}{others}; mend it, or leave such examples out with --skip_bad; "
-            "nothing was written"
-        )
-
-
-def _refuse_empty_splits(builder: SegmentationBuilder) -> None:
-    for split, kept in builder.kept().items():
-        if not kept:
-            raise DeepLabError(f"no usable example in split {split!r}; nothing was written")
-
-
 @contextlib.contextmanager
 def _set_aside(directory: Path) -> Iterator[None]:
-    """Moves an old version away and back again should writing the new one fail."""
+    """Moves an old version away, and back again if writing the new one fails."""
     if not directory.exists():
         yield
         return
@@ -140,7 +133,7 @@ def _set_aside(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences TFDS, whose own prints and bars would talk over our reporter."""
+    """Silences TFDS, whose own prints and progress bars would interfere with the reporter."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -149,7 +142,7 @@ def _quiet() -> Iterator[None]:
         tfds.enable_progress_bar()
 
 
-# Classes that a line lists before it says "…".
+# Number of classes that a line lists; more are shown as "…".
 SHOWN_CLASSES = 10
 
 
@@ -167,7 +160,7 @@ def render(preparation: Preparation) -> str:
 
 
 def summary(preparation: Preparation) -> str:
-    """Returns the number of images, and what a user should check, as text for a terminal."""
+    """Returns the number of images and the remarks for the user, as text for a terminal."""
     statistics = preparation.statistics
     counts = [f"{values.num_images} {split}" for split, values in statistics.items()]
     lines = [
@@ -175,14 +168,13 @@ def summary(preparation: Preparation) -> str:
         *class_doubts(preparation.class_names, statistics),
         *preparation.notes,
     ]
-    if preparation.left_out:
-        lines.append(f"{len(preparation.left_out)} examples left out; the first: ")
-        lines[-1] += preparation.left_out[0]
+    if left_out := preparation.left_out:
+        lines.append(f"{len(left_out)} examples left out; the first: {left_out[0]}")
     return "\n".join(lines)
 
 
 def class_doubts(names: Sequence[str], statistics: Mapping[str, SplitStatistics]) -> list[str]:
-    """Returns a line for the classes without a pixel, and for each that fills a whole split."""
+    """Returns lines on classes without a pixel, and on classes that fill a whole split."""
     lines, absent_in = [], {}
     for split, values in statistics.items():
         pixels = values.class_pixels
@@ -195,25 +187,21 @@ def class_doubts(names: Sequence[str], statistics: Mapping[str, SplitStatistics]
             if count and count == sum(pixels)
         ]
     everywhere = [name for name in names if all(name in absent for absent in absent_in.values())]
-    if everywhere:
-        lines.append(f"no pixel in any split: {_listed(everywhere, len(names))}")
-    for split, absent in absent_in.items():
-        elsewhere = [name for name in absent if name not in everywhere]
-        if elsewhere:
-            lines.append(f"no pixel in {split}: {_listed(elsewhere, len(names))}")
-    return lines
-
-
-def _listed(absent: Sequence[str], num_classes: int) -> str:
-    more = ", …" if len(absent) > SHOWN_CLASSES else ""
-    shown = ", ".join(map(repr, absent[:SHOWN_CLASSES]))
-    return f"{len(absent)} of {num_classes} classes: {shown}{more}"
+    only_in = {
+        split: [name for name in absent if name not in everywhere]
+        for split, absent in absent_in.items()
+    }
+    return lines + [
+        f"no pixel in {place}: {len(absent)} of {len(names)} classes: "
+        + shortened(list(map(repr, absent)), SHOWN_CLASSES)
+        for place, absent in {"any split": everywhere, **only_in}.items()
+        if absent
+    ]
 
 
 def _counts(statistics: dict[str, SplitStatistics]) -> str:
-    lines = [
-        f"{'split':<12}{'images':>8}  {'smallest':>11}{'median':>11}{'largest':>11}{'void':>8}"
-    ]
+    columns = "".join(f"{size:>11}" for size in ("smallest", "median", "largest"))
+    lines = [f"{'split':<12}{'images':>8}  {columns}{'void':>8}"]
     for split, values in statistics.items():
         sizes = "".join(f"{f'{height}x{width}':>11}" for height, width in values.sizes)
         void = values.void_pixels / max(1, values.void_pixels + sum(values.class_pixels))
@@ -222,17 +210,16 @@ def _counts(statistics: dict[str, SplitStatistics]) -> str:
 
 
 def _histogram(names: tuple[str, ...], statistics: dict[str, SplitStatistics]) -> str:
-    """Returns the share of each class by split, and weights from the first split, train."""
+    """Returns the fraction of each class by split, and weights from the first split, train."""
     width = max(len("class"), *map(len, names)) + 2
     header = "".join(f"{split:>11}" for split in statistics)
     first, *_ = statistics.values()
     lines = [f"{'':>5} {'class':<{width}}{header}{'weight':>9}"]
     for index, (name, weight) in enumerate(zip(names, first.class_weights(), strict=True)):
-        shares = "".join(f"{_share(values, index):>11.2%}" for values in statistics.values())
+        fractions = "".join(
+            f"{values.class_pixels[index] / max(1, sum(values.class_pixels)):>11.2%}"
+            for values in statistics.values()
+        )
         shown = "absent" if weight is None else f"{weight:.3f}"
-        lines.append(f"{index:>5} {name:<{width}}{shares}{shown:>9}")
+        lines.append(f"{index:>5} {name:<{width}}{fractions}{shown:>9}")
     return "\n".join([*lines, "weight: median frequency / frequency, from the first split"])
-
-
-def _share(statistics: SplitStatistics, index: int) -> float:
-    return statistics.class_pixels[index] / max(1, sum(statistics.class_pixels))

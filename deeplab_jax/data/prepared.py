@@ -1,4 +1,4 @@
-"""Opens prepared TFDS data sets by name, and where they lie on disk."""
+"""Opens prepared TFDS datasets by name, and finds them on disk."""
 
 import dataclasses
 import re
@@ -15,16 +15,16 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.files import is_hidden
 from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label
 
-# TFDS writes it last, so it tells a finished data set.
+# TFDS writes this file last, so that it marks a finished dataset.
 INFO_FILE = "dataset_info.json"
 VERSION_PATTERN = re.compile(r"\d+\.\d+\.\d+")
 
 
 def prepared_directory(name: str, data_dir: str | Path) -> Path:
-    """Returns the directory of the newest prepared version of a data set.
+    """Returns the directory of the newest prepared version of a dataset.
 
     Raises:
-      DeepLabError: there is none; what is there is named.
+      DeepLabError: there is none; names the datasets that exist.
     """
     root = Path(data_dir).expanduser()
     versions = _versions(root / name)
@@ -36,27 +36,23 @@ def prepared_directory(name: str, data_dir: str | Path) -> Path:
         return _versions(root / below[0])[-1]
     there = f"prepared there: {', '.join(legal)}" if legal else "nothing is prepared there"
     raise DeepLabError(
-        f"no data set {name!r} under {root} ({there}); make it with "
-        f"`deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (--help says more)"
+        f"no dataset {name!r} under {root} ({there}); make it with "
+        f"`deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (see --help)"
     )
 
 
 def prepared_names(data_dir: Path) -> list[str]:
-    """Returns the names under which `open_dataset` finds something."""
+    """Returns the names of the datasets under a directory that `open_dataset` can open."""
     found = [*data_dir.glob(f"*/*/{INFO_FILE}"), *data_dir.glob(f"*/*/*/{INFO_FILE}")]
-    versions = {path.parent for path in found if VERSION_PATTERN.fullmatch(path.parent.name)}
-    names = {version.parent for version in versions if not is_hidden(version, data_dir)}
-    return sorted(str(name.relative_to(data_dir)) for name in names)
+    datasets = {path.parent.parent for path in found if not is_hidden(path.parent, data_dir)}
+    return sorted(str(path.relative_to(data_dir)) for path in datasets if _versions(path))
 
 
 def _versions(directory: Path) -> list[Path]:
-    """Returns the finished versions, the newest last."""
-    found = [
-        path.parent
-        for path in directory.glob(f"*/{INFO_FILE}")
-        if VERSION_PATTERN.fullmatch(path.parent.name)
-    ]
-    return sorted(found, key=lambda path: tuple(map(int, path.name.split("."))))
+    """Returns the directories of the finished versions, the newest last."""
+    versions = [path.parent for path in directory.glob(f"*/{INFO_FILE}")]
+    finished = (path for path in versions if VERSION_PATTERN.fullmatch(path.name))
+    return sorted(finished, key=lambda path: tuple(map(int, path.name.split("."))))
 
 
 MASK_NAMES = ("label", "segmentation_mask", "mask", "segmentation_label", "annotation")
@@ -64,7 +60,7 @@ ID_NAMES = ("image_id", "image/filename", "file_name", "filename", "id")
 
 
 class PreparedDataset:
-    """A split of a prepared TFDS data set, decoded on access."""
+    """A split of a prepared TFDS dataset, decoded on access."""
 
     def __init__(
         self, directory: Path, name: str, split: str, class_names: Sequence[str] | None = None
@@ -94,14 +90,14 @@ class PreparedDataset:
         return Example(image=image, label=label, image_id=image_id)
 
     def encoded(self, index: int) -> tuple[bytes, bytes]:
-        """Returns an image and its mask as they are stored: JPEG or PNG, and PNG."""
+        """Returns an image (JPEG or PNG) and its mask (PNG) as they are stored."""
         stored = self._source[index]
         return stored[self._image], stored[self._mask]
 
     def content(self) -> Iterator[bytes]:
-        """Yields what identifies the examples: their size in bytes, and some in full.
+        """Yields bytes that identify the examples: their size, and the content of some.
 
-        The size is that of the whole splits that this one is made of, as recorded by TFDS.
+        The size, recorded by TFDS, is that of the whole splits in the expression of this split.
         """
         yield str(self._num_bytes).encode()
         for index in sampled_positions(len(self)):
@@ -132,16 +128,17 @@ class PreparedDataset:
 def open_dataset(
     name: str, data_dir: str | Path, split: str, *, class_names: Sequence[str] | None = None
 ) -> PreparedDataset:
-    """Opens one split of a data set that lies prepared under `data_dir`.
+    """Opens one split of a prepared dataset.
 
     Args:
-      name: as in `camvid`, or `folder/pets` for a named configuration.
-      data_dir: where `deeplab-jax prepare` (or TFDS) wrote.
-      split: as in `train`; TFDS' expressions such as `train+val` and `train[:100]` work too.
-      class_names: required where the data set does not store them.
+      name: name such as `camvid`, or `folder/pets` for a named configuration.
+      data_dir: directory in which `deeplab-jax prepare` (or TFDS) wrote.
+      split: name such as `train`, or a TFDS expression such as `train+val` and `train[:100]`.
+      class_names: names of the classes, required where the dataset does not store them.
 
     Raises:
-      DeepLabError: it is not there, has no such split, or lacks an image, a mask or class names.
+      DeepLabError: the dataset does not exist, has no such split, or has no image, mask or class
+        names.
     """
     return PreparedDataset(prepared_directory(name, data_dir), name, split, class_names)
 
@@ -149,7 +146,7 @@ def open_dataset(
 def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descriptor) -> bool:
     """Returns whether a foreign dataset of two classes holds 0 and 255, and nothing else.
 
-    Usually the first label answers; `prepare` has decided it for the datasets that it writes.
+    The first label usually decides. Datasets that `prepare` writes hold classes and void.
     """
     if descriptor.num_classes != 2 or "statistics" in (builder.info.metadata or {}):
         return False
@@ -165,14 +162,14 @@ def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descrip
 def _feature_names(
     features: tfds.features.FeaturesDict, directory: Path
 ) -> tuple[str, str, str | None]:
-    """Returns which features are the image, the mask and the name."""
+    """Returns the names of the features that hold the image, the mask and the example's name."""
     images = {
         name: feature.shape[-1]
         for name, feature in features.items()
         if isinstance(feature, tfds.features.Image)
     }
     one_channel = [name for name, channels in images.items() if channels == 1]
-    # Some declare their masks as colour images although grey ones are stored.
+    # Some datasets declare their masks as color images although they store grey ones.
     mask = next((name for name in (*MASK_NAMES, *one_channel) if name in images), None)
     others = [name for name in images if name != mask]
     image = next((name for name in ("image", *others) if name in others), None)
@@ -180,38 +177,30 @@ def _feature_names(
         raise DeepLabError(
             f"{directory} holds {', '.join(features)}: no image together with a mask"
         )
-    _check_feature(features[image], image, directory)
-    return image, mask, next((name for name in ID_NAMES if name in features), None)
-
-
-def _check_feature(feature: tfds.features.Image, name: str, directory: Path) -> None:
-    """Refuses images of a foreign dataset that would be cut down to 8-bit RGB."""
+    feature = features[image]
+    # Images of a foreign dataset would otherwise be cut down to 8-bit RGB.
     if feature.shape[-1] not in (1, 3, None) or feature.np_dtype != np.uint8:
         raise DeepLabError(
-            f"{directory}: the feature {name!r} is {np.dtype(feature.np_dtype)} with "
-            f"{feature.shape[-1]} channels; images are uint8 with one or three: choose the "
-            "channels that are meant and prepare the dataset with those"
+            f"{directory}: the feature {image!r} is {np.dtype(feature.np_dtype)} with "
+            f"{feature.shape[-1]} channels; expected uint8 images with one or three channels: "
+            "select the channels and prepare the dataset with those"
         )
+    return image, mask, next((name for name in ID_NAMES if name in features), None)
 
 
 def _descriptor(
     info: tfds.core.DatasetInfo, mask: str, name: str, class_names: Sequence[str] | None
 ) -> Descriptor:
     metadata = info.metadata or {}
-    names = metadata.get("class_names") or _labels(info.features[mask]) or class_names
+    # A `LabeledImage` has class names.
+    labeled = getattr(info.features[mask], "names", None)
+    names = metadata.get("class_names") or labeled or class_names
     if not names:
-        raise DeepLabError(f"data set {name!r} does not tell its classes; give class_names")
-    palette, intensity_range = metadata.get("palette"), metadata.get("intensity_range")
+        raise DeepLabError(f"dataset {name!r} does not store its classes; give class_names")
     check_several_classes(names, name)
+    palette, intensity_range = metadata.get("palette"), metadata.get("intensity_range")
     described = describe(name, names, palette if palette and len(palette) == len(names) else None)
-    if not intensity_range:
-        return described
-    return dataclasses.replace(described, intensity_range=tuple(intensity_range))
-
-
-def _labels(feature: tfds.features.FeatureConnector) -> Sequence[str]:
-    """Returns the class names of a `LabeledImage`, nothing for other features."""
-    return getattr(feature, "names", None) or ()
+    return dataclasses.replace(described, intensity_range=intensity_range and (*intensity_range,))
 
 
 def _data_source(
@@ -224,7 +213,7 @@ def _data_source(
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise DeepLabError(
             f"{builder.data_path} is stored as {builder.info.file_format.value}, which cannot be "
-            "read at random; prepare it anew with TFDS' file_format='array_record'"
+            "read at random; prepare it again with TFDS' file_format='array_record'"
         )
     decoders = {name: tfds.decode.SkipDecoding() for name in encoded}
     try:

@@ -1,8 +1,8 @@
 """The built-in task: lit shapes of different materials on smooth backgrounds.
 
-Each kind of shape has its outline and its material; colours come from one distribution for all and
-the background, so neither colour nor position gives a class away. Thin parts and small shapes
-reward a decoder. Nothing is read: an image is a function of (seed, split, index).
+Each kind of shape has its own outline and material. The colors of all shapes and of the background
+come from one distribution, so that neither color nor position identifies a class. Thin parts and
+small shapes reward a decoder. No file is read: an image is a function of (seed, split, index).
 """
 
 import dataclasses
@@ -43,26 +43,20 @@ OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
 
 # Height and width in pixels.
 Size = tuple[int, int]
-Pattern = Callable[[np.random.Generator, Size], np.ndarray]
 
-# RGB half-distance between the two colours: of backgrounds, and of the materials of shapes.
+# RGB distance of a pattern's two extreme colors from their mean: of backgrounds, and of shapes.
 BACKGROUND_LOUDNESS = 18.0
 MATERIAL_LOUDNESS = 60.0
 # Wavelength of the materials' patterns in pixels.
 WAVELENGTH = (5.0, 9.0)
-# Side of the grid that a background's clouds are interpolated from.
+# Range of the side of the grid from which a background's clouds are interpolated.
 CLOUD_CELLS = (3, 7)
 
 
 def draw_background(random: np.random.Generator, size: Size) -> np.ndarray:
-    """Returns float32 [H, W, 3]: clouds or a gradient between two random neighbouring colours."""
+    """Returns float32 [H, W, 3]: clouds or a gradient between two similar random colors."""
     pattern = (_clouds, _gradient)[random.integers(2)]
     return _colored(random, pattern(random, size), BACKGROUND_LOUDNESS)
-
-
-def draw_material(random: np.random.Generator, name: str, size: Size) -> np.ndarray:
-    """Returns float32 [H, W, 3]: the pattern of a material, in random colours, turned at random."""
-    return _colored(random, MATERIALS[name](random, size), MATERIAL_LOUDNESS)
 
 
 def mean_color(texture: np.ndarray) -> np.ndarray:
@@ -86,30 +80,6 @@ def _turned_axes(random: np.random.Generator, size: Size) -> tuple[np.ndarray, n
     return along, math.cos(angle) * rows - math.sin(angle) * columns
 
 
-def _stripes(random: np.random.Generator, size: Size) -> np.ndarray:
-    along, _ = _turned_axes(random, size)
-    return np.clip(2 * np.sin(along), -1, 1)
-
-
-def _checker(random: np.random.Generator, size: Size) -> np.ndarray:
-    along, across = _turned_axes(random, size)
-    return np.clip(3 * np.sin(along) * np.sin(across), -1, 1)
-
-
-def _dots(random: np.random.Generator, size: Size) -> np.ndarray:
-    along, across = _turned_axes(random, size)
-    return np.clip(3 * np.cos(along) * np.cos(across) - 0.7 + np.cos(along) + np.cos(across), -1, 1)
-
-
-def _waves(random: np.random.Generator, size: Size) -> np.ndarray:
-    along, across = _turned_axes(random, size)
-    return np.clip(2 * np.sin(along + 1.5 * np.sin(across)), -1, 1)
-
-
-def _grain(random: np.random.Generator, size: Size) -> np.ndarray:
-    return random.choice(np.float32([-1, 1]), size)
-
-
 def _gradient(random: np.random.Generator, size: Size) -> np.ndarray:
     along, _ = _turned_axes(random, size)
     return 2 * (along - along.min()) / np.ptp(along) - 1
@@ -121,24 +91,32 @@ def _clouds(random: np.random.Generator, size: Size) -> np.ndarray:
     return cv2.resize(grid, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-# Of each shape by name; the colours are random, so no single pixel gives a material away.
-MATERIALS: dict[str, Pattern] = {
-    "disc": _dots,
-    "square": _checker,
-    "triangle": _stripes,
-    "ring": _waves,
-    "cross": _grain,
+# Patterns on two orthogonal coordinates in radians, cut to -1..1; the shape "cross" has noise.
+WAVES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "disc": lambda x, y: 3 * np.cos(x) * np.cos(y) - 0.7 + np.cos(x) + np.cos(y),
+    "square": lambda x, y: 3 * np.sin(x) * np.sin(y),
+    "triangle": lambda x, y: 2 * np.sin(x),
+    "ring": lambda x, y: 2 * np.sin(x + 1.5 * np.sin(y)),
 }
 
 
-# The difficulty. Lengths are fractions of the image side.
+def draw_material(random: np.random.Generator, name: str, size: Size) -> np.ndarray:
+    """Returns float32 [H, W, 3]: the pattern of a shape, in random colors, turned at random."""
+    if name in WAVES:
+        pattern = np.clip(WAVES[name](*_turned_axes(random, size)), -1, 1)
+    else:
+        pattern = random.choice(np.float32([-1, 1]), size)
+    return _colored(random, pattern, MATERIAL_LOUDNESS)
+
+
+# Difficulty of the task. Lengths are fractions of the image side.
 NUM_SHAPES = (3, 6)
 RADIUS = (0.15, 0.28)
-# Centres keep this fraction of the sum of their radii apart: below 1 they may overlap.
+# Minimum distance of two centers, as a fraction of the sum of their radii; below 1, shapes overlap.
 SEPARATION = 0.8
-# RGB distance between the mean colours of a shape and the background, so that eyes find it.
+# Minimum RGB distance between the mean colors of a shape and the background.
 CONTRAST = 80.0
-# Share of the light that a shadow takes away, and that shading adds or takes across a shape.
+# Fraction of the light that a shadow removes, and that shading adds or removes across a shape.
 SHADOW = 0.45
 SHADING = 0.25
 # Height of the highlight and standard deviation of the noise, in levels of 0..255.
@@ -153,7 +131,7 @@ FIXED_POINT_BITS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Where a shape lies: centre (x, y) and radius in pixels, angle in radians."""
+    """Place of a shape: center (x, y) and radius in pixels, angle in radians."""
 
     center: np.ndarray
     radius: float
@@ -175,10 +153,10 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
     """Draws one image and its labels.
 
     Args:
-      seed: of the whole data set.
+      seed: seed of the whole dataset.
       split: number of the split, so that splits never share an image.
-      index: of the image in the split.
-      size: side in pixels.
+      index: index of the image in the split.
+      size: side in pixels (default: 96).
 
     Returns:
       image uint8 [size, size, 3] RGB and label uint8 [size, size] with 255 around each shape.
@@ -203,7 +181,7 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
 
 
 def _place(random: np.random.Generator, size: int) -> list[Pose]:
-    """Returns random poses, leaving out what would cover its neighbours too far."""
+    """Returns random poses, without those that would cover others too far."""
     placed: list[Pose] = []
     for _ in range(random.integers(NUM_SHAPES[0], NUM_SHAPES[1] + 1)):
         radius = size * math.exp(random.uniform(*np.log(RADIUS)))
@@ -218,7 +196,7 @@ def _place(random: np.random.Generator, size: int) -> list[Pose]:
 
 
 def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.ndarray:
-    """Returns how much of each pixel the turned shape covers, float32 [H, W] 0..1."""
+    """Returns the fraction of each pixel that the turned shape covers, float32 [H, W] 0..1."""
     cosine, sine = math.cos(pose.angle), math.sin(pose.angle)
     turn = np.array([[cosine, sine], [-sine, cosine]]) * pose.radius
     points = [(contour @ turn + pose.center) * (1 << FIXED_POINT_BITS) for contour in contours]
@@ -231,7 +209,7 @@ def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.nd
 def _filling(
     random: np.random.Generator, name: str, background: np.ndarray, size: Size
 ) -> np.ndarray:
-    """Draws the material until it stands out from the background's mean colour."""
+    """Draws the material until it differs enough from the background's mean color."""
     while True:
         filling = draw_material(random, name, size)
         if np.linalg.norm(mean_color(filling) - background) >= CONTRAST:
@@ -250,7 +228,7 @@ def _lit(filling: np.ndarray, pose: Pose, light: float) -> np.ndarray:
 
 
 def _cast_shadow(image: np.ndarray, coverage: np.ndarray, light: float, radius: float) -> None:
-    """Darkens, in place, what lies behind the shape as seen from the light."""
+    """Darkens, in place, the image behind the shape as seen from the light."""
     away = -0.2 * radius * np.array([math.cos(light), math.sin(light)])
     shift = np.array([[1, 0, away[0]], [0, 1, away[1]]])
     shadow = cv2.warpAffine(coverage, shift, coverage.shape[::-1])

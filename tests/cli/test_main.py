@@ -50,7 +50,7 @@ def test_the_help_of_a_command_shows_usage_example_and_flags(deeplab, command, w
         ([*TRAIN, "--config.training.num_stesp=3"], "did you mean 'training.num_steps'?"),
         ([*TRAIN, "--config.training.num_steps", "few"], "takes a int, got 'few'"),
         ([*TRAIN, "--config.seed"], "seed takes a int, got ''"),
-        ([*TRAIN, "--config.data.data_dir=nowhere"], "no data set 'shapes' under nowhere"),
+        ([*TRAIN, "--config.data.data_dir=nowhere"], "no dataset 'shapes' under nowhere"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(deeplab, tmp_path, arguments, complaint):

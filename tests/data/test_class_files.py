@@ -86,7 +86,7 @@ def test_colours_tell_the_classes_and_the_void(text_file, tmp_path):
 @pytest.mark.parametrize(
     ("names", "colors", "complaint"),
     [
-        (None, None, "classes are not told"),
+        (None, None, "no class names"),
         ("cat\ncow\n", "1 1 1 cat\n", "no colour for the class 'cow'"),
         ("cat\n", "1 1 1 cat\n2 2 2 cow\n", "'cow' is no class"),
     ],

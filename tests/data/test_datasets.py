@@ -105,7 +105,7 @@ def test_data_that_is_not_in_array_records_is_refused(tmp_path):
 
 
 def test_what_is_not_there_is_answered_with_what_is(shapes_dir, tmp_path):
-    with pytest.raises(DeepLabError, match=r"no data set 'shape' .*shapes.*prepare shape "):
+    with pytest.raises(DeepLabError, match=r"no dataset 'shape' .*shapes.*prepare shape "):
         open_dataset("shape", shapes_dir, "train")
     with pytest.raises(DeepLabError, match="nothing is prepared there"):
         open_dataset("shapes", tmp_path / "none", "train")

@@ -82,7 +82,7 @@ def test_what_is_there_stays_unless_overwritten(source, save, make, reporter, tm
     save("raw/train/new.png", IMAGE)
     save("raw/trainannot/new.png", LABEL)
     assert prepare(make, reporter=reporter) == first
-    assert "is there already" in reporter.messages[-1]
+    assert "exists already" in reporter.messages[-1]
     again = prepare(make, overwrite=True, reporter=reporter)
     assert again.statistics["train"].num_images == 5
     assert [path.name for path in (tmp_path / "prepared/camvid").iterdir()] == ["1.0.0"]

@@ -35,7 +35,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
     assert "did you mean 'shapes'?" in unknown.stderr
     # A recipe with modules of its own misses nothing but its data.
     recipe = run("train", "--config=deeplab_v3", "--workdir=run")
-    assert "no data set 'voc_segmentation'" in recipe.stderr
+    assert "no dataset 'voc_segmentation'" in recipe.stderr
 
 
 def run_python(site, cwd):
