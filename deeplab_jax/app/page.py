@@ -1,4 +1,4 @@
-"""The page to drop images on and its HTTP interface, on Gradio."""
+"""Web page for segmenting uploaded images, and its HTTP interface, with Gradio."""
 
 import ctypes
 import logging
@@ -18,22 +18,22 @@ from deeplab_jax.app.service import SegmentationService
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
 
-# Of glibc's malloc.h.
+# Constants of glibc's malloc.h.
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-# Images are larger; what is smaller may be kept and used again.
+# Bytes from which a block is returned to the system; images are larger.
 LARGE = 256 * 1024
 ARENAS = 2
 
 
 def return_large_blocks() -> bool:
-    """Has glibc give large blocks back to the system once they are freed; elsewhere nothing.
+    """Makes glibc return large blocks to the system when they are freed.
 
-    By default it raises the threshold with every large block that is freed, up to 32 MiB, and keeps
-    an arena for each thread: images of many requests then leave holes, and a server grows by some
-    27 KiB a request (measured with 500 × 375 photographs) although nothing is held.
+    By default glibc raises the threshold with every large block that is freed, up to 32 MiB, and
+    keeps an arena per thread. Images of many requests then fragment the memory, and a server grows
+    by about 27 KiB per request (500 × 375 photographs) although nothing is held.
 
     Returns:
-      Whether it will.
+      Whether the option is set; False without glibc.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
@@ -42,23 +42,23 @@ def return_large_blocks() -> bool:
     return bool(set_option(M_MMAP_THRESHOLD, LARGE) and set_option(M_ARENA_MAX, ARENAS))
 
 
-# What libraries below would tell their makers, and where from they would fetch.
+# Disables telemetry, and requests to other hosts.
 SILENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRADIO_SHARE": "False",
 }
-# How often files of requests are looked for, and how old they may become, in seconds.
+# Interval at which files of requests are deleted, and their maximum age, in seconds.
 CLEANING = (60, 300)
-# Requests that are decoded at once: one waits for the network while another is in it.
+# Number of concurrent requests: one is decoded while the network processes another.
 AT_ONCE = 2
-# Visitors whose state is kept.
+# Maximum number of visitors with a stored state.
 VISITORS = 200
-# Not the one that publishes a picture.
+# Buttons of pictures, without the one that publishes them.
 BUTTONS = ["download", "fullscreen"]
 FONTS = ["system-ui", "sans-serif"]
 LOGGER = logging.getLogger("deeplab_jax")
-# Gradio's page asks for a script of another host, for the case that it is embedded.
+# Gradio's page requests a script of another host, for pages that embed it.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -67,20 +67,20 @@ POLICY = (
 
 
 def import_gradio() -> ModuleType:
-    """Returns Gradio, told to keep to itself.
+    """Returns the module gradio, with telemetry disabled.
 
     Raises:
-      DeepLabError: it is not installed.
+      DeepLabError: Gradio is not installed.
     """
     os.environ.update(SILENT)
     return import_extra("gradio", "app", "the page")
 
 
 def build_page(service: SegmentationService) -> Any:
-    """Returns the page, a `gradio.Blocks`; `serving` brings it up.
+    """Returns the page, a `gradio.Blocks`; `serving` serves it.
 
     Args:
-      service: that answers the requests.
+      service: service that processes the requests.
     """
     gradio = import_gradio()
 
@@ -92,34 +92,27 @@ def build_page(service: SegmentationService) -> Any:
         except DeepLabError as error:
             raise gradio.Error(str(error)) from None
         except Exception:
-            # Its text may hold paths of the server.
+            # The message may hold paths of the server.
             LOGGER.exception("a request for the model %s failed", model)
             raise gradio.Error("the server failed; its log contains the reason") from None
         stages = ", ".join(f"{name} {value:g} ms" for name, value in answer.milliseconds.items())
         total = sum(answer.milliseconds.values())
         areas = [[name, round(100 * share, 2)] for name, share in answer.areas.items()]
-        told = f"**{total:.0f} ms**: {stages}"
-        return (
-            _with_own_file(answer.overlay),
-            _with_own_file(answer.mask),
-            answer.legend,
-            areas,
-            told,
-        )
+        overlay, mask = map(_with_own_file, (answer.overlay, answer.mask))
+        return overlay, mask, answer.legend, areas, f"**{total:.0f} ms**: {stages}"
 
     with gradio.Blocks(title="deeplab_jax", analytics_enabled=False, delete_cache=CLEANING) as page:
-        gradio.Markdown("# What is where in a picture")
+        gradio.Markdown("# Semantic segmentation")
         with gradio.Row():
             with gradio.Column():
                 image = _image_input(gradio)
                 model = gradio.Dropdown(list(service.names), value=service.names[0], label="Model")
                 button = gradio.Button("Segment", variant="primary")
-                told = gradio.Markdown()
+                timing = gradio.Markdown()
             with gradio.Column():
-                overlay = gradio.Image(
-                    label="Overlay", buttons=BUTTONS, format="png", interactive=False
-                )
-                mask = gradio.Image(label="Mask", buttons=BUTTONS, format="png", interactive=False)
+                shown = {"buttons": BUTTONS, "format": "png", "interactive": False}
+                overlay = gradio.Image(label="Overlay", **shown)
+                mask = gradio.Image(label="Mask", **shown)
             with gradio.Column():
                 legend = gradio.HTML(label="Legend")
                 areas = gradio.Dataframe(
@@ -128,7 +121,7 @@ def build_page(service: SegmentationService) -> Any:
         asked = {
             "fn": segment,
             "inputs": [image, model],
-            "outputs": [overlay, mask, legend, areas, told],
+            "outputs": [overlay, mask, legend, areas, timing],
             "concurrency_limit": AT_ONCE,
             "concurrency_id": "segment",
         }
@@ -144,12 +137,12 @@ def serving(
     """Serves the page while the context is open.
 
     Args:
-      service: that answers the requests.
-      host: address to listen on; 0.0.0.0 lets other machines in.
-      port: to listen on.
+      service: service that processes the requests.
+      host: address to listen on (default: 127.0.0.1); 0.0.0.0 accepts other machines.
+      port: port to listen on (default: 7860).
 
     Yields:
-      The page's address.
+      The address of the page.
 
     Raises:
       DeepLabError: gradio is not installed, or the port is taken.
@@ -187,7 +180,7 @@ def serving(
 
 
 def _image_input(gradio: ModuleType) -> Any:
-    """Returns an image as it was sent: reading it, and saying what is wrong with it, is ours."""
+    """Returns an image input that passes on the uploaded file, which the service reads."""
     image = gradio.Image(
         label="Image", buttons=["fullscreen"], sources=["upload", "webcam", "clipboard"]
     )
@@ -201,17 +194,17 @@ def _image_input(gradio: ModuleType) -> Any:
             raise gradio.Error("addresses are not fetched; send the image itself")
         return await take_in(resource)
 
-    # Not a subclass: for each of these Gradio writes a file beside the module that defines it.
+    # Gradio would write a file beside the module of a subclass.
     image.preprocess = path_of
     image.async_move_resource_to_block_cache = take_in_uploads
     return image
 
 
 def _with_own_file(pixels: np.ndarray) -> PIL.Image.Image:
-    """Returns an image that Gradio keeps in a file of this answer alone.
+    """Returns an image that Gradio stores in a file for this response alone.
 
-    It names files by what is in them, and writes each anew while another client, who was answered
-    the same, may be reading it.
+    Gradio names files by their content, and rewrites a file while another client with the same
+    response may be reading it.
     """
     image = PIL.Image.fromarray(pixels)
     image.info["answer"] = uuid.uuid4().hex
@@ -222,7 +215,7 @@ def _policy() -> Any:
     from starlette.middleware import Middleware
 
     class ContentSecurityPolicy:
-        """Forbids the page to talk to other hosts."""
+        """Middleware that restricts the page to its own host."""
 
         def __init__(self, app: Any) -> None:
             self._app = app

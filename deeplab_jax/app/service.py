@@ -1,10 +1,11 @@
-"""Answers of the page and of its HTTP interface to one image, without a web framework."""
+"""Segmentation of one image per request, without a web framework."""
 
 import collections
 import concurrent.futures
 import dataclasses
 import html
 import io
+import itertools
 import logging
 import math
 import os
@@ -25,15 +26,15 @@ from deeplab_jax.inference import ImageClassification, Prediction, Predictor
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.visualize import colorize
 
-# For models that no size came with.
+# Inference size of models without one of their own.
 DEFAULT_SIZE = (513, 513)
-# Loaded models that are kept; another takes the place of the one that was used longest ago.
+# Maximum number of loaded models; another replaces the least recently used one.
 MODELS_KEPT = 2
 LOGGER = logging.getLogger("deeplab_jax")
 
 
 class LoadingError(DeepLabError):
-    """A model cannot be loaded; the reason may hold paths that are not for visitors."""
+    """A model cannot be loaded; the message may hold paths that visitors must not read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Limits:
     """Limits of one request.
 
     Attributes:
-      megabytes: of the encoded image.
-      megapixels: of the decoded one.
-      seconds: that a request may wait for its turn and its result.
-      waiting: requests in the queue; later ones are turned away.
+      megabytes: maximum size of the encoded image (default: 10).
+      megapixels: maximum number of pixels, in millions (default: 24).
+      seconds: maximum time that a request waits for its turn and its result (default: 30).
+      waiting: maximum number of requests in the queue; others are rejected (default: 64).
     """
 
     megabytes: float = 10
@@ -55,14 +56,14 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What is shown.
+    """Result of a request.
 
     Attributes:
-      overlay: uint8 [H, W, 3], the image under its classes' colours.
-      mask: uint8 [H, W, 3], the colours alone.
-      legend: HTML, class names escaped.
-      areas: share of the image's pixels, 0..1, of each class that occurs, the largest first.
-      milliseconds: `decode`, `network` and `draw`.
+      overlay: uint8 [H, W, 3], the image under the colors of its classes.
+      mask: uint8 [H, W, 3], the colors alone.
+      legend: HTML with escaped class names.
+      areas: fraction of the image's pixels, 0..1, of each class that occurs, the largest first.
+      milliseconds: time of each stage: `decode`, `network` and `draw`.
     """
 
     overlay: np.ndarray
@@ -73,7 +74,7 @@ class Answer:
 
 
 class SegmentationService:
-    """Answers requests one after the other with the models it may use."""
+    """Processes requests one after the other with a fixed list of models."""
 
     def __init__(
         self,
@@ -81,12 +82,12 @@ class SegmentationService:
         load: Callable[[str], Predictor | ImageClassification],
         limits: Limits,
     ) -> None:
-        """Loads nothing yet.
+        """Creates the service; models are loaded when they are first used.
 
         Args:
-          names: of the models that may be asked for.
-          load: gives the predictor of a name.
-          limits: of one request.
+          names: names of the available models.
+          load: returns the predictor for a name.
+          limits: limits of one request.
         """
         self.names, self.limits = tuple(names), limits
         self._load = load
@@ -100,10 +101,10 @@ class SegmentationService:
 
         Args:
           image: path of the encoded image.
-          name: of the model.
+          name: name of the model.
 
         Raises:
-          DeepLabError: the file is no image, damaged or too large; the model does not exist or
+          DeepLabError: the file is not an image, damaged or too large; the model does not exist or
             cannot be loaded; or the request took too long. The message holds no path of the server.
         """
         if name not in self.names:
@@ -119,7 +120,7 @@ class SegmentationService:
     def _answer(self, image: Path, name: str) -> Answer:
         encoded = self._checked(image)
         ending = time.perf_counter() + self.limits.seconds
-        # A loaded model need not be waited for to know how its images are read.
+        # The intensity range of a loaded model is available without waiting.
         predictor = self._loaded.get(name) or self._in_turn(ending, self._predictor, name)
         begun = time.perf_counter()
         pixels = read_image(encoded, name="this file", intensity_range=predictor.intensity_range)
@@ -127,29 +128,26 @@ class SegmentationService:
         class_map, spent = self._in_turn(ending, self._segment, name, pixels)
         drawing = time.perf_counter()
         answer = _drawn(pixels, class_map, predictor)
-        times = {
-            "decode": decoded - begun,
-            "network": spent,
-            "draw": time.perf_counter() - drawing,
-        }
+        drawn = time.perf_counter()
+        times = {"decode": decoded - begun, "network": spent, "draw": drawn - drawing}
         rounded = {stage: round(1000 * seconds, 1) for stage, seconds in times.items()}
         return dataclasses.replace(answer, milliseconds=rounded)
 
     def _checked(self, path: Path) -> bytes:
-        """Returns an uploaded file that is not too large, nor says that its image is."""
+        """Returns the content of an uploaded file; checks its size and that of its image."""
         limits = self.limits
         if path.stat().st_size > limits.megabytes * 1e6:
             raise DeepLabError(
                 f"the file is larger than {limits.megabytes:g} MB; send a smaller one"
             )
         encoded = path.read_bytes()
-        # The header tells before anything is decoded.
+        # The header holds the size; nothing is decoded yet.
         try:
             pixels: float = math.prod(PIL.Image.open(io.BytesIO(encoded)).size)
         except PIL.Image.DecompressionBombError:
             pixels = math.inf
         except Exception:
-            # Reading it tells what is wrong.
+            # Reading the file reports the error.
             pixels = 0
         if pixels > limits.megapixels * 1e6:
             raise DeepLabError(
@@ -158,7 +156,7 @@ class SegmentationService:
         return encoded
 
     def _in_turn(self, ending: float, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Returns what the one worker makes of it, if that is there in time."""
+        """Runs a function in the worker thread and returns its result, if it ends in time."""
         future = self._worker.submit(function, *arguments)
         try:
             return future.result(ending - time.perf_counter())
@@ -170,7 +168,7 @@ class SegmentationService:
             ) from None
 
     def warm_up(self, name: str) -> None:
-        """Loads and compiles a model, so that the first request need not wait.
+        """Loads and compiles a model, so that the first request does not wait for it.
 
         Raises:
           LoadingError: the model cannot be loaded; the message holds the full reason.
@@ -192,9 +190,9 @@ class SegmentationService:
             if name not in self._loaded:
                 predictor = self._loaded_now(name)
                 if not isinstance(predictor, Predictor):
-                    raise DeepLabError(f"{name} classifies whole images; pick a segmentation model")
+                    raise DeepLabError(f"{name} classifies whole images; use a segmentation model")
                 size = predictor.inference_size or DEFAULT_SIZE
-                # All images go through one compiled program.
+                # One size: all images share one compiled program.
                 self._loaded[name] = predictor.with_inference_size(size)
                 if len(self._loaded) > MODELS_KEPT:
                     self._loaded.popitem(last=False)
@@ -209,16 +207,16 @@ class SegmentationService:
 
 
 def shown_names(references: Sequence[str]) -> dict[str, str]:
-    """Returns the name under which visitors see each model, and the reference that it stands for.
+    """Returns the public name of each model with the reference that it represents.
 
-    A name is the last part of a path; models that share it get as many parent directories as
-    distinguish them. It is never an absolute path. Published names stay as they are.
+    A name is the last part of a path; models with the same last part get as many parent directories
+    as distinguish them. It is never an absolute path. Published names are unchanged.
 
     Args:
       references: paths of model directories or workdirs, or published names.
 
     Returns:
-      Name to reference, in the order of the references; a reference given twice has one name.
+      {name: reference} in the order of the references; a reference given twice has one name.
     """
     parts = {reference: _path_parts(reference) for reference in references}
     names: dict[str, str] = {}
@@ -227,17 +225,16 @@ def shown_names(references: Sequence[str]) -> dict[str, str]:
         length = 1
         while length < len(own) and any(other[-length:] == own[-length:] for other in others):
             length += 1
-        name = base = "/".join(own[-length:])
-        number = 1
-        while name in names:
-            number += 1
-            name = f"{base} ({number})"
-        names[name] = reference
+        base = "/".join(own[-length:])
+        numbered = (f"{base} ({number})" for number in itertools.count(2))
+        names[next(name for name in itertools.chain([base], numbered) if name not in names)] = (
+            reference
+        )
     return names
 
 
 def _path_parts(reference: str) -> tuple[str, ...]:
-    """Returns the parts of a path without its root; of `.` and `..` those of the full path."""
+    """Returns the parts of a path without its root; `.` and `..` are made absolute first."""
     path = Path(os.path.normpath(reference))
     if path.name in ("", ".."):
         path = Path(os.path.abspath(reference))

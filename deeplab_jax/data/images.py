@@ -280,7 +280,11 @@ def _to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def _own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
     """Returns the range of the finite values, extended to 0."""
-    finite = [np.isfinite(plane) for plane in planes]
-    pairs = list(zip(planes, finite, strict=True))
-    low = min(float(plane.min(where=known, initial=0)) for plane, known in pairs)
-    return low, max(float(plane.max(where=known, initial=0)) for plane, known in pairs)
+    low = high = 0.0
+    for plane in planes:
+        for first in range(0, len(plane), BLOCK_ROWS):
+            values = plane[first : first + BLOCK_ROWS]
+            finite = values[np.isfinite(values)]
+            low = min(low, float(finite.min(initial=0)))
+            high = max(high, float(finite.max(initial=0)))
+    return low, high
