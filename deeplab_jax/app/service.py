@@ -227,9 +227,8 @@ def shown_names(references: Sequence[str]) -> dict[str, str]:
             length += 1
         base = "/".join(own[-length:])
         numbered = (f"{base} ({number})" for number in itertools.count(2))
-        names[next(name for name in itertools.chain([base], numbered) if name not in names)] = (
-            reference
-        )
+        free = (name for name in itertools.chain([base], numbered) if name not in names)
+        names[next(free)] = reference
     return names
 
 

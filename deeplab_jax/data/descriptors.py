@@ -35,16 +35,16 @@ def read_color_map(path: Path) -> dict[str, Color]:
     Raises:
       DeepLabError: the file does not exist, has neither form, or gives one color to two classes.
     """
-    text = read_text(path, "colour map")
+    text = read_text(path, "color map")
     if path.suffix.lower() == ".json":
         entries = parse_json(text, path)
         if not isinstance(entries, dict):
-            raise DeepLabError(f'{path}: a colour map in JSON is {{"name": [r, g, b], …}}')
+            raise DeepLabError(f'{path}: a color map in JSON is {{"name": [r, g, b], …}}')
         colors = {name: _checked_color(color, str(path)) for name, color in entries.items()}
     else:
         colors = parse_text(text, str(path))
     if not colors or len(set(colors.values())) < len(colors):
-        raise DeepLabError(f"{path}: each class needs a colour of its own")
+        raise DeepLabError(f"{path}: each class needs a color of its own")
     return colors
 
 
@@ -71,7 +71,7 @@ def _checked_color(channels: object, origin: str) -> Color:
     except (TypeError, ValueError):
         red = -1
     if red < 0 or not all(0 <= channel <= 255 for channel in (red, green, blue)):
-        raise DeepLabError(f"{origin}: a colour is three numbers 0..255, as in `128 0 64 car`")
+        raise DeepLabError(f"{origin}: a color is three numbers 0..255, as in `128 0 64 car`")
     return red, green, blue
 
 
@@ -241,7 +241,7 @@ def _painted_classes(
     names = names or tuple(name for name in colors if name.lower() not in VOID_NAMES)
     missing = [name for name in names if name not in colors]
     if missing:
-        raise DeepLabError(f"{path}: no colour for the class {missing[0]!r}")
+        raise DeepLabError(f"{path}: no color for the class {missing[0]!r}")
     descriptor = describe("folder", names, [colors[name] for name in names])
     return descriptor, {color: _label(name, names, path) for name, color in colors.items()}
 

@@ -1,4 +1,4 @@
-"""Pictures: class maps in colour, overlays, contact sheets, curves."""
+"""Pictures: class maps in color, overlays, contact sheets, curves."""
 
 from deeplab_jax.lazy import lazy_names
 

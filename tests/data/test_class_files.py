@@ -71,7 +71,7 @@ def test_illegal_color_maps_name_the_file(text_file, name, text):
         read_color_map(text_file(name, text))
 
 
-def test_colours_tell_the_classes_and_the_void(text_file, tmp_path):
+def test_colors_tell_the_classes_and_the_void(text_file, tmp_path):
     colors = text_file("m.txt", "9 9 9 Void\n1 1 1 cat\n2 2 2 dog\n")
     descriptor, labels = folder_classes(tmp_path, None, colors)
     assert descriptor.class_names == ("cat", "dog")
@@ -87,7 +87,7 @@ def test_colours_tell_the_classes_and_the_void(text_file, tmp_path):
     ("names", "colors", "complaint"),
     [
         (None, None, "no class names"),
-        ("cat\ncow\n", "1 1 1 cat\n", "no colour for the class 'cow'"),
+        ("cat\ncow\n", "1 1 1 cat\n", "no color for the class 'cow'"),
         ("cat\n", "1 1 1 cat\n2 2 2 cow\n", "'cow' is no class"),
     ],
 )

@@ -200,7 +200,7 @@ def test_unscaled_crops_are_exact_and_void_outside():
 
 
 @pytest.mark.parametrize("count", [21, 255, 300, 847])
-def test_generated_colours_are_distinct_and_none_is_voids(count):
+def test_generated_colors_are_distinct_and_none_is_voids(count):
     palette = describe("many", names_of(count)).palette
     assert len(set(palette)) == len(palette) == count
     assert VOID_COLOR not in palette

@@ -75,7 +75,7 @@ def test_a_dataset_can_be_sent_to_workers(shapes_dir):
 @pytest.mark.parametrize("mask_name", ["segmentation_mask", "trimap", "annotation"])
 def test_foreign_data_sets_are_read_by_name(tmp_path, mask_name):
     write(Foreign(mask_name, data_dir=tmp_path))
-    with pytest.raises(DeepLabError, match="'foreign' does not tell its classes"):
+    with pytest.raises(DeepLabError, match="'foreign' does not store its classes"):
         open_dataset("foreign", tmp_path, "train")
     dataset = open_dataset("foreign", tmp_path, "train", class_names=["pet", "floor"])
     assert dataset.descriptor.num_classes == 2

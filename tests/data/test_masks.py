@@ -60,9 +60,9 @@ def test_labels_are_translated(save):
             r"mask value 6 \(1 pixels\), 7 \(2 pixels\), 8 .*legal: classes 0\.\.2, void 255",
         ),
         (INDICES.astype(np.uint16) * 300, r"mask value 300 \(1 pixels\), 600"),
-        (paint(INDICES), "colour map"),
+        (paint(INDICES), "color map"),
     ],
-    ids=["value", "16 bits", "colours"],
+    ids=["value", "16 bits", "colors"],
 )
 def test_illegal_masks_are_named_with_value_and_count(save, pixels, complaint):
     with pytest.raises(DeepLabError, match=rf"m\.png: .*{complaint}"):
@@ -74,10 +74,10 @@ def test_painted_masks(save, stored):
     assert np.array_equal(read_colored_mask(save("m.png", stored), COLORS), INDICES)
 
 
-def test_unknown_colour_is_named(save):
+def test_unknown_color_is_named(save):
     painted = paint(INDICES)
     painted[0, :2] = (1, 2, 3)
-    with pytest.raises(DeepLabError, match=r"m\.png: colour \(1, 2, 3\) \(2 pixels\)"):
+    with pytest.raises(DeepLabError, match=r"m\.png: color \(1, 2, 3\) \(2 pixels\)"):
         read_colored_mask(save("m.png", painted), COLORS)
 
 

@@ -25,7 +25,7 @@ def test_scenes_hold_all_classes_with_void_between(size):
     assert 0.02 < counts[255] / counts.sum() < 0.25
 
 
-def test_colour_and_position_do_not_give_the_class_away():
+def test_color_and_position_do_not_give_the_class_away():
     def pixels(split, number):
         scenes = [draw_scene(0, split, index) for index in range(number)]
         places = np.moveaxis(np.indices((96, 96)), 0, -1)[::5, ::5].reshape(-1, 2)

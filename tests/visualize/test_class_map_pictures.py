@@ -15,7 +15,7 @@ def class_map():
     return result
 
 
-def test_colours_are_the_palette_and_void_is_light(class_map):
+def test_colors_are_the_palette_and_void_is_light(class_map):
     colors = visualize.colorize(class_map, PALETTE)
     assert colors.dtype == np.uint8
     for index, color in [*enumerate(PALETTE), (255, VOID_COLOR)]:
@@ -41,7 +41,7 @@ def test_overlay_blends_classes_and_keeps_background_and_void(class_map):
 
 
 @pytest.mark.parametrize("names", [[], ["one"], [f"a rather long name {i}" for i in range(12)]])
-def test_legend_strip_has_the_width_and_every_colour(names):
+def test_legend_strip_has_the_width_and_every_color(names):
     colors = {name: (10 * index + 1, 7, 9) for index, name in enumerate(names)}
     strip = visualize.legend_strip(colors, width=300)
     assert strip.shape[1:] == (300, 3)

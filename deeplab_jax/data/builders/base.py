@@ -65,8 +65,8 @@ class Findings:
             known, mask = self._color_of.setdefault(index, (color, facts.mask))
             if known != color:
                 raise DeepLabError(
-                    f"{facts.mask}: index {index} has the colour {color} in its palette, but "
-                    f"{known} in {mask}. If the colours are the classes, give --color_map; if the "
+                    f"{facts.mask}: index {index} has the color {color} in its palette, but "
+                    f"{known} in {mask}. If the colors are the classes, give --color_map; if the "
                     "indices are, save all masks with one palette or as grey"
                 )
 
