@@ -2,7 +2,7 @@
 
 usage: python docs/draw_results.py FOLDER [--output=docs/images] [NAME …]
 
-NAME is street, cells, objects, areas or background; without any: all five.
+NAME is street, cells, objects, areas, background or readme; without any: all six.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 import deeplab_jax
 from deeplab_jax.data.images import read_image
 from deeplab_jax.inference import feathered, soft_mask
-from deeplab_jax.visualize import write_picture
+from deeplab_jax.visualize import overlay, write_picture
 
 IMAGES = Path(__file__).parent / "images"
 COLORS = {"car": "#800080", "person": "#008080"}
@@ -74,7 +74,7 @@ def areas(folder: Path) -> np.ndarray:
     axes.set_xlim(0, len(rows) - 1)
     axes.set_ylim(0)
     axes.set_xlabel("frame")
-    axes.set_ylabel("share of the image, %")
+    axes.set_ylabel("fraction of the image, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     canvas.draw()
@@ -96,8 +96,25 @@ def background(folder: Path) -> np.ndarray:
     return np.concatenate(strip[:-1], axis=1)
 
 
+def readme(folder: Path) -> np.ndarray:
+    """Returns a photograph and its overlay beside two rows of the demo's contact sheet."""
+    predictor = deeplab_jax.load(folder / "voc_model")
+    photograph = skimage.data.chelsea()
+    prediction = predictor.predict(photograph)
+    left = [photograph, overlay(photograph, prediction.class_map, predictor.palette)]
+    height = 2 * 240 + GAP
+    size = (round(240 * photograph.shape[1] / photograph.shape[0]), 240)
+    pictures = [cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in left]
+    gap = np.full((GAP, size[0], 3), PAPER, np.uint8)
+    column = np.concatenate([pictures[0], gap, pictures[1]])
+    # Two rows of the sheet: image, truth and prediction.
+    shapes = read_image(IMAGES / "demo.png")[28:676, 8:984]
+    shapes = cv2.resize(shapes, (round(height * 976 / 648), height), interpolation=cv2.INTER_AREA)
+    return np.concatenate([column, np.full((height, 3 * GAP, 3), PAPER, np.uint8), shapes], axis=1)
+
+
 PICTURES: dict[str, Callable[[Path], np.ndarray]] = {
-    made.__name__: made for made in (street, cells, objects, areas, background)
+    made.__name__: made for made in (street, cells, objects, areas, background, readme)
 }
 
 
