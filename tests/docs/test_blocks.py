@@ -21,6 +21,7 @@ from deeplab_jax.visualize import write_class_map, write_picture
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+DIRECTIVE = re.compile(r"^```\{.*?^```$", re.DOTALL | re.MULTILINE)
 RUN, SHOWN = {"bash", "python"}, {"pycon", "text", "ini", "yaml"}
 ELSEWHERE = {"applications.md"}
 # Pages that prepare data and train themselves.
@@ -30,11 +31,14 @@ SMALL = " --config.training.batch_size=4 --config.model.depth_multiplier=0.35"
 CROP = " --config.augmentation.crop_size=65,65"
 
 
+def fences(page: pathlib.Path) -> list[tuple[str, str]]:
+    """Returns language and text of the blocks of a page; directives of Sphinx are left out."""
+    return FENCE.findall(DIRECTIVE.sub("", page.read_text("utf-8")))
+
+
 def blocks(page: pathlib.Path) -> list[tuple[str, str]]:
     """Returns language and text of the blocks of a page that are run."""
-    text = re.sub(r"^```\{.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    found = FENCE.findall(text)
-    return [(kind, code) for kind, code in found if kind in RUN and "# needs:" not in code]
+    return [(kind, code) for kind, code in fences(page) if kind in RUN and "# needs:" not in code]
 
 
 RUNNABLE = [page for page in PAGES if page.name not in ELSEWHERE and blocks(page)]
@@ -95,7 +99,7 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_has_a_language_that_is_run_or_shown(page):
-    languages = {kind for kind, _ in FENCE.findall(page.read_text("utf-8"))}
+    languages = {kind for kind, _ in fences(page)}
     assert languages <= RUN | SHOWN
 
 
