@@ -1,6 +1,6 @@
-"""How configs are read, changed, compared and written; config_fields.py declares the fields.
+"""Reads, overrides, compares and writes configs; config_fields.py declares the fields.
 
-A file in `configs/` starts from `default()` and says only what differs.
+A file in `configs/` starts from `default()` and sets only the fields that differ.
 """
 
 import ast
@@ -31,8 +31,8 @@ from deeplab_jax.formats import (
 def default() -> ConfigDict:
     """Returns the default of every field, locked: an unknown field is an error.
 
-    The keywords of the network are unset, but for those that a config sets itself; unset ones take
-    the architecture's or the backbone's default.
+    Most keywords of the network are unset: these take the default of the architecture or the
+    backbone.
     """
     config = ConfigDict()
     config.model = ConfigDict()
@@ -54,14 +54,14 @@ def check(config: ConfigDict) -> None:
     """Checks every field outside the section `model` against its declaration.
 
     Raises:
-      DeepLabError: a value is out of its range or not legal; names the field and what is legal.
+      DeepLabError: a value is illegal; the message names the field and the legal values.
     """
     values = dict(flatten(config))
     for name, owner, field in declared_fields():
         check_value(owner, field, values[name], shown=name)
 
 
-# Fields that may differ when a run is taken up again: they change where and how, not what.
+# Fields that may differ when a run is resumed: they do not change its results.
 FREE_FIELDS = (
     "data.data_dir",
     "data.workers",
@@ -76,11 +76,11 @@ FREE_FIELDS = (
 
 
 def arguments(text: str | None, **defaults: Any) -> ConfigDict:
-    """Returns the arguments behind the colon of `--config=FILE:key=value,flag`.
+    """Returns the arguments after the colon of `--config=FILE:key=value,flag`.
 
     Args:
-      text: what stands behind the colon, or None.
-      **defaults: the legal arguments; a value has its default's type, `flag` alone means True.
+      text: text after the colon, or None.
+      **defaults: legal arguments and their defaults, which fix the types; `flag` alone is True.
 
     Raises:
       DeepLabError: an argument is unknown or of the wrong type.
@@ -109,7 +109,7 @@ def load(reference: str) -> ConfigDict:
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
-            raise DeepLabError("it has no function get_config, so it is no config")
+            raise DeepLabError("a config file must define get_config")
         return module.get_config(text or None)
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from None
@@ -127,8 +127,8 @@ def load(reference: str) -> ConfigDict:
 
 
 def _unknown_field(error: AttributeError | KeyError) -> str | None:
-    """Returns the field that ml_collections misses; None if it is another's error."""
-    # It wraps the KeyError of a missing attribute; one that cannot be added it calls a "Key".
+    """Returns the field that ml_collections reports as missing; None for other errors."""
+    # ml_collections wraps the KeyError of a missing attribute, and names a new field a "Key".
     wrapped = any(isinstance(argument, KeyError) for argument in error.args)
     if not wrapped and "does not exist" not in str(error):
         return None
@@ -137,7 +137,7 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Returns the name with the section of the field whose own name is nearest, if one is."""
+    """Returns the name in the section of the field with the most similar name, if any."""
     sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
     nearest = difflib.get_close_matches(name, sections, n=1)
     return f"{sections[nearest[0]]}.{name}" if nearest and sections[nearest[0]] else name
@@ -162,8 +162,8 @@ def _packaged_recipes() -> pathlib.Path:
     except ModuleNotFoundError:
         package = pathlib.Path(__file__).parent
         raise DeepLabError(
-            f"the recipes come with the installed package, and that in {package} is only on "
-            "Python's path; run pip install -e . in its checkout"
+            f"the configs are part of the installed package, but {package} is only on Python's "
+            "path; run pip install -e . in its checkout"
         ) from None
 
 
@@ -185,15 +185,20 @@ def override(config: ConfigDict, field: str, text: str) -> None:
     fields = dict(flatten(config))
     if field not in fields:
         raise unknown_field("config field", field, fields)
-    owner, _, name = field.rpartition(".")
-    section = config[owner] if owner else config
-    # Unset by default: it may be unset again.
+    section, name = _section(config, field)
+    # A field that is unset by default can be unset.
     if text == "None" and dict(flatten(default())).get(field, "") is None:
         value = None
     else:
         value = _parse(field, text, section.get_type(name))
     with section.ignore_type():
         section[name] = value
+
+
+def _section(config: ConfigDict, field: str) -> tuple[ConfigDict, str]:
+    """Returns the section that holds a field, and the field's name in it."""
+    owner, _, name = field.rpartition(".")
+    return (config[owner] if owner else config), name
 
 
 def _parse(field: str, text: str, kind: type) -> Any:
@@ -221,10 +226,10 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """Returns the config of a workdir's file; fields that it lacks keep their defaults.
 
-    The format version beside them decides the names of the fields and is left out.
+    The stored format version selects the table of old field names.
 
     Raises:
-      DeepLabError: it has a field that this release does not know, or a later release wrote it.
+      DeepLabError: the file has an unknown field, or a later release wrote it.
     """
     config = default()
     known = dict(flatten(config))
@@ -233,27 +238,21 @@ def from_json(text: str) -> ConfigDict:
     for field, value in with_new_names(fields, version).items():
         if field not in known:
             raise unknown_name("config field", field, known)
-        owner, _, name = field.rpartition(".")
-        section = config[owner] if owner else config
+        section, name = _section(config, field)
         with section.ignore_type():
             section[name] = _tuples(value)
     return config
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
-    """Returns "field: a → b" for every field that decides results and differs."""
+    """Returns "field: a → b" for every field that differs and changes results."""
     first, second = dict(flatten(one)), dict(flatten(other))
     return [
         f"{field}: {first.get(field)} → {second.get(field)}"
         for field in sorted(first | second)
-        if field not in FREE_FIELDS and _tuples_of(first, field) != _tuples_of(second, field)
+        if field not in FREE_FIELDS and _tuples(first.get(field)) != _tuples(second.get(field))
     ]
-
-
-def _tuples_of(fields: Mapping[str, Any], field: str) -> Any:
-    value = fields.get(field)
-    return _tuples(list(value)) if isinstance(value, list | tuple) else value

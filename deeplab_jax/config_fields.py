@@ -1,4 +1,4 @@
-"""Which fields a config has: type, default, unit, source and help of each, declared once."""
+"""Declarations of all config fields: type, default, unit, source and help."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from deeplab_jax.declarations import (
     kind,
 )
 
-# Keywords of a network that a run takes from its data set, or that training cannot have.
+# Keywords of a network that come from the data set, or that training does not support.
 NOT_IN_CONFIG = ("num_classes", "in_channels", "quantization")
-# Keywords that a config sets itself; the architecture or the backbone decides the others.
+# Keywords with a default in the config; the others default to that of the architecture or backbone.
 SET_IN_CONFIG = ("architecture", "dtype")
 
 
@@ -27,17 +27,17 @@ class Data:
 
     name: str = keyword("", "Name of a prepared data set.")
     data_dir: str = keyword("data", "Directory in which `prepare` wrote the data set.")
-    train_split: str = keyword("train", "Split to train on.")
-    validation_split: str = keyword("val", "Split to validate on.")
+    train_split: str = keyword("train", "Split of the data set to train on.")
+    validation_split: str = keyword("val", "Split of the data set to validate on.")
     class_names: tuple[str, ...] | None = keyword(
-        None, "Class names, for data sets that do not hold them."
+        None, "Class names, for data sets that do not store them."
     )
     oversample_classes: tuple[str, ...] | None = keyword(
-        None, "Classes whose images come twice in training.", source="DeepLab v3, section 4.3"
+        None,
+        "Classes whose images are repeated in training, twice per epoch.",
+        source="DeepLab v3, section 4.3",
     )
-    workers: int = keyword(
-        0, "Number of processes that decode and augment; 0: threads of this process."
-    )
+    workers: int = keyword(0, "Number of data-loading processes; 0: threads of this process.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,42 +51,50 @@ class Augmentation:
         rule=SIZE,
     )
     min_scale: float = keyword(
-        0.5, "Minimum scale factor.", source="DeepLab v3, section 4", rule=ABOVE_ZERO
+        0.5,
+        "Minimum random scale factor of an image.",
+        source="DeepLab v3, section 4",
+        rule=ABOVE_ZERO,
     )
     max_scale: float = keyword(
-        2.0, "Maximum scale factor.", source="DeepLab v3, section 4", rule=ABOVE_ZERO
+        2.0,
+        "Maximum random scale factor of an image.",
+        source="DeepLab v3, section 4",
+        rule=ABOVE_ZERO,
     )
     scale_step: float = keyword(
         0.25, "Step between scale factors; 0: continuous.", source="released code"
     )
     min_resize: int = keyword(
         0,
-        "Length to which the shorter side is resized before all else; 0: no limit.",
+        "Minimum length of the shorter side after the first resize; 0: no resize.",
         unit="pixels",
         source="released code, for ADE20K",
         rule=COUNT,
     )
     max_resize: int = keyword(
         0,
-        "Maximum length of the longer side after that resize; 0: no limit.",
+        "Maximum length of the longer side after the first resize; 0: no limit.",
         unit="pixels",
         rule=COUNT,
     )
     resize_factor: int = keyword(
         0,
-        "Factor k of the sides, which are rounded up to a multiple of k plus 1; 0: any.",
+        "Factor k of the first resize: sides are rounded up to a multiple of k plus 1; 0: any.",
         unit="pixels",
         rule=COUNT,
     )
     max_class_fraction: float = keyword(
         1.0,
-        "Fraction of one class in a crop from which the crop is drawn again, up to ten times; 1: "
-        "never.",
+        "Maximum fraction of one class in a crop; other crops are redrawn, up to ten times; 1: no "
+        "limit.",
         source="mmsegmentation: 0.75",
         rule=NONZERO_FRACTION,
     )
-    flip: bool = keyword(True, "Left-right flip with probability ½.")
-    rotation: float = keyword(0.0, "Maximum rotation to either side; 0: off.", unit="degrees")
+    flip: bool = keyword(True, "Random left-right flip with probability ½.")
+    rotation: float = keyword(
+        0.0, "Maximum random rotation to either side; 0: off.", unit="degrees"
+    )
     photometric: float = keyword(0.0, "Strength of the color distortion, 0..1; 0: off.")
 
 
@@ -110,20 +118,20 @@ class Training:
         0.0, "Decay of the averaged parameters that evaluation uses; 0: none.", rule=FRACTION
     )
     patience: int = keyword(
-        0, "Number of evaluations without improvement before early stopping; 0: never."
+        0, "Number of evaluations without improvement before early stopping; 0: off."
     )
     remat: str = keyword(
         "none",
-        "Maps that the backward pass computes again to save memory: `none`, `norm` (batch "
-        "normalizations and activations) or `block` (all inside a unit of the backbone).",
+        "Gradient checkpointing (rematerialization): `none`, `norm` (batch normalizations and "
+        "activations) or `block` (all feature maps inside a unit of the backbone).",
         source="arXiv 1604.06174",
         legal=("none", "norm", "block"),
     )
     init_from: str = keyword("", "Published name, model directory or workdir to start from.")
     init_scope: str = keyword(
         "all",
-        "Variables that are taken from it: `all` but the classifier of other classes; `backbone`; "
-        "`matching`, whatever fits; `vgg_decimated`, with fc6 and fc7 cut out of VGG-16's.",
+        "Variables to load from `init_from`: `all`, except a classifier of other classes; "
+        "`backbone`; `matching`, all that fit; `vgg_decimated`, fc6 and fc7 of VGG-16 decimated.",
         source="DeepLab v1, section 3.2",
     )
 
@@ -133,7 +141,7 @@ class Parallel:
     """Mesh of data × spatial devices."""
 
     data: int = keyword(
-        -1, "Number of devices (or groups of `spatial`) that share a batch; −1: all."
+        -1, "Number of devices (or groups of `spatial`) that a batch is sharded over; −1: all."
     )
     spatial: int = keyword(1, "Number of devices that image rows are sharded over.")
     fsdp: bool = keyword(
@@ -147,61 +155,69 @@ class Parallel:
 class Loss:
     """Weighted sum of losses; deeplab_jax/losses has each term's formula and source."""
 
-    cross_entropy: float = keyword(1.0, "Weight of the cross-entropy.")
-    focal: float = keyword(0.0, "Weight of the focal loss.", source="arXiv 1708.02002")
-    dice: float = keyword(0.0, "Weight of the Dice loss.", source="arXiv 1606.04797")
-    lovasz: float = keyword(0.0, "Weight of the Lovász-softmax.", source="arXiv 1705.08790")
+    cross_entropy: float = keyword(1.0, "Weight of the cross-entropy; 0: off.")
+    focal: float = keyword(0.0, "Weight of the focal loss; 0: off.", source="arXiv 1708.02002")
+    dice: float = keyword(0.0, "Weight of the Dice loss; 0: off.", source="arXiv 1606.04797")
+    lovasz: float = keyword(
+        0.0, "Weight of the Lovász-softmax loss; 0: off.", source="arXiv 1705.08790"
+    )
     class_weights: tuple[float, ...] | None = keyword(
-        None, "Weight of each class in the cross-entropy; unset: 1."
+        None, "Weight of each class in the cross-entropy; unset: 1 for all."
     )
     label_smoothing: float = keyword(0.0, "Label smoothing of the cross-entropy, 0..1.")
-    focal_gamma: float = keyword(2.0, "Exponent γ of the focal loss.", source="arXiv 1708.02002")
+    focal_gamma: float = keyword(
+        2.0, "Exponent γ of the focal loss, from 0.", source="arXiv 1708.02002"
+    )
     hard_pixel_fraction: float = keyword(
         1.0, "Fraction of the hardest pixels kept in the cross-entropy, 0..1."
     )
     hard_pixel_anneal_steps: int = keyword(
-        0, "Number of steps over which that fraction falls from 1; 0: from the start."
+        0, "Number of steps over which `hard_pixel_fraction` falls from 1; 0: constant."
     )
     upsample_logits: bool = keyword(
         True,
-        "Upsampling of the logits to the label; False: the label is downsampled to the logits.",
+        "Upsampling of the logits to the label; False: downsampling of the label to the logits.",
         source="DeepLab v3, section 4.1; v1, v2: False",
     )
     chunk_rows: int = keyword(
         0,
-        "Rows of the label whose logits are made at once, to save memory; 0: all. For "
-        "cross-entropy alone, with upsampled logits.",
+        "Number of label rows per chunk of the loss, which saves memory; 0: all. Requires "
+        "cross-entropy as the only loss and upsampled logits.",
         unit="rows",
     )
     normalization: str = keyword(
         "pixels",
-        "Mean over the batch's known pixels (`pixels`, v3) or of the images' own means (`images`, "
-        "v2 on ResNet-101).",
+        "Normalization of the loss: mean over the labeled pixels of the batch (`pixels`, v3) or "
+        "mean over images of their means (`images`, v2 on ResNet-101).",
     )
     supervise_all_scales: bool = keyword(
-        False, "Loss of each scale beside that of the fused scores.", source="DeepLab v2, released"
+        False,
+        "Loss on each scale in addition to that on the fused scores.",
+        source="DeepLab v2, released",
     )
     auxiliary_weight: float = keyword(
-        0.5, "Weight of the auxiliary head's loss.", source="torchvision"
+        0.5, "Weight of the loss of the auxiliary head; 0: off.", source="torchvision"
     )
-    l1: float = keyword(0.0, "Factor on the sum of the convolution kernels' absolute values.")
+    l1: float = keyword(0.0, "Weight of the L1 norm of the convolution kernels; 0: off.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Multipliers:
-    """Factors on the learning rate by part; 0 leaves a part as it is.
+    """Factors of the learning rate by part; 0 freezes a part.
 
     DeepLab v2 as released: classifier 10, bias 2 on top; on ResNet-101 norm 0.
     """
 
-    backbone: float = keyword(1.0, "Factor of the backbone.")
-    head: float = keyword(1.0, "Factor of all between backbone, decoder and classifiers.")
-    decoder: float = keyword(1.0, "Factor of the decoder.")
-    classifier: float = keyword(1.0, "Factor of the classifiers, also of those inside a head.")
-    auxiliary: float = keyword(1.0, "Factor of the auxiliary head.")
-    bias: float = keyword(1.0, "Factor of the convolutions' biases, on top of their part's.")
+    backbone: float = keyword(1.0, "Factor of the backbone; 0: frozen.")
+    head: float = keyword(1.0, "Factor of the head, without its classifiers; 0: frozen.")
+    decoder: float = keyword(1.0, "Factor of the decoder; 0: frozen.")
+    classifier: float = keyword(
+        1.0, "Factor of all classifiers, also those inside a head; 0: frozen."
+    )
+    auxiliary: float = keyword(1.0, "Factor of the auxiliary head; 0: frozen.")
+    bias: float = keyword(1.0, "Factor of convolution biases, times that of the part; 0: frozen.")
     norm: float = keyword(
-        1.0, "Factor of the normalizations' scales and offsets, on top of their part's."
+        1.0, "Factor of normalization scales and offsets, times that of the part; 0: frozen."
     )
 
 
@@ -212,14 +228,16 @@ class Optimizer:
     name: str = keyword(
         "sgd", "Optimizer: `sgd` (with momentum), `adam`, `adamw`, `lars` or `lamb`."
     )
-    momentum: float = keyword(0.9, "Momentum of sgd, or decay of Adam's first moment.")
+    momentum: float = keyword(
+        0.9, "Momentum of `sgd`, or decay of the first moment of Adam, in [0, 1)."
+    )
     weight_decay: float = keyword(
-        4e-5, "Weight decay of convolution kernels.", source="released code"
+        4e-5, "Weight decay of convolution kernels; 0: off.", source="released code"
     )
     decay_depthwise: bool = keyword(
-        False, "Weight decay of depthwise kernels too.", source="released code: False"
+        False, "Weight decay of depthwise kernels as well.", source="released code: False"
     )
-    nesterov: bool = keyword(False, "Nesterov momentum of sgd.")
+    nesterov: bool = keyword(False, "Nesterov momentum for `sgd`.")
     clip_norm: float = keyword(0.0, "Maximum global gradient norm; 0 disables clipping.")
     multipliers: Multipliers
 
@@ -229,7 +247,7 @@ class Schedule:
     """Learning-rate schedule of a run."""
 
     base_learning_rate: float = keyword(
-        0.007, "Learning rate at the start.", source="DeepLab v3, section 4"
+        0.007, "Learning rate before the schedule, above 0.", source="DeepLab v3, section 4"
     )
     name: str = keyword("poly", "Schedule: `poly`, `step`, `cosine` or `constant`.")
     power: float = keyword(
@@ -240,11 +258,11 @@ class Schedule:
     steps_per_drop: int = keyword(
         2000, "Number of steps between drops of `step`.", source="DeepLab v1, section 4.1"
     )
-    drop_factor: float = keyword(0.1, "Factor of each drop of `step`.")
+    drop_factor: float = keyword(0.1, "Factor of each drop of `step`, below 1.")
     warmup_steps: int = keyword(
         0,
-        "Number of first steps in which the rate rises linearly: step t (from 0) has the fraction "
-        "(t + 1)/warmup_steps of its scheduled rate; 0: no warm-up.",
+        "Number of warm-up steps: step t (from 0) has the fraction (t + 1)/warmup_steps of its "
+        "scheduled rate; 0: no warm-up.",
     )
 
 
@@ -253,15 +271,15 @@ class Evaluation:
     """Validation during a run."""
 
     every_steps: int = keyword(
-        1000, "Number of steps between evaluations; one more follows the last.", rule=POSITIVE
+        1000, "Number of steps between evaluations; the last step is also evaluated.", rule=POSITIVE
     )
     batch_size: int = keyword(
-        8, "Number of images per batch; does not change the numbers.", rule=POSITIVE
+        8, "Number of images per batch; does not change the metrics.", rule=POSITIVE
     )
     size: tuple[int, int] | None = keyword(
         None,
-        "Height and width that all images are padded to, as the released code does; unset: a size "
-        "that follows from each image's own, as in `predict`.",
+        "Height and width to pad all images to, as in the released code; unset: computed from the "
+        "size of each image, as in `predict`.",
         unit="pixels",
     )
     limit: int | None = keyword(None, "Maximum number of images; unset: the whole split.")
@@ -278,11 +296,11 @@ class Checkpoint:
 class Config:
     """Fields of a training run; the section `model` holds the keywords of `Architecture`."""
 
-    seed: int = keyword(0, "Seed of initialization, data order, augmentation and dropout.")
+    seed: int = keyword(0, "Seed of initialization, data order, augmentation and dropout, from 0.")
     data: Data
     augmentation: Augmentation
     strict_crop: bool = keyword(
-        False, "Refusal of a crop that is not k·output_stride + 1, instead of a warning."
+        False, "Error instead of a warning for a crop that is not k·output_stride + 1."
     )
     training: Training
     parallel: Parallel
@@ -292,7 +310,7 @@ class Config:
     evaluation: Evaluation
     checkpoint: Checkpoint
     log_every_steps: int = keyword(
-        50, "Number of steps between lines of metrics.jsonl and TensorBoard.", rule=POSITIVE
+        50, "Number of steps between entries of metrics.jsonl and TensorBoard.", rule=POSITIVE
     )
 
 

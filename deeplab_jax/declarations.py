@@ -1,4 +1,4 @@
-"""How a keyword or a config field is declared once, checked, read from text and documented."""
+"""Declaration of keywords and config fields: type, default, legal values and documentation."""
 
 import dataclasses
 import types
@@ -15,8 +15,8 @@ class Rule(NamedTuple):
     """A condition on one value.
 
     Attributes:
-      holds: whether a value meets it.
-      words: what a value must be.
+      holds: returns whether a value meets the condition.
+      words: the condition in words, after "must be".
     """
 
     holds: Callable[[Any], bool]
@@ -28,7 +28,7 @@ class Declaration(NamedTuple):
 
     Attributes:
       help: noun phrase that describes the value.
-      unit: of the value; empty for names, switches and plain numbers.
+      unit: unit of the value; empty for names, switches and plain numbers.
       source: paper, section or code that the default or the idea comes from.
       legal: all legal values; empty for fields that take others.
       rule: condition on the value; None: its type alone.
@@ -56,16 +56,30 @@ def keyword(
     """Returns a dataclass field that declares a keyword; see `Declaration`.
 
     Args:
-      default: of the field; a class of declared fields makes it a section.
-      help, unit, source, legal, rule, shown_default: as `Declaration` has them.
+      default: default of the field; a class of declared fields makes the field a section.
+      help, unit, source, legal, rule, shown_default: see `Declaration`.
     """
     declaration = Declaration(help, unit, source, legal, rule, shown_default)
     return dataclasses.field(default=default, metadata={METADATA: declaration})
 
 
 def declaration(field: dataclasses.Field) -> Declaration:
-    """Returns what a field that `keyword` made declares."""
+    """Returns the declaration of a field that `keyword` made."""
     return field.metadata[METADATA]
+
+
+def help_text(field: dataclasses.Field) -> str:
+    """Returns the help of a field with its unit and source."""
+    declared = declaration(field)
+    notes = [declared.unit and f"unit: {declared.unit}", declared.source]
+    noted = "; ".join(filter(None, notes))
+    return f"{declared.help} ({noted})" if noted else declared.help
+
+
+def default_text(field: dataclasses.Field) -> str:
+    """Returns the default of a field as text."""
+    unset = "unset" if field.default is None else repr(field.default)
+    return declaration(field).shown_default or unset
 
 
 def _is_whole(value: Any) -> bool:
@@ -82,6 +96,11 @@ def _all(values: Any, holds: Callable[[Any], bool]) -> bool:
 
 def _is_positive(value: Any) -> bool:
     return _is_whole(value) and value >= 1
+
+
+def _is_width(pair: Any) -> bool:
+    is_pair = isinstance(pair, tuple) and len(pair) == 2
+    return is_pair and isinstance(pair[0], str) and _is_positive(pair[1])
 
 
 POSITIVE = Rule(_is_positive, "a whole number of at least 1")
@@ -111,21 +130,13 @@ CONVOLUTIONS = Rule(
     "pairs of kernel size and channels, as in ((3, 256), (3, 256))",
 )
 WIDTHS = Rule(
-    lambda pairs: _all(
-        pairs,
-        lambda pair: (
-            isinstance(pair, tuple)
-            and len(pair) == 2
-            and isinstance(pair[0], str)
-            and _is_positive(pair[1])
-        ),
-    ),
+    lambda pairs: _all(pairs, _is_width),
     "pairs of a layer's path and its channels, as in (('backbone/layer_3/expand', 72),)",
 )
 
 
 def kind(owner: type, field: dataclasses.Field) -> type:
-    """Returns the type of a field's values without `None` and without what a tuple holds."""
+    """Returns the type of a field's values, without `None` and without type arguments."""
     hint = typing.get_type_hints(owner)[field.name]
     if isinstance(hint, types.UnionType):
         (hint,) = (one for one in typing.get_args(hint) if one is not type(None))
@@ -137,12 +148,12 @@ def check_value(owner: type, field: dataclasses.Field, value: Any, shown: str = 
 
     Args:
       owner: class of the field.
-      field: one that `keyword` made.
-      value: to check; None is legal where it is the default.
+      field: field that `keyword` made.
+      value: value to check; None is legal where it is the default.
       shown: name of the field in the message (default: its own).
 
     Raises:
-      DeepLabError: the value is illegal; names what is legal.
+      DeepLabError: the value is illegal; the message names the legal ones.
     """
     declared, name = declaration(field), shown or field.name
     if value is None and field.default is None:

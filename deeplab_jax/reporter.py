@@ -1,4 +1,4 @@
-"""How long work reports its progress without knowing who receives it."""
+"""Interface through which functions report messages and progress."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,33 +8,33 @@ Item = TypeVar("Item")
 
 
 class Reporter:
-    """Hears messages, warnings and progress; this base class keeps silent.
+    """Receiver of messages, warnings and progress events; this base class ignores them.
 
-    Work takes a reporter from its caller and never prints itself. The commands hand in one that
-    draws on the terminal, Python callers get `LoggingReporter` unless they pass another.
+    Functions take a reporter from their caller and never print. The commands pass one that draws on
+    the terminal; the default for Python callers is `LoggingReporter`.
     """
 
     def message(self, text: str) -> None:
-        """Hears a line worth reading."""
+        """Receives an informational message."""
 
     def warning(self, text: str) -> None:
-        """Hears of something that goes on but is probably not what was wanted."""
+        """Receives a warning: work continues, but the result may not be the intended one."""
 
     def track(
         self, items: Iterable[Item], description: str, total: int | None = None
     ) -> Iterator[Item]:
-        """Yields the items and hears of each; `total` is their number where it is known."""
+        """Yields the items and reports each; `total` is their number, None: unknown."""
         yield from items
 
     def training_step(self, step: int, num_steps: int, scalars: Mapping[str, float]) -> None:
-        """Hears how training stands after `step` of `num_steps`.
+        """Receives the metrics of a training step, `step` of `num_steps`.
 
         `scalars` holds `loss`, `learning_rate`, `images_per_second` and `seconds_left`.
         """
 
 
 class LoggingReporter(Reporter):
-    """Passes on to the logger `deeplab_jax`."""
+    """Reporter that writes to the logger `deeplab_jax`."""
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("deeplab_jax")

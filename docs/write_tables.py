@@ -16,7 +16,7 @@ from deeplab_jax.architecture import Architecture, Shorthands
 from deeplab_jax.cli.main import COMMANDS, command_help, load_command
 from deeplab_jax.config_fields import declared_fields
 from deeplab_jax.crf import PARAMETERS
-from deeplab_jax.declarations import declaration
+from deeplab_jax.declarations import declaration, default_text, help_text
 from deeplab_jax.pretrained import list_pretrained
 from deeplab_jax.pretrained.readers import READERS
 
@@ -34,12 +34,8 @@ def table_lines(header: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 def row(name: str, field: dataclasses.Field) -> list[str]:
     """Returns the row of a field: name, help with unit and source, default."""
-    declared = declaration(field)
-    notes = [declared.unit and f"unit: {declared.unit}", declared.source]
-    noted = "; ".join(filter(None, notes))
-    help_text = f"{declared.help} ({noted})" if noted else declared.help
-    unset = "unset" if field.default is None else repr(field.default)
-    return [f"`{name}`", help_text, declared.shown_default or f"`{unset}`"]
+    default = declaration(field).shown_default or f"`{default_text(field)}`"
+    return [f"`{name}`", help_text(field), default]
 
 
 def keywords() -> Iterator[str]:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> i
       run: does the work.
     """
     console, flags = Console(), Flags()
-    flags.define("debug", False, "Show the traceback of an error.")
+    flags.define("debug", False, "Show the full traceback of an error.")
     define(flags)
     name, *arguments = argv
     debug = "--debug" in arguments

@@ -16,7 +16,7 @@ import sys
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import define_inference_flags, parse_numbers, parse_options, required
+from deeplab_jax.cli.flags import parse_numbers
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
 from experiments import commands
@@ -37,16 +37,16 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_integer("limit", None, "Only the first so many images.", **own)
     absl_flags.DEFINE_integer("batch_size", 4, "Images at once.", lower_bound=1, **own)
     absl_flags.DEFINE_string("trimap", "1,2,5,10,20,40", "Widths of bands in pixels.", **own)
-    define_inference_flags(flags)
+    flags.define_inference()
 
 
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
     """Measures the models and writes the page."""
     if paths:
         raise DeepLabError(f"compare takes no argument {paths[0]!r}; models go by --models")
-    required(flags, "models", "dataset")
+    flags.require("models", "dataset")
     references = parse_models(flags.models)
-    options, widths = parse_options(flags), parse_numbers(flags.trimap, "trimap", int)
+    options, widths = flags.inference_options(), parse_numbers(flags.trimap, "trimap", int)
     # Imported late, so that --help and mistakes answer at once.
     import deeplab_jax
     from deeplab_jax.data import open_dataset

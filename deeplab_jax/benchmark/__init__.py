@@ -1,1 +1,1 @@
-"""Measurements of this code on the machine at hand."""
+"""Benchmarks of this package on the current machine."""

@@ -1,4 +1,4 @@
-"""Cost of the dense CRF of an image, beside pydensecrf."""
+"""Time of the dense CRF of an image, compared with pydensecrf."""
 
 import importlib
 import statistics
@@ -15,12 +15,12 @@ from deeplab_jax.crf.lattice import blur, slice_, splat
 from deeplab_jax.errors import DeepLabError
 
 CHANNELS = 8
-# Of the image that is made where none is given: a common size of PASCAL VOC.
+# Size of the generated image, (height, width): a common size of PASCAL VOC.
 SIZE = (375, 500)
 
 
 def made_image(seed: int = 0) -> np.ndarray:
-    """Returns uint8 [375, 500, 3]: regions of a colour each, with shading and grain."""
+    """Returns uint8 [375, 500, 3]: regions of uniform color, with shading and grain."""
     random = np.random.default_rng(seed)
 
     def smooth(channels: int, deviation: float) -> np.ndarray:
@@ -42,21 +42,21 @@ def made_logits(size: tuple[int, int], num_classes: int, seed: int = 0) -> np.nd
 def measure_crf(
     image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
 ) -> dict[str, float]:
-    """Measures one image after warm-up, taking turns with pydensecrf.
+    """Measures one image after warm-up, alternating with pydensecrf.
 
     Args:
       image: uint8 [H, W, 3].
       logits: float32 [H, W, C].
-      parameters: of the CRF.
-      repetitions: medians are taken of this many.
+      parameters: parameters of the CRF.
+      repetitions: number of runs of each median.
 
     Returns:
       `seconds` and `processor_seconds` of `dense_crf`, `pydensecrf_seconds` and
       `pydensecrf_processor_seconds` (it runs on one core), and `ratio` of the seconds;
-      `label_agreement` of the two, a share; `profile_crf`'s entries.
+      `label_agreement`, the fraction of equal labels; the entries of `profile_crf`.
 
     Raises:
-      DeepLabError: if pydensecrf is not installed.
+      DeepLabError: pydensecrf is not installed.
     """
     batch = jnp.asarray(logits)[None], jnp.asarray(image)[None]
 
@@ -83,11 +83,11 @@ def measure_crf(
 def profile_crf(
     image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
 ) -> dict[str, float]:
-    """Measures the steps of the bilateral kernel one by one.
+    """Measures each step of the bilateral kernel; arguments as in `measure_crf`.
 
     Returns:
-      `lattice_seconds`, once an image; `splat_seconds`, `blur_seconds` and `slice_seconds`, once an
-      iteration; `vertices_per_pixel`, rounded up as the lattice is. Arguments as above.
+      `lattice_seconds`, once per image; `splat_seconds`, `blur_seconds` and `slice_seconds`, once
+      per iteration; `vertices_per_pixel`, rounded up as the lattice is.
     """
     features = bilateral_features(
         jnp.asarray(image),

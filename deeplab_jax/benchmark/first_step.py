@@ -1,6 +1,6 @@
-"""`python -m deeplab_jax.benchmark.first_step`: the way of a new process to its first step.
+"""Times a new process up to its first training step: `python -m deeplab_jax.benchmark.first_step`.
 
-What `start` runs and reads: one JSON object on stdin, one on stdout.
+The module `start` runs it; it reads one JSON object from stdin and writes one to stdout.
 """
 
 import json
@@ -10,21 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Random images that stand for a data set, and their classes.
+# Number of random images in place of a data set, and number of classes.
 IMAGES, NUM_CLASSES = 16, 21
 
 
 def measure(
     network: str, crop: tuple[int, int], batch_size: int, dtype: str, started: float
 ) -> dict[str, float]:
-    """Returns the seconds of each part, in the order in which `train` comes to them.
+    """Returns the seconds of each part, in the order in which `train` runs them.
 
     Args:
       network: ARCHITECTURE/BACKBONE.
       crop: height and width in pixels.
-      batch_size: images a step.
-      dtype: of the computation.
-      started: when the process was started, in seconds of `time.time`.
+      batch_size: number of images per step.
+      dtype: data type of the computation.
+      started: start of the process, in seconds of `time.time`.
     """
     import jax
     import numpy as np
@@ -71,7 +71,7 @@ def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Reads `measure`'s arguments as JSON and writes what it returns."""
+    """Reads the arguments of `measure` as JSON and writes its result."""
     arguments: dict[str, Any] = json.load(sys.stdin)
     json.dump(measure(**arguments), sys.stdout)
 

@@ -1,4 +1,4 @@
-"""The machine that a figure was measured on, and its peak rates."""
+"""Description of the current machine, and its peak rates."""
 
 import datetime
 import importlib.metadata
@@ -11,10 +11,10 @@ from collections.abc import Callable
 import jax
 
 PACKAGES = ("deeplab_jax", "jax", "numpy", "opencv-python-headless", "grain")
-# Of square matrices; large enough for caches to be used well on every platform.
+# Side of the square matrices, large enough for peak throughput on every platform.
 MATRIX = {"cpu": 2048}
 LARGE_MATRIX = 8192
-# Numbers that are read and written once: 256 MiB of float32 each way.
+# Number of elements read and written once: 256 MiB of float32 each.
 STREAM = 2**26
 
 
@@ -32,7 +32,7 @@ def describe_machine() -> dict[str, object]:
 
 
 def _version(package: str) -> str | None:
-    """Returns a package's version; None: it is imported from a place that records none."""
+    """Returns the version of a package; None: its installation records none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -47,17 +47,17 @@ def _processor() -> str:
 
 
 def measure_peaks(dtype: str = "float32", repetitions: int = 5) -> dict[str, float]:
-    """Returns the rate of matrix products and of reading and writing memory.
+    """Returns the peak rates of matrix products and of memory traffic.
 
     Args:
-      dtype: of both.
-      repetitions: the best counts.
+      dtype: data type of both.
+      repetitions: number of runs, of which the fastest counts.
 
     Returns:
       `matrix_flops_per_second` and `memory_bytes_per_second`.
     """
     size = MATRIX.get(jax.default_backend(), LARGE_MATRIX)
-    # Random: matrix units may run faster on equal numbers, as they draw less power.
+    # Random values: matrix units may run faster on equal numbers, which draw less power.
     matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
     stream = jax.random.normal(jax.random.key(1), (STREAM,), dtype)
     product = _best(jax.jit(lambda a: a @ a), matrix, repetitions)

@@ -1,4 +1,4 @@
-"""The forward pass and the training step of a network, as users run them, ready to be timed."""
+"""Forward passes and training steps of a network, compiled and ready to be timed."""
 
 import dataclasses
 import os
@@ -28,14 +28,14 @@ OURS = "deeplab_jax"
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A piece of work that is ready to run.
+    """Work that is compiled and ready to run.
 
     Attributes:
-      name: of the code that does it.
-      run: does it once and returns its result when that is there.
-      compile_seconds: from nothing to ready, None where nothing is compiled; of `torch.compile`
-        with the first run, which it happens in.
-      peak_bytes: memory of a run, parameters included; None: unknown.
+      name: name of the implementation.
+      run: runs once, waits for the result and returns it.
+      compile_seconds: compile time; None: nothing is compiled. For `torch.compile` it includes the
+        first run.
+      peak_bytes: peak memory of a run, parameters included; None: unknown.
     """
 
     name: str
@@ -43,12 +43,21 @@ class Contender:
     compile_seconds: float | None = None
     peak_bytes: int | None = None
 
+    def median_seconds(self, repetitions: int) -> float:
+        """Returns the median time of a run, after one warm-up run."""
+        self.run()
+        seconds = []
+        for _ in range(repetitions):
+            started = time.perf_counter()
+            self.run()
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds)
+
 
 def compiled_contender(name: str, function: Callable, *arguments: Any) -> Contender:
-    """Returns a jitted function of these arguments as a contender.
+    """Compiles a function for these arguments, which are placed on the device.
 
-    The arguments lie on the device. Memory is that of arguments, results and temporary arrays, as
-    the compiler planned it.
+    Memory is that of arguments, results and temporary arrays, as planned by the compiler.
     """
     arguments = jax.device_put(arguments)
     started = time.perf_counter()
@@ -76,9 +85,9 @@ def planned_bytes(compiled: jax.stages.Compiled) -> int | None:
 
 
 def split_network(name: str) -> tuple[str, dict[str, str]]:
-    """Returns an architecture's name and the keyword that `/BACKBONE` is short for.
+    """Splits ARCHITECTURE/BACKBONE into the name of the architecture and keywords.
 
-    Names are checked where the model is made, which reports mistakes.
+    Names are not checked here; `create_model` does.
     """
     if name in list_models() or "/" not in name:
         return name, {}
@@ -87,7 +96,7 @@ def split_network(name: str) -> tuple[str, dict[str, str]]:
 
 
 def cores() -> int:
-    """Returns how many processor cores this process may use."""
+    """Returns the number of processor cores available to this process."""
     return len(os.sched_getaffinity(0))
 
 
@@ -102,9 +111,9 @@ def random_batch(
 
 
 def made_variables(model: DeepLab, seed: int = 0) -> Variables:
-    """Returns float32 variables of unit gain without compiling `init`: for times alone.
+    """Returns float32 variables of unit gain without compiling `init`, for timing only.
 
-    Kernels are normal, all else is one but for biases.
+    Kernels are normally distributed, biases are zero, all others are one.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 33, 33, 3), np.uint8))
     random = np.random.default_rng(seed)
@@ -127,15 +136,15 @@ def measure_network(
     training: bool,
     repetitions: int,
 ) -> dict[str, Any]:
-    """Times a network on random images, after one run that does not count.
+    """Times a network on random images, after one warm-up run.
 
     Args:
       name: ARCHITECTURE or ARCHITECTURE/BACKBONE.
       size: (height, width) in pixels.
-      batch_size: images at once.
-      dtype: of the computation.
+      batch_size: number of images per batch.
+      dtype: data type of the computation.
       training: training steps instead of forward passes with folded normalizations.
-      repetitions: runs of the median.
+      repetitions: number of runs of the median.
 
     Returns:
       `seconds`, `images_per_second`, `operations_per_second`, `compile_seconds` and `peak_bytes`,
@@ -153,13 +162,7 @@ def measure_network(
         if training
         else forward(model, variables, batch["image"], folded=True)
     )
-    program.run()
-    seconds = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        program.run()
-        seconds.append(time.perf_counter() - started)
-    median = statistics.median(seconds)
+    median = program.median_seconds(repetitions)
     return {
         "seconds": median,
         "images_per_second": batch_size / median,
@@ -170,16 +173,16 @@ def measure_network(
 
 
 def forward_operations(model: DeepLab, image: np.ndarray) -> float:
-    """Returns the floating-point operations of a forward pass, two a multiply-add."""
+    """Returns the floating-point operations of a forward pass, two per multiply-add."""
     return 2.0 * summarize(model, image.shape[1:3]).macs * len(image)
 
 
 def forward(
     model: DeepLab, variables: Variables, image: np.ndarray, folded: bool = False
 ) -> Contender:
-    """Returns the forward pass, uint8 images to logits at their resolution.
+    """Returns the forward pass, from uint8 images to logits at their resolution.
 
-    `folded`: batch normalisations are part of the kernels before them.
+    `folded`: fold batch normalizations into the preceding convolutions.
     """
     if folded:
         model, variables = fold(model, variables)
@@ -196,9 +199,9 @@ def training_step(
     *,
     mesh: Mesh | None = None,
 ) -> Contender:
-    """Returns steps of SGD with momentum on one batch; each run goes on from the last.
+    """Returns training steps of SGD with momentum on one batch; each run continues the last.
 
-    A run's result is the loss before it.
+    The result of a run is the loss before the step.
     """
     step, optimizer = make_step(model, rate, mesh)
     state = with_variables(jax.tree.map(jax.numpy.array, variables), optimizer, False)

@@ -1,4 +1,4 @@
-"""How many training crops the input pipeline makes a second."""
+"""Throughput of the input pipeline in training crops per second."""
 
 import itertools
 import math
@@ -20,17 +20,17 @@ def measure_pipeline(
     """Measures reading, decoding and augmenting.
 
     Args:
-      dataset: what to read.
-      augmentation: what each example undergoes.
-      num_images: how many to make for each figure.
-      workers: processes of the measurement of the whole pipeline.
+      dataset: data set to read.
+      augmentation: augmentation of each example.
+      num_images: number of images per measurement.
+      workers: number of data-loading processes of the whole pipeline.
 
     Returns:
-      `images_per_second_per_core`, from the processor time that one thread takes;
-      `decoding_share` of that time; `images_per_second` of the whole pipeline in batches, by the
-      clock, start-up left out.
+      `images_per_second_per_core`, from the processor time of one thread;
+      `decoding_share`, the fraction of decoding in that time; `images_per_second` of the whole
+      pipeline in batches, by wall time without start-up.
     """
-    # One thread, so that processor time is that of one core.
+    # One thread, so that processor time is the time of one core.
     cv2.setNumThreads(0)
     decoding = _processor_seconds(lambda index: dataset[index], len(dataset), num_images)
     whole = _processor_seconds(
@@ -46,7 +46,7 @@ def measure_pipeline(
 
 
 def cores_to_feed(consumed_per_second: float, images_per_second_per_core: float) -> int:
-    """Returns how many cores make as many images a second as an accelerator consumes."""
+    """Returns the number of cores that match the throughput of an accelerator."""
     return math.ceil(consumed_per_second / images_per_second_per_core)
 
 
@@ -62,7 +62,7 @@ def _processor_seconds(work: Callable[[int], object], num_examples: int, num_ima
 def crop_batches(
     dataset: Dataset, augmentation: Augmentation, count: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the first `count` examples as the pipeline makes them, in this thread."""
+    """Yields batches of the first `count` examples as the pipeline makes them, in this thread."""
     for first in range(0, count, BATCH_SIZE):
         crops = [
             augment(dataset[index], np.random.default_rng(index), augmentation)
@@ -77,7 +77,7 @@ def _throughput(
     batches = training_batches(
         dataset, augmentation, batch_size=BATCH_SIZE, seed=0, workers=workers
     )
-    # The first batches hold start-up, and what was read ahead meanwhile.
+    # The first batches include start-up and prefetched examples.
     warm_up = 2 + 4 * max(1, workers)
     for _ in itertools.islice(batches, warm_up):
         pass

@@ -1,9 +1,7 @@
-"""Time of a forward pass against the size of images, their number and the output stride."""
+"""Time of a forward pass by image size, batch size and output stride."""
 
 import csv
 import dataclasses
-import statistics
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from deeplab_jax.benchmark import networks as ours
-from deeplab_jax.benchmark.networks import Contender, split_network
+from deeplab_jax.benchmark.networks import split_network
 from deeplab_jax.files import replacing
 from deeplab_jax.models import create_model
 from deeplab_jax.reporter import Reporter
@@ -21,15 +19,15 @@ from deeplab_jax.reporter import Reporter
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One forward pass that was measured.
+    """Measurement of one forward pass.
 
     Attributes:
-      output_stride: of the network.
-      height, width: of the images in pixels.
-      batch_size: images at once.
-      seconds_per_image: median of the time, over the batch size.
-      planned_bytes: memory of the program, weights included; None: not known.
-      compile_seconds: from nothing to ready.
+      output_stride: output stride of the network.
+      height, width: size of the images in pixels.
+      batch_size: number of images per batch.
+      seconds_per_image: median time divided by the batch size.
+      planned_bytes: memory of the program, weights included; None: unknown.
+      compile_seconds: compile time.
     """
 
     output_stride: int
@@ -57,18 +55,18 @@ def measure_scaling(
 ) -> list[Point]:
     """Measures every size with the first batch size, and every batch size with the first size.
 
-    Each is compiled once and run once before it counts.
+    Each is compiled once and has one warm-up run.
 
     Args:
-      network: ARCHITECTURE or ARCHITECTURE/BACKBONE; with fresh variables.
+      network: ARCHITECTURE or ARCHITECTURE/BACKBONE; its variables are random.
       sizes: (height, width) of images in pixels.
-      batch_sizes: images at once.
-      output_strides: each measured with all of these.
-      repetitions: the median of so many runs counts.
-      reporter: hears of each one.
+      batch_sizes: numbers of images per batch.
+      output_strides: output strides, each measured with all shapes.
+      repetitions: number of runs of each median.
+      reporter: receives a message for each measurement.
 
     Raises:
-      DeepLabError: there is no such network, or it cannot have that output stride.
+      DeepLabError: there is no such network, or it does not support an output stride.
     """
     shapes = [(batch_sizes[0], size) for size in sizes]
     shapes += [(batch_size, sizes[0]) for batch_size in batch_sizes[1:]]
@@ -82,7 +80,7 @@ def measure_scaling(
             reporter.message(name)
             image = ours.random_batch(batch_size, size, 2)["image"]
             contender = ours.forward(model, variables, image)
-            seconds = _median_seconds(contender, repetitions) / batch_size
+            seconds = contender.median_seconds(repetitions) / batch_size
             points.append(
                 Point(
                     output_stride,
@@ -96,22 +94,12 @@ def measure_scaling(
     return points
 
 
-def _median_seconds(contender: Contender, repetitions: int) -> float:
-    contender.run()
-    seconds = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        contender.run()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
-
-
 def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Point]]]:
-    """Yields each output stride and its points, in which only one quantity changes.
+    """Yields each output stride with its points that differ in one quantity only.
 
     Args:
-      points: of `measure_scaling`.
-      against: `pixels` or `batch_size`; the other is that of the first point.
+      points: result of `measure_scaling`.
+      against: changing quantity, `pixels` or `batch_size`; the other is that of the first point.
     """
     fixed = "batch_size" if against == "pixels" else "pixels"
     for output_stride in dict.fromkeys(point.output_stride for point in points):
@@ -125,7 +113,7 @@ def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Po
 
 
 def exponents(points: Sequence[Point]) -> dict[int, float]:
-    """Returns for each output stride the b of the fit time ~ pixels^b, by least squares in logs.
+    """Returns the exponent b of time ~ pixels^b per output stride, by least squares of logarithms.
 
     Output strides with a single size are left out.
     """
@@ -140,7 +128,7 @@ def exponents(points: Sequence[Point]) -> dict[int, float]:
 
 def table(points: Sequence[Point]) -> list[str]:
     """Returns lines of aligned columns."""
-    lines = ["output stride   batch         size   ms an image   planned MB"]
+    lines = ["output stride   batch         size   ms per image  planned MB"]
     for point in points:
         size = f"{point.height}x{point.width}"
         memory = "-" if point.planned_bytes is None else f"{point.planned_bytes / 1e6:.0f}"
@@ -152,7 +140,7 @@ def table(points: Sequence[Point]) -> list[str]:
 
 
 def write_csv(path: Path, points: Sequence[Point]) -> None:
-    """Writes a row a point, whole or not at all."""
+    """Writes one row per point, atomically."""
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Point)])
         writer.writeheader()
@@ -160,16 +148,16 @@ def write_csv(path: Path, points: Sequence[Point]) -> None:
 
 
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44")
-PANELS = {"pixels": "pixels of an image", "batch_size": "images at once"}
+PANELS = {"pixels": "pixels per image", "batch_size": "images per batch"}
 
 
 def write_plot(path: Path, points: Sequence[Point], title: str) -> None:
-    """Writes a PNG; axes of time against pixels are logarithmic, their exponents in the legend.
+    """Writes a PNG plot; time by pixels has logarithmic axes and exponents in the legend.
 
     Args:
-      path: of the file, which appears whole or not at all.
-      points: of `measure_scaling`.
-      title: over the panels.
+      path: path of the file, which is written atomically.
+      points: result of `measure_scaling`.
+      title: title above the panels.
     """
     figure = Figure(figsize=(9.2, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -189,9 +177,9 @@ def write_plot(path: Path, points: Sequence[Point], title: str) -> None:
 
 
 def _finish(axes: Axes, against: str) -> None:
-    axes.set(xlabel=PANELS[against], ylabel="seconds an image")
+    axes.set(xlabel=PANELS[against], ylabel="seconds per image")
     if against == "batch_size":
-        # Few and near each other: each has its own number, and time starts at 0.
+        # Few values: each has its own tick, and time starts at 0.
         values = sorted({value for line in axes.lines for value in line.get_xdata()})
         axes.set_xscale("linear")
         axes.set_yscale("linear")

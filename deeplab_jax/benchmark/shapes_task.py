@@ -1,6 +1,6 @@
-"""Whether the built-in `shapes` task asks for what DeepLab v3+ adds.
+"""Mean IoU on the built-in `shapes` task of baselines that lack parts of DeepLab v3+.
 
-Colour and position alone must not solve it, and output stride 32 without decoder must lag behind.
+A per-pixel classifier of color and position, and output stride 32 without decoder, must be worse.
 """
 
 import pathlib
@@ -15,14 +15,14 @@ from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train
 
-# Pixels that the per-pixel classifier learns from, drawn evenly from the training images.
+# Number of training pixels per image of the per-pixel classifier, and of images.
 PIXELS_PER_IMAGE = 100
 TRAINING_IMAGES = 800
 TREES = 30
 
 
 def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
-    """Returns the mean IoU of a random forest that sees a pixel's colour and position, no more.
+    """Returns the mean IoU of a random forest on the color and position of single pixels.
 
     Raises:
       DeepLabError: scikit-learn is not installed.
@@ -48,11 +48,11 @@ def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
 def network_mean_iou(
     workdir: pathlib.Path, data_dir: pathlib.Path, reporter: Reporter, **model: object
 ) -> float:
-    """Returns the mean IoU of the demo's network, trained as in the demo.
+    """Returns the mean IoU of the network of the demo, trained as in the demo.
 
     Args:
-      workdir: of the run.
-      data_dir: that holds `shapes`.
+      workdir: workdir of the run.
+      data_dir: directory of the prepared `shapes`.
       reporter: receives the progress.
       **model: fields of `config.model` to change.
     """

@@ -1,4 +1,4 @@
-"""How long a new process takes to its first answer, mask or training step."""
+"""Start-up time of a new process to its first output, mask or training step."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from deeplab_jax.reporter import Reporter
 
 COMMAND = ["-m", "deeplab_jax.cli.main"]
 PREDICT = [*COMMAND, "predict", "--model=model", "--output=out", "--overwrite"]
-# Arguments of the interpreter in a folder with `model` and `photo.png`, and the exit status.
+# Arguments of the interpreter in a folder with `model` and `photo.png`, and exit status.
 STARTS: Mapping[str, tuple[list[str], int]] = {
     "import_deeplab_jax": (["-c", "import deeplab_jax"], 0),
     "help": ([*COMMAND, "--help"], 0),
@@ -38,7 +38,7 @@ STARTS: Mapping[str, tuple[list[str], int]] = {
     ),
     "inspect": ([*COMMAND, "inspect", "deeplab_v3plus"], 0),
 }
-# As published for mobile devices: MobileNetV2 with half the channels, at 257 × 257.
+# Published network for mobile devices: MobileNetV2 with half the channels, at 257 × 257.
 SIDE, NUM_CLASSES = 257, 21
 MOBILE = {
     "backbone": "mobilenet_v2",
@@ -53,7 +53,7 @@ FIRST_STEP = "deeplab_jax.benchmark.first_step"
 
 
 def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
-    """Measures how long commands take from their start to their end, each in a new process.
+    """Measures the wall time of commands, each in a new process.
 
     Args:
       repetitions: number of runs of each command.
@@ -64,7 +64,7 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
       with empty ones: medians of wall time.
 
     Raises:
-      DeepLabError: a command failed; reports the last line that it wrote.
+      DeepLabError: a command failed; the message is its last line.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -116,16 +116,16 @@ def _seconds(folder: Path, words: Sequence[str], status: int, caches: Path) -> f
 def measure_start(
     network: str, crop: tuple[int, int], batch_size: int, dtype: str = "float32"
 ) -> dict[str, float]:
-    """Starts two processes, one after the other, that share a cache of compiled programs.
+    """Runs two processes, one after the other, with the same compile cache.
 
     Args:
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE.
       crop: height and width in pixels.
-      batch_size: images a step.
-      dtype: of the computation.
+      batch_size: number of images per step.
+      dtype: data type of the computation.
 
     Returns:
-      `cold_…` and `warm_…` of what `first_step.measure` returns: seconds in all and of each part.
+      `cold_…` and `warm_…` of the result of `first_step.measure`: total seconds and parts.
 
     Raises:
       DeepLabError: there is no such network; and as `run_python`.
@@ -145,15 +145,15 @@ def measure_start(
 def run_python(
     command: Sequence[str], given: dict[str, object], environment: dict[str, str]
 ) -> dict[str, float]:
-    """Runs a new interpreter and returns the JSON that it writes.
+    """Runs a new interpreter and returns the JSON on its stdout.
 
     Args:
-      command: its arguments.
-      given: JSON that it reads from stdin.
-      environment: what it has besides this process's.
+      command: arguments of the interpreter.
+      given: JSON for stdin.
+      environment: variables in addition to those of this process.
 
     Raises:
-      DeepLabError: it failed; says the last line that it wrote.
+      DeepLabError: it failed; the message is its last line.
     """
     process = _run(command, environment, input=json.dumps(given))
     if process.returncode:

@@ -1,9 +1,9 @@
 """usage: deeplab-jax app [--model=M,…] [--flag=value …]
 
-Serves a page to drop images on, or to use the camera, and the same over HTTP: mask, overlay,
-legend, class areas and the time it took. It listens on this machine alone unless --host says
-otherwise. Without --model all pretrained names can be picked; they are downloaded when first asked
-for.
+Serves a web page that takes images by drag and drop or from the camera, and an HTTP API. Both
+return mask, overlay, legend, class areas and computation time. The server listens on this machine
+only, unless --host is given. Without --model the page offers all pretrained names, which are
+downloaded on first use.
 
 examples:
   deeplab-jax app --model=runs/camvid
@@ -27,8 +27,8 @@ def define_flags(flags: Flags) -> None:
         "selected. The page shows a directory by its name, without its path (default: all "
         "pretrained names).",
     )
-    flags.define("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all.")
-    flags.define("port", 7860, "Port to listen on.")
+    flags.define("host", "127.0.0.1", "Network address to listen on; 0.0.0.0: all interfaces.")
+    flags.define("port", 7860, "Port to listen on, from 1 to 65535.")
     flags.define("max_megabytes", 10.0, "Maximum size of an image file, in megabytes.")
     flags.define("max_megapixels", 24.0, "Maximum size of an image, in megapixels.")
     flags.define("max_seconds", 30.0, "Request timeout, in seconds.")
@@ -42,7 +42,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     limits = (flags.max_megabytes, flags.max_megapixels, flags.max_seconds, flags.max_waiting)
     if min(limits) <= 0 or not 0 < flags.port < 2**16:
         raise DeepLabError("limits must be above 0 and --port within 1 to 65535")
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.app.page import import_gradio, return_large_blocks, serving
     from deeplab_jax.app.service import Limits, SegmentationService, shown_names
 

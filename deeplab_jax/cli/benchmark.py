@@ -1,15 +1,15 @@
 """usage: deeplab-jax benchmark NAME [--flag=value …]
 
-inference  seconds and memory of a network's forward pass
-training   seconds and memory of a network's training step
-pipeline   training crops a second, for each core and in all, and how many cores feed an accelerator
-scaling    time of a forward pass against image size, batch size and output stride, with a plot
-start      seconds from the start of a process to --help, `models`, an error, `inspect` and the
-           first mask, with full and with empty caches
-compile    seconds to the first training step, with an empty and a full cache of compiled programs
-shapes     the demo's task: DeepLab v3+, the same net at output stride 32 without decoder, and a
-           classifier of single pixels, trained and compared (10 minutes on two cores)
-crf        seconds that the dense CRF of an image takes, beside pydensecrf, and where they go
+inference  latency and peak memory of a forward pass
+training   time and peak memory of a training step
+pipeline   throughput of the input pipeline, per core and total, and cores per accelerator
+scaling    time of a forward pass by image size, batch size and output stride, with a plot
+start      start-up time of --help, `models`, errors, `inspect` and the first mask, with warm and
+           cold caches
+compile    time to the first training step, with a cold and a warm compile cache
+shapes     mean IoU on the built-in task of DeepLab v3+, of the same network at output stride 32
+           without decoder, and of a per-pixel classifier (10 minutes on two cores)
+crf        time of the dense CRF per image and step, compared with pydensecrf
 
 examples:
   deeplab-jax benchmark inference --network=deeplab_v3/resnet_50 --size=513x513
@@ -22,57 +22,61 @@ examples:
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, parse_size, required
+from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError, unknown_name
 
-BENCHMARKS = ("inference", "training", "pipeline", "scaling", "start", "compile", "shapes", "crf")
 NETWORK = "deeplab_v3plus/mobilenet_v2"
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define("network", NETWORK, "ARCHITECTURE or ARCHITECTURE/BACKBONE.")
+    flags.define("network", NETWORK, "Network as ARCHITECTURE or ARCHITECTURE/BACKBONE.")
     flags.define("size", "513x513", "Height x width of the images, in pixels.")
-    flags.define("batch_size", 1, "Number of images per batch.", least=1)
-    flags.define("dtype", "float32", "Type of the computation: float32 or bfloat16.")
+    flags.define("batch_size", 1, "Number of images per batch, across all devices.", least=1)
+    flags.define("dtype", "float32", "Data type of the computation: float32 or bfloat16.")
     flags.define("dataset", None, "pipeline: name of a prepared data set.")
     flags.define("data_dir", None, "Directory of the prepared data sets.")
     flags.define("crop", "513x513", "pipeline, compile: height x width of the crops, in pixels.")
-    flags.define("consumes", 600.0, "pipeline: images per second that an accelerator trains on.")
     flags.define(
-        "sizes", ["513x513", "257x257", "1025x1025", "2049x2049"], "scaling: sizes, with one batch."
+        "consumes", 600.0, "pipeline: training throughput of the accelerator, in images per second."
     )
-    flags.define("batch_sizes", ["1", "2", "4", "8"], "scaling: batches of the first size.")
-    flags.define("output_strides", ["32", "16", "8"], "scaling: output strides of each case.")
-    flags.define("output", None, "scaling: directory of the CSV and the plot.")
-    flags.define("workdir", None, "shapes: directory of the two runs.")
+    flags.define(
+        "sizes",
+        ["513x513", "257x257", "1025x1025", "2049x2049"],
+        "scaling: image sizes in pixels, at the first batch size.",
+    )
+    flags.define(
+        "batch_sizes",
+        ["1", "2", "4", "8"],
+        "scaling: batch sizes in images, at the first image size.",
+    )
+    flags.define("output_strides", ["32", "16", "8"], "scaling: output strides of the network.")
+    flags.define("output", None, "scaling: directory for the CSV file and the plot.")
+    flags.define("workdir", None, "shapes: directory for the two runs.")
     flags.define("image", None, "crf: image file (default: a generated image).")
-    flags.define("crf", "deeplab_largefov", "crf: published parameters.")
+    flags.define("crf", "deeplab_largefov", "crf: name of published CRF parameters.")
     flags.define("num_classes", 21, "crf: number of classes.", least=2)
-    flags.define("repetitions", 5, "Number of runs of each median.", least=1)
+    flags.define("repetitions", 5, "Number of repetitions; results are medians.", least=1)
     flags.define("json", False, "Print JSON instead of text.")
     flags.define("num_images", 400, "pipeline: number of images per figure.", least=0)
-    flags.define("workers", 0, "pipeline: number of processes that read ahead.", least=0)
+    flags.define("workers", 0, "pipeline: number of data-loading processes; 0: threads.", least=0)
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Runs one benchmark and prints its figures."""
+    """Runs one benchmark and prints its results."""
     if len(paths) != 1:
         raise DeepLabError(f"benchmark takes one of: {', '.join(BENCHMARKS)}")
     if paths[0] not in BENCHMARKS:
         raise unknown_name("benchmark", paths[0], BENCHMARKS)
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.benchmark.machine import describe_machine
 
-    measures = {"inference": _inference, "training": _training}
-    measures |= {"pipeline": _pipeline, "scaling": _scaling, "compile": _compile}
-    measures |= {"start": _start}
-    measures |= {"shapes": _shapes, "crf": _crf}
-    figures = measures[paths[0]](flags, console)
+    figures = BENCHMARKS[paths[0]](flags, console)
     if flags.json:
         console.print(json.dumps(figures | {"machine": describe_machine()}, indent=2))
         return
@@ -86,14 +90,6 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return " to ".join(_text(item).strip() for item in value)
     return "not known" if value is None else str(value)
-
-
-def _inference(flags: Flags, console: Console) -> dict[str, object]:
-    return _timed(flags, console, training=False)
-
-
-def _training(flags: Flags, console: Console) -> dict[str, object]:
-    return _timed(flags, console, training=True)
 
 
 def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
@@ -113,7 +109,7 @@ def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
 
 
 def _pipeline(flags: Flags, console: Console) -> dict[str, object]:
-    required(flags, "dataset", "data_dir")
+    flags.require("dataset", "data_dir")
     from deeplab_jax.benchmark import pipeline
     from deeplab_jax.data import Augmentation, open_dataset
 
@@ -135,14 +131,9 @@ def _scaling(flags: Flags, console: Console) -> dict[str, object]:
     output_strides = _positive(flags, "output_strides")
     from deeplab_jax.benchmark import scaling
 
-    network = flags.network
+    network, shapes = flags.network, (sizes, batch_sizes, output_strides)
     points = scaling.measure_scaling(
-        network,
-        sizes,
-        batch_sizes,
-        output_strides,
-        repetitions=flags.repetitions,
-        reporter=console,
+        network, *shapes, repetitions=flags.repetitions, reporter=console
     )
     if flags.output:
         folder = pathlib.Path(flags.output)
@@ -164,7 +155,7 @@ def _positive(flags: Flags, name: str) -> list[int]:
     """Returns the numbers of a list flag.
 
     Raises:
-      DeepLabError: one is no positive integer, or there are none.
+      DeepLabError: a number is not a positive integer, or the list is empty.
     """
     texts = flags[name].value
     if not texts or not all(text.isdecimal() and int(text) for text in texts):
@@ -190,7 +181,7 @@ def _compile(flags: Flags, console: Console) -> dict[str, float]:
 
 
 def _shapes(flags: Flags, console: Console) -> dict[str, float]:
-    required(flags, "data_dir", "workdir")
+    flags.require("data_dir", "workdir")
     from deeplab_jax.benchmark.shapes_task import network_mean_iou, per_pixel_mean_iou
     from deeplab_jax.data import open_dataset
 
@@ -215,3 +206,15 @@ def _crf(flags: Flags, console: Console) -> dict[str, float]:
     console.message(f"{image.shape[1]} x {image.shape[0]} pixels, {flags.num_classes} classes")
     logits = made_logits(image.shape[:2], flags.num_classes)
     return measure_crf(image, logits, parameters, repetitions=flags.repetitions)
+
+
+BENCHMARKS = {
+    "inference": functools.partial(_timed, training=False),
+    "training": functools.partial(_timed, training=True),
+    "pipeline": _pipeline,
+    "scaling": _scaling,
+    "start": _start,
+    "compile": _compile,
+    "shapes": _shapes,
+    "crf": _crf,
+}

@@ -10,15 +10,15 @@ from deeplab_jax.files import PROGRAM_CACHE, PROGRAM_SUFFIX, cache_directory
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 OFF = "off"
-# What JAX names the files of its cache: a program, and when it was last used.
+# Suffixes of the files of JAX's cache: a program, and the time of its last use.
 PROGRAM, USED = "-cache", "-atime"
 
 
 def set_defaults(most_bytes: int) -> None:
-    """Keeps compiled programs unless the environment says otherwise; JAX reads it on import.
+    """Sets the default cache directories in the environment, which JAX reads on import.
 
-    Only a place of our own has a limit: others that write to a shared one may have none, and JAX
-    cannot use a cache with a limit and one without in the same place.
+    Only the default directory has a size limit: JAX cannot use the same directory with a limit in
+    one process and without in another.
     """
     os.environ.setdefault(PROGRAM_CACHE, str(cache_directory() / "programs"))
     if VARIABLE not in os.environ:
@@ -27,17 +27,19 @@ def set_defaults(most_bytes: int) -> None:
 
 
 def define_flags(flags: Flags) -> None:
-    """Defines the flags, which every command has."""
+    """Defines the flags, which all commands share."""
     flags.define(
         "compile_cache",
         None,
-        f"Directory that keeps compiled programs, or {OFF} (default: ${VARIABLE}, else the cache).",
+        f"Directory for compiled programs, or {OFF} (default: ${VARIABLE}, else user cache).",
     )
-    flags.define("clear_compile_cache", False, "Remove compiled programs first.")
+    flags.define(
+        "clear_compile_cache", False, "Remove all compiled programs before the command starts."
+    )
 
 
 def apply_flags(flags: Flags) -> None:
-    """Does what the flags say.
+    """Applies the flags.
 
     Raises:
       DeepLabError: the cache cannot be cleared.
@@ -62,23 +64,23 @@ def apply_flags(flags: Flags) -> None:
 
 
 def mend(folder: pathlib.Path) -> None:
-    """Dates programs that no date of use lies beside.
+    """Writes missing times of last use beside compiled programs.
 
-    A process that is killed between its two writes leaves one, and JAX then writes nothing more to
-    a cache with a limit.
+    A process that is killed between its two writes leaves a program without a time, and JAX then
+    writes nothing more to a cache with a limit.
     """
     if not folder.is_dir():
         return
     for program in folder.glob(f"*{PROGRAM}"):
         used = program.with_name(program.name.removesuffix(PROGRAM) + USED)
-        # Another process may take the program away meanwhile, and the folder may not be ours.
+        # Another process may remove the program, and the directory may not be writable.
         with contextlib.suppress(OSError):
             if not used.exists():
                 used.write_bytes(program.stat().st_mtime_ns.to_bytes(8, "little"))
 
 
 def clear(folder: pathlib.Path) -> None:
-    """Removes the compiled programs of a directory and nothing else.
+    """Removes only the compiled programs of a directory.
 
     Raises:
       DeepLabError: a file cannot be removed.

@@ -1,4 +1,4 @@
-"""Flags, fine-tuning and report of `quantize` and `prune`."""
+"""Flags, fine-tuning and report that `quantize` and `prune` share."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING
 
 from deeplab_jax import checkpointing, data, inference, pretrained
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import (
-    Flags,
-    define_config_flags,
-    define_dataset_flags,
-    define_model_flags,
-    override_config,
-    parse_size,
-)
+from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import check_new_directory
 
@@ -28,19 +21,19 @@ def define_compression_flags(flags: Flags, steps: int) -> None:
       flags: of the command.
       steps: default of --steps.
     """
-    define_model_flags(flags)
-    define_dataset_flags(flags, "val")
+    flags.define_model()
+    flags.define_dataset("val")
     flags.define("output", None, "Model directory to write; must be new.")
     flags.define("steps", steps, "Number of fine-tuning steps.", least=0)
-    define_config_flags(flags)
-    flags.define("tflite", None, "TFLite file to time in the same run.")
+    flags.define_config()
+    flags.define("tflite", None, "TFLite file to time for comparison.")
 
 
 def check_output(flags: Flags) -> None:
-    """Checks before any work that --output is free.
+    """Checks before any work that --output is new.
 
     Raises:
-      DeepLabError: there is something.
+      DeepLabError: the directory exists and is not empty.
     """
     check_new_directory(Path(flags.output))
 
@@ -52,20 +45,20 @@ def training_directory(flags: Flags) -> Path:
 
 
 def read_stored(flags: Flags, console: Console) -> "tuple[Path, checkpointing.StoredModel]":
-    """Returns where the model that the flags name is on disk, and the model."""
+    """Returns the path of the model that the flags name, and the model."""
     source = pretrained.locate(flags.model, console)
     return source, checkpointing.read_model(source, flags.checkpoint, flags.ema)
 
 
 def fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigDict":
-    """Returns the recipe of the fine-tuning, but for network and start.
+    """Returns the config of the fine-tuning, without network and initial weights.
 
     Args:
-      flags: of the command.
-      source: where the model is on disk.
-      console: prints the recipe.
+      flags: flags of the command.
+      source: path of the model.
+      console: prints the main fields.
     """
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax import config as configs
     from deeplab_jax.compression.fine_tuning import recipe_of
 
@@ -75,7 +68,7 @@ def fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigD
         field, _, _ = assignment.partition("=")
         if field.startswith("model."):
             raise DeepLabError(f"--config.{field}: the network is the model's; leave it out")
-    override_config(flags, config)
+    flags.override_config(config)
     console.message(
         f"fine-tuning: {config.optimizer.name}, learning rate "
         f"{config.schedule.base_learning_rate:g}, batches of {config.training.batch_size}, crops "
@@ -109,5 +102,5 @@ def measure_and_print(
 
 
 def _checkpoint(flags: Flags, path: Path) -> tuple[str, bool | None]:
-    """The flags' checkpoint is of the model given, not of what was made of it."""
+    """Returns the checkpoint to load; the flags select that of the given model only."""
     return ("best", None) if path == Path(flags.output) else (flags.checkpoint, flags.ema)

@@ -1,4 +1,4 @@
-"""The reporter of the commands: a live line on a terminal, plain periodic lines elsewhere."""
+"""Reporter of the commands: a live line on a terminal, periodic lines elsewhere."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,7 +8,7 @@ import rich.progress
 
 from deeplab_jax.reporter import Item, Reporter
 
-# Without a terminal a line at most this often, in seconds, so that log files stay short.
+# Minimum time between lines without a terminal, in seconds; keeps log files short.
 PLAIN_INTERVAL = 10.0
 
 
@@ -20,7 +20,7 @@ def duration(seconds: float) -> str:
 
 
 class Console(Reporter):
-    """Prints results to stdout, progress and complaints to stderr."""
+    """Prints results to stdout, progress, warnings and errors to stderr."""
 
     def __init__(self) -> None:
         self._out = rich.console.Console(highlight=False, soft_wrap=True, markup=False)
@@ -33,7 +33,7 @@ class Console(Reporter):
         self._out.print(text)
 
     def error(self, text: str) -> None:
-        """Prints the one line that says why the command failed."""
+        """Prints the error message of a failed command."""
         self._close_live()
         self._err.print(f"deeplab-jax: {text}")
 

@@ -1,48 +1,51 @@
 """usage: deeplab-jax convert SOURCE --output=MODEL_DIR [--flag=value …]
 
-Makes a model directory of published weights. SOURCE is a file (TFLite, Core ML, PyTorch,
+Converts published weights into a model directory. SOURCE is a file (TFLite, Core ML, PyTorch,
 safetensors, frozen TensorFlow graph), the beginning of a TensorFlow checkpoint's files
 (model.ckpt-30000), a directory or archive with one of these, or a name that `deeplab-jax models`
 lists, which is downloaded.
 
-The names of its arrays decide what the file holds; --architecture and --set overrule that. Every
-array is accounted for: the command prints which part of the network they filled, which batch
-normalisations the file has folded into convolutions, and what was left out and why. An array that
-is missing or of another shape is an error.
+The names of the arrays decide the architecture; --architecture and --set override it. The command
+prints the number of arrays of each part of the network, the batch normalizations that are folded
+into convolutions, and the unused arrays with the reason. An array that is missing or has another
+shape is an error.
 
 examples:
   deeplab-jax convert deeplabv3_257_mv_gpu.tflite --output=models/voc
   deeplab-jax convert deeplabv3_mobilenetv2_voc --output=models/voc --set=output_stride=8
 """
 
+import collections
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from deeplab_jax import checkpointing, data, pretrained
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, parse_keywords, required
+from deeplab_jax.cli.flags import Flags, parse_keywords
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import check_new_directory
 
-# Names shown of each group without --list.
+# Number of names shown per group without --list.
 SHOWN = 3
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define("output", None, "Model directory to write; must be new.")
-    flags.define("architecture", None, "Architecture of the weights (default: by their names).")
-    flags.define("set", None, "Keywords of the network: KEY=VALUE,KEY=VALUE…")
-    flags.define("classes", None, "Class names: a text file, one a line, or JSON.")
-    flags.define("averages", True, "Prefer the moving averages in a TensorFlow checkpoint.")
-    flags.define("list", False, "Name every array that was left out.")
+    flags.define(
+        "architecture", None, "Architecture of the weights (default: by the names of the arrays)."
+    )
+    flags.define("set", None, "Keywords of the network, KEY=VALUE,…; `inspect --set` lists them.")
+    flags.define("classes", None, "Class names: text file with one per line, or JSON.")
+    flags.define("averages", True, "Prefer the moving averages of a TensorFlow checkpoint.")
+    flags.define("list", False, "Print the name of every unused array.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Converts, writes the model directory and prints what became of the arrays."""
+    """Converts, writes the model directory and prints how the arrays are used."""
     if len(paths) != 1:
         raise DeepLabError("convert takes one SOURCE; --help shows an example")
-    required(flags, "output")
+    flags.require("output")
     overrides = parse_keywords(flags.set or "")
     output = pathlib.Path(flags.output).expanduser()
     check_new_directory(output)
@@ -59,11 +62,11 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def account(conversion: "pretrained.Conversion", *, every: bool) -> Iterator[str]:
-    """Yields what became of the arrays, a line each.
+    """Yields lines that state how the arrays are used.
 
     Args:
       conversion: the conversion to describe.
-      every: name every array that was left out, not the first few of a kind alone.
+      every: name all unused arrays, not only the first few per reason.
     """
     description, assignment = conversion.description, conversion.assignment
     keywords = ", ".join(f"{name}={value}" for name, value in description.overrides.items())
@@ -71,23 +74,16 @@ def account(conversion: "pretrained.Conversion", *, every: bool) -> Iterator[str
     if description.inference_size:
         height, width = description.inference_size
         yield f"made for images of {height}×{width}"
-    parts = _counts(path[1] for path in assignment.sources)
+    parts = collections.Counter(path[1] for path in assignment.sources)
     filled = ", ".join(f"{part} {count}" for part, count in parts.items())
     yield f"{len(assignment.sources)} arrays of the file went into: {filled}"
     if assignment.folded:
         yield f"{len(assignment.folded)} batch normalisations are folded into convolutions"
-    groups: dict[str, list[str]] = {}
+    groups = collections.defaultdict(list)
     for name, reason in assignment.unused.items():
-        groups.setdefault(reason, []).append(name)
+        groups[reason].append(name)
     for reason, names in groups.items():
         shown = names if every or len(names) <= SHOWN else [*names[:SHOWN], "… (--list names all)"]
         yield f"left out {len(names)}, as {reason}: {', '.join(shown)}"
     if not groups:
         yield "nothing was left out"
-
-
-def _counts(names: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts

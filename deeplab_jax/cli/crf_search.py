@@ -1,10 +1,9 @@
 """usage: deeplab-jax crf-search --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
-Finds the dense CRF's parameters that suit a model: those with the highest mean IoU on a few images,
-which should not be the ones that it is measured on afterwards. The grid is DeepLab v2's: w1 of 3 to
-6, σα of 30 to 100 pixels, σβ of 3 to 6 levels, 128 points in all, unless flags give another. Every
-image goes through the network once and through a CRF a point. With --output it writes a JSON file
-that --crf takes.
+Searches the dense CRF parameters with the highest mean IoU on a few images. These images should not
+be used for the final evaluation. The default grid is that of DeepLab v2: w1 from 3 to 6, σα from 30
+to 100 pixels, σβ from 3 to 6 levels, 128 points in total. The network runs once per image, the CRF
+once per image and point. --output writes a JSON file that --crf accepts.
 
 examples:
   deeplab-jax crf-search --model=runs/voc --dataset=voc_segmentation --split=train \\
@@ -17,57 +16,56 @@ examples:
 
 from deeplab_jax import crf
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import (
-    Flags,
-    check_sources,
-    define_dataset_flags,
-    define_inference_flags,
-    define_model_flags,
-    load_predictor,
-    open_split,
-    parse_numbers,
-    parse_options,
-    parse_size,
-    refuse_arguments,
-    required,
-)
+from deeplab_jax.cli.flags import Flags, parse_numbers, parse_size
 from deeplab_jax.errors import DeepLabError
 
-# Flag, field of CRFGrid, and what it is.
+# Flag, field of CRFGrid and help.
 GRID_FLAGS = (
-    ("w1", "bilateral_weights", "Weights of the bilateral kernel to try, as in 3,4,5,6."),
-    ("sigma_alpha", "bilateral_position_stds", "σα to try in pixels, as in 30,50,70."),
-    ("sigma_beta", "bilateral_color_stds", "σβ to try in levels of 0..255, as in 3,5."),
+    (
+        "w1",
+        "bilateral_weights",
+        "Weights of the bilateral kernel to search, as in 3,4,5,6 (default: DeepLab v2's).",
+    ),
+    (
+        "sigma_alpha",
+        "bilateral_position_stds",
+        "Values of σα in pixels to search, as in 30,50,70 (default: DeepLab v2's).",
+    ),
+    (
+        "sigma_beta",
+        "bilateral_color_stds",
+        "Values of σβ in levels of 0..255 to search, as in 3,5 (default: DeepLab v2's).",
+    ),
 )
-# Of the table that is printed; the file has all.
+# Number of rows printed; the file has all.
 ROWS = 10
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    define_model_flags(flags)
-    define_inference_flags(flags)
-    define_dataset_flags(flags, "train", limit=100)
+    flags.define_model()
+    flags.define_inference()
+    flags.define_dataset("train", limit=100)
     for flag, _, purpose in GRID_FLAGS:
-        flags.define(flag, None, f"{purpose} Default: DeepLab v2's.")
-    flags.define("output", None, "JSON file for the parameters and the table.")
+        flags.define(flag, None, purpose)
+    flags.define("output", None, "JSON file for the parameters and the table of results.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Searches, prints the best points and says where the file is."""
-    refuse_arguments("crf-search", paths, "data sets go by --dataset")
-    required(flags, "model", "dataset", "split", "data_dir")
+    """Searches and prints the best points and the path of the file."""
+    flags.refuse("crf-search", paths, "give a data set as --dataset")
+    flags.require("model", "dataset", "split", "data_dir")
     if flags.crf:
-        raise DeepLabError("crf-search tries CRFs of its own; leave --crf out")
-    size, options = parse_size(flags.size), parse_options(flags)
+        raise DeepLabError("crf-search runs its own CRFs; leave --crf out")
+    size, options = parse_size(flags.size), flags.inference_options()
     values = {field: parse_numbers(flags[flag].value, flag, float) for flag, field, _ in GRID_FLAGS}
-    check_sources(flags)
-    # Imported late, so that --help and mistakes answer at once.
+    flags.check_sources()
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.evaluation import CRFGrid, crf_search_table, search_crf
 
     found = search_crf(
-        load_predictor(flags, console),
-        open_split(flags),
+        flags.load_predictor(console),
+        flags.open_split(),
         CRFGrid(**{field: tried for field, tried in values.items() if tried}),
         options=options,
         size=size,

@@ -1,8 +1,8 @@
 """usage: deeplab-jax demo --workdir=DIR
 
-The main job on built-in data: draws the `shapes` data set, trains a small DeepLab v3+ on it,
-evaluates it on held-out images and writes pictures. About 6 minutes on two CPU cores. Started again
-in the same workdir it goes on where it was interrupted.
+Draws the built-in `shapes` data set, trains a small DeepLab v3+ on it, evaluates the model on
+held-out images and writes pictures. Takes about 6 minutes on two CPU cores. The same command
+resumes an interrupted run.
 
 example:
   deeplab-jax demo --workdir=runs/demo
@@ -14,7 +14,7 @@ import pathlib
 import deeplab_jax
 from deeplab_jax import data, loading
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, refuse_arguments, required
+from deeplab_jax.cli.flags import Flags
 
 DATASET = "shapes"
 CONFIG = "shapes:cpu"
@@ -22,14 +22,14 @@ CONFIG = "shapes:cpu"
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define("workdir", None, "Directory of data set, run and results.")
+    flags.define("workdir", None, "Directory for data set, checkpoints and results.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Prepares, trains, evaluates and says where the results are."""
-    refuse_arguments("demo", paths)
-    required(flags, "workdir")
-    # Imported late, so that --help and mistakes answer at once.
+    """Prepares, trains and evaluates; prints the path of the results."""
+    flags.refuse("demo", paths)
+    flags.require("workdir")
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax import config as configs
     from deeplab_jax.data.builders.registry import BUILDERS
     from deeplab_jax.data.preparation import prepare
@@ -48,7 +48,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     metrics = deeplab_jax.evaluate(loading.load(workdir), split, output=output, reporter=console)
     console.print(table(metrics))
     console.print(
-        f"numbers: {output / 'metrics.json'}\n"
+        f"metrics: {output / 'metrics.json'}\n"
         f"pictures: {output / 'contact_sheet.png'}, {output / 'confusion_matrix.png'}, "
         f"{workdir / 'curves.png'}"
     )

@@ -1,9 +1,9 @@
 """usage: deeplab-jax distill --model=TEACHER --config=FILE --output=DIR [--flag=value …]
 
-Trains the network of a config on its labels and on what a larger one, the teacher, says of every
-pixel: to the config's loss comes --weight times the squared temperature times the divergence of
-the two networks' probabilities, softened by --temperature. Teacher and data set must have the same
-classes. DIR becomes the workdir of the training; the same command goes on where it was interrupted.
+Trains the network of a config to imitate a larger one, the teacher. The loss is that of the config
+plus --weight times the squared temperature times the divergence of the probabilities of the two
+networks, softened by --temperature. Teacher and data set must have the same classes. DIR is the
+workdir of the training; the same command resumes an interrupted run.
 
 examples:
   deeplab-jax distill --model=runs/camvid_large --config=camvid:cpu --output=runs/camvid_taught \\
@@ -15,32 +15,25 @@ from functools import partial
 import deeplab_jax
 from deeplab_jax import checkpointing, pretrained
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import (
-    Flags,
-    define_config_flags,
-    define_model_flags,
-    read_config,
-    refuse_arguments,
-    required,
-)
+from deeplab_jax.cli.flags import Flags
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    define_model_flags(flags)
-    define_config_flags(flags)
-    flags.define("output", None, "Workdir of the training.")
-    flags.define("weight", 1.0, "Weight of the teacher's loss.")
-    flags.define("temperature", 2.0, "Divisor of both networks' logits.")
+    flags.define_model()
+    flags.define_config()
+    flags.define("output", None, "Workdir of the training run.")
+    flags.define("weight", 1.0, "Weight of the distillation loss, from 0.")
+    flags.define("temperature", 2.0, "Divisor of the logits of both networks, above 0.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Trains and says where the results are."""
-    refuse_arguments("distill", paths, "the teacher goes by --model")
-    required(flags, "model", "config", "output")
-    config = read_config(flags)
+    """Trains and prints the path of the results."""
+    flags.refuse("distill", paths, "give the teacher as --model")
+    flags.require("model", "config", "output")
+    config = flags.read_config()
     source = pretrained.locate(flags.model, console)
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.fine_tuning import distilled
 
     teacher = checkpointing.read_model(source, flags.checkpoint, flags.ema)

@@ -1,14 +1,13 @@
 """usage: deeplab-jax evaluate --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
-Measures a trained model on a split of a prepared data set: mean IoU and other metrics, of whole
-images at one scale unless flags ask for others. M is the workdir of a training run, a model
-directory, or the name of pretrained weights. With --output it writes metrics.json,
-confusion_matrix.png and contact_sheet.png there.
+Evaluates a trained model on a split of a prepared data set: mean IoU and other metrics. The default
+is whole images at one scale. M is the workdir of a training run, a model directory, or the name of
+pretrained weights. --output writes metrics.json, confusion_matrix.png and contact_sheet.png.
 
-With --table it measures step by step what the flags ask for (output stride, scales, flip, CRF), and
-prints each step's change with a 95 % interval; --output then takes strategies.json. Without such
-flags the rows are those of DeepLab v3's table 6 (output strides 16 and 8, six scales, flips), and
-a CRF.
+--table evaluates the strategies of the flags one after the other (output stride, scales, flip, CRF)
+and prints the change of each with a 95 % interval; --output then writes strategies.json. Without
+such flags the rows are those of DeepLab v3, table 6 (output strides 16 and 8, six scales, flips),
+and a CRF.
 
 examples:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\
@@ -22,54 +21,39 @@ from typing import Any
 import deeplab_jax
 from deeplab_jax import data, inference
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import (
-    Flags,
-    check_sources,
-    define_dataset_flags,
-    define_host_flags,
-    define_inference_flags,
-    define_model_flags,
-    joined_job,
-    load_predictor,
-    open_split,
-    parse_numbers,
-    parse_options,
-    parse_size,
-    refuse_arguments,
-    required,
-)
+from deeplab_jax.cli.flags import Flags, joined_job, parse_numbers, parse_size
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    define_model_flags(flags)
-    define_inference_flags(flags)
-    define_dataset_flags(flags, "val")
-    flags.define("output", None, "Directory for the numbers and pictures.")
-    flags.define("trimap", None, "Widths in pixels of bands around void to measure, as in 1,5,10.")
-    flags.define("table", False, "Measure each step of the flags by itself.")
+    flags.define_model()
+    flags.define_inference()
+    flags.define_dataset("val")
+    flags.define("output", None, "Directory for the metrics and pictures.")
+    flags.define("trimap", None, "Widths in pixels of the trimap bands around void, as in 1,5,10.")
+    flags.define("table", False, "Evaluate each strategy of the flags separately.")
     flags.define("space", 1, "Number of devices that image rows are sharded over.", least=1)
-    define_host_flags(flags)
+    flags.define_hosts()
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Evaluates, prints the table and says where the files are."""
-    refuse_arguments("evaluate", paths, "data sets go by --dataset")
-    required(flags, "model", "dataset", "split", "data_dir")
+    """Evaluates and prints the table and the path of the files."""
+    flags.refuse("evaluate", paths, "give a data set as --dataset")
+    flags.require("model", "dataset", "split", "data_dir")
     widths = parse_numbers(flags.trimap, "trimap", int)
     if flags.table and widths:
         raise DeepLabError("--trimap is not part of --table; give one of them")
-    options, size = parse_options(flags), parse_size(flags.size)
-    check_sources(flags)
+    options, size = flags.inference_options(), parse_size(flags.size)
+    flags.check_sources()
     with joined_job(flags, console) as reporter:
         text = _measure(flags, options, size, widths, reporter)
-    # One process speaks for all.
+    # Only the first process prints.
     if reporter is console:
         console.print(text)
         if flags.output:
-            console.message(f"numbers and pictures are in {flags.output}")
+            console.message(f"metrics and pictures are in {flags.output}")
 
 
 def _measure(
@@ -80,11 +64,11 @@ def _measure(
     reporter: Reporter,
 ) -> str:
     """Evaluates and returns the table."""
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.evaluation import table
     from deeplab_jax.parallel import make_mesh
 
-    predictor, dataset = load_predictor(flags, reporter), open_split(flags)
+    predictor, dataset = flags.load_predictor(reporter), flags.open_split()
     settings = {
         "size": size,
         "batch_size": flags.batch_size,

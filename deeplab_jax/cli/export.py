@@ -1,13 +1,13 @@
 """usage: deeplab-jax export --model=M --format=F --output=PATH [--flag=value …]
 
-Writes a trained network for another runtime: stablehlo (JAX, on CPU, GPU and TPU), onnx (ONNX
-Runtime and others) or tflite (LiteRT: phones, small computers). Batch normalisations are folded
-into convolutions; class names, palette and normalisation travel in the file.
+Exports a trained network to another runtime: stablehlo (JAX, on CPU, GPU and TPU), onnx (ONNX
+Runtime and others) or tflite (LiteRT: phones and single-board computers). Batch normalizations are
+folded into convolutions. The file includes class names, palette and normalization.
 
-By default the file takes RGB images, uint8 0..255, of any number and any size that suits the
-network (k · output stride + 1), and gives the class of every pixel; a TFLite file has one size.
-With --verify it is then compared with the network on images of yours: where sizes are open at
-the network's own, at a smaller and at a larger one, or at those of --verify_size.
+By default the file takes RGB images, uint8 0..255, of any batch size and any size k · output stride
++ 1, and returns the class of every pixel; a TFLite file has one size. --verify compares the file
+with the network on images: at the network's size, a smaller and a larger one if sizes are dynamic,
+or at those of --verify_size.
 
 examples:
   deeplab-jax export --model=runs/camvid --format=stablehlo --output=camvid.stablehlo
@@ -22,13 +22,7 @@ from typing import TYPE_CHECKING
 
 from deeplab_jax import inference, pretrained
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import (
-    Flags,
-    define_model_flags,
-    load_predictor,
-    parse_size,
-    required,
-)
+from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
 
 if TYPE_CHECKING:
@@ -38,63 +32,70 @@ if TYPE_CHECKING:
 
 SIDES = ("inside", "outside")
 ANY = "any"
-# dtype and quantization of networks that a file must equal but for rounding.
+# dtype and quantization of networks that a file must match up to rounding.
 FLOATS = ("float32", "none")
-# More images hardly change the ranges.
+# More images barely change the ranges.
 MAX_CALIBRATION = 100
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    define_model_flags(flags)
-    flags.define("format", None, "Format of the file.", choices=["stablehlo", "onnx", "tflite"])
-    flags.define("output", None, "File to write.")
-    flags.define("size", ANY, "Height x width of the images, as in 513x513, or any.")
+    flags.define_model()
+    flags.define(
+        "format", None, "Format of the exported file.", choices=["stablehlo", "onnx", "tflite"]
+    )
+    flags.define("output", None, "Path of the exported file.")
+    flags.define("size", ANY, "Height x width of the images in pixels, as in 513x513, or any.")
     flags.define("batch", None, "Number of images per call, or any (default: any; TFLite: 1).")
     flags.define(
-        "preprocessing", "inside", "outside: the file takes normalized float32.", choices=SIDES
+        "preprocessing",
+        "inside",
+        "Place of normalization; outside: the file takes normalized float32.",
+        choices=SIDES,
     )
-    flags.define("argmax", "inside", "outside: the file returns logits.", choices=SIDES)
+    flags.define(
+        "argmax", "inside", "Place of the argmax; outside: the file returns logits.", choices=SIDES
+    )
     flags.define(
         "portable",
         True,
-        "Plain operations; --noportable, of stablehlo: each platform's own, for use on CPUs.",
+        "Portable operations; --noportable, stablehlo only: those fastest on CPUs.",
     )
-    flags.define("verify", None, "Images or folders to compare the file on, separated by commas.")
+    flags.define("verify", None, "Images or folders to verify the file on, separated by commas.")
     flags.define(
         "calibrate",
         None,
-        "Images or folders that decide the ranges of a TFLite file in 8-bit integers.",
+        "Images or folders for the calibration of an 8-bit TFLite file.",
     )
     flags.define(
         "verify_size",
         None,
-        "Sizes to compare at, as in 257x257,513x513 (default: the network's own and two others).",
+        "Sizes to verify at, as in 257x257,513x513 (default: the network's and two others).",
         kind=list,
     )
-    flags.define("verify_limit", 50, "Maximum number of images to compare on.")
+    flags.define("verify_limit", 50, "Maximum number of images to verify on.")
     flags.define("overwrite", False, "Replace the file if it exists.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Exports, and compares the file with the network."""
-    required(flags, "model", "format", "output")
+    """Exports, and verifies the file against the network."""
+    flags.require("model", "format", "output")
     if paths:
         raise DeepLabError(f"export takes no paths; did you mean --verify={','.join(paths)}?")
     output = pathlib.Path(flags.output).expanduser()
     if output.exists() and not flags.overwrite:
         raise DeepLabError(f"{output} exists; give another --output, or --overwrite")
     if flags.verify_size and not flags.verify:
-        raise DeepLabError("--verify_size needs images to compare on; give --verify=photos")
+        raise DeepLabError("--verify_size requires images; give --verify=photos")
     if flags.calibrate and flags.format != "tflite":
-        raise DeepLabError("--calibrate is of --format=tflite")
+        raise DeepLabError("--calibrate requires --format=tflite")
     size = None if flags.size == ANY else parse_size(flags.size)
     batch = _batch(flags.batch, flags.format)
     sizes = [parse_size(text) for text in flags.verify_size or ()]
     images = _find(flags.verify, output, flags.verify_limit)
     calibration = _find(flags.calibrate, output, MAX_CALIBRATION)
     pretrained.check_reference(flags.model)
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.export.program import ExportOptions
     from deeplab_jax.export.runtimes import export, program_for
     from deeplab_jax.export.verification import cases
@@ -106,7 +107,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         argmax=flags.argmax == "inside",
         portable=flags.portable,
     )
-    predictor = load_predictor(flags, console)
+    predictor = flags.load_predictor(console)
     if not isinstance(predictor, inference.Predictor):
         raise DeepLabError(f"{flags.model} classifies whole images; only segmentation is exported")
     samples = _read(calibration, predictor) or None
@@ -114,7 +115,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     compared = cases(program, sizes)
     export(predictor, output, flags.format, options, samples)
     megabytes = output.stat().st_size / 1e6
-    console.print(f"{output}: {megabytes:.1f} MB, {_told(program)}")
+    console.print(f"{output}: {megabytes:.1f} MB, {_summary(program)}")
     if images:
         _verify(program, compared, output, images, bool(calibration), console)
 
@@ -140,7 +141,7 @@ def _batch(text: str | None, format: str) -> int | None:
     return int(text)
 
 
-def _told(program: "Program") -> str:
+def _summary(program: "Program") -> str:
     from deeplab_jax.export.program import suits
 
     options, (step, plus) = program.options, program.step
@@ -151,7 +152,7 @@ def _told(program: "Program") -> str:
         if not suits(options.size, *program.step):
             size += f" (the maps of the network align at {legal})"
     batch = "any batch" if options.batch is None else f"batch {options.batch}"
-    takes = "uint8 RGB" if options.preprocessing else "normalised float32"
+    takes = "uint8 RGB" if options.preprocessing else "normalized float32"
     return f"{takes}, {size}, {batch}, gives {'class maps' if options.argmax else 'logits'}"
 
 
@@ -163,10 +164,10 @@ def _verify(
     calibrated: bool,
     console: Console,
 ) -> None:
-    """Compares and prints.
+    """Verifies the file and prints the results.
 
     Raises:
-      DeepLabError: file and network compute in 32-bit floats, and differ.
+      DeepLabError: file and network compute in float32 and differ.
     """
     from deeplab_jax.export.runtimes import load_exported
     from deeplab_jax.export.verification import verify

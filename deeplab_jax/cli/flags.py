@@ -27,8 +27,21 @@ DEFINE = {
 }
 
 
+class _OptionalValue(absl_flags.ArgumentParser):
+    """Parser of `--NAME`, `--NAME=VALUE` and `--noNAME`; absl passes `true` for a missing value."""
+
+    syntactic_help = "a value, or nothing for the default"
+
+    def __init__(self, bare: str) -> None:
+        """Parses a flag without a value as `bare`."""
+        self._bare = bare
+
+    def parse(self, argument: str | None) -> str | None:
+        return {"true": self._bare, "false": None}.get(argument, argument)
+
+
 class Flags(absl_flags.FlagValues):
-    """The flags of one command."""
+    """Flags of one command: definitions, groups that commands share, and values made of them."""
 
     def define(
         self,
@@ -39,17 +52,24 @@ class Flags(absl_flags.FlagValues):
         kind: type | None = None,
         choices: Sequence[str] = (),
         least: int | None = None,
+        bare: str = "",
     ) -> None:
         """Defines a flag.
 
         Args:
-          name: of the flag.
-          default: its value where it is not given.
+          name: name of the flag.
+          default: value of the flag where it is not given.
           help: noun phrase with unit and range, printed by --help.
-          kind: bool, float, int, list or str; None: that of the default, str without one.
-          choices: the legal values; empty: all of the kind.
+          kind: bool, float, int, list or str; None: type of the default, str without one.
+          choices: legal values; empty: all of the kind.
           least: smallest legal integer.
+          bare: text that the flag without a value stands for; empty: the flag requires a value.
         """
+        if bare:
+            parser, serializer = _OptionalValue(bare), absl_flags.ArgumentSerializer()
+            flag = absl_flags.Flag(parser, serializer, name, default, help, boolean=True)
+            absl_flags.DEFINE_flag(flag, flag_values=self)
+            return
         if choices:
             absl_flags.DEFINE_enum(name, default, choices, help, flag_values=self)
             return
@@ -57,179 +77,206 @@ class Flags(absl_flags.FlagValues):
         kind = kind or (str if default is None else type(default))
         DEFINE[kind](name, default, help, flag_values=self, **bound)
 
+    def require(self, *names: str) -> None:
+        """Checks that flags are given.
 
-def required(flags: Flags, *names: str) -> None:
-    """Checks that flags were given.
+        Raises:
+          DeepLabError: flags are missing; the message names them.
+        """
+        missing = [f"--{name}" for name in names if not self[name].value]
+        if missing:
+            raise DeepLabError(f"{', '.join(missing)} must be given; --help shows an example")
 
-    Raises:
-      DeepLabError: names those that are missing.
-    """
-    missing = [f"--{name}" for name in names if not flags[name].value]
-    if missing:
-        raise DeepLabError(f"{', '.join(missing)} must be given; --help shows an example")
+    def refuse(self, command: str, arguments: Sequence[str], instead: str = "") -> None:
+        """Checks that no arguments besides flags are given.
 
+        Args:
+          command: name of the command.
+          arguments: words of the command line besides flags.
+          instead: advice for the message.
 
-def refuse_arguments(command: str, arguments: Sequence[str], instead: str = "") -> None:
-    """Checks that no arguments besides flags were given.
+        Raises:
+          DeepLabError: there is an argument.
+        """
+        if arguments:
+            instead = instead or f"see deeplab-jax {command} --help"
+            raise DeepLabError(f"{command} takes no argument {arguments[0]!r}; {instead}")
 
-    Args:
-      command: name of the command.
-      arguments: what was given besides flags.
-      instead: what to do with them, for the message.
+    def define_model(self) -> None:
+        """Defines --model, --checkpoint and --ema."""
+        self.define("model", None, MODEL_HELP)
+        self.define("checkpoint", "best", "Checkpoint of a workdir: best, last or a step.")
+        self.define(
+            "ema",
+            None,
+            "Use the moving average of the parameters (default: if the run kept it).",
+            kind=bool,
+        )
 
-    Raises:
-      DeepLabError: there is an argument.
-    """
-    if arguments:
-        instead = instead or f"see deeplab-jax {command} --help"
-        raise DeepLabError(f"{command} takes no argument {arguments[0]!r}; {instead}")
+    def load_predictor(
+        self, reporter: Reporter
+    ) -> "inference.Predictor | inference.ImageClassification":
+        """Loads the model that the flags name.
 
+        Raises:
+          DeepLabError: --model is missing or names no model, or there is no such checkpoint.
+        """
+        self.require("model")
+        return loading.load(self.model, self.checkpoint, self.ema, reporter)
 
-def define_model_flags(flags: Flags) -> None:
-    """Defines --model, --checkpoint and --ema."""
-    flags.define("model", None, MODEL_HELP)
-    flags.define("checkpoint", "best", "Checkpoint of a workdir: best, last or a step.")
-    flags.define("ema", None, "Use the averaged parameters (default: if kept).", kind=bool)
+    def define_config(self) -> None:
+        """Defines --config and --override, the form of --config.FIELD=VALUE that absl parses."""
+        self.define("config", None, "Path or name of a config, with optional :key=value arguments.")
+        absl_flags.DEFINE_multi_string(
+            "override",
+            [],
+            "Override of one config field, FIELD=VALUE; same as --config.FIELD=VALUE",
+            flag_values=self,
+        )
 
+    def read_config(self) -> "ConfigDict":
+        """Returns the config that the flags name, with the values of --config.FIELD=VALUE.
 
-def load_predictor(
-    flags: Flags, reporter: Reporter
-) -> "inference.Predictor | inference.ImageClassification":
-    """Loads the model that the flags name.
+        Raises:
+          DeepLabError: there is no such config or field, or a value is of the wrong type.
+        """
+        # Imported late: most commands need no ml_collections.
+        from deeplab_jax import config
 
-    Raises:
-      DeepLabError: --model is missing or names no model, or there is no such checkpoint.
-    """
-    required(flags, "model")
-    return loading.load(flags.model, flags.checkpoint, flags.ema, reporter)
+        return self.override_config(config.load(self.config))
 
+    def override_config(self, config: "ConfigDict") -> "ConfigDict":
+        """Sets the fields of --config.FIELD=VALUE in a config and returns it.
 
-def define_config_flags(flags: Flags) -> None:
-    """Defines --config and --override, which --config.FIELD=VALUE is turned into."""
-    flags.define("config", None, "Path or name of a config, with :arguments.")
-    absl_flags.DEFINE_multi_string(
-        "override", [], "FIELD=VALUE; the same as --config.FIELD=VALUE.", flag_values=flags
-    )
+        Raises:
+          DeepLabError: there is no such field, or a value is of the wrong type.
+        """
+        from deeplab_jax.config import override
 
+        for assignment in self.override:
+            field, _, value = assignment.partition("=")
+            override(config, field, value)
+        return config
 
-def read_config(flags: Flags) -> "ConfigDict":
-    """Returns the config that the flags name, with the values of --config.FIELD=VALUE.
+    def define_dataset(self, split: str, limit: int | None = None) -> None:
+        """Defines --dataset, --split, --data_dir, --size, --limit, --batch_size and --workers.
 
-    Raises:
-      DeepLabError: there is no such config or field, or a value is of the wrong type.
-    """
-    # Imported late: most commands need no ml_collections.
-    from deeplab_jax import config
+        Args:
+          split, limit: defaults of the flags.
+        """
+        self.define("dataset", None, "Name of a prepared data set.")
+        self.define("split", split, "Split of the data set to read.")
+        self.define("data_dir", None, "Directory of the prepared data sets.")
+        self.define(
+            "size",
+            None,
+            "Height x width in pixels to pad images to, as in 513x513 (default: per image).",
+        )
+        self.define(
+            "limit",
+            limit,
+            "Maximum number of images, from the start of the split.",
+            kind=int,
+            least=1,
+        )
+        self.define("batch_size", 8, "Number of images per batch, across all devices.", least=1)
+        self.define(
+            "workers", 0, "Number of data-loading processes; 0: threads of this process.", least=0
+        )
 
-    return override_config(flags, config.load(flags.config))
+    def open_split(self) -> "data.Dataset":
+        """Opens the split that the flags name.
 
+        Raises:
+          DeepLabError: see `open_dataset`.
+        """
+        return data.open_dataset(self.dataset, self.data_dir, self.split)
 
-def override_config(flags: Flags, config: "ConfigDict") -> "ConfigDict":
-    """Sets the fields of --config.FIELD=VALUE in a config and returns it.
+    def check_sources(self) -> None:
+        """Checks, before JAX is imported, that --model and --dataset name something.
 
-    Raises:
-      DeepLabError: there is no such field, or a value is of the wrong type.
-    """
-    from deeplab_jax.config import override
+        Raises:
+          DeepLabError: there is no such model or data set.
+        """
+        pretrained.check_reference(self.model)
+        data.prepared_directory(self.dataset, self.data_dir)
 
-    for assignment in flags.override:
-        field, _, value = assignment.partition("=")
-        override(config, field, value)
-    return config
+    def define_inference(self) -> None:
+        """Defines --output_stride, --scales, --flip, --tile, --overlap and --crf."""
+        self.define(
+            "output_stride",
+            None,
+            "Output stride of the encoder: 4, 8, 16 or 32 (default: as trained).",
+            kind=int,
+        )
+        self.define(
+            "scales", "1", "Image scales whose probabilities are averaged, as in 0.5,0.75,1."
+        )
+        self.define("flip", False, "Average with the result of the mirrored image.")
+        self.define(
+            "tile",
+            None,
+            "Height x width of tiles in pixels, as in 513x513 (default: whole images).",
+        )
+        self.define(
+            "overlap", 0.25, "Fraction of a tile on each side that is context only, in [0, 0.5)."
+        )
+        self.define(
+            "crf",
+            None,
+            "Refine by a dense CRF; --crf=NAME selects a published set of parameters, "
+            "--crf=FILE.json the result of crf-search.",
+            bare="default",
+        )
 
+    def inference_options(self) -> "inference.InferenceOptions":
+        """Returns the options that the flags ask for.
 
-def define_dataset_flags(flags: Flags, split: str, limit: int | None = None) -> None:
-    """Defines --dataset, --split, --data_dir, --size, --limit, --batch_size and --workers.
+        Raises:
+          DeepLabError: a value is illegal; the message names the legal ones.
+        """
+        scales = parse_numbers(self.scales, "scales", float)
+        if not self["overlap"].using_default_value and not self.tile:
+            raise DeepLabError("--overlap requires tiles; give --tile, as in --tile=513x513")
+        is_file = self.crf is not None and self.crf.endswith(".json")
+        return inference.InferenceOptions(
+            output_stride=self.output_stride,
+            scales=scales,
+            flip=self.flip,
+            tile=parse_size(self.tile),
+            overlap=self.overlap,
+            crf=inference.read_crf_parameters(self.crf) if is_file else self.crf,
+        )
 
-    Args:
-      flags: of the command.
-      split, limit: defaults of the flags.
-    """
-    flags.define("dataset", None, "Name of a prepared data set.")
-    flags.define("split", split, "Split of the data set.")
-    flags.define("data_dir", None, "Directory of the prepared data sets.")
-    flags.define("size", None, "Height x width in pixels that images are padded to, as in 513x513.")
-    flags.define("limit", limit, "Maximum number of images, the first ones.", kind=int, least=1)
-    flags.define("batch_size", 8, "Number of images per batch, across all devices.", least=1)
-    flags.define("workers", 0, "Number of processes that read ahead.", least=0)
-
-
-def open_split(flags: Flags) -> "data.Dataset":
-    """Opens the split that the flags name.
-
-    Raises:
-      DeepLabError: as `open_dataset`.
-    """
-    return data.open_dataset(flags.dataset, flags.data_dir, flags.split)
-
-
-def check_sources(flags: Flags) -> None:
-    """Checks, before JAX is imported, that --model and --dataset name something.
-
-    Raises:
-      DeepLabError: one of them does not.
-    """
-    pretrained.check_reference(flags.model)
-    data.prepared_directory(flags.dataset, flags.data_dir)
-
-
-class _NameParser(absl_flags.ArgumentParser):
-    """Reads --crf, --crf=NAME and --nocrf; absl says `true` and `false` where no value is given."""
-
-    syntactic_help = "a name, or nothing for the default"
-
-    def parse(self, argument: str | None) -> str | None:
-        return {"true": "default", "false": None}.get(argument, argument)
-
-
-def define_inference_flags(flags: Flags) -> None:
-    """Defines --output_stride, --scales, --flip, --tile, --overlap and --crf."""
-    flags.define(
-        "output_stride", None, "Output stride of the encoder (default: as trained).", kind=int
-    )
-    flags.define("scales", "1", "Relative image sizes whose results are fused, as in 0.5,0.75,1.")
-    flags.define("flip", False, "Fuse the mirrored image's result, too.")
-    flags.define("tile", None, "Height x width of tiles, as in 513x513 (default: whole images).")
-    flags.define(
-        "overlap", 0.25, "Fraction of a tile, on each side, used as context only; below 0.5."
-    )
-    crf = absl_flags.Flag(
-        _NameParser(),
-        absl_flags.ArgumentSerializer(),
-        "crf",
-        None,
-        "Refine by a dense CRF; --crf=NAME takes another published set of parameters, "
-        "--crf=FILE.json those of crf-search.",
-        boolean=True,
-    )
-    absl_flags.DEFINE_flag(crf, flag_values=flags)
-
-
-def parse_options(flags: Flags) -> "inference.InferenceOptions":
-    """Returns the options that the flags ask for.
-
-    Raises:
-      DeepLabError: a value is illegal; says what is legal.
-    """
-    scales = parse_numbers(flags.scales, "scales", float)
-    if not flags["overlap"].using_default_value and not flags.tile:
-        raise DeepLabError("--overlap is of tiles; give --tile, too, as in --tile=513x513")
-    is_file = flags.crf is not None and flags.crf.endswith(".json")
-    return inference.InferenceOptions(
-        output_stride=flags.output_stride,
-        scales=scales,
-        flip=flags.flip,
-        tile=parse_size(flags.tile),
-        overlap=flags.overlap,
-        crf=inference.read_crf_parameters(flags.crf) if is_file else flags.crf,
-    )
+    def define_hosts(self) -> None:
+        """Defines --coordinator, --num_processes, --process_id and --start_timeout."""
+        self.define(
+            "coordinator",
+            None,
+            "Address host:port of process 0 (default: detected on TPU pods, SLURM and GKE).",
+        )
+        self.define(
+            "num_processes",
+            None,
+            "Number of processes of the job; requires --coordinator.",
+            kind=int,
+        )
+        self.define(
+            "process_id", None, "Index of this process, from 0 to --num_processes - 1.", kind=int
+        )
+        self.define(
+            "start_timeout",
+            120,
+            "Maximum time to wait for all processes to start, in seconds.",
+            least=1,
+        )
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Returns (height, width) of a flag such as 513x513, or None of None.
+    """Returns (height, width) of a flag such as 513x513, or None for None.
 
     Raises:
-      DeepLabError: the text is something else.
+      DeepLabError: the text has another form.
     """
     if text is None:
         return None
@@ -240,10 +287,10 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def parse_numbers(text: str | None, name: str, kind: type) -> tuple:
-    """Returns the numbers of a flag such as 0.5,0.75,1; of None none.
+    """Returns the numbers of a flag such as 0.5,0.75,1; none for None.
 
     Raises:
-      DeepLabError: the text is something else.
+      DeepLabError: the text has another form.
     """
     try:
         return tuple(kind(part) for part in (text.split(",") if text else ()))
@@ -259,14 +306,14 @@ BOOLEANS = {"true": True, "false": False}
 
 
 def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
-    """Returns the keywords with their values: Python literals, or else strings.
+    """Returns keywords and their values, which are Python literals or strings.
 
     Args:
-      text: KEY=VALUE and so on; an empty text has none.
-      separator: between keywords; within brackets it belongs to the value.
+      text: KEY=VALUE pairs; may be empty.
+      separator: character between keywords; within brackets it belongs to the value.
 
     Raises:
-      DeepLabError: a part is no KEY=VALUE, a key comes twice, or brackets do not match.
+      DeepLabError: a part is not KEY=VALUE, a key is repeated, or brackets do not match.
     """
     keywords: dict[str, Any] = {}
     for part in _split(text, separator) if text.strip() else []:
@@ -310,18 +357,6 @@ def _literal(text: str) -> Any:
 FAILED_ELSEWHERE = 3
 
 
-def define_host_flags(flags: Flags) -> None:
-    """Defines --coordinator, --num_processes, --process_id and --start_timeout."""
-    flags.define(
-        "coordinator", None, "host:port of process 0; TPU pods, SLURM and GKE are found without it."
-    )
-    flags.define(
-        "num_processes", None, "Number of processes of the job, with --coordinator.", kind=int
-    )
-    flags.define("process_id", None, "Index of this process, 0 to --num_processes - 1.", kind=int)
-    flags.define("start_timeout", 120, "Seconds to wait until all processes have started.", least=1)
-
-
 class HostConsole(Reporter):
     """Prints the warnings of a process other than the first, with its index."""
 
@@ -335,19 +370,19 @@ class HostConsole(Reporter):
 
 @contextlib.contextmanager
 def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
-    """Joins the processes of the job for the time of the block, which may be this one alone.
+    """Joins the processes of the job, which may be this one alone, for the duration of a block.
 
     Args:
-      flags: of `define_host_flags`.
-      console: of this process.
+      flags: flags that include those of `Flags.define_hosts`.
+      console: console of this process.
 
     Yields:
       The reporter for the work: the console in the first process, in others a `HostConsole`.
 
     Raises:
-      DeepLabError: as `joined_hosts`.
+      DeepLabError: see `joined_hosts`.
     """
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     import jax
 
     from deeplab_jax.parallel import Addresses, is_first_host, joined_hosts
@@ -362,13 +397,13 @@ def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
 
 
 def leave(status: int) -> None:
-    """Ends the process at once: at an ordinary end JAX would wait for the others of the job."""
+    """Ends the process immediately; at a normal exit JAX waits for the other processes."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 def in_a_job() -> bool:
-    """Whether this process still belongs to a job of several."""
+    """Returns whether this process is part of a job of several processes."""
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()

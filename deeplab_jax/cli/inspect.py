@@ -1,20 +1,25 @@
 """usage: deeplab-jax inspect ARCH [--backbone=B] [--set=KEY=VALUE,…] [--size=513x513] [--json]
        deeplab-jax inspect --model=M [--size=513x513] [--json]
+       deeplab-jax inspect --set | --config[=SECTION]
 
-Shows what a network costs and sees at an image size: its convolutions, parameters, multiply-adds,
-receptive field and inner maps. ARCH is an architecture that `deeplab-jax models` lists, M the
-workdir of a training run, a model directory, or the name of pretrained weights. Nothing is
-computed, so it takes about a second.
+Prints the layers, parameters, multiply-adds, receptive field and feature maps of a network at an
+image size. ARCH is an architecture that `deeplab-jax models` lists. M is the workdir of a training
+run, a model directory, or the name of pretrained weights. Takes about a second, as nothing is
+computed.
 
---set takes every keyword of an architecture; tuples take brackets. Multiply-adds in TensorFlow's
-convention are those of the papers' tables: a regular atrous convolution counts its map padded up
-to multiples of the rate.
+--set=KEY=VALUE sets keywords of the network; tuples take brackets. --set without a value prints the
+type, default and description of every keyword, and --config those of every config field.
+
+Multiply-adds in TensorFlow's convention are those of the papers' tables: a regular atrous
+convolution counts its map padded to multiples of the rate.
 
 examples:
+  deeplab-jax inspect --config=loss
   deeplab-jax inspect deeplab_v3plus --backbone=xception_65
   deeplab-jax inspect deeplab_v3 --set='output_stride=8,atrous_rates=(12,24,36)' --layers
 """
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -24,31 +29,45 @@ import rich.box
 import rich.table
 
 from deeplab_jax import checkpointing, models, pretrained
-from deeplab_jax.architecture import BACKBONE_KEYWORDS, check_names
+from deeplab_jax.architecture import BACKBONE_KEYWORDS, Architecture, Shorthands, check_names
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import MODEL_HELP, Flags, parse_keywords, parse_size
+from deeplab_jax.declarations import declaration, default_text, help_text, kind
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 if TYPE_CHECKING:
     from deeplab_jax.models.summary import LayerSummary
 
-# Of a path's components, those that name a block of the backbone or a part of the head.
+# Number of leading components of a path that name a block of the backbone or a part of the head.
 UNIT_DEPTH = 2
+# Value of --set and --config that asks for the declared descriptions.
+HELP = "help"
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define("model", None, f"{MODEL_HELP} Instead of ARCH.")
-    flags.define("backbone", None, "Backbone instead of the default one.")
-    flags.define("set", None, "Further keywords: KEY=VALUE,KEY=VALUE…")
-    flags.define("num_classes", None, "Logits a pixel.", kind=int, least=1)
-    flags.define("size", "513x513", "Height x width of the image.")
-    flags.define("layers", False, "Show every convolution and every inner map.")
+    flags.define("model", None, f"{MODEL_HELP} Replaces the argument ARCH.")
+    flags.define("backbone", None, "Backbone of the network (default: that of ARCH).")
+    flags.define(
+        "set", None, "Keywords of the network, KEY=VALUE,…; no value: describe all.", bare=HELP
+    )
+    flags.define(
+        "config", None, "Section or field of a config to describe; no value: all.", bare=HELP
+    )
+    flags.define(
+        "num_classes", None, "Number of classes (default: that of ARCH).", kind=int, least=1
+    )
+    flags.define("size", "513x513", "Height x width of the image, in pixels.")
+    flags.define("layers", False, "Show every convolution and every feature map.")
     flags.define("json", False, "Print JSON instead of tables.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Prints the summary of a network."""
+    """Prints the summary of a network, or declared descriptions."""
+    if flags.config or flags.set == HELP:
+        for line in _described(flags):
+            console.print(line)
+        return
     size = parse_size(flags.size)
     model = _described_model(flags, paths, console) if flags.model else _named_model(flags, paths)
     summary = models.summarize(model, size)
@@ -62,11 +81,41 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     console.print(_endpoint_table(summary, flags.layers))
 
 
+def _described(flags: Flags) -> Iterator[str]:
+    """Yields a line for each keyword or config field.
+
+    Raises:
+      DeepLabError: there is no such section or field.
+    """
+    # Imported here: the summary of a network does not need the config.
+    from deeplab_jax.config_fields import declared_fields, model_fields
+
+    if flags.config:
+        model = ((f"model.{name}", *rest) for name, *rest in model_fields())
+        fields = [*declared_fields(), *model]
+    else:
+        owners = (Architecture, Shorthands)
+        fields = [
+            (field.name, owner, field) for owner in owners for field in dataclasses.fields(owner)
+        ]
+    wanted = flags.config if flags.config not in (None, HELP) else ""
+    shown = [row for row in fields if f"{row[0]}.".startswith(f"{wanted}." if wanted else "")]
+    if not shown:
+        sections = {name.rpartition(".")[0] for name, *_ in fields} - {""}
+        legal = sorted(sections | {name for name, *_ in fields})
+        raise unknown_name("config section or field", wanted, legal)
+    for name, owner, field in shown:
+        facts = [kind(owner, field).__name__, f"default: {default_text(field)}"]
+        legal = ", ".join(map(str, declaration(field).legal))
+        facts[1:1] = [f"legal: {legal}"] if legal else []
+        yield f"{name}: {help_text(field)} [{'; '.join(facts)}]"
+
+
 def _described_model(flags: Flags, paths: list[str], console: Console) -> "models.DeepLab":
     keywords = ("backbone", "set", "num_classes")
     given = paths + [f"--{name}" for name in keywords if flags[name].value is not None]
     if given:
-        raise DeepLabError(f"--model says all of the network; leave out {', '.join(given)}")
+        raise DeepLabError(f"--model describes the whole network; leave out {', '.join(given)}")
     description = checkpointing.read_description(pretrained.locate(flags.model, console))
     if description.task == checkpointing.CLASSIFICATION:
         backbone = description.overrides["backbone"]
@@ -95,7 +144,7 @@ def _named_model(flags: Flags, paths: list[str]) -> "models.DeepLab":
 
 
 def _rows(layers: Iterable["LayerSummary"], every: bool) -> Iterator[tuple[str, ...]]:
-    """Yields the cells of the table: a row a unit, or a row a convolution below its parent's."""
+    """Yields rows of the table: one per unit, or one per convolution below that of its parent."""
     if not every:
         for name, group in itertools.groupby(layers, _unit):
             yield name, *_cells(list(group))
@@ -127,7 +176,7 @@ def _by_axis(values: tuple[int, int]) -> str:
 
 
 def _spread(texts: Iterable[str]) -> str:
-    """Returns the different texts in the order of their first appearance."""
+    """Returns the distinct texts in the order of their first appearance."""
     return ", ".join(dict.fromkeys(texts))
 
 
@@ -157,7 +206,7 @@ def _totals(summary: "models.ModelSummary") -> rich.table.Table:
 
 
 def _endpoint_table(summary: "models.ModelSummary", every: bool) -> rich.table.Table:
-    """The inner maps; without `every` only those of whole blocks."""
+    """Returns the feature maps; without `every` only those of whole blocks."""
     shown = {
         f"endpoint {name}": "×".join(map(str, shape))
         for name, shape in summary.endpoints.items()

@@ -1,9 +1,10 @@
-"""`deeplab-jax COMMAND`: finds the command, parses its flags, turns errors into one line."""
+"""Entry point `deeplab-jax COMMAND`: finds the command, parses its flags, reports errors."""
 
 import importlib
 import logging
 import os
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,56 +17,74 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, in_a_job, leave
 from deeplab_jax.errors import DeepLabError, unknown_name
 
-# The module of the same name in this package (with _ for -), and what it is for.
+# Command, which is a module of this package (with _ for -), and its purpose.
 COMMANDS = {
-    "models": "architectures and pretrained weights, a line each",
-    "prepare": "turn raw images and masks into a data set",
-    "train": "train, or go on with an interrupted run",
-    "evaluate": "mean IoU and its company on a split",
-    "crf-search": "parameters of the dense CRF that suit a model",
-    "predict": "masks and overlays for images",
-    "convert": "published weights into a model directory",
-    "quantize": "a model in 8-bit integers, a quarter of the size",
-    "prune": "a model with fewer channels or weights, trained on",
-    "distill": "train a network on what a larger one says",
-    "export": "a model for another runtime: StableHLO, ONNX, TFLite",
-    "inspect": "parameters, multiply-adds and receptive field of a network",
-    "plan": "memory, communication and time of training on TPUs that are not here",
-    "benchmark": "measure the parts of this code on this machine",
-    "app": "a page to drop images on, and the same over HTTP",
-    "demo": "the main job on built-in data: train, evaluate, pictures",
+    "models": "list architectures, backbones and pretrained weights",
+    "prepare": "convert raw images and masks into a data set",
+    "train": "train a model or resume an interrupted run",
+    "evaluate": "evaluate a model on a data set split",
+    "crf-search": "search the dense CRF parameters for a model",
+    "predict": "write masks and overlays for images and videos",
+    "convert": "convert published weights into a model directory",
+    "quantize": "quantize a model to 8-bit integers",
+    "prune": "remove channels or weights of a model and fine-tune it",
+    "distill": "train a small model to imitate a larger one",
+    "export": "export a model to StableHLO, ONNX or TFLite",
+    "inspect": "show layers, parameters, multiply-adds and receptive field",
+    "plan": "estimate memory, communication and step time on a TPU topology, without the hardware",
+    "benchmark": "measure speed and memory on this machine",
+    "app": "serve a web page and an HTTP API for predictions",
+    "demo": "train and evaluate a small model on built-in data",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
-# At most so much of compiled programs is kept.
+# Maximum size of the compile cache.
 COMPILED_BYTES = 4 * 2**30
 
 
 def overview() -> str:
-    """Returns what `deeplab-jax --help` prints."""
+    """Returns the text of `deeplab-jax --help`."""
     rows = [f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items()]
     return "\n".join(
-        ["usage: deeplab-jax COMMAND [--flag=value …]", "", *rows, "", "COMMAND --help says more."]
+        [
+            "usage: deeplab-jax COMMAND [--flag=value …]",
+            "",
+            *rows,
+            "",
+            "Run COMMAND --help for its flags.",
+        ]
     )
 
 
 def command_help(documentation: str, flag_values: Flags) -> str:
     """Returns a command's documentation followed by its flags."""
-    flags = [flag_values[name] for name in flag_values]
-    rows = [f"  --{flag.name}: {flag.help} (default: {flag.default_as_str})" for flag in flags]
+    rows = [_flag_help(flag_values[name]) for name in flag_values]
     return "\n".join([documentation.strip(), "", "flags:", *rows])
 
 
+def _flag_help(flag: absl_flags.Flag) -> str:
+    """Returns the lines of a flag: name, help with legal values, smallest value, default."""
+    least = getattr(flag.parser, "lower_bound", None)
+    facts = [] if least is None else [f"at least {least}"]
+    if flag.default not in (None, [], ""):
+        default = flag.default_as_str.strip("'")
+        facts.append(f"default: {default}")
+    noted = f" ({'; '.join(facts)})" if facts else ""
+    text = " ".join(f"--{flag.name}: {flag.help}{noted}".split())
+    indents = {"initial_indent": "  ", "subsequent_indent": "      "}
+    return textwrap.fill(text, 98, break_on_hyphens=False, break_long_words=False, **indents)
+
+
 def load_command(name: str) -> tuple[ModuleType, Flags]:
-    """Returns the command's module and its flags, not parsed yet.
+    """Returns the module of a command and its flags, not parsed yet.
 
     Raises:
-      DeepLabError: there is no such command; names the nearest.
+      DeepLabError: there is no such command; the message names the nearest.
     """
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
     module = importlib.import_module(f"deeplab_jax.cli.{name.replace('-', '_')}")
     flag_values = Flags()
-    flag_values.define("debug", False, "Show the traceback of an error.")
+    flag_values.define("debug", False, "Show the full traceback of an error.")
     compile_cache.define_flags(flag_values)
     module.define_flags(flag_values)
     return module, flag_values
@@ -74,7 +93,7 @@ def load_command(name: str) -> tuple[ModuleType, Flags]:
 def spell_out_overrides(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments with each `--config.FIELD=VALUE` written as `--override=FIELD=VALUE`.
 
-    absl knows no flags whose names are open; `--config.FIELD VALUE` is understood too.
+    absl cannot parse flags with arbitrary names. `--config.FIELD VALUE` is also accepted.
     """
     prefix, spelled, waiting = "--config.", [], None
     for argument in arguments:
@@ -115,13 +134,13 @@ def run(argv: Sequence[str], console: Console) -> int:
 def exit_status(
     work: Callable[[], None], console: Console, debug: bool, interrupted: str = "interrupted"
 ) -> int:
-    """Does the work and returns the exit status; errors of the user's become one line.
+    """Does the work and returns the exit status; user errors are printed as one line.
 
     Args:
-      work: what the command does, flags included.
+      work: function that parses the flags and runs the command.
       console: prints the line.
       debug: raise such errors instead.
-      interrupted: what Ctrl-C says.
+      interrupted: message after Ctrl-C.
     """
     try:
         work()
@@ -137,15 +156,14 @@ def exit_status(
 
 
 def prepare_environment() -> None:
-    """Sets what the libraries below read on import; the user's own values win."""
-    # Their log lines would drown the one line that matters.
+    """Sets environment variables that libraries read on import; the user's values take priority."""
+    # Log lines of TensorFlow would hide the error message.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow announces it on stderr, whatever the level; it only reads files here.
+    # Avoids the oneDNN notice on stderr; TensorFlow only reads files here.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    # Of damaged images, whose files it does not name; ours do.
+    # Pillow warns of damaged images without their names; error messages here have them.
     warnings.filterwarnings("ignore", module="PIL")
-    # A program compiled once need not be compiled again by the next command.
     compile_cache.set_defaults(COMPILED_BYTES)
 
 

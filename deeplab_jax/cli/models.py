@@ -1,7 +1,7 @@
 """usage: deeplab-jax models
 
-Lists the architectures, the backbones that each of them runs on, and the pretrained weights that
---model and convert take by name, a line each: network, classes, published figure, licence.
+Lists architectures, backbones with their keywords, and the names of pretrained weights that --model
+and convert accept, with network, classes, published figure and license.
 
 example:
   deeplab-jax models
@@ -10,16 +10,16 @@ example:
 from deeplab_jax import pretrained
 from deeplab_jax.architecture import BACKBONE_KEYWORDS, list_models
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, refuse_arguments
+from deeplab_jax.cli.flags import Flags
 
 
 def define_flags(flags: Flags) -> None:
-    """The command has no flags of its own."""
+    """Defines no flags: the command has only the common ones."""
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prints the list."""
-    refuse_arguments("models", paths)
+    flags.refuse("models", paths)
     console.print("architectures:")
     for name, summary in list_models().items():
         console.print(f"  {name:<42}{summary}")

@@ -1,12 +1,11 @@
 """usage: deeplab-jax plan --config=FILE[:key=value,…] --topology=v5e:16x16 [--config.FIELD=VALUE …]
 
-Says what a training step takes on a slice of TPUs that need not be there: memory and whether it
-fits, arithmetic, what the chips send each other, the largest batch, and from published figures of
-the chips how long a step must take and how it scales. The real TPU compiler compiles the real step
-(pip install 'deeplab_jax[tpu]'; no TPU is needed), which takes minutes. The data set need not be
-there either.
+Estimates a training step on a TPU slice without the hardware: memory per chip, arithmetic,
+communication and the largest batch, and from published figures of the chips the minimum step time
+and the scaling efficiency. The TPU compiler compiles the actual training step (pip install
+'deeplab_jax[tpu]'; no TPU is required), which takes minutes. The data set is not required either.
 
-Chips: v4, v5e, v5p, v6e. The batch is over all chips: set training.batch_size to fit the slice.
+Chips: v4, v5e, v5p, v6e. training.batch_size is the batch across all chips.
 
 examples:
   deeplab-jax plan --config=voc --topology=v5e:4x4 --config.model.dtype=bfloat16
@@ -23,13 +22,7 @@ import rich.box
 import rich.table
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import (
-    Flags,
-    define_config_flags,
-    read_config,
-    refuse_arguments,
-    required,
-)
+from deeplab_jax.cli.flags import Flags
 
 if TYPE_CHECKING:
     from deeplab_jax.planning import Plan
@@ -37,21 +30,25 @@ if TYPE_CHECKING:
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    define_config_flags(flags)
-    flags.define("topology", None, "Chip and shape of the slice, as in v5e:16x16.")
-    flags.define("num_classes", None, "Number of classes, for unprepared data sets.", kind=int)
-    flags.define("largest_batch", False, "Find the largest batch by compiling again, some times.")
+    flags.define_config()
+    flags.define("topology", None, "Chip and shape of the TPU slice, as in v5e:16x16.")
+    flags.define(
+        "num_classes", None, "Number of classes, for data sets that are not prepared.", kind=int
+    )
+    flags.define(
+        "largest_batch", False, "Search the largest batch by compiling several batch sizes."
+    )
     flags.define("json", False, "Print JSON instead of tables.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Plans and prints."""
-    refuse_arguments("plan", paths)
-    required(flags, "config", "topology")
-    config = read_config(flags)
-    # Chips that this machine has are not asked; read when JAX is first used.
+    """Estimates and prints the plan."""
+    flags.refuse("plan", paths)
+    flags.require("config", "topology")
+    config = flags.read_config()
+    # Accelerators of this machine are not used; JAX reads this on first use.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.planning import plan
 
     planned = plan(

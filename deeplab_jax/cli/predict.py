@@ -1,21 +1,21 @@
 """usage: deeplab-jax predict --model=M --output=DIR PATH… [--flag=value …]
 
-Writes, for each image, NAME.png (a palette PNG: the class index of every pixel, of the image's
-size) and NAME_overlay.png. With more than 255 classes NAME.png is 16-bit grey, and NAME_colors.png
-shows the classes' colours. A PATH is an image or a folder, which is searched with its subfolders;
-their names are kept below DIR. M is the workdir of a training run, a model directory, or the name
-of pretrained weights, which are downloaded when first used. A classifier of whole images writes
-NAME_classes.json instead: its five most probable classes.
+Writes two files per image: NAME.png, a palette PNG of the class index of every pixel at the size of
+the image, and NAME_overlay.png. With more than 255 classes NAME.png is 16-bit gray, and
+NAME_colors.png shows the colors of the classes. A PATH is an image or a folder, which is searched
+recursively; the names of subfolders are kept below DIR. M is the workdir of a training run, a model
+directory, or the name of pretrained weights, which are downloaded on first use. A classifier of
+whole images writes NAME_classes.json instead, with the five most probable classes.
 
-For a video it writes NAME.mp4, its frames under the classes' colors, and NAME_masks/, a palette
-PNG per frame. The frames are downsampled to the size that the network is made for;
---frame_size=HxW takes another, --frame_size=full none. --camera=0 takes the first camera, until
---seconds or Ctrl-C.
+For a video it writes NAME.mp4, the frames with the colors of the classes, and NAME_masks/, a
+palette PNG per frame. Frames are downsampled to the inference size of the network;
+--frame_size=HxW sets another size, --frame_size=full disables the resize. --camera=0 reads the
+first camera until --seconds or Ctrl-C.
 
-With --submission=voc or cityscapes it writes what the benchmark's server takes instead.
+--submission=voc or cityscapes writes files for the evaluation server instead.
 
-All images are read before anything is written: one that is damaged stops the command, or is left
-out and counted under --skip_bad. Inputs are never overwritten.
+All images are read before anything is written. A damaged image stops the command; with --skip_bad
+it is left out and counted. Inputs are never overwritten.
 
 examples:
   deeplab-jax predict --model=runs/camvid --output=predictions photos street.jpg
@@ -28,54 +28,48 @@ import pathlib
 
 from deeplab_jax import checkpointing, inference, pretrained
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import (
-    Flags,
-    define_inference_flags,
-    define_model_flags,
-    load_predictor,
-    parse_options,
-    parse_size,
-    required,
-)
+from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
 
-# Flags that a classifier of whole images has no use for.
+# Flags that do not apply to a classifier of whole images.
 OF_PIXELS = ("output_stride", "scales", "flip", "tile", "overlap", "crf", "submission")
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    define_model_flags(flags)
-    define_inference_flags(flags)
-    flags.define("output", None, "Directory for the predictions.")
+    flags.define_model()
+    flags.define_inference()
+    flags.define("output", None, "Directory for the predicted files.")
     flags.define(
         "probabilities",
         False,
-        "Write NAME_probabilities.npz too: probabilities, float16 [height, width, classes], and "
+        "Also write NAME_probabilities.npz: probabilities, float16 [height, width, classes], and "
         "class_names.",
     )
     flags.define(
         "submission",
         None,
-        "Write files for this benchmark's server.",
+        "Write files for the evaluation server of this benchmark.",
         choices=["voc", "cityscapes"],
     )
     flags.define(
         "frame_size",
         None,
-        "Maximum height x width of video frames, or full (default: that of the model, if any).",
+        "Maximum height x width of video frames in pixels, or full (default: the model's).",
     )
-    flags.define("camera", None, "Take pictures of this camera, from 0 on.", kind=int)
-    flags.define("seconds", None, "Maximum duration of a video or camera.", kind=float)
-    flags.define("overwrite", False, "Replace predictions that exist.")
+    flags.define("camera", None, "Index of a camera to read, from 0.", kind=int)
+    flags.define(
+        "seconds", None, "Maximum duration of a video or camera recording, in seconds.", kind=float
+    )
+    flags.define("overwrite", False, "Replace predictions that already exist.")
     flags.define("skip_bad", False, "Leave out images that cannot be read.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Predicts every image and says where the files are."""
-    required(flags, "model", "output")
-    # Before weights are downloaded for them.
-    parse_options(flags)
+    """Predicts every image and prints the path of the files."""
+    flags.require("model", "output")
+    # Checks the flags before weights are downloaded.
+    flags.inference_options()
     videos = _plan_videos(flags, paths)
     paths = [path for path in paths if not inference.is_video(path)]
     if paths or not videos:
@@ -109,7 +103,7 @@ def _plan_videos(flags: Flags, paths: list[str]) -> "list[inference.VideoJob]":
 
 
 def _without_images(paths: list[str], output: str, videos: "list[inference.VideoJob]") -> list[str]:
-    """Returns the paths, or none of them where folders hold videos alone."""
+    """Returns the paths, or none if they are folders that hold only videos."""
     try:
         inference.find_images(paths, output)
     except DeepLabError:
@@ -120,7 +114,7 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
 
 
 def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: Console) -> None:
-    predictor = load_predictor(flags, console).with_options(parse_options(flags))
+    predictor = flags.load_predictor(console).with_options(flags.inference_options())
     limit = predictor.inference_size
     if flags.frame_size:
         limit = None if flags.frame_size == "full" else parse_size(flags.frame_size)
@@ -141,7 +135,7 @@ def _segment(flags: Flags, paths: list[str], num_classes: int, console: Console)
         num_classes=num_classes,
     )
     jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
-    predictor = load_predictor(flags, console).with_options(parse_options(flags))
+    predictor = flags.load_predictor(console).with_options(flags.inference_options())
     inference.predict_files(predictor, jobs, console)
     console.print(f"{len(jobs)} predictions are in {flags.output}")
 
@@ -151,7 +145,7 @@ def _submit(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("servers take no probabilities; leave out --probabilities")
     server = flags.submission
     jobs = inference.plan_submission(paths, flags.output, server, overwrite=flags.overwrite)
-    predictor = load_predictor(flags, console).with_options(parse_options(flags))
+    predictor = flags.load_predictor(console).with_options(flags.inference_options())
     inference.check_submission(predictor, server)
     jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
     inference.write_submission(predictor, jobs, server, console)
@@ -171,7 +165,7 @@ def _classify(flags: Flags, paths: list[str], console: Console) -> None:
         )
     jobs = inference.plan_classifications(paths, flags.output, overwrite=flags.overwrite)
     jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
-    found = inference.classify_files(load_predictor(flags, console), jobs, console)
+    found = inference.classify_files(flags.load_predictor(console), jobs, console)
     for job, classes in zip(jobs, found, strict=True):
         shown = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in classes)
         console.print(f"{job.image}: {shown}")

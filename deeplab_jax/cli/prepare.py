@@ -1,16 +1,16 @@
-"""Turns raw images and masks into a data set that training and evaluation read by name.
+"""usage: deeplab-jax prepare DATASET --source=DIR --data_dir=DIR [--flag=value …]
 
-usage: deeplab-jax prepare DATASET --source=DIR --data_dir=DIR [--flag=value …]
+Converts raw images and masks into a data set for training and evaluation.
 
 DATASET is camvid, voc_segmentation, cityscapes, ade20k, coco_stuff, coco_voc, pascal_context,
-pascal_person_part, folder (your own images/ and masks/) or shapes (built in, drawn here, needs no
-source). Every file is checked before anything is written. The summary lists what to check: classes
-without a pixel, files that were left out, equal images in train and val.
+pascal_person_part, folder (your own images/ and masks/) or shapes (built in, without a source).
+Every file is checked before anything is written. The summary lists possible problems: classes
+without a pixel, files that are left out, identical images in train and val.
 
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
   deeplab-jax prepare folder --source=pets --classes=pets/classes.txt --name=pets --data_dir=data
-      the set is then read by the name folder/pets
+      the name of this data set is folder/pets
   deeplab-jax prepare shapes --data_dir=data
 """
 
@@ -27,37 +27,30 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-# Which flags each data set understands, beside those that all do.
+# Flags of each data set in addition to the common ones.
+RAW = ("source", "masks_drawn_on")
 OPTIONS = {
-    "camvid": ("source", "masks_drawn_on"),
-    "voc_segmentation": ("source", "masks_drawn_on", "aug_val_masks"),
-    "cityscapes": ("source", "masks_drawn_on"),
-    "ade20k": ("source", "masks_drawn_on"),
-    "coco_stuff": ("source", "masks_drawn_on"),
-    "coco_voc": ("source", "masks_drawn_on"),
-    "pascal_context": ("source", "masks_drawn_on"),
-    "pascal_person_part": ("source", "masks_drawn_on"),
-    "folder": (
-        "source",
-        "masks_drawn_on",
-        "masks",
-        "classes",
-        "color_map",
-        "intensity_range",
-        "name",
-    ),
+    "camvid": RAW,
+    "voc_segmentation": (*RAW, "aug_val_masks"),
+    **dict.fromkeys(("cityscapes", "ade20k", "coco_stuff", "coco_voc"), RAW),
+    **dict.fromkeys(("pascal_context", "pascal_person_part"), RAW),
+    "folder": (*RAW, "masks", "classes", "color_map", "intensity_range", "name"),
     "shapes": ("num_train", "num_val", "size", "seed"),
 }
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define("source", None, "Directory of the raw files.")
+    flags.define("source", None, "Directory of the raw images and masks.")
     flags.define("data_dir", None, "Directory of the prepared data sets.")
-    flags.define("report", False, "Print counts, sizes, class fractions and weights, bad files.")
+    flags.define(
+        "report", False, "Print counts, image sizes, class fractions and weights, damaged files."
+    )
     flags.define("skip_bad", False, "Leave damaged examples out instead of failing.")
     flags.define("overwrite", False, "Replace an existing data set.")
-    flags.define("aug_val_masks", False, "voc_segmentation: val from SegmentationClassAug too.")
+    flags.define(
+        "aug_val_masks", False, "voc_segmentation: masks of val from SegmentationClassAug."
+    )
     flags.define(
         "masks_drawn_on",
         None,
@@ -66,21 +59,29 @@ def define_flags(flags: Flags) -> None:
         choices=[DISPLAYED, STORED],
     )
     flags.define("masks", None, "folder: directory of the masks (default: masks/ in the source).")
-    flags.define("classes", None, "folder: class names, a text file (one a line) or JSON.")
+    flags.define("classes", None, "folder: class names, text file with one per line or JSON.")
     flags.define(
         "color_map", None, 'folder: class colors, lines `r g b name` or JSON {"name": [r,g,b]}.'
     )
-    flags.define("name", None, "folder: name of this set; it is then read as folder/NAME.")
+    flags.define(
+        "name", None, "folder: name of this data set, which is folder/NAME for other commands."
+    )
     flags.define(
         "intensity_range",
         None,
-        "folder: LOW,HIGH of 16-bit images that become 0 and 255 (default: 0 and each maximum).",
+        "folder: LOW,HIGH levels of 16-bit images, mapped to 0 and 255 (default: 0, each maximum).",
         kind=list,
     )
-    flags.define("num_train", None, "shapes: number of training images (1600).", kind=int, least=0)
-    flags.define("num_val", None, "shapes: number of validation images (200).", kind=int, least=0)
-    flags.define("size", None, "shapes: side of the images in pixels (96).", kind=int, least=0)
-    flags.define("seed", None, "shapes: seed of the images (0).", kind=int, least=0)
+    flags.define(
+        "num_train", None, "shapes: number of training images (default: 1600).", kind=int, least=0
+    )
+    flags.define(
+        "num_val", None, "shapes: number of validation images (default: 200).", kind=int, least=0
+    )
+    flags.define(
+        "size", None, "shapes: side of the images in pixels (default: 96).", kind=int, least=0
+    )
+    flags.define("seed", None, "shapes: seed of the images (default: 0).", kind=int, least=0)
 
 
 def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
@@ -91,9 +92,9 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
     if name not in OPTIONS:
         raise unknown_name("data set", name, OPTIONS)
     if not flags.data_dir:
-        raise DeepLabError("--data_dir=DIR is needed: where the prepared data set goes")
+        raise DeepLabError("--data_dir=DIR is needed: directory of the prepared data sets")
     options = _options(name, flags)
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.data.builders.registry import BUILDERS
     from deeplab_jax.data.preparation import prepare, render, summary
 
@@ -110,15 +111,15 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
 
 
 def _options(name: str, flags: Flags) -> dict[str, Any]:
-    """Returns the builder's own arguments, refusing flags that it does not understand."""
+    """Returns the arguments of the builder; refuses flags of other data sets."""
     specific = {option for options in OPTIONS.values() for option in options}
     given = {option: flags[option].value for option in sorted(specific) if flags[option].present}
     for option in given:
         if option not in OPTIONS[name]:
             legal = ", ".join(f"--{legal}" for legal in OPTIONS[name])
-            raise DeepLabError(f"--{option} means nothing to {name}; it takes {legal}")
+            raise DeepLabError(f"--{option} does not apply to {name}; legal: {legal}")
     if "source" in OPTIONS[name] and "source" not in given:
-        raise DeepLabError(f"--source=DIR is needed: where the raw files of {name} are")
+        raise DeepLabError(f"--source=DIR is needed: directory of the raw files of {name}")
     if "intensity_range" in given:
         given["intensity_range"] = _intensity_range(given["intensity_range"])
     if "name" in given:
@@ -135,7 +136,7 @@ def _intensity_range(values: list[str]) -> tuple[float, float]:
 
 
 def _configuration(name: str) -> "tfds.core.BuilderConfig":
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     import tensorflow_datasets as tfds
 
     if not name.replace("_", "").replace("-", "").isalnum():

@@ -1,13 +1,13 @@
 """usage: deeplab-jax prune --model=M --output=DIR --dataset=NAME --data_dir=DIR [--flag=value …]
 
-Makes a model smaller and trains it on. With --structured whole channels go, of bottlenecks, ASPP's
-branches and the decoder, until --macs=0.5 of the multiply-adds are left: the network in DIR is
-really smaller. Without it --sparsity=0.5 of the weights of every dense kernel become 0 while the
-network trains, the smallest first: it is smaller when compressed, and not faster by itself.
+Prunes a model and fine-tunes it. --structured removes whole channels of bottlenecks, ASPP branches
+and the decoder until the fraction --macs=0.5 of the multiply-adds is left: the network in DIR is
+smaller and faster. Without it, the fraction --sparsity=0.5 of the weights of every dense kernel is
+set to 0 during training, the smallest first: the model is smaller when compressed, but not faster.
 
-Training (--steps=N) has the recipe of the model's workdir or of --config=FILE, with
---config.FIELD=VALUE on top. It is in DIR-training and goes on there when it is interrupted. Mean
-IoU, size and latency before and after are printed and written to DIR/report.json.
+Fine-tuning (--steps=N) uses the config of the model's workdir or --config=FILE, with overrides
+--config.FIELD=VALUE. Its workdir is DIR-training; the same command resumes an interrupted run.
+Prints mean IoU, size and latency before and after, and writes them to DIR/report.json.
 
 examples:
   deeplab-jax prune --model=runs/camvid --output=models/camvid_half --dataset=camvid \\
@@ -29,14 +29,7 @@ from deeplab_jax.cli.compression import (
     training_directory,
 )
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import (
-    Flags,
-    check_sources,
-    open_split,
-    parse_size,
-    refuse_arguments,
-    required,
-)
+from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
 
 if TYPE_CHECKING:
@@ -49,33 +42,39 @@ CRITERIA = ("reconstruction", "batch_norm_scale", "norm")
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     define_compression_flags(flags, steps=0)
-    flags.define("structured", False, "Remove whole channels.")
-    flags.define("macs", 0.5, "Fraction of the multiply-adds to keep, with --structured.")
-    flags.define("sparsity", 0.5, "Fraction of the weights that become 0, without --structured.")
+    flags.define("structured", False, "Remove whole channels instead of single weights.")
+    flags.define(
+        "macs", 0.5, "Fraction of the multiply-adds to keep, in (0, 1]; requires --structured."
+    )
+    flags.define("sparsity", 0.5, "Fraction of the weights to set to 0, without --structured.")
     flags.define(
         "criterion", CRITERIA[0], "Criterion for ranking channels to prune.", choices=CRITERIA
     )
-    flags.define("teacher_weight", 0.0, "Weight of the unpruned model as a teacher; 0: none.")
-    flags.define("multiple", 8, "Divisor of the pruned widths.", least=1)
-    flags.define("calibration_limit", 32, "Number of images that channels are ranked on.", least=1)
+    flags.define(
+        "teacher_weight",
+        0.0,
+        "Weight of the distillation loss with the unpruned model as teacher; 0: off.",
+    )
+    flags.define("multiple", 8, "Divisor of the pruned widths, in channels.", least=1)
+    flags.define("calibration_limit", 32, "Number of images for ranking channels.", least=1)
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Prunes, trains, measures and says where the model is."""
-    refuse_arguments("prune", paths, "the model goes by --model")
-    required(flags, "model", "output", "dataset", "data_dir")
+    """Prunes, fine-tunes and measures; prints the path of the model."""
+    flags.refuse("prune", paths, "give the model as --model")
+    flags.require("model", "output", "dataset", "data_dir")
     if not flags.structured and not flags.steps:
-        raise DeepLabError("weights are pruned while a network trains: give --steps=N")
+        raise DeepLabError("weights are pruned during fine-tuning; give --steps=N")
     check_output(flags)
-    check_sources(flags)
-    # Imported late, so that --help and mistakes answer at once.
+    flags.check_sources()
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.fine_tuning import distilled, fine_tune
     from deeplab_jax.compression.magnitude_pruning import pruned_gradually
     from deeplab_jax.compression.pruning import check_prunable
 
     source, stored = read_stored(flags, console)
     check_prunable(stored)
-    dataset = open_split(flags)
+    dataset = flags.open_split()
     made = _narrowed(flags, stored, console) if flags.structured else stored
 
     def adjust(run: "Run") -> "Run":

@@ -1,13 +1,13 @@
 """usage: deeplab-jax quantize --model=M --output=DIR --dataset=NAME --data_dir=DIR [--flag=value …]
 
-Makes a model's convolutions compute in 8-bit integers: kernels int8 with a scale for every output
-channel, inputs int8 in the range that they have on real images. DIR becomes a model directory that
-every command takes, about a quarter of the size. Mean IoU, size and latency before and after are
-printed and written to DIR/report.json.
+Quantizes the convolutions of a model to 8-bit integers: int8 kernels with a scale per output
+channel and int8 inputs with ranges calibrated on images. DIR is a model directory of about a
+quarter of the size that every command accepts. Prints mean IoU, size and latency before and
+after, and writes them to DIR/report.json.
 
-Where that costs too much, --steps=N first trains the network on while it sees its own rounding, in
-the recipe of its workdir or in --config=FILE, with --config.FIELD=VALUE on top. That run is in
-DIR-training and goes on from there when it is interrupted.
+If accuracy drops too much, --steps=N runs quantization-aware fine-tuning first, with the config of
+the model's workdir or --config=FILE and overrides --config.FIELD=VALUE. Its workdir is
+DIR-training; the same command resumes an interrupted run.
 
 examples:
   deeplab-jax quantize --model=deeplabv3_mobilenetv2_voc_coreml_lut8 --output=models/voc_int8 \\
@@ -28,20 +28,15 @@ from deeplab_jax.cli.compression import (
     training_directory,
 )
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import (
-    Flags,
-    check_sources,
-    open_split,
-    parse_size,
-    refuse_arguments,
-    required,
-)
+from deeplab_jax.cli.flags import Flags, parse_size
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     define_compression_flags(flags, steps=0)
-    flags.define("calibration_dataset", None, "Calibration data set (default: --dataset).")
+    flags.define(
+        "calibration_dataset", None, "Name of the calibration data set (default: --dataset)."
+    )
     flags.define("calibration_split", "train", "Split of the calibration data set.")
     flags.define(
         "calibration_limit",
@@ -52,19 +47,19 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Quantises, measures and says where the model is."""
-    refuse_arguments("quantize", paths, "the model goes by --model")
-    required(flags, "model", "output", "dataset", "data_dir")
+    """Quantizes and measures; prints the path of the model."""
+    flags.refuse("quantize", paths, "give the model as --model")
+    flags.require("model", "output", "dataset", "data_dir")
     check_output(flags)
-    check_sources(flags)
-    # Imported late, so that --help and mistakes answer at once.
+    flags.check_sources()
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.calibration import calibration_images
     from deeplab_jax.compression.fine_tuning import fine_tune
     from deeplab_jax.compression.quantization import check_quantizable, quantization_aware, quantize
 
     source, stored = read_stored(flags, console)
     check_quantizable(stored)
-    dataset = open_split(flags)
+    dataset = flags.open_split()
     name = flags.calibration_dataset or flags.dataset
     calibrating = data.open_dataset(name, flags.data_dir, flags.calibration_split)
     trained = stored
@@ -79,7 +74,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         size=parse_size(flags.size),
         reporter=console,
     )
-    told = f"{flags.calibration_limit} images of {name}/{flags.calibration_split}"
-    made = quantize(trained, images, told)
+    source_text = f"{flags.calibration_limit} images of {name}/{flags.calibration_split}"
+    made = quantize(trained, images, source_text)
     checkpointing.write_model(Path(flags.output), made.description, made.variables)
     measure_and_print(flags, {"before": source, "int8": Path(flags.output)}, dataset, console)

@@ -1,13 +1,13 @@
 """usage: deeplab-jax train --config=FILE[:key=value,…] --workdir=DIR [--config.FIELD=VALUE …]
 
-Trains a model, or goes on with an interrupted run: the same command in the same workdir takes up
-the newest checkpoint. FILE is a path or the name of a packaged config (shapes, camvid, voc).
+Trains a model, or resumes an interrupted run: the same command with the same workdir restores the
+newest checkpoint. FILE is a path or the name of a packaged config (shapes, camvid, voc).
 
-Several processes train together: on TPU pods, SLURM and GKE they find each other; elsewhere each is
-given --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.
+Several processes can train together. On TPU pods, SLURM and GKE they are detected; elsewhere, start
+each with --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.
 
-With --folds=5 the training split is divided in five: five networks are trained, each validated on
-the fifth that it does not see, and the mean and the spread of their numbers are printed.
+--folds=5 runs a five-fold cross-validation on the training split: it trains five networks, each
+validated on the fold that it is not trained on, and prints mean and standard deviation.
 
 examples:
   deeplab-jax train --config=configs/camvid.py:cpu --workdir=runs/camvid --config.seed=1
@@ -19,14 +19,7 @@ from typing import TYPE_CHECKING
 import deeplab_jax
 from deeplab_jax import data
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import (
-    Flags,
-    define_config_flags,
-    define_host_flags,
-    joined_job,
-    read_config,
-    refuse_arguments,
-)
+from deeplab_jax.cli.flags import Flags, joined_job
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
@@ -36,21 +29,21 @@ if TYPE_CHECKING:
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    define_config_flags(flags)
-    flags.define("workdir", None, "Directory that the run writes to.")
+    flags.define_config()
+    flags.define("workdir", None, "Directory for checkpoints, metrics and pictures of the run.")
     flags.define("folds", None, "Number of folds of a cross-validation.", kind=int, least=2)
-    flags.define("profile", False, "Write a trace of a few steps.")
-    define_host_flags(flags)
+    flags.define("profile", False, "Write a profiler trace of a few steps.")
+    flags.define_hosts()
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Trains and says where the results are."""
-    refuse_arguments("train", paths)
+    """Trains and prints the path of the results."""
+    flags.refuse("train", paths)
     if not flags.config or not flags.workdir:
         raise DeepLabError("train needs --config=FILE and --workdir=DIR")
-    config = read_config(flags)
+    config = flags.read_config()
     if flags.folds and flags.profile:
-        raise DeepLabError("--profile is of a single run; leave --folds out")
+        raise DeepLabError("--profile requires a single run; leave --folds out")
     data.prepared_directory(config.data.name, config.data.data_dir)
     with joined_job(flags, console) as reporter:
         line = _train(flags, config, reporter)
@@ -59,12 +52,12 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _train(flags: Flags, config: "ConfigDict", reporter: Reporter) -> str:
-    """Trains and returns what to say of it."""
+    """Trains and returns the line to print."""
     if flags.folds:
         found = deeplab_jax.cross_validate(config, flags.workdir, flags.folds, reporter=reporter)
         return (
             f"mean IoU {found.mean:.4f} ± {found.standard_deviation:.4f} (standard deviation) over "
-            f"{flags.folds} folds; they are in {found.workdir}"
+            f"{flags.folds} folds; results are in {found.workdir}"
         )
     result = deeplab_jax.train(config, flags.workdir, reporter=reporter, profile=flags.profile)
     return (

@@ -54,7 +54,7 @@ def test_a_file_that_was_compared_with_the_network(workdir, tmp_path, capsys):
         (["--model=m", "--format=onnx", "--output=x", "--batch=few"], "a number from 1 on"),
         (["--model=m", "--format=onnx", "--output=x", "photos"], "did you mean --verify=photos"),
         (["--model=m", "--format=onnx", "--output=x", "--verify=none"], "no such file or folder"),
-        (["--model=m", "--format=onnx", "--output=x", "--calibrate=a"], "is of --format=tflite"),
+        (["--model=m", "--format=onnx", "--output=x", "--calibrate=a"], "requires --format=tflite"),
         (["--model=m", "--format=onnx", "--output=x", "--verify_size=65x65"], "--verify=photos"),
     ],
 )

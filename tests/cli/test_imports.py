@@ -94,6 +94,11 @@ def test_models_is_listed_without_jax(tmp_path):
     assert imported([["models"]], (*NEURAL, *DATA, *PLOTS), tmp_path) == [[["models"], 0, []]]
 
 
+def test_descriptions_are_printed_without_jax(tmp_path):
+    for words in (["inspect", "--set"], ["inspect", "--config"]):
+        assert imported([words], (*NEURAL, *DATA, *PLOTS), tmp_path) == [[words, 0, []]]
+
+
 def test_inspect_imports_neither_data_nor_plots(tmp_path):
     words = ["inspect", "deeplab_v3", "--backbone=mobilenet_v2"]
     forbidden = ("optax", "orbax", "cv2", *DATA, *PLOTS)

@@ -1,15 +1,15 @@
 import pytest
 
-from deeplab_jax.cli.flags import Flags, define_inference_flags, parse_options
+from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import InferenceOptions
 
 
 def parse(*arguments):
     flags = Flags()
-    define_inference_flags(flags)
+    flags.define_inference()
     rest = flags(["command", *arguments])[1:]
-    return parse_options(flags), rest
+    return flags.inference_options(), rest
 
 
 def test_no_flag_is_no_strategy():

@@ -1,11 +1,16 @@
+import dataclasses
 import json
 
 import pytest
 from stand_ins import write_workdir
 
+from deeplab_jax import config as configs
+from deeplab_jax.architecture import Architecture, Shorthands
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import parse_keywords
 from deeplab_jax.cli.main import run
+from deeplab_jax.config_fields import declared_fields
+from deeplab_jax.declarations import declaration
 from deeplab_jax.errors import DeepLabError
 
 SMALL = ["deeplab_v3", "--backbone=mobilenet_v2", "--size=65x97"]
@@ -58,9 +63,40 @@ def test_a_trained_model(inspect, tmp_path):
     assert json.loads(printed)["endpoints"]["scores"] == [5, 5, 2]
 
 
+@pytest.mark.parametrize("flag", ["--set", "--set=help"])
+def test_every_keyword_is_described_as_declared(inspect, flag):
+    status, printed, error = inspect(flag)
+    assert (status, error) == (0, "")
+    lines = {line.partition(":")[0]: line for line in printed.splitlines()}
+    for owner in (Architecture, Shorthands):
+        for field in dataclasses.fields(owner):
+            assert declaration(field).help in lines[field.name]
+            assert all(str(legal) in lines[field.name] for legal in declaration(field).legal)
+
+
+def test_every_config_field_is_described_as_declared(inspect):
+    status, printed, error = inspect("--config")
+    assert (status, error) == (0, "")
+    lines = {line.partition(":")[0]: line for line in printed.splitlines()}
+    assert lines.keys() == dict(configs.flatten(configs.default())).keys()
+    for name, _, field in declared_fields():
+        assert declaration(field).help in lines[name]
+        assert str(declaration(field).unit) in lines[name]
+
+
+def test_a_section_or_a_field_is_described_alone(inspect):
+    _, printed, _ = inspect("--config=loss")
+    assert printed.startswith("loss.cross_entropy: Weight of the cross-entropy")
+    assert "optimizer." not in printed
+    _, printed, _ = inspect("--config=loss.dice")
+    assert printed.count("\n") == 1
+    assert "default: 0.0" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["--config=los"], "unknown config section or field 'los'; did you mean 'loss'?"),
         ([], "takes one architecture, or --model"),
         (["deeplab_v3", "deeplab_v2"], "takes one architecture"),
         (["deeplab_v33"], "did you mean 'deeplab_v3'?"),
