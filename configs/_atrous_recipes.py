@@ -31,7 +31,7 @@ IMAGENET = {
     "mobilenet_v3_large": "none",
     "mobilenet_v3_small": "none",
 }
-# Of MobileNetV2, by its depth multiplier.
+# Initial weights of MobileNetV2 by depth multiplier.
 NARROW = {
     0.75: "mobilenetv2_dm075_imagenet",
     0.5: "mobilenetv2_dm05_imagenet",

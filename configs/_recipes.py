@@ -1,9 +1,9 @@
-"""What the papers' recipes share: data sets, starting points, and what stays open.
+"""Shared parts of the papers' recipes: data sets, initial weights, and open points.
 
 Comments in the recipes say where a value comes from and how sure it is:
 
 * verified: read in the source that is named, a paper or the authors' released code;
-* derived: follows from verified facts, by a step that the comment tells;
+* derived: follows from verified facts, by a step that the comment states;
 * from memory: nobody here has read it in its source;
 * open: the source does not say, or this code cannot do it. `Recipe.open` names each such point.
 """
@@ -138,7 +138,7 @@ def start_from_vgg(recipe: Recipe, init: str) -> None:
     start_from(recipe, init, "vgg_decimated" if init in CONVENTIONS else "matching")
     if init in CONVENTIONS:
         recipe.open["training.init_scope"] = (
-            "derived: which rows, columns and filters stay is not told, nor whether ASPP's "
+            "derived: which rows, columns and filters stay is not published, nor whether ASPP's "
             "branches keep the same"
         )
 

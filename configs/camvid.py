@@ -37,7 +37,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
     config.model.backbone = "mobilenet_v2"
     config.model.separable = True
-    # So few steps are over before the published decay of 0.9997 has forgotten the first ones.
+    # With few steps, the published decay of 0.9997 retains the initial statistics.
     config.model.batch_norm_decay = 0.95
 
     config.augmentation.crop_size = (353, 481)
@@ -60,7 +60,7 @@ def get_config(text: str | None = None) -> ConfigDict:
         return config
 
     config.model.depth_multiplier = 1.0 if given.init else 0.5
-    # Of half the usual crop, half the usual rates; the image-level feature did not help DeepLab v3+
+    # Half the usual rates for half the usual crop; the image-level feature did not help DeepLab v3+
     # on driving scenes either (arXiv 1802.02611, table 7), and a batch of 8 normalises it badly.
     config.model.atrous_rates = (3, 6, 9)
     config.model.image_pooling = "none"

@@ -95,7 +95,7 @@ def _features_of_many_scales(made: Recipe, init: str) -> None:
     config = made.config
     config.model.decoder = "msc"
     start_from(made, init, "matching")
-    # That network began with the usual weights.
+    # The network began with the usual weights.
     config.model.update(CONVENTIONS["vgg16_imagenet"])
     # Verified: paper, section 4.3: all but the new layers keeps its weights.
     config.optimizer.multipliers.backbone = 0.0

@@ -24,7 +24,7 @@ def get_config(text: str | None = None) -> ConfigDict:
 
     config.model.backbone = "mobilenet_v2"
     config.model.separable = True
-    # So few steps are over before the published decay of 0.9997 has forgotten the first ones.
+    # With few steps, the published decay of 0.9997 retains the initial statistics.
     config.model.batch_norm_decay = 0.95
 
     # The encoder's map of such a crop is 7 × 7.

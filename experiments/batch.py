@@ -98,7 +98,7 @@ def submit(
       cluster: `local` or `slurm`.
       processes: how many share the jobs; on SLURM every job is its own.
       settings: `KEY=VALUE` of submitit's executor.
-      reporter: hears of the jobs.
+      reporter: receives the jobs.
 
     Raises:
       DeepLabError: submitit is not installed, a setting is no KEY=VALUE, or local jobs failed.
@@ -141,7 +141,7 @@ def describe(job: Job) -> str:
 
 
 def _waiting(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> list[Job]:
-    """Returns the jobs that are not done, and tells of rows that will not be run."""
+    """Returns the jobs that are not done, and reports rows that will not be run."""
     for case in cases:
         if case.why_not:
             reporter.message(f"not run: {case.row.label}: {case.why_not}")

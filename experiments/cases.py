@@ -21,7 +21,7 @@ from experiments.presets import Preset
 from experiments.scaling import scaled_down
 from experiments.table import Changes, Row, Table, Training
 
-# What a recipe is told when it goes on from a training whose place only the runner knows.
+# Placeholder for the initial weights of a recipe whose path only the runner knows.
 PLACEHOLDER = "the-training-before"
 INFERENCE_FIELDS = tuple(field.name for field in dataclasses.fields(InferenceOptions))
 
@@ -50,7 +50,7 @@ class ResolvedTraining:
     def key(self) -> str:
         """Names it: equal trainings have equal keys, whichever table they stand in.
 
-        What is told by default and what is told by name are equal.
+        A default value and the same value by name are equal.
         """
         free = (*configs.FREE_FIELDS, "seed")
         fields = {
@@ -113,7 +113,7 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
     changes, inference = _by_kind(point)
     if point:
         label = f"{row.label}, {shown(point)}" if len(table.rows) > 1 else shown(point)
-        # What a grid makes of a row was not published.
+        # A row changed by a grid was not published.
         row = dataclasses.replace(row, label=label, published=None, costs={}, minus=None)
     options = _options(row.inference | inference, row.label)
     why_not = _why_not(table, row, preset, init)

@@ -25,25 +25,33 @@ from experiments import commands
 def define_flags(flags: absl_flags.FlagValues) -> None:
     """Declares the flags."""
     own = {"flag_values": flags}
-    absl_flags.DEFINE_list("models", [], "NAME=MODEL of each; = may be in a MODEL.", **own)
-    absl_flags.DEFINE_string("checkpoint", "last", "best, last or a step, of workdirs.", **own)
+    absl_flags.DEFINE_list("models", [], "Models as NAME=MODEL,…; a MODEL may contain =.", **own)
+    absl_flags.DEFINE_string(
+        "checkpoint", "last", "Checkpoint of a workdir: best, last or a step.", **own
+    )
     absl_flags.DEFINE_string("dataset", None, "Name of a prepared data set.", **own)
-    absl_flags.DEFINE_string("split", "val", "Split to measure on.", **own)
-    absl_flags.DEFINE_string("data_dir", "data", "Where data sets are prepared.", **own)
-    absl_flags.DEFINE_string("output", "comparison.html", "File to write.", **own)
-    absl_flags.DEFINE_string("classes", None, "PNG of truth and classes alone to write.", **own)
-    absl_flags.DEFINE_string("title", "DeepLab, side by side", "Of the page.", **own)
-    absl_flags.DEFINE_integer("images", 4, "That are shown.", lower_bound=1, **own)
-    absl_flags.DEFINE_integer("limit", None, "Only the first so many images.", **own)
-    absl_flags.DEFINE_integer("batch_size", 4, "Images at once.", lower_bound=1, **own)
-    absl_flags.DEFINE_string("trimap", "1,2,5,10,20,40", "Widths of bands in pixels.", **own)
+    absl_flags.DEFINE_string("split", "val", "Split of the data set to evaluate on.", **own)
+    absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared data sets.", **own)
+    absl_flags.DEFINE_string("output", "comparison.html", "Path of the HTML page.", **own)
+    absl_flags.DEFINE_string(
+        "classes", None, "Path of a PNG of ground truth and predicted classes only.", **own
+    )
+    absl_flags.DEFINE_string("title", "DeepLab, side by side", "Title of the HTML page.", **own)
+    absl_flags.DEFINE_integer("images", 4, "Number of images to show.", lower_bound=1, **own)
+    absl_flags.DEFINE_integer(
+        "limit", None, "Maximum number of images, from the start of the split.", **own
+    )
+    absl_flags.DEFINE_integer("batch_size", 4, "Number of images per batch.", lower_bound=1, **own)
+    absl_flags.DEFINE_string(
+        "trimap", "1,2,5,10,20,40", "Widths of trimap bands, in pixels.", **own
+    )
     flags.define_inference()
 
 
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
     """Measures the models and writes the page."""
     if paths:
-        raise DeepLabError(f"compare takes no argument {paths[0]!r}; models go by --models")
+        raise DeepLabError(f"compare takes no argument {paths[0]!r}; give models as --models")
     flags.require("models", "dataset")
     references = parse_models(flags.models)
     options, widths = flags.inference_options(), parse_numbers(flags.trimap, "trimap", int)

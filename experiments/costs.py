@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds of its evaluation, chip-hours of its training."""
+"""Cost of a network: parameters, multiply-adds of its evaluation, chip-hours of its training."""
 
 import dataclasses
 import functools
@@ -16,9 +16,9 @@ from experiments.storage import read_json, write_json
 
 # The forward pass once, the backward pass twice; a multiply-add is two operations.
 OPERATIONS = 2 * 3
-# Estimates are for a chip that sustains so many operations a second.
+# Sustained operations per second of the chip that estimates assume.
 CHIP_OPERATIONS = 100e12
-# What the papers count multiply-adds on.
+# Image size for which the papers count multiply-adds.
 SIZE = (513, 513)
 CLASSES = {
     "cityscapes": 19,

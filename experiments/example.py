@@ -14,14 +14,14 @@ over more fields needs no file:
 from experiments.table import Row, Table
 
 TABLE = Table(
-    title="What the decoder and flips are worth on drawn shapes",
+    title="Effect of the decoder and of flips on drawn shapes",
     paper="own",
     number="",
     recipe="shapes:cpu,steps=300",
     rows=(
         Row("decoder"),
         Row("decoder, flip", inference={"flip": True}),
-        # What the recipe sets of the decoder goes with it.
+        # The fields of the decoder in the recipe are removed with it.
         Row(
             "no decoder",
             changes={

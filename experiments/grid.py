@@ -62,7 +62,7 @@ def _split(text: str) -> list[str]:
 
 
 def _value(name: str, text: str) -> Any:
-    """Of inference the value itself; of the config the text, whose field knows its type."""
+    """For inference the value itself; for the config the text, which the field parses."""
     if not name.startswith("inference."):
         return text
     value = parse_keywords(f"value={text}")["value"]

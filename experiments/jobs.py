@@ -1,4 +1,4 @@
-"""What has to be run for some rows, shared as far as possible, and how one job is run."""
+"""Jobs to run for some rows, shared as far as possible, and how one job is run."""
 
 import dataclasses
 import pathlib
@@ -57,7 +57,7 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
       job: what to do.
       storage: where it goes; other processes may work there, too.
       data_dir: where the data sets are.
-      reporter: hears of progress.
+      reporter: receives progress.
 
     Raises:
       DeepLabError: as `deeplab_jax.train` and `evaluate`, or there are too few devices.

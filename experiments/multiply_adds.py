@@ -1,6 +1,6 @@
 """Published multiply-adds beside ours: `python -m experiments.multiply_adds`.
 
-multiply_adds.csv holds the published values. What was run at several scales is a sum over the
+multiply_adds.csv holds the published values. The figure of several scales is a sum over the
 scaled sizes, and twice that with flipped images. The papers' values follow TensorFlow's convention
 (see `deeplab_jax.models.summary`), torchvision's count plain multiply-adds.
 """

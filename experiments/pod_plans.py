@@ -1,7 +1,7 @@
 """The table of docs/guides/planning.md: `python -m experiments.pod_plans DIRECTORY [NAME…]`.
 
 Compiles each network for its slice, as `deeplab-jax plan --json` does, writes DIRECTORY/NAME.json,
-and prints the table of all plans that lie there. What is there already is not compiled again; one
+and prints the table of all plans that lie there. Existing plans are not compiled again; one
 takes minutes of a quiet machine.
 """
 

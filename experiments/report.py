@@ -1,6 +1,6 @@
 """usage: python -m experiments.report [NAME …] [--workdir=DIR]
 
-Writes the reports of the tables that were run anew: Markdown, CSV and a plot each, with the
+Writes the reports of the tables that were run again: Markdown, CSV and a plot each, with the
 published value, ours, their difference, and mean and standard deviation over seeds; for the preset
 `paper` the estimated chip-hours, too. NAME is a report's name or a part of it; without any: all.
 
@@ -46,7 +46,7 @@ def write_reports(opened: "OpenRequest", reporter: Reporter, announce: bool = Fa
 
     Args:
       opened: the table.
-      reporter: hears where they are.
+      reporter: receives their paths.
       announce: whether it does.
     """
     from experiments.costs import Counter

@@ -1,8 +1,8 @@
 """usage: python -m experiments.run TABLE [--preset=P] [--rows=R] [--seeds=N] [--grid FIELD=A,B …]
 
 Trains and evaluates the rows of a table and writes its report. TABLE is a name such as v3/table5
-(without one: the list), or a Python file with a TABLE of your own (experiments/example.py). What is
-done is not done again, and an interrupted command goes on when it is given again.
+(without one: the list), or a Python file with a TABLE of your own (experiments/example.py).
+Finished trainings are not repeated, and the same command resumes an interrupted run.
 
 Presets: `paper` is the table as it stands; `camvid` and `voc_subset` have networks and crops for
 two cores, `camvid_gpu` for a GPU; `smoke` only shows that everything runs, on drawn images.
@@ -36,21 +36,25 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     own = {"flag_values": flags}
     commands.define_workdir(flags)
     absl_flags.DEFINE_string(
-        "preset", "paper", "smoke, camvid, camvid_gpu, voc_subset or paper.", **own
+        "preset", "paper", "Preset: smoke, camvid, camvid_gpu, voc_subset or paper.", **own
     )
     absl_flags.DEFINE_string(
-        "rows", "", "Numbers, ranges or parts of labels, as 1,3-5; empty: all.", **own
+        "rows", "", "Rows by number, range or part of the label, as in 1,3-5; empty: all.", **own
     )
-    absl_flags.DEFINE_integer("seeds", 1, "Trainings of each row.", lower_bound=1, **own)
-    absl_flags.DEFINE_string("data_dir", "data", "Where the data sets are prepared.", **own)
+    absl_flags.DEFINE_integer(
+        "seeds", 1, "Number of trainings per row, one per seed.", lower_bound=1, **own
+    )
+    absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared data sets.", **own)
     absl_flags.DEFINE_string(
         "init", "", "Weights that a preset's networks start from: name or path.", **own
     )
     absl_flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE to cross the rows with.", **own)
-    absl_flags.DEFINE_string("name", "", "Of the report; default: of table and grid.", **own)
-    absl_flags.DEFINE_enum("submit", "here", SUBMISSIONS, "Where trainings run.", **own)
+    absl_flags.DEFINE_string(
+        "name", "", "Name of the report (default: from table and grid).", **own
+    )
+    absl_flags.DEFINE_enum("submit", "here", SUBMISSIONS, "Place where the trainings run.", **own)
     absl_flags.DEFINE_integer(
-        "processes", 1, "That local submission works with at once.", lower_bound=1, **own
+        "processes", 1, "Number of parallel processes of local submission.", lower_bound=1, **own
     )
     absl_flags.DEFINE_multi_string(
         "slurm", [], "KEY=VALUE of submitit's executor, as slurm_partition=gpu.", **own

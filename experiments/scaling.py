@@ -56,7 +56,7 @@ def scaled_down(
 
 def _unset_unread(small: ConfigDict) -> None:
     """Unsets what the size and the preset give to every network and this one does not read."""
-    # By the rules of version 1, which ignored such keywords.
+    # Uses the rules of version 1, which ignored such keywords.
     read = read_keywords(network_of(small, version=1))
     for name, value in small.model.items():
         if value is not None and name not in (*read, "architecture"):
@@ -71,7 +71,7 @@ def _scale_training(
     drop = config.schedule.steps_per_drop / config.training.num_steps
     small.schedule.steps_per_drop = max(1, round(small.training.num_steps * drop))
     batch = config.training.batch_size / base.training.batch_size
-    # Of a single image, batch normalisation of pooled features leaves nothing.
+    # Batch normalization of pooled features is zero for a single image.
     small.training.batch_size = max(2, round(preset.batch_size * batch))
     small.training.accumulation_steps = 1
     sides = zip(

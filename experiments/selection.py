@@ -14,7 +14,7 @@ def select_rows(cases: Sequence[Case], text: str, points: int = 1) -> tuple[Case
       cases: of the table, those of a row one after the other.
       text: numbers of rows from 1, ranges, or parts of cases' labels, with commas between; `;`
         where a label has commas; empty: all.
-      points: of the grid that crosses the rows, so many cases a row.
+      points: of the grid that crosses the rows, that many cases a row.
 
     Raises:
       DeepLabError: a part names no row.

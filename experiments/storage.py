@@ -21,7 +21,7 @@ from experiments.cases import Case, ResolvedTraining
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A table as it was asked for; tells all that its report needs.
+    """A table as it was asked for; holds all that its report needs.
 
     Attributes:
       name: of its report's files.
@@ -74,7 +74,7 @@ class Storage:
         return read_json(self.result(case.training, seed, case.strategy))
 
     def write_request(self, request: Request) -> None:
-        """Notes what was asked for, so that reports need not be told again."""
+        """Notes what was asked for, so that reports can read it."""
         path = self.folder / "tables" / f"{request.name}.json"
         write_json(path, dataclasses.asdict(request))
 

@@ -42,7 +42,7 @@ def wait_for(submitted: Sequence[Any]) -> list[str]:
     for job in submitted:
         try:
             failures += job.result()
-        # Whatever ends a process is submitit's to tell.
+        # submitit reports any failure of a process.
         except Exception as error:
             failures.append(f"job {job.job_id}: {' '.join(str(error).split())[-400:]}")
     return failures

@@ -1,10 +1,10 @@
-"""What a table is, as data: rows of changes with the number that was published for each."""
+"""Tables as data: rows of changes with the number that was published for each."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-# What can stand in a table, and its unit.
+# Metrics of a table and their units.
 METRICS = {
     "mIoU": "mean IoU, %",
     "delta mIoU": "mean IoU above that of another row, %",
@@ -17,7 +17,7 @@ Changes = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training run, told by a recipe and what differs from it.
+    """A training run: a recipe and its changes.
 
     Attributes:
       recipe: as `deeplab-jax train --config` takes it; without `init` where there is an `after`.
@@ -95,7 +95,7 @@ class Table:
 
     @property
     def varies_resnet(self) -> bool:
-        """Whether its rows differ in what only a ResNet has: multi-grid, or a cascade."""
+        """Returns whether the rows differ in a ResNet-only field: multi-grid or a cascade."""
         settings = [self.recipe, *(row.recipe or "" for row in self.rows)]
         return any("cascade" in text for text in settings) or any(
             row.changes.get(field) is not None

@@ -21,7 +21,7 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """What both sides are to do.
+    """Work that both sides run.
 
     Attributes:
       network: one of the baseline's.
@@ -70,7 +70,7 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
 
     Returns:
       `seconds` and `baseline_seconds`, medians; `ratio`, the median of the turns' ratios
-      ours/theirs; `spread`, its lowest and highest quarter; and what the match tells. JSON-ready.
+      ours/theirs; `spread`, its lowest and highest quarter; and what the match reports. JSON-ready.
     """
     both = (match.ours.run, match.theirs.run)
     for run in both:
@@ -132,7 +132,7 @@ class Baseline:
     pytorch: bool = False
 
 
-# By the name of its module in this package.
+# Baselines by the name of their module in this package.
 BASELINES = {
     "straightforward": Baseline(
         ("v3/mobilenet_v2", "v3plus/mobilenet_v2", "v3plus/xception_65"), trained=True

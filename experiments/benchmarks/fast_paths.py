@@ -136,8 +136,8 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
       repetitions: turns.
 
     Returns:
-      By fast path what `measure` returns, and `gain`, the reference's time over its own; of a start
-      both medians and the gain alone. JSON-ready.
+      For each fast path the result of `measure` and `gain`, the time of the reference over its own;
+      for a start only both medians and the gain. JSON-ready.
 
     Raises:
       DeepLabError: there is no such fast path.

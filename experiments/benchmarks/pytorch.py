@@ -1,4 +1,4 @@
-"""What the baselines in PyTorch share: device, memory format, precision, compilation and memory."""
+"""Shared parts of the PyTorch baselines: device, memory format, precision and compilation."""
 
 import dataclasses
 import importlib

@@ -1,6 +1,6 @@
 """DeepLab v3 and v3+ on MobileNetV2 and Xception-65 as one would first write them in Flax.
 
-What our own networks are measured against, so it stays as it is: Flax's `nn.Conv` with
+Baseline of the networks of this package; do not optimize it: Flax's `nn.Conv` with
 `feature_group_count` for depthwise convolutions, `nn.BatchNorm`, bilinear resizing by gathering.
 Output stride 16, aligned corners, float32. `to_straightforward` gives it our variables.
 """

@@ -19,7 +19,7 @@ WEIGHTS = {"mobilenet_v2": "deeplabv3_mobilenetv2_dm05_voc_tflite"}
 def forward(work: Workload) -> Match:
     """Returns the forward pass at the file's own size; see the package.
 
-    Both give logits at the image's size. TFLite's memory is not told.
+    Both give logits at the image's size. TFLite's memory is not reported.
 
     Raises:
       DeepLabError: the interpreter is not installed, the weights cannot be had, or the file is made

@@ -104,7 +104,7 @@ def measure_pipeline(
     Args:
       dataset: what to read.
       augmentation: scales, crop and flip.
-      num_images: the first so many, in each turn.
+      num_images: number of images, the first ones, in each turn.
       repetitions: turns.
 
     Returns:

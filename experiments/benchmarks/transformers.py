@@ -9,7 +9,7 @@ from experiments.benchmarks.weights import converted
 
 NAME = "transformers"
 NUM_CLASSES = 21
-# Of the network that Google published there, as TensorFlow's is.
+# Epsilon of the network that Google published there, as TensorFlow's is.
 OUTPUT_STRIDE = 16
 
 

@@ -16,7 +16,7 @@ def converted(torch: ModuleType, network: Any, **overrides: object) -> tuple[Dee
     Args:
       torch: the library.
       network: of a kind that `convert` knows.
-      **overrides: keywords of `create_model` that overrule what the weights tell.
+      **overrides: keywords of `create_model` that override those of the weights.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.pth"

@@ -86,9 +86,9 @@ def compare(
       dataset: of the models' classes.
       num_images: to show, evenly spread over the split.
       trimap_widths: in pixels, of bands around void.
-      limit: only the first so many images.
+      limit: only maximum number of images, the first ones images.
       batch_size: of the evaluation.
-      reporter: hears of progress.
+      reporter: receives the progress.
 
     Raises:
       DeepLabError: there is no model, or one has other classes than the data set.

@@ -50,7 +50,7 @@ def html_page(comparison: Comparison, title: str, command: str = "") -> str:
         "<h2>Speed and accuracy</h2>",
         _picture(pictures.speed_and_accuracy(comparison.models), "mean IoU by time"),
         '<p class="quiet">Times are of the shown images on the machine that made this page; areas '
-        "tell the number of parameters.</p>",
+        "show the number of parameters.</p>",
         "<h2>Confusion</h2>",
         *_confusions(comparison),
         "</div>",

@@ -1,4 +1,4 @@
-"""What XLA makes of the steps and gradients for a GPU that is not here: counts, no times.
+"""Programs that XLA compiles for the steps and gradients on a GPU topology: counts, no times.
 
     python -m experiments.gpu_suite.ahead --output=FILE [--device=h200] [--step] [--toy]
 

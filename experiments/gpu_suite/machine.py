@@ -1,4 +1,4 @@
-"""What the rows are measured on."""
+"""Description of the machine of the rows."""
 
 import shutil
 import subprocess

@@ -22,7 +22,7 @@ KINDS = {
     "fusion": r"fusion|triton|wrapped",
 }
 TOP = 20
-# Of lines of a device: kernels run on streams; the others repeat them by module and by operation.
+# Lines of a device: kernels run on streams; the others repeat them by module and by operation.
 STREAM = "Stream"
 
 

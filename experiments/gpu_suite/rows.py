@@ -90,6 +90,6 @@ def _attempt(measurement: Measurement) -> dict[str, Any]:
         return {"status": "measured", "figures": measurement.run()}
     except DeepLabError as error:
         return {"status": "skipped", "reason": str(error)}
-    except Exception as error:  # What fails on one card must not end the other measurements.
+    except Exception as error:  # A failure on one card must not end the other measurements.
         traceback.print_exc()
         return {"status": "failed", "reason": f"{type(error).__name__}: {error}"[:2000]}

@@ -1,4 +1,4 @@
-"""What a table is run on: as published, or small enough for the machine at hand."""
+"""Presets of a table: as published, or small enough for the machine at hand."""
 
 from deeplab_jax.errors import unknown_name
 from experiments.presets.camvid import CAMVID

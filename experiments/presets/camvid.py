@@ -5,7 +5,7 @@ Why these numbers: experiments/RESULTS.md.
 
 from experiments.presets.preset import Preset, Size
 
-# Of configs/camvid.py: without, rare classes are never learnt in so few steps.
+# Class weights of configs/camvid.py: without, rare classes are never learnt in so few steps.
 CLASS_WEIGHTS = (0.53, 0.45, 2.19, 0.39, 1.0, 0.65, 1.96, 1.41, 0.89, 2.53, 2.97)
 TRAINING = {
     "model.batch_norm_decay": 0.95,

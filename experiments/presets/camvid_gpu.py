@@ -16,7 +16,7 @@ CAMVID_GPU = Preset(
         1000,
         {"optimizer.multipliers.backbone": 0.1, "schedule.warmup_steps": 50},
     ),
-    # Of 360 × 480 images.
+    # Size for 360 × 480 images.
     crop_size=(353, 481),
     batch_size=16,
     changes=CAMVID.changes

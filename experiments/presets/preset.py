@@ -1,4 +1,4 @@
-"""What a preset changes of a table's trainings."""
+"""Changes of a preset to the trainings of a table."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,8 +24,8 @@ class Size:
 class Preset:
     """A data set with the size of crops, batches and networks.
 
-    What a row varies stays in proportion to the table's base recipe: half its batch is half the
-    preset's, a fifth of its updates a fifth of the preset's.
+    A varied field of a row stays in proportion to the table's base recipe: half its batch is half
+    that of the preset, a fifth of its steps a fifth.
 
     Attributes:
       name: as `--preset` takes it.

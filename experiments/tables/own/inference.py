@@ -1,4 +1,4 @@
-"""Family 3: inference strategies of one trained network, none of them trained anew."""
+"""Family 3: inference strategies of one trained network, without further training."""
 
 from experiments.strategies import AT_8, CRF, FLIP, MULTI_SCALE
 from experiments.table import Row, Table

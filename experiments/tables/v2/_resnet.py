@@ -1,11 +1,11 @@
-"""What the ResNet-101 tables of DeepLab v2 share."""
+"""Shared parts of the ResNet-101 tables of DeepLab v2."""
 
 from deeplab_jax.configs._recipes import CONVENTIONS
 
 from experiments.table import Training
 
 NO_SCALING = {"augmentation.min_scale": 1.0, "augmentation.max_scale": 1.0}
-# What was trained from ImageNet's weights keeps their strides and pixels.
+# A network trained from ImageNet weights keeps their strides and pixels.
 AS_STARTED = {f"model.{field}": value for field, value in CONVENTIONS["resnet101_imagenet"].items()}
 # How the authors trained on COCO was not read in a source: as on VOC.
 ON_COCO = Training(

@@ -1,4 +1,4 @@
-"""What the tables of DeepLab v3 share."""
+"""Shared parts of the tables of DeepLab v3."""
 
 from experiments.strategies import AT_8, FLIP, MULTI_SCALE
 from experiments.table import Changes

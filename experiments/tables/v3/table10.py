@@ -2,7 +2,7 @@
 
 from experiments.table import Row, Table
 
-# By output stride of training: batch size, value at 16, value at 8.
+# For each output stride of training: batch size, value at 16, value at 8.
 VALUES = {8: (6, 74.45, 75.62), 16: (16, 77.21, 78.51), 32: (24, 75.90, 75.75)}
 TABLE = Table(
     title="Output stride of training against that of evaluation",
