@@ -1,4 +1,4 @@
-"""Training on hardware that is not here: memory, arithmetic, communication, time."""
+"""Memory, arithmetic, communication and step time of training on hardware that is not present."""
 
 from deeplab_jax.planning.hardware import Chip, Topology, chips, parse_topology
 from deeplab_jax.planning.plan import Plan, plan

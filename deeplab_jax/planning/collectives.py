@@ -1,7 +1,7 @@
-"""Collectives of a compiled program, and the mesh axes that they join.
+"""Collectives of a compiled program, and the mesh axes that they communicate along.
 
-XLA writes groups in three ways: as lists, `{{0,1},{2,3}}`; as a reshaped range,
-`[2,2]<=[2,2]T(1,0)`; and as axes of a mesh of its own, `mesh['a'=2,'b'=2] {'b'}`.
+XLA writes replica groups in three forms: as lists, `{{0,1},{2,3}}`; as a reshaped range,
+`[2,2]<=[2,2]T(1,0)`; and as axes of a mesh, `mesh['a'=2,'b'=2] {'b'}`.
 """
 
 import math
@@ -16,35 +16,33 @@ from deeplab_jax.planning.hlo import Array, Instruction, Program
 Groups = list[list[int]]
 
 RANGE = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-MESH = re.compile(r"mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+MESH = re.compile(r"mesh\[([^\]]*)\]\s*\{([^}:]*)\}")
 PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 
 def read_groups(attributes: str) -> Groups | None:
-    """Returns the groups of `replica_groups=…` in an instruction's attributes; None: has none."""
+    """Returns the groups of `replica_groups=…` in an instruction's attributes, if it has any."""
     _, found, text = attributes.partition("replica_groups=")
     if not found:
         return None
-    if text.startswith("mesh"):
-        return _of_mesh(text)
-    if text.startswith("["):
-        return _of_range(text).tolist()
+    if text.startswith(("mesh", "[")):
+        return _of_mesh(text) if text.startswith("mesh") else _of_range(text)
     return _lists(text)
 
 
 def read_pairs(attributes: str) -> Groups | None:
-    """Returns the (source, target) pairs of a collective-permute; None: it has none."""
+    """Returns the (source, target) pairs of a collective-permute, if it has any."""
     found = PAIRS.search(attributes)
     return None if found is None else _lists(f"{{{found[1]}}}")
 
 
 def axes_joined(groups: Iterable[Sequence[int]], mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
-    """Returns the axes of the mesh along which members of a group lie apart.
+    """Returns the axes of the mesh along which the members of a group differ.
 
     Args:
-      groups: partitions by number, the position in the mesh's devices. An empty list stands for one
-        group of all.
-      mesh_shape: length of each axis, in the mesh's order.
+      groups: partitions by number, which is the position in the mesh's devices. An empty list
+        stands for one group of all partitions.
+      mesh_shape: length of each axis, in the order of the mesh.
     """
     names, shape = list(mesh_shape), tuple(mesh_shape.values())
     groups = list(groups) or [range(math.prod(shape))]
@@ -56,35 +54,35 @@ def axes_joined(groups: Iterable[Sequence[int]], mesh_shape: Mapping[str, int]) 
 
 
 def _lists(text: str) -> Groups:
-    """Reads `{{0,1},{2,3}}`; nothing of what follows it."""
+    """Parses `{{0,1},{2,3}}` at the start of a text."""
     inner = re.match(r"\{((?:\{[\d,]*\},?)*)\}", text)
-    if inner is None:
-        return []
-    return [_numbers(group) for group in re.findall(r"\{([\d,]*)\}", inner[1])]
+    return [_numbers(group) for group in re.findall(r"\{([\d,]*)\}", inner[1] if inner else "")]
 
 
-def _of_range(text: str) -> np.ndarray:
-    """Reads `[groups,members]<=[shape]T(order)`."""
-    found = RANGE.match(text)
+def _matched(form: re.Pattern[str], text: str) -> re.Match[str]:
+    found = form.match(text)
     if found is None:
         raise ValueError(f"unknown form of replica groups: {text[:60]}")
+    return found
+
+
+def _of_range(text: str) -> Groups:
+    """Parses `[groups,members]<=[shape]T(order)`."""
+    found = _matched(RANGE, text)
     target, source, order = (_numbers(part or "") for part in found.groups())
     numbers = np.arange(math.prod(source)).reshape(source)
-    return (numbers.transpose(order) if order else numbers).reshape(target)
+    return (numbers.transpose(order) if order else numbers).reshape(target).tolist()
 
 
 def _of_mesh(text: str) -> Groups:
-    """Reads `mesh['a'=2,'b'=2] {'b'}`: groups along the axes in braces."""
-    found = MESH.match(text)
-    if found is None or ":" in found[2]:
-        raise ValueError(f"unknown form of replica groups: {text[:60]}")
+    """Parses `mesh['a'=2,'b'=2] {'b'}`: groups along the axes in braces."""
+    found = _matched(MESH, text)
     axes = {name: int(length) for name, length in re.findall(r"'(\w+)'=(\d+)", found[1])}
     joined = re.findall(r"'(\w+)'", found[2])
-    names, shape = list(axes), tuple(axes.values())
-    order = [names.index(name) for name in (*(n for n in names if n not in joined), *joined)]
-    members = math.prod(axes[name] for name in joined)
+    shape = tuple(axes.values())
     numbers = np.arange(math.prod(shape)).reshape(shape)
-    return numbers.transpose(order).reshape(-1, members).tolist()
+    last = np.moveaxis(numbers, [list(axes).index(name) for name in joined], range(-len(joined), 0))
+    return last.reshape(-1, math.prod(axes[name] for name in joined)).tolist()
 
 
 def _numbers(text: str) -> list[int]:
@@ -103,25 +101,23 @@ KINDS = (
 
 
 class Collective(NamedTuple):
-    """One collective operation.
+    """Collective operation.
 
     Attributes:
       kind: one of `KINDS`.
-      arrays: what a chip gives to it; of an all-gather, what the chip gets.
-      axes: of the mesh that it joins chips along.
-      times: how often it runs in a step.
-      origin: path of the operation that asked for it.
+      arrays: operands on one chip; the results for an all-gather.
+      axes: axes of the mesh that it communicates along.
+      times: number of runs in a step.
     """
 
     kind: str
     arrays: tuple[Array, ...]
     axes: tuple[str, ...]
     times: int
-    origin: str
 
     @property
     def bytes(self) -> int:
-        """Bytes of its arrays, over all its runs in a step."""
+        """Bytes of the arrays, over all runs in a step."""
         return self.times * sum(array.bytes for array in self.arrays)
 
 
@@ -129,8 +125,8 @@ def find_collectives(program: Program, mesh_shape: Mapping[str, int]) -> list[Co
     """Returns every collective of a program in the order of its text.
 
     Args:
-      program: compiled for the mesh.
-      mesh_shape: length of each axis, in the mesh's order.
+      program: program that was compiled for the mesh.
+      mesh_shape: length of each axis, in the order of the mesh.
     """
     runs = program.runs()
     return [
@@ -148,7 +144,7 @@ def _collective(
     mesh_shape: Mapping[str, int],
     times: int,
 ) -> Iterator[Collective]:
-    """Yields the instruction as a collective if it is one; its `-done` half is none."""
+    """Yields the collective of an instruction, if it is one; the `-done` half is not."""
     kind = instruction.opcode.removesuffix("-start")
     if kind not in KINDS:
         return
@@ -161,18 +157,21 @@ def _collective(
     )
     arrays = operands
     if kind == "all-gather":
-        # The asynchronous half gives what it was given beside what it gathers.
-        arrays = instruction.results[len(operands) :] or instruction.results
-        arrays = arrays if instruction.opcode.endswith("-start") else instruction.results
-    _, _, origin = instruction.attributes.partition('op_name="')
-    yield Collective(kind, arrays, axes_joined(groups, mesh_shape), times, origin.partition('"')[0])
+        # The asynchronous form returns its operands before the gathered arrays.
+        skipped = len(operands) if instruction.opcode.endswith("-start") else 0
+        arrays = instruction.results[skipped:] or instruction.results
+    yield Collective(kind, arrays, axes_joined(groups, mesh_shape), times)
 
 
 def totals(collectives: Iterable[Collective]) -> dict[str, dict[str, int]]:
-    """Returns how often each kind runs in a step, and its bytes a chip."""
-    found: dict[str, dict[str, int]] = {}
+    """Returns the runs in a step and the bytes per chip of each kind of collective."""
+    by_kind: dict[str, list[Collective]] = {}
     for collective in collectives:
-        total = found.setdefault(collective.kind, {"count": 0, "bytes": 0})
-        total["count"] += collective.times
-        total["bytes"] += collective.bytes
-    return found
+        by_kind.setdefault(collective.kind, []).append(collective)
+    return {kind: count(found) for kind, found in by_kind.items()}
+
+
+def count(collectives: Iterable[Collective]) -> dict[str, int]:
+    """Returns the number of runs in a step and the bytes per chip."""
+    found = list(collectives)
+    return {"count": sum(each.times for each in found), "bytes": sum(each.bytes for each in found)}

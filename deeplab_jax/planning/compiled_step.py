@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from deeplab_jax.training.state import TrainState, abstract_state
 from deeplab_jax.training.step import make_run_step
 
 OUT_OF_MEMORY = re.compile("Ran out of memory (in memory space hbm|on HBM)")
-# The compiler's two ways to say how much was wanted of how much; a single array may be too large.
+# Two forms of the compiler's message: for the whole program, and for its temporaries.
 USED = (
     re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm"),
     re.compile(r"required for .*?\(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)"),
@@ -28,38 +29,35 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 def abstract_arguments(run: Run) -> tuple[TrainState, dict[str, jax.ShapeDtypeStruct]]:
     """Returns shapes, dtypes and shardings of the step's state and batch."""
-    config = run.config
+    config, crop, architecture = run.config, run.augmentation.crop_size, run.model.architecture
     state = abstract_state(
         run.model,
         run.optimizer,
         run.mesh,
-        crop_size=run.augmentation.crop_size,
+        crop_size=crop,
         keep_ema=config.training.ema_decay > 0,
         fsdp=config.parallel.fsdp,
     )
-    maps = (config.training.batch_size, *run.augmentation.crop_size)
-    architecture, sharding = run.model.architecture, batch_sharding(run.mesh)
-    arrays = {
-        "image": ((*maps, architecture.in_channels), jnp.uint8),
-        "label": (maps, label_dtype(architecture.num_classes)),
-    }
+    array = functools.partial(jax.ShapeDtypeStruct, sharding=batch_sharding(run.mesh))
+    maps = (config.training.batch_size, *crop)
     return state, {
-        name: jax.ShapeDtypeStruct(*array, sharding=sharding) for name, array in arrays.items()
+        "image": array((*maps, architecture.in_channels), jnp.uint8),
+        "label": array(maps, label_dtype(architecture.num_classes)),
     }
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """A compiled step.
+    """Compiled training step.
 
     Attributes:
-      memory: bytes a chip by use; `total` is what must be there at once.
-      usable: bytes of a chip's memory that the compiler gives to programs, if it told.
-      fits: whether `total` is there.
-      lower_seconds, compile_seconds: on this machine's clock.
-      compile_cpu_seconds: the same in processor time, which other programs do not lengthen.
-      costs: the compiler's own count.
-      text: of the program; empty where it does not fit.
+      memory: bytes per chip by use; `total` is required at once.
+      usable: bytes of a chip's memory that programs can use, if the compiler reported it.
+      fits: whether the step fits in the memory.
+      lower_seconds, compile_seconds: wall time of lowering and compilation.
+      compile_cpu_seconds: processor time of compilation, which other processes do not affect.
+      costs: operations and bytes counted by the compiler.
+      text: text of the program; empty where it does not fit.
     """
 
     memory: dict[str, int]
@@ -73,7 +71,7 @@ class CompiledStep:
 
 
 def compile_step(run: Run) -> CompiledStep:
-    """Compiles the step that a run would train with, for the devices of its mesh."""
+    """Compiles the training step of a run for the devices of its mesh."""
     state, batch = abstract_arguments(run)
     step = make_run_step(run, state)
     started = time.perf_counter()
@@ -95,19 +93,14 @@ def compile_step(run: Run) -> CompiledStep:
     if compiled is None:
         used, usable = read_refusal(refusal)
         return CompiledStep({"total": used}, usable, False, costs={}, text="", **seconds)
-    return CompiledStep(
-        _memory(compiled.memory_analysis()),
-        None,
-        True,
-        costs=_costs(compiled.cost_analysis()),
-        text=compiled.as_text(),
-        **seconds,
-    )
+    memory, found = _memory(compiled.memory_analysis()), compiled.cost_analysis()
+    costs = {"flops": found.get("flops", 0.0), "bytes": found.get("bytes accessed", 0.0)}
+    return CompiledStep(memory, None, True, costs=costs, text=compiled.as_text(), **seconds)
 
 
 @contextlib.contextmanager
 def _uncached() -> Iterator[None]:
-    """A program from the compile cache would hide the time that compilation takes."""
+    """Disables the compile cache, which would hide the compilation time."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
@@ -119,10 +112,10 @@ def _uncached() -> Iterator[None]:
 
 
 def read_refusal(message: str) -> tuple[int, int]:
-    """Returns the bytes that a program wanted and those there were, of the compiler's refusal.
+    """Returns the required and the usable bytes from the compiler's out-of-memory message.
 
     Raises:
-      ValueError: the message has another form than the known one.
+      ValueError: the message has an unknown form.
     """
     found = next(filter(None, (form.search(message) for form in USED)), None)
     if found is None:
@@ -141,26 +134,20 @@ def _memory(analysis: Any) -> dict[str, int]:
     return memory | {"total": sum(memory.values())}
 
 
-def _costs(analysis: Any) -> dict[str, float]:
-    costs = analysis if isinstance(analysis, dict) else analysis[0]
-    return {"flops": costs.get("flops", 0.0), "bytes": costs.get("bytes accessed", 0.0)}
-
-
-# What a search compiles at most, beside the batch that was asked for.
+# Maximum number of compilations of a search, after that of the configured batch.
 MOST_COMPILATIONS = 6
 ESTIMATED = (
-    "estimated from one compilation: the state and a gradient stay, all other memory grows with "
-    "the batch"
+    "estimated from one compilation, with memory beside the state in proportion to the batch"
 )
 
 
 class LargestBatch(NamedTuple):
-    """The answer, and how it was found.
+    """Largest batch that fits in memory.
 
     Attributes:
-      images: that each part of the batch has room for, of one chip or of those that share rows; 0
-        where not even one fits.
-      how: in words.
+      images: largest number of images on one chip, or on the chips that share the rows of an image;
+        0 where not even one fits.
+      how: description of the search or the estimate.
     """
 
     images: int
@@ -171,28 +158,28 @@ def estimated_largest_batch(used: int, fixed: int, usable: int, images: int) -> 
     """Returns the largest batch by proportion.
 
     Args:
-      used: bytes a chip at `images` images.
-      fixed: of them, those that any batch needs.
-      usable: bytes a chip has.
-      images: that `used` is of.
+      used: bytes per chip with `images` images.
+      fixed: bytes per chip that any batch requires.
+      usable: bytes per chip that programs can use.
+      images: number of images of the compiled step.
     """
-    an_image = max(used - fixed, 1) / images
-    return LargestBatch(max(0, int((usable - fixed) / an_image)), ESTIMATED)
+    per_image = max(used - fixed, 1) / images
+    return LargestBatch(max(0, int((usable - fixed) / per_image)), ESTIMATED)
 
 
 def searched_largest_batch(
     used: Callable[[int], int], first: tuple[int, int], fixed: int, usable: int
 ) -> LargestBatch:
-    """Returns the largest batch that the compiler finds room for.
+    """Returns the largest batch that compiles within the memory.
 
-    Tries are where the line through the best that fits and the least that does not reaches the
-    limit, and midway between them, in turns.
+    Interpolates between the largest known batch that fits and the smallest that does not, and
+    bisects, in turns.
 
     Args:
-      used: compiles for a number of images and returns bytes a chip.
-      first: (images, bytes) of a compilation that has been done.
-      fixed: bytes that any batch needs, for the first guess.
-      usable: bytes a chip has.
+      used: function that compiles for a number of images and returns the bytes per chip.
+      first: (images, bytes) of the first compilation.
+      fixed: bytes per chip that any batch requires, for the first guess.
+      usable: bytes per chip that programs can use.
     """
     known = {0: fixed, first[0]: first[1]}
     for turn in range(MOST_COMPILATIONS + 1):
@@ -210,7 +197,7 @@ def searched_largest_batch(
 
 
 def _crossing(known: dict[int, int], usable: int, end: int) -> int:
-    """Returns the images at which the line through `end` and the point before it is full."""
+    """Returns the images at which the line through `end` and the point before reaches `usable`."""
     start = max(images for images in known if images < end)
     slope = max((known[end] - known[start]) / (end - start), 1.0)
     return int(start + (usable - known[start]) / slope)

@@ -1,4 +1,4 @@
-"""Stands in for a data set that is not present: class count, shapes and sizes."""
+"""Placeholder for a data set that is not present, with its classes alone."""
 
 import copy
 import dataclasses
@@ -13,26 +13,14 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.setup import Run, assemble
 
-KNOWN = {
-    descriptor.name: descriptor
-    for descriptor in (
-        descriptors.VOC,
-        descriptors.CAMVID,
-        descriptors.CITYSCAPES,
-        descriptors.ADE20K,
-        descriptors.COCO_STUFF,
-        descriptors.PASCAL_CONTEXT,
-        descriptors.PASCAL_PERSON_PART,
-        descriptors.SHAPES,
-    )
-}
-# COCO with the classes of VOC.
+# Every packaged data set, and COCO with the classes of VOC.
+KNOWN = {known.name: known for known in vars(descriptors).values() if isinstance(known, Descriptor)}
 KNOWN["coco_voc"] = descriptors.VOC
 
 
 @dataclasses.dataclass(frozen=True)
 class Unseen:
-    """A data set (see `Dataset`) of which only the classes are known."""
+    """Data set (see `Dataset`) that has classes but no examples."""
 
     name: str
     descriptor: Descriptor
@@ -42,41 +30,39 @@ class Unseen:
         return 1
 
     def __getitem__(self, index: int) -> Example:
-        raise NotImplementedError("nothing is read to plan")
+        raise NotImplementedError("planning reads no examples")
 
     def image_sizes(self) -> NoReturn:
-        """There are no images."""
-        raise NotImplementedError("nothing is read to plan")
+        """Raises an error, since there are no images."""
+        raise NotImplementedError("planning reads no examples")
 
 
 def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen:
-    """Returns a stand-in for a config's data set.
+    """Returns a placeholder for a config's data set.
 
     Args:
       config: see deeplab_jax/config_fields.py.
-      num_classes: of a data set whose classes the config does not name.
+      num_classes: number of classes of a data set whose classes the config does not name.
 
     Raises:
-      DeepLabError: nothing tells how many classes there are.
+      DeepLabError: the number of classes is unknown.
     """
-    name = config.data.name
+    name, class_names = config.data.name, config.data.class_names
     if num_classes is not None:
-        return Unseen(name, descriptors.describe(name, [f"class {n}" for n in range(num_classes)]))
-    if config.data.class_names:
-        return Unseen(name, descriptors.describe(name, config.data.class_names))
+        class_names = [f"class {n}" for n in range(num_classes)]
+    if class_names:
+        return Unseen(name, descriptors.describe(name, class_names))
     if name not in KNOWN:
-        raise DeepLabError(
-            f"nothing tells how many classes the data set {name!r} has; give --num_classes"
-        )
+        raise DeepLabError(f"unknown number of classes of data set {name!r}; give --num_classes")
     return Unseen(name, KNOWN[name])
 
 
 def assemble_unseen(
     config: ConfigDict, mesh: Mesh, num_classes: int | None, reporter: Reporter
 ) -> Run:
-    """Returns the run of a config on a data set that need not be here; checked as `train` does."""
+    """Returns the training run of a config without its data set, checked as `train` checks it."""
     config = copy.deepcopy(config)
-    # Changes how often an image comes, not the step; finding them would read the data set.
+    # Oversampling does not change the step, and would read the data set.
     config.data.oversample_classes = None
     unseen = unseen_dataset(config, num_classes)
     return assemble(config, pathlib.Path("unwritten"), mesh, unseen, unseen, reporter=reporter)

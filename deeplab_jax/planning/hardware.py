@@ -1,9 +1,8 @@
 """Chips and slices that can be planned for, and the minimum time of a step on them.
 
-The minimum time of a step is the longer of arithmetic and memory traffic, and after it, without
-overlap, what chips send each other. Sums go around the rings of a torus: 2·(n − 1)/n of the bytes
-over all links at once (arXiv 1909.09756, section 2), and each of them waits for its messages to
-pass all hops.
+The minimum time of a step is the longer of arithmetic and memory traffic, plus communication
+without overlap. Sums travel around the rings of a torus: 2·(n − 1)/n of the bytes over all links
+at once (arXiv 1909.09756, section 2), and each of them has the latency of all hops.
 """
 
 import dataclasses
@@ -23,17 +22,17 @@ from deeplab_jax.lazy import import_extra
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One chip.
+    """Published figures of a chip.
 
     Attributes:
-      name: as its maker calls it.
-      peak_flops: bfloat16 operations a second.
-      hbm_bytes: capacity of its memory.
-      usable_hbm_bytes: of it, what the compiler gives to programs.
-      hbm_bandwidth: bytes a second between memory and chip.
-      ici_bandwidth: bytes a second that it sends to other chips, over all its links.
-      dimensions: of the torus that slices are part of.
-      largest: chips of the largest slice.
+      name: name given by the manufacturer.
+      peak_flops: bfloat16 operations per second.
+      hbm_bytes: capacity of the memory.
+      usable_hbm_bytes: part of the memory that the compiler gives to programs.
+      hbm_bandwidth: bytes per second between memory and chip.
+      ici_bandwidth: bytes per second sent to other chips, over all links.
+      dimensions: number of dimensions of the torus that slices are part of.
+      largest: number of chips of the largest slice.
       source: where the figures are published.
       chip_config: compiler option that makes a chip of several cores one device.
     """
@@ -52,37 +51,26 @@ class Chip:
 
 @functools.cache
 def chips() -> dict[str, Chip]:
-    """Returns every chip by the name that topologies begin with."""
+    """Returns every chip by its name in topologies."""
     text = importlib.resources.files(__package__).joinpath("chips.toml").read_text("utf-8")
     return {name: Chip(**figures) for name, figures in tomllib.loads(text).items()}
 
 
-def find_chip(name: str) -> Chip:
-    """Returns the chip of that name.
-
-    Raises:
-      DeepLabError: there is none; names the nearest.
-    """
-    if name not in chips():
-        raise unknown_name("chip", name, chips())
-    return chips()[name]
-
-
-# Seconds that a message takes from a chip to its neighbour; an estimate, published by no maker.
+# Estimated latency between neighboring chips, in seconds; no manufacturer publishes it.
 HOP_SECONDS = 1e-6
-SCALES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+SCALES = [2**power for power in range(10)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Work of a chip in a step.
+    """Work of one chip in a step.
 
     Attributes:
-      flops: operations.
-      hbm_bytes: read from and written to its memory.
-      reduced_bytes: that it gives to sums over chips; gathering costs half of summing.
-      reductions: how many sums.
-      halo_bytes: that it sends to the chips with the neighbouring rows.
+      flops: number of operations.
+      hbm_bytes: bytes read from and written to the memory.
+      reduced_bytes: bytes summed over chips; gathered bytes count half.
+      reductions: number of sums and gathers.
+      halo_bytes: bytes sent to the chips with the neighboring rows.
     """
 
     flops: float
@@ -94,13 +82,13 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Seconds of a step, none of them overlapping.
+    """Seconds of the parts of a step.
 
     Attributes:
       compute: arithmetic at the peak rate.
-      memory: traffic of the chip's memory.
+      memory: memory traffic.
       reduction: sums over chips.
-      halo: rows of neighbours.
+      halo: exchange of neighboring rows.
     """
 
     compute: float
@@ -121,50 +109,50 @@ class Estimate:
 
 def estimate(work: Work, chip: Chip, num_chips: int) -> Estimate:
     """Returns the seconds of a step on `num_chips` chips, each with the same work."""
-    share = 2 * (num_chips - 1) / num_chips
+    fraction = 2 * (num_chips - 1) / num_chips
     hops = 0.0 if num_chips == 1 else chip.dimensions * num_chips ** (1 / chip.dimensions)
-    # Neighbours have one link of the chip's two a dimension.
+    sending = fraction * work.reduced_bytes / chip.ici_bandwidth
+    # Neighbors are connected by one of the two links that a chip has per dimension.
     link = chip.ici_bandwidth / (2 * chip.dimensions)
     return Estimate(
         compute=work.flops / chip.peak_flops,
         memory=work.hbm_bytes / chip.hbm_bandwidth,
-        reduction=share * work.reduced_bytes / chip.ici_bandwidth
-        + work.reductions * hops * HOP_SECONDS,
+        reduction=sending + work.reductions * hops * HOP_SECONDS,
         halo=work.halo_bytes / link,
     )
 
 
 def scaling(work: Work, chip: Chip, smallest: int = 1) -> dict[int, float]:
-    """Returns the efficiency by number of chips: the smallest number's step over theirs.
+    """Returns the efficiency by number of chips, relative to the smallest number.
 
     Args:
-      work: of a chip, the same on any number of them.
-      chip: its figures.
-      smallest: chips that one image needs.
+      work: work of one chip, the same on any number of chips.
+      chip: figures of the chip.
+      smallest: number of chips that one image requires.
     """
     counts = [smallest * scale for scale in SCALES if smallest * scale <= chip.largest]
     alone = estimate(work, chip, smallest).step
     return {count: alone / estimate(work, chip, count).step for count in counts}
 
 
-# The compiler runs on a machine without a TPU: it must not ask the cloud which slice this is.
+# The compiler runs without a TPU, and must not request the slice from the cloud's metadata server.
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     "TPU_WORKER_HOSTNAMES": "localhost",
-    # Compiling needs no TPU to itself, so several processes may compile at once.
+    # Compilation occupies no TPU, so several processes can compile at once.
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice.
+    """Slice of a pod.
 
     Attributes:
-      name: as given.
-      chip: what it is made of.
-      shape: chips along each dimension.
+      name: chip and shape, such as `v5e:16x16`.
+      chip: figures of its chips.
+      shape: number of chips along each dimension.
     """
 
     name: str
@@ -173,7 +161,7 @@ class Topology:
 
     @property
     def num_chips(self) -> int:
-        """How many chips the slice has."""
+        """Number of chips in the slice."""
         return math.prod(self.shape)
 
 
@@ -181,34 +169,31 @@ def parse_topology(name: str) -> Topology:
     """Returns the slice of a name such as `v5e:16x16` or `v5p:4x4x8`.
 
     Raises:
-      DeepLabError: the chip is unknown, or the shape is none that it comes in.
+      DeepLabError: the chip is unknown, or has no slices of this shape.
     """
     generation, _, text = name.partition(":")
-    chip = find_chip(generation)
-    example = "x".join("4" * chip.dimensions)
+    if generation not in chips():
+        raise unknown_name("chip", generation, chips())
+    chip = chips()[generation]
+    example = f"{generation}:{'x'.join('4' * chip.dimensions)}"
+    invalid = f"invalid topology {name!r}: "
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
-        raise DeepLabError(
-            f"topology {name!r} is not legal; give chip and shape, as in {generation}:{example}"
-        )
+        raise DeepLabError(f"{invalid}expected chip and shape, as in {example}")
     shape = tuple(map(int, text.split("x")))
     if len(shape) != chip.dimensions:
-        raise DeepLabError(
-            f"topology {name!r}: slices of {generation} have {chip.dimensions} dimensions, as in "
-            f"{generation}:{example}"
-        )
+        legal = f"slices of {generation} have {chip.dimensions} dimensions, as in {example}"
+        raise DeepLabError(invalid + legal)
     if math.prod(shape) > chip.largest:
-        raise DeepLabError(
-            f"topology {name!r} has {math.prod(shape)} chips; the largest slice of {generation} "
-            f"has {chip.largest}"
-        )
+        legal = f"the largest slice of {generation} has {chip.largest}"
+        raise DeepLabError(f"{invalid}it has {math.prod(shape)} chips; {legal}")
     return Topology(name, chip, shape)
 
 
 def topology_devices(topology: Topology) -> list[jax.Device]:
-    """Returns the devices of a slice that is not here, for the TPU compiler to compile for.
+    """Returns the devices of a slice that is not present, as a target of the TPU compiler.
 
     Raises:
-      DeepLabError: the compiler is not installed, or knows no such slice.
+      DeepLabError: the compiler is not installed, or does not support the slice.
     """
     import_extra("libtpu", "tpu", "a plan for TPUs")
     for variable, value in ENVIRONMENT.items():
@@ -217,14 +202,12 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
     try:
         described = topologies.get_topology_desc(topology.name, platform="tpu", **options)
     except (RuntimeError, ValueError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise DeepLabError(
-            f"the TPU compiler knows no slice {topology.name}: {first_line}"
-        ) from error
+        reason = str(error).partition("\n")[0]
+        raise DeepLabError(f"TPU compiler has no slice {topology.name}: {reason}") from error
     devices = list(described.devices)
     if len(devices) != topology.num_chips:
         raise DeepLabError(
-            f"{topology.name} has {len(devices)} devices for {topology.num_chips} chips; only "
-            "chips that are one device can be planned for"
+            f"{topology.name} has {len(devices)} devices for {topology.num_chips} chips; plans "
+            "require one device per chip"
         )
     return devices

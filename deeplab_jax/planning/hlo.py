@@ -1,6 +1,6 @@
 """Contents of a compiled program: its instructions, arithmetic and memory traffic.
 
-XLA's own count takes a loop's body once, whatever the number of rounds.
+XLA's own cost analysis counts the body of a loop once, whatever the number of iterations.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Bytes of an element; types that are no arrays (tokens) have none.
+# Bytes per element by type; tokens and other types that are not arrays are absent.
 ITEM_BYTES = {
     **dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn", "f8e5m2"), 1),
     **dict.fromkeys(("bf16", "f16", "s16", "u16"), 2),
@@ -20,6 +20,8 @@ ITEM_BYTES = {
 }
 HEADER = re.compile(r"^(ENTRY )?%?([\w.~-]+) \(.*\{$")
 NAMED = re.compile(r"^\s+(?:ROOT )?%?([\w.~-]+) = ")
+# Layouts and comments in the type of a result.
+LAYOUT = re.compile(r"\{[^}]*\}|/\*.*?\*/")
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 OPERAND = re.compile(r"%([\w.~-]+)")
 TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -30,7 +32,7 @@ CALLED_ONCE = re.compile(
 )
 CALLED_LISTS = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 BODY = re.compile(r"body=%?([\w.~-]+)")
-# Their `to_apply` is applied to numbers, not to arrays.
+# Opcodes whose `to_apply` computation runs on scalars.
 REDUCTIONS = ("all-reduce", "reduce", "reduce-scatter", "reduce-window", "scatter", "sort", "map")
 
 
@@ -47,19 +49,19 @@ class Array(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Size without the padding of its layout."""
+        """Size without the padding of the layout."""
         return self.size * ITEM_BYTES[self.dtype]
 
 
 class Instruction(NamedTuple):
-    """One line of a computation.
+    """Instruction of a computation.
 
     Attributes:
-      name: unique in the program.
-      opcode: as in `all-reduce`.
-      results: the array, or those of the tuple.
+      name: name, unique in the program.
+      opcode: operation, such as `all-reduce`.
+      results: the resulting array, or the arrays of the resulting tuple.
       operands: names of instructions of the same computation.
-      attributes: the rest of the line; of a constant its value as well.
+      attributes: rest of the line, including the value of a constant.
     """
 
     name: str
@@ -70,20 +72,20 @@ class Instruction(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A compiled program.
+    """Compiled program.
 
     Attributes:
       computations: instructions by name, by name of the computation.
-      entry: the computation that runs.
+      entry: name of the computation that runs first.
     """
 
     computations: dict[str, dict[str, Instruction]]
     entry: str
 
     def runs(self) -> dict[str, int]:
-        """Returns how often each computation runs in one run of the program.
+        """Returns the number of runs of each computation in one run of the program.
 
-        A loop whose number of rounds is unknown counts as one round; of a choice every branch
+        A loop counts once where its number of iterations is unknown; every branch of a conditional
         counts.
         """
         counts: dict[str, int] = defaultdict(int)
@@ -99,24 +101,23 @@ class Program(NamedTuple):
         return dict(counts)
 
     def _called(self, instruction: Instruction) -> Iterator[tuple[str, int]]:
-        """Yields each computation that an instruction runs, and how often."""
+        """Yields each computation that an instruction runs, and the number of runs."""
         attributes = instruction.attributes
         if instruction.opcode.removesuffix("-start") in REDUCTIONS:
             return
-        for name in CALLED_ONCE.findall(attributes):
+        names = " ".join(CALLED_LISTS.findall(attributes))
+        for name in (*CALLED_ONCE.findall(attributes), *OPERAND.findall(names)):
             yield name, 1
-        for names in CALLED_LISTS.findall(attributes):
-            yield from ((name, 1) for name in OPERAND.findall(names))
         if body := BODY.search(attributes):
             yield body[1], self._rounds(attributes)
 
     def _rounds(self, attributes: str) -> int:
-        """Returns how many rounds a loop has, of the compiler's own word or of its condition.
+        """Returns the number of iterations of a loop, from its annotation or its condition.
 
-        A condition is taken for that of `lax.scan`, which counts from 0: round < number of rounds.
+        A condition is assumed to be that of `lax.scan`, which counts from 0: step < length.
         """
-        if told := TRIP_COUNT.search(attributes):
-            return int(told[1])
+        if annotated := TRIP_COUNT.search(attributes):
+            return int(annotated[1])
         condition = self.computations.get(CONDITION.search(attributes)[1], {})
         for compared in condition.values():
             if compared.opcode != "compare" or "direction=LT" not in compared.attributes:
@@ -129,10 +130,10 @@ class Program(NamedTuple):
 
 
 def parse(text: str) -> Program:
-    """Returns the program of what `compiled.as_text()` gives.
+    """Parses the text of a program that `compiled.as_text()` returns.
 
     Raises:
-      ValueError: it has no entry.
+      ValueError: the program has no entry.
     """
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = None, None
@@ -160,14 +161,14 @@ def _instruction(line: str) -> Instruction | None:
     end = _closing(rest) if rest and opcode != "constant" else 0
     results = tuple(
         Array(dtype, tuple(int(length) for length in shape.split(",") if length))
-        for dtype, shape in ARRAY.findall(_without_layouts(kind))
+        for dtype, shape in ARRAY.findall(LAYOUT.sub("", kind))
         if dtype in ITEM_BYTES
     )
     return Instruction(named[1], opcode, results, tuple(OPERAND.findall(rest[:end])), rest[end:])
 
 
 def _closing(text: str) -> int:
-    """Returns the position behind the bracket that closes the one at the start."""
+    """Returns the position after the bracket that closes the one at the start."""
     depth = 0
     for position, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
@@ -176,11 +177,7 @@ def _closing(text: str) -> int:
     return len(text)
 
 
-def _without_layouts(kind: str) -> str:
-    return re.sub(r"\{[^}]*\}|/\*.*?\*/", "", kind)
-
-
-# They move no bytes of their own, or what they run is counted where it stands.
+# Opcodes that move no bytes, or whose computations are counted separately.
 FREE = frozenset(
     ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional")
 )
@@ -191,18 +188,15 @@ FUSED = re.compile(r"calls=%?([\w.~-]+)")
 
 
 def flops_in_later_rounds(program: Program) -> int:
-    """Returns the operations of convolutions and products in all rounds of loops but the first."""
-    return sum(
-        (runs - 1) * computation_flops(program.computations[name])
-        for name, runs in program.runs().items()
-        if runs > 1
-    )
+    """Returns the operations of convolutions and products in loops, except the first iteration."""
+    later = {name: runs - 1 for name, runs in program.runs().items() if runs > 1}
+    return sum(n * computation_flops(program.computations[name]) for name, n in later.items())
 
 
 def bytes_in_later_rounds(program: Program) -> int:
-    """Returns the bytes read and written in all rounds of loops but the first, as an estimate.
+    """Returns the estimated bytes read and written in loops, except the first iteration.
 
-    A round counts one entry of an array whose first axis is as long as the loop.
+    An iteration counts one entry of an array whose first axis is as long as the loop.
     """
     fused = {
         name
@@ -219,7 +213,7 @@ def bytes_in_later_rounds(program: Program) -> int:
 
 
 def computation_flops(instructions: Mapping[str, Instruction]) -> int:
-    """Returns the operations of a computation's own convolutions and products, once."""
+    """Returns the operations of the convolutions and products of a computation."""
     return sum(_flops(instruction, instructions) for instruction in instructions.values())
 
 
@@ -235,34 +229,28 @@ def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) ->
 
 
 def _convolution_products(inputs: Array, kernel: Array, instruction: Instruction) -> int:
-    """Counts multiply-adds; those with padding are none."""
-    labels = LABELS.search(instruction.attributes)
-    input_labels, kernel_labels, output_labels = labels.groups()
-    output = instruction.results[0]
+    """Counts multiply-adds, except those with padding."""
+    labels = LABELS.search(instruction.attributes).groups()
+    lengths, taps, outputs = (
+        dict(zip(names, array.shape, strict=True))
+        for names, array in zip(labels, (inputs, kernel, instruction.results[0]), strict=True)
+    )
     found = WINDOW.search(instruction.attributes)
     window = dict(item.split("=") for item in found[1].split()) if found else {}
-    positions = 1
-    for axis in range(sum(label.isdigit() for label in output_labels)):
-        positions *= _meetings(
-            inputs.shape[input_labels.index(str(axis))],
-            kernel.shape[kernel_labels.index(str(axis))],
-            output.shape[output_labels.index(str(axis))],
-            window,
-            axis,
-        )
-    others = output.shape[output_labels.index("b")] * output.shape[output_labels.index("f")]
-    return positions * others * kernel.shape[kernel_labels.index("i")]
+    products = outputs["b"] * outputs["f"] * taps["i"]
+    for axis in filter(str.isdigit, outputs):
+        products *= _meetings(lengths[axis], taps[axis], outputs[axis], window, int(axis))
+    return products
 
 
 def _meetings(length: int, taps: int, outputs: int, window: Mapping[str, str], axis: int) -> int:
-    """Counts pairs of output and tap that meet an input along one axis."""
+    """Counts the pairs of output and kernel tap that touch an input along one axis."""
 
     def setting(name: str, default: str) -> str:
         return window[name].split("x")[axis] if name in window else default
 
-    stride, rate, spread = (
-        int(setting(name, "1")) for name in ("stride", "rhs_dilate", "lhs_dilate")
-    )
+    names = "stride", "rhs_dilate", "lhs_dilate"
+    stride, rate, spread = (int(setting(name, "1")) for name in names)
     before = int(setting("pad", "0_0").split("_")[0])
     places = np.arange(outputs)[:, None] * stride - before + np.arange(taps) * rate
     inside = (places >= 0) & (places <= (length - 1) * spread)
@@ -274,13 +262,10 @@ def _computation_bytes(instructions: Mapping[str, Instruction], rounds: int) -> 
         stacked = len(array.shape) > 1 and array.shape[0] == rounds
         return array.bytes // rounds if stacked else array.bytes
 
-    return sum(
-        touched(array)
-        for instruction in instructions.values()
-        if instruction.opcode not in FREE
-        for results in (
-            instruction.results,
-            *(instructions[name].results for name in instruction.operands if name in instructions),
-        )
-        for array in results
-    )
+    total = 0
+    for instruction in instructions.values():
+        if instruction.opcode not in FREE:
+            operands = [instructions[name] for name in instruction.operands if name in instructions]
+            moved = (array for each in (instruction, *operands) for array in each.results)
+            total += sum(map(touched, moved))
+    return total

@@ -1,4 +1,4 @@
-"""Sums over chips that a data-parallel step needs, and those of a compiled step."""
+"""Sums over chips that a data-parallel step requires, and those of a compiled step."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -9,24 +9,24 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from deeplab_jax.models import Architecture
-from deeplab_jax.planning.collectives import Collective
+from deeplab_jax.planning.collectives import Collective, count
 
-# Sums over the batch that batch normalisation needs, a channel each: of values and of squares, and
-# in the backward pass what the mean receives. Those of offset and scale are gradients.
+# Sums over the batch per channel of batch normalization: values and squares in the forward pass,
+# and the gradient of the mean in the backward pass. Those of offset and scale are gradients.
 SUMS_PER_CHANNEL = 3
 SUM_BYTES = 4
-# The convolution in the way past a residual unit, in all backbones that have one.
+# Name of the convolution on the shortcut of a residual unit, in all backbones that have one.
 SHORTCUT = "shortcut"
 GATHERING = ("all-gather", "all-to-all", "ragged-all-to-all")
 
 
 class Reductions(NamedTuple):
-    """Bytes a chip, in a step.
+    """Bytes summed over chips, per chip and step.
 
     Attributes:
-      gradients: of the parameters.
-      batch_norm_sums: of batch normalisation's statistics.
-      others: loss, metrics; and of maps that are split by rows, what pools or resizes them.
+      gradients: gradients of the parameters.
+      batch_norm_sums: statistics of batch normalization.
+      others: loss and metrics, and the pooling and resizing of maps whose rows are sharded.
     """
 
     gradients: int
@@ -35,19 +35,19 @@ class Reductions(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Sum of all fields."""
         return sum(self)
 
 
 def expected_reductions(
     architecture: Architecture, variables: Any, accumulation_steps: int = 1
 ) -> Reductions:
-    """Returns what the network's shapes say must be summed, with whole parameters on every chip.
+    """Returns the sums that the shapes of a network require, with replicated parameters.
 
     Args:
-      architecture: of the network.
+      architecture: architecture of the network.
       variables: {"params", "batch_stats"}, arrays or their shapes.
-      accumulation_steps: parts of a batch, each of which is summed by itself.
+      accumulation_steps: number of microbatches, each of which is summed separately.
     """
     computed = jnp.dtype(architecture.dtype).itemsize
     gradients = sum(
@@ -56,37 +56,34 @@ def expected_reductions(
     )
     flat = traverse_util.flatten_dict(variables.get("batch_stats", {}))
     channels = {path: math.prod(leaf.shape) for path, leaf in flat.items() if path[-1] == "mean"}
-    # A shortcut and what is added to it have one gradient: one sum does for both offsets.
-    shared = sum(count for path, count in channels.items() if SHORTCUT in path)
-    alone = architecture.frozen_batch_norm or architecture.ghost_batch_size > 0
-    passes = max(1, len(architecture.multi_scale))
-    numbers = 0 if alone else SUMS_PER_CHANNEL * sum(channels.values()) - shared
-    sums = SUM_BYTES * numbers * passes
+    # A shortcut and the branch that it is added to have one gradient: both offsets share one sum.
+    shared = sum(width for path, width in channels.items() if SHORTCUT in path)
+    local = architecture.frozen_batch_norm or architecture.ghost_batch_size > 0
+    numbers = 0 if local else SUMS_PER_CHANNEL * sum(channels.values()) - shared
+    sums = SUM_BYTES * numbers * max(1, len(architecture.multi_scale))
     return Reductions(gradients * accumulation_steps, sums * accumulation_steps)
 
 
 def found_reductions(
     collectives: Iterable[Collective], variables: Any, accumulation_steps: int = 1
 ) -> Reductions:
-    """Returns what the compiled step sums over the batch's chips.
+    """Returns the sums over the chips of the batch in a compiled step.
 
-    Sums of vectors are gradients as far as parameters are vectors; the rest is batch
-    normalisation's. What is summed over `space` alone is of maps, not of the batch.
+    Sums of vectors count as gradients up to the size of all vector parameters; the rest belongs to
+    batch normalization. Sums along `space` alone are of maps, not of the batch.
     """
     kernels = vectors = others = 0
-    for collective in collectives:
-        if collective.kind not in ("all-reduce", "reduce-scatter"):
-            continue
-        for array in collective.arrays:
-            size = collective.times * array.bytes
-            lengths = [length for length in array.shape if length > 1]
-            if not lengths or collective.axes == ("space",):
-                others += size
-            elif len(lengths) == 1:
-                # In a loop over stacked parameters it is one of them, [1, C].
-                vectors += size
-            else:
-                kernels += size
+    summing = (each for each in collectives if each.kind in ("all-reduce", "reduce-scatter"))
+    for collective, array in ((each, array) for each in summing for array in each.arrays):
+        size = collective.times * array.bytes
+        # In a loop over stacked vectors each has the shape [1, C].
+        lengths = [length for length in array.shape if length > 1]
+        if not lengths or collective.axes == ("space",):
+            others += size
+        elif len(lengths) == 1:
+            vectors += size
+        else:
+            kernels += size
     leaves = jax.tree.leaves(variables["params"])
     of_parameters = accumulation_steps * sum(
         math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves if leaf.ndim == 1
@@ -96,53 +93,37 @@ def found_reductions(
 
 
 def gathered_activations(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns count and bytes of what is gathered along `data` and is no parameter."""
-    return _count(each for each in _gathers(collectives) if not _is_variable(each, variables))
+    """Returns count and bytes of arrays other than parameters that are gathered along `data`."""
+    return count(_gathers(collectives, variables, parameters=False))
 
 
 def gathered_parameters(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns count and bytes of parameters that chips keep in parts (fsdp) and gather to use."""
-    return _count(each for each in _gathers(collectives) if _is_variable(each, variables))
+    """Returns count and bytes of the fully sharded (FSDP) parameters that are gathered."""
+    return count(_gathers(collectives, variables, parameters=True))
 
 
-def expected_gathers(architecture: Architecture, params: Any) -> int:
-    """Returns the bytes of the parameters that lie in parts on the chips, each gathered once.
-
-    Args:
-      architecture: of the network.
-      params: shapes with shardings.
-    """
-    computed = jnp.dtype(architecture.dtype).itemsize
-    return sum(
-        computed * math.prod(leaf.shape)
-        for leaf in jax.tree.leaves(params)
-        if not leaf.sharding.is_fully_replicated
-    )
-
-
-def _gathers(collectives: Iterable[Collective]) -> Iterator[Collective]:
+def _gathers(
+    collectives: Iterable[Collective], variables: Any, *, parameters: bool
+) -> Iterator[Collective]:
+    sizes = {math.prod(leaf.shape) for leaf in jax.tree.leaves(variables)} | {1}
     for each in collectives:
-        if each.kind in GATHERING and "data" in each.axes:
+        gathers = each.kind in GATHERING and "data" in each.axes
+        if gathers and parameters == all(array.size in sizes for array in each.arrays):
             yield each
 
 
-def _is_variable(collective: Collective, variables: Any) -> bool:
-    sizes = {math.prod(leaf.shape) for leaf in jax.tree.leaves(variables)} | {1}
-    return all(array.size in sizes for array in collective.arrays)
+def expected_gathers(architecture: Architecture, params: Any) -> int:
+    """Returns the bytes of the sharded parameters, each gathered once.
 
-
-def _count(collectives: Iterable[Collective]) -> dict[str, int]:
-    found = list(collectives)
-    return {
-        "count": sum(each.times for each in found),
-        "bytes": sum(each.bytes for each in found),
-    }
+    Args:
+      architecture: architecture of the network.
+      params: shapes with shardings.
+    """
+    sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
+    return jnp.dtype(architecture.dtype).itemsize * sum(math.prod(leaf.shape) for leaf in sharded)
 
 
 def halo_traffic(collectives: Iterable[Collective]) -> dict[str, int]:
-    """Returns count and bytes of what neighbours along `space` send each other."""
-    return _count(
-        each
-        for each in collectives
-        if each.kind == "collective-permute" and each.axes == ("space",)
-    )
+    """Returns count and bytes of the exchanges between neighbors along `space`."""
+    permutes = (each for each in collectives if each.kind == "collective-permute")
+    return count(each for each in permutes if each.axes == ("space",))

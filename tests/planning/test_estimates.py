@@ -53,11 +53,11 @@ def test_a_slice_by_its_name(name, shape):
     ("name", "complaint"),
     [
         ("v5:16x16", "did you mean 'v5[ep]'"),
-        ("v5e", "give chip and shape, as in v5e:4x4"),
+        ("v5e", "expected chip and shape, as in v5e:4x4"),
         ("v5e:16", "2 dimensions, as in v5e:4x4"),
         ("v5p:16x16", "3 dimensions, as in v5p:4x4x4"),
-        ("v5e:0x4", "not legal"),
-        ("v5e:4x4 ", "not legal"),
+        ("v5e:0x4", "invalid topology"),
+        ("v5e:4x4 ", "expected chip and shape"),
         ("v5e:16x32", "512 chips; the largest slice of v5e has 256"),
     ],
 )
@@ -167,7 +167,7 @@ def test_the_offsets_of_a_shortcut_and_of_what_is_added_to_it_have_one_sum():
 
 
 def collective(kind, *shapes, axes=("data",), times=1):
-    return Collective(kind, tuple(Array("f32", shape) for shape in shapes), axes, times, "")
+    return Collective(kind, tuple(Array("f32", shape) for shape in shapes), axes, times)
 
 
 def test_sums_are_told_apart():
