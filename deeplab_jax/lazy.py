@@ -1,10 +1,12 @@
-"""How modules are imported only when they are used (PEP 562), and optional libraries if at all."""
+"""Late imports of modules (PEP 562) and of optional libraries."""
 
+import contextlib
 import importlib
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -16,12 +18,13 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Returns `__getattr__`, `__dir__` and `__all__` of a package whose names are imported late.
 
-    A command then imports what it uses, and `--help` imports neither JAX nor Flax. A public name
-    must differ from the name of its module: importing the module sets that attribute.
+    A command then imports only the modules that it uses, and `--help` imports neither JAX nor Flax.
+    A public name must differ from the name of its module, because importing a module sets the
+    attribute of that name.
 
     Args:
       package: `__name__` of the package.
-      modules: module of the package, with a leading dot → its public names, separated by spaces.
+      modules: module of the package, with a leading dot → public names, separated by spaces.
     """
     home = {name: module for module, names in modules.items() for name in names.split()}
 
@@ -39,12 +42,12 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     """Returns a module of an optional library.
 
     Args:
-      module: its dotted name.
-      extra: extra of this package that installs it.
-      purpose: noun phrase in the singular that names what needs it, as in "a PyTorch file".
+      module: dotted name of the module.
+      extra: extra of this package that installs the library.
+      purpose: singular noun phrase that names what requires it, such as "a PyTorch file".
 
     Raises:
-      DeepLabError: it is not installed; the message names the command that installs it.
+      DeepLabError: the library is not installed; the message names the command that installs it.
     """
     try:
         return importlib.import_module(module)
@@ -57,9 +60,21 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
 
 
 def import_tensorflow(extra: str, purpose: str) -> ModuleType:
-    """Returns TensorFlow, which then logs errors alone; see `import_extra`."""
-    # Read when the library is loaded.
+    """Returns TensorFlow, which then logs only errors; see `import_extra`."""
+    # TensorFlow reads the variable when it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return import_extra("tensorflow", extra, purpose)
+
+
+@contextlib.contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
+    """Drops the warnings of a library's logger until the block ends."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

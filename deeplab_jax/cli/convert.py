@@ -53,7 +53,12 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         data.read_class_names(pathlib.Path(flags.classes).expanduser()) if flags.classes else None
     )
     conversion = pretrained.convert_source(
-        paths[0], flags.architecture, overrides, names, flags.averages, console
+        paths[0],
+        console,
+        architecture=flags.architecture,
+        overrides=overrides,
+        class_names=names,
+        prefer_averages=flags.averages,
     )
     checkpointing.write_model(output, conversion.description, conversion.variables)
     for line in account(conversion, every=flags.list):

@@ -1,4 +1,4 @@
-"""The file of weights that a path means, also inside an untrusted archive."""
+"""Which file of weights a path means, also inside an untrusted archive."""
 
 import contextlib
 import gzip
@@ -22,35 +22,28 @@ MAX_BYTES = 4 * 2**30
 # Long names and extended headers are read into memory.
 MAX_HEADER_BYTES = 2**16
 READ_BYTES = 2**16
-HEADERS = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path ends as an archive does."""
+    """Returns whether a path has the suffix of an archive."""
     return path.name.endswith(TAR_SUFFIXES + ZIP_SUFFIXES)
 
 
 def extract(
     archive: Path, folder: Path, wanted: re.Pattern[str], max_bytes: int = MAX_BYTES
 ) -> None:
-    """Extracts the files whose paths fit a pattern; nothing else, and no folders.
+    """Extracts the files whose paths match a pattern, without their folders.
 
     Args:
-      archive: ends in one of TAR_SUFFIXES or ZIP_SUFFIXES.
-      folder: takes the files under their last name.
-      wanted: searched in the paths.
-      max_bytes: of everything unpacked, wanted or not.
+      archive: path that ends in one of TAR_SUFFIXES or ZIP_SUFFIXES.
+      folder: directory that receives the files under their last name.
+      wanted: pattern that is searched in the paths.
+      max_bytes: maximum size of the whole unpacked content, whether it matches or not.
 
     Raises:
-      DeepLabError: the archive is damaged, unpacks to too much, a path in it leads out of it, or a
-        wanted member is no plain file or comes twice.
+      DeepLabError: the archive is damaged or unpacks to more than `max_bytes`, a path in it leads
+        out of it, or a matching member is not a regular file or occurs twice.
     """
     unpack = _unpack_tar if archive.name.endswith(TAR_SUFFIXES) else _unpack_zip
     left = max_bytes
@@ -60,58 +53,47 @@ def extract(
     except DeepLabError as error:
         raise DeepLabError(f"{archive}: {error}") from error
     except (*DAMAGED, gzip.BadGzipFile, RuntimeError, NotImplementedError) as error:
-        # zipfile raises the last two for encrypted members and methods that it does not know.
+        # zipfile raises the last two for encrypted members and unknown compression methods.
         raise DeepLabError(f"{archive} is damaged or no such archive: {error}") from error
 
 
-def _unpack_tar(
-    archive: Path, wanted: re.Pattern[str], max_bytes: int
-) -> Iterator[tuple[str, BinaryIO]]:
+Members = Iterator[tuple[str, BinaryIO]]
+
+
+def _unpack_tar(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> Members:
     opener = open if archive.name.endswith(".tar") else gzip.open
     with opener(archive, "rb") as compressed:
         stream = _Limited(compressed, max_bytes)
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CheckedInfo) as tar:
-            yield from _members(tar, wanted)
-        # The checksum comes last.
+            for member in tar:
+                is_regular = member.isreg() and not member.issparse()
+                if _is_wanted(member.name, wanted, member.isdir(), is_regular):
+                    yield member.name, tar.extractfile(member)
+        # The checksum follows the last member.
         while stream.read(READ_BYTES):
             pass
 
 
-def _members(tar: tarfile.TarFile, wanted: re.Pattern[str]) -> Iterator[tuple[str, BinaryIO]]:
-    for member in tar:
-        _check_path(member.name)
-        if not _is_wanted(member.name, wanted) or member.isdir():
-            continue
-        if not member.isreg() or member.issparse():
-            raise DeepLabError(f"its member {member.name!r} is no plain file")
-        yield member.name, tar.extractfile(member)
-
-
-def _unpack_zip(
-    archive: Path, wanted: re.Pattern[str], max_bytes: int
-) -> Iterator[tuple[str, BinaryIO]]:
+def _unpack_zip(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> Members:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            _check_path(member.filename)
-            if not _is_wanted(member.filename, wanted) or member.is_dir():
-                continue
-            kind = member.external_attr >> 28
-            # 8 is a plain file; systems without such kinds write 0.
-            if kind not in (0, 8):
-                raise DeepLabError(f"its member {member.filename!r} is no plain file")
-            with file.open(member) as content:
-                yield member.filename, content
+            # 8 is a regular file; systems without file types write 0.
+            is_regular = member.external_attr >> 28 in (0, 8)
+            if _is_wanted(member.filename, wanted, member.is_dir(), is_regular):
+                with file.open(member) as content:
+                    yield member.filename, content
 
 
-def _is_wanted(name: str, wanted: re.Pattern[str]) -> bool:
-    # macOS adds a file ._NAME with what its file system knows of NAME.
-    return bool(wanted.search(name)) and not PurePosixPath(name).name.startswith("._")
-
-
-def _check_path(name: str) -> None:
+def _is_wanted(name: str, wanted: re.Pattern[str], is_folder: bool, is_regular: bool) -> bool:
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name:
         raise DeepLabError(f"its member {name!r} leads out of the archive")
+    # macOS adds a file ._NAME with the metadata of NAME.
+    if is_folder or not wanted.search(name) or PurePosixPath(name).name.startswith("._"):
+        return False
+    if not is_regular:
+        raise DeepLabError(f"its member {name!r} is no plain file")
+    return True
 
 
 def _copy(content: BinaryIO, target: Path, max_bytes: int) -> int:
@@ -124,7 +106,7 @@ def _copy(content: BinaryIO, target: Path, max_bytes: int) -> int:
 
 
 class _Limited(io.RawIOBase):
-    """File that refuses to be read beyond `max_bytes`."""
+    """File that raises an error when more than `max_bytes` are read."""
 
     def __init__(self, file: BinaryIO, max_bytes: int) -> None:
         self._file, self._left, self._max_bytes = file, max_bytes, max_bytes
@@ -141,71 +123,98 @@ class _Limited(io.RawIOBase):
 
 
 class _CheckedInfo(tarfile.TarInfo):
-    """Refuses headers so large that reading them would fill the memory."""
+    """Header of a member; raises an error if tarfile would read a huge one into memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
         info = super().frombuf(buf, encoding, errors)
-        if info.type in HEADERS and info.size > MAX_HEADER_BYTES:
+        if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER_BYTES:
             raise DeepLabError(f"it has a header of {info.size:,} bytes")
         return info
 
 
-# The files of a checkpoint share their beginning, which is its name.
-PART_OF_CHECKPOINT = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 INDEX = ".index"
-# The best to convert first: of one network a graph tells less than the checkpoint beside it.
+# The files of a TensorFlow checkpoint share the prefix of their names.
+PART_OF_CHECKPOINT = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
+DATA = re.compile(r"\.data-\d+-of-(\d+)$")
+# In order of preference: a checkpoint holds more than a graph beside it.
 SUFFIXES = (INDEX, ".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".tflite", ".mlmodel", ".pb")
+# Names that Hugging Face gives to the weights of a directory.
+USUAL_NAMES = ("model.safetensors", "pytorch_model.bin")
+# TensorFlow's list of a directory's checkpoints names the last one.
+STATE, LATEST = "checkpoint", re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)
 
 
 @contextlib.contextmanager
 def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Iterator[Path]:
-    """Gives the path of the weights; what an archive holds is there as long as the block runs.
+    """Yields the path of the weights; those of an archive exist until the block ends.
 
     Args:
-      path: of a file of weights, the beginning of a checkpoint's files, a directory with one file
-        of weights, or an archive of one.
+      path: a path that `find_weights` accepts, or an archive of one file or checkpoint.
       scratch: directory to unpack in.
-      member: what the paths in the archive must hold.
+      member: text that the wanted paths in the archive contain.
 
     Raises:
-      DeepLabError: there is nothing, or more than one.
+      DeepLabError: there are no weights, or several files of them.
     """
-    if path.is_dir():
-        yield _only_one(path, path)
-    elif is_archive(path) and path.is_file():
-        endings = "|".join(re.escape(suffix) for suffix in SUFFIXES)
-        wanted = re.compile(rf"{re.escape(member)}.*({endings}|\.data-\d+-of-\d+)$")
-        with tempfile.TemporaryDirectory(dir=scratch, prefix=".unpacking-") as folder:
-            extract(path, Path(folder), wanted)
-            try:
-                yield _only_one(Path(folder), path)
-            except DeepLabError as error:
-                # Nobody knows the temporary folder.
-                raise DeepLabError(str(error).replace(folder, str(path))) from error
-    else:
-        yield _name_of_checkpoint(path)
+    if not (is_archive(path) and path.is_file()):
+        yield find_weights(path)
+        return
+    endings = "|".join(re.escape(suffix) for suffix in SUFFIXES)
+    wanted = re.compile(rf"{re.escape(member)}.*({endings}|\.data-\d+-of-\d+)$")
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".unpacking-") as folder:
+        extract(path, Path(folder), wanted)
+        try:
+            found = find_weights(Path(folder))
+        except DeepLabError as error:
+            # The temporary folder means nothing to the user.
+            raise DeepLabError(str(error).replace(folder, str(path))) from error
+        yield found
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path is a file, a directory or the beginning of a checkpoint's files."""
-    return path.exists() or path.with_name(path.name + INDEX).exists()
+    """Returns whether a path is a file, a directory or the prefix of a TensorFlow checkpoint."""
+    return path.exists() or index_of(path).exists()
 
 
-def _only_one(folder: Path, origin: Path) -> Path:
+def index_of(prefix: Path) -> Path:
+    """Returns the index file of a TensorFlow checkpoint."""
+    return prefix.with_name(prefix.name + INDEX)
+
+
+def find_weights(path: Path) -> Path:
+    """Returns a file of weights, or the prefix of a TensorFlow checkpoint.
+
+    Args:
+      path: a file, the prefix or any file of a checkpoint, or a directory with one of these.
+
+    Raises:
+      DeepLabError: a directory holds no weights or several files of them, or a checkpoint has no
+        index.
+    """
+    if path.is_dir():
+        path = _only_one(path)
+    prefix = path.with_name(PART_OF_CHECKPOINT.sub("", path.name))
+    if index_of(prefix).exists():
+        return prefix
+    if DATA.search(path.name):
+        raise DeepLabError(f"{path} requires {index_of(prefix).name} beside it")
+    return path
+
+
+def _only_one(folder: Path) -> Path:
+    """Returns the only file of the first suffix, the last checkpoint, or the file's usual name."""
+    visible = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
+    state = folder / STATE
+    latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None
+    preferred = (*USUAL_NAMES, Path(latest[1]).name + INDEX if latest else "")
     for suffix in SUFFIXES:
-        found = sorted(
-            file
-            for file in folder.iterdir()
-            if file.name.endswith(suffix) and not file.name.startswith(".")
-        )
+        found = [file for file in visible if file.name.endswith(suffix)]
         if len(found) > 1:
-            names = ", ".join(file.name for file in found)
-            raise DeepLabError(f"{origin} holds several files of weights: {names}; give one")
+            found = [file for file in found if file.name in preferred] or found
+        if len(found) > 1:
+            names = ", ".join(file.name.removesuffix(INDEX) for file in found)
+            raise DeepLabError(f"{folder} holds several files of weights: {names}; give one")
         if found:
-            return _name_of_checkpoint(found[0])
-    raise DeepLabError(f"{origin} holds no weights; legal: files that end in {', '.join(SUFFIXES)}")
-
-
-def _name_of_checkpoint(path: Path) -> Path:
-    return path.with_name(PART_OF_CHECKPOINT.sub("", path.name))
+            return found[0]
+    raise DeepLabError(f"{folder} holds no weights; legal: files that end in {', '.join(SUFFIXES)}")

@@ -19,32 +19,31 @@ from deeplab_jax.layers import record_inputs
 from deeplab_jax.models import DeepLab, ImageClassifier
 from deeplab_jax.pretrained.assignment import Assignment, Wanted, assign
 from deeplab_jax.pretrained.name_maps import CONVENTIONS, IMAGE_CLASSIFIER, Convention, Identified
+from deeplab_jax.pretrained.published_models import PretrainedModel
 from deeplab_jax.pretrained.readers import read_weights, weights_file
 from deeplab_jax.pretrained.weights import PublishedWeights
 
-# Data sets whose number of classes tells them.
+# Data sets by their number of classes.
 KNOWN = {descriptor.num_classes: descriptor for descriptor in (VOC, CITYSCAPES, ADE20K)}
 BACKGROUND = "background"
 
 
 def imagenet_classes() -> tuple[str, ...]:
     """Returns the names of ImageNet's 1,000 classes in the order of their WordNet ids."""
-    text = (
-        importlib.resources.files(__package__).joinpath("imagenet_classes.txt").read_text("utf-8")
-    )
-    return tuple(line for line in text.splitlines() if not line.startswith("#"))
+    file = importlib.resources.files(__package__).joinpath("imagenet_classes.txt")
+    return tuple(line for line in file.read_text("utf-8").splitlines() if not line.startswith("#"))
 
 
 def describe_classes(count: int, names: Sequence[str] | None, source: Path) -> Descriptor:
     """Returns names and colors of `count` classes.
 
     Args:
-      count: of the outputs.
-      names: of the classes, if told; else those of the data set with so many classes, else numbers.
-      source: of the model, for the error.
+      count: number of outputs.
+      names: class names; default: those of the data set with `count` classes, or numbers.
+      source: path of the model, for the error message.
 
     Raises:
-      DeepLabError: there are more or fewer names than outputs.
+      DeepLabError: the number of names differs from the number of outputs.
     """
     if names is not None:
         if len(names) != count:
@@ -55,24 +54,24 @@ def describe_classes(count: int, names: Sequence[str] | None, source: Path) -> D
     if count in KNOWN:
         return KNOWN[count]
     if count in (1000, 1001):
-        # Slim's classifiers have an output for the background before the classes.
+        # Classifiers of Slim have an output for the background before the classes.
         return describe("imagenet", [BACKGROUND] * (count - 1000) + list(imagenet_classes()))
     return describe("", [f"class_{number}" for number in range(count)])
 
 
-# Missing or misshapen arrays that an error names one by one.
+# Maximum number of missing or mismatched arrays that an error names.
 SHOWN = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """A converted model, not written yet.
+    """Converted model, not yet written.
 
     Attributes:
-      description: for `model.json`.
-      variables: its arrays; float32.
-      assignment: which array of the file went where, and what was left over.
-      convention: whose names the file has.
+      description: content of `model.json`.
+      variables: variables of the model, in float32.
+      assignment: variable of each array in the file, and arrays that are left.
+      convention: codebase that the names in the file come from.
     """
 
     description: ModelDescription
@@ -86,44 +85,76 @@ def convert(
     architecture: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     class_names: Sequence[str] | None = None,
-    provenance: Mapping[str, Any] | None = None,
     prefer_averages: bool = True,
+    entry: PretrainedModel | None = None,
 ) -> Conversion:
     """Converts a file of published weights.
 
     Args:
-      source: the file, or the directory that holds it and its configuration.
-      architecture: what the file holds, where its names do not decide or should be overruled.
-      overrides: keywords of `create_model` that overrule what was told.
-      class_names: of the outputs; default: those of the data set with that many classes.
-      provenance: what else `model.json` is to say of the source, such as URL and licence.
+      source: path of the file, the prefix of a TensorFlow checkpoint, or a directory with one of
+        these.
+      architecture: architecture of the weights; default: the entry's, or by the names in the file.
+      overrides: keywords of `create_model`, which take precedence over those of entry and file.
+      class_names: names of the outputs; default: those of the entry, of the file, or of the data
+        set with that number of classes.
       prefer_averages: see `read_weights`.
+      entry: catalog entry of the file, which states what the file does not.
 
     Raises:
-      DeepLabError: the file cannot be read, holds no known network, or does not fill it.
+      DeepLabError: the file cannot be read, holds no known network, or does not fill the network.
     """
     weights = read_weights(source, prefer_averages)
-    convention, identified = identify(weights, source)
-    identified = Identified(
-        architecture or identified.architecture, {**identified.overrides, **(overrides or {})}
+    convention, found = identify(weights, source)
+    found = Identified(
+        architecture or (entry and entry.architecture) or found.architecture,
+        {**found.overrides, **(entry.overrides if entry else {}), **(overrides or {})},
     )
-    description = _describe(source, weights, identified, class_names, provenance)
+    names = class_names or (entry and entry.class_names) or weights.class_names
+    description = _describe(source, weights, found, names, entry)
     wanted = wanted_variables(description.create_model())
-    assignment = assign(wanted, weights, convention, convention.rules(identified))
-    _check(assignment, source, identified)
+    assignment = assign(wanted, weights, convention, convention.rules(found))
+    wrong = list(assignment.mismatched)
+    wrong += [f"{'/'.join(path)}: {why}" for path, why in assignment.missing.items()]
+    if wrong:
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise DeepLabError(
+            f"{source} does not fill {found.architecture} with {found.overrides}: "
+            f"{'; '.join(wrong[:SHOWN])}{more}"
+        )
     if assignment.folded:
-        # Training that starts from them puts the normalisation back first.
+        # Training that starts from these weights restores the normalizations first.
         description.source["folded_batch_norm"] = sorted(assignment.folded)
-    return Conversion(
-        description, traverse_util.unflatten_dict(assignment.arrays), assignment, convention.name
+    variables = traverse_util.unflatten_dict(assignment.arrays)
+    return Conversion(description, variables, assignment, convention.name)
+
+
+def _describe(
+    source: Path,
+    weights: PublishedWeights,
+    identified: Identified,
+    class_names: Sequence[str] | None,
+    entry: PretrainedModel | None,
+) -> ModelDescription:
+    is_classifier = identified.architecture == IMAGE_CLASSIFIER
+    classes = describe_classes(identified.overrides["num_classes"], class_names, source)
+    size = weights.graph.image_size if weights.graph else None
+    origin = {"file": source.name, "sha256": sha256(weights_file(source))}
+    return ModelDescription(
+        architecture=identified.architecture,
+        overrides=dict(identified.overrides),
+        class_names=classes.class_names,
+        palette=classes.palette,
+        inference_size=size or (entry and entry.inference_size),
+        source=origin | (entry.provenance if entry else {}),
+        task=CLASSIFICATION if is_classifier else SEGMENTATION,
     )
 
 
 def identify(weights: PublishedWeights, source: Path) -> tuple[Convention, Identified]:
-    """Returns whose names the arrays have and which network they make.
+    """Returns the convention of the names and the network of the arrays.
 
     Raises:
-      DeepLabError: they are none of the known ones, or of a network that cannot be built here.
+      DeepLabError: no convention matches, or the network cannot be built here.
     """
     for convention in CONVENTIONS:
         try:
@@ -141,56 +172,13 @@ def identify(weights: PublishedWeights, source: Path) -> tuple[Convention, Ident
 
 
 def wanted_variables(model: DeepLab | ImageClassifier) -> Wanted:
-    """Returns the variables of a model: shapes, and the constants of its normalisations."""
+    """Returns the shapes of a model's variables, and the epsilons of its normalizations."""
     epsilons = {}
-
-    def seen(module: nn.BatchNorm, _: jax.Array) -> None:
-        epsilons[module.path] = module.epsilon
-
-    options = model.architecture
-    # An image as large as the crop: image pooling takes windows of its own otherwise.
-    image = jax.ShapeDtypeStruct((1, 65, 65, options.in_channels), jnp.uint8)
+    image = jax.ShapeDtypeStruct((1, 65, 65, model.architecture.in_channels), jnp.uint8)
     variables = record_inputs(
         lambda: jax.eval_shape(model.init, jax.random.key(0), image),
         lambda module: isinstance(module, nn.BatchNorm),
-        seen,
+        lambda module, _: epsilons.update({module.path: module.epsilon}),
     )
     flat = traverse_util.flatten_dict(variables)
     return Wanted({path: leaf.shape for path, leaf in flat.items()}, epsilons)
-
-
-def _describe(
-    source: Path,
-    weights: PublishedWeights,
-    identified: Identified,
-    class_names: Sequence[str] | None,
-    provenance: Mapping[str, Any] | None,
-) -> ModelDescription:
-    task = CLASSIFICATION if identified.architecture == IMAGE_CLASSIFIER else SEGMENTATION
-    count = identified.overrides["num_classes"]
-    classes: Descriptor = describe_classes(count, class_names or weights.class_names, source)
-    return ModelDescription(
-        architecture=identified.architecture,
-        overrides=dict(identified.overrides),
-        class_names=classes.class_names,
-        palette=classes.palette,
-        inference_size=weights.graph.image_size if weights.graph else None,
-        source={"file": source.name, "sha256": sha256(weights_file(source)), **(provenance or {})},
-        task=task,
-    )
-
-
-def _check(assignment: Assignment, source: Path, identified: Identified) -> None:
-    """Refuses what would leave a part of the network unfilled.
-
-    Raises:
-      DeepLabError: arrays are missing or of another shape; names them.
-    """
-    wrong = list(assignment.mismatched)
-    wrong += [f"{'/'.join(path)}: {why}" for path, why in assignment.missing.items()]
-    if wrong:
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise DeepLabError(
-            f"{source} does not fill {identified.architecture} with {identified.overrides}: "
-            f"{'; '.join(wrong[:SHOWN])}{more}"
-        )

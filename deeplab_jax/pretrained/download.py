@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped, verified by checksum."""
+"""Resumable downloads, verified by checksum."""
 
 import dataclasses
 import hashlib
@@ -18,22 +18,31 @@ from typing import BinaryIO
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
+MEBIBYTE = 2**20
+READ_BYTES = 2**16
+# HTTP statuses of temporary failures.
+PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
+NETWORK_ERRORS = urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException
+CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+
 
 def verify(path: Path, checksums: Sequence[str]) -> None:
     """Checks that a file is the published one.
 
     Args:
-      path: of the file.
-      checksums: `ALGORITHM:DIGITS` with an algorithm of hashlib, whole or the first digits; one of
-        them must fit. Without any, every file will do.
+      path: path of the file.
+      checksums: `ALGORITHM:DIGITS` with an algorithm of hashlib and all or the first digits; one of
+        them must match. Without checksums every file is accepted.
 
     Raises:
-      DeepLabError: none fits; says the file's and the published ones.
+      DeepLabError: none matches; reports those of the file and the published ones.
     """
-    found = {algorithm: _digest(path, algorithm) for algorithm in map(_algorithm, checksums)}
-    if checksums and not any(
-        found[_algorithm(checksum)].startswith(_digits(checksum)) for checksum in checksums
-    ):
+    published = [checksum.split(":") for checksum in checksums]
+    found = {}
+    for algorithm in dict(published):
+        with path.open("rb") as file:
+            found[algorithm] = hashlib.file_digest(file, algorithm).hexdigest()
+    if published and not any(found[name].startswith(digits) for name, digits in published):
         ours = ", ".join(f"{algorithm}:{digits}" for algorithm, digits in found.items())
         raise DeepLabError(
             f"{path.name} is not the published file: its checksum is {ours}, "
@@ -41,42 +50,16 @@ def verify(path: Path, checksums: Sequence[str]) -> None:
         )
 
 
-def _algorithm(checksum: str) -> str:
-    return checksum.partition(":")[0]
-
-
-def _digits(checksum: str) -> str:
-    return checksum.partition(":")[2]
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-MEBIBYTE = 2**20
-READ_BYTES = 2**16
-# Statuses of a server that may answer otherwise in a moment.
-PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
-NETWORK_ERRORS = (
-    urllib.error.URLError,
-    ConnectionError,
-    TimeoutError,
-    http.client.HTTPException,
-)
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
-
-
 @dataclasses.dataclass(frozen=True)
 class Patience:
-    """When a download is given up.
+    """Limits of a download.
 
     Attributes:
       timeout: seconds to connect, and without data.
-      slowest: bytes a second, over `timeout` seconds, that still count as progress.
-      attempts: to connect, or to go on after the connection broke.
-      pause: seconds before the second attempt; doubles with each.
-      max_bytes: larger files are refused.
+      slowest: minimum bytes per second over `timeout` seconds.
+      attempts: maximum number of attempts to connect or to resume.
+      pause: seconds before the second attempt; doubles with each further attempt.
+      max_bytes: maximum size of the file.
     """
 
     timeout: float = 30.0
@@ -86,38 +69,6 @@ class Patience:
     max_bytes: int = 4 * 2**30
 
 
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """A file that is not whole yet, and what the server said of the whole."""
-
-    path: Path
-
-    @property
-    def note(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.json")
-
-    def resumable(self, url: str) -> tuple[int, dict]:
-        """Returns how many bytes are there, and the note on them; 0 where they are no use."""
-        try:
-            note = json.loads(self.note.read_text())
-            if note["url"] == url and note["validator"]:
-                return self.path.stat().st_size, note
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
-        return 0, {}
-
-    def begin(self, url: str, response: http.client.HTTPResponse) -> None:
-        """Notes what the following bytes are part of."""
-        note = {"url": url, "validator": _validator(response), "size": _length(response)}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_bytes(b"")
-        self.note.write_text(json.dumps(note))
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
-
-
 def download(
     url: str,
     target: Path,
@@ -125,155 +76,163 @@ def download(
     reporter: Reporter,
     patience: Patience | None = None,
 ) -> Path:
-    """Downloads a file unless the connection fails for good.
+    """Downloads a file, with several attempts.
 
-    What has arrived is kept in `TARGET.part`, and the next call goes on from there if the server
-    still has the same file.
+    An interrupted download is kept in `TARGET.part`. The next call resumes it if the server still
+    has the same version of the file.
 
     Args:
-      url: http or https.
-      target: path of the file, which is not there.
+      url: http or https address.
+      target: path of the file, which does not exist.
       checksums: see `verify`.
-      reporter: hears of progress, in MiB, and of interruptions.
-      patience: when it is given up.
+      reporter: receives progress events, in MiB, and messages about interruptions.
+      patience: limits of the download.
 
     Returns:
       `target`.
 
     Raises:
-      DeepLabError: there is no such file or no network (names where to put the file by hand), or
-        the file is not the published one (and is removed).
+      DeepLabError: there is no such file or no network (the message names where to put the file by
+        hand), or the file is not the published one (and is removed).
     """
-    patience = patience or Patience()
-    part = _Part(target.with_name(f"{target.name}.part"))
-    _fetch_patiently(url, part, target, reporter, patience)
+    fetching = _Download(url, target, reporter, patience or Patience())
+    fetching.run()
     try:
-        verify(part.path, checksums)
+        verify(fetching.part, checksums)
     except DeepLabError as error:
-        part.remove()
+        fetching.remove()
         raise DeepLabError(f"{url}: {error}; what was downloaded is removed") from error
-    os.replace(part.path, target)
-    part.remove()
+    os.replace(fetching.part, target)
+    fetching.remove()
     return target
 
 
 def by_hand(url: str, target: Path, reason: object) -> DeepLabError:
-    """Returns the error of a file that cannot be fetched, with what to do instead."""
+    """Returns the error of a file that cannot be downloaded, with what to do instead."""
     return DeepLabError(
         f"cannot download {url} ({reason}); without network, put that file at {target}"
     )
 
 
-def _fetch_patiently(
-    url: str, part: _Part, target: Path, reporter: Reporter, patience: Patience
-) -> None:
-    for attempt in range(1, patience.attempts + 1):
+class _Download:
+    """Incomplete file, with a note about the version of the whole file on the server."""
+
+    def __init__(self, url: str, target: Path, reporter: Reporter, patience: Patience) -> None:
+        self.url, self.target, self.reporter, self.patience = url, target, reporter, patience
+        self.part = target.with_name(f"{target.name}.part")
+        self.note = target.with_name(f"{target.name}.part.json")
+
+    def run(self) -> None:
+        """Downloads the file to `part`, with several attempts."""
+        for attempt in range(1, self.patience.attempts + 1):
+            try:
+                return self._fetch()
+            except NETWORK_ERRORS as error:
+                reason = getattr(error, "reason", None) or error
+                if not _may_pass(error) or attempt == self.patience.attempts:
+                    raise by_hand(self.url, self.target, reason) from error
+                pause = self.patience.pause * 2 ** (attempt - 1)
+                self.reporter.message(f"{self.target.name}: {reason}; retrying in {pause:.0f} s")
+                time.sleep(pause)
+
+    def remove(self) -> None:
+        """Removes what was downloaded."""
+        self.part.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def _fetch(self) -> None:
+        """Downloads the rest of the file, or all of it."""
+        start, note = self._resumable()
+        if start and start == note["size"]:
+            return
+        headers = {"User-Agent": "deeplab_jax", "Accept-Encoding": "identity"}
+        if start:
+            headers |= {"Range": f"bytes={start}-", "If-Range": note["validator"]}
+        request = urllib.request.Request(self.url, headers=headers)
         try:
-            return _fetch(url, part, reporter, patience)
-        except NETWORK_ERRORS as error:
-            reason = getattr(error, "reason", None) or error
-            if not _may_pass(error) or attempt == patience.attempts:
-                raise by_hand(url, target, reason) from error
-            pause = patience.pause * 2 ** (attempt - 1)
-            reporter.message(f"{target.name}: {reason}; trying again in {pause:.0f} s")
-            time.sleep(pause)
+            response = urllib.request.urlopen(request, timeout=self.patience.timeout)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise self._stale() from error
+            raise
+        with response:
+            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+                self._begin(response)
+                start = 0
+            else:
+                found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+                if found is None or (int(found[1]), int(found[2])) != (start, note["size"]):
+                    raise self._stale()
+            self._write(response, start)
+
+    def _resumable(self) -> tuple[int, dict]:
+        """Returns the number of usable bytes in `part`, and the note about them."""
+        try:
+            note = json.loads(self.note.read_text())
+            if note["url"] == self.url and note["validator"]:
+                return self.part.stat().st_size, note
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return 0, {}
+
+    def _begin(self, response: http.client.HTTPResponse) -> None:
+        # A weak tag does not identify a version of the file.
+        tag = response.headers.get("ETag")
+        strong = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+        self.part.parent.mkdir(parents=True, exist_ok=True)
+        self.part.write_bytes(b"")
+        note = {"url": self.url, "validator": strong, "size": _length(response)}
+        self.note.write_text(json.dumps(note))
+
+    def _stale(self) -> ConnectionError:
+        """Removes what was downloaded, so that the next attempt requests the whole file."""
+        self.remove()
+        return ConnectionError("the file on the server has changed")
+
+    def _write(self, response: http.client.HTTPResponse, start: int) -> None:
+        missing = _length(response)
+        self._check_size(start + (missing or 0))
+        with self.part.open("ab") as file:
+            steps = None if missing is None else math.ceil(missing / MEBIBYTE)
+            title = f"downloading {self.target.name}, MiB"
+            for _ in self.reporter.track(self._arriving(response, file), title, steps):
+                self._check_size(file.tell())
+            arrived = file.tell() - start
+        if missing is not None and arrived < missing:
+            raise ConnectionError(f"the connection ended after {arrived:,} of {missing:,} bytes")
+
+    def _check_size(self, size: int) -> None:
+        if size > self.patience.max_bytes:
+            self.remove()
+            raise DeepLabError(
+                f"{self.target.name} has {size:,} bytes or more; "
+                f"at most {self.patience.max_bytes:,} are legal"
+            )
+
+    def _arriving(self, response: http.client.HTTPResponse, file: BinaryIO) -> Iterator[None]:
+        """Writes the received data; yields after every mebibyte and at the end."""
+        written, recent, since = 0, 0, time.monotonic()
+        while data := response.read1(READ_BYTES):
+            file.write(data)
+            recent += len(data)
+            if (written + len(data)) // MEBIBYTE > written // MEBIBYTE:
+                yield
+            written += len(data)
+            elapsed = time.monotonic() - since
+            if elapsed > self.patience.timeout:
+                if recent < self.patience.slowest * elapsed:
+                    raise TimeoutError(f"only {recent} bytes came in {elapsed:.0f} s")
+                recent, since = 0, time.monotonic()
+        if written % MEBIBYTE:
+            yield
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether another attempt may help: not where the server says no, nor without a server."""
+    """Returns whether another attempt may succeed."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in PASSING_STATUSES
     return not isinstance(getattr(error, "reason", None), socket.gaierror)
-
-
-def _fetch(url: str, part: _Part, reporter: Reporter, patience: Patience) -> None:
-    """Fetches what is missing of a file, or all of it."""
-    there, note = part.resumable(url)
-    if there and there == note["size"]:
-        return
-    headers = {"User-Agent": "deeplab_jax", "Accept-Encoding": "identity"}
-    if there:
-        headers |= {"Range": f"bytes={there}-", "If-Range": note["validator"]}
-    request = urllib.request.Request(url, headers=headers)
-    try:
-        response = urllib.request.urlopen(request, timeout=patience.timeout)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise _stale(part) from error
-        raise
-    with response:
-        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            part.begin(url, response)
-            there = 0
-        elif not _follows(response, there, note):
-            raise _stale(part)
-        _write(response, part, there, reporter, patience)
-
-
-def _follows(response: http.client.HTTPResponse, there: int, note: dict) -> bool:
-    """Whether what comes is the rest of the file whose beginning is there."""
-    found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    return found is not None and (int(found[1]), int(found[2])) == (there, note["size"])
-
-
-def _stale(part: _Part) -> ConnectionError:
-    """Removes what is there, so that the next attempt asks for the whole file."""
-    part.remove()
-    return ConnectionError("the file is another by now")
-
-
-def _write(
-    response: http.client.HTTPResponse,
-    part: _Part,
-    there: int,
-    reporter: Reporter,
-    patience: Patience,
-) -> None:
-    missing = _length(response)
-    steps = None if missing is None else math.ceil(missing / MEBIBYTE)
-    _check_size(there + (missing or 0), part, patience)
-    with part.path.open("ab") as file:
-        arriving = _arriving(response, file, patience)
-        for _ in reporter.track(arriving, f"downloading {part.path.stem}, MiB", steps):
-            _check_size(file.tell(), part, patience)
-        arrived = file.tell() - there
-    if missing is not None and arrived < missing:
-        raise ConnectionError(f"the connection ended after {arrived:,} of {missing:,} bytes")
-
-
-def _check_size(size: int, part: _Part, patience: Patience) -> None:
-    if size > patience.max_bytes:
-        part.remove()
-        raise DeepLabError(
-            f"{part.path.stem} is {size:,} bytes or more; at most {patience.max_bytes:,} are legal"
-        )
-
-
-def _arriving(
-    response: http.client.HTTPResponse, file: BinaryIO, patience: Patience
-) -> Iterator[None]:
-    """Writes what arrives; yields once a mebibyte, and at the end."""
-    written, recent, since = 0, 0, time.monotonic()
-    while data := response.read1(READ_BYTES):
-        file.write(data)
-        recent += len(data)
-        if (written + len(data)) // MEBIBYTE > written // MEBIBYTE:
-            yield
-        written += len(data)
-        elapsed = time.monotonic() - since
-        if elapsed > patience.timeout:
-            if recent < patience.slowest * elapsed:
-                raise TimeoutError(f"only {recent} bytes came in {elapsed:.0f} s")
-            recent, since = 0, time.monotonic()
-    if written % MEBIBYTE:
-        yield
-
-
-def _validator(response: http.client.HTTPResponse) -> str | None:
-    """Returns the tag that identifies this version of a file; weak tags do not."""
-    tag = response.headers.get("ETag")
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
 
 
 def _length(response: http.client.HTTPResponse) -> int | None:

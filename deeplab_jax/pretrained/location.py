@@ -1,10 +1,8 @@
-"""Location of the variables of a published, converted or trained model on disk."""
+"""Location of published, converted and trained models on disk."""
 
 import contextlib
-import dataclasses
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,33 +12,28 @@ from deeplab_jax import checkpointing, pretrained
 from deeplab_jax.checkpointing import is_model
 from deeplab_jax.errors import DeepLabError, nearest_names
 from deeplab_jax.files import as_path, cache_directory
+from deeplab_jax.lazy import quiet_logger
 from deeplab_jax.pretrained.archives import is_there, unpacked
 from deeplab_jax.pretrained.download import Patience, by_hand, download, verify
-from deeplab_jax.pretrained.published_models import (
-    PretrainedModel,
-    find_pretrained,
-    list_pretrained,
-)
+from deeplab_jax.pretrained.published_models import PretrainedModel, list_pretrained
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
 if TYPE_CHECKING:
     from deeplab_jax.pretrained.conversion import Conversion
 
 
-# Read when the library is imported; the user's own values win.
+# Environment of huggingface_hub, read at its import; values of the user take precedence.
 SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
 CONFIGURATION = "config.json"
 
 
 def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path:
-    """Downloads a file of a repository on Hugging Face, or finds it in the cache.
-
-    The repository's configuration comes with it and lies beside it.
+    """Downloads a file of a repository on Hugging Face, and the configuration beside it.
 
     Args:
-      entry: of the catalog.
-      cache: directory that huggingface_hub keeps in its own way.
-      target: where the error says that the file may be put by hand.
+      entry: catalog entry.
+      cache: cache directory of huggingface_hub.
+      target: path where the user can put the file by hand, for the error message.
 
     Returns:
       Path in the cache.
@@ -53,43 +46,32 @@ def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path
     from huggingface_hub import hf_hub_download
 
     try:
-        with _quiet():
+        # The error reports all that the library warns of.
+        with quiet_logger("huggingface_hub"):
             for name in (CONFIGURATION, entry.hub_file):
                 found = hf_hub_download(entry.hub_repository, name, cache_dir=cache, token=False)
     except Exception as error:
-        # Its own errors, those of whichever network library it uses, and ValueError when offline.
+        # Errors of the hub and of its network library, and ValueError when offline.
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise by_hand(entry.address, target, reason) from error
     return Path(found)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back the library's warnings of every attempt: the error says it all."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-# Seconds to wait for another process that downloads or converts the same.
+# Timeout in seconds for another process that downloads or converts the same model.
 LOCK_TIMEOUT = 2 * 60 * 60.0
 
 
 def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None = None) -> Path:
-    """Returns the verified file of a catalog entry; downloads it where it is not there yet.
+    """Returns the verified file of a catalog entry, and downloads it if necessary.
 
     Args:
-      entry: of the catalog.
+      entry: catalog entry.
       reporter: receives progress events.
-      patience: when a download is given up.
+      patience: limits of the download.
 
     Raises:
-      DeepLabError: it cannot be downloaded (says where to put it by hand), or is not the published
-        one.
+      DeepLabError: the file cannot be downloaded (the message names where to put it by hand), or is
+        not the published one.
     """
     folder = cache_directory() / "pretrained"
     target = folder / entry.file_name
@@ -110,17 +92,17 @@ def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None 
 
 @contextlib.contextmanager
 def locked(path: Path, reporter: Reporter) -> Iterator[None]:
-    """Keeps other processes from the same file or directory while the block runs.
+    """Locks a file or directory against other processes until the block ends.
 
     Raises:
-      DeepLabError: another process holds it for hours.
+      DeepLabError: another process holds the lock for hours.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        reporter.message(f"another process is at {path.name}; waiting for it")
+        reporter.message(f"another process uses {path.name}; waiting for it")
         try:
             lock.acquire(timeout=LOCK_TIMEOUT)
         except filelock.Timeout as error:
@@ -133,29 +115,29 @@ def locked(path: Path, reporter: Reporter) -> Iterator[None]:
 
 
 def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
-    """Returns the model directory or workdir that a reference means.
+    """Returns the model directory or workdir of a model.
 
     Args:
-      reference: path of either, or a name of `list_pretrained`. Weights of that name are downloaded
-        and converted on first use.
-      reporter: receives the progress of downloads; by default the logger does.
+      reference: path of a model directory or workdir, or a name of `list_pretrained`, whose weights
+        are downloaded and converted on first use.
+      reporter: receives progress events of downloads (default: the logger).
 
     Raises:
-      DeepLabError: it is none of these, or the weights cannot be downloaded.
+      DeepLabError: there is no such model, or its weights cannot be downloaded.
     """
     check_reference(reference)
     path = as_path(reference).expanduser()
     if str(reference) in list_pretrained() and not is_model(path):
-        return _converted(find_pretrained(str(reference)), reporter or LoggingReporter())
+        return _converted(list_pretrained()[str(reference)], reporter or LoggingReporter())
     # Reading a directory without a model reports what is missing.
     return path
 
 
 def check_reference(reference: str | Path) -> None:
-    """Checks, without a download, that a reference names a model; see `locate`.
+    """Checks that a reference names a model, without a download; see `locate`.
 
     Raises:
-      DeepLabError: it is neither a directory nor the name of pretrained weights.
+      DeepLabError: the reference is neither a directory nor the name of pretrained weights.
     """
     path = as_path(reference).expanduser()
     if path.is_dir() or str(reference) in list_pretrained():
@@ -172,74 +154,42 @@ def check_reference(reference: str | Path) -> None:
 
 
 def convert_source(
-    reference: str | Path,
-    architecture: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    class_names: Sequence[str] | None = None,
-    prefer_averages: bool = True,
-    reporter: Reporter | None = None,
+    reference: str | Path, reporter: Reporter | None = None, **options: Any
 ) -> "Conversion":
-    """Converts published weights wherever they are.
+    """Converts published weights from a path or a name.
 
     Args:
-      reference: path of a file, of a checkpoint (without the endings of its files), of a directory
-        or archive with one of them; or a name that `list_pretrained` returns.
-      architecture: what it holds, where that should be overruled.
-      overrides: keywords of `create_model` that should be overruled.
-      class_names: of the outputs.
-      prefer_averages: of a TensorFlow checkpoint: take the averages over the training where it has
-        them.
-      reporter: receives the progress of downloads; by default the logger does.
+      reference: path of a file, prefix of a TensorFlow checkpoint, directory or archive with one of
+        these, or a name that `list_pretrained` returns.
+      reporter: receives progress events of downloads (default: the logger).
+      **options: `architecture`, `overrides`, `class_names` and `prefer_averages` of `convert`.
 
     Raises:
-      DeepLabError: there is no such thing, or it cannot be converted.
+      DeepLabError: there are no such weights, or they cannot be converted.
     """
     path = Path(reference).expanduser()
     if is_there(path):
         with unpacked(path) as file:
-            return pretrained.convert(
-                file, architecture, overrides, class_names, prefer_averages=prefer_averages
-            )
+            return pretrained.convert(file, **options)
     if str(reference) not in list_pretrained():
         raise DeepLabError(
             f"{reference}: there is no such file, nor pretrained weights of that name; "
-            f"{_hint(reference)}legal: a file of weights, the beginning of a checkpoint's files, "
+            f"{_hint(reference)}legal: a file of weights, the prefix of a TensorFlow checkpoint, "
             "a directory or archive of one, or a name that deeplab-jax models lists"
         )
-    entry = find_pretrained(str(reference))
-    return _convert_entry(
-        entry, reporter or LoggingReporter(), architecture, overrides, class_names, prefer_averages
-    )
+    entry = list_pretrained()[str(reference)]
+    return _convert_entry(entry, reporter or LoggingReporter(), **options)
 
 
-def _convert_entry(
-    entry: PretrainedModel,
-    reporter: Reporter,
-    architecture: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    class_names: Sequence[str] | None = None,
-    prefer_averages: bool = True,
-) -> "Conversion":
+def _convert_entry(entry: PretrainedModel, reporter: Reporter, **options: Any) -> "Conversion":
     published = fetch(entry, reporter)
     reporter.message(f"converting {published.name}; its licence: {entry.licence}")
     with unpacked(published, published.parent, entry.member) as file:
-        conversion = pretrained.convert(
-            file,
-            architecture or entry.architecture or None,
-            {**entry.overrides, **(overrides or {})},
-            class_names or entry.class_names,
-            entry.provenance,
-            prefer_averages,
-        )
-    description = conversion.description
-    size = description.inference_size or entry.inference_size
-    return dataclasses.replace(
-        conversion, description=dataclasses.replace(description, inference_size=size)
-    )
+        return pretrained.convert(file, entry=entry, **options)
 
 
 def _converted(entry: PretrainedModel, reporter: Reporter) -> Path:
-    """Returns the directory of the converted weights; converts them where there is none."""
+    """Returns the directory of the converted weights, and converts them if necessary."""
     directory = cache_directory() / "models" / f"{entry.name}-{entry.version}"
     if is_model(directory):
         return directory

@@ -108,7 +108,7 @@ def test_mistakes_are_one_line_and_leave_nothing(deeplab, tmp_path, weights, arg
 
 @pytest.mark.parametrize("every", [False, True])
 def test_what_was_left_out_is_grouped_by_its_reason(every):
-    unused = {f"momentum_{n}": "it belongs to the optimiser" for n in range(5)}
+    unused = {f"momentum_{n}": "it belongs to the optimizer" for n in range(5)}
     unused["global_step"] = "it counts training steps"
     description = ModelDescription("deeplab_v3", {}, VOC.class_names, VOC.palette)
     sources = {("params", part, "kernel"): part for part in ("backbone", "aspp")}
@@ -116,8 +116,8 @@ def test_what_was_left_out_is_grouped_by_its_reason(every):
         arrays={path: np.zeros(1) for path in sources}, sources=sources, unused=unused
     )
     lines = list(account(Conversion(description, {}, assignment, "some code"), every=every))
-    [optimiser] = [line for line in lines if "optimiser" in line]
-    assert optimiser.startswith("left out 5, as it belongs to the optimiser: momentum_0,")
+    [optimiser] = [line for line in lines if "optimizer" in line]
+    assert optimiser.startswith("left out 5, as it belongs to the optimizer: momentum_0,")
     assert ("momentum_4" in optimiser) == every
     assert "left out 1, as it counts training steps: global_step" in lines
     assert "2 arrays of the file went into: backbone 1, aspp 1" in lines

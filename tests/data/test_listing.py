@@ -8,8 +8,7 @@ from deeplab_jax.data import prepared_names
 from deeplab_jax.files import HIDDEN, list_images
 from deeplab_jax.inference import plan_files
 from deeplab_jax.inference.video_files import plan_videos
-from deeplab_jax.pretrained.archives import _only_one
-from deeplab_jax.pretrained.readers.tensorflow_checkpoint import _latest
+from deeplab_jax.pretrained.archives import find_weights
 
 HIDDEN_FILES = [
     "._photo.jpg",
@@ -58,10 +57,10 @@ def test_videos_too(folder):
 def test_weights_too(folder):
     for name in ("model.pth", "._model.pth"):
         (folder / name).write_bytes(b"")
-    assert _only_one(folder, folder).name == "model.pth"
+    assert find_weights(folder).name == "model.pth"
     for name in ("model.ckpt.index", "._model.ckpt.index"):
         (folder / name).write_bytes(b"")
-    assert _latest(folder).name == "model.ckpt"
+    assert find_weights(folder).name == "model.ckpt"
 
 
 def test_prepared_datasets_too(tmp_path):

@@ -169,7 +169,7 @@ def _sparse(path):
         (lambda path: torch.save({"epoch": 3}, path), "it holds epoch, but no state dict"),
         (lambda path: torch.save({}, path), "it holds nothing, but no state dict"),
         (_integers, "no floating point arrays"),
-        (_sparse, "a is a sparse or quantised tensor"),
+        (_sparse, "a is a sparse or quantized tensor"),
     ],
 )
 def test_hostile_and_broken_files_are_refused(make, message, tmp_path, monkeypatch):

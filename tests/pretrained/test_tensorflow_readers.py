@@ -9,8 +9,8 @@ import pytest
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained import convert
-from deeplab_jax.pretrained.readers import read_weights
-from deeplab_jax.pretrained.readers.tensorflow_checkpoint import checkpoint_file, choose_variables
+from deeplab_jax.pretrained.readers import read_weights, weights_file
+from deeplab_jax.pretrained.readers.tensorflow_checkpoint import choose_variables
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 with warnings.catch_warnings():
@@ -110,7 +110,7 @@ def test_every_released_network_loads(name, tmp_path):
 def test_a_checkpoint_goes_by_any_of_its_names(small, form):
     arrays, prefix = small
     path = prefix.parent if form == "directory" else prefix.with_name(prefix.name + form)
-    assert checkpoint_file(path).name == "model.ckpt-30000.data-00000-of-00001"
+    assert weights_file(path).name == "model.ckpt-30000.data-00000-of-00001"
     found = read_weights(path, prefer_averages=False)
     assert found.arrays.keys() == arrays.keys()
 
@@ -129,7 +129,7 @@ def test_older_single_file(tmp_path):
 def test_last_of_a_training_run(tmp_path):
     for step in (1, 2):
         save(tmp_path / f"model.ckpt-{step}", {"v": np.full(3, step, np.float32)})
-    with pytest.raises(DeepLabError, match=r"several checkpoints.* model.ckpt-1, model.ckpt-2"):
+    with pytest.raises(DeepLabError, match=r"several files .*model.ckpt-1, model.ckpt-2"):
         read_weights(tmp_path)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-1"\n')
     np.testing.assert_array_equal(read_weights(tmp_path).arrays["v"], np.ones(3))
@@ -153,29 +153,29 @@ def test_missing_and_damaged_files(tmp_path):
     with pytest.raises(DeepLabError, match="damaged"):
         read_weights(prefix)
     (tmp_path / "model.ckpt.index").unlink()
-    with pytest.raises(DeepLabError, match=r"nothing without model.ckpt.index"):
+    with pytest.raises(DeepLabError, match=r"requires model.ckpt.index"):
         read_weights(data)
 
 
 @pytest.mark.parametrize("prefer_averages", [True, False])
 def test_an_average_alone_is_taken(prefer_averages):
-    choice = choose_variables(["a/weights/ExponentialMovingAverage"], prefer_averages)
-    assert choice.stored == {"a/weights": "a/weights/ExponentialMovingAverage"}
+    stored, _ = choose_variables(["a/weights/ExponentialMovingAverage"], prefer_averages)
+    assert stored == {"a/weights": "a/weights/ExponentialMovingAverage"}
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("aspp0/weights/Momentum", "optimiser"),
-        ("aspp0/BatchNorm/beta/Adam_1", "optimiser"),
-        ("aspp0/weights/ExponentialMovingAverage/Momentum", "optimiser"),
-        ("beta1_power", "optimiser"),
+        ("aspp0/weights/Momentum", "optimizer"),
+        ("aspp0/BatchNorm/beta/Adam_1", "optimizer"),
+        ("aspp0/weights/ExponentialMovingAverage/Momentum", "optimizer"),
+        ("beta1_power", "optimizer"),
         ("global_step", "training steps"),
-        ("aspp0/BatchNorm/moving_mean/local_step", "training needs it"),
-        ("aspp0/BatchNorm/renorm_mean_weight", "training needs it"),
+        ("aspp0/BatchNorm/moving_mean/local_step", "only training requires it"),
+        ("aspp0/BatchNorm/renorm_mean_weight", "only training requires it"),
     ],
 )
 def test_what_training_kept_is_left_out(name, reason):
-    choice = choose_variables([name, "aspp0/BatchNorm/moving_mean"], prefer_averages=True)
-    assert list(choice.stored) == ["aspp0/BatchNorm/moving_mean"]
-    assert reason in choice.ignored[name]
+    stored, ignored = choose_variables([name, "aspp0/BatchNorm/moving_mean"], prefer_averages=True)
+    assert list(stored) == ["aspp0/BatchNorm/moving_mean"]
+    assert reason in ignored[name]

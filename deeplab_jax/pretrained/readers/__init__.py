@@ -1,60 +1,63 @@
-"""One reader a file format, each yielding named NumPy arrays."""
+"""Readers of published weights, one per file format, which return named NumPy arrays."""
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.readers.state_dict import weights_file
-from deeplab_jax.pretrained.readers.tensorflow_checkpoint import INDEX, is_checkpoint
+from deeplab_jax.pretrained.archives import INDEX, find_weights, index_of
+from deeplab_jax.pretrained.readers.tensorflow_checkpoint import checkpoint_file
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 # Suffix → module and function, imported when needed.
 READERS = {
     ".tflite": ("tflite", "read_tflite"),
     ".mlmodel": ("core_ml", "read_core_ml"),
-    ".pth": ("state_dict", "read_pytorch"),
-    ".pt": ("state_dict", "read_pytorch"),
-    ".bin": ("state_dict", "read_pytorch"),
+    **dict.fromkeys((".pth", ".pt", ".bin"), ("state_dict", "read_pytorch")),
     ".safetensors": ("state_dict", "read_safetensors"),
     ".pb": ("frozen_graph", "read_frozen_graph"),
-    ".index": ("tensorflow_checkpoint", "read_checkpoint"),
-    ".ckpt": ("tensorflow_checkpoint", "read_checkpoint"),
+    **dict.fromkeys((INDEX, ".ckpt"), ("tensorflow_checkpoint", "read_checkpoint")),
 }
 
 
-def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
-    """Reads a file of published weights, by its suffix.
+def weights_file(path: Path) -> Path:
+    """Returns the file that holds the arrays, or the checksums of several files that do.
 
     Args:
-      path: of the file, of the directory that holds it and its configuration, or what the names of
-        a TensorFlow checkpoint's files begin with.
-      prefer_averages: of a TensorFlow checkpoint: a variable that was averaged over the training
-        gets the average.
+      path: a path that `find_weights` accepts.
 
     Raises:
-      DeepLabError: no such file, a format not known here, or a damaged file; names the file.
+      DeepLabError: there is no such file, or it is incomplete.
     """
-    path = weights_file(path)
-    if not path.exists():
+    found = find_weights(path)
+    return checkpoint_file(found) if index_of(found).is_file() else found
+
+
+def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
+    """Reads a file of published weights in the format of its suffix.
+
+    Args:
+      path: a path that `find_weights` accepts.
+      prefer_averages: read the moving average of a variable, where a TensorFlow checkpoint has one.
+
+    Raises:
+      DeepLabError: the file does not exist, is damaged, or has an unknown format.
+    """
+    if not weights_file(path).exists():
         raise DeepLabError(f"{path}: there is no such file")
+    path = find_weights(path)
+    suffix = INDEX if index_of(path).exists() else path.suffix
+    if suffix not in READERS:
+        given, legal = suffix or "a file without suffix", ", ".join(READERS)
+        raise DeepLabError(f"{path}: {given} is not known; legal: {legal}")
+    module, function = READERS[suffix]
+    options = {"prefer_averages": prefer_averages} if suffix in (INDEX, ".ckpt") else {}
     try:
-        if is_checkpoint(path):
-            return _reader(path)(path, prefer_averages)
-        return _reader(path)(path)
+        reader = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+        return reader(path, **options)
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from error
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        # Parsers of other projects raise whatever a damaged file leads them to.
+        # Parsers of other projects raise any exception for a damaged file.
         raise DeepLabError(f"{path} is damaged or no {path.suffix} file: {error!r}") from error
-
-
-def _reader(path: Path) -> Callable[..., PublishedWeights]:
-    suffix = INDEX if is_checkpoint(path) else path.suffix
-    if suffix not in READERS:
-        legal = ", ".join(READERS)
-        raise DeepLabError(f"{path.suffix or 'a file without suffix'} is not known; legal: {legal}")
-    module, function = READERS[suffix]
-    return getattr(importlib.import_module(f"{__package__}.{module}"), function)

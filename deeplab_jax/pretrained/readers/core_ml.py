@@ -1,6 +1,5 @@
-"""Core ML neural networks (`.mlmodel`): float and quantised weights, read without Core ML."""
+"""Reader of Core ML neural networks (`.mlmodel`) with float or quantized weights."""
 
-import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.lazy import import_extra
+from deeplab_jax.lazy import import_extra, quiet_logger
 from deeplab_jax.pretrained.readers.graph import GraphConvolution, published_graph, scope_of
 from deeplab_jax.pretrained.weights import PublishedWeights, Size
 
@@ -18,13 +17,13 @@ NETWORKS = ("neuralNetwork", "neuralNetworkClassifier", "neuralNetworkRegressor"
 
 
 def read_core_ml(path: Path) -> PublishedWeights:
-    """Reads the convolutions of a Core ML neural network; quantised weights come as floats.
+    """Reads the convolutions of a Core ML neural network; quantized weights become floats.
 
     Raises:
-      DeepLabError: it is no Core ML neural network, is damaged, or coremltools is missing.
+      DeepLabError: the file is damaged or no Core ML neural network, or coremltools is not
+        installed.
     """
-    schema = _schema()
-    model = schema.Model()
+    model = _schema().Model()
     model.ParseFromString(path.read_bytes())
     kind = model.WhichOneof("Type")
     if kind not in NETWORKS:
@@ -44,32 +43,32 @@ def read_core_ml(path: Path) -> PublishedWeights:
 
 
 def _schema() -> Any:
-    """Returns the protocol buffers of Core ML; importing coremltools warns of much else."""
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return import_extra("coremltools.proto.Model_pb2", "coreml", "a Core ML file")
-    finally:
-        logger.setLevel(level)
+    """Returns the protocol buffers of Core ML, without the warnings of importing coremltools."""
+    with quiet_logger("coremltools"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_extra("coremltools.proto.Model_pb2", "coreml", "a Core ML file")
 
 
 def _convolutions(layers: Any, sizes: dict[str, Size]) -> Iterator[GraphConvolution]:
-    """Yields the convolutions; `sizes`, of the maps by name, grows along the way."""
+    """Yields the convolutions, and adds the size of every map to `sizes`."""
     for layer in layers:
         known = [sizes[name] for name in layer.input if name in sizes]
         size = known[0] if known else (1, 1)
         if layer.HasField("convolution"):
-            size = _convolved(layer.convolution, size)
+            options = layer.convolution
+            kernel, rate = _pair(options.kernelSize, 3), _pair(options.dilationFactor, 1)
+            reach = tuple((taps - 1) * step + 1 for taps, step in zip(kernel, rate, strict=True))
+            size = _strided(size, options, "ConvolutionPaddingType", reach)
             yield _convolution(layer, size)
         elif layer.HasField("innerProduct"):
             yield _inner_product(layer)
         elif layer.HasField("resizeBilinear"):
             size = tuple(layer.resizeBilinear.targetSize)
+        elif layer.HasField("pooling") and layer.pooling.globalPooling:
+            size = (1, 1)
         elif layer.HasField("pooling"):
-            size = _pooled(layer.pooling, size)
+            reach = _pair(layer.pooling.kernelSize, 3)
+            size = _strided(size, layer.pooling, "PoolingPaddingType", reach)
         elif layer.HasField("padding"):
             size = _windows(size, layer.padding.paddingAmounts, (1, 1), (1, 1))
         sizes |= dict.fromkeys(layer.output, size)
@@ -85,7 +84,7 @@ def _convolution(layer: Any, size: Size) -> GraphConvolution:
     return GraphConvolution(
         scope=_scope(layer.name),
         kernel=kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(2, 3, 1, 0),
-        bias=_values(options.bias, shape[:1], layer.name) if options.hasBias else None,
+        bias=_bias(options, layer.name),
         depthwise=depthwise,
         map_size=size,
         rate=_pair(options.dilationFactor, 1),
@@ -95,13 +94,12 @@ def _convolution(layer: Any, size: Size) -> GraphConvolution:
 def _inner_product(layer: Any) -> GraphConvolution:
     options = layer.innerProduct
     shape = (options.outputChannels, options.inputChannels)
-    return GraphConvolution(
-        scope=_scope(layer.name),
-        kernel=_values(options.weights, shape, layer.name).T[None, None],
-        bias=_values(options.bias, shape[:1], layer.name) if options.hasBias else None,
-        depthwise=False,
-        map_size=(1, 1),
-    )
+    kernel = _values(options.weights, shape, layer.name).T[None, None]
+    return GraphConvolution(_scope(layer.name), kernel, _bias(options, layer.name))
+
+
+def _bias(options: Any, name: str) -> np.ndarray | None:
+    return _values(options.bias, (options.outputChannels,), name) if options.hasBias else None
 
 
 def _scope(name: str) -> str:
@@ -109,10 +107,10 @@ def _scope(name: str) -> str:
 
 
 def _values(weights: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Returns stored weights as float32, whatever they were stored as.
+    """Returns stored weights of any type as float32.
 
     Raises:
-      DeepLabError: their number is not that of the shape.
+      DeepLabError: the number of weights does not match the shape.
     """
     count = math.prod(shape)
     if len(weights.floatValue):
@@ -139,42 +137,28 @@ def _dequantized(weights: Any, count: int, channels: int) -> np.ndarray:
 
 
 def _unpacked(raw: bytes, bits: int, count: int) -> np.ndarray:
-    """Returns the unsigned numbers of `bits` bits each that were packed, highest bit first."""
+    """Unpacks unsigned integers of `bits` bits each, most significant bit first."""
     if bits == 8:
         return np.frombuffer(raw, np.uint8)
     stream = np.unpackbits(np.frombuffer(raw, np.uint8))[: count * bits].reshape(-1, bits)
     return stream @ (1 << np.arange(bits)[::-1])
 
 
-def _convolved(options: Any, size: Size) -> Size:
-    kernel, stride = _pair(options.kernelSize, 3), _pair(options.stride, 1)
-    rate = _pair(options.dilationFactor, 1)
-    if options.WhichOneof("ConvolutionPaddingType") == "same":
-        return tuple(-(-length // step) for length, step in zip(size, stride, strict=True))
-    reach = ((taps - 1) * step + 1 for taps, step in zip(kernel, rate, strict=True))
-    return _windows(size, options.valid.paddingAmounts, tuple(reach), stride)
-
-
-def _pooled(options: Any, size: Size) -> Size:
-    if options.globalPooling:
-        return 1, 1
+def _strided(size: Size, options: Any, padding: str, reach: Size) -> Size:
+    """Returns the size of a map after windows of `reach` pixels were moved over it."""
     stride = _pair(options.stride, 1)
-    if options.WhichOneof("PoolingPaddingType") == "same":
+    if options.WhichOneof(padding) == "same":
         return tuple(-(-length // step) for length, step in zip(size, stride, strict=True))
-    return _windows(size, options.valid.paddingAmounts, _pair(options.kernelSize, 3), stride)
+    return _windows(size, options.valid.paddingAmounts, reach, stride)
 
 
 def _windows(size: Size, amounts: Any, reach: Size, stride: Size) -> Size:
+    # Nothing is stored without padding.
+    edges = [edge.startEdgeSize + edge.endEdgeSize for edge in amounts.borderAmounts] or [0, 0]
     return tuple(
         (length + added - taps) // step + 1
-        for length, added, taps, step in zip(size, _added(amounts), reach, stride, strict=True)
+        for length, added, taps, step in zip(size, edges, reach, stride, strict=True)
     )
-
-
-def _added(amounts: Any) -> list[int]:
-    """Returns by how much rows and columns are padded; nothing is stored where they are not."""
-    edges = [edge.startEdgeSize + edge.endEdgeSize for edge in amounts.borderAmounts]
-    return edges or [0, 0]
 
 
 def _pair(values: Any, default: int) -> Size:

@@ -1,4 +1,4 @@
-"""TensorFlow's frozen graphs (`.pb`): constants and nodes."""
+"""Reader of TensorFlow's frozen graphs (`.pb`)."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,14 +12,14 @@ from deeplab_jax.lazy import import_tensorflow
 from deeplab_jax.pretrained.readers.graph import IMAGE_POOLING, OPERATION_SUFFIX, scope_of
 from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights, Size
 
-# Operations that hand on the values of their first input, if arranged otherwise.
+# Operations that keep the values of their first input, in another layout.
 TRANSPARENT = (
     *("Identity", "StopGradient", "FakeQuantWithMinMaxVars", "CheckNumerics"),
     *("FakeQuantWithMinMaxArgs", "BatchToSpaceND", "Enter"),
 )
 STRIDED = ("Conv2D", "DepthwiseConv2dNative", "MaxPool", "AvgPool")
 RESIZES = ("ResizeBilinear", "ResizeNearestNeighbor")
-# Operations between a convolution and the resize of what it gives.
+# Maximum number of operations between a convolution and the resize of its output.
 FAR = 12
 
 
@@ -34,21 +34,21 @@ class Nodes(dict):
                 self._consumers.setdefault(_name(reference), []).append(node)
 
     def constant(self, reference: str) -> Any | None:
-        """Returns the constant that a reference comes to; None if it is computed."""
+        """Returns the constant that a reference resolves to; None if it is computed."""
         node = self._behind(reference)
         return node if node is not None and node.op == "Const" else None
 
     def source(self, node: Any) -> Any | None:
-        """Returns what gives a node's first input."""
+        """Returns the node that computes the first input of a node."""
         return self._behind(node.input[0])
 
     def next_of(self, node: Any, operations: Sequence[str], far: bool = False) -> Any | None:
-        """Returns the nearest of some operations after a node.
+        """Returns the nearest node after another one with one of some operations.
 
         Args:
-          node: where to begin.
-          operations: that are looked for.
-          far: whether others than transparent ones may come before it.
+          node: node where the search starts.
+          operations: operations to search for.
+          far: whether operations that are not transparent may lie between.
         """
         front, seen = [node], {node.name}
         for _ in range(FAR):
@@ -63,7 +63,7 @@ class Nodes(dict):
         return None
 
     def image_size(self) -> Size | None:
-        """Returns the size of the images, where the graph takes only one."""
+        """Returns the size of the images, if the graph accepts only one size."""
         for node in self.values():
             sides = [dim.size for dim in node.attr["shape"].shape.dim]
             if node.op == "Placeholder" and len(sides) == 4 and min(sides[1:3]) > 0:
@@ -71,12 +71,11 @@ class Nodes(dict):
         return None
 
     def strides(self) -> dict[str, int]:
-        """Returns the pixels of the image to one of every map, by node; resizes reset the count.
+        """Returns the stride of every map relative to the image, by node; resizes reset it to 1.
 
-        Depth first without recursion: graphs are deeper than Python's stack, and may have loops.
+        Depth first without recursion: graphs are deeper than Python's stack, and can have cycles.
         """
         known: dict[str, int] = {}
-        done: set[str] = set()
         opened: set[str] = set()
         stack = [name for name, node in self.items() if node.op in STRIDED]
         while stack:
@@ -89,22 +88,16 @@ class Nodes(dict):
                 continue
             stack.pop()
             opened.add(name)
-            if name not in done:
-                done.add(name)
-                stride = self._stride(self[name], [known[one] for one in before if one in known])
-                if stride:
-                    known[name] = stride
-        return known
+            if name not in known:
+                known[name] = self._stride(self[name], [known.get(one, 0) for one in before])
+        return {name: stride for name, stride in known.items() if stride}
 
     def _stride(self, node: Any, before: list[int]) -> int:
-        if node.op == "Placeholder":
-            return 1
-        if not before:
-            return 0
+        """Returns the stride of a map; 0 if it does not depend on the image."""
+        longest = 1 if node.op == "Placeholder" else max(before, default=0)
         if node.op in RESIZES:
-            return 1
-        own = node.attr["strides"].list.i[1] if node.op in STRIDED else 1
-        return max(before) * own
+            return min(longest, 1)
+        return longest * (node.attr["strides"].list.i[1] if node.op in STRIDED else 1)
 
     def _behind(self, reference: str) -> Any | None:
         node, seen = self.get(_name(reference)), set()
@@ -115,14 +108,14 @@ class Nodes(dict):
 
 
 def _name(reference: str) -> str:
-    """Returns the node of an input such as `name:1`, or `^name` of one that only comes first."""
+    """Returns the node of an input such as `name:1`, or `^name` of a control dependency."""
     return reference.removeprefix("^").partition(":")[0]
 
 
 VARIABLE = re.compile(r"/(weights|depthwise_weights|biases|gamma|beta|moving_(mean|variance))$")
 CONVOLUTIONS = {"Conv2D": "weights", "DepthwiseConv2dNative": "depthwise_weights"}
 NORMALIZATIONS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
-# Their inputs after the map.
+# Inputs of normalizations after the map.
 STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 ADDITIONS = ("BiasAdd", "Add", "AddV2")
 
@@ -131,7 +124,7 @@ def read_frozen_graph(path: Path) -> PublishedWeights:
     """Reads the constants and convolutions of a frozen graph.
 
     Raises:
-      DeepLabError: TensorFlow is missing, or it is no frozen graph with convolutions.
+      DeepLabError: TensorFlow is not installed, or the file is no frozen graph with convolutions.
     """
     tensorflow = import_tensorflow("tensorflow", "a TensorFlow file")
     definition = tensorflow.compat.v1.GraphDef()
@@ -140,7 +133,7 @@ def read_frozen_graph(path: Path) -> PublishedWeights:
 
 
 class _Graph:
-    """The convolutions of a graph and what surrounds them."""
+    """Convolutions of a graph and their neighbors."""
 
     def __init__(self, nodes: Nodes, make_array: Any) -> None:
         self.nodes = nodes
@@ -156,7 +149,7 @@ class _Graph:
         known = {
             scope: strides[node.name]
             for scope, node in self.convolutions.items()
-            if strides.get(node.name)
+            if node.name in strides
         }
         facts = GraphFacts(
             image_size=self._image_size(known),
@@ -175,7 +168,7 @@ class _Graph:
         return scope_of(kernel.name if VARIABLE.search(kernel.name) else node.name)
 
     def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the constants that were variables, and those that took the place of some."""
+        """Yields the constants that were variables, and those that replace variables."""
         for node in self.nodes.values():
             if node.op == "Const" and VARIABLE.search(node.name):
                 yield node.name, self._value(node)
@@ -190,7 +183,7 @@ class _Graph:
     def _renamed(
         self, scope: str, node: Any, leaves: tuple[str, ...]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields a node's constants by the names of variables, where they go by others."""
+        """Yields the constants of a node under names of variables, if they have other names."""
         for reference, leaf in zip(node.input[1:], leaves, strict=False):
             constant = self.nodes.constant(reference)
             if constant is not None and not VARIABLE.search(constant.name):
@@ -215,7 +208,7 @@ class _Graph:
         return tuple(source.attr["ksize"].list.i[1:3])
 
     def _image_size(self, strides: Mapping[str, int]) -> Size | None:
-        """Returns the size that images are padded to, which image pooling is enlarged to."""
+        """Returns the size that images are padded to, from the upsampling of image pooling."""
         node = self.convolutions.get(IMAGE_POOLING)
         resize = None if node is None else self.nodes.next_of(node, ("ResizeBilinear",), far=True)
         size = None if resize is None else self.nodes.constant(resize.input[1])

@@ -1,4 +1,4 @@
-"""Parts shared by the readers of whole networks: one convolution, and the names of its arrays."""
+"""Convolutions of a stored network, and the names of their arrays."""
 
 import dataclasses
 import re
@@ -9,36 +9,36 @@ import numpy as np
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights, Size
 
-# Scope of the convolution after the average over the map.
+# Scope of the convolution after the global average.
 IMAGE_POOLING = "image_pooling"
-# What converters append to the scope of a variable or of the operation that took it in.
+# Suffixes that converters append to the scope of a variable or of a fused operation.
 ARRAY_SUFFIX = re.compile(r"/(depthwise_)?weights([/_:].*)?$")
 OPERATION_SUFFIX = re.compile(r"(/BatchNorm[^/]*)?/[^/]*$")
 
 
 @dataclasses.dataclass(frozen=True)
 class GraphConvolution:
-    """A convolution of a network on file.
+    """Convolution of a stored network.
 
     Attributes:
-      scope: its name in TensorFlow, as in `MobilenetV2/Conv`.
-      kernel: [k, k, in, out]; [k, k, channels, 1] of a depthwise one.
+      scope: name in TensorFlow, such as `MobilenetV2/Conv`.
+      kernel: [k, k, in, out], or [k, k, channels, 1] of a depthwise convolution.
       bias: [out], or None.
-      depthwise: whether it has one kernel a channel.
-      map_size: (h, w) of its output; None where the file does not state it.
+      depthwise: whether the convolution has one kernel per channel.
+      map_size: (h, w) of the output, or None where the file does not state it.
       rate: atrous rate of rows and columns.
     """
 
     scope: str
     kernel: np.ndarray
     bias: np.ndarray | None
-    depthwise: bool
-    map_size: Size | None
+    depthwise: bool = False
+    map_size: Size | None = (1, 1)
     rate: Size = (1, 1)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Its arrays by the names that TensorFlow's variables have."""
+        """Arrays by the names of TensorFlow's variables."""
         kernel = "depthwise_weights" if self.depthwise else "weights"
         named = {f"{self.scope}/{kernel}": self.kernel}
         return named if self.bias is None else named | {f"{self.scope}/biases": self.bias}
@@ -47,13 +47,13 @@ class GraphConvolution:
 def scope_of(name: str) -> str:
     """Returns the scope of a convolution from the name of its weights or of its operation.
 
-    Converters join the names of fused operations by semicolons and append their own endings.
+    Converters join the names of fused operations by semicolons and append suffixes.
     """
     parts = name.split(";")
     weights = next((part for part in parts if ARRAY_SUFFIX.search(part)), None)
     if weights is not None:
         return ARRAY_SUFFIX.sub("", weights)
-    # Activations, which are fused too, have names without a scope.
+    # The names of fused activations have no scope.
     operation = next((part for part in parts if "/" in part), parts[0])
     return OPERATION_SUFFIX.sub("", operation)
 
@@ -64,22 +64,20 @@ def published_graph(
     *,
     pooling_window: Size | None = None,
     align_corners: bool | None = None,
-    class_names: tuple[str, ...] | None = None,
 ) -> PublishedWeights:
     """Returns the arrays and facts of a network's convolutions.
 
     Raises:
-      DeepLabError: two convolutions go by one name, or there is none.
+      DeepLabError: two convolutions have the same name, or there is none.
     """
     arrays: dict[str, np.ndarray] = {}
     convolutions = list(convolutions)
     if not convolutions:
         raise DeepLabError("it holds no convolution")
     for convolution in convolutions:
-        for name, array in convolution.arrays.items():
-            if name in arrays:
-                raise DeepLabError(f"two convolutions go by the name {convolution.scope}")
-            arrays[name] = array
+        if arrays.keys() & convolution.arrays.keys():
+            raise DeepLabError(f"two convolutions go by the name {convolution.scope}")
+        arrays |= convolution.arrays
     facts = GraphFacts(
         image_size=image_size,
         map_sizes={c.scope: c.map_size for c in convolutions if c.map_size is not None},
@@ -87,4 +85,4 @@ def published_graph(
         pooling_window=pooling_window,
         align_corners=align_corners,
     )
-    return PublishedWeights(arrays, "tensorflow", facts, class_names)
+    return PublishedWeights(arrays, "tensorflow", facts)

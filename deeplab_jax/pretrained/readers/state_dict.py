@@ -1,4 +1,4 @@
-"""Readers of named arrays: PyTorch and safetensors files, with their configuration."""
+"""Readers of PyTorch and safetensors files, with their configuration."""
 
 import json
 import pickle
@@ -13,37 +13,15 @@ from safetensors import SafetensorError, safe_open
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
-from deeplab_jax.pretrained.readers.tensorflow_checkpoint import checkpoint_file
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 CONFIGURATION = "config.json"
-# Of a directory's weights, in the order in which they are looked for.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# What tells a network's configuration from other files of that name (transformers, timm).
+# Keys of a network's configuration (transformers, timm), absent in other files of that name.
 MARKS = ("architectures", "architecture")
 
 
-def weights_file(source: Path) -> Path:
-    """Returns the file that holds the arrays: the source itself, or one in the directory it is.
-
-    Raises:
-      DeepLabError: the directory holds none.
-    """
-    checkpoint = checkpoint_file(source)
-    if checkpoint is not None:
-        return checkpoint
-    if not source.is_dir():
-        return source
-    found = next((source / name for name in WEIGHTS if (source / name).is_file()), None)
-    if found is None:
-        raise DeepLabError(
-            f"the directory {source} holds neither {' nor '.join(WEIGHTS)} nor a checkpoint"
-        )
-    return found
-
-
 def configuration_beside(path: Path) -> Mapping[str, Any]:
-    """Returns the network's `config.json` beside a file; an empty mapping where there is none.
+    """Returns the network's `config.json` beside a file, or an empty mapping.
 
     Raises:
       DeepLabError: it cannot be read.
@@ -60,7 +38,7 @@ def configuration_beside(path: Path) -> Mapping[str, Any]:
 
 
 def class_names(configuration: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Returns the names of the classes in order; None where a configuration has only numbers."""
+    """Returns the class names in order, or None where a configuration numbers them."""
     names = configuration.get("id2label")
     if not isinstance(names, dict) or not all(str(number).isdecimal() for number in names):
         return None
@@ -68,36 +46,42 @@ def class_names(configuration: Mapping[str, Any]) -> tuple[str, ...] | None:
     return None if all(name.startswith("LABEL_") for name in ordered) else ordered
 
 
-# Names that wrappers (training loops, several scales) put before those of the network within.
+# Prefixes of names that wrappers add (training loops, several scales).
 WRAPPERS = ("model.", "net.", "network.", "base.", "scale.", "Scale.")
-# Parts that wrappers of any module put into names: several GPUs, averaged weights, torch.compile,
-# sharding, recomputation of activations.
+# Parts of names that wrappers of any module add: data parallelism, averaged weights, torch.compile,
+# sharding, gradient checkpointing.
 INNER_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-# First parts of names that training loops keep beside the network.
+# First parts of names that training loops store beside the network.
 BESIDE = ("criterion", "loss", "loss_fn", "losses")
-COUNTER = "it counts training batches"
-WHOLE_NUMBERS = "it holds whole numbers, not weights"
 
 
 def published_state_dict(
     arrays: Mapping[str, np.ndarray], path: Path, ignored: Mapping[str, str]
 ) -> PublishedWeights:
-    """Returns the floating point arrays of a network as float32, by the names within its wrappers.
+    """Returns the floating-point arrays of a network as float32, without wrappers in their names.
 
     Args:
-      arrays: by name, of any type.
-      path: of the file, beside which a configuration may lie.
-      ignored: what the reader left out, with the reason.
+      arrays: arrays of any type by name.
+      path: path of the file, which may have a configuration beside it.
+      ignored: names that the reader left out, with the reason.
 
     Raises:
-      DeepLabError: none of them is floating point.
+      DeepLabError: there is no floating-point array, or two names differ only by wrappers.
     """
-    unwrapped = _unwrapped(arrays)
+    unwrapped = _renamed(arrays, _without_inner_wrappers)
+    while wrapper := _common_wrapper(unwrapped):
+        unwrapped = _renamed(unwrapped, lambda name, wrapper=wrapper: name.removeprefix(wrapper))
     floats = {name: array for name, array in unwrapped.items() if _is_float(array)}
     if not floats:
         raise DeepLabError("it holds no floating point arrays")
     configuration = configuration_beside(path)
-    left = {name: _reason(name) for name in unwrapped if name not in floats}
+    left = {
+        name: "it counts training batches"
+        if name.endswith("num_batches_tracked")
+        else "it holds whole numbers, not weights"
+        for name in unwrapped
+        if name not in floats
+    }
     return PublishedWeights(
         {name: np.asarray(array, np.float32) for name, array in floats.items()},
         "pytorch",
@@ -107,29 +91,14 @@ def published_state_dict(
     )
 
 
-def _unwrapped(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays by the names that they have without wrappers.
-
-    Raises:
-      DeepLabError: two names differ only by wrappers.
-    """
-    arrays = _renamed(arrays, _without_inner_wrappers)
-    while wrapper := _common_wrapper(arrays):
-        arrays = _renamed(arrays, lambda name, wrapper=wrapper: name.removeprefix(wrapper))
-    return arrays
-
-
 def _without_inner_wrappers(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in INNER_WRAPPERS)
 
 
 def _common_wrapper(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """Returns what all names of the network's weights begin with, if a wrapper put it there."""
-    names = [
-        name
-        for name, array in arrays.items()
-        if _is_float(array) and name.partition(".")[0] not in BESIDE
-    ]
+    """Returns the wrapper that all names of the network's weights begin with, if there is one."""
+    floats = [name for name, array in arrays.items() if _is_float(array)]
+    names = [name for name in floats if name.partition(".")[0] not in BESIDE]
     return next((w for w in WRAPPERS if names and all(n.startswith(w) for n in names)), None)
 
 
@@ -141,32 +110,29 @@ def _renamed(
         other = names.setdefault(rename(name), name)
         if other != name:
             raise DeepLabError(
-                f"{other} and {name} are one name without the parts that wrappers add; "
+                f"{other} and {name} differ only by the parts that wrappers add; "
                 "save the state dict of one network"
             )
     return {new: arrays[old] for new, old in names.items()}
 
 
 def _is_float(array: np.ndarray) -> bool:
-    # bfloat16 is none of NumPy's own types.
+    # bfloat16 is an extension type of NumPy.
     return array.dtype.name == "bfloat16" or np.issubdtype(array.dtype, np.floating)
 
 
-def _reason(name: str) -> str:
-    return COUNTER if name.endswith("num_batches_tracked") else WHOLE_NUMBERS
-
-
-# Under which training code keeps the state dict among its other records.
+# Keys under which training code stores the state dict.
 PLACES = ("state_dict", "model", "model_state", "model_state_dict", "net", "network")
-# What torch says of a class or function that a pickle would call.
+# Class or function that the file would call, in an error message of torch.
 CALLED = re.compile(r"GLOBAL\s+(\S+)")
 
 
 def read_pytorch(path: Path) -> PublishedWeights:
-    """Reads a state dict; half-precision weights come as float32.
+    """Reads a state dict; half-precision weights become float32.
 
     Raises:
-      DeepLabError: the file would run code, is damaged, holds no state dict, or torch is missing.
+      DeepLabError: the file would run code, is damaged or holds no state dict, or torch is not
+        installed.
     """
     torch = import_extra("torch", "torch", "a PyTorch file")
     tensors = _state_dict(_load(torch, path), torch)
@@ -178,37 +144,30 @@ def read_pytorch(path: Path) -> PublishedWeights:
 def _load(torch: ModuleType, path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DeepLabError(_why_refused(str(error))) from error
     except MemoryError:
         raise
     except Exception as error:
-        # torch raises whatever a damaged file leads it to.
-        if "TorchScript" in str(error):
-            raise DeepLabError(
-                "it is a TorchScript program, which is not run here; save its state_dict()"
-            ) from error
-        raise DeepLabError("it is damaged, or no file that torch.save wrote") from error
-
-
-def _why_refused(message: str) -> str:
-    called = CALLED.search(message)
-    if called is None:
-        return "it is damaged, or no file that torch.save wrote"
-    return (
-        f"it holds more than arrays ({called[1]}), which may be code, and is refused; "
-        "ask for a state dict or safetensors"
-    )
+        # torch raises any exception for a damaged file.
+        problem = "it is damaged, or no file that torch.save wrote"
+        called = CALLED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if called:
+            problem = (
+                f"it holds more than arrays ({called[1]}), which may be code, and is refused; "
+                "ask for a state dict or safetensors"
+            )
+        elif "TorchScript" in str(error):
+            problem = "it is a TorchScript program, which is not run here; save its state_dict()"
+        raise DeepLabError(problem) from error
 
 
 def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
-    """Returns the names and tensors, wherever training code has put them.
+    """Returns the names and tensors, under whichever keys training code stored them.
 
     Raises:
-      DeepLabError: there are none.
+      DeepLabError: there are no tensors.
     """
     while isinstance(content, Mapping):
-        # Beside a state dict there may be single tensors, a best score for example.
+        # Single tensors, such as a best score, may be stored beside a state dict.
         place = next((p for p in PLACES if _holds_tensors(content.get(p), torch)), None)
         if place is None and any(map(torch.is_tensor, content.values())):
             return {str(name): value for name, value in content.items()}
@@ -229,16 +188,13 @@ def _holds_tensors(content: Any, torch: ModuleType) -> bool:
 
 def _array(torch: ModuleType, name: str, tensor: Any) -> np.ndarray:
     if tensor.layout != torch.strided or tensor.is_quantized:
-        raise DeepLabError(f"{name} is a sparse or quantised tensor; save it dense and as floats")
+        raise DeepLabError(f"{name} is a sparse or quantized tensor; save it dense and as floats")
     values = tensor.detach()
     return (values.float() if values.is_floating_point() else values).numpy()
 
 
-# Registers bfloat16 with NumPy.
-
-
 def read_safetensors(path: Path) -> PublishedWeights:
-    """Reads the arrays; half-precision weights come as float32, the metadata is not looked at.
+    """Reads the arrays; half-precision weights become float32, and metadata is ignored.
 
     Raises:
       DeepLabError: the file is damaged.

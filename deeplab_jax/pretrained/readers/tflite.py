@@ -1,18 +1,14 @@
-"""TFLite files: float, half-precision and integer weights, read without an interpreter."""
+"""Reader of TFLite files with float, half-precision or integer weights."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tflite
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.readers.graph import (
-    IMAGE_POOLING,
-    GraphConvolution,
-    published_graph,
-    scope_of,
-)
+from deeplab_jax.pretrained.readers import graph
 from deeplab_jax.pretrained.weights import PublishedWeights, Size
 
 MAGIC = b"TFL3"
@@ -27,15 +23,15 @@ DTYPES = {
 OPERATORS = {
     number: name for name, number in vars(tflite.BuiltinOperator).items() if isinstance(number, int)
 }
-# Operators that hand on the values of their first input, if in another precision or arrangement.
+# Operators that keep the values of their first input, in another precision or layout.
 TRANSPARENT = ("DEQUANTIZE", "QUANTIZE", "SPACE_TO_BATCH_ND", "PAD", "RESHAPE")
 
 
 def read_tflite(path: Path) -> PublishedWeights:
-    """Reads the convolutions of a TFLite file; integer weights come dequantised.
+    """Reads the convolutions of a TFLite file; integer weights are dequantized.
 
     Raises:
-      DeepLabError: it is no TFLite file, is damaged, or holds something that cannot be read.
+      DeepLabError: the file is damaged, no TFLite file, or holds weights that cannot be read.
     """
     content = path.read_bytes()
     if content[4:8] != MAGIC:
@@ -44,7 +40,7 @@ def read_tflite(path: Path) -> PublishedWeights:
 
 
 class _Network:
-    """The one subgraph of a file: its operators and tensors by number."""
+    """Only subgraph of a file: its operators and tensors by number."""
 
     def __init__(self, content: bytes) -> None:
         self.model = tflite.Model.GetRootAsModel(content, 0)
@@ -63,7 +59,7 @@ class _Network:
         image = self.graph.Tensors(self.graph.Inputs(0)).ShapeAsNumpy().tolist()
         if len(image) != 4:
             raise DeepLabError(f"its input is {image} and no image")
-        return published_graph(
+        return graph.published_graph(
             self._convolutions(),
             tuple(image[1:3]),
             pooling_window=self._pooling_window(),
@@ -72,61 +68,54 @@ class _Network:
 
     def _operator_name(self, operator: tflite.Operator) -> str:
         code = self.model.OperatorCodes(operator.OpcodeIndex())
-        # Files older than the second field have 0 there.
+        # Older files do not have the first field, and read 0.
         number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
         return OPERATORS.get(number, str(number))
 
-    def _convolutions(self) -> Iterator[GraphConvolution]:
+    def _convolutions(self) -> Iterator[graph.GraphConvolution]:
         for name, operator in self.operators:
             if name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
                 yield self._convolution(operator, depthwise=name == "DEPTHWISE_CONV_2D")
             elif name == "FULLY_CONNECTED":
                 yield self._fully_connected(operator)
 
-    def _convolution(self, operator: tflite.Operator, depthwise: bool) -> GraphConvolution:
+    def _convolution(self, operator: tflite.Operator, depthwise: bool) -> graph.GraphConvolution:
         source, weights, *rest = operator.InputsAsNumpy().tolist()
-        # [out, k, k, in], or [1, k, k, channels] of a depthwise one.
-        kernel = self._constant(weights).transpose(1, 2, 3, 0)
-        options = (tflite.DepthwiseConv2DOptions if depthwise else tflite.Conv2DOptions)()
-        table = operator.BuiltinOptions()
-        options.Init(table.Bytes, table.Pos)
+        options = _options(
+            operator, tflite.DepthwiseConv2DOptions if depthwise else tflite.Conv2DOptions
+        )
         rate = (options.DilationHFactor(), options.DilationWFactor())
-        spread = self._spread(source)
-        size = self._shape(operator.Outputs(0))[1:3]
-        return GraphConvolution(
-            scope=scope_of(self._name(weights)),
-            kernel=kernel,
-            bias=self._constant(rest[0]) if rest and rest[0] >= 0 else None,
+        map_size = tuple(self._shape(operator.Outputs(0))[1:3])
+        before, producer = self.producers.get(source, (None, None))
+        if before == "SPACE_TO_BATCH_ND":
+            # Older converters rearrange the map for an atrous convolution, which changes its size.
+            rate = tuple(self._constant(producer.Inputs(1)).astype(int).tolist())
+            map_size = None
+        return graph.GraphConvolution(
+            scope=graph.scope_of(self._name(weights)),
+            # Stored as [out, k, k, in], or [1, k, k, channels] of a depthwise convolution.
+            kernel=self._constant(weights).transpose(1, 2, 3, 0),
+            bias=self._bias(rest),
             depthwise=depthwise,
-            # Cut up for an atrous convolution, the map has another size.
-            map_size=None if spread else tuple(size),
-            rate=spread or rate,
+            map_size=map_size,
+            rate=rate,
         )
 
-    def _fully_connected(self, operator: tflite.Operator) -> GraphConvolution:
+    def _fully_connected(self, operator: tflite.Operator) -> graph.GraphConvolution:
         _, weights, *rest = operator.InputsAsNumpy().tolist()
-        return GraphConvolution(
-            scope=scope_of(self._name(weights)),
-            kernel=self._constant(weights).T[None, None],
-            bias=self._constant(rest[0]) if rest and rest[0] >= 0 else None,
-            depthwise=False,
-            map_size=(1, 1),
-        )
+        scope, kernel = graph.scope_of(self._name(weights)), self._constant(weights).T[None, None]
+        return graph.GraphConvolution(scope, kernel, self._bias(rest))
 
-    def _spread(self, tensor: int) -> Size | None:
-        """Returns the atrous rate where a map was cut up for it, as older converters do."""
-        name, operator = self.producers.get(tensor, (None, None))
-        if name != "SPACE_TO_BATCH_ND":
-            return None
-        return tuple(self._constant(operator.Inputs(1)).astype(int).tolist())
+    def _bias(self, inputs: list[int]) -> np.ndarray | None:
+        return self._constant(inputs[0]) if inputs and inputs[0] >= 0 else None
 
     def _constant(self, number: int) -> np.ndarray:
-        """Returns a tensor's stored values as floating point numbers.
+        """Returns the stored values of a tensor as floating-point numbers.
 
         Raises:
-          DeepLabError: it is computed, or of a type that no network here has.
+          DeepLabError: the tensor is computed, or of an unknown type.
         """
-        # At most once through all of them, as those of a damaged file may go in circles.
+        # Bounded, since the operators of a damaged file can form a cycle.
         for _ in self.operators:
             name, operator = self.producers.get(number, (None, None))
             if name not in TRANSPARENT:
@@ -149,32 +138,36 @@ class _Network:
         return self.graph.Tensors(number).Name().decode()
 
     def _pooling_window(self) -> Size | None:
-        """Returns the window of what goes into the image pooling's convolution."""
+        """Returns the window of the pooling before the convolution of the image pooling."""
+        convolutions = (operator for name, operator in self.operators if name == "CONV_2D")
         inputs = (
             operator.Inputs(0)
-            for name, operator in self.operators
-            if name == "CONV_2D" and scope_of(self._name(operator.Inputs(1))) == IMAGE_POOLING
+            for operator in convolutions
+            if graph.scope_of(self._name(operator.Inputs(1))) == graph.IMAGE_POOLING
         )
         name, operator = self.producers.get(next(inputs, None), (None, None))
         if name == "AVERAGE_POOL_2D":
-            options, table = tflite.Pool2DOptions(), operator.BuiltinOptions()
-            options.Init(table.Bytes, table.Pos)
+            options = _options(operator, tflite.Pool2DOptions)
             return options.FilterHeight(), options.FilterWidth()
         return tuple(self._shape(operator.Inputs(0))[1:3]) if name == "MEAN" else None
 
     def _align_corners(self) -> bool | None:
         for name, operator in self.operators:
             if name == "RESIZE_BILINEAR":
-                options, table = tflite.ResizeBilinearOptions(), operator.BuiltinOptions()
-                options.Init(table.Bytes, table.Pos)
-                return bool(options.AlignCorners())
+                return bool(_options(operator, tflite.ResizeBilinearOptions).AlignCorners())
         return None
+
+
+def _options(operator: tflite.Operator, kind: type) -> Any:
+    options, table = kind(), operator.BuiltinOptions()
+    options.Init(table.Bytes, table.Pos)
+    return options
 
 
 def _dequantized(
     values: np.ndarray, quantization: tflite.QuantizationParameters | None
 ) -> np.ndarray:
-    """Returns scale·(values − zero point), by tensor or by channel; floats as float32."""
+    """Returns scale·(values − zero point), per tensor or per channel, as float32."""
     if quantization is None or not quantization.ScaleLength():
         return values.astype(np.float32)
     scale = quantization.ScaleAsNumpy().astype(np.float64)
