@@ -1,4 +1,4 @@
-"""Assigns each array of a file to a variable of a network, with the right axes."""
+"""Assignment of the arrays of a file to the variables of a network."""
 
 import dataclasses
 import re
@@ -13,45 +13,38 @@ LAYOUTS = ("tensorflow", "pytorch")
 
 
 def to_our_layout(array: np.ndarray, layout: str, wanted: tuple[int, ...]) -> np.ndarray:
-    """Returns an array with its axes in our order; its shape may still not be the wanted one.
+    """Returns an array with its axes in the order of Flax; its shape may still differ.
 
     Args:
-      array: as in the file.
+      array: array of the file.
       layout: `tensorflow`: [rows, columns, in, out], depthwise [rows, columns, channels, 1];
         `pytorch`: [out, in, rows, columns], or [out, in · rows · columns] of a linear layer.
-      wanted: shape of ours; a depthwise kernel is [rows, columns, 1, channels].
+      wanted: shape of the variable; a depthwise kernel is [rows, columns, 1, channels].
     """
     if len(wanted) != 4:
         return array
+    rows, columns = wanted[:2]
     if layout == "pytorch":
-        if array.ndim == 2:
-            array = _unflattened(array, wanted)
+        if array.ndim == 2 and array.shape[1] % (rows * columns) == 0:
+            array = array.reshape(array.shape[0], -1, rows, columns)
         return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
     if array.ndim == 4 and array.shape[3] == 1 and wanted[2] == 1:
         return array.transpose(0, 1, 3, 2)
     return array
 
 
-def _unflattened(array: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
-    """Returns a linear layer [out, in · rows · columns] as a convolution's kernel, if it fits."""
-    rows, columns = wanted[:2]
-    if array.shape[1] % (rows * columns):
-        return array
-    return array.reshape(array.shape[0], -1, rows, columns)
-
-
 Path = tuple[str, ...]
-# A normalisation's variables here, by the leaf that conventions name.
+# Variable of a normalization → its name in conventions.
 NORM_LEAVES = {"scale": "scale", "bias": "offset", "mean": "mean", "var": "var"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """The variables that a network needs.
+    """Variables that a network requires.
 
     Attributes:
-      shapes: by path, `params` or `batch_stats` first.
-      epsilons: of every normalisation, by the path of its module.
+      shapes: shapes by path, which begins with `params` or `batch_stats`.
+      epsilons: epsilon of every normalization by the path of its module.
     """
 
     shapes: Mapping[Path, tuple[int, ...]]
@@ -60,15 +53,15 @@ class Wanted:
 
 @dataclasses.dataclass
 class Assignment:
-    """Which array went where.
+    """Arrays assigned to the variables of a network.
 
     Attributes:
-      arrays: by our path; float32.
-      sources: name in the file, by our path.
-      folded: normalisations that became the identity, as the file has them within convolutions.
-      missing: our paths that the file has nothing for, with why.
-      mismatched: arrays of another shape, in words.
-      unused: names in the file that nothing here asked for, with why.
+      arrays: float32 arrays by path of the variable.
+      sources: names in the file by path of the variable.
+      folded: normalizations that are the identity, because the file folds them into convolutions.
+      missing: reason for each variable without an array, by path.
+      mismatched: descriptions of arrays with another shape.
+      unused: reason for each array without a variable, by name in the file.
     """
 
     arrays: dict[Path, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -82,105 +75,91 @@ class Assignment:
 def assign(
     wanted: Wanted, weights: PublishedWeights, convention: Convention, rules: Sequence[Rule]
 ) -> Assignment:
-    """Returns the network's arrays out of the file's; nothing is broadcast or skipped silently.
+    """Assigns the arrays of a file to the variables of a network, without broadcasting.
 
     Args:
-      wanted: what the network needs.
-      weights: what the reader found.
-      convention: of the names in the file.
-      rules: of its name map for this network.
+      wanted: variables of the network.
+      weights: arrays of the file.
+      convention: convention of the names in the file.
+      rules: name map of the network.
     """
-    result = Assignment()
-    for path, shape in wanted.shapes.items():
-        module, leaf = _module_and_leaf(path)
-        scopes = translate(module, rules, convention.norm)
-        if scopes is None:
-            result.missing[path] = f"{convention.name} has no such part"
-            continue
-        names = _names(convention, leaf, scopes)
-        found = next((name for name in names if name in weights.arrays), None)
-        if found is not None:
-            _take(result, path, shape, found, weights, scopes.moved)
-        elif not _take_folded(result, path, shape, scopes, wanted, weights, convention):
-            result.missing[path] = f"looked for {' or '.join(names)}"
-    result.unused = _unused(result, weights, convention)
+    assigner = _Assigner(wanted, weights, convention)
+    for path in wanted.shapes:
+        assigner.assign(path, rules)
+    result = assigner.result
+    used = set(result.sources.values())
+    left = [name for name in map(assigner.stored, weights.arrays) if name not in used]
+    result.unused = {name: _reason(name, convention) for name in left} | dict(weights.ignored)
     return result
 
 
-def _module_and_leaf(path: Path) -> tuple[str, str]:
-    """Returns the path of the convolution and what conventions call the variable."""
-    _, *module, leaf = path
-    if module[-1] == "norm":
-        return "/".join(module[:-1]), NORM_LEAVES[leaf]
-    return "/".join(module), leaf
-
-
-def _names(convention: Convention, leaf: str, scopes: Scopes) -> list[str]:
-    templates = convention.leaves[leaf]
-    return [template.format(**scopes._asdict()) for template in templates]
-
-
-def _take(
-    result: Assignment,
-    path: Path,
-    shape: tuple[int, ...],
-    name: str,
-    weights: PublishedWeights,
-    moved: int = 0,
-) -> None:
-    stored = weights.stored.get(name, name)
-    if stored in result.sources.values():
-        result.mismatched.append(f"{stored} is wanted twice, by {'/'.join(path)} too")
-        return
-    result.sources[path] = stored
-    array = to_our_layout(weights.arrays[name], weights.layout, shape)
-    if moved and array.ndim == 4:
-        array = np.roll(array, moved, axis=2)
-    if array.shape == shape:
-        result.arrays[path] = np.ascontiguousarray(array, np.float32)
-    else:
-        there = list(weights.arrays[name].shape)
-        result.mismatched.append(f"{stored} is {there}, but {'/'.join(path)} is {list(shape)} here")
-
-
-def _take_folded(
-    result: Assignment,
-    path: Path,
-    shape: tuple[int, ...],
-    scopes: Scopes,
-    wanted: Wanted,
-    weights: PublishedWeights,
-    convention: Convention,
-) -> bool:
-    """Makes a normalisation the identity plus the bias of the convolution it was folded into.
-
-    Returns whether the file has it folded.
-    """
-    _, *module, leaf = path
-    biases = [name for name in _names(convention, "bias", scopes) if name in weights.arrays]
-    if module[-1] != "norm" or not biases:
-        return False
-    if leaf == "bias":
-        _take(result, path, shape, biases[0], weights)
-        result.folded.add("/".join(module))
-        return True
-    # The variance and the constant that is added to it make 1.
-    values = {"scale": 1.0, "mean": 0.0, "var": 1 - wanted.epsilons.get(tuple(module), 0.0)}
-    result.arrays[path] = np.full(shape, values[leaf], np.float32)
-    return True
-
-
-def _unused(
-    result: Assignment, weights: PublishedWeights, convention: Convention
-) -> dict[str, str]:
-    used = set(result.sources.values())
-    names = [weights.stored.get(name, name) for name in weights.arrays]
-    left = [name for name in names if name not in used]
-    return {name: _reason(name, convention) for name in left} | dict(weights.ignored)
-
-
 def _reason(name: str, convention: Convention) -> str:
-    for pattern, reason in convention.ignored.items():
-        if re.search(pattern, name):
-            return reason
-    return "no part of the network asks for it"
+    reasons = (why for pattern, why in convention.ignored.items() if re.search(pattern, name))
+    return next(reasons, "no part of the network asks for it")
+
+
+class _Assigner:
+    """Assignment in progress."""
+
+    def __init__(self, wanted: Wanted, weights: PublishedWeights, convention: Convention) -> None:
+        self.wanted, self.weights, self.convention = wanted, weights, convention
+        self.result = Assignment()
+
+    def assign(self, path: Path, rules: Sequence[Rule]) -> None:
+        """Assigns an array to one variable, or records why there is none."""
+        _, *module, leaf = path
+        is_norm = module[-1] == "norm"
+        scopes = translate(
+            "/".join(module[:-1] if is_norm else module), rules, self.convention.norm
+        )
+        if scopes is None:
+            self.result.missing[path] = f"{self.convention.name} has no such part"
+            return
+        names = self._names(NORM_LEAVES[leaf] if is_norm else leaf, scopes)
+        biases = self._names("bias", scopes) if is_norm else []
+        found, bias = (
+            next(filter(self.weights.arrays.__contains__, group), None) for group in (names, biases)
+        )
+        if found is not None:
+            self._take(path, found, scopes.moved)
+        elif bias is not None:
+            self._take_folded(path, bias)
+        else:
+            self.result.missing[path] = f"looked for {' or '.join(names)}"
+
+    def stored(self, name: str) -> str:
+        """Returns the name of an array in the file."""
+        return self.weights.stored.get(name, name)
+
+    def _names(self, leaf: str, scopes: Scopes) -> list[str]:
+        templates = self.convention.leaves[leaf]
+        return [template.format(**scopes._asdict()) for template in templates]
+
+    def _take(self, path: Path, name: str, moved: int = 0) -> None:
+        stored, shape, result = self.stored(name), self.wanted.shapes[path], self.result
+        ours, theirs = "/".join(path), self.weights.arrays[name]
+        if stored in result.sources.values():
+            result.mismatched.append(f"{stored} is wanted twice, by {ours} too")
+            return
+        result.sources[path] = stored
+        array = to_our_layout(theirs, self.weights.layout, shape)
+        if moved and array.ndim == 4:
+            array = np.roll(array, moved, axis=2)
+        if array.shape == shape:
+            result.arrays[path] = np.ascontiguousarray(array, np.float32)
+        else:
+            result.mismatched.append(
+                f"{stored} is {list(theirs.shape)}, but {ours} is {list(shape)} here"
+            )
+
+    def _take_folded(self, path: Path, bias: str) -> None:
+        """Makes a folded normalization the identity plus the bias of its convolution."""
+        _, *module, leaf = path
+        if leaf == "bias":
+            self._take(path, bias)
+            self.result.folded.add("/".join(module))
+            return
+        # The variance plus epsilon is 1.
+        epsilon = self.wanted.epsilons.get(tuple(module), 0.0)
+        value = {"scale": 1.0, "mean": 0.0, "var": 1 - epsilon}[leaf]
+        self.result.arrays[path] = np.full(self.wanted.shapes[path], value, np.float32)

@@ -1,4 +1,4 @@
-"""Contents of a file of published weights, whatever its format."""
+"""Contents of a file of published weights, independent of its format."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ Size = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class GraphFacts:
-    """Facts of a file that holds the whole network and not its variables alone.
+    """Facts about the graph, from a file that holds a whole network.
 
     Attributes:
-      image_size: (H, W) in pixels that the graph takes; None where any will do.
-      map_sizes: (h, w) of every convolution's output by its scope.
-      rates: atrous rate (rows, columns) of every convolution by its scope.
-      pooling_window: (rows, columns) of the average pooling, if there is one.
-      align_corners: convention of the bilinear resizes; None where there is none.
-      strides: pixels of the image to one of a convolution's output by its scope, where the sizes of
-        the maps are not fixed.
+      image_size: (H, W) in pixels that the graph requires, or None for any size.
+      map_sizes: (h, w) of the output of every convolution by scope.
+      rates: atrous rate (rows, columns) of every convolution by scope.
+      pooling_window: (rows, columns) of the average pooling, or None without one.
+      align_corners: convention of the bilinear resizes, or None without any.
+      strides: stride of the output of every convolution relative to the image by scope, where the
+        sizes of the maps are not fixed.
     """
 
     image_size: Size | None
@@ -31,31 +31,31 @@ class GraphFacts:
     strides: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def stride_of(self, scope: str) -> int | None:
-        """Returns the pixels of the image to one of a convolution's output, if they are known."""
+        """Returns the stride of a convolution's output relative to the image, if it is known."""
         if scope not in self.map_sizes or self.image_size is None:
             return self.strides.get(scope)
         image, found = self.image_size[0], self.map_sizes[scope][0]
-        # Each halving rounds up.
+        # Every stride of 2 rounds up.
         powers = (2**power for power in range(image.bit_length() + 1))
         return next((stride for stride in powers if -(-image // stride) == found), None)
 
 
 @dataclasses.dataclass(frozen=True)
 class PublishedWeights:
-    """Named arrays as a reader finds them.
+    """Named arrays of a file.
 
-    A reader of graphs names the arrays of a convolution as TensorFlow's variables are named:
+    A reader of graphs names the arrays of a convolution like TensorFlow's variables:
     `SCOPE/weights` [k, k, in, out] or `SCOPE/depthwise_weights` [k, k, channels, 1], and
-    `SCOPE/biases`, into which batch normalisation may have been folded.
+    `SCOPE/biases`, into which batch normalization may be folded.
 
     Attributes:
-      arrays: floating point, by name.
-      layout: of kernels: `tensorflow` or `pytorch` [out, in, k, k].
-      graph: facts of the network, where the file holds it.
-      class_names: where the file states them.
-      configuration: of the network, where one is published beside the arrays (`config.json`).
-      ignored: names that were left out while reading, with the reason.
-      stored: names in the file of arrays that go by another here.
+      arrays: floating-point arrays by name.
+      layout: layout of kernels: `tensorflow`, or `pytorch` [out, in, k, k].
+      graph: facts about the graph, if the file holds it.
+      class_names: names of the classes, if the file states them.
+      configuration: configuration published beside the arrays (`config.json`), if there is one.
+      ignored: names that the reader left out, with the reason.
+      stored: names in the file of arrays that were renamed.
     """
 
     arrays: Mapping[str, np.ndarray]

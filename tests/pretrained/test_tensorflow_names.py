@@ -284,7 +284,7 @@ def test_odd_widths_are_told_to_disagree():
 def test_backbone_alone_is_refused():
     shapes = official_variables.read("deeplab_resnet_v1_50_beta_voc")
     backbone = {name: shape for name, shape in shapes.items() if name.startswith("resnet")}
-    with pytest.raises(DeepLabError, match="backbone resnet_50_beta without the layer"):
+    with pytest.raises(DeepLabError, match="backbone resnet_50_beta without a classifier"):
         identify(empty_weights(backbone), "a file")
 
 

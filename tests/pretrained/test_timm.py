@@ -69,7 +69,7 @@ def test_unknown_normalisation_is_refused(tmp_path):
     published = {"mean": [0, 0, 0], "std": [1, 1, 1]}
     configuration = {"architecture": "mobilenetv3_small_100", "pretrained_cfg": published}
     (tmp_path / "config.json").write_text(json.dumps(configuration))
-    with pytest.raises(DeepLabError, match=r"normalised by mean \[0, 0, 0\]"):
+    with pytest.raises(DeepLabError, match=r"normalized by mean \[0, 0, 0\]"):
         convert(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""How other codes name the variables of the networks here."""
+"""Variable names of other codebases for the networks of this one."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -1,11 +1,9 @@
-"""Names that the authors' Caffe networks (DeepLab v1 and v2) got in common PyTorch codes."""
+"""Names of the authors' Caffe networks (DeepLab v1 and v2) in common PyTorch codebases."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from deeplab_jax.models.architectures import resolve
 from deeplab_jax.pretrained.name_maps.rules import (
@@ -14,13 +12,15 @@ from deeplab_jax.pretrained.name_maps.rules import (
     Convention,
     Identified,
     Rule,
+    leaves,
+    outputs,
     resnet_name,
     resnet_rules,
 )
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 NAME = "PyTorch exports of the Caffe networks"
-# kazuto1011/deeplab-pytorch: a unit's parts are named for what they do.
+# kazuto1011/deeplab-pytorch names the parts of a unit after their function.
 UNIT = "layer{block+1}.block{unit}"
 KAZUTO = (
     Rule("backbone/stem_1", "layer1.conv1"),
@@ -29,46 +29,35 @@ KAZUTO = (
     Rule("backbone/block{block}/unit_{unit}/conv3", f"{UNIT}.increase"),
     Rule("backbone/block{block}/unit_{unit}/shortcut", f"{UNIT}.shortcut"),
 )
-KAZUTO_LEAVES = {
-    "kernel": ("{convolution}.conv.weight", "{convolution}.weight"),
-    "bias": ("{convolution}.bias",),
-    "scale": ("{norm}.bn.weight",),
-    "offset": ("{norm}.bn.bias",),
-    "mean": ("{norm}.bn.running_mean",),
-    "var": ("{norm}.bn.running_var",),
-}
+KAZUTO_LEAVES = leaves(
+    ["{convolution}.conv.weight", "{convolution}.weight"], ["{convolution}.bias"], "{norm}.bn."
+)
 KAZUTO_DEPTHS = {6: "resnet_50", 23: "resnet_101"}
-# Before the number of a branch, in the order of the rates.
+# Prefixes of the branches, which are numbered in the order of the rates.
 BRANCHES = {"kazuto1011": "aspp.c", "isht7": "layer5.conv2d_list."}
 
 
 def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
-    """Tells DeepLab v2 on a ResNet by one code's names; None if it is none.
+    """Identifies DeepLab v2 on a ResNet by the names of one codebase.
 
     Args:
       code: `kazuto1011` (deeplab-pytorch) or `isht7` (pytorch-deeplab-resnet).
-      weights: what the reader found.
+      weights: arrays of the file.
     """
-    arrays = weights.arrays
-    kazuto = code == "kazuto1011"
-    backbone = _kazuto_resnet(arrays) if kazuto else resnet_name(arrays, "")
-    branch = arrays.get(f"{BRANCHES[code]}0.weight")
-    # The weights from which training began have one 1×1 classifier instead.
-    plain = arrays.get("fc.weight") if kazuto else None
-    classifier = plain if branch is None else branch
-    if backbone is None or classifier is None:
+    arrays, kazuto = weights.arrays, code == "kazuto1011"
+    units = {name.split(".")[1] for name in arrays if name.startswith("layer4.block")}
+    backbone = KAZUTO_DEPTHS.get(len(units)) if kazuto else resnet_name(arrays, "")
+    branch = outputs(arrays, f"{BRANCHES[code]}0")
+    # The initial weights of the training have one 1×1 classifier instead.
+    classes = outputs(arrays, "fc") if branch is None and kazuto else branch
+    if backbone is None or classes is None:
         return None
-    overrides: dict[str, Any] = {"backbone": backbone, "num_classes": classifier.shape[0]}
+    overrides: dict[str, Any] = {"backbone": backbone, "num_classes": classes}
     return Identified("deeplab_v2", overrides | ({"head": "plain"} if branch is None else {}))
 
 
-def _kazuto_resnet(arrays: Mapping[str, np.ndarray]) -> str | None:
-    units = [name for name in arrays if name.startswith("layer4.block")]
-    return KAZUTO_DEPTHS.get(len({name.split(".")[1] for name in units}))
-
-
 def resnet_rules_of(code: str, identified: Identified) -> Sequence[Rule]:
-    """Returns one code's name map of DeepLab v2 on a ResNet."""
+    """Returns the name map of one codebase for DeepLab v2 on a ResNet."""
     backbone = KAZUTO if code == "kazuto1011" else resnet_rules("")
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (Rule(f"aspp/rate_{rate}", f"{BRANCHES[code]}{n}") for n, rate in enumerate(rates))
@@ -77,12 +66,12 @@ def resnet_rules_of(code: str, identified: Identified) -> Sequence[Rule]:
 
 @dataclasses.dataclass(frozen=True)
 class VGGNames:
-    """How a code names VGG-16 with DeepLab's field of view.
+    """Names of one codebase for VGG-16 with DeepLab's field of view.
 
     Attributes:
-      convolutions: scopes of conv1_1 to conv5_3, by our names.
+      convolutions: scopes of conv1_1 to conv5_3 by their names here.
       fc6, fc7, fc8: scopes of the head.
-      preprocessing: of the images that the code gives to the network.
+      preprocessing: preprocessing of the images.
     """
 
     convolutions: Mapping[str, str]
@@ -97,18 +86,18 @@ VGG_NAMES = (
     VGGNames(CAFFE_NAMES, "fc6", "fc7", "fc8"),
     VGGNames(CAFFE_NAMES, "fc6", "fc7", "fc8_voc12"),
     VGGNames(VGG_CONVOLUTIONS, "fc6", "fc7", "fc8"),
-    # wangleihitcs/DeepLab-V1-PyTorch; CoinCheung/Deeplab-Large-FOV, begun from torchvision's VGG.
+    # wangleihitcs/DeepLab-V1-PyTorch; CoinCheung/Deeplab-Large-FOV, from torchvision's VGG.
     VGGNames(VGG_CONVOLUTIONS, "features.32", "features.35", "features.38"),
     VGGNames(VGG_CONVOLUTIONS, "classifier.1", "classifier.3", "classifier.6", "mean_std"),
 )
-# (kernel, channels) of fc6.
+# Field of view by (kernel size, channels) of fc6.
 FOVS = {(3, 1024): "large", (4, 4096): "4x4", (7, 4096): "7x7"}
 
 
 def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | None:
-    """Tells DeepLab on VGG-16 by one code's names; None if it is none.
+    """Identifies DeepLab on VGG-16 by the names of one codebase.
 
-    ASPP's branches are `fc6_1` to `fc6_4` and so on.
+    The branches of ASPP are `fc6_1` to `fc6_4`, `fc7_1` to `fc7_4` and `fc8_1` to `fc8_4`.
     """
     arrays = weights.arrays
     if f"{names.convolutions['conv1_1']}.weight" not in arrays:
@@ -126,7 +115,7 @@ def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | Non
 
 
 def vgg_rules(names: VGGNames, identified: Identified) -> Sequence[Rule]:
-    """Returns one code's name map of DeepLab on VGG-16."""
+    """Returns the name map of one codebase for DeepLab on VGG-16."""
     head = {"fc6": names.fc6, "fc7": names.fc7}
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (
@@ -145,21 +134,16 @@ def vgg_rules(names: VGGNames, identified: Identified) -> Sequence[Rule]:
 CAFFE_EXPORTS = (
     *(
         Convention(
-            name=NAME,
-            identify=partial(identify_resnet, code),
-            rules=partial(resnet_rules_of, code),
-            leaves=KAZUTO_LEAVES if code == "kazuto1011" else LEAVES,
+            NAME,
+            partial(identify_resnet, code),
+            partial(resnet_rules_of, code),
+            KAZUTO_LEAVES if code == "kazuto1011" else LEAVES,
             norm="{convolution}",
         )
         for code in BRANCHES
     ),
     *(
-        Convention(
-            name=NAME,
-            identify=partial(identify_vgg, names),
-            rules=partial(vgg_rules, names),
-            leaves=LEAVES,
-        )
+        Convention(NAME, partial(identify_vgg, names), partial(vgg_rules, names), LEAVES)
         for names in VGG_NAMES
     ),
 )

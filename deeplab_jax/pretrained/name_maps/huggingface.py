@@ -1,20 +1,19 @@
-"""Names of Hugging Face's transformers: MobileNetV2 as DeepLab and as a classifier."""
+"""Names of Hugging Face transformers: MobileNetV2 as DeepLab and as a classifier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER, Convention, Identified, Rule
+from deeplab_jax.pretrained.name_maps.rules import (
+    IMAGE_CLASSIFIER,
+    Convention,
+    Identified,
+    Rule,
+    leaves,
+    outputs,
+)
 from deeplab_jax.pretrained.weights import PublishedWeights
 
-LEAVES = {
-    "kernel": ("{convolution}.convolution.weight", "{convolution}.weight"),
-    "bias": ("{convolution}.convolution.bias", "{convolution}.bias"),
-    "scale": ("{norm}.normalization.weight",),
-    "offset": ("{norm}.normalization.bias",),
-    "mean": ("{norm}.normalization.running_mean",),
-    "var": ("{norm}.normalization.running_var",),
-}
 IGNORED = {r"^mobilenet_v2\.conv_1x1\.": "the segmentation network does not use this layer"}
 STEM, LAYER = "mobilenet_v2.conv_stem", "mobilenet_v2.layer.{n-3}"
 BACKBONE = (
@@ -32,25 +31,28 @@ SEGMENTATION = (
     Rule("classifier", "segmentation_head.classifier"),
 )
 CLASSIFIER = (Rule("layer_19", "mobilenet_v2.conv_1x1"), Rule("classifier", "classifier"))
-# What the network here has, and what transformers takes where a configuration says nothing.
+# Values of the network here, which are also the defaults of transformers.
 FIXED = {"hidden_act": "relu6", "first_layer_is_expansion": True, "expand_ratio": 6}
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Tells a MobileNetV2 of transformers by its names and its configuration.
+    """Identifies a MobileNetV2 of transformers by its names and its configuration.
 
     Raises:
-      DeepLabError: the configuration wants something that the network here has not.
+      DeepLabError: the configuration has a value that the network here does not support.
     """
-    stem = weights.arrays.get(f"{STEM}.first_conv.convolution.weight")
-    segmentation = weights.arrays.get("segmentation_head.classifier.convolution.weight")
-    classifier = weights.arrays.get("classifier.weight", segmentation)
-    if stem is None or classifier is None:
+    stem = outputs(weights.arrays, f"{STEM}.first_conv.convolution")
+    segmentation = outputs(weights.arrays, "segmentation_head.classifier.convolution")
+    classes = outputs(weights.arrays, "classifier") or segmentation
+    if stem is None or classes is None:
         return None
     configuration = weights.configuration
-    _check(configuration)
-    overrides: dict[str, Any] = {"backbone": "mobilenet_v2", "num_classes": classifier.shape[0]}
-    multiplier = configuration.get("depth_multiplier", stem.shape[0] / 32)
+    for field, wanted in FIXED.items():
+        found = configuration.get(field, wanted)
+        if found != wanted:
+            raise DeepLabError(f"its {field} is {found!r}; MobileNetV2 here has {wanted!r}")
+    overrides: dict[str, Any] = {"backbone": "mobilenet_v2", "num_classes": classes}
+    multiplier = configuration.get("depth_multiplier", stem / 32)
     if multiplier != 1:
         overrides["depth_multiplier"] = multiplier
         overrides["width_divisor"] = configuration.get("depth_divisible_by", 8)
@@ -60,16 +62,9 @@ def identify(weights: PublishedWeights) -> Identified | None:
         overrides["stride_placement"] = "torchvision"
     if segmentation is None:
         return Identified(IMAGE_CLASSIFIER, overrides)
-    # The published one's; transformers' own default is 32.
+    # Output stride of the published network; the default of transformers is 32.
     stride = configuration.get("output_stride", 16)
     return Identified("deeplab_v3", overrides | {"output_stride": stride})
-
-
-def _check(configuration: Mapping[str, Any]) -> None:
-    for field, wanted in FIXED.items():
-        found = configuration.get(field, wanted)
-        if found != wanted:
-            raise DeepLabError(f"its {field} is {found!r}; MobileNetV2 here has {wanted!r}")
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
@@ -82,7 +77,11 @@ HUGGING_FACE = Convention(
     name="Hugging Face transformers",
     identify=identify,
     rules=rules,
-    leaves=LEAVES,
+    leaves=leaves(
+        ["{convolution}.convolution.weight", "{convolution}.weight"],
+        ["{convolution}.convolution.bias", "{convolution}.bias"],
+        "{norm}.normalization.",
+    ),
     norm="{convolution}",
     ignored=IGNORED,
 )

@@ -14,17 +14,17 @@ FIELD = re.compile(r"{(\w+)([+-]\d+)?}")
 
 
 class Rule(NamedTuple):
-    """Where the arrays of some of our modules are found.
+    """Scopes of the arrays of some modules.
 
-    `{n}` in `ours` stands for anything without a slash; in the others for the same, and `{n-2}`
-    for a number less by 2.
+    `{n}` in `ours` matches any text without a slash. In `theirs` and `norm` it stands for the same
+    text, and `{n-2}` for a number that is smaller by 2.
 
     Attributes:
-      ours: path of a module with a kernel, as in `backbone/layer_{n}/{part}`.
+      ours: path of a module with a kernel, such as `backbone/layer_{n}/{part}`.
       theirs: scope of the kernel and bias.
-      norm: scope of the batch normalisation; empty where the convention derives it.
-      moved: how many of the kernel's last input channels are the first ones here, where maps are
-        joined in another order.
+      norm: scope of the batch normalization; empty where the convention derives it.
+      moved: number of last input channels of the kernel that come first here, where maps are
+        concatenated in another order.
     """
 
     ours: str
@@ -34,9 +34,12 @@ class Rule(NamedTuple):
 
 
 class Scopes(NamedTuple):
-    """Scopes of one module's arrays: of kernel and bias, and of its normalisation.
+    """Scopes of the arrays of one module.
 
-    `moved` is as in the rule.
+    Attributes:
+      convolution: scope of the kernel and bias.
+      norm: scope of the batch normalization.
+      moved: see `Rule`.
     """
 
     convolution: str
@@ -45,30 +48,25 @@ class Scopes(NamedTuple):
 
 
 def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scopes | None:
-    """Returns the scopes of our module, by the first rule that fits; None without one.
+    """Returns the scopes of a module by the first rule that matches, or None.
 
     Args:
-      path: of the module, without `norm`.
-      rules: of the map.
-      default_norm: template of the normalisation's scope, with `{convolution}`.
+      path: path of the module, without `norm`.
+      rules: name map of the network.
+      default_norm: template of the scope of the normalization, with `{convolution}`.
     """
     for rule in rules:
         found = _pattern(rule.ours).fullmatch(path)
         if found:
             convolution = _filled(rule.theirs, found.groupdict())
-            norm = _filled(rule.norm, found.groupdict())
-            norm = norm or default_norm.format(convolution=convolution)
-            return Scopes(convolution, norm, rule.moved)
+            norm = _filled(rule.norm, found.groupdict()) or default_norm
+            return Scopes(convolution, norm.format(convolution=convolution), rule.moved)
     return None
 
 
 @functools.cache
 def _pattern(ours: str) -> re.Pattern[str]:
-    literal = FIELD.split(ours)
-    # split gives text, field and offset in turn.
-    pieces = [re.escape(text) for text in literal[::3]]
-    fields = [f"(?P<{name}>[^/]+)" for name in literal[1::3]]
-    return re.compile("".join(a + b for a, b in zip(pieces, [*fields, ""], strict=True)))
+    return re.compile(FIELD.sub(r"(?P<\1>[^/]+)", ours))
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
@@ -79,16 +77,16 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
     return FIELD.sub(value, template)
 
 
-# The architecture of a classifier of whole images, which `create_classifier` makes.
+# Architecture of an image classifier, which `create_classifier` builds.
 IMAGE_CLASSIFIER = "image_classifier"
 
 
 class Identified(NamedTuple):
-    """A network recognised by the names and shapes of its arrays.
+    """Network identified by the names and shapes of its arrays.
 
     Attributes:
       architecture: a name that `list_models` returns, or `IMAGE_CLASSIFIER`.
-      overrides: keywords that `create_model` takes.
+      overrides: keywords of `create_model`.
     """
 
     architecture: str
@@ -97,16 +95,16 @@ class Identified(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """The names of another code.
+    """Variable names of another codebase.
 
     Attributes:
-      name: of the code, for messages.
-      identify: identifies the network; None where the arrays are not of this code.
-      rules: gives the name map of a network that `identify` told.
-      leaves: our array of a module (`kernel`, `bias`, `scale`, `offset`, `mean`, `var`) → names it
-        may go by, with `{convolution}` and `{norm}` for the scopes.
-      norm: scope of a normalisation where a rule does not tell, with `{convolution}`.
-      ignored: pattern of names that belong to no network → why they are left out.
+      name: name of the codebase, for messages.
+      identify: function that identifies the network; None for arrays of other codebases.
+      rules: function that returns the name map of an identified network.
+      leaves: array of a module (`kernel`, `bias`, `scale`, `offset`, `mean`, `var`) → its possible
+        names, with `{convolution}` and `{norm}` for the scopes.
+      norm: scope of a normalization where a rule has none, with `{convolution}`.
+      ignored: pattern of names outside of the network → reason for leaving them out.
     """
 
     name: str
@@ -117,17 +115,31 @@ class Convention:
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+def leaves(
+    kernel: Sequence[str],
+    bias: Sequence[str],
+    norm: str,
+    statistics: Sequence[str] = ("weight", "bias", "running_mean", "running_var"),
+) -> dict[str, Sequence[str]]:
+    """Returns the `leaves` of a convention; by default the statistics of PyTorch's BatchNorm2d."""
+    names = zip(("scale", "offset", "mean", "var"), statistics, strict=True)
+    return {"kernel": kernel, "bias": bias} | {ours: (norm + theirs,) for ours, theirs in names}
+
+
 # `state_dict` of a convolution or linear layer, and of a BatchNorm2d.
-LEAVES = {
-    "kernel": ("{convolution}.weight",),
-    "bias": ("{convolution}.bias",),
-    "scale": ("{norm}.weight",),
-    "offset": ("{norm}.bias",),
-    "mean": ("{norm}.running_mean",),
-    "var": ("{norm}.running_var",),
-}
-# VGG-16's convolutions and their places in torchvision's Sequential of convolutions, activations
-# and poolings.
+LEAVES = leaves(["{convolution}.weight"], ["{convolution}.bias"], "{norm}.")
+# Preprocessing and padding of PyTorch's classifiers.
+PYTORCH = {"stride_placement": "torchvision", "preprocessing": "mean_std"}
+
+
+def outputs(arrays: Mapping[str, np.ndarray], scope: str) -> int | None:
+    """Returns the output channels of a layer of PyTorch, or None if it does not exist."""
+    kernel = arrays.get(f"{scope}.weight")
+    return None if kernel is None else kernel.shape[0]
+
+
+# Convolutions of VGG-16 and their positions in torchvision's Sequential of convolutions,
+# activations and poolings.
 VGG_CONVOLUTIONS = {
     f"conv{block}_{number}": f"features.{first + 2 * (number - 1)}"
     for block, count, first in ((1, 2, 0), (2, 2, 5), (3, 3, 10), (4, 3, 17), (5, 3, 24))
@@ -135,15 +147,15 @@ VGG_CONVOLUTIONS = {
 }
 RESNET_BLOCKS = tuple(f"layer{block}." for block in (1, 2, 3, 4))
 RESNET_UNIT = re.compile(r"layer([1-4])\.(\d+)\.(?:conv\d|bn\d|downsample\.[012])\.\w+$")
-# Depth of a ResNet by the units of its third block.
+# ResNets by the number of units in the third block.
 RESNET_DEPTHS = {2: "resnet_18", 6: "resnet_50", 23: "resnet_101"}
 
 
 def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
-    """Returns which ResNet's arrays have torchvision's names after a prefix; None if none known.
+    """Returns the ResNet whose arrays have torchvision's names after a prefix, or None.
 
-    ResNet-34 has as many units as ResNet-50, but no third convolution in them. Relatives of ResNet
-    have further parts in their units.
+    ResNet-34 has as many units as ResNet-50, but without a third convolution. Variants of ResNet
+    have additional parts in their units.
     """
     named = [name.removeprefix(prefix) for name in arrays if name.startswith(f"{prefix}layer")]
     units = [unit for unit in map(RESNET_UNIT.match, named) if unit]
@@ -155,14 +167,10 @@ def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
 
 
 def resnet_rules(prefix: str) -> tuple[Rule, ...]:
-    """Returns torchvision's name map of a ResNet, which other codes took over."""
-    unit = f"{prefix}layer{{block}}.{{unit-1}}"
+    """Returns torchvision's name map of a ResNet, which other codebases share."""
+    ours, unit = "backbone/block{block}/unit_{unit}", f"{prefix}layer{{block}}.{{unit-1}}"
     return (
         Rule("backbone/stem_1", f"{prefix}conv1", f"{prefix}bn1"),
-        Rule("backbone/block{block}/unit_{unit}/conv{n}", f"{unit}.conv{{n}}", f"{unit}.bn{{n}}"),
-        Rule(
-            "backbone/block{block}/unit_{unit}/shortcut",
-            f"{unit}.downsample.0",
-            f"{unit}.downsample.1",
-        ),
+        Rule(f"{ours}/conv{{n}}", f"{unit}.conv{{n}}", f"{unit}.bn{{n}}"),
+        Rule(f"{ours}/shortcut", f"{unit}.downsample.0", f"{unit}.downsample.1"),
     )

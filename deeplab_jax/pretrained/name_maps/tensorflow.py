@@ -1,24 +1,29 @@
-"""Which released TensorFlow network a file holds, from names, shapes and graph.
+"""Identification of the released TensorFlow networks by names, shapes and graph.
 
 The scopes are those of tensorflow/models: research/deeplab/model.py and core/*.py, research/slim/
 nets/*.py.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from deeplab_jax.architecture import default_aspp_rates
 from deeplab_jax.backbones import find_backbone, mobilenet
-from deeplab_jax.backbones.mobilenet import rounded_width
 from deeplab_jax.backbones.resnet import DEPTHS
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER, Convention, Identified
+from deeplab_jax.pretrained.name_maps.rules import (
+    IMAGE_CLASSIFIER,
+    Convention,
+    Identified,
+    leaves,
+)
 from deeplab_jax.pretrained.name_maps.tensorflow_tables import SEMANTIC, classifier_scope, rules
 from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights
 
-# Convolutions that the encoder's map goes into; one of them is in every network.
+# Convolutions of the output of the encoder; every network has one of them.
 ENCODED = ("aspp0", "meta_architecture/branch0_pointwise", "logits/semantic")
 
 
@@ -26,8 +31,8 @@ def graph_overrides(weights: PublishedWeights, backbone: str) -> Mapping[str, An
     """Returns output stride, atrous rates, multi-grid and the conventions of pooling and resizing.
 
     Args:
-      weights: of a graph, or of variables alone, which do not describe it.
-      backbone: its name here.
+      weights: arrays of a graph, or of a file without a graph, which states none of these.
+      backbone: name of the backbone.
     """
     facts = weights.graph
     if facts is None:
@@ -43,100 +48,76 @@ def graph_overrides(weights: PublishedWeights, backbone: str) -> Mapping[str, An
     if facts.pooling_window:
         crop = tuple((length - 1) * stride + 1 for length in facts.pooling_window)
         overrides |= {"image_pooling": "crop", "pooling_crop": crop}
-    return overrides | _atrous_rates(facts, stride) | _multi_grid(facts, stride, backbone)
-
-
-def _atrous_rates(facts: GraphFacts, stride: int) -> Mapping[str, Any]:
-    rates = []
-    while scope := next((name for name in _branch(len(rates) + 1) if name in facts.rates), None):
-        rates.append(facts.rates[scope][0])
-    # The usual ones follow an output stride that is asked for later.
-    return (
-        {} if tuple(rates) in ((), default_aspp_rates(stride)) else {"atrous_rates": tuple(rates)}
-    )
-
-
-def _branch(number: int) -> tuple[str, str]:
-    return f"aspp{number}_depthwise", f"aspp{number}"
+    branches = (f"aspp{number}" for number in itertools.count(1))
+    found = (facts.rates.get(f"{name}_depthwise", facts.rates.get(name)) for name in branches)
+    rates = tuple(rate[0] for rate in itertools.takewhile(bool, found))
+    # Default rates follow a later change of the output stride.
+    if rates not in ((), default_aspp_rates(stride)):
+        overrides["atrous_rates"] = rates
+    return overrides | _multi_grid(facts, stride, backbone)
 
 
 def _multi_grid(facts: GraphFacts, stride: int, backbone: str) -> Mapping[str, Any]:
     count = find_backbone(backbone).multi_grid_size
     depth = backbone.split("_")[1]
     unit = "lite_bottleneck_v1" if depth == "18" else "bottleneck_v1"
-    scopes = [
-        f"resnet_v1_{depth}/block4/unit_{number}/{unit}/conv2" for number in range(1, count + 1)
-    ]
-    if not count or any(scope not in facts.rates for scope in scopes):
+    units = [f"resnet_v1_{depth}/block4/unit_{n + 1}/{unit}/conv2" for n in range(count)]
+    if not count or not facts.rates.keys() >= set(units):
         return {}
-    # Three of the five halvings lie before block4's own, and each that was lost doubles its rate.
-    grid = tuple(facts.rates[scope][0] * stride // 32 for scope in scopes)
-    return {"multi_grid": grid}
+    # Every halving that the output stride omits doubles the rates of block4.
+    return {"multi_grid": tuple(facts.rates[unit][0] * stride // 32 for unit in units)}
 
 
 Arrays = Mapping[str, np.ndarray]
-# Of the published networks; a width rounded to a multiple of 8 does not tell.
+# Depth multipliers of the published networks; a width rounded to a multiple of 8 is ambiguous.
 MULTIPLIERS = (1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4)
+# Widths of stem, units and last layer at depth multiplier 1, by scope and backbone.
+WIDTHS = {
+    "MobilenetV2": {"mobilenet_v2": [32, *(row.features for row in mobilenet.V2_LAYERS)]},
+    "MobilenetV3": {
+        f"mobilenet_v3_{form}": [
+            mobilenet.STEM_WIDTH,
+            *(row.features for row in mobilenet.layers(form)),
+            ends[3],
+        ]
+        for form, ends in mobilenet.V3_ENDS.items()
+    },
+}
+# Keywords by the divisor of scaled widths.
+DIVISORS = {"MobilenetV2": {1: {}, 8: {"width_divisor": 8}}, "MobilenetV3": {8: {}}}
 
 
-def identify_mobilenet_v2(arrays: Arrays) -> Mapping[str, Any]:
-    """Returns the keywords of a MobileNetV2; it may still differ where none fits all widths."""
-    widths = _widths(arrays, "MobilenetV2")
-    nominal = [32, *(layer.features for layer in mobilenet.V2_LAYERS)]
-    for divisor in (1, 8):
-        for factor in _multipliers(widths, nominal):
-            scaled = [mobilenet.scaled_width(width, factor, divisor) for width in nominal]
-            if widths == scaled:
-                found = {"backbone": "mobilenet_v2", "depth_multiplier": factor}
-                return found if divisor == 1 else found | {"width_divisor": divisor}
-    return {"backbone": "mobilenet_v2", "depth_multiplier": widths[0] / nominal[0]}
+def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
+    """Returns the keywords of a MobileNet; the widths may differ where no multiplier fits."""
+    units = (f"expanded_conv_{n}" for n in range(1, 32))
+    names = ["Conv", *(f"{unit}/project" for unit in ("expanded_conv", *units))]
+    names += ["Conv_1"] if scope == "MobilenetV3" else []
+    widths = [width for name in names if (width := _channels(arrays, f"{scope}/{name}"))]
+    networks = WIDTHS[scope]
+    fitting = {name: full for name, full in networks.items() if len(full) == len(widths)}
+    for backbone, full in fitting.items():
+        # Where nothing is rounded, the last width determines the multiplier.
+        factors = (*MULTIPLIERS, widths[-1] / full[-1])
+        for (divisor, keywords), factor in itertools.product(DIVISORS[scope].items(), factors):
+            if widths == [mobilenet.scaled_width(width, factor, divisor) for width in full]:
+                return {"backbone": backbone, "depth_multiplier": factor, **keywords}
+    nearest = next(iter(fitting or networks))
+    return {"backbone": nearest, "depth_multiplier": widths[0] / networks[nearest][0]}
 
 
-def identify_mobilenet_v3(arrays: Arrays) -> Mapping[str, Any]:
-    """Returns the keywords of a MobileNetV3, as above."""
-    widths = _widths(arrays, "MobilenetV3", last="MobilenetV3/Conv_1/weights")
-    forms = {form: _nominal(form) for form in mobilenet.V3_ENDS}
-    fitting = {form: nominal for form, nominal in forms.items() if len(nominal) == len(widths)}
-    for form, nominal in fitting.items():
-        for factor in _multipliers(widths, nominal):
-            if widths == [rounded_width(width * factor) for width in nominal]:
-                return {"backbone": f"mobilenet_v3_{form}", "depth_multiplier": factor}
-    nearest = next(iter(fitting), "large")
-    return {"backbone": f"mobilenet_v3_{nearest}", "depth_multiplier": widths[0] / 16}
-
-
-def _nominal(form: str) -> list[int]:
-    rows = mobilenet.layers(form)
-    last = mobilenet.V3_ENDS[form][3]
-    return [mobilenet.STEM_WIDTH, *(row.features for row in rows), last]
-
-
-def _widths(arrays: Arrays, scope: str, last: str = "") -> list[int]:
-    """Returns the output channels of stem, units and last layer, as far as they are there."""
-    names = [f"{scope}/Conv/weights", f"{scope}/expanded_conv/project/weights"]
-    names += [f"{scope}/expanded_conv_{n}/project/weights" for n in range(1, 32)]
-    return [arrays[name].shape[-1] for name in (*names, last) if name in arrays]
-
-
-def _multipliers(widths: Sequence[int], nominal: Sequence[int]) -> Iterator[float]:
-    """Yields multipliers to try: where nothing is rounded, the last width determines it."""
-    yield from MULTIPLIERS
-    yield widths[-1] / nominal[-1]
-
-
-# No name tells it, but the released code wants it switched on for these (its train.py).
+# Not visible in the names; train.py of the released code sets it for these backbones.
 MULTI_GRIDS = {"resnet_50_beta": (1, 2, 4), "resnet_101_beta": (1, 2, 4)}
-# Of the released networks with the light head: half of Cityscapes' height of 1,025 pixels.
+# Released networks with the LR-ASPP head, which were trained at 769×769 pixels.
 LITE_CROP, LITE_OUTPUT_STRIDE = (769, 769), 32
-# VGG's own mean colour, where the released DeepLabs have another.
+# Mean color of VGG; the released DeepLab networks subtract another.
 VGG_MEAN = {"preprocessing": "vgg_mean"}
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Tells a released network by its scopes and shapes; None if it is none.
+    """Identifies a released network by its scopes and shapes.
 
     Raises:
-      DeepLabError: there is a backbone and nothing that gives scores.
+      DeepLabError: there is a backbone without a classifier.
     """
     arrays = weights.arrays
     found = identify_backbone(arrays)
@@ -147,7 +128,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     head = identify_head(arrays)
     if head is None and scores is None:
         raise DeepLabError(
-            f"it holds the backbone {backbone} without the layer that gives scores, "
+            f"it holds the backbone {backbone} without a classifier, "
             f"{SEMANTIC} or {classifier_scope(backbone)}"
         )
     if head is None:
@@ -162,10 +143,9 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
     """Returns the keywords of the backbone."""
-    if "MobilenetV2/Conv/weights" in arrays:
-        return identify_mobilenet_v2(arrays)
-    if "MobilenetV3/Conv/weights" in arrays:
-        return identify_mobilenet_v3(arrays)
+    for scope in WIDTHS:
+        if f"{scope}/Conv/weights" in arrays:
+            return identify_mobilenet(arrays, scope)
     first = {f"xception_{depth}/entry_flow/conv1_1": f"xception_{depth}" for depth in (41, 65, 71)}
     for depth in DEPTHS:
         first[f"resnet_v1_{depth}/conv1"] = f"resnet_{depth}"
@@ -183,7 +163,7 @@ def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
     classes = _channels(arrays, "decoder/feature_projection0")
     if classes is None:
         return None
-    # The decoder's output is the scores: no other layer gives them.
+    # The decoder returns the scores, without a classifier.
     return {
         "num_classes": classes,
         "head": "lr_aspp",
@@ -195,7 +175,7 @@ def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def _classifier(found: Mapping[str, Any], scores: int) -> Identified:
-    """Returns a network for ImageNet; VGG's is the DeepLab v1 with its fully connected layers."""
+    """Returns an ImageNet classifier; that of VGG is a DeepLab v1 with a field of view of 7×7."""
     overrides = {**found, "num_classes": scores}
     if found["backbone"] == "vgg_16":
         return Identified("deeplab_v1", overrides | {"fov": "7x7"} | VGG_MEAN)
@@ -213,12 +193,11 @@ def _encoder(arrays: Arrays) -> Mapping[str, Any]:
     pooling = "global" if "image_pooling/weights" in arrays else "none"
     overrides = {"aspp_channels": channels, "image_pooling": pooling}
     separable = "aspp1_pointwise/weights" in arrays
-    branches = 0
-    while f"aspp{branches + 1}{'_pointwise' if separable else ''}/weights" in arrays:
-        branches += 1
-    if not branches:
+    suffix = "_pointwise/weights" if separable else "/weights"
+    branches = (n for n in itertools.count(1) if f"aspp{n}{suffix}" not in arrays)
+    rates = tuple(6 * number for number in range(1, next(branches)))
+    if not rates:
         return {"head": "pooling", **overrides}
-    rates = tuple(6 * number for number in range(1, branches + 1))
     given = {} if rates == default_aspp_rates(16) else {"atrous_rates": rates}
     return {"head": "aspp", "separable": separable, **overrides, **given}
 
@@ -244,24 +223,20 @@ def _decoder(arrays: Arrays) -> Mapping[str, Any]:
 
 
 def _channels(arrays: Arrays, scope: str) -> int | None:
-    """Returns the output channels of a convolution; None if it is not there."""
+    """Returns the output channels of a convolution, or None if it does not exist."""
     kernel = arrays.get(f"{scope}/weights")
     return None if kernel is None else kernel.shape[-1]
 
-
-LEAVES = {
-    "kernel": ("{convolution}/weights", "{convolution}/depthwise_weights"),
-    "bias": ("{convolution}/biases",),
-    "scale": ("{norm}/gamma",),
-    "offset": ("{norm}/beta",),
-    "mean": ("{norm}/moving_mean",),
-    "var": ("{norm}/moving_variance",),
-}
 
 TENSORFLOW = Convention(
     name="the released TensorFlow code",
     identify=identify,
     rules=rules,
-    leaves=LEAVES,
+    leaves=leaves(
+        ["{convolution}/weights", "{convolution}/depthwise_weights"],
+        ["{convolution}/biases"],
+        "{norm}/",
+        ("gamma", "beta", "moving_mean", "moving_variance"),
+    ),
     norm="{convolution}/BatchNorm",
 )

@@ -1,4 +1,4 @@
-"""Names of the released TensorFlow networks."""
+"""Name maps of the released TensorFlow networks."""
 
 from collections.abc import Sequence
 
@@ -9,37 +9,34 @@ from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER, Identified,
 SEMANTIC = "logits/semantic"
 MOBILENET_LOGITS = "Logits/Conv2d_1c_1x1"
 
-# Rules with `{scope}` already known: slim's mobilenet_v2.py and mobilenet_v3.py.
+# mobilenet_v2.py and mobilenet_v3.py of slim.
 MOBILENET_V2 = (
     Rule("backbone/layer_1", "MobilenetV2/Conv"),
     Rule("backbone/layer_2/{part}", "MobilenetV2/expanded_conv/{part}"),
     Rule("backbone/layer_{n}/{part}", "MobilenetV2/expanded_conv_{n-2}/{part}"),
     Rule("layer_19", "MobilenetV2/Conv_1"),
 )
-SQUEEZE, EXCITE = (f"squeeze_excite/{name}" for name in ("Conv", "Conv_1"))
+UNIT_PARTS = (
+    ("squeeze_excitation/squeeze", "squeeze_excite/Conv"),
+    ("squeeze_excitation/excite", "squeeze_excite/Conv_1"),
+    ("{part}", "{part}"),
+)
 MOBILENET_V3 = (
     Rule("backbone/layer_1", "MobilenetV3/Conv"),
-    Rule("backbone/layer_2/squeeze_excitation/squeeze", f"MobilenetV3/expanded_conv/{SQUEEZE}"),
-    Rule("backbone/layer_2/squeeze_excitation/excite", f"MobilenetV3/expanded_conv/{EXCITE}"),
-    Rule("backbone/layer_2/{part}", "MobilenetV3/expanded_conv/{part}"),
-    Rule(
-        "backbone/layer_{n}/squeeze_excitation/squeeze",
-        f"MobilenetV3/expanded_conv_{{n-2}}/{SQUEEZE}",
+    *(
+        Rule(f"backbone/{layer}/{ours}", f"MobilenetV3/{unit}/{theirs}")
+        for layer, unit in (("layer_2", "expanded_conv"), ("layer_{n}", "expanded_conv_{n-2}"))
+        for ours, theirs in UNIT_PARTS
     ),
-    Rule(
-        "backbone/layer_{n}/squeeze_excitation/excite",
-        f"MobilenetV3/expanded_conv_{{n-2}}/{EXCITE}",
-    ),
-    Rule("backbone/layer_{n}/{part}", "MobilenetV3/expanded_conv_{n-2}/{part}"),
     Rule("backbone/layer_{n}", "MobilenetV3/Conv_1"),
     Rule("hidden", "MobilenetV3/Conv_2"),
 )
-# slim's vgg.py; its fully connected layers are DeepLab v1's with a field of view of 7×7.
+# vgg.py of slim; its fully connected layers are those of DeepLab v1 with a field of view of 7×7.
 VGG = (
     Rule("backbone/conv{block}_{n}", "vgg_16/conv{block}/conv{block}_{n}"),
     Rule("large_fov/{layer}", "vgg_16/{layer}"),
 )
-# deeplab/model.py and core/dense_prediction_cell.py.
+# deeplab/model.py and deeplab/core/dense_prediction_cell.py.
 HEADS = {
     "lr_aspp": (
         Rule("lr_aspp/pointwise", "aspp0"),
@@ -61,19 +58,14 @@ ASPP = (
 
 def rules(identified: Identified) -> Sequence[Rule]:
     """Returns the name map of a released network."""
-    overrides = dict(identified.overrides)
-    if identified.architecture == IMAGE_CLASSIFIER:
-        backbone = overrides["backbone"]
-        return (*backbone_rules(backbone), Rule("classifier", classifier_scope(backbone)))
-    options = resolve(identified.architecture, **overrides)
-    backbone = options.backbone
-    semantic = classifier_scope(backbone) if backbone == "vgg_16" else SEMANTIC
-    return (
-        *backbone_rules(backbone),
-        *head_rules(options),
-        *decoder_rules(options),
-        Rule("classifier", semantic),
-    )
+    backbone = identified.overrides["backbone"]
+    is_classifier = identified.architecture == IMAGE_CLASSIFIER
+    scores = classifier_scope(backbone) if is_classifier or backbone == "vgg_16" else SEMANTIC
+    found = (*backbone_rules(backbone), Rule("classifier", scores))
+    if is_classifier:
+        return found
+    options = resolve(identified.architecture, **identified.overrides)
+    return (*found, *head_rules(options), *decoder_rules(options))
 
 
 def backbone_scope(backbone: str) -> str:
@@ -85,7 +77,7 @@ def backbone_scope(backbone: str) -> str:
 
 
 def classifier_scope(backbone: str) -> str:
-    """Returns where the scores of ImageNet's classes are."""
+    """Returns the scope of the classifier of ImageNet."""
     scope = backbone_scope(backbone)
     if backbone == "vgg_16":
         return f"{scope}/fc8"
@@ -93,7 +85,7 @@ def classifier_scope(backbone: str) -> str:
 
 
 def backbone_rules(backbone: str) -> Sequence[Rule]:
-    """Returns where the convolutions of a backbone are."""
+    """Returns the rules of a backbone."""
     scope = backbone_scope(backbone)
     fixed = {"MobilenetV2": MOBILENET_V2, "MobilenetV3": MOBILENET_V3, "vgg_16": VGG}
     if scope in fixed:
@@ -102,70 +94,47 @@ def backbone_rules(backbone: str) -> Sequence[Rule]:
 
 
 def _xception(scope: str) -> Sequence[Rule]:
-    """deeplab/core/xception.py."""
-    return (
-        Rule("backbone/entry_flow/conv1_{n}", f"{scope}/entry_flow/conv1_{{n}}"),
-        *(
-            rule
-            for ours, theirs in (
-                ("middle_flow/unit_{unit}", "middle_flow/block1/unit_{unit}"),
-                ("{flow}/{block}", "{flow}/{block}/unit_1"),
-            )
-            for rule in (
-                Rule(
-                    f"backbone/{ours}/{{layer}}/{{part}}",
-                    f"{scope}/{theirs}/xception_module/{{layer}}_{{part}}",
-                ),
-                Rule(f"backbone/{ours}/shortcut", f"{scope}/{theirs}/xception_module/shortcut"),
-            )
-        ),
-    )
+    """Returns the rules of deeplab/core/xception.py."""
+    rules = [Rule("backbone/entry_flow/conv1_{n}", f"{scope}/entry_flow/conv1_{{n}}")]
+    for ours, theirs in (
+        ("middle_flow/unit_{unit}", "middle_flow/block1/unit_{unit}"),
+        ("{flow}/{block}", "{flow}/{block}/unit_1"),
+    ):
+        at, module = f"backbone/{ours}", f"{scope}/{theirs}/xception_module"
+        rules.append(Rule(f"{at}/{{layer}}/{{part}}", f"{module}/{{layer}}_{{part}}"))
+        rules.append(Rule(f"{at}/shortcut", f"{module}/shortcut"))
+    return rules
 
 
 def _resnet(scope: str, backbone: str) -> Sequence[Rule]:
-    """deeplab/core/resnet_v1_beta.py and slim's resnet_v1.py."""
+    """Returns the rules of deeplab/core/resnet_v1_beta.py and of resnet_v1.py of slim."""
     unit = "lite_bottleneck_v1" if scope == "resnet_v1_18" else "bottleneck_v1"
-    stem = (
-        Rule("backbone/stem_{n}", f"{scope}/conv1_{{n}}")
-        if backbone.endswith("_beta")
-        else Rule("backbone/stem_1", f"{scope}/conv1")
-    )
     return (
-        stem,
+        Rule("backbone/stem_1", f"{scope}/conv1{'_1' if backbone.endswith('_beta') else ''}"),
+        Rule("backbone/stem_{n}", f"{scope}/conv1_{{n}}"),
         Rule("backbone/{block}/{unit}/{part}", f"{scope}/{{block}}/{{unit}}/{unit}/{{part}}"),
     )
 
 
 def head_rules(options: Architecture) -> Sequence[Rule]:
-    """Returns where the convolutions of a head are; ASPP's branches are numbered there."""
+    """Returns the rules of a head; TensorFlow numbers the branches of ASPP."""
     if options.head in HEADS:
         return HEADS[options.head]
-    branches = [
-        rule
-        for number, rate in enumerate(options.atrous_rates, start=1)
-        for rule in (
-            Rule(f"aspp/rate_{rate}", f"aspp{number}"),
-            Rule(f"aspp/rate_{rate}/{{part}}", f"aspp{number}_{{part}}"),
-        )
-    ]
-    return (*ASPP, *branches)
+    rules = [*ASPP]
+    for number, rate in enumerate(options.atrous_rates, start=1):
+        rules.append(Rule(f"aspp/rate_{rate}", f"aspp{number}"))
+        rules.append(Rule(f"aspp/rate_{rate}/{{part}}", f"aspp{number}_{{part}}"))
+    return rules
 
 
 def decoder_rules(options: Architecture) -> Sequence[Rule]:
-    """Returns where the convolutions of a decoder are; a second stage has a suffix there."""
+    """Returns the rules of a decoder; TensorFlow adds a suffix to a second stage."""
     stages = {"v3plus": {"": ""}, "conv2_conv3": {"/conv3": "", "/conv2": "_1"}}
-    return [
-        rule
-        for ours, suffix in stages.get(options.decoder, {}).items()
-        for rule in (
-            Rule(f"decoder{ours}/low_level", f"decoder/feature_projection0{suffix}"),
-            Rule(
-                f"decoder{ours}/refine_{{n}}/{{part}}",
-                f"decoder/decoder_conv{{n-1}}{suffix}_{{part}}",
-            ),
-            Rule(
-                f"decoder{ours}/refine_{{n}}",
-                f"decoder/decoder_conv0{suffix}/decoder_conv0{suffix}_{{n}}",
-            ),
-        )
-    ]
+    rules = []
+    for stage, suffix in stages.get(options.decoder, {}).items():
+        ours, dense = f"decoder{stage}", f"decoder_conv0{suffix}"
+        separable = f"decoder/decoder_conv{{n-1}}{suffix}"
+        rules.append(Rule(f"{ours}/low_level", f"decoder/feature_projection0{suffix}"))
+        rules.append(Rule(f"{ours}/refine_{{n}}/{{part}}", f"{separable}_{{part}}"))
+        rules.append(Rule(f"{ours}/refine_{{n}}", f"decoder/{dense}/{dense}_{{n}}"))
+    return rules

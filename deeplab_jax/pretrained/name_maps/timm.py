@@ -1,7 +1,7 @@
-"""timm's names: Xceptions, MobileNets and deep-stemmed ResNets trained on ImageNet.
+"""Names of timm: Xceptions, MobileNets and ResNets with a deep stem, trained on ImageNet.
 
-Its plain ResNets have torchvision's names. `config.json` beside the weights states what the names
-do not: whether a MobileNet came from TensorFlow, and how images were normalized.
+Other ResNets have the names of torchvision. `config.json` beside the weights states what the names
+do not: whether a MobileNet comes from TensorFlow, and the normalization of the images.
 """
 
 import itertools
@@ -9,23 +9,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from deeplab_jax.backbones import mobilenet, xception
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.name_maps.rules import (
     IMAGE_CLASSIFIER,
     LEAVES,
+    PYTORCH,
     Convention,
     Identified,
     Rule,
+    outputs,
     resnet_name,
     resnet_rules,
 )
 from deeplab_jax.pretrained.weights import PublishedWeights
 
-SYMMETRIC = {"stride_placement": "torchvision"}
-# timm's names of networks that came from TensorFlow begin so; they pad as it does.
+# Prefix of timm's names of networks from TensorFlow, which pad like TensorFlow.
 FROM_TENSORFLOW = "tf_"
 # (mean, standard deviation) of pixels in 0..1.
 PREPROCESSINGS = {
@@ -39,22 +38,21 @@ MOBILENET_ROWS = {
 }
 # Channels before the last convolution at depth multiplier 1.
 LAST_WIDTH = {"mobilenet_v2": 320, "mobilenet_v3_large": 960, "mobilenet_v3_small": 576}
-# Of a separable convolution.
+# Parts of a separable convolution.
 PARTS = (("depthwise", "dw"), ("pointwise", "pw"))
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Tells a network of timm by its names and its configuration; None if it is none.
+    """Identifies a network of timm by its names and its configuration.
 
     Raises:
-      DeepLabError: images were normalised as none of the networks here does.
+      DeepLabError: no preprocessing here normalizes images like the network.
     """
-    for tell in (_xception, _mobilenet, _deep_stem):
-        identified = tell(weights)
-        if identified is not None:
-            preprocessing = _preprocessing(weights.configuration)
-            overrides = {**identified.overrides, **preprocessing}
-            return Identified(identified.architecture, overrides)
+    for identify_family in (_xception, _mobilenet, _deep_stem):
+        overrides = identify_family(weights)
+        if overrides is not None:
+            overrides = {**overrides, **_preprocessing(weights.configuration)}
+            return Identified(IMAGE_CLASSIFIER, overrides)
     return None
 
 
@@ -67,67 +65,54 @@ def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, str]:
         if [mean, std] == [list(values) for values in numbers]:
             return {"preprocessing": preprocessing}
     raise DeepLabError(
-        f"its images were normalised by mean {mean} and standard deviation {std}, "
+        f"its images were normalized by mean {mean} and standard deviation {std}, "
         "which no preprocessing here does"
     )
 
 
-def _xception(weights: PublishedWeights) -> Identified | None:
-    arrays = weights.arrays
-    # Networks that normalise first have no such array.
-    if "blocks.0.stack.conv1.bn_dw.weight" not in arrays or "head.fc.weight" not in arrays:
+def _xception(weights: PublishedWeights) -> dict[str, Any] | None:
+    arrays, classes = weights.arrays, outputs(weights.arrays, "head.fc")
+    # Networks with pre-activation have no such array.
+    if "blocks.0.stack.conv1.bn_dw.weight" not in arrays or classes is None:
         return None
     count = len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
     depth = next((depth for depth in (41, 65, 71) if len(xception.modules(depth)) == count), None)
-    classes = arrays["head.fc.weight"].shape[0]
-    overrides = {"backbone": f"xception_{depth}", "num_classes": classes}
-    return depth and Identified(IMAGE_CLASSIFIER, overrides)
+    return depth and {"backbone": f"xception_{depth}", "num_classes": classes}
 
 
-def _mobilenet(weights: PublishedWeights) -> Identified | None:
-    arrays = weights.arrays
-    found = _units(arrays)
-    backbone = next((b for b, rows in MOBILENET_ROWS.items() if _stages(rows) == found), None)
-    if backbone is None or not {"conv_head.weight", "classifier.weight"} <= arrays.keys():
+def _mobilenet(weights: PublishedWeights) -> dict[str, Any] | None:
+    arrays, classes = weights.arrays, outputs(weights.arrays, "classifier")
+    scopes = (name.split(".") for name in arrays if name.endswith(".conv_dw.weight"))
+    counts = Counter(scope[1] for scope in scopes if scope[0] == "blocks")
+    units = [counts[stage] for stage in sorted(counts, key=int)]
+    backbone = next((b for b, rows in MOBILENET_ROWS.items() if _stages(rows) == units), None)
+    if backbone is None or classes is None or "conv_head.weight" not in arrays:
         return None
-    overrides: dict[str, Any] = {
-        "backbone": backbone,
-        "num_classes": arrays["classifier.weight"].shape[0],
-    }
+    overrides: dict[str, Any] = {"backbone": backbone, "num_classes": classes}
     multiplier = arrays["conv_head.weight"].shape[1] / LAST_WIDTH[backbone]
     if multiplier != 1:
         overrides["depth_multiplier"] = multiplier
         overrides |= {"width_divisor": 8} if backbone == "mobilenet_v2" else {}
     if not str(weights.configuration.get("architecture")).startswith(FROM_TENSORFLOW):
-        overrides |= SYMMETRIC | {"batch_norm_epsilon": 1e-5, "preprocessing": "mean_std"}
-    return Identified(IMAGE_CLASSIFIER, overrides)
-
-
-def _units(arrays: Mapping[str, np.ndarray]) -> list[int]:
-    """Returns how many units each stage has."""
-    scopes = (name.split(".") for name in arrays if name.endswith(".conv_dw.weight"))
-    counts = Counter(scope[1] for scope in scopes if scope[0] == "blocks")
-    return [counts[stage] for stage in sorted(counts, key=int)]
+        overrides |= PYTORCH | {"batch_norm_epsilon": 1e-5}
+    return overrides
 
 
 def _stages(rows: Sequence[Any]) -> list[int]:
+    """Returns the number of units of each stage."""
     return [len(list(units)) for _, units in itertools.groupby(rows, lambda row: row.features)]
 
 
-def _deep_stem(weights: PublishedWeights) -> Identified | None:
-    """Tells a ResNet with the stem of the `_beta` forms: 64, 64 and 128 channels."""
-    arrays = weights.arrays
-    stem = arrays.get("conv1.6.weight")
-    backbone = resnet_name(arrays, "")
-    if stem is None or stem.shape[0] != 128 or backbone is None or "fc.weight" not in arrays:
+def _deep_stem(weights: PublishedWeights) -> dict[str, Any] | None:
+    """Identifies a ResNet with the stem of the `_beta` forms: 64, 64 and 128 channels."""
+    classes, backbone = outputs(weights.arrays, "fc"), resnet_name(weights.arrays, "")
+    if outputs(weights.arrays, "conv1.6") != 128 or backbone is None or classes is None:
         return None
-    classes = arrays["fc.weight"].shape[0]
-    overrides = {"backbone": f"{backbone}_beta", "num_classes": classes}
-    return Identified(IMAGE_CLASSIFIER, overrides | SYMMETRIC | {"preprocessing": "mean_std"})
+    return {"backbone": f"{backbone}_beta", "num_classes": classes, **PYTORCH}
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a network of timm."""
+    """Returns timm's name map of a network."""
     backbone = identified.overrides["backbone"]
     if backbone.startswith("xception"):
         return xception_rules(int(backbone.rpartition("_")[2]))
@@ -142,7 +127,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def xception_rules(depth: int) -> tuple[Rule, ...]:
-    """Returns the name map of an Xception, whose blocks timm numbers."""
+    """Returns the name map of an Xception; timm numbers the blocks."""
     rules = [
         Rule("backbone/entry_flow/conv1_1", "stem.0.conv", "stem.0.bn"),
         Rule("backbone/entry_flow/conv1_2", "stem.1.conv", "stem.1.bn"),
@@ -151,19 +136,16 @@ def xception_rules(depth: int) -> tuple[Rule, ...]:
     for number, name in enumerate(xception.modules(depth)):
         ours, block = f"backbone/{name}", f"blocks.{number}"
         rules.append(Rule(f"{ours}/shortcut", f"{block}.shortcut.conv", f"{block}.shortcut.bn"))
+        separable, unit = f"{ours}/separable_conv{{n}}", f"{block}.stack.conv{{n}}"
         rules += [
-            Rule(
-                f"{ours}/separable_conv{{n}}/{part}",
-                f"{block}.stack.conv{{n}}.conv_{short}",
-                f"{block}.stack.conv{{n}}.bn_{short}",
-            )
+            Rule(f"{separable}/{part}", f"{unit}.conv_{short}", f"{unit}.bn_{short}")
             for part, short in PARTS
         ]
     return tuple(rules)
 
 
 def mobilenet_rules(backbone: str) -> tuple[Rule, ...]:
-    """Returns the name map of a MobileNet, whose units timm numbers by stage."""
+    """Returns the name map of a MobileNet; timm numbers the units by stage."""
     stages = _stages(MOBILENET_ROWS[backbone])
     units = [f"blocks.{stage}.{n}" for stage, count in enumerate(stages) for n in range(count)]
     rules = [Rule("backbone/layer_1", "conv_stem", "bn1"), Rule("classifier", "classifier")]

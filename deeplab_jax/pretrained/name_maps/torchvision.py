@@ -1,4 +1,4 @@
-"""torchvision's names: segmentation networks, and classifiers trained on ImageNet."""
+"""Names of torchvision: segmentation networks and ImageNet classifiers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,10 +10,12 @@ from deeplab_jax.models.architectures import resolve
 from deeplab_jax.pretrained.name_maps.rules import (
     IMAGE_CLASSIFIER,
     LEAVES,
+    PYTORCH,
     VGG_CONVOLUTIONS,
     Convention,
     Identified,
     Rule,
+    outputs,
     resnet_name,
     resnet_rules,
 )
@@ -24,8 +26,7 @@ PRESETS = {
     "resnet_101": "torchvision/deeplabv3_resnet101",
     "mobilenet_v3_large": "torchvision/deeplabv3_mobilenet_v3_large",
 }
-SYMMETRIC = {"stride_placement": "torchvision"}
-# A classifier's last layer → its backbone and what distinguishes torchvision's from ours.
+# Last layer of a classifier → backbone, and keywords that differ from its defaults here.
 MOBILENETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "features.18.0.weight": ("mobilenet_v2", {"batch_norm_epsilon": 1e-5}),
     "features.16.0.weight": ("mobilenet_v3_large", {}),
@@ -35,7 +36,7 @@ MOBILENETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 HEAD = (
     Rule("aspp/pointwise", "classifier.0.convs.0.0", "classifier.0.convs.0.1"),
     Rule("aspp/image_pooling/conv", "classifier.0.convs.4.1", "classifier.0.convs.4.2"),
-    # Image pooling is the last branch there.
+    # torchvision concatenates image pooling last.
     Rule("aspp/projection", "classifier.0.project.0", "classifier.0.project.1", moved=256),
     Rule("refine", "classifier.1", "classifier.2"),
     Rule("classifier", "classifier.4"),
@@ -50,9 +51,8 @@ MOBILENET_V2 = (
     Rule("backbone/layer_{n}/depthwise", "features.{n-1}.conv.1.0", "features.{n-1}.conv.1.1"),
     Rule("backbone/layer_{n}/project", "features.{n-1}.conv.2", "features.{n-1}.conv.3"),
     Rule("layer_19", "features.18.0", "features.18.1"),
-    Rule("classifier", "classifier.1"),
 )
-# DeepLab v1 began from VGG-16 with its fully connected layers made convolutions.
+# DeepLab v1 starts from VGG-16 with its fully connected layers as convolutions.
 VGG = (
     *(Rule(f"backbone/{ours}", theirs) for ours, theirs in VGG_CONVOLUTIONS.items()),
     Rule("large_fov/fc6", "classifier.0"),
@@ -62,76 +62,63 @@ VGG = (
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Tells a network of torchvision by its names; None if it is none."""
+    """Identifies a network of torchvision by its names."""
     arrays = weights.arrays
     if "classifier.0.convs.0.0.weight" in arrays:
         return _segmentation(arrays)
-    if "fc.weight" in arrays:
-        backbone = resnet_name(arrays, "")
-        return backbone and _classifier(arrays, "fc", backbone)
-    if "features.28.weight" in arrays and "classifier.6.weight" in arrays:
-        count = arrays["classifier.6.weight"].shape[0]
-        options = {"fov": "7x7", "num_classes": count, "preprocessing": "mean_std"}
-        return Identified("deeplab_v1", options)
-    return _mobilenet(arrays)
+    count = outputs(arrays, "classifier.6")
+    if "features.28.weight" in arrays and count:
+        overrides = {"fov": "7x7", "num_classes": count, "preprocessing": "mean_std"}
+        return Identified("deeplab_v1", overrides)
+    last = next((name for name in MOBILENETS if name in arrays), "")
+    backbone, overrides = MOBILENETS.get(last, (resnet_name(arrays, ""), {}))
+    count = outputs(arrays, _scores(backbone or ""))
+    if backbone is None or count is None:
+        return None
+    overrides = {"backbone": backbone, "num_classes": count, **overrides, **PYTORCH}
+    return Identified(IMAGE_CLASSIFIER, overrides)
 
 
 def _segmentation(arrays: Mapping[str, np.ndarray]) -> Identified | None:
     mobile = "backbone.16.0.weight" in arrays
     backbone = "mobilenet_v3_large" if mobile else resnet_name(arrays, "backbone.")
-    if backbone not in PRESETS or "classifier.4.weight" not in arrays:
+    count = outputs(arrays, "classifier.4")
+    if backbone not in PRESETS or count is None:
         return None
-    overrides = {
-        "num_classes": arrays["classifier.4.weight"].shape[0],
-        "aux_head": "aux_classifier.4.weight" in arrays,
-    }
+    overrides = {"num_classes": count, "aux_head": "aux_classifier.4.weight" in arrays}
     return Identified(PRESETS[backbone], overrides)
 
 
-def _mobilenet(arrays: Mapping[str, np.ndarray]) -> Identified | None:
-    last = next((name for name in MOBILENETS if name in arrays), None)
-    if last is None:
-        return None
-    backbone, conventions = MOBILENETS[last]
-    scope = "classifier.1" if backbone == "mobilenet_v2" else "classifier.3"
-    return _classifier(arrays, scope, backbone, **conventions)
-
-
-def _classifier(
-    arrays: Mapping[str, np.ndarray], scope: str, backbone: str, **conventions: Any
-) -> Identified | None:
-    kernel = arrays.get(f"{scope}.weight")
-    if kernel is None:
-        return None
-    overrides = {"backbone": backbone, "num_classes": kernel.shape[0], **conventions}
-    return Identified(IMAGE_CLASSIFIER, overrides | SYMMETRIC | {"preprocessing": "mean_std"})
+def _scores(backbone: str) -> str:
+    """Returns the scope of the last layer of a classifier."""
+    if backbone.startswith("mobilenet"):
+        return "classifier.1" if backbone == "mobilenet_v2" else "classifier.3"
+    return "fc"
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a network of torchvision."""
+    """Returns torchvision's name map of a network."""
     if identified.architecture == "deeplab_v1":
         return VGG
     if identified.architecture in PRESETS.values():
         mobile = identified.architecture == PRESETS["mobilenet_v3_large"]
         backbone = mobilenet_v3_rules("large", "backbone.") if mobile else resnet_rules("backbone.")
-        return (*backbone, *_atrous_branches(identified), *HEAD)
+        rates = resolve(identified.architecture, **identified.overrides).atrous_rates
+        scopes = ((rate, f"classifier.0.convs.{n}") for n, rate in enumerate(rates, start=1))
+        branches = (Rule(f"aspp/rate_{rate}", f"{at}.0", f"{at}.1") for rate, at in scopes)
+        return (*backbone, *branches, *HEAD)
     backbone = identified.overrides["backbone"]
+    scores = Rule("classifier", _scores(backbone))
     if backbone == "mobilenet_v2":
-        return MOBILENET_V2
+        return (*MOBILENET_V2, scores)
     if backbone.startswith("resnet"):
-        return (*resnet_rules(""), Rule("classifier", "fc"))
-    ends = (Rule("hidden", "classifier.0"), Rule("classifier", "classifier.3"))
-    return (*mobilenet_v3_rules(backbone.rpartition("_")[2], "features."), *ends)
-
-
-def _atrous_branches(identified: Identified) -> tuple[Rule, ...]:
-    rates = resolve(identified.architecture, **identified.overrides).atrous_rates
-    scopes = ((rate, f"classifier.0.convs.{n}") for n, rate in enumerate(rates, start=1))
-    return tuple(Rule(f"aspp/rate_{rate}", f"{at}.0", f"{at}.1") for rate, at in scopes)
+        return (*resnet_rules(""), scores)
+    units = mobilenet_v3_rules(backbone.rpartition("_")[2], "features.")
+    return (*units, Rule("hidden", "classifier.0"), scores)
 
 
 def mobilenet_v3_rules(form: str, prefix: str) -> tuple[Rule, ...]:
-    """Returns the name map of a MobileNetV3, whose units number the parts that they have."""
+    """Returns the name map of a MobileNetV3, which numbers the parts of each unit."""
     rows = mobilenet.layers(form)
     rules = [Rule("backbone/layer_1", f"{prefix}0.0", f"{prefix}0.1")]
     for number, row in enumerate(rows, start=1):

@@ -95,9 +95,10 @@ class Nodes(dict):
     def _stride(self, node: Any, before: list[int]) -> int:
         """Returns the stride of a map; 0 if it does not depend on the image."""
         longest = 1 if node.op == "Placeholder" else max(before, default=0)
-        if node.op in RESIZES:
-            return min(longest, 1)
-        return longest * (node.attr["strides"].list.i[1] if node.op in STRIDED else 1)
+        if longest and node.op in RESIZES:
+            return 1
+        strided = longest and node.op in STRIDED
+        return longest * (node.attr["strides"].list.i[1] if strided else 1)
 
     def _behind(self, reference: str) -> Any | None:
         node, seen = self.get(_name(reference)), set()
