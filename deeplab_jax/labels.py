@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import jax
 
 # Void of 8-bit labels; also the largest number of classes that they hold.
-IGNORE_LABEL = 255
+VOID_LABEL = 255
 # Number of classes that 16-bit labels hold beside their void.
 MAX_CLASSES = 65535
 # In masks of two classes that hold exactly these values, 255 is class 1 and nothing is void.
@@ -32,7 +32,7 @@ def label_dtype(num_classes: int) -> np.dtype:
     """
     if num_classes > MAX_CLASSES:
         raise DeepLabError(f"{num_classes} classes: labels hold at most {MAX_CLASSES}")
-    return np.dtype(np.uint8 if num_classes <= IGNORE_LABEL else np.uint16)
+    return np.dtype(np.uint8 if num_classes <= VOID_LABEL else np.uint16)
 
 
 def void_label(num_classes: int) -> int:
@@ -57,7 +57,7 @@ def void_of(labels: "np.ndarray | jax.Array", num_classes: int | None = None) ->
         value that is a class.
     """
     if num_classes is None:
-        return MAX_CLASSES if labels.dtype == np.uint16 else IGNORE_LABEL
+        return MAX_CLASSES if labels.dtype == np.uint16 else VOID_LABEL
     void = void_label(num_classes)
     if np.issubdtype(labels.dtype, np.integer) and np.iinfo(labels.dtype).max < void:
         raise DeepLabError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from deeplab_jax import config as configs
 from deeplab_jax.data import Dataset
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import Reporter
@@ -71,6 +71,6 @@ def _features(image: np.ndarray) -> np.ndarray:
 
 def _sample(example: dict[str, np.ndarray], random: np.random.Generator) -> tuple:
     labels = example["label"].ravel()
-    known = np.flatnonzero(labels != IGNORE_LABEL)
+    known = np.flatnonzero(labels != VOID_LABEL)
     chosen = random.choice(known, PIXELS_PER_IMAGE)
     return _features(example["image"])[chosen], labels[chosen]

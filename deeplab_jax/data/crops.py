@@ -9,7 +9,7 @@ import numpy as np
 
 from deeplab_jax.data.datasets import Example
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL, void_of
+from deeplab_jax.labels import VOID_LABEL, void_of
 
 # Pixel that becomes 0 in networks whose input is scaled to -1..1; see `Architecture.mean_pixel`.
 MEAN_PIXEL = (127, 127, 127)
@@ -82,7 +82,7 @@ class Sampling(NamedTuple):
 
 IMAGE_SAMPLING = Sampling(cv2.INTER_LINEAR, cv2.INTER_LINEAR, MEAN_PIXEL)
 # INTER_NEAREST rounds down when resizing: labels would be shifted by half a pixel.
-LABEL_SAMPLING = Sampling(cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, IGNORE_LABEL)
+LABEL_SAMPLING = Sampling(cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, VOID_LABEL)
 
 
 class Span(NamedTuple):

@@ -11,8 +11,8 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import (
     BINARY_FOREGROUND,
     BINARY_VALUES,
-    IGNORE_LABEL,
     MAX_CLASSES,
+    VOID_LABEL,
     label_dtype,
     void_label,
 )
@@ -148,11 +148,11 @@ def are_binary(values: np.ndarray, class_names: Sequence[str] | None) -> bool:
 
 def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
     """Returns the number of classes of masks that hold these values, where 255 is void."""
-    largest = int(values[values != IGNORE_LABEL].max(initial=int(binary)))
-    if largest > IGNORE_LABEL:
+    largest = int(values[values != VOID_LABEL].max(initial=int(binary)))
+    if largest > VOID_LABEL:
         raise DeepLabError(
-            f"{name}: mask values up to {largest}; legal are classes 0..{IGNORE_LABEL - 1} and "
-            f"{IGNORE_LABEL} for void; more classes need class_names, and {MAX_CLASSES} for void"
+            f"{name}: mask values up to {largest}; legal are classes 0..{VOID_LABEL - 1} and "
+            f"{VOID_LABEL} for void; more classes need class_names, and {MAX_CLASSES} for void"
         )
     return largest + 1
 

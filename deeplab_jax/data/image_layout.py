@@ -1,8 +1,6 @@
 """Layout of a picture in its file: pages, bands, opacity and EXIF orientation."""
 
 import io
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 import numpy as np
 import PIL.ExifTags
@@ -115,18 +113,9 @@ UPRIGHT = 1
 # Pixels on which masks were drawn, where sizes do not decide.
 DISPLAYED, STORED = "displayed", "stored"
 
-_TURNS: Mapping[int, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
-    {
-        1: lambda pixels: pixels,
-        2: lambda pixels: pixels[:, ::-1],
-        3: lambda pixels: pixels[::-1, ::-1],
-        4: lambda pixels: pixels[::-1],
-        5: lambda pixels: np.swapaxes(pixels, 0, 1),
-        6: lambda pixels: np.rot90(pixels, -1),
-        7: lambda pixels: np.rot90(np.swapaxes(pixels, 0, 1), 2),
-        8: lambda pixels: np.rot90(pixels, 1),
-    }
-)
+# Steps along rows and columns that display stored pixels, for EXIF orientations 1 to 4; 5 to 8 are
+# the same after transposing.
+_STEPS = ((1, 1), (1, -1), (-1, -1), (-1, 1))
 _INVERSES = {6: 8, 8: 6}
 
 
@@ -136,12 +125,14 @@ def orientation_of(image: PIL.Image.Image) -> int:
     Pillow turns a TIFF, and drops its tag, while decoding.
     """
     orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, UPRIGHT)
-    return orientation if orientation in _TURNS else UPRIGHT
+    return orientation if orientation in range(1, 9) else UPRIGHT
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Returns stored pixels [H, W, …] as a viewer displays them."""
-    return np.ascontiguousarray(_TURNS[orientation](pixels))
+    rows, columns = _STEPS[(orientation - 1) % 4]
+    pixels = np.swapaxes(pixels, 0, 1) if orientation > 4 else pixels
+    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def turned_back(pixels: np.ndarray, orientation: int) -> np.ndarray:

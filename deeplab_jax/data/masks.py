@@ -217,11 +217,11 @@ def read_colored_mask(
     """
     mask = _opened(source)
     colors = mask.colors()
-    known = packed(np.array(list(labels), np.uint8))
-    order = np.argsort(known)
+    legal = packed(np.array(list(labels), np.uint8))
+    order = np.argsort(legal)
     values = packed(colors)
-    at = np.minimum(np.searchsorted(known, values, sorter=order), len(known) - 1)
-    wrong = known[order[at]] != values
+    at = np.minimum(np.searchsorted(legal, values, sorter=order), len(legal) - 1)
+    wrong = legal[order[at]] != values
     if wrong.any():
         strange, counts = np.unique(colors[wrong], axis=0, return_counts=True)
         listed = _listed("color", list(map(tuple, strange.tolist())), counts)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 
 # Fractions of the radius: smaller holes make thicker rings, smaller arms thinner parts.
 RING_HOLE = 0.62
@@ -240,4 +240,4 @@ def _mark(label: np.ndarray, coverage: np.ndarray, value: int) -> None:
     inside = (coverage >= 0.5).astype(np.uint8)
     label[inside == 1] = value
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (VOID_WIDTH, VOID_WIDTH))
-    label[cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, cross) == 1] = IGNORE_LABEL
+    label[cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, cross) == 1] = VOID_LABEL

@@ -11,7 +11,7 @@ import numpy as np
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import IMAGE_SUFFIXES, replacing, visible_files
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import colorize, overlay, write_class_map, write_picture
 
@@ -85,7 +85,7 @@ def plan_files(
       DeepLabError: a path does not exist, there is no image, or a target is an input, exists or
         occurs twice.
     """
-    colors = (num_classes or 0) > IGNORE_LABEL
+    colors = (num_classes or 0) > VOID_LABEL
     jobs = [
         _job(image, target, probabilities, colors) for image, target in find_images(paths, output)
     ]

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deeplab_jax.files import replacing
-from deeplab_jax.labels import IGNORE_LABEL, VOID_COLOR, label_dtype, void_label
+from deeplab_jax.labels import VOID_COLOR, VOID_LABEL, label_dtype, void_label
 
 Color = tuple[int, int, int]
 CONTOUR_COLOR: Color = (255, 255, 255)
@@ -114,7 +114,7 @@ def class_map_picture(class_map: np.ndarray, palette: Sequence[Color]) -> Image.
       An 8-bit picture with the palette, or with more than 255 classes a 16-bit grey one.
     """
     picture = Image.fromarray(class_map.astype(label_dtype(len(palette)), copy=False))
-    if len(palette) <= IGNORE_LABEL:
+    if len(palette) <= VOID_LABEL:
         picture.putpalette(_color_table(palette).tobytes())
     return picture
 

@@ -14,7 +14,7 @@ import numpy as np
 from deeplab_jax.benchmark import networks as ours
 from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 from experiments.benchmarks.baselines import Workload
 
 RATE, MOMENTUM = 0.01, 0.9
@@ -86,7 +86,7 @@ class PyTorch:
         pixels, label = batch[0], self.torch.from_numpy(batch[1].astype(np.int64)).to(self.device)
         network.train()
         optimizer = self.torch.optim.SGD(network.parameters(), RATE, MOMENTUM)
-        criterion = self.torch.nn.CrossEntropyLoss(ignore_index=IGNORE_LABEL)
+        criterion = self.torch.nn.CrossEntropyLoss(ignore_index=VOID_LABEL)
 
         def whole(pixels: Any, label: Any) -> Any:
             return loss(pixels, lambda logits: criterion(logits, label))

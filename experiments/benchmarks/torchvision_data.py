@@ -13,7 +13,7 @@ import cv2
 from deeplab_jax.benchmark.pipeline import BATCH_SIZE, crop_batches
 from deeplab_jax.data import MEAN_PIXEL, Augmentation
 from deeplab_jax.data.prepared import PreparedDataset
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 from experiments.benchmarks.baselines import compare
 from experiments.benchmarks.pytorch import import_library
 
@@ -78,7 +78,7 @@ def _transform(torch: Any, augmentation: Augmentation) -> Callable:
     crop = v2.RandomCrop(
         augmentation.crop_size,
         pad_if_needed=True,
-        fill={tensors.Image: MEAN_PIXEL, tensors.Mask: IGNORE_LABEL},
+        fill={tensors.Image: MEAN_PIXEL, tensors.Mask: VOID_LABEL},
     )
     flip = v2.RandomHorizontalFlip()
 

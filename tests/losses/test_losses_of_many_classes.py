@@ -13,7 +13,7 @@ import pytest
 from deeplab_jax import config as configs
 from deeplab_jax import losses, ops
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL, MAX_CLASSES, label_dtype, void_label, void_of
+from deeplab_jax.labels import MAX_CLASSES, VOID_LABEL, label_dtype, void_label, void_of
 from deeplab_jax.losses.targets import class_shares, known_pixels
 from deeplab_jax.models import Architecture
 from deeplab_jax.training.loss import Outputs, make_objective
@@ -234,7 +234,7 @@ def test_the_rule():
         *[np.uint16] * 2,
     ]
     assert [void_label(count) for count in (2, 255, 256, MAX_CLASSES)] == [255, 255, 65535, 65535]
-    assert (IGNORE_LABEL, MAX_CLASSES) == (255, 65535)
+    assert (VOID_LABEL, MAX_CLASSES) == (255, 65535)
     with pytest.raises(DeepLabError, match=r"65536 classes.*65535"):
         label_dtype(65536)
 

@@ -6,7 +6,7 @@ is never a target. Source: Zhou et al. 2017; the MIT Scene Parsing Challenge 201
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, pairs_by_stem
 from deeplab_jax.data.descriptors import ADE20K
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 
 DIRECTORIES = {"train": "training", "val": "validation"}
 
@@ -17,7 +17,7 @@ class Ade20k(PairedFilesBuilder, skip_registration=True):
     ROOTS = (".", "ADEChallengeData2016")
     LANDMARK = "annotations"
     LAYOUT = "an ADE20K source holds images/training/, annotations/training/ and validation"
-    LABELS = {0: IGNORE_LABEL} | {value: value for value in range(1, ADE20K.num_classes)}
+    LABELS = {0: VOID_LABEL} | {value: value for value in range(1, ADE20K.num_classes)}
     descriptor = ADE20K
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:

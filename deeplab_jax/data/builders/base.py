@@ -5,7 +5,7 @@ import concurrent.futures
 import dataclasses
 import io
 import itertools
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -45,7 +45,6 @@ class Findings:
 
     def __init__(self) -> None:
         self._examples_with: dict[str, list[str]] = defaultdict(list)
-        self._counted: Counter[str] = Counter()
         self._names_of: dict[bytes, dict[str, str]] = defaultdict(dict)
         self._color_of: dict[int, tuple[Color, str]] = {}
 
@@ -57,24 +56,23 @@ class Findings:
             in both, so that the index is not the same class in all files.
         """
         for note in facts.notes:
-            self._counted[note] += 1
             self._examples_with[note].append(f"{split}/{image_id}")
         if facts.digest:
             self._names_of[facts.digest].setdefault(split, image_id)
         for index, color in facts.used_colors.items():
-            known, mask = self._color_of.setdefault(index, (color, facts.mask))
-            if known != color:
+            earlier, mask = self._color_of.setdefault(index, (color, facts.mask))
+            if earlier != color:
                 raise DeepLabError(
                     f"{facts.mask}: index {index} has the color {color} in its palette, but "
-                    f"{known} in {mask}. If the colors are the classes, give --color_map; if the "
+                    f"{earlier} in {mask}. If the colors are the classes, give --color_map; if the "
                     "indices are, save all masks with one palette or as grey"
                 )
 
     def notes(self) -> list[str]:
         """Returns a line for each kind of note, with count and examples, and for equal images."""
         lines = [
-            f"{count} x {note}: {shortened(self._examples_with[note], SHOWN_EXAMPLES)}"
-            for note, count in sorted(self._counted.items())
+            f"{len(examples)} x {note}: {shortened(examples, SHOWN_EXAMPLES)}"
+            for note, examples in sorted(self._examples_with.items())
         ]
         return lines + self._equal_images()
 

@@ -5,7 +5,7 @@ Source: Brostow et al. 2009; Badrinarayanan et al. 2017 (arXiv:1511.00561).
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, pairs_by_stem
 from deeplab_jax.data.descriptors import CAMVID
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 
 
 class Camvid(PairedFilesBuilder, skip_registration=True):
@@ -13,7 +13,7 @@ class Camvid(PairedFilesBuilder, skip_registration=True):
 
     LANDMARK = "train"
     LAYOUT = "a CamVid source holds train/, trainannot/, val/, valannot/ (test/, testannot/)"
-    LABELS = {value: value for value in range(CAMVID.num_classes)} | {11: IGNORE_LABEL}
+    LABELS = {value: value for value in range(CAMVID.num_classes)} | {11: VOID_LABEL}
     descriptor = CAMVID
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:

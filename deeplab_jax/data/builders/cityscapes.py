@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, files_by_name
 from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 
 IMAGES, IMAGE_ENDING = "leftImg8bit", "_leftImg8bit"
 FINE, COARSE = "gtFine", "gtCoarse"
@@ -25,7 +25,7 @@ class Cityscapes(PairedFilesBuilder, skip_registration=True):
     LANDMARK = IMAGES
     LAYOUT = "a Cityscapes source holds leftImg8bit/train/CITY/, gtFine/train/CITY/ and val"
     # labelIds are 0..33; licence plates, -1, are 255 in an 8-bit file.
-    LABELS = dict.fromkeys((*range(34), 255), IGNORE_LABEL) | {
+    LABELS = dict.fromkeys((*range(34), 255), VOID_LABEL) | {
         label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_LABEL_IDS)
     }
     descriptor = CITYSCAPES

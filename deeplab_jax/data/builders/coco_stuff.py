@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, pairs_by_stem
 from deeplab_jax.data.descriptors import COCO_STUFF, COCO_STUFF_UNUSED_IDS
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 
 # The maps hold id − 1, 0..181 with gaps, and 255.
 USED_VALUES = [value for value in range(182) if value + 1 not in COCO_STUFF_UNUSED_IDS]
@@ -22,9 +22,7 @@ class CocoStuff(PairedFilesBuilder, skip_registration=True):
         "a COCO-Stuff source holds images/train2017/, the PNGs of stuffthingmaps_trainval2017 in "
         "annotations/train2017/ (or stuffthingmaps/), and the same of val2017"
     )
-    LABELS = {value: label for label, value in enumerate(USED_VALUES)} | {
-        IGNORE_LABEL: IGNORE_LABEL
-    }
+    LABELS = {value: label for label, value in enumerate(USED_VALUES)} | {VOID_LABEL: VOID_LABEL}
     descriptor = COCO_STUFF
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:

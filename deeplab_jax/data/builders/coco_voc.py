@@ -18,7 +18,7 @@ from deeplab_jax.data.descriptors import VOC, parse_json, read_text
 from deeplab_jax.data.image_layout import UPRIGHT, aligned_label, stored_size, turned
 from deeplab_jax.data.images import StorableImage, storable_image
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 
 
 def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
@@ -161,7 +161,7 @@ class CocoVoc(SegmentationBuilder, skip_registration=True):
         return LoadedExample(image.encoded, label, Facts(image.digest, notes))
 
     def notes(self) -> list[str]:
-        counts = sorted(self._left_out_counts.items())
+        counts = sorted((+self._left_out_counts).items())
         return super().notes() + [f"{count} left out: {reason}" for reason, count in counts]
 
     def _draw(self, listed: ListedImage, image: StorableImage) -> tuple[np.ndarray, int]:
@@ -196,7 +196,8 @@ class CocoVoc(SegmentationBuilder, skip_registration=True):
             images = sorted(content["images"], key=lambda image: image["id"])
             objects = self._objects_of(split, content["annotations"], labels, images)
             kept = [image for image in images if _area(objects[image["id"]]) > min_area]
-            self._count(f"images of {split}: objects too small", len(images) - len(kept))
+            dropped = len(images) - len(kept)
+            self._left_out_counts[f"images of {split}: objects too small"] += dropped
             listed = {
                 Path(image["file_name"]).stem: ListedImage(
                     directory / image["file_name"], _declared_size(image), objects[image["id"]]
@@ -214,20 +215,16 @@ class CocoVoc(SegmentationBuilder, skip_registration=True):
     ) -> defaultdict[int, list[dict]]:
         """Returns the objects of VOC's classes by image, and counts the others."""
         objects = defaultdict(list)
-        known = {image["id"] for image in images}
+        listed = {image["id"] for image in images}
         for thing in annotations:
             if thing["category_id"] not in labels:
-                self._count(f"annotations of {split}: not of VOC's classes")
-            elif thing["image_id"] not in known:
-                self._count(f"annotations of {split}: their image is not listed")
+                self._left_out_counts[f"annotations of {split}: not of VOC's classes"] += 1
+            elif thing["image_id"] not in listed:
+                self._left_out_counts[f"annotations of {split}: their image is not listed"] += 1
             else:
                 thing["label"] = labels[thing["category_id"]]
                 objects[thing["image_id"]].append(thing)
         return objects
-
-    def _count(self, reason: str, number: int = 1) -> None:
-        if number:
-            self._left_out_counts[reason] += number
 
 
 def draw_objects(objects: Sequence[dict], size: tuple[int, int]) -> tuple[np.ndarray, int]:
@@ -244,7 +241,7 @@ def draw_objects(objects: Sequence[dict], size: tuple[int, int]) -> tuple[np.nda
     # Crowds first, then from the largest to the smallest.
     for thing in sorted(objects, key=lambda thing: (not thing.get("iscrowd"), -thing["area"])):
         mask = _mask(thing["segmentation"], size)
-        label[mask] = IGNORE_LABEL if thing.get("iscrowd") else thing["label"]
+        label[mask] = VOID_LABEL if thing.get("iscrowd") else thing["label"]
         empty += not mask.any()
     return label, empty
 

@@ -23,12 +23,12 @@ from deeplab_jax.data.masks import (
 )
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import list_images
-from deeplab_jax.labels import IGNORE_LABEL, label_dtype, void_label
+from deeplab_jax.labels import VOID_LABEL, label_dtype, void_label
 
 SPLITS = ("train", "val", "test")
 # One image of this number goes to val where the folders define no splits.
 VAL_SHARE = 5
-BINARY_LABELS = {0: 0, IGNORE_LABEL: 1}
+BINARY_LABELS = {0: 0, VOID_LABEL: 1}
 
 
 class Folder(PairedFilesBuilder, skip_registration=True):
@@ -130,11 +130,11 @@ class Folder(PairedFilesBuilder, skip_registration=True):
             if not any(map(_holds_indices, masks)):
                 self.reporter.message(f"the masks hold only 0 and 255: 255 is {names[1]!r}")
                 return {"labels": BINARY_LABELS}
-        if len(names) > IGNORE_LABEL:
+        if len(names) > VOID_LABEL:
             self.reporter.message(
                 f"{len(names)} classes: masks hold 0..{len(names) - 1}, and "
-                f"{void_label(len(names))} for void; {IGNORE_LABEL} is the class "
-                f"{names[IGNORE_LABEL]!r}"
+                f"{void_label(len(names))} for void; {VOID_LABEL} is the class "
+                f"{names[VOID_LABEL]!r}"
             )
         return {"labels": identity_labels(len(names))}
 
@@ -165,7 +165,7 @@ def _held_out(names: list[str]) -> set[str]:
 
 def _holds_indices(mask: Path) -> bool:
     try:
-        return bool(mask_values(mask) - {0, IGNORE_LABEL})
+        return bool(mask_values(mask) - {0, VOID_LABEL})
     except DeepLabError:
         # The check of the examples names the file.
         return False

@@ -8,7 +8,7 @@ import numpy as np
 from deeplab_jax.data.builders.paired_files import ListedFilesBuilder
 from deeplab_jax.data.descriptors import PASCAL_CONTEXT
 from deeplab_jax.data.masks import MaskFile, identity_labels, read_mask
-from deeplab_jax.labels import IGNORE_LABEL
+from deeplab_jax.labels import VOID_LABEL
 
 # The authors' PNGs and those that mmsegmentation makes of the annotations number the classes
 # differently: the authors put VOC's first, mmsegmentation sorts them by name.
@@ -27,7 +27,7 @@ class PascalContext(ListedFilesBuilder, skip_registration=True):
         "ImageSets/SegmentationContext/train.txt, val.txt (or VOC's own ImageSets/Main/)"
     )
     LABELS = identity_labels(PASCAL_CONTEXT.num_classes)
-    ALPHABETIC_LABELS = {0: 0, IGNORE_LABEL: IGNORE_LABEL} | {
+    ALPHABETIC_LABELS = {0: 0, VOID_LABEL: VOID_LABEL} | {
         value: NAMES.index(name) for value, name in enumerate(sorted(NAMES[1:]), start=1)
     }
     descriptor = PASCAL_CONTEXT
