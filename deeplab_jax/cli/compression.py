@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from deeplab_jax import checkpointing, data, inference, pretrained
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, parse_size
+from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import check_new_directory
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -27,15 +26,6 @@ def define_compression_flags(flags: Flags, steps: int) -> None:
     flags.define("steps", steps, "Number of fine-tuning steps.", least=0)
     flags.define_config()
     flags.define("tflite", None, "TFLite file to time for comparison.")
-
-
-def check_output(flags: Flags) -> None:
-    """Checks before any work that --output is new.
-
-    Raises:
-      DeepLabError: the directory exists and is not empty.
-    """
-    check_new_directory(Path(flags.output))
 
 
 def training_directory(flags: Flags) -> Path:
@@ -89,10 +79,7 @@ def measure_and_print(
     report = compare(
         predictors,
         dataset,
-        size=parse_size(flags.size),
-        batch_size=flags.batch_size,
-        workers=flags.workers,
-        limit=flags.limit,
+        **flags.split_settings(),
         tflite=Path(flags.tflite) if flags.tflite else None,
         reporter=console,
     )

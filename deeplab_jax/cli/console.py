@@ -3,8 +3,10 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
+import rich.box
 import rich.console
 import rich.progress
+import rich.table
 
 from deeplab_jax.reporter import Item, Reporter
 
@@ -17,6 +19,17 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def make_table(*titles: str, right: int = 0) -> rich.table.Table:
+    """Returns a table without rows; the last `right` columns are right-aligned."""
+    table = rich.table.Table(
+        box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    for position, title in enumerate(titles):
+        is_right = position >= len(titles) - right
+        table.add_column(title, justify="right" if is_right else "left", overflow="fold")
+    return table
 
 
 class Console(Reporter):

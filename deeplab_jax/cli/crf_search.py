@@ -16,7 +16,7 @@ examples:
 
 from deeplab_jax import crf
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, parse_numbers, parse_size
+from deeplab_jax.cli.flags import Flags, parse_numbers
 from deeplab_jax.errors import DeepLabError
 
 # Flag, field of CRFGrid and help.
@@ -57,7 +57,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "dataset", "split", "data_dir")
     if flags.crf:
         raise DeepLabError("crf-search runs its own CRFs; leave --crf out")
-    size, options = parse_size(flags.size), flags.inference_options()
+    settings, options = flags.split_settings(), flags.inference_options()
     values = {field: parse_numbers(flags[flag].value, flag, float) for flag, field, _ in GRID_FLAGS}
     flags.check_sources()
     # Imported here so that --help and wrong flags do not wait for JAX.
@@ -68,10 +68,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         flags.open_split(),
         CRFGrid(**{field: tried for field, tried in values.items() if tried}),
         options=options,
-        size=size,
-        batch_size=flags.batch_size,
-        workers=flags.workers,
-        limit=flags.limit,
+        **settings,
         output=flags.output,
         reporter=console,
     )

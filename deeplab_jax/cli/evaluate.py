@@ -21,7 +21,7 @@ from typing import Any
 import deeplab_jax
 from deeplab_jax import data, inference
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, joined_job, parse_numbers, parse_size
+from deeplab_jax.cli.flags import Flags, joined_job, parse_numbers
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
@@ -45,10 +45,10 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     widths = parse_numbers(flags.trimap, "trimap", int)
     if flags.table and widths:
         raise DeepLabError("--trimap is not part of --table; give one of them")
-    options, size = flags.inference_options(), parse_size(flags.size)
+    options, settings = flags.inference_options(), flags.split_settings()
     flags.check_sources()
     with joined_job(flags, console) as reporter:
-        text = _measure(flags, options, size, widths, reporter)
+        text = _measure(flags, options, settings, widths, reporter)
     # Only the first process prints.
     if reporter is console:
         console.print(text)
@@ -59,7 +59,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 def _measure(
     flags: Flags,
     options: "inference.InferenceOptions",
-    size: tuple[int, int] | None,
+    settings: dict[str, Any],
     widths: tuple[int, ...],
     reporter: Reporter,
 ) -> str:
@@ -69,15 +69,8 @@ def _measure(
     from deeplab_jax.parallel import make_mesh
 
     predictor, dataset = flags.load_predictor(reporter), flags.open_split()
-    settings = {
-        "size": size,
-        "batch_size": flags.batch_size,
-        "mesh": make_mesh(space=flags.space),
-        "workers": flags.workers,
-        "limit": flags.limit,
-        "output": flags.output,
-        "reporter": reporter,
-    }
+    mesh = make_mesh(space=flags.space)
+    settings = settings | {"mesh": mesh, "output": flags.output, "reporter": reporter}
     if flags.table:
         return _compare(predictor, dataset, options, settings)
     return table(

@@ -192,6 +192,15 @@ class Flags(absl_flags.FlagValues):
         """
         return data.open_dataset(self.dataset, self.data_dir, self.split)
 
+    def split_settings(self) -> dict[str, Any]:
+        """Returns --size, --batch_size, --workers and --limit as keywords of an evaluation.
+
+        Raises:
+          DeepLabError: the size is not legal.
+        """
+        settings = {name: self[name].value for name in ("batch_size", "workers", "limit")}
+        return settings | {"size": parse_size(self.size)}
+
     def check_sources(self) -> None:
         """Checks, before JAX is imported, that --model and --dataset name something.
 

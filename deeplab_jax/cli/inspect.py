@@ -25,12 +25,11 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import rich.box
 import rich.table
 
 from deeplab_jax import checkpointing, models, pretrained
 from deeplab_jax.architecture import BACKBONE_KEYWORDS, Architecture, Shorthands, check_names
-from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.console import Console, make_table
 from deeplab_jax.cli.flags import MODEL_HELP, Flags, parse_keywords, parse_size
 from deeplab_jax.declarations import declaration, default_text, help_text, kind
 from deeplab_jax.errors import DeepLabError, unknown_name
@@ -181,14 +180,8 @@ def _spread(texts: Iterable[str]) -> str:
 
 
 def _layer_table(rows: Iterable[tuple[str, ...]]) -> rich.table.Table:
-    table = rich.table.Table(
-        box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0)
-    )
-    table.add_column("layer", overflow="fold")
-    for title in ("kernel", "rate", "output"):
-        table.add_column(title)
-    for title in ("parameters", "MMACs"):
-        table.add_column(title, justify="right")
+    titles = ("layer", "kernel", "rate", "output", "parameters", "MMACs")
+    table = make_table(*titles, right=2)
     for row in rows:
         table.add_row(*row)
     return table

@@ -18,10 +18,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import rich.box
-import rich.table
-
-from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.console import Console, make_table
 from deeplab_jax.cli.flags import Flags
 
 if TYPE_CHECKING:
@@ -62,19 +59,11 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         console.print(json.dumps(planned.describe(), indent=2))
         return
     for title, rows in _sections(planned):
-        console.print(_table(title, rows))
+        table = make_table(title, "")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
         console.print("")
-
-
-def _table(title: str, rows: list[tuple[str, str]]) -> rich.table.Table:
-    table = rich.table.Table(
-        box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0)
-    )
-    table.add_column(title)
-    table.add_column("")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _sections(plan: "Plan") -> Iterator[tuple[str, list[tuple[str, str]]]]:

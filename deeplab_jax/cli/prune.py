@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from deeplab_jax import checkpointing, data
 from deeplab_jax.cli.compression import (
-    check_output,
     define_compression_flags,
     fine_tuning_config,
     measure_and_print,
@@ -31,6 +30,7 @@ from deeplab_jax.cli.compression import (
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import check_new_directory
 
 if TYPE_CHECKING:
     from deeplab_jax.training.setup import Run
@@ -65,7 +65,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "output", "dataset", "data_dir")
     if not flags.structured and not flags.steps:
         raise DeepLabError("weights are pruned during fine-tuning; give --steps=N")
-    check_output(flags)
+    check_new_directory(Path(flags.output))
     flags.check_sources()
     # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.fine_tuning import distilled, fine_tune

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from deeplab_jax import checkpointing, data
 from deeplab_jax.cli.compression import (
-    check_output,
     define_compression_flags,
     fine_tuning_config,
     measure_and_print,
@@ -29,6 +28,7 @@ from deeplab_jax.cli.compression import (
 )
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
+from deeplab_jax.files import check_new_directory
 
 
 def define_flags(flags: Flags) -> None:
@@ -50,7 +50,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Quantizes and measures; prints the path of the model."""
     flags.refuse("quantize", paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")
-    check_output(flags)
+    check_new_directory(Path(flags.output))
     flags.check_sources()
     # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.calibration import calibration_images
