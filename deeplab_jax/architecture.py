@@ -265,7 +265,7 @@ class Architecture:
 
     @property
     def head_gives_scores(self) -> bool:
-        """Whether the head ends in classifiers of its own."""
+        """Returns whether the head ends in classifiers of its own."""
         return self.head == "lr_aspp" or (self.head == "aspp" and self.fusion == "sum")
 
     @property
@@ -378,7 +378,7 @@ TORCHVISION = {
     "preprocessing": "mean_std",
     "batch_norm_decay": 0.9,
 }
-# What each name decides before the caller's keywords.
+# Keywords that each name sets before the caller's keywords.
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "deeplab_v1": {
         "backbone": "vgg_16",

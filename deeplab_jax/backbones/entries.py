@@ -50,7 +50,7 @@ class BackboneEntry:
 
     @property
     def has_multi_grid(self) -> bool:
-        """Whether the last block accepts a multi-grid, which only ResNets do."""
+        """Returns whether the last block accepts a multi-grid, which only ResNets do."""
         return self.multi_grid_size > 0
 
 

@@ -208,7 +208,7 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
       multiple: divisor that each layer's number of channels is rounded up to.
 
     Returns:
-      Whether a channel is kept, bool [num_channels].
+      Mask of the kept channels, bool [num_channels].
 
     Raises:
       DeepLabError: the layers at their narrowest need more multiply-adds.

@@ -67,7 +67,7 @@ def check_opacity(opacity: np.ndarray, name: str) -> bool:
       name: name of the image in errors.
 
     Returns:
-      Whether some pixels are more transparent than others.
+      True if some pixels are more transparent than others.
 
     Raises:
       DeepLabError: it varies like a picture, for example near infrared stored as opacity.

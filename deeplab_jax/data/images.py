@@ -180,7 +180,7 @@ def open_image(encoded: bytes, name: str) -> PIL.Image.Image:
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
     try:
-        # Of a PNG this checks all chunks; decoding alone stops when it has the pixels.
+        # For a PNG this checks all chunks; decoding alone stops when it has the pixels.
         PIL.Image.open(io.BytesIO(encoded)).verify()
         image = PIL.Image.open(io.BytesIO(encoded))
         image.info["name"] = name

@@ -100,7 +100,7 @@ class MaskFile:
         if self.lossy:
             raise DeepLabError(
                 f"{self.path}: {self.image.format} compression changes values, so that pixels at "
-                "the edges of objects may get the label of another class; export the masks anew "
+                "the edges of objects may get the label of another class; export the masks again "
                 "as PNG"
             )
 

@@ -28,7 +28,7 @@ from deeplab_jax.inference.options import DEFAULT_CRF
 from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, paired_change
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
-# Of VOC in the tables of DeepLab v3 and v3+ (v3, section 4.1).
+# Scales for VOC in the tables of DeepLab v3 and v3+ (v3, section 4.1).
 PAPERS_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 # Images that are gone through once more to be timed, when everything is compiled.
 TIMED_IMAGES = 8

@@ -86,7 +86,7 @@ def search_crf(
       dataset: of the model's classes; not the split that the result will be measured on.
       grid: default: that of DeepLab v2.
       options: how the model is applied; its CRF is left aside. Default: as the predictor does.
-      limit: only the first so many images.
+      limit: maximum number of images, the first ones.
       output: JSON file of the result, which `read_crf_parameters` and `--crf=FILE.json` take.
       reporter: receives the progress; default: the logger.
       **settings: as of `evaluate`.

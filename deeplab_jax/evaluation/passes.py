@@ -44,7 +44,7 @@ class EvaluationSettings:
         `data`.
       mesh: devices to use, by default all.
       workers: processes that read ahead.
-      limit: only the first so many images.
+      limit: maximum number of images, the first ones.
     """
 
     size: Size | None = None
@@ -100,8 +100,8 @@ class WholeImageInference:
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
         """Yields this host's part of each batch with what the function made of it.
 
-        Every host runs the same number of steps. Of hosts that split the rows of the same images
-        one alone yields them. The device is always one batch ahead of what is yielded.
+        Every host runs the same number of steps. If several hosts share the rows of the same
+        images, only one yields them. The device is always one batch ahead of what is yielded.
 
         Args:
           forward: for the mesh.

@@ -44,7 +44,7 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """Whether classes differ only by the rounding of 32-bit floats: where two logits tie."""
+        """Returns whether classes differ only by float32 rounding: where two logits tie."""
         return self.largest_margin <= max(TIE, TIE_FRACTION * self.largest_logit)
 
     def __str__(self) -> str:

@@ -63,7 +63,7 @@ class InferenceOptions:
 
     @property
     def fuses(self) -> bool:
-        """Whether several results are fused, or one at another scale is used."""
+        """Returns whether several results are fused, or one at another scale is used."""
         return self.scales != (1.0,) or self.flip
 
     def describe(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.layers.integers import convolve_in_integers, rounded_inputs, rounded_kernel
 
-# What the backward pass recomputes (gradient checkpointing, arXiv 1604.06174): nothing,
+# Scope of recomputation in the backward pass (gradient checkpointing, arXiv 1604.06174): nothing,
 # normalization and activation, or everything inside the repeated units of the backbone.
 REMAT = ("none", "norm", "block")
 

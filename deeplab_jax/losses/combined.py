@@ -53,7 +53,7 @@ def with_auxiliary(
     return total if auxiliary is None else total + weight * loss(auxiliary, label, normalizer)
 
 
-# Whether the parameter of these names, from the root to the leaf, belongs to the group.
+# Returns whether the parameter of these names, from the root to the leaf, belongs to the group.
 Group = Callable[[tuple[str, ...]], bool]
 
 

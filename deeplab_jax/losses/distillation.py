@@ -37,7 +37,7 @@ def distillation_loss(
     if logits.shape != teacher_logits.shape:
         raise DeepLabError(
             f"student's logits {list(logits.shape)} and teacher's {list(teacher_logits.shape)} "
-            "differ; both must tell the same classes of the same pixels"
+            "differ; both must have the same classes and pixels"
         )
     log_student = log_softmax(logits / temperature)
     log_teacher = log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)

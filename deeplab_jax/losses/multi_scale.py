@@ -117,7 +117,7 @@ def resized_cross_entropy(
     """Returns `softmax_cross_entropy` of the scores enlarged to the label, some rows at a time.
 
     Logits, probabilities and their gradients are there for one block of rows only: the backward
-    pass makes each block anew (arXiv 1604.06174).
+    pass recomputes each block (arXiv 1604.06174).
 
     Args:
       scores: [N, h, w, C], floating point.

@@ -129,8 +129,8 @@ def jaccard_weights(errors: jax.Array, truth: jax.Array, known: jax.Array) -> ja
     """Returns by how much each error raises the Jaccard loss, the larger ones being there already.
 
     The Lovász extension is Σ weights·errors, and the weights are its gradient. They are written as
-    the increments themselves, not as differences of Jaccard losses, which float32 cannot tell
-    apart in a large image.
+    the increments themselves, not as differences of Jaccard losses, which float32 cannot
+    distinguish in a large image.
 
     Args:
       errors: [P], ≥ 0.

@@ -21,7 +21,7 @@ LAG = 2
 
 
 class PreemptionSync:
-    """Whether any process was asked to stop; all of them learn it after the same step."""
+    """Returns, equally on all processes, whether any process received a stop request."""
 
     def __init__(self, mesh: Mesh) -> None:
         """Prepares to ask the processes of a mesh."""
@@ -33,7 +33,7 @@ class PreemptionSync:
     def __call__(self, asked: bool) -> bool:
         """Returns whether to stop; to be called by all processes after every step.
 
-        A process that is alone hears at once, several `LAG` steps later.
+        A process that is alone receives it immediately, several `LAG` steps later.
 
         Args:
           asked: whether this process was asked to stop.
@@ -129,7 +129,7 @@ def failure_of_others() -> str | None:
 
 
 def _announced(error: BaseException) -> BaseException:
-    """Tells the others of an error, unless they have it, too; returns what to raise of it."""
+    """Reports an error to the other processes unless they have it; returns the error to raise."""
     if isinstance(error, KeyboardInterrupt) and _all_are_interrupted():
         jax.distributed.shutdown()
         return error
@@ -147,7 +147,7 @@ def _announced(error: BaseException) -> BaseException:
 
 
 def _all_are_interrupted() -> bool:
-    """Whether the other processes stop as well, as they do where training was asked to."""
+    """Returns whether the other processes stop as well, as they do where training was asked to."""
     try:
         coordination_client().wait_at_barrier(f"{KEY}/interrupted", TOGETHER_SECONDS * 1000)
     except RuntimeError:
@@ -160,7 +160,7 @@ def _is_connection(error: BaseException) -> bool:
 
 
 def announce(message: str) -> None:
-    """Tells the other processes that this one has failed."""
+    """Reports to the other processes that this one has failed."""
     client = coordination_client()
     with contextlib.suppress(RuntimeError):
         client.key_value_set(f"{KEY}/{jax.process_index()}", message)

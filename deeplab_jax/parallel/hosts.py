@@ -24,7 +24,7 @@ START_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 120, 100, 20
 # For the others: a failure of theirs ends the waiting long before.
 WAIT_SECONDS = 24 * 3600
 _BARRIERS = itertools.count()
-# By which JAX would abort the process later than this code ends it.
+# Margin in seconds by which JAX would abort the process later than this code ends it.
 GRACE_SECONDS = 10
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -35,7 +35,7 @@ End = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Addresses:
-    """Where a process stands in its job; None where the cluster is to tell.
+    """Where a process stands in its job; None: detected from the cluster.
 
     Attributes:
       coordinator_address: host:port of process 0, which must be free there and open to the others.
@@ -77,7 +77,7 @@ class Addresses:
             if text is not None and not text.isdecimal():
                 raise DeepLabError(f"{name}={text!r} must be a whole number")
         if numbers == [None, None]:
-            # A cluster may tell the address alone.
+            # A cluster may report only the address.
             return self
         return Addresses(coordinator, *(None if text is None else int(text) for text in numbers))
 
@@ -178,7 +178,7 @@ def _late(addresses: Addresses, seconds: float) -> str:
 
 
 def alone(environment: Mapping[str, str]) -> bool:
-    """Whether SLURM says that there is only one process; JAX would give it one GPU of its node."""
+    """Returns whether SLURM reports one process, which JAX would give one GPU of its node."""
     return environment.get("SLURM_NTASKS") == "1"
 
 
@@ -194,7 +194,7 @@ def local_devices(environment: Mapping[str, str]) -> list[int] | None:
 
 
 def is_first_host() -> bool:
-    """Whether this process writes what is written once: reports, numbers, pictures."""
+    """Returns whether this process writes the shared files: reports, numbers, pictures."""
     return jax.process_index() == 0
 
 

@@ -119,5 +119,5 @@ def _split_axis(shape: tuple[int, ...], parts: int) -> int | None:
     if len(shape) < 2 or parts == 1:
         return None
     dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
-    # Of equal ones the last: output channels.
+    # The last of equal ones, which are the output channels.
     return max(dividing, key=lambda axis: (shape[axis], axis), default=None)

@@ -15,5 +15,5 @@ def coordination_client() -> Any:
 
 
 def backends_are_initialized() -> bool:
-    """Whether JAX has looked for devices, after which processes cannot join any more."""
+    """Returns whether JAX has initialized its backends, after which processes cannot join."""
     return xla_bridge.backends_are_initialized()

@@ -89,8 +89,8 @@ def claim(
 ) -> ConfigDict:
     """Makes the workdir this run's, or finds that it already is.
 
-    The file holds the value of every keyword of the network. What an earlier release began keeps
-    the format version of that release, which decides what unset keywords mean.
+    The file holds the value of every keyword of the network. A run that an earlier release
+    started keeps the format version of that release, which decides what unset keywords mean.
 
     Args:
       workdir: of the run.
@@ -239,7 +239,7 @@ class Checkpointer(contextlib.AbstractContextManager):
         try:
             self._manager.close()
         except Exception as failure:
-            # What went wrong first matters more than a save that failed after it.
+            # The first error matters more than a save that failed after it.
             if error is None:
                 raise self._save_error(failure) from failure
 

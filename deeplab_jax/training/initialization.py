@@ -91,10 +91,10 @@ def _positions(size: int, kept: int, axis: int, num_axes: int, layer: str, seed:
 
 
 CLASSIFIER, BACKBONE = "classifier", "backbone"
-# What of another model is taken: all but a classifier of another shape; the backbone; what fits;
-# the backbone, and fc6 and fc7 as DeepLab v1 cuts them out of VGG-16's.
+# Scopes of variables that are loaded: all but a classifier of another shape; the backbone; all
+# that fit; the backbone, and fc6 and fc7 as DeepLab v1 cuts them out of VGG-16's.
 PARTS = ("all", "backbone", "matching", "vgg_decimated")
-# What variables were trained under that shapes do not tell; the last does not concern backbones.
+# Training conventions of variables that shapes do not show; the last does not concern backbones.
 CONVENTIONS = ("preprocessing", "stride_placement", "align_corners")
 
 
@@ -168,7 +168,7 @@ def warn_of_conventions(
     resizes = parts != BACKBONE and description.task != checkpointing.CLASSIFICATION
     for name in CONVENTIONS if resizes else CONVENTIONS[:-1]:
         theirs, ours = getattr(given, name), getattr(architecture, name)
-        # Of networks without it, as stride placement is of ResNets, it is None.
+        # It is None for networks without it; stride placement, for example, exists only in ResNets.
         if theirs != ours and None not in (theirs, ours):
             reporter.warning(
                 f"{source} was trained with {name}={theirs}, this network has {ours}: what is "

@@ -102,7 +102,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "lars", "lamb")
 LARS_COEFFICIENT = 0.001
 SCHEDULES = ("poly", "step", "cosine", "constant")
 PARTS = ("backbone", "head", "decoder", "classifier", "auxiliary")
-# What gives scores inside a head: of LR-ASPP, and of DeepLab v2's branches on VGG-16.
+# Layers that compute scores inside a head: in LR-ASPP, and in DeepLab v2's branches on VGG-16.
 SCORING = ("classifier", "low_level_classifier", "fc8")
 Names = tuple[str, ...]
 

@@ -14,7 +14,7 @@ from deeplab_jax.parallel import state_shardings
 
 Variables = dict[str, Any]
 
-# From so many on, compiling `create_state`'s program without any optimisation does not pay on CPUs:
+# Number of parameters from which compiling `create_state` unoptimized does not pay on CPUs:
 # ResNet-101's 60 million then take 9 s of processor time to draw, with the least optimisation 1 s,
 # for 4 s more of compilation, which the cache keeps; MobileNetV2's 5 million 1.4 s, for 7 s more.
 MANY_PARAMETERS = 20_000_000

@@ -21,7 +21,7 @@ from deeplab_jax.parallel import replicated
 from deeplab_jax.training.state import Variables
 
 Path = tuple[str, ...]
-# Of the training crops that the statistics are measured on.
+# Number of batches of training crops for measuring the statistics.
 BATCHES = 8
 
 
