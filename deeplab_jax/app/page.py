@@ -28,7 +28,7 @@ ARENAS = 2
 def return_large_blocks() -> bool:
     """Makes glibc return large blocks to the system when they are freed.
 
-    By default glibc raises the threshold with every large block that is freed, up to 32 MiB, and
+    Otherwise glibc raises the threshold with every large block that is freed, up to 32 MiB, and
     keeps an arena per thread. Images of many requests then fragment the memory, and a server grows
     by about 27 KiB per request (500 × 375 photographs) although nothing is held.
 
