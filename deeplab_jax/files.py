@@ -1,4 +1,4 @@
-"""Listing and writing of files: what counts as a file, and atomic replacement."""
+"""Listing of files, and atomic writing."""
 
 import contextlib
 import hashlib
@@ -15,29 +15,29 @@ from deeplab_jax.errors import DeepLabError
 
 
 def as_path(place: str | os.PathLike) -> Path:
-    """Returns a path on this machine or, of gs://BUCKET/… and s3://BUCKET/…, one in a bucket.
+    """Returns a local path or, for gs://BUCKET/… and s3://BUCKET/…, a path in a bucket.
 
-    Both have the same methods; those in buckets need the package gcsfs or s3fs.
+    Both have the same methods. Paths in buckets require the package gcsfs or s3fs.
     """
     return epath.Path(place) if "://" in str(place) else Path(place)
 
 
 def is_local(path: Path) -> bool:
-    """Whether a path is on this machine."""
+    """Returns whether a path is on this machine."""
     return "://" not in str(path)
 
 
 def absolute(path: str | os.PathLike) -> epath.Path:
-    """Returns a path as Orbax wants it: from the root, or of a bucket."""
+    """Returns the absolute path that Orbax requires, on this machine or in a bucket."""
     return epath.Path(path if "://" in str(path) else Path(path).absolute())
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, which takes its place when the block ends well.
+    """Yields a temporary path that replaces `path` when the block succeeds.
 
-    Folders above are made. When the block fails the temporary file goes and `path` stays as it was.
-    The suffix is that of `path`, for libraries that choose a format by it.
+    Parent directories are created. If the block fails, the temporary file is removed and `path` is
+    unchanged. The temporary path has the suffix of `path`, by which libraries choose a format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent if is_local(path) else None
@@ -47,16 +47,16 @@ def replacing(path: Path) -> Iterator[Path]:
         if is_local(path):
             os.replace(temporary, path)
         else:
-            # Objects in a bucket appear whole.
+            # Writing an object to a bucket is atomic.
             path.write_bytes(temporary.read_bytes())
 
 
 @contextlib.contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
-    """Gives a temporary directory beside `path`, which becomes `path` when the block ends well.
+    """Yields a temporary directory that becomes `path` when the block succeeds.
 
     Raises:
-      DeepLabError: there is something at `path` already, other than an empty directory.
+      DeepLabError: `path` exists and is not an empty directory.
     """
     check_new_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,28 +64,28 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         temporary = Path(folder) / path.name
         temporary.mkdir()
         yield temporary
-        # An empty directory in its place is replaced.
+        # Replaces an empty directory.
         os.replace(temporary, path)
 
 
 def check_new_directory(path: Path) -> None:
-    """Checks that a directory is empty or not there.
+    """Checks that a directory is empty or does not exist.
 
     Raises:
-      DeepLabError: there is something.
+      DeepLabError: the path exists and is not an empty directory.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise DeepLabError(f"{path} exists and is not empty; give another directory, or remove it")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text)
 
 
 def cache_directory() -> Path:
-    """Returns where downloads and whatever can be made again are kept: DEEPLAB_CACHE says."""
+    """Returns the directory of downloads and converted models, $DEEPLAB_CACHE."""
     default = Path.home() / ".cache" / "deeplab_jax"
     return Path(os.environ.get("DEEPLAB_CACHE") or default).expanduser()
 
@@ -94,7 +94,7 @@ PROGRAM_CACHE, PROGRAM_SUFFIX = "DEEPLAB_PROGRAM_CACHE", ".stablehlo"
 
 
 def program_directory() -> Path | None:
-    """Returns the directory of traced programs, $DEEPLAB_PROGRAM_CACHE; None: they are not kept."""
+    """Returns the directory of traced programs, $DEEPLAB_PROGRAM_CACHE; None disables it."""
     directory = os.environ.get(PROGRAM_CACHE)
     return Path(directory) if directory else None
 
@@ -105,19 +105,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# What is taken from a directory.
+# Suffixes of the images in a directory.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-# Written by macOS, Windows and network storage beside a user's files; all else begins with a dot.
+# Names that macOS, Windows and network storage add, beside those that begin with a dot.
 SYSTEM_NAMES = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db")
 HIDDEN = "hidden"
 
 
 class Listing(NamedTuple):
-    """The files below a directory.
+    """Files below a directory.
 
     Attributes:
-      images: sorted by path.
-      left_out: number of other files by reason: HIDDEN, or their suffix, such as ".txt".
+      images: images, sorted by path.
+      left_out: number of other files by reason: HIDDEN, or the suffix, such as ".txt".
     """
 
     images: list[Path]
@@ -125,24 +125,24 @@ class Listing(NamedTuple):
 
 
 def is_hidden(path: Path, below: Path) -> bool:
-    """Returns whether a path is hidden, or lies in a hidden directory, below a directory.
+    """Returns whether a path, or one of its parents below a directory, is hidden.
 
-    Hidden are names that begin with a dot (`.ipynb_checkpoints`, `._photo.jpg`, `.DS_Store`) and
-    SYSTEM_NAMES.
+    Names that begin with a dot (`.ipynb_checkpoints`, `._photo.jpg`, `.DS_Store`) and SYSTEM_NAMES
+    are hidden.
     """
     parts = path.relative_to(below).parts
     return any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in parts)
 
 
 def visible_files(directory: Path, suffixes: Sequence[str]) -> Iterator[Path]:
-    """Yields the files anywhere below a directory that are not hidden and have a suffix, sorted."""
+    """Yields the visible files below a directory that have one of the suffixes, sorted."""
     for path in sorted(directory.rglob("*")):
         if path.suffix.lower() in suffixes and not is_hidden(path, directory) and path.is_file():
             yield path
 
 
 def list_images(directory: Path) -> Listing:
-    """Returns the images anywhere below a directory, and what else there is."""
+    """Returns the images below a directory, and the number of other files."""
     images: list[Path] = []
     left_out: Counter[str] = Counter()
     for path in sorted(directory.rglob("*")):

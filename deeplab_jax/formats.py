@@ -1,8 +1,8 @@
-"""How files that an earlier release wrote are read: format versions, and old names → new names.
+"""Format versions of files, and the renamed fields of earlier versions.
 
-Version 1 (files that state none) holds the keywords that the user gave: rates that are not among
-them do not follow the output stride, and keywords that the network does not read are ignored.
-Version 2 holds the value of every keyword. Version 3 has the names of today.
+Version 1 (files without a version) holds only the keywords that the user gave. Default rates do not
+follow the output stride, and keywords that the network does not read are ignored. Version 2 holds
+the value of every keyword. Version 3 has the current names.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 FORMAT_VERSION = 3
-# Key of the version in `model.json` and in a workdir's `config.json`.
+# Key of the version in `model.json`, and in the `config.json` of a workdir.
 FORMAT_FIELD = "format_version"
 MODEL = "model."
 
 
 class Rename(NamedTuple):
-    """A config field whose name changed.
+    """Renamed config field.
 
     Attributes:
-      old: dotted name in earlier files.
-      new: dotted name today; None: the field is gone, since it never changed results.
-      values: today's value for each earlier one that changed.
+      old: dotted name in earlier versions.
+      new: current dotted name, or None for a removed field, which never changed results.
+      values: current value by renamed value.
       version: first format version with the new name.
     """
 
@@ -51,10 +51,10 @@ RENAMES = (
 
 
 def check_format_version(version: object) -> int:
-    """Returns a format version that this code can read.
+    """Returns a format version, if this release can read it.
 
     Raises:
-      DeepLabError: it is no version, or one of a later release.
+      DeepLabError: the version is invalid, or of a later release.
     """
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise DeepLabError(f"format_version={version!r} must be a whole number of at least 1")
@@ -67,18 +67,18 @@ def check_format_version(version: object) -> int:
 
 
 def rewritten_version(version: int) -> int:
-    """Returns the version under which a file that was read is written again.
+    """Returns the version that a file is rewritten with.
 
-    Version 1 stays, because its defaults decide what unset keywords mean.
+    Version 1 is kept, because its defaults determine the values of unset keywords.
     """
     return FORMAT_VERSION if version > 1 else version
 
 
 def with_new_names(fields: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """Returns the fields of a file under the names and with the values of today.
+    """Returns the fields of a file with their current names and values.
 
     Args:
-      fields: value of each config field by its dotted name.
+      fields: value of each config field by dotted name.
       version: format version of the file.
     """
     renames = {rename.old: rename for rename in RENAMES if version < rename.version}
@@ -88,29 +88,30 @@ def with_new_names(fields: Mapping[str, Any], version: int) -> dict[str, Any]:
         if rename is None:
             found[name] = value
         elif rename.new is not None:
+            # Values without renames may be unhashable.
             found[rename.new] = rename.values.get(value, value) if rename.values else value
     return found
 
 
 def with_new_keywords(keywords: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """Returns the model keywords of a file under the names of today; see `with_new_names`."""
+    """Returns the model keywords of a file with their current names; see `with_new_names`."""
     fields = with_new_names({MODEL + name: value for name, value in keywords.items()}, version)
     return {name.removeprefix(MODEL): value for name, value in fields.items()}
 
 
 def is_old_name(name: str) -> bool:
-    """Returns whether earlier releases had a field of this name, given without its section."""
+    """Returns whether an earlier release had a field of this name, given without its section."""
     return any(name == rename.old.rpartition(".")[2] for rename in RENAMES)
 
 
 def unknown_field(kind: str, name: str, legal: Iterable[str], prefix: str = "") -> DeepLabError:
-    """Returns the error for a name that no field has: its new name, or else the nearest.
+    """Returns the error for an unknown field, with its new name or the nearest legal one.
 
     Args:
-      kind: what the name names, as in "config field".
-      name: what was given; with its section, or by itself as in a config file.
+      kind: kind of the name, such as "config field".
+      name: unknown name, with its section or without it as in a config file.
       legal: every legal name.
-      prefix: section of the name and of the legal ones, as in "model.".
+      prefix: section of the name and of the legal ones, such as "model.".
     """
     for rename in RENAMES:
         is_bare = not prefix and name == rename.old.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Loads the predictor of a model from its name or path."""
+"""Loading of a predictor by name or path."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ def load(
     """Returns the predictor of a model.
 
     Args:
-      reference: path of a model directory or workdir, or a name of `list_pretrained`; weights of
-        that name are downloaded and converted on first use.
-      checkpoint: of a workdir: `best`, `last` or a step.
-      ema: use the averaged parameters; None: where the run kept them.
-      reporter: receives the progress of downloads; by default the logger does.
+      reference: path of a model directory or workdir, or a name of `list_pretrained`, whose weights
+        are downloaded and converted on first use.
+      checkpoint: checkpoint of a workdir: `best`, `last` or a step (default: `best`).
+      ema: use the averaged parameters; None uses them if the run kept them.
+      reporter: receives progress events of downloads (default: the logger).
 
     Returns:
-      A predictor of class maps or, for a classifier of whole images, of their classes.
+      A predictor of class maps or, for an image classifier, of classes.
 
     Raises:
       DeepLabError: there is no such model or checkpoint, no averaged parameters, or no network.

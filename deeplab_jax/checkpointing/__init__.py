@@ -1,4 +1,4 @@
-"""Models on disk: what a workdir or model directory holds for whoever uses the model."""
+"""Models on disk: descriptions, checkpoints and variables of workdirs and model directories."""
 
 from deeplab_jax.lazy import lazy_names
 

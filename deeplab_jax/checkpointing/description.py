@@ -1,4 +1,4 @@
-"""`model.json`: what a model is, beside its variables."""
+"""Description of a model in `model.json`."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from deeplab_jax.files import write_text
 from deeplab_jax.formats import FORMAT_FIELD, FORMAT_VERSION, check_format_version
 
 if TYPE_CHECKING:
-    from deeplab_jax.models import Architecture, DeepLab, ImageClassifier
+    from deeplab_jax.models import DeepLab, ImageClassifier
 
 FILE_NAME = "model.json"
 SEGMENTATION, CLASSIFICATION = "segmentation", "classification"
@@ -19,20 +19,19 @@ SEGMENTATION, CLASSIFICATION = "segmentation", "classification"
 
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
-    """All that is needed to build a model again and to read its output.
+    """Description from which a model can be rebuilt and its output interpreted.
 
     Attributes:
       architecture: a name that `list_models` returns.
-      overrides: keywords of `create_model`, JSON-ready; of a description that was read, the value
-        of every keyword.
-      class_names: of the logits, in order.
-      palette: an RGB colour 0..255 a class.
-      inference_size: (H, W) in pixels to which smaller images are padded; None: their own size.
-      source: where the variables came from: training run, checksum, licence.
-      task: `segmentation`; or `classification` of whole images, as networks whose backbones start
-        others are published.
-      intensity_range: values of images of more than 8 bits that become 0 and 255, as in training;
-        None: each image's own.
+      overrides: keywords of `create_model` as JSON-ready values; every keyword, if the description
+        was read from a file.
+      class_names: names of the logits, in order.
+      palette: RGB color of each class, in 0..255.
+      inference_size: (H, W) in pixels to which smaller images are padded, or None for no padding.
+      source: origin of the variables, such as training run, checksum and licence.
+      task: `segmentation`, or `classification` of whole images.
+      intensity_range: values that become 0 and 255 in images of more than 8 bits, as in training;
+        None for the range of each image.
     """
 
     architecture: str
@@ -45,22 +44,22 @@ class ModelDescription:
     intensity_range: tuple[float, float] | None = None
 
     def create_model(self) -> "DeepLab | ImageClassifier":
-        """Returns the model described."""
+        """Builds the described model."""
         if self.task == CLASSIFICATION:
             return models.create_classifier(**self.overrides)
         return models.create_model(self.architecture, **self.overrides)
 
 
 def is_model(directory: pathlib.Path) -> bool:
-    """Whether a directory says that it holds a model."""
+    """Returns whether a directory holds the description of a model."""
     return (directory / FILE_NAME).is_file()
 
 
 def write_description(directory: pathlib.Path, description: ModelDescription) -> None:
-    """Writes `model.json` with the value of every keyword, whole or not at all.
+    """Writes `model.json` atomically, with the value of every keyword.
 
     Raises:
-      DeepLabError: no such network can be built.
+      DeepLabError: the network cannot be built.
     """
     overrides = description.create_model().architecture.describe()
     values = dataclasses.asdict(dataclasses.replace(description, overrides=overrides))
@@ -69,7 +68,7 @@ def write_description(directory: pathlib.Path, description: ModelDescription) ->
 
 
 def read_description(directory: pathlib.Path) -> ModelDescription:
-    """Reads `model.json`; what an earlier release wrote has the defaults of that release.
+    """Reads `model.json`, with the defaults of the release that wrote it.
 
     Raises:
       DeepLabError: the directory holds no model, or one that this release cannot read.
@@ -94,15 +93,13 @@ def _parse(values: dict[str, Any]) -> ModelDescription:
     description = ModelDescription(
         class_names=tuple(values.pop("class_names")),
         palette=tuple(map(tuple, values.pop("palette"))),
-        inference_size=None if size is None else tuple(size),
-        intensity_range=None if intensity_range is None else tuple(intensity_range),
+        inference_size=size and tuple(size),
+        intensity_range=intensity_range and tuple(intensity_range),
         **values,
     )
-    overrides = _architecture(description, version).describe()
-    return dataclasses.replace(description, overrides=overrides)
-
-
-def _architecture(description: ModelDescription, version: int) -> "Architecture":
+    name, overrides = description.architecture, description.overrides
     if description.task == CLASSIFICATION:
-        return models.restore_classifier(description.overrides, version).architecture
-    return models.resolve_stored(description.architecture, description.overrides, version)
+        architecture = models.restore_classifier(overrides, version).architecture
+    else:
+        architecture = models.resolve_stored(name, overrides, version)
+    return dataclasses.replace(description, overrides=architecture.describe())

@@ -1,6 +1,7 @@
-"""Which saved states a directory holds, and whether each is whole."""
+"""Checkpoints of a workdir: listing, validation and choice."""
 
 import concurrent.futures
+import itertools
 import json
 import math
 import pathlib
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "files.json"
-# Orbax adds to the first, and the second, after the manifest is written.
+# Orbax changes the first and writes the second after the manifest is written.
 METADATA, COMMITTED = "_CHECKPOINT_METADATA", "commit_success.txt"
-# What it adds: the time of the commit, and at times the handlers, which we name ourselves when we
-# read.
+# Keys of the metadata that Orbax sets after the manifest is written, and that reading ignores.
 COMMIT_TIME, HANDLERS = "commit_timestamp_nsecs", "item_handlers"
-# Says in the metadata that there is a manifest: checkpoints of earlier versions have none.
+# Marks checkpoints with a manifest in the metadata; earlier versions wrote none.
 MARK = {"manifest": MANIFEST}
 CHUNK_BYTES = 2**20
 
@@ -31,8 +31,8 @@ CHUNK_BYTES = 2**20
 def write_manifest(directory: epath.Path) -> None:
     """Writes the manifest of a directory whose files are complete.
 
-    CRC-32 finds every damage of up to 32 bits in a row, and all but one in 4·10⁹ others; it is made
-    against accidents, not against forgers.
+    CRC-32 detects every burst error of up to 32 bits, and all but one in 4·10⁹ others. It protects
+    against accidents, not against forgery.
     """
     names = sorted(name for name in _files(directory) if name not in (MANIFEST, METADATA))
     with concurrent.futures.ThreadPoolExecutor() as threads:
@@ -45,15 +45,16 @@ def write_manifest(directory: epath.Path) -> None:
 
 
 def damage(directory: epath.Path, items: Collection[str] | None = None) -> str | None:
-    """Returns what is wrong with the files of a directory, None where all are as they were written.
+    """Returns a description of the damage to the files of a directory, or None.
 
     Args:
-      directory: of a checkpoint, or a model directory.
-      items: its parts to look at; None: all. What stands beside the parts is always looked at.
+      directory: directory of a checkpoint or of a model's variables.
+      items: items of the checkpoint to check, or None for all. Files beside the items are always
+        checked.
     """
     try:
         return _damage(directory, items)
-    # Damaged JSON can be anything.
+    # Damaged JSON can raise any of these.
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return f"{MANIFEST} or {METADATA} cannot be read ({type(error).__name__})"
     except OSError as error:
@@ -62,7 +63,8 @@ def damage(directory: epath.Path, items: Collection[str] | None = None) -> str |
 
 def _damage(directory: epath.Path, items: Collection[str] | None) -> str | None:
     if not (directory / MANIFEST).exists():
-        return _without_manifest(directory)
+        metadata = _metadata(directory) if (directory / METADATA).exists() else {}
+        return f"{MANIFEST} is missing" if metadata.get("custom_metadata") == MARK else None
     content = json.loads((directory / MANIFEST).read_text())
     if "metadata" in content:
         if not (directory / COMMITTED).exists():
@@ -77,14 +79,6 @@ def _damage(directory: epath.Path, items: Collection[str] | None) -> str | None:
     with concurrent.futures.ThreadPoolExecutor() as threads:
         found = threads.map(lambda name: _file_damage(directory, name, *files[name]), files)
         return next(filter(None, found), None)
-
-
-def _without_manifest(directory: epath.Path) -> str | None:
-    """Returns that the manifest is missing, unless there never was one."""
-    if not (directory / METADATA).exists():
-        return None
-    marked = _metadata(directory).get("custom_metadata") == MARK
-    return f"{MANIFEST} is missing" if marked else None
 
 
 def _file_damage(directory: epath.Path, name: str, size: int, checksum: int) -> str | None:
@@ -107,13 +101,12 @@ def _size_and_checksum(path: epath.Path) -> tuple[int, int]:
 
 
 def _metadata(directory: epath.Path) -> dict[str, Any]:
-    """Returns what Orbax wrote before the commit; what came with it must be of the right kind."""
+    """Returns the metadata, without the keys that Orbax sets at the commit."""
     content = json.loads((directory / METADATA).read_text())
-    time, handlers = content.pop(COMMIT_TIME), content.pop(HANDLERS)
-    if time is not None and not isinstance(time, int):
-        raise ValueError(time)
-    if handlers is not None and not isinstance(handlers, dict | str):
-        raise ValueError(handlers)
+    for key, kind in ((COMMIT_TIME, int), (HANDLERS, dict | str)):
+        value = content.pop(key)
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(value)
     return content
 
 
@@ -127,16 +120,16 @@ def _files(directory: epath.Path, above: str = "") -> Iterator[str]:
 
 
 CHECKPOINTS, SET_ASIDE = "checkpoints", "damaged_checkpoints"
-# Items of a checkpoint. Variables stand alone, so that inference reads no optimiser state.
+# Items of a checkpoint. Variables are separate, so that inference reads no optimizer state.
 VARIABLES, EMA, OPTIMIZER, INFO = "variables", "ema", "optimizer", "info"
-# Written by Orbax, by which it tells the best.
+# Written by Orbax, for the choice of the best.
 METRICS = "metrics"
-# The newest can be damaged: then there is the one before it.
+# The checkpoint before the newest is used if the newest is damaged.
 KEPT = 2
 
 
 def _score(metrics: dict[str, float]) -> float:
-    """Returns what the best checkpoint has most of; a NaN, which sorts anyhow, is the least."""
+    """Returns the score that the best checkpoint maximizes; NaN counts as the lowest."""
     mean_iou = metrics["mean_iou"]
     return -math.inf if math.isnan(mean_iou) else mean_iou
 
@@ -147,10 +140,10 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> "ocp.C
     The last two and the best by `mean_iou` are kept; saving is asynchronous.
 
     Args:
-      workdir: of the training run.
-      read_only: False only for the run itself, which also clears what a killed save left behind.
+      workdir: workdir of the training run.
+      read_only: False for the training run alone, which also removes incomplete checkpoints.
     """
-    # Imported late: files are looked at, and model directories read, without Orbax.
+    # Imported late: checks of files and reading of model directories do not require Orbax.
     import orbax.checkpoint as ocp
     from orbax.checkpoint import checkpoint_managers
 
@@ -160,20 +153,16 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> "ocp.C
             read_only=True, save_interval_steps=0, create=False, best_fn=_score
         )
         return ocp.CheckpointManager(directory, options=options)
-    keep = checkpoint_managers.AnyPreservationPolicy(
-        [
-            checkpoint_managers.LatestN(KEPT),
-            checkpoint_managers.BestN(
-                get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
-            ),
-        ]
+    best = checkpoint_managers.BestN(
+        get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
     )
+    latest = checkpoint_managers.LatestN(KEPT)
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=keep,
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
         best_fn=_score,
         cleanup_tmp_directories=True,
-        # Called by one process after all have written, before the checkpoint gets its name: so
-        # the manifest is there with the checkpoint or not at all.
+        # Called by one process after all have written and before the checkpoint is renamed, so
+        # that the checkpoint never exists without its manifest.
         async_options=ocp.AsyncOptions(
             post_finalization_callback=lambda: _write_manifests(directory)
         ),
@@ -182,21 +171,21 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> "ocp.C
 
 
 def checkpoints_directory(workdir: pathlib.Path) -> epath.Path:
-    """Returns where the checkpoints of a workdir are, which may be in a bucket."""
+    """Returns the directory of the checkpoints of a workdir, which can be in a bucket."""
     return absolute(workdir) / CHECKPOINTS
 
 
 def _write_manifests(directory: epath.Path) -> None:
-    """Writes the manifest of the checkpoint that is being saved: the one not committed yet."""
+    """Writes the manifest of the checkpoint that is not committed yet."""
     for path in directory.iterdir():
-        # Orbax adds to the name until the commit, except in buckets, where there is no renaming.
+        # Orbax appends to the name until the commit, except in buckets, which cannot rename.
         unfinished = path.name.partition(".")[0].isdecimal() and not (path / COMMITTED).exists()
         if unfinished and path.is_dir():
             write_manifest(path)
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
-    """Returns the steps whose checkpoints are there, good or not, in order."""
+    """Returns the sorted steps of all checkpoints, damaged ones included."""
     directory = checkpoints_directory(workdir)
     if not directory.exists():
         return []
@@ -204,55 +193,49 @@ def saved_steps(workdir: pathlib.Path) -> list[int]:
 
 
 def checkpoint_damage(workdir: pathlib.Path, step: int, *items: str) -> str | None:
-    """Returns what is wrong with a checkpoint, None where all is as it was written.
+    """Returns a description of the damage to a checkpoint, or None.
 
     Args:
-      workdir: of the training run.
-      step: of the checkpoint.
-      *items: its parts to look at; none: all.
+      workdir: workdir of the training run.
+      step: step of the checkpoint.
+      *items: items of the checkpoint to check (default: all).
     """
     return damage(checkpoints_directory(workdir) / str(step), items or None)
 
 
-def set_damaged_aside(workdir: pathlib.Path, hear: Callable[[str], None]) -> None:
-    """Moves damaged checkpoints out of the way, so that the newest good one is the last.
+def set_damaged_aside(workdir: pathlib.Path, report: Callable[[str], None]) -> None:
+    """Moves damaged checkpoints to another directory, so that the last one is undamaged.
 
     Args:
-      workdir: of a training run that is to go on.
-      hear: receives a message for each.
+      workdir: workdir of a training run that resumes.
+      report: receives a message about each damaged checkpoint.
 
     Raises:
-      DeepLabError: all are damaged; then all stay where they are.
+      DeepLabError: all checkpoints are damaged; none is moved.
     """
-    steps = saved_steps(workdir)
+    directory, steps = checkpoints_directory(workdir), saved_steps(workdir)
     found = {step: checkpoint_damage(workdir, step) for step in steps}
     damaged = {step: what for step, what in found.items() if what}
     if damaged and len(damaged) == len(steps):
+        reasons = "; ".join(f"{step}: {what}" for step, what in damaged.items())
         raise DeepLabError(
-            f"no checkpoint in {checkpoints_directory(workdir)} is good: "
-            + "; ".join(f"{step}: {what}" for step, what in damaged.items())
-            + "; restore one from a copy, or remove them to begin anew"
+            f"no checkpoint in {directory} is good: {reasons}; restore one from a copy, or remove "
+            "them to start again"
         )
     for step, what in damaged.items():
-        target = _free_name(absolute(workdir) / SET_ASIDE / str(step))
+        names = itertools.chain([str(step)], (f"{step}_{number}" for number in itertools.count(2)))
+        targets = (absolute(workdir) / SET_ASIDE / name for name in names)
+        target = next(target for target in targets if not target.exists())
         target.parent.mkdir(parents=True, exist_ok=True)
-        (checkpoints_directory(workdir) / str(step)).rename(target)
-        hear(f"the checkpoint of step {step} is damaged ({what}); it was moved to {target}")
-
-
-def _free_name(path: epath.Path) -> epath.Path:
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}_{number}")
-    return free
+        (directory / str(step)).rename(target)
+        report(f"the checkpoint of step {step} is damaged ({what}); it was moved to {target}")
 
 
 def choose_step(manager: "ocp.CheckpointManager", which: str) -> int:
-    """Returns the step of the checkpoint `which`: `best`, `last` or a step that is there.
+    """Returns the step of a checkpoint: `best`, `last`, or an existing step.
 
     Raises:
-      DeepLabError: there is none such; says which there are.
+      DeepLabError: there is no such checkpoint; names the existing ones.
     """
     steps = sorted(manager.all_steps())
     if not steps:
@@ -260,7 +243,7 @@ def choose_step(manager: "ocp.CheckpointManager", which: str) -> int:
     if which == "last":
         return steps[-1]
     if which == "best":
-        # Before the first evaluation none is best.
+        # There is no best checkpoint before the first evaluation.
         best = manager.best_step()
         return steps[-1] if best is None else best
     if which.isdecimal() and int(which) in steps:

@@ -8,23 +8,13 @@ from typing import TYPE_CHECKING, Any
 import tensorstore
 from etils import epath
 
+from deeplab_jax.checkpointing import saved_states
 from deeplab_jax.checkpointing.description import (
     ModelDescription,
     read_description,
     write_description,
 )
-from deeplab_jax.checkpointing.saved_states import (
-    CHECKPOINTS,
-    EMA,
-    METRICS,
-    VARIABLES,
-    checkpoint_damage,
-    choose_step,
-    damage,
-    open_checkpoints,
-    saved_steps,
-    write_manifest,
-)
+from deeplab_jax.checkpointing.saved_states import CHECKPOINTS, EMA, METRICS, VARIABLES
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import absolute, as_path, replacing_directory
 
@@ -36,7 +26,7 @@ Variables = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class StoredModel:
-    """A model with its variables (NumPy arrays) and its description."""
+    """Model with its variables (NumPy arrays) and its description."""
 
     model: "DeepLab | ImageClassifier"
     variables: Variables
@@ -64,10 +54,10 @@ def read_model(
     """Reads a model from a training workdir or a model directory.
 
     Args:
-      path: of either.
-      checkpoint: of a workdir: `best`, `last` or a step.
-      ema: the averaged variables (True), those of the last update (False), or the averaged ones
-        where the run kept them (None).
+      path: path of the workdir or model directory.
+      checkpoint: checkpoint of a workdir: `best`, `last` or a step.
+      ema: read the averaged variables (True), those of the last training step (False), or the
+        averaged ones if the run kept them (None).
 
     Raises:
       DeepLabError: there is no model, no such checkpoint, or no averaged variables.
@@ -83,14 +73,14 @@ def read_model(
 def read_variables(
     path: pathlib.Path, checkpoint: str = "best", ema: bool | None = None
 ) -> Variables:
-    """Reads the variables of a checkpoint as NumPy arrays, whatever devices wrote them.
+    """Reads the variables of a checkpoint as NumPy arrays, independent of their sharding.
 
     Raises:
-      DeepLabError: as `read_model`.
+      DeepLabError: see `read_model`.
     """
     path = absolute(path)
     if (path / VARIABLES).is_dir():
-        wrong = damage(path / VARIABLES)
+        wrong = saved_states.damage(path / VARIABLES)
         if wrong:
             raise DeepLabError(
                 f"{path / VARIABLES} is damaged: {wrong}; restore it or convert again"
@@ -98,11 +88,11 @@ def read_variables(
         return _restore(path / VARIABLES)
     if not (path / CHECKPOINTS).is_dir():
         raise DeepLabError(f"{path} holds no checkpoint yet")
-    for step in saved_steps(path):
-        # Opening reads these of all checkpoints.
+    for step in saved_states.saved_steps(path):
+        # Opening reads the metrics of all checkpoints.
         _check(path, step, METRICS)
-    with open_checkpoints(path) as manager:
-        step = choose_step(manager, checkpoint)
+    with saved_states.open_checkpoints(path) as manager:
+        step = saved_states.choose_step(manager, checkpoint)
     directory = path / CHECKPOINTS / str(step)
     has_ema = (directory / EMA).is_dir()
     if ema and not has_ema:
@@ -113,8 +103,8 @@ def read_variables(
 
 
 def _check(path: epath.Path, step: int, item: str) -> None:
-    """Checks the files of an item of a checkpoint, as far as there are any."""
-    wrong = checkpoint_damage(path, step, item)
+    """Checks the files of an item of a checkpoint, if they exist."""
+    wrong = saved_states.checkpoint_damage(path, step, item)
     if wrong:
         raise DeepLabError(
             f"the checkpoint of step {step} in {path} is damaged: {wrong}; give another "
@@ -125,17 +115,17 @@ def _check(path: epath.Path, step: int, item: str) -> None:
 def write_model(
     directory: str | pathlib.Path, description: ModelDescription, variables: Variables
 ) -> None:
-    """Writes a model directory whole or not at all.
+    """Writes a model directory atomically.
 
     Args:
-      directory: must not exist, or be empty.
-      description: of the model.
-      variables: its arrays.
+      directory: path of the directory, which must be empty or not exist.
+      description: description of the model.
+      variables: variables of the model.
 
     Raises:
-      DeepLabError: there is something at `directory`.
+      DeepLabError: `directory` exists and is not empty.
     """
-    # Imported late: reading needs no Orbax.
+    # Imported late: reading does not require Orbax.
     import orbax.checkpoint as ocp
 
     directory = pathlib.Path(directory).absolute()
@@ -143,29 +133,26 @@ def write_model(
         write_description(temporary, description)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary / VARIABLES, variables)
-        write_manifest(epath.Path(temporary / VARIABLES))
+        saved_states.write_manifest(epath.Path(temporary / VARIABLES))
 
 
 def _restore(source: epath.Path) -> Variables:
-    """Reads the arrays of a PyTree checkpoint of Orbax, an OCDBT database with one Zarr array each.
+    """Reads a PyTree checkpoint of Orbax, an OCDBT database with one Zarr array per leaf.
 
-    Orbax itself takes longer to import than the arrays take to read.
+    Importing Orbax takes longer than reading the arrays.
     """
     metadata = json.loads((source / "_METADATA").read_text())
-    database = {"driver": "ocdbt", "base": f"{_url(source)}/"}
+    base = str(source) if "://" in str(source) else source.as_uri()
     paths = [
         tuple(str(part["key"]) for part in leaf["key_metadata"])
         for leaf in metadata["tree_metadata"].values()
         if not leaf["value_metadata"]["skip_deserialize"]
     ]
-    specs = [
-        {
-            "driver": "zarr3" if metadata["use_zarr3"] else "zarr",
-            "kvstore": {**database, "path": f"{'.'.join(path)}/"},
-        }
-        for path in paths
-    ]
-    context = tensorstore.Context()
+    driver, context = "zarr3" if metadata["use_zarr3"] else "zarr", tensorstore.Context()
+    stores = (
+        {"driver": "ocdbt", "base": f"{base}/", "path": f"{'.'.join(path)}/"} for path in paths
+    )
+    specs = [{"driver": driver, "kvstore": store} for store in stores]
     opened = [tensorstore.open(spec, open=True, read=True, context=context) for spec in specs]
     reads = [array.result().read() for array in opened]
     variables: Variables = {}
@@ -175,7 +162,3 @@ def _restore(source: epath.Path) -> Variables:
             node = node.setdefault(part, {})
         node[name] = array.result()
     return variables
-
-
-def _url(path: epath.Path) -> str:
-    return str(path) if "://" in str(path) else path.as_uri()

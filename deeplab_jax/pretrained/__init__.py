@@ -1,4 +1,4 @@
-"""Published weights: found, downloaded, read, renamed, and turned into models of this code."""
+"""Published weights: catalog, download, and conversion to models of this codebase."""
 
 from deeplab_jax.lazy import lazy_names
 

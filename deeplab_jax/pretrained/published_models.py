@@ -1,4 +1,4 @@
-"""Published weights by name; the entries are in `published_models.toml`."""
+"""Catalog of published weights, read from `published_models.toml`."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from deeplab_jax.data.descriptors import ADE20K, CITYSCAPES, VOC
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER
 
-# A change of the conversion that changes its results; models converted before are made anew.
+# Incremented when the results of the conversion change; models are then converted again.
 CONVERTER_VERSION = 1
 HUB = "https://huggingface.co"
 SEGMENTATION_CLASSES = {
@@ -23,19 +23,19 @@ SEGMENTATION_CLASSES = {
     "cityscapes": CITYSCAPES.class_names,
     "ade20k": ADE20K.class_names,
 }
-# The number of outputs tells whether background is one of them.
+# Data sets of classifiers; the number of outputs determines whether one is the background.
 IMAGENET = ("imagenet", "imagenet_with_background")
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A published figure.
+    """Published evaluation metric.
 
     Attributes:
-      value: percent.
+      value: value in percent.
       measure: `mIoU` or `top-1 accuracy`.
-      split: data set and split it was measured on.
-      setting: of the measurement.
+      split: data set and split of the evaluation.
+      setting: setting of the evaluation.
     """
 
     value: float
@@ -49,24 +49,24 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedModel:
-    """Published weights and what is known of them.
+    """Catalog entry of published weights.
 
     Attributes:
-      name: in the catalog.
+      name: name in the catalog.
       overrides: keywords of `create_model` that the file does not state, and the backbone.
-      licence: of the weights, as their publisher states it.
-      page: of the publisher that describes them.
-      architecture: a name that `list_models` returns, or `image_classifier`; empty where only the
-        file tells.
-      data_set: whose classes the outputs are; empty where only the file tells.
-      inference_size: (H, W) in pixels that the published figures were measured at, or None.
-      url: of the file; empty where it lies on Hugging Face.
-      hub_repository: on Hugging Face, as in `timm/xception65.tf_in1k`.
-      hub_file: in that repository.
-      member: of an archive: what the paths of the wanted files hold, as in `/ema/`.
-      checksums: `sha256:…` or `sha384:…`, whole or the first digits; any of them will do.
-      metrics: published figures.
-      unverified: what of this entry was not seen at its source.
+      licence: licence of the weights, as stated by the publisher.
+      page: page of the publisher that describes the weights.
+      architecture: a name that `list_models` returns, or `image_classifier`; empty where the file
+        determines it.
+      data_set: data set whose classes the outputs are; empty where the file determines it.
+      inference_size: (H, W) in pixels of the published evaluation, or None.
+      url: address of the file; empty for files on Hugging Face.
+      hub_repository: repository on Hugging Face, such as `timm/xception65.tf_in1k`.
+      hub_file: path of the file in the repository.
+      member: text that the paths of the wanted files in an archive contain, such as `/ema/`.
+      checksums: `sha256:…` or `sha384:…`, all or the first digits; one of them must match.
+      metrics: published evaluation metrics.
+      unverified: facts of this entry that were not checked at their source.
     """
 
     name: str
@@ -91,7 +91,7 @@ class PretrainedModel:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the outputs; None where the file states them."""
+        """Names of the outputs, or None where the file states them."""
         return SEGMENTATION_CLASSES.get(self.data_set)
 
     @property
@@ -103,14 +103,14 @@ class PretrainedModel:
 
     @property
     def file_name(self) -> str:
-        """Name of the file in the cache; those on Hugging Face are all called the same."""
+        """Name of the file in the cache; files on Hugging Face have the name of the entry."""
         if self.url:
             return PurePosixPath(self.url).name
         return self.name + PurePosixPath(self.hub_file).suffix
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Source as `model.json` records it, beside the file and its checksum."""
+        """Origin of the weights as `model.json` records it, beside the file and its checksum."""
         return {
             "name": self.name,
             "url": self.address,
@@ -121,7 +121,7 @@ class PretrainedModel:
 
     @property
     def version(self) -> str:
-        """Eight digits that change when the entry or the conversion does."""
+        """Eight hexadecimal digits that identify the version of entry and conversion."""
         facts = json.dumps([CONVERTER_VERSION, dataclasses.asdict(self)], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()[:8]
 
@@ -133,22 +133,21 @@ class PretrainedModel:
 
 @functools.cache
 def _catalog() -> dict[str, PretrainedModel]:
-    text = (
-        importlib.resources.files(__package__).joinpath("published_models.toml").read_text("utf-8")
-    )
-    return {name: _entry(name, fields) for name, fields in tomllib.loads(text).items()}
+    file = importlib.resources.files(__package__).joinpath("published_models.toml")
+    entries = tomllib.loads(file.read_text("utf-8"))
+    return {name: _entry(name, fields) for name, fields in entries.items()}
 
 
 def list_pretrained() -> dict[str, PretrainedModel]:
-    """Returns every name of published weights with what is known of them."""
+    """Returns the catalog entries of published weights by name."""
     return dict(_catalog())
 
 
 def find_pretrained(name: str) -> PretrainedModel:
-    """Returns the entry of a name.
+    """Returns the catalog entry of a name.
 
     Raises:
-      DeepLabError: there is none; names the nearest.
+      DeepLabError: there is no such entry; names the nearest.
     """
     if name not in _catalog():
         raise unknown_name("pretrained model", name, _catalog())
@@ -157,8 +156,6 @@ def find_pretrained(name: str) -> PretrainedModel:
 
 def _entry(name: str, fields: dict[str, Any]) -> PretrainedModel:
     size = fields.pop("inference_size", None)
-    metrics = tuple(Metric(**metric) for metric in fields.pop("metrics", ()))
-    checksums = tuple(fields.pop("checksums", ()))
-    return PretrainedModel(
-        name, inference_size=size and tuple(size), metrics=metrics, checksums=checksums, **fields
-    )
+    fields["metrics"] = tuple(Metric(**metric) for metric in fields.get("metrics", ()))
+    fields["checksums"] = tuple(fields.get("checksums", ()))
+    return PretrainedModel(name, inference_size=size and tuple(size), **fields)
