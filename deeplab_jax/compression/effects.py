@@ -85,9 +85,11 @@ def compare(
     for name, milliseconds in latencies(calls).items():
         rows.setdefault(name, {})["latency_ms"] = milliseconds
     baseline, *others = models
+    first = rows[baseline]
+    ratios = {name: {key: _ratio(rows[name][key], first[key]) for key in first} for name in others}
     return {
         "models": rows,
-        "ratios": {name: _ratios(rows[name], rows[baseline]) for name in others},
+        "ratios": ratios,
         "settings": {
             "dataset": f"{dataset.name}/{dataset.split}",
             "num_images": len(dataset) if limit is None else min(limit, len(dataset)),
@@ -168,11 +170,8 @@ def latencies(calls: Mapping[str, Callable[[], Any]], repeats: int = REPEATS) ->
     return {name: 1000 * statistics.median(taken) for name, taken in seconds.items()}
 
 
-def _ratios(row: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, float | None]:
-    return {
-        key: row[key] / baseline[key] if row[key] is not None and baseline[key] else None
-        for key in baseline
-    }
+def _ratio(value: float | None, baseline: float | None) -> float | None:
+    return value / baseline if value is not None and baseline else None
 
 
 def report_table(report: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from deeplab_jax import config as configs
 from deeplab_jax.checkpointing import SEGMENTATION, StoredModel
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, DeepLab
+from deeplab_jax.models.architectures import frozen
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train
 from deeplab_jax.training.checkpoints import CONFIG_FILE
@@ -44,7 +45,7 @@ def with_network(config: ConfigDict, description: checkpointing.ModelDescription
         changed.model.architecture = description.architecture
         for name, value in description.overrides.items():
             if name in fresh:
-                changed.model[name] = _frozen(value)
+                changed.model[name] = frozen(value)
             elif name not in FROM_DATA and value != DEFAULTS.get(name):
                 raise DeepLabError(f"a network with {name}={value!r} cannot be trained")
     return changed
@@ -96,10 +97,6 @@ def fine_tune(
     if not config.model.frozen_batch_norm:
         source.pop("folded_batch_norm", None)
     return stored.changed(checkpointing.read_variables(workdir, "last"), source=source)
-
-
-def _frozen(value: object) -> object:
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 # Name of the endpoint that holds the teacher's logits.

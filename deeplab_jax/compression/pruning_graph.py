@@ -101,8 +101,7 @@ def channel_graph(model: DeepLab, size: tuple[int, int]) -> ChannelGraph:
         return logits, maps.get("auxiliary", logits)
 
     with ops.dispatching(export=True):
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        variables = jax.eval_shape(model.init, key, image)
+        variables = jax.eval_shape(model.init, jax.random.key(0), image)
         return _Tracing().graph(flatten(jax.make_jaxpr(outputs)(variables, image)))
 
 
@@ -125,22 +124,19 @@ class _Tracing:
                 self._follow(operation, given)
         for value in program.outputs:
             self._fix(self._channels.get(value.number))
-        fixed = {self._resolve(channel) for channel in self._fixed} - {NO_CHANNEL}
+        # NO_CHANNEL has the last entry.
+        final = np.array([*map(self._resolve, range(self._count)), NO_CHANNEL])
         layers = {
-            path: dataclasses.replace(
-                layer, inputs=self._resolved(layer.inputs), outputs=self._resolved(layer.outputs)
-            )
+            path: Layer(final[layer.inputs], final[layer.outputs], layer.depthwise, layer.cost)
             for path, layer in self._layers.items()
         }
-        return ChannelGraph(layers, frozenset(fixed), self._count)
+        fixed = frozenset(final[list(self._fixed)].tolist()) - {NO_CHANNEL}
+        return ChannelGraph(layers, fixed, self._count)
 
     def _resolve(self, number: int) -> int:
         while number in self._same:
             number = self._same[number]
         return number
-
-    def _resolved(self, numbers: np.ndarray) -> np.ndarray:
-        return np.array([self._resolve(number) for number in numbers.tolist()])
 
     def _fix(self, *several: _Channels | None) -> None:
         for channels in several:

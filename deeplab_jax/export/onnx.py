@@ -39,7 +39,11 @@ class OnnxWriter:
         self._step, self._plus = 1, 0
 
     def node(self, kind: str, *inputs: Value, name: str = "", **attributes: Any) -> str:
-        """Adds an operation and returns the name of its result."""
+        """Adds an operation and returns the name of its result.
+
+        Inputs may be arrays, which become constants, and integers, which become int64 [1].
+        """
+        inputs = [np.array([i], np.int64) if isinstance(i, int) else i for i in inputs]
         inputs = [self.constant(i) if isinstance(i, np.ndarray) else i for i in inputs]
         result = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(
@@ -96,14 +100,11 @@ class OnnxWriter:
             # If the known size is k · step + plus, this one is k · part + plus.
             part = (length - plus) * step // (known - plus)
             if isinstance(part, int) and (known - plus) * part == (length - plus) * step:
-                steps = self.node("Div", self._add(value, -plus), _number(step))
-                return self._add(self.node("Mul", steps, _number(part)), plus)
+                steps = self.node("Div", self.node("Add", value, -plus), step)
+                return self.node("Add", self.node("Mul", steps, part), plus)
         raise DeepLabError(
             f"the size {length} cannot be computed in an ONNX file; give one, as in --size=513x513"
         )
-
-    def _add(self, value: str, number: int) -> str:
-        return self.node("Add", value, _number(number))
 
     def _length(self, value: str, axis: int) -> str:
         """Returns a length of [N, C, H, W] as int64 [1]."""
@@ -126,7 +127,7 @@ class OnnxWriter:
             if isinstance(shape[axis], int):
                 continue
             length = self._length(image, axis + 1)
-            remainder = self.node("Mod", self._add(length, -plus), _number(step))
+            remainder = self.node("Mod", self.node("Add", length, -plus), step)
             name = f"{side}_must_be_a_multiple_of_{step}" + (f"_plus_{plus}" if plus else "")
             zero = self.node("Gather", np.zeros(1, np.int64), remainder, name=name)
             self._checked[shape[axis]] = self.node("Add", length, zero)
@@ -185,11 +186,6 @@ class OnnxWriter:
                     self._lengths.setdefault(shape[axis], (value, axis + 1))
 
 
-def _number(value: int) -> np.ndarray:
-    """Returns a constant for arithmetic on lengths, int64 [1]."""
-    return np.array([value], np.int64)
-
-
 def _pads(padding: Padding) -> list[int]:
     (top, bottom), (left, right) = padding
     return [top, left, bottom, right]
@@ -212,21 +208,13 @@ def write_onnx(program: Program, path: str | Path) -> None:
     """Writes an ONNX file.
 
     Args:
-      program: to be exported.
-      path: of the file, which is written whole or not at all.
+      program: program to export.
+      path: path of the file, which is written atomically.
 
     Raises:
-      DeepLabError: onnx is not installed, the sizes of this network cannot be left open, or it has
-        what ONNX has not.
+      DeepLabError: the sizes of this network cannot be left open, or `translate` does not support
+        one of its operations.
     """
-    model = onnx_model(program)
-    onnx.checker.check_model(model)
-    with replacing(Path(path)) as temporary:
-        onnx.save(model, str(temporary))
-
-
-def onnx_model(program: Program) -> Any:
-    """Returns the `ModelProto` of a program."""
     with open_sizes(program):
         traced = jax.make_jaxpr(program.function)(input_specification(program))
     writer = OnnxWriter()
@@ -252,7 +240,9 @@ def onnx_model(program: Program) -> Any:
         producer_version=metadata.version,
     )
     helper.set_model_props(model, {KEY: metadata.to_json()})
-    return model
+    onnx.checker.check_model(model)
+    with replacing(Path(path)) as temporary:
+        onnx.save(model, str(temporary))
 
 
 def _value_info(name: str, description: dict[str, Any]) -> Any:

@@ -13,10 +13,8 @@ from jax import export
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor
-from deeplab_jax.inference.padding import round_up, size_step
+from deeplab_jax.inference.padding import Size, round_up, size_step
 from deeplab_jax.models import fold
-
-Size = tuple[int, int]
 
 # Size for networks without an inference size: the papers' crop.
 DEFAULT_SIZE = (513, 513)
@@ -88,11 +86,6 @@ class Program:
             return self.options.size
         wanted = self.predictor.inference_size or DEFAULT_SIZE
         return round_up(self.predictor.model, self.step[0], wanted)
-
-    def input_shape(self) -> tuple[int, int, int, int]:
-        """Returns a concrete shape of the function's input."""
-        channels = self.predictor.model.architecture.in_channels
-        return (self.options.batch or 1, *self.own_size, channels)
 
 
 def make_program(predictor: Predictor, options: ExportOptions) -> Program:

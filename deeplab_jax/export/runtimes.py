@@ -1,4 +1,4 @@
-"""Exported files: written for another runtime, and executed by it.
+"""Writing of exported files, and their execution by the runtime of each format.
 
 A StableHLO file runs without this package (docs/guides/deploy.md); this module compares formats.
 """
@@ -8,19 +8,31 @@ import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax import export as jax_export
 
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.export.metadata import KEY, Metadata, parse_metadata
-from deeplab_jax.export.program import ExportOptions, Program, check_suits, make_program
-from deeplab_jax.export.stablehlo import read_stablehlo, write_stablehlo
+from deeplab_jax.export.metadata import KEY, Metadata, describe, parse_metadata
+from deeplab_jax.export.program import (
+    ExportOptions,
+    Program,
+    check_suits,
+    input_specification,
+    make_program,
+    open_sizes,
+)
 from deeplab_jax.export.tflite import IDENTIFIER, read_tflite_metadata, write_tflite
+from deeplab_jax.files import replacing
 from deeplab_jax.inference import Predictor
 from deeplab_jax.lazy import import_extra
 
 FORMATS = ("stablehlo", "onnx", "tflite")
+# Platforms of a StableHLO file, and the members of its zip archive.
+PLATFORMS = ("cpu", "cuda", "tpu")
+NETWORK, METADATA = "network.stablehlo", "metadata.json"
 
 
 def export(
@@ -61,7 +73,7 @@ def export(
     if format == "tflite":
         write_tflite(program, path, calibration)
     elif format == "stablehlo":
-        write_stablehlo(program, path)
+        _write_stablehlo(program, path)
     else:
         # The module requires the package onnx.
         from deeplab_jax.export.onnx import write_onnx
@@ -82,6 +94,39 @@ def program_for(predictor: Predictor, format: str, options: ExportOptions | None
     if format != "tflite" or program.options.size:
         return program
     return make_program(predictor, dataclasses.replace(program.options, size=program.own_size))
+
+
+def _write_stablehlo(program: Program, path: str | Path) -> None:
+    """Writes a zip archive of the serialized function and its metadata, atomically."""
+    options: dict[str, Any] = {"platforms": PLATFORMS}
+    if program.options.portable:
+        # Plain operations are the same on every platform. Lowering for several platforms would
+        # store each convolution once per platform.
+        options["platforms"] = PLATFORMS[:1]
+        options["disabled_checks"] = [jax_export.DisabledSafetyCheck.platform()]
+    exporter = jax_export.export(jax.jit(program.function), **options)
+    with open_sizes(program):
+        exported = exporter(input_specification(program))
+    compression = zipfile.ZIP_DEFLATED
+    with replacing(Path(path)) as file, zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr(METADATA, describe(program).to_json())
+        archive.writestr(NETWORK, bytes(exported.serialize()))
+
+
+def _read_stablehlo(path: Path) -> tuple[jax_export.Exported, bytes]:
+    """Returns the exported function and the text of its metadata.
+
+    Raises:
+      DeepLabError: the file was not written by `export`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            network = jax_export.deserialize(bytearray(archive.read(NETWORK)))
+            return network, archive.read(METADATA)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise DeepLabError(
+            f"{path} is no exported StableHLO ({error}); deeplab-jax export writes one"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,7 +192,7 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
     if not path.is_file():
         raise DeepLabError(f"{path}: there is no such file; deeplab-jax export writes one")
     if zipfile.is_zipfile(path):
-        exported, text = read_stablehlo(path)
+        exported, text = _read_stablehlo(path)
         function, metadata = jax.jit(exported.call), parse_metadata(text, where=str(path))
         return ExportedNetwork(metadata, lambda images: np.asarray(function(images)))
     with path.open("rb") as file:
@@ -162,13 +207,11 @@ def _load_tflite(path: Path, threads: int) -> ExportedNetwork:
     interpreter = interpreters.Interpreter(str(path), num_threads=threads)
     interpreter.allocate_tensors()
     given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    shape = [tuple(given["shape"])]
 
     def run(images: np.ndarray) -> np.ndarray:
-        if images.shape != shape[0]:
+        if images.shape != tuple(interpreter.get_input_details()[0]["shape"]):
             interpreter.resize_tensor_input(given["index"], images.shape)
             interpreter.allocate_tensors()
-            shape[0] = images.shape
         interpreter.set_tensor(given["index"], images)
         interpreter.invoke()
         return interpreter.get_tensor(result["index"])

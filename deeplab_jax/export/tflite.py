@@ -149,15 +149,15 @@ def write_tflite(
 
 def _converter(program: Program, tensorflow: ModuleType) -> Any:
     """Returns TensorFlow's converter of a program."""
-    shape, dtype = program.input_shape(), program.options.input_dtype
-    traced = jax.make_jaxpr(program.function)(jax.ShapeDtypeStruct(shape, dtype))
+    shape = (*program.own_size, program.predictor.model.architecture.in_channels)
+    batch, dtype = program.options.batch, program.options.input_dtype
+    traced = jax.make_jaxpr(program.function)(jax.ShapeDtypeStruct((batch or 1, *shape), dtype))
     name = "class_map" if program.options.argmax else "logits"
 
     def network(image: Any) -> dict[str, Any]:
         return {name: translate(traced, image, TensorFlowWriter(tensorflow))}
 
-    shape = [program.options.batch, *shape[1:]]
-    specification = tensorflow.TensorSpec(shape, dtype.name, name="image")
+    specification = tensorflow.TensorSpec([batch, *shape], dtype.name, name="image")
     module = tensorflow.Module()
     module.network = tensorflow.function(network, input_signature=[specification], autograph=False)
     return tensorflow.lite.TFLiteConverter.from_concrete_functions(

@@ -5,7 +5,6 @@ expresses each of them in its runtime's operations. This module walks the progra
 constants, and passes convolutions on together with their biases.
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -73,8 +72,7 @@ class Writer(Protocol):
         """Receives every new value with its traced shape."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Convolution:
+class _Convolution(NamedTuple):
     """A convolution that is not written yet, because a bias may follow it."""
 
     inputs: Value

@@ -1,6 +1,7 @@
 """Compares an exported file with its network on real images."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,11 +84,8 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
     sizes = list(sizes) or [program.own_size, *(() if options.size else _other_sizes(program))]
     batches = BATCHES if options.batch is None else (options.batch,)
     # The shorter list repeats its last entry.
-    positions = range(max(len(sizes), len(batches)))
-    return [
-        (sizes[min(index, len(sizes) - 1)], batches[min(index, len(batches) - 1)])
-        for index in positions
-    ]
+    pairs = itertools.zip_longest(sizes, batches)
+    return [(size or sizes[-1], batch or batches[-1]) for size, batch in pairs]
 
 
 def _other_sizes(program: Program) -> tuple[Size, Size]:
@@ -139,14 +137,9 @@ def verify(
             compared.append(_compare(*(part[:height, :width] for part in pair)))
     difference, logit, margin, same, pixels = np.array(compared).T
     logits = exported.metadata.output["name"] == "logits"
+    largest, agreement = float(difference.max()) if logits else None, same.sum() / pixels.sum()
     return Verification(
-        len(images),
-        size,
-        batch,
-        float(difference.max()) if logits else None,
-        float(logit.max()),
-        float(same.sum() / pixels.sum()),
-        float(margin.max()),
+        len(images), size, batch, largest, float(logit.max()), float(agreement), float(margin.max())
     )
 
 
