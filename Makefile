@@ -11,7 +11,7 @@ PEERS := $(VENV)/.peers
 OLDEST := .venv-oldest
 DOCS := $(VENV)/.docs
 
-.PHONY: demo quick test test-slow test-all test-oldest docs faults peers lint format types release clean
+.PHONY: demo quick shapes test test-slow test-all test-oldest docs faults peers lint format types release clean
 
 demo: $(INSTALLED)
 	$(BIN)/deeplab-jax demo --workdir=runs/demo
@@ -19,6 +19,10 @@ demo: $(INSTALLED)
 # Tests of the numerical building blocks, in about one minute.
 quick: $(INSTALLED)
 	$(PYTEST) -m "not slow" tests/losses tests/metrics tests/test_config.py tests/test_errors.py
+
+# Checks the array types that the functions on arrays declare, in every call of their tests.
+shapes: $(INSTALLED)
+	$(PYTEST) -m "not slow" --check-shapes tests/ops tests/losses tests/metrics tests/crf
 
 test: $(INSTALLED)
 	$(PYTEST) -m "not slow"

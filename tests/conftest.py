@@ -39,8 +39,22 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds `--shard=k/n`."""
+    """Adds `--shard=k/n` and `--check-shapes`."""
     parser.addoption("--shard", help="Run one of n parts of the slow tests, as in 2/8.")
+    parser.addoption(
+        "--check-shapes",
+        action="store_true",
+        help="Check the array types that ops, losses, metrics and crf declare, in every call.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Checks array types if `--check-shapes` is given; before those packages are imported."""
+    if config.getoption("--check-shapes"):
+        import jaxtyping
+
+        packages = [f"deeplab_jax.{name}" for name in ("ops", "losses", "metrics", "crf")]
+        jaxtyping.install_import_hook(packages, "shape_checks.check_shapes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

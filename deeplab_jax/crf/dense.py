@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deeplab_jax.arrays import Array, Float, UInt8
 from deeplab_jax.crf.lattice import Lattice, build_lattice, round_up
 from deeplab_jax.crf.mean_field import (
     AllPairs,
@@ -44,7 +45,7 @@ def dense_crf(
     *,
     compatibility: jax.Array | None = None,
     lattice_capacity: int | None = None,
-) -> jax.Array:
+) -> Float[Array, "N H W C"]:
     """Refines class scores by a fully connected CRF with an image's colours and positions.
 
     Outside of `jit` the images' lattices are sized one by one. The function also works inside of
@@ -89,11 +90,11 @@ def dense_crf(
 
 
 def dense_crf_of_weights(
-    logits: jax.Array,
-    image: jax.Array,
+    logits: Float[Array, "H W C"],
+    image: UInt8[Array, "H W 3"],
     parameters: CRFParameters,
     bilateral_weights: Iterable[float],
-) -> Iterator[jax.Array]:
+) -> Iterator[Float[Array, "H W C"]]:
     """Yields the probabilities of one image for one bilateral weight after the other.
 
     The same as `dense_crf` with each of them, but the lattices are built once.
@@ -142,13 +143,13 @@ def _check(logits: jax.Array, image: jax.Array, compatibility: jax.Array | None)
 
 
 def _refine(
-    logits: jax.Array,
-    image: jax.Array,
+    logits: Float[Array, "H W C"],
+    image: UInt8[Array, "H W 3"],
     *,
     parameters: CRFParameters,
-    compatibility: jax.Array | None,
+    compatibility: Float[Array, "C C"] | None,
     capacity: int | None,
-) -> jax.Array:
+) -> Float[Array, "H W C"]:
     """Returns the probabilities [H, W, C] of one image."""
     flat, filters = _prepare(logits, image, parameters, capacity)
     if compatibility is not None:
@@ -171,7 +172,7 @@ def _prepare(
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _flatten(logits: jax.Array, size: int) -> jax.Array:
+def _flatten(logits: Float[Array, "H W C"], size: int) -> Float[Array, "M P"]:
     """Returns [size, C']: pixels in a row, padded like their channels."""
     flat = logits.reshape(-1, logits.shape[-1])
     padding = ((0, size - flat.shape[0]), (0, -flat.shape[1] % CHANNELS))
@@ -179,7 +180,9 @@ def _flatten(logits: jax.Array, size: int) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="shape")
-def _unflatten(marginals: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+def _unflatten(
+    marginals: Float[Array, "M P"], shape: tuple[int, int, int]
+) -> Float[Array, "H W C"]:
     return marginals[: shape[0] * shape[1], : shape[2]].reshape(shape)
 
 
@@ -223,8 +226,8 @@ def _bilateral_lattice(
 
 @functools.partial(jax.jit, static_argnames="size")
 def _padded_bilateral(
-    image: jax.Array, position_std: float, color_std: float, size: int
-) -> jax.Array:
+    image: UInt8[Array, "H W 3"], position_std: float, color_std: float, size: int
+) -> Float[Array, "5 M"]:
     features = bilateral_features(image, position_std, color_std, jnp.float32)
     return _repeat_last(features, size)
 
@@ -241,17 +244,17 @@ def _kept_position_lattice(size: tuple[int, int], std: float, padded: int) -> La
         return _position_lattice(size, std, padded)
 
 
-def _repeat_last(features: jax.Array, size: int) -> jax.Array:
+def _repeat_last(features: Float[Array, "d N"], size: int) -> Float[Array, "d M"]:
     return jnp.pad(features, ((0, 0), (0, size - features.shape[1])), mode="edge")
 
 
 @jax.jit
 def _infer(
-    logits: jax.Array,
+    logits: Float[Array, "M P"],
     filters: tuple[Filter, Filter],
     parameters: CRFParameters,
-    compatibility: jax.Array | None,
-) -> jax.Array:
+    compatibility: Float[Array, "P P"] | None,
+) -> Float[Array, "M P"]:
     weights = (parameters.bilateral_weight, parameters.smoothness_weight)
     kernels = [
         normalized(weight, kernel, logits.shape[0], parameters.normalization, logits.dtype)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.arrays import Array, Float, Integer
 from deeplab_jax.crf.vertices import Vertices, find_vertices
 from deeplab_jax.errors import DeepLabError
 
@@ -46,7 +47,7 @@ class Lattice:
     extra_vertex: jax.Array
     neighbours: jax.Array
 
-    def filter(self, values: jax.Array) -> jax.Array:
+    def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """Returns about a constant times Σ_j exp(−|f_i − f_j|² / 2)·values[j].
 
         Differentiable in the values, by the exact transpose; the lattice is a constant.
@@ -64,7 +65,7 @@ class Lattice:
 
 
 def build_lattice(
-    features: jax.Array, num_points: int | None = None, capacity: int | None = None
+    features: Float[Array, "d N"], num_points: int | None = None, capacity: int | None = None
 ) -> Lattice:
     """Builds the lattice around points.
 
@@ -182,7 +183,7 @@ def _neighbours(vertices: Vertices, starts: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
-def _filter(lattice: Lattice, values: jax.Array) -> jax.Array:
+def _filter(lattice: Lattice, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
     return slice_(lattice, blur(lattice, splat(lattice, values)))
 
 
@@ -198,7 +199,7 @@ def _backward(lattice: Lattice, cotangent: jax.Array) -> tuple[None, jax.Array]:
 _filter.defvjp(_forward, _backward)
 
 
-def splat(lattice: Lattice, values: jax.Array) -> jax.Array:
+def splat(lattice: Lattice, values: Float[Array, "N C"]) -> Float[Array, "M C"]:
     """Returns [M, C]: the weighted sums of the points' values at the vertices."""
     size = lattice.neighbours.shape[-1]
     # Two sums rather than two parts of one: a compiler would compute those twice.
@@ -209,7 +210,9 @@ def splat(lattice: Lattice, values: jax.Array) -> jax.Array:
     return first.at[lattice.extra_vertex].add(further, indices_are_sorted=True)
 
 
-def blur(lattice: Lattice, at_vertices: jax.Array, reverse: bool = False) -> jax.Array:
+def blur(
+    lattice: Lattice, at_vertices: Float[Array, "M C"], reverse: bool = False
+) -> Float[Array, "M C"]:
     """Returns [M, C]: along one axis after the other, each vertex and half of its neighbours."""
     axes = reversed(lattice.neighbours) if reverse else lattice.neighbours
     for following, previous in axes:
@@ -218,23 +221,25 @@ def blur(lattice: Lattice, at_vertices: jax.Array, reverse: bool = False) -> jax
     return at_vertices
 
 
-def slice_(lattice: Lattice, at_vertices: jax.Array) -> jax.Array:
+def slice_(lattice: Lattice, at_vertices: Float[Array, "M C"]) -> Float[Array, "N C"]:
     """Returns [N, C]: the vertices' values interpolated at the points."""
     return _computed_once(_weighted_rows(lattice.weight, at_vertices, lattice.vertex))
 
 
-def _computed_once(values: jax.Array) -> jax.Array:
+def _computed_once(values: Float[Array, "M C"]) -> Float[Array, "M C"]:
     # Adds nothing, in place: XLA's compiler for processors, which heeds no optimisation barrier,
     # fuses nothing into what reads a scatter, so the rows are gathered once, not once a reader.
     return values.at[:1].add(jnp.zeros_like(values[:1]))
 
 
-def _weighted_rows(weight: jax.Array, values: jax.Array, index: jax.Array) -> jax.Array:
+def _weighted_rows(
+    weight: Float[Array, "K L"], values: Float[Array, "V C"], index: Integer[Array, "K L"]
+) -> Float[Array, "L C"]:
     """Returns Σ_k weight[k]·values[index[k]]; weight, index: [K, L], values: [·, C] → [L, C]."""
     # A sum of gathers is one loop that holds no intermediate; a gather of them all is not.
     weight = weight.astype(values.dtype)
     return sum(w[:, None] * _rows(values, rows) for w, rows in zip(weight, index, strict=True))
 
 
-def _rows(values: jax.Array, index: jax.Array) -> jax.Array:
+def _rows(values: Float[Array, "V C"], index: Integer[Array, " L"]) -> Float[Array, "L C"]:
     return values.at[index.astype(jnp.uint32)].get(mode="promise_in_bounds")

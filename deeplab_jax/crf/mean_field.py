@@ -2,25 +2,27 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.arrays import Array, Float, UInt8
+
 # Parameters are numbers, and arrays inside of `jit`.
 Number = float | jax.Array
 
 
-def position_features(size: Sequence[int], std: Number, dtype: jnp.dtype) -> jax.Array:
+def position_features(size: Sequence[int], std: Number, dtype: jnp.dtype) -> Float[Array, "2 HW"]:
     """Returns [2, H·W]: x and y by the deviation; size: (H, W), std in pixels."""
     row, column = (lax.broadcasted_iota(jnp.int32, size, axis) for axis in (0, 1))
     return jnp.stack([column, row]).reshape(2, -1).astype(dtype) / std
 
 
 def bilateral_features(
-    image: jax.Array, position_std: Number, color_std: Number, dtype: jnp.dtype
-) -> jax.Array:
+    image: UInt8[Array, "H W 3"], position_std: Number, color_std: Number, dtype: jnp.dtype
+) -> Float[Array, "5 HW"]:
     """Returns [5, H·W]: x, y, red, green and blue by their deviations.
 
     Args:
@@ -51,13 +53,13 @@ class AllPairs:
 
     features: jax.Array
 
-    def filter(self, values: jax.Array) -> jax.Array:
+    def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """Returns [N, C]: Σ_j k(i, j)·values[j]; values: [N, C]. Features are constants."""
         return _all_pairs(lax.stop_gradient(self.features), values)
 
 
 @jax.custom_vjp
-def _all_pairs(features: jax.Array, values: jax.Array) -> jax.Array:
+def _all_pairs(features: Float[Array, "d N"], values: Float[Array, "N C"]) -> Float[Array, "N C"]:
     count = features.shape[1]
     padded = jnp.pad(features, ((0, 0), (0, -count % ROWS)))
     blocks = padded.reshape(features.shape[0], -1, ROWS).swapaxes(0, 1)
@@ -87,10 +89,11 @@ _all_pairs.defvjp(_forward, _backward)
 SMALLEST = 1e-20
 
 
+@runtime_checkable
 class Filter(Protocol):
     """A linear map of values at N points, about Σ_j k(i, j)·values[j]."""
 
-    def filter(self, values: jax.Array) -> jax.Array:
+    def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """Returns [N, C] of values [N, C]."""
 
 
@@ -108,7 +111,7 @@ class Kernel(NamedTuple):
     before: jax.Array
     after: jax.Array
 
-    def message(self, values: jax.Array) -> jax.Array:
+    def message(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
         """Returns [N, C] of values [N, C]."""
         return self.weight * self.after * self.filter.filter(self.before * values)
 
@@ -123,11 +126,11 @@ def normalized(weight: Number, kernel: Filter, count: int, normalization: str, d
 
 
 def mean_field(
-    logits: jax.Array,
+    logits: Float[Array, "N C"],
     kernels: Sequence[Kernel],
     iterations: int,
-    compatibility: jax.Array | None = None,
-) -> jax.Array:
+    compatibility: Float[Array, "C C"] | None = None,
+) -> Float[Array, "N C"]:
     """Returns the marginals [N, C] after some parallel updates q ← softmax(logits − μ·Σ_m k_m q).
 
     Args:

@@ -7,8 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deeplab_jax.arrays import Array, Float, Int32
 
-def embed(features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+
+def embed(
+    features: Float[Array, "d N"],
+) -> tuple[Int32[Array, "v N"], Int32[Array, "v N"], Float[Array, "v N"]]:
     """Finds the simplex around each point and the point's place in it.
 
     The lattice of d dimensions lives in the hyperplane Σ x = 0 of d+1. Its vertices have a class
@@ -38,12 +42,14 @@ def embed(features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return corner, rank, _barycentric(offset, rank)
 
 
-def vertex_cells(corner: jax.Array, rank: jax.Array, vertex_class: int) -> jax.Array:
+def vertex_cells(
+    corner: Int32[Array, "v N"], rank: Int32[Array, "v N"], vertex_class: int
+) -> Int32[Array, "v N"]:
     """Returns int32 [d+1, N]: the cells of the simplices' vertices of one class."""
     return corner - (rank > rank.shape[0] - 1 - vertex_class)
 
 
-def _elevate(features: jax.Array) -> jax.Array:
+def _elevate(features: Float[Array, "d N"]) -> Float[Array, "v N"]:
     """Returns [d+1, N]: the points in the hyperplane, scaled to the lattice.
 
     Splatting, blurring and slicing add up to a variance of 2/3·(d+1)² along each axis.
@@ -70,7 +76,7 @@ def _ranks(values: list[jax.Array]) -> list[jax.Array]:
     return ranks
 
 
-def _barycentric(offset: jax.Array, rank: jax.Array) -> jax.Array:
+def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Float[Array, "v N"]:
     """Returns [d+1, N]: differences of neighbours in the sorted order of the offsets."""
     size = offset.shape[0]
     # Sums of a few rows, not a reduction: that would run over the short axis first.
@@ -106,7 +112,7 @@ class Vertices(NamedTuple):
     fits: jax.Array
 
 
-def find_vertices(features: jax.Array, num_points: jax.Array) -> Vertices:
+def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Vertices:
     """Numbers the vertices around points; needs 64-bit integers switched on.
 
     Args:

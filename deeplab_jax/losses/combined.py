@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from deeplab_jax.losses.targets import at_least_float32
+from deeplab_jax.losses.targets import Scalar, at_least_float32
 
 # (logits, label, normalizer) → scalar.
 Loss = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
@@ -67,13 +67,13 @@ def dense_kernels(names: tuple[str, ...]) -> bool:
     return kernels(names) and "depthwise" not in names
 
 
-def l1_penalty(params: Any, strength: float, group: Group = dense_kernels) -> jax.Array:
+def l1_penalty(params: Any, strength: float, group: Group = dense_kernels) -> Scalar:
     """Returns strength·Σ|w| over the parameters of the group, a scalar."""
     # jnp.abs has a slope of 1 at 0, which would move weights that are gone.
     return strength * _total(params, group, lambda leaf: leaf * jnp.sign(leaf))
 
 
-def l2_penalty(params: Any, strength: float, group: Group = dense_kernels) -> jax.Array:
+def l2_penalty(params: Any, strength: float, group: Group = dense_kernels) -> Scalar:
     """Returns strength·½·Σw² over the parameters of the group, a scalar.
 
     Its gradient is strength·w: with plain SGD the same as weight decay of that strength.

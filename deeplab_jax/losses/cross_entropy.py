@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.arrays import Array, Float, Float32, Integer
 from deeplab_jax.losses.targets import (
+    Label,
+    Scalar,
     as_weights,
     at_least_float32,
     check_label,
@@ -21,12 +24,12 @@ from deeplab_jax.losses.targets import (
 
 
 def softmax_cross_entropy(
-    logits: jax.Array,
-    label: jax.Array,
+    logits: Float[Array, "N H W C"],
+    label: Label,
     normalizer: jax.Array | None = None,
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
-) -> jax.Array:
+) -> Scalar:
     """Returns −Σ w[label]·log softmax(logits)[label] over the non-void pixels, by their number.
 
     Args:
@@ -52,11 +55,11 @@ def softmax_cross_entropy(
 
 
 def pixel_cross_entropy(
-    logits: jax.Array,
-    label: jax.Array,
+    logits: Float[Array, "N H W C"],
+    label: Label,
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
-) -> jax.Array:
+) -> Float[Array, "N H W"]:
     """Returns the loss of each pixel, [N, H, W], 0 at void; arguments as `softmax_cross_entropy`.
 
     At least float32, whatever the logits are.
@@ -73,12 +76,14 @@ def pixel_cross_entropy(
     return losses * jnp.sum(jnp.where(of_class(label, len(weights)), weights, 0), axis=-1)
 
 
-def log_softmax(logits: jax.Array) -> jax.Array:
+def log_softmax(logits: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
     """Returns logits − log Σ exp logits over the last axis, in at least float32."""
     return jax.nn.log_softmax(at_least_float32(logits))
 
 
-def _of_classes(logits: jax.Array, label: jax.Array) -> jax.Array:
+def _of_classes(
+    logits: Float[Array, "N H W C"], label: Integer[Array, "N H W"]
+) -> Float[Array, "N H W"]:
     # Relative to the largest logit: two logits near 10,000 differ by more than their rounding.
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
     log_sum = jnp.log(jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1))
@@ -88,11 +93,11 @@ def _of_classes(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 
 def _of_shares(
-    logits: jax.Array,
-    label: jax.Array,
+    logits: Float[Array, "N H W C"],
+    label: Label,
     class_weights: Sequence[float] | None,
     label_smoothing: float,
-) -> jax.Array:
+) -> Float[Array, "N H W"]:
     shares = class_shares(label, logits.shape[-1], label_smoothing)
     if class_weights is not None:
         shares *= as_weights(class_weights, logits.shape[-1])
@@ -119,15 +124,15 @@ def hard_pixel_fraction(
 
 
 def hard_pixel_cross_entropy(
-    logits: jax.Array,
-    label: jax.Array,
+    logits: Float[Array, "N H W C"],
+    label: Label,
     normalizer: jax.Array | None = None,
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
     *,
     fraction: jax.Array | float,
     count_void: bool = True,
-) -> jax.Array:
+) -> Scalar:
     """Returns the mean of the largest pixel losses, zeros among them left out of the divisor.
 
     Pixels that tie for the last places share these evenly.
@@ -155,7 +160,7 @@ def hard_pixel_cross_entropy(
     return share_of_batch(label, normalizer, num_classes) * mean
 
 
-def hardest(losses: jax.Array, count: jax.Array) -> jax.Array:
+def hardest(losses: Float[Array, "*shape"], count: jax.Array) -> Float32[Array, "*shape"]:
     """Returns 1 at the `count` largest losses, 0 elsewhere, and equal shares where the last tie.
 
     The threshold is built bit by bit: floats that are not negative order like their bits. These
@@ -184,13 +189,13 @@ def hardest(losses: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def focal_loss(
-    logits: jax.Array,
-    label: jax.Array,
+    logits: Float[Array, "N H W C"],
+    label: Label,
     normalizer: jax.Array | None = None,
     *,
     gamma: float = 2.0,
     alpha: Sequence[float] | None = None,
-) -> jax.Array:
+) -> Scalar:
     """Returns −Σ α[label]·(1 − p[label])^γ·log p[label] over the non-void pixels, by their number.
 
     p is the softmax of the logits. γ = 0 is the cross-entropy with class weights α.
@@ -221,7 +226,7 @@ def focal_loss(
     return pixel_mean(losses, label, normalizer, num_classes)
 
 
-def _fading(cross_entropy: jax.Array, gamma: float) -> jax.Array:
+def _fading(cross_entropy: Float[Array, "*shape"], gamma: float) -> Float[Array, "*shape"]:
     """(1 − p)^γ·x of x = −log p; its gradient is finite at p = 1 for every γ."""
     uncertain = cross_entropy > 0
     safe = jnp.where(uncertain, cross_entropy, 1)

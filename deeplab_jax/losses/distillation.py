@@ -3,18 +3,19 @@
 import jax
 import jax.numpy as jnp
 
+from deeplab_jax.arrays import Array, Float, Shaped
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.losses.cross_entropy import log_softmax
-from deeplab_jax.losses.targets import known_pixels, pixel_mean
+from deeplab_jax.losses.targets import Label, Scalar, known_pixels, pixel_mean
 
 
 def distillation_loss(
-    logits: jax.Array,
-    teacher_logits: jax.Array,
-    label: jax.Array,
+    logits: Float[Array, "N H W C"],
+    teacher_logits: Shaped[Array, "..."],
+    label: Label,
     normalizer: jax.Array | None = None,
     temperature: float = 1.0,
-) -> jax.Array:
+) -> Scalar:
     """Returns τ²·KL(softmax(teacher/τ) ‖ softmax(logits/τ)), the mean over the non-void pixels.
 
     τ² keeps the gradient's size when τ changes, so that its weight beside other losses need not.

@@ -9,13 +9,16 @@ import numpy as np
 from jax import lax
 
 from deeplab_jax import ops
+from deeplab_jax.arrays import Array, Float, Integer, Shaped
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import void_of
 from deeplab_jax.losses.cross_entropy import pixel_cross_entropy, softmax_cross_entropy
-from deeplab_jax.losses.targets import at_least_float32, is_soft, valid_pixels
+from deeplab_jax.losses.targets import Label, Scalar, at_least_float32, is_soft, valid_pixels
 
 
-def shrink_labels(label: jax.Array, size: ops.Size) -> jax.Array:
+def shrink_labels(
+    label: Shaped[Array, "N H W"] | Shaped[Array, "N H W C"], size: ops.Size
+) -> Shaped[Array, "N h w"] | Shaped[Array, "N h w C"]:
     """Returns the label at another size: every pixel takes the nearest one, corners on corners.
 
     Sides of 8k+1 shrunk to k+1 keep exactly every 8th pixel.
@@ -36,7 +39,7 @@ def shrink_labels(label: jax.Array, size: ops.Size) -> jax.Array:
     return label[:, rows][:, :, columns]
 
 
-def nearest_positions(source: int, target: int) -> np.ndarray:
+def nearest_positions(source: int, target: int) -> Integer[np.ndarray, " t"]:
     """Returns t·(source − 1)/(target − 1) of each t below `target`, halves rounded up."""
     intervals = max(target - 1, 1)
     index = np.arange(target)
@@ -48,14 +51,14 @@ SCALED = "scores_"
 
 def multi_scale_cross_entropy(
     maps: Mapping[str, jax.Array],
-    label: jax.Array,
+    label: Label,
     batch_label: jax.Array | None = None,
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
     *,
     native_scales: Collection[float] = (0.5,),
     align_corners: bool = True,
-) -> jax.Array:
+) -> Scalar:
     """Returns the sum of the cross-entropies of the fused scores and of every scale's.
 
     Each term is a mean over the pixels of its own map that are not void, of weight 1. With scales
@@ -105,15 +108,15 @@ def _terms(
 
 
 def resized_cross_entropy(
-    scores: jax.Array,
-    label: jax.Array,
+    scores: Float[Array, "N h w C"],
+    label: Label,
     normalizer: jax.Array | None = None,
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
     *,
     rows: int,
     align_corners: bool = True,
-) -> jax.Array:
+) -> Scalar:
     """Returns `softmax_cross_entropy` of the scores enlarged to the label, some rows at a time.
 
     Logits, probabilities and their gradients are there for one block of rows only: the backward

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.arrays import Array, Bool, Float, Float32, Integer
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.losses.targets import (
+    Label,
+    Scalar,
     at_least_float32,
     check_label,
     class_shares,
@@ -20,13 +23,13 @@ from deeplab_jax.losses.targets import (
 
 
 def dice_loss(
-    logits: jax.Array,
-    label: jax.Array,
+    logits: Float[Array, "N H W C"],
+    label: Label,
     normalizer: jax.Array | None = None,
     *,
     smooth: float = 1.0,
     present_only: bool = True,
-) -> jax.Array:
+) -> Scalar:
     """Returns 1 − the mean over classes of (2·Σ p·t + s)/(Σ p + Σ t + s).
 
     p is the softmax of the logits, t the label's share of the class; sums are over the non-void
@@ -60,13 +63,13 @@ def dice_loss(
 
 
 def lovasz_softmax(
-    logits: jax.Array,
-    label: jax.Array,
+    logits: Float[Array, "N H W C"],
+    label: Label,
     normalizer: jax.Array | None = None,
     *,
     present_only: bool = True,
     per_image: bool = False,
-) -> jax.Array:
+) -> Scalar:
     """Returns the mean over classes of the Lovász extension of the Jaccard loss.
 
     The errors of class c are 1 − p[c] at its own pixels and p[c] elsewhere, with p the softmax of
@@ -107,8 +110,8 @@ def _as_one_image(array: jax.Array) -> jax.Array:
 
 
 def _of_image(
-    logits: jax.Array, label: jax.Array, present_only: bool
-) -> tuple[jax.Array, jax.Array]:
+    logits: Float[Array, "H W C"], label: Integer[Array, "H W"], present_only: bool
+) -> tuple[Scalar, Bool[Array, ""]]:
     """Returns the loss of one image [H, W, C] and whether any pixel is known."""
     known = known_pixels(label, logits.shape[-1])[..., None]
     truth = of_class(label, logits.shape[-1])
@@ -125,7 +128,9 @@ def _of_image(
     return mean_of_counted(jnp.sum(weights * flat, axis=1), counted), jnp.any(known)
 
 
-def jaccard_weights(errors: jax.Array, truth: jax.Array, known: jax.Array) -> jax.Array:
+def jaccard_weights(
+    errors: Float[Array, " P"], truth: Bool[Array, " P"], known: Bool[Array, " P"]
+) -> Float32[Array, " P"]:
     """Returns by how much each error raises the Jaccard loss, the larger ones being there already.
 
     The Lovász extension is Σ weights·errors, and the weights are its gradient. They are written as

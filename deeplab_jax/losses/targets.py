@@ -5,16 +5,23 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from deeplab_jax.arrays import Array, Bool, Float, Float32, Integer, Num
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import void_of
 
+# The class of each pixel, or its share of every class; `check_label` compares the sizes.
+Label = Integer[Array, "_ _ _"] | Float[Array, "_ _ _ _"]
+# The same with any axes before the classes, as inside of `jax.vmap`.
+Targets = Integer[Array, "*N"] | Float[Array, "*N C"]
+Scalar = Float[Array, ""]
 
-def is_soft(label: jax.Array) -> bool:
+
+def is_soft(label: Targets) -> bool:
     """Returns whether a label holds shares of the classes, [..., C] floats, not one class."""
     return bool(jnp.issubdtype(label.dtype, jnp.floating))
 
 
-def known_pixels(label: jax.Array, num_classes: int | None = None) -> jax.Array:
+def known_pixels(label: Targets, num_classes: int | None = None) -> Bool[Array, "*N"]:
     """Returns which pixels are not void, as booleans.
 
     Args:
@@ -33,7 +40,7 @@ def known_pixels(label: jax.Array, num_classes: int | None = None) -> jax.Array:
     return label != void_of(label, num_classes)
 
 
-def valid_pixels(label: jax.Array, num_classes: int | None = None) -> jax.Array:
+def valid_pixels(label: Targets, num_classes: int | None = None) -> Float32[Array, ""]:
     """Returns the number of pixels that are not void, a float32 scalar.
 
     Args and Raises: as `known_pixels`.
@@ -42,7 +49,11 @@ def valid_pixels(label: jax.Array, num_classes: int | None = None) -> jax.Array:
     return jnp.sum(known_pixels(label, num_classes), dtype=jnp.int32).astype(jnp.float32)
 
 
-def masked_label(label: jax.Array, mask: jax.Array, num_classes: int | None = None) -> jax.Array:
+def masked_label(
+    label: Targets,
+    mask: Bool[Array, "*N"],
+    num_classes: int | None = None,
+) -> Targets:
     """Returns the label with the pixels void where the mask is False.
 
     Args:
@@ -58,7 +69,11 @@ def masked_label(label: jax.Array, mask: jax.Array, num_classes: int | None = No
     return jnp.where(mask, label, void_of(label, num_classes))
 
 
-def class_shares(label: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
+def class_shares(
+    label: Targets,
+    num_classes: int,
+    smoothing: float = 0.0,
+) -> Float[Array, "*N C"]:
     """Returns each pixel's share of every class; all zeros where it is void.
 
     Args:
@@ -79,14 +94,14 @@ def class_shares(label: jax.Array, num_classes: int, smoothing: float = 0.0) -> 
     return shares
 
 
-def of_class(label: jax.Array, num_classes: int) -> jax.Array:
+def of_class(label: Integer[Array, "*N"], num_classes: int) -> Bool[Array, "*N C"]:
     """Returns whether each pixel of an integer label is of each class, [N, H, W, C] booleans."""
     # A comparison instead of a gather: its gradient needs no scatter.
     chosen = label[..., None] == jnp.arange(num_classes)
     return chosen & known_pixels(label, num_classes)[..., None]
 
 
-def at_least_float32(array: jax.Array) -> jax.Array:
+def at_least_float32(array: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Returns the array in float32, or as it is where that is wider."""
     return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
 
@@ -104,7 +119,7 @@ def check_label(logits: jax.Array, label: jax.Array) -> None:
     raise DeepLabError(f"{message}, got {list(label.shape)}; see losses.shrink_labels")
 
 
-def as_weights(weights: Sequence[float], num_classes: int) -> jax.Array:
+def as_weights(weights: Sequence[float], num_classes: int) -> Float32[Array, " C"]:
     """Returns one weight a class, float32 [C].
 
     Raises:
@@ -118,11 +133,11 @@ def as_weights(weights: Sequence[float], num_classes: int) -> jax.Array:
 
 
 def pixel_mean(
-    losses: jax.Array,
-    label: jax.Array,
+    losses: Float[Array, "*N"],
+    label: Targets,
     normalizer: jax.Array | None = None,
     num_classes: int | None = None,
-) -> jax.Array:
+) -> Scalar:
     """Returns Σ losses by the number of non-void pixels, or by the normaliser.
 
     Args:
@@ -135,7 +150,7 @@ def pixel_mean(
     return total / jnp.maximum(count, 1).astype(total.dtype)
 
 
-def mean_of_counted(values: jax.Array, counted: jax.Array) -> jax.Array:
+def mean_of_counted(values: Float[Array, " n"], counted: jax.Array) -> Scalar:
     """Returns the mean of the values that count, 0 where none does.
 
     Args:

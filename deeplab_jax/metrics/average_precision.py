@@ -2,16 +2,16 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deeplab_jax.arrays import Array, Float, Integer, UInt16
 from deeplab_jax.labels import void_label
 
 NUM_BINS = 1000
 
 
-def probability_bins(probabilities: jax.Array) -> jax.Array:
+def probability_bins(probabilities: Float[Array, "*shape"]) -> UInt16[Array, "*shape"]:
     """Returns which of 1,000 equal bins each probability lies in.
 
     Quantising on the device halves what has to leave it.
@@ -43,7 +43,9 @@ class PrecisionRecall:
         return cls(*np.zeros((2, num_classes, NUM_BINS), np.int64))
 
     @classmethod
-    def from_bins(cls, truth: np.ndarray, bins: np.ndarray) -> "PrecisionRecall":
+    def from_bins(
+        cls, truth: Integer[np.ndarray, "H W"], bins: Integer[np.ndarray, "C H W"]
+    ) -> "PrecisionRecall":
         """Counts the pixels of one image.
 
         Args:
@@ -66,7 +68,7 @@ class PrecisionRecall:
         return PrecisionRecall(self.positives + other.positives, self.pixels + other.pixels)
 
     @property
-    def per_class_average_precision(self) -> np.ndarray:
+    def per_class_average_precision(self) -> Float[np.ndarray, " C"]:
         """Area under precision–recall: Σ (R_n - R_{n-1}) · P_n over falling thresholds.
 
         The thresholds are the lower edges of the bins; pixels of one bin share a rank.

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deeplab_jax.arrays import Num
+
 RESAMPLES = 1000
 LEVEL = 0.95
 
@@ -23,8 +25,8 @@ class Change(NamedTuple):
 
 
 def paired_change(
-    before: np.ndarray,
-    after: np.ndarray,
+    before: Num[np.ndarray, "images ..."],
+    after: Num[np.ndarray, "images ..."],
     score: Callable[[np.ndarray], float],
     *,
     resamples: int = RESAMPLES,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from deeplab_jax.arrays import Float, Integer
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.metrics.confusion import ConfusionMatrix
@@ -45,7 +46,9 @@ class TrimapConfusion:
         widths = tuple(sorted(set(widths)))
         return cls(widths, np.zeros((len(widths), num_classes, num_classes), np.int64))
 
-    def add(self, truth: np.ndarray, prediction: np.ndarray) -> "TrimapConfusion":
+    def add(
+        self, truth: Integer[np.ndarray, "H W"], prediction: Integer[np.ndarray, "H W"]
+    ) -> "TrimapConfusion":
         """Returns the matrices with one image more.
 
         Args:
@@ -106,7 +109,10 @@ class BoundaryMatch:
 
     @classmethod
     def from_labels(
-        cls, truth: np.ndarray, prediction: np.ndarray, num_classes: int
+        cls,
+        truth: Integer[np.ndarray, "H W"],
+        prediction: Integer[np.ndarray, "H W"],
+        num_classes: int,
     ) -> "BoundaryMatch":
         """Counts the boundary pixels of one image at its own size.
 
@@ -128,7 +134,7 @@ class BoundaryMatch:
         return BoundaryMatch(self.counts + other.counts)
 
     @property
-    def per_class_f_score(self) -> np.ndarray:
+    def per_class_f_score(self) -> Float[np.ndarray, " C"]:
         """2·P·R / (P + R), where P and R are the shares of predicted and true pixels that meet.
 
         Returns:
@@ -147,7 +153,7 @@ class BoundaryMatch:
         return float(known.mean()) if known.size else float("nan")
 
 
-def _outline(labels: np.ndarray, void: np.integer) -> np.ndarray:
+def _outline(labels: Integer[np.ndarray, "H W"], void: np.integer) -> Integer[np.ndarray, "H W"]:
     """Returns int32 [H, W]: the class of each boundary pixel, -1 elsewhere."""
     down = labels[1:] != labels[:-1]
     right = labels[:, 1:] != labels[:, :-1]
@@ -159,7 +165,9 @@ def _outline(labels: np.ndarray, void: np.integer) -> np.ndarray:
     return np.where(edge & (labels != void), labels.astype(np.int32), -1)
 
 
-def _meetings(outline: np.ndarray, other: np.ndarray, radius: float) -> tuple[np.ndarray, ...]:
+def _meetings(
+    outline: Integer[np.ndarray, "H W"], other: Integer[np.ndarray, "H W"], radius: float
+) -> tuple[np.ndarray, ...]:
     """Returns the classes of the outline's pixels, and of those that meet the other outline.
 
     Walks the disc of offsets from its centre, all pixels and classes at once, and drops pixels as
@@ -178,7 +186,7 @@ def _meetings(outline: np.ndarray, other: np.ndarray, radius: float) -> tuple[np
     return classes, np.concatenate(met)
 
 
-def _disc(radius: float) -> np.ndarray:
+def _disc(radius: float) -> Integer[np.ndarray, "n 2"]:
     """Returns int [n, 2]: the offsets (row, column) of length ≤ radius, shortest first."""
     axis = np.arange(-int(radius), int(radius) + 1)
     offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from deeplab_jax.arrays import Float, Integer
 from deeplab_jax.labels import void_label
 
 
@@ -27,7 +28,10 @@ class ConfusionMatrix:
 
     @classmethod
     def from_labels(
-        cls, truth: np.ndarray, prediction: np.ndarray, num_classes: int
+        cls,
+        truth: Integer[np.ndarray, "..."],
+        prediction: Integer[np.ndarray, "..."],
+        num_classes: int,
     ) -> "ConfusionMatrix":
         """Counts the pixels of class maps of any one shape.
 
@@ -62,7 +66,7 @@ class ConfusionMatrix:
         return int(self.counts.sum())
 
     @property
-    def per_class_iou(self) -> np.ndarray:
+    def per_class_iou(self) -> Float[np.ndarray, " C"]:
         """Intersection over union: TP / (TP + FP + FN).
 
         float64 [num_classes]; NaN for a class that is absent from both truth and prediction.
@@ -70,12 +74,12 @@ class ConfusionMatrix:
         return _ratio(self._correct, self._union)
 
     @property
-    def per_class_accuracy(self) -> np.ndarray:
+    def per_class_accuracy(self) -> Float[np.ndarray, " C"]:
         """Recall: TP / (TP + FN); float64 [num_classes], NaN for a class absent from the truth."""
         return _ratio(self._correct, self._true)
 
     @property
-    def per_class_dice(self) -> np.ndarray:
+    def per_class_dice(self) -> Float[np.ndarray, " C"]:
         """Dice or F1: 2·TP / (2·TP + FP + FN); float64 [num_classes], NaN as in `per_class_iou`."""
         return _ratio(2 * self._correct, self._true + self._predicted)
 
@@ -127,7 +131,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean(values: Float[np.ndarray, " C"]) -> float:
     """Returns the mean of the values that are not NaN; NaN when there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")

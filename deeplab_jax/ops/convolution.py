@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.dispatch import (
     ON_GPUS,
     batch_is_sharded,
@@ -31,13 +32,13 @@ Gradient = Callable[[jax.Array, jax.Array, jax.Array, tuple[int, int], Padding],
 
 @traced_once
 def convolution(
-    inputs: jax.Array | JoinedMaps,
-    kernel: jax.Array,
+    inputs: Float[Array, "N H W C"] | JoinedMaps,
+    kernel: Float[Array, "k k C D"],
     *,
     stride: int = 1,
     rate: Rate = 1,
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "N P Q D"]:
     """Returns the convolution whose kernel taps lie `rate` pixels apart.
 
     y[i] = Σ_k x[i·stride + k·rate]·w[k] (DeepLab v2, eq. 1; a correlation, as everywhere in the
@@ -79,7 +80,9 @@ def convolution(
     return dispatch(reference, bands if in_bands else reference, inputs, kernel, gpu=gpu)
 
 
-def _pointwise(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _pointwise(
+    inputs: Float[Array, "N H W C"], kernel: Float[Array, "1 1 C D"], stride: int
+) -> Float[Array, "N P Q D"]:
     """Returns a 1×1 convolution as a matrix product.
 
     Condition: CPUs, no padding. Gain: 2.9 to 7.9 ms for outputs and both gradients where XLA's
@@ -130,12 +133,12 @@ _with_gradients.defvjp(_forward, _backward)
 
 
 def _mirrored(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    cotangent: jax.Array,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k C D"],
+    cotangent: Float[Array, "N P Q D"],
     rates: tuple[int, int],
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "N H W C"]:
     """The inputs' gradient: the cotangent convolved with the kernel mirrored."""
     sizes = inputs.shape[1:3], cotangent.shape[1:3]
     edges = transposed_padding(kernel.shape[0], rates, padding, *sizes)
@@ -145,12 +148,12 @@ def _mirrored(
 
 
 def _transposed(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    cotangent: jax.Array,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k C D"],
+    cotangent: Float[Array, "N P Q D"],
     rates: tuple[int, int],
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "N H W C"]:
     """The inputs' gradient as JAX derives it."""
 
     def convolve(inputs: jax.Array) -> jax.Array:

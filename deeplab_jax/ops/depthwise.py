@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.dispatch import ON_GPUS, batch_is_sharded, chosen, dispatch, traced_once
 from deeplab_jax.ops.kernel_gradient import convolution_over_subgrids
 from deeplab_jax.ops.xla_convolution import (
@@ -33,8 +34,13 @@ CACHED_SUM = 2**15
 
 @traced_once
 def depthwise_convolution(
-    inputs: jax.Array, kernel: jax.Array, *, stride: int = 1, rate: Rate = 1, padding: Padding
-) -> jax.Array:
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k 1 C"],
+    *,
+    stride: int = 1,
+    rate: Rate = 1,
+    padding: Padding,
+) -> Float[Array, "N P Q C"]:
     """Returns each channel convolved with its own kernel, taps `rate` pixels apart.
 
     Args:
@@ -58,7 +64,7 @@ def depthwise_convolution(
     return dispatch(reference, cpu, inputs, kernel, gpu=gpu)
 
 
-def _pad(inputs: jax.Array, padding: Padding) -> jax.Array:
+def _pad(inputs: Float[Array, "N _ _ C"], padding: Padding) -> Float[Array, "N _ _ C"]:
     (top, bottom), (left, right) = padding
     zero = jnp.zeros((), inputs.dtype)
     return lax.pad(inputs, zero, ((0, 0, 0), (top, bottom, 0), (left, right, 0), (0, 0, 0)))
@@ -84,7 +90,9 @@ def _taps(
             yield row, column, padded[:, rows, columns]
 
 
-def _sum_of_shifts(padded: jax.Array, kernel: jax.Array, stride: int, rates: Rates) -> jax.Array:
+def _sum_of_shifts(
+    padded: Float[Array, "N H W C"], kernel: Float[Array, "k k 1 C"], stride: int, rates: Rates
+) -> Float[Array, "N P Q C"]:
     # Sums of bfloat16 would be rounded at each tap.
     precision = jnp.promote_types(jnp.float32, padded.dtype)
     kernel = kernel.astype(precision)
@@ -134,13 +142,13 @@ _shifted.defvjp(_shifted_forward, _shifted_backward)
 
 
 def _input_gradient(
-    inputs: jax.Array,
-    cotangent: jax.Array,
-    kernel: jax.Array,
+    inputs: Float[Array, "N H W C"],
+    cotangent: Float[Array, "N P Q C"],
+    kernel: Float[Array, "k k 1 C"],
     stride: int,
     rates: Rates,
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "N H W C"]:
     """The same operation with the kernel mirrored, on the cotangent spread out by the stride."""
     sizes = inputs.shape[1:3], cotangent.shape[1:3]
     edges = transposed_padding(kernel.shape[0], rates, padding, *sizes, stride)
@@ -151,8 +159,12 @@ def _input_gradient(
 
 
 def _gradient_at_once(
-    padded: jax.Array, cotangent: jax.Array, kernel: jax.Array, stride: int, rates: Rates
-) -> jax.Array:
+    padded: Float[Array, "N H W C"],
+    cotangent: Float[Array, "N P Q C"],
+    kernel: Float[Array, "k k 1 C"],
+    stride: int,
+    rates: Rates,
+) -> Float[Array, "k k 1 C"]:
     """Sums pixel × cotangent over whole maps, for each tap."""
     precision = jnp.promote_types(jnp.float32, cotangent.dtype)
     cotangent = cotangent.astype(precision)
@@ -162,8 +174,12 @@ def _gradient_at_once(
 
 
 def _gradient_in_bands(
-    padded: jax.Array, cotangent: jax.Array, kernel: jax.Array, stride: int, rates: Rates
-) -> jax.Array:
+    padded: Float[Array, "N H W C"],
+    cotangent: Float[Array, "N P Q C"],
+    kernel: Float[Array, "k k 1 C"],
+    stride: int,
+    rates: Rates,
+) -> Float[Array, "k k 1 C"]:
     """Sums pixel × cotangent over the map, some rows of outputs at a time.
 
     Each step adds whole rows [R, W', C], which the compiler vectorises and keeps in cache; one big
@@ -200,8 +216,12 @@ def _rows_at_a_time(height: int, row_size: int) -> int:
 
 
 def _xla(
-    stride: int, rates: Rates, padding: Padding, inputs: jax.Array, kernel: jax.Array
-) -> jax.Array:
+    stride: int,
+    rates: Rates,
+    padding: Padding,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k 1 C"],
+) -> Float[Array, "N P Q C"]:
     groups = inputs.shape[-1]
     return xla_convolution(
         inputs, kernel, stride=stride, rates=rates, padding=padding, groups=groups
@@ -209,8 +229,12 @@ def _xla(
 
 
 def _over_subgrids(
-    stride: int, rates: Rates, padding: Padding, inputs: jax.Array, kernel: jax.Array
-) -> jax.Array:
+    stride: int,
+    rates: Rates,
+    padding: Padding,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k 1 C"],
+) -> Float[Array, "N P Q C"]:
     if stride > 1:
         raise ValueError(f"subgrids are those of stride 1, not {stride}")
     return convolution_over_subgrids(inputs, kernel, rates, padding, inputs.shape[-1])

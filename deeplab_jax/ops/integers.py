@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.arrays import Array, Float, Float32
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
 from deeplab_jax.ops.dispatch import dispatch
@@ -15,7 +16,9 @@ from deeplab_jax.ops.xla_convolution import DIMENSIONS, Padding, Rate, rate_by_a
 LEAST, GREATEST = -128, 127
 
 
-def quantize(inputs: jax.Array, scale: jax.Array, zero_point: jax.Array) -> jax.Array:
+def quantize(
+    inputs: Float[Array, "*shape"], scale: jax.Array, zero_point: jax.Array
+) -> Float32[Array, "*shape"]:
     """Returns the nearest levels: clip(round(x / scale) + zero_point), whole numbers in float32.
 
     Args:
@@ -28,7 +31,7 @@ def quantize(inputs: jax.Array, scale: jax.Array, zero_point: jax.Array) -> jax.
 
 
 def integer_convolution(
-    levels: jax.Array,
+    levels: Float32[Array, "N H W C"],
     zero_point: jax.Array,
     kernel: jax.Array,
     *,
@@ -36,7 +39,7 @@ def integer_convolution(
     rate: Rate = 1,
     padding: Padding,
     depthwise: bool = False,
-) -> jax.Array:
+) -> Float32[Array, "N P Q D"]:
     """Returns Σ (level − zero_point) · kernel, as int8 arithmetic with int32 sums gives it.
 
     XLA has no fast integer convolution for CPUs: there the same whole numbers are multiplied and
@@ -63,7 +66,7 @@ def integer_convolution(
 
 
 def _integers(
-    levels: jax.Array,
+    levels: Float32[Array, "N H W C"],
     zero_point: jax.Array,
     kernel: jax.Array,
     *,
@@ -71,7 +74,7 @@ def _integers(
     rate: Rate,
     padding: Padding,
     depthwise: bool,
-) -> jax.Array:
+) -> Float32[Array, "N P Q D"]:
     """Padding has the level of 0, so zero points leave the sums as one constant a channel."""
     padded = lax.pad(
         levels.astype(jnp.int8),

@@ -19,18 +19,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.xla_convolution import Padding, Size, xla_convolution
 
 NO_PADDING = ((0, 0), (0, 0))
 
 
 def convolution_over_subgrids(
-    inputs: jax.Array,
-    kernel: jax.Array,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k I D"],
     rates: tuple[int, int],
     padding: Padding,
     groups: int = 1,
-) -> jax.Array:
+) -> Float[Array, "N P Q D"]:
     """Returns the convolution of stride 1; arguments and result as in `xla_convolution`."""
     size = kernel.shape[0]
     shape = [
@@ -47,8 +48,8 @@ def convolution_over_subgrids(
 
 
 def to_subgrids(
-    maps: jax.Array, sides: list[int], rates: tuple[int, int], before: list[int]
-) -> jax.Array:
+    maps: Float[Array, "N H W C"], sides: list[int], rates: tuple[int, int], before: list[int]
+) -> Float[Array, "M h w C"]:
     """Maps [N, H, W, C] to [N·r·r', *sides, C], with zeros before and after H and W."""
     edges = [
         (zeros, side * rate - length - zeros, 0)
@@ -61,7 +62,9 @@ def to_subgrids(
     return split.transpose(0, 2, 4, 1, 3, 5).reshape(-1, rows, columns, maps.shape[-1])
 
 
-def from_subgrids(grids: jax.Array, rates: tuple[int, int]) -> jax.Array:
+def from_subgrids(
+    grids: Float[Array, "M h w C"], rates: tuple[int, int]
+) -> Float[Array, "N H W C"]:
     """Maps [N·r·r', h, w, C] to [N, h·r, w·r', C]: the inverse of `to_subgrids` without zeros."""
     rate, across = rates
     _, rows, columns, channels = grids.shape
@@ -74,12 +77,12 @@ PIXELS_AT_A_TIME = 1024
 
 
 def kernel_gradient(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    cotangent: jax.Array,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k C D"],
+    cotangent: Float[Array, "N P Q D"],
     rates: tuple[int, int],
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "k k C D"]:
     """Returns Σ_i x[i + k·rate]·ȳ[i] for every tap k: the cotangent of the kernel at stride 1.
 
     Pixels of a row meet the taps of a kernel's row in one product: the cotangent lies side by side
@@ -125,12 +128,12 @@ def kernel_gradient(
 
 
 def products_over_maps(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    cotangent: jax.Array,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k C D"],
+    cotangent: Float[Array, "N P Q D"],
     rates: tuple[int, int],
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "k k C D"]:
     """Returns what `kernel_gradient` does, in a product over whole maps for each row of taps.
 
     The map of fewer channels lies side by side with itself, shifted by each tap's distance; the
@@ -156,12 +159,12 @@ def products_over_maps(
 
 
 def gradient_over_subgrids(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    cotangent: jax.Array,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k C D"],
+    cotangent: Float[Array, "N P Q D"],
     rates: tuple[int, int],
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "k k C D"]:
     """Returns what `kernel_gradient` does, as the gradient of a convolution of rate 1."""
 
     def convolve(kernel: jax.Array) -> jax.Array:
@@ -171,12 +174,12 @@ def gradient_over_subgrids(
 
 
 def gradient_of_dense_window(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    cotangent: jax.Array,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k C D"],
+    cotangent: Float[Array, "N P Q D"],
     rates: tuple[int, int],
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "k k C D"]:
     """Returns what `kernel_gradient` does, picked from the gradient of a window without holes.
 
     The window strides by one pixel, so XLA gives it to cuDNN's backward filter. It has up to
@@ -193,12 +196,12 @@ def gradient_of_dense_window(
 
 
 def xla_gradient(
-    inputs: jax.Array,
-    kernel: jax.Array,
-    cotangent: jax.Array,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k k C D"],
+    cotangent: Float[Array, "N P Q D"],
     rates: tuple[int, int],
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "k k C D"]:
     """Returns what `kernel_gradient` does, as JAX and XLA derive it."""
 
     def convolve(kernel: jax.Array) -> jax.Array:
@@ -208,13 +211,13 @@ def xla_gradient(
 
 
 def _moved(
-    narrow: jax.Array,
+    narrow: Float[Array, "N _ _ C"],
     shape: Size,
     direction: int,
     tap: tuple[int, int],
     rates: tuple[int, int],
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "N _ _ C"]:
     """Returns [N, *shape, C]: at each place what that tap joins it with, zero outside the map."""
     edges = [(0, 0, 0)]
     for axis in (0, 1):
@@ -224,14 +227,18 @@ def _moved(
     return lax.pad(narrow, jnp.zeros((), narrow.dtype), (*edges, (0, 0, 0)))
 
 
-def _outer_products(wide: jax.Array, side_by_side: jax.Array) -> jax.Array:
+def _outer_products(
+    wide: Float[Array, "N H W C"], side_by_side: Float[Array, "N H W D"]
+) -> Float[Array, "C D"]:
     """Returns the sum over [N, H, W] of outer products, [C, k·D], in float32 or wider."""
     over = (((0, 1, 2), (0, 1, 2)), ((), ()))
     precision = jnp.promote_types(jnp.float32, wide.dtype)
     return lax.dot_general(wide, side_by_side, over, preferred_element_type=precision)
 
 
-def _shifted(band: jax.Array, size: int, rate: int, left: int, width: int) -> jax.Array:
+def _shifted(
+    band: Float[Array, "R P D"], size: int, rate: int, left: int, width: int
+) -> Float[Array, "R W kD"]:
     """Maps [R, W', D] to [R, W, k·D]: at each pixel what it adds to, for each column of taps."""
     shifts = [tap * rate - left for tap in range(size)]
     zero = jnp.zeros((), band.dtype)
@@ -243,7 +250,9 @@ def _shifted(band: jax.Array, size: int, rate: int, left: int, width: int) -> ja
     return jnp.concatenate(parts, axis=-1)
 
 
-def _product(pixels: jax.Array, cotangent: jax.Array) -> jax.Array:
+def _product(
+    pixels: Float[Array, "R W C"], cotangent: Float[Array, "R W D"]
+) -> Float[Array, "C D"]:
     """Returns the sum over [R, W] of outer products, [C, k·D]."""
     over = (((0, 1), (0, 1)), ((), ()))
     return lax.dot_general(pixels, cotangent, over, precision=lax.Precision.HIGHEST)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deeplab_jax.arrays import Array, Float, Int32, Shaped
 from deeplab_jax.ops.dispatch import dispatch, named
 from deeplab_jax.ops.xla_convolution import Size
 
@@ -24,7 +25,7 @@ RESIZE_NAMES = {True: "resize_bilinear_align_corners", False: "resize_bilinear_h
 
 def interpolation_matrix(
     source: int, target: int, align_corners: bool, dtype: jnp.dtype
-) -> jax.Array:
+) -> Float[Array, "t s"]:
     """Returns the [target, source] matrix of a one-dimensional linear interpolation.
 
     Positions are computed in integers: grid points that coincide get a weight of exactly 1.
@@ -80,7 +81,9 @@ def _scaled_side(side: int, scale: float) -> int:
     return (side - 1) * int(scale * 8) // 8 + 1
 
 
-def resize_bilinear(inputs: jax.Array, size: Size, *, align_corners: bool = True) -> jax.Array:
+def resize_bilinear(
+    inputs: Float[Array, "N h w C"], size: Size, *, align_corners: bool = True
+) -> Float[Array, "N H W C"]:
     """Resizes maps by bilinear interpolation, without smoothing when shrinking.
 
     Two matrix products: exact, differentiable without scatters, and what matrix units do best. In
@@ -102,7 +105,9 @@ def resize_bilinear(inputs: jax.Array, size: Size, *, align_corners: bool = True
     return named(RESIZE_NAMES[align_corners], interpolate, inputs)
 
 
-def interpolate_lines(matrix: jax.Array, lines: jax.Array) -> jax.Array:
+def interpolate_lines(
+    matrix: Float[Array, "t s"], lines: Float[Array, "M s C"]
+) -> Float[Array, "M t C"]:
     """Maps [M, s, C] to [M, t, C] by a matrix [t, s], as one product a line.
 
     Condition: CPUs, at most PIXELS_A_CHANNEL times as many pixels as channels in a line. Gain: 1.3
@@ -114,7 +119,9 @@ def interpolate_lines(matrix: jax.Array, lines: jax.Array) -> jax.Array:
     return lax.dot_general(matrices, lines, over, precision=lax.Precision.HIGHEST)
 
 
-def _interpolate(inputs: jax.Array, size: Size, align_corners: bool) -> jax.Array:
+def _interpolate(
+    inputs: Float[Array, "N h w C"], size: Size, align_corners: bool
+) -> Float[Array, "N H W C"]:
     height, width, channels = inputs.shape[1:]
     dtype = inputs.dtype
     rows = interpolation_matrix(height, size[0], align_corners, dtype)
@@ -127,14 +134,18 @@ def _interpolate(inputs: jax.Array, size: Size, align_corners: bool) -> jax.Arra
     return dispatch(_all_at_once, _by_lines, rows, columns, accurate).astype(dtype)
 
 
-def _by_lines(rows: jax.Array, columns: jax.Array, inputs: jax.Array) -> jax.Array:
+def _by_lines(
+    rows: Float[Array, "H h"], columns: Float[Array, "W w"], inputs: Float[Array, "N h w C"]
+) -> Float[Array, "N H W C"]:
     batch, height, width, channels = inputs.shape
     wide = interpolate_lines(columns, inputs.reshape(batch * height, width, channels))
     tall = interpolate_lines(rows, wide.reshape(batch, height, -1))
     return tall.reshape(batch, rows.shape[0], columns.shape[0], channels)
 
 
-def _all_at_once(rows: jax.Array, columns: jax.Array, inputs: jax.Array) -> jax.Array:
+def _all_at_once(
+    rows: Float[Array, "H h"], columns: Float[Array, "W w"], inputs: Float[Array, "N h w C"]
+) -> Float[Array, "N H W C"]:
     # Width first: the first product then runs on the small map.
     wide = jnp.einsum("Ww,nhwc->nhWc", columns, inputs, precision=lax.Precision.HIGHEST)
     return jnp.einsum("Hh,nhWc->nHWc", rows, wide, precision=lax.Precision.HIGHEST)
@@ -164,7 +175,7 @@ class ResizedRows:
 
     @classmethod
     def of(
-        cls, inputs: jax.Array, size: Size, rows: int, *, align_corners: bool = True
+        cls, inputs: Float[Array, "N h w C"], size: Size, rows: int, *, align_corners: bool = True
     ) -> "ResizedRows":
         """Returns the rows of `resize_bilinear(inputs, size)` in blocks.
 
@@ -185,12 +196,14 @@ class ResizedRows:
         wide = jnp.einsum("Ww,nhwc->nhWc", across, accurate, precision=lax.Precision.HIGHEST)
         return cls(wide, down, size[0], inputs.dtype)
 
-    def block(self, weights: jax.Array) -> jax.Array:
+    def block(self, weights: Float[Array, "R h"]) -> Float[Array, "N R W C"]:
         """Returns the rows of one block of `weights`, [N, rows, W', C]."""
         rows = jnp.einsum("Hh,nhWc->nHWc", weights, self.wide, precision=lax.Precision.HIGHEST)
         return rows.astype(self.dtype)
 
-    def split(self, array: jax.Array, beyond: float) -> jax.Array:
+    def split(
+        self, array: Shaped[Array, "N H ..."], beyond: float
+    ) -> Shaped[Array, "blocks N R ..."]:
         """Returns an array of the resized map's rows in the same blocks.
 
         Args:
@@ -205,13 +218,15 @@ class ResizedRows:
         whole = jnp.pad(array, edges, constant_values=beyond)
         return whole.reshape(len(array), blocks, rows, *array.shape[2:]).swapaxes(0, 1)
 
-    def join(self, blocks: jax.Array) -> jax.Array:
+    def join(self, blocks: Shaped[Array, "blocks N R ..."]) -> Shaped[Array, "N H ..."]:
         """Returns [N, H', …] of blocks as `split` gives them."""
         whole = blocks.swapaxes(0, 1).reshape(blocks.shape[1], -1, *blocks.shape[3:])
         return whole[:, : self.height]
 
 
-def argmax_of_resized(scores: jax.Array, size: Size, *, align_corners: bool = True) -> jax.Array:
+def argmax_of_resized(
+    scores: Float[Array, "N h w C"], size: Size, *, align_corners: bool = True
+) -> Int32[Array, "N H W"]:
     """Returns the class of the largest score of every pixel of the resized map.
 
     On CPUs some rows at a time: of the resized map one block of ROWS_ON_CPUS rows is there at once.
@@ -239,7 +254,7 @@ def argmax_of_resized(scores: jax.Array, size: Size, *, align_corners: bool = Tr
     return dispatch(whole, by_rows, scores)
 
 
-def _argmax(scores: jax.Array) -> jax.Array:
+def _argmax(scores: Float[Array, "... C"]) -> Int32[Array, "..."]:
     return jnp.argmax(scores, axis=-1).astype(jnp.int32)
 
 
@@ -250,7 +265,7 @@ MEAN_NAME = "mean_over_map"
 WINDOWS_NAME = "mean_over_windows_{}x{}_stride_{}x{}"
 
 
-def mean_over_map(inputs: jax.Array) -> jax.Array:
+def mean_over_map(inputs: Float[Array, "N H W C"]) -> Float[Array, "N 1 1 C"]:
     """Returns each channel's mean.
 
     Args:
@@ -262,7 +277,9 @@ def mean_over_map(inputs: jax.Array) -> jax.Array:
     return named(MEAN_NAME, lambda inputs: jnp.mean(inputs, (1, 2), keepdims=True), inputs)
 
 
-def mean_over_windows(inputs: jax.Array, window: Pair, stride: Pair = (1, 1)) -> jax.Array:
+def mean_over_windows(
+    inputs: Float[Array, "N H W C"], window: Pair, stride: Pair = (1, 1)
+) -> Float[Array, "N P Q C"]:
     """Returns averages over windows that lie within a map, whose size may be a symbol.
 
     A window is cut to the map where the map is smaller. The map's size enters when the program
@@ -289,7 +306,9 @@ def parse_windows_name(name: str) -> tuple[Pair, Pair] | None:
     return (rows, columns), (down, across)
 
 
-def _average(inputs: jax.Array, window: Pair, stride: Pair) -> jax.Array:
+def _average(
+    inputs: Float[Array, "N H W C"], window: Pair, stride: Pair
+) -> Float[Array, "N P Q C"]:
     rows, columns = (
         _window_matrix(*axis, inputs.dtype)
         for axis in zip(inputs.shape[1:3], window, stride, strict=True)
@@ -298,7 +317,9 @@ def _average(inputs: jax.Array, window: Pair, stride: Pair) -> jax.Array:
     return jnp.einsum("uw,nvwc->nvuc", columns, tall, precision=lax.Precision.HIGHEST)
 
 
-def _window_matrix(length: int, window: int, stride: int, dtype: jnp.dtype) -> jax.Array:
+def _window_matrix(
+    length: int, window: int, stride: int, dtype: jnp.dtype
+) -> Float[Array, "windows length"]:
     """Returns [windows, length], in each row 1 / window at the pixels of one window."""
     # A maximum, for JAX sees that it is positive, whatever the length.
     windows = jax.core.max_dim(length - window, 0) // stride + 1

@@ -12,6 +12,7 @@ Condition: CPUs, stride 1, atrous, at most LARGEST_SHARE of the multiply-adds ne
 import jax
 import jax.numpy as jnp
 
+from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.xla_convolution import Padding, Size
 
 Span = tuple[int, int]
@@ -43,7 +44,9 @@ def output_span(shift: int, length: int, outputs: int) -> Span:
     return start, max(start, min(outputs, length - shift))
 
 
-def sum_over_taps(inputs: jax.Array, kernel: jax.Array, rates: Span, padding: Padding) -> jax.Array:
+def sum_over_taps(
+    inputs: Float[Array, "N H W C"], kernel: Float[Array, "k k C D"], rates: Span, padding: Padding
+) -> Float[Array, "N P Q D"]:
     """Returns the convolution with stride 1; see `ops.convolution`.
 
     The rows of pixels that a row of taps meets are cut out once; they lie together in memory.
@@ -65,8 +68,12 @@ def sum_over_taps(inputs: jax.Array, kernel: jax.Array, rates: Span, padding: Pa
 
 
 def _sum_over_columns(
-    pixels: jax.Array, kernel: jax.Array, rate: int, before: int, outputs: int
-) -> jax.Array:
+    pixels: Float[Array, "N R W C"],
+    kernel: Float[Array, "k C D"],
+    rate: int,
+    before: int,
+    outputs: int,
+) -> Float[Array, "N R Q D"]:
     """Returns the sum over a row of taps; kernel: [k, C, D]."""
     taps = []
     for column in range(len(kernel)):
@@ -93,7 +100,9 @@ def _sum_over_columns(
     return total
 
 
-def _products(pixels: jax.Array, taps: jax.Array) -> jax.Array:
+def _products(
+    pixels: Float[Array, "N R W C"], taps: Float[Array, "k C D"]
+) -> Float[Array, "N R W k D"]:
     """Maps [N, R, W, C] to [N, R, W, k, D], by one matrix product with all taps [k, C, D]."""
     number, channels, features = taps.shape
     beside = taps.transpose(1, 0, 2).reshape(channels, number * features)

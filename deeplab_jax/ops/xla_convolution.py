@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 from jax import lax
+
+from deeplab_jax.arrays import Array, Float
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 # An atrous rate: one number for both axes, or rows and columns apart.
@@ -47,14 +48,14 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def xla_convolution(
-    inputs: jax.Array,
-    kernel: jax.Array,
+    inputs: Float[Array, "N H W C"],
+    kernel: Float[Array, "k l I D"],
     *,
     stride: int,
     rates: tuple[int, int],
     padding: Padding,
     groups: int = 1,
-) -> jax.Array:
+) -> Float[Array, "N P Q D"]:
     """Returns the convolution as XLA has it.
 
     Args:
