@@ -132,7 +132,7 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
         outputs: Outputs, label: jax.Array, batch_label: jax.Array, step: jax.Array
     ) -> jax.Array:
         logits, maps = outputs
-        known = losses.valid_pixels(batch_label, logits.shape[-1])
+        known = losses.num_valid_pixels(batch_label, logits.shape[-1])
         taught = losses.distillation_loss(logits, maps[TEACHER], label, known, temperature)
         return run.objective(outputs, label, batch_label, step) + weight * taught
 

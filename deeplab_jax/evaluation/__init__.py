@@ -1,4 +1,4 @@
-"""How good a model is on a split: quickly while training, and in full afterwards."""
+"""Evaluation of a model on a split: mean IoU during training, and all metrics of a predictor."""
 
 from deeplab_jax.evaluation.comparison import (
     compare_strategies,

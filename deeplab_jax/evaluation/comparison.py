@@ -1,4 +1,4 @@
-"""The table of inference strategies: what each step gains, and what it costs."""
+"""Comparison of inference strategies: metrics and time of each step."""
 
 import copy
 import dataclasses
@@ -30,20 +30,20 @@ from deeplab_jax.reporter import LoggingReporter, Reporter
 
 # Scales for VOC in the tables of DeepLab v3 and v3+ (v3, section 4.1).
 PAPERS_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-# Images that are gone through once more to be timed, when everything is compiled.
+# Number of images that are predicted a second time, after compilation, to measure the time.
 TIMED_IMAGES = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StrategyResult:
-    """Result of one strategy on every image.
+    """Result of one strategy on each image.
 
     Attributes:
-      settings: of the strategy.
+      settings: settings of the strategy.
       overlaps: int64 [images, 3, num_classes]: true positives, pixels of the truth and of the
-        prediction. Whole confusion matrices of very many classes would not fit in memory.
-      boundary: int64 [images, num_classes, 4], as of `BoundaryMatch`.
-      seconds_per_image: from the encoded image to its class map, compiled.
+        prediction. Confusion matrices of very many classes would not fit into memory.
+      boundary: int64 [images, num_classes, 4], counts of `BoundaryMatch`.
+      seconds_per_image: time from the encoded image to its class map, without compilation.
     """
 
     settings: Mapping[str, Any]
@@ -53,9 +53,9 @@ class StrategyResult:
 
 
 def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
-    """Returns the way from the plain network to a strategy, a step each, in the papers' order.
+    """Returns the steps from plain inference to a strategy by name, in the order of the papers.
 
-    Tiles are no step: they hold for all rows.
+    Tiles apply to all steps.
     """
     plain = InferenceOptions(tile=options.tile, overlap=options.overlap)
     steps, reached = {"plain": plain}, plain
@@ -75,11 +75,11 @@ def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
 
 
 def papers_steps(base: InferenceOptions | None = None) -> dict[str, InferenceOptions]:
-    """Returns the rows of DeepLab v3's table 6, with a CRF as the last.
+    """Returns the strategies of DeepLab v3's table 6 by name, and a CRF as the last.
 
     Args:
-      base: whose tiles all rows share, and whose CRF is the last row's; default: whole images and
-        the CRF that goes with the architecture.
+      base: options with the tiles of all rows and the CRF of the last row (default: whole images
+        and the published CRF of the architecture).
     """
     base = base or InferenceOptions()
     last = dataclasses.replace(
@@ -104,33 +104,34 @@ def compare_strategies(
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """Measures one model on one split under several strategies.
+    """Evaluates a model on a split with several inference strategies.
 
-    Whole images are padded for each strategy as `evaluate` pads them.
+    Whole images are padded for each strategy as in `evaluate`.
 
     Args:
-      predictor: the model.
-      dataset: of the model's classes.
-      strategies: by name, as of `strategy_steps`; each is compared with the one before.
+      predictor: model to evaluate.
+      dataset: split with the classes of the model.
+      strategies: options by name, see `strategy_steps`; each is compared with the previous one.
       output: directory for `strategies.json`.
-      reporter: receives the progress; default: the logger.
-      **settings: as of `evaluate`.
+      reporter: receives progress events (default: the logger).
+      **settings: see `evaluate`.
 
     Returns:
-      A row each: `strategy`, `mean_iou`, `boundary_f_score`, `seconds_per_image`, `settings`, and
-      of all but the first row `mean_iou_change` and `boundary_f_score_change`: `difference`, `low`
-      and `high` of a paired bootstrap over images (95 %, 1,000 resamples, seed 0).
+      One row per strategy: `strategy`, `mean_iou`, `boundary_f_score`, `seconds_per_image`,
+      `settings`, and for all but the first `mean_iou_change` and `boundary_f_score_change`, each
+      with `difference`, `low` and `high` of a paired bootstrap over images (95 %, 1,000 resamples,
+      seed 0).
 
     Raises:
-      DeepLabError: as of `evaluate`, or there is no strategy.
+      DeepLabError: see `evaluate`, or there is no strategy.
     """
     reporter = reporter or LoggingReporter()
     if not strategies:
-        raise DeepLabError("no strategy to measure; give at least one")
+        raise DeepLabError("no strategy to evaluate; give at least one")
     if not isinstance(predictor, Predictor):
-        # Says what is wrong with it.
+        # Raises the error for image classifiers.
         make_inference(predictor, dataset, EvaluationSettings(**settings))
-    # All of them, before the first is measured: a mistake shows at once.
+    # Creates all predictors first, so that errors are raised before any evaluation.
     predictors = {name: predictor.with_options(options) for name, options in strategies.items()}
     warn_of_other_names(predictor, dataset, reporter)
     settings, results = EvaluationSettings(**settings), {}
@@ -167,7 +168,7 @@ def _measure(
 
 
 def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
-    """Goes through the first images once more; hosts work side by side."""
+    """Returns the time per image over the first images; hosts work in parallel."""
     timed = copy.copy(inference)
     timed.num_images = min(inference.num_images, max(TIMED_IMAGES, inference.batch_size))
     started = time.perf_counter()
@@ -201,7 +202,7 @@ def _rows(results: Mapping[str, StrategyResult]) -> list[dict[str, Any]]:
 
 
 def _mean_iou(overlaps: np.ndarray) -> float:
-    """Returns what `ConfusionMatrix.mean_iou` is of summed overlaps [3, num_classes]."""
+    """Returns the mean IoU of summed overlaps [3, num_classes]; see `ConfusionMatrix`."""
     correct, true, predicted = overlaps
     union = true + predicted - correct
     occurring = union > 0
@@ -217,7 +218,7 @@ def _known(value: float) -> float | None:
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the rows of `compare_strategies` as lines of text, in per cent."""
+    """Returns the rows of `compare_strategies` as a table, in percent."""
     width = max(len(row["strategy"]) for row in rows)
     head = ("mean IoU", "change [95 %]", "boundary F", "change [95 %]", "s/image")
     lines = [

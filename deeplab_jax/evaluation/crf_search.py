@@ -1,4 +1,4 @@
-"""Parameters of the dense CRF that suit a model, by trying a grid on some images."""
+"""Grid search for the parameters of the dense CRF."""
 
 import dataclasses
 import itertools
@@ -26,24 +26,24 @@ from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
-# The papers' number of images to choose on.
+# Number of images that the papers use for the search.
 DEFAULT_LIMIT = 100
-# A class that reaches this probability nowhere in an image is left out there: the time is that of
-# the classes, and there are usually few.
+# Classes below this probability in all pixels of an image are ignored there, since the time of the
+# CRF is proportional to the number of classes.
 LEAST_PROBABILITY = 1e-3
-# w2 and σγ of 3, ten iterations; the grid has the rest.
+# w2 and σγ of 3 and ten iterations; the grid varies the other parameters.
 SMOOTHNESS = CRFParameters(1.0, 1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class CRFGrid:
-    """The parameters to try; defaults are those of DeepLab v2, section 4.1.
+    """Grid of CRF parameters; the defaults are those of DeepLab v2, section 4.1.
 
     Attributes:
-      bilateral_weights: w1.
-      bilateral_position_stds: σα in pixels.
-      bilateral_color_stds: σβ in levels of 0..255.
-      fixed: has the other fields.
+      bilateral_weights: values of w1.
+      bilateral_position_stds: values of σα, in pixels.
+      bilateral_color_stds: values of σβ, in levels 0..255.
+      fixed: parameters that provide all other fields.
     """
 
     bilateral_weights: Sequence[float] = (3.0, 4.0, 5.0, 6.0)
@@ -52,7 +52,7 @@ class CRFGrid:
     fixed: CRFParameters = SMOOTHNESS
 
     def points(self) -> list[CRFParameters]:
-        """Returns all of the grid; the weight changes fastest, which shares the lattices."""
+        """Returns all points; the weight varies fastest, so that points share lattices."""
         spreads = itertools.product(self.bilateral_position_stds, self.bilateral_color_stds)
         return [
             dataclasses.replace(
@@ -77,31 +77,32 @@ def search_crf(
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Finds the point of a grid with the highest mean IoU after the CRF.
+    """Returns the point of a grid with the highest mean IoU after the CRF.
 
-    Each image goes through the network once, and its scores are refined by every point.
+    Each image is predicted once, and its scores are refined with every point.
 
     Args:
-      predictor: the model.
-      dataset: of the model's classes; not the split that the result will be measured on.
-      grid: default: that of DeepLab v2.
-      options: how the model is applied; its CRF is left aside. Default: as the predictor does.
-      limit: maximum number of images, the first ones.
-      output: JSON file of the result, which `read_crf_parameters` and `--crf=FILE.json` take.
-      reporter: receives the progress; default: the logger.
-      **settings: as of `evaluate`.
+      predictor: model to apply.
+      dataset: split with the classes of the model; not the split for the final evaluation.
+      grid: points to try (default: those of DeepLab v2).
+      options: inference strategy, whose CRF is ignored (default: that of the predictor).
+      limit: maximum number of images, from the first.
+      output: JSON file for the result, readable by `read_crf_parameters` and `--crf=FILE.json`.
+      reporter: receives progress events (default: the logger).
+      **settings: see `evaluate`.
 
     Returns:
-      `parameters`, of the best point, the first of equals; `mean_iou`, its; `mean_iou_without_crf`;
-      `table`, the parameters and `mean_iou` of every point, best first; `num_images`; `settings`.
+      `parameters` of the best point (the first of equal ones) and its `mean_iou`;
+      `mean_iou_without_crf`; `table` with parameters and `mean_iou` of every point, best first;
+      `num_images`; `settings`.
 
     Raises:
-      DeepLabError: as of `evaluate`, or the grid is empty or has illegal values.
+      DeepLabError: see `evaluate`, or the grid is empty or has invalid values.
     """
     reporter = reporter or LoggingReporter()
     points = (grid or CRFGrid()).points()
     if not points:
-        raise DeepLabError("no CRF parameters to try; give the grid at least one value a field")
+        raise DeepLabError("the CRF grid is empty; give at least one value for each field")
     for point in points:
         check_parameters(point)
     if isinstance(predictor, Predictor):
@@ -125,7 +126,10 @@ def _count(
     points: Sequence[CRFParameters],
     reporter: Reporter,
 ) -> np.ndarray:
-    """Returns int64 [1 + points, C, C] of this host's images: without a CRF, then each point's."""
+    """Returns the confusion matrices of this host's images without a CRF and with each point.
+
+    int64 [1 + points, C, C].
+    """
     classes = len(predictor.class_names)
     counts = np.zeros((1 + len(points), classes, classes), np.int64)
     total = -(-inference.num_images // jax.process_count())
@@ -140,7 +144,7 @@ def _count(
 def _refined_maps(
     logits: np.ndarray, image: np.ndarray, points: Sequence[CRFParameters]
 ) -> Iterator[np.ndarray]:
-    """Yields the class map [H, W] of every point, in order."""
+    """Yields the class map [H, W] of each point, in order."""
     present = likely_classes(logits)
     scores = np.ascontiguousarray(logits[..., present])
     same_lattice = itertools.groupby(points, key=_without_weight)
@@ -155,7 +159,7 @@ def _without_weight(point: CRFParameters) -> CRFParameters:
 
 
 def likely_classes(logits: np.ndarray) -> np.ndarray:
-    """Returns which classes reach `LEAST_PROBABILITY` somewhere; logits: [H, W, C]."""
+    """Returns the classes of logits [H, W, C] that reach `LEAST_PROBABILITY` in some pixel."""
     odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities = odds / odds.sum(axis=-1, keepdims=True)
     return np.flatnonzero(probabilities.max(axis=(0, 1)) >= LEAST_PROBABILITY)
@@ -178,7 +182,7 @@ def _summary(points: Sequence[CRFParameters], counts: np.ndarray) -> dict[str, A
 
 
 def crf_search_table(found: dict[str, Any], num_rows: int | None = None) -> str:
-    """Returns the result of `search_crf` as lines of text, in per cent, the best rows first."""
+    """Returns the result of `search_crf` as a table, in percent, best rows first."""
     lines = [f"{'w1':>6}  {'σα':>6}  {'σβ':>6}  {'mean IoU':>8}  {'change':>7}"]
     without = found["mean_iou_without_crf"]
     for row in found["table"][:num_rows]:

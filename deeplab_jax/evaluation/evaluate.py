@@ -1,4 +1,4 @@
-"""Evaluates a model on a split: from images to metrics."""
+"""Evaluation of a model on a split, from images to metrics."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -32,25 +32,25 @@ from deeplab_jax.visualize import Panel
 
 
 def _common_size(dataset: Dataset) -> Size | None:
-    """Returns the (H, W) that all images have; None where they differ, or there is none."""
+    """Returns the (H, W) of all images, or None where they differ or there is no image."""
     sizes = set(map(tuple, image_sizes(dataset, len(dataset)).tolist()))
     return sizes.pop() if len(sizes) == 1 else None
 
 
 class Evaluator:
-    """Measures variables of one model on one split, again and again; compiled once."""
+    """Evaluates successive variables of one model on one split with one compiled program."""
 
     def __init__(self, model: DeepLab, dataset: Dataset, **settings: Any) -> None:
-        """Decides sizes; nothing runs yet.
+        """Determines the sizes of images.
 
         Args:
-          model: whose variables are measured.
-          dataset: any data set of the same classes.
-          **settings: of `EvaluationSettings`; without a size, where all images have one size, they
-            are padded to the smallest that suits the network.
+          model: network of the variables.
+          dataset: dataset with the classes of the model.
+          **settings: fields of `EvaluationSettings`. Without a size, images of one common size are
+            padded to the smallest size that the network accepts.
 
         Raises:
-          DeepLabError: there is no image, or data set and model differ in their classes.
+          DeepLabError: there is no image, or dataset and model differ in their classes.
         """
         self._model, settings = model, EvaluationSettings(**settings)
         minimum = None if settings.size else _common_size(dataset)
@@ -58,16 +58,16 @@ class Evaluator:
 
     @property
     def size(self) -> Size | None:
-        """(H, W) that every image is padded to; None where images are padded to several sizes."""
+        """(H, W) that all images are padded to; None where images have several padded sizes."""
         sizes = set(self._inference.sizes)
         return sizes.pop() if len(sizes) == 1 else None
 
     def run(self, variables: Any, reporter: Reporter | None = None) -> ConfusionMatrix:
-        """Returns the confusion matrix of the whole split, the same on every host.
+        """Returns the confusion matrix of the whole split, equal on every host.
 
         Args:
-          variables: of the model, on any devices.
-          reporter: receives the progress; default: nothing does.
+          variables: variables of the model, on any devices.
+          reporter: receives progress events (default: none).
 
         Raises:
           DeepLabError: an image is damaged or larger than the size.
@@ -81,7 +81,7 @@ class Evaluator:
         return ConfusionMatrix(sum_over_hosts(total.counts))
 
 
-# Images of a contact sheet.
+# Number of images of a contact sheet.
 SHEET_ROWS = 6
 
 
@@ -95,24 +95,24 @@ def evaluate(
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Measures a model on a split.
+    """Evaluates a model on a split.
 
     Args:
-      predictor: the model.
-      dataset: of `open_dataset` or an `ArrayDataset`, of the model's classes.
-      options: how the model is applied; default: as the predictor does.
-      trimap_widths: in pixels, of bands around void in which mean IoU is measured, too.
+      predictor: model to evaluate.
+      dataset: split with the classes of the model, from `open_dataset` or an `ArrayDataset`.
+      options: inference strategy (default: that of the predictor).
+      trimap_widths: widths in pixels of bands around void whose mean IoU is computed as well.
       output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`.
-      reporter: receives the progress; default: the logger.
-      **settings: of `EvaluationSettings`: size, batch_size, mesh, workers, limit. Without a size
-        each image is padded as the predictor pads it, so that its class maps are counted.
+      reporter: receives progress events (default: the logger).
+      **settings: fields of `EvaluationSettings`: size, batch_size, mesh, workers, limit. Without a
+        size, each image is padded as the predictor pads it.
 
     Returns:
-      The content of `metrics.json`; measures are 0..1, None where nothing could be measured.
+      The content of `metrics.json`; metrics are 0..1, or None where they are undefined.
 
     Raises:
-      DeepLabError: the model has no class map or cannot do what is asked for, there is no labelled
-        pixel, an image is damaged or larger than the size, or the classes differ.
+      DeepLabError: the model predicts no class maps or does not support the options, all pixels are
+        void, an image is damaged or larger than the size, or the classes differ.
     """
     reporter = reporter or LoggingReporter()
     if options is not None and isinstance(predictor, Predictor):
@@ -134,7 +134,7 @@ def evaluate(
 def _count(
     inference: Inference, predictor: Predictor, counted: SegmentationMetrics, reporter: Reporter
 ) -> tuple[SegmentationMetrics, list[Panel]]:
-    """Returns what the whole split counts to, and evenly spread images, as far as on this host."""
+    """Returns the counts of the whole split, and those of its evenly spaced images on this host."""
     own = inference.own_positions()
     shown = own[np.linspace(0, len(own) - 1, SHEET_ROWS).round().astype(int)] if len(own) else own
     sheet = []
@@ -147,30 +147,31 @@ def _count(
 
 
 def check_labelled(counts: np.ndarray, inference: Inference) -> None:
-    """Checks that a split has a pixel that counts.
+    """Checks that a split has valid pixels.
 
     Raises:
-      DeepLabError: all are void.
+      DeepLabError: every pixel is void.
     """
     if not counts.any():
         name = f"{inference.dataset.name}/{inference.dataset.split}"
-        raise DeepLabError(f"{name}: every pixel is void; there is nothing to measure")
+        raise DeepLabError(f"{name}: every pixel is void; there is nothing to evaluate")
 
 
 def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Reporter) -> None:
-    """Warns where classes of model and data set are called differently."""
+    """Warns where the class names of model and dataset differ."""
     names = zip(predictor.class_names, dataset.descriptor.class_names, strict=True)
     other = [f"{mine!r} is {theirs!r}" for mine, theirs in names if mine != theirs]
     if other:
         reporter.warning(
-            f"{len(other)} classes of the model have other names in {dataset.name}: {other[0]}"
+            f"{len(other)} classes of the model have other names in {dataset.name}, such as "
+            f"{other[0]}"
         )
 
 
 def describe_settings(
     predictor: Predictor, inference: Inference, limit: int | None
 ) -> dict[str, Any]:
-    """Returns all that the numbers depend on, and where they were made, JSON-ready."""
+    """Returns the settings that determine the metrics, and the devices, JSON-ready."""
     device = inference.mesh.devices.flat[0]
     options, architecture = predictor.options, predictor.model.architecture
     tiling = predictor.tiling

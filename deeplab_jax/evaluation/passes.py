@@ -1,4 +1,4 @@
-"""How every image of a split goes through the network, once: whole or in tiles."""
+"""One pass of a network over a split, with whole images or tiles."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -35,16 +35,16 @@ Forward = Callable[[np.ndarray], Any]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """How a split is gone through; the numbers depend on `size` and `limit` alone.
+    """Settings of a pass over a split; only `size` and `limit` affect the metrics.
 
     Attributes:
-      size: (H, W) to pad every image to, rounded up to what suits the network; default: what
-        follows from the image's own size, see `canvas_size`. Not beside tiles.
-      batch_size: images, or tiles, of all hosts together; rounded up to a multiple of the mesh's
-        `data`.
-      mesh: devices to use, by default all.
-      workers: processes that read ahead.
-      limit: maximum number of images, the first ones.
+      size: (H, W) that every image is padded to, rounded up to a size that the network accepts
+        (default: a size derived from each image, see `canvas_size`). Not allowed with tiles.
+      batch_size: number of images, or tiles, per batch across all hosts; rounded up to a multiple
+        of the mesh's `data` axis.
+      mesh: devices to use (default: all).
+      workers: number of processes that read ahead.
+      limit: maximum number of images, from the first.
     """
 
     size: Size | None = None
@@ -55,14 +55,14 @@ class EvaluationSettings:
 
 
 class WholeImageInference:
-    """Pads every image as a predictor does and sends it through the network, whole.
+    """Pass over whole images, padded as a predictor pads them.
 
     Attributes:
-      dataset: what is gone through.
-      sizes: (H, W) that each image is padded to; few of them differ.
-      mesh: of the devices.
-      batch_size: of all hosts together, a multiple of the mesh's `data`.
-      num_images: how many are gone through.
+      dataset: split to predict.
+      sizes: (H, W) that each image is padded to; there are few different ones.
+      mesh: devices.
+      batch_size: number of images per batch across all hosts, a multiple of the `data` axis.
+      num_images: number of images.
     """
 
     def __init__(
@@ -73,17 +73,17 @@ class WholeImageInference:
         scales: tuple[float, ...] = (1.0,),
         minimum_size: Size | None = None,
     ) -> None:
-        """Decides sizes; nothing runs yet.
+        """Determines the sizes of images.
 
         Args:
-          model: decides the legal sizes and the number of classes.
-          dataset: any data set of the same classes.
-          settings: how it is gone through.
-          scales: that the image is shown at.
-          minimum_size: (H, W) that smaller images are padded to, if any.
+          model: network that determines the legal sizes and the number of classes.
+          dataset: dataset with the classes of the model.
+          settings: settings of the pass.
+          scales: scales of the inference strategy.
+          minimum_size: (H, W) that smaller images are padded to, or None.
 
         Raises:
-          DeepLabError: there is no image, or data set and model differ in their classes.
+          DeepLabError: there is no image, or dataset and model differ in their classes.
         """
         self.dataset = dataset
         self.num_images = count_images(model, dataset, settings)
@@ -98,17 +98,17 @@ class WholeImageInference:
         self._fill, self._workers = model.architecture.mean_pixel, settings.workers
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
-        """Yields this host's part of each batch with what the function made of it.
+        """Yields this host's part of each batch with the result of a function.
 
-        Every host runs the same number of steps. If several hosts share the rows of the same
-        images, only one yields them. The device is always one batch ahead of what is yielded.
+        Every host runs the same number of steps. Where several hosts share the rows of an image,
+        one of them yields it. The device computes one batch ahead of the yielded one.
 
         Args:
-          forward: for the mesh.
-          reporter: receives the progress.
+          forward: function compiled for the mesh.
+          reporter: receives progress events.
 
         Yields:
-          The batch of `evaluation_batches`, and the function's result as NumPy arrays.
+          The batch of `evaluation_batches`, and the result of the function as NumPy arrays.
         """
         share = data_share(self.mesh)
         batches = evaluation_batches(
@@ -130,7 +130,7 @@ class WholeImageInference:
         yield from self._arrived(*waiting.pop())
 
     def own_positions(self) -> np.ndarray:
-        """Returns the positions in the data set of the images that this host yields, ascending."""
+        """Returns the ascending indices of the images that this host yields."""
         share = data_share(self.mesh)
         if not share.counts:
             return np.arange(0)
@@ -148,17 +148,17 @@ class WholeImageInference:
 
 
 class TiledInference:
-    """Cuts each image by itself, at its own size, as a predictor does.
+    """Pass over images that are cut into tiles, as a predictor cuts them.
 
-    Hosts work on their own images, each with its own devices: images differ in their number of
-    tiles. Results are held for one image.
+    Images differ in their number of tiles, so each host predicts its own images with its own
+    devices. Results of one image are in memory at a time.
 
     Attributes:
-      dataset: what is gone through.
-      sizes: None: images are not padded to a size of their own.
-      mesh: of this host's devices.
-      batch_size: tiles at once on this host, a multiple of its devices.
-      num_images: how many are gone through.
+      dataset: split to predict.
+      sizes: None, since images have no padded size.
+      mesh: devices of this host.
+      batch_size: number of tiles per batch on this host, a multiple of its number of devices.
+      num_images: number of images.
     """
 
     sizes = None
@@ -166,18 +166,18 @@ class TiledInference:
     def __init__(
         self, model: DeepLab, dataset: Dataset, settings: EvaluationSettings, tiling: Tiling
     ) -> None:
-        """Decides; nothing runs yet.
+        """Determines the devices and the batch size.
 
         Args:
-          model, dataset, settings: as of `WholeImageInference`; nothing is read ahead, which gains
-            nothing beside that many tiles.
-          tiling: how images are cut.
+          model, dataset, settings: see `WholeImageInference`; `workers` is ignored, since reading
+            takes little time compared with many tiles.
+          tiling: division of images into tiles.
 
         Raises:
-          DeepLabError: as of `WholeImageInference`, or a size is given.
+          DeepLabError: see `WholeImageInference`, or a size is given.
         """
         if settings.size is not None:
-            raise DeepLabError("size is what whole images are padded to; leave it out beside tiles")
+            raise DeepLabError("size is the padded size of whole images; omit it with tiles")
         self.dataset, self._tiling = dataset, tiling
         self.num_images = count_images(model, dataset, settings)
         mesh = settings.mesh
@@ -185,11 +185,11 @@ class TiledInference:
         self.batch_size = -(-settings.batch_size // self.mesh.size) * self.mesh.size
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
-        """Yields this host's images, each as a batch of one, with what the function made of it.
+        """Yields each image of this host as a batch of one, with the result of a function.
 
         Args:
-          forward: for the mesh; results are [N, …, h, w].
-          reporter: receives the progress.
+          forward: function compiled for the mesh; results have shape [N, …, h, w].
+          reporter: receives progress events.
         """
         for index in reporter.track(self.own_positions().tolist(), "evaluating, image"):
             example = self.dataset[index]
@@ -205,7 +205,7 @@ class TiledInference:
             yield jax.tree.map(lambda array: np.asarray(array)[None], (batch, results))
 
     def own_positions(self) -> np.ndarray:
-        """Returns the positions in the data set of the images that this host yields, in order."""
+        """Returns the ascending indices of the images that this host yields."""
         return np.arange(jax.process_index(), self.num_images, jax.process_count())
 
 
@@ -215,21 +215,21 @@ Inference = WholeImageInference | TiledInference
 def make_inference(
     predictor: Predictor, dataset: Dataset, settings: EvaluationSettings
 ) -> Inference:
-    """Returns the way through a split that the predictor's options ask for.
+    """Returns the pass over a split for the options of a predictor.
 
     Args:
-      predictor: the model, with its options.
-      dataset: of the model's classes.
-      settings: how it is gone through.
+      predictor: model with its options.
+      dataset: split with the classes of the model.
+      settings: settings of the pass.
 
     Raises:
-      DeepLabError: the model has no class map, there is no image, or data set and model differ in
-        their classes.
+      DeepLabError: the model predicts no class maps, there is no image, or dataset and model differ
+        in their classes.
     """
     if isinstance(predictor, ImageClassification):
         raise DeepLabError(
-            f"{predictor.source} classifies whole images and has no class map to measure; "
-            "train a segmentation network that starts from it (training.init_from), or give one"
+            f"{predictor.source} classifies whole images and predicts no class maps; train a "
+            "segmentation network from it (training.init_from), or give a segmentation model"
         )
     if predictor.tiling:
         return TiledInference(predictor.model, dataset, settings, predictor.tiling)
@@ -239,12 +239,12 @@ def make_inference(
 
 
 class ImageResult(NamedTuple):
-    """One image.
+    """Result of one image.
 
     Attributes:
-      index: position in the split.
-      panel: the image with its truth and prediction.
-      bins: uint16 [num_classes, H, W], of `probability_bins`.
+      index: index in the split.
+      panel: image, truth and prediction.
+      bins: result of `probability_bins`, uint16 [num_classes, H, W].
     """
 
     index: int
@@ -255,12 +255,12 @@ class ImageResult(NamedTuple):
 def image_results(
     inference: Inference, predictor: Predictor, reporter: Reporter
 ) -> Iterator[ImageResult]:
-    """Yields the result of each of this host's images, exactly once, at its own size.
+    """Yields the result of each image of this host, exactly once, at the size of the image.
 
     Args:
-      inference: of `make_inference` for this predictor.
-      predictor: the model.
-      reporter: receives the progress.
+      inference: result of `make_inference` for this predictor.
+      predictor: model to apply.
+      reporter: receives progress events.
     """
     if predictor.crf is not None:
         for index, scores, image, label in image_scores(inference, predictor, reporter):
@@ -274,7 +274,7 @@ def image_results(
 def image_scores(
     inference: Inference, predictor: Predictor, reporter: Reporter
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields position, logits [H, W, C], image and label of each of this host's images."""
+    """Yields index, logits [H, W, C], image and label of each image of this host."""
     forward = predictor.network.forward(predictor.options, scores_first, inference.mesh)
     for index, image, label, scores in _own(inference.run(forward, reporter)):
         yield index, np.moveaxis(scores, 0, -1), np.ascontiguousarray(image), label
@@ -283,7 +283,7 @@ def image_scores(
 def _own(
     batches: Iterator[tuple[Batch, Any]],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, Any]]:
-    """Yields position, image, label and result [..., H, W] of each image, without padding."""
+    """Yields index, image, label and result [..., H, W] of each image, without padding."""
     for batch, outputs in batches:
         for position in np.flatnonzero(batch["index"] >= 0):
             height, width = batch["size"][position]
@@ -303,7 +303,7 @@ def _refined(
 
 
 def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns the class map as labels are stored: the `Finish` of a quick evaluation."""
+    """Returns the class map in the dtype of labels, for evaluations of mean IoU only."""
     return class_map.astype(label_dtype(logits.shape[-1]))
 
 
@@ -320,9 +320,9 @@ def scores_first(class_map: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
-    """Returns (height, width) of the first images, int [count, 2].
+    """Returns (height, width) of the first `count` images, int [count, 2].
 
-    A data set that records no sizes is read once for them.
+    Datasets that store no sizes are read once to determine them.
     """
     if hasattr(dataset, "image_sizes"):
         return dataset.image_sizes()[:count]
@@ -330,26 +330,26 @@ def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
 
 
 def sum_over_hosts(counts: np.ndarray) -> np.ndarray:
-    """Returns the sum of every host's int64 array of one shape, on all of them."""
+    """Returns the sum over hosts of int64 arrays of equal shape, on every host."""
     if jax.process_count() == 1:
         return counts
     wait_for_hosts("counts")
-    # As bytes, because JAX would narrow int64 to int32.
+    # As bytes, since JAX would convert int64 to int32.
     gathered = multihost_utils.process_allgather(np.ascontiguousarray(counts).view(np.uint8))
     return np.ascontiguousarray(gathered).view(np.int64).sum(axis=0)
 
 
 def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings) -> int:
-    """Returns how many images there are to go through.
+    """Returns the number of images of a pass.
 
     Raises:
-      DeepLabError: none, or data set and model differ in their classes.
+      DeepLabError: there is no image, or dataset and model differ in their classes.
     """
     outputs, classes = model.architecture.num_classes, dataset.descriptor.num_classes
     if outputs != classes:
         raise DeepLabError(
-            f"the model has {outputs} classes, the data set {dataset.name} has {classes}; "
-            "evaluate on data with the model's classes, or fine-tune the model"
+            f"the model has {outputs} classes, the dataset {dataset.name} has {classes}; "
+            "evaluate on data with the classes of the model, or fine-tune the model"
         )
     limit = settings.limit
     num_images = len(dataset) if limit is None else min(limit, len(dataset))

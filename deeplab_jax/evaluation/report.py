@@ -1,4 +1,4 @@
-"""Counts over a split, and how they are shown: as a dictionary, as text and as files."""
+"""Metrics of a split, reported as dictionary, text and files."""
 
 import dataclasses
 import json
@@ -23,7 +23,14 @@ from deeplab_jax.visualize.class_maps import Color
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SegmentationMetrics:
-    """Counts over a split; those of images and hosts add up."""
+    """Counts over a split, which add up over images and hosts.
+
+    Attributes:
+      confusion: confusion matrix.
+      ranking: histograms for average precision.
+      boundary: counts of boundary pixels.
+      trimap: confusion matrices in bands around void.
+    """
 
     confusion: ConfusionMatrix
     ranking: PrecisionRecall
@@ -32,10 +39,10 @@ class SegmentationMetrics:
 
     @classmethod
     def empty(cls, num_classes: int, trimap_widths: Sequence[int] = ()) -> "SegmentationMetrics":
-        """Returns the counts of no image.
+        """Returns counts of zero.
 
         Raises:
-          DeepLabError: a width is illegal.
+          DeepLabError: a width is not an integer in 1..1000.
         """
         kinds = (ConfusionMatrix, PrecisionRecall, BoundaryMatch)
         return cls(
@@ -44,11 +51,11 @@ class SegmentationMetrics:
         )
 
     def add(self, panel: Panel, bins: np.ndarray) -> "SegmentationMetrics":
-        """Returns the counts with one image more, at its own size.
+        """Returns the counts plus those of one image at its own size.
 
         Args:
-          panel: the image with its truth and prediction.
-          bins: uint16 [num_classes, H, W], of `probability_bins`.
+          panel: image, truth and prediction.
+          bins: result of `probability_bins`, uint16 [num_classes, H, W].
         """
         labels = panel.truth, panel.prediction, len(bins)
         return SegmentationMetrics(
@@ -59,7 +66,7 @@ class SegmentationMetrics:
         )
 
     def over_hosts(self) -> "SegmentationMetrics":
-        """Returns the sum of every host's counts."""
+        """Returns the sum of the counts of all hosts."""
         return SegmentationMetrics(
             ConfusionMatrix(sum_over_hosts(self.confusion.counts)),
             PrecisionRecall(
@@ -81,9 +88,9 @@ SUMMARY = {
 
 
 def metrics_dictionary(class_names: Sequence[str], counted: SegmentationMetrics) -> dict[str, Any]:
-    """Returns the measures under the names of `metrics.json`, JSON-ready.
+    """Returns the metrics under the names of `metrics.json`, JSON-ready.
 
-    Classes that could not be measured are None.
+    Undefined metrics of a class are None.
     """
     confusion = counted.confusion
     precisions = counted.ranking.per_class_average_precision
@@ -102,9 +109,9 @@ def metrics_dictionary(class_names: Sequence[str], counted: SegmentationMetrics)
 
 
 def table(metrics: Mapping[str, Any]) -> str:
-    """Returns the measures as lines of text, in per cent, and how they were made.
+    """Returns the metrics as text, in percent, followed by the settings.
 
-    First of the classes, then overall, then near outlines, then the settings.
+    The order is: metrics by class, overall metrics, metrics near boundaries, settings.
     """
     precisions = metrics["per_class_average_precision"]
     ious = metrics["per_class_iou"]
@@ -120,7 +127,7 @@ def table(metrics: Mapping[str, Any]) -> str:
 
 
 def settings_lines(settings: Mapping[str, Any]) -> list[str]:
-    """Returns the settings that say something, a line each."""
+    """Returns one line for each setting that is set."""
     return [
         f"{name.replace('_', ' ')}: {_shown(value)}"
         for name, value in settings.items()
@@ -135,14 +142,14 @@ def write_report(
     class_names: Sequence[str],
     palette: Sequence[Color],
 ) -> None:
-    """Writes `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`, each whole.
+    """Writes `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`, each atomically.
 
     Args:
-      output: directory; is made.
-      metrics: what `evaluate` returns.
-      rows: the contact sheet's, at least one.
-      class_names: one a class.
-      palette: RGB 0..255, one a class.
+      output: directory, created if missing.
+      metrics: result of `evaluate`.
+      rows: rows of the contact sheet, at least one.
+      class_names: name of each class.
+      palette: color of each class, RGB 0..255.
     """
     write_text(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     counts = np.asarray(metrics["confusion_matrix"])
@@ -155,7 +162,7 @@ def _by_name(class_names: Sequence[str], values: np.ndarray) -> dict[str, float 
 
 
 def _by_width(values: Mapping[int, float]) -> dict[str, float | None]:
-    # Keys of JSON are text.
+    # Keys in JSON are strings.
     return {str(width): _known(value) for width, value in values.items()}
 
 

@@ -1,4 +1,4 @@
-"""Losses on logits: pure functions of arrays."""
+"""Losses on logits and penalties on parameters, as pure functions of arrays."""
 
 from deeplab_jax.lazy import lazy_names
 
@@ -13,6 +13,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".distillation": "distillation_loss",
         ".multi_scale": "multi_scale_cross_entropy resized_cross_entropy shrink_labels",
         ".overlap": "dice_loss lovasz_softmax",
-        ".targets": "masked_label pixel_mean valid_pixels",
+        ".targets": "masked_label pixel_mean num_valid_pixels",
     },
 )

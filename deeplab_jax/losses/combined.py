@@ -20,7 +20,7 @@ def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
     """
 
     def loss(logits: jax.Array, label: jax.Array, normalizer: jax.Array | None = None) -> jax.Array:
-        # Once for all terms: their gradients are then added before they are rounded.
+        # Cast once for all terms, so that their gradients are added before rounding.
         logits = at_least_float32(logits)
         losses = (weight * term(logits, label, normalizer) for weight, term in terms)
         return sum(losses, jnp.zeros(()))
@@ -40,12 +40,12 @@ def with_auxiliary(
     """Returns loss(logits) + weight·loss(auxiliary).
 
     Args:
-      loss: of either, (logits, label, normalizer) → scalar.
+      loss: loss applied to both, (logits, label, normalizer) → scalar.
       logits: [N, H, W, C].
-      auxiliary: logits of an auxiliary head, [N, h, w, C], at a size that the loss takes with this
-        label; None where the model has none.
-      label, normalizer: what the loss takes.
-      weight: of the auxiliary head.
+      auxiliary: logits of an auxiliary head, [N, h, w, C], at a size that the loss accepts with
+        this label; None for models without one.
+      label, normalizer: arguments of the loss.
+      weight: weight of the auxiliary loss.
 
     Source: arXiv 1612.01105, section 3.3; the weight is torchvision's.
     """
@@ -53,35 +53,35 @@ def with_auxiliary(
     return total if auxiliary is None else total + weight * loss(auxiliary, label, normalizer)
 
 
-# Returns whether the parameter of these names, from the root to the leaf, belongs to the group.
+# Predicate of a parameter's path, from root to leaf, that selects a group of parameters.
 Group = Callable[[tuple[str, ...]], bool]
 
 
 def kernels(names: tuple[str, ...]) -> bool:
-    """The group of all convolution kernels: no biases, no scales and offsets of normalisation."""
+    """Selects all convolution kernels, but no biases and no parameters of normalization."""
     return names[-1] == "kernel"
 
 
 def dense_kernels(names: tuple[str, ...]) -> bool:
-    """The group that the released code decays: convolution kernels that are not depthwise."""
+    """Selects convolution kernels that are not depthwise, which the released code decays."""
     return kernels(names) and "depthwise" not in names
 
 
 def l1_penalty(params: Any, strength: float, group: Group = dense_kernels) -> Scalar:
     """Returns strength·Σ|w| over the parameters of the group, a scalar."""
-    # jnp.abs has a slope of 1 at 0, which would move weights that are gone.
+    # The gradient of jnp.abs at 0 is 1, which would move pruned weights.
     return strength * _total(params, group, lambda leaf: leaf * jnp.sign(leaf))
 
 
 def l2_penalty(params: Any, strength: float, group: Group = dense_kernels) -> Scalar:
     """Returns strength·½·Σw² over the parameters of the group, a scalar.
 
-    Its gradient is strength·w: with plain SGD the same as weight decay of that strength.
+    The gradient is strength·w; with plain SGD this equals weight decay of that strength.
 
     Args:
       params: nested dicts of arrays.
-      strength: the released code's weight decay.
-      group: which of them; several groups of different strength are several penalties.
+      strength: weight decay of the released code.
+      group: predicate that selects parameters; use one penalty per group of equal strength.
     """
     return strength / 2 * _total(params, group, jnp.square)
 

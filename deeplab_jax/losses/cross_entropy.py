@@ -1,4 +1,4 @@
-"""Cross-entropy of every pixel, of the hardest pixels, and focal loss."""
+"""Cross-entropy over all pixels or the hardest pixels, and focal loss."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,11 @@ from deeplab_jax.losses.targets import (
     at_least_float32,
     check_label,
     class_shares,
+    fraction_of_batch,
     is_soft,
-    known_pixels,
     of_class,
     pixel_mean,
-    share_of_batch,
-    valid_pixels,
+    valid_mask,
 )
 
 
@@ -30,25 +29,25 @@ def softmax_cross_entropy(
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
 ) -> Scalar:
-    """Returns −Σ w[label]·log softmax(logits)[label] over the non-void pixels, by their number.
+    """Returns −Σ w[label]·log softmax(logits)[label] divided by the number of valid pixels.
 
     Args:
       logits: [N, H, W, C], floating point.
-      label: [N, H, W], integer; void is 255, or 65535 with more than 255 classes. Or
-        [N, H, W, C], floating point: the share of each class; a pixel of all zeros is void.
-      normalizer: what to divide by instead, such as the pixels of a whole batch of which this is
-        a part.
-      class_weights: w, one a class; default all 1. The divisor stays the number of pixels, as in
-        the released code, so weights should average about 1 over the pixels.
-      label_smoothing: ε, 0..1: the share of the label that is spread evenly over all classes.
+      label: [N, H, W], integer; void is 255, or 65535 with more than 255 classes. Or soft,
+        [N, H, W, C], floating point: the proportion of each class; pixels of all zeros are void.
+      normalizer: divisor to use instead, such as the number of valid pixels of the batch that this
+        is a part of.
+      class_weights: w, one per class (default: all 1). The divisor remains the number of pixels, as
+        in the released code, so weights should average about 1 over the pixels.
+      label_smoothing: ε, 0..1: fraction of the label that is distributed evenly over all classes.
 
     Returns:
-      A scalar; 0 where every pixel is void, with gradients of 0.
+      A scalar; 0 with gradients of 0 where every pixel is void.
 
     Raises:
-      DeepLabError: the shapes do not go together, or the label's dtype cannot hold its void.
+      DeepLabError: the shapes do not match, or the dtype of the label cannot hold the void value.
 
-    Source: DeepLab v2, section 4.1; the mean over labelled pixels is the released code's.
+    Source: DeepLab v2, section 4.1; the mean over valid pixels follows the released code.
     """
     losses = pixel_cross_entropy(logits, label, class_weights, label_smoothing)
     return pixel_mean(losses, label, normalizer, logits.shape[-1])
@@ -60,16 +59,16 @@ def pixel_cross_entropy(
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
 ) -> Float[Array, "N H W"]:
-    """Returns the loss of each pixel, [N, H, W], 0 at void; arguments as `softmax_cross_entropy`.
+    """Returns the loss of each pixel, [N, H, W], 0 at void, in at least float32.
 
-    At least float32, whatever the logits are.
+    Args and Raises: see `softmax_cross_entropy`.
     """
     check_label(logits, label)
     logits = at_least_float32(logits)
     if is_soft(label) or label_smoothing:
         return _of_shares(logits, label, class_weights, label_smoothing)
-    known = known_pixels(label, logits.shape[-1])
-    losses = jnp.where(known, _of_classes(logits, label), 0)
+    valid = valid_mask(label, logits.shape[-1])
+    losses = jnp.where(valid, _of_classes(logits, label), 0)
     if class_weights is None:
         return losses
     weights = as_weights(class_weights, logits.shape[-1])
@@ -84,10 +83,10 @@ def log_softmax(logits: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
 def _of_classes(
     logits: Float[Array, "N H W C"], label: Integer[Array, "N H W"]
 ) -> Float[Array, "N H W"]:
-    # Relative to the largest logit: two logits near 10,000 differ by more than their rounding.
+    # Relative to the largest logit, so that large logits lose no precision.
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
     log_sum = jnp.log(jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1))
-    # Picked before the subtraction: half the time of picking from a log softmax on CPUs.
+    # Selecting before the subtraction takes half the time of selecting from a log softmax on CPUs.
     picked = jnp.sum(jnp.where(of_class(label, logits.shape[-1]), logits, 0), axis=-1)
     return log_sum - (picked - largest)
 
@@ -101,21 +100,21 @@ def _of_shares(
     shares = class_shares(label, logits.shape[-1], label_smoothing)
     if class_weights is not None:
         shares *= as_weights(class_weights, logits.shape[-1])
-    # A class without a share may have a logit of −∞.
+    # The logit of a class with proportion 0 may be −∞.
     return -jnp.sum(jnp.where(shares == 0, 0, shares * log_softmax(logits)), axis=-1)
 
 
 def hard_pixel_fraction(
     step: jax.Array | int, fraction: float, anneal_steps: int
 ) -> jax.Array | float:
-    """Returns the fraction of pixels to keep: from 1 at step 0 linearly down to `fraction`.
+    """Returns the fraction of pixels to keep, which falls linearly from 1 to `fraction`.
 
     Args:
-      step: of training.
+      step: training step.
       fraction: final fraction, 0..1.
-      anneal_steps: number of steps until it is reached (`hard_example_mining_step`); 0: none.
+      anneal_steps: number of steps until the final fraction; 0 applies it from the start.
 
-    Source: an option of the released code.
+    Source: `hard_example_mining_step` of the released code.
     """
     if anneal_steps == 0:
         return fraction
@@ -131,50 +130,45 @@ def hard_pixel_cross_entropy(
     label_smoothing: float = 0.0,
     *,
     fraction: jax.Array | float,
-    count_void: bool = True,
 ) -> Scalar:
-    """Returns the mean of the largest pixel losses, zeros among them left out of the divisor.
+    """Returns the mean of the largest pixel losses; losses of 0 do not count in the divisor.
 
-    Pixels that tie for the last places share these evenly.
+    Pixels with equal losses at the threshold have equal fractional weights.
 
     Args:
-      logits, label, class_weights, label_smoothing: as for `softmax_cross_entropy`.
-      normalizer: the pixels of a whole batch of which this is a part. The hardest pixels are
-        looked for in each part, and the part counts by its own pixels.
-      fraction: fraction of the pixels that are kept, 0..1; at least one is.
-      count_void: whether it is a fraction of all pixels, as in the released code, or of those that
-        are not void.
+      logits, label, class_weights, label_smoothing: see `softmax_cross_entropy`.
+      normalizer: number of valid pixels of the batch that this is a part of. The hardest pixels are
+        selected within each part, and the part is weighted by its own valid pixels.
+      fraction: fraction of all pixels, void included, that is kept, 0..1; at least one pixel.
 
     Returns:
       A scalar; 0 where every pixel is void.
 
-    Source: an option of the released code (top-k pixels); online hard example mining.
+    Source: `top_k_percent_pixels` of the released code; online hard example mining.
     """
     losses = pixel_cross_entropy(logits, label, class_weights, label_smoothing)
-    num_classes = logits.shape[-1]
-    pixels = losses.size if count_void else valid_pixels(label, num_classes)
-    # Float arithmetic, cut off, as the released code does it.
-    count = jnp.clip(fraction * jnp.float32(pixels), 1, losses.size).astype(jnp.int32)
+    # Truncated float arithmetic, as in the released code.
+    count = jnp.clip(fraction * jnp.float32(losses.size), 1, losses.size).astype(jnp.int32)
     kept = hardest(losses, count)
     mean = jnp.sum(kept * losses) / jnp.maximum(jnp.sum(kept * (losses > 0)), 1)
-    return share_of_batch(label, normalizer, num_classes) * mean
+    return fraction_of_batch(label, normalizer, logits.shape[-1]) * mean
 
 
 def hardest(losses: Float[Array, "*shape"], count: jax.Array) -> Float32[Array, "*shape"]:
-    """Returns 1 at the `count` largest losses, 0 elsewhere, and equal shares where the last tie.
+    """Returns 1 at the `count` largest losses, 0 elsewhere, and equal fractions at ties.
 
-    The threshold is built bit by bit: floats that are not negative order like their bits. These
-    31 counts take a tenth of a sort's time on CPUs, devices that hold parts of the pixels make
-    them side by side, and `count` may change from step to step.
+    The threshold is found bit by bit, since non-negative floats order like their bits. The 31
+    counts take a tenth of the time of a sort on CPUs, run in parallel on devices that hold parts of
+    the pixels, and allow `count` to change between steps.
 
     Args:
       losses: any shape, ≥ 0.
       count: integer scalar, 1 to the number of losses.
 
     Returns:
-      float32, of the losses' shape; without a gradient.
+      float32 of the shape of the losses, without a gradient.
     """
-    # The absolute value makes 0 of −0.
+    # The absolute value turns −0 into 0.
     values = jnp.abs(lax.stop_gradient(losses)).astype(jnp.float32)
     bits = lax.bitcast_convert_type(values, jnp.int32)
 
@@ -196,21 +190,21 @@ def focal_loss(
     gamma: float = 2.0,
     alpha: Sequence[float] | None = None,
 ) -> Scalar:
-    """Returns −Σ α[label]·(1 − p[label])^γ·log p[label] over the non-void pixels, by their number.
+    """Returns −Σ α[label]·(1 − p[label])^γ·log p[label] divided by the number of valid pixels.
 
-    p is the softmax of the logits. γ = 0 is the cross-entropy with class weights α.
+    p is the softmax of the logits. γ = 0 gives the cross-entropy with class weights α.
 
     Args:
-      logits, label, normalizer: as for `softmax_cross_entropy`. The loss of a soft label is that
-        of each class by its share.
-      gamma: γ ≥ 0, how fast the loss fades as p grows.
-      alpha: α, one weight a class; default all 1.
+      logits, label, normalizer: see `softmax_cross_entropy`. The loss of a soft label is the sum
+        over classes, weighted by their proportions.
+      gamma: focusing exponent γ ≥ 0.
+      alpha: class weights α, one per class (default: all 1).
 
     Returns:
-      A scalar; 0 where every pixel is void, with gradients of 0.
+      A scalar; 0 with gradients of 0 where every pixel is void.
 
-    Source: arXiv 1708.02002, equation 5, with a softmax for the sigmoid and the mean over pixels
-    for that over objects.
+    Source: arXiv 1708.02002, equation 5, with a softmax in place of the sigmoid and a mean over
+    pixels in place of objects.
     """
     check_label(logits, label)
     num_classes = logits.shape[-1]
@@ -227,7 +221,7 @@ def focal_loss(
 
 
 def _fading(cross_entropy: Float[Array, "*shape"], gamma: float) -> Float[Array, "*shape"]:
-    """(1 − p)^γ·x of x = −log p; its gradient is finite at p = 1 for every γ."""
+    """Returns (1 − p)^γ·x for x = −log p, with a finite gradient at p = 1 for every γ."""
     uncertain = cross_entropy > 0
     safe = jnp.where(uncertain, cross_entropy, 1)
     return jnp.where(uncertain, (-jnp.expm1(-safe)) ** gamma * safe, 0)

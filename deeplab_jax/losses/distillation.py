@@ -1,4 +1,4 @@
-"""A student's distance from its teacher (arXiv 1503.02531)."""
+"""Distillation loss: the divergence of a student from its teacher (arXiv 1503.02531)."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from deeplab_jax.arrays import Array, Float, Shaped
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.losses.cross_entropy import log_softmax
-from deeplab_jax.losses.targets import Label, Scalar, known_pixels, pixel_mean
+from deeplab_jax.losses.targets import Label, Scalar, pixel_mean, valid_mask
 
 
 def distillation_loss(
@@ -16,16 +16,16 @@ def distillation_loss(
     normalizer: jax.Array | None = None,
     temperature: float = 1.0,
 ) -> Scalar:
-    """Returns τ²·KL(softmax(teacher/τ) ‖ softmax(logits/τ)), the mean over the non-void pixels.
+    """Returns τ²·KL(softmax(teacher/τ) ‖ softmax(logits/τ)), averaged over the valid pixels.
 
-    τ² keeps the gradient's size when τ changes, so that its weight beside other losses need not.
+    The factor τ² keeps the magnitude of the gradient independent of τ.
 
     Args:
-      logits: [N, H, W, C], floating point.
-      teacher_logits: of the same shape; no gradient goes through them.
-      label: decides which pixels are void; see `softmax_cross_entropy`.
-      normalizer: what to divide by instead, such as the pixels of a whole batch.
-      temperature: τ > 0; the higher, the more the teacher's less likely classes count.
+      logits: logits of the student, [N, H, W, C], floating point.
+      teacher_logits: logits of the teacher, of the same shape; gradients are stopped.
+      label: label that determines void pixels, see `softmax_cross_entropy`.
+      normalizer: divisor to use instead, such as the number of valid pixels of the whole batch.
+      temperature: τ > 0; larger values give more weight to the teacher's less probable classes.
 
     Returns:
       A scalar; 0 where every pixel is void.
@@ -37,14 +37,15 @@ def distillation_loss(
     """
     if logits.shape != teacher_logits.shape:
         raise DeepLabError(
-            f"student's logits {list(logits.shape)} and teacher's {list(teacher_logits.shape)} "
-            "differ; both must have the same classes and pixels"
+            f"logits of the student {list(logits.shape)} and of the teacher "
+            f"{list(teacher_logits.shape)} differ in shape; both must be of the same pixels and "
+            "classes"
         )
     log_student = log_softmax(logits / temperature)
     log_teacher = log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
-    # A class that the teacher rules out, with a logit of −∞, counts nothing.
+    # Classes to which the teacher assigns −∞ do not contribute.
     teacher = jnp.exp(log_teacher)
     terms = jnp.where(teacher > 0, teacher * (log_teacher - log_student), 0)
     num_classes = logits.shape[-1]
-    losses = jnp.where(known_pixels(label, num_classes), jnp.sum(terms, axis=-1), 0)
+    losses = jnp.where(valid_mask(label, num_classes), jnp.sum(terms, axis=-1), 0)
     return temperature**2 * pixel_mean(losses, label, normalizer, num_classes)

@@ -1,4 +1,4 @@
-"""Losses between the resolutions of scores and label, and over several scales."""
+"""Losses on scores at a lower resolution than the label, and over several scales."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,24 +13,24 @@ from deeplab_jax.arrays import Array, Float, Integer, Shaped
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import void_of
 from deeplab_jax.losses.cross_entropy import pixel_cross_entropy, softmax_cross_entropy
-from deeplab_jax.losses.targets import Label, Scalar, at_least_float32, is_soft, valid_pixels
+from deeplab_jax.losses.targets import Label, Scalar, at_least_float32, is_soft, num_valid_pixels
 
 
 def shrink_labels(
     label: Shaped[Array, "N H W"] | Shaped[Array, "N H W C"], size: ops.Size
 ) -> Shaped[Array, "N h w"] | Shaped[Array, "N h w C"]:
-    """Returns the label at another size: every pixel takes the nearest one, corners on corners.
+    """Returns the label downsampled by nearest neighbor with aligned corners.
 
-    Sides of 8k+1 shrunk to k+1 keep exactly every 8th pixel.
+    Sides of 8k+1 downsampled to k+1 keep exactly every 8th pixel.
 
     Args:
-      label: [N, H, W], or [N, H, W, C] where it is soft.
-      size: (h, w) in pixels, that of the logits.
+      label: [N, H, W], or soft, [N, H, W, C].
+      size: (h, w) of the logits in pixels.
 
     Returns:
-      [N, h, w] or [N, h, w, C], in the label's dtype.
+      [N, h, w] or [N, h, w, C], in the dtype of the label.
 
-    Source: the released code of v1 and v2; DeepLab v3, section 4.1, on what it costs.
+    Source: the released code of v1 and v2; DeepLab v3, section 4.1, for its cost in accuracy.
     """
     rows, columns = (
         nearest_positions(source, target)
@@ -40,7 +40,7 @@ def shrink_labels(
 
 
 def nearest_positions(source: int, target: int) -> Integer[np.ndarray, " t"]:
-    """Returns t·(source − 1)/(target − 1) of each t below `target`, halves rounded up."""
+    """Returns t·(source − 1)/(target − 1) for each t below `target`, with halves rounded up."""
     intervals = max(target - 1, 1)
     index = np.arange(target)
     return (2 * index * (source - 1) + intervals) // (2 * intervals)
@@ -59,30 +59,30 @@ def multi_scale_cross_entropy(
     native_scales: Collection[float] = (0.5,),
     align_corners: bool = True,
 ) -> Scalar:
-    """Returns the sum of the cross-entropies of the fused scores and of every scale's.
+    """Returns the sum of the cross-entropies of the fused scores and of the scores of each scale.
 
-    Each term is a mean over the pixels of its own map that are not void, of weight 1. With scales
-    1, 0.75 and 0.5 of a 321×321 crop, the maximum, scale 1 and scale 0.75 are 41×41 against every
-    8th pixel of the label; scale 0.5 is 21×21 against every 16th.
+    Each term is the mean over the valid pixels of its map and has weight 1. With scales 1, 0.75 and
+    0.5 of a 321×321 crop, the maximum, scale 1 and scale 0.75 are 41×41 and compared with every 8th
+    pixel of the label; scale 0.5 is 21×21 and compared with every 16th.
 
     Args:
-      maps: the model's endpoints: `scores` [N, h, w, C], and `scores_0.75` and so on, smaller.
-      label: [N, H, W] or [N, H, W, C], as for `softmax_cross_entropy`; at the images' size.
-      batch_label: that of a whole batch of which this is a part; its pixels, shrunk to the size
-        of each term, are the divisors.
-      class_weights, label_smoothing: as for `softmax_cross_entropy`.
-      native_scales: scales whose scores meet a label of their own size; those of the others are
-        enlarged to the size of `scores`.
-      align_corners: how scores are enlarged; the model's own convention.
+      maps: endpoints of the model: `scores` [N, h, w, C], and smaller `scores_0.75` etc.
+      label: [N, H, W] or [N, H, W, C] at the size of the images, see `softmax_cross_entropy`.
+      batch_label: label of the whole batch that this is a part of; its valid pixels, at the size of
+        each term, are the divisors.
+      class_weights, label_smoothing: see `softmax_cross_entropy`.
+      native_scales: scales whose scores are compared at their own size; those of other scales are
+        upsampled to the size of `scores`.
+      align_corners: convention of upsampling, that of the model.
 
-    Source: DeepLab v2, section 4.1.1; the terms and their sizes are the released network's.
+    Source: DeepLab v2, section 4.1.1; terms and sizes follow the released network.
     """
 
     def term(scores: jax.Array) -> jax.Array:
         size, num_classes = scores.shape[1:3], scores.shape[-1]
         whole = None
         if batch_label is not None:
-            whole = valid_pixels(shrink_labels(batch_label, size), num_classes)
+            whole = num_valid_pixels(shrink_labels(batch_label, size), num_classes)
         target = shrink_labels(label, size)
         return softmax_cross_entropy(scores, target, whole, class_weights, label_smoothing)
 
@@ -117,16 +117,16 @@ def resized_cross_entropy(
     rows: int,
     align_corners: bool = True,
 ) -> Scalar:
-    """Returns `softmax_cross_entropy` of the scores enlarged to the label, some rows at a time.
+    """Returns `softmax_cross_entropy` of scores upsampled to the label, computed in blocks of rows.
 
-    Logits, probabilities and their gradients are there for one block of rows only: the backward
-    pass recomputes each block (arXiv 1604.06174).
+    Logits, probabilities and their gradients exist for one block of rows at a time; the backward
+    pass recomputes each block (gradient checkpointing, arXiv 1604.06174).
 
     Args:
       scores: [N, h, w, C], floating point.
-      label, normalizer, class_weights, label_smoothing: as for `softmax_cross_entropy`; the label
-        has the size that scores are enlarged to.
-      rows: of the label that are worked on at once, at least 1.
+      label, normalizer, class_weights, label_smoothing: see `softmax_cross_entropy`; scores are
+        upsampled to the size of the label.
+      rows: number of label rows per block, at least 1.
       align_corners: see `ops.resize_bilinear`.
 
     Raises:
@@ -135,11 +135,11 @@ def resized_cross_entropy(
     if rows < 1:
         raise DeepLabError(f"rows={rows} must be at least 1")
     num_classes = scores.shape[-1]
-    known = valid_pixels(label, num_classes) if normalizer is None else normalizer
+    valid = num_valid_pixels(label, num_classes) if normalizer is None else normalizer
     resized = ops.ResizedRows.of(
         at_least_float32(scores), label.shape[1:3], rows, align_corners=align_corners
     )
-    # A soft pixel of all zeros is void.
+    # Soft pixels of all zeros are void.
     labels = resized.split(label, 0 if is_soft(label) else void_of(label, num_classes))
     loss_of = partial(
         pixel_cross_entropy, class_weights=class_weights, label_smoothing=label_smoothing
@@ -153,4 +153,4 @@ def resized_cross_entropy(
         return total + of_block(*block), None
 
     total, _ = lax.scan(add, jnp.zeros((), resized.wide.dtype), (resized.weights, labels))
-    return total / jnp.maximum(known, 1).astype(total.dtype)
+    return total / jnp.maximum(valid, 1).astype(total.dtype)

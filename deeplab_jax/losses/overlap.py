@@ -1,4 +1,4 @@
-"""Losses of overlap: Dice and Lovász-softmax."""
+"""Losses on the overlap of prediction and label: Dice and Lovász-softmax."""
 
 from functools import partial
 
@@ -14,11 +14,11 @@ from deeplab_jax.losses.targets import (
     at_least_float32,
     check_label,
     class_shares,
+    fraction_of_batch,
     is_soft,
-    known_pixels,
     mean_of_counted,
     of_class,
-    share_of_batch,
+    valid_mask,
 )
 
 
@@ -32,33 +32,33 @@ def dice_loss(
 ) -> Scalar:
     """Returns 1 − the mean over classes of (2·Σ p·t + s)/(Σ p + Σ t + s).
 
-    p is the softmax of the logits, t the label's share of the class; sums are over the non-void
-    pixels of the batch.
+    p is the softmax of the logits, t the proportion of the class in the label; sums are over the
+    valid pixels of the batch.
 
     Args:
-      logits, label: as for `softmax_cross_entropy`.
-      normalizer: the pixels of a whole batch of which this is a part. Overlaps are of the part,
-        and the part counts by its own pixels.
-      smooth: s, in pixels. Above 0 a class that the label does not hold still pushes p down.
-      present_only: whether classes that the label does not hold are left out.
+      logits, label: see `softmax_cross_entropy`.
+      normalizer: number of valid pixels of the batch that this is a part of. Overlaps are computed
+        within the part, and the part is weighted by its own valid pixels.
+      smooth: s, in pixels. With s > 0, classes absent from the label have a gradient as well.
+      present_only: whether to ignore classes that are absent from the label.
 
     Returns:
-      A scalar, 0..1; 0 where every pixel is void, with gradients of 0.
+      A scalar, 0..1; 0 with gradients of 0 where every pixel is void.
 
     Source: arXiv 1606.04797, section 3, with plain sums in the denominator.
     """
     check_label(logits, label)
-    known = known_pixels(label, logits.shape[-1])[..., None]
-    probability = jnp.where(known, jax.nn.softmax(at_least_float32(logits)), 0)
+    valid = valid_mask(label, logits.shape[-1])[..., None]
+    probability = jnp.where(valid, jax.nn.softmax(at_least_float32(logits)), 0)
     truth = class_shares(label, logits.shape[-1])
     pixels = tuple(range(truth.ndim - 1))
     true, predicted = truth.sum(pixels), probability.sum(pixels)
     overlap = 2 * (probability * truth).sum(pixels) + smooth
     size = true + predicted + smooth
-    # Without smoothing, a class that neither side holds is met.
+    # Without smoothing, the distance of a class that is absent from both is 0.
     distance = jnp.where(size > 0, 1 - overlap / jnp.where(size > 0, size, 1), 0)
-    counted = (true > 0) if present_only else jnp.any(known)
-    share = share_of_batch(label, normalizer, logits.shape[-1])
+    counted = (true > 0) if present_only else jnp.any(valid)
+    share = fraction_of_batch(label, normalizer, logits.shape[-1])
     return share * mean_of_counted(distance, counted)
 
 
@@ -72,37 +72,37 @@ def lovasz_softmax(
 ) -> Scalar:
     """Returns the mean over classes of the Lovász extension of the Jaccard loss.
 
-    The errors of class c are 1 − p[c] at its own pixels and p[c] elsewhere, with p the softmax of
-    the logits. At errors of 0 and 1 the loss is the mean of 1 − IoU.
+    The error of class c is 1 − p[c] at its own pixels and p[c] elsewhere, where p is the softmax of
+    the logits. For errors of 0 and 1 the loss is the mean of 1 − IoU.
 
     Args:
       logits: [N, H, W, C], floating point.
       label: [N, H, W], integer; void is 255, or 65535 with more than 255 classes.
-      normalizer: the pixels of a whole batch of which this is a part. Errors are ranked within
-        the part, and the part counts by its own pixels.
-      present_only: whether classes that the label does not hold are left out; else each counts by
-        its largest error.
-      per_image: whether images are taken one by one (then averaged over those that are not all
-        void), which lets every device sort its own.
+      normalizer: number of valid pixels of the batch that this is a part of. Errors are sorted
+        within the part, and the part is weighted by its own valid pixels.
+      present_only: whether to ignore classes that are absent from the label; otherwise the loss of
+        such a class is its largest error.
+      per_image: whether to compute the loss of each image separately and average over images with
+        valid pixels; each device then sorts its own images.
 
     Returns:
-      A scalar, 0..1; 0 where every pixel is void, with gradients of 0.
+      A scalar, 0..1; 0 with gradients of 0 where every pixel is void.
 
     Raises:
-      DeepLabError: the label is soft: the loss is one of sets.
+      DeepLabError: the label is soft, while the loss is defined on sets of pixels.
 
     Source: arXiv 1705.08790, equations 8 to 11 and algorithm 1.
     """
     check_label(logits, label)
     if is_soft(label):
         raise DeepLabError(
-            "lovasz_softmax needs an integer label [N, H, W]: the argmax of the shares"
+            "lovasz_softmax requires an integer label [N, H, W], such as the argmax of a soft one"
         )
     if not per_image:
         logits, label = _as_one_image(logits), _as_one_image(label[..., None])[..., 0]
-    losses, known = jax.vmap(partial(_of_image, present_only=present_only))(logits, label)
-    share = share_of_batch(label, normalizer, logits.shape[-1])
-    return share * mean_of_counted(losses, known)
+    losses, valid = jax.vmap(partial(_of_image, present_only=present_only))(logits, label)
+    share = fraction_of_batch(label, normalizer, logits.shape[-1])
+    return share * mean_of_counted(losses, valid)
 
 
 def _as_one_image(array: jax.Array) -> jax.Array:
@@ -112,48 +112,47 @@ def _as_one_image(array: jax.Array) -> jax.Array:
 def _of_image(
     logits: Float[Array, "H W C"], label: Integer[Array, "H W"], present_only: bool
 ) -> tuple[Scalar, Bool[Array, ""]]:
-    """Returns the loss of one image [H, W, C] and whether any pixel is known."""
-    known = known_pixels(label, logits.shape[-1])[..., None]
+    """Returns the loss of one image [H, W, C] and whether it has a valid pixel."""
+    valid = valid_mask(label, logits.shape[-1])[..., None]
     truth = of_class(label, logits.shape[-1])
     probability = jax.nn.softmax(at_least_float32(logits))
-    errors = jnp.where(known, jnp.abs(truth - probability), 0)
+    errors = jnp.where(valid, jnp.abs(truth - probability), 0)
     flat = errors.reshape(-1, errors.shape[-1]).T
     classes = truth.reshape(-1, truth.shape[-1]).T
-    # One class after the other: a sort of all at once would hold several maps of the logits' size.
+    # One class at a time; sorting all at once would allocate several arrays of the logits' size.
     weights = lax.map(
-        lambda one: jaccard_weights(one[0], one[1], known.ravel()),
+        lambda one: jaccard_weights(one[0], one[1], valid.ravel()),
         (lax.stop_gradient(flat), classes),
     )
-    counted = jnp.any(classes, axis=1) if present_only else jnp.any(known)
-    return mean_of_counted(jnp.sum(weights * flat, axis=1), counted), jnp.any(known)
+    counted = jnp.any(classes, axis=1) if present_only else jnp.any(valid)
+    return mean_of_counted(jnp.sum(weights * flat, axis=1), counted), jnp.any(valid)
 
 
 def jaccard_weights(
-    errors: Float[Array, " P"], truth: Bool[Array, " P"], known: Bool[Array, " P"]
+    errors: Float[Array, " P"], truth: Bool[Array, " P"], valid: Bool[Array, " P"]
 ) -> Float32[Array, " P"]:
-    """Returns by how much each error raises the Jaccard loss, the larger ones being there already.
+    """Returns the increment of the Jaccard loss by each error, added in descending order.
 
-    The Lovász extension is Σ weights·errors, and the weights are its gradient. They are written as
-    the increments themselves, not as differences of Jaccard losses, which float32 cannot
-    distinguish in a large image.
+    The Lovász extension is Σ weights·errors, and the weights are its gradient. They are computed as
+    increments, since the differences of Jaccard losses vanish in float32 for large images.
 
     Args:
       errors: [P], ≥ 0.
-      truth: [P], boolean: the pixels of the class.
-      known: [P], boolean: the pixels that are not void.
+      truth: [P], boolean, pixels of the class.
+      valid: [P], boolean, pixels that are not void.
 
     Returns:
-      float32 [P]; any number at void.
+      float32 [P], arbitrary at void.
     """
     position = jnp.arange(errors.size, dtype=jnp.int32)
-    key = jnp.where(known, -errors, 1)
+    key = jnp.where(valid, -errors, 1)
     _, hit, order = lax.sort((key, truth, position), num_keys=1, is_stable=False)
     missed = jnp.cumsum(hit, dtype=jnp.int32)
     false = position + 1 - missed
     num_true = missed[-1]
     union = (num_true + false).astype(jnp.float32)
     overlap = (num_true - missed).astype(jnp.float32)
-    # Without a true pixel the loss is 1 from the first error on.
+    # Without a true pixel, the first error already raises the loss to 1.
     of_false = jnp.where(union > 1, overlap / jnp.maximum(union - 1, 1) / union, num_true == 0)
     steps = jnp.where(hit, 1 / jnp.maximum(union, 1), of_false)
     return jnp.zeros_like(steps).at[order].set(steps, unique_indices=True)

@@ -1,4 +1,4 @@
-"""Targets and void pixels of a label, and means over pixels, classes and batches."""
+"""Targets and valid pixels of a label, and means over pixels, classes and batches."""
 
 from collections.abc import Sequence
 
@@ -17,36 +17,36 @@ Scalar = Float[Array, ""]
 
 
 def is_soft(label: Targets) -> bool:
-    """Returns whether a label holds shares of the classes, [..., C] floats, not one class."""
+    """Returns whether a label holds proportions of the classes, [..., C] floats, not one class."""
     return bool(jnp.issubdtype(label.dtype, jnp.floating))
 
 
-def known_pixels(label: Targets, num_classes: int | None = None) -> Bool[Array, "*N"]:
-    """Returns which pixels are not void, as booleans.
+def valid_mask(label: Targets, num_classes: int | None = None) -> Bool[Array, "*N"]:
+    """Returns the mask of pixels that are not void.
 
     Args:
       label: integer [N, H, W], where `labels.void_label(num_classes)` is void (255; 65535 with more
-        than 255 classes), or floating point [N, H, W, C], where a pixel of all zeros is void.
-      num_classes: C; None: void is 65535 in uint16 labels and 255 in all others.
+        than 255 classes), or floating point [N, H, W, C], where pixels of all zeros are void.
+      num_classes: C. With None, void is 65535 in uint16 labels and 255 in all others.
 
     Returns:
-      [N, H, W].
+      bool [N, H, W].
 
     Raises:
-      DeepLabError: the label's dtype cannot hold the void value.
+      DeepLabError: the dtype of the label cannot hold the void value.
     """
     if is_soft(label):
         return jnp.any(label != 0, axis=-1)
     return label != void_of(label, num_classes)
 
 
-def valid_pixels(label: Targets, num_classes: int | None = None) -> Float32[Array, ""]:
+def num_valid_pixels(label: Targets, num_classes: int | None = None) -> Float32[Array, ""]:
     """Returns the number of pixels that are not void, a float32 scalar.
 
-    Args and Raises: as `known_pixels`.
+    Args and Raises: see `valid_mask`.
     """
-    # Counted in integers: float32 stops counting at 2^24.
-    return jnp.sum(known_pixels(label, num_classes), dtype=jnp.int32).astype(jnp.float32)
+    # Counted as integers, since float32 cannot count beyond 2^24.
+    return jnp.sum(valid_mask(label, num_classes), dtype=jnp.int32).astype(jnp.float32)
 
 
 def masked_label(
@@ -54,15 +54,15 @@ def masked_label(
     mask: Bool[Array, "*N"],
     num_classes: int | None = None,
 ) -> Targets:
-    """Returns the label with the pixels void where the mask is False.
+    """Returns the label with void where the mask is False.
 
     Args:
-      label: see `known_pixels`.
+      label: see `valid_mask`.
       mask: [N, H, W], boolean.
-      num_classes: see `known_pixels`.
+      num_classes: see `valid_mask`.
 
     Raises:
-      DeepLabError: the label's dtype cannot hold the void value.
+      DeepLabError: the dtype of the label cannot hold the void value.
     """
     if is_soft(label):
         return jnp.where(mask[..., None], label, 0)
@@ -74,15 +74,15 @@ def class_shares(
     num_classes: int,
     smoothing: float = 0.0,
 ) -> Float[Array, "*N C"]:
-    """Returns each pixel's share of every class; all zeros where it is void.
+    """Returns the proportion of every class in each pixel; zeros at void.
 
     Args:
-      label: see `known_pixels`.
+      label: see `valid_mask`.
       num_classes: C.
-      smoothing: ε: shares become (1 − ε)·share + ε/C (arXiv 1512.00567, section 7).
+      smoothing: ε; a proportion t becomes (1 − ε)·t + ε/C (arXiv 1512.00567, section 7).
 
     Returns:
-      [N, H, W, C], float32 or the label's own floating point where that is wider.
+      [N, H, W, C], float32 or the wider floating-point dtype of the label.
     """
     if is_soft(label):
         shares = at_least_float32(label)
@@ -96,18 +96,18 @@ def class_shares(
 
 def of_class(label: Integer[Array, "*N"], num_classes: int) -> Bool[Array, "*N C"]:
     """Returns whether each pixel of an integer label is of each class, [N, H, W, C] booleans."""
-    # A comparison instead of a gather: its gradient needs no scatter.
+    # A comparison instead of a gather, whose gradient would be a scatter.
     chosen = label[..., None] == jnp.arange(num_classes)
-    return chosen & known_pixels(label, num_classes)[..., None]
+    return chosen & valid_mask(label, num_classes)[..., None]
 
 
 def at_least_float32(array: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Returns the array in float32, or as it is where that is wider."""
+    """Returns the array in float32, or in its own dtype if that is wider."""
     return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
 
 
 def check_label(logits: jax.Array, label: jax.Array) -> None:
-    """Checks that a label is one for these logits.
+    """Checks that the shape of a label matches the logits.
 
     Raises:
       DeepLabError: the sizes differ, or a soft label has another number of classes.
@@ -120,10 +120,10 @@ def check_label(logits: jax.Array, label: jax.Array) -> None:
 
 
 def as_weights(weights: Sequence[float], num_classes: int) -> Float32[Array, " C"]:
-    """Returns one weight a class, float32 [C].
+    """Returns weights as an array, float32 [C].
 
     Raises:
-      DeepLabError: there is another number of them.
+      DeepLabError: the number of weights is not C.
     """
     array = jnp.asarray(weights, jnp.float32)
     if array.shape != (num_classes,):
@@ -138,41 +138,41 @@ def pixel_mean(
     normalizer: jax.Array | None = None,
     num_classes: int | None = None,
 ) -> Scalar:
-    """Returns Σ losses by the number of non-void pixels, or by the normaliser.
+    """Returns Σ losses divided by the number of valid pixels, or by the normalizer.
 
     Args:
       losses: [N, H, W], 0 where the label is void.
-      label, normalizer: as for `softmax_cross_entropy`.
-      num_classes: see `known_pixels`.
+      label, normalizer: see `softmax_cross_entropy`.
+      num_classes: see `valid_mask`.
     """
     total = jnp.sum(losses)
-    count = valid_pixels(label, num_classes) if normalizer is None else normalizer
+    count = num_valid_pixels(label, num_classes) if normalizer is None else normalizer
     return total / jnp.maximum(count, 1).astype(total.dtype)
 
 
 def mean_of_counted(values: Float[Array, " n"], counted: jax.Array) -> Scalar:
-    """Returns the mean of the values that count, 0 where none does.
+    """Returns the mean of the selected values, 0 where none is selected.
 
     Args:
-      values: [n], such as one a class.
-      counted: booleans [n], or one for all.
+      values: [n], such as one per class.
+      counted: selection, boolean [n] or scalar.
     """
     counted = jnp.broadcast_to(counted, values.shape)
     return jnp.sum(jnp.where(counted, values, 0)) / jnp.maximum(jnp.sum(counted), 1)
 
 
-def share_of_batch(
+def fraction_of_batch(
     label: jax.Array, normalizer: jax.Array | None, num_classes: int
 ) -> jax.Array | float:
-    """Returns by how much a part's own mean counts in its batch; 1 without a normaliser.
+    """Returns the weight of a part's mean in its batch; 1 without a normalizer.
 
-    For losses that are no sum over pixels. Over the parts of a batch these shares add up to 1.
+    Used by losses that are not sums over pixels. The weights of the parts of a batch sum to 1.
 
     Args:
-      label: of the part.
-      normalizer: the pixels of the whole batch that are not void.
-      num_classes: see `known_pixels`.
+      label: label of the part.
+      normalizer: number of valid pixels of the whole batch.
+      num_classes: see `valid_mask`.
     """
     if normalizer is None:
         return 1.0
-    return valid_pixels(label, num_classes) / jnp.maximum(normalizer, 1)
+    return num_valid_pixels(label, num_classes) / jnp.maximum(normalizer, 1)

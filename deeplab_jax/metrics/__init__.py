@@ -1,4 +1,4 @@
-"""Measures of a segmentation: counts that merge over images and hosts, and their ratios."""
+"""Segmentation metrics: counts that add up over images and hosts, and their ratios."""
 
 from deeplab_jax.lazy import lazy_names
 

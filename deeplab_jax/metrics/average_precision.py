@@ -1,4 +1,4 @@
-"""Average precision of pixels that are ranked by a class's probability."""
+"""Average precision of pixels ranked by the probability of a class."""
 
 import dataclasses
 
@@ -12,9 +12,9 @@ NUM_BINS = 1000
 
 
 def probability_bins(probabilities: Float[Array, "*shape"]) -> UInt16[Array, "*shape"]:
-    """Returns which of 1,000 equal bins each probability lies in.
+    """Returns the index of each probability among 1,000 equal bins.
 
-    Quantising on the device halves what has to leave it.
+    Quantization on the device halves the size of the transfer to the host.
 
     Args:
       probabilities: float32 [...], 0..1.
@@ -27,11 +27,11 @@ def probability_bins(probabilities: Float[Array, "*shape"]) -> UInt16[Array, "*s
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrecisionRecall:
-    """Histograms of each class's probability, over its own pixels and over all.
+    """Histograms of the probability of each class, over its own pixels and over all pixels.
 
     Attributes:
-      positives: int64 [num_classes, 1000], non-void pixels of the class by their bin.
-      pixels: int64 [num_classes, 1000], all non-void pixels by their bin for the class.
+      positives: int64 [num_classes, 1000], number of valid pixels of the class by bin.
+      pixels: int64 [num_classes, 1000], number of all valid pixels by bin.
     """
 
     positives: np.ndarray
@@ -39,14 +39,14 @@ class PrecisionRecall:
 
     @classmethod
     def empty(cls, num_classes: int) -> "PrecisionRecall":
-        """Returns the histograms of no pixels, where merging starts."""
+        """Returns histograms of zeros."""
         return cls(*np.zeros((2, num_classes, NUM_BINS), np.int64))
 
     @classmethod
     def from_bins(
         cls, truth: Integer[np.ndarray, "H W"], bins: Integer[np.ndarray, "C H W"]
     ) -> "PrecisionRecall":
-        """Counts the pixels of one image.
+        """Returns the histograms of one image.
 
         Args:
           truth: integers [H, W], 0..num_classes-1, or `labels.void_label(num_classes)` for void.
@@ -58,23 +58,21 @@ class PrecisionRecall:
         own_bin = np.take_along_axis(bins, own_class[None], axis=0)[0]
         cell = own_class * NUM_BINS + own_bin
         positives = np.bincount(cell[~void], minlength=num_classes * NUM_BINS)
-        # Void goes to a bin of its own; one class at a time stays in the processor's cache.
+        # Void has a bin of its own; one class at a time fits into the processor's cache.
         counted = np.where(void, np.uint16(NUM_BINS), bins).reshape(num_classes, -1)
         pixels = [np.bincount(one, minlength=NUM_BINS + 1)[:NUM_BINS] for one in counted]
         return cls(positives.reshape(num_classes, NUM_BINS), np.stack(pixels))
 
     def merge(self, other: "PrecisionRecall") -> "PrecisionRecall":
-        """Returns the histograms of both sets of pixels."""
+        """Returns the sum of both histograms."""
         return PrecisionRecall(self.positives + other.positives, self.pixels + other.pixels)
 
     @property
     def per_class_average_precision(self) -> Float[np.ndarray, " C"]:
-        """Area under precision–recall: Σ (R_n - R_{n-1}) · P_n over falling thresholds.
+        """Area under the precision–recall curve: Σ (R_n - R_{n-1}) · P_n over falling thresholds.
 
-        The thresholds are the lower edges of the bins; pixels of one bin share a rank.
-
-        Returns:
-          float64 [num_classes], NaN for a class that the truth does not hold.
+        The thresholds are the lower edges of the bins; pixels of one bin have equal rank. float64
+        [num_classes], NaN for classes that are absent from the truth.
         """
         gained = self.positives[:, ::-1]
         found = np.cumsum(gained, axis=1)

@@ -1,4 +1,4 @@
-"""How sure a difference between two results on the same images is."""
+"""Bootstrap interval of the difference between two results on the same images."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,11 +12,11 @@ LEVEL = 0.95
 
 
 class Change(NamedTuple):
-    """A difference of a score, with its bootstrap interval of 95 %.
+    """Difference of a score, with its 95 % bootstrap interval.
 
     Attributes:
       difference: score after minus score before, on all images.
-      low, high: of the interval.
+      low, high: bounds of the interval.
     """
 
     difference: float
@@ -32,16 +32,16 @@ def paired_change(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Change:
-    """Returns the change of a score of summed counts, and how far it is due to the images.
+    """Returns the change of a score of summed counts with its paired bootstrap interval.
 
-    Images are drawn with replacement; both results are summed over the same draw, so that what is
-    hard in an image cancels.
+    Images are drawn with replacement, and both results are summed over the same draw, so that the
+    difficulty of an image cancels.
 
     Args:
-      before, after: integers [images, …], the counts of each image.
-      score: of summed counts […]; NaN where they measure nothing.
+      before, after: counts of each image, integers [images, …].
+      score: function of summed counts […]; NaN where it is undefined.
       resamples: number of draws.
-      seed: of the draws.
+      seed: seed of the draws.
 
     Source: percentile bootstrap, Efron and Tibshirani, "An introduction to the bootstrap", 1993,
     chapter 13.
@@ -60,6 +60,6 @@ def paired_change(
 def _resampled(
     counts: np.ndarray, draws: np.ndarray, score: Callable[[np.ndarray], float]
 ) -> np.ndarray:
-    """Returns the score of every draw; sums are exact below 2^53."""
+    """Returns the score of each draw; sums are exact below 2^53."""
     flat = counts.reshape(len(counts), -1).astype(np.float64)
     return np.array([score(total.reshape(counts.shape[1:])) for total in draws @ flat])

@@ -1,4 +1,4 @@
-"""Quality at boundaries: boundary IoU and mean IoU within a trimap."""
+"""Metrics near boundaries: boundary F-score and mean IoU within a trimap."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ MAX_WIDTH = 1000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrimapConfusion:
-    """Confusion matrices of the pixels that lie near void, which outlines objects in VOC.
+    """Confusion matrices of the pixels in bands around void, which outlines objects in VOC.
 
-    The band of width w is the void pixels grown by a square of (2w + 1) × (2w + 1) pixels, without
-    the void pixels themselves.
+    The band of width w contains the void pixels dilated by a square of (2w + 1) × (2w + 1) pixels,
+    without the void pixels themselves.
 
     Attributes:
-      widths: of the bands, in pixels, rising.
+      widths: widths of the bands in pixels, ascending.
       counts: int64 [widths, num_classes, num_classes], truth in rows.
 
     Source: DeepLab v1, section 5, as the released evaluation computes it.
@@ -33,15 +33,15 @@ class TrimapConfusion:
 
     @classmethod
     def empty(cls, num_classes: int, widths: Sequence[int]) -> "TrimapConfusion":
-        """Returns the matrices of no pixels, where merging starts.
+        """Returns matrices of zeros.
 
         Raises:
-          DeepLabError: a width is illegal.
+          DeepLabError: a width is not an integer in 1..1000.
         """
         for width in widths:
             if not (isinstance(width, int) and 1 <= width <= MAX_WIDTH):
                 raise DeepLabError(
-                    f"trimap width {width!r} is not legal; give whole numbers 1..{MAX_WIDTH}"
+                    f"trimap width {width!r} is not legal; give integers in 1..{MAX_WIDTH}"
                 )
         widths = tuple(sorted(set(widths)))
         return cls(widths, np.zeros((len(widths), num_classes, num_classes), np.int64))
@@ -49,7 +49,7 @@ class TrimapConfusion:
     def add(
         self, truth: Integer[np.ndarray, "H W"], prediction: Integer[np.ndarray, "H W"]
     ) -> "TrimapConfusion":
-        """Returns the matrices with one image more.
+        """Returns the matrices plus those of one image.
 
         Args:
           truth: integers [H, W], 0..num_classes-1, or `labels.void_label(num_classes)` for void.
@@ -59,7 +59,7 @@ class TrimapConfusion:
             return self
         num_classes = self.counts.shape[1]
         void = label_dtype(num_classes).type(void_label(num_classes))
-        # Squares are the discs of the chessboard distance: one map serves all widths.
+        # Squares are the discs of the chessboard distance, so one map serves all widths.
         solid = np.where(truth == void, 0, 1).astype(np.uint8)
         distance = cv2.distanceTransform(solid, cv2.DIST_C, 3) if not solid.all() else np.inf
         counts = []
@@ -69,42 +69,42 @@ class TrimapConfusion:
         return self.merge(TrimapConfusion(self.widths, np.stack([one.counts for one in counts])))
 
     def merge(self, other: "TrimapConfusion") -> "TrimapConfusion":
-        """Returns the matrices of both sets of images, which must have the same widths."""
+        """Returns the sum of the matrices of both sets of images, which must have equal widths."""
         return TrimapConfusion(self.widths, self.counts + other.counts)
 
     @property
     def mean_iou(self) -> dict[int, float]:
-        """Mean IoU by width; NaN where no pixel lies in the band."""
+        """Mean IoU by width; NaN where the band has no pixel."""
         return {
             width: ConfusionMatrix(counts).mean_iou
             for width, counts in zip(self.widths, self.counts, strict=True)
         }
 
 
-# Pixels this far apart still meet, as a share of the image's diagonal (Csurka et al., "What is a
-# good evaluation measure for semantic segmentation?", BMVC 2013).
+# Maximum distance of matching pixels, as a fraction of the image's diagonal (Csurka et al., "What
+# is a good evaluation measure for semantic segmentation?", BMVC 2013).
 TOLERANCE = 0.0075
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundaryMatch:
-    """Counts of boundary pixels and of those that have a counterpart, by class.
+    """Counts of boundary pixels, and of those with a match, for each class.
 
-    A pixel is on the boundary of its class when one of its four neighbours inside the image has
-    another value, void included. Void pixels of the truth are made void in the prediction first, so
-    both outlines end there. Two boundary pixels of one class meet when they are at most 0.75 % of
-    the image's diagonal apart.
+    A pixel is on the boundary of its class when one of its four neighbors inside the image has
+    another value, void included. Void pixels of the truth are first set to void in the prediction,
+    so that both boundaries end there. Two boundary pixels of one class match when their distance is
+    at most 0.75 % of the image's diagonal.
 
     Attributes:
-      counts: int64 [num_classes, 4]: predicted boundary pixels, those of them near a true one, true
-        boundary pixels, those of them near a predicted one.
+      counts: int64 [num_classes, 4]: predicted boundary pixels, predicted ones that match, true
+        boundary pixels, true ones that match.
     """
 
     counts: np.ndarray
 
     @classmethod
     def empty(cls, num_classes: int) -> "BoundaryMatch":
-        """Returns the counts of no image, where merging starts."""
+        """Returns counts of zero."""
         return cls(np.zeros((num_classes, 4), np.int64))
 
     @classmethod
@@ -114,7 +114,7 @@ class BoundaryMatch:
         prediction: Integer[np.ndarray, "H W"],
         num_classes: int,
     ) -> "BoundaryMatch":
-        """Counts the boundary pixels of one image at its own size.
+        """Returns the counts of one image at its own size.
 
         Args:
           truth: integers [H, W], 0..num_classes-1, or `labels.void_label(num_classes)` for void.
@@ -135,10 +135,9 @@ class BoundaryMatch:
 
     @property
     def per_class_f_score(self) -> Float[np.ndarray, " C"]:
-        """2·P·R / (P + R), where P and R are the shares of predicted and true pixels that meet.
+        """2·P·R / (P + R), where P and R are the fractions of predicted and true pixels that match.
 
-        Returns:
-          float64 [num_classes]; 0 when only one side has a boundary, NaN when none has.
+        float64 [num_classes]; 0 where only one side has a boundary, NaN where neither has.
         """
         predicted, predicted_met, true, true_met = self.counts.T
         precision = predicted_met / np.maximum(predicted, 1)
@@ -148,7 +147,7 @@ class BoundaryMatch:
 
     @property
     def f_score(self) -> float:
-        """Mean of `per_class_f_score` over the classes that have a boundary; NaN when none has."""
+        """Mean of `per_class_f_score` over the classes that have a boundary; NaN if none has."""
         known = self.per_class_f_score[~np.isnan(self.per_class_f_score)]
         return float(known.mean()) if known.size else float("nan")
 
@@ -168,10 +167,10 @@ def _outline(labels: Integer[np.ndarray, "H W"], void: np.integer) -> Integer[np
 def _meetings(
     outline: Integer[np.ndarray, "H W"], other: Integer[np.ndarray, "H W"], radius: float
 ) -> tuple[np.ndarray, ...]:
-    """Returns the classes of the outline's pixels, and of those that meet the other outline.
+    """Returns the classes of all pixels of an outline, and of those that match the other outline.
 
-    Walks the disc of offsets from its centre, all pixels and classes at once, and drops pixels as
-    they meet: outlines are thin, so this is less work than a distance map a class.
+    Visits the offsets of the disc from its center for all pixels and classes at once and drops
+    pixels that match. Outlines are thin, so this is faster than one distance map per class.
     """
     reach = int(radius)
     padded = np.pad(other, reach, constant_values=-1)
@@ -187,7 +186,7 @@ def _meetings(
 
 
 def _disc(radius: float) -> Integer[np.ndarray, "n 2"]:
-    """Returns int [n, 2]: the offsets (row, column) of length ≤ radius, shortest first."""
+    """Returns the offsets (row, column) of length ≤ radius, shortest first, int [n, 2]."""
     axis = np.arange(-int(radius), int(radius) + 1)
     offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     length = np.hypot(*offsets.T)

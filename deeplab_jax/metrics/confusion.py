@@ -1,4 +1,4 @@
-"""The confusion matrix of a whole split and the measures that follow from it alone."""
+"""Confusion matrix of a whole split, and the metrics that follow from it."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ from deeplab_jax.labels import void_label
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConfusionMatrix:
-    """Pixel counts by true and predicted class; void pixels are not in it.
+    """Numbers of pixels by true and predicted class, without void.
 
-    Matrices of images, batches and hosts add up to the one of the split, so every measure here is
-    of the split, never a mean over images.
+    Matrices of images, batches and hosts add up to that of the split. All metrics are of the split,
+    never means over images.
 
     Attributes:
       counts: int64 [num_classes, num_classes], truth in rows, prediction in columns.
@@ -23,7 +23,7 @@ class ConfusionMatrix:
 
     @classmethod
     def empty(cls, num_classes: int) -> "ConfusionMatrix":
-        """Returns the matrix of no pixels, where merging starts."""
+        """Returns a matrix of zeros."""
         return cls(np.zeros((num_classes, num_classes), np.int64))
 
     @classmethod
@@ -33,7 +33,7 @@ class ConfusionMatrix:
         prediction: Integer[np.ndarray, "..."],
         num_classes: int,
     ) -> "ConfusionMatrix":
-        """Counts the pixels of class maps of any one shape.
+        """Returns the matrix of two class maps of equal shape.
 
         Args:
           truth: integers 0..num_classes-1, or `labels.void_label(num_classes)` for void: 255, or
@@ -48,7 +48,7 @@ class ConfusionMatrix:
         if prediction.size and not 0 <= prediction.min() <= prediction.max() < num_classes:
             raise ValueError(f"a predicted class is outside 0..{num_classes - 1}")
         void = void_label(num_classes)
-        # Void goes to bin 0. Four bytes an index: about seven times as fast as masking first.
+        # Void has bin 0. With indices of four bytes this is seven times as fast as masking first.
         index = np.int32 if (void + 1) * num_classes < 2**31 else np.int64
         cell = truth.astype(index) * num_classes + prediction.astype(index) + 1
         counts = np.bincount(np.where(truth == void, 0, cell).ravel(), minlength=num_classes**2 + 1)
@@ -57,7 +57,7 @@ class ConfusionMatrix:
         return cls(counts[1:].reshape(num_classes, num_classes))
 
     def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
-        """Returns the matrix of both sets of pixels."""
+        """Returns the sum of both matrices."""
         return ConfusionMatrix(self.counts + other.counts)
 
     @property
@@ -85,12 +85,12 @@ class ConfusionMatrix:
 
     @property
     def mean_iou(self) -> float:
-        """Mean of `per_class_iou` over the classes that occur; NaN when no pixel counts."""
+        """Mean of `per_class_iou` over the classes that occur; NaN without any pixel."""
         return _mean(self.per_class_iou)
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean of `per_class_accuracy` over the classes that the truth holds."""
+        """Mean of `per_class_accuracy` over the classes that occur in the truth."""
         return _mean(self.per_class_accuracy)
 
     @property
@@ -100,12 +100,12 @@ class ConfusionMatrix:
 
     @property
     def pixel_accuracy(self) -> float:
-        """Share of the pixels that are right: Σ TP / pixels."""
+        """Fraction of correct pixels: Σ TP / pixels."""
         return float(_ratio(self._correct.sum(), self.counts.sum()))
 
     @property
     def frequency_weighted_iou(self) -> float:
-        """IoU weighted by the classes' shares of the truth: Σ (TP + FN) · IoU / pixels."""
+        """IoU weighted by the frequency of classes in the truth: Σ (TP + FN) · IoU / pixels."""
         weighted = self._true * np.nan_to_num(self.per_class_iou)
         return float(_ratio(weighted.sum(), self.counts.sum()))
 
@@ -132,6 +132,6 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: Float[np.ndarray, " C"]) -> float:
-    """Returns the mean of the values that are not NaN; NaN when there are none."""
+    """Returns the mean of the values that are not NaN; NaN if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")

@@ -82,7 +82,7 @@ def _one_scale(
         pair = maps["fused_scores"], maps.get("auxiliary_scores")
     if not config.upsample_logits:
         loss = _of_scores(loss, batch_label)
-    normalizer = losses.valid_pixels(batch_label, architecture.num_classes)
+    normalizer = losses.num_valid_pixels(batch_label, architecture.num_classes)
     return losses.with_auxiliary(loss, *pair, label, normalizer, weight=config.auxiliary_weight)
 
 
@@ -98,7 +98,7 @@ def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
     ) -> jax.Array:
         del normalizer
         size = scores.shape[1:3]
-        known = losses.valid_pixels(losses.shrink_labels(batch_label, size), scores.shape[-1])
+        known = losses.num_valid_pixels(losses.shrink_labels(batch_label, size), scores.shape[-1])
         return loss(scores, losses.shrink_labels(label, size), known)
 
     return shrunk

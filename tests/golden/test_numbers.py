@@ -10,7 +10,7 @@ from flax import traverse_util
 from golden.recording import recorded
 from random_variables import random_variables
 
-from deeplab_jax.losses import softmax_cross_entropy, valid_pixels
+from deeplab_jax.losses import num_valid_pixels, softmax_cross_entropy
 from deeplab_jax.models import create_model
 
 POOLED = {"num_classes": 5, "aspp_channels": 8, "dropout_rate": 0.0}
@@ -72,7 +72,7 @@ def numbers(name, dtype):
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(3)},
         )
-        return softmax_cross_entropy(logits, label, valid_pixels(label)), logits
+        return softmax_cross_entropy(logits, label, num_valid_pixels(label)), logits
 
     found = {}
     for mode, train in MODES[dtype].items():

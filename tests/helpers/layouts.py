@@ -7,8 +7,10 @@ import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 
+import filelock
 import numpy as np
 
 HELPERS = pathlib.Path(__file__).parent
@@ -69,17 +71,19 @@ def run_tasks(
         "XLA_FLAGS": f"--xla_backend_optimization_level={optimization_level}",
         "PYTHONPATH": os.pathsep.join([str(HELPERS), str(HELPERS.parents[1])]),
     }
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, *words, f"127.0.0.1:{port}", str(processes), str(process)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for process in range(processes)
-    ]
-    said = [process.communicate(timeout=timeout)[0] for process in running]
+    # One run at a time: each takes several gigabytes of memory.
+    with filelock.FileLock(pathlib.Path(tempfile.gettempdir(), "deeplab_jax_layouts.lock")):
+        running = [
+            subprocess.Popen(
+                [sys.executable, __file__, *words, f"127.0.0.1:{port}", str(processes), str(one)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for one in range(processes)
+        ]
+        said = [process.communicate(timeout=timeout)[0] for process in running]
     assert not any(process.returncode for process in running), "\n".join(said)
     return [dict(np.load(folder / f"{number}.npz")) for number in range(len(tasks))]
 

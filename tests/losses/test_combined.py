@@ -5,8 +5,8 @@ from pixel_samples import LOGITS, PARTLY_VOID
 
 from deeplab_jax.losses import (
     dice_loss,
+    num_valid_pixels,
     softmax_cross_entropy,
-    valid_pixels,
     weighted_sum,
     with_auxiliary,
 )
@@ -24,7 +24,7 @@ def test_terms_count_by_their_weights(normalizer):
 
 @pytest.mark.parametrize("loss", [softmax_cross_entropy, dice_loss])
 def test_an_auxiliary_head_counts_by_its_weight(loss):
-    count = 2 * valid_pixels(PARTLY_VOID)
+    count = 2 * num_valid_pixels(PARTLY_VOID)
     found = with_auxiliary(loss, LOGITS, AUXILIARY, PARTLY_VOID, count, weight=0.4)
     expected = loss(LOGITS, PARTLY_VOID, count) + 0.4 * loss(AUXILIARY, PARTLY_VOID, count)
     np.testing.assert_allclose(found, expected, rtol=1e-6)

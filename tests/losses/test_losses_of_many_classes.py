@@ -14,7 +14,7 @@ from deeplab_jax import config as configs
 from deeplab_jax import losses, ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import MAX_CLASSES, VOID_LABEL, label_dtype, void_label, void_of
-from deeplab_jax.losses.targets import class_shares, known_pixels
+from deeplab_jax.losses.targets import class_shares, valid_mask
 from deeplab_jax.models import Architecture
 from deeplab_jax.training.loss import Outputs, make_objective
 
@@ -101,7 +101,7 @@ def lovasz(logits, label):
 
 def hard_pixels(logits, label):
     losses_of = -np.log(own(*known_of(logits, label)))
-    kept = int(0.3 * len(losses_of))
+    kept = int(0.3 * label.size)
     return np.sort(losses_of)[-kept:].mean()
 
 
@@ -112,7 +112,7 @@ EXPECTED = {
     "dice": (losses.dice_loss, dice),
     "lovasz": (losses.lovasz_softmax, lovasz),
     "hard_pixels": (
-        partial(losses.hard_pixel_cross_entropy, fraction=0.3, count_void=False),
+        partial(losses.hard_pixel_cross_entropy, fraction=0.3),
         hard_pixels,
     ),
 }
@@ -199,7 +199,7 @@ def test_pixels_are_counted_and_masked_by_the_number_of_classes(count):
     _, label = sample(count)
     wide = label.astype(np.int32)
     for given in (label, wide):
-        assert float(losses.valid_pixels(given, count)) == given.size - 3
+        assert float(losses.num_valid_pixels(given, count)) == given.size - 3
         shares = np.asarray(class_shares(given, count))
         assert shares.sum() == given.size - 3
         assert np.array_equal(
@@ -211,8 +211,8 @@ def test_pixels_are_counted_and_masked_by_the_number_of_classes(count):
             (masked == void_label(count)) == ((given == count - 1) | (given == void_label(count)))
         )
     # The pipeline's labels need no number: their dtype tells.
-    assert float(losses.valid_pixels(label)) == label.size - 3
-    assert np.array_equal(known_pixels(label), known_pixels(wide, count))
+    assert float(losses.num_valid_pixels(label)) == label.size - 3
+    assert np.array_equal(valid_mask(label), valid_mask(wide, count))
 
 
 @counts

@@ -109,7 +109,7 @@ def test_weights_of_a_large_image_keep_their_precision():
 
 
 def test_soft_labels_are_refused():
-    with pytest.raises(DeepLabError, match="needs an integer label"):
+    with pytest.raises(DeepLabError, match="requires an integer label"):
         lovasz_softmax(LOGITS, ONE_HOT)
 
 

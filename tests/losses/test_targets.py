@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from pixel_samples import KNOWN, LABEL, PARTLY_VOID, SOFT, SOFT_PARTLY_VOID
 
-from deeplab_jax.losses import masked_label, shrink_labels, valid_pixels
+from deeplab_jax.losses import masked_label, num_valid_pixels, shrink_labels
 
 
 @pytest.mark.parametrize("label", [PARTLY_VOID, PARTLY_VOID.astype(np.int32), SOFT_PARTLY_VOID])
 def test_valid_pixels_are_those_that_are_not_void(label):
-    assert float(valid_pixels(label)) == KNOWN.sum()
+    assert float(num_valid_pixels(label)) == KNOWN.sum()
 
 
 def test_more_pixels_are_counted_than_float32_can_count_one_by_one():
-    shape = jax.eval_shape(valid_pixels, jax.ShapeDtypeStruct((1,), jnp.uint8))
+    shape = jax.eval_shape(num_valid_pixels, jax.ShapeDtypeStruct((1,), jnp.uint8))
     assert (shape.shape, shape.dtype) == ((), jnp.float32)
-    assert float(valid_pixels(np.zeros((4100, 4100), np.uint8))) == 4100 * 4100 > 2**24
+    assert float(num_valid_pixels(np.zeros((4100, 4100), np.uint8))) == 4100 * 4100 > 2**24
 
 
 @pytest.mark.parametrize(("label", "masked"), [(LABEL, PARTLY_VOID), (SOFT, SOFT_PARTLY_VOID)])
