@@ -21,7 +21,8 @@ from deeplab_jax.pretrained import list_pretrained
 from deeplab_jax.pretrained.readers import READERS
 
 HERE = pathlib.Path(__file__).parent
-MEASURED = HERE.parent / "experiments" / "results" / "measured"
+RESULTS = HERE.parent / "experiments" / "results"
+MEASURED = RESULTS / "measured"
 BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
 MARK = re.compile(r"^<!-- begin ([\w ]+) -->$", re.MULTILINE)
 
@@ -122,6 +123,27 @@ def measured(name: str) -> Iterator[str]:
     yield f"*{parts[0]}. {parts[1]}. Commit {parts[2]}, {parts[3]}.*"
 
 
+def results(name: str) -> Iterator[str]:
+    """Yields the table of an experiment: mean over seeds, changes per seed, published value."""
+    with (RESULTS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        entries = list(csv.DictReader(file))
+    seeds = [[float(value) for value in entry["values"].split()] for entry in entries]
+    first = next(values for values in seeds if values)
+    rows = []
+    for entry, values in zip(entries, seeds, strict=True):
+        mean = "not run"
+        if values:
+            mean = f"{float(entry['mean']):.2f} ± {float(entry['standard_deviation']):.2f}"
+        paired = [] if values is first else list(zip(values, first, strict=False))
+        changes = ", ".join(f"{value - base:+.2f}".replace("-", "−") for value, base in paired)
+        rows.append([entry["row"], mean, changes, entry["published"], entry["note"]])
+    header = ["", "mean IoU, %", "change to the first row, per seed", "paper", "note"]
+    # The last columns are empty in most experiments.
+    while not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    yield from table_lines(header, rows)
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "keywords": keywords,
     "fields": fields,
@@ -133,14 +155,16 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def lines(table: str) -> Iterator[str]:
-    """Yields the lines of a table by its name, which is `measured NAME` for measurements."""
+    """Yields the lines of a table: a name of TABLES, `measured NAME` or `results NAME`."""
     kind, _, name = table.partition(" ")
-    yield from measured(name) if kind == "measured" else TABLES[table]()
+    files = {"measured": measured, "results": results}
+    yield from files[kind](name) if name else TABLES[table]()
 
 
 def pages() -> list[pathlib.Path]:
     """Returns the pages that contain generated tables."""
-    found = [HERE.parent / "README.md", *sorted(HERE.rglob("*.md"))]
+    outside = [HERE.parent / "README.md", RESULTS.parent / "RESULTS.md"]
+    found = [*outside, *sorted(HERE.rglob("*.md"))]
     return [page for page in found if MARK.search(page.read_text("utf-8"))]
 
 
