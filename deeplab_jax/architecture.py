@@ -1,6 +1,6 @@
-"""Architecture: a DeepLab as plain values, every keyword declared once.
+"""Architecture of a DeepLab network as plain values, and the declaration of every keyword.
 
-Imports neither JAX nor Flax: commands check names and values before they load either.
+This module imports neither JAX nor Flax, so commands check names and values before they load them.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from deeplab_jax.declarations import (
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.formats import MODEL, unknown_field
 
-# Mean colors as the released code has them; torchvision's in units of 1.
+# Mean colors of the released code, in levels of 0..255; torchvision's have the range 0..1.
 SLIM_MEAN = (123.15, 115.90, 103.06)
 VGG_MEAN = (123.68, 116.78, 103.94)
 TORCHVISION_MEAN = (0.485, 0.456, 0.406)
@@ -38,9 +38,10 @@ STRIDE_PLACEMENTS = ("slim", "caffe", "torchvision")
 
 
 def mean_pixel(preprocessing: str, channels: int = 3) -> tuple[int, ...]:
-    """Returns the pixel that stands outside of images: the normalization's mean, a whole number.
+    """Returns the value of pixels outside of images: the normalization's mean, rounded.
 
-    After the normalization it is 0, up to rounding (127.5 becomes 127), as the released code pads.
+    After normalization it is 0 up to rounding (127.5 becomes 127), like the padding of the released
+    code.
 
     Args:
       preprocessing: one of PREPROCESSINGS.
@@ -63,7 +64,7 @@ RATES_AT_16 = (6, 12, 18)
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A DeepLab, fully decided; each field declares a keyword of `create_model`."""
+    """DeepLab network with all defaults resolved; each field declares a `create_model` keyword."""
 
     backbone: str = keyword(
         help="Name of the backbone.",
@@ -195,7 +196,7 @@ class Architecture:
     )
     aux_head: bool = keyword(
         False,
-        "Auxiliary classifier on an inner map, for training alone.",
+        "Auxiliary classifier on an intermediate map, for training only.",
         source="torchvision",
         shown_default="torchvision only",
     )
@@ -230,7 +231,7 @@ class Architecture:
     )
     frozen_batch_norm: bool = keyword(
         False,
-        "Use of the moving averages in training, which then stay as they are.",
+        "Normalization by the moving averages in training, without updating them.",
         source="DeepLab v3, section 4.1",
     )
     ghost_batch_size: int = keyword(
@@ -247,8 +248,8 @@ class Architecture:
     )
     quantization: str = keyword(
         "none",
-        "Integers of the convolutions, for inference alone: `none`, or `int8` as `quantize` writes "
-        "it.",
+        "Integer type of the convolutions, for inference only: `none`, or `int8` as written by "
+        "`quantize`.",
         legal=("none", "int8"),
     )
     dtype: str = keyword(
@@ -265,12 +266,12 @@ class Architecture:
 
     @property
     def head_gives_scores(self) -> bool:
-        """Returns whether the head ends in classifiers of its own."""
+        """Returns whether the head ends in classifiers."""
         return self.head == "lr_aspp" or (self.head == "aspp" and self.fusion == "sum")
 
     @property
     def pooling_window(self) -> tuple[int, int] | None:
-        """Rows and columns of the encoder's map that image pooling averages; None for all."""
+        """Rows and columns of the window of image pooling; None for the whole map."""
         if self.image_pooling != "crop":
             return None
         rows, columns = ((side - 1) // self.output_stride + 1 for side in self.pooling_crop)
@@ -278,7 +279,7 @@ class Architecture:
 
     @property
     def mean_pixel(self) -> tuple[int, ...]:
-        """Pixel, a value for each channel, that stands outside of images; see `mean_pixel`."""
+        """Value of pixels outside of images, one number per channel; see `mean_pixel`."""
         return mean_pixel(self.preprocessing, self.in_channels)
 
     def describe(self) -> dict[str, Any]:
@@ -291,69 +292,66 @@ def default_aspp_rates(output_stride: int) -> tuple[int, ...]:
     return tuple(rate * 16 // output_stride for rate in RATES_AT_16)
 
 
-# Others have no atrous convolutions, or (DPC's cell) rates that are part of what they are.
+# Heads that take `atrous_rates`: others have no atrous convolutions, or fixed rates (DPC).
 ATROUS_HEADS = ("aspp", "large_fov")
 
 
-def check_combination(options: Architecture) -> None:
+def check_combination(network: Architecture) -> None:
     """Checks the fields against each other.
 
     Raises:
-      DeepLabError: two of them contradict; says which and what to change.
+      DeepLabError: two fields contradict each other; the message states what to change.
     """
-    if options.in_channels != 3 and options.preprocessing in RGB_PREPROCESSINGS:
+    if network.in_channels != 3 and network.preprocessing in RGB_PREPROCESSINGS:
         raise DeepLabError(
-            f"preprocessing={options.preprocessing!r} is of RGB images, but in_channels="
-            f"{options.in_channels}; give preprocessing='minus_one_one' or 'none'"
+            f"preprocessing={network.preprocessing!r} requires RGB images, but in_channels="
+            f"{network.in_channels}; give preprocessing='minus_one_one' or 'none'"
         )
-    _check_output_stride(options)
-    _check_head(options)
-
-
-def _check_output_stride(options: Architecture) -> None:
-    if options.head != "cascade" and options.cascade_blocks > 4:
+    if network.head != "cascade" and network.cascade_blocks > 4:
         raise DeepLabError(
-            f"cascade_blocks={options.cascade_blocks} needs head='cascade', not {options.head!r}"
+            f"cascade_blocks={network.cascade_blocks} needs head='cascade', not {network.head!r}"
         )
-    legal = [2**power for power in range(2, options.cascade_blocks + 2)]
-    if options.output_stride not in legal:
+    legal = [2**power for power in range(2, network.cascade_blocks + 2)]
+    if network.output_stride not in legal:
         shown = ", ".join(map(str, legal))
-        raise DeepLabError(f"output_stride={options.output_stride!r} is not legal; legal: {shown}")
-
-
-def _check_head(options: Architecture) -> None:
-    if options.fusion == "sum" and options.head != "aspp":
+        raise DeepLabError(f"output_stride={network.output_stride!r} is not legal; legal: {shown}")
+    _check_rates(network)
+    has_fc6 = network.head == "large_fov" and network.fc_channels > 0
+    if network.fov != "large" and not has_fc6:
         raise DeepLabError(
-            f"fusion='sum' is ASPP's; head={options.head!r} has nothing to add up; leave fusion "
-            "unset, or give head='aspp'"
-        )
-    if options.fusion == "sum" and not options.atrous_rates:
-        raise DeepLabError("atrous_rates=() leaves fusion='sum' nothing to add up; give a rate")
-    if options.atrous_rates and options.head not in ATROUS_HEADS:
-        raise DeepLabError(
-            f"atrous_rates={options.atrous_rates} are of the head's atrous convolutions, but "
-            f"head={options.head!r} has none that take them; give one of "
-            f"{', '.join(map(repr, ATROUS_HEADS))}, or leave atrous_rates out"
-        )
-    if options.head == "large_fov" and len(options.atrous_rates) != 1:
-        raise DeepLabError(f"head='large_fov' takes one rate, not {options.atrous_rates}")
-    if options.fov != "large" and (options.head != "large_fov" or not options.fc_channels):
-        raise DeepLabError(
-            f"fov={options.fov!r} is the kernel of fc6, which only head='large_fov' with "
+            f"fov={network.fov!r} is the kernel of fc6, which only head='large_fov' with "
             "fc_channels has; leave fov unset"
         )
-    if options.decoder == "none":
-        return
-    if options.head_gives_scores or (options.head == "large_fov" and not options.fc_channels):
+    ends_in_scores = network.head_gives_scores or (network.head == "large_fov" and not has_fc6)
+    if network.decoder != "none" and ends_in_scores:
         raise DeepLabError(
-            f"decoder={options.decoder!r} refines features, but head={options.head!r} ends in "
+            f"decoder={network.decoder!r} refines features, but head={network.head!r} ends in "
             "scores here; give decoder='none', or head='aspp' with fusion='concat'"
         )
 
 
+def _check_rates(network: Architecture) -> None:
+    head, rates = network.head, network.atrous_rates
+    if network.fusion == "sum" and head != "aspp":
+        raise DeepLabError(
+            f"fusion='sum' requires head='aspp', but head={head!r}; leave fusion unset, or give "
+            "head='aspp'"
+        )
+    if network.fusion == "sum" and not rates:
+        raise DeepLabError("fusion='sum' requires atrous_rates, but atrous_rates=(); give a rate")
+    if rates and head not in ATROUS_HEADS:
+        raise DeepLabError(
+            f"atrous_rates={rates} are rates of the head's atrous convolutions, but head={head!r} "
+            f"has none that take them; give one of {', '.join(map(repr, ATROUS_HEADS))}, or leave "
+            "atrous_rates out"
+        )
+    if head == "large_fov" and len(rates) != 1:
+        raise DeepLabError(f"head='large_fov' takes one rate, not {rates}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Shorthands:
-    """Keywords of `create_model` and of the config that decide others."""
+    """Keywords of `create_model` and of the config that set several fields."""
 
     architecture: str = keyword(
         "deeplab_v3plus", "Name of the architecture, as `deeplab-jax models` lists it."
@@ -378,7 +376,7 @@ TORCHVISION = {
     "preprocessing": "mean_std",
     "batch_norm_decay": 0.9,
 }
-# Keywords that each name sets before the caller's keywords.
+# Keywords that each name sets unless the caller gives them.
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "deeplab_v1": {
         "backbone": "vgg_16",
@@ -400,8 +398,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "torchvision/deeplabv3_mobilenet_v3_large": TORCHVISION
     | {"backbone": "mobilenet_v3_large", "output_stride": 16},
 }
-# Keywords that each backbone reads, none too; deeplab_jax/backbones/entries.py has the networks in
-# the same order.
+# Keywords that each backbone reads; deeplab_jax/backbones/entries.py has the networks in the same
+# order.
 _RESNET = ("multi_grid", "stride_placement", "cascade_blocks")
 BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "vgg_16": (),
@@ -439,5 +437,5 @@ def check_names(architecture: str, overrides: Mapping[str, Any]) -> None:
 
 
 def list_models() -> dict[str, str]:
-    """Returns every architecture's name with what it is."""
+    """Returns the name and a summary of every architecture."""
     return dict(SUMMARIES)

@@ -1,4 +1,4 @@
-"""Fully connected CRFs: class scores refined by colours and positions."""
+"""Fully connected CRFs, which refine class scores by colors and positions."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -23,14 +23,14 @@ from deeplab_jax.crf.mean_field import (
 from deeplab_jax.crf.parameters import NUMBERS, CRFParameters, check_parameters
 from deeplab_jax.errors import DeepLabError
 
-# Up to here all pairs of pixels are affordable.
+# Largest number of pixels for which `filtering="auto"` sums over all pairs.
 DIRECT_PIXELS = 4096
-# Rows of whole vectors are gathered faster.
+# Channels are padded to a multiple of this number: rows of whole vectors are gathered faster.
 CHANNELS = 8
-# A logit that leaves nothing of a padded channel, and is finite in every dtype.
-NOTHING = -1e9
+# Logit of padded channels: its probability is 0, and it is finite in every dtype.
+PADDED_LOGIT = -1e9
 
-# Here and not beside the class: options are checked before JAX is imported.
+# Registered here because the module of the class does not import JAX.
 jax.tree_util.register_dataclass(
     CRFParameters,
     data_fields=list(NUMBERS),
@@ -46,44 +46,36 @@ def dense_crf(
     compatibility: jax.Array | None = None,
     lattice_capacity: int | None = None,
 ) -> Float[Array, "N H W C"]:
-    """Refines class scores by a fully connected CRF with an image's colours and positions.
+    """Refines class scores by a fully connected CRF over an image's colors and positions.
 
-    Outside of `jit` the images' lattices are sized one by one. The function also works inside of
-    `jit`, where a lattice has the size of the worst case unless `lattice_capacity` says less.
-    Differentiable in logits, weights and compatibility; image and deviations are constants.
+    Outside of `jit` each image has a lattice of its own size. The function also works inside of
+    `jit`, where a lattice has the size of the worst case unless `lattice_capacity` is smaller. It
+    is differentiable in logits, weights and compatibility; image and deviations are constants.
 
     Args:
       logits: [N, H, W, C], floating point, at the image's resolution; log-probabilities are logits.
-      image: uint8 [N, H, W, 3], RGB as it was before any preprocessing.
-      parameters: kernels, iterations, normalisation; `PARAMETERS` has the published ones.
-      compatibility: [C, C], cost of label l (row) at a pixel for l' (column) at another; default
-        Potts, 1 − δ.
-      lattice_capacity: vertices of the bilateral lattice to hold inside of `jit`; see
+      image: uint8 [N, H, W, 3], RGB before any preprocessing.
+      parameters: kernels, iterations and normalization; `PARAMETERS` has the published ones.
+      compatibility: [C, C], cost of label l (row) at a pixel for l' (column) at another (default:
+        Potts, 1 − δ).
+      lattice_capacity: maximum number of vertices of the bilateral lattice inside of `jit`; see
         `build_lattice`.
 
     Returns:
-      Probabilities [N, H, W, C], float32, or float64 if the logits are.
+      Probabilities [N, H, W, C], float32, or float64 for float64 logits.
 
     Raises:
-      DeepLabError: for shapes, dtypes or parameters that do not fit.
+      DeepLabError: shapes, dtypes or parameters are invalid.
 
     Source: DeepLab v1, section 2.3; v2, section 3.3.
     """
-    _check(logits, image, compatibility)
-    check_parameters(parameters)
-    refine = functools.partial(
-        _refine,
-        parameters=parameters,
-        compatibility=compatibility,
-        capacity=lattice_capacity,
-    )
-    logits = jnp.asarray(logits)
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = _checked_logits(logits, image, parameters, compatibility)
+    refine = functools.partial(_refine, parameters, compatibility, lattice_capacity)
     if logits.shape[0] == 0:
         return logits
     if logits.shape[0] == 1:
         return refine(logits[0], image[0])[None]
-    # One image at a time: each has its own lattice, and fills a processor alone.
+    # One image at a time: each has its own lattice, and keeps all cores busy by itself.
     if isinstance(image, jax.core.Tracer):
         return lax.map(lambda pair: refine(*pair), (logits, image))
     return jnp.stack([refine(*pair) for pair in zip(logits, image, strict=True)])
@@ -95,26 +87,23 @@ def dense_crf_of_weights(
     parameters: CRFParameters,
     bilateral_weights: Iterable[float],
 ) -> Iterator[Float[Array, "H W C"]]:
-    """Yields the probabilities of one image for one bilateral weight after the other.
+    """Yields the probabilities of one image for each of several bilateral weights.
 
-    The same as `dense_crf` with each of them, but the lattices are built once.
+    The results are those of `dense_crf`, but the lattices are built once.
 
     Args:
       logits: [H, W, C], floating point.
       image: uint8 [H, W, 3], RGB.
-      parameters: whose bilateral weight is left aside.
-      bilateral_weights: w1.
+      parameters: kernels, iterations and normalization; the bilateral weight is not used.
+      bilateral_weights: values of the bilateral weight w1.
 
     Yields:
-      [H, W, C], float32, or float64 if the logits are.
+      [H, W, C], float32, or float64 for float64 logits.
 
     Raises:
-      DeepLabError: as of `dense_crf`.
+      DeepLabError: see `dense_crf`.
     """
-    _check(logits[None], image[None], None)
-    check_parameters(parameters)
-    logits = jnp.asarray(logits)
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = _checked_logits(logits[None], image[None], parameters, None)[0]
     flat, filters = _prepare(logits, jnp.asarray(image), parameters, None)
     for weight in bilateral_weights:
         weighted = dataclasses.replace(parameters, bilateral_weight=weight)
@@ -122,7 +111,13 @@ def dense_crf_of_weights(
         yield _unflatten(_infer(flat, filters, weighted, None), logits.shape)
 
 
-def _check(logits: jax.Array, image: jax.Array, compatibility: jax.Array | None) -> None:
+def _checked_logits(
+    logits: jax.Array,
+    image: jax.Array,
+    parameters: CRFParameters,
+    compatibility: jax.Array | None,
+) -> jax.Array:
+    """Checks the arguments of `dense_crf`, and returns the logits in at least float32."""
     shape, image_shape = np.shape(logits), np.shape(image)
     if len(shape) != 4 or not jnp.issubdtype(logits.dtype, jnp.floating):
         raise DeepLabError(
@@ -140,15 +135,17 @@ def _check(logits: jax.Array, image: jax.Array, compatibility: jax.Array | None)
             f"compatibility of a CRF is {list(np.shape(compatibility))}; "
             f"legal beside these logits: {[shape[3], shape[3]]}"
         )
+    check_parameters(parameters)
+    logits = jnp.asarray(logits)
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def _refine(
-    logits: Float[Array, "H W C"],
-    image: UInt8[Array, "H W 3"],
-    *,
     parameters: CRFParameters,
     compatibility: Float[Array, "C C"] | None,
     capacity: int | None,
+    logits: Float[Array, "H W C"],
+    image: UInt8[Array, "H W 3"],
 ) -> Float[Array, "H W C"]:
     """Returns the probabilities [H, W, C] of one image."""
     flat, filters = _prepare(logits, image, parameters, capacity)
@@ -162,9 +159,9 @@ def _refine(
 def _prepare(
     logits: jax.Array, image: jax.Array, parameters: CRFParameters, capacity: int | None
 ) -> tuple[jax.Array, tuple[Filter, Filter]]:
-    """Returns the logits [N, C'] and the filters of one image; weights do not matter yet."""
+    """Returns the logits [N, C'] and the filters of one image, which do not depend on weights."""
     pixels = logits.shape[0] * logits.shape[1]
-    # Not one program with the inference: this one is compiled for each size of images.
+    # A program apart from the inference: this one is compiled for each size of images.
     if _takes_all_pairs(parameters, pixels):
         return _flatten(logits, pixels), _direct_filters(image, parameters, logits.dtype)
     size = round_up(pixels)
@@ -173,10 +170,10 @@ def _prepare(
 
 @functools.partial(jax.jit, static_argnames="size")
 def _flatten(logits: Float[Array, "H W C"], size: int) -> Float[Array, "M P"]:
-    """Returns [size, C']: pixels in a row, padded like their channels."""
+    """Returns [size, C']: pixels in one row, padded to `size`, and their channels padded."""
     flat = logits.reshape(-1, logits.shape[-1])
     padding = ((0, size - flat.shape[0]), (0, -flat.shape[1] % CHANNELS))
-    return jnp.pad(flat, padding, constant_values=NOTHING)
+    return jnp.pad(flat, padding, constant_values=PADDED_LOGIT)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -205,23 +202,18 @@ def _direct_filters(
 def _lattice_filters(
     image: jax.Array, parameters: CRFParameters, size: int, capacity: int | None
 ) -> tuple[Filter, Filter]:
+    height, width = image.shape[:2]
     deviations = (parameters.bilateral_position_std, parameters.bilateral_color_std)
-    smoothness = (image.shape[:2], parameters.smoothness_position_std, size)
     known = not any(
         isinstance(leaf, jax.core.Tracer) for leaf in (image, *jax.tree.leaves(deviations))
     )
     with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
-        bilateral = _bilateral_lattice(image, *deviations, size, capacity)
-    if isinstance(parameters.smoothness_position_std, (int, float)):
-        return bilateral, _kept_position_lattice(*smoothness)
-    return bilateral, _position_lattice(*smoothness)
-
-
-def _bilateral_lattice(
-    image: jax.Array, position_std: float, color_std: float, size: int, capacity: int | None
-) -> Lattice:
-    features = _padded_bilateral(image, position_std, color_std, size)
-    return build_lattice(features, image.shape[0] * image.shape[1], capacity)
+        features = _padded_bilateral(image, *deviations, size)
+        bilateral = build_lattice(features, height * width, capacity)
+    std = parameters.smoothness_position_std
+    is_number = isinstance(std, (int, float))
+    position_lattice = _cached_position_lattice if is_number else _position_lattice
+    return bilateral, position_lattice((height, width), std, size)
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -237,9 +229,9 @@ def _position_lattice(size: tuple[int, int], std: float, padded: int) -> Lattice
     return build_lattice(features, size[0] * size[1])
 
 
-# Images of one size share it.
+# Images of one size share a lattice.
 @functools.lru_cache(maxsize=4)
-def _kept_position_lattice(size: tuple[int, int], std: float, padded: int) -> Lattice:
+def _cached_position_lattice(size: tuple[int, int], std: float, padded: int) -> Lattice:
     with jax.ensure_compile_time_eval():
         return _position_lattice(size, std, padded)
 

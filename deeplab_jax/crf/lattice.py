@@ -11,10 +11,8 @@ from deeplab_jax.arrays import Array, Float, Integer
 from deeplab_jax.crf.vertices import Vertices, find_vertices
 from deeplab_jax.errors import DeepLabError
 
-_find_vertices = jax.jit(find_vertices)
-
-# A vertex gathers from its points in chunks of one of these lengths; their costs by measurement:
-# a point gathered, a chunk added to a vertex that has more than one.
+# Numbers of points per chunk that a vertex gathers at a time, and the measured relative costs of
+# gathering a point and of adding a further chunk to a vertex.
 CHUNKS = (4, 5, 6, 8, 12)
 GATHERING, ADDING = 1, 2
 TRACED_CHUNK = 8
@@ -23,21 +21,21 @@ TRACED_CHUNK = 8
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lattice:
-    """The vertices around N points of d dimensions, and who is next to whom.
+    """Vertices around N points of d dimensions, and their neighbors.
 
-    All shapes are static. The last of the M vertices stands for those that are not there: nothing
-    is added to it, and it stays 0. For 375×500 pixels and five dimensions the arrays take 100 to
-    250 bytes a pixel, the values at the vertices 4·C·M/N more; M/N is 0.05 to 2 with published
+    All shapes are static. The last of the M vertices represents absent neighbors: nothing is added
+    to it, and its value stays 0. For 375×500 pixels and five dimensions the arrays take 100 to
+    250 bytes per pixel, the values at the vertices 4·C·M/N more; M/N is 0.05 to 2 with published
     parameters.
 
     Attributes:
       vertex: int32 [d+1, N], the vertices of the simplex around each point.
-      weight: [d+1, N], the point's barycentric weights.
-      chunk_point: int32 [K, M + E], the points that vertices gather, by chunks of K: one a vertex,
-        then E for those that have more.
-      chunk_weight: [K, M + E], their weights; 0 where a chunk is not full.
+      weight: [d+1, N], the barycentric weights of each point.
+      chunk_point: int32 [K, M + E], the points that vertices gather, in chunks of K: one chunk per
+        vertex, then E further chunks for vertices with more than K points.
+      chunk_weight: [K, M + E], the weights of these points; 0 where a chunk is not full.
       extra_vertex: int32 [E], the vertex of each further chunk.
-      neighbours: int32 [d+1, 2, M], the next and the previous vertex along each axis.
+      neighbors: int32 [d+1, 2, M], the next and the previous vertex along each axis.
     """
 
     vertex: jax.Array
@@ -45,15 +43,15 @@ class Lattice:
     chunk_point: jax.Array
     chunk_weight: jax.Array
     extra_vertex: jax.Array
-    neighbours: jax.Array
+    neighbors: jax.Array
 
     def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Returns about a constant times Σ_j exp(−|f_i − f_j|² / 2)·values[j].
+        """Returns approximately a constant times Σ_j exp(−|f_i − f_j|² / 2)·values[j].
 
         Differentiable in the values, by the exact transpose; the lattice is a constant.
 
         Args:
-          values: [N, C], floating point. Multiples of 8 channels are faster on processors.
+          values: [N, C], floating point. Multiples of 8 channels are faster on CPUs.
 
         Returns:
           [N, C].
@@ -69,26 +67,26 @@ def build_lattice(
 ) -> Lattice:
     """Builds the lattice around points.
 
-    Outside of `jit` the size follows the points, rounded up so that few sizes are compiled. Inside
-    it is the capacity.
+    Outside of `jit` the number of vertices follows from the points, rounded up so that few sizes
+    are compiled. Inside of `jit` it is the capacity.
 
     Args:
       features: [d, N], floating point; the kernel's standard deviation is 1.
-      num_points: how many of them are points; the rest is padding that counts nothing, and must
-        repeat a point.
-      capacity: vertices to hold inside of `jit`; default as many as there could be, (d+1)·N + 1,
-        which is several times what images need. Values filtered by a lattice that did not hold its
-        vertices are NaN.
+      num_points: number of points (default: N). The remaining columns are padding without weight,
+        and must repeat a point.
+      capacity: maximum number of vertices inside of `jit` (default: (d+1)·N + 1, the largest
+        possible number, which is several times that of images). If the lattice has more vertices,
+        filtered values are NaN.
 
     Raises:
-      DeepLabError: if the points spread over more deviations than a key of 63 bits can tell apart;
-        inside of `jit` values are NaN instead.
+      DeepLabError: the points spread over more deviations than keys of 63 bits can distinguish;
+        inside of `jit` filtered values are NaN instead.
     """
     features = lax.stop_gradient(features)
     count = features.shape[1] if num_points is None else num_points
     # Keys are 64 bits wide: one sort of one operand is several times faster than one of two.
     with jax.enable_x64(True):
-        vertices = _find_vertices(features, jnp.asarray(count, jnp.int32))
+        vertices = find_vertices(features, jnp.asarray(count, jnp.int32))
         if isinstance(vertices.num_vertices, jax.core.Tracer):
             entries = vertices.point.size
             size = min(capacity or entries + 1, entries + 1)
@@ -102,7 +100,7 @@ def build_lattice(
 
 
 def round_up(count: int) -> int:
-    """Returns the next of four sizes an octave, so that few programs are compiled."""
+    """Returns the next of four sizes per octave, so that few programs are compiled."""
     step = 1 << max(count.bit_length() - 3, 3)
     return -(-count // step) * step
 
@@ -110,18 +108,14 @@ def round_up(count: int) -> int:
 def _sizes(vertices: Vertices) -> tuple[int, int, int]:
     """Returns M, K and E of the cheapest chunks."""
     count = int(vertices.num_vertices)
+    # A vertex with n points has ⌊(n − 1) / K⌋ chunks beyond its first.
+    extra = {chunk: (vertices.point.size - count) // chunk for chunk in CHUNKS}
 
     def cost(chunk: int) -> int:
-        extra = _most_extra(vertices, count, chunk)
-        return GATHERING * chunk * (count + extra) + ADDING * extra
+        return GATHERING * chunk * (count + extra[chunk]) + ADDING * extra[chunk]
 
     best = min(CHUNKS, key=cost)
-    return round_up(count + 1), best, round_up(_most_extra(vertices, count, best))
-
-
-def _most_extra(vertices: Vertices, count: int, chunk: int) -> int:
-    # Of n points a vertex has ⌊(n − 1) / K⌋ chunks beyond its first.
-    return (vertices.point.size - count) // chunk
+    return round_up(count + 1), best, round_up(extra[best])
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
@@ -136,7 +130,7 @@ def _link(vertices: Vertices, size: int, chunk: int, extra: int) -> Lattice:
         chunk_point=point,
         chunk_weight=jnp.where(holds, weight, jnp.nan),
         extra_vertex=extra_vertex,
-        neighbours=_neighbours(vertices, starts),
+        neighbors=_neighbors(vertices, starts),
     )
 
 
@@ -160,8 +154,8 @@ def _chunks(
     return vertices.point[position], weight, owner
 
 
-def _neighbours(vertices: Vertices, starts: jax.Array) -> jax.Array:
-    """Returns `neighbours` of a `Lattice`."""
+def _neighbors(vertices: Vertices, starts: jax.Array) -> jax.Array:
+    """Returns `neighbors` of a `Lattice`."""
     size = starts.size - 1
     absent = size - 1
     here = jnp.arange(size, dtype=jnp.int32)
@@ -192,7 +186,7 @@ def _forward(lattice: Lattice, values: jax.Array) -> tuple[jax.Array, Lattice]:
 
 
 def _backward(lattice: Lattice, cotangent: jax.Array) -> tuple[None, jax.Array]:
-    # Slicing is the transpose of splatting and each blur its own; only their order turns round.
+    # Slicing is the transpose of splatting, and a blur is its own; the order of the blurs reverses.
     return None, slice_(lattice, blur(lattice, splat(lattice, cotangent), reverse=True))
 
 
@@ -201,8 +195,8 @@ _filter.defvjp(_forward, _backward)
 
 def splat(lattice: Lattice, values: Float[Array, "N C"]) -> Float[Array, "M C"]:
     """Returns [M, C]: the weighted sums of the points' values at the vertices."""
-    size = lattice.neighbours.shape[-1]
-    # Two sums rather than two parts of one: a compiler would compute those twice.
+    size = lattice.neighbors.shape[-1]
+    # Two sums, because the compiler would compute two parts of one sum twice.
     first, further = (
         _weighted_rows(lattice.chunk_weight[:, part], values, lattice.chunk_point[:, part])
         for part in (slice(None, size), slice(size, None))
@@ -213,8 +207,8 @@ def splat(lattice: Lattice, values: Float[Array, "N C"]) -> Float[Array, "M C"]:
 def blur(
     lattice: Lattice, at_vertices: Float[Array, "M C"], reverse: bool = False
 ) -> Float[Array, "M C"]:
-    """Returns [M, C]: along one axis after the other, each vertex and half of its neighbours."""
-    axes = reversed(lattice.neighbours) if reverse else lattice.neighbours
+    """Returns [M, C]: along one axis after the other, each vertex plus half of its neighbors."""
+    axes = reversed(lattice.neighbors) if reverse else lattice.neighbors
     for following, previous in axes:
         around = _rows(at_vertices, following) + _rows(at_vertices, previous)
         at_vertices = _computed_once(at_vertices + around / 2)
@@ -227,8 +221,8 @@ def slice_(lattice: Lattice, at_vertices: Float[Array, "M C"]) -> Float[Array, "
 
 
 def _computed_once(values: Float[Array, "M C"]) -> Float[Array, "M C"]:
-    # Adds nothing, in place: XLA's compiler for processors, which heeds no optimisation barrier,
-    # fuses nothing into what reads a scatter, so the rows are gathered once, not once a reader.
+    # Adds zeros, in place. XLA's CPU compiler ignores optimization barriers, but does not fuse the
+    # inputs of a scatter into its readers, so the rows are gathered once and not once per reader.
     return values.at[:1].add(jnp.zeros_like(values[:1]))
 
 
@@ -236,7 +230,7 @@ def _weighted_rows(
     weight: Float[Array, "K L"], values: Float[Array, "V C"], index: Integer[Array, "K L"]
 ) -> Float[Array, "L C"]:
     """Returns Σ_k weight[k]·values[index[k]]; weight, index: [K, L], values: [·, C] → [L, C]."""
-    # A sum of gathers is one loop that holds no intermediate; a gather of them all is not.
+    # A sum of gathers compiles to one loop without intermediate arrays; one gather does not.
     weight = weight.astype(values.dtype)
     return sum(w[:, None] * _rows(values, rows) for w, rows in zip(weight, index, strict=True))
 

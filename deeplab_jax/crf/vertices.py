@@ -1,4 +1,4 @@
-"""Position of points in the permutohedral lattice, and the vertices that they touch."""
+"""Positions of points in the permutohedral lattice, and the vertices around them."""
 
 from typing import NamedTuple
 
@@ -13,19 +13,19 @@ from deeplab_jax.arrays import Array, Float, Int32
 def embed(
     features: Float[Array, "d N"],
 ) -> tuple[Int32[Array, "v N"], Int32[Array, "v N"], Float[Array, "v N"]]:
-    """Finds the simplex around each point and the point's place in it.
+    """Finds the simplex around each point and the point's position in it.
 
     The lattice of d dimensions lives in the hyperplane Σ x = 0 of d+1. Its vertices have a class
     0..d: all coordinates of a vertex of class k leave the remainder k modulo d+1, and a simplex has
-    one vertex of each class. So vertex k of a simplex is written as (d+1)·cell + k with integer
+    one vertex of each class. Vertex k of a simplex is therefore (d+1)·cell + k with integer
     cells, and cell = corner − (rank > d − k).
 
     Args:
       features: [d, N], floating point; a standard deviation of the kernel is 1.
 
     Returns:
-      Corner int32 [d+1, N]; rank int32 [d+1, N], by which coordinate i is the rank[i]-th largest of
-      those left over; barycentric weights [d+1, N] of the vertices, one a class, which sum to 1.
+      Corner int32 [d+1, N]; rank int32 [d+1, N]: coordinate i is the rank[i]-th largest of the
+      remainders; barycentric weights [d+1, N] of the vertices, one per class, which sum to 1.
 
     Source: Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral
     lattice", Eurographics 2010, section 3.
@@ -35,7 +35,7 @@ def embed(
     corner = jnp.round(elevated / (dimensions + 1)).astype(jnp.int32)
     left_over = [e - (dimensions + 1) * c for e, c in zip(elevated, corner, strict=True)]
     rank = jnp.stack(_ranks(left_over)) + jnp.sum(corner, axis=0, dtype=jnp.int32)
-    # Rounding may leave the hyperplane: step back along the coordinates that it moved most.
+    # Rounding may leave the hyperplane: step back along the coordinates with the largest change.
     step = (rank < 0).astype(jnp.int32) - (rank > dimensions)
     corner, rank = corner + step, rank + (dimensions + 1) * step
     offset = elevated / (dimensions + 1) - corner
@@ -66,7 +66,7 @@ def _elevate(features: Float[Array, "d N"]) -> Float[Array, "v N"]:
 
 
 def _ranks(values: list[jax.Array]) -> list[jax.Array]:
-    """Returns for each of a few arrays how many of the others are larger, ties by position."""
+    """Returns for each array the number of arrays that are larger, ties broken by position."""
     ranks = [jnp.zeros(values[0].shape, jnp.int32) for _ in values]
     for first in range(len(values)):
         for second in range(first + 1, len(values)):
@@ -77,9 +77,9 @@ def _ranks(values: list[jax.Array]) -> list[jax.Array]:
 
 
 def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Float[Array, "v N"]:
-    """Returns [d+1, N]: differences of neighbours in the sorted order of the offsets."""
+    """Returns [d+1, N]: differences of neighbors in the sorted order of the offsets."""
     size = offset.shape[0]
-    # Sums of a few rows, not a reduction: that would run over the short axis first.
+    # Sums of a few rows: a reduction would run over the short axis first.
     ordered = [
         sum(jnp.where(r == place, o, 0) for r, o in zip(rank, offset, strict=True))
         for place in range(size)
@@ -89,16 +89,17 @@ def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Floa
 
 
 class Vertices(NamedTuple):
-    """The (d+1)·N pairs of point and vertex, sorted by vertex; keys are int64.
+    """Pairs of point and vertex, (d+1)·N in number, sorted by vertex; keys are int64.
 
     Attributes:
       vertex: int32 [d+1, N], the number of each point's vertex of each class.
-      weight: [d+1, N], the point's share in it.
-      point, point_weight, key, number: [(d+1)·N], of the sorted pairs; number is the vertex's.
-      axis_shift: int64 [d+1, d+1], from the key of a vertex of a class to that of its neighbour
-        along an axis.
-      num_vertices: int32, how many vertices there are.
-      fits: bool, whether the keys tell all vertices apart.
+      weight: [d+1, N], the weight of each point in this vertex.
+      point, point_weight, key, number: [(d+1)·N], values of the sorted pairs; `number` is the
+        number of the vertex.
+      axis_shift: int64 [d+1, d+1], difference between the key of a vertex of a class and that of
+        its neighbor along an axis.
+      num_vertices: int32, number of vertices.
+      fits: bool, whether the keys distinguish all vertices.
     """
 
     vertex: jax.Array
@@ -112,18 +113,19 @@ class Vertices(NamedTuple):
     fits: jax.Array
 
 
+@jax.jit
 def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Vertices:
-    """Numbers the vertices around points; needs 64-bit integers switched on.
+    """Numbers the vertices around points; requires `jax_enable_x64`.
 
     Args:
       features: [d, N], floating point.
-      num_points: int32; points from there on get no weight.
+      num_points: int32, number of points; the remaining columns have no weight.
     """
     classes, points = features.shape[0] + 1, features.shape[1]
     corner, rank, weight = embed(features)
     weight = jnp.where(jnp.arange(points) < num_points, weight, 0)
     codes, shift, span, keys_fit = _codes(corner, rank)
-    # Code and point in one number: the sort then carries no second operand.
+    # Code and point are packed into one number, so that the sort has a single operand.
     bits = points.bit_length()
     packed = codes << bits | jnp.arange(points, dtype=jnp.int64)
     packed = lax.sort(packed, dimension=1, is_stable=False)
@@ -148,15 +150,15 @@ def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Verti
 def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Numbers the cells that the points span, in a mixed radix.
 
-    A neighbour along axis j has class k−1 instead of k and one cell more at j; from class 0 it has
-    class d, the same cell at j and one less elsewhere. Coordinates sum to 0, so d of them suffice.
+    A neighbor along axis j has class k−1 instead of k and one cell more at j; from class 0 it has
+    class d, the same cell at j and one less elsewhere. Coordinates sum to 0: d of them suffice.
 
     Returns:
       Codes int64 [d+1, N] by class; `axis_shift` of `Vertices`; the number of codes, int64, and
       as a float64 that cannot overflow.
     """
     dimensions = corner.shape[0] - 1
-    # One below and above for the vertices, one more for their neighbours.
+    # One cell below and above for the vertices, and one more for their neighbors.
     low = jnp.min(corner[:dimensions], axis=1) - 2
     spans = (jnp.max(corner[:dimensions], axis=1) - low + 2).astype(jnp.int64)
     products = jnp.cumprod(spans, dtype=jnp.int64)
@@ -173,7 +175,7 @@ def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, ja
 
 
 def _number(code: jax.Array) -> jax.Array:
-    """Returns int32 [(d+1)·N]: runs of equal codes numbered; code: int64 [d+1, N], rows sorted."""
+    """Returns int32 [(d+1)·N]: the number of each run of equal codes; code: int64, rows sorted."""
     first = jnp.ones((code.shape[0], 1), bool)
     new = jnp.concatenate([first, code[:, 1:] != code[:, :-1]], axis=1).ravel()
     return jnp.cumsum(new, dtype=jnp.int32) - 1

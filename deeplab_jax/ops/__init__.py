@@ -1,4 +1,4 @@
-"""Pure functions on arrays: convolutions and resizing, as each platform does them best."""
+"""Pure functions on arrays: convolutions and resizing, with implementations for each platform."""
 
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution

@@ -8,29 +8,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from deeplab_jax.arrays import Array, Float
-from deeplab_jax.ops.dispatch import (
-    ON_GPUS,
-    batch_is_sharded,
-    chosen,
-    dispatch,
-    traced_once,
-)
+from deeplab_jax.ops.dispatch import batch_is_sharded, dispatch
 from deeplab_jax.ops.joined_maps import JoinedMaps, convolution_of_joined
-from deeplab_jax.ops.kernel_gradient import CANDIDATES, kernel_gradient
-from deeplab_jax.ops.valid_region import LARGEST_SHARE, sum_over_taps, valid_share
+from deeplab_jax.ops.kernel_gradient import kernel_gradient, products_over_maps
+from deeplab_jax.ops.valid_region import LARGEST_FRACTION, sum_over_taps, valid_fraction
 from deeplab_jax.ops.xla_convolution import (
+    Inputs,
+    Kernel,
+    Outputs,
     Padding,
     Rate,
-    rate_by_axis,
-    transposed_padding,
+    Window,
     xla_convolution,
 )
 
-# (inputs, kernel, cotangent, rates, padding) → the gradient of one of the two operands.
-Gradient = Callable[[jax.Array, jax.Array, jax.Array, tuple[int, int], Padding], jax.Array]
+# Function of inputs, kernel, cotangent of the outputs, and window.
+Gradient = Callable[[jax.Array, jax.Array, jax.Array, Window], jax.Array]
 
 
-@traced_once
 def convolution(
     inputs: Float[Array, "N H W C"] | JoinedMaps,
     kernel: Float[Array, "k k C D"],
@@ -49,35 +44,31 @@ def convolution(
       kernel: [k, k, C, D].
       stride: distance in pixels between outputs.
       rate: atrous rate, the distance in pixels between taps; a pair for rows and columns.
-      padding: zeros before and after H and W.
+      padding: number of zeros before and after H and W.
 
     Returns:
       [N, H', W', D] in the dtype of the inputs.
     """
+    window = Window.of(kernel, stride, rate, padding)
     if isinstance(inputs, JoinedMaps):
-        if stride > 1:
-            return convolution(inputs.array(), kernel, stride=stride, rate=rate, padding=padding)
-        convolve = partial(convolution, rate=rate, padding=padding)
-        return convolution_of_joined(inputs, kernel, convolve, rate, padding)
-    rates = rate_by_axis(rate)
-    reference = partial(xla_convolution, stride=stride, rates=rates, padding=padding)
-    if kernel.shape[:2] == (1, 1) and not any(map(any, padding)):
-        return dispatch(reference, lambda x, k: _pointwise(x, k, stride), inputs, kernel)
-    # Export may leave sizes open: they are symbols then, and no share can be computed.
+        convolve = partial(convolution, stride=stride, rate=rate, padding=padding)
+        return convolution_of_joined(inputs, kernel, convolve, window)
+    reference = partial(xla_convolution, window=window)
+    if window.size == 1 and not any(map(any, padding)):
+        return dispatch(reference, partial(_pointwise, stride=stride), inputs, kernel)
+    # The fraction below needs known sizes; those that export leaves open are symbols.
     known = all(isinstance(side, int) for side in inputs.shape[1:3])
-    if not known or stride > 1 or kernel.shape[0] == 1:
+    if not known or stride > 1 or window.size == 1:
         return reference(inputs, kernel)
-    name = chosen(ON_GPUS["kernel_gradient"], rates)
-    own = partial(_with_gradients, _transposed, CANDIDATES[name], rates, padding)
-    gpu = None if name == "xla" else own
-    share = valid_share(inputs.shape[1:3], kernel.shape[0], rates, padding)
-    if max(rates) > 1 and share <= LARGEST_SHARE:
-        over_taps = partial(sum_over_taps, rates=rates, padding=padding)
-        return dispatch(reference, over_taps, inputs, kernel, gpu=gpu)
-    # Bands are taken image by image: of a batch that is known, and all here.
-    in_bands = isinstance(inputs.shape[0], int) and not batch_is_sharded()
-    bands = partial(_with_gradients, _mirrored, kernel_gradient, rates, padding)
-    return dispatch(reference, bands if in_bands else reference, inputs, kernel, gpu=gpu)
+    is_atrous = max(window.rates) > 1
+    gpu = partial(_with_gradients, _transposed, products_over_maps, window) if is_atrous else None
+    cpu = reference
+    if is_atrous and valid_fraction(inputs.shape[1:3], window) <= LARGEST_FRACTION:
+        cpu = partial(sum_over_taps, window=window)
+    # Bands are cut image by image: the batch must have a known size and be on one device.
+    elif isinstance(inputs.shape[0], int) and not batch_is_sharded():
+        cpu = partial(_with_gradients, _mirrored, kernel_gradient, window)
+    return dispatch(reference, cpu, inputs, kernel, gpu=gpu)
 
 
 def _pointwise(
@@ -93,70 +84,43 @@ def _pointwise(
     return jnp.dot(flat, kernel[0, 0]).reshape(*inputs.shape[:-1], kernel.shape[-1])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _with_gradients(
-    of_inputs: Gradient,
-    of_kernel: Gradient,
-    rates: tuple[int, int],
-    padding: Padding,
-    inputs: jax.Array,
-    kernel: jax.Array,
-) -> jax.Array:
-    """XLA's convolution at stride 1, with gradients of our own."""
-    return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding)
+    of_inputs: Gradient, of_kernel: Gradient, window: Window, inputs: Inputs, kernel: Kernel
+) -> Outputs:
+    """Returns XLA's convolution at stride 1, with other gradients than XLA's."""
+    return xla_convolution(inputs, kernel, window)
 
 
 def _forward(
-    of_inputs: Gradient,
-    of_kernel: Gradient,
-    rates: tuple[int, int],
-    padding: Padding,
-    inputs: jax.Array,
-    kernel: jax.Array,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding), (inputs, kernel)
+    of_inputs: Gradient, of_kernel: Gradient, window: Window, inputs: Inputs, kernel: Kernel
+) -> tuple[Outputs, tuple[Inputs, Kernel]]:
+    return xla_convolution(inputs, kernel, window), (inputs, kernel)
 
 
 def _backward(
     of_inputs: Gradient,
     of_kernel: Gradient,
-    rates: tuple[int, int],
-    padding: Padding,
-    residuals: tuple[jax.Array, jax.Array],
-    cotangent: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    operands = (*residuals, cotangent, rates, padding)
-    return of_inputs(*operands), of_kernel(*operands)
+    window: Window,
+    operands: tuple[Inputs, Kernel],
+    cotangent: Outputs,
+) -> tuple[Inputs, Kernel]:
+    return of_inputs(*operands, cotangent, window), of_kernel(*operands, cotangent, window)
 
 
 _with_gradients.defvjp(_forward, _backward)
 
 
-def _mirrored(
-    inputs: Float[Array, "N H W C"],
-    kernel: Float[Array, "k k C D"],
-    cotangent: Float[Array, "N P Q D"],
-    rates: tuple[int, int],
-    padding: Padding,
-) -> Float[Array, "N H W C"]:
-    """The inputs' gradient: the cotangent convolved with the kernel mirrored."""
-    sizes = inputs.shape[1:3], cotangent.shape[1:3]
-    edges = transposed_padding(kernel.shape[0], rates, padding, *sizes)
-    # Kept apart: merged into the convolution it makes one that the CPU compiler runs in a loop.
+def _mirrored(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window) -> Inputs:
+    """Returns the inputs' gradient: the cotangent convolved with the kernel mirrored."""
+    edges = window.transposed_padding(inputs.shape[1:3], cotangent.shape[1:3])
+    # The barrier keeps the mirroring out of the convolution: merged into it, it makes one that the
+    # CPU compiler runs in a loop.
     mirrored = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
-    return xla_convolution(cotangent, mirrored, stride=1, rates=rates, padding=edges)
+    return xla_convolution(cotangent, mirrored, window._replace(padding=edges))
 
 
-def _transposed(
-    inputs: Float[Array, "N H W C"],
-    kernel: Float[Array, "k k C D"],
-    cotangent: Float[Array, "N P Q D"],
-    rates: tuple[int, int],
-    padding: Padding,
-) -> Float[Array, "N H W C"]:
-    """The inputs' gradient as JAX derives it."""
-
-    def convolve(inputs: jax.Array) -> jax.Array:
-        return xla_convolution(inputs, kernel, stride=1, rates=rates, padding=padding)
-
+def _transposed(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window) -> Inputs:
+    """Returns the inputs' gradient as JAX derives it."""
+    convolve = partial(xla_convolution, kernel=kernel, window=window)
     return jax.linear_transpose(convolve, inputs)(cotangent)[0]

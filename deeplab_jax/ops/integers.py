@@ -4,15 +4,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from deeplab_jax.arrays import Array, Float, Float32
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
 from deeplab_jax.ops.dispatch import dispatch
-from deeplab_jax.ops.xla_convolution import DIMENSIONS, Padding, Rate, rate_by_axis
+from deeplab_jax.ops.xla_convolution import NO_PADDING, Padding, Rate, Window, pad, xla_convolution
 
-# Of int8.
+# Range of int8.
 LEAST, GREATEST = -128, 127
 
 
@@ -22,9 +21,9 @@ def quantize(
     """Returns the nearest levels: clip(round(x / scale) + zero_point), whole numbers in float32.
 
     Args:
-      inputs: of any shape.
-      scale: what one level is worth, > 0.
-      zero_point: the level of 0, a whole number.
+      inputs: floating point, of any shape.
+      scale: difference between the values of two neighboring levels, > 0.
+      zero_point: level of the value 0, a whole number.
     """
     levels = jnp.round(inputs.astype(jnp.float32) / scale) + zero_point.astype(jnp.float32)
     return jnp.clip(levels, LEAST, GREATEST)
@@ -40,28 +39,30 @@ def integer_convolution(
     padding: Padding,
     depthwise: bool = False,
 ) -> Float32[Array, "N P Q D"]:
-    """Returns Σ (level − zero_point) · kernel, as int8 arithmetic with int32 sums gives it.
+    """Returns Σ (level − zero_point) · kernel, computed in int8 with int32 sums.
 
     XLA has no fast integer convolution for CPUs: there the same whole numbers are multiplied and
     added in float32, which is exact while sums stay below 2^24 (518 products of the greatest).
 
     Args:
       levels: float32 [N, H, W, C], whole numbers -128..127.
-      zero_point: int8 scalar, the level of 0; pads.
+      zero_point: int8 scalar, level of the value 0, which the padding has.
       kernel: int8 [k, k, C, D], or [k, k, 1, C] where `depthwise`.
       stride, rate, padding: see `convolution`.
-      depthwise: each channel has its own kernel.
+      depthwise: whether each channel has a kernel of its own.
 
     Returns:
       float32 [N, H', W', D].
     """
-    convolve = depthwise_convolution if depthwise else convolution
 
     def floats(levels: jax.Array, zero_point: jax.Array, kernel: jax.Array) -> jax.Array:
+        convolve = depthwise_convolution if depthwise else convolution
         inputs, weights = levels - zero_point.astype(jnp.float32), kernel.astype(jnp.float32)
         return convolve(inputs, weights, stride=stride, rate=rate, padding=padding)
 
-    integers = partial(_integers, stride=stride, rate=rate, padding=padding, depthwise=depthwise)
+    window = Window.of(kernel, stride, rate, padding)
+    groups = levels.shape[-1] if depthwise else 1
+    integers = partial(_integers, window=window, groups=groups)
     return dispatch(integers, floats, levels, zero_point, kernel)
 
 
@@ -69,27 +70,12 @@ def _integers(
     levels: Float32[Array, "N H W C"],
     zero_point: jax.Array,
     kernel: jax.Array,
-    *,
-    stride: int,
-    rate: Rate,
-    padding: Padding,
-    depthwise: bool,
+    window: Window,
+    groups: int,
 ) -> Float32[Array, "N P Q D"]:
-    """Padding has the level of 0, so zero points leave the sums as one constant a channel."""
-    padded = lax.pad(
-        levels.astype(jnp.int8),
-        zero_point,
-        ((0, 0, 0), *((*edge, 0) for edge in padding), (0,) * 3),
-    )
-    sums = lax.conv_general_dilated(
-        padded,
-        kernel,
-        (stride, stride),
-        "VALID",
-        rhs_dilation=rate_by_axis(rate),
-        dimension_numbers=DIMENSIONS,
-        feature_group_count=levels.shape[-1] if depthwise else 1,
-        preferred_element_type=jnp.int32,
-    )
+    """The padding has the level of 0, so zero points add one constant per channel to the sums."""
+    padded = pad(levels.astype(jnp.int8), window.padding, zero_point)
+    window = window._replace(padding=NO_PADDING)
+    sums = xla_convolution(padded, kernel, window, groups, accumulator=jnp.int32)
     constant = zero_point.astype(jnp.int32) * kernel.astype(jnp.int32).sum((0, 1, 2))
     return (sums - constant).astype(jnp.float32)

@@ -1,11 +1,11 @@
-"""A coarse map beside a fine one, and the convolution that never enlarges the coarse one.
+"""A coarse map concatenated with a fine one, convolved without upsampling the coarse one.
 
-Enlarging is linear, so it may follow a convolution's multiplications by channels: they are done at
-the coarse size, where there are a sixteenth of the pixels in DeepLab v3+'s decoder, and what
-remains, shifts by taps and interpolation, is two products with small constant matrices.
+Upsampling is linear, so it may follow a convolution's multiplications by channels: they are done at
+the coarse size, which has a sixteenth of the pixels in DeepLab v3+'s decoder. The remaining shifts
+by taps and interpolations are two products with small constant matrices.
 
-Condition: CPUs, stride 1, at least LEAST_ENLARGEMENT times the pixels. Gain: 20 to 23 ms where
-enlarging first takes 71 to 76, with gradients 39 to 55 where it takes 154 to 173
+Condition: CPUs, stride 1, at least LEAST_UPSAMPLING times the pixels. Gain: 20 to 23 ms where
+upsampling first takes 71 to 76, with gradients 39 to 55 where it takes 154 to 173
 (docs/benchmarks.md). Reference test: test_joined_maps.py.
 """
 
@@ -23,16 +23,16 @@ from deeplab_jax.ops.resize import (
     interpolation_matrix,
     resize_bilinear,
 )
-from deeplab_jax.ops.xla_convolution import Padding, Rate, rate_by_axis
+from deeplab_jax.ops.xla_convolution import Kernel, Outputs, Window
 
-# How many times the pixels of the coarse map the fine one must have.
-LEAST_ENLARGEMENT = 4
+# Least ratio of the fine map's pixels to the coarse map's.
+LEAST_UPSAMPLING = 4
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class JoinedMaps:
-    """Channels of a coarse map, enlarged bilinearly, before those of a fine map; not yet computed.
+    """Channels of a coarse map, upsampled bilinearly, before those of a fine map; not yet computed.
 
     Attributes:
       coarse: [N, h, w, C].
@@ -46,12 +46,12 @@ class JoinedMaps:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the array [N, H, W, C + D]."""
+        """Shape of the array, [N, H, W, C + D]."""
         return *self.fine.shape[:3], self.coarse.shape[-1] + self.fine.shape[-1]
 
     @property
     def dtype(self) -> jnp.dtype:
-        """That of the array."""
+        """Dtype of the array."""
         return self.fine.dtype
 
     def astype(self, dtype: jnp.dtype) -> "JoinedMaps":
@@ -62,59 +62,58 @@ class JoinedMaps:
     def array(self) -> Float[Array, "N H W C"]:
         """Returns [N, H, W, C + D]."""
         size = self.fine.shape[1:3]
-        enlarged = resize_bilinear(self.coarse, size, align_corners=self.align_corners)
-        return jnp.concatenate([enlarged, self.fine], axis=-1)
+        upsampled = resize_bilinear(self.coarse, size, align_corners=self.align_corners)
+        return jnp.concatenate([upsampled, self.fine], axis=-1)
 
 
 def as_array(inputs: Float[Array, "N H W C"] | JoinedMaps) -> Float[Array, "N H W C"]:
-    """Returns an array as it is, joined maps as the array that they stand for."""
+    """Returns an array as it is, and joined maps as one array."""
     return inputs.array() if isinstance(inputs, JoinedMaps) else inputs
 
 
 def convolution_of_joined(
     maps: JoinedMaps,
-    kernel: Float[Array, "k k C D"],
+    kernel: Kernel,
     convolve: Callable[[jax.Array, jax.Array], jax.Array],
-    rate: Rate,
-    padding: Padding,
-) -> Float[Array, "N P Q D"]:
-    """Returns `convolve(maps.array(), kernel)`, on CPUs by way of the coarse map where that pays.
+    window: Window,
+) -> Outputs:
+    """Returns `convolve(maps.array(), kernel)`, on CPUs at the coarse size where that is faster.
 
     Args:
-      maps: what is convolved.
+      maps: inputs of the convolution.
       kernel: [k, k, C + D, E].
-      convolve: the convolution, of stride 1.
-      rate, padding: its own, see `convolution`.
+      convolve: convolution of an array.
+      window: window of `convolve`.
     """
 
     def by_parts(maps: JoinedMaps, kernel: jax.Array) -> jax.Array:
         channels = maps.coarse.shape[-1]
-        enlarged = _convolution_of_enlarged(maps, kernel[:, :, :channels], rate, padding)
-        return enlarged + convolve(maps.fine, kernel[:, :, channels:])
+        upsampled = _convolution_of_upsampled(maps, kernel[:, :, :channels], window)
+        return upsampled + convolve(maps.fine, kernel[:, :, channels:])
 
     def whole(maps: JoinedMaps, kernel: jax.Array) -> jax.Array:
         return convolve(maps.array(), kernel)
 
     sides = (*maps.coarse.shape[1:3], *maps.fine.shape[1:3])
-    if not all(isinstance(side, int) for side in sides):
+    known = all(isinstance(side, int) for side in sides)
+    if window.stride > 1 or not known:
         return whole(maps, kernel)
-    if sides[2] * sides[3] < LEAST_ENLARGEMENT * sides[0] * sides[1]:
+    if sides[2] * sides[3] < LEAST_UPSAMPLING * sides[0] * sides[1]:
         return whole(maps, kernel)
     return dispatch(whole, by_parts, maps, kernel)
 
 
-def _convolution_of_enlarged(
-    maps: JoinedMaps, kernel: Float[Array, "k k C D"], rate: Rate, padding: Padding
-) -> Float[Array, "N P Q D"]:
-    """Returns the convolution of the enlarged coarse map alone, [N, H', W', E]."""
+def _convolution_of_upsampled(maps: JoinedMaps, kernel: Kernel, window: Window) -> Outputs:
+    """Returns the convolution of the upsampled coarse map alone, [N, H', W', E]."""
     dtype = accurate_dtype(maps.coarse.dtype)
     coarse, kernel = maps.coarse.astype(dtype), kernel.astype(dtype)
     batch, height, width, channels = coarse.shape
-    size = kernel.shape[0]
     rows, columns = (
-        _shifted_interpolation(source, target, maps.align_corners, size, step, edges, dtype)
-        for source, target, step, edges in zip(
-            (height, width), maps.fine.shape[1:3], rate_by_axis(rate), padding, strict=True
+        _interpolation_at_taps(
+            interpolation_matrix(source, target, maps.align_corners, dtype), window.size, rate, edge
+        )
+        for source, target, rate, edge in zip(
+            (height, width), maps.fine.shape[1:3], window.rates, window.padding, strict=True
         )
     )
     flat = coarse.reshape(-1, channels)
@@ -123,26 +122,23 @@ def _convolution_of_enlarged(
     ]
     # [N, k·h, k·w, E]: for each row of taps all rows of pixels, for each column all columns.
     products = jnp.concatenate([jnp.concatenate(row, axis=2) for row in by_tap], axis=1)
-    lines = products.reshape(batch * size * height, size * width, -1)
-    wide = interpolate_lines(columns, lines).reshape(batch, size * height, -1)
+    lines = products.reshape(batch * window.size * height, window.size * width, -1)
+    wide = interpolate_lines(columns, lines).reshape(batch, window.size * height, -1)
     outputs = interpolate_lines(rows, wide)
     return outputs.reshape(batch, len(rows), len(columns), -1).astype(maps.coarse.dtype)
 
 
-def _shifted_interpolation(
-    source: int,
-    target: int,
-    align_corners: bool,
-    size: int,
-    rate: int,
-    edges: tuple[int, int],
-    dtype: jnp.dtype,
+def _interpolation_at_taps(
+    matrix: Float[Array, "t s"], taps: int, rate: int, edge: tuple[int, int]
 ) -> Float[Array, "outputs ks"]:
-    """Returns [outputs, k·source]: enlarging and padding as each of k taps in a line sees them.
+    """Returns [outputs, taps·source]: the interpolated and padded line that each tap meets.
 
-    Outside of the enlarged map a tap sees zeros: so are the matrix's rows there.
+    Args:
+      matrix: interpolation of the line, [target, source].
+      taps: number of taps in a line.
+      rate: distance in pixels between taps.
+      edge: number of zeros before and after the line.
     """
-    matrix = interpolation_matrix(source, target, align_corners, dtype)
-    padded = jnp.pad(matrix, (edges, (0, 0)))
-    outputs = target + sum(edges) - (size - 1) * rate
-    return jnp.concatenate([padded[tap * rate : tap * rate + outputs] for tap in range(size)], 1)
+    padded = jnp.pad(matrix, (edge, (0, 0)))
+    outputs = len(padded) - (taps - 1) * rate
+    return jnp.concatenate([padded[tap * rate : tap * rate + outputs] for tap in range(taps)], 1)

@@ -1,12 +1,14 @@
-"""Bilinear resizing in the two conventions of the field, whole or some rows at a time.
+"""Bilinear resizing in the two conventions of the field, and averages over windows.
 
 A resized map of scores is by far the largest array of a network: at output stride 4 it has 16 times
-the numbers of the map it comes from. What follows often keeps one number of a pixel's many.
+the size of the map before. Later operations often keep one number per pixel, so they resize some
+rows at a time.
 """
 
 import dataclasses
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +18,10 @@ from deeplab_jax.arrays import Array, Float, Int32, Shaped
 from deeplab_jax.ops.dispatch import dispatch, named
 from deeplab_jax.ops.xla_convolution import Size
 
-# Lines of up to so many pixels a channel are resized one by one.
+# Lines are resized one by one if they have at most this number of pixels per channel.
 PIXELS_A_CHANNEL = 4
 
-# What a resize is called in exported programs, by align_corners, for those who translate them.
+# Names of resizes in exported programs, by align_corners.
 RESIZE_NAMES = {True: "resize_bilinear_align_corners", False: "resize_bilinear_half_pixel"}
 
 
@@ -33,13 +35,13 @@ def interpolation_matrix(
     Args:
       source, target: number of samples before and after.
       align_corners: True puts sample t at t·(source−1)/(target−1), so that the corner pixels'
-        centres coincide (Caffe's Interp, TensorFlow's align_corners); False at
-        (t+½)·source/target − ½ (half-pixel centres, PyTorch's default).
-      dtype: of the maps that are resized.
+        centers coincide (Caffe's Interp, TensorFlow's align_corners); False at
+        (t+½)·source/target − ½ (half-pixel centers, PyTorch's default).
+      dtype: dtype of the maps to resize.
 
     Returns:
-      [target, source] in `dtype`, but at least float32. In bfloat16 distances above 256 and most
-      weights would be rounded, so that the weights of a row would not add up to 1.
+      [target, source] in `dtype`, but at least float32. In bfloat16, distances above 256 and most
+      weights would be rounded, and the weights of a row would not add up to 1.
     """
     dtype = accurate_dtype(dtype)
     index = lax.broadcasted_iota(jnp.int32, (target, 1), 0)
@@ -54,7 +56,7 @@ def interpolation_matrix(
 
 
 def accurate_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    """Returns the dtype in which maps of a dtype are resized: at least float32."""
+    """Returns the dtype for resizing maps of a dtype: at least float32."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -63,31 +65,31 @@ def scaled_size(size: Size, scale: float) -> tuple[int, int]:
 
     Args:
       size: (H, W) in pixels; symbols of `jax.export` stay symbols.
-      scale: relative to it.
+      scale: factor on the size.
 
     Raises:
-      ValueError: a side is a symbol, and the scale is no multiple of 1/8.
+      ValueError: a side is a symbol, and the scale is not a multiple of 1/8.
     """
-    height, width = (_scaled_side(side, scale) for side in size)
+
+    def scaled(side: int | Any) -> int:
+        if isinstance(side, int):
+            return int((side - 1) * scale + 1)
+        # Symbols only support integers. For eighths the product above is exact, too.
+        if scale % 0.125:
+            raise ValueError(f"scale={scale} of a symbolic size must be a multiple of 1/8")
+        return (side - 1) * int(scale * 8) // 8 + 1
+
+    height, width = map(scaled, size)
     return height, width
-
-
-def _scaled_side(side: int, scale: float) -> int:
-    if isinstance(side, int):
-        return int((side - 1) * scale + 1)
-    # Symbols take whole numbers alone. Of eighths the product above is exact, too.
-    if scale % 0.125:
-        raise ValueError(f"a symbolic size cannot be scaled by {scale}, which is no eighth")
-    return (side - 1) * int(scale * 8) // 8 + 1
 
 
 def resize_bilinear(
     inputs: Float[Array, "N h w C"], size: Size, *, align_corners: bool = True
 ) -> Float[Array, "N H W C"]:
-    """Resizes maps by bilinear interpolation, without smoothing when shrinking.
+    """Resizes maps by bilinear interpolation, without anti-aliasing when downsampling.
 
-    Two matrix products: exact, differentiable without scatters, and what matrix units do best. In
-    exported programs they are one call of a function with a name, of RESIZE_NAMES.
+    Two matrix products: exact, differentiable without scatters, and fast on matrix units. In
+    exported programs they are one call of a function named as in RESIZE_NAMES.
 
     Args:
       inputs: [N, H, W, C], floating point.
@@ -95,7 +97,7 @@ def resize_bilinear(
       align_corners: see `interpolation_matrix`.
 
     Returns:
-      [N, H', W', C] in the dtype of the inputs. Weights and sums are at least float32, so that
+      [N, H', W', C] in the dtype of the inputs. Weights and sums are at least float32, so
       bfloat16 maps are rounded once and a constant map stays constant.
     """
     height, width = inputs.shape[1:3]
@@ -108,10 +110,10 @@ def resize_bilinear(
 def interpolate_lines(
     matrix: Float[Array, "t s"], lines: Float[Array, "M s C"]
 ) -> Float[Array, "M t C"]:
-    """Maps [M, s, C] to [M, t, C] by a matrix [t, s], as one product a line.
+    """Maps [M, s, C] to [M, t, C] by a matrix [t, s], with one product per line.
 
     Condition: CPUs, at most PIXELS_A_CHANNEL times as many pixels as channels in a line. Gain: 1.3
-    to 5 times over one product for all, which turns the arrays round (docs/benchmarks.md).
+    to 5 times over one product for all, which transposes the arrays (docs/benchmarks.md).
     Reference test: test_resize.py.
     """
     matrices = jnp.broadcast_to(matrix.astype(lines.dtype), (lines.shape[0], *matrix.shape))
@@ -127,8 +129,8 @@ def _interpolate(
     rows = interpolation_matrix(height, size[0], align_corners, dtype)
     columns = interpolation_matrix(width, size[1], align_corners, dtype)
     accurate = inputs.astype(rows.dtype)
-    # A matrix for each line is more to read than a line itself where there are few channels. A
-    # width that export leaves open is not known.
+    # With few channels a matrix per line is larger than the line itself. A width that export leaves
+    # open is unknown.
     if not isinstance(width, int) or width > PIXELS_A_CHANNEL * channels:
         return _all_at_once(rows, columns, accurate).astype(dtype)
     return dispatch(_all_at_once, _by_lines, rows, columns, accurate).astype(dtype)
@@ -151,21 +153,21 @@ def _all_at_once(
     return jnp.einsum("Hh,nhWc->nHWc", rows, wide, precision=lax.Precision.HIGHEST)
 
 
-# Fewer are slower, where several cores share a block; more are too, and take memory
-# (docs/benchmarks.md).
+# Maximum number of rows per block on CPUs. Fewer are slower, because several cores share a block;
+# more are slower too and need more memory (docs/benchmarks.md).
 ROWS_ON_CPUS = 176
 
 
 @dataclasses.dataclass(frozen=True)
 class ResizedRows:
-    """A resized map whose rows are made when they are asked for.
+    """Resized map whose rows are computed one block at a time.
 
     Attributes:
-      wide: [N, h, W', C], resized along the rows alone, in at least float32.
-      weights: [blocks, rows, h], one block of rows of the interpolation along the columns after
-        the other; rows beyond the last are zeros.
-      height: H', of the whole map.
-      dtype: of the map, and of the blocks of its resized rows.
+      wide: [N, h, W', C], map resized along its rows only, in at least float32.
+      weights: [blocks, rows, h], interpolation along the columns, in blocks of rows; rows beyond
+        the last are zeros.
+      height: height H' of the whole resized map, in pixels.
+      dtype: dtype of the map and of its resized blocks.
     """
 
     wide: jax.Array
@@ -182,8 +184,8 @@ class ResizedRows:
         Args:
           inputs: [N, h, w, C], floating point.
           size: (H', W') in pixels.
-          rows: of a block at most, at least 1. Blocks are of one size, so that few rows of the last
-            are beyond the map.
+          rows: maximum number of rows per block, at least 1. All blocks have the same size, with
+            few rows of the last block beyond the map.
           align_corners: see `ops.resize_bilinear`.
         """
         height, width = inputs.shape[1:3]
@@ -227,9 +229,9 @@ class ResizedRows:
 def argmax_of_resized(
     scores: Float[Array, "N h w C"], size: Size, *, align_corners: bool = True
 ) -> Int32[Array, "N H W"]:
-    """Returns the class of the largest score of every pixel of the resized map.
+    """Returns the class with the largest score for every pixel of the resized map.
 
-    On CPUs some rows at a time: of the resized map one block of ROWS_ON_CPUS rows is there at once.
+    On CPUs only one block of at most ROWS_ON_CPUS rows of the resized map is in memory at a time.
     Gain, 21 classes to 513 × 513: 13.1 MB for 25.0 and 17.8 ms for 23.5, in a batch of 8 90 MB for
     188 and 152 ms for 217 (docs/benchmarks.md). Reference test: test_resized_rows.py.
 
@@ -282,13 +284,13 @@ def mean_over_windows(
 ) -> Float[Array, "N P Q C"]:
     """Returns averages over windows that lie within a map, whose size may be a symbol.
 
-    A window is cut to the map where the map is smaller. The map's size enters when the program
-    runs: both averages are products with matrices that the program computes from it.
+    A window is cut to the map where the map is smaller. The program computes the averages as
+    products with matrices that depend on the map's size, which is known when it runs.
 
     Args:
       inputs: [N, H, W, C], floating point; H and W may be symbols of `jax.export`.
-      window: rows and columns.
-      stride: of the windows.
+      window: rows and columns of a window, in pixels.
+      stride: distance in pixels between windows.
 
     Returns:
       [N, H', W', C] in the dtype of the inputs, H' = (H − min(window, H)) // stride + 1.
@@ -298,7 +300,7 @@ def mean_over_windows(
 
 
 def parse_windows_name(name: str) -> tuple[Pair, Pair] | None:
-    """Returns window and stride of a name that `mean_over_windows` gave, None of others."""
+    """Returns window and stride of a name from `mean_over_windows`; None for other names."""
     found = re.fullmatch(WINDOWS_NAME.format(*[r"(\d+)"] * 4), name)
     if found is None:
         return None
@@ -321,7 +323,7 @@ def _window_matrix(
     length: int, window: int, stride: int, dtype: jnp.dtype
 ) -> Float[Array, "windows length"]:
     """Returns [windows, length], in each row 1 / window at the pixels of one window."""
-    # A maximum, for JAX sees that it is positive, whatever the length.
+    # JAX knows that a maximum is positive, whatever the length.
     windows = jax.core.max_dim(length - window, 0) // stride + 1
     window = jax.core.min_dim(window, length)
     first = lax.broadcasted_iota(jnp.int32, (windows, length), 0) * stride

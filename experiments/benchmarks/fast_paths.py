@@ -17,36 +17,42 @@ from unittest import mock
 import jax
 import numpy as np
 
-from deeplab_jax import ops
 from deeplab_jax.benchmark import networks as ours
 from deeplab_jax.benchmark.networks import Contender
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.models import DeepLab, create_model
 from deeplab_jax.models.deeplab import fold
+from deeplab_jax.ops.dispatch import dispatch
+from deeplab_jax.ops.xla_convolution import NO_PADDING, Window, xla_convolution
 from deeplab_jax.training.state import with_variables
 from experiments.benchmarks.baselines import Match, measure, relative_difference
+from experiments.gpu_suite.operations import convolution_by_channel, xla_gradient
 
 NUM_CLASSES = 21
 
 # Modules by name: the package's attribute `convolution` is the function.
-CONVOLUTION, DEPTHWISE, INTEGERS, JOINED, GRADIENT, RESIZE, XLA = (
+CONVOLUTION, DEPTHWISE, INTEGERS, JOINED, RESIZE = (
     importlib.import_module(f"deeplab_jax.ops.{name}")
-    for name in (
-        *("convolution", "depthwise", "integers", "joined_maps", "kernel_gradient", "resize"),
-        "xla_convolution",
-    )
+    for name in ("convolution", "depthwise", "integers", "joined_maps", "resize")
 )
 
 
 def _convolved(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    none = ((0, 0), (0, 0))
-    return XLA.xla_convolution(inputs, kernel, stride=stride, rates=(1, 1), padding=none)
+    return xla_convolution(inputs, kernel, Window(1, (1, 1), NO_PADDING, stride))
+
+
+def _convolved_by_channel(_: Any, window: Window, *operands: jax.Array) -> jax.Array:
+    return convolution_by_channel(window, *operands)
+
+
+def _reference(reference: Any, cpu: Any, *operands: Any) -> jax.Array:
+    return reference(*operands)
 
 
 def _whole_argmax(reference: Any, cpu: Any, *operands: Any) -> jax.Array:
     if cpu.__name__ == "by_rows":
         return reference(*operands)
-    return importlib.import_module("deeplab_jax.ops.dispatch").dispatch(reference, cpu, *operands)
+    return dispatch(reference, cpu, *operands)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +61,7 @@ class FastPath:
 
     Attributes:
       network: ARCHITECTURE/BACKBONE.
-      work: `training` (a step), `forward` (logits), `class_map`, or `start` (tracing, lowering, and
-        compiling or reading the training step).
+      work: `training` (a step), `forward` (logits) or `class_map`.
       replaced: (module, attribute, reference) that switch the fast path off.
       size: (height, width) of the images in pixels.
       batch_size: images at once.
@@ -90,22 +95,20 @@ FAST_PATHS = {
     "pointwise products": _TRAINING(((CONVOLUTION, "_pointwise", _convolved),)),
     "kernel gradient in bands": _TRAINING(
         (
-            (CONVOLUTION, "kernel_gradient", GRADIENT.xla_gradient),
+            (CONVOLUTION, "kernel_gradient", xla_gradient),
             (CONVOLUTION, "_mirrored", CONVOLUTION._transposed),
         )
     ),
-    "convolution at the coarse size": _TRAINING(((JOINED, "LEAST_ENLARGEMENT", math.inf),)),
+    "convolution at the coarse size": _TRAINING(((JOINED, "LEAST_UPSAMPLING", math.inf),)),
     "enlarging by lines": _TRAINING(((RESIZE, "_by_lines", RESIZE._all_at_once),)),
     "depthwise gradient in bands": _TRAINING(
-        ((DEPTHWISE, "_gradient_in_bands", DEPTHWISE._gradient_at_once),)
+        ((DEPTHWISE, "gradient_in_bands", DEPTHWISE.gradient_at_once),)
     ),
-    "depthwise sum of shifts": _FORWARD(
-        ((DEPTHWISE, "_shifted", lambda gradient, *rest: DEPTHWISE._xla(*rest)),)
-    ),
+    "depthwise sum of shifts": _FORWARD(((DEPTHWISE, "shifted_products", _convolved_by_channel),)),
     "valid region": FastPath(
         "deeplab_v3/resnet_50",
         "forward",
-        ((CONVOLUTION, "LARGEST_SHARE", -1.0),),
+        ((CONVOLUTION, "LARGEST_FRACTION", -1.0),),
         (513, 513),
         keywords={"output_stride": 8},
     ),
@@ -113,17 +116,7 @@ FAST_PATHS = {
         _FORWARD(((RESIZE, "dispatch", _whole_argmax),)), work="class_map"
     ),
     "integers as floats": _FORWARD(
-        ((INTEGERS, "_floats", INTEGERS._integers),), keywords={"quantization": "int8"}
-    ),
-    "traced once": FastPath(
-        "deeplab_v3/resnet_101",
-        "start",
-        (
-            (ops, "convolution", ops.convolution.__wrapped__),
-            (ops, "depthwise_convolution", ops.depthwise_convolution.__wrapped__),
-        ),
-        (129, 129),
-        2,
+        ((INTEGERS, "dispatch", _reference),), keywords={"quantization": "int8"}
     ),
 }
 
@@ -136,8 +129,8 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
       repetitions: turns.
 
     Returns:
-      For each fast path the result of `measure` and `gain`, the time of the reference over its own;
-      for a start only both medians and the gain. JSON-ready.
+      For each fast path the result of `measure` and `gain`, the time of the reference over its own.
+      JSON-ready.
 
     Raises:
       DeepLabError: there is no such fast path.
@@ -147,12 +140,6 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
     rows = {}
     for each in [name] if name else FAST_PATHS:
         path = FAST_PATHS[each]
-        # A start traces whenever it runs, so its turns need the switch: they are separate.
-        if path.work == "start":
-            with path.switched_off():
-                starts = _starts(path, repetitions)
-            rows[each] = _compared_starts(_starts(path, repetitions), starts)
-            continue
         fast = contender(path, each)
         with path.switched_off():
             reference = contender(path, "reference")
@@ -187,7 +174,7 @@ def lower(path: FastPath) -> tuple[jax.stages.Lowered, tuple[Any, Any]]:
     architecture, keywords = ours.split_network(path.network)
     model = create_model(architecture, num_classes=NUM_CLASSES, **keywords, **path.keywords)
     batch = ours.random_batch(path.batch_size, path.size, NUM_CLASSES)
-    if path.work in ("training", "start"):
+    if path.work == "training":
         step, optimizer = ours.make_step(model, 0.01)
         variables = jax.tree.map(jax.numpy.array, ours.made_variables(model))
         arguments = with_variables(variables, optimizer, False), jax.device_put(batch)
@@ -204,19 +191,3 @@ def _variables(model: DeepLab) -> Any:
         return ours.made_variables(model)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 33, 33, 3), np.uint8))
     return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
-
-
-def _starts(path: FastPath, repetitions: int) -> list[float]:
-    """Returns the seconds of tracing, lowering, and compiling or reading the step."""
-    seconds = []
-    for _ in range(repetitions):
-        jax.clear_caches()
-        started = time.perf_counter()
-        lower(path)[0].compile()
-        seconds.append(time.perf_counter() - started)
-    return seconds
-
-
-def _compared_starts(fast: list[float], reference: list[float]) -> dict[str, Any]:
-    seconds, other = float(np.median(fast)), float(np.median(reference))
-    return {"seconds": seconds, "baseline_seconds": other, "gain": other / seconds}

@@ -8,6 +8,7 @@ written after every compilation; a second call with the same file goes on.
 
 import argparse
 import functools
+import importlib
 import math
 import os
 import re
@@ -32,12 +33,6 @@ gpu_device_info {{
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
 """
-# Tables in place of `dispatch.ON_GPUS["kernel_gradient"]`.
-TABLES = {
-    "products": ((1, "xla"), (math.inf, "products")),
-    "xla": ((math.inf, "xla"),),
-    "subgrids to rate 4": ((1, "xla"), (4, "subgrids"), (math.inf, "products")),
-}
 # No kernel of a network is that wide; the window of a misread kernel's gradient is the map.
 WIDEST_KERNEL = 9
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.+?) ([a-z][\w-]*)\(")
@@ -109,7 +104,6 @@ def described_device(name: str) -> Any:
 
 def measurements(device: str, toy: bool, step: bool) -> list:
     """Returns each gradient's compilation, or with `step` that of part a's training step."""
-    from deeplab_jax.ops import kernel_gradient
     from experiments.gpu_suite import operations
     from experiments.gpu_suite.rows import Measurement
 
@@ -119,15 +113,14 @@ def measurements(device: str, toy: bool, step: bool) -> list:
             Measurement(
                 settings | {"kernel_gradients": name}, functools.partial(_step, device, toy, name)
             )
-            for name in TABLES
+            for name in operations.GRADIENTS
         ]
     found = []
     for shape in operations.TOY_ATROUS if toy else operations.ATROUS:
-        for name in kernel_gradient.CANDIDATES:
-            if name != "dense_window" or shape[-1] <= operations.LARGEST_DENSE_RATE:
-                settings = {"work": "gradient of an atrous kernel", "shape": shape, "name": name}
-                run = functools.partial(_gradient, device, name, shape)
-                found.append(Measurement(settings | {"device": device}, run))
+        for name in operations.GRADIENTS:
+            settings = {"work": "gradient of an atrous kernel", "shape": shape, "name": name}
+            run = functools.partial(_gradient, device, name, shape)
+            found.append(Measurement(settings | {"device": device}, run))
     return found
 
 
@@ -135,7 +128,8 @@ def _gradient(device: str, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from deeplab_jax.ops import kernel_gradient
+    from deeplab_jax.ops.xla_convolution import Window
+    from experiments.gpu_suite.operations import GRADIENTS
 
     batch, side, channels, features, rate = shape
     placed = jax.sharding.SingleDeviceSharding(described_device(device))
@@ -145,22 +139,24 @@ def _gradient(device: str, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
         (batch, side, side, features),
     )
     operands = [jax.ShapeDtypeStruct(size, jnp.bfloat16, sharding=placed) for size in sizes]
-    candidate, edges = kernel_gradient.CANDIDATES[name], ((rate, rate), (rate, rate))
-    program = jax.jit(lambda *maps: candidate(*maps, (rate, rate), edges))
+    window = Window(3, (rate, rate), ((rate, rate), (rate, rate)))
+    program = jax.jit(functools.partial(GRADIENTS[name], window=window))
     return figures(program.lower(*operands).compile())
 
 
-def _step(device: str, toy: bool, table: str) -> dict[str, Any]:
+def _step(device: str, toy: bool, gradient: str) -> dict[str, Any]:
     import jax
 
     from deeplab_jax.benchmark import networks as ours
-    from deeplab_jax.ops import dispatch
     from deeplab_jax.training.state import with_variables
     from experiments.benchmarks import torchvision
     from experiments.benchmarks.baselines import Workload
+    from experiments.gpu_suite.operations import GRADIENTS
 
     jax.clear_caches()
-    dispatch.ON_GPUS["kernel_gradient"] = TABLES[table]
+    # The package's attribute `convolution` is the function, not the module.
+    convolution = importlib.import_module("deeplab_jax.ops.convolution")
+    convolution.products_over_maps = GRADIENTS[gradient]
     size, batch_size = (33, 2) if toy else (513, 16)
     work = Workload("deeplabv3_resnet101", (size, size), batch_size, "bfloat16")
     model = torchvision.our_network(work)

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from deeplab_jax.benchmark.networks import planned_bytes
-from deeplab_jax.ops import depthwise, kernel_gradient
+from deeplab_jax.ops.depthwise import gradient_at_once, shifted_products
+from deeplab_jax.ops.kernel_gradient import products_over_maps
+from deeplab_jax.ops.xla_convolution import Window, xla_convolution
 from experiments.gpu_suite.rows import Measurement
 
 # Batch, side, channels, features, rate at 513 × 513: ResNet-101, output stride 8, then 16.
@@ -48,9 +50,28 @@ DEPTHWISE = {
 }
 TOY_ATROUS = ((1, 9, 4, 3, 2), (1, 7, 3, 4, 3))
 TOY_DEPTHWISE = {"mobilenet_v2": ((1, 9, 4, 1), (1, 9, 4, 2))}
-# A window without holes has rate² times the taps: not tried above.
-LARGEST_DENSE_RATE = 4
 CALLS, TOY_CALLS = 20, 2
+
+
+def xla_gradient(
+    inputs: jax.Array, kernel: jax.Array, cotangent: jax.Array, window: Window
+) -> jax.Array:
+    """Returns the gradient of a kernel as JAX and XLA derive it."""
+    convolve = functools.partial(xla_convolution, inputs, window=window)
+    return jax.linear_transpose(convolve, kernel)(cotangent)[0]
+
+
+def convolution_by_channel(window: Window, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns XLA's depthwise convolution."""
+    return xla_convolution(inputs, kernel, window, groups=inputs.shape[-1])
+
+
+# Gradients of atrous kernels, and depthwise convolutions, that GPUs choose from.
+GRADIENTS = {"xla": xla_gradient, "products": products_over_maps}
+CONVOLUTIONS = {
+    "xla": convolution_by_channel,
+    "shifted": functools.partial(shifted_products, gradient_at_once),
+}
 
 
 def measurements(toy: bool) -> list[Measurement]:
@@ -58,19 +79,17 @@ def measurements(toy: bool) -> list[Measurement]:
     calls = TOY_CALLS if toy else CALLS
     found = []
     for shape in TOY_ATROUS if toy else ATROUS:
-        for name in kernel_gradient.CANDIDATES:
-            if name != "dense_window" or shape[-1] <= LARGEST_DENSE_RATE:
-                settings = {"work": "gradient of an atrous kernel", "shape": shape, "name": name}
-                run = functools.partial(_gradient, name, shape, calls)
-                found.append(Measurement(settings, run))
+        for name in GRADIENTS:
+            settings = {"work": "gradient of an atrous kernel", "shape": shape, "name": name}
+            run = functools.partial(_gradient, name, shape, calls)
+            found.append(Measurement(settings, run))
     for network, shapes in (TOY_DEPTHWISE if toy else DEPTHWISE).items():
         for shape in shapes:
-            for name in depthwise.CANDIDATES:
-                if name != "subgrids" or shape[-1] > 1:
-                    settings = {"work": "depthwise convolution", "network": network}
-                    settings |= {"shape": shape, "name": name}
-                    run = functools.partial(_depthwise, name, shape, calls)
-                    found.append(Measurement(settings, run))
+            for name in CONVOLUTIONS:
+                settings = {"work": "depthwise convolution", "network": network}
+                settings |= {"shape": shape, "name": name}
+                run = functools.partial(_depthwise, name, shape, calls)
+                found.append(Measurement(settings, run))
     return found
 
 
@@ -78,9 +97,8 @@ def _gradient(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
     batch, side, channels, features, rate = shape
     inputs, cotangent = ((batch, side, side, depth) for depth in (channels, features))
     operands = _random(inputs, (3, 3, channels, features), cotangent)
-    candidate = kernel_gradient.CANDIDATES[name]
-    edges = ((rate, rate), (rate, rate))
-    figures = timed(lambda *maps: candidate(*maps, (rate, rate), edges), operands, calls)
+    window = Window(3, (rate, rate), ((rate, rate), (rate, rate)))
+    figures = timed(functools.partial(GRADIENTS[name], window=window), operands, calls)
     operations = 2 * 9 * batch * side**2 * channels * features
     return figures | {"operations_per_second": 1e3 * operations / figures["milliseconds"]}
 
@@ -90,8 +108,8 @@ def _depthwise(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
     batch, side, channels, rate = shape
     maps = (batch, side, side, channels)
     operands = _random(maps, (3, 3, 1, channels), maps)
-    edges = ((rate, rate), (rate, rate))
-    convolve = functools.partial(depthwise.CANDIDATES[name], 1, (rate, rate), edges)
+    window = Window(3, (rate, rate), ((rate, rate), (rate, rate)))
+    convolve = functools.partial(CONVOLUTIONS[name], window)
 
     def gradient(index: int, inputs: jax.Array, kernel: jax.Array, cotangent: jax.Array):
         return jax.vjp(convolve, inputs, kernel)[1](cotangent)[index]

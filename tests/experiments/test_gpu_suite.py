@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.ops import depthwise, kernel_gradient
-from experiments.gpu_suite import ahead, profile, rows, wheels
+from experiments.gpu_suite import ahead, operations, profile, rows, wheels
 from experiments.gpu_suite.rows import Measurement
 
 ROOT = Path(__file__).parents[2]
@@ -136,8 +135,8 @@ def test_operations_and_pipeline_at_toy_size(tmp_path):
     found = toy(tmp_path, "b")
     gradients = [row for row in found if "atrous" in row["settings"]["work"]]
     others = [row for row in found if "depthwise" in row["settings"]["work"]]
-    assert {row["settings"]["name"] for row in gradients} == set(kernel_gradient.CANDIDATES)
-    assert {row["settings"]["name"] for row in others} == set(depthwise.CANDIDATES)
+    assert {row["settings"]["name"] for row in gradients} == set(operations.GRADIENTS)
+    assert {row["settings"]["name"] for row in others} == set(operations.CONVOLUTIONS)
     assert all(row["figures"]["milliseconds"] > 0 for row in gradients)
     assert all(row["figures"]["gradient_of_kernel"]["milliseconds"] > 0 for row in others)
     path = tmp_path / "b.jsonl"
@@ -222,5 +221,5 @@ def test_gradients_compiled_for_the_device_here(tmp_path):
     file = tmp_path / "rows.jsonl"
     subprocess.run([*command, f"--output={file}"], cwd=ROOT, check=True, capture_output=True)
     found = [row for row in rows.read(file) if row["status"] != "started"]
-    assert {row["settings"]["name"] for row in found} == set(kernel_gradient.CANDIDATES)
+    assert {row["settings"]["name"] for row in found} == set(operations.GRADIENTS)
     assert all(row["figures"]["kernels"] > 0 for row in found)

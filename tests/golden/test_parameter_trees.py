@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from flax import traverse_util
 from golden.recording import recorded
+from heads import HEADS
 
 from deeplab_jax import ops
 from deeplab_jax.backbones import BACKBONES
@@ -20,23 +21,8 @@ WHOLE = {
     "deeplab_v3plus": {},
     "torchvision/deeplabv3_mobilenet_v3_large": {},
 }
-HEADS = {
-    "cascade": {"head": "cascade"},
-    "large_fov_4x4": {"head": "large_fov", "fov": "4x4"},
-    "summed": {"fusion": "sum"},
-    "summed_fc": {"fusion": "sum", "fc_channels": 16},
-    "separable": {"separable": True},
-    "pooling": {"head": "pooling"},
-    "plain": {"head": "plain"},
-    "spp": {"head": "spp"},
-    "lr_aspp": {"head": "lr_aspp"},
-    "dpc": {"head": "dpc"},
-    "v3plus": {"decoder": "v3plus"},
-    "conv2_conv3": {"decoder": "conv2_conv3"},
-    "msc": {"decoder": "msc"},
-    "multi_scale": {"multi_scale": (1, 0.75, 0.5)},
-    "torchvision": {"aux_head": True, "refine": True, "align_corners": False},
-}
+# Names of HEADS whose variables are not recorded.
+UNRECORDED = ("large_fov", "large_fov_direct", "aspp", "aspp_crop")
 
 
 def listing(architecture, keywords):
@@ -64,7 +50,8 @@ def test_every_variable_of_a_papers_network(architecture):
 def test_every_head_and_decoder_on_a_small_backbone():
     found = {
         name: summary(listing("deeplab_v3", {"backbone": "resnet_18"} | keywords))
-        for name, keywords in HEADS.items()
+        for name, keywords in {"cascade": {"head": "cascade"}, **HEADS}.items()
+        if name not in UNRECORDED
     }
     assert recorded("trees/heads.json", found) == found
 

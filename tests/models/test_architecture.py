@@ -166,7 +166,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"multi_grid": (1, 2)}, "must hold 3 rates"),
         ({"multi_grid": (0, 1, 2)}, "multi_grid=(0, 1, 2)"),
         ({"backbone": "mobilenet_v2", "multi_grid": (1, 2, 4)}, "requires block4 of a ResNet"),
-        ({"backbone": "resnet_50", "in_channels": 1}, "preprocessing='mean' is of RGB images"),
+        ({"backbone": "resnet_50", "in_channels": 1}, "preprocessing='mean' requires RGB images"),
         ({"output_stride": 64}, "output_stride=64 is not legal; legal: 4, 8, 16, 32"),
         (
             {"head": "cascade", "cascade_blocks": 5, "output_stride": 128},

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import run_once
+from heads import HEADS
 from random_variables import random_variables
 from selection import slow_unless
 
@@ -17,26 +18,6 @@ from deeplab_jax.models import create_model, list_models
 
 ODD, EVEN = (65, 97), (64, 90)
 EVERY = list(itertools.product(list_models(), BACKBONES, (4, 8, 16, 32)))
-HEADS = {
-    "large_fov": {"head": "large_fov"},
-    "large_fov_4x4": {"head": "large_fov", "fov": "4x4"},
-    "large_fov_direct": {"head": "large_fov", "fc_channels": 0},
-    "summed_aspp": {"fusion": "sum"},
-    "summed_fc": {"fusion": "sum", "fc_channels": 16},
-    "aspp": {"head": "aspp"},
-    "aspp_separable": {"head": "aspp", "separable": True},
-    "aspp_crop": {"head": "aspp", "image_pooling": "crop", "pooling_crop": (33, 33)},
-    "pooling": {"head": "pooling"},
-    "plain": {"head": "plain"},
-    "spp": {"head": "spp"},
-    "lr_aspp": {"head": "lr_aspp"},
-    "dpc": {"head": "dpc"},
-    "v3plus": {"decoder": "v3plus"},
-    "conv2_conv3": {"decoder": "conv2_conv3"},
-    "msc": {"decoder": "msc"},
-    "multi_scale": {"multi_scale": (1, 0.75, 0.5)},
-    "aux_head": {"aux_head": True, "refine": True, "align_corners": False},
-}
 
 
 def shapes(model, size, **options):

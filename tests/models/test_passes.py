@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiling import run_once
+from heads import HEADS
 from random_variables import random_variables
-from test_every_model import HEADS
 
 from deeplab_jax.backbones import BACKBONES
 from deeplab_jax.losses import softmax_cross_entropy

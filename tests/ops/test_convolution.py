@@ -6,7 +6,8 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
-from deeplab_jax.ops.valid_region import valid_share
+from deeplab_jax.ops.valid_region import valid_fraction
+from deeplab_jax.ops.xla_convolution import Window
 
 RANDOM = np.random.default_rng(0)
 INPUTS = RANDOM.normal(size=(2, 9, 12, 5))
@@ -64,11 +65,11 @@ def test_the_sum_over_taps_equals_the_plain_convolution(rate, padding):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("rate", "share"), [(12, 0.769), (24, 0.568), (36, 0.398), (1, 0.979)])
-def test_share_of_multiply_adds_that_meet_pixels(rate, share):
+@pytest.mark.parametrize(("rate", "fraction"), [(12, 0.769), (24, 0.568), (36, 0.398), (1, 0.979)])
+def test_fraction_of_multiply_adds_that_meet_pixels(rate, fraction):
     padding = ops.symmetric_padding(3, rate)
-    found = valid_share((65, 65), 3, (rate, rate), padding)
-    assert found == pytest.approx(share, abs=2e-3)
+    found = valid_fraction((65, 65), Window(3, (rate, rate), padding))
+    assert found == pytest.approx(fraction, abs=2e-3)
     assert found == pytest.approx(((1 + 2 * (65 - rate) / 65) / 3) ** 2)
 
 

@@ -6,7 +6,6 @@ import pytest
 from compiling import run_once
 
 from deeplab_jax import ops
-from deeplab_jax.ops import depthwise, dispatch
 
 PADDINGS = {
     "symmetric": lambda size, kernel_size, stride, rate: ops.symmetric_padding(kernel_size, rate),
@@ -64,13 +63,23 @@ def test_equals_loops_over_pixels(size, kernel_size, stride, rate, padding):
 
 
 @pytest.mark.parametrize(
-    ("size", "stride", "rate"),
-    [((9, 8), 1, 3), ((8, 7), 2, 2), ((2, 1), 1, 6), ((9, 8), 1, (2, 1))],
+    ("size", "kernel_size", "stride", "rate", "edges"),
+    [
+        ((9, 8), 3, 1, 3, ((3, 3), (3, 3))),
+        ((8, 7), 3, 2, 2, ((2, 2), (2, 2))),
+        ((2, 1), 3, 1, 6, ((6, 6), (6, 6))),
+        ((9, 8), 3, 1, (2, 1), ((2, 2), (1, 1))),
+        ((9, 8), 3, 1, (3, 2), ((3, 3), (2, 0))),
+        ((5, 6), 2, 1, 7, ((7, 7), (7, 7))),
+        ((4, 11), 3, 1, 4, ((4, 5), (4, 4))),
+    ],
 )
-def test_what_gpus_get_for_atrous_rates_equals_loops(as_on_gpus, size, stride, rate):
-    edges = ops.symmetric_padding(3, rate)
+def test_atrous_convolutions_on_gpus_equal_the_reference(
+    as_on_gpus, size, kernel_size, stride, rate, edges
+):
     random = np.random.default_rng(0)
-    inputs, kernel = random.normal(size=(2, *size, 3)), random.normal(size=(3, 3, 1, 3))
+    inputs = random.normal(size=(2, *size, 3))
+    kernel = random.normal(size=(kernel_size, kernel_size, 1, 3))
     with jax.enable_x64(True):
         with ops.dispatching(export=True):
             outputs = ops.depthwise_convolution(
@@ -136,39 +145,3 @@ def test_other_platforms_and_export_get_plain_convolutions(convolve):
     with ops.dispatching(export=True):
         assert "stablehlo.convolution" in program("cpu")
     assert "stablehlo.convolution" not in program("cpu")
-
-
-@pytest.mark.parametrize(
-    ("size", "kernel_size", "rate", "padding"),
-    [
-        ((9, 8), 3, 1, ((1, 1), (1, 1))),
-        ((9, 8), 3, (3, 2), ((3, 3), (2, 0))),
-        ((5, 6), 2, 7, ((7, 7), (7, 7))),
-        ((4, 11), 3, 4, ((4, 5), (4, 4))),
-    ],
-)
-def test_every_candidate_on_gpus_gives_the_plain_outputs_and_gradients(
-    size, kernel_size, rate, padding
-):
-    rates = (rate, rate) if isinstance(rate, int) else rate
-    random = np.random.default_rng(0)
-    with jax.enable_x64(True):
-        inputs = jnp.asarray(random.normal(size=(2, *size, 3)))
-        kernel = jnp.asarray(random.normal(size=(kernel_size, kernel_size, 1, 3)))
-
-        def convolve(name):
-            return lambda x, k: depthwise.CANDIDATES[name](1, rates, padding, x, k)
-
-        expected, pull = jax.vjp(convolve("xla"), inputs, kernel)
-        cotangent = jnp.asarray(random.normal(size=expected.shape))
-        expected = expected, *pull(cotangent)
-        for name in depthwise.CANDIDATES:
-            outputs, pull = jax.vjp(convolve(name), inputs, kernel)
-            for found, wanted in zip((outputs, *pull(cotangent)), expected, strict=True):
-                np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10, err_msg=name)
-
-
-def test_the_table_for_gpus_names_candidates():
-    assert {name for _, name in dispatch.ON_GPUS["depthwise"]} <= set(depthwise.CANDIDATES)
-    assert dispatch.chosen(((2, "a"), (4, "b"), (np.inf, "c")), (1, 3)) == "b"
-    assert dispatch.chosen(((2, "a"), (4, "b"), (np.inf, "c")), (36, 1)) == "c"
