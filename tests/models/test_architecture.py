@@ -187,7 +187,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
             "head='pooling' has none that take them; give one of 'aspp', 'large_fov'",
         ),
         ({"fov": "4x4"}, "fov='4x4' is the kernel of fc6"),
-        ({"fusion": "sum", "head": "spp"}, "fusion='sum' is ASPP's"),
+        ({"fusion": "sum", "head": "spp"}, "fusion='sum' requires head='aspp'"),
         ({"head": "lr_aspp", "decoder": "v3plus"}, "head='lr_aspp' ends in scores"),
         ({"fusion": "sum", "decoder": "v3plus"}, "give decoder='none'"),
         ({"multi_scale": (0.5, 1)}, "multi_scale=(0.5, 1) must be sizes in (0, 1], 1 first"),
