@@ -5,7 +5,8 @@ from deeplab_jax.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        ".saved_states": "CHECKPOINTS choose_step open_checkpoints",
+        ".saved_states": "CHECKPOINTS",
+        ".orbax_items": "choose_step open_checkpoints",
         ".description": (
             "CLASSIFICATION SEGMENTATION ModelDescription is_model read_description "
             "write_description"

@@ -3,20 +3,15 @@
 import concurrent.futures
 import itertools
 import json
-import math
 import pathlib
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from etils import epath
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import absolute
-
-if TYPE_CHECKING:
-    import orbax.checkpoint as ocp
-
 
 MANIFEST = "files.json"
 # Orbax changes the first and writes the second after the manifest is written.
@@ -124,64 +119,11 @@ CHECKPOINTS, SET_ASIDE = "checkpoints", "damaged_checkpoints"
 VARIABLES, EMA, OPTIMIZER, INFO = "variables", "ema", "optimizer", "info"
 # Written by Orbax, for the choice of the best.
 METRICS = "metrics"
-# The checkpoint before the newest is used if the newest is damaged.
-KEPT = 2
-
-
-def _score(metrics: dict[str, float]) -> float:
-    """Returns the score that the best checkpoint maximizes; NaN counts as the lowest."""
-    mean_iou = metrics["mean_iou"]
-    return -math.inf if math.isnan(mean_iou) else mean_iou
-
-
-def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> "ocp.CheckpointManager":
-    """Opens the checkpoints of a workdir.
-
-    The last two and the best by `mean_iou` are kept; saving is asynchronous.
-
-    Args:
-      workdir: workdir of the training run.
-      read_only: False for the training run alone, which also removes incomplete checkpoints.
-    """
-    # Imported late: checks of files and reading of model directories do not require Orbax.
-    import orbax.checkpoint as ocp
-    from orbax.checkpoint import checkpoint_managers
-
-    directory = checkpoints_directory(workdir)
-    if read_only:
-        options = ocp.CheckpointManagerOptions(
-            read_only=True, save_interval_steps=0, create=False, best_fn=_score
-        )
-        return ocp.CheckpointManager(directory, options=options)
-    best = checkpoint_managers.BestN(
-        get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
-    )
-    latest = checkpoint_managers.LatestN(KEPT)
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
-        best_fn=_score,
-        cleanup_tmp_directories=True,
-        # Called by one process after all have written and before the checkpoint is renamed, so
-        # that the checkpoint never exists without its manifest.
-        async_options=ocp.AsyncOptions(
-            post_finalization_callback=lambda: _write_manifests(directory)
-        ),
-    )
-    return ocp.CheckpointManager(directory, options=options)
 
 
 def checkpoints_directory(workdir: pathlib.Path) -> epath.Path:
     """Returns the directory of the checkpoints of a workdir, which can be in a bucket."""
     return absolute(workdir) / CHECKPOINTS
-
-
-def _write_manifests(directory: epath.Path) -> None:
-    """Writes the manifest of the checkpoint that is not committed yet."""
-    for path in directory.iterdir():
-        # Orbax appends to the name until the commit, except in buckets, which cannot rename.
-        unfinished = path.name.partition(".")[0].isdecimal() and not (path / COMMITTED).exists()
-        if unfinished and path.is_dir():
-            write_manifest(path)
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
@@ -229,26 +171,3 @@ def set_damaged_aside(workdir: pathlib.Path, report: Callable[[str], None]) -> N
         target.parent.mkdir(parents=True, exist_ok=True)
         (directory / str(step)).rename(target)
         report(f"the checkpoint of step {step} is damaged ({what}); it was moved to {target}")
-
-
-def choose_step(manager: "ocp.CheckpointManager", which: str) -> int:
-    """Returns the step of a checkpoint: `best`, `last`, or an existing step.
-
-    Raises:
-      DeepLabError: there is no such checkpoint; names the existing ones.
-    """
-    steps = sorted(manager.all_steps())
-    if not steps:
-        raise DeepLabError(f"{manager.directory} holds no checkpoint yet")
-    if which == "last":
-        return steps[-1]
-    if which == "best":
-        # There is no best checkpoint before the first evaluation.
-        best = manager.best_step()
-        return steps[-1] if best is None else best
-    if which.isdecimal() and int(which) in steps:
-        return int(which)
-    raise DeepLabError(
-        f"no checkpoint {which!r} in {manager.directory}; "
-        f"legal: best, last, {', '.join(map(str, steps))}"
-    )

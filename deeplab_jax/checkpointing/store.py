@@ -91,8 +91,10 @@ def read_variables(
     for step in saved_states.saved_steps(path):
         # Opening reads the metrics of all checkpoints.
         _check(path, step, METRICS)
-    with saved_states.open_checkpoints(path) as manager:
-        step = saved_states.choose_step(manager, checkpoint)
+    from deeplab_jax.checkpointing.orbax_items import choose_step, open_checkpoints
+
+    with open_checkpoints(path) as manager:
+        step = choose_step(manager, checkpoint)
     directory = path / CHECKPOINTS / str(step)
     has_ema = (directory / EMA).is_dir()
     if ema and not has_ema:
@@ -126,13 +128,12 @@ def write_model(
       DeepLabError: `directory` exists and is not empty.
     """
     # Imported late: reading does not require Orbax.
-    import orbax.checkpoint as ocp
+    from deeplab_jax.checkpointing.orbax_items import save_tree
 
     directory = pathlib.Path(directory).absolute()
     with replacing_directory(directory) as temporary:
         write_description(temporary, description)
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(temporary / VARIABLES, variables)
+        save_tree(temporary / VARIABLES, variables)
         saved_states.write_manifest(epath.Path(temporary / VARIABLES))
 
 

@@ -14,18 +14,15 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax import config as configs
+from deeplab_jax.checkpointing.orbax_items import open_checkpoints, restore_items, save_items
 from deeplab_jax.checkpointing.saved_states import (
     EMA,
-    INFO,
-    MARK,
     OPTIMIZER,
     VARIABLES,
-    open_checkpoints,
     saved_steps,
     set_damaged_aside,
 )
@@ -260,19 +257,10 @@ class Checkpointer(contextlib.AbstractContextManager):
           DeepLabError: this or the save before it failed; names the last good checkpoint.
         """
         step = int(state.step)
-        items = {
-            VARIABLES: ocp.args.StandardSave(state.variables),
-            OPTIMIZER: ocp.args.StandardSave(_optimizer_item(state)),
-            INFO: ocp.args.JsonSave(info),
-        }
-        if state.ema is not None:
-            items[EMA] = ocp.args.StandardSave(state.ema)
+        items = _items(state)
         metrics = None if mean_iou is None else {"mean_iou": mean_iou}
         try:
-            # Orbax waits for the save before, on all processes.
-            self._manager.save(
-                step, args=ocp.args.Composite(**items), metrics=metrics, custom_metadata=MARK
-            )
+            save_items(self._manager, step, items, info, metrics)
         except Exception as failure:
             raise self._save_error(failure) from failure
 
@@ -289,13 +277,7 @@ class Checkpointer(contextlib.AbstractContextManager):
 
     def restore(self, like: TrainState) -> TrainState:
         """Returns the newest checkpoint's state in the shapes and shardings of `like`."""
-        items = {
-            VARIABLES: ocp.args.StandardRestore(like.variables),
-            OPTIMIZER: ocp.args.StandardRestore(_optimizer_item(like)),
-        }
-        if like.ema is not None:
-            items[EMA] = ocp.args.StandardRestore(like.ema)
-        found = self._manager.restore(self.latest_step, args=ocp.args.Composite(**items))
+        found = restore_items(self._manager, self.latest_step, _items(like))
         optimizer = found[OPTIMIZER]
         return TrainState(optimizer["step"], found[VARIABLES], optimizer["state"], found.get(EMA))
 
@@ -309,5 +291,8 @@ class Checkpointer(contextlib.AbstractContextManager):
         )
 
 
-def _optimizer_item(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "state": state.optimizer_state}
+def _items(state: TrainState) -> dict[str, Any]:
+    """Returns the trees of a state by the item that holds them."""
+    optimizer = {"step": state.step, "state": state.optimizer_state}
+    averages = {} if state.ema is None else {EMA: state.ema}
+    return {VARIABLES: state.variables, OPTIMIZER: optimizer, **averages}

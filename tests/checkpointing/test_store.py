@@ -1,9 +1,13 @@
 """Which checkpoint and which variables of a workdir are meant."""
 
+import pathlib
+import re
+
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+import deeplab_jax
 from deeplab_jax.checkpointing import open_checkpoints, read_model, read_variables
 from deeplab_jax.errors import DeepLabError
 
@@ -63,3 +67,13 @@ def test_a_place_without_model_or_checkpoint_is_refused(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(DeepLabError, match="holds no checkpoint yet"):
         read_variables(tmp_path)
+
+
+def test_one_module_imports_orbax():
+    package = pathlib.Path(deeplab_jax.__file__).parent
+    found = {
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"^\s*(import|from) orbax", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert found == {"orbax_items.py"}

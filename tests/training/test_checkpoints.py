@@ -9,7 +9,7 @@ import pytest
 from checkpoint_process import values
 from reporters import RecordingReporter
 
-from deeplab_jax.checkpointing import saved_states
+from deeplab_jax.checkpointing import orbax_items
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.training.checkpoints import Checkpointer
 
@@ -40,7 +40,7 @@ def assert_is(found, step):
 
 
 def test_a_save_waits_for_the_one_before(tmp_path, monkeypatch):
-    times, write = [], saved_states._write_manifests
+    times, write = [], orbax_items._write_manifests
 
     def slowly(directory):
         begun = time.monotonic()
@@ -50,7 +50,7 @@ def test_a_save_waits_for_the_one_before(tmp_path, monkeypatch):
         write(directory)
         times.append((begun, time.monotonic()))
 
-    monkeypatch.setattr(saved_states, "_write_manifests", slowly)
+    monkeypatch.setattr(orbax_items, "_write_manifests", slowly)
     save(tmp_path, 1, 2, 3)
     assert len(times) == 3
     assert all(end < begin for (_, end), (begin, _) in zip(times, times[1:], strict=False))  # noqa: RUF007
@@ -95,6 +95,6 @@ def test_a_validation_without_a_number_is_never_the_best(tmp_path, scores, best)
     with Checkpointer(tmp_path) as checkpointer:
         for step, score in enumerate(scores, start=1):
             checkpointer.save(state(step), {"step": step}, score)
-    with saved_states.open_checkpoints(tmp_path) as manager:
-        assert saved_states.choose_step(manager, "best") == best
+    with orbax_items.open_checkpoints(tmp_path) as manager:
+        assert orbax_items.choose_step(manager, "best") == best
         assert set(manager.all_steps()) >= {best, 3, 4}
