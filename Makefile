@@ -24,8 +24,9 @@ quick: $(INSTALLED)
 shapes: $(INSTALLED)
 	$(PYTEST) -m "not slow" --check-shapes tests/ops tests/losses tests/metrics tests/crf
 
+# Compiling thousands of small programs takes most of the time, so LLVM does not optimize them.
 test: $(INSTALLED)
-	$(PYTEST) -m "not slow"
+	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" $(PYTEST) -m "not slow"
 
 # One part of the slow tests, as in SHARD=2/8; all of them without it.
 SHARD ?= 1/1
@@ -52,10 +53,11 @@ faults: $(INSTALLED)
 
 peers: $(PEERS)
 
-# Checks style and docstrings; changes no file.
+# Checks style, docstrings and the English of all texts; changes no file.
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python docs/check_prose.py
 
 # Fixes what `make lint` reports and can be fixed mechanically.
 format: $(INSTALLED)
