@@ -15,6 +15,7 @@ import pytest
 
 from deeplab_jax import config as configs
 from deeplab_jax import list_pretrained
+from deeplab_jax.backbones import BACKBONES
 from deeplab_jax.cli.main import COMMANDS, load_command, spell_out_overrides
 from deeplab_jax.data.builders.registry import BUILDERS
 from deeplab_jax.models.architectures import resolve
@@ -26,6 +27,8 @@ FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 # Placeholders of syntax, as in `--config.FIELD=VALUE`, are not examples.
 PLACEHOLDER = re.compile(r"[A-Z]{3}|…|\.\.\.|\[")
+# Pages with flags of other programs: compilers, benchmarks, schedulers.
+OTHER_PROGRAMS = {"benchmarks.md", "experiments.md", "pods.md"}
 SECTIONS = [name for name, value in configs.default().items() if hasattr(value, "items")]
 
 
@@ -80,6 +83,26 @@ def test_config_fields_exist_and_take_the_value(page):
     for field, value in shown:
         if not PLACEHOLDER.search(value):
             configs.override(configs.default(), field, value)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_flags_in_inline_code_exist(page):
+    if page.name in OTHER_PROGRAMS:
+        pytest.skip("the page describes other programs, too")
+    known = {flag for command in COMMANDS for flag in load_command(command)[1]}
+    named = {
+        flag
+        for code in inline(page)
+        if code.startswith(("--", "deeplab-jax"))
+        for flag in re.findall(r"(?<![\w-])--([a-z_]+)\b(?!\.)", code)
+    }
+    missing = {flag for flag in named - known if flag.removeprefix("no") not in known}
+    assert missing <= {"help", "flag"}
+
+
+def test_what_is_said_to_be_absent_is_absent():
+    assert not [name for name in BACKBONES if "mobilenet_v1" in name or "edgetpu" in name]
+    assert not [name for name in list_pretrained() if "edgetpu" in name]
 
 
 def test_commands_and_fields_are_found():
