@@ -146,10 +146,10 @@ def _taught_network(student: DeepLab, teacher: StoredModel) -> DeepLab:
 
     class TaughtDeepLab(DeepLab):
         def apply(self, own: Any, image: jax.Array, *, train: bool = False, **keywords: Any) -> Any:
-            results = super().apply(own, image, train=train, **keywords)
             if not train:
-                return results
-            (logits, maps), changed = results
+                # Other methods than `__call__`, which evaluation applies, have no `train`.
+                return super().apply(own, image, **keywords)
+            (logits, maps), changed = super().apply(own, image, train=True, **keywords)
             seen = teacher.model.apply(variables, image, train=False)
             return (logits, maps | {TEACHER: jax.lax.stop_gradient(seen)}), changed
 

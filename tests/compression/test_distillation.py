@@ -61,7 +61,7 @@ def test_a_class_ruled_out_by_the_teacher_is_no_nan():
 
 
 def test_other_shapes_are_refused():
-    with pytest.raises(DeepLabError, match="same classes"):
+    with pytest.raises(DeepLabError, match="same pixels and classes"):
         distillation_loss(STUDENT, TEACHER[..., :2], np.zeros((1, 1, 2), np.uint8))
 
 
@@ -91,6 +91,17 @@ def test_the_teachers_loss_comes_on_top():
     label = np.zeros((1, 1, 2), np.uint8)
     expected = 5 + 0.5 * distillation_loss(STUDENT, TEACHER, label, temperature=2.0)
     assert float(run.objective(outputs, label, label, 0)) == pytest.approx(float(expected))
+
+
+def test_evaluation_applies_the_student_alone():
+    student, teacher = stored("mobilenet_v2"), stored("resnet")
+    network = distilled(few_parts(), teacher, weight=1.0, temperature=1.0).model
+
+    def forward(variables, batch):
+        return network.apply(variables, batch, method="class_map_and_logits")
+
+    class_map, logits = jax.eval_shape(forward, student.variables, images(2))
+    assert class_map.shape == logits.shape[:3]
 
 
 @pytest.mark.slow
