@@ -21,7 +21,7 @@ IN_WHEEL = (
 NOT_IN_WHEEL = ("tests/", "experiments/", "docs/", "build/")
 TINY = (
     *("--config.model.depth_multiplier=0.25", "--config.model.aspp_channels=8"),
-    *("--config.model.decoder_convs=3,8", "--config.augmentation.crop_size=33,49"),
+    *("--config.model.decoder_convs=((3, 8),)", "--config.augmentation.crop_size=33,49"),
     *("--config.training.num_steps=2", "--config.training.batch_size=2"),
 )
 COMMANDS = (
