@@ -3,7 +3,6 @@
 A file in `configs/` starts from `default()` and sets only the fields that differ.
 """
 
-import ast
 import difflib
 import importlib.resources
 import importlib.util
@@ -17,7 +16,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from deeplab_jax.config_fields import SET_IN_CONFIG, declared_fields, model_fields
-from deeplab_jax.declarations import check_value, kind
+from deeplab_jax.declarations import check_value, kind, parse_literal
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.formats import (
     FORMAT_FIELD,
@@ -205,10 +204,7 @@ def _parse(field: str, text: str, kind: type) -> Any:
     """Returns text as a value of the field's type."""
     if kind is str:
         return text
-    try:
-        value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-    except (ValueError, SyntaxError):
-        value = text
+    value = parse_literal(text)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is tuple and isinstance(value, int | float | list):

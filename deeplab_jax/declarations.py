@@ -1,5 +1,6 @@
 """Declaration of keywords and config fields: type, default, legal values and documentation."""
 
+import ast
 import dataclasses
 import types
 import typing
@@ -168,3 +169,11 @@ def check_value(owner: type, field: dataclasses.Field, value: Any, shown: str = 
         rule = Rule(lambda value: isinstance(value, bool), "True or False")
     if rule is not None and not rule.holds(value):
         raise DeepLabError(f"{name}={value!r} must be {rule.words}")
+
+
+def parse_literal(text: str) -> Any:
+    """Returns the value of a Python literal, `true` or `false`; other text is returned as it is."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+    except (SyntaxError, ValueError):
+        return text

@@ -1,6 +1,6 @@
-"""Flags, fine-tuning and report that `quantize` and `prune` share."""
+"""The flow of `quantize` and `prune`: flags, fine-tuning, the new model and its report."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,39 +8,69 @@ from deeplab_jax import checkpointing, data, inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import check_new_directory
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+    from deeplab_jax.checkpointing import StoredModel
+    from deeplab_jax.training.setup import Run
 
-def define_compression_flags(flags: Flags, steps: int) -> None:
-    """Defines the flags of the model, its data set, fine-tuning and report.
 
-    Args:
-      flags: of the command.
-      steps: default of --steps.
-    """
+def define_compression_flags(flags: Flags) -> None:
+    """Defines the flags of the model, its data set, fine-tuning and report."""
     flags.define_model()
     flags.define_dataset("val")
     flags.define("output", None, "Model directory to write; must be new.")
-    flags.define("steps", steps, "Number of fine-tuning steps.", least=0)
+    flags.define("steps", 0, "Number of fine-tuning steps.", least=0)
     flags.define_config()
     flags.define("tflite", None, "TFLite file to time for comparison.")
 
 
-def training_directory(flags: Flags) -> Path:
-    """Returns the workdir of the fine-tuning, beside the model directory."""
-    output = Path(flags.output)
-    return output.with_name(f"{output.name}-training")
+def open_sources(
+    flags: Flags, command: str, paths: list[str], console: Console
+) -> "tuple[Path, StoredModel, data.Dataset]":
+    """Checks the flags and returns the path of the model, the model and the split to evaluate on.
 
-
-def read_stored(flags: Flags, console: Console) -> "tuple[Path, checkpointing.StoredModel]":
-    """Returns the path of the model that the flags name, and the model."""
+    Raises:
+      DeepLabError: flags are missing, there is a path, the output exists, or there is no such model
+        or data set.
+    """
+    flags.refuse(command, paths, "give the model as --model")
+    flags.require("model", "output", "dataset", "data_dir")
+    check_new_directory(Path(flags.output))
+    flags.check_sources()
     source = pretrained.locate(flags.model, console)
-    return source, checkpointing.read_model(source, flags.checkpoint, flags.ema)
+    stored = checkpointing.read_model(source, flags.checkpoint, flags.ema)
+    return source, stored, flags.open_split()
 
 
-def fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigDict":
+def fine_tuned(
+    flags: Flags,
+    source: Path,
+    stored: "StoredModel",
+    adjust: "Callable[[Run], Run]",
+    console: Console,
+) -> "StoredModel":
+    """Returns the model after --steps of fine-tuning, in a workdir beside the output.
+
+    Args:
+      flags: flags of the command.
+      source: path of the model that the flags name, whose workdir may hold the config.
+      stored: model to fine-tune; it is returned unchanged without steps.
+      adjust: changes the run before it starts.
+      console: receives progress events.
+    """
+    from deeplab_jax.compression.fine_tuning import fine_tune
+
+    if not flags.steps:
+        return stored
+    config, output = _fine_tuning_config(flags, source, console), Path(flags.output)
+    workdir = output.with_name(f"{output.name}-training")
+    return fine_tune(stored, config, workdir, flags.steps, console, adjust)
+
+
+def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigDict":
     """Returns the config of the fine-tuning, without network and initial weights.
 
     Args:
@@ -48,7 +78,6 @@ def fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigD
       source: path of the model.
       console: prints the main fields.
     """
-    # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax import config as configs
     from deeplab_jax.compression.fine_tuning import recipe_of
 
@@ -67,27 +96,35 @@ def fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigD
     return config
 
 
-def measure_and_print(
-    flags: Flags, models: Mapping[str, Path], dataset: "data.Dataset", console: Console
+def write_compressed(
+    flags: Flags,
+    source: Path,
+    name: str,
+    made: "StoredModel",
+    dataset: "data.Dataset",
+    console: Console,
 ) -> None:
-    """Measures models side by side, prints the table and writes it beside the new model."""
+    """Writes a model; measures it beside its source, prints the table and writes report.json.
+
+    Args:
+      flags: flags of the command.
+      source: path of the model that was compressed.
+      name: name of the new model in the table.
+      made: the new model.
+      dataset: split to evaluate on.
+      console: prints the table and receives progress events.
+    """
     from deeplab_jax.compression.effects import compare, report_table, write_comparison
 
-    predictors = {
-        name: inference.load(path, *_checkpoint(flags, path)) for name, path in models.items()
-    }
+    output, before = Path(flags.output), inference.load(source, flags.checkpoint, flags.ema)
+    checkpointing.write_model(output, made.description, made.variables)
     report = compare(
-        predictors,
+        {"before": before, name: inference.load(output)},
         dataset,
         **flags.split_settings(),
         tflite=Path(flags.tflite) if flags.tflite else None,
         reporter=console,
     )
-    write_comparison(Path(flags.output), report)
+    write_comparison(output, report)
     console.print(report_table(report))
-    console.message(f"the model and report.json are in {flags.output}")
-
-
-def _checkpoint(flags: Flags, path: Path) -> tuple[str, bool | None]:
-    """Returns the checkpoint to load; the flags select that of the given model only."""
-    return ("best", None) if path == Path(flags.output) else (flags.checkpoint, flags.ema)
+    console.message(f"the model and report.json are in {output}")

@@ -63,15 +63,12 @@ def define_flags(flags: Flags) -> None:
     )
     flags.define("verify", None, "Images or folders to verify the file on, separated by commas.")
     flags.define(
-        "calibrate",
-        None,
-        "Images or folders for the calibration of an 8-bit TFLite file.",
+        "calibrate", None, "Images or folders for the calibration of an 8-bit TFLite file."
     )
     flags.define(
         "verify_size",
-        None,
+        list,
         "Sizes to verify at, as in 257x257,513x513 (default: the network's and two others).",
-        kind=list,
     )
     flags.define("verify_limit", 50, "Maximum number of images to verify on.")
     flags.define("overwrite", False, "Replace the file if it exists.")

@@ -1,8 +1,8 @@
 """The flags of the commands: definition, groups that several commands share, and their values."""
 
-import ast
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from absl import flags as absl_flags
 
 from deeplab_jax import data, inference, loading, pretrained
 from deeplab_jax.cli.console import Console
+from deeplab_jax.declarations import parse_literal
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
@@ -24,6 +25,7 @@ DEFINE = {
     int: absl_flags.DEFINE_integer,
     list: absl_flags.DEFINE_list,
     str: absl_flags.DEFINE_string,
+    type(None): absl_flags.DEFINE_string,
 }
 
 
@@ -49,7 +51,6 @@ class Flags(absl_flags.FlagValues):
         default: Any,
         help: str,
         *,
-        kind: type | None = None,
         choices: Sequence[str] = (),
         least: int | None = None,
         bare: str = "",
@@ -58,10 +59,10 @@ class Flags(absl_flags.FlagValues):
 
         Args:
           name: name of the flag.
-          default: value of the flag where it is not given.
+          default: value of the flag where it is not given; bool, float, int or list: None, for a
+            flag of this type; None: None, for a flag of text.
           help: noun phrase with unit and range, printed by --help.
-          kind: bool, float, int, list or str; None: type of the default, str without one.
-          choices: legal values; empty: all of the kind.
+          choices: legal values; empty: all of the type.
           least: smallest legal integer.
           bare: text that the flag without a value stands for; empty: the flag requires a value.
         """
@@ -74,8 +75,8 @@ class Flags(absl_flags.FlagValues):
             absl_flags.DEFINE_enum(name, default, choices, help, flag_values=self)
             return
         bound = {} if least is None else {"lower_bound": least}
-        kind = kind or (str if default is None else type(default))
-        DEFINE[kind](name, default, help, flag_values=self, **bound)
+        kind, value = (default, None) if isinstance(default, type) else (type(default), default)
+        DEFINE[kind](name, value, help, flag_values=self, **bound)
 
     def require(self, *names: str) -> None:
         """Checks that flags are given.
@@ -107,10 +108,7 @@ class Flags(absl_flags.FlagValues):
         self.define("model", None, MODEL_HELP)
         self.define("checkpoint", "best", "Checkpoint of a workdir: best, last or a step.")
         self.define(
-            "ema",
-            None,
-            "Use the moving average of the parameters (default: if the run kept it).",
-            kind=bool,
+            "ema", bool, "Use the moving average of the parameters (default: if the run kept it)."
         )
 
     def load_predictor(
@@ -158,7 +156,7 @@ class Flags(absl_flags.FlagValues):
             override(config, field, value)
         return config
 
-    def define_dataset(self, split: str, limit: int | None = None) -> None:
+    def define_dataset(self, split: str, limit: int | type[int] = int) -> None:
         """Defines --dataset, --split, --data_dir, --size, --limit, --batch_size and --workers.
 
         Args:
@@ -176,7 +174,6 @@ class Flags(absl_flags.FlagValues):
             "limit",
             limit,
             "Maximum number of images, from the start of the split.",
-            kind=int,
             least=1,
         )
         self.define("batch_size", 8, "Number of images per batch, across all devices.", least=1)
@@ -214,9 +211,8 @@ class Flags(absl_flags.FlagValues):
         """Defines --output_stride, --scales, --flip, --tile, --overlap and --crf."""
         self.define(
             "output_stride",
-            None,
+            int,
             "Output stride of the encoder: 4, 8, 16 or 32 (default: as trained).",
-            kind=int,
         )
         self.define(
             "scales", "1", "Image scales whose probabilities are averaged, as in 0.5,0.75,1."
@@ -264,15 +260,8 @@ class Flags(absl_flags.FlagValues):
             None,
             "Address host:port of process 0 (default: detected on TPU pods, SLURM and GKE).",
         )
-        self.define(
-            "num_processes",
-            None,
-            "Number of processes of the job; requires --coordinator.",
-            kind=int,
-        )
-        self.define(
-            "process_id", None, "Index of this process, from 0 to --num_processes - 1.", kind=int
-        )
+        self.define("num_processes", int, "Number of processes of the job; requires --coordinator.")
+        self.define("process_id", int, "Index of this process, from 0 to --num_processes - 1.")
         self.define(
             "start_timeout",
             120,
@@ -310,10 +299,6 @@ def parse_numbers(text: str | None, name: str, kind: type) -> tuple:
         ) from None
 
 
-OPENING, CLOSING = "([{", ")]}"
-BOOLEANS = {"true": True, "false": False}
-
-
 def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
     """Returns keywords and their values, which are Python literals or strings.
 
@@ -325,41 +310,22 @@ def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
       DeepLabError: a part is not KEY=VALUE, a key is repeated, or brackets do not match.
     """
     keywords: dict[str, Any] = {}
-    for part in _split(text, separator) if text.strip() else []:
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (key and equals and value):
+    # A separator within a value is not followed by KEY=.
+    parts = re.split(rf"{separator}(?=\s*\w+\s*=)", text) if text.strip() else []
+    for part in parts:
+        key, _, value = (piece.strip() for piece in part.partition("="))
+        is_sequence = value[:1] in ("(", "[", "{")
+        if not (key.isidentifier() and value) or (separator in value and not is_sequence):
             raise DeepLabError(
                 f"{part.strip()!r} is not KEY=VALUE; tuples take brackets, as in "
                 "atrous_rates=(12,24,36)"
             )
         if key in keywords:
             raise DeepLabError(f"{key} is given twice")
-        keywords[key] = _literal(value)
+        keywords[key] = parse_literal(value)
+        if keywords[key] == value and re.search(r"[()\[\]{}]", value):
+            raise DeepLabError(f"the brackets of {value!r} do not match")
     return keywords
-
-
-def _split(text: str, separator: str) -> list[str]:
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in OPENING) - (letter in CLOSING)
-        if depth < 0:
-            break
-        if letter == separator and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    if depth != 0:
-        raise DeepLabError(f"the brackets of {text!r} do not match")
-    return parts
-
-
-def _literal(text: str) -> Any:
-    if text.lower() in BOOLEANS:
-        return BOOLEANS[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
 
 
 # Exit status of a process whose job failed in another process.

@@ -53,9 +53,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "config", None, "Section or field of a config to describe; no value: all.", bare=HELP
     )
-    flags.define(
-        "num_classes", None, "Number of classes (default: that of ARCH).", kind=int, least=1
-    )
+    flags.define("num_classes", int, "Number of classes (default: that of ARCH).", least=1)
     flags.define("size", "513x513", "Height x width of the image, in pixels.")
     flags.define("layers", False, "Show every convolution and every feature map.")
     flags.define("json", False, "Print JSON instead of tables.")

@@ -95,19 +95,16 @@ def spell_out_overrides(arguments: Sequence[str]) -> list[str]:
 
     absl cannot parse flags with arbitrary names. `--config.FIELD VALUE` is also accepted.
     """
-    prefix, spelled, waiting = "--config.", [], None
-    for argument in arguments:
-        if waiting is not None:
-            spelled.append(f"--override={waiting}={argument}")
-            waiting = None
-        elif argument.startswith(prefix) and "=" not in argument:
-            waiting = argument.removeprefix(prefix)
-        else:
-            is_override = argument.startswith(prefix)
-            spelled.append(
-                f"--override={argument.removeprefix(prefix)}" if is_override else argument
-            )
-    return spelled if waiting is None else [*spelled, f"--override={waiting}="]
+    prefix, spelled = "--config.", []
+    following = iter(arguments)
+    for argument in following:
+        if argument.startswith(prefix):
+            assignment = argument.removeprefix(prefix)
+            if "=" not in assignment:
+                assignment = f"{assignment}={next(following, '')}"
+            argument = f"--override={assignment}"
+        spelled.append(argument)
+    return spelled
 
 
 def run(argv: Sequence[str], console: Console) -> int:

@@ -29,9 +29,7 @@ def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define_config()
     flags.define("topology", None, "Chip and shape of the TPU slice, as in v5e:16x16.")
-    flags.define(
-        "num_classes", None, "Number of classes, for data sets that are not prepared.", kind=int
-    )
+    flags.define("num_classes", int, "Number of classes, for data sets that are not prepared.")
     flags.define(
         "largest_batch", False, "Search the largest batch by compiling several batch sizes."
     )

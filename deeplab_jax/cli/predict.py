@@ -57,10 +57,8 @@ def define_flags(flags: Flags) -> None:
         None,
         "Maximum height x width of video frames in pixels, or full (default: the model's).",
     )
-    flags.define("camera", None, "Index of a camera to read, from 0.", kind=int)
-    flags.define(
-        "seconds", None, "Maximum duration of a video or camera recording, in seconds.", kind=float
-    )
+    flags.define("camera", int, "Index of a camera to read, from 0.")
+    flags.define("seconds", float, "Maximum duration of a video or camera recording, in seconds.")
     flags.define("overwrite", False, "Replace predictions that already exist.")
     flags.define("skip_bad", False, "Leave out images that cannot be read.")
 

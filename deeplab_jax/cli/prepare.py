@@ -68,20 +68,13 @@ def define_flags(flags: Flags) -> None:
     )
     flags.define(
         "intensity_range",
-        None,
+        list,
         "folder: LOW,HIGH levels of 16-bit images, mapped to 0 and 255 (default: 0, each maximum).",
-        kind=list,
     )
-    flags.define(
-        "num_train", None, "shapes: number of training images (default: 1600).", kind=int, least=0
-    )
-    flags.define(
-        "num_val", None, "shapes: number of validation images (default: 200).", kind=int, least=0
-    )
-    flags.define(
-        "size", None, "shapes: side of the images in pixels (default: 96).", kind=int, least=0
-    )
-    flags.define("seed", None, "shapes: seed of the images (default: 0).", kind=int, least=0)
+    flags.define("num_train", int, "shapes: number of training images (default: 1600).", least=0)
+    flags.define("num_val", int, "shapes: number of validation images (default: 200).", least=0)
+    flags.define("size", int, "shapes: side of the images in pixels (default: 96).", least=0)
+    flags.define("seed", int, "shapes: seed of the images (default: 0).", least=0)
 
 
 def run(flags: Flags, paths: Sequence[str], console: Console) -> None:

@@ -16,23 +16,16 @@ examples:
       --data_dir=data --sparsity=0.8 --steps=300 --config.training.ema_decay=0
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deeplab_jax import checkpointing, data
-from deeplab_jax.cli.compression import (
-    define_compression_flags,
-    fine_tuning_config,
-    measure_and_print,
-    read_stored,
-    training_directory,
-)
+from deeplab_jax import data
+from deeplab_jax.cli import compression
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import check_new_directory
 
 if TYPE_CHECKING:
+    from deeplab_jax.checkpointing import StoredModel
     from deeplab_jax.training.setup import Run
 
 TEACHER_TEMPERATURE = 2.0
@@ -41,7 +34,7 @@ CRITERIA = ("reconstruction", "batch_norm_scale", "norm")
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    define_compression_flags(flags, steps=0)
+    compression.define_compression_flags(flags)
     flags.define("structured", False, "Remove whole channels instead of single weights.")
     flags.define(
         "macs", 0.5, "Fraction of the multiply-adds to keep, in (0, 1]; requires --structured."
@@ -61,21 +54,13 @@ def define_flags(flags: Flags) -> None:
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prunes, fine-tunes and measures; prints the path of the model."""
-    flags.refuse("prune", paths, "give the model as --model")
-    flags.require("model", "output", "dataset", "data_dir")
     if not flags.structured and not flags.steps:
         raise DeepLabError("weights are pruned during fine-tuning; give --steps=N")
-    check_new_directory(Path(flags.output))
-    flags.check_sources()
+    source, stored, dataset = compression.open_sources(flags, "prune", paths, console)
     # Imported here so that --help and wrong flags do not wait for JAX.
-    from deeplab_jax.compression.fine_tuning import distilled, fine_tune
+    from deeplab_jax.compression.fine_tuning import distilled
     from deeplab_jax.compression.magnitude_pruning import pruned_gradually
     from deeplab_jax.compression.pruning import check_prunable
-
-    source, stored = read_stored(flags, console)
-    check_prunable(stored)
-    dataset = flags.open_split()
-    made = _narrowed(flags, stored, console) if flags.structured else stored
 
     def adjust(run: "Run") -> "Run":
         if not flags.structured:
@@ -84,31 +69,25 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
             run = distilled(run, stored, flags.teacher_weight, TEACHER_TEMPERATURE)
         return run
 
-    if flags.steps:
-        config = fine_tuning_config(flags, source, console)
-        made = fine_tune(made, config, training_directory(flags), flags.steps, console, adjust)
-    checkpointing.write_model(Path(flags.output), made.description, made.variables)
-    measure_and_print(flags, {"before": source, "pruned": Path(flags.output)}, dataset, console)
+    check_prunable(stored)
+    made = _narrowed(flags, stored, console) if flags.structured else stored
+    made = compression.fine_tuned(flags, source, made, adjust, console)
+    compression.write_compressed(flags, source, "pruned", made, dataset, console)
 
 
-def _narrowed(
-    flags: Flags, stored: "checkpointing.StoredModel", console: Console
-) -> "checkpointing.StoredModel":
+def _narrowed(flags: Flags, stored: "StoredModel", console: Console) -> "StoredModel":
     from deeplab_jax.compression.calibration import calibration_images
     from deeplab_jax.compression.pruning import prune_channels
     from deeplab_jax.data.datasets import largest_size
     from deeplab_jax.inference.padding import padded_size
 
-    training = data.open_dataset(flags.dataset, flags.data_dir, "train")
-    size = parse_size(flags.size)
-    images = calibration_images(
-        training, stored.model, limit=flags.calibration_limit, size=size, reporter=console
-    )
+    dataset = data.open_dataset(flags.dataset, flags.data_dir, "train")
+    limit, size = flags.calibration_limit, parse_size(flags.size)
     return prune_channels(
         stored,
-        images,
+        calibration_images(dataset, stored.model, limit=limit, size=size, reporter=console),
         flags.macs,
-        size=padded_size(stored.model, size or largest_size(training), None),
+        size=padded_size(stored.model, size or largest_size(dataset), None),
         criterion=flags.criterion,
         multiple=flags.multiple,
     )

@@ -16,24 +16,15 @@ examples:
       --data_dir=data --steps=200
 """
 
-from pathlib import Path
-
-from deeplab_jax import checkpointing, data
-from deeplab_jax.cli.compression import (
-    define_compression_flags,
-    fine_tuning_config,
-    measure_and_print,
-    read_stored,
-    training_directory,
-)
+from deeplab_jax import data
+from deeplab_jax.cli import compression
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
-from deeplab_jax.files import check_new_directory
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    define_compression_flags(flags, steps=0)
+    compression.define_compression_flags(flags)
     flags.define(
         "calibration_dataset", None, "Name of the calibration data set (default: --dataset)."
     )
@@ -48,33 +39,16 @@ def define_flags(flags: Flags) -> None:
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Quantizes and measures; prints the path of the model."""
-    flags.refuse("quantize", paths, "give the model as --model")
-    flags.require("model", "output", "dataset", "data_dir")
-    check_new_directory(Path(flags.output))
-    flags.check_sources()
+    source, stored, dataset = compression.open_sources(flags, "quantize", paths, console)
     # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.calibration import calibration_images
-    from deeplab_jax.compression.fine_tuning import fine_tune
     from deeplab_jax.compression.quantization import check_quantizable, quantization_aware, quantize
 
-    source, stored = read_stored(flags, console)
     check_quantizable(stored)
-    dataset = flags.open_split()
-    name = flags.calibration_dataset or flags.dataset
-    calibrating = data.open_dataset(name, flags.data_dir, flags.calibration_split)
-    trained = stored
-    if flags.steps:
-        config = fine_tuning_config(flags, source, console)
-        workdir = training_directory(flags)
-        trained = fine_tune(stored, config, workdir, flags.steps, console, quantization_aware)
-    images = calibration_images(
-        calibrating,
-        trained.model,
-        limit=flags.calibration_limit,
-        size=parse_size(flags.size),
-        reporter=console,
-    )
-    source_text = f"{flags.calibration_limit} images of {name}/{flags.calibration_split}"
-    made = quantize(trained, images, source_text)
-    checkpointing.write_model(Path(flags.output), made.description, made.variables)
-    measure_and_print(flags, {"before": source, "int8": Path(flags.output)}, dataset, console)
+    name, split = flags.calibration_dataset or flags.dataset, flags.calibration_split
+    calibrating = data.open_dataset(name, flags.data_dir, split)
+    stored = compression.fine_tuned(flags, source, stored, quantization_aware, console)
+    limit, size = flags.calibration_limit, parse_size(flags.size)
+    images = calibration_images(calibrating, stored.model, limit=limit, size=size, reporter=console)
+    made = quantize(stored, images, f"{limit} images of {name}/{split}")
+    compression.write_compressed(flags, source, "int8", made, dataset, console)

@@ -31,7 +31,7 @@ def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define_config()
     flags.define("workdir", None, "Directory for checkpoints, metrics and pictures of the run.")
-    flags.define("folds", None, "Number of folds of a cross-validation.", kind=int, least=2)
+    flags.define("folds", int, "Number of folds of a cross-validation.", least=2)
     flags.define("profile", False, "Write a profiler trace of a few steps.")
     flags.define_hosts()
 
