@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class FileJob:
+class Job:
+    """One input and the files that are written for it: the first field and all others."""
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """Files to write."""
+        return tuple(filter(None, dataclasses.astuple(self)[1:]))
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileJob(Job):
     """One image and the files of its prediction.
 
     Attributes:
@@ -39,14 +52,9 @@ class FileJob:
     probabilities: Path | None
     colors: Path | None = None
 
-    @property
-    def targets(self) -> tuple[Path, ...]:
-        """Files to write."""
-        return tuple(filter(None, (self.class_map, self.overlay, self.probabilities, self.colors)))
-
 
 @dataclasses.dataclass(frozen=True)
-class ClassificationJob:
+class ClassificationJob(Job):
     """One image and the file of its class probabilities.
 
     Attributes:
@@ -56,11 +64,6 @@ class ClassificationJob:
 
     image: Path
     classes: Path
-
-    @property
-    def targets(self) -> tuple[Path, ...]:
-        """Files to write."""
-        return (self.classes,)
 
 
 def plan_files(
@@ -85,12 +88,18 @@ def plan_files(
       DeepLabError: a path does not exist, there is no image, or a target is an input, exists or
         occurs twice.
     """
-    colors = (num_classes or 0) > VOID_LABEL
-    jobs = [
-        _job(image, target, probabilities, colors) for image, target in find_images(paths, output)
-    ]
-    check_targets(jobs, overwrite)
-    return jobs
+
+    def job(image: Path, target: Path) -> FileJob:
+        class_map, blended, archive, colors = (
+            target.with_name(f"{target.stem}{ending}")
+            for ending in (".png", "_overlay.png", "_probabilities.npz", "_colors.png")
+        )
+        archive = archive if probabilities else None
+        return FileJob(
+            image, class_map, blended, archive, colors if (num_classes or 0) > VOID_LABEL else None
+        )
+
+    return plan(find_images(paths, output), job, overwrite)
 
 
 def plan_classifications(
@@ -100,12 +109,11 @@ def plan_classifications(
 
     Args and Raises: see `plan_files`.
     """
-    jobs = [
-        ClassificationJob(image, target.with_name(f"{target.stem}_classes.json"))
-        for image, target in find_images(paths, output)
-    ]
-    check_targets(jobs, overwrite)
-    return jobs
+
+    def job(image: Path, target: Path) -> ClassificationJob:
+        return ClassificationJob(image, target.with_name(f"{target.stem}_classes.json"))
+
+    return plan(find_images(paths, output), job, overwrite)
 
 
 def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
@@ -114,77 +122,79 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
     Raises:
       DeepLabError: a path does not exist, or there is no image.
     """
-    output = Path(output)
-    if output.exists() and not output.is_dir():
-        raise DeepLabError(f"{output} is a file; the output must be a directory")
-    found = [(i, output / name) for path in paths for i, name in _images_below(Path(path), output)]
+    found = find_inputs(paths, output, IMAGE_SUFFIXES)
     if not found:
         given = ", ".join(map(str, paths)) or "nothing"
         raise DeepLabError(f"no image to predict: given {given}; give image files or folders")
     return found
 
 
-def _images_below(path: Path, output: Path) -> Iterator[tuple[Path, Path]]:
-    """Yields each image with its path relative to the given folder."""
-    if not path.exists():
-        raise DeepLabError(f"{path}: no such file or folder")
-    if not path.is_dir():
-        yield path, Path(path.name)
-        return
-    # Skips the predictions of an earlier run where the output lies inside the folder.
-    earlier = output.resolve() if path.resolve() in output.resolve().parents else None
-    # Files given by name may be hidden or have another suffix; files of a folder may not.
-    for image in visible_files(path, IMAGE_SUFFIXES):
-        if earlier is None or earlier not in image.resolve().parents:
-            yield image, image.relative_to(path)
+def find_inputs(
+    paths: Sequence[str | Path], output: str | Path, suffixes: Sequence[str]
+) -> list[tuple[Path, Path]]:
+    """Returns each file to predict with its path below the output.
+
+    Args:
+      paths: files, and folders, which are searched with their subfolders.
+      output: directory of the predictions. Where it lies inside a folder, its files are skipped,
+        since they are the predictions of an earlier run.
+      suffixes: suffixes of the files of a folder. Files given by name may be hidden or have another
+        suffix.
+
+    Raises:
+      DeepLabError: a path does not exist, or the output is a file.
+    """
+    output, found = Path(output), []
+    if output.exists() and not output.is_dir():
+        raise DeepLabError(f"{output} is a file; the output must be a directory")
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DeepLabError(f"{path}: no such file or folder")
+        if not path.is_dir():
+            found.append((path, output / path.name))
+            continue
+        earlier = output.resolve() if path.resolve() in output.resolve().parents else None
+        found += [
+            (file, output / file.relative_to(path))
+            for file in visible_files(path, suffixes)
+            if earlier not in file.resolve().parents
+        ]
+    return found
 
 
-def _job(image: Path, target: Path, probabilities: bool, colors: bool) -> FileJob:
-    stem = target.with_suffix("")
-    return FileJob(
-        image,
-        class_map=stem.with_name(f"{stem.name}.png"),
-        overlay=stem.with_name(f"{stem.name}_overlay.png"),
-        probabilities=stem.with_name(f"{stem.name}_probabilities.npz") if probabilities else None,
-        colors=stem.with_name(f"{stem.name}_colors.png") if colors else None,
-    )
+def plan(
+    found: Iterable[tuple[Any, Path]], job: Callable[[Any, Path], AnyJob], overwrite: bool
+) -> list[AnyJob]:
+    """Returns the job of each input, whose targets may all be written.
 
-
-class Job(Protocol):
-    """One input and the files that are written for it."""
-
-    image: Path
-
-    @property
-    def targets(self) -> tuple[Path, ...]:
-        """Files to write."""
-
-
-def check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
-    """Checks that all targets may be written.
+    Args:
+      found: inputs with their paths below the output.
+      job: function from an input and its path below the output to its job.
+      overwrite: whether existing targets are replaced; the last of two equal targets wins.
 
     Raises:
       DeepLabError: a target is an input, exists or occurs twice.
     """
-    inputs = {os.path.realpath(job.image) for job in jobs}
+    pairs = list(found)
+    inputs = {os.path.realpath(source) for source, _ in pairs if isinstance(source, Path)}
+    jobs: list[AnyJob] = []
     claimed: dict[Path, Path] = {}
-    for job in jobs:
-        for target in job.targets:
+    for source, place in pairs:
+        jobs.append(job(source, place))
+        for target in jobs[-1].targets:
             if os.path.realpath(target) in inputs:
                 raise DeepLabError(
                     f"{target} is an input and is never overwritten; give another --output"
                 )
             if target in claimed and not overwrite:
                 raise DeepLabError(
-                    f"{claimed[target]} and {job.image} would both become {target}; "
+                    f"{claimed[target]} and {source} would both become {target}; "
                     "rename one, or use --overwrite to keep the last"
                 )
             if target.exists() and not overwrite:
                 raise DeepLabError(f"{target} exists; give another --output, or use --overwrite")
-            claimed[target] = job.image
-
-
-AnyJob = TypeVar("AnyJob", bound=Job)
+            claimed[target] = source
+    return jobs
 
 
 def readable_files(

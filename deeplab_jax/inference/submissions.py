@@ -12,7 +12,7 @@ import numpy as np
 from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC, Descriptor
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.files import check_targets, find_images
+from deeplab_jax.inference.files import Job, find_images, plan
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import write_class_map, write_picture
 
@@ -25,16 +25,11 @@ CITYSCAPES_FRAME = re.compile(r"([a-z-]+_\d{6}_\d{6})(_leftImg8bit)?", re.IGNORE
 
 
 @dataclasses.dataclass(frozen=True)
-class SubmissionJob:
+class SubmissionJob(Job):
     """One image and the file of its class map."""
 
     image: Path
     class_map: Path
-
-    @property
-    def targets(self) -> tuple[Path, ...]:
-        """Files to write."""
-        return (self.class_map,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +83,11 @@ def plan_submission(
     Raises:
       DeepLabError: see `plan_files`; or an image does not have the name that the server requires.
     """
-    place = SERVERS[server].place
-    jobs = [
-        SubmissionJob(image, Path(output) / place(image)) for image, _ in find_images(paths, output)
-    ]
-    check_targets(jobs, overwrite)
-    return jobs
+
+    def job(image: Path, _: Path) -> SubmissionJob:
+        return SubmissionJob(image, Path(output) / SERVERS[server].place(image))
+
+    return plan(find_images(paths, output), job, overwrite)
 
 
 def check_submission(predictor: "Predictor", server: str) -> None:

@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import replacing, visible_files
-from deeplab_jax.inference.files import check_targets
+from deeplab_jax.files import replacing
+from deeplab_jax.inference.files import Job, find_inputs, plan
 from deeplab_jax.visualize.class_maps import Color, class_map_picture
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
 @dataclasses.dataclass(frozen=True)
-class VideoJob:
+class VideoJob(Job):
     """One video or camera and the files of its prediction.
 
     Attributes:
@@ -36,11 +36,6 @@ class VideoJob:
     def image(self) -> Path:
         """Name of the input, in place of a path for a camera."""
         return self.source if isinstance(self.source, Path) else Path(f"camera {self.source}")
-
-    @property
-    def targets(self) -> tuple[Path, ...]:
-        """Files to write."""
-        return (self.overlay, self.masks)
 
 
 def is_video(path: str | Path) -> bool:
@@ -60,25 +55,11 @@ def plan_videos(
       overwrite: whether existing targets are replaced; the last of two equal targets wins.
 
     Raises:
-      DeepLabError: a video does not exist, or a target is an input, exists or occurs twice.
+      DeepLabError: a video does not exist, the output is a file, or a target is an input, exists
+        or occurs twice.
     """
-    output, jobs = Path(output), []
-    for path in map(Path, paths):
-        if path.is_dir():
-            inside = visible_files(path, VIDEO_SUFFIXES)
-            # Skips what an earlier run wrote where the output lies inside the folder.
-            own = output.resolve()
-            jobs += [
-                _job(video, output / video.relative_to(path))
-                for video in inside
-                if own == path.resolve() or own not in video.resolve().parents
-            ]
-        elif is_video(path):
-            if not path.exists():
-                raise DeepLabError(f"{path}: no such file or folder")
-            jobs.append(_job(path, output / path.name))
-    check_targets(jobs, overwrite)
-    return jobs
+    given = [path for path in paths if Path(path).is_dir() or is_video(path)]
+    return plan(find_inputs(given, output, VIDEO_SUFFIXES), _job, overwrite)
 
 
 def plan_camera(number: int, output: str | Path, *, overwrite: bool = False) -> VideoJob:
@@ -92,16 +73,13 @@ def plan_camera(number: int, output: str | Path, *, overwrite: bool = False) -> 
     Raises:
       DeepLabError: a target exists.
     """
-    job = _job(number, Path(output) / f"camera_{number}")
-    check_targets([job], overwrite)
+    (job,) = plan([(number, Path(output) / f"camera_{number}")], _job, overwrite)
     return job
 
 
 def _job(source: Path | int, target: Path) -> VideoJob:
-    stem = target.with_suffix("")
-    return VideoJob(
-        source, stem.with_name(f"{stem.name}.mp4"), stem.with_name(f"{stem.name}_masks")
-    )
+    overlay, masks = (target.with_name(f"{target.stem}{ending}") for ending in (".mp4", "_masks"))
+    return VideoJob(source, overlay, masks)
 
 
 # MPEG-4 part 2: the only codec that OpenCV's wheels encode fast.

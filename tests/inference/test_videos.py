@@ -108,6 +108,19 @@ def test_jobs(tmp_path):
     assert plan_camera(0, tmp_path / "out", overwrite=True).source == 0
 
 
+def test_videos_below_the_output_are_inputs_unless_a_run_wrote_them(tmp_path):
+    (tmp_path / "in/out").mkdir(parents=True)
+    for name in ("in/a.mp4", "in/out/a.mp4"):
+        (tmp_path / name).touch()
+    for output in (tmp_path, tmp_path / "elsewhere"):
+        jobs = plan_videos([tmp_path / "in"], output)
+        assert [job.overlay for job in jobs] == [output / "a.mp4", output / "out/a.mp4"]
+    (job,) = plan_videos([tmp_path / "in"], tmp_path / "in/out", overwrite=True)
+    assert job.source == tmp_path / "in/a.mp4"
+    with pytest.raises(DeepLabError, match=r"a\.mp4 is a file"):
+        plan_videos([tmp_path / "in"], tmp_path / "in/a.mp4")
+
+
 def test_a_file_that_is_no_video_leaves_nothing(predictor, tmp_path):
     path = tmp_path / "text.mp4"
     path.write_bytes(b"this is no video" * 100)
