@@ -1,8 +1,14 @@
 """Prediction of videos and cameras, and class maps that are stable over time."""
 
+import collections
+import contextlib
 import dataclasses
+import queue
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -10,7 +16,6 @@ import numpy as np
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.padding import Size, size_step
 from deeplab_jax.inference.predictor import Predictor
-from deeplab_jax.inference.stages import Ahead, Behind
 from deeplab_jax.inference.video_files import VideoJob, VideoSink, VideoSource, writing
 from deeplab_jax.labels import label_dtype, void_label, void_of
 from deeplab_jax.reporter import Reporter
@@ -101,6 +106,57 @@ def class_areas(class_map: np.ndarray, num_classes: int) -> np.ndarray:
     """
     known = class_map[class_map != void_label(num_classes)]
     return np.bincount(known, minlength=num_classes)
+
+
+Item = TypeVar("Item")
+
+# Interval in seconds at which a waiting thread checks whether it should end.
+LOOK_INTERVAL = 0.1
+
+
+@contextlib.contextmanager
+def produced_ahead(
+    items: Iterator[Item], waiting: int, *, newest: bool = False
+) -> Iterator[Iterator[Item]]:
+    """Yields an iterator over items that a thread produces before they are requested.
+
+    The iterator reraises the error of `items`. The thread ends with the context.
+
+    Args:
+      items: iterator that the thread consumes.
+      waiting: maximum number of items that wait.
+      newest: whether a new item discards those that still wait.
+    """
+    ready: queue.Queue[Item | None] = queue.Queue(waiting)
+    ended = threading.Event()
+
+    def put(item: Item | None) -> None:
+        while not ended.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=LOOK_INTERVAL)
+                return
+
+    def produce() -> None:
+        try:
+            for item in items:
+                with contextlib.suppress(queue.Empty):
+                    while newest:
+                        ready.get_nowait()
+                put(item)
+                if ended.is_set():
+                    return
+        finally:
+            put(None)
+
+    def requested(production: Future) -> Iterator[Item]:
+        yield from iter(ready.get, None)
+        production.result()
+
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            yield requested(thread.submit(produce))
+        finally:
+            ended.set()
 
 
 # Frames per batch of a video; a camera's frames are predicted one at a time.
@@ -243,22 +299,28 @@ class _Run:
     def process(self, sink: VideoSink, reporter: Reporter) -> None:
         """Predicts and writes all frames."""
         started = time.perf_counter()
-        frames = Ahead(self._decoded(started), self._batch * WAITING, newest=self._source.live)
-        drawing = Behind(lambda frame: self._draw(frame, sink), self._batch * WAITING)
+        name, waiting = f"predicting {self._source.name}, frame", self._batch * WAITING
+        # Ctrl-C ends the recording of a camera.
+        ending = (KeyboardInterrupt,) if self._source.live else ()
         total = self._source.count
         if self._seconds is not None:
             total = min(total, round(self._seconds * self._source.rate)) or total
-        tracked = reporter.track(frames, f"predicting {self._source.name}, frame", total or None)
-        with frames, drawing:
-            try:
-                for members in _batches(tracked, self._batch):
+        drawn: collections.deque[Future] = collections.deque()
+        with (
+            produced_ahead(self._decoded(started), waiting, newest=self._source.live) as frames,
+            ThreadPoolExecutor(1) as drawing,
+        ):
+            with contextlib.suppress(*ending):
+                for members in _batches(reporter.track(frames, name, total or None), self._batch):
                     self._classify(members)
                     for frame in members:
-                        drawing.put(frame)
-            except KeyboardInterrupt:
-                # Ctrl-C ends the recording of a camera.
-                if not self._source.live:
-                    raise
+                        drawn.append(drawing.submit(self._draw, frame, sink))
+                        # Bounds the frames in memory; reraises the error of an earlier one.
+                        if len(drawn) > waiting:
+                            drawn[0].result()
+                            drawn.popleft()
+            for remaining in drawn:
+                remaining.result()
         self._spent = time.perf_counter() - started
 
     def report(self) -> VideoReport:

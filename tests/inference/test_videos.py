@@ -1,5 +1,7 @@
 """Videos, against what the predictor says of each decoded frame."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor, plan_camera, plan_videos, predict_video
 from deeplab_jax.inference import videos as module
-from deeplab_jax.inference.stages import Ahead, Behind
-from deeplab_jax.inference.videos import network_size
+from deeplab_jax.inference.video_files import VideoSink
+from deeplab_jax.inference.videos import network_size, produced_ahead
 from deeplab_jax.models import Architecture
 from deeplab_jax.reporter import Reporter
 
@@ -209,16 +211,40 @@ def test_a_camera_ends_after_its_seconds(predictor, tmp_path, monkeypatch):
     assert report.milliseconds["end to end"][0] < 1000
 
 
-def test_stages_pass_on_what_fails():
+def test_an_error_of_the_producing_thread_is_reraised():
     def broken():
         yield 1
         raise ValueError("made badly")
 
-    with Ahead(broken(), 4) as ahead, pytest.raises(ValueError, match="made badly"):
-        list(ahead)
+    produced = []
+    with produced_ahead(broken(), 4) as ahead, pytest.raises(ValueError, match="made badly"):
+        produced.extend(ahead)
+    assert produced == [1]
 
-    def fail(item):
-        raise ValueError(f"item {item}")
 
-    with pytest.raises(ValueError, match="item 1"), Behind(fail, 4) as behind:
-        behind.put(1)
+def test_the_producing_thread_waits_for_its_consumer_and_ends_with_it():
+    made = []
+
+    def counted():
+        for number in itertools.count():
+            made.append(number)
+            yield number
+
+    with produced_ahead(counted(), 2) as ahead:
+        assert [next(ahead) for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert len(made) <= 5 + 2 + 1
+
+
+@pytest.mark.parametrize("number", [1, FRAMES - 1])
+def test_an_error_while_a_frame_is_drawn_is_reraised(predictor, tmp_path, monkeypatch, number):
+    (job,) = plan_videos([write_video(tmp_path / "walk.mp4")], tmp_path / "out")
+    written = itertools.count()
+
+    def write(self, picture, class_map):
+        if next(written) == number:
+            raise OSError("no space left")
+
+    monkeypatch.setattr(VideoSink, "write", write)
+    with pytest.raises(OSError, match="no space left"):
+        predict_video(predictor, job, Reporter())
+    assert not list((tmp_path / "out").iterdir())
