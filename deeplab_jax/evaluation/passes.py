@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 from deeplab_jax.data import Batch, Dataset, evaluation_batches, evaluation_order
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import ImageClassification, Predictor
+from deeplab_jax.inference.forward import only_logits
 from deeplab_jax.inference.padding import Size, canvas_size, padded_size
 from deeplab_jax.inference.refinement import refine
 from deeplab_jax.inference.tiles import Tiling, run_tiles
@@ -188,7 +188,7 @@ class TiledInference:
         """Yields each image of this host as a batch of one, with the result of a function.
 
         Args:
-          forward: function compiled for the mesh; results have shape [N, …, h, w].
+          forward: function compiled for the mesh; results have shape [N, h, w, …].
           reporter: receives progress events.
         """
         for index in reporter.track(self.own_positions().tolist(), "evaluating, image"):
@@ -268,27 +268,27 @@ def image_results(
         return
     forward = predictor.network.forward(predictor.options, classes_and_bins, inference.mesh)
     for index, image, label, (class_map, bins) in _own(inference.run(forward, reporter)):
-        yield ImageResult(index, Panel(image, label, class_map), bins)
+        yield ImageResult(index, Panel(image, label, class_map), np.moveaxis(bins, -1, 0))
 
 
 def image_scores(
     inference: Inference, predictor: Predictor, reporter: Reporter
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Yields index, logits [H, W, C], image and label of each image of this host."""
-    forward = predictor.network.forward(predictor.options, scores_first, inference.mesh)
+    forward = predictor.network.forward(predictor.options, only_logits, inference.mesh)
     for index, image, label, scores in _own(inference.run(forward, reporter)):
-        yield index, np.moveaxis(scores, 0, -1), np.ascontiguousarray(image), label
+        yield index, scores, np.ascontiguousarray(image), label
 
 
 def _own(
     batches: Iterator[tuple[Batch, Any]],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, Any]]:
-    """Yields index, image, label and result [..., H, W] of each image, without padding."""
+    """Yields index, image, label and result [H, W, ...] of each image, without padding."""
     for batch, outputs in batches:
         for position in np.flatnonzero(batch["index"] >= 0):
             height, width = batch["size"][position]
             image, label = (batch[key][position, :height, :width] for key in ("image", "label"))
-            own = [array[position, ..., :height, :width] for array in jax.tree.leaves(outputs)]
+            own = [array[position, :height, :width] for array in jax.tree.leaves(outputs)]
             result = jax.tree.unflatten(jax.tree.structure(outputs), own)
             yield int(batch["index"][position]), image, label, result
 
@@ -308,15 +308,8 @@ def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def classes_and_bins(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the class map [N, H, W] and `probability_bins` [N, C, H, W]."""
-    bins = probability_bins(jax.nn.softmax(logits, axis=-1))
-    return only_labels(class_map, logits), jnp.moveaxis(bins, -1, 1)
-
-
-def scores_first(class_map: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns the logits as [N, C, H, W]."""
-    del class_map
-    return jnp.moveaxis(logits, -1, 1)
+    """Returns the class map [N, H, W] and `probability_bins` [N, H, W, C]."""
+    return only_labels(class_map, logits), probability_bins(jax.nn.softmax(logits, axis=-1))
 
 
 def image_sizes(dataset: Dataset, count: int) -> np.ndarray:

@@ -5,11 +5,11 @@ import copy
 import dataclasses
 import functools
 import html
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from deeplab_jax.data.crops import pad
@@ -144,7 +144,6 @@ class Predictor:
         self._classify = forward(only_class_map)
         self._rank = forward(_class_map_and_probabilities)
         self._fuse = forward(only_logits)
-        self._score = forward(_class_map_and_scores)
 
     def with_options(self, options: InferenceOptions) -> "Predictor":
         """Returns a predictor of the same model with other options.
@@ -204,19 +203,7 @@ class Predictor:
         """
         if self.crf:
             return [self.predict(image).class_map for image in images]
-        if self.tiling:
-            return [self._by_tiles(self._classify, image) for image in images]
-        groups: dict[Size, list[int]] = {}
-        for position, image in enumerate(images):
-            groups.setdefault(self._padded_size(image), []).append(position)
-        class_maps: dict[int, np.ndarray] = {}
-        for size, positions in groups.items():
-            batch = np.stack([pad(images[position], size, self._fill) for position in positions])
-            results = np.asarray(self._classify(batch))
-            for position, result in zip(positions, results, strict=True):
-                height, width = images[position].shape[:2]
-                class_maps[position] = result[:height, :width]
-        return [class_maps[position] for position in range(len(images))]
+        return self._results(self._classify, images)
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Returns class map, probabilities and legend of one image, with a notebook display.
@@ -230,11 +217,8 @@ class Predictor:
         if self.crf:
             probabilities = refine(self.logits(image), image, self.crf)
             class_map = probabilities.argmax(axis=-1).astype(np.int32)
-        elif self.tiling:
-            class_map, scores = self._by_tiles(self._score, image)
-            probabilities = _softmax(np.moveaxis(scores, 0, -1))
         else:
-            class_map, probabilities = self._whole(self._rank, image)
+            ((class_map, probabilities),) = self._results(self._rank, [image])
         return Prediction(image, class_map, probabilities, self.class_names, self.palette)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
@@ -251,40 +235,39 @@ class Predictor:
         Raises:
           DeepLabError: the image has another shape or dtype.
         """
+        return self._results(self._fuse, [image])[0]
+
+    def _results(
+        self, forward: Callable[[np.ndarray], Any], images: np.ndarray | Sequence[np.ndarray]
+    ) -> list[Any]:
+        """Returns the result of each image, arrays [H, W, …], by tiles or by batches of one size.
+
+        Args:
+          forward: uint8 [N, h, w, 3] -> arrays [N, h, w, …].
+          images: uint8 [H, W, 3] each.
+        """
+        for image in images:
+            check_image(image)
         if self.tiling:
-            return np.moveaxis(self._by_tiles(self._score, image)[1], 0, -1)
-        return self._whole(self._fuse, image)
-
-    def _whole(self, forward: Callable[[np.ndarray], Any], image: np.ndarray) -> Any:
-        size = self._padded_size(image)
-        height, width = image.shape[:2]
-        batch = pad(image, size, self._fill)[None]
-        results = jax.device_get(forward(batch))
-        return jax.tree.map(lambda result: result[0, :height, :width], results)
-
-    def _by_tiles(self, forward: Callable[[np.ndarray], Any], image: np.ndarray) -> Any:
-        check_image(image)
-        return run_tiles(self.tiling, forward, image)
-
-    def _padded_size(self, image: np.ndarray) -> Size:
-        check_image(image)
-        return canvas_size(
-            self.model, image.shape[:2], self.inference_size, scales=self.options.scales
-        )
+            return [run_tiles(self.tiling, forward, image) for image in images]
+        groups: dict[Size, list[int]] = {}
+        for position, image in enumerate(images):
+            size = canvas_size(
+                self.model, image.shape[:2], self.inference_size, scales=self.options.scales
+            )
+            groups.setdefault(size, []).append(position)
+        results: dict[int, Any] = {}
+        for size, positions in groups.items():
+            batch = np.stack([pad(images[position], size, self._fill) for position in positions])
+            outputs = jax.device_get(forward(batch))
+            for row, position in enumerate(positions):
+                height, width = images[position].shape[:2]
+                inside = row, slice(height), slice(width)
+                results[position] = jax.tree.map(operator.itemgetter(inside), outputs)
+        return [results[position] for position in range(len(images))]
 
 
 def _class_map_and_probabilities(
     class_map: jax.Array, logits: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     return class_map, jax.nn.softmax(logits, axis=-1)
-
-
-def _class_map_and_scores(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return class_map, jnp.moveaxis(logits, -1, 1)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    """Computes the softmax on the host: the device need not hold an image made of tiles."""
-    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    odds /= odds.sum(axis=-1, keepdims=True)
-    return odds

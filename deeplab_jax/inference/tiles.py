@@ -139,19 +139,19 @@ def run_tiles(
 
     Args:
       tiling: division into tiles.
-      forward: uint8 [tiles_at_once, h, w, 3] -> arrays [tiles_at_once, …, h, w].
+      forward: uint8 [tiles_at_once, h, w, 3] -> arrays [tiles_at_once, h, w, …].
       image: uint8 [H, W, 3].
       tiles_at_once: number of tiles per call; the last call repeats a tile to fill up.
 
     Returns:
-      NumPy arrays […, H, W].
+      NumPy arrays [H, W, …].
     """
     size = image.shape[:2]
     whole: list[np.ndarray] = []
     structure = None
     for group, results in _one_behind(tiling, forward, image, tiles_at_once):
         leaves, structure = jax.tree.flatten(results)
-        whole = whole or [np.empty((*leaf.shape[1:-2], *size), leaf.dtype) for leaf in leaves]
+        whole = whole or [np.empty((*size, *leaf.shape[3:]), leaf.dtype) for leaf in leaves]
         for target, leaf in zip(whole, leaves, strict=True):
             _write(target, np.asarray(leaf), group)
     return jax.tree.unflatten(structure, whole)
@@ -186,11 +186,10 @@ def _cut(image: np.ndarray, place: Place, tiling: Tiling) -> np.ndarray:
 
 def _write(target: np.ndarray, results: np.ndarray, places: Sequence[Place]) -> None:
     """Writes the pixels that belong to each tile and lie inside the image."""
-    height, width = target.shape[-2:]
+    height, width = target.shape[:2]
     for result, (rows, columns) in zip(results, places, strict=False):
         bottom, right = min(rows.last, height), min(columns.last, width)
-        target[..., rows.first : bottom, columns.first : right] = result[
-            ...,
+        target[rows.first : bottom, columns.first : right] = result[
             rows.first - rows.start : bottom - rows.start,
             columns.first - columns.start : right - columns.start,
         ]
