@@ -13,7 +13,7 @@ from jax import export
 from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import Predictor
-from deeplab_jax.inference.padding import Size, round_up, size_step
+from deeplab_jax.inference.padding import Grid, Size, size_grid
 from deeplab_jax.models import fold
 
 # Size for networks without an inference size: the papers' crop.
@@ -74,10 +74,9 @@ class Program:
     function: Callable[[jax.Array], jax.Array]
 
     @property
-    def step(self) -> tuple[int, int]:
+    def step(self) -> Grid:
         """Step and offset, in pixels: legal sizes of the network are k · step + offset."""
-        architecture = self.predictor.model.architecture
-        return size_step(architecture), int(architecture.align_corners)
+        return size_grid(self.predictor.model.architecture)
 
     @property
     def own_size(self) -> Size:
@@ -85,7 +84,7 @@ class Program:
         if self.options.size:
             return self.options.size
         wanted = self.predictor.inference_size or DEFAULT_SIZE
-        return round_up(self.predictor.model, self.step[0], wanted)
+        return self.step.round_up(wanted)
 
 
 def make_program(predictor: Predictor, options: ExportOptions) -> Program:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,27 @@ from deeplab_jax.models import Architecture, DeepLab
 MAX_DENOMINATOR = 8
 
 
-def size_step(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> int:
-    """Returns the distance between two legal sizes, in pixels.
+class Grid(NamedTuple):
+    """Legal sides of the network's input: k·step + plus pixels.
+
+    Attributes:
+      step: distance between two legal sides, in pixels.
+      plus: 1 where corners align, else 0.
+    """
+
+    step: int
+    plus: int
+
+    def round_up(self, size: Size, minimum: Size | None = None) -> Size:
+        """Returns the smallest legal size that is at least both sizes, (H, W) in pixels."""
+        step, plus = self
+        wanted = (max(pair) for pair in zip(size, minimum or size, strict=True))
+        height, width = (-(-max(side - plus, 1) // step) * step + plus for side in wanted)
+        return height, width
+
+
+def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> Grid:
+    """Returns the legal sides of an architecture's input.
 
     Sides of scaled images must be k·output_stride + 1 as well: at scales (0.5, 0.75, 1) and output
     stride 16 the step is 64. Scales such as 0.3, which need more than eight output strides, are
@@ -31,7 +50,8 @@ def size_step(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> i
     if tuple(scales) == (1.0,):
         scales = architecture.multi_scale or scales
     parts = math.lcm(*(Fraction(scale).limit_denominator(100).denominator for scale in scales))
-    return architecture.output_stride * (parts if parts <= MAX_DENOMINATOR else 1)
+    step = architecture.output_stride * (parts if parts <= MAX_DENOMINATOR else 1)
+    return Grid(step, int(architecture.align_corners))
 
 
 def padded_size(
@@ -46,9 +66,9 @@ def padded_size(
       model: determines the output stride.
       size: (H, W) of the image, or of the largest image.
       minimum: minimum (H, W) of the result, or None.
-      scales: see `size_step`.
+      scales: see `size_grid`.
     """
-    return round_up(model, size_step(model.architecture, scales), size, minimum)
+    return size_grid(model.architecture, scales).round_up(size, minimum)
 
 
 def canvas_size(
@@ -65,17 +85,16 @@ def canvas_size(
       model: determines the legal sizes.
       size: (H, W) of the image.
       minimum: (H, W) that smaller images are padded to, or None.
-      scales: see `size_step`.
+      scales: see `size_grid`.
     """
     least = padded_size(model, minimum, scales=scales) if minimum else (0, 0)
     if size[0] <= least[0] and size[1] <= least[1]:
         return least
-    step, extra = size_step(model.architecture, scales), int(model.architecture.align_corners)
-    counts = [_coarse(-(-max(side - extra, 1) // step)) for side in size]
+    step, plus = size_grid(model.architecture, scales)
+    counts = [_coarse(-(-max(side - plus, 1) // step)) for side in size]
     half = _coarse(-(-max(counts) // 2))
     height, width = (
-        max(max(count, half) * step + extra, side)
-        for count, side in zip(counts, least, strict=True)
+        max(max(count, half) * step + plus, side) for count, side in zip(counts, least, strict=True)
     )
     return height, width
 
@@ -84,20 +103,6 @@ def _coarse(count: int) -> int:
     """Returns the smallest of 1, 2, 3, 4, 6, 8, 12, 16, … that is at least `count`."""
     power = 1 << (count - 1).bit_length()
     return 3 * power // 4 if power >= 4 and 3 * power // 4 >= count else power
-
-
-def round_up(model: DeepLab, step: int, size: Size, minimum: Size | None = None) -> Size:
-    """Returns both sides rounded up to a multiple of a step, plus 1 where corners align.
-
-    Args:
-      model: determines whether corners align.
-      step: distance between legal sizes in pixels.
-      size, minimum: see `padded_size`.
-    """
-    extra = 1 if model.architecture.align_corners else 0
-    wanted = (max(pair) for pair in zip(size, minimum or size, strict=True))
-    height, width = (-(-max(length - extra, 1) // step) * step + extra for length in wanted)
-    return height, width
 
 
 def scaled_size(model: DeepLab, size: Size, scale: float) -> Size:

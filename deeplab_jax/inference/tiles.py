@@ -12,7 +12,7 @@ import numpy as np
 from deeplab_jax.data.crops import pad
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.options import InferenceOptions
-from deeplab_jax.inference.padding import Size, padded_size
+from deeplab_jax.inference.padding import Grid, Size, padded_size
 from deeplab_jax.models import DeepLab
 
 
@@ -50,15 +50,14 @@ class Tiling:
     Attributes:
       tile: (H, W) of every tile, a size that the network accepts.
       margin: rows and columns on each side that only serve as context.
-      stride: output stride.
-      extra: 1 where corners align and tiles are k·stride + 1 long, else 0.
+      grid: starts of tiles are multiples of its step, the output stride; sides of tiles and of
+        padded images are k·step + plus.
       fill: value of pixels outside of the image, per channel.
     """
 
     tile: Size
     margin: Size
-    stride: int
-    extra: int
+    grid: Grid
     fill: tuple[int, ...]
 
     @classmethod
@@ -69,12 +68,13 @@ class Tiling:
           DeepLabError: the overlap covers the whole tile.
         """
         architecture = model.architecture
-        stride, extra = architecture.output_stride, int(architecture.align_corners)
+        grid = Grid(architecture.output_stride, int(architecture.align_corners))
+        stride, extra = grid
         tile = padded_size(model, options.tile, scales=options.scales)
         margins = [
             stride * _margin((side - extra) // stride, options.overlap, extra) for side in tile
         ]
-        tiling = cls(tile, tuple(margins), stride, extra, architecture.mean_pixel)
+        tiling = cls(tile, tuple(margins), grid, architecture.mean_pixel)
         if min(tiling.core) < stride:
             cells = itertools.count(1)
             least = next(n for n in cells if n > 2 * _margin(n, options.overlap, extra))
@@ -89,18 +89,14 @@ class Tiling:
     def core(self) -> Size:
         """Distance between neighboring tiles, (rows, columns)."""
         height, width = (
-            side - self.extra - 2 * margin
+            side - self.grid.plus - 2 * margin
             for side, margin in zip(self.tile, self.margin, strict=True)
         )
         return height, width
 
     def canvas(self, size: Size) -> Size:
         """Returns the (H, W) that an image of a size is padded to: at least one tile."""
-        height, width = (
-            max(-(-(length - self.extra) // self.stride) * self.stride + self.extra, side)
-            for length, side in zip(size, self.tile, strict=True)
-        )
-        return height, width
+        return self.grid.round_up(size, self.tile)
 
     def places(self, size: Size) -> list[Place]:
         """Returns the tiles of an image of (H, W), row by row."""
@@ -110,9 +106,10 @@ class Tiling:
 
     def _spans(self, length: int, tile: int, core: int) -> list[Span]:
         starts = [*range(0, length - tile, core), length - tile]
+        step, plus = self.grid
         # Cuts each overlap in the middle, at a sample of the feature map.
         cuts = [
-            (before + after + tile - self.extra) // 2 // self.stride * self.stride
+            (before + after + tile - plus) // 2 // step * step
             for before, after in itertools.pairwise(starts)
         ]
         return list(map(Span, starts, [0, *cuts], [*cuts, length]))

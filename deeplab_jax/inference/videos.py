@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.padding import Size, size_step
+from deeplab_jax.inference.padding import Size, size_grid
 from deeplab_jax.inference.predictor import Predictor
 from deeplab_jax.inference.video_files import VideoJob, VideoSink, VideoSource, writing
 from deeplab_jax.labels import label_dtype, void_label, void_of
@@ -226,8 +226,7 @@ def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
     if limit is None or all(length <= most for length, most in zip(size, limit, strict=True)):
         return size
     scale = min(most / length for most, length in zip(limit, size, strict=True))
-    step = size_step(predictor.model.architecture, predictor.options.scales)
-    plus = int(predictor.model.architecture.align_corners)
+    step, plus = size_grid(predictor.model.architecture, predictor.options.scales)
     height, width = (
         max(1, min(round((length * scale - plus) / step), (most - plus) // step)) * step + plus
         for length, most in zip(size, limit, strict=True)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from deeplab_jax.data import Dataset
 from deeplab_jax.data.descriptors import check_several_classes
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.padding import size_step
+from deeplab_jax.inference.padding import size_grid
 from deeplab_jax.layers import refuse_single_values
 from deeplab_jax.models import Architecture, read_keywords
 from deeplab_jax.ops import scaled_size
@@ -164,7 +164,7 @@ def check_crop_size(
         raise DeepLabError(
             f"augmentation.crop_size={crop_size} must be height and width, as in 513,513"
         )
-    stride = size_step(architecture)
+    stride = size_grid(architecture).step
     if not architecture.align_corners or all((side - 1) % stride == 0 for side in crop_size):
         return
     lower = tuple((side - 1) // stride * stride + 1 for side in crop_size)
