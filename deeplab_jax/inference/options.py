@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deeplab_jax.crf.parameters import PARAMETERS, CRFParameters, check_parameters
+from deeplab_jax.declarations import ABOVE_ZERO, FRACTION, POSITIVE
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 # (height, width) in pixels.
@@ -50,9 +51,9 @@ class InferenceOptions:
     def __post_init__(self) -> None:
         _check_scales(self.scales)
         tile = self.tile
-        if tile is not None and not (len(tile) == 2 and all(_is_positive(side) for side in tile)):
+        if tile is not None and not (len(tile) == 2 and all(map(POSITIVE.holds, tile))):
             raise DeepLabError(f"tile={tile!r} is not legal; give height and width in pixels")
-        if not (_is_number(self.overlap) and 0 <= self.overlap < 0.5):
+        if not (FRACTION.holds(self.overlap) and self.overlap < 0.5):
             raise DeepLabError(
                 f"overlap={self.overlap!r} is not legal; give a fraction of the tile in [0, 0.5), "
                 "which is discarded on each side"
@@ -69,10 +70,7 @@ class InferenceOptions:
     def describe(self) -> dict[str, Any]:
         """Returns the fields as JSON-ready values."""
         values = dataclasses.asdict(self)
-        return values | {
-            "scales": list(self.scales),
-            "tile": None if self.tile is None else list(self.tile),
-        }
+        return values | {"scales": list(self.scales), "tile": self.tile and list(self.tile)}
 
 
 def _check_scales(scales: Any) -> None:
@@ -80,19 +78,11 @@ def _check_scales(scales: Any) -> None:
     if not isinstance(scales, tuple) or not scales:
         raise DeepLabError(f"scales={scales!r} is not legal; give {legal}")
     for scale in scales:
-        if not (_is_number(scale) and 0 < scale <= MAX_SCALE):
+        if not (ABOVE_ZERO.holds(scale) and scale <= MAX_SCALE):
             raise DeepLabError(f"scale {scale!r} is not legal; give {legal}")
     if len(set(scales)) < len(scales):
         shown = ", ".join(f"{scale:g}" for scale in scales)
         raise DeepLabError(f"scales {shown} hold one scale twice; give {legal}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def read_crf_parameters(path: str | Path) -> CRFParameters:

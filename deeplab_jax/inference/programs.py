@@ -44,8 +44,11 @@ def stored(forward: Forward, model: Any, purpose: str) -> Forward:
 
     def read_or_trace(variables: Any, image: jax.Array) -> Any:
         if (image.shape, image.dtype) not in programs:
-            arguments = jax.tree.map(_shape_of, (variables, image))
-            name = _name([repr(model), purpose, str(arguments), *_surroundings()])
+            arguments = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (variables, image)
+            )
+            facts = "\n".join([repr(model), purpose, str(arguments), *_surroundings()])
+            name = hashlib.sha256(facts.encode()).hexdigest()
             exported = _exported(forward, arguments, directory / f"{name}{PROGRAM_SUFFIX}")
             programs[image.shape, image.dtype] = jax.jit(exported.call)
         return programs[image.shape, image.dtype](variables, image)
@@ -77,14 +80,6 @@ def _remove_oldest(directory: pathlib.Path) -> None:
             ages[path] = path.stat().st_mtime_ns
     for path in sorted(ages, key=ages.get)[:-MAX_PROGRAMS]:
         path.unlink(missing_ok=True)
-
-
-def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-
-
-def _name(facts: list[str]) -> str:
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 @functools.cache

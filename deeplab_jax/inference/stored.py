@@ -25,20 +25,9 @@ def load(
     """
     stored = read_model(path, checkpoint, ema)
     description = stored.description
+    model = stored.model, stored.variables, description.class_names
+    size, source = description.inference_size, str(path)
     if description.task == CLASSIFICATION:
-        return ImageClassification(
-            stored.model,
-            stored.variables,
-            description.class_names,
-            description.inference_size,
-            source=str(path),
-        )
-    return Predictor(
-        stored.model,
-        stored.variables,
-        description.class_names,
-        description.palette,
-        description.inference_size,
-        source=str(path),
-        intensity_range=description.intensity_range,
-    )
+        return ImageClassification(*model, size, source)
+    intensity_range = description.intensity_range
+    return Predictor(*model, description.palette, size, source, intensity_range=intensity_range)

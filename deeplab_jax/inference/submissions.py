@@ -1,11 +1,12 @@
 """Predictions in the formats of the VOC and Cityscapes evaluation servers."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -32,19 +33,11 @@ class SubmissionJob(Job):
     class_map: Path
 
 
-@dataclasses.dataclass(frozen=True)
-class _Server:
+class _Server(NamedTuple):
     descriptor: Descriptor
+    # Returns the path of a class map below the output.
     place: Callable[[Path], Path]
     write: Callable[[Path, np.ndarray], None]
-
-
-def _voc_place(image: Path) -> Path:
-    return VOC_FOLDER / f"{image.stem}.png"
-
-
-def _voc_write(path: Path, class_map: np.ndarray) -> None:
-    write_class_map(path, class_map, VOC.palette)
 
 
 def _cityscapes_place(image: Path) -> Path:
@@ -63,7 +56,11 @@ def _cityscapes_write(path: Path, class_map: np.ndarray) -> None:
 
 SERVERS = MappingProxyType(
     {
-        "voc": _Server(VOC, _voc_place, _voc_write),
+        "voc": _Server(
+            VOC,
+            lambda image: VOC_FOLDER / f"{image.stem}.png",
+            functools.partial(write_class_map, palette=VOC.palette),
+        ),
         "cityscapes": _Server(CITYSCAPES, _cityscapes_place, _cityscapes_write),
     }
 )

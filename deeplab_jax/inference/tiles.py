@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -14,6 +14,8 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Grid, Size, padded_size
 from deeplab_jax.models import DeepLab
+
+Item = TypeVar("Item")
 
 
 class Span(NamedTuple):
@@ -159,7 +161,7 @@ def _one_behind(
 ) -> Iterator[tuple[Sequence[Place], Any]]:
     """Yields places with their results while the device computes the next ones."""
     waiting = None
-    for group in _groups(tiling.places(image.shape[:2]), count):
+    for group in groups(tiling.places(image.shape[:2]), count):
         tiles = [_cut(image, place, tiling) for place in group]
         tiles += tiles[-1:] * (count - len(tiles))
         started = group, forward(np.stack(tiles))
@@ -169,8 +171,9 @@ def _one_behind(
     yield waiting
 
 
-def _groups(places: Iterable[Place], count: int) -> Iterator[list[Place]]:
-    remaining = iter(places)
+def groups(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
+    """Yields lists of `count` successive items; the last may be shorter."""
+    remaining = iter(items)
     while group := list(itertools.islice(remaining, count)):
         yield group
 

@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -141,41 +142,21 @@ class VideoSource:
         self._capture.release()
 
 
-class VideoSink:
-    """Writes frames and masks; see `writing`."""
-
-    def __init__(
-        self, path: Path, masks: Path, rate: float, size: tuple[int, int], palette: Sequence[Color]
-    ) -> None:
-        """Opens the video file.
-
-        Raises:
-          DeepLabError: the installed OpenCV cannot write it.
-        """
-        self._size, self._masks, self._written = size, masks, 0
-        self._palette = tuple(palette)
-        codec = cv2.VideoWriter_fourcc(*CODEC)
-        self._writer = cv2.VideoWriter(str(path), codec, rate, size[::-1])
-        if not self._writer.isOpened():
-            raise DeepLabError(f"the installed OpenCV cannot write {path.suffix} files ({CODEC})")
-
-    def write(self, picture: np.ndarray, class_map: np.ndarray) -> None:
-        """Writes a frame, uint8 [H, W, 3] BGR, and its class map, uint8 or uint16 [H, W]."""
-        self._writer.write(picture)
-        mask = class_map_picture(class_map, self._palette)
-        mask.save(self._masks / f"{self._written:06}.png", compress_level=COMPRESSION)
-        self._written += 1
-
-    def close(self) -> None:
-        """Finishes the video file."""
-        self._writer.release()
+# Writes a frame, uint8 [H, W, 3] BGR, and its class map, uint8 or uint16 [H, W].
+Write = Callable[[np.ndarray, np.ndarray], None]
 
 
 @contextlib.contextmanager
 def writing(
     job: VideoJob, rate: float, size: tuple[int, int], palette: Sequence[Color]
-) -> Iterator[VideoSink]:
-    """Yields a sink for frames; both targets appear when the block succeeds, or neither."""
+) -> Iterator[Write]:
+    """Yields a function that writes frames.
+
+    Both targets appear when the block succeeds, or neither.
+
+    Raises:
+      DeepLabError: the installed OpenCV cannot write the video.
+    """
     job.masks.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=job.masks.parent, prefix=".writing-") as folder,
@@ -183,11 +164,22 @@ def writing(
     ):
         masks = Path(folder) / job.masks.name
         masks.mkdir()
-        sink = VideoSink(temporary, masks, rate, size, palette)
+        codec = cv2.VideoWriter_fourcc(*CODEC)
+        writer = cv2.VideoWriter(str(temporary), codec, rate, size[::-1])
+        if not writer.isOpened():
+            suffix = temporary.suffix
+            raise DeepLabError(f"the installed OpenCV cannot write {suffix} files ({CODEC})")
+        numbers = itertools.count()
+
+        def write(picture: np.ndarray, class_map: np.ndarray) -> None:
+            writer.write(picture)
+            mask = class_map_picture(class_map, palette)
+            mask.save(masks / f"{next(numbers):06}.png", compress_level=COMPRESSION)
+
         try:
-            yield sink
+            yield write
         finally:
-            sink.close()
+            writer.release()
         if job.masks.is_dir():
             shutil.rmtree(job.masks)
         masks.rename(job.masks)

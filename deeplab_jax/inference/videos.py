@@ -16,7 +16,8 @@ import numpy as np
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.padding import Size, size_grid
 from deeplab_jax.inference.predictor import Predictor
-from deeplab_jax.inference.video_files import VideoJob, VideoSink, VideoSource, writing
+from deeplab_jax.inference.tiles import groups
+from deeplab_jax.inference.video_files import VideoJob, VideoSource, Write, writing
 from deeplab_jax.labels import label_dtype, void_label, void_of
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize.class_maps import Overlay
@@ -258,22 +259,19 @@ def predict_video(
     Raises:
       DeepLabError: the video cannot be read, or the size of its frames changes.
     """
-    source = VideoSource(job.source)
-    try:
+    with contextlib.closing(VideoSource(job.source)) as source:
         size = network_size(predictor, source.size, limit)
         # Padding each frame to the inference size would only cost time.
         run = _Run(predictor.with_inference_size(None), source, size, seconds)
         run.compile()
-        with writing(job, source.rate, source.size, predictor.palette) as sink:
-            run.process(sink, reporter)
+        with writing(job, source.rate, source.size, predictor.palette) as write:
+            run.process(write, reporter)
         report = run.report()
         if seconds is None and report.frames < source.count:
             reporter.warning(
                 f"{source.name}: {report.frames} of its {source.count} frames could be decoded"
             )
         return report
-    finally:
-        source.close()
 
 
 class _Run:
@@ -295,7 +293,7 @@ class _Run:
         """Compiles the network before the clock runs."""
         self._predictor.predict_batch([np.zeros((*self._size, 3), np.uint8)] * self._batch)
 
-    def process(self, sink: VideoSink, reporter: Reporter) -> None:
+    def process(self, write: Write, reporter: Reporter) -> None:
         """Predicts and writes all frames."""
         started = time.perf_counter()
         name, waiting = f"predicting {self._source.name}, frame", self._batch * WAITING
@@ -310,10 +308,10 @@ class _Run:
             ThreadPoolExecutor(1) as drawing,
         ):
             with contextlib.suppress(*ending):
-                for members in _batches(reporter.track(frames, name, total or None), self._batch):
+                for members in groups(reporter.track(frames, name, total or None), self._batch):
                     self._classify(members)
                     for frame in members:
-                        drawn.append(drawing.submit(self._draw, frame, sink))
+                        drawn.append(drawing.submit(self._draw, frame, write))
                         # Bounds the frames in memory; reraises the error of an earlier one.
                         if len(drawn) > waiting:
                             drawn[0].result()
@@ -361,24 +359,13 @@ class _Run:
         spent = (time.perf_counter() - begun) / len(members)
         self._times["network"] += [spent] * len(members)
 
-    def _draw(self, frame: _Frame, sink: VideoSink) -> None:
+    def _draw(self, frame: _Frame, write: Write) -> None:
         begun = time.perf_counter()
         class_map = frame.class_map
         if self._size != self._source.size:
             size = self._source.size[::-1]
             class_map = cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT)
-        sink.write(self._overlay.draw(frame.picture, class_map), class_map)
+        write(self._overlay.draw(frame.picture, class_map), class_map)
         now = time.perf_counter()
         self._times["draw"].append(now - begun)
         self._times["end to end"].append(now - frame.read_at)
-
-
-def _batches(frames: Iterator[_Frame], batch: int) -> Iterator[list[_Frame]]:
-    members: list[_Frame] = []
-    for frame in frames:
-        members.append(frame)
-        if len(members) == batch:
-            yield members
-            members = []
-    if members:
-        yield members

@@ -11,12 +11,12 @@ from stand_ins import NUM_CLASSES, RedReader
 
 from deeplab_jax.data.descriptors import bit_interleaved_palette
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference import Predictor, plan_camera, plan_videos, predict_video
+from deeplab_jax.inference import Predictor, plan_camera, plan_videos, predict_video, video_files
 from deeplab_jax.inference import videos as module
-from deeplab_jax.inference.video_files import VideoSink
 from deeplab_jax.inference.videos import network_size, produced_ahead
 from deeplab_jax.models import Architecture
 from deeplab_jax.reporter import Reporter
+from deeplab_jax.visualize.class_maps import class_map_picture
 
 PALETTE = bit_interleaved_palette(NUM_CLASSES)
 FRAMES = 2 * module.BATCH + 3
@@ -240,11 +240,12 @@ def test_an_error_while_a_frame_is_drawn_is_reraised(predictor, tmp_path, monkey
     (job,) = plan_videos([write_video(tmp_path / "walk.mp4")], tmp_path / "out")
     written = itertools.count()
 
-    def write(self, picture, class_map):
+    def picture_of(class_map, palette):
         if next(written) == number:
             raise OSError("no space left")
+        return class_map_picture(class_map, palette)
 
-    monkeypatch.setattr(VideoSink, "write", write)
+    monkeypatch.setattr(video_files, "class_map_picture", picture_of)
     with pytest.raises(OSError, match="no space left"):
         predict_video(predictor, job, Reporter())
     assert not list((tmp_path / "out").iterdir())
