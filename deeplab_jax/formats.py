@@ -48,6 +48,8 @@ RENAMES = (
     Rename("training.init_parts", "training.init_scope", {"decimated": "vgg_decimated"}),
     Rename("parallel.space", "parallel.spatial"),
 )
+# Command-line flags whose name changed: old → new.
+RENAMED_FLAGS = {"space": "spatial"}
 
 
 def check_format_version(version: object) -> int:

@@ -57,10 +57,10 @@ def planned(name: str) -> dict[str, Any]:
 def row(plan: dict[str, Any]) -> list[str]:
     """Returns the cells of a plan."""
     architecture = plan["architecture"]
-    space = f", {plan['mesh']['space']} chips an image" if plan["mesh"]["space"] > 1 else ""
+    spatial = f", {plan['mesh']['spatial']} chips an image" if plan["mesh"]["spatial"] > 1 else ""
     cells = [
         architecture["backbone"],
-        f"{'×'.join(map(str, plan['crop_size']))}{space}",
+        f"{'×'.join(map(str, plan['crop_size']))}{spatial}",
         str(plan["global_batch"]),
         f"{plan['compile_seconds']:.0f} s ({plan['compile_cpu_seconds']:.0f} s)",
         f"{plan['hbm_bytes_per_chip'] / 2**30:.2f}" + ("" if plan["fits"] else " (too much)"),

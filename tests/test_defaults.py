@@ -27,7 +27,7 @@ RENAMED = {
     ("training/optimizers.py", "step_schedule", "factor"): "schedule.drop_factor",
     ("losses/cross_entropy.py", "focal_loss", "gamma"): "loss.focal_gamma",
     ("losses/combined.py", "with_auxiliary", "weight"): "loss.auxiliary_weight",
-    ("parallel/mesh.py", "make_mesh", "space"): "parallel.spatial",
+    ("parallel/mesh.py", "make_mesh", "spatial"): "parallel.spatial",
     ("models/deeplab.py", "DeepLab", "remat"): "training.remat",
 }
 # Parameters that share a field's name and mean something else, or are another default on purpose.

@@ -34,7 +34,7 @@ def define_flags(flags: Flags) -> None:
     flags.define("output", None, "Directory for the metrics and pictures.")
     flags.define("trimap", None, "Widths in pixels of the trimap bands around void, as in 1,5,10.")
     flags.define("table", False, "Evaluate each strategy of the flags separately.")
-    flags.define("space", 1, "Number of devices that image rows are sharded over.", least=1)
+    flags.define("spatial", 1, "Number of devices that image rows are sharded over.", least=1)
     flags.define_hosts()
 
 
@@ -69,7 +69,7 @@ def _measure(
     from deeplab_jax.parallel import make_mesh
 
     predictor, dataset = flags.load_predictor(reporter), flags.open_split()
-    mesh = make_mesh(space=flags.space)
+    mesh = make_mesh(spatial=flags.spatial)
     settings = settings | {"mesh": mesh, "output": flags.output, "reporter": reporter}
     if flags.table:
         return _compare(predictor, dataset, options, settings)

@@ -16,6 +16,7 @@ from deeplab_jax.cli import compile_cache
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, in_a_job, leave
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.formats import RENAMED_FLAGS
 
 # Command, which is a module of this package (with _ for -), and its purpose.
 COMMANDS = {
@@ -121,7 +122,13 @@ def run(argv: Sequence[str], console: Console) -> int:
         if "--help" in arguments or "-h" in arguments:
             console.print(command_help(module.__doc__, flag_values))
             return
-        paths = flag_values([name, *spell_out_overrides(arguments)])[1:]
+        try:
+            paths = flag_values([name, *spell_out_overrides(arguments)])[1:]
+        except absl_flags.UnrecognizedFlagError as error:
+            new = RENAMED_FLAGS.get(error.flagname)
+            if new not in flag_values:
+                raise
+            raise DeepLabError(f"flag --{error.flagname} is now called --{new}") from None
         compile_cache.apply_flags(flag_values)
         module.run(flag_values, paths, console)
 

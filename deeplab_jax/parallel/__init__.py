@@ -10,7 +10,8 @@ __getattr__, __dir__, __all__ = lazy_names(
             "Addresses first_host_first from_first_host is_first_host start_hosts wait_for_hosts"
         ),
         ".mesh": (
-            "batch_sharding check_divisible data_size make_mesh replicated sharded_over space_size"
+            "batch_sharding check_divisible data_size make_mesh replicated sharded_over "
+            "spatial_size"
         ),
         ".placement": "data_share place put_batch rows_of_this_process state_shardings",
     },

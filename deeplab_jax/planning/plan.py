@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax.models.summary import summarize
-from deeplab_jax.parallel import data_size, make_mesh, space_size
+from deeplab_jax.parallel import data_size, make_mesh, spatial_size
 from deeplab_jax.planning import collectives, compiled_step, hardware, hlo, reductions
 from deeplab_jax.planning.dataset_stub import assemble_unseen
 from deeplab_jax.reporter import LoggingReporter, Reporter
@@ -153,7 +153,7 @@ def plan(
     reporter = reporter or LoggingReporter()
     topology = hardware.parse_topology(topology_name)
     devices = hardware.topology_devices(topology)
-    mesh = make_mesh(devices, data=config.parallel.data, space=config.parallel.spatial)
+    mesh = make_mesh(devices, data=config.parallel.data, spatial=config.parallel.spatial)
     run = assemble_unseen(config, mesh, num_classes, reporter)
     batch, crop = run.config.training.batch_size, tuple(run.augmentation.crop_size)
     reporter.message(
@@ -173,7 +173,7 @@ def plan(
         analytic_flops_per_chip=2 * macs * PASSES * batch / topology.num_chips,
         largest_batch=_largest_batch(run, mesh, step, usable, search_largest_batch, reporter),
     )
-    return _with_traffic(planned, run, space_size(mesh)) if step.fits else planned
+    return _with_traffic(planned, run, spatial_size(mesh)) if step.fits else planned
 
 
 def _largest_batch(

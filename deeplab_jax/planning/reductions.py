@@ -70,7 +70,7 @@ def found_reductions(
     """Returns the sums over the chips of the batch in a compiled step.
 
     Sums of vectors count as gradients up to the size of all vector parameters; the rest belongs to
-    batch normalization. Sums along `space` alone are of maps, not of the batch.
+    batch normalization. Sums along `spatial` alone are of maps, not of the batch.
     """
     kernels = vectors = others = 0
     summing = (each for each in collectives if each.kind in ("all-reduce", "reduce-scatter"))
@@ -78,7 +78,7 @@ def found_reductions(
         size = collective.times * array.bytes
         # In a loop over stacked vectors each has the shape [1, C].
         lengths = [length for length in array.shape if length > 1]
-        if not lengths or collective.axes == ("space",):
+        if not lengths or collective.axes == ("spatial",):
             others += size
         elif len(lengths) == 1:
             vectors += size
@@ -124,6 +124,6 @@ def expected_gathers(architecture: Architecture, params: Any) -> int:
 
 
 def halo_traffic(collectives: Iterable[Collective]) -> dict[str, int]:
-    """Returns count and bytes of the exchanges between neighbors along `space`."""
+    """Returns count and bytes of the exchanges between neighbors along `spatial`."""
     permutes = (each for each in collectives if each.kind == "collective-permute")
-    return count(each for each in permutes if each.axes == ("space",))
+    return count(each for each in permutes if each.axes == ("spatial",))

@@ -13,7 +13,7 @@ from deeplab_jax.inference.padding import size_grid
 from deeplab_jax.layers import refuse_single_values
 from deeplab_jax.models import Architecture, read_keywords
 from deeplab_jax.ops import scaled_size
-from deeplab_jax.parallel import check_divisible, data_size, space_size
+from deeplab_jax.parallel import check_divisible, data_size, spatial_size
 from deeplab_jax.reporter import Reporter
 
 Size = tuple[int, int]
@@ -118,10 +118,10 @@ def check_chunk_rows(rows: int, mesh: Mesh) -> None:
     Raises:
       DeepLabError: they are.
     """
-    if rows and space_size(mesh) > 1:
+    if rows and spatial_size(mesh) > 1:
         raise DeepLabError(
             f"loss.chunk_rows={rows} takes rows one after the other, parallel.spatial="
-            f"{space_size(mesh)} shares them out; give loss.chunk_rows=0 or parallel.spatial=1"
+            f"{spatial_size(mesh)} shares them out; give loss.chunk_rows=0 or parallel.spatial=1"
         )
 
 

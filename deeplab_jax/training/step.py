@@ -87,7 +87,7 @@ def make_train_step(
 ) -> Step:
     """Returns the jitted step (state, batch) → (state, metrics); the state given is used up.
 
-    The batch is split over the mesh's `data`, the rows of its images over `space`; means over it,
+    The batch is split over the mesh's `data`, the rows of its images over `spatial`; means over it,
     of the loss and in batch normalisation, are over all devices. Metrics are the scalars `loss`,
     `learning_rate` and `gradient_norm`.
 

@@ -135,7 +135,7 @@ def train(
         assemble(
             config,
             workdir,
-            mesh or make_mesh(data=config.parallel.data, space=config.parallel.spatial),
+            mesh or make_mesh(data=config.parallel.data, spatial=config.parallel.spatial),
             train,
             validation,
             batch_size=batch_size,

@@ -43,6 +43,8 @@ def test_the_help_of_a_command_shows_usage_example_and_flags(deeplab, command, w
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "--confg=shapes"], "'confg'. Did you mean: config"),
         (["predict", "--ema=perhaps"], "--ema=perhaps"),
+        (["evaluate", "--space=2"], "flag --space is now called --spatial"),
+        (["predict", "--space=2"], "Unknown command line flag 'space'"),
         (["train", "shapes"], "train takes no argument 'shapes'"),
         (["train"], "train needs --config=FILE and --workdir=DIR"),
         (["train", "--config=shape", "--workdir=unwritten"], "did you mean 'shapes'?"),

@@ -19,7 +19,7 @@ def test_training_leaves_numbers_pictures_and_a_model(trained):
             assert min(picture.size) > 100
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
     manifest = json.loads((trained / "manifest.json").read_text())
-    assert manifest[0]["mesh"] == {"data": 1, "space": 1}
+    assert manifest[0]["mesh"] == {"data": 1, "spatial": 1}
     assert manifest[0]["versions"]["jax"]
     assert json.loads((trained / "model.json").read_text())["class_names"][0] == "background"
 

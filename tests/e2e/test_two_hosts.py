@@ -50,7 +50,7 @@ def test_two_hosts_train_as_one_process(commands, trained, together, tmp_path):
     # One speaks and writes; what carries sums between CPUs says on stdout that it is connected.
     assert "mean IoU" in first[1]
     assert all(line.startswith("[Gloo]") for line in second[1].splitlines())
-    assert "in 2 processes, mesh data=2 × space=2" in first[2]
+    assert "in 2 processes, mesh data=2 × spatial=2" in first[2]
     losses, alone = rows_of(workdir, "loss"), rows_of(trained, "loss")
     assert len(losses) == len(alone) == 12
     assert losses[:5] == pytest.approx(alone[:5], abs=1e-3)
@@ -64,14 +64,16 @@ def test_two_hosts_train_as_one_process(commands, trained, together, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("processes", "devices", "space"), [(2, 2, 1), (2, 1, 2), (2, 4, 2), (4, 2, 4)]
+    ("processes", "devices", "spatial"), [(2, 2, 1), (2, 1, 2), (2, 4, 2), (4, 2, 4)]
 )
-def test_every_image_counts_once(commands, trained, together, tmp_path, processes, devices, space):
+def test_every_image_counts_once(
+    commands, trained, together, tmp_path, processes, devices, spatial
+):
     """Seven images, three a batch, on layouts that split them unevenly."""
     words = ["evaluate", f"--model={trained}", "--dataset=shapes", "--split=val"]
     words += [f"--data_dir={commands.data_dir}", "--batch_size=3"]
     commands.run(*words, f"--output={tmp_path / 'alone'}")
-    here = [*words, f"--output={tmp_path / 'here'}", f"--space={space}"]
+    here = [*words, f"--output={tmp_path / 'here'}", f"--spatial={spatial}"]
     ended = together(*here, processes=processes, devices=devices)
     assert [status for status, *_ in ended] == [0] * processes, ended
     alone, metrics = (

@@ -38,8 +38,8 @@ for devices in (jax.devices()[:1], jax.devices()):
         del metrics["settings"]
         results[-1][repr(options)] = metrics
 # Rows of 4 or of 2 parts of the batch on 2 or on 4 devices; six images fill neither's last batch.
-for space in (2, 4):
-    mesh = make_mesh(jax.devices(), space=space)
+for spatial in (2, 4):
+    mesh = make_mesh(jax.devices(), spatial=spatial)
     fast = Evaluator(model, dataset, batch_size=4, mesh=mesh).run(variables)
     assert fast.counts.tolist() == results[0]["confusion_matrix"]
 json.dump(results, sys.stdout)

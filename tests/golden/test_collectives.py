@@ -8,7 +8,7 @@ from layouts import Task, run_tasks
 
 LAYOUTS = {
     "data=8": Task(data=8, num_steps=1),
-    "data=4,space=2": Task(data=4, space=2, num_steps=1),
+    "data=4,space=2": Task(data=4, spatial=2, num_steps=1),
     "data=8,fsdp": Task(data=8, fsdp=True, num_steps=1),
 }
 

@@ -21,7 +21,7 @@ class Task:
     """What is trained, and on what.
 
     Attributes:
-      data, space: of the mesh, over the first data·space devices of the job.
+      data, spatial: of the mesh, over the first data·spatial devices of the job.
       fsdp: parameters in parts.
       backbone, dtype, crop, num_steps: of the training.
       options: further keywords of the model.
@@ -30,7 +30,7 @@ class Task:
     """
 
     data: int = 1
-    space: int = 1
+    spatial: int = 1
     fsdp: bool = False
     backbone: str = "resnet_18"
     dtype: str = "float64"
@@ -124,7 +124,9 @@ def _do(task: Task) -> dict[str, np.ndarray]:
         dtype=task.dtype,
         **({"aspp_channels": 16, "decoder_convs": ((3, 16),)} | task.options),
     )
-    mesh = make_mesh(jax.devices()[: task.data * task.space], data=task.data, space=task.space)
+    mesh = make_mesh(
+        jax.devices()[: task.data * task.spatial], data=task.data, spatial=task.spatial
+    )
     rate = poly_schedule(0.01, 10**9, 0.9)
     optimizer = make_optimizer(config.optimizer, rate)
     crop = tuple(task.crop)

@@ -11,7 +11,7 @@ LAYOUTS = {"8×1": (8, 1), "4×2": (4, 2), "2×4": (2, 4)}
 @pytest.mark.slow
 def test_rows_and_parameters_in_parts(tmp_path):
     """A quick one: two of four devices split rows, kernels lie in parts."""
-    tasks = [Task(), Task(data=2, space=2, fsdp=True)]
+    tasks = [Task(), Task(data=2, spatial=2, fsdp=True)]
     one, parts = run_tasks(tasks, tmp_path, devices=4, optimization_level=0)
     assert difference(parts, one) <= 1e-9
     assert parts["halo_exchanges"] > 0
@@ -24,8 +24,8 @@ def test_rows_and_parameters_in_parts(tmp_path):
 def tasks():
     """In float64 and float32, of ResNet-50 at output stride 16."""
 
-    def make(data, space):
-        of = {"backbone": "resnet_50", "data": data, "space": space, "crop": (49, 17)}
+    def make(data, spatial):
+        of = {"backbone": "resnet_50", "data": data, "spatial": spatial, "crop": (49, 17)}
         return [Task(**of, num_steps=20), Task(**of, num_steps=10, dtype="float32")]
 
     return make

@@ -18,7 +18,7 @@ class MeshOf:
     """As much of a mesh as the check of sizes looks at."""
 
     def __init__(self, size):
-        self.shape = {"data": size, "space": 3}
+        self.shape = {"data": size, "spatial": 3}
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (8, 4), (8, 8)])

@@ -17,7 +17,7 @@ from deeplab_jax.planning.collectives import (
 )
 
 PROGRAM = hlo.parse(pathlib.Path(__file__).with_name("program.txt").read_text())
-MESH = {"data": 4, "space": 2}
+MESH = {"data": 4, "spatial": 2}
 
 
 def test_the_body_of_a_loop_runs_once_a_round():
@@ -62,11 +62,11 @@ def test_collectives_are_counted_by_kind_axis_and_round():
         (each.kind, each.axes, each.times, each.bytes) for each in find_collectives(PROGRAM, MESH)
     }
     assert found == {
-        ("collective-permute", ("space",), 5, 5 * 2 * 4 * 8 * 6),
-        ("all-reduce", ("data", "space"), 5, 5 * 2 * 4 * 6),
-        ("all-gather", ("space",), 1, 4 * 8 * 10),
+        ("collective-permute", ("spatial",), 5, 5 * 2 * 4 * 8 * 6),
+        ("all-reduce", ("data", "spatial"), 5, 5 * 2 * 4 * 6),
+        ("all-gather", ("spatial",), 1, 4 * 8 * 10),
         ("all-reduce", ("data",), 1, 2 * 5 * 3 * 3 * 6 * 6),
-        ("all-reduce", ("data", "space"), 1, 4),
+        ("all-reduce", ("data", "spatial"), 1, 4),
     }
     assert totals(find_collectives(PROGRAM, MESH))["all-reduce"]["count"] == 7
 
@@ -113,10 +113,10 @@ def test_a_form_of_groups_that_is_not_known_is_not_guessed_at():
 @pytest.mark.parametrize(
     ("groups", "axes"),
     [
-        ([], ("data", "space")),
-        ([[0, 1], [2, 3], [4, 5], [6, 7]], ("space",)),
+        ([], ("data", "spatial")),
+        ([[0, 1], [2, 3], [4, 5], [6, 7]], ("spatial",)),
         ([[0, 2, 4, 6], [1, 3, 5, 7]], ("data",)),
-        ([[0, 3]], ("data", "space")),
+        ([[0, 3]], ("data", "spatial")),
         ([[0], [1]], ()),
     ],
 )

@@ -173,11 +173,11 @@ def collective(kind, *shapes, axes=("data",), times=1):
 def test_sums_are_told_apart():
     found = found_reductions(
         [
-            collective("all-reduce", (3, 3, 6, 8), axes=("data", "space")),
+            collective("all-reduce", (3, 3, 6, 8), axes=("data", "spatial")),
             collective("all-reduce", (8,), (8,)),
             collective("all-reduce", (8,), (8,), (8,)),
             collective("all-reduce", ()),
-            collective("all-reduce", (2, 1, 1, 8), axes=("space",)),
+            collective("all-reduce", (2, 1, 1, 8), axes=("spatial",)),
             collective("all-gather", (8,)),
         ],
         VARIABLES,
@@ -189,7 +189,7 @@ def test_only_maps_gathered_from_other_images_are_told():
     found = gathered_activations(
         [
             collective("all-gather", (3, 3, 6, 8)),
-            collective("all-gather", (4, 65, 65, 8), axes=("space",)),
+            collective("all-gather", (4, 65, 65, 8), axes=("spatial",)),
             collective("all-gather", (4, 65, 65, 8), times=3),
             collective("all-to-all", (2, 9, 8)),
         ],
@@ -202,7 +202,7 @@ def test_parameters_that_lie_in_parts_are_gathered_once():
     kernel = collective("all-gather", (3, 3, 6, 8))
     maps = collective("all-gather", (4, 65, 65, 8))
     assert gathered_parameters([kernel, maps], VARIABLES) == {"count": 1, "bytes": 4 * KERNEL}
-    mesh = jax.sharding.AbstractMesh((2, 1), ("data", "space"))
+    mesh = jax.sharding.AbstractMesh((2, 1), ("data", "spatial"))
     parts, whole = (
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
         for axes in ((None, None, None, "data"), ())
@@ -217,9 +217,9 @@ def test_parameters_that_lie_in_parts_are_gathered_once():
 def test_halos_are_what_neighbours_in_space_send():
     found = halo_traffic(
         [
-            collective("collective-permute", (4, 1, 65, 8), axes=("space",), times=16),
+            collective("collective-permute", (4, 1, 65, 8), axes=("spatial",), times=16),
             collective("collective-permute", (4, 1, 65, 8), axes=("data",)),
-            collective("all-reduce", (8,), axes=("space",)),
+            collective("all-reduce", (8,), axes=("spatial",)),
         ]
     )
     assert found == {"count": 16, "bytes": 16 * 4 * 4 * 65 * 8}

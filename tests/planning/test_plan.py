@@ -38,7 +38,7 @@ def made_plan(*, fits=True):
     total = 4 * 2**30 if fits else 40 * 2**30
     return Plan(
         topology=parse_topology("v5e:2x2"),
-        mesh={"data": 2, "space": 2},
+        mesh={"data": 2, "spatial": 2},
         architecture={"backbone": "resnet_50"},
         crop_size=(65, 97),
         global_batch=8,
@@ -161,8 +161,8 @@ def test_labels_are_as_wide_as_the_number_of_classes_needs(count, dtype):
 @pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is not installed"
 )
-@pytest.mark.parametrize("space", [1, 2])
-def test_the_real_compiler_sums_gradients_and_statistics_and_gathers_no_maps(space):
+@pytest.mark.parametrize("spatial", [1, 2])
+def test_the_real_compiler_sums_gradients_and_statistics_and_gathers_no_maps(spatial):
     config = configs.default()
     config.data.name = "voc_segmentation"
     config.model.update(
@@ -175,10 +175,10 @@ def test_the_real_compiler_sums_gradients_and_statistics_and_gathers_no_maps(spa
     )
     config.augmentation.crop_size = (65, 97)
     config.training.batch_size = 8
-    config.parallel.spatial = space
+    config.parallel.spatial = spatial
     found = plan(config, "v5e:2x2", reporter=Reporter())
     traffic = found.traffic
-    assert found.mesh == {"data": 4 // space, "space": space}
+    assert found.mesh == {"data": 4 // spatial, "spatial": spatial}
     assert found.step.fits
     assert traffic.gathered_activations == {"count": 0, "bytes": 0}
     assert traffic.reductions.gradients == pytest.approx(
@@ -186,7 +186,7 @@ def test_the_real_compiler_sums_gradients_and_statistics_and_gathers_no_maps(spa
     )
     reduced = sum(traffic.reductions[:2])
     assert reduced == pytest.approx(traffic.expected_reductions.total, rel=0.01)
-    assert (traffic.halo["count"] > 0) is (space == 2)
+    assert (traffic.halo["count"] > 0) is (spatial == 2)
     # In a network as small as this one resizes weigh as much as convolutions.
     assert 1 < found.flops_per_chip / found.analytic_flops_per_chip < 3
     assert found.largest_batch.images > 2

@@ -29,10 +29,10 @@ def values(step: int) -> TrainState:
     return TrainState(np.int32(step), variables, (momentum, np.int32(step)), variables)
 
 
-def main(action: str, workdir: str, step: str, data: str, space: str, fsdp: str) -> None:
+def main(action: str, workdir: str, step: str, data: str, spatial: str, fsdp: str) -> None:
     """Does what the command line says and fails where the values are others."""
     expected = values(int(step))
-    mesh = make_mesh(data=int(data), space=int(space))
+    mesh = make_mesh(data=int(data), spatial=int(spatial))
     shardings = state_shardings(expected, mesh, fsdp=fsdp == "True")
     with Checkpointer(pathlib.Path(workdir)) as checkpointer:
         if action == "save":

@@ -18,10 +18,10 @@ def free_port():
         return listening.getsockname()[1]
 
 
-def run(action, workdir, step, *, processes=1, devices=1, space=1, fsdp=False):
+def run(action, workdir, step, *, processes=1, devices=1, spatial=1, fsdp=False):
     """Runs an action in so many processes of so many devices each."""
-    data = processes * devices // space
-    words = [sys.executable, SCRIPT, action, workdir, step, data, space, fsdp]
+    data = processes * devices // spatial
+    words = [sys.executable, SCRIPT, action, workdir, step, data, spatial, fsdp]
     port = free_port()
     job = [
         subprocess.Popen(
@@ -50,7 +50,7 @@ def address(number, processes, port):
 
 
 def test_fewer_devices_restore_what_a_mesh_of_eight_saved(tmp_path):
-    run("save", tmp_path, 3, devices=8, space=2, fsdp=True)
+    run("save", tmp_path, 3, devices=8, spatial=2, fsdp=True)
     run("restore", tmp_path, 3, devices=1)
 
 
@@ -58,10 +58,10 @@ def test_fewer_devices_restore_what_a_mesh_of_eight_saved(tmp_path):
 def test_a_run_moves_from_mesh_to_mesh(tmp_path):
     layouts = [
         {"devices": 8, "fsdp": True},
-        {"devices": 8, "space": 4},
+        {"devices": 8, "spatial": 4},
         {"devices": 2, "fsdp": True},
         {"devices": 1},
-        {"devices": 8, "space": 2, "fsdp": True},
+        {"devices": 8, "spatial": 2, "fsdp": True},
     ]
     for step, (before, after) in enumerate(itertools.pairwise(layouts), start=1):
         run("save", tmp_path, step, **before)
@@ -74,5 +74,5 @@ def test_a_run_moves_from_two_processes_to_one_to_four(tmp_path):
     run("restore", tmp_path, 1)
     run("save", tmp_path, 2)
     run("restore", tmp_path, 2, processes=4, fsdp=True)
-    run("save", tmp_path, 3, processes=4, space=2)
-    run("restore", tmp_path, 3, processes=2, devices=2, space=2, fsdp=True)
+    run("save", tmp_path, 3, processes=4, spatial=2)
+    run("restore", tmp_path, 3, processes=2, devices=2, spatial=2, fsdp=True)

@@ -210,7 +210,7 @@ def test_one_value_per_pooled_channel_is_refused_and_two_are_a_warning(assignmen
 
 
 def test_rows_one_after_the_other_are_not_shared_out():
-    mesh = jax.sharding.AbstractMesh((2, 2), ("data", "space"))
+    mesh = jax.sharding.AbstractMesh((2, 2), ("data", "spatial"))
     check_chunk_rows(0, mesh)
     check_chunk_rows(64, make_mesh(jax.devices()[:1]))
     with pytest.raises(DeepLabError, match=r"chunk_rows=64 .* parallel.spatial=2"):

@@ -83,7 +83,7 @@ def test_the_manifest_lists_every_start(tmp_path):
     starts = json.loads((tmp_path / "manifest.json").read_text())
     assert len(starts) == 2
     assert starts[0]["versions"]["jax"] == jax.__version__
-    assert starts[0]["mesh"] == {"data": 1, "space": 1}
+    assert starts[0]["mesh"] == {"data": 1, "spatial": 1}
 
 
 @pytest.fixture
