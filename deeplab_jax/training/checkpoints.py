@@ -9,8 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -227,18 +226,14 @@ class Checkpointer(contextlib.AbstractContextManager):
                 set_damaged_aside(workdir, (reporter or Reporter()).warning)
         self._manager = open_checkpoints(workdir, read_only=False)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         try:
-            self._manager.close()
-        except Exception as failure:
-            # The first error matters more than a save that failed after it.
-            if error is None:
-                raise self._save_error(failure) from failure
+            with self._explained():
+                self._manager.close()
+        except DeepLabError:
+            # An error that ended the block matters more than a save that failed after it.
+            if raised[0] is None:
+                raise
 
     @property
     def latest_step(self) -> int | None:
@@ -256,13 +251,9 @@ class Checkpointer(contextlib.AbstractContextManager):
         Raises:
           DeepLabError: this or the save before it failed; names the last good checkpoint.
         """
-        step = int(state.step)
-        items = _items(state)
         metrics = None if mean_iou is None else {"mean_iou": mean_iou}
-        try:
-            save_items(self._manager, step, items, info, metrics)
-        except Exception as failure:
-            raise self._save_error(failure) from failure
+        with self._explained():
+            save_items(self._manager, int(state.step), _items(state), info, metrics)
 
     def wait(self) -> None:
         """Waits until what was saved is on disk.
@@ -270,10 +261,8 @@ class Checkpointer(contextlib.AbstractContextManager):
         Raises:
           DeepLabError: as `save`.
         """
-        try:
+        with self._explained():
             self._manager.wait_until_finished()
-        except Exception as failure:
-            raise self._save_error(failure) from failure
 
     def restore(self, like: TrainState) -> TrainState:
         """Returns the newest checkpoint's state in the shapes and shardings of `like`."""
@@ -281,14 +270,21 @@ class Checkpointer(contextlib.AbstractContextManager):
         optimizer = found[OPTIMIZER]
         return TrainState(optimizer["step"], found[VARIABLES], optimizer["state"], found.get(EMA))
 
-    def _save_error(self, failure: Exception) -> DeepLabError:
-        steps = saved_steps(self._workdir)
-        kept = f"the checkpoint of step {max(steps)} is good" if steps else "none was saved before"
-        reason = " ".join(str(failure).split())[:300]
-        return DeepLabError(
-            f"could not save a checkpoint in {self._workdir}: {reason}; {kept}; "
-            "make room and start the same command again"
-        )
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns an error of Orbax into one that names the last good checkpoint."""
+        try:
+            yield
+        except Exception as failure:
+            steps = saved_steps(self._workdir)
+            kept = (
+                f"the checkpoint of step {max(steps)} is good" if steps else "none was saved before"
+            )
+            reason = " ".join(str(failure).split())[:300]
+            raise DeepLabError(
+                f"could not save a checkpoint in {self._workdir}: {reason}; {kept}; "
+                "make room and start the same command again"
+            ) from failure
 
 
 def _items(state: TrainState) -> dict[str, Any]:

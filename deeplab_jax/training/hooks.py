@@ -66,19 +66,6 @@ class Monitor(contextlib.AbstractContextManager):
         self._events.flush()
 
 
-class NoMonitor(contextlib.AbstractContextManager):
-    """The monitor of a process that writes nothing, as another does."""
-
-    def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
-        """Opens nothing."""
-
-    def __exit__(self, *error: object) -> None:
-        """Closes nothing."""
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes nothing."""
-
-
 def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:
     """Returns the rows written so far; a last line that a kill cut short is left out."""
     path = workdir / METRICS_FILE

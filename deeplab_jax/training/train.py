@@ -9,7 +9,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -35,7 +35,6 @@ from deeplab_jax.training.checkpoints import Checkpointer
 from deeplab_jax.training.hooks import (
     FiniteCheck,
     Monitor,
-    NoMonitor,
     Pace,
     curves_part,
     describe_start,
@@ -147,10 +146,10 @@ def train(
     _open_workdir(run, evaluator)
     with Checkpointer(workdir, reporter) as checkpointer, interruption() as asked_to_stop:
         state = initial_state(run, checkpointer, reporter)
-        make_monitor = Monitor if is_first_host() else NoMonitor
-        with make_monitor(workdir, int(state.step)) as monitor:
+        monitor = Monitor(workdir, int(state.step)) if is_first_host() else None
+        with monitor or contextlib.nullcontext():
             loop = Loop(run, evaluator, checkpointer, monitor, reporter, profile)
-            result = loop.run(state, asked_to_stop)
+            result = loop.train(state, asked_to_stop)
     draw_pictures(run.workdir, run.validation, reporter)
     return result
 
@@ -195,57 +194,57 @@ def _check_hosts_share(data: dict[str, dict[str, Any]]) -> None:
         )
 
 
+@dataclasses.dataclass
 class Loop:
-    """The loop over steps; holds what a step's surroundings need."""
+    """The loop over steps, with the hooks around each step.
 
-    def __init__(
-        self,
-        run: Run,
-        evaluator: Evaluator,
-        checkpointer: Checkpointer,
-        monitor: Monitor,
-        reporter: Reporter,
-        profile: bool,
-    ) -> None:
-        self._run, self._config = run, run.config
-        self._evaluator, self._checkpointer = evaluator, checkpointer
-        self._monitor, self._reporter = monitor, reporter
-        self._profile = profile
-        self._num_steps = run.config.training.num_steps
-        self._finite = FiniteCheck()
-        self._stopping = PreemptionSync(run.mesh)
-        self._pace = Pace(run.config.training.batch_size)
-        self._mean_iou = float("nan")
+    Attributes:
+      monitor: writes the scalars; None in processes that write nothing.
+      profile: whether a trace of a few steps is written.
+    """
 
-    def run(self, state: TrainState, asked_to_stop: Callable[[], bool]) -> TrainingResult:
+    run: Run
+    evaluator: Evaluator
+    checkpointer: Checkpointer
+    monitor: Monitor | None
+    reporter: Reporter
+    profile: bool
+
+    def __post_init__(self) -> None:
+        self.config, self.num_steps = self.run.config, self.run.config.training.num_steps
+        self.finite, self.stopping = FiniteCheck(), PreemptionSync(self.run.mesh)
+        self.pace = Pace(self.config.training.batch_size)
+        self.mean_iou = math.nan
+
+    def train(self, state: TrainState, asked_to_stop: Callable[[], bool]) -> TrainingResult:
         """Trains from the state to the last step."""
         first = int(state.step)
-        if first < self._num_steps and not self._no_better():
+        if first < self.num_steps and not self._no_better():
             state = self._run_steps(state, asked_to_stop)
         else:
-            early = f" (of {self._num_steps}: it stopped early)" if first < self._num_steps else ""
-            self._reporter.message(f"all {first} steps are done already{early}")
-            self._mean_iou = self._evaluate(first, state)
-        return TrainingResult(self._run.workdir, int(state.step), self._mean_iou)
+            early = f" (of {self.num_steps}: it stopped early)" if first < self.num_steps else ""
+            self.reporter.message(f"all {first} steps are done already{early}")
+            self.mean_iou = self._evaluate(first, state)
+        return TrainingResult(self.run.workdir, int(state.step), self.mean_iou)
 
     def _run_steps(self, state: TrainState, asked_to_stop: Callable[[], bool]) -> TrainState:
         first = int(state.step)
-        batches = run_batches(self._run, first)
+        batches = run_batches(self.run, first)
         batch: Any = next(batches)
         step_function = self._compile(state, batch)
-        self._pace.start()
-        for step in range(first + 1, self._num_steps + 1):
+        self.pace.start()
+        for step in range(first + 1, self.num_steps + 1):
             with self._trace(step - first):
                 state, metrics = step_function(state, batch)
                 # The next batch is read while the devices work on this one.
-                batch = next(batches) if step < self._num_steps else None
-            self._finite.add(step, metrics)
-            self._pace.add(metrics)
-            stopping = self._stopping(asked_to_stop())
+                batch = next(batches) if step < self.num_steps else None
+            self.finite.add(step, metrics)
+            self.pace.add(metrics)
+            stopping = self.stopping(asked_to_stop())
             evaluated = self._after_step(step, state, metrics, stopping)
             if evaluated and self._no_better():
-                self._reporter.message(
-                    f"stopped early at step {step}: the last {self._config.training.patience} "
+                self.reporter.message(
+                    f"stopped early at step {step}: the last {self.config.training.patience} "
                     "validations found no better network (training.patience)"
                 )
                 break
@@ -253,89 +252,85 @@ class Loop:
 
     def _no_better(self) -> bool:
         """Returns whether early-stopping patience is exhausted."""
-        patience = self._config.training.patience
+        patience = self.config.training.patience
         if patience < 1:
             return False
-        since = validations_since_best(read_rows(self._run.workdir)) if is_first_host() else 0
+        since = validations_since_best(read_rows(self.run.workdir)) if is_first_host() else 0
         return patience <= int(from_first_host(np.int32(since)))
 
     def _compile(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
-        step_function = make_run_step(self._run, state)
+        step_function = make_run_step(self.run, state)
         started = time.perf_counter()
         compiled = step_function.lower(state, batch).compile()
         seconds = time.perf_counter() - started
         wait_for_hosts("compiled")
-        for line in describe_start(self._run, state, compiled, seconds):
-            self._reporter.message(line)
+        for line in describe_start(self.run, state, compiled, seconds):
+            self.reporter.message(line)
         return compiled
 
-    def _trace(self, steps_done: int) -> contextlib.AbstractContextManager:
-        """Starts and ends the profile at the right steps; otherwise does nothing."""
-        if not self._profile or steps_done not in PROFILED_STEPS:
-            return contextlib.nullcontext()
-        return _profiled_step(self._run.workdir, steps_done)
+    @contextlib.contextmanager
+    def _trace(self, steps_done: int) -> Iterator[None]:
+        """Writes a profile of `PROFILED_STEPS` where it was asked for."""
+        if self.profile and steps_done == PROFILED_STEPS[0]:
+            jax.profiler.start_trace(str(self.run.workdir / "profile"))
+        yield
+        if self.profile and steps_done == PROFILED_STEPS[-1]:
+            jax.profiler.stop_trace()
 
     def _after_step(
         self, step: int, state: TrainState, metrics: dict[str, jax.Array], stopping: bool
     ) -> bool:
         """Logs, evaluates and saves what is due; returns whether it has evaluated."""
-        last = step == self._num_steps
-        if last or step % self._config.log_every_steps == 0:
-            scalars = self._pace.summarize(metrics, self._num_steps - step)
-            self._reporter.training_step(step, self._num_steps, scalars)
+        last = step == self.num_steps
+        if last or step % self.config.log_every_steps == 0:
+            scalars = self.pace.summarize(metrics, self.num_steps - step)
+            self.reporter.training_step(step, self.num_steps, scalars)
             del scalars["seconds_left"]
-            self._monitor.write(step, scalars)
+            self._write(step, scalars)
         started = time.perf_counter()
         mean_iou = None
-        if last or (step % self._config.evaluation.every_steps == 0 and not stopping):
-            mean_iou = self._mean_iou = self._evaluate(step, state)
-        due = step % self._config.checkpoint.every_steps == 0
+        if last or (step % self.config.evaluation.every_steps == 0 and not stopping):
+            mean_iou = self.mean_iou = self._evaluate(step, state)
+        due = step % self.config.checkpoint.every_steps == 0
         if last or stopping or due or mean_iou is not None:
             # A state is saved only when all numbers up to it were finite.
-            self._finite.finish()
-            self._checkpointer.save(state, self._info(step), mean_iou)
+            self.finite.finish()
+            self.checkpointer.save(state, self._info(step), mean_iou)
         if stopping and not last:
-            self._checkpointer.wait()
+            self.checkpointer.wait()
             wait_for_hosts("stopped")
-            self._reporter.message(f"stopped at step {step}; the same command goes on from there")
+            self.reporter.message(f"stopped at step {step}; the same command goes on from there")
             raise KeyboardInterrupt
-        self._pace.pause(time.perf_counter() - started)
+        self.pace.pause(time.perf_counter() - started)
         return mean_iou is not None
 
     def _evaluate(self, step: int, state: TrainState) -> float:
-        self._finite.finish()
-        confusion = self._evaluator.run(state.evaluated, self._reporter)
+        self.finite.finish()
+        confusion = self.evaluator.run(state.evaluated, self.reporter)
         mean_iou = confusion.mean_iou
         accuracy = confusion.pixel_accuracy
-        self._monitor.write(
-            step, {"validation_mean_iou": mean_iou, "validation_pixel_accuracy": accuracy}
-        )
-        self._reporter.message(
+        self._write(step, {"validation_mean_iou": mean_iou, "validation_pixel_accuracy": accuracy})
+        self.reporter.message(
             f"step {step}: validation mean IoU {mean_iou:.4f}, pixel accuracy {accuracy:.4f}"
         )
         if math.isnan(mean_iou):
-            self._reporter.warning(
+            self.reporter.warning(
                 f"step {step}: the mean IoU is NaN because the validation images have no labeled "
                 "pixel, so neither the best checkpoint nor training.patience can go by it; check "
                 "data.validation_split and evaluation.limit"
             )
-        warning = curves_part(read_rows(self._run.workdir))
+        warning = curves_part(read_rows(self.run.workdir))
         if warning:
-            self._reporter.warning(warning)
+            self.reporter.warning(warning)
         return mean_iou
+
+    def _write(self, step: int, scalars: Mapping[str, float]) -> None:
+        if self.monitor is not None:
+            self.monitor.write(step, scalars)
 
     def _info(self, step: int) -> dict[str, Any]:
         return {
-            "config": self._config.to_dict(),
-            "class_names": list(self._run.description.class_names),
-            "data_position": {"seed": self._config.seed, "step": step},
+            "config": self.config.to_dict(),
+            "class_names": list(self.run.description.class_names),
+            "data_position": {"seed": self.config.seed, "step": step},
         }
-
-
-@contextlib.contextmanager
-def _profiled_step(workdir: pathlib.Path, steps_done: int) -> Iterator[None]:
-    if steps_done == PROFILED_STEPS[0]:
-        jax.profiler.start_trace(str(workdir / "profile"))
-    yield
-    if steps_done == PROFILED_STEPS[-1]:
-        jax.profiler.stop_trace()
