@@ -49,15 +49,20 @@ def default() -> ConfigDict:
     return config.lock()
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, section: str = "") -> None:
     """Checks every field outside the section `model` against its declaration.
+
+    Args:
+      config: whole config, or one of its sections.
+      section: dotted prefix of the section, as in "loss." (default: the whole config).
 
     Raises:
       DeepLabError: a value is illegal; the message names the field and the legal values.
     """
-    values = dict(flatten(config))
+    values = dict(flatten(config, section))
     for name, owner, field in declared_fields():
-        check_value(owner, field, values[name], shown=name)
+        if name.startswith(section):
+            check_value(owner, field, values[name], shown=name)
 
 
 # Fields that may differ when a run is resumed: they do not change its results.

@@ -9,6 +9,7 @@ from deeplab_jax.declarations import (
     COUNT,
     FRACTION,
     NONZERO_FRACTION,
+    NOT_NEGATIVE,
     POSITIVE,
     SIZE,
     keyword,
@@ -164,15 +165,19 @@ class Loss:
     class_weights: tuple[float, ...] | None = keyword(
         None, "Weight of each class in the cross-entropy; unset: 1 for all."
     )
-    label_smoothing: float = keyword(0.0, "Label smoothing of the cross-entropy, 0..1.")
+    label_smoothing: float = keyword(
+        0.0, "Label smoothing of the cross-entropy, 0..1.", rule=FRACTION
+    )
     focal_gamma: float = keyword(
-        2.0, "Exponent γ of the focal loss, from 0.", source="arXiv 1708.02002"
+        2.0, "Exponent γ of the focal loss, from 0.", source="arXiv 1708.02002", rule=NOT_NEGATIVE
     )
     hard_pixel_fraction: float = keyword(
-        1.0, "Fraction of the hardest pixels kept in the cross-entropy, 0..1."
+        1.0,
+        "Fraction of the hardest pixels kept in the cross-entropy, 0..1.",
+        rule=NONZERO_FRACTION,
     )
     hard_pixel_anneal_steps: int = keyword(
-        0, "Number of steps over which `hard_pixel_fraction` falls from 1; 0: constant."
+        0, "Number of steps over which `hard_pixel_fraction` falls from 1; 0: constant.", rule=COUNT
     )
     upsample_logits: bool = keyword(
         True,
@@ -184,11 +189,13 @@ class Loss:
         "Number of label rows per chunk of the loss, which saves memory; 0: all. Requires "
         "cross-entropy as the only loss and upsampled logits.",
         unit="rows",
+        rule=COUNT,
     )
     normalization: str = keyword(
         "pixels",
         "Normalization of the loss: mean over the labeled pixels of the batch (`pixels`, v3) or "
         "mean over images of their means (`images`, v2 on ResNet-101).",
+        legal=("pixels", "images"),
     )
     supervise_all_scales: bool = keyword(
         False,
@@ -196,9 +203,19 @@ class Loss:
         source="DeepLab v2, released",
     )
     auxiliary_weight: float = keyword(
-        0.5, "Weight of the loss of the auxiliary head; 0: off.", source="torchvision"
+        0.5,
+        "Weight of the loss of the auxiliary head; 0: off.",
+        source="torchvision",
+        rule=NOT_NEGATIVE,
     )
-    l1: float = keyword(0.0, "Weight of the L1 norm of the convolution kernels; 0: off.")
+    l1: float = keyword(
+        0.0, "Weight of the L1 norm of the convolution kernels; 0: off.", rule=NOT_NEGATIVE
+    )
+
+
+def _factor(part: str) -> float:
+    """Declares the factor of the learning rate of a part of the network."""
+    return keyword(1.0, f"Factor of {part}; 0: frozen.", rule=NOT_NEGATIVE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,17 +225,13 @@ class Multipliers:
     DeepLab v2 as released: classifier 10, bias 2 on top; on ResNet-101 norm 0.
     """
 
-    backbone: float = keyword(1.0, "Factor of the backbone; 0: frozen.")
-    head: float = keyword(1.0, "Factor of the head, without its classifiers; 0: frozen.")
-    decoder: float = keyword(1.0, "Factor of the decoder; 0: frozen.")
-    classifier: float = keyword(
-        1.0, "Factor of all classifiers, also those inside a head; 0: frozen."
-    )
-    auxiliary: float = keyword(1.0, "Factor of the auxiliary head; 0: frozen.")
-    bias: float = keyword(1.0, "Factor of convolution biases, times that of the part; 0: frozen.")
-    norm: float = keyword(
-        1.0, "Factor of normalization scales and offsets, times that of the part; 0: frozen."
-    )
+    backbone: float = _factor("the backbone")
+    head: float = _factor("the head, without its classifiers")
+    decoder: float = _factor("the decoder")
+    classifier: float = _factor("all classifiers, also those inside a head")
+    auxiliary: float = _factor("the auxiliary head")
+    bias: float = _factor("convolution biases, times that of the part")
+    norm: float = _factor("normalization scales and offsets, times that of the part")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -226,19 +239,26 @@ class Optimizer:
     """Optimizer of a run."""
 
     name: str = keyword(
-        "sgd", "Optimizer: `sgd` (with momentum), `adam`, `adamw`, `lars` or `lamb`."
+        "sgd",
+        "Optimizer: `sgd` (with momentum), `adam`, `adamw`, `lars` or `lamb`.",
+        legal=("sgd", "adam", "adamw", "lars", "lamb"),
     )
     momentum: float = keyword(
         0.9, "Momentum of `sgd`, or decay of the first moment of Adam, in [0, 1)."
     )
     weight_decay: float = keyword(
-        4e-5, "Weight decay of convolution kernels; 0: off.", source="released code"
+        4e-5,
+        "Weight decay of convolution kernels; 0: off.",
+        source="released code",
+        rule=NOT_NEGATIVE,
     )
     decay_depthwise: bool = keyword(
         False, "Weight decay of depthwise kernels as well.", source="released code: False"
     )
     nesterov: bool = keyword(False, "Nesterov momentum for `sgd`.")
-    clip_norm: float = keyword(0.0, "Maximum global gradient norm; 0 disables clipping.")
+    clip_norm: float = keyword(
+        0.0, "Maximum global gradient norm; 0 disables clipping.", rule=NOT_NEGATIVE
+    )
     multipliers: Multipliers
 
 
@@ -249,7 +269,11 @@ class Schedule:
     base_learning_rate: float = keyword(
         0.007, "Learning rate before the schedule, above 0.", source="DeepLab v3, section 4"
     )
-    name: str = keyword("poly", "Schedule: `poly`, `step`, `cosine` or `constant`.")
+    name: str = keyword(
+        "poly",
+        "Schedule: `poly`, `step`, `cosine` or `constant`.",
+        legal=("poly", "step", "cosine", "constant"),
+    )
     power: float = keyword(
         0.9,
         "Power of `poly`: (1 − step/num_steps)^power.",
@@ -263,6 +287,7 @@ class Schedule:
         0,
         "Number of warm-up steps: step t (from 0) has the fraction (t + 1)/warmup_steps of its "
         "scheduled rate; 0: no warm-up.",
+        rule=COUNT,
     )
 
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from deeplab_jax import config as configs
 from deeplab_jax import losses
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture
 
-NORMALIZATIONS = ("pixels", "images")
 TERMS = ("cross_entropy", "focal", "dice", "lovasz")
 
 
@@ -160,12 +160,10 @@ def check_loss(config: ConfigDict, architecture: Architecture) -> None:
     Raises:
       DeepLabError: a field is illegal, or fields contradict each other or the network.
     """
-    if config.normalization not in NORMALIZATIONS:
-        raise unknown_name("loss.normalization", config.normalization, NORMALIZATIONS)
+    configs.check(config, "loss.")
     weights: dict[str, Any] = {name: config[name] for name in TERMS}
     if min(weights.values()) < 0 or not any(weights.values()):
         raise DeepLabError(f"loss: of {weights} none may be negative and one must be above 0")
-    _check_shares(config)
     pure = config.hard_pixel_fraction == 1 and not any(config[name] for name in TERMS[1:])
     if config.chunk_rows and not (config.upsample_logits and pure):
         raise DeepLabError(
@@ -183,15 +181,3 @@ def check_loss(config: ConfigDict, architecture: Architecture) -> None:
             "loss.supervise_all_scales is DeepLab v2's: cross-entropy alone, of all pixels, with "
             "loss.upsample_logits=False"
         )
-
-
-def _check_shares(config: ConfigDict) -> None:
-    if not 0 < config.hard_pixel_fraction <= 1:
-        raise DeepLabError(
-            f"loss.hard_pixel_fraction={config.hard_pixel_fraction} must be in (0, 1]"
-        )
-    if not 0 <= config.label_smoothing < 1:
-        raise DeepLabError(f"loss.label_smoothing={config.label_smoothing} must be in [0, 1)")
-    for name in ("hard_pixel_anneal_steps", "focal_gamma", "auxiliary_weight", "l1", "chunk_rows"):
-        if config[name] < 0:
-            raise DeepLabError(f"loss.{name}={config[name]} must not be negative")

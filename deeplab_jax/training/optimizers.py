@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax import config as configs
+from deeplab_jax.errors import DeepLabError
 
 
 def poly_schedule(
@@ -97,10 +98,8 @@ def with_warmup(schedule: optax.Schedule, warmup_steps: int) -> optax.Schedule:
     return lambda step: schedule(step) * jnp.minimum((step + 1) / warmup_steps, 1)
 
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "lars", "lamb")
 # arXiv 1708.03888, section 4.
 LARS_COEFFICIENT = 0.001
-SCHEDULES = ("poly", "step", "cosine", "constant")
 PARTS = ("backbone", "head", "decoder", "classifier", "auxiliary")
 # Layers that compute scores inside a head: in LR-ASPP, and in DeepLab v2's branches on VGG-16.
 SCORING = ("classifier", "low_level_classifier", "fc8")
@@ -117,18 +116,16 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
     Raises:
       DeepLabError: the name is unknown.
     """
+    configs.check(config, "schedule.")
     base, warmup = config.base_learning_rate, config.warmup_steps
     match config.name:
         case "poly":
             return poly_schedule(base, num_steps, config.power, warmup)
         case "step":
-            drops = config.steps_per_drop, config.drop_factor
-            return step_schedule(base, *drops, warmup)
+            return step_schedule(base, config.steps_per_drop, config.drop_factor, warmup)
         case "cosine":
             return cosine_schedule(base, num_steps, warmup)
-        case "constant":
-            return with_warmup(optax.constant_schedule(base), warmup)
-    raise unknown_name("schedule.name", config.name, SCHEDULES)
+    return with_warmup(optax.constant_schedule(base), warmup)
 
 
 def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
@@ -158,11 +155,7 @@ def make_optimizer(
     Raises:
       DeepLabError: the name is unknown or a constant out of range.
     """
-    if config.name not in OPTIMIZERS:
-        raise unknown_name("optimizer.name", config.name, OPTIMIZERS)
-    for field in ("weight_decay", "clip_norm"):
-        if config[field] < 0:
-            raise DeepLabError(f"optimizer.{field}={config[field]} must not be negative")
+    configs.check(config, "optimizer.")
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     descent = [optax.scale_by_learning_rate(learning_rate)]
     if any(factor != 1 for factor in config.multipliers.values()):
@@ -200,13 +193,7 @@ def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformat
         biases of convolutions, `norm` of the scales and offsets of normalisations, both on top of
         their part's. Classifiers inside a head, such as those of DeepLab v2's branches, take
         `classifier` instead of `head`.
-
-    Raises:
-      DeepLabError: one is negative.
     """
-    for part, factor in multipliers.items():
-        if factor < 0:
-            raise DeepLabError(f"optimizer.multipliers.{part}={factor} must not be negative")
 
     def scaled_updates(updates: Any, _: Any) -> Any:
         leaves = jax.tree_util.tree_leaves_with_path(updates)

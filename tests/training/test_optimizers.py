@@ -126,8 +126,8 @@ def test_weight_decay_acts_on_convolution_kernels_alone(decay_depthwise):
     ("changes", "complaint"),
     [
         ({"name": "adamW"}, "unknown optimizer.name 'adamW'; did you mean 'adamw'?"),
-        ({"clip_norm": -1.0}, r"clip_norm=-1.0 must not be negative"),
-        ({"weight_decay": -1.0}, r"weight_decay=-1.0 must not be negative"),
+        ({"clip_norm": -1.0}, r"clip_norm=-1.0 must be at least 0"),
+        ({"weight_decay": -1.0}, r"weight_decay=-1.0 must be at least 0"),
     ],
 )
 def test_illegal_settings(changes, complaint):
