@@ -34,7 +34,6 @@ def measure(
     from deeplab_jax.parallel import make_mesh
     from deeplab_jax.reporter import Reporter
     from deeplab_jax.training.setup import assemble, run_batches
-    from deeplab_jax.training.state import create_state
     from deeplab_jax.training.step import make_run_step
 
     parts = {"imports_seconds": time.time() - started}
@@ -47,8 +46,7 @@ def measure(
         run = assemble(config, None, make_mesh(), images, images, reporter=Reporter())
         batch = next(run_batches(run, 0))
     with _timed(parts, "initialization_seconds"):
-        options = {"seed": 0, "crop_size": run.augmentation.crop_size, "keep_ema": False}
-        state = create_state(run.model, run.optimizer, run.mesh, **options)
+        state = run.state_spec.create(seed=0)
         jax.block_until_ready(state)
     with _timed(parts, "tracing_seconds"):
         traced = make_run_step(run, state).trace(state, batch)

@@ -15,7 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.parallel import batch_sharding
 from deeplab_jax.training.setup import Run
-from deeplab_jax.training.state import TrainState, abstract_state
+from deeplab_jax.training.state import TrainState
 from deeplab_jax.training.step import make_run_step
 
 OUT_OF_MEMORY = re.compile("Ran out of memory (in memory space hbm|on HBM)")
@@ -30,17 +30,9 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 def abstract_arguments(run: Run) -> tuple[TrainState, dict[str, jax.ShapeDtypeStruct]]:
     """Returns shapes, dtypes and shardings of the step's state and batch."""
     config, crop, architecture = run.config, run.augmentation.crop_size, run.model.architecture
-    state = abstract_state(
-        run.model,
-        run.optimizer,
-        run.mesh,
-        crop_size=crop,
-        keep_ema=config.training.ema_decay > 0,
-        fsdp=config.parallel.fsdp,
-    )
     array = functools.partial(jax.ShapeDtypeStruct, sharding=batch_sharding(run.mesh))
     maps = (config.training.batch_size, *crop)
-    return state, {
+    return run.state_spec.abstract(), {
         "image": array((*maps, architecture.in_channels), jnp.uint8),
         "label": array(maps, label_dtype(architecture.num_classes)),
     }

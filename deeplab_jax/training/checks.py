@@ -157,13 +157,8 @@ def check_crop_size(
     and output stride 8 that is k·32 + 1. With `align_corners=False` the grids need no such sizes.
 
     Raises:
-      DeepLabError: `strict` is set (otherwise the reporter receives a warning), or the size does
-        not have two sides.
+      DeepLabError: `strict` is set; otherwise the reporter receives a warning.
     """
-    if len(crop_size) != 2:
-        raise DeepLabError(
-            f"augmentation.crop_size={crop_size} must be height and width, as in 513,513"
-        )
     stride = size_grid(architecture).step
     if not architecture.align_corners or all((side - 1) % stride == 0 for side in crop_size):
         return

@@ -1,5 +1,6 @@
 """Where the variables of a run come from: random, another model, or a checkpoint."""
 
+import dataclasses
 import itertools
 import pathlib
 from collections.abc import Mapping
@@ -22,8 +23,6 @@ from deeplab_jax.training.setup import Run, run_batches
 from deeplab_jax.training.state import (
     TrainState,
     Variables,
-    abstract_state,
-    create_state,
     with_variables,
 )
 from deeplab_jax.training.unfolding import BATCHES, unfold_batch_norm
@@ -236,20 +235,18 @@ def _started_afresh(
 
 def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> TrainState:
     """Returns the state to start from: resumed, taken from another model, or fresh."""
-    keep_ema = run.config.training.ema_decay > 0
-    shapes = {"crop_size": run.augmentation.crop_size, "keep_ema": keep_ema}
-    parts, fsdp = (run.model, run.optimizer, run.mesh), run.config.parallel.fsdp
+    spec, seed = run.state_spec, run.config.seed
     if checkpointer.latest_step is not None:
-        state = checkpointer.restore(abstract_state(*parts, **shapes, fsdp=fsdp))
+        state = checkpointer.restore(spec.abstract())
         reporter.message(f"going on from step {int(state.step)} of {run.workdir}")
         return state
     if not run.config.training.init_from:
-        return create_state(*parts, seed=run.config.seed, **shapes, fsdp=fsdp)
-    # Whole at first: a process looks at all of its values.
-    fresh = create_state(*parts, seed=run.config.seed, **shapes).variables
+        return spec.create(seed)
+    # Replicated at first: every process reads all values.
+    fresh = dataclasses.replace(spec, fsdp=False).create(seed).variables
     variables = jax.tree.map(np.asarray, _other_variables(run, fresh, reporter))
-    state = with_variables(jax.tree.map(jnp.asarray, variables), run.optimizer, keep_ema)
-    return place(state, state_shardings(state, run.mesh, fsdp=fsdp))
+    state = with_variables(jax.tree.map(jnp.asarray, variables), run.optimizer, spec.keep_ema)
+    return place(state, state_shardings(state, run.mesh, fsdp=spec.fsdp))
 
 
 def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variables:

@@ -37,6 +37,7 @@ from deeplab_jax.training.checks import (
 )
 from deeplab_jax.training.loss import Objective, make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
+from deeplab_jax.training.state import StateSpec
 
 # Classes that a warning lists before it says "…".
 SHOWN_CLASSES = 5
@@ -70,6 +71,18 @@ class Run:
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
     objective: Objective
+
+    @property
+    def state_spec(self) -> StateSpec:
+        """Form of the training state."""
+        return StateSpec(
+            self.model,
+            self.optimizer,
+            self.mesh,
+            self.augmentation.crop_size,
+            keep_ema=self.config.training.ema_decay > 0,
+            fsdp=self.config.parallel.fsdp,
+        )
 
 
 def assemble(

@@ -1,6 +1,6 @@
 """State that training carries from step to step, and how a fresh one is created."""
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -14,7 +14,7 @@ from deeplab_jax.parallel import state_shardings
 
 Variables = dict[str, Any]
 
-# Number of parameters from which compiling `create_state` unoptimized does not pay on CPUs:
+# Number of parameters from which compiling `StateSpec.create` unoptimized does not pay on CPUs:
 # ResNet-101's 60 million then take 9 s of processor time to draw, with the least optimisation 1 s,
 # for 4 s more of compilation, which the cache keeps; MobileNetV2's 5 million 1.4 s, for 7 s more.
 MANY_PARAMETERS = 20_000_000
@@ -42,61 +42,52 @@ class TrainState:
         return self.variables if self.ema is None else self.ema
 
 
-def create_state(
-    model: DeepLab,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    *,
-    seed: int,
-    crop_size: tuple[int, int],
-    keep_ema: bool,
-    fsdp: bool = False,
-) -> TrainState:
-    """Returns a fresh state whose arrays are born where the mesh wants them."""
-    initialize = _initializer(model, optimizer, crop_size, keep_ema)
-    shapes = jax.eval_shape(initialize, jax.random.key(seed))
-    shardings = state_shardings(shapes, mesh, fsdp=fsdp)
-    lowered = jax.jit(initialize, out_shardings=shardings).lower(jax.random.key(seed))
-    # It runs once: on CPUs making this program fast takes longer than it ever runs, up to a size.
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    size = sum(leaf.size for leaf in jax.tree.leaves(shapes.variables))
-    options: Any = None
-    if on_cpu:
-        options = {"xla_backend_optimization_level": int(size >= MANY_PARAMETERS)}
-    return lowered.compile(compiler_options=options)(jax.random.key(seed))
+@dataclasses.dataclass(frozen=True)
+class StateSpec:
+    """Network, optimizer and layout, which determine the form of a training state.
 
+    Attributes:
+      model: network to train.
+      optimizer: transformation whose state is kept.
+      mesh: devices that hold the state.
+      crop_size: height and width of the training images, in pixels.
+      keep_ema: whether averaged variables are kept.
+      fsdp: whether kernels and optimizer state are sharded; see `state_shardings`.
+    """
 
-def abstract_state(
-    model: DeepLab,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    *,
-    crop_size: tuple[int, int],
-    keep_ema: bool,
-    fsdp: bool = False,
-) -> TrainState:
-    """Returns the shapes, dtypes and shardings of a state, without any array."""
-    initialize = _initializer(model, optimizer, crop_size, keep_ema)
-    shapes = jax.eval_shape(initialize, jax.random.key(0))
-    return jax.tree.map(
-        lambda leaf, own: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=own),
-        shapes,
-        state_shardings(shapes, mesh, fsdp=fsdp),
-    )
+    model: DeepLab
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+    crop_size: tuple[int, int]
+    keep_ema: bool = False
+    fsdp: bool = False
 
+    def initialize(self, key: jax.Array) -> TrainState:
+        """Returns a fresh state of the device that runs this."""
+        shape = (1, *self.crop_size, self.model.architecture.in_channels)
+        variables = self.model.init(key, jnp.zeros(shape, jnp.uint8))
+        return with_variables({"batch_stats": {}} | variables, self.optimizer, self.keep_ema)
 
-def _initializer(
-    model: DeepLab,
-    optimizer: optax.GradientTransformation,
-    crop_size: tuple[int, int],
-    keep_ema: bool,
-) -> Callable[[jax.Array], TrainState]:
-    def initialize(key: jax.Array) -> TrainState:
-        shape = (1, *crop_size, model.architecture.in_channels)
-        variables = model.init(key, jnp.zeros(shape, jnp.uint8))
-        return with_variables({"batch_stats": {}} | variables, optimizer, keep_ema)
+    def abstract(self) -> TrainState:
+        """Returns the shapes, dtypes and shardings of a state, without any array."""
+        shapes = jax.eval_shape(self.initialize, jax.random.key(0))
+        return jax.tree.map(
+            lambda leaf, own: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=own),
+            shapes,
+            state_shardings(shapes, self.mesh, fsdp=self.fsdp),
+        )
 
-    return initialize
+    def create(self, seed: int) -> TrainState:
+        """Returns a fresh state, created directly with its shardings."""
+        shapes, key = self.abstract(), jax.random.key(seed)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+        lowered = jax.jit(self.initialize, out_shardings=shardings).lower(key)
+        # The program runs once: below a size, optimizing it on CPUs takes longer than it runs.
+        options = None
+        if self.mesh.devices.flat[0].platform == "cpu":
+            size = sum(leaf.size for leaf in jax.tree.leaves(shapes.variables))
+            options = {"xla_backend_optimization_level": int(size >= MANY_PARAMETERS)}
+        return lowered.compile(compiler_options=options)(key)
 
 
 def with_variables(

@@ -20,7 +20,7 @@ from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checks import check_crop_size, check_frozen_parts
 from deeplab_jax.training.loss import make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
-from deeplab_jax.training.state import abstract_state
+from deeplab_jax.training.state import StateSpec
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 # Of 21 classes, by a counter that has nothing of this code.
@@ -106,7 +106,7 @@ def test_network_and_optimiser_are_built(reference):
     network = _plain(config)
     mesh = make_mesh(jax.devices()[:1])
     # The shapes of parameters do not depend on the crop.
-    state = abstract_state(DeepLab(network), optimizer, mesh, crop_size=(65, 65), keep_ema=False)
+    state = StateSpec(DeepLab(network), optimizer, mesh, (65, 65)).abstract()
     number = sum(leaf.size for leaf in jax.tree.leaves(state.variables["params"]))
     assert number == PARAMETERS.get(reference, number) > 400_000
 

@@ -13,7 +13,7 @@ from deeplab_jax.parallel import make_mesh, put_batch
 from deeplab_jax.training.loss import make_objective
 from deeplab_jax.training.optimizers import make_optimizer
 from deeplab_jax.training.optimizers import poly_schedule
-from deeplab_jax.training.state import create_state
+from deeplab_jax.training.state import StateSpec
 from deeplab_jax.training.step import make_train_step
 from deeplab_jax import config as configs
 
@@ -31,7 +31,7 @@ batches = [
 def end(devices):
     mesh, rate = make_mesh(devices), poly_schedule(0.01, 10**9, 0.9)
     optimizer = make_optimizer(config.optimizer, rate)
-    state = create_state(model, optimizer, mesh, seed=0, crop_size=(33, 49), keep_ema=False)
+    state = StateSpec(model, optimizer, mesh, (33, 49)).create(0)
     objective = make_objective(config.loss, model.architecture)
     step = make_train_step(model, optimizer, rate, objective, mesh, seed=0)
     for batch in batches:

@@ -111,7 +111,7 @@ def _do(task: Task) -> dict[str, np.ndarray]:
     from deeplab_jax.planning.hlo import parse
     from deeplab_jax.training.loss import make_objective
     from deeplab_jax.training.optimizers import make_optimizer, poly_schedule
-    from deeplab_jax.training.state import create_state
+    from deeplab_jax.training.state import StateSpec
     from deeplab_jax.training.step import make_train_step
 
     config = configs.default()
@@ -130,9 +130,7 @@ def _do(task: Task) -> dict[str, np.ndarray]:
     rate = poly_schedule(0.01, 10**9, 0.9)
     optimizer = make_optimizer(config.optimizer, rate)
     crop = tuple(task.crop)
-    state = create_state(
-        model, optimizer, mesh, seed=0, crop_size=crop, keep_ema=False, fsdp=task.fsdp
-    )
+    state = StateSpec(model, optimizer, mesh, crop, fsdp=task.fsdp).create(0)
     if task.dtype == "float64":
         # Moving averages are born in float32; else the second step would be another program.
         state = jax.jit(

@@ -53,13 +53,13 @@ import optax
 from step_parts import Small, objective_of, random_batch
 
 from deeplab_jax.parallel import make_mesh, put_batch
-from deeplab_jax.training.state import create_state
+from deeplab_jax.training.state import StateSpec
 from deeplab_jax.training.step import make_train_step
 
 results = []
 for devices in (jax.devices()[:1], jax.devices()):
     mesh, model, optimizer = make_mesh(devices), Small(), optax.sgd(0.1)
-    state = create_state(model, optimizer, mesh, seed=0, crop_size=(8, 9), keep_ema=True)
+    state = StateSpec(model, optimizer, mesh, (8, 9), True).create(0)
     step = make_train_step(
         model, optimizer, optax.constant_schedule(0.1), objective_of(model), mesh,
         seed=0, accumulation_steps=2, ema_decay=0.9,

@@ -8,7 +8,7 @@ import pytest
 from step_parts import Small, objective_of, random_batch
 
 from deeplab_jax.parallel import make_mesh, put_batch
-from deeplab_jax.training.state import create_state
+from deeplab_jax.training.state import StateSpec
 from deeplab_jax.training.step import make_train_step
 
 COLLECTIVES = re.compile(
@@ -22,7 +22,7 @@ SIZES = ("argument", "output", "temp", "alias", "generated_code")
 def compiled():
     """The step with a mesh of one device, and without any mesh."""
     mesh, model, optimizer = make_mesh(jax.devices()[:1]), Small(), optax.sgd(0.1)
-    state = create_state(model, optimizer, mesh, seed=0, crop_size=(8, 9), keep_ema=True)
+    state = StateSpec(model, optimizer, mesh, (8, 9), True).create(0)
     rate, objective = optax.constant_schedule(0.1), objective_of(model)
 
     def compile_with(mesh, batch):

@@ -42,9 +42,3 @@ def test_others_are_told_with_the_nearest_that_suit(crop_size, nearest):
     assert nearest in warning
     with pytest.raises(DeepLabError, match=nearest):
         warnings_of(crop_size, strict=True)
-
-
-@pytest.mark.parametrize("crop_size", [(513,), (513, 513, 3)])
-def test_a_crop_has_two_sides(crop_size):
-    with pytest.raises(DeepLabError, match=r"crop_size=\(513.* must be height and width"):
-        warnings_of(crop_size)

@@ -17,7 +17,7 @@ from deeplab_jax.backbones.resnet import ResidualUnit
 from deeplab_jax.layers import Classifier, ConvNorm, Form, Normalization
 from deeplab_jax.models import Architecture
 from deeplab_jax.parallel import make_mesh
-from deeplab_jax.training.state import create_state
+from deeplab_jax.training.state import StateSpec
 from deeplab_jax.training.step import make_train_step
 
 SIZE = (17, 23)
@@ -63,7 +63,7 @@ def results():
 
     def run(what):
         model = Stack(remat=what)
-        state = create_state(model, optimizer, mesh, seed=0, crop_size=SIZE, keep_ema=False)
+        state = StateSpec(model, optimizer, mesh, SIZE).create(0)
         rate = optax.constant_schedule(0.1)
         step = make_train_step(model, optimizer, rate, objective_of(model), mesh, seed=0)
         for _ in range(2):

@@ -10,7 +10,7 @@ from step_parts import Small, objective_of, random_batch
 
 from deeplab_jax.losses import softmax_cross_entropy
 from deeplab_jax.parallel import make_mesh
-from deeplab_jax.training.state import create_state
+from deeplab_jax.training.state import StateSpec
 from deeplab_jax.training.step import (
     accumulated_gradients,
     averaged,
@@ -23,7 +23,7 @@ SIZE = (8, 9)
 
 def fresh_state(model, optimizer, keep_ema=False):
     mesh = make_mesh(jax.devices()[:1])
-    return create_state(model, optimizer, mesh, seed=0, crop_size=SIZE, keep_ema=keep_ema)
+    return StateSpec(model, optimizer, mesh, SIZE, keep_ema).create(0)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,7 @@ def test_a_step_updates_everything_once():
 def test_the_state_is_a_function_of_the_seed():
     mesh, optimizer = make_mesh(jax.devices()[:1]), optax.sgd(1.0)
     one, same, other = (
-        create_state(Small(), optimizer, mesh, seed=seed, crop_size=SIZE, keep_ema=False)
-        for seed in (0, 0, 1)
+        StateSpec(Small(), optimizer, mesh, SIZE).create(seed) for seed in (0, 0, 1)
     )
     kernels = [state.variables["params"]["conv"]["kernel"] for state in (one, same, other)]
     np.testing.assert_array_equal(kernels[0], kernels[1])
