@@ -117,8 +117,6 @@ def test_a_parameter_has_the_default_of_its_config_field(file, owner, name, defa
 
 def test_the_parameters_that_are_known_to_stand_twice_are_found():
     fields = {field for *_, field in FOUND}
-    sections = {"augmentation": set(DEFAULTS) - {"augmentation.crop_size"}}
-    assert {name for name in sections["augmentation"] if name.startswith("augmentation.")} <= fields
     assert {
         "schedule.power",
         "schedule.steps_per_drop",

@@ -16,7 +16,7 @@ from deeplab_jax.parallel.hosts import START_SECONDS, Addresses, End, start_host
 from deeplab_jax.parallel.mesh import replicated
 from deeplab_jax.parallel.private_jax import coordination_client
 
-# Steps that the answer stays behind, so that the question never waits for the devices.
+# Number of steps by which the result lags, so that a call never waits for the devices.
 LAG = 2
 
 
@@ -24,7 +24,7 @@ class PreemptionSync:
     """Returns, equally on all processes, whether any process received a stop request."""
 
     def __init__(self, mesh: Mesh) -> None:
-        """Prepares to ask the processes of a mesh."""
+        """Prepares the reduction over the processes of a mesh."""
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._own_devices = len(mesh.local_devices)
         self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
@@ -47,13 +47,13 @@ class PreemptionSync:
 
 
 KEY = "deeplab_jax/failures"
-# Between two looks at what the others say.
+# Seconds between two polls for failures of other processes.
 POLL_SECONDS = 1.0
-# How long a broken connection waits for the message of the one who broke it.
+# Seconds that a broken connection waits for the message of the process that broke it.
 MESSAGE_SECONDS = 8.0
-# Between the first and the last process that is interrupted together with others.
+# Maximum seconds between the first and the last of processes interrupted together.
 TOGETHER_SECONDS = 10
-# In messages of JAX's errors: not this process's fault.
+# Words in JAX's messages that point to the connection and not to this process.
 CONNECTION_WORDS = ("gloo", "connection", "unavailable", "coordination", "heartbeat", "peer")
 
 
@@ -66,19 +66,19 @@ def joined_hosts(
 ) -> Iterator[int]:
     """Joins the processes of the job for the time of the block; see `start_hosts`.
 
-    Where the block fails in one process, `end` is called in all others, with that one's message.
+    If the block fails in one process, `end` is called with its message in all others.
 
     Args:
       addresses: as of `start_hosts`.
       start_seconds: as of `start_hosts`.
-      end: takes a message and must end the process, from whatever thread: the main one may be
-        waiting for a host that does not answer any more.
+      end: function that receives a message and must end the process, from any thread, because the
+        main thread may wait for a host that no longer responds.
 
     Yields:
       The number of processes.
 
     Raises:
-      DeepLabError: as `start_hosts`; or the connection to another process was lost.
+      DeepLabError: as in `start_hosts`, or the connection to another process was lost.
     """
     count = start_hosts(addresses, start_seconds=start_seconds, end=end)
     if count == 1:
@@ -95,7 +95,7 @@ def joined_hosts(
 
 @contextlib.contextmanager
 def _watching(end: End) -> Iterator[None]:
-    """Looks, in a thread, whether another process has failed."""
+    """Polls, in a thread, for failures of other processes."""
     done = threading.Event()
 
     def watch() -> None:
@@ -115,11 +115,11 @@ def _watching(end: End) -> Iterator[None]:
 
 
 def failure_of_others() -> str | None:
-    """Returns what a process of the job that failed said, None where all are well."""
+    """Returns the message of another process that failed, or None."""
     try:
         rows = coordination_client().key_value_dir_get(KEY)
     except RuntimeError:
-        # The coordinator is gone: JAX ends this process, with its own message.
+        # Without the coordinator JAX ends this process, with its own message.
         return None
     for key, message in rows:
         process = key.rpartition("/")[2]
@@ -134,7 +134,7 @@ def _announced(error: BaseException) -> BaseException:
         jax.distributed.shutdown()
         return error
     if isinstance(error, jax.errors.JaxRuntimeError) and _is_connection(error):
-        # Whoever broke the connection may say why; then the watch ends this process.
+        # The process that broke it may announce why; then the watch ends this process.
         time.sleep(MESSAGE_SECONDS)
         reason = " ".join(str(error).split())[:200]
         return DeepLabError(
@@ -168,6 +168,6 @@ def announce(message: str) -> None:
 
 
 def _let_others_read() -> None:
-    """Waits in process 0, which keeps the store: without it JAX aborts whoever is left."""
+    """Waits in process 0, which holds the store; JAX aborts the others once it ends."""
     if jax.process_index() == 0:
         time.sleep(3 * POLL_SECONDS)

@@ -13,11 +13,11 @@ from deeplab_jax.parallel.mesh import DATA_AXIS, batch_sharding, data_size, repl
 
 @dataclasses.dataclass(frozen=True)
 class DataShare:
-    """Which contiguous part of each global batch a process reads.
+    """Contiguous part of each global batch that a process reads.
 
     Attributes:
-      index: of the part.
-      count: of parts.
+      index: index of the part, from 0.
+      count: number of parts.
       counts: whether this process is the one whose results of the part count: processes that split
         the rows of the same images read the same part.
     """
@@ -47,8 +47,8 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     """Returns global arrays, split over the mesh's `data`, from this process's share of a batch.
 
     Args:
-      batch: NumPy arrays whose first axis is the examples of this process; see `data_share`.
-      mesh: over whose devices the batch is split.
+      batch: NumPy arrays whose first axis holds the examples of this process; see `data_share`.
+      mesh: devices that the batch is split over.
     """
     sharding = batch_sharding(mesh)
     return {
@@ -58,11 +58,11 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Returns arrays that every process has, or global ones, in other shardings.
+    """Returns a tree of arrays in other shardings.
 
     Args:
-      tree: of NumPy arrays or JAX arrays; those of this process alone are the same in all.
-      shardings: one, or a tree of the same form.
+      tree: tree of global JAX arrays, or of arrays that have the same values in every process.
+      shardings: one sharding for all, or a tree of shardings.
     """
     if isinstance(shardings, Sharding):
         shardings = jax.tree.map(lambda _: shardings, tree)
@@ -85,7 +85,7 @@ def _moved(array: jax.Array, sharding: Sharding) -> jax.Array:
 
 
 def rows_of_this_process(array: jax.Array) -> np.ndarray:
-    """Returns the rows of a global array that lie on this process's devices, each once."""
+    """Returns the rows of a global array on the devices of this process, without copies."""
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 

@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 
 def check_frozen_parts(config: ConfigDict, network: Architecture, reporter: Reporter) -> None:
-    """Warns of parts that learn nothing while their batch normalisation goes on moving."""
+    """Warns of frozen parts whose batch normalization still updates its averages."""
     still = [part for part, factor in config.optimizer.multipliers.items() if factor == 0]
     moving = "frozen_batch_norm" in read_keywords(network) and not network.frozen_batch_norm
     if still and moving:
@@ -32,10 +32,10 @@ def check_frozen_parts(config: ConfigDict, network: Architecture, reporter: Repo
 
 
 def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
-    """Checks that a batch splits into the parts of its accumulation, each over the mesh's `data`.
+    """Checks that a batch splits into microbatches, each divisible over the `data` axis.
 
     Raises:
-      DeepLabError: it does not; names sizes that would.
+      DeepLabError: the batch size is illegal; names legal sizes.
     """
     check_divisible(batch_size, mesh, "training.batch_size")
     multiple = parts * data_size(mesh)
@@ -47,10 +47,10 @@ def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
 
 
 def check_ghost_batch_size(group: int, batch_size: int, parts: int) -> None:
-    """Checks that what is normalised together divides a part of a batch; 0 is always right.
+    """Checks that the ghost batch size divides a microbatch; 0 is always legal.
 
     Raises:
-      DeepLabError: it does not.
+      DeepLabError: the ghost batch size does not divide it.
     """
     together = batch_size // parts
     if group and together % group:
@@ -70,13 +70,13 @@ def check_pooled_statistics(
     batch normalization, and frozen ones do not depend on the batch.
 
     Args:
-      architecture: of the network.
+      architecture: architecture of the network.
       crop_size: height and width of the training images, in pixels.
-      together: images that go through the network at once, over all devices.
-      reporter: receives the warning of two values.
+      together: number of images per microbatch, over all devices.
+      reporter: receives the warning about two values.
 
     Raises:
-      DeepLabError: there is one value.
+      DeepLabError: there is only one value.
     """
     pooled = pooled_size(architecture, crop_size)
     if pooled is None or architecture.frozen_batch_norm:
@@ -96,7 +96,7 @@ def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
     """Returns rows and columns of the smallest pooled map that is normalized; None: there is none.
 
     Args:
-      architecture: of the network.
+      architecture: architecture of the network.
       crop_size: height and width of the training images, in pixels.
     """
     if architecture.head == "spp":
@@ -113,10 +113,10 @@ def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
 
 
 def check_chunk_rows(rows: int, mesh: Mesh) -> None:
-    """Checks that the rows of a label are not both worked on in turn and shared by devices.
+    """Checks that the loss is not both computed in chunks of rows and sharded over rows.
 
     Raises:
-      DeepLabError: they are.
+      DeepLabError: both are requested.
     """
     if rows and spatial_size(mesh) > 1:
         raise DeepLabError(
@@ -128,10 +128,10 @@ def check_chunk_rows(rows: int, mesh: Mesh) -> None:
 def check_classes(
     train_set: Dataset, validation_set: Dataset, class_weights: Sequence[float] | None
 ) -> None:
-    """Checks that both datasets and the loss's weights have the same number of classes, at least 2.
+    """Checks that both datasets and the class weights have the same number of classes, at least 2.
 
     Raises:
-      DeepLabError: they have not.
+      DeepLabError: the numbers differ, or there is one class.
     """
     names = train_set.descriptor.class_names
     check_several_classes(names, train_set.name)

@@ -29,13 +29,13 @@ TENSORBOARD = "tensorboard"
 
 
 class Monitor(contextlib.AbstractContextManager):
-    """Writes rows of scalars; a context manager that closes its files.
+    """Writer of scalars to `metrics.jsonl` and TensorBoard; a context manager.
 
-    Into a bucket it writes `metrics.jsonl` alone.
+    In a bucket it writes `metrics.jsonl` only.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
-        """Opens the files; rows after `start_step`, of an interrupted run, are taken out."""
+        """Opens the files and removes rows after `start_step`, left by an interrupted run."""
         self._path, self._is_local = workdir / METRICS_FILE, is_local(workdir)
         kept = [row for row in read_rows(workdir) if row["step"] <= start_step]
         self._text = "".join(json.dumps(row) + "\n" for row in kept)
@@ -56,7 +56,7 @@ class Monitor(contextlib.AbstractContextManager):
         """Adds a row of scalars for a step."""
         row = json.dumps({"step": step, **scalars}) + "\n"
         if not self._is_local:
-            # Nothing can be added to an object in a bucket.
+            # Objects in a bucket cannot be appended to.
             self._text += row
             self._path.write_text(self._text)
             return
@@ -67,7 +67,7 @@ class Monitor(contextlib.AbstractContextManager):
 
 
 def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:
-    """Returns the rows written so far; a last line that a kill cut short is left out."""
+    """Returns the rows written so far, without a last line that was cut short."""
     path = workdir / METRICS_FILE
     rows = []
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -79,28 +79,28 @@ def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 class Pace:
-    """Averages the metrics of steps and measures their rate; time spent elsewhere is left out."""
+    """Mean loss and throughput of steps, without the time of evaluations and saves."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
         self.start()
 
     def start(self) -> None:
-        """Begins a measurement; to be called when the next step is about to run."""
+        """Starts a measurement, just before the next step runs."""
         self._losses: list[jax.Array] = []
         self._started = time.perf_counter()
         self._paused = 0.0
 
     def add(self, metrics: Mapping[str, jax.Array]) -> None:
-        """Counts a step."""
+        """Adds the metrics of a step."""
         self._losses.append(metrics["loss"])
 
     def pause(self, seconds: float) -> None:
-        """Takes time out of the measurement, such as that of an evaluation."""
+        """Excludes a time from the measurement, such as that of an evaluation."""
         self._paused += seconds
 
     def summarize(self, metrics: Mapping[str, jax.Array], steps_left: int) -> dict[str, float]:
-        """Returns the scalars since the last summary; waits for the last step to be done.
+        """Returns the scalars since the last summary, once the last step has finished.
 
         Returns:
           `loss` (their mean), `learning_rate` and `gradient_norm` of the last step,
@@ -155,17 +155,17 @@ def _memory(compiled: jax.stages.Compiled) -> str:
 
 MetricsRow = Mapping[str, float]
 VALIDATION = "validation_mean_iou"
-# Validations in a row, none of them a new best, over which a training loss that falls is a warning.
+# Number of validations without a new best after which a falling training loss is a warning.
 PARTING = 3
 
 
 class Interval(NamedTuple):
-    """The steps up to a validation.
+    """Validation, and the training since the one before.
 
     Attributes:
-      step: of the validation.
-      mean_iou: that it found.
-      loss: mean training loss since the validation before; None where none was written.
+      step: step of the validation.
+      mean_iou: mean IoU of the validation.
+      loss: mean training loss since the previous validation; None without logged losses.
     """
 
     step: int
@@ -174,7 +174,7 @@ class Interval(NamedTuple):
 
 
 def intervals(rows: Iterable[MetricsRow]) -> list[Interval]:
-    """Returns the validations among the rows of a run, with what training did before each."""
+    """Returns the validations of a run, each with the mean training loss before it."""
     found: list[Interval] = []
     losses: list[float] = []
     for row in rows:
@@ -188,15 +188,15 @@ def intervals(rows: Iterable[MetricsRow]) -> list[Interval]:
 
 
 def validations_since_best(rows: Iterable[MetricsRow]) -> int:
-    """Returns how many validations have come after the best one; 0 without any.
+    """Returns the number of validations after the best one; 0 without validations.
 
-    A validation whose mean IoU is NaN, for lack of labeled pixels, is worse than any other.
+    A mean IoU of NaN, which means no labeled pixels, ranks below any number.
     """
     return _since_best(intervals(rows))
 
 
 def curves_part(rows: Iterable[MetricsRow]) -> str | None:
-    """Returns a warning where training goes on improving and validation does not; else None."""
+    """Returns a warning if the training loss falls and validation stagnates, else None."""
     found = intervals(rows)
     since = _since_best(found)
     last = found[-PARTING - 1 :]
@@ -215,7 +215,7 @@ def curves_part(rows: Iterable[MetricsRow]) -> str | None:
 
 
 def _since_best(found: Sequence[Interval]) -> int:
-    # Not even NaN equals NaN, so max() would return it wherever it stands first.
+    # NaN compares false with everything, so that max() would depend on its position.
     scores = [-math.inf if math.isnan(each.mean_iou) else each.mean_iou for each in found]
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
@@ -224,28 +224,28 @@ def _falling(values: Sequence[float]) -> bool:
     return all(later < earlier for earlier, later in itertools.pairwise(values))
 
 
-# Steps that the check stays behind, so that it never waits for the devices.
+# Number of steps by which the check lags, so that it never waits for the devices.
 LAG = 2
 
 
 class FiniteCheck:
-    """Looks at the metrics of each step a little later than they are made."""
+    """Check that metrics are finite, a few steps late."""
 
     def __init__(self) -> None:
         self._waiting: collections.deque = collections.deque()
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Takes a step's metrics and looks at those of `LAG` steps before.
+        """Adds the metrics of a step and checks those of `LAG` steps before.
 
         Raises:
-          DeepLabError: loss or gradient was not finite.
+          DeepLabError: the loss or the gradient norm is not finite.
         """
         self._waiting.append((step, metrics))
         if len(self._waiting) > LAG:
             self._look()
 
     def finish(self) -> None:
-        """Looks at all that is waiting; to be called before a state is saved.
+        """Checks all remaining steps; required before a state is saved.
 
         Raises:
           DeepLabError: as `add`.
@@ -271,14 +271,14 @@ SHEET_ROWS = 6
 
 
 def draw_pictures(workdir: pathlib.Path, validation: Dataset, reporter: Reporter) -> None:
-    """Writes `curves.png` and, with the best checkpoint, `contact_sheet.png`; in process 0 alone.
+    """Writes `curves.png` and, with the best checkpoint, `contact_sheet.png` in process 0.
 
     Args:
-      workdir: of the run, with at least one checkpoint.
-      validation: of which evenly spread images are shown.
+      workdir: workdir with at least one checkpoint.
+      validation: dataset whose evenly spaced images are shown.
       reporter: receives the paths of the pictures.
     """
-    # All processes: Orbax reads together, even where one would do.
+    # Every process calls this, because Orbax reads collectively.
     predictor = load(workdir)
     if not is_first_host():
         return

@@ -15,19 +15,19 @@ from deeplab_jax.parallel import state_shardings
 Variables = dict[str, Any]
 
 # Number of parameters from which compiling `StateSpec.create` unoptimized does not pay on CPUs:
-# ResNet-101's 60 million then take 9 s of processor time to draw, with the least optimisation 1 s,
+# ResNet-101's 60 million then take 9 s of processor time to draw, with minimal optimization 1 s,
 # for 4 s more of compilation, which the cache keeps; MobileNetV2's 5 million 1.4 s, for 7 s more.
 MANY_PARAMETERS = 20_000_000
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that decides the next step, so that a saved state goes on bit for bit.
+    """Everything that determines the next step, so that a saved state resumes bit for bit.
 
     Attributes:
       step: int32 scalar, number of updates done.
       variables: {"params", "batch_stats"}.
-      optimizer_state: of Optax.
+      optimizer_state: state of the Optax optimizer.
       ema: averaged variables of the same form, or None.
     """
 
@@ -98,6 +98,6 @@ def with_variables(
         step=jnp.zeros((), jnp.int32),
         variables=variables,
         optimizer_state=optimizer.init(variables["params"]),
-        # Copies: a donated buffer must not be two leaves of the state.
+        # Copied, because a donated buffer must not occur twice in the state.
         ema=jax.tree.map(jnp.copy, variables) if keep_ema else None,
     )

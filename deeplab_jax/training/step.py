@@ -19,39 +19,39 @@ from deeplab_jax.training.state import TrainState, Variables
 
 @dataclasses.dataclass(frozen=True)
 class StepLayout:
-    """Where a step finds and leaves its arrays.
+    """Shardings of the arguments and results of a step.
 
     Attributes:
-      mesh: of the devices; None: of one device, which the arguments lie on.
-      state_sharding: of every array of the state; None: whole everywhere.
+      mesh: devices; None: the one device that holds the arguments.
+      state_sharding: sharding of every array of the state; None: replicated.
     """
 
     mesh: Mesh | None
     state_sharding: Any = None
 
     def batch(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Returns a batch whose rows are split."""
+        """Returns the batch with its image rows sharded."""
         with sharded_over(self.mesh):
             return ops.constrain_rows(batch)
 
     def variables(self, variables: Any) -> Any:
-        """Returns variables whole on every device, where they are kept in parts.
+        """Returns sharded variables replicated on every device.
 
-        Without the demand the compiler might move maps instead, which are larger.
+        Without this constraint the compiler could move feature maps instead, which are larger.
         """
         if self.state_sharding is None:
             return variables
         return jax.lax.with_sharding_constraint(variables, replicated(self.mesh))
 
     def gradients(self, gradients: Any) -> Any:
-        """Returns gradients of which each device gets the sum of its own part alone."""
+        """Returns gradients sharded like the state (reduce-scatter instead of all-reduce)."""
         if self.state_sharding is None:
             return gradients
         own = self.state_sharding.variables["params"]
         return jax.lax.with_sharding_constraint(gradients, own)
 
     def jit(self, step: Callable[..., Any]) -> "Step":
-        """Returns (state, batch) → (state, metrics) compiled; the state given is used up."""
+        """Returns (state, batch) → (state, metrics) compiled; the given state is donated."""
         if self.mesh is None:
             return jax.jit(step, donate_argnums=0)
         whole = replicated(self.mesh)
@@ -85,21 +85,22 @@ def make_train_step(
     ema_decay: float = 0.0,
     l1: float = 0.0,
 ) -> Step:
-    """Returns the jitted step (state, batch) → (state, metrics); the state given is used up.
+    """Returns the jitted step (state, batch) → (state, metrics); the given state is donated.
 
-    The batch is split over the mesh's `data`, the rows of its images over `spatial`; means over it,
-    of the loss and in batch normalisation, are over all devices. Metrics are the scalars `loss`,
+    The batch is split over the mesh axis `data`, the rows of its images over `spatial`. The loss
+    and batch normalization average over all devices. Metrics are the scalars `loss`,
     `learning_rate` and `gradient_norm`.
 
     Args:
-      model, optimizer, learning_rate: what to train, and how.
-      objective: what to minimise.
+      model, optimizer, learning_rate: network to train, its optimizer and schedule.
+      objective: loss to minimize.
       mesh, state_sharding: as of `StepLayout`; devices may be of a topology that is compiled for.
-      seed: of dropout.
+      seed: seed of dropout.
       accumulation_steps: number of microbatches that gradients are accumulated over. The
-        gradient is that of the whole batch but for batch normalisation, which sees the parts.
-      ema_decay: of the averaged variables; unused where the state keeps none.
-      l1: strength of the penalty on the kernels' absolute values.
+        gradient equals that of the whole batch except for batch normalization, which uses the
+        statistics of each microbatch.
+      ema_decay: decay of the averaged variables; unused if the state keeps none.
+      l1: weight of the L1 norm of the kernels.
     """
     layout = StepLayout(mesh, state_sharding)
 
@@ -132,8 +133,8 @@ def make_run_step(run: Run, state: TrainState) -> Step:
     """Returns the jitted step of a run; see `make_train_step`.
 
     Args:
-      run: what to train.
-      state: arrays, or their shapes, with the shardings that the step gets and gives.
+      run: run to train.
+      state: arrays or their shapes, with the shardings of the step's arguments and results.
     """
     config = run.config
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)

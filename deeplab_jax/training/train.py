@@ -57,8 +57,8 @@ from deeplab_jax.training.step import Batch, make_run_step
 def interruption() -> Iterator[Callable[[], bool]]:
     """Yields a function that returns whether the process was asked to stop.
 
-    The first signal is noted, so that a checkpoint can be saved; a second one acts at once. Outside
-    the main thread, where Python receives no signals, nothing is changed.
+    The first signal is only recorded, so that a checkpoint can be saved; the second one takes
+    effect immediately. Outside the main thread, where Python receives no signals, nothing changes.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -80,7 +80,7 @@ def interruption() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-# With `profile`, the steps after the first that the trace shows.
+# Steps in the trace of `profile`, counted from the first step of the process.
 PROFILED_STEPS = range(3, 8)
 
 
@@ -106,28 +106,29 @@ def train(
     profile: bool = False,
     adjust: Callable[[Run], Run] = lambda run: run,
 ) -> TrainingResult:
-    """Trains, or goes on with an interrupted run of the same config in the same workdir.
+    """Trains a network, or resumes an interrupted run of the same config in the same workdir.
 
-    Variables come from the newest checkpoint in the workdir; else from `training.init_from`, with a
-    fresh classifier where the number of classes differs; else from the seed.
+    The initial variables come from the newest checkpoint in the workdir; else from
+    `training.init_from`, with a new classifier if the number of classes differs; else from the
+    seed.
 
     Args:
       config: see deeplab_jax/config_fields.py.
-      workdir: where checkpoints, numbers and pictures go.
+      workdir: directory of checkpoints, metrics and pictures.
       train, validation: a prepared data set's name, a pair of arrays (images uint8 [N, H, W, 3],
         masks [N, H, W]), or None for the config's data set.
-      batch_size: instead of `config.training.batch_size`.
-      epochs: passes over the training images, instead of `config.training.num_steps`.
+      batch_size: number of images per batch (default: `config.training.batch_size`).
+      epochs: length of training in epochs (default: `config.training.num_steps`).
       reporter: receives progress events.
-      mesh: of the devices to use; default: all of the job, as `config.parallel` says.
-      profile: write a trace of a few steps to `workdir/profile`.
-      adjust: returns the run that is meant, of the one that the config says: with another network,
-        objective or optimiser. A run that goes on needs the same.
+      mesh: devices to use (default: all devices of the job, as `config.parallel` states).
+      profile: whether to write a trace of a few steps to `workdir/profile`.
+      adjust: function that receives the run of the config and returns the run to train, as with
+        another network, objective or optimizer. A resumed run requires the same function.
 
     Raises:
-      DeepLabError: the config, a data set or the workdir is not right; or the loss left the
-        finite, with the last good checkpoint kept.
-      KeyboardInterrupt: the run was asked to stop, and its state is saved.
+      DeepLabError: the config, a dataset or the workdir is invalid, or the loss became infinite or
+        NaN; the last good checkpoint is kept.
+      KeyboardInterrupt: the run was asked to stop; its state has been saved.
     """
     workdir, reporter = as_path(workdir), reporter or LoggingReporter()
     run = adjust(
@@ -168,7 +169,7 @@ def _make_evaluator(run: Run) -> Evaluator:
 
 
 def _open_workdir(run: Run, evaluator: Evaluator) -> None:
-    """Makes the workdir this run's; one process does, all wait for it."""
+    """Claims the workdir for this run in process 0; all processes wait for it."""
     data = {"train": fingerprint(run.train), "validation": fingerprint(run.validation)}
     _check_hosts_share(data)
     if is_first_host():
@@ -180,10 +181,10 @@ def _open_workdir(run: Run, evaluator: Evaluator) -> None:
 
 
 def _check_hosts_share(data: dict[str, dict[str, Any]]) -> None:
-    """Checks that every process reads the data that process 0 reads.
+    """Checks that every process reads the same data as process 0.
 
     Raises:
-      DeepLabError: on the processes that read other data.
+      DeepLabError: this process reads other data.
     """
     digest = hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=16).digest()
     own = np.frombuffer(digest, np.uint8)
@@ -280,7 +281,7 @@ class Loop:
     def _after_step(
         self, step: int, state: TrainState, metrics: dict[str, jax.Array], stopping: bool
     ) -> bool:
-        """Logs, evaluates and saves what is due; returns whether it has evaluated."""
+        """Runs the logging, evaluation and saving that are due; returns whether it evaluated."""
         last = step == self.num_steps
         if last or step % self.config.log_every_steps == 0:
             scalars = self.pace.summarize(metrics, self.num_steps - step)
@@ -293,13 +294,13 @@ class Loop:
             mean_iou = self.mean_iou = self._evaluate(step, state)
         due = step % self.config.checkpoint.every_steps == 0
         if last or stopping or due or mean_iou is not None:
-            # A state is saved only when all numbers up to it were finite.
+            # A state is saved only if the metrics of all steps before it are finite.
             self.finite.finish()
             self.checkpointer.save(state, self._info(step), mean_iou)
         if stopping and not last:
             self.checkpointer.wait()
             wait_for_hosts("stopped")
-            self.reporter.message(f"stopped at step {step}; the same command goes on from there")
+            self.reporter.message(f"stopped at step {step}; the same command resumes it")
             raise KeyboardInterrupt
         self.pace.pause(time.perf_counter() - started)
         return mean_iou is not None
