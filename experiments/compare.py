@@ -16,7 +16,6 @@ import sys
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import parse_numbers
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
 from experiments import commands
@@ -54,7 +53,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
         raise DeepLabError(f"compare takes no argument {paths[0]!r}; give models as --models")
     flags.require("models", "dataset")
     references = parse_models(flags.models)
-    options, widths = flags.inference_options(), parse_numbers(flags.trimap, "trimap", int)
+    options, widths = flags.inference_options(), flags.numbers("trimap", int, "1,5,10")
     # Imported late, so that --help and mistakes answer at once.
     import deeplab_jax
     from deeplab_jax.data import open_dataset

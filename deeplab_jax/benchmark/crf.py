@@ -1,5 +1,6 @@
 """Time of the dense CRF of an image, compared with pydensecrf."""
 
+import functools
 import importlib
 import statistics
 import time
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deeplab_jax.benchmark.machine import run_seconds
 from deeplab_jax.crf import CRFParameters, bilateral_features, build_lattice, dense_crf
 from deeplab_jax.crf.lattice import blur, slice_, splat
 from deeplab_jax.errors import DeepLabError
@@ -60,14 +62,13 @@ def measure_crf(
     """
     batch = jnp.asarray(logits)[None], jnp.asarray(image)[None]
 
+    marginals = functools.partial(pydensecrf_marginals, image, logits, parameters)
+
     def ours() -> np.ndarray:
         return np.asarray(dense_crf(*batch, parameters))[0]
 
-    def theirs() -> np.ndarray:
-        return pydensecrf_marginals(image, logits, parameters)
-
-    same = np.argmax(ours(), axis=-1) == np.argmax(theirs(), axis=-1)
-    turns = [(_seconds(ours), _seconds(theirs)) for _ in range(repetitions)]
+    same = np.argmax(ours(), axis=-1) == np.argmax(marginals(), axis=-1)
+    turns = [(_seconds(ours), _seconds(marginals)) for _ in range(repetitions)]
     (mine, mine_processor), (other, other_processor) = np.median(turns, axis=0).tolist()
     return {
         "seconds": mine,
@@ -105,10 +106,9 @@ def profile_crf(
         "blur_seconds": lambda: jax.jit(blur)(lattice, spread),
         "slice_seconds": lambda: jax.jit(slice_)(lattice, spread),
     }
-    seconds = {}
-    for name, step in steps.items():
-        _seconds(step)
-        seconds[name] = statistics.median(_seconds(step)[0] for _ in range(repetitions))
+    seconds = {
+        name: statistics.median(run_seconds(step, repetitions)) for name, step in steps.items()
+    }
     return seconds | {"vertices_per_pixel": len(spread) / len(values)}
 
 
@@ -120,10 +120,7 @@ def pydensecrf_marginals(
         library = importlib.import_module("pydensecrf.densecrf")
     except ImportError as error:
         raise DeepLabError("pydensecrf is not installed: pip install pydensecrf2") from error
-    normalization = {
-        "after": library.NORMALIZE_AFTER,
-        "symmetric": library.NORMALIZE_SYMMETRIC,
-    }[parameters.normalization]
+    normalization = getattr(library, f"NORMALIZE_{parameters.normalization.upper()}")
     height, width, classes = logits.shape
     crf = library.DenseCRF2D(width, height, classes)
     energy = -np.asarray(logits, np.float32).reshape(-1, classes)

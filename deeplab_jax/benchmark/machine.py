@@ -60,18 +60,20 @@ def measure_peaks(dtype: str = "float32", repetitions: int = 5) -> dict[str, flo
     # Random values: matrix units may run faster on equal numbers, which draw less power.
     matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
     stream = jax.random.normal(jax.random.key(1), (STREAM,), dtype)
-    product = _best(jax.jit(lambda a: a @ a), matrix, repetitions)
-    copy = _best(jax.jit(lambda a: a + 1), stream, repetitions)
+    product, copy = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
+    seconds = min(run_seconds(lambda: product(matrix), repetitions))
+    copying = min(run_seconds(lambda: copy(stream), repetitions))
     return {
-        "matrix_flops_per_second": 2 * size**3 / product,
-        "memory_bytes_per_second": 2 * stream.nbytes / copy,
+        "matrix_flops_per_second": 2 * size**3 / seconds,
+        "memory_bytes_per_second": 2 * stream.nbytes / copying,
     }
 
 
-def _best(function: Callable, argument: jax.Array, repetitions: int) -> float:
+def run_seconds(work: Callable[[], object], repetitions: int) -> list[float]:
+    """Returns the wall time of each run, after one warm-up run; JAX arrays are waited for."""
     seconds = []
     for _ in range(repetitions + 1):
         started = time.perf_counter()
-        jax.block_until_ready(function(argument))
+        jax.block_until_ready(work())
         seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return seconds[1:]

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from deeplab_jax import config as configs
+from deeplab_jax.benchmark.machine import run_seconds
 from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.models import DeepLab, create_model, list_models
 from deeplab_jax.models.deeplab import fold
@@ -45,13 +46,7 @@ class Contender:
 
     def median_seconds(self, repetitions: int) -> float:
         """Returns the median time of a run, after one warm-up run."""
-        self.run()
-        seconds = []
-        for _ in range(repetitions):
-            started = time.perf_counter()
-            self.run()
-            seconds.append(time.perf_counter() - started)
-        return statistics.median(seconds)
+        return statistics.median(run_seconds(self.run, repetitions))
 
 
 def compiled_contender(name: str, function: Callable, *arguments: Any) -> Contender:
@@ -60,15 +55,17 @@ def compiled_contender(name: str, function: Callable, *arguments: Any) -> Conten
     Memory is that of arguments, results and temporary arrays, as planned by the compiler.
     """
     arguments = jax.device_put(arguments)
-    started = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
-    seconds = time.perf_counter() - started
+    compiled, seconds = _compile(jax.jit(function), *arguments)
     return Contender(
-        name,
-        lambda: jax.block_until_ready(compiled(*arguments)),
-        seconds,
-        planned_bytes(compiled),
+        name, lambda: jax.block_until_ready(compiled(*arguments)), seconds, planned_bytes(compiled)
     )
+
+
+def _compile(function: Callable, *arguments: Any) -> tuple[jax.stages.Compiled, float]:
+    """Returns the compiled program of a jitted function, and the compile time in seconds."""
+    started = time.perf_counter()
+    compiled = function.lower(*arguments).compile()
+    return compiled, time.perf_counter() - started
 
 
 def planned_bytes(compiled: jax.stages.Compiled) -> int | None:
@@ -224,9 +221,7 @@ def make_step(
 
 
 def _repeated(step: Callable, state: TrainState, batch: dict[str, Any]) -> Contender:
-    started = time.perf_counter()
-    compiled = step.lower(state, batch).compile()
-    seconds = time.perf_counter() - started
+    compiled, seconds = _compile(step, state, batch)
     kept = [state]
 
     def run() -> float:

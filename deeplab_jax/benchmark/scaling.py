@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -76,21 +77,12 @@ def measure_scaling(
         model = create_model(architecture, output_stride=output_stride, **keywords)
         variables = ours.made_variables(model)
         for batch_size, size in shapes:
-            name = f"output stride {output_stride}, {batch_size}x{size[0]}x{size[1]}"
-            reporter.message(name)
+            reporter.message(f"output stride {output_stride}, {batch_size}x{size[0]}x{size[1]}")
             image = ours.random_batch(batch_size, size, 2)["image"]
-            contender = ours.forward(model, variables, image)
-            seconds = contender.median_seconds(repetitions) / batch_size
-            points.append(
-                Point(
-                    output_stride,
-                    *size,
-                    batch_size,
-                    seconds,
-                    contender.peak_bytes,
-                    contender.compile_seconds,
-                )
-            )
+            program = ours.forward(model, variables, image)
+            seconds = program.median_seconds(repetitions) / batch_size
+            costs = (seconds, program.peak_bytes, program.compile_seconds)
+            points.append(Point(output_stride, *size, batch_size, *costs))
     return points
 
 
@@ -103,13 +95,9 @@ def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Po
     """
     fixed = "batch_size" if against == "pixels" else "pixels"
     for output_stride in dict.fromkeys(point.output_stride for point in points):
-        chosen = [
-            point
-            for point in points
-            if point.output_stride == output_stride
-            and getattr(point, fixed) == getattr(points[0], fixed)
-        ]
-        yield output_stride, sorted(chosen, key=lambda point: getattr(point, against))
+        kept = (output_stride, getattr(points[0], fixed))
+        chosen = [p for p in points if (p.output_stride, getattr(p, fixed)) == kept]
+        yield output_stride, sorted(chosen, key=operator.attrgetter(against))
 
 
 def exponents(points: Sequence[Point]) -> dict[int, float]:
@@ -120,8 +108,7 @@ def exponents(points: Sequence[Point]) -> dict[int, float]:
     found = {}
     for output_stride, line in series(points, "pixels"):
         if len(line) > 1:
-            pixels = np.log([point.pixels for point in line])
-            seconds = np.log([point.seconds_per_image for point in line])
+            pixels, seconds = np.log([(p.pixels, p.seconds_per_image) for p in line]).T
             found[output_stride] = float(np.polyfit(pixels, seconds, 1)[0])
     return found
 
@@ -181,9 +168,7 @@ def _finish(axes: Axes, against: str) -> None:
     if against == "batch_size":
         # Few values: each has its own tick, and time starts at 0.
         values = sorted({value for line in axes.lines for value in line.get_xdata()})
-        axes.set_xscale("linear")
-        axes.set_yscale("linear")
-        axes.set(xticks=values, ylim=(0, None))
+        axes.set(xscale="linear", yscale="linear", xticks=values, ylim=(0, None))
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small")

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -106,11 +107,8 @@ def _seconds(folder: Path, words: Sequence[str], status: int, caches: Path) -> f
         PROGRAM_CACHE: str(caches / "programs"),
     }
     started = time.perf_counter()
-    process = _run(words, environment, cwd=folder)
-    seconds = time.perf_counter() - started
-    if process.returncode != status:
-        raise DeepLabError(_last_line(process))
-    return seconds
+    run_python(words, environment, status, cwd=folder)
+    return time.perf_counter() - started
 
 
 def measure_start(
@@ -136,42 +134,34 @@ def measure_start(
     figures = {}
     with tempfile.TemporaryDirectory() as cache:
         for process in ("cold", "warm"):
-            given = arguments | {"started": time.time()}
-            parts = run_python(["-m", FIRST_STEP], given, {"JAX_COMPILATION_CACHE_DIR": cache})
+            given = json.dumps(arguments | {"started": time.time()})
+            environment = {"JAX_COMPILATION_CACHE_DIR": cache}
+            parts = json.loads(run_python(["-m", FIRST_STEP], environment, input=given))
             figures |= {f"{process}_{name}": value for name, value in parts.items()}
     return figures
 
 
 def run_python(
-    command: Sequence[str], given: dict[str, object], environment: dict[str, str]
-) -> dict[str, float]:
-    """Runs a new interpreter and returns the JSON on its stdout.
+    command: Sequence[str], environment: Mapping[str, str], status: int = 0, **options: Any
+) -> str:
+    """Runs a new interpreter and returns its stdout.
 
     Args:
       command: arguments of the interpreter.
-      given: JSON for stdin.
       environment: variables in addition to those of this process.
+      status: expected exit status.
+      **options: keywords of `subprocess.run`.
 
     Raises:
-      DeepLabError: it failed; the message is its last line.
+      DeepLabError: the status is another one; the message is the last line of stderr.
     """
-    process = _run(command, environment, input=json.dumps(given))
-    if process.returncode:
-        raise DeepLabError(_last_line(process))
-    return json.loads(process.stdout)
-
-
-def _run(
-    command: Sequence[str], environment: Mapping[str, str], **options: object
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    process = subprocess.run(
         [sys.executable, *command],
         env=os.environ | environment,
         capture_output=True,
         text=True,
         **options,
     )
-
-
-def _last_line(process: subprocess.CompletedProcess[str]) -> str:
-    return (process.stderr.strip().splitlines() or ["the process failed"])[-1]
+    if process.returncode != status:
+        raise DeepLabError((process.stderr.strip().splitlines() or ["the process failed"])[-1])
+    return process.stdout

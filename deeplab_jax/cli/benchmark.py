@@ -51,11 +51,9 @@ def define_flags(flags: Flags) -> None:
         "scaling: image sizes in pixels, at the first batch size.",
     )
     flags.define(
-        "batch_sizes",
-        ["1", "2", "4", "8"],
-        "scaling: batch sizes in images, at the first image size.",
+        "batch_sizes", "1,2,4,8", "scaling: batch sizes in images, at the first image size."
     )
-    flags.define("output_strides", ["32", "16", "8"], "scaling: output strides of the network.")
+    flags.define("output_strides", "32,16,8", "scaling: output strides of the network.")
     flags.define("output", None, "scaling: directory for the CSV file and the plot.")
     flags.define("workdir", None, "shapes: directory for the two runs.")
     flags.define("image", None, "crf: image file (default: a generated image).")
@@ -127,13 +125,13 @@ def _pipeline(flags: Flags, console: Console) -> dict[str, object]:
 
 def _scaling(flags: Flags, console: Console) -> dict[str, object]:
     sizes = [parse_size(text) for text in flags.sizes]
-    batch_sizes = _positive(flags, "batch_sizes")
-    output_strides = _positive(flags, "output_strides")
+    names = ("batch_sizes", "output_strides")
+    counts = [flags.numbers(name, int, flags[name].default, least=1) for name in names]
     from deeplab_jax.benchmark import scaling
 
-    network, shapes = flags.network, (sizes, batch_sizes, output_strides)
+    network = flags.network
     points = scaling.measure_scaling(
-        network, *shapes, repetitions=flags.repetitions, reporter=console
+        network, sizes, *counts, repetitions=flags.repetitions, reporter=console
     )
     if flags.output:
         folder = pathlib.Path(flags.output)
@@ -149,21 +147,6 @@ def _scaling(flags: Flags, console: Console) -> dict[str, object]:
     for line in scaling.table(points):
         console.print(line)
     return {f"exponent at output stride {stride}": b for stride, b in exponents.items()}
-
-
-def _positive(flags: Flags, name: str) -> list[int]:
-    """Returns the numbers of a list flag.
-
-    Raises:
-      DeepLabError: a number is not a positive integer, or the list is empty.
-    """
-    texts = flags[name].value
-    if not texts or not all(text.isdecimal() and int(text) for text in texts):
-        given, example = ",".join(texts), flags[name].default
-        raise DeepLabError(
-            f"--{name}={given} is not legal; give positive integers, as in {','.join(example)}"
-        )
-    return [int(text) for text in texts]
 
 
 def _start(flags: Flags, console: Console) -> dict[str, float]:

@@ -69,8 +69,6 @@ def mend(folder: pathlib.Path) -> None:
     A process that is killed between its two writes leaves a program without a time, and JAX then
     writes nothing more to a cache with a limit.
     """
-    if not folder.is_dir():
-        return
     for program in folder.glob(f"*{PROGRAM}"):
         used = program.with_name(program.name.removesuffix(PROGRAM) + USED)
         # Another process may remove the program, and the directory may not be writable.
@@ -85,9 +83,7 @@ def clear(folder: pathlib.Path) -> None:
     Raises:
       DeepLabError: a file cannot be removed.
     """
-    if not folder.is_dir():
-        return
-    for file in folder.iterdir():
+    for file in folder.glob("*"):
         if file.name.endswith((PROGRAM, USED, PROGRAM_SUFFIX)):
             try:
                 file.unlink(missing_ok=True)

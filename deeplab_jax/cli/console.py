@@ -1,7 +1,7 @@
 """Reporter of the commands: a live line on a terminal, periodic lines elsewhere."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import rich.box
 import rich.console
@@ -21,14 +21,18 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def make_table(*titles: str, right: int = 0) -> rich.table.Table:
-    """Returns a table without rows; the last `right` columns are right-aligned."""
+def make_table(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0
+) -> rich.table.Table:
+    """Returns a table; the last `right` columns are right-aligned."""
     table = rich.table.Table(
         box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0)
     )
     for position, title in enumerate(titles):
         is_right = position >= len(titles) - right
         table.add_column(title, justify="right" if is_right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -76,10 +80,8 @@ class Console(Reporter):
             now = time.monotonic()
             if now - last >= PLAIN_INTERVAL:
                 last = now
-                left = (
-                    f", {duration((total - done) * (now - started) / done)} left" if total else ""
-                )
                 rate = done / (now - started)
+                left = f", {duration((total - done) / rate)} left" if total else ""
                 self._err.print(f"{description}: {done}/{total or '?'}, {rate:.1f}/s{left}")
 
     def training_step(self, step: int, num_steps: int, scalars: Mapping[str, float]) -> None:

@@ -16,26 +16,14 @@ examples:
 
 from deeplab_jax import crf
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, parse_numbers
+from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
 
-# Flag, field of CRFGrid and help.
+# Flag, field of CRFGrid, searched values and an example.
 GRID_FLAGS = (
-    (
-        "w1",
-        "bilateral_weights",
-        "Weights of the bilateral kernel to search, as in 3,4,5,6 (default: DeepLab v2's).",
-    ),
-    (
-        "sigma_alpha",
-        "bilateral_position_stds",
-        "Values of σα in pixels to search, as in 30,50,70 (default: DeepLab v2's).",
-    ),
-    (
-        "sigma_beta",
-        "bilateral_color_stds",
-        "Values of σβ in levels of 0..255 to search, as in 3,5 (default: DeepLab v2's).",
-    ),
+    ("w1", "bilateral_weights", "Weights of the bilateral kernel", "3,4,5,6"),
+    ("sigma_alpha", "bilateral_position_stds", "Values of σα in pixels", "30,50,70"),
+    ("sigma_beta", "bilateral_color_stds", "Values of σβ in levels of 0..255", "3,5"),
 )
 # Number of rows printed; the file has all.
 ROWS = 10
@@ -46,8 +34,9 @@ def define_flags(flags: Flags) -> None:
     flags.define_model()
     flags.define_inference()
     flags.define_dataset("train", limit=100)
-    for flag, _, purpose in GRID_FLAGS:
-        flags.define(flag, None, purpose)
+    for flag, _, values, example in GRID_FLAGS:
+        help = f"{values} to search, as in {example} (default: DeepLab v2's)."
+        flags.define(flag, None, help)
     flags.define("output", None, "JSON file for the parameters and the table of results.")
 
 
@@ -58,7 +47,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if flags.crf:
         raise DeepLabError("crf-search runs its own CRFs; leave --crf out")
     settings, options = flags.split_settings(), flags.inference_options()
-    values = {field: parse_numbers(flags[flag].value, flag, float) for flag, field, _ in GRID_FLAGS}
+    values = {field: flags.numbers(flag, float, example) for flag, field, _, example in GRID_FLAGS}
     flags.check_sources()
     # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.evaluation import CRFGrid, crf_search_table, search_crf

@@ -21,7 +21,7 @@ from typing import Any
 import deeplab_jax
 from deeplab_jax import data, inference
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, joined_job, parse_numbers
+from deeplab_jax.cli.flags import Flags, joined_job
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
@@ -42,7 +42,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Evaluates and prints the table and the path of the files."""
     flags.refuse("evaluate", paths, "give a data set as --dataset")
     flags.require("model", "dataset", "split", "data_dir")
-    widths = parse_numbers(flags.trimap, "trimap", int)
+    widths = flags.numbers("trimap", int, "1,5,10")
     if flags.table and widths:
         raise DeepLabError("--trimap is not part of --table; give one of them")
     options, settings = flags.inference_options(), flags.split_settings()
@@ -84,17 +84,11 @@ def _compare(
     options: "inference.InferenceOptions",
     settings: dict[str, Any],
 ) -> str:
-    from deeplab_jax.evaluation import (
-        compare_strategies,
-        comparison_table,
-        papers_steps,
-        settings_lines,
-        strategy_steps,
-    )
+    from deeplab_jax import evaluation
 
-    steps = strategy_steps(options)
+    steps = evaluation.strategy_steps(options)
     if len(steps) == 1:
-        steps = papers_steps(options)
-    rows = compare_strategies(predictor, dataset, steps, **settings)
-    lines = ["", "settings of the last row:", *settings_lines(rows[-1]["settings"])]
-    return "\n".join([comparison_table(rows), *lines])
+        steps = evaluation.papers_steps(options)
+    rows = evaluation.compare_strategies(predictor, dataset, steps, **settings)
+    last = evaluation.settings_lines(rows[-1]["settings"])
+    return "\n".join([evaluation.comparison_table(rows), "", "settings of the last row:", *last])

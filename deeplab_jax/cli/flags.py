@@ -1,6 +1,7 @@
 """The flags of the commands: definition, groups that several commands share, and their values."""
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -102,6 +103,33 @@ class Flags(absl_flags.FlagValues):
         if arguments:
             instead = instead or f"see deeplab-jax {command} --help"
             raise DeepLabError(f"{command} takes no argument {arguments[0]!r}; {instead}")
+
+    def numbers(
+        self, name: str, kind: type[float], example: str, least: float = -math.inf
+    ) -> tuple:
+        """Returns the numbers of a flag such as 0.5,0.75,1; none where it is not given.
+
+        Args:
+          name: name of the flag.
+          kind: int or float.
+          example: legal value of the flag, for the error message.
+          least: smallest legal number.
+
+        Raises:
+          DeepLabError: the text has another form, or a number is too small.
+        """
+        text = self[name].value
+        try:
+            numbers = tuple(map(kind, text.split(","))) if text is not None else ()
+            if all(number >= least for number in numbers):
+                return numbers
+        except ValueError:
+            pass
+        bound = "" if least == -math.inf else f" of at least {least}"
+        raise DeepLabError(
+            f"--{name}={text} is not legal; give numbers{bound} with commas between, "
+            f"as in {example}"
+        )
 
     def define_model(self) -> None:
         """Defines --model, --checkpoint and --ema."""
@@ -240,7 +268,7 @@ class Flags(absl_flags.FlagValues):
         Raises:
           DeepLabError: a value is illegal; the message names the legal ones.
         """
-        scales = parse_numbers(self.scales, "scales", float)
+        scales = self.numbers("scales", float, "0.5,0.75,1")
         if not self["overlap"].using_default_value and not self.tile:
             raise DeepLabError("--overlap requires tiles; give --tile, as in --tile=513x513")
         is_file = self.crf is not None and self.crf.endswith(".json")
@@ -282,21 +310,6 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise DeepLabError(f"size {text!r} is not legal; give height x width, as in 513x513")
     return int(height), int(width)
-
-
-def parse_numbers(text: str | None, name: str, kind: type) -> tuple:
-    """Returns the numbers of a flag such as 0.5,0.75,1; none for None.
-
-    Raises:
-      DeepLabError: the text has another form.
-    """
-    try:
-        return tuple(kind(part) for part in (text.split(",") if text else ()))
-    except ValueError:
-        example = "0.5,0.75,1" if kind is float else "1,5,10"
-        raise DeepLabError(
-            f"--{name}={text} is not legal; give numbers with commas between, as in {example}"
-        ) from None
 
 
 def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:

@@ -23,7 +23,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich.table
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 # Number of leading components of a path that name a block of the backbone or a part of the head.
 UNIT_DEPTH = 2
+TITLES = ("layer", "kernel", "rate", "output", "parameters", "MMACs")
 # Value of --set and --config that asks for the declared descriptions.
 HELP = "help"
 
@@ -71,11 +72,10 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if flags.json:
         console.print(json.dumps(summary.describe(), indent=2))
         return
-    console.print(_layer_table(_rows(summary.layers, flags.layers)))
-    console.print("")
-    console.print(_totals(summary))
-    console.print("")
-    console.print(_endpoint_table(summary, flags.layers))
+    console.print(make_table(TITLES, _rows(summary.layers, flags.layers), right=2))
+    for lines in (_totals(summary), _endpoints(summary, flags.layers)):
+        console.print("")
+        console.print(_pairs(lines))
 
 
 def _described(flags: Flags) -> Iterator[str]:
@@ -177,33 +177,23 @@ def _spread(texts: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(texts))
 
 
-def _layer_table(rows: Iterable[tuple[str, ...]]) -> rich.table.Table:
-    titles = ("layer", "kernel", "rate", "output", "parameters", "MMACs")
-    table = make_table(*titles, right=2)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _totals(summary: "models.ModelSummary") -> rich.table.Table:
-    lines: dict[str, Any] = {
+def _totals(summary: "models.ModelSummary") -> dict[str, str]:
+    return {
         "parameters": f"{summary.parameters:,}",
         "multiply-adds": f"{summary.macs / 1e9:,.3f} billion",
         "… in TensorFlow's convention": f"{summary.macs_tf_convention / 1e9:,.3f} billion",
         "output stride": f"{summary.output_stride} pixels",
         "receptive field": f"{summary.receptive_field:,} pixels, image pooling left out",
     }
-    return _pairs(lines)
 
 
-def _endpoint_table(summary: "models.ModelSummary", every: bool) -> rich.table.Table:
+def _endpoints(summary: "models.ModelSummary", every: bool) -> dict[str, str]:
     """Returns the feature maps; without `every` only those of whole blocks."""
-    shown = {
+    return {
         f"endpoint {name}": "×".join(map(str, shape))
         for name, shape in summary.endpoints.items()
         if every or "/" not in name
     }
-    return _pairs(shown)
 
 
 def _pairs(lines: dict[str, str]) -> rich.table.Table:

@@ -44,16 +44,12 @@ COMPILED_BYTES = 4 * 2**30
 
 def overview() -> str:
     """Returns the text of `deeplab-jax --help`."""
-    rows = [f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: deeplab-jax COMMAND [--flag=value …]",
-            "",
-            *rows,
-            "",
-            "Run COMMAND --help for its flags.",
-        ]
-    )
+    rows = "\n".join(f"  {name:<12}{purpose}" for name, purpose in COMMANDS.items())
+    return f"""usage: deeplab-jax COMMAND [--flag=value …]
+
+{rows}
+
+Run COMMAND --help for its flags."""
 
 
 def command_help(documentation: str, flag_values: Flags) -> str:

@@ -57,10 +57,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         console.print(json.dumps(planned.describe(), indent=2))
         return
     for title, rows in _sections(planned):
-        table = make_table(title, "")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        console.print(make_table((title, ""), rows))
         console.print("")
 
 

@@ -29,7 +29,7 @@ def test_networks_have_short_names(name, found):
 
 def test_failures_are_told():
     with pytest.raises(DeepLabError, match="No module named"):
-        start.run_python(["-c", "import no_such_module"], {}, {})
+        start.run_python(["-c", "import no_such_module"], {})
 
 
 def test_mistakes_are_told(capsys):
