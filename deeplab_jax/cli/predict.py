@@ -122,32 +122,23 @@ def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: C
 
 
 def _segment(flags: Flags, paths: list[str], num_classes: int, console: Console) -> None:
-    if flags.submission:
-        _submit(flags, paths, console)
-        return
-    jobs = inference.plan_files(
-        paths,
-        flags.output,
-        probabilities=flags.probabilities,
-        overwrite=flags.overwrite,
-        num_classes=num_classes,
-    )
-    jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
-    predictor = flags.load_predictor(console).with_options(flags.inference_options())
-    inference.predict_files(predictor, jobs, console)
-    console.print(f"{len(jobs)} predictions are in {flags.output}")
-
-
-def _submit(flags: Flags, paths: list[str], console: Console) -> None:
-    if flags.probabilities:
+    server, overwrite = flags.submission, flags.overwrite
+    if server and flags.probabilities:
         raise DeepLabError("servers take no probabilities; leave out --probabilities")
-    server = flags.submission
-    jobs = inference.plan_submission(paths, flags.output, server, overwrite=flags.overwrite)
-    predictor = flags.load_predictor(console).with_options(flags.inference_options())
-    inference.check_submission(predictor, server)
+    if server:
+        jobs = inference.plan_submission(paths, flags.output, server, overwrite=overwrite)
+    else:
+        kinds = {"probabilities": flags.probabilities, "num_classes": num_classes}
+        jobs = inference.plan_files(paths, flags.output, overwrite=overwrite, **kinds)
     jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
-    inference.write_submission(predictor, jobs, server, console)
-    console.print(f"{len(jobs)} files for the {server} server are in {flags.output}")
+    predictor = flags.load_predictor(console).with_options(flags.inference_options())
+    if server:
+        inference.check_submission(predictor, server)
+        inference.write_submission(predictor, jobs, server, console)
+    else:
+        inference.predict_files(predictor, jobs, console)
+    what = f"files for the {server} server" if server else "predictions"
+    console.print(f"{len(jobs)} {what} are in {flags.output}")
 
 
 def _classify(flags: Flags, paths: list[str], console: Console) -> None:
