@@ -5,10 +5,10 @@ A file in `configs/` starts from `default()` and sets only the fields that diffe
 
 import difflib
 import importlib.resources
-import importlib.util
 import json
 import pathlib
 import re
+import runpy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -106,15 +106,11 @@ def load(reference: str) -> ConfigDict:
     """
     name, _, text = reference.partition(":")
     path = _find(name)
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
+        names = runpy.run_path(str(path))
+        if "get_config" not in names:
             raise DeepLabError("a config file must define get_config")
-        return module.get_config(text or None)
+        return names["get_config"](text or None)
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from None
     except (AttributeError, KeyError) as error:
