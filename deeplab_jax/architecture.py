@@ -427,7 +427,7 @@ def check_names(architecture: str, overrides: Mapping[str, Any]) -> None:
     """Checks the names of an architecture and of its keywords.
 
     Raises:
-      DeepLabError: one of them is unknown; names the nearest.
+      DeepLabError: a name is unknown; the message suggests the nearest.
     """
     if architecture not in ARCHITECTURES:
         raise unknown_name("architecture", architecture, ARCHITECTURES)

@@ -35,7 +35,7 @@ class Data:
     )
     oversample_classes: tuple[str, ...] | None = keyword(
         None,
-        "Classes whose images are repeated in training, twice per epoch.",
+        "Classes whose images appear twice per training epoch.",
         source="DeepLab v3, section 4.3",
     )
     workers: int = keyword(0, "Number of data-loading processes; 0: threads of this process.")
@@ -81,13 +81,13 @@ class Augmentation:
     )
     resize_factor: int = keyword(
         0,
-        "Factor k of the first resize: sides are rounded up to a multiple of k plus 1; 0: any.",
+        "Factor k of the first resize: sides are rounded up to the form n·k + 1; 0: no rounding.",
         unit="pixels",
         rule=COUNT,
     )
     max_class_fraction: float = keyword(
         1.0,
-        "Maximum fraction of one class in a crop; other crops are redrawn, up to ten times; 1: no "
+        "Maximum fraction of one class in a crop; others are redrawn, at most ten times; 1: no "
         "limit.",
         source="mmsegmentation: 0.75",
         rule=NONZERO_FRACTION,
@@ -131,8 +131,9 @@ class Training:
     init_from: str = keyword("", "Published name, model directory or workdir to start from.")
     init_scope: str = keyword(
         "all",
-        "Variables to load from `init_from`: `all`, except a classifier of other classes; "
-        "`backbone`; `matching`, all that fit; `vgg_decimated`, fc6 and fc7 of VGG-16 decimated.",
+        "Variables to load from `init_from`: `all`, except a classifier if the classes differ; "
+        "`backbone`; `matching`, those of equal shape; `vgg_decimated`, VGG-16 with subsampled "
+        "fc6 and fc7.",
         source="DeepLab v1, section 3.2",
     )
 
@@ -215,7 +216,7 @@ class Loss:
 
 def _factor(part: str) -> float:
     """Declares the factor of the learning rate of a part of the network."""
-    return keyword(1.0, f"Factor of {part}; 0: frozen.", rule=NOT_NEGATIVE)
+    return keyword(1.0, f"Learning-rate multiplier of {part}; 0 freezes it.", rule=NOT_NEGATIVE)
 
 
 @dataclasses.dataclass(frozen=True)

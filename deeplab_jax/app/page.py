@@ -191,7 +191,7 @@ def _image_input(gradio: ModuleType) -> Any:
 
     async def take_in_uploads(resource: Any) -> str | None:
         if "://" in str(resource):
-            raise gradio.Error("addresses are not fetched; send the image itself")
+            raise gradio.Error("image URLs are not supported; upload the image itself")
         return await take_in(resource)
 
     # Gradio would write a file beside the module of a subclass.

@@ -76,7 +76,7 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
     path = directory / FILE_NAME
     if not path.is_file():
         raise DeepLabError(
-            f"{directory} is no model: it has no {FILE_NAME}; "
+            f"{directory} is not a model: it has no {FILE_NAME}; "
             "give a workdir of `train` or a model directory"
         )
     try:

@@ -83,7 +83,7 @@ def account(conversion: "pretrained.Conversion", *, every: bool) -> Iterator[str
     filled = ", ".join(f"{part} {count}" for part, count in parts.items())
     yield f"{len(assignment.sources)} arrays of the file went into: {filled}"
     if assignment.folded:
-        yield f"{len(assignment.folded)} batch normalisations are folded into convolutions"
+        yield f"{len(assignment.folded)} batch normalizations are folded into convolutions"
     groups = collections.defaultdict(list)
     for name, reason in assignment.unused.items():
         groups[reason].append(name)

@@ -136,7 +136,7 @@ class Flags(absl_flags.FlagValues):
         self.define("model", None, MODEL_HELP)
         self.define("checkpoint", "best", "Checkpoint of a workdir: best, last or a step.")
         self.define(
-            "ema", bool, "Use the moving average of the parameters (default: if the run kept it)."
+            "ema", bool, "Use the averaged parameters (default: on if the run stored them)."
         )
 
     def load_predictor(
@@ -156,7 +156,7 @@ class Flags(absl_flags.FlagValues):
         absl_flags.DEFINE_multi_string(
             "override",
             [],
-            "Override of one config field, FIELD=VALUE; same as --config.FIELD=VALUE",
+            "Value of one config field, FIELD=VALUE; same as --config.FIELD=VALUE",
             flag_values=self,
         )
 

@@ -113,13 +113,13 @@ def _traffic_rows(plan: "Plan") -> list[tuple[str, str]]:
             f"{_megabytes(reduced.gradients)} (by the shapes {_megabytes(expected.gradients)})",
         ),
         (
-            "sums of batch normalisation",
+            "sums of batch normalization",
             f"{_megabytes(reduced.batch_norm_sums)} (by the shapes "
             f"{_megabytes(expected.batch_norm_sums)})",
         ),
         ("other sums", _megabytes(reduced.others)),
         (
-            "rows from neighbours",
+            "rows from neighbors",
             f"{traffic.halo['count']} with {_megabytes(traffic.halo['bytes'])}",
         ),
         ("maps gathered from other images' chips", str(traffic.gathered_activations["count"])),
@@ -132,7 +132,7 @@ def _roofline_rows(plan: "Plan") -> list[tuple[str, str]]:
         ("arithmetic", f"{1e3 * times.compute:.1f} ms"),
         ("memory traffic", f"{1e3 * times.memory:.1f} ms"),
         ("sums over chips", f"{1e3 * times.reduction:.1f} ms"),
-        ("rows from neighbours", f"{1e3 * times.halo:.1f} ms"),
+        ("rows from neighbors", f"{1e3 * times.halo:.1f} ms"),
         (
             "a step",
             f"{1e3 * times.step:.1f} ms, {plan.global_batch / times.step:,.0f} images/s; bound by "

@@ -139,7 +139,10 @@ def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
 def _reconstruction(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
 ) -> np.ndarray:
-    """Returns the fraction of its readers' variance lost with a channel, per multiply-add."""
+    """Returns the variance lost by removing each channel, per multiply-add saved.
+
+    The variance is a fraction of that of the layers that read the channel.
+    """
     folded = flatten_dict(fold(model, variables)[1]["params"], sep="/")
     fixed = np.isin(np.arange(graph.num_channels), list(graph.fixed))
     lost = np.zeros(graph.num_channels)

@@ -204,7 +204,7 @@ def _concatenated(operation: Operation, given: Given) -> _Channels | None:
 
 
 def _through_product(operation: Operation, given: Given) -> _Channels | None:
-    """Follows channels through a resize, which is a product along rows or columns."""
+    """Traces channels through a resize, a matrix multiplication along rows or columns."""
     (contracted, batched) = operation.params["dimension_numbers"]
     side = 0 if given[0] is not None else 1
     if None not in given or given[side].axis in (*contracted[side], *batched[side]):

@@ -106,8 +106,8 @@ class ArrayDataset:
         classes = values[values != void]
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= num_classes:
             raise DeepLabError(
-                f"{name}: mask values {classes.tolist()}; legal are the {num_classes} classes "
-                f"0..{num_classes - 1} and {void} for void"
+                f"{name}: mask values {classes.tolist()} are invalid; expected class indices "
+                f"0..{num_classes - 1}, or {void} for void"
             )
         class_names = class_names or [f"class {index}" for index in range(num_classes)]
         check_several_classes(class_names, name)

@@ -23,7 +23,7 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
     """Checks an image that is not decoded yet.
 
     Raises:
-      DeepLabError: it holds several pages, frames or sizes, or other bands than grey or RGB and
+      DeepLabError: it holds several pages, frames or sizes, or other bands than gray or RGB and
         opacity.
     """
     number = getattr(image, "n_frames", 1)
@@ -55,7 +55,7 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
     _check_bands(tags, name)
     raise DeepLabError(
         f"{name}: a TIFF with {len(bits)} bands of {bits[0]} bits cannot be read; export it as "
-        "grey or RGB with 8 bits"
+        "gray or RGB with 8 bits"
     )
 
 
@@ -104,7 +104,7 @@ def _check_bands(tags: PIL.TiffImagePlugin.ImageFileDirectory_v2, name: str) -> 
     is_opacity = further == 1 and (extra[:1] in ((), *((kind,) for kind in TIFF_OPACITY)))
     if further > 0 and not is_opacity:
         raise DeepLabError(
-            f"{name}: the TIFF has {bands} bands; images have one (grey) or three (RGB), perhaps "
+            f"{name}: the TIFF has {bands} bands; images have one (gray) or three (RGB), perhaps "
             "with opacity. Select the bands, for example with `gdal_translate -b 1 -b 2 -b 3`"
         )
 

@@ -30,7 +30,7 @@ PNG_DEPTH = 24
 
 
 def decode_image(encoded: bytes) -> np.ndarray:
-    """Decodes JPEG or PNG to uint8 [H, W, 3] RGB; grey becomes three equal channels.
+    """Decodes JPEG or PNG to uint8 [H, W, 3] RGB; gray becomes three equal channels.
 
     EXIF orientation is not applied, as in TFDS; preparing stores images upright.
 
@@ -43,7 +43,7 @@ def decode_image(encoded: bytes) -> np.ndarray:
 
 
 def decode_label(encoded: bytes) -> np.ndarray:
-    """Decodes a PNG mask to its values, uint8 or uint16 [H, W]: grey levels or palette indices.
+    """Decodes a PNG mask to its values, uint8 or uint16 [H, W]: gray levels or palette indices.
 
     Raises:
       DeepLabError: the bytes are not an image of class indices.
@@ -53,7 +53,7 @@ def decode_label(encoded: bytes) -> np.ndarray:
         # OpenCV returns the colors of palette images; Pillow keeps the indices.
         label = np.asarray(PIL.Image.open(io.BytesIO(encoded)))
     elif encoded.startswith(PNG_START) and encoded[PNG_DEPTH] in (1, 2, 4):
-        # Grey levels of less than 8 bits are stretched to 0..255.
+        # Gray levels of less than 8 bits are stretched to 0..255.
         label = label // (255 // (2 ** encoded[PNG_DEPTH] - 1))
     if label.ndim != 2 or label.dtype not in (np.uint8, np.uint16):
         raise DeepLabError("its mask is not an 8-bit or 16-bit image of class indices")
@@ -107,7 +107,7 @@ def read_image(
       name: name of encoded bytes in errors.
 
     Returns:
-      uint8 [H, W, 3] RGB. Grey is repeated. Transparent pixels have their stored colors.
+      uint8 [H, W, 3] RGB. Gray is repeated. Transparent pixels have their stored colors.
 
     Raises:
       DeepLabError: the file is missing, empty, truncated, too large or not an image, or it holds

@@ -16,7 +16,7 @@ from deeplab_jax.labels import label_dtype, void_label
 
 INDEX_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 LOSSY, LOSSLESS_WEBP = ("JPEG", "MPO"), b"VP8L"
-# Pillow's name of the storage of 2-bit and 4-bit grey levels, which decoders stretch to 0..255.
+# Pillow's name of the storage of 2-bit and 4-bit gray levels, which decoders stretch to 0..255.
 STRETCHED = re.compile(r"'L;([24])")
 
 
@@ -37,7 +37,7 @@ class MaskFile:
     lossy: bool = False
 
     def values(self) -> np.ndarray:
-        """Returns indices, int or uint [H, W]: those of a palette image, or grey levels.
+        """Returns indices, int or uint [H, W]: those of a palette image, or gray levels.
 
         Raises:
           DeepLabError: the file holds colors or fractions, its opacity holds what its values do
@@ -167,7 +167,7 @@ def read_mask(
     in_opacity: bool = False,
     dtype: np.dtype = EIGHT_BIT,
 ) -> np.ndarray:
-    """Reads a mask of indices: a palette image's indices, never its colors, or grey levels.
+    """Reads a mask of indices: a palette image's indices, never its colors, or gray levels.
 
     Args:
       source: path of the mask, or the opened mask.

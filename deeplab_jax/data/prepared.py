@@ -169,7 +169,7 @@ def _feature_names(
         if isinstance(feature, tfds.features.Image)
     }
     one_channel = [name for name, channels in images.items() if channels == 1]
-    # Some datasets declare their masks as color images although they store grey ones.
+    # Some datasets declare their masks as color images although they store gray ones.
     mask = next((name for name in (*MASK_NAMES, *one_channel) if name in images), None)
     others = [name for name in images if name != mask]
     image = next((name for name in ("image", *others) if name in others), None)

@@ -212,7 +212,7 @@ def write_onnx(program: Program, path: str | Path) -> None:
       path: path of the file, which is written atomically.
 
     Raises:
-      DeepLabError: the sizes of this network cannot be left open, or `translate` does not support
+      DeepLabError: the network does not support dynamic sizes, or `translate` does not support
         one of its operations.
     """
     with open_sizes(program):

@@ -160,6 +160,6 @@ def open_sizes(program: Program) -> Iterator[None]:
             raise
         height, width = program.own_size
         raise DeepLabError(
-            f"the sizes of this network cannot be left open ({type(error).__name__}); "
+            f"this network does not support dynamic sizes ({type(error).__name__}); "
             f"give one, as in --size={height}x{width}"
         ) from error

@@ -63,9 +63,8 @@ def export(
         raise unknown_name("format", format, FORMATS)
     if format != "stablehlo" and predictor.model.architecture.quantization != "none":
         raise DeepLabError(
-            f"a network in 8-bit integers cannot be exported to {format} from its variables; "
-            "--format=stablehlo supports it, and --format=tflite with --calibrate writes the float "
-            "network in 8-bit integers"
+            f"a quantized network cannot be exported to {format}; use --format=stablehlo, or "
+            "export the float network with --format=tflite and --calibrate, which quantizes it"
         )
     program = program_for(predictor, format, options)
     if format != "stablehlo" and not program.options.portable:

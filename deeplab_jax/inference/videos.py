@@ -290,7 +290,7 @@ class _Run:
         self._spent = 0.0
 
     def compile(self) -> None:
-        """Compiles the network before the clock runs."""
+        """Compiles the network before timing starts."""
         self._predictor.predict_batch([np.zeros((*self._size, 3), np.uint8)] * self._batch)
 
     def process(self, write: Write, reporter: Reporter) -> None:

@@ -35,8 +35,8 @@ def softmax_cross_entropy(
       logits: [N, H, W, C], floating point.
       label: [N, H, W], integer; void is 255, or 65535 with more than 255 classes. Or soft,
         [N, H, W, C], floating point: the proportion of each class; pixels of all zeros are void.
-      normalizer: divisor to use instead, such as the number of valid pixels of the batch that this
-        is a part of.
+      normalizer: divisor to use instead, such as the number of valid pixels of the whole batch
+        where the arguments are one part of it.
       class_weights: w, one per class (default: all 1). The divisor remains the number of pixels, as
         in the released code, so weights should average about 1 over the pixels.
       label_smoothing: ε, 0..1: fraction of the label that is distributed evenly over all classes.
@@ -137,8 +137,9 @@ def hard_pixel_cross_entropy(
 
     Args:
       logits, label, class_weights, label_smoothing: see `softmax_cross_entropy`.
-      normalizer: number of valid pixels of the batch that this is a part of. The hardest pixels are
-        selected within each part, and the part is weighted by its own valid pixels.
+      normalizer: number of valid pixels of the whole batch, where the arguments are one part of it,
+        such as a microbatch. The hardest pixels are selected within each part, and each part is
+        weighted by its number of valid pixels.
       fraction: fraction of all pixels, void included, that is kept, 0..1; at least one pixel.
 
     Returns:

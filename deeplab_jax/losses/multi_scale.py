@@ -68,8 +68,8 @@ def multi_scale_cross_entropy(
     Args:
       maps: endpoints of the model: `scores` [N, h, w, C], and smaller `scores_0.75` etc.
       label: [N, H, W] or [N, H, W, C] at the size of the images, see `softmax_cross_entropy`.
-      batch_label: label of the whole batch that this is a part of; its valid pixels, at the size of
-        each term, are the divisors.
+      batch_label: label of the whole batch, where the arguments are one part of it; its numbers of
+        valid pixels, at the size of each term, are the divisors.
       class_weights, label_smoothing: see `softmax_cross_entropy`.
       native_scales: scales whose scores are compared at their own size; those of other scales are
         upsampled to the size of `scores`.

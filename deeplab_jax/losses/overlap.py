@@ -37,8 +37,8 @@ def dice_loss(
 
     Args:
       logits, label: see `softmax_cross_entropy`.
-      normalizer: number of valid pixels of the batch that this is a part of. Overlaps are computed
-        within the part, and the part is weighted by its own valid pixels.
+      normalizer: number of valid pixels of the whole batch, where the arguments are one part of it.
+        Overlaps are computed within each part, which is weighted by its number of valid pixels.
       smooth: s, in pixels. With s > 0, classes absent from the label have a gradient as well.
       present_only: whether to ignore classes that are absent from the label.
 
@@ -78,8 +78,8 @@ def lovasz_softmax(
     Args:
       logits: [N, H, W, C], floating point.
       label: [N, H, W], integer; void is 255, or 65535 with more than 255 classes.
-      normalizer: number of valid pixels of the batch that this is a part of. Errors are sorted
-        within the part, and the part is weighted by its own valid pixels.
+      normalizer: number of valid pixels of the whole batch, where the arguments are one part of it.
+        Errors are sorted within each part, which is weighted by its number of valid pixels.
       present_only: whether to ignore classes that are absent from the label; otherwise the loss of
         such a class is its largest error.
       per_image: whether to compute the loss of each image separately and average over images with

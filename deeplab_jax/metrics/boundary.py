@@ -167,10 +167,11 @@ def _outline(labels: Integer[np.ndarray, "H W"], void: np.integer) -> Integer[np
 def _meetings(
     outline: Integer[np.ndarray, "H W"], other: Integer[np.ndarray, "H W"], radius: float
 ) -> tuple[np.ndarray, ...]:
-    """Returns the classes of all pixels of an outline, and of those that match the other outline.
+    """Returns the class of each outline pixel, and of each one that matches the other outline.
 
-    Visits the offsets of the disc from its center for all pixels and classes at once and drops
-    pixels that match. Outlines are thin, so this is faster than one distance map per class.
+    Loops over the offsets within the tolerance, shortest first, for all pixels and classes at once,
+    and drops pixels that match. This is faster than one distance map per class, since outlines are
+    thin.
     """
     reach = int(radius)
     padded = np.pad(other, reach, constant_values=-1)

@@ -129,7 +129,7 @@ def failure_of_others() -> str | None:
 
 
 def _announced(error: BaseException) -> BaseException:
-    """Reports an error to the other processes unless they have it; returns the error to raise."""
+    """Reports an error to the other processes unless already sent; returns the error to raise."""
     if isinstance(error, KeyboardInterrupt) and _all_are_interrupted():
         jax.distributed.shutdown()
         return error

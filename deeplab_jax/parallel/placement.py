@@ -93,7 +93,7 @@ def rows_of_this_process(array: jax.Array) -> np.ndarray:
 def state_shardings(shapes: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
     """Returns the sharding of every array of a state.
 
-    With `fsdp` each kernel, and what the optimiser keeps of it, is split over `data` along its
+    With `fsdp` each kernel, and what the optimizer keeps of it, is split over `data` along its
     longest axis that divides; scales, offsets and statistics, which are small, stay whole.
 
     Args:

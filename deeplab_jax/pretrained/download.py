@@ -167,7 +167,7 @@ class _Download:
             self._write(response, start)
 
     def _resumable(self) -> tuple[int, dict]:
-        """Returns the number of usable bytes in `part`, and the note about them."""
+        """Returns the number of bytes of the partial download to reuse, and a message about it."""
         try:
             note = json.loads(self.note.read_text())
             if note["url"] == self.url and note["validator"]:

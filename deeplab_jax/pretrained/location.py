@@ -144,11 +144,11 @@ def check_reference(reference: str | Path) -> None:
         return
     if path.is_file():
         raise DeepLabError(
-            f"{path} is a file and no model; deeplab-jax convert makes a model directory of it"
+            f"{path} is a file, not a model; deeplab-jax convert makes a model directory of it"
         )
     raise DeepLabError(
-        f"{reference} is no model: neither a directory nor the name of pretrained weights; "
-        f"{_hint(reference)}legal: a workdir of `train`, a model directory, or a name that "
+        f"{reference} is not a model: neither a directory nor the name of pretrained weights; "
+        f"{_hint(reference)}expected a workdir of `train`, a model directory, or a name that "
         "deeplab-jax models lists"
     )
 

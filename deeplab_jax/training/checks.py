@@ -26,7 +26,7 @@ def check_frozen_parts(config: ConfigDict, network: Architecture, reporter: Repo
     if still and moving:
         reporter.warning(
             f"{', '.join(still)} of the network keep their parameters (optimizer.multipliers 0), "
-            "but batch normalisation still uses each batch's statistics and moves its averages; "
+            "but batch normalization still uses each batch's statistics and moves its averages; "
             "model.frozen_batch_norm=True stops that"
         )
 

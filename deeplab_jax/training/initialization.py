@@ -102,7 +102,7 @@ class Initialization(NamedTuple):
 
     Attributes:
       variables: of the model to train.
-      folded: paths of the normalisations among them that were folded into their convolutions when
+      folded: paths of the normalizations among them that were folded into their convolutions when
         the model was published, without `params`.
     """
 
@@ -116,7 +116,7 @@ def initialize_from(
     """Returns the variables of another model, and fresh ones where it has none of their shape.
 
     Args:
-      fresh: freshly initialised variables of the model to train, for their names and shapes.
+      fresh: freshly initialized variables of the model to train, for their names and shapes.
       source: a workdir or model directory.
       reporter: receives the parts that start from fresh values.
       parts: `all`: everything must fit but the classifier; `backbone`: that alone, all of it;
@@ -176,7 +176,7 @@ def warn_of_conventions(
 
 
 def _fitting(given: Mapping[Path, np.ndarray], wanted: Mapping[Path, np.ndarray]) -> set[Path]:
-    """Returns what can be taken: a convolution with its bias and normalisation, or none of them."""
+    """Returns what can be taken: a convolution with its bias and normalization, or none of them."""
     unfit = {
         _unit(path)
         for path, array in wanted.items()
@@ -258,7 +258,7 @@ def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variable
     if not start.folded or run.model.architecture.frozen_batch_norm:
         return start.variables
     reporter.message(
-        f"{len(start.folded)} batch normalisations were folded away: their statistics are "
+        f"{len(start.folded)} batch normalizations were folded away: their statistics are "
         f"measured on {BATCHES} batches"
     )
     batches = itertools.islice(run_batches(run, first=0), BATCHES)

@@ -131,7 +131,7 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
 def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
     """Returns a tree of booleans: True for the kernels that weight decay acts on.
 
-    Normalisation's scales and offsets, biases and, in the released code, depthwise kernels are
+    Normalization's scales and offsets, biases and, in the released code, depthwise kernels are
     left out.
     """
 
@@ -145,7 +145,7 @@ def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
 def make_optimizer(
     config: ConfigDict, learning_rate: optax.Schedule
 ) -> optax.GradientTransformation:
-    """Returns the optimiser of `config.optimizer`.
+    """Returns the optimizer of `config.optimizer`.
 
     Weight decay adds wd·w to the gradient (L2); with `adamw` and `lamb` to the scaled update
     instead, as Adam's scaling would divide much of it away (arXiv 1711.05101). `lars` and `lamb`
@@ -186,13 +186,13 @@ def _direction(
 
 
 def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
-    """Returns the transformation that multiplies each part's updates.
+    """Returns the transformation that multiplies the updates of each part of a network.
 
     Args:
-      multipliers: of `backbone`, `head`, `decoder`, `classifier` and `auxiliary`; `bias` is of the
-        biases of convolutions, `norm` of the scales and offsets of normalisations, both on top of
-        their part's. Classifiers inside a head, such as those of DeepLab v2's branches, take
-        `classifier` instead of `head`.
+      multipliers: learning-rate multipliers of `backbone`, `head`, `decoder`, `classifier` and
+        `auxiliary`. The multipliers `bias`, for convolution biases, and `norm`, for normalization
+        scales and offsets, apply in addition to that of the part. Classifiers inside a head, such
+        as the branches of DeepLab v2, use `classifier` instead of `head`.
     """
 
     def scaled_updates(updates: Any, _: Any) -> Any:
@@ -222,9 +222,9 @@ def _factor(names: Names, present: Collection[Names], multipliers: Mapping[str, 
 
 
 def _gives_scores(module: Names, present: Collection[Names]) -> bool:
-    """Returns whether a module of the head is a classifier, as are DeepLab v2's on a ResNet.
+    """Returns whether a module of the head is a classifier, as the v2 branches on a ResNet are.
 
-    Other convolutions that are branches of ASPP have a normalisation and no bias.
+    The branches of other versions of ASPP have a normalization and no bias.
     """
     bare_branch = module[-1].startswith("rate_") and (*module, "bias") in present
     return module[-1] in SCORING or bare_branch

@@ -68,7 +68,7 @@ Batch = dict[str, jax.Array]
 # (state, batch) → (state, metrics), jitted.
 Step = jax.stages.Wrapped
 
-# Indices of the random streams that the seed is folded into; initialisation uses the seed itself.
+# Indices of the random streams that the seed is folded into; initialization uses the seed itself.
 DROPOUT_STREAM = 1
 
 

@@ -1,7 +1,7 @@
-"""Batch normalisation put back into networks that were published with it folded away.
+"""Batch normalization put back into networks that were published with it folded away.
 
-A folded network computes what it did, but its batch normalisations are the identity: in training,
-where they normalise by the batch, it would be another network. Measured means and variances, with
+A folded network computes what it did, but its batch normalizations are the identity: in training,
+where they normalize by the batch, it would be another network. Measured means and variances, with
 scales and offsets that undo them, leave its output as it is and make training go on from it.
 """
 
@@ -32,12 +32,12 @@ def unfold_batch_norm(
     batches: Iterable[jax.Array],
     mesh: Mesh,
 ) -> Variables:
-    """Returns variables of the same function whose normalisations hold true statistics.
+    """Returns variables of the same function whose normalizations hold true statistics.
 
     Args:
       model: the network.
       variables: of it.
-      folded: paths of the normalisations that were folded, without `params`.
+      folded: paths of the normalizations that were folded, without `params`.
       batches: images uint8 [N, H, W, C], each over all devices.
       mesh: of the devices.
     """
@@ -88,7 +88,7 @@ def _merged(batches: Sequence[Statistics]) -> Statistics:
 def _restated(
     flat: Mapping[Path, np.ndarray], path: Path, statistics: Statistics
 ) -> dict[Path, np.ndarray | jax.Array]:
-    """Returns a normalisation's variables with other statistics and the same function."""
+    """Returns a normalization's variables with other statistics and the same function."""
     mean, variance, epsilon = statistics
     scale, offset = flat["params", *path, "scale"], flat["params", *path, "bias"]
     old_mean, old_variance = (flat["batch_stats", *path, name] for name in ("mean", "var"))

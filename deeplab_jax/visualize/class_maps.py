@@ -91,7 +91,7 @@ class Overlay:
 def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color]) -> None:
     """Writes a PNG whose pixel values are the classes.
 
-    Up to 255 classes it is 8-bit and its palette holds their colors; above, it is 16-bit grey.
+    Up to 255 classes it is 8-bit and its palette holds their colors; above, it is 16-bit gray.
 
     Args:
       path: output file, written atomically.
@@ -111,7 +111,7 @@ def class_map_picture(class_map: np.ndarray, palette: Sequence[Color]) -> Image.
       palette: RGB 0..255 of each class.
 
     Returns:
-      An 8-bit picture with the palette, or with more than 255 classes a 16-bit grey one.
+      An 8-bit picture with the palette, or with more than 255 classes a 16-bit gray one.
     """
     picture = Image.fromarray(class_map.astype(label_dtype(len(palette)), copy=False))
     if len(palette) <= VOID_LABEL:

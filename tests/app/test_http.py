@@ -88,8 +88,8 @@ def test_a_file_that_is_too_large_is_not_taken(address):
     [
         ("/etc/passwd", "was not uploaded"),
         ("../../../../etc/passwd", "was not uploaded"),
-        ("http://127.0.0.1:1/image.png", "addresses are not fetched"),
-        ("file:///etc/passwd", "addresses are not fetched|was not uploaded"),
+        ("http://127.0.0.1:1/image.png", "image URLs are not supported"),
+        ("file:///etc/passwd", "image URLs are not supported|was not uploaded"),
     ],
 )
 def test_paths_that_were_not_uploaded_are_refused(address, path, reason):

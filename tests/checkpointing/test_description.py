@@ -31,7 +31,7 @@ def test_what_was_written_is_read(tmp_path, inference_size, intensity_range):
 
 
 def test_a_directory_without_a_model_is_told_from_one(tmp_path):
-    with pytest.raises(DeepLabError, match=r"is no model: it has no model.json; give a workdir"):
+    with pytest.raises(DeepLabError, match=r"is not a model: it has no model.json; give a workdir"):
         read_description(tmp_path)
 
 

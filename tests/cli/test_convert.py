@@ -38,7 +38,7 @@ def test_every_array_is_accounted_for(deeplab, tmp_path, weights):
     assert (status, error) == (0, "")
     assert "deeplab_v3 with backbone=mobilenet_v2, depth_multiplier=0.5" in printed
     assert "110 arrays of the file went into: backbone 102, classifier 2, pooling 6" in printed
-    assert "54 batch normalisations are folded" in printed
+    assert "54 batch normalizations are folded" in printed
     assert "nothing was left out" in printed
     assert "made for images of 257×257" in printed
     source = json.loads((tmp_path / "voc" / "model.json").read_text())["source"]

@@ -143,7 +143,7 @@ def test_array_dataset(images, masks):
         (IMAGES[..., :1], MASKS, None, r"uint8\[4, 5, 1\]"),
         (IMAGES, MASKS[:, :3], None, r"mask is int32\[3, 5\]; give integers \[4, 5\]"),
         (IMAGES, MASKS.astype(float), None, "mask is float64"),
-        (IMAGES, MASKS, ["a", "b"], r"legal are the 2 classes 0\.\.1 and 255"),
+        (IMAGES, MASKS, ["a", "b"], r"expected class indices 0\.\.1, or 255"),
         (IMAGES, MASKS - 1, None, "mask values"),
         (IMAGES, MASKS * 2, None, "mask values"),
     ],

@@ -95,7 +95,7 @@ def test_a_directory_wins_over_a_name_if_it_holds_a_model(cache, tmp_path):
         ("deeplabv3_mobilenetv2_vok", "did you mean 'deeplabv3_mobilenetv2_voc'?"),
         ("file.tflite", "deeplab-jax convert"),
         ("", "no model.json"),
-        ("no/such/path", "no/such/path is no model"),
+        ("no/such/path", "no/such/path is not a model"),
     ],
 )
 def test_what_is_none_of_these(cache, tmp_path, reference, complaint):

@@ -117,7 +117,7 @@ def test_what_cannot_be_taken_is_refused(workdir, parts, changes, message):
 
 
 def test_a_place_without_a_model_is_refused(tmp_path, workdir):
-    with pytest.raises(DeepLabError, match="is no model"):
+    with pytest.raises(DeepLabError, match="is not a model"):
         initialize_from(fresh_variables(workdir), tmp_path, Reporter())
 
 

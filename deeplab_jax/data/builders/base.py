@@ -65,7 +65,7 @@ class Findings:
                 raise DeepLabError(
                     f"{facts.mask}: index {index} has the color {color} in its palette, but "
                     f"{earlier} in {mask}. If the colors are the classes, give --color_map; if the "
-                    "indices are, save all masks with one palette or as grey"
+                    "indices are, save all masks with one palette or as gray"
                 )
 
     def notes(self) -> list[str]:
@@ -77,7 +77,7 @@ class Findings:
         return lines + self._equal_images()
 
     def _equal_images(self) -> list[str]:
-        """Returns a line for each two splits with equal images, unless both are for training."""
+        """Returns a warning for each pair of splits that share images, except training splits."""
         pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
         for names in self._names_of.values():
             for first, second in itertools.combinations(names, 2):

@@ -35,7 +35,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
     """Reads images and masks with equal names, the suffix apart.
 
     Folders `train/` and `val/` (`test/`) in both define the splits; without them a fifth of the
-    images, chosen by a hash of the name, becomes val. Masks hold indices (palette or grey, 16-bit
+    images, chosen by a hash of the name, becomes val. Masks hold indices (palette or gray, 16-bit
     above 255 classes), 0 and 255 for two classes (as values, or as opacity over one constant
     color), or the colors of a color map.
     """
@@ -115,7 +115,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         return {} if self._color_labels else super().used_colors(mask)
 
     def _index_encoding(self) -> dict[str, Any]:
-        """Returns the arguments of `read_mask`, and reports a choice that the files decided.
+        """Returns the arguments of `read_mask`; reports the encoding if inferred from the files.
 
         In masks of two classes that hold only 0 and 255, 255 is the second class.
         """
@@ -123,8 +123,8 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         if len(names) == 2:
             if _differ_in_opacity(masks):
                 self.reporter.message(
-                    "the masks have one color and an opacity of 0 and 255: opaque pixels are "
-                    f"{names[1]!r}"
+                    "the masks have one color and differ only in opacity, 0 or 255: opaque pixels "
+                    f"are read as {names[1]!r}"
                 )
                 return {"labels": BINARY_LABELS, "in_opacity": True}
             if not any(map(_holds_indices, masks)):

@@ -182,7 +182,7 @@ def _exif_reason(image_orientation: int, mask_orientation: int) -> str:
 
 
 class ListedFilesBuilder(PairedFilesBuilder, skip_registration=True):
-    """Reads the images that list files name; a subclass declares where lists and masks may lie."""
+    """Reads the images named in list files; subclasses declare the places of lists and masks."""
 
     LANDMARK = "JPEGImages"
     # Directories below the source; the first that exists is read.
