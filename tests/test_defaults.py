@@ -34,8 +34,8 @@ RENAMED = {
 OTHERS = {
     # The papers' 100 images to choose a CRF on.
     ("evaluation/crf_search.py", "search_crf", "limit"),
-    # The limit of each command is its own argument.
-    ("cli/flags.py", "DEFINE_integer", "limit"),
+    # A type declares a flag of that type without a default.
+    ("cli/flags.py", "define_dataset", "limit"),
     # None: found through DEEPLAB_DATA, else the config's "data".
     ("cli/flags.py", "DEFINE_string", "data_dir"),
     # None: the config's own.

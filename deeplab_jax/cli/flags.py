@@ -190,9 +190,9 @@ class Flags(absl_flags.FlagValues):
         Args:
           split, limit: defaults of the flags.
         """
-        self.define("dataset", None, "Name of a prepared data set.")
-        self.define("split", split, "Split of the data set to read.")
-        self.define("data_dir", None, "Directory of the prepared data sets.")
+        self.define("dataset", None, "Name of a prepared dataset.")
+        self.define("split", split, "Split of the dataset to read.")
+        self.define("data_dir", None, "Directory of the prepared datasets.")
         self.define(
             "size",
             None,
