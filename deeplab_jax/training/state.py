@@ -83,7 +83,7 @@ class StateSpec:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
         lowered = jax.jit(self.initialize, out_shardings=shardings).lower(key)
         # The program runs once: below a size, optimizing it on CPUs takes longer than it runs.
-        options = None
+        options: dict[str, Any] | None = None
         if self.mesh.devices.flat[0].platform == "cpu":
             size = sum(leaf.size for leaf in jax.tree.leaves(shapes.variables))
             options = {"xla_backend_optimization_level": int(size >= MANY_PARAMETERS)}
