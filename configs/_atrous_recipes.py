@@ -1,4 +1,4 @@
-"""How DeepLab v3, v3+ and their MobileNets are trained: stages, and what differs by data set."""
+"""How DeepLab v3, v3+ and their MobileNets are trained: stages, and what differs by dataset."""
 
 import dataclasses
 from typing import Any
@@ -41,7 +41,7 @@ NARROW = {
 
 @dataclasses.dataclass(frozen=True)
 class Amount:
-    """How long, and with what, a data set is trained on.
+    """How long, and with what, a dataset is trained on.
 
     Attributes:
       num_steps: updates.
@@ -142,7 +142,7 @@ def _imagenet(given: ConfigDict) -> str:
 def _from_coco(made: Recipe, given: ConfigDict) -> None:
     need_init(given.init, "from_coco goes on from a network trained on coco_voc")
     if given.dataset == "coco_voc":
-        raise DeepLabError("from_coco is for another data set than coco_voc; leave one of them out")
+        raise DeepLabError("from_coco is for another dataset than coco_voc; leave one of them out")
     config, same_classes = made.config, given.dataset == "voc"
     config.model.output_stride = 16
     start_from(made, given.init, "all" if same_classes else "matching")

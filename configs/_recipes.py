@@ -1,4 +1,4 @@
-"""Shared parts of the papers' recipes: data sets, initial weights, and open points.
+"""Shared parts of the papers' recipes: datasets, initial weights, and open points.
 
 Comments in the recipes say where a value comes from and how sure it is:
 
@@ -32,7 +32,7 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """A data set as the papers use it.
+    """A dataset as the papers use it.
 
     Attributes:
       name: under which it is prepared.
@@ -85,10 +85,10 @@ def use_data(recipe: Recipe, dataset: str, split: str, legal: tuple[str, ...]) -
       recipe: to change.
       dataset: one of `legal`.
       split: the papers' name; empty for the usual one.
-      legal: the data sets that a paper used.
+      legal: the datasets that a paper used.
 
     Raises:
-      DeepLabError: another data set or split.
+      DeepLabError: another dataset or split.
     """
     choose("dataset", dataset, legal)
     data_set, config = DATA_SETS[dataset], recipe.config

@@ -1,4 +1,4 @@
-"""DeepLab v2 on PASCAL VOC 2012 and other data sets (arXiv 1606.00915).
+"""DeepLab v2 on PASCAL VOC 2012 and other datasets (arXiv 1606.00915).
 
   deeplab-jax prepare voc_segmentation --source=path/to/VOC2012 --data_dir=data
   deeplab-jax train --config=configs/deeplab_v2.py --workdir=runs/deeplab_v2
@@ -16,7 +16,7 @@ The paper's mean IoU on val, without CRF (with it), not measured here.
 * PASCAL-Context (table 6): VGG-16 large_fov 37.6 (39.6), ResNet-101 44.7 (45.7).
 * PASCAL-Person-Part (table 7), ResNet-101: plain 64.40 (64.94), aspp_large 62.76.
 * Cityscapes (table 9), ResNet-101, without `msc`: 71.0 (71.4).
-* COCO-Stuff, VGG-16: 33.2, by the authors of that data set.
+* COCO-Stuff, VGG-16: 33.2, by the authors of that dataset.
 
 Arguments: `dataset`; `split`; `backbone`, resnet_101 or vgg_16; `head`, aspp_large, aspp_small (VGG
 alone), large_fov or plain (ResNet alone); `msc`, ResNet's three scales, `auto` as in the tables;
@@ -103,7 +103,7 @@ def _training(made: Recipe, given: ConfigDict) -> None:
     config.training.batch_size = 30 if step else 10
     config.training.num_steps = given.steps or (6000 if step else 20_000)
     if given.dataset == "coco_stuff":
-        # Verified: the data set's own page; for VGG-16.
+        # Verified: the dataset's own page; for VGG-16.
         config.training.num_steps = given.steps or 100_000
     if given.dataset != "voc":
         for field in ("augmentation.crop_size", "training.num_steps"):

@@ -16,7 +16,7 @@ from deeplab_jax.declarations import (
     kind,
 )
 
-# Keywords of a network that come from the data set, or that training does not support.
+# Keywords of a network that come from the dataset, or that training does not support.
 NOT_IN_CONFIG = ("num_classes", "in_channels", "quantization")
 # Keywords with a default in the config; the others default to that of the architecture or backbone.
 SET_IN_CONFIG = ("architecture", "dtype")
@@ -24,14 +24,14 @@ SET_IN_CONFIG = ("architecture", "dtype")
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Data sets of a run."""
+    """Datasets of a run."""
 
-    name: str = keyword("", "Name of a prepared data set.")
-    data_dir: str = keyword("data", "Directory in which `prepare` wrote the data set.")
-    train_split: str = keyword("train", "Split of the data set to train on.")
-    validation_split: str = keyword("val", "Split of the data set to validate on.")
+    name: str = keyword("", "Name of a prepared dataset.")
+    data_dir: str = keyword("data", "Directory in which `prepare` wrote the dataset.")
+    train_split: str = keyword("train", "Split of the dataset to train on.")
+    validation_split: str = keyword("val", "Split of the dataset to validate on.")
     class_names: tuple[str, ...] | None = keyword(
-        None, "Class names, for data sets that do not store them."
+        None, "Class names, for datasets that do not store them."
     )
     oversample_classes: tuple[str, ...] | None = keyword(
         None,

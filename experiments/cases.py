@@ -160,7 +160,7 @@ def _why_not(table: Table, row: Row, preset: Preset, init: str) -> str | None:
     if not preset.scales_down:
         return None
     if row.after and row.after.recipe.partition(":")[0] not in ("deeplab_v1",):
-        return "starts from a network trained on COCO, for which there is no small data set"
+        return "starts from a network trained on COCO, for which there is no small dataset"
     if row.after:
         return "multi-scale features are VGG-16's, which has no small form"
     if row.changes.get("model.frozen_batch_norm") and not init:

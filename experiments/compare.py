@@ -28,9 +28,9 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string(
         "checkpoint", "last", "Checkpoint of a workdir: best, last or a step.", **own
     )
-    absl_flags.DEFINE_string("dataset", None, "Name of a prepared data set.", **own)
-    absl_flags.DEFINE_string("split", "val", "Split of the data set to evaluate on.", **own)
-    absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared data sets.", **own)
+    absl_flags.DEFINE_string("dataset", None, "Name of a prepared dataset.", **own)
+    absl_flags.DEFINE_string("split", "val", "Split of the dataset to evaluate on.", **own)
+    absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared datasets.", **own)
     absl_flags.DEFINE_string("output", "comparison.html", "Path of the HTML page.", **own)
     absl_flags.DEFINE_string(
         "classes", None, "Path of a PNG of ground truth and predicted classes only.", **own

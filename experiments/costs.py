@@ -59,7 +59,7 @@ def _count(network: Architecture, size: tuple[int, int]) -> dict[str, int]:
 
 
 def network_of(training: ResolvedTraining) -> Architecture:
-    """Returns the network of a training, with its data set's number of classes."""
+    """Returns the network of a training, with its dataset's number of classes."""
     config = training.config
     return config_network(config, CLASSES.get(config.data.name, 21))
 

@@ -56,7 +56,7 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
     Args:
       job: what to do.
       storage: where it goes; other processes may work there, too.
-      data_dir: where the data sets are.
+      data_dir: where the datasets are.
       reporter: receives progress.
 
     Raises:

@@ -44,7 +44,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_integer(
         "seeds", 1, "Number of trainings per row, one per seed.", lower_bound=1, **own
     )
-    absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared data sets.", **own)
+    absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared datasets.", **own)
     absl_flags.DEFINE_string(
         "init", "", "Weights that a preset's networks start from: name or path.", **own
     )

@@ -25,7 +25,7 @@ def scaled_down(
     Args:
       config: of the training, at the table's own size.
       base: of the table's recipe without a row's changes: what the preset's numbers stand for.
-      preset: data set, crop, batch.
+      preset: dataset, crop, batch.
       size: network and length.
       init: weights that its backbone starts from; empty: from scratch.
 

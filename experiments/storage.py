@@ -30,7 +30,7 @@ class Request:
       grid: `FIELD=VALUE,VALUE` texts.
       seeds: how many.
       init: weights that small networks start from.
-      data_dir: where the data sets are.
+      data_dir: where the datasets are.
     """
 
     name: str

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Number of random images in place of a data set, and number of classes.
+# Number of random images in place of a dataset, and number of classes.
 IMAGES, NUM_CLASSES = 16, 21
 
 

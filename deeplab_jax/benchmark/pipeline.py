@@ -20,7 +20,7 @@ def measure_pipeline(
     """Measures reading, decoding and augmenting.
 
     Args:
-      dataset: data set to read.
+      dataset: dataset to read.
       augmentation: augmentation of each example.
       num_images: number of images per measurement.
       workers: number of data-loading processes of the whole pipeline.

@@ -39,8 +39,8 @@ def define_flags(flags: Flags) -> None:
     flags.define("size", "513x513", "Height x width of the images, in pixels.")
     flags.define("batch_size", 1, "Number of images per batch, across all devices.", least=1)
     flags.define("dtype", "float32", "Data type of the computation: float32 or bfloat16.")
-    flags.define("dataset", None, "pipeline: name of a prepared data set.")
-    flags.define("data_dir", None, "Directory of the prepared data sets.")
+    flags.define("dataset", None, "pipeline: name of a prepared dataset.")
+    flags.define("data_dir", None, "Directory of the prepared datasets.")
     flags.define("crop", "513x513", "pipeline, compile: height x width of the crops, in pixels.")
     flags.define(
         "consumes", 600.0, "pipeline: training throughput of the accelerator, in images per second."

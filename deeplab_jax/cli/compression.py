@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def define_compression_flags(flags: Flags) -> None:
-    """Defines the flags of the model, its data set, fine-tuning and report."""
+    """Defines the flags of the model, its dataset, fine-tuning and report."""
     flags.define_model()
     flags.define_dataset("val")
     flags.define("output", None, "Model directory to write; must be new.")
@@ -34,7 +34,7 @@ def open_sources(
 
     Raises:
       DeepLabError: flags are missing, there is a path, the output exists, or there is no such model
-        or data set.
+        or dataset.
     """
     flags.refuse(command, paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")

@@ -42,7 +42,7 @@ def define_flags(flags: Flags) -> None:
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Searches and prints the best points and the path of the file."""
-    flags.refuse("crf-search", paths, "give a data set as --dataset")
+    flags.refuse("crf-search", paths, "give a dataset as --dataset")
     flags.require("model", "dataset", "split", "data_dir")
     if flags.crf:
         raise DeepLabError("crf-search runs its own CRFs; leave --crf out")

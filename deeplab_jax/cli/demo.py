@@ -1,6 +1,6 @@
 """usage: deeplab-jax demo --workdir=DIR
 
-Draws the built-in `shapes` data set, trains a small DeepLab v3+ on it, evaluates the model on
+Draws the built-in `shapes` dataset, trains a small DeepLab v3+ on it, evaluates the model on
 held-out images and writes pictures. Takes about 6 minutes on two CPU cores. The same command
 resumes an interrupted run.
 
@@ -22,7 +22,7 @@ CONFIG = "shapes:cpu"
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define("workdir", None, "Directory for data set, checkpoints and results.")
+    flags.define("workdir", None, "Directory for dataset, checkpoints and results.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

@@ -2,7 +2,7 @@
 
 Trains the network of a config to imitate a larger one, the teacher. The loss is that of the config
 plus --weight times the squared temperature times the divergence of the probabilities of the two
-networks, softened by --temperature. Teacher and data set must have the same classes. DIR is the
+networks, softened by --temperature. Teacher and dataset must have the same classes. DIR is the
 workdir of the training; the same command resumes an interrupted run.
 
 examples:

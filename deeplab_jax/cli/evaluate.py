@@ -1,6 +1,6 @@
 """usage: deeplab-jax evaluate --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
-Evaluates a trained model on a split of a prepared data set: mean IoU and other metrics. The default
+Evaluates a trained model on a split of a prepared dataset: mean IoU and other metrics. The default
 is whole images at one scale. M is the workdir of a training run, a model directory, or the name of
 pretrained weights. --output writes metrics.json, confusion_matrix.png and contact_sheet.png.
 
@@ -40,7 +40,7 @@ def define_flags(flags: Flags) -> None:
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Evaluates and prints the table and the path of the files."""
-    flags.refuse("evaluate", paths, "give a data set as --dataset")
+    flags.refuse("evaluate", paths, "give a dataset as --dataset")
     flags.require("model", "dataset", "split", "data_dir")
     widths = flags.numbers("trimap", int, "1,5,10")
     if flags.table and widths:

@@ -230,7 +230,7 @@ class Flags(absl_flags.FlagValues):
         """Checks, before JAX is imported, that --model and --dataset name something.
 
         Raises:
-          DeepLabError: there is no such model or data set.
+          DeepLabError: there is no such model or dataset.
         """
         pretrained.check_reference(self.model)
         data.prepared_directory(self.dataset, self.data_dir)

@@ -21,9 +21,9 @@ from deeplab_jax.formats import RENAMED_FLAGS
 # Command, which is a module of this package (with _ for -), and its purpose.
 COMMANDS = {
     "models": "list architectures, backbones and pretrained weights",
-    "prepare": "convert raw images and masks into a data set",
+    "prepare": "convert raw images and masks into a dataset",
     "train": "train a model or resume an interrupted run",
-    "evaluate": "evaluate a model on a data set split",
+    "evaluate": "evaluate a model on a dataset split",
     "crf-search": "search the dense CRF parameters for a model",
     "predict": "write masks and overlays for images and videos",
     "convert": "convert published weights into a model directory",

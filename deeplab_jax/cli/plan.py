@@ -3,7 +3,7 @@
 Estimates a training step on a TPU slice without the hardware: memory per chip, arithmetic,
 communication and the largest batch, and from published figures of the chips the minimum step time
 and the scaling efficiency. The TPU compiler compiles the actual training step (pip install
-'deeplab_jax[tpu]'; no TPU is required), which takes minutes. The data set is not required either.
+'deeplab_jax[tpu]'; no TPU is required), which takes minutes. The dataset is not required either.
 
 Chips: v4, v5e, v5p, v6e. training.batch_size is the batch across all chips.
 
@@ -29,7 +29,7 @@ def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define_config()
     flags.define("topology", None, "Chip and shape of the TPU slice, as in v5e:16x16.")
-    flags.define("num_classes", int, "Number of classes, for data sets that are not prepared.")
+    flags.define("num_classes", int, "Number of classes, for datasets that are not prepared.")
     flags.define(
         "largest_batch", False, "Search the largest batch by compiling several batch sizes."
     )

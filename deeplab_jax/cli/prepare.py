@@ -1,6 +1,6 @@
 """usage: deeplab-jax prepare DATASET --source=DIR --data_dir=DIR [--flag=value …]
 
-Converts raw images and masks into a data set for training and evaluation.
+Converts raw images and masks into a dataset for training and evaluation.
 
 DATASET is camvid, voc_segmentation, cityscapes, ade20k, coco_stuff, coco_voc, pascal_context,
 pascal_person_part, folder (your own images/ and masks/) or shapes (built in, without a source).
@@ -10,7 +10,7 @@ without a pixel, files that are left out, identical images in train and val.
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
   deeplab-jax prepare folder --source=pets --classes=pets/classes.txt --name=pets --data_dir=data
-      the name of this data set is folder/pets
+      the name of this dataset is folder/pets
   deeplab-jax prepare shapes --data_dir=data
 """
 
@@ -27,7 +27,7 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-# Flags of each data set in addition to the common ones.
+# Flags of each dataset in addition to the common ones.
 RAW = ("source", "masks_drawn_on")
 OPTIONS = {
     "camvid": RAW,
@@ -42,12 +42,12 @@ OPTIONS = {
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define("source", None, "Directory of the raw images and masks.")
-    flags.define("data_dir", None, "Directory of the prepared data sets.")
+    flags.define("data_dir", None, "Directory of the prepared datasets.")
     flags.define(
         "report", False, "Print counts, image sizes, class fractions and weights, damaged files."
     )
     flags.define("skip_bad", False, "Leave damaged examples out instead of failing.")
-    flags.define("overwrite", False, "Replace an existing data set.")
+    flags.define("overwrite", False, "Replace an existing dataset.")
     flags.define(
         "aug_val_masks", False, "voc_segmentation: masks of val from SegmentationClassAug."
     )
@@ -64,7 +64,7 @@ def define_flags(flags: Flags) -> None:
         "color_map", None, 'folder: class colors, lines `r g b name` or JSON {"name": [r,g,b]}.'
     )
     flags.define(
-        "name", None, "folder: name of this data set, which is folder/NAME for other commands."
+        "name", None, "folder: name of this dataset, which is folder/NAME for other commands."
     )
     flags.define(
         "intensity_range",
@@ -78,14 +78,14 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
-    """Prepares one data set."""
+    """Prepares one dataset."""
     if len(paths) != 1:
-        raise DeepLabError(f"prepare takes one data set; legal: {', '.join(OPTIONS)}")
+        raise DeepLabError(f"prepare takes one dataset; legal: {', '.join(OPTIONS)}")
     name = paths[0]
     if name not in OPTIONS:
-        raise unknown_name("data set", name, OPTIONS)
+        raise unknown_name("dataset", name, OPTIONS)
     if not flags.data_dir:
-        raise DeepLabError("--data_dir=DIR is needed: directory of the prepared data sets")
+        raise DeepLabError("--data_dir=DIR is needed: directory of the prepared datasets")
     options = _options(name, flags)
     # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.data.builders.registry import BUILDERS
@@ -104,7 +104,7 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
 
 
 def _options(name: str, flags: Flags) -> dict[str, Any]:
-    """Returns the arguments of the builder; refuses flags of other data sets."""
+    """Returns the arguments of the builder; refuses flags of other datasets."""
     specific = {option for options in OPTIONS.values() for option in options}
     given = {option: flags[option].value for option in sorted(specific) if flags[option].present}
     for option in given:

@@ -26,9 +26,9 @@ def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     compression.define_compression_flags(flags)
     flags.define(
-        "calibration_dataset", None, "Name of the calibration data set (default: --dataset)."
+        "calibration_dataset", None, "Name of the calibration dataset (default: --dataset)."
     )
-    flags.define("calibration_split", "train", "Split of the calibration data set.")
+    flags.define("calibration_split", "train", "Split of the calibration dataset.")
     flags.define(
         "calibration_limit",
         32,

@@ -1,4 +1,4 @@
-"""Data sets: preparing, opening, augmenting and batching them."""
+"""Datasets: preparing, opening, augmenting and batching them."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""Placeholder for a data set that is not present, with its classes alone."""
+"""Placeholder for a dataset that is not present, with its classes alone."""
 
 import copy
 import dataclasses
@@ -13,14 +13,14 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.setup import Run, assemble
 
-# Every packaged data set, and COCO with the classes of VOC.
+# Every packaged dataset, and COCO with the classes of VOC.
 KNOWN = {known.name: known for known in vars(descriptors).values() if isinstance(known, Descriptor)}
 KNOWN["coco_voc"] = descriptors.VOC
 
 
 @dataclasses.dataclass(frozen=True)
 class Unseen:
-    """Data set (see `Dataset`) that has classes but no examples."""
+    """Dataset (see `Dataset`) that has classes but no examples."""
 
     name: str
     descriptor: Descriptor
@@ -38,11 +38,11 @@ class Unseen:
 
 
 def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen:
-    """Returns a placeholder for a config's data set.
+    """Returns a placeholder for a config's dataset.
 
     Args:
       config: see deeplab_jax/config_fields.py.
-      num_classes: number of classes of a data set whose classes the config does not name.
+      num_classes: number of classes of a dataset whose classes the config does not name.
 
     Raises:
       DeepLabError: the number of classes is unknown.
@@ -53,16 +53,16 @@ def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen
     if class_names:
         return Unseen(name, descriptors.describe(name, class_names))
     if name not in KNOWN:
-        raise DeepLabError(f"unknown number of classes of data set {name!r}; give --num_classes")
+        raise DeepLabError(f"unknown number of classes of dataset {name!r}; give --num_classes")
     return Unseen(name, KNOWN[name])
 
 
 def assemble_unseen(
     config: ConfigDict, mesh: Mesh, num_classes: int | None, reporter: Reporter
 ) -> Run:
-    """Returns the training run of a config without its data set, checked as `train` checks it."""
+    """Returns the training run of a config without its dataset, checked as `train` checks it."""
     config = copy.deepcopy(config)
-    # Oversampling does not change the step, and would read the data set.
+    # Oversampling does not change the step, and would read the dataset.
     config.data.oversample_classes = None
     unseen = unseen_dataset(config, num_classes)
     return assemble(config, pathlib.Path("unwritten"), mesh, unseen, unseen, reporter=reporter)

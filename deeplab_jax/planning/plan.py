@@ -142,7 +142,7 @@ def plan(
     Args:
       config: see deeplab_jax/config_fields.py; `config.parallel` lays out the slice.
       topology_name: chip and shape of the slice, such as `v5e:16x16`.
-      num_classes: number of classes of a data set whose classes the config does not name.
+      num_classes: number of classes of a dataset whose classes the config does not name.
       search_largest_batch: find the largest batch by repeated compilation instead of estimating it
         from one.
       reporter: receives progress messages.

@@ -23,7 +23,7 @@ from deeplab_jax.pretrained.published_models import PretrainedModel
 from deeplab_jax.pretrained.readers import read_weights, weights_file
 from deeplab_jax.pretrained.weights import PublishedWeights
 
-# Data sets by their number of classes.
+# Datasets by their number of classes.
 KNOWN = {descriptor.num_classes: descriptor for descriptor in (VOC, CITYSCAPES, ADE20K)}
 BACKGROUND = "background"
 
@@ -39,7 +39,7 @@ def describe_classes(count: int, names: Sequence[str] | None, source: Path) -> D
 
     Args:
       count: number of outputs.
-      names: class names; default: those of the data set with `count` classes, or numbers.
+      names: class names; default: those of the dataset with `count` classes, or numbers.
       source: path of the model, for the error message.
 
     Raises:

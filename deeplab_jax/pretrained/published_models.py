@@ -23,7 +23,7 @@ SEGMENTATION_CLASSES = {
     "cityscapes": CITYSCAPES.class_names,
     "ade20k": ADE20K.class_names,
 }
-# Data sets of classifiers; the number of outputs determines whether one is the background.
+# Datasets of classifiers; the number of outputs determines whether one is the background.
 IMAGENET = ("imagenet", "imagenet_with_background")
 
 
@@ -34,7 +34,7 @@ class Metric:
     Attributes:
       value: value in percent.
       measure: `mIoU` or `top-1 accuracy`.
-      split: data set and split of the evaluation.
+      split: dataset and split of the evaluation.
       setting: setting of the evaluation.
     """
 
@@ -58,7 +58,7 @@ class PretrainedModel:
       page: page of the publisher that describes the weights.
       architecture: a name that `list_models` returns, or `image_classifier`; empty where the file
         determines it.
-      data_set: data set whose classes the outputs are; empty where the file determines it.
+      data_set: dataset whose classes the outputs are; empty where the file determines it.
       inference_size: (H, W) in pixels of the published evaluation, or None.
       url: address of the file; empty for files on Hugging Face.
       hub_repository: repository on Hugging Face, such as `timm/xception65.tf_in1k`.

@@ -1,4 +1,4 @@
-"""Training: from a config and two data sets to a workdir that holds a model."""
+"""Training: from a config and two datasets to a workdir that holds a model."""
 
 from deeplab_jax.training.cross_validation import CrossValidation, cross_validate
 from deeplab_jax.training.train import TrainingResult, train

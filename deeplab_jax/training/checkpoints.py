@@ -53,7 +53,7 @@ def network_of(
 
     Args:
       config: see deeplab_jax/config_fields.py.
-      num_classes: of the data set.
+      num_classes: of the dataset.
       version: format version whose defaults decide the fields that are unset.
 
     Raises:
@@ -91,7 +91,7 @@ def claim(
     Args:
       workdir: of the run.
       config: of the run.
-      data: fingerprints of the data sets by role, such as `train`; None: they are not compared. A
+      data: fingerprints of the datasets by role, such as `train`; None: they are not compared. A
         workdir without recorded fingerprints, as earlier versions left it, accepts any.
 
     Returns:

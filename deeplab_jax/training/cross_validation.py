@@ -1,4 +1,4 @@
-"""Training on the folds of a data set: how far a number depends on which images are which."""
+"""Training on the folds of a dataset: how far a number depends on which images are which."""
 
 import dataclasses
 import json
@@ -68,7 +68,7 @@ def cross_validate(
       config: see deeplab_jax/config_fields.py; the same for every fold.
       workdir: of all folds.
       count: of folds.
-      dataset: to divide: a prepared data set's name, a pair of arrays, or None for the config's;
+      dataset: to divide: a prepared dataset's name, a pair of arrays, or None for the config's;
         of a named one the training split.
       reporter: receives progress events.
 

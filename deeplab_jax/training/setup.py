@@ -53,7 +53,7 @@ class Run:
       config: with everything the caller changed, and no keyword of the network unset.
       workdir: where it writes.
       mesh: of the devices.
-      train, validation: the data sets.
+      train, validation: the datasets.
       model, description: the network, and what `model.json` says of it.
       augmentation: what each training example undergoes.
       learning_rate, optimizer: of the updates.
@@ -102,7 +102,7 @@ def assemble(
       config: see deeplab_jax/config_fields.py.
       workdir: of the run; one that an earlier release began keeps the defaults of that release.
       mesh: of the devices.
-      train, validation: name of a prepared data set, a pair (images, masks), an opened data set,
+      train, validation: name of a prepared dataset, a pair (images, masks), an opened dataset,
         or None for the config's.
       batch_size: instead of `config.training.batch_size`.
       epochs: passes over the training images, instead of `config.training.num_steps`; evaluation
@@ -110,7 +110,7 @@ def assemble(
       reporter: receives warnings.
 
     Raises:
-      DeepLabError: a field is illegal, a data set is not there, or they do not fit each other.
+      DeepLabError: a field is illegal, a dataset is not there, or they do not fit each other.
     """
     binary = _binary_arrays(train, validation, config.data.class_names)
     train_set = open_source(train, config, config.data.train_split, binary)
@@ -209,7 +209,7 @@ def _binary_arrays(
 def open_source(
     source: Source, config: ConfigDict, split: str, binary: bool | None = None
 ) -> Dataset:
-    """Returns the data set that `source` means; see `assemble`, and `binary` of `ArrayDataset`.
+    """Returns the dataset that `source` means; see `assemble`, and `binary` of `ArrayDataset`.
 
     Raises:
       DeepLabError: it is not there, or neither the config nor the caller names one.
@@ -219,7 +219,7 @@ def open_source(
         name = source or config.data.name
         if not name:
             raise DeepLabError(
-                "no data set: set data.name in the config, or pass arrays for train and validation"
+                "no dataset: set data.name in the config, or pass arrays for train and validation"
             )
         return open_dataset(name, config.data.data_dir, split, class_names=names)
     if isinstance(source, tuple):

@@ -38,8 +38,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--compiled", action="store_true", help="run PyTorch by torch.compile")
     parser.add_argument("--repetitions", type=int, default=5, help="turns")
     parser.add_argument("--path", default="", help="fast_paths: one of them (default: all)")
-    parser.add_argument("--dataset", help="pipeline: a prepared data set")
-    parser.add_argument("--data_dir", help="pipeline: directory of the prepared data sets")
+    parser.add_argument("--dataset", help="pipeline: a prepared dataset")
+    parser.add_argument("--data_dir", help="pipeline: directory of the prepared datasets")
     parser.add_argument("--num_images", type=int, default=400, help="pipeline: images in a turn")
     flags = parser.parse_args(words)
     # Else JAX takes most of an accelerator's memory, and a baseline in PyTorch has none left.

@@ -19,7 +19,7 @@ from experiments.benchmarks.pytorch import import_library
 
 
 def write_files(dataset: PreparedDataset, count: int, folder: Path) -> list[tuple[Path, Path]]:
-    """Writes the first images and masks as files, as a PyTorch data set reads them."""
+    """Writes the first images and masks as files, as a PyTorch dataset reads them."""
     files = []
     for index in range(count):
         pair = folder / f"{index}.image", folder / f"{index}.mask"
@@ -51,7 +51,7 @@ def make_batches(
 
 
 class _Files:
-    """A map-style data set over pairs of files."""
+    """A map-style dataset over pairs of files."""
 
     def __init__(self, files: Sequence[tuple[Path, Path]], transform: Callable) -> None:
         self._files, self._transform = files, transform
@@ -98,7 +98,7 @@ def measure_pipeline(
 ) -> dict[str, object]:
     """Measures the same crops of ours and of torchvision's transforms in a DataLoader, in turns.
 
-    Both decode, scale, crop, flip and stack batches in one thread; ours reads the data set's
+    Both decode, scale, crop, flip and stack batches in one thread; ours reads the dataset's
     records, theirs files of the same bytes.
 
     Args:

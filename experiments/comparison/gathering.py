@@ -41,7 +41,7 @@ class Shown:
     Attributes:
       name: of the image.
       image: uint8 [H, W, 3].
-      truth: label of the data set, [H, W].
+      truth: label of the dataset, [H, W].
       predictions: int32 [H, W] by model.
     """
 
@@ -91,7 +91,7 @@ def compare(
       reporter: receives the progress.
 
     Raises:
-      DeepLabError: there is no model, or one has other classes than the data set.
+      DeepLabError: there is no model, or one has other classes than the dataset.
     """
     if not predictors:
         raise DeepLabError("no model to compare; give --models=NAME=MODEL,NAME=MODEL")

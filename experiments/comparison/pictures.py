@@ -40,7 +40,7 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
 
     Args:
       image: uint8 [H, W, 3].
-      truth: label of a data set, uint8 or uint16 [H, W].
+      truth: label of a dataset, uint8 or uint16 [H, W].
       prediction: integers [H, W].
 
     Returns:

@@ -22,7 +22,7 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A data set with the size of crops, batches and networks.
+    """A dataset with the size of crops, batches and networks.
 
     A varied field of a row stays in proportion to the table's base recipe: half its batch is half
     that of the preset, a fifth of its steps a fifth.

@@ -57,8 +57,8 @@ def test_a_named_folder(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "takes one data set; legal: camvid"),
-        (["camvod"], "unknown data set 'camvod'; did you mean 'camvid'"),
+        ([], "takes one dataset; legal: camvid"),
+        (["camvod"], "unknown dataset 'camvod'; did you mean 'camvid'"),
         (["camvid"], "--data_dir=DIR is needed"),
         (["camvid", "--data_dir=x"], "--source=DIR is needed"),
         (["camvid", "--data_dir=x", "--source=/nowhere"], "/nowhere: no such directory"),

@@ -153,7 +153,7 @@ def test_learning_rates(reference, step, rate):
         ("deeplab_v3:stage=3", "unknown stage '3'"),
         ("deeplab_v3:stage=2,dataset=cityscapes,init=x", "split of cityscapes|stage=2 is of VOC"),
         ("deeplab_v3plus:from_coco", "from_coco goes on from a network trained on coco_voc"),
-        ("deeplab_v3:from_coco,dataset=coco_voc,init=x", "from_coco is for another data set"),
+        ("deeplab_v3:from_coco,dataset=coco_voc,init=x", "from_coco is for another dataset"),
         ("deeplab_v3plus:backbone=xception_66", "did you mean 'xception_65'"),
         ("mobilenet:backbone=mobilenet_v3_large", r"dataset 'voc'.*cityscapes"),
         ("mobilenet:width=0.6", "no published weights are of width=0.6: name it, as in init="),

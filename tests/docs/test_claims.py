@@ -1,4 +1,4 @@
-"""What README and the pages name can be had: commands, flags, config fields, networks, data sets.
+"""What README and the pages name can be had: commands, flags, config fields, networks, datasets.
 
 Every `deeplab-jax` command of a page is parsed by the real command's flags, every config override
 by the real config, so that a page cannot name what does not exist. What the FAQ once denied is
@@ -160,7 +160,7 @@ def test_fields_that_may_differ_on_resuming_are_free():
 
 
 def test_the_readme_names_every_data_set_that_can_be_prepared():
-    row = next(line for line in README.read_text("utf-8").splitlines() if "| data sets |" in line)
+    row = next(line for line in README.read_text("utf-8").splitlines() if "| datasets |" in line)
     assert set(INLINE.findall(row)) == set(BUILDERS)
 
 

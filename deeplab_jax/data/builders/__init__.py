@@ -1,1 +1,1 @@
-"""TFDS builders: one data set a file."""
+"""TFDS builders: one dataset a file."""

@@ -1,4 +1,4 @@
-"""Which builder prepares which data set."""
+"""Which builder prepares which dataset."""
 
 from deeplab_jax.data.builders.ade20k import Ade20k
 from deeplab_jax.data.builders.base import SegmentationBuilder
