@@ -35,7 +35,7 @@ def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
     """Checks that a batch splits into microbatches, each divisible over the `data` axis.
 
     Raises:
-      DeepLabError: the batch size is illegal; names legal sizes.
+      DeepLabError: the batch size is invalid; the message suggests valid sizes.
     """
     check_divisible(batch_size, mesh, "training.batch_size")
     multiple = parts * data_size(mesh)
@@ -64,10 +64,10 @@ def check_ghost_batch_size(group: int, batch_size: int, parts: int) -> None:
 def check_pooled_statistics(
     architecture: Architecture, crop_size: Size, together: int, reporter: Reporter
 ) -> None:
-    """Checks how many values the normalization behind a pooled map has per channel.
+    """Checks the number of values per channel in the batch normalization after global pooling.
 
-    It is the one with the fewest: global pooling leaves one value per image. LR-ASPP's gate has no
-    batch normalization, and frozen ones do not depend on the batch.
+    It has the fewest values: one per image. The gate of LR-ASPP has no batch
+    normalization, and frozen statistics do not depend on the batch.
 
     Args:
       architecture: architecture of the network.
@@ -93,7 +93,7 @@ def check_pooled_statistics(
 
 
 def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
-    """Returns rows and columns of the smallest pooled map that is normalized; None: there is none.
+    """Returns (rows, columns) of the smallest pooled map that is normalized, or None.
 
     Args:
       architecture: architecture of the network.
@@ -151,10 +151,10 @@ def check_classes(
 def check_crop_size(
     crop_size: tuple[int, int], architecture: Architecture, strict: bool, reporter: Reporter
 ) -> None:
-    """Warns of a crop that is not k·output_stride + 1, at which resized maps shift.
+    """Warns of a crop size other than k·output_stride + 1, at which resized maps shift.
 
-    A network that sees the image at several scales needs it at each of them: with (1, 0.75, 0.5)
-    and output stride 8 that is k·32 + 1. With `align_corners=False` the grids need no such sizes.
+    Networks with several scales require this at each scale: with (1, 0.75, 0.5) and output stride 8
+    the size must be k·32 + 1. With `align_corners=False` any size is valid.
 
     Raises:
       DeepLabError: `strict` is set; otherwise the reporter receives a warning.

@@ -1,4 +1,4 @@
-"""Training on the folds of a dataset: how far a number depends on which images are which."""
+"""Cross-validation: training and validation on the folds of a dataset."""
 
 import dataclasses
 import json
@@ -29,9 +29,9 @@ class CrossValidation:
     """Per-fold results.
 
     Attributes:
-      workdir: of all; each fold's is `fold_N` in it.
-      mean_ious: of each fold's validation, after its last step; NaN where none of its pixels is
-        labeled.
+      workdir: directory of all folds; that of each fold is `fold_N` in it.
+      mean_ious: validation mean IoU of each fold after its last step; NaN for folds without valid
+        pixels.
     """
 
     workdir: pathlib.Path
@@ -39,12 +39,12 @@ class CrossValidation:
 
     @property
     def mean(self) -> float:
-        """Mean of the folds' mean IoU, without folds whose mean IoU is NaN; NaN if all are."""
+        """Mean of the mean IoU over folds, ignoring NaN; NaN if all folds are."""
         return statistics.fmean(self._numbers) if self._numbers else math.nan
 
     @property
     def standard_deviation(self) -> float:
-        """Standard deviation of the same numbers, n − 1 in the divisor; NaN of fewer than two."""
+        """Sample standard deviation (divisor n − 1) of the same numbers; NaN for fewer than two."""
         return statistics.stdev(self._numbers) if len(self._numbers) > 1 else math.nan
 
     @property
@@ -60,21 +60,21 @@ def cross_validate(
     *,
     reporter: Reporter | None = None,
 ) -> CrossValidation:
-    """Trains a network a fold, each validated on the images that it does not see.
+    """Trains one network per fold and validates it on the images of that fold.
 
-    An interrupted fold is resumed; a finished one keeps its number.
+    An interrupted fold is resumed; a finished one is not repeated.
 
     Args:
-      config: see deeplab_jax/config_fields.py; the same for every fold.
-      workdir: of all folds.
-      count: of folds.
-      dataset: to divide: a prepared dataset's name, a pair of arrays, or None for the config's;
-        of a named one the training split.
+      config: see deeplab_jax/config_fields.py; shared by all folds.
+      workdir: directory of all folds.
+      count: number of folds.
+      dataset: dataset to divide: name of a prepared dataset (its training split), a pair of arrays,
+        or None for that of the config.
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: as `train`; or the workdir holds folds of another number or config.
-      KeyboardInterrupt: as `train`.
+      DeepLabError: see `train`; or the workdir contains another number of folds or another config.
+      KeyboardInterrupt: see `train`.
     """
     workdir, reporter = as_path(workdir), reporter or LoggingReporter()
     whole = open_source(dataset, config, config.data.train_split)
@@ -99,10 +99,10 @@ def cross_validate(
 
 
 def _finished(workdir: pathlib.Path, count: int) -> list[float]:
-    """Returns the numbers of the folds that are done, in order.
+    """Returns the results of finished folds, in order.
 
     Raises:
-      DeepLabError: the workdir holds folds of another number.
+      DeepLabError: the workdir contains another number of folds.
     """
     path = workdir / RESULTS_FILE
     if not path.exists():
@@ -126,5 +126,5 @@ def _write(workdir: pathlib.Path, count: int, mean_ious: Sequence[float]) -> Non
 
 
 def _or_null(number: float) -> float | None:
-    """Returns the number as JSON has it, which knows no NaN."""
+    """Returns a number for JSON: None in place of NaN."""
     return None if math.isnan(number) else number

@@ -1,4 +1,4 @@
-"""Where the variables of a run come from: random, another model, or a checkpoint."""
+"""Initial variables of a run: random, from another model, or from a checkpoint."""
 
 import dataclasses
 import itertools
@@ -28,7 +28,7 @@ from deeplab_jax.training.state import (
 from deeplab_jax.training.unfolding import BATCHES, unfold_batch_norm
 
 Path = tuple[str, ...]
-# Where a converted VGG-16 has its fully connected layers.
+# Paths of the fully connected layers in a converted VGG-16.
 SOURCE = ("params", "large_fov")
 FULLY_CONNECTED = ("fc6", "fc7")
 
@@ -36,19 +36,19 @@ FULLY_CONNECTED = ("fc6", "fc7")
 def decimated(
     given: Mapping[Path, np.ndarray], wanted: Mapping[Path, Any], seed: int = 0
 ) -> dict[Path, np.ndarray]:
-    """Returns arrays in which every wanted fc6 and fc7 is cut out of VGG-16's.
+    """Returns arrays whose fc6 and fc7 are subsampled from those of VGG-16.
 
-    Kernels keep evenly spaced rows and columns, their corners among them (3×3 of 7×7: every third);
-    narrower layers keep filters drawn at random, and fc7 those of its inputs that fc6 kept. All
-    branches of ASPP begin alike.
+    Kernels keep evenly spaced rows and columns, including the corners (every third for 3×3 out of
+    7×7). Narrower layers keep randomly drawn filters, and fc7 keeps the inputs that match the
+    filters of fc6. All branches of ASPP start from the same values.
 
     Args:
-      given: VGG-16's arrays by path.
-      wanted: arrays of the network to train by path; their shapes are looked at.
-      seed: of the draw.
+      given: arrays of VGG-16 by path.
+      wanted: arrays of the network to train by path, for their shapes.
+      seed: seed of the draw.
 
     Raises:
-      DeepLabError: the given ones lack fc6 and fc7, or theirs are smaller.
+      DeepLabError: `given` has no fc6 and fc7, or smaller ones.
 
     Source: DeepLab v1, section 3.2; it does not state which rows, columns and filters.
     """
@@ -79,11 +79,11 @@ def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str, seed: int) -> np
 
 
 def _positions(size: int, kept: int, axis: int, num_axes: int, layer: str, seed: int) -> np.ndarray:
-    """Returns what is kept of an axis."""
+    """Returns the kept positions along an axis."""
     if axis < num_axes - 2:
         return np.rint(np.linspace(0, size - 1, kept)).astype(int)
     number = FULLY_CONNECTED.index(layer)
-    # The inputs of a layer are what the layer before it kept of its filters.
+    # The inputs of a layer are the filters that the previous layer keeps.
     drawn_by = number if axis == num_axes - 1 else number - 1
     random = np.random.default_rng((seed, drawn_by + 1))
     return np.sort(random.permutation(size)[:kept])
@@ -93,7 +93,7 @@ CLASSIFIER, BACKBONE = "classifier", "backbone"
 # Scopes of variables that are loaded: all but a classifier of another shape; the backbone; all
 # that fit; the backbone, and fc6 and fc7 as DeepLab v1 cuts them out of VGG-16's.
 PARTS = ("all", "backbone", "matching", "vgg_decimated")
-# Training conventions of variables that shapes do not show; the last does not concern backbones.
+# Conventions of trained variables that shapes do not show; the last does not concern backbones.
 CONVENTIONS = ("preprocessing", "stride_placement", "align_corners")
 
 
@@ -101,9 +101,9 @@ class Initialization(NamedTuple):
     """Variables to start from.
 
     Attributes:
-      variables: of the model to train.
-      folded: paths of the normalizations among them that were folded into their convolutions when
-        the model was published, without `params`.
+      variables: variables of the model to train.
+      folded: paths, without `params`, of the batch normalizations that the published model had
+        folded into convolutions.
     """
 
     variables: Variables
@@ -113,18 +113,18 @@ class Initialization(NamedTuple):
 def initialize_from(
     fresh: Variables, source: pathlib.Path, reporter: Reporter, parts: str = "all"
 ) -> Initialization:
-    """Returns the variables of another model, and fresh ones where it has none of their shape.
+    """Returns the variables of another model, and fresh ones where it has none of that shape.
 
     Args:
-      fresh: freshly initialized variables of the model to train, for their names and shapes.
-      source: a workdir or model directory.
-      reporter: receives the parts that start from fresh values.
-      parts: `all`: everything must fit but the classifier; `backbone`: that alone, all of it;
-        `matching`: whatever fits in name and shape; `vgg_decimated`: the backbone, fc6 and
-        fc7, these by `decimated`.
+      fresh: freshly initialized variables of the model to train.
+      source: workdir or model directory.
+      reporter: receives a message about the parts that start from fresh values.
+      parts: variables to load. `all`: all must match, except the classifier; `backbone`: the
+        backbone, all of which must match; `matching`: those that match in name and shape;
+        `vgg_decimated`: the backbone, and fc6 and fc7 by `decimated`.
 
     Raises:
-      DeepLabError: what must fit is missing or of another shape.
+      DeepLabError: a variable that must match is missing or has another shape.
     """
     if parts not in PARTS:
         raise unknown_name("training.init_scope", parts, PARTS)
@@ -154,13 +154,13 @@ def initialize_from(
 def warn_of_conventions(
     architecture: Architecture, source: pathlib.Path, reporter: Reporter, parts: str = "all"
 ) -> None:
-    """Warns where another model's variables were trained under other conventions.
+    """Warns of conventions that differ between another model and the model to train.
 
     Args:
-      architecture: of the model to train.
-      source: a workdir or model directory.
-      reporter: receives a warning for each, with the field that would make them the same.
-      parts: see `initialize_from`; a backbone does not resize.
+      architecture: architecture of the model to train.
+      source: workdir or model directory of the other model.
+      reporter: receives one warning per convention, with the config field that sets it.
+      parts: see `initialize_from`; the convention of resizing does not concern a backbone.
     """
     description = checkpointing.read_description(source)
     given = description.create_model().architecture
@@ -176,7 +176,7 @@ def warn_of_conventions(
 
 
 def _fitting(given: Mapping[Path, np.ndarray], wanted: Mapping[Path, np.ndarray]) -> set[Path]:
-    """Returns what can be taken: a convolution with its bias and normalization, or none of them."""
+    """Returns the paths to load: a convolution with its bias and normalization, or none of them."""
     unfit = {
         _unit(path)
         for path, array in wanted.items()
@@ -219,7 +219,7 @@ def _started_afresh(
     source: pathlib.Path,
     whole: bool,
 ) -> list[str]:
-    """Returns what to say of the arrays that were not taken: each, or the parts of the network."""
+    """Returns the names of the arrays, or parts of the network, that start from fresh values."""
     afresh = [path for path in wanted if path not in fitting]
     if not whole:
         names = list(dict.fromkeys(path[1] for path in afresh))
@@ -234,7 +234,7 @@ def _started_afresh(
 
 
 def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> TrainState:
-    """Returns the state to start from: resumed, taken from another model, or fresh."""
+    """Returns the initial state: resumed, from another model, or fresh."""
     spec, seed = run.state_spec, run.config.seed
     if checkpointer.latest_step is not None:
         state = checkpointer.restore(spec.abstract())
@@ -250,7 +250,7 @@ def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> T
 
 
 def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variables:
-    """Returns the variables of `training.init_from`, ready to be trained."""
+    """Returns the variables of `training.init_from`, with batch normalization unfolded."""
     training = run.config.training
     source = locate(training.init_from, reporter)
     start = initialize_from(fresh, source, reporter, training.init_scope)

@@ -19,17 +19,17 @@ def poly_schedule(
     """Returns lr(t) = base·(1 − t/num_steps)^power, 0 from `num_steps` on.
 
     Args:
-      base_learning_rate: at step 0 but for the warm-up.
-      num_steps: of the training.
-      power: of the falling line.
+      base_learning_rate: learning rate at step 0, before the warm-up factor.
+      num_steps: number of training steps.
+      power: exponent.
       warmup_steps: see `with_warmup`.
 
     Source: DeepLab v2, section 4.1.1.
     """
 
     def learning_rate(step: jax.Array | int) -> jax.Array:
-        # Subtracted as integers. Compiled, optax.polynomial_schedule multiplies by a rounded 1/T
-        # instead and so is NaN at the last step of many T, 30,000 among them.
+        # Integer subtraction. When compiled, optax.polynomial_schedule multiplies by a rounded 1/T
+        # instead and is NaN at the last step for many T, such as 30,000.
         left = jnp.maximum(num_steps - step, 0) / num_steps
         return base_learning_rate * left**power
 
@@ -45,16 +45,16 @@ def step_schedule(
     """Returns lr(t) = base·factor^⌊t/steps_per_drop⌋.
 
     Args:
-      base_learning_rate: before the first drop.
-      steps_per_drop: steps at one rate.
-      factor: of each drop.
+      base_learning_rate: learning rate before the first drop.
+      steps_per_drop: number of steps between drops.
+      factor: factor of each drop.
       warmup_steps: see `with_warmup`.
 
     Source: DeepLab v1, section 4.1: ×0.1 every 2,000 steps.
     """
 
     def learning_rate(step: jax.Array | int) -> jax.Array:
-        # Divided as integers: optax.exponential_decay's staircase can drop a step late.
+        # Integer division. The staircase of optax.exponential_decay can drop one step late.
         return base_learning_rate * factor ** jnp.floor_divide(step, steps_per_drop)
 
     return with_warmup(learning_rate, warmup_steps)
@@ -66,8 +66,8 @@ def cosine_schedule(
     """Returns lr(t) = base·½·(1 + cos(π·t/num_steps)), 0 from `num_steps` on.
 
     Args:
-      base_learning_rate: at step 0 but for the warm-up.
-      num_steps: of the training.
+      base_learning_rate: learning rate at step 0, before the warm-up factor.
+      num_steps: number of training steps.
       warmup_steps: see `with_warmup`.
 
     Source: arXiv 1608.03983, equation 5, without restarts.
@@ -78,9 +78,9 @@ def cosine_schedule(
 def with_warmup(schedule: optax.Schedule, warmup_steps: int) -> optax.Schedule:
     """Returns lr(t)·min((t + 1)/warmup_steps, 1); the schedule itself for 0 steps.
 
-    The factor is 1/warmup_steps at step 0 and reaches 1 at step warmup_steps − 1. It is never 0,
-    because a step with a rate of 0 would learn nothing. The schedule's clock runs from the start,
-    so its later values do not depend on the warm-up.
+    The factor is 1/warmup_steps at step 0, so that the first step learns, and 1 from step
+    warmup_steps − 1 on. The schedule counts from step 0, so its later values do not depend on the
+    warm-up.
 
     Args:
       schedule: learning rate by step.
@@ -110,8 +110,8 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
     """Returns the learning rate of `config.schedule` by step.
 
     Args:
-      config: the section; see deeplab_jax/config_fields.py.
-      num_steps: of the training.
+      config: section `schedule`; see deeplab_jax/config_fields.py.
+      num_steps: number of training steps.
 
     Raises:
       DeepLabError: the name is unknown.
@@ -129,10 +129,10 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
 
 
 def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
-    """Returns a tree of booleans: True for the kernels that weight decay acts on.
+    """Returns a tree of booleans: True for kernels with weight decay.
 
-    Normalization's scales and offsets, biases and, in the released code, depthwise kernels are
-    left out.
+    Scales and offsets of normalization, biases and, as in the released code, depthwise kernels have
+    no weight decay.
     """
 
     def decayed(path: tuple, _: jax.Array) -> bool:
@@ -147,9 +147,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns the optimizer of `config.optimizer`.
 
-    Weight decay adds wd·w to the gradient (L2); with `adamw` and `lamb` to the scaled update
-    instead, as Adam's scaling would divide much of it away (arXiv 1711.05101). `lars` and `lamb`
-    then scale each array's update to its own length, for large batches (arXiv 1708.03888,
+    Weight decay adds wd·w to the gradient (L2). `adamw` and `lamb` add it to the scaled update
+    instead, since Adam's scaling would reduce it (arXiv 1711.05101). `lars` and `lamb` then scale
+    the update of each array by the norm of the array, for large batches (arXiv 1708.03888,
     1904.00962).
 
     Raises:
@@ -166,7 +166,7 @@ def make_optimizer(
 def _direction(
     config: ConfigDict, descent: list[optax.GradientTransformation]
 ) -> list[optax.GradientTransformation]:
-    """Returns what makes updates of gradients; `descent` is the learning rate's part of it."""
+    """Returns the transformations from gradients to updates; `descent` has the learning rate."""
     decayed = partial(decayed_parameters, decay_depthwise=config.decay_depthwise)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
     momentum = optax.trace(config.momentum, nesterov=config.nesterov)
@@ -180,7 +180,7 @@ def _direction(
             return [adam, decay, *descent]
         case "lamb":
             return [adam, decay, optax.scale_by_trust_ratio(), *descent]
-    # Scales and offsets, which are not decayed, keep their plain updates.
+    # Scales and offsets have no weight decay, and their updates are not scaled.
     trust = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=LARS_COEFFICIENT), decayed)
     return [decay, trust, *descent, momentum]
 
@@ -212,7 +212,7 @@ def _names(path: tuple) -> Names:
 
 
 def _factor(names: Names, present: Collection[Names], multipliers: Mapping[str, float]) -> float:
-    """Returns what the learning rate of a parameter is multiplied by."""
+    """Returns the learning-rate multiplier of a parameter."""
     part = names[0] if names[0] in PARTS else "head"
     if part == "head" and _gives_scores(names[:-1], present):
         part = "classifier"

@@ -1,4 +1,4 @@
-"""From a config to everything that a training run needs."""
+"""Assembly of a training run from its config."""
 
 import copy
 import dataclasses
@@ -47,17 +47,17 @@ Source = str | Arrays | Dataset | None
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run's parts: what the config says, resolved.
+    """Parts of a training run, resolved from its config.
 
     Attributes:
-      config: with everything the caller changed, and no keyword of the network unset.
-      workdir: where it writes.
-      mesh: of the devices.
-      train, validation: the datasets.
-      model, description: the network, and what `model.json` says of it.
-      augmentation: what each training example undergoes.
-      learning_rate, optimizer: of the updates.
-      objective: what they minimise.
+      config: config with the changes of the caller and all keywords of the network set.
+      workdir: directory of the run.
+      mesh: devices.
+      train, validation: datasets.
+      model, description: network and its description, the content of `model.json`.
+      augmentation: augmentation of training examples.
+      learning_rate, optimizer: schedule of the learning rate, and optimizer.
+      objective: function to minimize.
     """
 
     config: ConfigDict
@@ -96,21 +96,22 @@ def assemble(
     epochs: float | None = None,
     reporter: Reporter,
 ) -> Run:
-    """Returns the run of a config; nothing is written.
+    """Returns the run of a config; writes nothing.
 
     Args:
       config: see deeplab_jax/config_fields.py.
-      workdir: of the run; one that an earlier release began keeps the defaults of that release.
-      mesh: of the devices.
-      train, validation: name of a prepared dataset, a pair (images, masks), an opened dataset,
-        or None for the config's.
-      batch_size: instead of `config.training.batch_size`.
-      epochs: passes over the training images, instead of `config.training.num_steps`; evaluation
-        and checkpoints then come once a pass.
+      workdir: directory of the run. A run that an earlier release started keeps the defaults of
+        that release.
+      mesh: devices.
+      train, validation: name of a prepared dataset, a pair (images, masks), an opened dataset, or
+        None for that of the config.
+      batch_size: replaces `config.training.batch_size`.
+      epochs: number of epochs, which replaces `config.training.num_steps`; evaluation and
+        checkpoints then follow each epoch.
       reporter: receives warnings.
 
     Raises:
-      DeepLabError: a field is illegal, a dataset is not there, or they do not fit each other.
+      DeepLabError: a field is invalid, a dataset does not exist, or they do not match.
     """
     binary = _binary_arrays(train, validation, config.data.class_names)
     train_set = open_source(train, config, config.data.train_split, binary)
@@ -164,7 +165,7 @@ def _check_fit(
 def _adjusted(
     config: ConfigDict, num_images: int, batch_size: int | None, epochs: float | None
 ) -> ConfigDict:
-    """Returns a checked copy of the config with the caller's batch size and length of training."""
+    """Returns a checked copy of the config with the given batch size and number of epochs."""
     adjusted = copy.deepcopy(config)
     if batch_size is not None:
         adjusted.training.batch_size = batch_size
@@ -178,7 +179,7 @@ def _adjusted(
 
 
 def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
-    """Warns of classes of in-memory arrays that no training pixel has; `prepare` reports others."""
+    """Warns of classes without a pixel in in-memory training arrays (others: see `prepare`)."""
     absent = train_set.absent_classes if isinstance(train_set, ArrayDataset) else ()
     if absent:
         reporter.warning(
@@ -193,8 +194,8 @@ def _binary_arrays(
 ) -> bool | None:
     """Returns whether 255 is class 1 in both pairs of arrays, see `ArrayDataset`.
 
-    Training and validation masks count as one dataset: masks of 0 and 255 in one of them and of 0,
-    1 and 255 in the other are of two classes and void.
+    The masks of both pairs are judged together: if one pair has values 0 and 255 and the other 0, 1
+    and 255, then 255 is void.
     """
     if not (isinstance(train, tuple) and isinstance(validation, tuple)):
         return None
@@ -209,10 +210,10 @@ def _binary_arrays(
 def open_source(
     source: Source, config: ConfigDict, split: str, binary: bool | None = None
 ) -> Dataset:
-    """Returns the dataset that `source` means; see `assemble`, and `binary` of `ArrayDataset`.
+    """Opens the dataset of `source`; see `assemble`, and `binary` of `ArrayDataset`.
 
     Raises:
-      DeepLabError: it is not there, or neither the config nor the caller names one.
+      DeepLabError: the dataset does not exist, or neither config nor caller names one.
     """
     names = config.data.class_names
     if source is None or isinstance(source, str):
@@ -240,7 +241,7 @@ def _description(config: ConfigDict, train_set: Dataset, network: Architecture) 
 
 
 def run_batches(run: Run, first: int) -> Iterator[dict[str, jax.Array]]:
-    """Returns the training batches on their devices, from the one after step `first`."""
+    """Returns the training batches on the devices, starting after step `first`."""
     share = data_share(run.mesh)
     batches = training_batches(
         run.train,

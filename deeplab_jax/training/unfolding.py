@@ -1,8 +1,8 @@
-"""Batch normalization put back into networks that were published with it folded away.
+"""Unfolding: restores batch normalization in networks that were published with it folded.
 
-A folded network computes what it did, but its batch normalizations are the identity: in training,
-where they normalize by the batch, it would be another network. Measured means and variances, with
-scales and offsets that undo them, leave its output as it is and make training go on from it.
+After folding, batch normalizations are the identity, and in training, which normalizes by the
+batch, the network would compute another function. Unfolding measures means and variances and sets
+scales and offsets that undo them, so that the function is unchanged and training continues from it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,14 +32,14 @@ def unfold_batch_norm(
     batches: Iterable[jax.Array],
     mesh: Mesh,
 ) -> Variables:
-    """Returns variables of the same function whose normalizations hold true statistics.
+    """Returns variables of the same function with measured batch statistics.
 
     Args:
       model: the network.
-      variables: of it.
-      folded: paths of the normalizations that were folded, without `params`.
-      batches: images uint8 [N, H, W, C], each over all devices.
-      mesh: of the devices.
+      variables: variables of the network.
+      folded: paths, without `params`, of the batch normalizations that were folded.
+      batches: batches of images, uint8 [N, H, W, C], sharded over all devices.
+      mesh: devices.
     """
     measure = jax.jit(_measurement(model, folded), out_shardings=replicated(mesh))
     measured = [jax.device_get(measure(variables, images)) for images in batches]
@@ -50,7 +50,7 @@ def unfold_batch_norm(
 
 
 class Statistics(NamedTuple):
-    """Statistics of a normalization's inputs: mean and variance by channel, and its constant."""
+    """Mean and variance per channel of a normalization's inputs, and its epsilon."""
 
     mean: np.ndarray | jax.Array
     variance: np.ndarray | jax.Array
@@ -79,7 +79,7 @@ def _measurement(
 
 
 def _merged(batches: Sequence[Statistics]) -> Statistics:
-    """Returns the statistics of all pixels of batches of one size."""
+    """Returns the statistics over all pixels of batches of equal size."""
     means, variances, epsilons = map(np.stack, zip(*batches, strict=True))
     # The mean variance within a batch, and the variance of the batches' means.
     return Statistics(means.mean(0), variances.mean(0) + means.var(0), epsilons[0])
@@ -88,7 +88,7 @@ def _merged(batches: Sequence[Statistics]) -> Statistics:
 def _restated(
     flat: Mapping[Path, np.ndarray], path: Path, statistics: Statistics
 ) -> dict[Path, np.ndarray | jax.Array]:
-    """Returns a normalization's variables with other statistics and the same function."""
+    """Returns the variables of a normalization with other statistics and the same function."""
     mean, variance, epsilon = statistics
     scale, offset = flat["params", *path, "scale"], flat["params", *path, "bias"]
     old_mean, old_variance = (flat["batch_stats", *path, name] for name in ("mean", "var"))
