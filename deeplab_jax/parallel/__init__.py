@@ -1,4 +1,4 @@
-"""How arrays lie on devices, and how the processes of a job work together."""
+"""Placement of arrays on devices, and coordination of the processes of a job."""
 
 from deeplab_jax.lazy import lazy_names
 

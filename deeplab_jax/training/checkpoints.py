@@ -53,11 +53,11 @@ def network_of(
 
     Args:
       config: see deeplab_jax/config_fields.py.
-      num_classes: of the dataset.
-      version: format version whose defaults decide the fields that are unset.
+      num_classes: number of classes of the dataset.
+      version: format version whose defaults apply to unset fields.
 
     Raises:
-      DeepLabError: its values do not go together.
+      DeepLabError: values of the network contradict each other.
     """
     fields: dict[str, Any] = config.model.to_dict()
     architecture = fields.pop("architecture")
@@ -68,7 +68,7 @@ def network_of(
 
 
 def with_network(config: ConfigDict, network: Architecture) -> ConfigDict:
-    """Returns a copy of the config in which no keyword of the network is unset."""
+    """Returns a copy of the config with all keywords of the network set."""
     resolved = copy.deepcopy(config)
     model, values = resolved.model, network.describe()
     with model.ignore_type():
@@ -83,23 +83,23 @@ def with_network(config: ConfigDict, network: Architecture) -> ConfigDict:
 def claim(
     workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, dict[str, Any]] | None = None
 ) -> ConfigDict:
-    """Makes the workdir this run's, or finds that it already is.
+    """Records config and data of a run in its workdir, or checks that they are those recorded.
 
-    The file holds the value of every keyword of the network. A run that an earlier release
-    started keeps the format version of that release, which decides what unset keywords mean.
+    The recorded config contains every keyword of the network. A run that an earlier release started
+    keeps the format version of that release, which determines the defaults of unset keywords.
 
     Args:
-      workdir: of the run.
-      config: of the run.
-      data: fingerprints of the datasets by role, such as `train`; None: they are not compared. A
-        workdir without recorded fingerprints, as earlier versions left it, accepts any.
+      workdir: directory of the run.
+      config: config of the run.
+      data: fingerprints of the datasets by role, such as `train`; None skips the comparison. A
+        workdir of an earlier release without fingerprints accepts any data.
 
     Returns:
-      The config with the value of every keyword of the network.
+      The config with all keywords of the network set.
 
     Raises:
-      DeepLabError: it holds a run with another config or other data; names what differs. Nothing
-        has been written then.
+      DeepLabError: the workdir belongs to a run with another config or other data; the message
+        names the differences, and nothing is written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path, version = workdir / CONFIG_FILE, format_version(workdir)
@@ -143,10 +143,10 @@ def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> No
 
 
 def format_version(workdir: pathlib.Path | None) -> int:
-    """Returns the format version of a workdir's config, the newest where there is none yet.
+    """Returns the format version of a workdir's config (the newest for a new workdir).
 
     Raises:
-      DeepLabError: the config cannot be read, or a later release wrote it.
+      DeepLabError: the config cannot be read, or was written by a later release.
     """
     path = None if workdir is None else workdir / CONFIG_FILE
     if path is None or not path.exists():
@@ -192,7 +192,7 @@ def _manifest(mesh: Mesh) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this code runs from, `+` where it has changes; else None."""
+    """Returns the commit of the checkout, with `+` if it has changes; None outside a checkout."""
     here = pathlib.Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -211,14 +211,14 @@ class Checkpointer(contextlib.AbstractContextManager):
     """The checkpoints of one run; a context manager that waits for the last save."""
 
     def __init__(self, workdir: pathlib.Path, reporter: Reporter | None = None) -> None:
-        """Opens the checkpoints, once damaged ones are set aside.
+        """Opens the checkpoints after setting damaged ones aside.
 
         Args:
-          workdir: of the run.
-          reporter: receives a warning for each damaged one.
+          workdir: directory of the run.
+          reporter: receives a warning for each damaged checkpoint.
 
         Raises:
-          DeepLabError: there are checkpoints, and none is good.
+          DeepLabError: there are checkpoints, and all are damaged.
         """
         self._workdir = workdir
         with first_host_first("checkpoints"):
@@ -237,35 +237,36 @@ class Checkpointer(contextlib.AbstractContextManager):
 
     @property
     def latest_step(self) -> int | None:
-        """The step of the newest checkpoint, None before the first."""
+        """Step of the newest checkpoint, or None before the first."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, info: dict[str, Any], mean_iou: float | None = None) -> None:
         """Starts saving in the background; waits for an earlier save first.
 
         Args:
-          state: to save; may be donated as soon as this returns.
-          info: JSON-ready: config, class names, data position.
-          mean_iou: of the validation at this step, by which the best checkpoint is kept.
+          state: state to save; may be donated once this returns.
+          info: JSON-ready values: config, class names, data position.
+          mean_iou: mean IoU of the validation at this step, which ranks the checkpoints.
 
         Raises:
-          DeepLabError: this or the save before it failed; names the last good checkpoint.
+          DeepLabError: this or the previous save failed; the message names the last good
+            checkpoint.
         """
         metrics = None if mean_iou is None else {"mean_iou": mean_iou}
         with self._explained():
             save_items(self._manager, int(state.step), _items(state), info, metrics)
 
     def wait(self) -> None:
-        """Waits until what was saved is on disk.
+        """Waits until all saves are on disk.
 
         Raises:
-          DeepLabError: as `save`.
+          DeepLabError: see `save`.
         """
         with self._explained():
             self._manager.wait_until_finished()
 
     def restore(self, like: TrainState) -> TrainState:
-        """Returns the newest checkpoint's state in the shapes and shardings of `like`."""
+        """Returns the state of the newest checkpoint with the shapes and shardings of `like`."""
         found = restore_items(self._manager, self.latest_step, _items(like))
         optimizer = found[OPTIMIZER]
         return TrainState(optimizer["step"], found[VARIABLES], optimizer["state"], found.get(EMA))

@@ -21,7 +21,7 @@ class Outputs(NamedTuple):
 
     Attributes:
       logits: [N, H, W, C].
-      maps: the network's endpoints by name.
+      maps: endpoints of the network by name.
     """
 
     logits: jax.Array
@@ -36,11 +36,11 @@ def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
     """Returns the loss of `config.loss` on a network's outputs.
 
     Args:
-      config: the section; see deeplab_jax/config_fields.py.
-      architecture: of the network; decides what its endpoints are.
+      config: section `loss`; see deeplab_jax/config_fields.py.
+      architecture: architecture of the network, which determines its endpoints.
 
     Raises:
-      DeepLabError: a field is illegal, or fields contradict each other or the network.
+      DeepLabError: a field is invalid, or fields contradict each other or the network.
     """
     check_loss(config, architecture)
     loss = _all_scales if config.supervise_all_scales else _one_scale
@@ -49,9 +49,9 @@ def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
 
 
 def _mean_of_images(objective: Objective) -> Objective:
-    """Returns the mean over a batch of the losses that its images have by themselves.
+    """Returns the mean over a batch of the losses of single images.
 
-    An image that is all void counts as one whose loss is 0.
+    The loss of an image without valid pixels is 0.
     """
 
     def averaged(
@@ -74,7 +74,7 @@ def _one_scale(
     batch_label: jax.Array,
     step: jax.Array,
 ) -> jax.Array:
-    """Returns the weighted terms on the logits, or on the scores that they are resized from."""
+    """Returns the weighted terms on the logits, or on the scores before upsampling."""
     loss, maps = losses.weighted_sum(*_terms(config, architecture, step)), outputs.maps
     if config.upsample_logits and not config.chunk_rows:
         pair = outputs.logits, maps.get("auxiliary")
@@ -87,10 +87,10 @@ def _one_scale(
 
 
 def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
-    """Returns the loss that downsamples labels to the scores it receives, whatever their size.
+    """Returns the loss that downsamples labels to the size of the given scores.
 
-    Its normalizer is ignored: the divisor is the number of labeled pixels of the batch at the size
-    of the scores, which may differ between the classifier and the auxiliary head.
+    The loss ignores its normalizer: the divisor is the number of valid pixels of the batch at the
+    size of the scores, which may differ between the classifier and the auxiliary head.
     """
 
     def shrunk(
@@ -111,7 +111,7 @@ def _weighted(config: ConfigDict) -> dict[str, Any]:
 def _terms(
     config: ConfigDict, architecture: Architecture, step: jax.Array
 ) -> list[tuple[float, losses.Loss]]:
-    """Returns the terms that count, each with its weight."""
+    """Returns the terms with nonzero weight, each with its weight."""
     if config.chunk_rows:
         resized = {"rows": config.chunk_rows, "align_corners": architecture.align_corners}
         cross_entropy = partial(losses.resized_cross_entropy, **resized, **_weighted(config))
@@ -141,7 +141,7 @@ def _all_scales(
     batch_label: jax.Array,
     step: jax.Array,
 ) -> jax.Array:
-    """Returns the cross-entropy of the scores of every scale, and of their maximum."""
+    """Returns the cross-entropy of the scores of each scale and of their maximum."""
     del step
     weighted, maps = _weighted(config), outputs.maps
     total = losses.multi_scale_cross_entropy(
