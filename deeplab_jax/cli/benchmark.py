@@ -51,7 +51,7 @@ def define_flags(flags: Flags) -> None:
         "scaling: image sizes in pixels, at the first batch size.",
     )
     flags.define(
-        "batch_sizes", "1,2,4,8", "scaling: batch sizes in images, at the first image size."
+        "batch_sizes", "1,2,4,8", "scaling: batch sizes to time, at the first of the image sizes."
     )
     flags.define("output_strides", "32,16,8", "scaling: output strides of the network.")
     flags.define("output", None, "scaling: directory for the CSV file and the plot.")

@@ -104,7 +104,7 @@ def write_compressed(
     dataset: "data.Dataset",
     console: Console,
 ) -> None:
-    """Writes a model; measures it beside its source, prints the table and writes report.json.
+    """Writes a compressed model, compares it with its source, and prints and writes the report.
 
     Args:
       flags: flags of the command.

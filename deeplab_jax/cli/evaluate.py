@@ -4,10 +4,10 @@ Evaluates a trained model on a split of a prepared dataset: mean IoU and other m
 is whole images at one scale. M is the workdir of a training run, a model directory, or the name of
 pretrained weights. --output writes metrics.json, confusion_matrix.png and contact_sheet.png.
 
---table evaluates the strategies of the flags one after the other (output stride, scales, flip, CRF)
-and prints the change of each with a 95 % interval; --output then writes strategies.json. Without
-such flags the rows are those of DeepLab v3, table 6 (output strides 16 and 8, six scales, flips),
-and a CRF.
+--table adds the output stride, scales, flip and CRF of the flags one at a time and prints how much
+each changes the metrics, with a 95 % interval; --output then writes strategies.json. Without these
+flags, the rows are those of DeepLab v3's table 6 (output strides 16 and 8, six scales, flips), and
+a CRF.
 
 examples:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\

@@ -124,7 +124,7 @@ def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: C
 def _segment(flags: Flags, paths: list[str], num_classes: int, console: Console) -> None:
     server, overwrite = flags.submission, flags.overwrite
     if server and flags.probabilities:
-        raise DeepLabError("servers take no probabilities; leave out --probabilities")
+        raise DeepLabError("evaluation servers accept no probabilities; omit --probabilities")
     if server:
         jobs = inference.plan_submission(paths, flags.output, server, overwrite=overwrite)
     else:

@@ -69,7 +69,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "intensity_range",
         list,
-        "folder: LOW,HIGH levels of 16-bit images, mapped to 0 and 255 (default: 0, each maximum).",
+        "folder: LOW,HIGH levels of 16-bit images that become 0 and 255 (default: 0 and the "
+        "maximum of each image).",
     )
     flags.define("num_train", int, "shapes: number of training images (default: 1600).", least=0)
     flags.define("num_val", int, "shapes: number of validation images (default: 200).", least=0)

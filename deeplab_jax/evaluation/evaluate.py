@@ -171,7 +171,7 @@ def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Report
 def describe_settings(
     predictor: Predictor, inference: Inference, limit: int | None
 ) -> dict[str, Any]:
-    """Returns the settings that determine the metrics, and the devices, JSON-ready."""
+    """Returns the devices and the settings that determine the metrics, as JSON-ready values."""
     device = inference.mesh.devices.flat[0]
     options, architecture = predictor.options, predictor.model.architecture
     tiling = predictor.tiling

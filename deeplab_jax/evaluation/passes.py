@@ -151,7 +151,7 @@ class TiledInference:
     """Pass over images that are cut into tiles, as a predictor cuts them.
 
     Images differ in their number of tiles, so each host predicts its own images with its own
-    devices. Results of one image are in memory at a time.
+    devices. Memory holds the results of one image at a time.
 
     Attributes:
       dataset: split to predict.

@@ -117,7 +117,7 @@ def plan_classifications(
 
 
 def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
-    """Returns each image with its path below the output, which keeps the suffix of the image.
+    """Returns each image and the path of its result below `output`, with the image's suffix.
 
     Raises:
       DeepLabError: a path does not exist, or there is no image.
@@ -132,7 +132,7 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
 def find_inputs(
     paths: Sequence[str | Path], output: str | Path, suffixes: Sequence[str]
 ) -> list[tuple[Path, Path]]:
-    """Returns each file to predict with its path below the output.
+    """Returns each file to predict and the path of its result below `output`, with its suffix.
 
     Args:
       paths: files, and folders, which are searched with their subfolders.

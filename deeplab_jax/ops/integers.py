@@ -42,11 +42,11 @@ def integer_convolution(
     """Returns Σ (level − zero_point) · kernel, computed in int8 with int32 sums.
 
     XLA has no fast integer convolution for CPUs: there the same whole numbers are multiplied and
-    added in float32, which is exact while sums stay below 2^24 (518 products of the greatest).
+    added in float32, which is exact while sums stay below 2^24 (518 products of extreme values).
 
     Args:
       levels: float32 [N, H, W, C], whole numbers -128..127.
-      zero_point: int8 scalar, level of the value 0, which the padding has.
+      zero_point: int8 scalar, the level that represents 0 and fills the padding.
       kernel: int8 [k, k, C, D], or [k, k, 1, C] where `depthwise`.
       stride, rate, padding: see `convolution`.
       depthwise: whether each channel has a kernel of its own.

@@ -32,7 +32,7 @@ LEAST_UPSAMPLING = 4
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class JoinedMaps:
-    """Channels of a coarse map, upsampled bilinearly, before those of a fine map; not yet computed.
+    """Lazy concatenation, along channels, of a bilinearly upsampled coarse map and a fine map.
 
     Attributes:
       coarse: [N, h, w, C].

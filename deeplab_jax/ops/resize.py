@@ -300,7 +300,7 @@ def mean_over_windows(
 
 
 def parse_windows_name(name: str) -> tuple[Pair, Pair] | None:
-    """Returns window and stride of a name from `mean_over_windows`; None for other names."""
+    """Parses window and stride from a name made by `mean_over_windows`; None for other names."""
     found = re.fullmatch(WINDOWS_NAME.format(*[r"(\d+)"] * 4), name)
     if found is None:
         return None

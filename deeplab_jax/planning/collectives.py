@@ -122,7 +122,7 @@ class Collective(NamedTuple):
 
 
 def find_collectives(program: Program, mesh_shape: Mapping[str, int]) -> list[Collective]:
-    """Returns every collective of a program in the order of its text.
+    """Returns the collectives of a compiled program, in the order of its HLO text.
 
     Args:
       program: program that was compiled for the mesh.

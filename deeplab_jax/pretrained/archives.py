@@ -203,7 +203,7 @@ def find_weights(path: Path) -> Path:
 
 
 def _only_one(folder: Path) -> Path:
-    """Returns the only file of the first suffix, the last checkpoint, or the file's usual name."""
+    """Returns the only file of a known suffix, the last checkpoint, or the usual file name."""
     visible = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
     state = folder / STATE
     latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None

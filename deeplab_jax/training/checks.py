@@ -93,7 +93,7 @@ def check_pooled_statistics(
 
 
 def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
-    """Returns (rows, columns) of the smallest pooled map that is normalized, or None.
+    """Returns (rows, columns) of the smallest pooled map with batch normalization, or None.
 
     Args:
       architecture: architecture of the network.

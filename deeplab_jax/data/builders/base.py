@@ -165,7 +165,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """Loads all examples and returns those that cannot be stored.
 
         Raises:
-          DeepLabError: the examples do not fit each other, see `Findings.add`.
+          DeepLabError: the examples contradict each other; see `Findings.add`.
         """
         self._findings, problems = Findings(), []
         names = [(split, name) for split, names in self.image_ids().items() for name in names]

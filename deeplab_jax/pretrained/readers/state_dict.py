@@ -58,7 +58,7 @@ BESIDE = ("criterion", "loss", "loss_fn", "losses")
 def published_state_dict(
     arrays: Mapping[str, np.ndarray], path: Path, ignored: Mapping[str, str]
 ) -> PublishedWeights:
-    """Returns the floating-point arrays of a network as float32, without wrappers in their names.
+    """Returns the floating-point arrays of a network as float32, without prefixes such as `module.`.
 
     Args:
       arrays: arrays of any type by name.
@@ -66,7 +66,7 @@ def published_state_dict(
       ignored: names that the reader left out, with the reason.
 
     Raises:
-      DeepLabError: there is no floating-point array, or two names differ only by wrappers.
+      DeepLabError: there is no floating-point array, or two names differ only by such prefixes.
     """
     unwrapped = _renamed(arrays, _without_inner_wrappers)
     while wrapper := _common_wrapper(unwrapped):
