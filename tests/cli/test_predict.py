@@ -104,7 +104,7 @@ def test_sixteen_bits_are_read_as_in_training(predict, tmp_path):
         (["--submission=voc"], "has 3 classes; the voc server requires the 21"),
         (["--submission=cityscapes"], "is not named like a Cityscapes frame"),
         (["--submission=vok"], "submission"),
-        (["--submission=voc", "--probabilities"], "leave out --probabilities"),
+        (["--submission=voc", "--probabilities"], "omit --probabilities"),
         (["--scales=1,1"], "hold one scale twice"),
         (["--output_stride=9"], "legal: 4, 8, 16, 32"),
     ],

@@ -58,7 +58,7 @@ BESIDE = ("criterion", "loss", "loss_fn", "losses")
 def published_state_dict(
     arrays: Mapping[str, np.ndarray], path: Path, ignored: Mapping[str, str]
 ) -> PublishedWeights:
-    """Returns the floating-point arrays of a network as float32, without prefixes such as `module.`.
+    """Returns floating-point arrays of a network as float32, without prefixes such as `module.`.
 
     Args:
       arrays: arrays of any type by name.
