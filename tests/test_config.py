@@ -116,7 +116,7 @@ def test_every_recipe_resolves_by_name_and_by_path(recipe):
     assert configs.differences(config, restored) == []
 
 
-def test_what_a_recipe_sets_can_be_unset():
+def test_values_that_a_recipe_sets_can_be_unset():
     config = configs.load("camvid:cpu")
     configs.override(config, "loss.class_weights", "None")
     assert config.loss.class_weights is None
@@ -156,7 +156,7 @@ def test_mistakes_in_a_config_file_name_the_file(tmp_path, text, complaint):
     assert "\n" not in message
 
 
-def test_a_file_without_get_config_is_no_config(tmp_path):
+def test_a_file_without_get_config_is_refused(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("learning_rate = 3\n")
     with pytest.raises(DeepLabError, match=r"mine.py.*get_config"):
@@ -171,9 +171,7 @@ def test_a_file_without_get_config_is_no_config(tmp_path):
         ("elsewhere/shapes.py", "no config file elsewhere/shapes.py"),
     ],
 )
-def test_a_config_that_is_not_there_names_those_that_are(
-    tmp_path, monkeypatch, reference, complaint
-):
+def test_a_missing_config_lists_the_available_ones(tmp_path, monkeypatch, reference, complaint):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DeepLabError) as caught:
         configs.load(reference)

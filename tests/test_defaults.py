@@ -115,7 +115,7 @@ def test_a_parameter_has_the_default_of_its_config_field(file, owner, name, defa
     assert default == DEFAULTS[field], f"{file}: {owner}({name}=…) and {field} in config.py"
 
 
-def test_the_parameters_that_are_known_to_stand_twice_are_found():
+def test_known_duplicate_parameters_are_found():
     fields = {field for *_, field in FOUND}
     assert {
         "schedule.power",

@@ -14,7 +14,7 @@ PACKAGES = [
 
 
 @pytest.mark.parametrize("package", ["deeplab_jax", *PACKAGES])
-def test_every_public_name_is_found_and_is_no_module(package):
+def test_every_public_name_resolves_to_a_non_module(package):
     module = importlib.import_module(package)
     for name in getattr(module, "__all__", []):
         assert not isinstance(getattr(module, name), type(importlib))

@@ -18,7 +18,7 @@ PACKAGE = pathlib.Path(deeplab_jax.__file__).parent
         ("jax._src import", ["parallel/private_jax.py"]),
     ],
 )
-def test_stands_in_one_place(text, files):
+def test_each_mechanism_is_used_in_one_file(text, files):
     sources = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
     found = {path.relative_to(PACKAGE).as_posix(): s.count(text) for path, s in sources.items()}
     assert {name: count for name, count in found.items() if count} == dict.fromkeys(files, 1)

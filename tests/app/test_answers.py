@@ -32,7 +32,7 @@ def write(path, *size):
     return pixels
 
 
-def test_an_answer(tmp_path):
+def test_a_request_returns_mask_overlay_and_legend(tmp_path):
     pixels = write(tmp_path / "image.png", 40, 60)
     answer = SegmentationService(["red"], predictor, Limits()).answer(tmp_path / "image.png", "red")
     classes = pixels[..., 0] % 4
@@ -79,7 +79,7 @@ def test_limits(tmp_path):
         answers.answer(path, "rod")
 
 
-def test_who_waits_too_long_is_told_and_the_next_is_served(tmp_path):
+def test_a_timed_out_request_is_refused_and_the_next_is_served(tmp_path):
     write(tmp_path / "image.png", 8, 8)
     busy = threading.Event()
 

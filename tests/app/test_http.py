@@ -33,7 +33,7 @@ def enormous():
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-def test_an_answer(address):
+def test_a_request_returns_mask_overlay_and_legend(address):
     pixels, encoded = png(40, 60)
     overlay, mask, legend, areas, told = segment(address, upload(address, encoded), "red")
     shown = np.asarray(Image.open(io.BytesIO(fetch(address, mask["path"]))).convert("RGB"))
@@ -71,7 +71,7 @@ def test_clients_with_the_same_image_get_whole_answers(address):
     ],
     ids=["text", "empty", "truncated", "large", "enormous", "svg"],
 )
-def test_what_is_no_good_image_is_told_why(address, content, reason):
+def test_bad_uploads_are_refused_with_the_reason(address, content, reason):
     with pytest.raises(RefusedError, match=reason) as refused:
         segment(address, upload(address, content), "red")
     # Where the server keeps files is nobody's business.
@@ -120,7 +120,7 @@ def test_unknown_models_and_slow_ones(address):
         segment(address, path, "slow")
 
 
-def test_the_page_asks_nobody_else(address):
+def test_the_page_requests_no_other_host(address):
     with urllib.request.urlopen(address, timeout=20) as answer:
         policy = answer.headers["content-security-policy"]
         page = answer.read().decode()

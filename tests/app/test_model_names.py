@@ -85,7 +85,7 @@ def test_pages_show_names_and_no_paths(served, models, path):
         assert "broken" in text
 
 
-def test_answers_hold_no_path_of_a_model(served, models):
+def test_responses_contain_no_model_path(served, models):
     address, _ = served
     answer = str(segment(address, uploaded(address), "second/voc"))
     assert "private-folder" not in answer

@@ -56,7 +56,7 @@ def test_files_hold_all_points(tmp_path):
         assert image.width > 500
 
 
-def test_table_has_a_line_a_point():
+def test_tables_have_one_line_per_point():
     lines = table([Point(16, 65, 129, 2, 0.0123, 5_000_000, 1.0)])
     assert lines[1].split() == ["16", "2", "65x129", "12.3", "5"]
 
@@ -85,6 +85,6 @@ def test_command_measures_each_shape_once(tmp_path, capsys):
         ("--output_strides=12", "legal"),
     ],
 )
-def test_mistakes_are_told(capsys, flag, message):
+def test_mistakes_are_reported(capsys, flag, message):
     assert run(["benchmark", "scaling", flag], Console()) == 2
     assert message in capsys.readouterr().err

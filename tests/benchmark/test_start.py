@@ -27,17 +27,17 @@ def test_networks_have_short_names(name, found):
     assert split_network(name) == found
 
 
-def test_failures_are_told():
+def test_failures_are_reported():
     with pytest.raises(DeepLabError, match="No module named"):
         start.run_python(["-c", "import no_such_module"], {})
 
 
-def test_mistakes_are_told(capsys):
+def test_mistakes_are_reported(capsys):
     assert run(["benchmark", "compile", "--network=deeplab_v3/resnet_11"], Console()) == 2
     assert "resnet_101" in capsys.readouterr().err
 
 
-def test_a_command_that_does_not_end_as_expected_is_an_error(tmp_path, monkeypatch):
+def test_an_unexpected_exit_status_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(start, "STARTS", {"import": (["-c", "import no_such_module"], 0)})
     with pytest.raises(DeepLabError, match="No module named"):
         start.measure_commands(1, Reporter())

@@ -99,7 +99,7 @@ def test_nothing_is_lost_by_setting_aside(good, workdir):
     assert files(aside / "9") == files(good / "checkpoints" / "9")
 
 
-def test_where_all_are_damaged_nothing_moves(good, workdir):
+def test_with_only_damaged_checkpoints_nothing_is_moved(good, workdir):
     for step in STEPS:
         (workdir / "checkpoints" / str(step) / "variables" / "_METADATA").unlink()
     with pytest.raises(DeepLabError, match=r"is good: 3: variables/_METADATA is missing; 6: .*"):
@@ -115,7 +115,7 @@ def test_where_all_are_damaged_nothing_moves(good, workdir):
         ("9", "files.json", "step 9 in .* files.json or _CHECKPOINT_METADATA cannot be read"),
     ],
 )
-def test_readers_are_told_in_one_line(workdir, checkpoint, name, said):
+def test_readers_raise_one_line_errors(workdir, checkpoint, name, said):
     path = workdir / "checkpoints" / "9" / name
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(DeepLabError, match=said) as caught:
@@ -123,7 +123,7 @@ def test_readers_are_told_in_one_line(workdir, checkpoint, name, said):
     assert "\n" not in str(caught.value)
 
 
-def test_what_a_reader_does_not_need_may_be_damaged(workdir):
+def test_damage_in_unused_files_is_ignored(workdir):
     for path in (workdir / "checkpoints" / "9" / "optimizer").rglob("*"):
         path.is_file() and path.write_text("")
     assert "optimizer/" in checkpoint_damage(workdir, 9)

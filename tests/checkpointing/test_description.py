@@ -18,7 +18,7 @@ DESCRIPTION = ModelDescription(
 
 @pytest.mark.parametrize("inference_size", [(65, 97), None])
 @pytest.mark.parametrize("intensity_range", [(-1000.0, 400.0), None])
-def test_what_was_written_is_read(tmp_path, inference_size, intensity_range):
+def test_a_written_model_is_read_back(tmp_path, inference_size, intensity_range):
     written = dataclasses.replace(
         DESCRIPTION, inference_size=inference_size, intensity_range=intensity_range
     )
@@ -30,7 +30,7 @@ def test_what_was_written_is_read(tmp_path, inference_size, intensity_range):
     assert read.create_model().architecture.decoder_convs == ((3, 16),)
 
 
-def test_a_directory_without_a_model_is_told_from_one(tmp_path):
+def test_directories_without_a_model_are_recognized(tmp_path):
     with pytest.raises(DeepLabError, match=r"is not a model: it has no model.json; give a workdir"):
         read_description(tmp_path)
 
@@ -49,7 +49,7 @@ def test_a_directory_without_a_model_is_told_from_one(tmp_path):
         json.dumps(dataclasses.asdict(DESCRIPTION) | {"colour": 1}).encode(),
     ],
 )
-def test_damage_names_the_file_in_one_line(tmp_path, content):
+def test_a_damage_error_is_one_line_with_the_file(tmp_path, content):
     (tmp_path / "model.json").write_bytes(content)
     with pytest.raises(DeepLabError, match=r"model\.json is damaged") as caught:
         read_description(tmp_path)

@@ -38,14 +38,14 @@ def test_the_best_and_the_last_are_kept(workdir):
     ("checkpoint", "ema", "value"),
     [("best", None, -20), ("best", False, 20), ("last", True, -30), ("30", False, 30)],
 )
-def test_what_is_asked_for_is_read(workdir, checkpoint, ema, value):
+def test_the_requested_checkpoint_is_read(workdir, checkpoint, ema, value):
     kernel = read_variables(workdir, checkpoint, ema)["params"]["kernel"]
     assert isinstance(kernel, np.ndarray)
     np.testing.assert_array_equal(kernel, np.full(2, value, np.float32))
 
 
 @pytest.mark.parametrize("checkpoint", ["10", "newest", "²", "-20", ""])
-def test_another_checkpoint_is_refused_with_those_that_are_there(workdir, checkpoint):
+def test_a_missing_step_error_lists_the_available_steps(workdir, checkpoint):
     with pytest.raises(DeepLabError, match=r"legal: best, last, 20, 30$"):
         read_variables(workdir, checkpoint)
 
@@ -59,7 +59,7 @@ def test_averages_that_were_not_kept_are_refused(tmp_path):
         read_variables(tmp_path, ema=True)
 
 
-def test_a_place_without_model_or_checkpoint_is_refused(tmp_path):
+def test_a_directory_without_model_or_checkpoint_is_refused(tmp_path):
     with pytest.raises(DeepLabError, match="no such directory"):
         read_model(tmp_path / "nowhere")
     with pytest.raises(DeepLabError, match="holds no checkpoint yet"):

@@ -47,7 +47,7 @@ def test_models_give_equal_logits(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_rates_are_those_of_then_although_defaults_changed(name):
+def test_old_models_keep_their_rates(name):
     architecture, overrides = given(name)
     then, now = RATES[name]
     assert "atrous_rates" not in overrides
@@ -59,7 +59,7 @@ def test_rates_are_those_of_then_although_defaults_changed(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_network_is_the_one_of_then_but_for_what_it_did_not_read(name):
+def test_old_models_keep_their_network_except_unused_keywords(name):
     made = read_description(BEFORE / name / "model").create_model().architecture
     then = json.loads(json.dumps(described(name)))
     differ = {
@@ -84,7 +84,7 @@ def test_written_again_they_keep_their_network(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_workdir_goes_on_with_the_same_config_and_refuses_another(name, tmp_path):
+def test_a_workdir_resumes_with_the_same_config_only(name, tmp_path):
     shutil.copy(BEFORE / name / "config.json", tmp_path)
     config = configs.from_json((tmp_path / "config.json").read_text())
     assert config.model.atrous_rates is None
@@ -181,7 +181,7 @@ def test_a_renamed_keyword_of_a_model_directory_is_read(tmp_path):
     assert read_description(tmp_path).overrides["ghost_batch_size"] == 2
 
 
-def test_a_workdir_of_the_second_version_goes_on_and_is_written_with_the_names_of_today(tmp_path):
+def test_a_version_2_workdir_resumes_and_is_rewritten_with_current_names(tmp_path):
     config = configs.default()
     claim(tmp_path, config)
     path = tmp_path / "config.json"

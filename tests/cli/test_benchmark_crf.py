@@ -28,6 +28,6 @@ def test_the_crf_is_measured_beside_pydensecrf(tmp_path, capsys):
     ("flag", "message"),
     [("--crf=deeplab_larg", "deeplab_largefov"), ("--image=nowhere.png", "nowhere.png")],
 )
-def test_mistakes_are_told(capsys, flag, message):
+def test_mistakes_are_reported(capsys, flag, message):
     assert run(["benchmark", "crf", flag], Console()) == 2
     assert message in capsys.readouterr().err

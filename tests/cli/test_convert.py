@@ -46,7 +46,7 @@ def test_every_array_is_accounted_for(deeplab, tmp_path, weights):
     assert source["sha256"].startswith("9711334d")
 
 
-def test_what_was_converted_predicts(deeplab, tmp_path, weights):
+def test_a_converted_model_predicts(deeplab, tmp_path, weights):
     Image.new("RGB", (90, 70)).save(tmp_path / "black.png")
     assert deeplab("convert", weights, "--output=voc")[0] == 0
     assert deeplab("predict", "--model=voc", "--output=out", "black.png")[0] == 0
@@ -107,7 +107,7 @@ def test_mistakes_are_one_line_and_leave_nothing(deeplab, tmp_path, weights, arg
 
 
 @pytest.mark.parametrize("every", [False, True])
-def test_what_was_left_out_is_grouped_by_its_reason(every):
+def test_omitted_variables_are_grouped_by_reason(every):
     unused = {f"momentum_{n}": "it belongs to the optimizer" for n in range(5)}
     unused["global_step"] = "it counts training steps"
     description = ModelDescription("deeplab_v3", {}, VOC.class_names, VOC.palette)

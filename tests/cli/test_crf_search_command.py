@@ -23,7 +23,7 @@ def command(name, world, *extra, split="train"):
     return run([name, *flags, f"--split={split}", *extra], Console())
 
 
-def test_what_it_finds_is_taken_by_the_other_commands(world, capsys):
+def test_found_parameters_are_accepted_by_other_commands(world, capsys):
     path = world / "crf.json"
     grid = ("--w1=3,6", "--sigma_alpha=30,70,100", "--sigma_beta=4")
     assert command("crf-search", world, "--limit=1", f"--output={path}", *grid) == 0
@@ -44,6 +44,6 @@ def test_what_it_finds_is_taken_by_the_other_commands(world, capsys):
     ("extra", "message"),
     [("--crf", "leave --crf out"), ("images", "takes no argument 'images'"), ("--w1=few", "--w1")],
 )
-def test_mistakes_are_told(world, capsys, extra, message):
+def test_mistakes_are_reported(world, capsys, extra, message):
     assert command("crf-search", world, extra) == 2
     assert message in capsys.readouterr().err

@@ -49,7 +49,7 @@ def test_prints_the_table_and_writes_the_report(evaluate, world):
     assert re.search(r"^images +3$", printed, re.MULTILINE)
 
 
-def test_flags_of_inference_are_obeyed_and_told(evaluate, world):
+def test_inference_flags_apply_and_are_recorded(evaluate, world):
     flags = {"scales": "0.5,1", "output_stride": "8", "trimap": "2,5", "tile": "65x65"}
     status, printed, _ = evaluate("--flip", "--overlap=0.1", "--limit=2", output="told", **flags)
     assert status == 0
@@ -107,7 +107,7 @@ def test_the_table_measures_each_step(evaluate, world):
         ({"trimap": "3", "table": "true"}, "give one of them"),
     ],
 )
-def test_mistakes_are_one_line(evaluate, world, flags, complaint):
+def test_mistakes_give_one_line_errors(evaluate, world, flags, complaint):
     status, printed, error = evaluate(output="unwritten", **flags)
     assert (status, printed, error.count("\n")) == (2, "", 1)
     assert complaint in error

@@ -58,7 +58,7 @@ def test_a_file_that_was_compared_with_the_network(workdir, tmp_path, capsys):
         (["--model=m", "--format=onnx", "--output=x", "--verify_size=65x65"], "--verify=photos"),
     ],
 )
-def test_mistakes_are_told_at_once(arguments, reason, capsys, tmp_path, monkeypatch):
+def test_mistakes_are_reported_before_any_work(arguments, reason, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(["export", *arguments], Console()) == 2
     assert reason in capsys.readouterr().err
@@ -105,7 +105,7 @@ def test_a_file_that_differs_ends_the_command(workdir, tmp_path, capsys, monkeyp
     assert run([*network, *file, "--overwrite"], Console()) == 0
 
 
-def test_a_size_at_which_maps_do_not_align_is_told(workdir, tmp_path, capsys):
+def test_sizes_with_misaligned_maps_are_reported(workdir, tmp_path, capsys):
     arguments = ["export", f"--model={workdir}", "--format=stablehlo", "--size=64x65"]
     assert run([*arguments, f"--output={tmp_path / 'network'}"], Console()) == 0
     told = capsys.readouterr().out

@@ -12,7 +12,7 @@ def parse(*arguments):
     return flags.inference_options(), rest
 
 
-def test_no_flag_is_no_strategy():
+def test_without_flags_there_is_no_strategy():
     assert parse() == (InferenceOptions(), [])
 
 

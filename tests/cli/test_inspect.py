@@ -114,7 +114,7 @@ def test_a_section_or_a_field_is_described_alone(inspect):
         (["--model=nowhere", "--backbone=resnet_50"], "leave out --backbone"),
     ],
 )
-def test_mistakes_are_one_line(inspect, arguments, complaint):
+def test_mistakes_give_one_line_errors(inspect, arguments, complaint):
     status, printed, error = inspect(*arguments)
     assert (status, printed, error.count("\n")) == (2, "", 1)
     assert complaint in error
@@ -148,6 +148,6 @@ def test_keywords(text, keywords):
 
 
 @pytest.mark.parametrize("text", ["=3", "a=", "a=1,,b=2", "a=1,a=2", "a=)(", "a=1,"])
-def test_texts_that_are_no_keywords(text):
+def test_malformed_keyword_texts_are_refused(text):
     with pytest.raises(DeepLabError):
         parse_keywords(text)

@@ -79,7 +79,7 @@ def test_debug_shows_where_an_error_comes_from(deeplab):
         ),
     ],
 )
-def test_what_ends_a_command_is_told(deeplab, monkeypatch, raised, status, said):
+def test_the_reason_for_an_early_end_is_printed(deeplab, monkeypatch, raised, status, said):
     def fail(flags, paths, console):
         raise raised
 

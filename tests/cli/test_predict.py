@@ -109,7 +109,7 @@ def test_sixteen_bits_are_read_as_in_training(predict, tmp_path):
         (["--output_stride=9"], "legal: 4, 8, 16, 32"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_writes_nothing(
+def test_impossible_requests_give_one_line_and_write_nothing(
     predict, photos, tmp_path, flags, complaint
 ):
     status, error = predict(photos, *flags)
@@ -118,7 +118,7 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_exists_is_kept_unless_overwrite(predict, photos, tmp_path):
+def test_existing_outputs_are_kept_without_overwrite(predict, photos, tmp_path):
     target = tmp_path / "out" / "a.png"
     target.parent.mkdir()
     target.write_bytes(b"mine")
@@ -163,7 +163,7 @@ def test_when_all_images_are_bad_that_is_an_error(predict, tmp_path):
         (["predict", "--modle=x"], "modle"),
     ],
 )
-def test_mistakes_are_one_line(arguments, complaint, photos, capsys, tmp_path, monkeypatch):
+def test_mistakes_give_one_line_errors(arguments, complaint, photos, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = [str(photos) if argument == "PHOTOS" else argument for argument in arguments]
     assert run(arguments, Console()) == 2
@@ -174,7 +174,9 @@ def test_mistakes_are_one_line(arguments, complaint, photos, capsys, tmp_path, m
 
 
 @pytest.mark.parametrize("checkpoint", ["7", "newest"])
-def test_an_unknown_checkpoint_names_those_that_are_there(predict, photos, checkpoint, tmp_path):
+def test_an_unknown_checkpoint_error_lists_the_available_ones(
+    predict, photos, checkpoint, tmp_path
+):
     status, complaint = predict(photos, f"--checkpoint={checkpoint}")
     assert status == 2
     assert "best, last, 1" in complaint

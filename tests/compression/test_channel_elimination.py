@@ -46,7 +46,7 @@ def test_costs_are_those_of_refitting_all_that_stay(samples):
         staying[channel], before = False, after[channel]
 
 
-def test_copies_and_constants_cost_nothing_and_those_that_must_stay_tell(samples):
+def test_copied_and_constant_channels_have_almost_no_cost(samples):
     channels, kernel = samples
     channels[:, 0] = 5
     free = np.array([True] * 4 + [False] * 3)
@@ -59,7 +59,7 @@ def test_copies_and_constants_cost_nothing_and_those_that_must_stay_tell(samples
 
 
 @pytest.mark.parametrize("normalised", [False, True])
-def test_what_goes_is_told_from_what_stays(samples, normalised):
+def test_removed_channels_are_predicted_from_kept_channels(samples, normalised):
     channels, kernel = samples
     mixed = channels[:, :3] @ np.array([0.5, -1.0, 2.0]) + 4
     channels[:, 6] = mixed

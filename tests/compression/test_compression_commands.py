@@ -117,7 +117,7 @@ def test_distill_from_a_teacher(world, monkeypatch, capsys):
         ("quantize", ["--output=x", "folder"], "takes no argument 'folder'"),
     ],
 )
-def test_mistakes_are_told_before_any_work(compress, world, command, flags, complaint):
+def test_mistakes_are_reported_before_any_work(compress, world, command, flags, complaint):
     status, _, told = compress(command, *(flags[::-1] if flags[-1] == "folder" else flags))
     assert status == 2
     assert complaint in told

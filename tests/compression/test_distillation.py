@@ -51,7 +51,7 @@ def test_gradient_is_the_difference_of_probabilities():
     np.testing.assert_array_equal(slopes[1], np.zeros_like(TEACHER))
 
 
-def test_a_class_ruled_out_by_the_teacher_is_no_nan():
+def test_zero_teacher_probability_gives_a_finite_loss():
     teacher = TEACHER.copy()
     teacher[..., 0] = -np.inf
     label = np.zeros((1, 1, 2), np.uint8)

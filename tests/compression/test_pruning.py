@@ -66,7 +66,7 @@ SLOW = pytest.mark.slow
     "name",
     ["mobilenet_v2", pytest.param("mobilenet_v3", marks=SLOW), pytest.param("resnet", marks=SLOW)],
 )
-def test_channels_that_nobody_reads_go_without_a_trace(name):
+def test_unused_channels_are_pruned_exactly(name):
     model = stored(name)
     graph = channel_graph(model.model, SIZE)
     kept = random_choice(graph)
@@ -78,7 +78,7 @@ def test_channels_that_nobody_reads_go_without_a_trace(name):
     assert less == graph.macs(kept) < 0.85 * full == 0.85 * graph.macs(np.ones_like(kept))
 
 
-def test_what_is_added_to_others_or_leaves_the_network_stays():
+def test_channels_of_sums_and_outputs_are_not_pruned():
     graph = channel_graph(stored("resnet").model, SIZE)
     free = {
         path
@@ -192,7 +192,7 @@ def test_illegal_wishes_are_refused():
         prune_channels(integers, [], 0.5, size=SIZE)
 
 
-def test_the_lowest_scores_go():
+def test_channels_with_the_lowest_scores_are_pruned():
     graph = channel_graph(stored("mobilenet_v2").model, SIZE)
     scores = np.random.default_rng(0).random(graph.num_channels) + 0.1
     layer = graph.layers["backbone/layer_10/expand"]

@@ -142,7 +142,7 @@ def test_a_quantised_model_is_stored_small_and_loads(int8, tmp_path):
     assert small["macs"] == large["macs"]
 
 
-def test_what_cannot_be_quantised_is_refused(int8, monkeypatch):
+def test_unsupported_networks_are_not_quantized(int8, monkeypatch):
     with pytest.raises(DeepLabError, match="quantized already"):
         quantize(int8, [images(1)])
     with pytest.raises(DeepLabError, match="at least one image"):

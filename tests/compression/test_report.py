@@ -30,7 +30,7 @@ REPORT = {
 }
 
 
-def test_the_table_has_a_row_a_measure_and_a_column_a_model():
+def test_report_rows_are_measures_and_columns_models():
     lines = report_table(REPORT).splitlines()
     assert lines[0].split() == ["before", "int8", "file.tflite", "int8", "/", "before"]
     rows = {line[:15].strip(): line[15:].split() for line in lines[1:]}
@@ -69,13 +69,13 @@ def test_costs_count_what_is_there():
     assert less["file_bytes"] < full["file_bytes"] / 2
 
 
-def test_a_file_that_is_no_tflite_is_told(tmp_path):
+def test_a_non_tflite_file_is_refused(tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"no flat buffer")
     with pytest.raises(DeepLabError, match=r"x\.tflite cannot be run"):
         tflite_call(tmp_path / "x.tflite")
 
 
-def test_fine_tuning_has_the_models_network_whatever_the_recipe_says(tmp_path):
+def test_fine_tuning_uses_the_network_of_the_model(tmp_path):
     description = stored("mobilenet_v2").description
     config = configs.load("camvid:cpu")
     changed = with_network(config, description)

@@ -159,6 +159,6 @@ def test_learning_rates(reference, step, rate):
         ("mobilenet:width=0.6", "no published weights are of width=0.6: name it, as in init="),
     ],
 )
-def test_arguments_that_make_no_recipe(reference, complaint):
+def test_invalid_recipe_arguments_are_refused(reference, complaint):
     with pytest.raises(DeepLabError, match=complaint):
         configs.load(reference)

@@ -55,7 +55,7 @@ def test_a_recipe_of_each_family_trains(reference, changes, tiny_data, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_second_stage_goes_on_from_the_first(tiny_data, tmp_path):
+def test_the_second_stage_starts_from_the_first(tiny_data, tmp_path):
     """Its frozen statistics are the first stage's, and images with chairs come twice."""
     # After so few steps statistics would still be those of the start, and gradients vanish.
     small = ("model.depth_multiplier=0.25", "model.aspp_channels=16", "model.batch_norm_decay=0.1")

@@ -145,7 +145,7 @@ def test_a_known_image_inside_of_jit():
 
 
 @pytest.mark.slow
-def test_a_lattice_too_small_for_its_vertices_says_so():
+def test_a_full_lattice_raises_an_error():
     parameters = dataclasses.replace(SMALL, filtering="lattice")
     logits, image = random_logits(0, 17, 3, 3)[None], textured_image(0, 17, 3)[None]
     run = jax.jit(dense_crf, static_argnames="lattice_capacity")
@@ -260,7 +260,7 @@ def test_wrong_compatibility_is_refused():
         dense_crf(LOGITS, IMAGE, SMALL, compatibility=np.eye(2))
 
 
-def test_deviations_that_keys_cannot_tell_apart_are_refused():
+def test_deviations_too_small_for_lattice_keys_are_refused():
     parameters = CRFParameters(1.0, 1e-4, 1e-4, filtering="lattice")
     with pytest.raises(DeepLabError, match="larger deviations"):
         dense_crf(LOGITS, textured_image(0, 4, 5)[None], parameters)

@@ -239,7 +239,7 @@ def test_originals_are_kept_byte_for_byte(voc, prepared, tmp_path):
         ("folder", "masks: no such directory"),
     ],
 )
-def test_a_source_that_is_none_is_told_what_one_is(prepared, name, complaint):
+def test_a_wrong_source_error_describes_the_expected_layout(prepared, name, complaint):
     with pytest.raises(DeepLabError, match=complaint):
         prepared(name)
 

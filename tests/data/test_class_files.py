@@ -71,7 +71,7 @@ def test_illegal_color_maps_name_the_file(text_file, name, text):
         read_color_map(text_file(name, text))
 
 
-def test_colors_tell_the_classes_and_the_void(text_file, tmp_path):
+def test_color_maps_define_classes_and_void(text_file, tmp_path):
     colors = text_file("m.txt", "9 9 9 Void\n1 1 1 cat\n2 2 2 dog\n")
     descriptor, labels = folder_classes(tmp_path, None, colors)
     assert descriptor.class_names == ("cat", "dog")
@@ -91,7 +91,7 @@ def test_colors_tell_the_classes_and_the_void(text_file, tmp_path):
         ("cat\n", "1 1 1 cat\n2 2 2 cow\n", "'cow' is no class"),
     ],
 )
-def test_classes_that_are_not_told(text_file, tmp_path, names, colors, complaint):
+def test_invalid_class_files_are_refused(text_file, tmp_path, names, colors, complaint):
     class_file = names and text_file("c.txt", names)
     color_map = colors and text_file("m.txt", colors)
     with pytest.raises(DeepLabError, match=complaint):

@@ -129,7 +129,7 @@ def test_an_annotation_that_cannot_be_drawn_names_the_image(
     assert complaint in problem.reason
 
 
-def test_what_was_left_out_or_drew_nothing_is_counted(coco, tmp_path, reporter):
+def test_omitted_and_empty_annotations_are_counted(coco, tmp_path, reporter):
     outside = box(1, 60, 0, 70, 10)
     coco(
         {
@@ -225,14 +225,14 @@ def test_objects_that_may_lie_elsewhere_are_refused(
         ('{"images": []}', "not COCO's instances: no 'categories'"),
     ],
 )
-def test_a_file_that_is_none_of_cocos(tmp_path, text, complaint):
+def test_a_non_coco_annotation_file_is_refused(tmp_path, text, complaint):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/instances_train2017.json").write_text(text)
     with pytest.raises(DeepLabError, match=complaint):
         CocoVoc(source=tmp_path, data_dir=tmp_path)
 
 
-def test_a_missing_split_is_told(tmp_path):
+def test_a_missing_split_is_reported(tmp_path):
     (tmp_path / "annotations").mkdir()
     with pytest.raises(DeepLabError, match=r"train2017.json: cannot read the annotations"):
         CocoVoc(source=tmp_path, data_dir=tmp_path)

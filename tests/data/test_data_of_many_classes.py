@@ -150,7 +150,7 @@ def test_arrays_are_never_taken_for_many_classes_by_their_values():
 
 @counts
 @pytest.mark.parametrize("rotation", [0.0, 30.0])
-def test_augmented_labels_hold_only_values_of_the_label(count, rotation):
+def test_augmented_labels_contain_only_original_values(count, rotation):
     """Resizing, turning and padding invent nothing: above all no value between two classes."""
     random = np.random.default_rng(0)
     label = np.array([0, 43, count - 1, 255 if count > 255 else 7], label_dtype(count))[

@@ -104,7 +104,7 @@ def test_data_that_is_not_in_array_records_is_refused(tmp_path):
         open_dataset("foreign", tmp_path, "train", class_names=["a", "b"])
 
 
-def test_what_is_not_there_is_answered_with_what_is(shapes_dir, tmp_path):
+def test_missing_datasets_list_the_available_ones(shapes_dir, tmp_path):
     with pytest.raises(DeepLabError, match=r"no dataset 'shape' .*shapes.*prepare shape "):
         open_dataset("shape", shapes_dir, "train")
     with pytest.raises(DeepLabError, match="nothing is prepared there"):

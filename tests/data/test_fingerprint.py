@@ -73,7 +73,7 @@ class Another:
         return self._dataset[index]
 
 
-def test_a_data_set_without_content_is_read_at_some_positions():
+def test_datasets_without_stored_bytes_are_fingerprinted_by_samples():
     images, masks = arrays()
     before = fingerprint(Another(ArrayDataset(images, masks, NAMES)))
     assert fingerprint(Another(ArrayDataset(images, masks, NAMES))) == before

@@ -99,7 +99,7 @@ def test_masks_are_upright_as_their_images_are(save, stored, orientation):
         (np.array([[0, 1]], np.float32), "numbers with fractions; give class indices"),
     ],
 )
-def test_numbers_that_are_no_indices_are_refused_by_name(save, values, complaint):
+def test_mask_values_that_are_not_indices_are_refused(save, values, complaint):
     path = save("x.tif", values)
     with pytest.raises(DeepLabError, match=rf"x\.tif: .*{complaint}"):
         read_mask(path, identity_labels(3))

@@ -58,7 +58,7 @@ def test_several_pictures_in_one_file_are_refused_with_their_number(tmp_path, ki
         read_image(path.read_bytes(), name="mine")
 
 
-def test_previews_in_a_cameras_file_are_no_further_pictures(tmp_path):
+def test_previews_in_a_camera_file_are_ignored(tmp_path):
     """MPO marks a smaller copy of its first picture as a large thumbnail."""
     file = io.BytesIO()
     PHOTO.save(file, "mpo", save_all=True, append_images=[PHOTO.resize((8, 10))])
@@ -133,7 +133,7 @@ def test_near_infrared_stored_as_opacity_is_refused(tmp_path, writer):
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "webp"])
 @pytest.mark.parametrize("opacity", ["opaque", "constant", "cutout"])
-def test_a_photograph_with_opacity_keeps_its_colors_and_says_so(tmp_path, kind, opacity):
+def test_a_photograph_with_opacity_keeps_its_colors_with_a_warning(tmp_path, kind, opacity):
     pixels = np.dstack([NOISE[..., :3], np.full((21, 17), 255 if opacity == "opaque" else 90)])
     pixels = pixels.astype(np.uint8)
     if opacity == "cutout":
@@ -146,7 +146,7 @@ def test_a_photograph_with_opacity_keeps_its_colors_and_says_so(tmp_path, kind, 
     assert storable_image(path).notes == ((TRANSPARENT,) if opacity == "cutout" else ())
 
 
-def test_deep_images_say_whether_their_range_is_their_own(tmp_path):
+def test_deep_images_report_whether_the_range_is_their_own(tmp_path):
     path = tmp_path / "x.png"
     cv2.imwrite(str(path), NOISE[..., 0].astype(np.uint16) * 9)
     assert storable_image(path).notes == (OWN_RANGE,)

@@ -68,7 +68,7 @@ def test_sizes_decide_where_they_can(pair, orientation, kind):
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_where_they_cannot_a_flag_decides(pair, orientation):
+def test_a_flag_decides_where_sizes_cannot(pair, orientation):
     square = np.random.default_rng(0).integers(0, 3, (6, 6)) if orientation > 4 else STORED_LABEL
     with pytest.raises(
         DeepLabError,

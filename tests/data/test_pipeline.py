@@ -50,7 +50,7 @@ def test_workers_change_nothing(train, reference, workers):
 
 
 @pytest.mark.parametrize("start_step", [1, 5, 7])
-def test_a_restart_goes_on_where_it_was(train, reference, start_step):
+def test_a_restart_continues_at_the_same_batch(train, reference, start_step):
     batches = training_batches(train, AUGMENTATION, batch_size=4, seed=7, start_step=start_step)
     assert_equal(take(batches, 8 - start_step), reference[start_step:])
 
@@ -84,7 +84,7 @@ def test_each_epoch_holds_every_example_once_in_an_order_of_its_own():
     assert len({tuple(epoch) for epoch in seen.tolist()}) == 3
 
 
-def test_a_repeated_example_is_augmented_anew():
+def test_a_repeated_example_is_augmented_differently():
     images = np.random.default_rng(0).integers(0, 256, (1, 60, 60, 3), np.uint8)
     dataset = ArrayDataset(images, np.zeros((1, 60, 60), np.uint8), "ab")
     (batch,) = take(training_batches(dataset, AUGMENTATION, batch_size=6, seed=0), 1)

@@ -61,14 +61,14 @@ def test_opencv_agrees_but_for_the_outline():
     assert (ours >= cv2.erode(theirs, kernel)).all()
 
 
-def test_runs_go_down_the_columns():
+def test_run_lengths_are_column_major():
     mask = draw_runs([2, 3, 1, 6], (3, 4))
     assert mask.astype(int).tolist() == [[0, 1, 1, 1], [0, 1, 1, 1], [1, 0, 1, 1]]
     with pytest.raises(DeepLabError, match="11 pixels in runs for an image of 3x4"):
         draw_runs([2, 3, 1, 5], (3, 4))
 
 
-def test_runs_of_any_mask_come_back():
+def test_run_lengths_round_trip():
     mask = np.random.default_rng(0).random((13, 7)) < 0.4
     flat = np.concatenate([[False], mask.T.ravel(), [True]])
     ends = np.flatnonzero(np.diff(flat.astype(int)))

@@ -77,7 +77,7 @@ def test_a_split_without_any_good_example_is_refused(save, make, reporter, tmp_p
     assert not files_below(tmp_path / "prepared")
 
 
-def test_what_is_there_stays_unless_overwritten(source, save, make, reporter, tmp_path):
+def test_an_existing_dataset_is_kept_without_overwrite(source, save, make, reporter, tmp_path):
     first = prepare(make, reporter=reporter)
     save("raw/train/new.png", IMAGE)
     save("raw/trainannot/new.png", LABEL)
@@ -111,14 +111,14 @@ def test_an_abort_leaves_the_old_and_nothing_half_written(
     assert len(open_dataset("camvid", prepared, "train")) == 4
 
 
-def test_a_full_disk_is_one_line(make, reporter, monkeypatch):
+def test_a_full_disk_gives_a_one_line_error(make, reporter, monkeypatch):
     full = Mock(side_effect=RuntimeError("write() failed: No space left on device"))
     monkeypatch.setattr(Camvid, "download_and_prepare", full)
     with pytest.raises(DeepLabError, match=r"1\.0\.0 could not be written .*No space left"):
         prepare(make, reporter=reporter)
 
 
-def test_a_killed_preparation_is_no_data_set(tmp_path, reporter):
+def test_a_killed_preparation_leaves_no_dataset(tmp_path, reporter):
     command = [sys.executable, "-m", "deeplab_jax.cli.main", "prepare", "shapes"]
     process = subprocess.Popen([*command, f"--data_dir={tmp_path}", "--num_train=100000"])
     deadline = time.monotonic() + 60
@@ -165,7 +165,7 @@ def test_equal_images_in_train_and_val_are_found_by_their_pixels(source, save, m
     assert Preparation.read(preparation.directory) == preparation
 
 
-def test_a_summary_of_sane_data_is_one_line(source, save, make, reporter):
+def test_the_summary_of_valid_data_is_one_line(source, save, make, reporter):
     for number, path in enumerate(sorted(source.rglob("*.png"))):
         if path.parent.name.endswith("annot"):
             save(path.relative_to(source.parent), np.arange(24, dtype=np.uint8).reshape(4, 6) % 12)

@@ -100,7 +100,7 @@ def test_flags_in_inline_code_exist(page):
     assert missing <= {"help", "flag"}
 
 
-def test_what_is_said_to_be_absent_is_absent():
+def test_features_documented_as_absent_are_absent():
     assert not [name for name in BACKBONES if "mobilenet_v1" in name or "edgetpu" in name]
     assert not [name for name in list_pretrained() if "edgetpu" in name]
 
@@ -176,7 +176,7 @@ def test_every_architecture_is_on_every_backbone():
         assert resolve(architecture, backbone=backbone).backbone == backbone
 
 
-def test_dropout_is_what_the_faq_says():
+def test_dropout_rates_match_the_faq():
     rates = {name: resolve(f"deeplab_{name}").dropout_rate for name in ("v1", "v2", "v3", "v3plus")}
     assert resolve("deeplab_v2", backbone="vgg_16").dropout_rate == 0.5
     assert rates == {"v1": 0.5, "v2": 0.0, "v3": 0.1, "v3plus": 0.1}

@@ -39,7 +39,7 @@ def _anchors(page: pathlib.Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
-def test_examples_print_what_the_page_says(page):
+def test_examples_print_the_output_on_the_page(page):
     results = doctest.testfile(str(page), module_relative=False)
     assert results.failed == 0
     assert results.attempted >= MIN_EXAMPLES.get(page.name, 0)

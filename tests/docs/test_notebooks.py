@@ -31,7 +31,7 @@ def small(source: str) -> str:
     return source
 
 
-def test_there_are_three_notebooks():
+def test_three_notebooks_exist():
     assert len(NOTEBOOKS) == 3
 
 

@@ -36,7 +36,7 @@ def interrupted(commands, workdir):
     return commands.run(*words(commands, workdir))
 
 
-def test_it_goes_on_where_it_stopped(interrupted, workdir):
+def test_interrupted_cross_validation_resumes(interrupted, workdir):
     assert "fold 1 of 2 is done" in interrupted.stderr
     found = json.loads((workdir / "cross_validation.json").read_text())
     assert found["folds"] == len(found["mean_ious"]) == 2

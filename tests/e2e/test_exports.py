@@ -96,7 +96,7 @@ def test_files_equal_the_network(
         assert margin <= 1e-3
 
 
-def test_sizes_that_nobody_asked_for(commands, models, photographs, tmp_path):
+def test_default_verification_compares_further_sizes(commands, models, photographs, tmp_path):
     """By default the file is compared below and above the crop of image pooling, too."""
     output = tmp_path / "file"
     found = exported(commands, models["published"], photographs[:2], output, "onnx", "any", None)

@@ -48,7 +48,7 @@ def test_kill_then_resume_is_bit_identical(commands, trained, tmp_path, step):
 
 
 @pytest.mark.parametrize("number", [slow(signal.SIGINT), signal.SIGTERM])
-def test_being_asked_to_stop_loses_no_step(commands, trained, tmp_path, number):
+def test_sigterm_loses_no_step(commands, trained, tmp_path, number):
     workdir = tmp_path / "run"
     stopped = commands.stop_at_step(workdir, 4, number)
     assert stopped.returncode == 130

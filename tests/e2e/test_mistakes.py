@@ -24,7 +24,7 @@ from deeplab_jax.checkpointing import open_checkpoints
         (["schedule.warmup_steps=-1"], "schedule.warmup_steps=-1"),
     ],
 )
-def test_a_wrong_config_is_one_line(commands, tmp_path, read_lines, overrides, said):
+def test_a_wrong_config_gives_a_one_line_error(commands, tmp_path, read_lines, overrides, said):
     failed = commands.run(*commands.train_words(tmp_path / "run", *overrides), status=2)
     last = read_lines(failed.stderr)[-1]
     assert said in last
@@ -55,7 +55,7 @@ def test_another_config_does_not_enter_a_workdir(commands, trained):
     assert "training.batch_size: 8 → 4" in failed.stderr
 
 
-def test_a_batch_that_does_not_divide_names_the_nearest(commands, tmp_path):
+def test_an_indivisible_batch_size_names_the_nearest(commands, tmp_path):
     words = commands.train_words(tmp_path / "run", "training.batch_size=10")
     eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     failed = commands.run(*words, status=2, **eight)

@@ -102,7 +102,7 @@ def test_one_that_is_asked_to_stop_stops_all(commands, together, tmp_path):
     assert (workdir / "checkpoints" / str(stopped)).is_dir()
 
 
-def test_a_mistake_in_one_is_told_by_all(commands, together, tmp_path):
+def test_an_error_on_one_host_is_raised_on_all(commands, together, tmp_path):
     """A workdir of another run: process 0 finds it, the others wait for it."""
     workdir = tmp_path / "run"
     words = commands.train_words(workdir)

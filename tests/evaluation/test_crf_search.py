@@ -95,7 +95,7 @@ def test_weights_share_a_lattice_and_change_nothing(dataset):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_classes_that_are_nowhere_are_left_out():
+def test_absent_classes_are_omitted():
     logits = np.zeros((2, 3, 4), np.float32)
     logits[..., 1], logits[..., 2] = -20, 5
     logits[1, 2, 1] = 0
@@ -134,7 +134,7 @@ GOOD = '{"bilateral_weight": 4, "bilateral_position_std": 49, "bilateral_color_s
         (GOOD % ', "normalization": "befor"', "normalization"),
     ],
 )
-def test_files_that_are_no_parameters_are_refused(tmp_path, text, message):
+def test_files_without_crf_parameters_are_refused(tmp_path, text, message):
     path = tmp_path / "crf.json"
     path.write_text(text)
     with pytest.raises(DeepLabError, match=message):

@@ -93,7 +93,7 @@ def test_the_crf_sees_the_images_own_pixels(dataset, predictor):
     assert (refined.class_map != plain.class_map).any()
 
 
-def test_settings_tell_the_crf_and_the_tiles(dataset, predictor):
+def test_recorded_settings_include_crf_and_tiles(dataset, predictor):
     options = InferenceOptions(crf="deeplab", tile=(60, 49), overlap=0.1)
     metrics = evaluate(predictor, dataset, options=options, limit=1)
     settings = metrics["settings"]

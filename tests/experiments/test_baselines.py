@@ -37,19 +37,19 @@ def _installed(baseline: str) -> bool:
         (["--baseline=segmentation_models", "--size=513x513"], "512x512"),
     ],
 )
-def test_mistakes_are_told(capsys, flags, message):
+def test_mistakes_are_reported(capsys, flags, message):
     assert main(["forward", *flags]) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("baseline", ["transformers", "tflite", "keras_hub"])
-def test_some_are_not_trained(baseline):
+def test_baselines_without_training_are_refused(baseline):
     with pytest.raises(DeepLabError, match=r"is not trained here; legal: .*segmentation_models"):
         baselines.make_match(baseline, Workload("", SMALL), training=True)
 
 
 @pytest.mark.parametrize("baseline", PYTORCH)
-def test_what_is_not_installed_is_told(baseline):
+def test_missing_packages_are_reported(baseline):
     if _installed(baseline):
         pytest.skip(f"{LIBRARIES[baseline]} is installed")
     with pytest.raises(DeepLabError, match="pip install"):

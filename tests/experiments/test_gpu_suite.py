@@ -48,7 +48,7 @@ def measurement(number, calls, error=None):
     return Measurement({"n": number}, run)
 
 
-def test_a_second_call_measures_what_is_missing_and_last_what_failed(tmp_path):
+def test_a_second_call_runs_missing_then_failed_measurements(tmp_path):
     path, calls = tmp_path / "x.jsonl", []
     make = functools.partial(measurement, calls=calls)
     first = [
@@ -68,7 +68,7 @@ def test_a_second_call_measures_what_is_missing_and_last_what_failed(tmp_path):
     assert calls == [3, 0, 2]
 
 
-def test_a_measurement_that_never_ended_and_an_unfinished_line_are_no_rows(tmp_path):
+def test_unfinished_measurements_and_lines_are_ignored(tmp_path):
     path, calls = tmp_path / "x.jsonl", []
     rows.append(path, {"settings": {"n": 0}, "status": "started"})
     whole = path.read_text()
@@ -112,7 +112,7 @@ def test_a_profile_sums_by_kind_and_run():
     assert found["kernels"][0]["calls"] == 2
 
 
-def test_wheels_are_what_is_not_installed(monkeypatch):
+def test_wheels_lists_the_missing_packages(monkeypatch):
     monkeypatch.setattr(wheels, "PACKAGES", {"numpy": "numpy", "a": "absent_a", "b": "absent_b.c"})
     assert wheels.missing_packages() == ["a", "b"]
 

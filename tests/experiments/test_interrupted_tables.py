@@ -58,7 +58,7 @@ def results(workdir) -> dict[str, object]:
         ("v3/table9", "--rows=1", "--grid", "model.output_stride=16,32"),
     ],
 )
-def test_killed_and_gone_on(words, tmp_path):
+def test_a_killed_table_resumes(words, tmp_path):
     data_dir = tmp_path / "data"
     kill_after_a_checkpoint(tmp_path / "killed", data_dir, *words)
     assert not results(tmp_path / "killed")

@@ -46,7 +46,7 @@ def test_files_hold_what_the_records_hold(tmp_path):
 
 
 @pytest.mark.skipif(INSTALLED, reason="torchvision is installed")
-def test_what_is_not_installed_is_told():
+def test_missing_packages_are_reported():
     with pytest.raises(DeepLabError, match="pip install"):
         torchvision_data.measure_pipeline(
             EncodedDataset(1), AUGMENTATION, num_images=1, repetitions=1

@@ -108,7 +108,7 @@ def test_a_table_that_is_half_done(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
-def test_the_picture_of_a_table_of_which_little_was_run(tmp_path, rows):
+def test_a_partial_table_is_plotted(tmp_path, rows):
     opened = opened_table(
         tmp_path, table="own/decoder", seeds=1, grid=["model.atrous_rates=(1,2,3),(2,4,6),(3,6,9)"]
     )
@@ -134,7 +134,7 @@ def test_a_difference_is_taken_seed_by_seed(tmp_path):
     assert decoder["published"] == "4.8"
 
 
-def test_rows_that_a_preset_cannot_show_say_why(tmp_path):
+def test_rows_that_a_preset_cannot_show_give_the_reason(tmp_path):
     opened = opened_table(tmp_path, "v3/table8")
     write_reports(opened, Reporter())
     notes = [line["note"] for line in read_csv(opened)]
@@ -142,7 +142,7 @@ def test_rows_that_a_preset_cannot_show_say_why(tmp_path):
     assert notes[0] == notes[2] == notes[3] == ""
 
 
-def test_rows_that_are_one_run_say_so(tmp_path):
+def test_rows_that_share_a_run_are_marked(tmp_path):
     opened = opened_table(tmp_path, "v3/table2")
     write_reports(opened, Reporter())
     notes = [line["note"] for line in read_csv(opened)]
@@ -238,7 +238,7 @@ def test_a_grid_crosses_the_rows(tmp_path):
     assert describe(make_jobs(opened.cases, 1)[0]).startswith("decoder, output_stride=8")
 
 
-def test_grids_of_one_axis_and_of_none():
+def test_grids_with_one_or_no_axis():
     assert parse_grid(()).points() == [{}]
     (axis,) = parse_grid(["inference.scales=1,(0.5,1)"]).axes
     assert axis == ("inference.scales", ((1,), (0.5, 1)))
@@ -248,7 +248,7 @@ def test_grids_of_one_axis_and_of_none():
 
 
 @pytest.mark.parametrize("text", ["model.output_stride", "=8", "a=", "a=1,,2"])
-def test_what_is_no_grid(text):
+def test_malformed_grids_are_refused(text):
     with pytest.raises(DeepLabError, match="is not FIELD=VALUE"):
         parse_grid([text])
 

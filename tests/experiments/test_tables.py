@@ -71,11 +71,11 @@ def test_every_published_value_is_there_or_left_out(shared):
     assert produced() + not_produced() == wanted
 
 
-def test_their_number_is_known_without_the_list():
+def test_the_number_of_rows_is_known_without_the_list():
     assert produced().total() + not_produced().total() == PUBLISHED_VALUES
 
 
-def test_what_is_left_out_has_a_known_reason():
+def test_omitted_rows_have_a_known_reason():
     for row in left_out():
         assert any(reason in row["reason"] for reason in REASONS), row
 
@@ -267,7 +267,7 @@ def printed_multiply_adds() -> list[tuple[Table, Case, float, dict[str, str]]]:
     return found
 
 
-def test_networks_with_printed_multiply_adds_are_those_that_are_counted():
+def test_published_multiply_adds_are_counted():
     """tests/models/test_published_multiply_adds.py counts the networks of multiply_adds.csv."""
     rows = printed_multiply_adds()
     assert len(rows) == 14 + 20 + 6
@@ -314,7 +314,7 @@ def test_the_recipe_before_is_found():
     assert load_recipe(Training("deeplab_v3")).training.num_steps == 30_000
 
 
-def test_a_stride_without_whole_rates_is_not_run_and_says_so():
+def test_a_stride_with_fractional_rates_is_skipped_with_the_reason():
     cases = make_cases(find_table("own/output_strides"), PRESETS["camvid"])
     found = {case.row.label: case.why_not for case in cases if case.why_not}
     assert list(found) == ["trained at 16, evaluated at 32"]

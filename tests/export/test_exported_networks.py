@@ -228,7 +228,7 @@ def test_files_that_are_limited_to_a_size(made, tmp_path):
 
 
 @pytest.mark.parametrize("format", ["stablehlo", "onnx"])
-def test_what_cannot_be_left_open_is_said_and_nothing_is_written(tmp_path, format):
+def test_unsupported_open_sizes_are_refused_and_nothing_is_written(tmp_path, format):
     """What 0.7 of a size is depends on the rounding of floats."""
     predictor = small_predictor("deeplab_v2", backbone="resnet_18", multi_scale=(1, 0.7))
     with pytest.raises(DeepLabError, match="give one, as in --size=513x513"):

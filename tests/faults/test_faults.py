@@ -50,7 +50,7 @@ def test_damage_of_any_file_is_found_or_harmless(runs, undisturbed):
     assert tally.found >= (tally.files - 1) * len(DAMAGES)
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(runs, undisturbed):
+def test_a_run_resumes_from_the_checkpoint_before_the_damaged_one(runs, undisturbed):
     workdir = shutil.copytree(undisturbed, runs.folder / "set_aside")
     before, newest = saved_steps(workdir)[-2:]
     DAMAGES["delete"](workdir / "checkpoints" / str(newest) / "optimizer" / "_METADATA", None)
@@ -74,12 +74,12 @@ def test_a_killed_data_worker_ends_the_run(runs):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_host_that_dies_or_stands_still_ends_the_others(runs, number):
+def test_a_dead_or_stalled_host_ends_the_job(runs, number):
     end = lost_host(runs, number, "lost")
     assert end.good, end
 
 
-def test_a_host_that_never_comes_up_is_told_of(runs):
+def test_a_host_that_never_starts_is_reported(runs):
     end = absent_host(runs)
     assert end.good, end
 

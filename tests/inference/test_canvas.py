@@ -39,7 +39,7 @@ class Network:
 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 0.75, 1.0), (0.3, 1.0)])
-def test_canvases_hold_the_image_and_suit_the_network(align_corners, scales):
+def test_canvases_contain_the_image_and_fit_the_network(align_corners, scales):
     network = Network(output_stride=8, atrous_rates=(12, 24, 36), align_corners=align_corners)
     extra = int(align_corners)
     for size in itertools.product((1, 8, 9, 64, 375, 500, 513, 1080), repeat=2):
@@ -91,7 +91,7 @@ def test_a_padded_image_gives_the_logits_of_a_canvas_filled_with_the_mean(prepro
 
 
 @pytest.mark.slow
-def test_a_network_of_several_scales_is_padded_to_suit_each():
+def test_multi_scale_networks_are_padded_for_every_scale():
     model = create_model(
         "deeplab_v2", backbone="resnet_18", num_classes=4, multi_scale=MSC, output_stride=8
     )

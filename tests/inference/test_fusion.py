@@ -103,7 +103,7 @@ def test_fused_results_agree_with_numpy(kind, scales, flip):
     np.testing.assert_allclose(again, prediction.probabilities, atol=1e-5)
 
 
-def test_a_flip_changes_what_a_lopsided_network_says_and_mirrors_with_the_image():
+def test_flips_change_asymmetric_networks_and_mirror_with_the_image():
     image = limited_noise(33, 33)
     once, twice = make_predictor("mean"), make_predictor("mean", flip=True)
     assert (once(image) != twice(image)).any()

@@ -87,7 +87,7 @@ def test_a_smooth_image_is_resized_bilinearly():
     "image",
     [np.zeros((3, 3, 3)), np.zeros((3, 3), np.uint8), np.zeros((0, 3, 3), np.uint8), None, "x.jpg"],
 )
-def test_what_is_no_image_is_refused(classifier, image):
+def test_non_images_are_refused(classifier, image):
     with pytest.raises(DeepLabError, match="an image must"):
         classifier(image)
 
@@ -132,7 +132,9 @@ def test_predict_writes_the_classes_of_each_image(command, directory, photos, tm
         (["evaluate", "--model=MODEL", "--dataset=shapes", "--data_dir=data"], "whole images"),
     ],
 )
-def test_what_a_classifier_cannot_do(command, directory, photos, tmp_path, words, complaint):
+def test_classifiers_refuse_segmentation_calls(
+    command, directory, photos, tmp_path, words, complaint
+):
     if words[0] == "evaluate":
         data = ["--num_train=1", "--num_val=1", "--size=40", f"--data_dir={tmp_path / 'data'}"]
         assert command("prepare", "shapes", *data)[0] == 0

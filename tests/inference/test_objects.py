@@ -36,7 +36,7 @@ def test_corners_can_part_regions_and_small_ones_are_left_out():
     assert [region.box for region in kept] == [Box(0, 0, 2, 2)]
 
 
-def test_void_is_no_class_and_absent_classes_have_no_regions():
+def test_void_and_absent_classes_have_no_regions():
     assert {region.class_index for region in find_objects(DRAWN)} == {0, 1, 2}
     assert find_objects(DRAWN, classes=(3, 255)) == []
     assert find_objects(np.full((3, 4), 255, np.uint8)) == []

@@ -30,12 +30,12 @@ from deeplab_jax.models.architectures import resolve
         ({"crf": "defalt"}, "did you mean 'default'"),
     ],
 )
-def test_mistakes_say_what_is_legal(options, complaint):
+def test_errors_state_the_legal_values(options, complaint):
     with pytest.raises(DeepLabError, match=complaint):
         InferenceOptions(**options)
 
 
-def test_options_are_json_and_tell_whether_they_fuse():
+def test_options_convert_to_json_and_know_if_they_fuse():
     options = InferenceOptions(8, (0.5, 1), True, (65, 33), 0.1, "deeplab")
     assert json.loads(json.dumps(options.describe())) == options.describe()
     assert options.describe()["tile"] == [65, 33]

@@ -51,7 +51,7 @@ def test_a_denser_map_holds_the_trained_one(name):
 @pytest.mark.parametrize(
     ("name", "output_stride"), [*((name, 8) for name in NETWORKS), ("summed", 4), ("decoder", 32)]
 )
-def test_there_and_back_is_the_same_network(name, output_stride):
+def test_changing_the_stride_back_restores_the_network(name, output_stride):
     model, variables = make(name, output_stride=16)
     moved, renamed = at_output_stride(model, variables, output_stride)
     ratio = 16 / output_stride
@@ -103,7 +103,7 @@ def test_the_pooling_window_follows():
         ({"head": "dpc", "atrous_rates": ()}, 32, "legal: 4, 8, 16"),
     ],
 )
-def test_what_cannot_be_is_refused(changes, output_stride, complaint):
+def test_impossible_output_strides_are_refused(changes, output_stride, complaint):
     model, variables = make("concatenated", output_stride=16, **changes)
     with pytest.raises(DeepLabError, match=complaint):
         at_output_stride(model, variables, output_stride)

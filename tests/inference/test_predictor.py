@@ -79,7 +79,7 @@ def test_images_up_to_the_inference_size_share_one_compilation():
         "photo.jpg",
     ],
 )
-def test_what_is_no_image_is_refused(image):
+def test_non_images_are_refused(image):
     with pytest.raises(DeepLabError, match="an image must"):
         make_predictor()(image)
 

@@ -47,7 +47,7 @@ def test_flicker_is_steadied():
 
 
 @pytest.mark.parametrize(("cut", "after"), [(0.5, 1), (1.0, 0)])
-def test_a_cut_starts_anew(cut, after):
+def test_a_scene_cut_resets_the_temporal_filter(cut, after):
     video = [certain([[0, 0, 0]])] * 3 + [certain([[1, 1, 0]])]
     shown = list(stable_class_maps(video, 0.8, cut))
     assert shown[-1].tolist() == [[after, after, 0]]

@@ -123,7 +123,7 @@ def test_videos_below_the_output_are_inputs_unless_a_run_wrote_them(tmp_path):
         plan_videos([tmp_path / "in"], tmp_path / "in/a.mp4")
 
 
-def test_a_file_that_is_no_video_leaves_nothing(predictor, tmp_path):
+def test_a_non_video_file_writes_no_output(predictor, tmp_path):
     path = tmp_path / "text.mp4"
     path.write_bytes(b"this is no video" * 100)
     (job,) = plan_videos([path], tmp_path / "out")
@@ -132,7 +132,7 @@ def test_a_file_that_is_no_video_leaves_nothing(predictor, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_frames_that_are_missing_are_told(predictor, tmp_path, monkeypatch):
+def test_missing_frames_are_reported(predictor, tmp_path, monkeypatch):
     path, listens = write_video(tmp_path / "walk.mp4"), RecordingReporter()
     (job,) = plan_videos([path], tmp_path / "out")
     opened = cv2.VideoCapture
@@ -166,7 +166,7 @@ class _Fails(Reporter):
             yield item
 
 
-def test_what_fails_midway_leaves_the_old_files(predictor, tmp_path):
+def test_a_failure_midway_leaves_the_old_files(predictor, tmp_path):
     path = write_video(tmp_path / "walk.mp4")
     (job,) = plan_videos([path], tmp_path / "out")
     predict_video(predictor, job, Reporter(), seconds=0.3)

@@ -118,7 +118,7 @@ def test_large_logits_keep_their_differences():
     np.testing.assert_allclose(found, exact, atol=2e-3)
 
 
-def test_a_class_ruled_out_by_minus_infinity_does_no_harm():
+def test_logits_of_minus_infinity_give_finite_losses():
     logits = np.where(np.arange(NUM_CLASSES) == 3, -np.inf, LOGITS)
     label = np.where(PARTLY_VOID == 3, 255, PARTLY_VOID)
     one_hot = (label[..., None] == np.arange(NUM_CLASSES)).astype(np.float32)

@@ -55,7 +55,7 @@ def test_hard_predictions_cost_one_minus_the_dice_measure():
     assert float(dice_loss(logits, PARTLY_VOID, smooth=0.0)) == pytest.approx(1 - measure, rel=1e-6)
 
 
-def test_a_class_that_neither_side_holds_is_met():
+def test_dice_of_a_class_absent_from_both_sides_is_1():
     logits = 1e4 * (np.zeros_like(LABEL)[..., None] == np.arange(4)).astype(np.float32)
     label = np.where(KNOWN, 0, 255).astype(np.uint8)
     assert dice_loss(logits, label, smooth=0.0, present_only=False) == 0

@@ -14,7 +14,7 @@ from deeplab_jax.losses.cross_entropy import hardest
     ("step", "mining_step", "expected"),
     [(0, 0, 0.25), (7, 0, 0.25), (0, 100, 1), (50, 100, 0.625), (100, 100, 0.25), (900, 100, 0.25)],
 )
-def test_share_falls_linearly(step, mining_step, expected):
+def test_the_hard_pixel_fraction_falls_linearly(step, mining_step, expected):
     found = jax.jit(lambda step: hard_pixel_fraction(step, 0.25, mining_step))(step)
     assert float(found) == pytest.approx(expected, rel=1e-6)
 

@@ -149,7 +149,7 @@ def test_a_label_that_cannot_hold_void_is_refused():
 
 
 @counts
-def test_class_weights_meet_their_class(count):
+def test_class_weights_apply_to_their_class(count):
     logits, label = sample(count)
     weights = np.linspace(0.5, 2, count)
     probability, classes = known_of(logits, label)
@@ -217,7 +217,7 @@ def test_pixels_are_counted_and_masked_by_the_number_of_classes(count):
 
 @counts
 @pytest.mark.parametrize("parts", [1, 2])
-def test_an_objective_of_parts_is_that_of_the_batch(count, parts):
+def test_objectives_of_batch_parts_add_up(count, parts):
     """As training accumulates them: each part's sum by the pixels of the whole batch."""
     logits, label = sample(count)
     objective = make_objective(

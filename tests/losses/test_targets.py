@@ -10,7 +10,7 @@ from deeplab_jax.losses import masked_label, num_valid_pixels, shrink_labels
 
 
 @pytest.mark.parametrize("label", [PARTLY_VOID, PARTLY_VOID.astype(np.int32), SOFT_PARTLY_VOID])
-def test_valid_pixels_are_those_that_are_not_void(label):
+def test_valid_pixels_exclude_void(label):
     assert float(num_valid_pixels(label)) == KNOWN.sum()
 
 
@@ -21,7 +21,7 @@ def test_more_pixels_are_counted_than_float32_can_count_one_by_one():
 
 
 @pytest.mark.parametrize(("label", "masked"), [(LABEL, PARTLY_VOID), (SOFT, SOFT_PARTLY_VOID)])
-def test_a_mask_makes_pixels_void(label, masked):
+def test_masked_pixels_are_void(label, masked):
     found = masked_label(label, KNOWN)
     np.testing.assert_array_equal(found, masked)
     assert found.dtype == label.dtype

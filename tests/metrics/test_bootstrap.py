@@ -49,7 +49,7 @@ def test_is_seeded_paired_and_antisymmetric():
     assert change.low < change.difference < change.high
 
 
-def test_what_measures_nothing_is_unknown():
+def test_changes_without_pixels_are_nan():
     nothing = np.zeros((4, 2, 2), int)
     assert np.isnan(paired_change(nothing, nothing, mean_iou)).all()
     one = np.eye(2, dtype=int)[None]

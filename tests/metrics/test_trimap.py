@@ -47,7 +47,7 @@ def test_matrices_of_images_add_up_to_one_mean_iou_a_width():
     assert merged.mean_iou[3] == pytest.approx(expected)
 
 
-def test_without_void_there_is_no_band():
+def test_without_void_there_is_no_trimap_band():
     truth, prediction = labels(0, (20, 20), 0)
     trimap = TrimapConfusion.empty(4, (5,)).add(truth, prediction)
     assert np.isnan(trimap.mean_iou[5])

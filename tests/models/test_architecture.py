@@ -194,7 +194,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"pooling_crop": (513,)}, "pooling_crop=(513,) must be a height and a width"),
     ],
 )
-def test_illegal_combinations_are_refused_in_one_line(keywords, complaint):
+def test_illegal_combinations_give_a_one_line_error(keywords, complaint):
     with pytest.raises(DeepLabError) as caught:
         create_model("deeplab_v3", **keywords)
     assert complaint in str(caught.value)

@@ -27,7 +27,7 @@ def network(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_outputs_stay_and_normalizations_go(name):
+def test_folding_removes_normalizations_and_keeps_outputs(name):
     model, variables = network(name)
     folded, less = fold(model, variables)
     assert set(less) == {"params"}

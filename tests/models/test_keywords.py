@@ -219,7 +219,7 @@ def _forced(network, keyword, value):
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_what_the_network_has_may_be_stated(base):
+def test_keywords_equal_to_the_resolved_value_are_accepted(base):
     architecture, keywords = BASES[base]
     network = resolve(architecture, **keywords)
     assert resolve(architecture, **network.describe()) == network

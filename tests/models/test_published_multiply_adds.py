@@ -26,7 +26,7 @@ def test_ours_agree_with_the_published_ones(row):
     assert found.agrees, f"published {found.published}, ours {found.ours:.3f} billion"
 
 
-def test_what_is_not_checked_says_why():
+def test_unchecked_rows_give_the_reason():
     unchecked = [row for row in ROWS if row["checked"] != "yes"]
     assert all(row["checked"] == "no" and row["note"] for row in unchecked)
 

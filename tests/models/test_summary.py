@@ -218,6 +218,6 @@ def test_receptive_field_of_single_operations(function, pixels):
         lambda x: jax.lax.cond(x[0, 0, 0, 0] > 0, jnp.sin, jnp.cos, x),
     ],
 )
-def test_what_cannot_be_followed_is_said(function):
+def test_untraceable_operations_are_reported(function):
     with pytest.raises(NotImplementedError, match="cannot follow"):
         receptive_field_of(function)

@@ -26,7 +26,7 @@ ROWS = row_sharding(make_mesh(jax.devices()[:1]))
 
 @pytest.mark.parametrize("fields", [{"rows_sharded": ROWS}, {"export": True}])
 @pytest.mark.parametrize("name", CASES)
-def test_a_context_is_obeyed_after_calls_outside_of_it(name, fields):
+def test_dispatch_settings_apply_after_calls_without_them(name, fields):
     operation, kernel = CASES[name]
     assert "stablehlo.convolution" not in lowered(operation, kernel)
     with ops.dispatching(**fields):
@@ -34,7 +34,7 @@ def test_a_context_is_obeyed_after_calls_outside_of_it(name, fields):
     assert "stablehlo.convolution" not in lowered(operation, kernel)
 
 
-def test_settings_are_told_apart():
+def test_rate_and_stride_select_different_programs():
     def shape(**settings):
         kernel = jnp.ones((3, 3, 4, 2))
         return ops.convolution(IMAGE, kernel, padding=NO_PADDING, **settings).shape[1:3]

@@ -75,7 +75,7 @@ def test_the_coarse_map_is_multiplied_where_that_is_less_work(fine, pays):
     assert ours < 0.5 * enlarged_first if pays else ours >= 0.9 * enlarged_first
 
 
-def test_stands_for_an_array():
+def test_joined_maps_have_shape_dtype_and_values_of_an_array():
     coarse, fine = (array.astype(np.float32) for array in maps())
     joined = ops.JoinedMaps(jnp.asarray(coarse), jnp.asarray(fine))
     array = ops.as_array(joined)

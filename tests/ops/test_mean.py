@@ -42,7 +42,7 @@ def test_against_loops_at_sizes_that_were_not_known(stride):
         )
 
 
-def test_a_name_carries_window_and_stride():
+def test_names_encode_window_and_stride():
     with ops.dispatching(export=True):
         traced = jax.make_jaxpr(lambda maps: ops.mean_over_windows(maps, (33, 5), (4, 1)))(
             jnp.zeros((1, 40, 6, 2))

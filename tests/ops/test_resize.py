@@ -47,7 +47,7 @@ def test_value_and_gradient_equal_loops_over_pixels(source, target, align_corner
 
 @BOTH
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0)])
-def test_a_constant_stays_and_so_does_the_dtype(align_corners, dtype, tolerance):
+def test_resizing_keeps_constants_and_the_dtype(align_corners, dtype, tolerance):
     resized = run_once(
         lambda x: ops.resize_bilinear(x, (34, 17), align_corners=align_corners),
         jnp.full((1, 9, 7, 2), 3, dtype),

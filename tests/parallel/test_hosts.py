@@ -22,12 +22,12 @@ from deeplab_jax.parallel.hosts import VARIABLES, alone, local_devices
         (("a:1", 0, 0), "num_processes=0"),
     ],
 )
-def test_illegal_addresses_say_what_is_legal(given, message):
+def test_illegal_address_errors_state_the_legal_form(given, message):
     with pytest.raises(DeepLabError, match=message):
         Addresses(*given)
 
 
-def test_the_environment_tells_what_flags_leave_out():
+def test_environment_variables_complete_the_flags():
     environment = dict(zip(VARIABLES, ("a:1", "4", "3"), strict=True))
     assert Addresses().or_of(environment) == Addresses("a:1", 4, 3)
     given = Addresses("b:2", 2, 0)
@@ -103,7 +103,7 @@ def one_device(monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
 
 
-def test_processes_meet_and_part():
+def test_processes_join_and_leave_a_job():
     assert [(one.status, one.said[-7:]) for one in run(2)] == [(0, "good: 2")] * 2
 
 
@@ -120,7 +120,7 @@ def test_one_failure_ends_all_with_its_message(failing):
 @pytest.mark.parametrize(
     ("present", "message"), [(0, "not all of the others came up"), (1, "process 0 does not answer")]
 )
-def test_a_process_that_never_comes_up_is_told_of(present, message):
+def test_a_process_that_never_starts_is_reported(present, message):
     (ended,) = run(2, present=[present], seconds=2)
     assert ended.status == 3
     assert f"process {present} of 2 waited 2 s: " in ended.said

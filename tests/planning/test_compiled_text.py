@@ -20,7 +20,7 @@ PROGRAM = hlo.parse(pathlib.Path(__file__).with_name("program.txt").read_text())
 MESH = {"data": 4, "spatial": 2}
 
 
-def test_the_body_of_a_loop_runs_once_a_round():
+def test_loop_bodies_count_once_per_iteration():
     assert PROGRAM.runs() == {"main.7": 1, "condition": 1, "body": 5, "fused_convolution": 5}
 
 
@@ -28,9 +28,7 @@ def test_the_body_of_a_loop_runs_once_a_round():
     ("limit", "direction", "rounds"),
     [("constant(22)", "LT", 22), ("constant(22)", "GT", 1), ("parameter(1)", "LT", 1)],
 )
-def test_rounds_are_those_of_the_condition_where_the_compiler_does_not_tell(
-    limit, direction, rounds
-):
+def test_trip_counts_come_from_the_loop_condition(limit, direction, rounds):
     text = f"""
 %condition (state: (s32[], f32[4])) -> pred[] {{
   %limit = s32[]{{:T(128)}} {limit}
@@ -51,7 +49,7 @@ ENTRY %main (start: (s32[], f32[4])) -> (s32[], f32[4]) {{
     assert hlo.parse(text).runs()["body"] == rounds
 
 
-def test_layouts_and_comments_are_no_part_of_a_shape():
+def test_layouts_and_comments_are_not_part_of_a_shape():
     arrays = PROGRAM.computations["body"]["statistics"].results
     assert arrays == (hlo.Array("f32", (6,)),) * 2
     assert PROGRAM.computations["body"]["statistics"].operands == ("means", "squares")
@@ -120,7 +118,7 @@ def test_a_form_of_groups_that_is_not_known_is_not_guessed_at():
         ([[0], [1]], ()),
     ],
 )
-def test_which_axes_a_group_joins(groups, axes):
+def test_replica_groups_map_to_mesh_axes(groups, axes):
     assert axes_joined(groups, MESH) == axes
 
 
@@ -156,7 +154,7 @@ def test_flops_are_those_that_xla_counts(stride, rate, groups, spread):
     assert counted == lowered.cost_analysis()["flops"]
 
 
-def test_a_loop_on_this_machine():
+def test_trip_counts_of_a_compiled_scan_are_read():
     """The count of rounds is where XLA puts it today."""
 
     def repeat(kernels, x):

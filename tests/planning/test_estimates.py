@@ -61,12 +61,12 @@ def test_a_slice_by_its_name(name, shape):
         ("v5e:16x32", "512 chips; the largest slice of v5e has 256"),
     ],
 )
-def test_a_wrong_slice_is_told_what_is_right(name, complaint):
+def test_an_unknown_slice_error_lists_the_legal_ones(name, complaint):
     with pytest.raises(DeepLabError, match=complaint):
         parse_topology(name)
 
 
-def test_a_missing_compiler_is_told_by_its_extra(monkeypatch):
+def test_a_missing_compiler_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "libtpu", None)
     with pytest.raises(DeepLabError, match=r"pip install 'deeplab_jax\[tpu\]'"):
         topologies.topology_devices(parse_topology("v5e:2x2"))
@@ -89,7 +89,7 @@ def test_a_step_takes_the_longer_of_arithmetic_and_memory_and_then_sends():
     assert times.bound == "halo"
 
 
-def test_one_chip_has_nobody_to_send_to():
+def test_a_single_chip_communicates_nothing():
     assert estimate(Work(300.0, 20.0, 10.0, 3), CHIP, 1).step == 3.0
 
 
@@ -119,7 +119,7 @@ def test_the_largest_batch_is_found_to_the_image(usable, largest):
     assert estimated_largest_batch(300, 100, usable, 2).images == largest
 
 
-def test_a_search_bends_with_the_memory():
+def test_the_largest_batch_is_found_for_nonlinear_memory():
     def used(images):
         return 50 + 10 * images + images**2 // 4
 
@@ -152,7 +152,7 @@ KERNEL, VECTORS = 3 * 3 * 6 * 8, 16
         ({"ghost_batch_size": 4}, 1, (4 * KERNEL + 4 * VECTORS, 0)),
     ],
 )
-def test_what_a_network_must_sum_over_its_chips(options, parts, wanted):
+def test_required_sums_over_the_chips(options, parts, wanted):
     architecture = Architecture("mobilenet_v2", **options)
     assert expected_reductions(architecture, VARIABLES, parts) == Reductions(*wanted)
 
@@ -170,7 +170,7 @@ def collective(kind, *shapes, axes=("data",), times=1):
     return Collective(kind, tuple(Array("f32", shape) for shape in shapes), axes, times)
 
 
-def test_sums_are_told_apart():
+def test_reductions_are_classified_by_purpose():
     found = found_reductions(
         [
             collective("all-reduce", (3, 3, 6, 8), axes=("data", "spatial")),
@@ -185,7 +185,7 @@ def test_sums_are_told_apart():
     assert found == Reductions(4 * KERNEL + 4 * VECTORS, 4 * 3 * 8, 4 + 4 * 16)
 
 
-def test_only_maps_gathered_from_other_images_are_told():
+def test_only_feature_maps_gathered_across_images_are_reported():
     found = gathered_activations(
         [
             collective("all-gather", (3, 3, 6, 8)),
@@ -233,7 +233,7 @@ def test_halos_are_what_neighbours_in_space_send():
         "available HBM (15.75G).",
     ],
 )
-def test_a_refusal_tells_how_much_is_missing(message):
+def test_an_out_of_memory_error_states_the_missing_bytes(message):
     assert OUT_OF_MEMORY.search(message)
     assert read_refusal(message) == (round(20.5 * 2**30), round(15.75 * 2**30))
 

@@ -96,14 +96,14 @@ def test_json_holds_what_is_promised(printed, fits):
         (False, ["40.00 of 16.00 GiB: DOES NOT FIT", "unknown", "18 images (made up)"]),
     ],
 )
-def test_tables_say_it_in_words(printed, fits, lines):
+def test_tables_describe_the_bound_in_words(printed, fits, lines):
     text = printed(made_plan(fits=fits))
     assert not [line for line in lines if line not in text]
     assert ("efficiency on 4 chips" in text) is fits
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_a_row_of_the_table_has_a_cell_for_each_column(fits):
+def test_table_rows_have_a_cell_for_each_column(fits):
     cells = pod_plans.row(made_plan(fits=fits).describe())
     assert len(cells) == len(pod_plans.COLUMNS)
     assert cells[:2] == ["resnet_50", "65×97, 2 chips an image"]
@@ -126,13 +126,13 @@ def test_the_table_plans_configs_that_there_are(name):
         (["x", "--config=voc", "--topology=v5e:2x2"], "plan takes no argument 'x'"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_compiled(capsys, arguments, complaint):
+def test_mistakes_are_reported_before_compilation(capsys, arguments, complaint):
     assert run(["plan", *arguments], Console()) == 2
     assert complaint in capsys.readouterr().err
     assert command.__doc__.startswith("usage: deeplab-jax plan ")
 
 
-def test_classes_are_told_by_name_by_config_or_by_hand():
+def test_class_counts_come_from_dataset_config_or_flag():
     config = configs.default()
     config.data.name = "cityscapes"
     assert len(unseen_dataset(config).descriptor.class_names) == 19

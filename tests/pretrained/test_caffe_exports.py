@@ -225,7 +225,7 @@ def test_v2_on_vgg(size, tmp_path):
     )
 
 
-def test_all_scales_of_v2_can_be_had(tmp_path):
+def test_deeplab_v2_converts_with_all_scales(tmp_path):
     network = randomize(ResNet((3, 4, 6, 3), 21, KAZUTO, False))
     conversion = convert(save(network, tmp_path), overrides={"multi_scale": (1, 0.75, 0.5)})
     assert conversion.description.create_model().architecture.multi_scale == (1, 0.75, 0.5)

@@ -58,7 +58,7 @@ def entry(request):
     return CATALOG[request.param]
 
 
-def test_an_entry_says_where_its_file_is_and_what_it_is_worth(entry):
+def test_catalog_entries_name_file_source_and_score(entry):
     assert bool(entry.url) != bool(entry.hub_repository and entry.hub_file)
     assert entry.address.startswith("https://")
     assert entry.page.startswith("https://")
@@ -134,7 +134,7 @@ def test_the_shared_files_are_the_published_ones(shared, file):
     assert f"sha256:{digest}" in find_pretrained(SHARED[file]).checksums
 
 
-def test_what_one_wants_to_know_of_a_name():
+def test_an_entry_has_a_complete_description():
     entry = deeplab_jax.list_pretrained()["deeplabv3_mobilenetv2_voc"]
     assert entry.class_names == VOC.class_names
     assert entry.inference_size == (513, 513)
@@ -143,7 +143,7 @@ def test_what_one_wants_to_know_of_a_name():
     assert entry.file_name == "deeplabv3_mnv2_pascal_train_aug_2018_01_29.tar.gz"
 
 
-def test_a_changed_entry_is_converted_anew():
+def test_a_changed_catalog_entry_is_converted_again():
     entry = find_pretrained("deeplabv3_mobilenetv2_voc")
     other = dataclasses.replace(entry, overrides={**entry.overrides, "output_stride": 8})
     assert entry.version != other.version

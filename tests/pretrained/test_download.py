@@ -50,7 +50,7 @@ def test_a_file_arrives_with_progress_and_nothing_beside_it(get, tmp_path):
     assert listener.messages == []
 
 
-def test_a_cut_connection_goes_on_where_it_was(get, server):
+def test_an_interrupted_download_resumes(get, server):
     server.cut_after = [1_000_000, 500_000]
     listener = RecordingReporter()
     assert get(listener=listener).read_bytes() == CONTENT
@@ -58,7 +58,7 @@ def test_a_cut_connection_goes_on_where_it_was(get, server):
     assert "the connection ended after 1,000,000 of 3,000,000 bytes" in listener.messages[0]
 
 
-def test_what_an_earlier_call_left_is_used(get, server, tmp_path):
+def test_a_partial_download_is_continued_by_the_next_call(get, server, tmp_path):
     server.cut_after = [1_000_000] * 3
     server.content = CONTENT
     with pytest.raises(DeepLabError, match="the connection ended"):
@@ -70,7 +70,7 @@ def test_what_an_earlier_call_left_is_used(get, server, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["no ranges", "no tag", "another file", "shorter file"])
-def test_what_cannot_be_continued_starts_again(get, server, change):
+def test_a_download_that_cannot_resume_restarts(get, server, change):
     server.cut_after = [1_000_000]
     server.ranges = change != "no ranges"
     server.tag = change != "no tag"
@@ -82,7 +82,7 @@ def test_what_cannot_be_continued_starts_again(get, server, change):
     assert get(checksum=f"sha256:{digest}").read_bytes() == server.content
 
 
-def test_a_part_that_is_whole_already_is_only_verified(get, server, tmp_path):
+def test_a_complete_partial_file_is_only_verified(get, server, tmp_path):
     server.cut_after = [1_000_000]
     with pytest.raises(DeepLabError):
         get(patience=Patience(timeout=0.5, attempts=1))
@@ -93,7 +93,7 @@ def test_a_part_that_is_whole_already_is_only_verified(get, server, tmp_path):
 
 @pytest.mark.parametrize("left", [b"", b"x" * 4_000_000])
 @pytest.mark.parametrize("note", ["", "[]", '{"url": 1}', "\x00", "true"])
-def test_a_damaged_note_is_no_obstacle(get, tmp_path, left, note):
+def test_a_damaged_resume_record_does_not_stop_the_download(get, tmp_path, left, note):
     folder = tmp_path / "cache"
     folder.mkdir()
     (folder / "weights.bin.part").write_bytes(left)

@@ -65,7 +65,7 @@ def test_without_a_configuration_the_published_network_is_assumed(tmp_path):
     assert_same_logits(source, lambda image: network(image).logits, minus_one_one, (ODD,), "scores")
 
 
-def test_what_the_network_here_has_not_is_refused(tmp_path):
+def test_unsupported_configurations_are_refused(tmp_path):
     save("MobileNetV2ForSemanticSegmentation", tmp_path)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_act": "gelu"}))

@@ -98,7 +98,7 @@ def test_a_directory_wins_over_a_name_if_it_holds_a_model(cache, tmp_path):
         ("no/such/path", "no/such/path is not a model"),
     ],
 )
-def test_what_is_none_of_these(cache, tmp_path, reference, complaint):
+def test_unknown_references_are_refused(cache, tmp_path, reference, complaint):
     (tmp_path / "file.tflite").write_bytes(b"")
     with pytest.raises(DeepLabError) as caught:
         deeplab_jax.load(reference)
@@ -229,7 +229,7 @@ def test_hugging_face_out_of_reach(cache, monkeypatch):
     assert "\n" not in message
 
 
-def test_without_a_reporter_the_logger_hears(cache, content, caplog):
+def test_without_a_reporter_messages_are_logged(cache, content, caplog):
     target = cache / "pretrained" / "deeplabv3.tflite"
     target.parent.mkdir(parents=True)
     target.write_bytes(content)

@@ -98,7 +98,7 @@ def test_integers_are_within_half_a_step(arrays, frozen, tmp_path, options):
         assert np.all(np.abs(found[name] - kernel) <= 0.51 * steps + 1e-7), name
 
 
-def test_what_the_file_tells(frozen, tmp_path):
+def test_the_network_is_read_from_the_file(frozen, tmp_path):
     description = convert(write(frozen, tmp_path / "made.tflite")).description
     told = description.overrides
     assert (told["output_stride"], told["depth_multiplier"], told["num_classes"]) == (16, 0.25, 5)

@@ -49,7 +49,7 @@ def test_state_dicts_are_found_where_training_code_puts_them(place, tmp_path):
 @pytest.mark.parametrize(
     "prefix", ["module.", "module.base.", "Scale.", "model.", "_orig_mod.", "module._orig_mod."]
 )
-def test_wrappers_are_taken_off(prefix, tmp_path):
+def test_wrapper_objects_are_unpacked(prefix, tmp_path):
     source = write({prefix + name: array for name, array in state_dict().items()}, tmp_path)
     assert list(read_weights(source).arrays) == ["conv.weight"]
 
@@ -59,12 +59,12 @@ def test_tensors_beside_a_state_dict(tmp_path):
     assert list(read_weights(write(content, tmp_path)).arrays) == ["a"]
 
 
-def test_a_part_that_only_some_names_have_stays(tmp_path):
+def test_a_prefix_of_some_names_is_kept(tmp_path):
     weights = read_weights(write({"base.a": KERNEL, "head.a": KERNEL}, tmp_path))
     assert list(weights.arrays) == ["base.a", "head.a"]
 
 
-def test_what_is_no_array_is_left_out_and_said(tmp_path):
+def test_non_arrays_are_left_out_and_reported(tmp_path):
     weights = read_weights(write({"a": KERNEL, "epoch": 3}, tmp_path))
     assert weights.ignored == {"epoch": "it is no array"}
 
@@ -107,7 +107,7 @@ def test_a_directory_with_a_configuration(name, tmp_path):
 
 
 @pytest.mark.parametrize("text", ['{"lr": 0.1}', "[1, 2]"])
-def test_another_config_beside_a_file_means_nothing(text, tmp_path):
+def test_unrelated_config_files_are_ignored(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     assert read_weights(write(state_dict(), tmp_path)).configuration == {}
 

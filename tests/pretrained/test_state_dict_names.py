@@ -33,7 +33,7 @@ def read(names, folder, **others):
         "_fsdp_wrapped_module._orig_mod.",
     ],
 )
-def test_before_all_names(prefix, tmp_path):
+def test_a_prefix_of_all_names_is_removed(prefix, tmp_path):
     weights = read([prefix + name for name in NAMES], tmp_path)
     assert set(weights.arrays) == set(NAMES)
     for number, name in enumerate(NAMES):
@@ -41,7 +41,7 @@ def test_before_all_names(prefix, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["_orig_mod", "module", "_checkpoint_wrapped_module"])
-def test_around_one_part_of_the_network(part, tmp_path):
+def test_a_prefix_around_one_part_is_removed(part, tmp_path):
     wrapped = [name.replace("backbone.", f"backbone.{part}.") for name in NAMES]
     assert set(read(wrapped, tmp_path).arrays) == set(NAMES)
     wrapped = [name.replace("backbone.", f"{part}.backbone.") for name in NAMES]
@@ -49,7 +49,7 @@ def test_around_one_part_of_the_network(part, tmp_path):
 
 
 @pytest.mark.parametrize("wrapper", ["module", "model", "_orig_mod"])
-def test_what_training_keeps_beside_the_network(wrapper, tmp_path):
+def test_training_state_is_left_out(wrapper, tmp_path):
     """A counter of averaged weights, and the loss's weights of classes."""
     beside = {"n_averaged": np.array(7), "criterion.weight": np.ones(3, np.float32)}
     weights = read([f"{wrapper}.{name}" for name in NAMES], tmp_path, **beside)
@@ -57,12 +57,12 @@ def test_what_training_keeps_beside_the_network(wrapper, tmp_path):
     assert set(weights.ignored) == {"n_averaged"}
 
 
-def test_a_first_part_that_only_some_names_have_stays(tmp_path):
+def test_a_prefix_of_some_names_is_kept(tmp_path):
     names = ["model.a", "head.a"]
     assert set(read(names, tmp_path).arrays) == set(names)
 
 
-def test_a_part_of_a_longer_word_stays(tmp_path):
+def test_a_prefix_ends_at_a_separator(tmp_path):
     names = ["module_1.a", "pixel_level_module.b", "my_orig_mod.c"]
     assert set(read(names, tmp_path).arrays) == set(names)
 

@@ -217,7 +217,7 @@ def test_lists_are_what_the_released_code_makes(name):
 
 
 @pytest.mark.parametrize("name", official_variables.LISTS)
-def test_network_is_told(name):
+def test_the_network_is_recognized(name):
     _, identified = identify(empty_weights(official_variables.read(name)), "a file")
     assert identified == EXPECTED[name]
 
@@ -274,7 +274,7 @@ def test_form_of_mobilenet_v3(form, multiplier):
     assert found == {"backbone": f"mobilenet_v3_{form}", "depth_multiplier": multiplier}
 
 
-def test_odd_widths_are_told_to_disagree():
+def test_mismatched_widths_are_reported():
     shapes = official_variables.read("deeplab_mobilenet_v2_dm05_voc")
     shapes["MobilenetV2/expanded_conv_3/project/weights"] = (1, 1, 72, 17)
     _, result = assigned(empty_weights(shapes))
@@ -295,7 +295,7 @@ def test_missing_variable_is_named():
     assert list(result.missing.values()) == ["looked for aspp0/BatchNorm/moving_variance"]
 
 
-def test_what_is_left_over_is_told():
+def test_unused_variables_are_reported():
     shapes = official_variables.read("deeplab_mobilenet_v2_dm05_voc")
     _, result = assigned(empty_weights(shapes | {"MobilenetV2/Conv_1/weights": (3,)}))
     assert result.unused == {"MobilenetV2/Conv_1/weights": "no part of the network asks for it"}
@@ -303,7 +303,7 @@ def test_what_is_left_over_is_told():
 
 @pytest.mark.parametrize(("output_stride", "base"), [(8, 4), (16, 2), (32, 1)])
 @pytest.mark.parametrize("grid", [(1, 1, 1), (1, 2, 4), (1, 2, 1)])
-def test_graph_tells_the_rates(output_stride, base, grid):
+def test_atrous_rates_are_read_from_the_graph(output_stride, base, grid):
     scopes = [f"resnet_v1_50/block4/unit_{unit}/bottleneck_v1/conv2" for unit in (1, 2, 3)]
     rates = {scope: (base * rate,) * 2 for scope, rate in zip(scopes, grid, strict=True)}
     rates |= {f"aspp{number}": (5 * number, 5 * number) for number in (1, 2, 3)}

@@ -107,7 +107,7 @@ def test_every_released_network_loads(name, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["", ".index", ".data-00000-of-00001", "directory"])
-def test_a_checkpoint_goes_by_any_of_its_names(small, form):
+def test_a_checkpoint_is_found_by_each_of_its_names(small, form):
     arrays, prefix = small
     path = prefix.parent if form == "directory" else prefix.with_name(prefix.name + form)
     assert weights_file(path).name == "model.ckpt-30000.data-00000-of-00001"
@@ -175,7 +175,7 @@ def test_an_average_alone_is_taken(prefer_averages):
         ("aspp0/BatchNorm/renorm_mean_weight", "only training requires it"),
     ],
 )
-def test_what_training_kept_is_left_out(name, reason):
+def test_training_state_is_left_out(name, reason):
     stored, ignored = choose_variables([name, "aspp0/BatchNorm/moving_mean"], prefer_averages=True)
     assert list(stored) == ["aspp0/BatchNorm/moving_mean"]
     assert reason in ignored[name]

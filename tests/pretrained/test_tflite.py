@@ -60,7 +60,7 @@ def test_logits_of_real_images(shared, float_predictor, interpreter):
 @pytest.mark.parametrize(
     ("name", "multiplier", "stride", "size"), [(FLOAT, 0.5, 8, 257), (UINT8, 1.0, 16, 513)]
 )
-def test_what_the_file_tells(shared, name, multiplier, stride, size):
+def test_the_network_is_read_from_the_file(shared, name, multiplier, stride, size):
     conversion = convert(shared / "weights" / name)
     options = conversion.description.create_model().architecture
     assert (options.backbone, options.head) == ("mobilenet_v2", "pooling")

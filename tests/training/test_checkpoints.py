@@ -70,14 +70,14 @@ def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path):
     assert_is(restored(tmp_path), 2)
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_says_so(tmp_path):
+def test_a_run_with_only_damaged_checkpoints_is_refused(tmp_path):
     save(tmp_path, 1)
     (tmp_path / "checkpoints" / "1" / "files.json").write_text("")
     with pytest.raises(DeepLabError, match=r"no checkpoint in .* is good: 1: .*restore one"):
         restored(tmp_path)
 
 
-def test_what_a_killed_save_left_behind_goes(tmp_path):
+def test_leftovers_of_a_killed_save_are_removed(tmp_path):
     save(tmp_path, 1)
     left = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
     (left / "variables").mkdir(parents=True)

@@ -36,7 +36,7 @@ def test_suitable_crops_are_silent(crop_size, options, strict):
         ((9, 17), "nearest that are: 1×17 and 17×17"),
     ],
 )
-def test_others_are_told_with_the_nearest_that_suit(crop_size, nearest):
+def test_unsuitable_crops_are_reported_with_the_nearest_suitable(crop_size, nearest):
     (warning,) = warnings_of(crop_size)
     assert f"{crop_size[0]}×{crop_size[1]} is not k·16+1" in warning
     assert nearest in warning

@@ -58,7 +58,7 @@ def test_narrow_layers_keep_whole_filters_and_fc7_the_inputs_that_are_left():
     )
 
 
-def test_every_branch_begins_alike_and_the_rest_stays():
+def test_decimation_initializes_branches_equally_and_keeps_the_rest():
     branches = ("aspp", "rate_6"), ("aspp", "rate_12")
     target = wanted(3, 6, *branches)
     found = decimated(VGG, target)
@@ -70,7 +70,7 @@ def test_every_branch_begins_alike_and_the_rest_stays():
     np.testing.assert_array_equal(found[backbone], VGG[backbone])
 
 
-def test_what_cannot_be_cut_is_refused():
+def test_kernels_that_cannot_be_decimated_are_refused():
     with pytest.raises(DeepLabError, match=r"fc6 of shape \[3, 3, 5, 17\] cannot be cut"):
         decimated(VGG, wanted(3, 17, ("large_fov",)))
     with pytest.raises(DeepLabError, match="no VGG-16 to decimate: params/large_fov/fc6"):

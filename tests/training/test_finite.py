@@ -11,7 +11,7 @@ def metrics(**changes):
 
 @pytest.mark.parametrize("name", ["loss", "gradient_norm"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_step_that_left_the_finite_is_named_a_little_later(name, value):
+def test_a_non_finite_step_is_named_with_delay(name, value):
     check = FiniteCheck()
     check.add(6, metrics())
     check.add(7, metrics(**{name: jnp.float32(value)}))
@@ -23,7 +23,7 @@ def test_a_step_that_left_the_finite_is_named_a_little_later(name, value):
         check.add(7 + LAG, metrics())
 
 
-def test_before_a_state_is_saved_every_step_is_looked_at():
+def test_every_step_is_checked_before_saving():
     check = FiniteCheck()
     check.add(1, metrics())
     check.add(2, metrics(loss=jnp.float32("nan")))

@@ -87,7 +87,7 @@ def test_the_backbone_alone(workdir, changes):
     assert "backbone" not in message
 
 
-def test_whatever_matches(workdir):
+def test_matching_variables_are_taken(workdir):
     found, messages = starting_from(workdir, parts="matching", decoder="v3plus", num_classes=3)
     expected = traverse_util.flatten_dict(read_variables(workdir), sep="/")
     taken = {
@@ -111,12 +111,12 @@ def test_whatever_matches(workdir):
         ("backbones", {}, "did you mean 'backbone'"),
     ],
 )
-def test_what_cannot_be_taken_is_refused(workdir, parts, changes, message):
+def test_incompatible_initial_weights_are_refused(workdir, parts, changes, message):
     with pytest.raises(DeepLabError, match=message):
         starting_from(workdir, parts=parts, **changes)
 
 
-def test_a_place_without_a_model_is_refused(tmp_path, workdir):
+def test_a_directory_without_a_model_is_refused(tmp_path, workdir):
     with pytest.raises(DeepLabError, match="is not a model"):
         initialize_from(fresh_variables(workdir), tmp_path, Reporter())
 
@@ -162,7 +162,7 @@ def test_other_conventions_are_warned_of(workdir, parts, changes, named):
     ("theirs", "ours", "named"),
     [("slim", "caffe", True), ("torchvision", "torchvision", False), (None, "slim", False)],
 )
-def test_where_strides_lie_is_warned_of(tmp_path, theirs, ours, named):
+def test_other_stride_placements_are_reported(tmp_path, theirs, ours, named):
     description = ModelDescription(
         architecture="deeplab_v3",
         overrides={"backbone": "resnet_18", "stride_placement": theirs}

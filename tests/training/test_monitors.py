@@ -19,14 +19,14 @@ def steps(workdir):
     return [row["step"] for row in read_rows(workdir)]
 
 
-def test_rows_can_be_read_as_they_come(tmp_path):
+def test_log_rows_can_be_read_while_the_monitor_writes(tmp_path):
     assert read_rows(tmp_path) == []
     with Monitor(tmp_path, 0) as monitor:
         monitor.write(5, {"loss": 0.5, "learning_rate": 0.1})
         assert read_rows(tmp_path) == [{"step": 5, "loss": 0.5, "learning_rate": 0.1}]
 
 
-def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(interrupted):
+def test_a_resumed_run_drops_log_rows_after_its_checkpoint(interrupted):
     with Monitor(interrupted, 20) as monitor:
         assert steps(interrupted) == [10, 20]
         monitor.write(30, {"loss": 9.0})

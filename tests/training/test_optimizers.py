@@ -192,7 +192,7 @@ PARTS = {part: {"conv": LEAVES} for part in ("backbone", "aspp", "refine", "deco
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_learning_rates_by_part(name):
+def test_parts_have_separate_learning_rates(name):
     multipliers = {"backbone": 0.0, "head": 10.0, "decoder": 0.5, "classifier": 3.0, "bias": 2.0}
     gradients = jax.tree.map(lambda leaf: leaf * 0.1, PARTS)
 

@@ -51,7 +51,7 @@ SCORES = (0.2, 0.5, 0.45, 0.4, 0.44)
 FALLING = (5.0, 4.0, 3.0, 2.0, 1.0)
 
 
-def test_training_that_leaves_validation_behind_is_told_once():
+def test_overfitting_is_reported_once():
     pairs = list(zip(FALLING, SCORES, strict=True))
     told = [curves_part(rows(*pairs[:count])) for count in range(len(pairs) + 1)]
     assert [bool(text) for text in told] == [False] * (1 + 1 + PARTING) + [True]
@@ -62,11 +62,11 @@ def test_training_that_leaves_validation_behind_is_told_once():
 @pytest.mark.parametrize(
     "losses", [(5.0, 4.0, 3.0, 3.5, 1.0), (5.0, 4.0, None, 2.0, 1.0), (5.0, 4.0, 4.0, 2.0, 1.0)]
 )
-def test_a_loss_that_does_not_fall_is_no_reason(losses):
+def test_a_training_loss_that_does_not_fall_is_not_overfitting(losses):
     assert curves_part(rows(*zip(losses, SCORES, strict=True))) is None
 
 
-def test_curves_without_a_number_do_not_part():
+def test_nan_scores_are_not_overfitting():
     assert curves_part(rows(*zip(FALLING, [NAN] * 5, strict=True))) is None
     pairs = zip(FALLING, (NAN, 0.5, 0.45, 0.4, 0.44), strict=True)
     assert "(0.5000) at step 20" in curves_part(rows(*pairs))

@@ -30,7 +30,7 @@ def assembled(*assignments, train=DATASET, validation=DATASET, **options):
     return assemble(config, workdir, mesh, train, validation, reporter=Reporter(), **options)
 
 
-def test_the_parts_follow_the_config_and_the_data():
+def test_components_follow_config_and_data():
     run = assembled("model.output_stride=8", "schedule.base_learning_rate=0.5")
     assert run.model.architecture.output_stride == 8
     assert run.model.architecture.num_classes == 4
@@ -78,7 +78,7 @@ def test_arrays_are_a_data_set():
         ("loss.class_weights=1.0,2.0", "2 weights for 4 classes (sky, tree, road, car)"),
     ],
 )
-def test_illegal_fields_are_refused_in_one_line(assignment, complaint):
+def test_illegal_fields_give_a_one_line_error(assignment, complaint):
     with pytest.raises(DeepLabError) as caught:
         assembled(assignment)
     assert complaint in str(caught.value)
@@ -122,7 +122,7 @@ def test_the_callers_config_stays_as_it_was():
     assert configs.to_json(config) == before
 
 
-def test_a_batch_of_none_is_refused_with_epochs_too():
+def test_batch_size_zero_is_refused_with_steps_and_with_epochs():
     with pytest.raises(
         DeepLabError, match=r"training\.batch_size=0 must be a whole number of at least 1"
     ):
@@ -137,7 +137,7 @@ def test_a_batch_of_none_is_refused_with_epochs_too():
         (("optimizer.multipliers.backbone=0", "model.frozen_batch_norm=True"), False),
     ],
 )
-def test_a_part_that_stays_while_its_statistics_move_is_told(assignments, warned):
+def test_a_frozen_part_with_moving_statistics_is_reported(assignments, warned):
     config, reporter = changed(*assignments), RecordingReporter()
     mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
     assemble(config, workdir, mesh, DATASET, DATASET, reporter=reporter)

@@ -51,7 +51,7 @@ def test_an_error_puts_the_handlers_back(handlers):
     assert current() == handlers
 
 
-def test_other_threads_hear_no_signals_and_change_nothing(handlers):
+def test_other_threads_leave_signal_handlers_unchanged(handlers):
     answers = []
 
     def run():

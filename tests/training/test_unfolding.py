@@ -48,7 +48,7 @@ def unfolded(model, folded, batches):
     return unfold_batch_norm(model, *folded, batches, make_mesh())
 
 
-def test_the_output_stays(model, folded, unfolded, batches):
+def test_unfolding_keeps_the_output(model, folded, unfolded, batches):
     apply = jax.jit(model.apply)
     before, after = (apply(variables, batches[1]) for variables in (folded[0], unfolded))
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-4 * np.abs(before).max())
@@ -88,7 +88,7 @@ def test_training_on_those_images_computes_the_same(model, unfolded, batches):
     assert float(jnp.mean(jnp.abs(trained - expected))) < 0.5 * float(spread)
 
 
-def test_what_was_not_folded_stays(model, folded, batches):
+def test_unfolded_layers_are_unchanged(model, folded, batches):
     variables, paths = folded
     one = ("backbone", "layer_3", "expand", "norm")
     changed = unfold_batch_norm(model, variables, frozenset({one}), batches[:1], make_mesh())

@@ -26,7 +26,7 @@ def test_a_new_workdir_holds_the_config(tmp_path):
     assert configs.from_json((workdir / "config.json").read_text()).seed == 3
 
 
-def test_the_same_config_goes_on_wherever_the_data_lies(tmp_path):
+def test_the_same_config_resumes_with_moved_data(tmp_path):
     claim(tmp_path, changed(augmentation__crop_size="65,97"))
     claim(tmp_path, changed(augmentation__crop_size="65,97", data__data_dir="elsewhere"))
     assert json.loads((tmp_path / "config.json").read_text())["data"]["data_dir"] == "elsewhere"
