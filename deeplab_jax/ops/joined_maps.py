@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.dispatch import dispatch
 from deeplab_jax.ops.resize import (
     accurate_dtype,
-    interpolate_lines,
     interpolation_matrix,
     resize_bilinear,
 )
@@ -123,9 +123,21 @@ def _convolution_of_upsampled(maps: JoinedMaps, kernel: Kernel, window: Window) 
     # [N, k·h, k·w, E]: for each row of taps all rows of pixels, for each column all columns.
     products = jnp.concatenate([jnp.concatenate(row, axis=2) for row in by_tap], axis=1)
     lines = products.reshape(batch * window.size * height, window.size * width, -1)
-    wide = interpolate_lines(columns, lines).reshape(batch, window.size * height, -1)
-    outputs = interpolate_lines(rows, wide)
+    wide = _interpolate_lines(columns, lines).reshape(batch, window.size * height, -1)
+    outputs = _interpolate_lines(rows, wide)
     return outputs.reshape(batch, len(rows), len(columns), -1).astype(maps.coarse.dtype)
+
+
+def _interpolate_lines(
+    matrix: Float[Array, "t s"], lines: Float[Array, "M s C"]
+) -> Float[Array, "M t C"]:
+    """Maps lines of s pixels to lines of t pixels, with one product per line.
+
+    One product for all lines would transpose the arrays.
+    """
+    matrices = jnp.broadcast_to(matrix.astype(lines.dtype), (lines.shape[0], *matrix.shape))
+    over = (((2,), (1,)), ((0,), (0,)))
+    return lax.dot_general(matrices, lines, over, precision=lax.Precision.HIGHEST)
 
 
 def _interpolation_at_taps(

@@ -18,9 +18,6 @@ from deeplab_jax.arrays import Array, Float, Int32, Shaped
 from deeplab_jax.ops.dispatch import dispatch, named
 from deeplab_jax.ops.xla_convolution import Size
 
-# Lines are resized one by one if they have at most this number of pixels per channel.
-PIXELS_A_CHANNEL = 4
-
 # Names of resizes in exported programs, by align_corners.
 RESIZE_NAMES = {True: "resize_bilinear_align_corners", False: "resize_bilinear_half_pixel"}
 
@@ -107,50 +104,17 @@ def resize_bilinear(
     return named(RESIZE_NAMES[align_corners], interpolate, inputs)
 
 
-def interpolate_lines(
-    matrix: Float[Array, "t s"], lines: Float[Array, "M s C"]
-) -> Float[Array, "M t C"]:
-    """Maps [M, s, C] to [M, t, C] by a matrix [t, s], with one product per line.
-
-    Condition: CPUs, at most PIXELS_A_CHANNEL times as many pixels as channels in a line. Gain: 1.3
-    to 5 times over one product for all, which transposes the arrays (docs/benchmarks.md).
-    Reference test: test_resize.py.
-    """
-    matrices = jnp.broadcast_to(matrix.astype(lines.dtype), (lines.shape[0], *matrix.shape))
-    over = (((2,), (1,)), ((0,), (0,)))
-    return lax.dot_general(matrices, lines, over, precision=lax.Precision.HIGHEST)
-
-
 def _interpolate(
     inputs: Float[Array, "N h w C"], size: Size, align_corners: bool
 ) -> Float[Array, "N H W C"]:
-    height, width, channels = inputs.shape[1:]
-    dtype = inputs.dtype
-    rows = interpolation_matrix(height, size[0], align_corners, dtype)
-    columns = interpolation_matrix(width, size[1], align_corners, dtype)
+    height, width = inputs.shape[1:3]
+    rows = interpolation_matrix(height, size[0], align_corners, inputs.dtype)
+    columns = interpolation_matrix(width, size[1], align_corners, inputs.dtype)
     accurate = inputs.astype(rows.dtype)
-    # With few channels a matrix per line is larger than the line itself. A width that export leaves
-    # open is unknown.
-    if not isinstance(width, int) or width > PIXELS_A_CHANNEL * channels:
-        return _all_at_once(rows, columns, accurate).astype(dtype)
-    return dispatch(_all_at_once, _by_lines, rows, columns, accurate).astype(dtype)
-
-
-def _by_lines(
-    rows: Float[Array, "H h"], columns: Float[Array, "W w"], inputs: Float[Array, "N h w C"]
-) -> Float[Array, "N H W C"]:
-    batch, height, width, channels = inputs.shape
-    wide = interpolate_lines(columns, inputs.reshape(batch * height, width, channels))
-    tall = interpolate_lines(rows, wide.reshape(batch, height, -1))
-    return tall.reshape(batch, rows.shape[0], columns.shape[0], channels)
-
-
-def _all_at_once(
-    rows: Float[Array, "H h"], columns: Float[Array, "W w"], inputs: Float[Array, "N h w C"]
-) -> Float[Array, "N H W C"]:
     # Width first: the first product then runs on the small map.
-    wide = jnp.einsum("Ww,nhwc->nhWc", columns, inputs, precision=lax.Precision.HIGHEST)
-    return jnp.einsum("Hh,nhWc->nHWc", rows, wide, precision=lax.Precision.HIGHEST)
+    wide = jnp.einsum("Ww,nhwc->nhWc", columns, accurate, precision=lax.Precision.HIGHEST)
+    tall = jnp.einsum("Hh,nhWc->nHWc", rows, wide, precision=lax.Precision.HIGHEST)
+    return tall.astype(inputs.dtype)
 
 
 # Maximum number of rows per block on CPUs. Fewer are slower, because several cores share a block;

@@ -100,7 +100,6 @@ FAST_PATHS = {
         )
     ),
     "convolution at the coarse size": _TRAINING(((JOINED, "LEAST_UPSAMPLING", math.inf),)),
-    "enlarging by lines": _TRAINING(((RESIZE, "_by_lines", RESIZE._all_at_once),)),
     "depthwise gradient in bands": _TRAINING(
         ((DEPTHWISE, "gradient_in_bands", DEPTHWISE.gradient_at_once),)
     ),
