@@ -105,8 +105,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# Suffixes of the images in a directory.
+# Suffixes of the images, and of the masks, in a directory.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".npy")
 # Names that macOS, Windows and network storage add, beside those that begin with a dot.
 SYSTEM_NAMES = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db")
 HIDDEN = "hidden"
@@ -130,28 +131,79 @@ def is_hidden(path: Path, below: Path) -> bool:
     Names that begin with a dot (`.ipynb_checkpoints`, `._photo.jpg`, `.DS_Store`) and SYSTEM_NAMES
     are hidden.
     """
-    parts = path.relative_to(below).parts
-    return any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in parts)
+    return any(map(_is_hidden_name, path.relative_to(below).parts))
+
+
+def _is_hidden_name(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def visible_files(directory: Path, suffixes: Sequence[str]) -> Iterator[Path]:
-    """Yields the visible files below a directory that have one of the suffixes, sorted."""
-    for path in sorted(directory.rglob("*")):
-        if path.suffix.lower() in suffixes and not is_hidden(path, directory) and path.is_file():
+    """Yields the visible files below a directory that have one of the suffixes, sorted.
+
+    Symbolic links are followed; see `list_images`.
+    """
+    for path in sorted(_files_below(directory)):
+        if path.suffix.lower() in suffixes and not is_hidden(path, directory):
             yield path
 
 
-def list_images(directory: Path) -> Listing:
-    """Returns the images below a directory, and the number of other files."""
+def list_images(directory: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Listing:
+    """Returns the images below a directory, and the number of other files.
+
+    Symbolic links to files and directories are followed, except those to a directory that contains
+    them. A broken link is listed like a file, so that reading it reports it.
+
+    Args:
+      directory: directory to search.
+      suffixes: suffixes of images, in lower case.
+
+    Raises:
+      DeepLabError: a directory cannot be read, or a link that seems to be one is broken.
+    """
     images: list[Path] = []
     left_out: Counter[str] = Counter()
-    for path in sorted(directory.rglob("*")):
-        if not path.is_file():
-            continue
+    for path in sorted(_files_below(directory)):
         if is_hidden(path, directory):
             left_out[HIDDEN] += 1
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+        elif path.suffix.lower() in suffixes:
             images.append(path)
+        elif path.is_symlink() and not path.exists():
+            left_out[f"broken symbolic link {path.name}"] += 1
         else:
             left_out[path.suffix.lower() or "without suffix"] += 1
     return Listing(images, left_out)
+
+
+def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yields files and broken links; `above` holds the real paths of the parent directories."""
+    real = os.path.realpath(directory)
+    if real in above or not directory.is_dir():
+        return
+    try:
+        paths = list(directory.iterdir())
+    except OSError as error:
+        if above and _is_hidden_name(directory.name):
+            return
+        raise DeepLabError(f"{directory}: cannot be read: {error.strerror}") from error
+    for path in paths:
+        if path.is_dir():
+            yield from _files_below(path, (*above, real))
+        elif path.is_file():
+            yield path
+        elif path.is_symlink():
+            if not path.suffix and not _is_hidden_name(path.name):
+                raise DeepLabError(f"{path}: {absence(path)}")
+            yield path
+
+
+def absence(path: Path) -> str:
+    """Returns the reason why a path does not exist: a broken link, another suffix, or no file."""
+    places = (path, *path.parents)
+    broken = next((one for one in places if one.is_symlink() and not one.exists()), None)
+    if broken is not None:
+        named = "" if broken == path else f"{broken} is a "
+        return f"{named}broken symbolic link to {os.readlink(broken)}; repair or remove it"
+    others = (path.with_suffix(suffix) for suffix in (*MASK_SUFFIXES, ".json", ".txt", ".xml"))
+    other = next((one.name for one in others if path.suffix and one.exists()), None)
+    return f"no such file, but there is {other}" if other else "no such file"

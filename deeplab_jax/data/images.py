@@ -23,6 +23,7 @@ from deeplab_jax.data.image_layout import (
     turned,
 )
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import absence
 
 PNG_START = b"\x89PNG"
 # Position of the bit depth in the header of a PNG.
@@ -165,7 +166,7 @@ def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
     try:
         return source.read_bytes(), str(source)
     except FileNotFoundError:
-        raise DeepLabError(f"{source}: no such file") from None
+        raise DeepLabError(f"{source}: {absence(source)}") from None
     except OSError as error:
         raise DeepLabError(f"{source}: cannot be read: {error.strerror}") from error
 

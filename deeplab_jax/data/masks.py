@@ -9,13 +9,17 @@ import numpy as np
 import PIL.Image
 
 from deeplab_jax.data.descriptors import Color, packed
-from deeplab_jax.data.image_layout import OPACITY_MODES
+from deeplab_jax.data.image_layout import OPACITY_MODES, UPRIGHT
 from deeplab_jax.data.images import is_deep, open_image, read_bytes, upright
 from deeplab_jax.errors import DeepLabError, shortened
+from deeplab_jax.files import absence
 from deeplab_jax.labels import label_dtype, void_label
 
 INDEX_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 LOSSY, LOSSLESS_WEBP = ("JPEG", "MPO"), b"VP8L"
+# Pillow's names of the compressions of a TIFF that change values.
+LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
+ARRAY_SUFFIX = ".npy"
 # Pillow's name of the storage of 2-bit and 4-bit gray levels, which decoders stretch to 0..255.
 STRETCHED = re.compile(r"'L;([24])")
 
@@ -28,13 +32,13 @@ class MaskFile:
       path: path of the file.
       image: decoded and upright, in the file's own mode.
       orientation: EXIF orientation that the file had, 1..8.
-      lossy: whether the format changes values (JPEG, lossy WebP).
+      lossy: name of the compression, if it changes values: JPEG, or WebP unless it is lossless.
     """
 
     path: Path
     image: PIL.Image.Image
     orientation: int
-    lossy: bool = False
+    lossy: str = ""
 
     def values(self) -> np.ndarray:
         """Returns indices, int or uint [H, W]: those of a palette image, or gray levels.
@@ -75,6 +79,11 @@ class MaskFile:
         self._check_lossless()
         self._check_depth()
         image = self.image
+        if is_deep(image) or self.path.suffix.lower() == ARRAY_SUFFIX:
+            raise DeepLabError(
+                f"{self.path}: the mask holds class indices, not colors; omit the color map, or "
+                "give masks painted in 8-bit colors"
+            )
         if "transparency" in image.info and image.mode == "P":
             image = image.convert("RGBA")
         colors = np.asarray(image.convert("RGB"))
@@ -99,9 +108,8 @@ class MaskFile:
     def _check_lossless(self) -> None:
         if self.lossy:
             raise DeepLabError(
-                f"{self.path}: {self.image.format} compression changes values, so that pixels at "
-                "the edges of objects may get the label of another class; export the masks again "
-                "as PNG"
+                f"{self.path}: {self.lossy} compression changes values, so that pixels at the "
+                "edges of objects may get the label of another class; export the masks again as PNG"
             )
 
     def _check_depth(self) -> None:
@@ -128,15 +136,59 @@ def open_mask(path: Path) -> MaskFile:
     """Decodes a mask and turns it upright, as a viewer displays it.
 
     Raises:
-      DeepLabError: the file is missing, damaged, or holds several pictures or further bands.
+      DeepLabError: the file is missing, damaged, or holds several pictures or further bands, or an
+        array that is not two-dimensional or not of integers.
     """
+    if path.suffix.lower() == ARRAY_SUFFIX:
+        return MaskFile(path, _array_picture(path), UPRIGHT)
     encoded, name = read_bytes(path)
     image = open_image(encoded, name)
-    lossy = image.format in LOSSY or (image.format == "WEBP" and LOSSLESS_WEBP not in encoded)
+    lossy = _lossy_compression(image, encoded)
     stored_as, orientation = image.info["stored_as"], image.info["orientation"]
     image = upright(image)
     image.info["stored_as"] = stored_as
     return MaskFile(path, image, orientation, lossy)
+
+
+def _lossy_compression(image: PIL.Image.Image, encoded: bytes) -> str:
+    """Returns the name of the compression of an image if it changes values, else ""."""
+    if image.format in LOSSY or (image.format == "WEBP" and LOSSLESS_WEBP not in encoded):
+        return str(image.format)
+    inside = image.info.get("compression") if image.format == "TIFF" else None
+    return str(inside).removeprefix("tiff_").upper() if inside in LOSSY_IN_TIFF else ""
+
+
+def _array_picture(path: Path) -> PIL.Image.Image:
+    """Reads a NumPy file of class indices as a picture; never unpickles anything.
+
+    Raises:
+      DeepLabError: it is missing, damaged, or no two-dimensional array of integers.
+    """
+    try:
+        # Mapping the file compares the stated shape with its size before memory is allocated.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DeepLabError(f"{path}: {absence(path)}") from None
+    # The header of a damaged file raises almost anything.
+    except Exception as error:
+        raise DeepLabError(
+            f"{path}: not a NumPy array of numbers ({error}); save the mask with np.save"
+        ) from error
+    if array.dtype.kind not in "biu" or array.ndim != 2 or not array.size:
+        raise DeepLabError(
+            f"{path}: an array of {array.dtype} with the shape {array.shape}; a mask is an array "
+            "of integers with the shape (height, width)"
+        )
+    values, range_of_pillow = np.array(array), np.iinfo(np.int32)
+    if values.dtype.kind != "b" and values.dtype not in (np.uint8, np.uint16):
+        if values.min() < range_of_pillow.min or values.max() > range_of_pillow.max:
+            raise DeepLabError(
+                f"{path}: values {values.min()}..{values.max()} are no class indices"
+            )
+        values = values.astype(np.int32)
+    image = PIL.Image.fromarray(values)
+    image.info["stored_as"] = ""
+    return image
 
 
 def constant_color(mask: MaskFile) -> Color | None:

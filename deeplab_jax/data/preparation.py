@@ -4,14 +4,16 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from deeplab_jax.data.builders.base import SegmentationBuilder
+from deeplab_jax.data.builders.base import SHOWN_EXAMPLES, Problem, SegmentationBuilder
 from deeplab_jax.data.prepared import INFO_FILE
 from deeplab_jax.data.statistics import SplitStatistics
 from deeplab_jax.errors import DeepLabError, shortened
@@ -76,10 +78,13 @@ def prepare(
         reporter.message(f"{directory} exists already; --overwrite replaces it")
         return Preparation.read(directory)
     problems = builder.problems()
-    for problem in problems:
+    # A single problem is the error itself.
+    for problem in problems if skip_bad or len(problems) > 1 else ():
         reporter.warning(problem.reason)
     if problems and not skip_bad:
-        others = f" (and {len(problems) - 1} more, listed above)" if len(problems) > 1 else ""
+        others = ""
+        if len(problems) > 1:
+            others = f" (and {len(problems) - 1} more, listed above: {_counted(problems)})"
         raise DeepLabError(
             f"{problems[0].reason}{others}; repair the files, or leave such examples out with "
             "--skip_bad; nothing was written"
@@ -91,9 +96,31 @@ def prepare(
         builder.leave_out(problems, notes)
         for split, kept in builder.kept().items():
             if not kept:
-                raise DeepLabError(f"no usable example in split {split!r}; nothing was written")
+                reasons = _counted([problem for problem in problems if problem.split == split])
+                raise DeepLabError(
+                    f"no usable example in split {split!r}: {reasons or 'it is empty'}; nothing "
+                    "was written"
+                )
         write(builder)
     return Preparation.read(directory)
+
+
+def _counted(problems: Sequence[Problem]) -> str:
+    """Returns the reasons of problems without their numbers, with counts and examples."""
+    examples: dict[str, list[str]] = defaultdict(list)
+    shown: dict[str, str] = {}
+    for problem in problems:
+        # The reason follows the name of the file; details follow the reason.
+        reason = problem.reason.partition(": ")[2] or problem.reason
+        reason = re.split(r"; | \(", reason)[0]
+        kind = re.sub(r"\d+", "0", reason)
+        shown.setdefault(kind, reason)
+        examples[kind].append(problem.image_id)
+    frequent = sorted(examples, key=lambda kind: -len(examples[kind]))
+    return "; ".join(
+        f"{len(examples[kind])} x {shown[kind]}: {shortened(examples[kind], SHOWN_EXAMPLES)}"
+        for kind in frequent
+    )
 
 
 def write(builder: SegmentationBuilder) -> None:

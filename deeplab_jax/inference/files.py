@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import IMAGE_SUFFIXES, replacing, visible_files
+from deeplab_jax.files import IMAGE_SUFFIXES, absence, replacing, visible_files
 from deeplab_jax.labels import VOID_LABEL
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import colorize, overlay, write_class_map, write_picture
@@ -149,7 +149,8 @@ def find_inputs(
         raise DeepLabError(f"{output} is a file; the output must be a directory")
     for path in map(Path, paths):
         if not path.exists():
-            raise DeepLabError(f"{path}: no such file or folder")
+            reason = absence(path) if path.is_symlink() else "no such file or folder"
+            raise DeepLabError(f"{path}: {reason}")
         if not path.is_dir():
             found.append((path, output / path.name))
             continue

@@ -1,15 +1,18 @@
-"""A user's own `images/` and `masks/`, matched by name."""
+"""A user's own images and masks, matched by name."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, files_by_name
+from deeplab_jax.data.builders.base import LoadedExample
+from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder
+from deeplab_jax.data.builders.pairing import SPLITS, Found, Matching, find_files, match_names
 from deeplab_jax.data.descriptors import Color, folder_classes
 from deeplab_jax.data.images import StorableImage, storable_image
 from deeplab_jax.data.masks import (
@@ -21,27 +24,30 @@ from deeplab_jax.data.masks import (
     read_colored_mask,
     read_mask,
 )
-from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import list_images
+from deeplab_jax.errors import DeepLabError, nearest_names
+from deeplab_jax.files import absence
 from deeplab_jax.labels import VOID_LABEL, label_dtype, void_label
 
-SPLITS = ("train", "val", "test")
 # One image of this number goes to val where the folders define no splits.
 VAL_SHARE = 5
 BINARY_LABELS = {0: 0, VOID_LABEL: 1}
+# Number of masks without an image up to which the nearest name is searched among them.
+MANY_MASKS = 100
 
 
 class Folder(PairedFilesBuilder, skip_registration=True):
-    """Reads images and masks with equal names, the suffix apart.
+    """Reads images and masks whose names match by one rule; see `pairing`.
 
-    Folders `train/` and `val/` (`test/`) in both define the splits; without them a fifth of the
-    images, chosen by a hash of the name, becomes val. Masks hold indices (palette or gray, 16-bit
+    Folders `train/` and `val/` (`test/`) define the splits; without them a fifth of the images,
+    chosen by a hash of the name, becomes val. Masks hold indices (palette, gray or `.npy`, 16-bit
     above 255 classes), 0 and 255 for two classes (as values, or as opacity over one constant
     color), or the colors of a color map.
     """
 
-    LANDMARK = "images"
-    LAYOUT = "a folder source holds images/ and masks/ (or give the masks' directory)"
+    LANDMARK = "."
+    LAYOUT = (
+        "a folder source holds images/ and masks/ (or give the masks' directory as --masks=DIR)"
+    )
 
     def __init__(
         self,
@@ -56,8 +62,9 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         """Finds pairs and classes.
 
         Args:
-          source: directory that holds `images/`.
-          masks: directory of the masks (default: `masks/` in the source).
+          source: directory that holds `images/` and `masks/`, or images and masks in another
+            layout that is unambiguous, see `find_files`.
+          masks: directory of the masks (default: `masks/` in the source, if it exists).
           classes: file of class names, see `folder_classes`.
           color_map: file of class colors, see `read_color_map`.
           intensity_range: see `read_image`.
@@ -68,9 +75,11 @@ class Folder(PairedFilesBuilder, skip_registration=True):
             empty.
         """
         source = Path(source).expanduser()
-        self._masks = Path(masks).expanduser() if masks else source / "masks"
-        if not self._masks.is_dir():
+        self._masks = Path(masks).expanduser() if masks else None
+        if self._masks and not self._masks.is_dir():
             raise DeepLabError(f"{self._masks}: no such directory; {self.LAYOUT}")
+        # Why an image has no mask, or a mask no image.
+        self._unmatched: dict[Pair, str] = {}
         if intensity_range and not intensity_range[0] < intensity_range[1]:
             low, high = intensity_range
             raise DeepLabError(f"intensity_range {low:g},{high:g}: give LOW below HIGH")
@@ -86,15 +95,46 @@ class Folder(PairedFilesBuilder, skip_registration=True):
             )
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
-        images = self.source / "images"
-        splits = [split for split in SPLITS if (images / split).is_dir()]
-        if splits:
-            return {split: _match(images / split, self._masks / split) for split in splits}
-        pairs = _match(images, self._masks)
+        found = find_files(self.source, self._masks, self.LAYOUT)
+        matching = match_names(found.images, found.masks)
+        self._report_rule(found, matching)
+        pairs = {
+            key: Pair(found.images[key], found.masks[mask])
+            for key, mask in matching.mask_of.items()
+        }
+        for pair, key, reason in _unmatched(found, matching):
+            pairs[key if key not in pairs else f"{key} (mask)"] = pair
+            self._unmatched[pair] = reason
+        pairs = dict(sorted(pairs.items()))
+        splits = {split: f"{split}/" for split in SPLITS}
+        by_split = {
+            split: {
+                key.removeprefix(folder): pair
+                for key, pair in pairs.items()
+                if key.startswith(folder)
+            }
+            for split, folder in splits.items()
+        }
+        return by_split if any(by_split.values()) else self._held_out(pairs)
+
+    def load(self, split: str, image_id: str) -> LoadedExample:
+        if reason := self._unmatched.get(self._pairs[split][image_id]):
+            raise DeepLabError(reason)
+        return super().load(split, image_id)
+
+    def _report_rule(self, found: Found, matching: Matching) -> None:
+        """Reports how names are matched, unless they are equal."""
+        image, mask = next(iter(matching.mask_of.items()))
+        if image != mask:
+            self.reporter.message(
+                f"masks are matched by name, as {found.masks[mask]} to {found.images[image]}"
+            )
+
+    def _held_out(self, pairs: Mapping[str, Pair]) -> dict[str, dict[str, Pair]]:
         held_out = _held_out(list(pairs))
         self.reporter.message(
-            f"no train/ and val/ in {images}: {len(held_out)} of {len(pairs)} images, chosen by a "
-            "hash of their names, become val"
+            f"no train/ and val/ in {self.source}: {len(held_out)} of {len(pairs)} images, chosen "
+            "by a hash of their names, become val"
         )
         return {
             "train": {name: pair for name, pair in pairs.items() if name not in held_out},
@@ -108,7 +148,8 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         return storable_image(path, self.descriptor.intensity_range)
 
     def directories(self) -> set[Path]:
-        return {self.source / "images", self._masks}
+        usual = {self.source / "images", self._masks or self.source / "masks"}
+        return usual if all(map(Path.is_dir, usual)) else super().directories()
 
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
         # With a color map the colors are the classes, and indices may differ from file to file.
@@ -119,7 +160,8 @@ class Folder(PairedFilesBuilder, skip_registration=True):
 
         In masks of two classes that hold only 0 and 255, 255 is the second class.
         """
-        names, masks = self.descriptor.class_names, list_images(self._masks).images
+        names = self.descriptor.class_names
+        masks = [pair.mask for pairs in self._pairs.values() for pair in pairs.values()]
         if len(names) == 2:
             if _differ_in_opacity(masks):
                 self.reporter.message(
@@ -127,7 +169,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
                     f"are read as {names[1]!r}"
                 )
                 return {"labels": BINARY_LABELS, "in_opacity": True}
-            if not any(map(_holds_indices, masks)):
+            if _hold_only_binary_values(masks):
                 self.reporter.message(f"the masks hold only 0 and 255: 255 is {names[1]!r}")
                 return {"labels": BINARY_LABELS}
         if len(names) > VOID_LABEL:
@@ -139,18 +181,31 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         return {"labels": identity_labels(len(names))}
 
 
-def _match(images: Path, masks: Path) -> dict[str, Pair]:
-    """Returns pairs by name; a missing file has the path at which it was expected."""
-    image_of, mask_of = (
-        files_by_name(directory, lambda path: path.with_suffix("").as_posix())
-        for directory in (images, masks)
-    )
-    return {
-        name: Pair(
-            image_of.get(name, images / f"{name}.*"), mask_of.get(name, masks / f"{name}.png")
-        )
-        for name in sorted(image_of.keys() | mask_of.keys())
+def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, str]]:
+    """Yields pairs of which one file is missing, with their key and the reason."""
+    folders = {
+        key.rpartition("/")[0]: found.masks[mask].parent for key, mask in matching.mask_of.items()
     }
+    any_folder = next(iter(folders.values()))
+    for key in matching.without_mask:
+        folder = folders.get(key.rpartition("/")[0], any_folder)
+        expected = folder / f"{Path(matching.rule.expected(key)).name}.png"
+        reason = absence(expected)
+        if len(matching.without_image) <= MANY_MASKS:
+            names = [found.masks[mask].name for mask in matching.without_image]
+            nearest = nearest_names(expected.name, names)
+            reason += f"; did you mean {nearest[0]!r}?" if nearest else ""
+        image = found.images[key]
+        yield Pair(image, expected), key, f"{image}: it has no mask; {expected}: {reason}"
+    for key in matching.without_image:
+        mask = found.masks[key]
+        reason = f"{mask}: it has no image; names are matched as {_example(found, matching)}"
+        yield Pair(mask.with_suffix(""), mask), key, reason
+
+
+def _example(found: Found, matching: Matching) -> str:
+    image, mask = next(iter(matching.mask_of.items()))
+    return f"{found.masks[mask].name} to {found.images[image].name}"
 
 
 def _held_out(names: list[str]) -> set[str]:
@@ -163,15 +218,19 @@ def _held_out(names: list[str]) -> set[str]:
     return chosen or set(sorted(names, key=digests.__getitem__)[: len(names) > 1])
 
 
-def _holds_indices(mask: Path) -> bool:
-    try:
-        return bool(mask_values(mask) - {0, VOID_LABEL})
-    except DeepLabError:
-        # The check of the examples names the file.
-        return False
+def _hold_only_binary_values(masks: Sequence[Path]) -> bool:
+    """Returns whether the readable masks hold 255 and, beside it, at most 0."""
+    values: set[int] = set()
+    for mask in masks:
+        # The check of the examples reports the error.
+        with contextlib.suppress(DeepLabError):
+            values |= mask_values(mask)
+        if values - {0, VOID_LABEL}:
+            return False
+    return VOID_LABEL in values
 
 
-def _differ_in_opacity(masks: list[Path]) -> bool:
+def _differ_in_opacity(masks: Sequence[Path]) -> bool:
     """Returns whether all masks have the same single color, and opacity holds 0 and 255."""
     colors, opacities = set(), set()
     for path in masks:

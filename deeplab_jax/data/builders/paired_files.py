@@ -14,7 +14,7 @@ from deeplab_jax.data.image_layout import aligned_label, turned, turned_back
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
 from deeplab_jax.data.masks import MaskFile, open_mask, read_mask
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import list_images
+from deeplab_jax.files import MASK_SUFFIXES, absence, list_images
 
 # A note on an example, see `Facts`.
 DRAWN_ON_STORED = "mask was drawn on the stored pixels of an image with EXIF orientation; turned"
@@ -123,7 +123,7 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
         lines, directories = [], self.directories()
         # Directories inside another one are listed with it.
         for directory in sorted(path for path in directories if not directories & {*path.parents}):
-            images, left_out = list_images(directory)
+            images, left_out = list_images(directory, MASK_SUFFIXES)
             unused = {"images in no split, or without a partner": len({*images} - self._files)}
             lines += [
                 f"{count} files left out of {directory}: {reason}"
@@ -142,6 +142,8 @@ def find_root(source: Path, landmark: str, layout: str, roots: Sequence[str] = (
         if (source / root / landmark).is_dir():
             return source / root
     reason = f"no {landmark}/ in it" if source.is_dir() else "no such directory"
+    if source.is_symlink() and not source.exists():
+        reason = absence(source)
     raise DeepLabError(f"{source}: {reason}; {layout}")
 
 

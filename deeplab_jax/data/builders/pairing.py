@@ -1,0 +1,347 @@
+"""Finds images and masks in a folder, and matches them by one rule for all names."""
+
+import dataclasses
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from deeplab_jax.errors import DeepLabError, shortened
+from deeplab_jax.files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
+
+# Words in the name of a folder that mean images, or masks.
+IMAGE_WORDS = {"image", "images", "img", "imgs", "inputs", "jpegimages", "photo", "photos", "rgb"}
+MASK_WORDS = {"annotation", "annotations", "groundtruth", "gt", "label", "labels", "mask", "masks"}
+MASK_WORDS |= {"seg", "segmentation", "segmentationclass", "segmentations", "targets", "truth"}
+# Formats of photographs; in a folder without further structure, other files are the masks.
+PHOTO_SUFFIXES = (".jpeg", ".jpg")
+# Number of the most frequent prefixes and suffixes of mask names that are tried.
+TRIED_AFFIXES = 3
+SHOWN_NAMES = 3
+
+# Files by their path without suffix, such as `train/a`.
+Named = Mapping[str, Path]
+
+
+class Affixes(NamedTuple):
+    """Text around the part of a name that an image and its mask share."""
+
+    prefix: str = ""
+    suffix: str = ""
+
+    def core(self, name: str) -> str | None:
+        """Returns the shared part of a name; None if the name has other affixes."""
+        end = len(name) - len(self.suffix)
+        if not (name.startswith(self.prefix) and name.endswith(self.suffix)):
+            return None
+        return name[len(self.prefix) : end] if end > len(self.prefix) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Rule that matches the names of images and masks.
+
+    Attributes:
+      image, mask: text around the shared part.
+      folders: whether an image and its mask lie in folders of equal names.
+      doubled: whether a mask is named after the whole image file, as in `a.jpg.png`.
+    """
+
+    image: Affixes
+    mask: Affixes
+    folders: bool
+    doubled: bool
+
+    def match(self, images: Named, masks: Named) -> dict[str, str]:
+        """Returns the key of the mask of each image; empty if the rule is ambiguous."""
+        of_core: dict[tuple[str, str], str] = {}
+        for key in masks:
+            core = self._core(_undoubled(key) if self.doubled else key, self.mask)
+            if core is not None and of_core.setdefault(core, key) != key:
+                return {}
+        cores = {key: self._core(key, self.image) for key in images}
+        if len(set(cores.values())) < len(cores):
+            return {}
+        return {key: of_core[core] for key, core in cores.items() if core in of_core}
+
+    def expected(self, key: str) -> str:
+        """Returns the name, without suffix, of the mask of an image."""
+        folder, name = _split(key)
+        core = self.image.core(name) or name
+        return os.path.join(folder, f"{self.mask.prefix}{core}{self.mask.suffix}")
+
+    def _core(self, key: str, affixes: Affixes) -> tuple[str, str] | None:
+        folder, name = _split(key)
+        core = affixes.core(name)
+        return None if core is None else (folder if self.folders else "", core)
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching:
+    """Images and masks that belong together.
+
+    Attributes:
+      rule: rule of their names.
+      mask_of: key of the mask of each image that has one.
+      without_mask: keys of the other images.
+      without_image: keys of the other masks.
+    """
+
+    rule: Rule
+    mask_of: dict[str, str]
+    without_mask: tuple[str, ...]
+    without_image: tuple[str, ...]
+
+
+def match_names(images: Named, masks: Named) -> Matching:
+    """Matches images and masks by the rule that gives most images a mask.
+
+    Names may be equal, differ by one prefix and suffix that all masks (and all images) have, or
+    differ by the suffix of the image file that the name of the mask repeats. Folders of equal names
+    are compared first, and names alone if they are unique.
+
+    Args:
+      images, masks: at least one each.
+
+    Raises:
+      DeepLabError: no image has a mask, or two rules give every image different masks.
+    """
+    found = [(rule, rule.match(images, masks)) for rule in _rules(images, masks)]
+    # Prefixes of images are tried for sets in which nothing simpler matches.
+    complete = [
+        mask_of
+        for rule, mask_of in found
+        if len(mask_of) == len(images) and rule.image == Affixes()
+    ]
+    for first, second in itertools.pairwise(complete):
+        key = next((key for key in images if first[key] != second[key]), None)
+        if key is not None:
+            raise DeepLabError(
+                f"{len(images)} images have two masks each, such as {images[key].name} with "
+                f"{masks[first[key]].name} and {masks[second[key]].name}; move one kind of mask "
+                "to another folder, and give the masks' folder as --masks=DIR"
+            )
+    # The first of equally good rules is the simplest.
+    rule, mask_of = max(found, key=lambda pair: len(pair[1]))
+    if not mask_of:
+        raise DeepLabError(
+            f"none of {len(images)} images ({_names(images.values())}) has a mask among "
+            f"{len(masks)} masks ({_names(masks.values())}): names must be equal, or differ by "
+            "one prefix or suffix that is the same for all"
+        )
+    used = set(mask_of.values())
+    return Matching(
+        rule,
+        mask_of,
+        tuple(key for key in images if key not in mask_of),
+        tuple(key for key in masks if key not in used),
+    )
+
+
+def _rules(images: Named, masks: Named) -> Iterator[Rule]:
+    """Yields the rules that the names suggest, the simplest first."""
+    for doubled in (False, True):
+        keys = [_undoubled(key) for key in masks] if doubled else list(masks)
+        if doubled and keys == list(masks):
+            return
+        image_names, mask_names = ([_split(key)[1] for key in names] for names in (images, keys))
+        affixes = [(Affixes(), Affixes())]
+        affixes += [(Affixes(), one) for one in _frequent_affixes(image_names, mask_names)]
+        affixes.append((_common_affixes(image_names), _common_affixes(mask_names)))
+        for (image, mask), folders in itertools.product(affixes, (True, False)):
+            yield Rule(image, mask, folders, doubled)
+
+
+def _frequent_affixes(names: Iterable[str], longer: Iterable[str]) -> list[Affixes]:
+    """Returns the affixes that most often extend a name to a longer one, as in `_mask`."""
+    known, counts = set(names), Counter()
+    for name in longer:
+        for at in range(1, len(name)):
+            if name[:at] in known:
+                counts[Affixes(suffix=name[at:])] += 1
+            if name[at:] in known:
+                counts[Affixes(prefix=name[:at])] += 1
+    return [affixes for affixes, _ in counts.most_common(TRIED_AFFIXES)]
+
+
+def _common_affixes(names: Sequence[str]) -> Affixes:
+    """Returns the longest prefix and suffix that all names share."""
+    prefix = _common_prefix(names)
+    rest = [name[len(prefix) :][::-1] for name in names]
+    return Affixes(prefix, _common_prefix(rest)[::-1])
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    first, last = min(names), max(names)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return first[: len(list(same))]
+
+
+def _split(key: str) -> tuple[str, str]:
+    folder, _, name = key.rpartition("/")
+    return folder, name
+
+
+def _undoubled(key: str) -> str:
+    """Returns a key without the suffix of an image file at its end."""
+    stem, suffix = os.path.splitext(key)
+    return stem if suffix.lower() in MASK_SUFFIXES else key
+
+
+def _names(paths: Iterable[Path]) -> str:
+    return shortened([path.name for path in paths], SHOWN_NAMES)
+
+
+# Names of folders that are splits.
+SPLITS = ("train", "val", "test")
+OTHER_SPLIT_NAMES = {
+    "training": "train",
+    "valid": "val",
+    "validation": "val",
+    "testing": "test",
+}
+
+
+class Found(NamedTuple):
+    """Images and masks of a source by key: the path without suffix, such as `train/a`."""
+
+    images: dict[str, Path]
+    masks: dict[str, Path]
+
+
+def find_files(source: Path, masks: Path | None, layout: str) -> Found:
+    """Finds the images and masks of a user's folder.
+
+    `images/` and `masks/`, or the given folder of masks, are read as they are. Otherwise the words
+    in the names of folders decide, as in `train/img/` and `train/labels/`. In one folder, the names
+    of masks extend those of images, or photographs in JPEG are the images.
+
+    Args:
+      source: folder of the user.
+      masks: folder of the masks, if it is given.
+      layout: expected layout, for errors.
+
+    Raises:
+      DeepLabError: there are no images or no masks; states what is there instead.
+    """
+    image_folder, mask_folder = source / "images", masks or source / "masks"
+    if image_folder.is_dir() and mask_folder.is_dir():
+        images = _with_keys(image_folder, _files(image_folder, IMAGE_SUFFIXES, "images", layout))
+        of_masks = _with_keys(mask_folder, _files(mask_folder, MASK_SUFFIXES, "masks", layout))
+        return Found(_unique(images), _unique(of_masks))
+    files = _files(source, MASK_SUFFIXES, "images", layout)
+    if masks:
+        of_masks = _with_keys(masks, _files(masks, MASK_SUFFIXES, "masks", layout))
+        outside = _roles(source, [path for path in files if masks not in path.parents])
+        images = outside["image"] or outside[""]
+    else:
+        of_role = _roles(source, files)
+        images = of_role["image"] or of_role[""]
+        of_masks = of_role["mask"] or (of_role[""] if of_role["image"] else [])
+        if not of_masks:
+            images, of_masks = _side_by_side(images)
+    for kind, named in (("images", images), ("masks", of_masks)):
+        if not named:
+            raise DeepLabError(
+                f"{source}: no {kind} found among {len(files)} pictures ({_names(files)}); {layout}"
+            )
+    return Found(_unique(_without_outer_folder(images)), _unique(_without_outer_folder(of_masks)))
+
+
+Keyed = list[tuple[str, Path]]
+
+
+def _files(folder: Path, suffixes: Sequence[str], kind: str, layout: str) -> list[Path]:
+    """Returns the files below a folder that have one of the suffixes.
+
+    Raises:
+      DeepLabError: there is none; states what is there instead.
+    """
+    found, left_out = list_images(folder, suffixes)
+    if found:
+        return found
+    there = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
+    raise DeepLabError(
+        f"{folder}: no {kind} found; it holds {there or 'no files'}, and {kind} are "
+        f"{', '.join(suffixes)} (annotation files have builders of their own, see --help); "
+        f"{layout}"
+    )
+
+
+def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
+    return [(_key(path.relative_to(folder).with_suffix("").as_posix()), path) for path in paths]
+
+
+def _key(path: str) -> str:
+    """Returns a path whose first folder, if it means a split, has the name of the split."""
+    first, slash, rest = path.partition("/")
+    return f"{OTHER_SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
+
+
+def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
+    """Returns files by the role of their folder: `image`, `mask`, or `` without one."""
+    of_role: dict[str, Keyed] = {"image": [], "mask": [], "": []}
+    for path in paths:
+        role, key = _role(path.relative_to(source).with_suffix("").as_posix())
+        of_role[role].append((_key(key), path))
+    return of_role
+
+
+def _role(path: str) -> tuple[str, str]:
+    """Returns the role of the nearest folder that has one, and the path without its word."""
+    *folders, name = path.split("/")
+    for at in reversed(range(len(folders))):
+        words = _words(folders[at])
+        for role, known in (("mask", MASK_WORDS), ("image", IMAGE_WORDS)):
+            if known.intersection(words):
+                left = "_".join(word for word in words if word not in known)
+                return role, "/".join(filter(None, [*folders[:at], left, *folders[at + 1 :], name]))
+    return "", path
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", name.lower()) if word]
+
+
+def _without_outer_folder(named: Keyed) -> Keyed:
+    """Returns keys without folders that all of them share, except splits."""
+    while len(outer := {key.partition("/")[0] for key, _ in named}) == 1:
+        if not all("/" in key for key, _ in named) or outer <= {*SPLITS}:
+            break
+        named = [(_key(key.partition("/")[2]), path) for key, path in named]
+    return named
+
+
+def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
+    """Returns images and masks that lie in the same folders."""
+    names = [_split(key)[1] for key, _ in named]
+    known = set(names)
+    extending: list[Keyed] = []
+    for affixes in _frequent_affixes(names, names)[:1]:
+        masks = [pair for pair in named if affixes.core(_split(pair[0])[1]) in known]
+        means_mask = MASK_WORDS & {*_words(affixes.prefix), *_words(affixes.suffix)}
+        if means_mask or 2 * len(masks) == len(named):
+            extending = [[pair for pair in named if pair not in masks], masks]
+    photos = [pair for pair in named if pair[1].suffix.lower() in PHOTO_SUFFIXES]
+    others = [pair for pair in named if pair[1].suffix.lower() not in PHOTO_SUFFIXES]
+    images, masks = extending or [photos, others]
+    return images, masks
+
+
+def _unique(named: Keyed) -> dict[str, Path]:
+    """Returns files by key.
+
+    Raises:
+      DeepLabError: two files have one key, so that one would replace the other.
+    """
+    files: dict[str, Path] = {}
+    for key, path in named:
+        if files.setdefault(key, path) != path:
+            raise DeepLabError(
+                f"{path} and {files[key]} have the same name; rename one, since images and masks "
+                "are matched by name"
+            )
+    return files
