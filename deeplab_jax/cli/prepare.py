@@ -58,7 +58,7 @@ def define_flags(flags: Flags) -> None:
         "not decide: as viewers display them, or as they are stored (default: refuse such pairs).",
         choices=[DISPLAYED, STORED],
     )
-    flags.define("masks", None, "folder: directory of the masks (default: masks/ in the source).")
+    flags.define("masks", None, "folder: directory of the masks (default: found in the source).")
     flags.define("classes", None, "folder: class names, text file with one per line or JSON.")
     flags.define(
         "color_map", None, 'folder: class colors, lines `r g b name` or JSON {"name": [r,g,b]}.'

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.data.builders.base import LoadedExample
-from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder
+from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, find_root
 from deeplab_jax.data.builders.pairing import SPLITS, Found, Matching, find_files, match_names
 from deeplab_jax.data.descriptors import Color, folder_classes
 from deeplab_jax.data.images import StorableImage, storable_image
@@ -78,6 +78,8 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         self._masks = Path(masks).expanduser() if masks else None
         if self._masks and not self._masks.is_dir():
             raise DeepLabError(f"{self._masks}: no such directory; {self.LAYOUT}")
+        # First, since a folder without images needs no class names.
+        self._found = find_files(find_root(source, ".", self.LAYOUT), self._masks, self.LAYOUT)
         # Why an image has no mask, or a mask no image.
         self._unmatched: dict[Pair, str] = {}
         if intensity_range and not intensity_range[0] < intensity_range[1]:
@@ -95,7 +97,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
             )
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
-        found = find_files(self.source, self._masks, self.LAYOUT)
+        found = self._found
         matching = match_names(found.images, found.masks)
         self._report_rule(found, matching)
         pairs = {

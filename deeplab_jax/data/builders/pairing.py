@@ -327,7 +327,7 @@ def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
             extending = [[pair for pair in named if pair not in masks], masks]
     photos = [pair for pair in named if pair[1].suffix.lower() in PHOTO_SUFFIXES]
     others = [pair for pair in named if pair[1].suffix.lower() not in PHOTO_SUFFIXES]
-    images, masks = extending or [photos, others]
+    images, masks = extending or ([photos, others] if photos else [named, []])
     return images, masks
 
 
