@@ -9,11 +9,17 @@ each changes the metrics, with a 95 % interval; --output then writes strategies.
 flags, the rows are those of DeepLab v3's table 6 (output strides 16 and 8, six scales, flips), and
 a CRF.
 
+--class_map and --classes score on another list of classes than the model's. True classes outside
+the list are void; predicted classes outside it are counted as wrong where the truth is scored.
+
 examples:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\
       --output=runs/camvid/val
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\
       --output_stride=8 --scales=0.5,0.75,1,1.25 --flip --crf --table
+  deeplab-jax evaluate --model=deeplabv3_mobilenetv2_voc --dataset=folder --data_dir=data \\
+      --class_map=vehicles.txt
+      a line of vehicles.txt: bus: vehicle
 """
 
 from typing import Any
@@ -33,6 +39,13 @@ def define_flags(flags: Flags) -> None:
     flags.define_dataset("val")
     flags.define("output", None, "Directory for the metrics and pictures.")
     flags.define("trimap", None, "Widths in pixels of the trimap bands around void, as in 1,5,10.")
+    flags.define(
+        "class_map",
+        None,
+        "File with the scored class of classes of the model or the dataset: lines `from: to`, or "
+        'JSON {"from": "to"} (default: the classes of the model, which the dataset must have).',
+    )
+    flags.define("classes", list, "Names of the only scored classes (default: all classes).")
     flags.define("table", False, "Evaluate each strategy of the flags separately.")
     flags.define("spatial", 1, "Number of devices that image rows are sharded over.", least=1)
     flags.define_hosts()
@@ -71,6 +84,7 @@ def _measure(
     predictor, dataset = flags.load_predictor(reporter), flags.open_split()
     mesh = make_mesh(spatial=flags.spatial)
     settings = settings | {"mesh": mesh, "output": flags.output, "reporter": reporter}
+    settings |= {"class_map": flags.class_map, "classes": flags.classes}
     if flags.table:
         return _compare(predictor, dataset, options, settings)
     return table(

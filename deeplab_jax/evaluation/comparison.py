@@ -14,6 +14,7 @@ import numpy as np
 
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.class_list import make_class_list
 from deeplab_jax.evaluation.evaluate import check_labelled, describe_settings, warn_of_other_names
 from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
@@ -100,6 +101,8 @@ def compare_strategies(
     dataset: Dataset,
     strategies: Mapping[str, InferenceOptions],
     *,
+    class_map: Mapping[str, str] | str | Path | None = None,
+    classes: Sequence[str] | None = None,
     output: str | Path | None = None,
     reporter: Reporter | None = None,
     **settings: Any,
@@ -112,6 +115,7 @@ def compare_strategies(
       predictor: model to evaluate.
       dataset: split with the classes of the model.
       strategies: options by name, see `strategy_steps`; each is compared with the previous one.
+      class_map, classes: classes that are scored, see `evaluate`.
       output: directory for `strategies.json`.
       reporter: receives progress events (default: the logger).
       **settings: see `evaluate`.
@@ -133,12 +137,14 @@ def compare_strategies(
         make_inference(predictor, dataset, EvaluationSettings(**settings))
     # Creates all predictors first, so that errors are raised before any evaluation.
     predictors = {name: predictor.with_options(options) for name, options in strategies.items()}
-    warn_of_other_names(predictor, dataset, reporter)
-    settings, results = EvaluationSettings(**settings), {}
+    class_list = make_class_list(predictor.class_names, dataset.descriptor, class_map, classes)
+    if class_list is None:
+        warn_of_other_names(predictor, dataset, reporter)
+    settings, results = EvaluationSettings(class_list=class_list, **settings), {}
     for name, one in predictors.items():
         reporter.message(f"strategy: {name}")
         inference = make_inference(one, dataset, settings)
-        results[name] = _measure(one, inference, settings.limit, reporter)
+        results[name] = _measure(one, inference, settings, reporter)
     rows = _rows(results)
     if output is not None and jax.process_index() == 0:
         text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
@@ -147,20 +153,23 @@ def compare_strategies(
 
 
 def _measure(
-    predictor: Predictor, inference: Inference, limit: int | None, reporter: Reporter
+    predictor: Predictor, inference: Inference, settings: EvaluationSettings, reporter: Reporter
 ) -> StrategyResult:
-    classes = len(predictor.class_names)
-    overlaps = np.zeros((inference.num_images, 3, classes), np.int64)
-    boundary = np.zeros((inference.num_images, classes, 4), np.int64)
-    for index, panel, _ in image_results(inference, predictor, reporter):
-        labels = panel.truth, panel.prediction, classes
-        counts = ConfusionMatrix.from_labels(*labels).counts
-        overlaps[index] = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
-        boundary[index] = BoundaryMatch.from_labels(*labels).counts
+    class_list = settings.class_list
+    # Only scored classes are compared; the last outcome of a class list is not.
+    scored = len(class_list.names) if class_list else len(predictor.class_names)
+    outcomes = class_list.num_outcomes if class_list else scored
+    overlaps = np.zeros((inference.num_images, 3, scored), np.int64)
+    boundary = np.zeros((inference.num_images, scored, 4), np.int64)
+    for index, panel, _ in image_results(inference, predictor, reporter, class_list):
+        labels = panel.truth, panel.prediction, outcomes
+        counts = ConfusionMatrix.from_labels(*labels).counts[:scored]
+        overlaps[index] = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)[:scored]
+        boundary[index] = BoundaryMatch.from_labels(*labels).counts[:scored]
     overlaps = sum_over_hosts(overlaps)
     check_labelled(overlaps, inference)
     return StrategyResult(
-        describe_settings(predictor, inference, limit),
+        describe_settings(predictor, inference, settings),
         overlaps,
         sum_over_hosts(boundary),
         _seconds_per_image(inference, predictor),

@@ -108,13 +108,14 @@ def search_crf(
     if isinstance(predictor, Predictor):
         options = dataclasses.replace(options or predictor.options, crf=None)
         predictor = predictor.with_options(options)
-    inference = make_inference(predictor, dataset, EvaluationSettings(limit=limit, **settings))
+    settings = EvaluationSettings(limit=limit, **settings)
+    inference = make_inference(predictor, dataset, settings)
     warn_of_other_names(predictor, dataset, reporter)
     counts = sum_over_hosts(_count(inference, predictor, points, reporter))
     check_labelled(counts, inference)
-    settings = describe_settings(predictor, inference, limit)
-    del settings["crf"]
-    found = _summary(points, counts) | {"num_images": inference.num_images, "settings": settings}
+    described = describe_settings(predictor, inference, settings)
+    del described["crf"]
+    found = _summary(points, counts) | {"num_images": inference.num_images, "settings": described}
     if output is not None and jax.process_index() == 0:
         write_text(Path(output), json.dumps(found, indent=2, allow_nan=False) + "\n")
     return found

@@ -1,7 +1,7 @@
 """Evaluation of a model on a split, from images to metrics."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.class_list import ClassList, make_class_list
 from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
@@ -91,6 +92,8 @@ def evaluate(
     *,
     options: InferenceOptions | None = None,
     trimap_widths: Sequence[int] = (),
+    class_map: Mapping[str, str] | str | Path | None = None,
+    classes: Sequence[str] | None = None,
     output: str | Path | None = None,
     reporter: Reporter | None = None,
     **settings: Any,
@@ -102,6 +105,9 @@ def evaluate(
       dataset: split with the classes of the model, from `open_dataset` or an `ArrayDataset`.
       options: inference strategy (default: that of the predictor).
       trimap_widths: widths in pixels of bands around void whose mean IoU is computed as well.
+      class_map, classes: classes that are scored, see `make_class_list` (default: all). Other true
+        classes are void; other predicted classes are counted as wrong where the truth is scored,
+        and then the confusion matrix has one more column for them.
       output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`: size, batch_size, mesh, workers, limit. Without a
@@ -117,31 +123,44 @@ def evaluate(
     reporter = reporter or LoggingReporter()
     if options is not None and isinstance(predictor, Predictor):
         predictor = predictor.with_options(options)
-    settings = EvaluationSettings(**settings)
+    class_list = make_class_list(predictor.class_names, dataset.descriptor, class_map, classes)
+    settings = EvaluationSettings(class_list=class_list, **settings)
     inference = make_inference(predictor, dataset, settings)
-    empty = SegmentationMetrics.empty(len(predictor.class_names), trimap_widths)
-    warn_of_other_names(predictor, dataset, reporter)
-    counted, sheet = _count(inference, predictor, empty, reporter)
-    metrics = metrics_dictionary(predictor.class_names, counted) | {
+    outcomes, palette = predictor.class_names, predictor.palette
+    if class_list is not None:
+        outcomes, palette = class_list.outcomes, class_list.palette
+    else:
+        warn_of_other_names(predictor, dataset, reporter)
+    counted, sheet = _count(inference, predictor, class_list, trimap_widths, reporter)
+    scored = outcomes[: len(counted.confusion.counts)]
+    metrics = metrics_dictionary(scored, counted) | {
         "num_images": inference.num_images,
-        "settings": describe_settings(predictor, inference, settings.limit),
+        "settings": describe_settings(predictor, inference, settings),
     }
     if output is not None and jax.process_index() == 0:
-        write_report(Path(output), metrics, sheet, predictor.class_names, predictor.palette)
+        write_report(Path(output), metrics, sheet, outcomes, palette)
     return metrics
 
 
 def _count(
-    inference: Inference, predictor: Predictor, counted: SegmentationMetrics, reporter: Reporter
+    inference: Inference,
+    predictor: Predictor,
+    class_list: ClassList | None,
+    trimap_widths: Sequence[int],
+    reporter: Reporter,
 ) -> tuple[SegmentationMetrics, list[Panel]]:
     """Returns the counts of the whole split, and those of its evenly spaced images on this host."""
+    num_classes = class_list.num_outcomes if class_list else len(predictor.class_names)
+    counted = SegmentationMetrics.empty(num_classes, trimap_widths)
     own = inference.own_positions()
     shown = own[np.linspace(0, len(own) - 1, SHEET_ROWS).round().astype(int)] if len(own) else own
     sheet = []
-    for index, panel, bins in image_results(inference, predictor, reporter):
+    for index, panel, bins in image_results(inference, predictor, reporter, class_list):
         counted = counted.add(panel, bins)
         sheet += [(index, panel)] if index in shown else []
     counted = counted.over_hosts()
+    if class_list is not None:
+        counted = counted.without_last()
     check_labelled(counted.confusion.counts, inference)
     return counted, [panel for _, panel in sorted(sheet, key=lambda pair: pair[0])]
 
@@ -169,7 +188,7 @@ def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Report
 
 
 def describe_settings(
-    predictor: Predictor, inference: Inference, limit: int | None
+    predictor: Predictor, inference: Inference, settings: EvaluationSettings
 ) -> dict[str, Any]:
     """Returns the devices and the settings that determine the metrics, as JSON-ready values."""
     device = inference.mesh.devices.flat[0]
@@ -180,7 +199,7 @@ def describe_settings(
         "model": predictor.source,
         "dataset": inference.dataset.name,
         "split": inference.dataset.split,
-        "limit": limit,
+        "limit": settings.limit,
         "size": padded[0] if len(padded) == 1 else None,
         "padded_sizes": None if inference.sizes is None else padded,
         "output_stride": architecture.output_stride,
@@ -193,4 +212,4 @@ def describe_settings(
         "crf": None if predictor.crf is None else dataclasses.asdict(predictor.crf),
         "batch_size": inference.batch_size,
         "devices": f"{inference.mesh.size} x {device.device_kind}",
-    }
+    } | (settings.class_list.settings() if settings.class_list else {})

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from deeplab_jax.data import Batch, Dataset, evaluation_batches, evaluation_order
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.class_list import ClassList
 from deeplab_jax.inference import ImageClassification, Predictor
 from deeplab_jax.inference.forward import only_logits
 from deeplab_jax.inference.padding import Size, canvas_size, padded_size
@@ -35,7 +36,7 @@ Forward = Callable[[np.ndarray], Any]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of a pass over a split; only `size` and `limit` affect the metrics.
+    """Settings of a pass over a split; `size`, `limit` and `class_list` affect the metrics.
 
     Attributes:
       size: (H, W) that every image is padded to, rounded up to a size that the network accepts
@@ -45,6 +46,8 @@ class EvaluationSettings:
       mesh: devices to use (default: all).
       workers: number of processes that read ahead.
       limit: maximum number of images, from the first.
+      class_list: classes that are scored (default: those of the model, which the dataset must have
+        as well).
     """
 
     size: Size | None = None
@@ -52,6 +55,7 @@ class EvaluationSettings:
     mesh: Mesh | None = None
     workers: int = 0
     limit: int | None = None
+    class_list: ClassList | None = None
 
 
 class WholeImageInference:
@@ -243,7 +247,7 @@ class ImageResult(NamedTuple):
 
     Attributes:
       index: index in the split.
-      panel: image, truth and prediction.
+      panel: image, truth and prediction; with a class list, in its classes.
       bins: result of `probability_bins`, uint16 [num_classes, H, W].
     """
 
@@ -253,7 +257,10 @@ class ImageResult(NamedTuple):
 
 
 def image_results(
-    inference: Inference, predictor: Predictor, reporter: Reporter
+    inference: Inference,
+    predictor: Predictor,
+    reporter: Reporter,
+    class_list: ClassList | None = None,
 ) -> Iterator[ImageResult]:
     """Yields the result of each image of this host, exactly once, at the size of the image.
 
@@ -261,14 +268,23 @@ def image_results(
       inference: result of `make_inference` for this predictor.
       predictor: model to apply.
       reporter: receives progress events.
+      class_list: classes that are scored (default: those of the model).
     """
     if predictor.crf is not None:
         for index, scores, image, label in image_scores(inference, predictor, reporter):
-            yield ImageResult(index, *_refined(scores, image, label, predictor))
+            probabilities = refine(scores, image, predictor.crf)
+            class_map = probabilities.argmax(axis=-1).astype(label_dtype(scores.shape[-1]))
+            panel = Panel(image, label, class_map)
+            yield _in_bins(index, panel, probabilities, class_list)
         return
-    forward = predictor.network.forward(predictor.options, classes_and_bins, inference.mesh)
-    for index, image, label, (class_map, bins) in _own(inference.run(forward, reporter)):
-        yield ImageResult(index, Panel(image, label, class_map), np.moveaxis(bins, -1, 0))
+    finish = classes_and_bins if class_list is None else classes_and_probabilities
+    forward = predictor.network.forward(predictor.options, finish, inference.mesh)
+    for index, image, label, (class_map, ranking) in _own(inference.run(forward, reporter)):
+        panel = Panel(image, label, class_map)
+        if class_list is None:
+            yield ImageResult(index, panel, np.moveaxis(ranking, -1, 0))
+        else:
+            yield _in_bins(index, panel, ranking, class_list)
 
 
 def image_scores(
@@ -293,13 +309,17 @@ def _own(
             yield int(batch["index"][position]), image, label, result
 
 
-def _refined(
-    scores: np.ndarray, image: np.ndarray, label: np.ndarray, predictor: Predictor
-) -> tuple[Panel, np.ndarray]:
-    probabilities = refine(scores, image, predictor.crf)
+def _in_bins(
+    index: int, panel: Panel, probabilities: np.ndarray, class_list: ClassList | None
+) -> ImageResult:
+    """Returns a result in the scored classes, from probabilities [H, W, classes of the model]."""
+    if class_list is not None:
+        probabilities = class_list.probabilities(probabilities)
+        panel = panel._replace(
+            truth=class_list.truth(panel.truth), prediction=class_list.prediction(panel.prediction)
+        )
     bins = np.clip(probabilities * NUM_BINS, 0, NUM_BINS - 1).astype(np.uint16)
-    class_map = probabilities.argmax(axis=-1).astype(label_dtype(scores.shape[-1]))
-    return Panel(image, label, class_map), np.moveaxis(bins, -1, 0)
+    return ImageResult(index, panel, np.moveaxis(bins, -1, 0))
 
 
 def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
@@ -310,6 +330,13 @@ def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
 def classes_and_bins(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the class map [N, H, W] and `probability_bins` [N, H, W, C]."""
     return only_labels(class_map, logits), probability_bins(jax.nn.softmax(logits, axis=-1))
+
+
+def classes_and_probabilities(
+    class_map: jax.Array, logits: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the class map [N, H, W] and the probabilities, float32 [N, H, W, C]."""
+    return only_labels(class_map, logits), jax.nn.softmax(logits, axis=-1)
 
 
 def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
@@ -339,10 +366,11 @@ def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings)
       DeepLabError: there is no image, or dataset and model differ in their classes.
     """
     outputs, classes = model.architecture.num_classes, dataset.descriptor.num_classes
-    if outputs != classes:
+    if outputs != classes and settings.class_list is None:
         raise DeepLabError(
             f"the model has {outputs} classes, the dataset {dataset.name} has {classes}; "
-            "evaluate on data with the classes of the model, or fine-tune the model"
+            "evaluate on data with the classes of the model, state which classes correspond "
+            "(--class_map=FILE, in Python class_map), or fine-tune the model"
         )
     limit = settings.limit
     num_images = len(dataset) if limit is None else min(limit, len(dataset))

@@ -65,6 +65,15 @@ class SegmentationMetrics:
             self.trimap.add(panel.truth, panel.prediction),
         )
 
+    def without_last(self) -> "SegmentationMetrics":
+        """Returns the counts of all true classes but the last, which remains as a prediction."""
+        return SegmentationMetrics(
+            ConfusionMatrix(self.confusion.counts[:-1]),
+            PrecisionRecall(self.ranking.positives[:-1], self.ranking.pixels[:-1]),
+            BoundaryMatch(self.boundary.counts[:-1]),
+            TrimapConfusion(self.trimap.widths, self.trimap.counts[:, :-1]),
+        )
+
     def over_hosts(self) -> "SegmentationMetrics":
         """Returns the sum of the counts of all hosts."""
         return SegmentationMetrics(
@@ -148,7 +157,7 @@ def write_report(
       output: directory, created if missing.
       metrics: result of `evaluate`.
       rows: rows of the contact sheet, at least one.
-      class_names: name of each class.
+      class_names: name of each class; the last may be that of predictions that are not scored.
       palette: color of each class, RGB 0..255.
     """
     write_text(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")

@@ -16,7 +16,9 @@ class ConfusionMatrix:
     never means over images.
 
     Attributes:
-      counts: int64 [num_classes, num_classes], truth in rows, prediction in columns.
+      counts: int64 [num_classes, num_classes], truth in rows, prediction in columns. One more
+        column counts predictions that are none of the classes: they are wrong, and lower the IoU of
+        the true class alone.
     """
 
     counts: np.ndarray
@@ -119,7 +121,7 @@ class ConfusionMatrix:
 
     @property
     def _predicted(self) -> np.ndarray:
-        return self.counts.sum(axis=0)
+        return self.counts.sum(axis=0)[: len(self.counts)]
 
     @property
     def _union(self) -> np.ndarray:

@@ -21,8 +21,8 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
 
     Args:
       path: output file, written atomically.
-      counts: int [num_classes, num_classes], truth in rows.
-      class_names: name of each class.
+      counts: int [num_classes, num_classes], truth in rows; predictions may have further classes.
+      class_names: name of each column; the first are those of the rows.
     """
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(20.0, 3.0 + 0.45 * len(class_names))
@@ -32,7 +32,7 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
     if len(class_names) <= MAX_NAMED:
         ticks = range(len(class_names))
         axes.set_xticks(ticks, class_names, rotation=60, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, class_names)
+        axes.set_yticks(ticks[: len(counts)], class_names[: len(counts)])
     axes.tick_params(length=0, labelsize="small" if len(class_names) <= MAX_ANNOTATED else 4)
     axes.set(xlabel="prediction", ylabel="truth", title="fraction of each true class, %")
     axes.spines[:].set_visible(False)

@@ -77,6 +77,18 @@ def test_the_table_measures_each_step(evaluate, world):
     assert "flip: yes" in printed
 
 
+def test_another_list_of_classes_is_scored(evaluate, world):
+    (world / "map.txt").write_text("sky: background\ntree: disc\n")
+    status, printed, _ = evaluate("--limit=2", model="other", class_map="map.txt", output="listed")
+    assert status == 0
+    metrics = json.loads((world / "listed" / "metrics.json").read_text())
+    assert list(metrics["per_class_iou"]) == ["background", "disc"]
+    assert "class map: sky background, tree disc" in printed
+    status, printed, _ = evaluate("--limit=2", "--table", "--flip", classes="disc,ring")
+    assert status == 0
+    assert "classes: disc, ring" in printed
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
@@ -86,6 +98,9 @@ def test_the_table_measures_each_step(evaluate, world):
         ({"model": "nowhere"}, "nowhere"),
         ({"model": "data"}, "model.json"),
         ({"model": "other"}, "the model has 2 classes, the dataset shapes has"),
+        ({"model": "other"}, "--class_map=FILE"),
+        ({"class_map": "none.txt"}, "none.txt: cannot read the class map: no such file"),
+        ({"classes": "disk,ring"}, "unknown class 'disk'; did you mean 'disc'"),
         ({"size": "513"}, "513x513"),
         ({"size": "32x32"}, "larger than the evaluation size"),
         ({"limit": "0"}, "limit"),

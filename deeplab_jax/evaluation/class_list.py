@@ -1,0 +1,164 @@
+"""Scoring on another list of classes than those of the model."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.data.descriptors import VOID_NAMES, Descriptor, parse_json, read_text
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.labels import label_dtype, void_label
+from deeplab_jax.visualize.class_maps import Color
+
+# Name and color, in pictures, of predictions that are none of the scored classes.
+UNSCORED, UNSCORED_COLOR = "not scored", (90, 90, 90)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassList:
+    """Classes that are scored, each made of classes of the dataset and of the model.
+
+    A true class that is part of none of them is void. A predicted class that is part of none of
+    them stays the prediction: it is counted as wrong wherever the truth is scored. Predictions are
+    those that `predict` writes; no class is excluded before the argmax.
+
+    Attributes:
+      names: name of each scored class.
+      palette: RGB 0..255 of each scored class, and of other predictions.
+      class_map: scored class of each name, as given.
+      of_truth: int [classes of the dataset]: index of the scored class, or -1 for void.
+      of_prediction: int [classes of the model]: index of the scored class, or `len(names)`.
+    """
+
+    names: tuple[str, ...]
+    palette: tuple[Color, ...]
+    class_map: Mapping[str, str]
+    of_truth: np.ndarray
+    of_prediction: np.ndarray
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """Names of the scored classes, and UNSCORED for all other predictions."""
+        return (*self.names, UNSCORED)
+
+    @property
+    def num_outcomes(self) -> int:
+        """Number of outcomes."""
+        return len(self.outcomes)
+
+    def truth(self, label: np.ndarray) -> np.ndarray:
+        """Returns a label of the dataset as scored classes and `void_label(num_outcomes)`."""
+        void = void_label(self.num_outcomes)
+        table = np.full(void_label(len(self.of_truth)) + 1, void, label_dtype(self.num_outcomes))
+        table[: len(self.of_truth)] = np.where(self.of_truth < 0, void, self.of_truth)
+        return table[label]
+
+    def prediction(self, class_map: np.ndarray) -> np.ndarray:
+        """Returns a class map of the model as scored classes and `len(names)` for the others."""
+        return self.of_prediction.astype(label_dtype(self.num_outcomes))[class_map]
+
+    def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
+        """Returns the summed probabilities, float32 [..., num_outcomes], of those of the model."""
+        member = self.of_prediction[:, None] == np.arange(self.num_outcomes)
+        return probabilities.astype(np.float32) @ member.astype(np.float32)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the scored classes as settings of `metrics.json`."""
+        return {"classes": list(self.names), "class_map": dict(self.class_map) or None}
+
+
+def make_class_list(
+    class_names: Sequence[str],
+    dataset: Descriptor,
+    class_map: Mapping[str, str] | str | Path | None = None,
+    classes: Sequence[str] | None = None,
+) -> ClassList | None:
+    """Returns the classes that are scored; None if all classes of the model are.
+
+    Args:
+      class_names: classes of the model.
+      dataset: classes of the dataset.
+      class_map: scored class of each class of the model or the dataset, by name, or its file, see
+        `read_class_map`. A class that bears the name of a scored class is part of it unless the map
+        states otherwise; all others are part of none.
+      classes: scored classes (default: all that occur in the map).
+
+    Raises:
+      DeepLabError: a name is unknown, or a scored class has no class of the dataset or the model.
+    """
+    if class_map is None and not classes:
+        return None
+    origin = class_map if isinstance(class_map, str | Path) else "class_map"
+    if isinstance(class_map, str | Path):
+        class_map = read_class_map(Path(class_map).expanduser())
+    given = dict(class_map or {})
+    known = list(dict.fromkeys([*class_names, *dataset.class_names]))
+    for name in given:
+        if name not in known:
+            raise DeepLabError(f"{origin}: {unknown_name('class', name, known)}")
+    targets = [name for name in dict.fromkeys(given.values()) if name.lower() not in VOID_NAMES]
+    if class_map is None:
+        targets = list(dict.fromkeys(classes or ()))
+    # Scored classes of the dataset are in its order.
+    targets = [name for name in dataset.class_names if name in targets] + [
+        name for name in targets if name not in dataset.class_names
+    ]
+    if classes:
+        legal = known if class_map is None else targets
+        for name in classes:
+            if name not in legal:
+                raise unknown_name("class", name, legal)
+        targets = [name for name in targets if name in classes]
+    part_of = {name: name for name in targets} | given
+    for kind, members in (("dataset", dataset.class_names), ("model", class_names)):
+        for target in targets:
+            if target not in [part_of.get(name) for name in members]:
+                raise DeepLabError(
+                    f"class {target!r} cannot be scored: the {kind} has no such class, and the "
+                    f"class map gives it none; {unknown_name('class', target, members)}"
+                )
+    index = {name: position for position, name in enumerate(targets)}
+    colors = dict(zip(dataset.class_names, dataset.palette, strict=True))
+    first = {part_of.get(name): color for name, color in reversed(colors.items())}
+    return ClassList(
+        tuple(targets),
+        (*(colors.get(name) or first[name] for name in targets), UNSCORED_COLOR),
+        given,
+        np.array([index.get(part_of.get(name, ""), -1) for name in dataset.class_names]),
+        np.array([index.get(part_of.get(name, ""), len(targets)) for name in class_names]),
+    )
+
+
+def read_class_map(path: Path) -> dict[str, str]:
+    """Reads the scored class of each class, from lines `from: to` or JSON {"from": "to"}.
+
+    Raises:
+      DeepLabError: the file does not exist, has neither form, or names a class twice.
+    """
+    text = read_text(path, "class map")
+    if path.suffix.lower() == ".json":
+        entries = parse_json(text, path)
+        if not isinstance(entries, dict) or not all(map(_is_name, entries.values())):
+            raise DeepLabError(f'{path}: a class map in JSON is {{"from": "to", …}}')
+        pairs = list(entries.items())
+    else:
+        pairs = []
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            name, _, target = map(str.strip, line.partition(":"))
+            if not (name and target):
+                raise DeepLabError(f"{path}, line {number}: expected `from: to`, got {line!r}")
+            pairs.append((name, target))
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or not pairs:
+        reason = "it is empty" if twice is None else f"{twice!r} is there twice"
+        raise DeepLabError(f"{path}: {reason}; give each class once, as in `car: vehicle`")
+    return dict(pairs)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
