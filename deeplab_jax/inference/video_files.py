@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import mmap
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import replacing
 from deeplab_jax.inference.files import Job, find_inputs, plan
+from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize.class_maps import Color, class_map_picture
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -148,11 +150,24 @@ Write = Callable[[np.ndarray, np.ndarray], None]
 
 @contextlib.contextmanager
 def writing(
-    job: VideoJob, rate: float, size: tuple[int, int], palette: Sequence[Color]
+    job: VideoJob,
+    rate: float,
+    size: tuple[int, int],
+    palette: Sequence[Color],
+    reporter: Reporter,
 ) -> Iterator[Write]:
     """Yields a function that writes frames.
 
-    Both targets appear when the block succeeds, or neither.
+    Both targets appear when the block succeeds, or neither. OpenCV writes even sizes only: an odd
+    side is extended by a copy of its last row or column, and the headers of the file then state
+    the size of the frames, to which players crop.
+
+    Args:
+      job: files to write.
+      rate: frame rate, in frames per second.
+      size: (H, W) of the frames.
+      palette: RGB 0..255 of each class.
+      reporter: receives a warning if the size in the headers could not be changed.
 
     Raises:
       DeepLabError: the installed OpenCV cannot write the video.
@@ -165,13 +180,17 @@ def writing(
         masks = Path(folder) / job.masks.name
         masks.mkdir()
         codec = cv2.VideoWriter_fourcc(*CODEC)
-        writer = cv2.VideoWriter(str(temporary), codec, rate, size[::-1])
+        bottom, right = (length % 2 for length in size)
+        even = (size[0] + bottom, size[1] + right)
+        writer = cv2.VideoWriter(str(temporary), codec, rate, even[::-1])
         if not writer.isOpened():
             suffix = temporary.suffix
             raise DeepLabError(f"the installed OpenCV cannot write {suffix} files ({CODEC})")
         numbers = itertools.count()
 
         def write(picture: np.ndarray, class_map: np.ndarray) -> None:
+            if even != size:
+                picture = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
             writer.write(picture)
             mask = class_map_picture(class_map, palette)
             mask.save(masks / f"{next(numbers):06}.png", compress_level=COMPRESSION)
@@ -180,6 +199,57 @@ def writing(
             yield write
         finally:
             writer.release()
+        if even != size and not _state_size(temporary, even, size):
+            reporter.warning(
+                f"{job.overlay}: {even[0]}x{even[1]} (height x width) instead of "
+                f"{size[0]}x{size[1]}, since the installed OpenCV writes even sizes only; the "
+                "masks have the size of the frames"
+            )
         if job.masks.is_dir():
             shutil.rmtree(job.masks)
         masks.rename(job.masks)
+
+
+# Start code of the header that states the size of MPEG-4 part 2 frames, and a bound of its bytes.
+LAYER_START, LAYER_BYTES = b"\0\0\1\x20", 40
+# Places of width and height behind the names of two boxes of an MP4, see ISO/IEC 14496-12.
+SAMPLE_SIZE, TRACK_SIZE = 28, 80
+
+
+def _state_size(path: Path, encoded: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Changes the (H, W) in the headers of an MP4 of MPEG-4 part 2 to a smaller one.
+
+    Frames are coded in blocks of 16 x 16 pixels, of which decoders show the stated size.
+
+    Returns:
+      False, without a change, if the headers are not where they are expected.
+    """
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        boxes = content.rfind(b"moov")
+        sample = content.find(b"mp4v", content.find(b"stsd", boxes)) + SAMPLE_SIZE
+        track = content.find(b"tkhd", boxes) + TRACK_SIZE
+        layer = content.find(LAYER_START, sample)
+        patches = {
+            sample: (_sides(encoded, 2, 0), _sides(size, 2, 0)),
+            # 16.16 fixed point.
+            track: (_sides(encoded, 4, 16), _sides(size, 4, 16)),
+        }
+        # Width and height of 13 bits each between marker bits, at any bit.
+        header = int.from_bytes(content[layer : layer + LAYER_BYTES])
+        old, new = ((1 << 28) | (w << 15) | (1 << 14) | (h << 1) | 1 for h, w in (encoded, size))
+        shifts = [
+            shift for shift in range(8 * LAYER_BYTES - 29) if (header >> shift) % (1 << 29) == old
+        ]
+        found = [content[at : at + len(before)] == before for at, (before, _) in patches.items()]
+        if min(boxes, layer) < 0 or len(shifts) != 1 or not all(found):
+            return False
+        for at, (_, after) in patches.items():
+            content[at : at + len(after)] = after
+        header ^= (old ^ new) << shifts[0]
+        content[layer : layer + LAYER_BYTES] = header.to_bytes(LAYER_BYTES)
+    return True
+
+
+def _sides(size: tuple[int, int], num_bytes: int, fraction: int) -> bytes:
+    """Returns width and height as big-endian numbers with `fraction` bits after the point."""
+    return b"".join((side << fraction).to_bytes(num_bytes) for side in size[::-1])

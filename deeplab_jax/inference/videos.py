@@ -264,7 +264,7 @@ def predict_video(
         # Padding each frame to the inference size would only cost time.
         run = _Run(predictor.with_inference_size(None), source, size, seconds)
         run.compile()
-        with writing(job, source.rate, source.size, predictor.palette) as write:
+        with writing(job, source.rate, source.size, predictor.palette, reporter) as write:
             run.process(write, reporter)
         report = run.report()
         if seconds is None and report.frames < source.count:

@@ -74,6 +74,45 @@ def test_frames_are_shrunk_to_a_size_that_suits_the_network(predictor, tmp_path)
     assert np.asarray(Image.open(job.masks / "000001.png")).shape == (72, 96)
 
 
+@pytest.mark.parametrize("size", [(75, 101), (76, 101), (75, 100), (33, 17)])
+def test_frames_of_odd_size_keep_it(predictor, tmp_path, monkeypatch, size):
+    class Odd(_Camera):
+        def __init__(self, source):
+            super().__init__(source)
+            self.frame = np.full((*size, 3), 120, np.uint8)
+            self.frame[:, : size[1] // 2] = 20
+
+    job = plan_camera(0, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "VideoCapture", Odd)
+        reporter = RecordingReporter()
+        report = predict_video(predictor, job, reporter, seconds=0.2)
+    shown = frames_of(job.overlay)
+    assert len(shown) == report.frames
+    assert {frame.shape for frame in shown} == {(*size, 3)}
+    assert np.asarray(Image.open(job.masks / "000000.png")).shape == size
+    # Each half of the frame is one class: the overlay keeps its place, and its last row and column.
+    mean = shown[0].mean(axis=-1)
+    assert mean[-1, 0] < mean[-1, -1]
+    assert reporter.warnings == []
+
+
+def test_an_encoder_that_rounds_sizes_is_reported(predictor, tmp_path, monkeypatch):
+    class Odd(_Camera):
+        def __init__(self, source):
+            super().__init__(source)
+            self.frame = np.full((75, 101, 3), 120, np.uint8)
+
+    job, reporter = plan_camera(0, tmp_path), RecordingReporter()
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "VideoCapture", Odd)
+        patched.setattr(video_files, "LAYER_START", b"another codec")
+        predict_video(predictor, job, reporter, seconds=0.1)
+    assert frames_of(job.overlay)[0].shape == (76, 102, 3)
+    (warning,) = reporter.warnings
+    assert "camera_0.mp4: 76x102 (height x width) instead of 75x101, since" in warning
+
+
 @pytest.mark.parametrize(
     ("size", "limit", "align_corners", "expected"),
     [
