@@ -1,6 +1,6 @@
-"""Architecture of a DeepLab network as plain values, and the declaration of every keyword.
+"""Architecture of a DeepLab network as plain values, with the keywords of `create_model`.
 
-This module imports neither JAX nor Flax, so commands check names and values before they load them.
+This module imports neither JAX nor Flax, so commands can check names and values quickly.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from deeplab_jax.declarations import (
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.formats import MODEL, unknown_field
 
-# Mean colors of the released code, in levels of 0..255; torchvision's have the range 0..1.
+# Mean colors: of the released code and of Caffe on the scale 0..255, of torchvision on 0..1.
 SLIM_MEAN = (123.15, 115.90, 103.06)
 VGG_MEAN = (123.68, 116.78, 103.94)
 TORCHVISION_MEAN = (0.485, 0.456, 0.406)
@@ -38,14 +38,14 @@ STRIDE_PLACEMENTS = ("slim", "caffe", "torchvision")
 
 
 def mean_pixel(preprocessing: str, channels: int = 3) -> tuple[int, ...]:
-    """Returns the value of pixels outside of images: the normalization's mean, rounded.
+    """Returns the pixel value that images are padded with: the mean of the normalization, rounded.
 
-    After normalization it is 0 up to rounding (127.5 becomes 127), like the padding of the released
+    The normalization then maps padding to 0, up to rounding (127.5 becomes 127), as in the released
     code.
 
     Args:
-      preprocessing: one of PREPROCESSINGS.
-      channels: number of channels of the image.
+      preprocessing: normalization, one of PREPROCESSINGS.
+      channels: number of image channels.
     """
     means = {
         "minus_one_one": (127.5,) * channels,
@@ -58,24 +58,25 @@ def mean_pixel(preprocessing: str, channels: int = 3) -> tuple[int, ...]:
     return tuple(math.ceil(mean - 0.5) for mean in means[preprocessing])
 
 
-# ASPP's rates keep their extent in the image: they double when the output stride halves.
+# ASPP rates at output stride 16. They double when the output stride halves, so that the kernels
+# cover the same part of the image.
 RATES_AT_16 = (6, 12, 18)
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """DeepLab network with all defaults resolved; each field declares a `create_model` keyword."""
+    """DeepLab network with all defaults resolved; every field is a keyword of `create_model`."""
 
     backbone: str = keyword(
         help="Name of the backbone.",
         shown_default="v1 `vgg_16`; v2 `resnet_101`; v3 `resnet_101_beta`; v3+ `xception_65`",
     )
     num_classes: int = keyword(21, "Number of logits per pixel.", rule=POSITIVE)
-    in_channels: int = keyword(3, "Number of channels of the image.", rule=POSITIVE)
+    in_channels: int = keyword(3, "Number of image channels.", rule=POSITIVE)
     output_stride: int = keyword(
         16,
-        "Stride of the encoder's map: 4, 8, 16 or 32; with a cascade up to 256.",
-        unit="pixels of the image",
+        "Output stride of the encoder: 4, 8, 16 or 32; up to 256 with a cascade.",
+        unit="image pixels",
         source="DeepLab v3, section 3.1",
         shown_default="v1, v2 and torchvision's ResNets 8; else 16",
     )
@@ -89,27 +90,28 @@ class Architecture:
     )
     fusion: str = keyword(
         "concat",
-        "Fusion of ASPP's branches: `sum` of scores (v2) or `concat` of features (v3).",
+        "Fusion of the ASPP branches: `sum` of scores (v2) or `concat` of features (v3).",
         legal=("concat", "sum"),
         shown_default="v2 `sum`, else `concat`",
     )
     fov: str = keyword(
         "large",
-        "Kernel of fc6: `7x7`, `4x4` or `large` (3×3).",
+        "Kernel size of fc6: `7x7`, `4x4` or `large` (3×3).",
         source="DeepLab v2, table 1",
         legal=("large", "4x4", "7x7"),
     )
     fc_channels: int = keyword(
         0,
-        "Number of channels of fc6 and fc7; 0 makes the head's atrous convolutions classifiers.",
+        "Number of channels of fc6 and fc7; 0: the atrous convolutions of the head are the "
+        "classifiers.",
         source="DeepLab v2, table 1",
         rule=COUNT,
         shown_default="1024 or 4096 by `fov`; v2 on other backbones than VGG 0",
     )
     atrous_rates: tuple[int, ...] = keyword(
         RATES_AT_16,
-        "Atrous rates of the head's convolutions.",
-        unit="pixels of the encoder's map",
+        "Atrous rates of the convolutions in the head.",
+        unit="pixels of the encoder output",
         source="DeepLab v3, section 3.3; v2, section 4.1.2",
         rule=DIFFERENT_POSITIVES,
         shown_default="follow the output stride (below): v3, v3+ 6, 12, 18 at 16; `fusion=sum` "
@@ -118,22 +120,22 @@ class Architecture:
     )
     multi_grid: tuple[int, ...] | None = keyword(
         None,
-        "Relative rates of the units of a ResNet's block4 (and block5 to block7).",
+        "Relative atrous rates of the units in block4 of a ResNet (and in block5 to block7).",
         source="DeepLab v3, section 3.2.1",
         rule=POSITIVES,
         shown_default="all 1; the recipes (1, 2, 4)",
     )
     cascade_blocks: int = keyword(
         4,
-        "Last block of a ResNet; blocks above 4 are those of the cascade.",
+        "Number of the last block of a ResNet: 4, or 5 to 7 with a cascade.",
         source="DeepLab v3, section 3.2",
         legal=(4, 5, 6, 7),
         shown_default="7 for `head=cascade`",
     )
     image_pooling: str = keyword(
         "global",
-        "Image pooling: `none`, `crop` (average over the map of a crop, as the released networks) "
-        "or `global`. `spp` and `lr_aspp` always pool.",
+        "Image pooling: `none`, `crop` (average over windows that correspond to the training crop, "
+        "as in the released networks) or `global`. `spp` and `lr_aspp` always pool.",
         source="DeepLab v3, section 3.3",
         legal=("none", "crop", "global"),
         shown_default="v1, v2, and heads that do not pool `none`; else `global`",
@@ -147,7 +149,7 @@ class Architecture:
     )
     aspp_channels: int = keyword(
         256,
-        "Number of channels of every branch and of the projection.",
+        "Number of output channels of every ASPP branch and of the projection.",
         rule=POSITIVE,
         shown_default="256; `lr_aspp` 128",
     )
@@ -165,85 +167,94 @@ class Architecture:
         shown_default="v3+ `v3plus`, else `none`",
     )
     low_level_channels: int = keyword(
-        48, "Number of channels of the decoder's reduced low-level features.", rule=POSITIVE
+        48,
+        "Number of channels that the decoder reduces the low-level features to.",
+        rule=POSITIVE,
     )
     decoder_convs: tuple[tuple[int, int], ...] = keyword(
         ((3, 256), (3, 256)),
-        "Kernel size and channels of each refining convolution of the decoder.",
+        "Kernel size and output channels of each decoder convolution after the concatenation.",
         rule=CONVOLUTIONS,
         shown_default="((3, 256), (3, 256)); `conv2_conv3` ((3, 256),)",
     )
     separable: bool = keyword(
         False,
-        "Depthwise separable ASPP branches and decoder convolutions.",
+        "Depthwise separable convolutions in the ASPP branches and the decoder.",
         source="DeepLab v3+, section 3.1",
         shown_default="v3+ on Xception True, else False",
     )
     refine: bool = keyword(
-        False, "3×3 convolution before the classifier.", shown_default="torchvision only"
+        False, "Additional 3×3 convolution before the classifier.", shown_default="torchvision only"
     )
     multi_scale: tuple[float, ...] = keyword(
         (),
-        "Relative image sizes, 1 first, whose scores are fused by their maximum.",
+        "Scale factors of the input image, 1 first; the scores of all scales are fused by their "
+        "maximum.",
         source="DeepLab v2, section 4.1.1",
         rule=SCALES,
     )
-    depth_multiplier: float = keyword(1.0, "Factor on the widths of a MobileNet.", rule=ABOVE_ZERO)
+    depth_multiplier: float = keyword(
+        1.0, "Factor on the number of channels of every MobileNet layer.", rule=ABOVE_ZERO
+    )
     width_divisor: int = keyword(
         1,
-        "Divisor of MobileNetV2's scaled widths: 1, or 8 as in slim's classifiers.",
+        "Divisor of the number of channels of every MobileNetV2 layer: 1, or 8 as in slim's image "
+        "classifiers.",
         legal=(1, 8),
     )
     aux_head: bool = keyword(
         False,
-        "Auxiliary classifier on an intermediate map, for training only.",
+        "Auxiliary classifier on an intermediate feature map, for training only.",
         source="torchvision",
         shown_default="torchvision only",
     )
     stride_placement: str | None = keyword(
         None,
-        "Convolution of a ResNet's unit that has the stride: `slim`, `caffe` or `torchvision`; on "
-        "a MobileNet `torchvision` pads symmetrically.",
+        "Position of the stride within a ResNet unit: `slim`, `caffe` or `torchvision`. On a "
+        "MobileNet, `torchvision` pads symmetrically.",
         legal=STRIDE_PLACEMENTS,
         shown_default="v2 on a ResNet `caffe`; torchvision's own; else `slim`",
     )
     align_corners: bool = keyword(
-        True, "Alignment of corners in every resize.", shown_default="True; torchvision False"
+        True,
+        "Alignment of the corner pixels' centers in every resize; False: half-pixel centers.",
+        shown_default="True; torchvision False",
     )
     preprocessing: str = keyword(
         "minus_one_one",
-        "Normalization of the pixels: `minus_one_one`, `mean`, `vgg_mean` (slim's VGG), "
+        "Normalization of the input pixels: `minus_one_one`, `mean`, `vgg_mean` (slim's VGG), "
         "`mean_std`, `caffe_bgr` or `none`.",
         legal=PREPROCESSINGS,
         shown_default="the backbone's own",
     )
     batch_norm_decay: float | None = keyword(
         None,
-        "Fraction of every moving average kept at a step.",
+        "Decay of the moving averages of batch normalization, per training step.",
         rule=FRACTION,
         shown_default="as published for each part, 0.95 to 0.9997",
     )
     batch_norm_epsilon: float | None = keyword(
         None,
-        "Constant added to the variances in the backbone.",
+        "Constant that batch normalization in the backbone adds to the variance.",
         rule=ABOVE_ZERO,
         shown_default="the backbone's own",
     )
     frozen_batch_norm: bool = keyword(
         False,
-        "Normalization by the moving averages in training, without updating them.",
+        "Frozen batch normalization: training uses the moving averages and does not update them.",
         source="DeepLab v3, section 4.1",
     )
     ghost_batch_size: int = keyword(
         0,
-        "Number of images that training normalizes together; 0: the whole batch.",
+        "Number of images that batch normalization takes statistics over in training; 0: the whole "
+        "batch.",
         unit="images",
         rule=COUNT,
     )
     widths: tuple[tuple[str, int], ...] = keyword(
         (),
-        "Path and output channels of each layer that structured pruning made narrower, as `prune` "
-        "writes them.",
+        "Path and number of output channels of each layer that structured pruning made narrower; "
+        "set by `prune`.",
         rule=WIDTHS,
     )
     quantization: str = keyword(
@@ -254,7 +265,7 @@ class Architecture:
     )
     dtype: str = keyword(
         "float32",
-        "Type of the computation; parameters and statistics stay float32. float64 needs "
+        "Dtype of the computation; parameters and statistics stay float32. float64 requires "
         "jax_enable_x64 and is for numerical checks.",
         legal=("float32", "bfloat16", "float64"),
     )
@@ -266,12 +277,12 @@ class Architecture:
 
     @property
     def head_gives_scores(self) -> bool:
-        """Returns whether the head ends in classifiers."""
+        """True if the head outputs class scores instead of features."""
         return self.head == "lr_aspp" or (self.head == "aspp" and self.fusion == "sum")
 
     @property
     def pooling_window(self) -> tuple[int, int] | None:
-        """Rows and columns of the window of image pooling; None for the whole map."""
+        """Height and width of the image-pooling window on the encoder output; None: all of it."""
         if self.image_pooling != "crop":
             return None
         rows, columns = ((side - 1) // self.output_stride + 1 for side in self.pooling_crop)
@@ -279,54 +290,55 @@ class Architecture:
 
     @property
     def mean_pixel(self) -> tuple[int, ...]:
-        """Value of pixels outside of images, one number per channel; see `mean_pixel`."""
+        """Pixel value that images are padded with, one number per channel; see `mean_pixel`."""
         return mean_pixel(self.preprocessing, self.in_channels)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the fields as JSON-ready values."""
+        """Returns the value of every field by name, for a JSON file."""
         return dataclasses.asdict(self)
 
 
 def default_aspp_rates(output_stride: int) -> tuple[int, ...]:
-    """Returns ASPP's default rates: (6, 12, 18) at output stride 16, in proportion elsewhere."""
+    """Returns the default ASPP rates: (6, 12, 18) at output stride 16, (12, 24, 36) at 8."""
     return tuple(rate * 16 // output_stride for rate in RATES_AT_16)
 
 
-# Heads that take `atrous_rates`: others have no atrous convolutions, or fixed rates (DPC).
+# Heads that use `atrous_rates`; the others have no atrous convolutions, or fixed rates (DPC).
 ATROUS_HEADS = ("aspp", "large_fov")
 
 
 def check_combination(network: Architecture) -> None:
-    """Checks the fields against each other.
+    """Checks that the fields of an architecture fit each other.
 
     Raises:
-      DeepLabError: two fields contradict each other; the message states what to change.
+      DeepLabError: two fields contradict each other; the message suggests a change.
     """
     if network.in_channels != 3 and network.preprocessing in RGB_PREPROCESSINGS:
         raise DeepLabError(
             f"preprocessing={network.preprocessing!r} requires RGB images, but in_channels="
-            f"{network.in_channels}; give preprocessing='minus_one_one' or 'none'"
+            f"{network.in_channels}; use preprocessing='minus_one_one' or 'none'"
         )
     if network.head != "cascade" and network.cascade_blocks > 4:
         raise DeepLabError(
-            f"cascade_blocks={network.cascade_blocks} needs head='cascade', not {network.head!r}"
+            f"cascade_blocks={network.cascade_blocks} requires head='cascade', but head="
+            f"{network.head!r}"
         )
     legal = [2**power for power in range(2, network.cascade_blocks + 2)]
     if network.output_stride not in legal:
         shown = ", ".join(map(str, legal))
-        raise DeepLabError(f"output_stride={network.output_stride!r} is not legal; legal: {shown}")
+        raise DeepLabError(f"output_stride={network.output_stride!r} must be one of {shown}")
     _check_rates(network)
     has_fc6 = network.head == "large_fov" and network.fc_channels > 0
     if network.fov != "large" and not has_fc6:
         raise DeepLabError(
-            f"fov={network.fov!r} is the kernel of fc6, which only head='large_fov' with "
-            "fc_channels has; leave fov unset"
+            f"fov={network.fov!r} sets the kernel size of fc6, a layer that only head='large_fov' "
+            "with fc_channels above 0 has; leave fov unset"
         )
     ends_in_scores = network.head_gives_scores or (network.head == "large_fov" and not has_fc6)
     if network.decoder != "none" and ends_in_scores:
         raise DeepLabError(
-            f"decoder={network.decoder!r} refines features, but head={network.head!r} ends in "
-            "scores here; give decoder='none', or head='aspp' with fusion='concat'"
+            f"decoder={network.decoder!r} requires features, but head={network.head!r} outputs "
+            "scores here; use decoder='none', or head='aspp' with fusion='concat'"
         )
 
 
@@ -334,32 +346,33 @@ def _check_rates(network: Architecture) -> None:
     head, rates = network.head, network.atrous_rates
     if network.fusion == "sum" and head != "aspp":
         raise DeepLabError(
-            f"fusion='sum' requires head='aspp', but head={head!r}; leave fusion unset, or give "
+            f"fusion='sum' requires head='aspp', but head={head!r}; leave fusion unset, or use "
             "head='aspp'"
         )
     if network.fusion == "sum" and not rates:
-        raise DeepLabError("fusion='sum' requires atrous_rates, but atrous_rates=(); give a rate")
+        raise DeepLabError("fusion='sum' requires at least one rate, but atrous_rates=()")
     if rates and head not in ATROUS_HEADS:
         raise DeepLabError(
-            f"atrous_rates={rates} are rates of the head's atrous convolutions, but head={head!r} "
-            f"has none that take them; give one of {', '.join(map(repr, ATROUS_HEADS))}, or leave "
-            "atrous_rates out"
+            f"atrous_rates={rates} has no effect with head={head!r}; use head="
+            f"{' or '.join(map(repr, ATROUS_HEADS))}, or leave atrous_rates unset"
         )
     if head == "large_fov" and len(rates) != 1:
-        raise DeepLabError(f"head='large_fov' takes one rate, not {rates}")
+        raise DeepLabError(
+            f"head='large_fov' requires exactly one atrous rate, but atrous_rates={rates}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Shorthands:
-    """Keywords of `create_model` and of the config that set several fields."""
+    """Keywords of `create_model` and of the config that set several fields of `Architecture`."""
 
     architecture: str = keyword(
         "deeplab_v3plus", "Name of the architecture, as `deeplab-jax models` lists it."
     )
     aspp: str | None = keyword(
         None,
-        "DeepLab v2's atrous rates by name: `small` (2, 4, 8, 12) or `large` (6, 12, 18, 24) at "
-        "output stride 8; they follow the stride.",
+        "Atrous rates of DeepLab v2 by name: `small` (2, 4, 8, 12) or `large` (6, 12, 18, 24) at "
+        "output stride 8, in proportion at other strides.",
         source="DeepLab v2, section 4.1.2",
         legal=("small", "large"),
     )
@@ -376,7 +389,7 @@ TORCHVISION = {
     "preprocessing": "mean_std",
     "batch_norm_decay": 0.9,
 }
-# Keywords that each name sets unless the caller gives them.
+# Keywords that each architecture sets, unless the caller sets them.
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "deeplab_v1": {
         "backbone": "vgg_16",
@@ -398,8 +411,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "torchvision/deeplabv3_mobilenet_v3_large": TORCHVISION
     | {"backbone": "mobilenet_v3_large", "output_stride": 16},
 }
-# Keywords that each backbone reads; deeplab_jax/backbones/entries.py has the networks in the same
-# order.
+# Keywords that each backbone uses. The networks are in deeplab_jax/backbones/entries.py, in the
+# same order.
 _RESNET = ("multi_grid", "stride_placement", "cascade_blocks")
 BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "vgg_16": (),
@@ -424,10 +437,10 @@ SUMMARIES = {
 
 
 def check_names(architecture: str, overrides: Mapping[str, Any]) -> None:
-    """Checks the names of an architecture and of its keywords.
+    """Checks that an architecture and all keywords given for it exist.
 
     Raises:
-      DeepLabError: a name is unknown; the message suggests the nearest.
+      DeepLabError: a name is unknown; the message suggests the nearest one.
     """
     if architecture not in ARCHITECTURES:
         raise unknown_name("architecture", architecture, ARCHITECTURES)
@@ -437,5 +450,5 @@ def check_names(architecture: str, overrides: Mapping[str, Any]) -> None:
 
 
 def list_models() -> dict[str, str]:
-    """Returns the name and a summary of every architecture."""
+    """Returns a one-line summary of every architecture, by name."""
     return dict(SUMMARIES)

@@ -1,7 +1,7 @@
-"""Types of arrays with their axes, as in `Float[Array, "N H W C"]`.
+"""Array types with named axes, such as `Float[Array, "N H W C"]`.
 
-Axes of the same name have the same size within one call. The tests check the annotations at run
-time. jaxtyping defines the types; without it, they are types of arrays of any shape.
+Within one call, axes with the same name have the same size; the tests check this at run time. The
+types come from jaxtyping. Where it is not installed, they are plain array types without axes.
 """
 
 import importlib.util
@@ -13,17 +13,17 @@ import numpy as np
 if TYPE_CHECKING:
     from jax import Array
 else:
-    # JAX takes NumPy's arrays, too.
+    # Functions also accept NumPy arrays, as JAX does.
     Array = jax.Array | np.ndarray
 if TYPE_CHECKING or importlib.util.find_spec("jaxtyping"):
     from jaxtyping import Bool, Float, Float32, Int32, Integer, Num, Shaped, UInt8, UInt16
 else:
 
     class Shaped:
-        """The type of the arrays of a library, whatever their shape."""
+        """Replacement for the types of jaxtyping: `Shaped[Array, "N C"]` is `Array`."""
 
         def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
-            """Returns the first of (type of the arrays, axes)."""
+            """Returns the array type of a pair (array type, axes)."""
             return item[0]
 
     Bool = Float = Float32 = Int32 = Integer = Num = UInt8 = UInt16 = Shaped

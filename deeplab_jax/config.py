@@ -28,10 +28,10 @@ from deeplab_jax.formats import (
 
 
 def default() -> ConfigDict:
-    """Returns the default of every field, locked: an unknown field is an error.
+    """Returns a config in which every field has its default.
 
-    Most keywords of the network are unset: these take the default of the architecture or the
-    backbone.
+    The config is locked: setting an unknown field is an error. Most fields of the section `model`
+    are unset (None), so that the defaults of the architecture or of the backbone apply.
     """
     config = ConfigDict()
     config.model = ConfigDict()
@@ -54,7 +54,7 @@ def check(config: ConfigDict, section: str = "") -> None:
 
     Args:
       config: whole config, or one of its sections.
-      section: dotted prefix of the section, as in "loss." (default: the whole config).
+      section: prefix of the section's fields, such as "loss." (default: the whole config).
 
     Raises:
       DeepLabError: a value is illegal; the message names the field and the legal values.
@@ -65,7 +65,7 @@ def check(config: ConfigDict, section: str = "") -> None:
             check_value(owner, field, values[name], shown=name)
 
 
-# Fields that may differ when a run is resumed: they do not change its results.
+# Fields that may change when a run is resumed, because they do not change its results.
 FREE_FIELDS = (
     "data.data_dir",
     "data.workers",
@@ -80,11 +80,11 @@ FREE_FIELDS = (
 
 
 def arguments(text: str | None, **defaults: Any) -> ConfigDict:
-    """Returns the arguments after the colon of `--config=FILE:key=value,flag`.
+    """Parses the arguments of a config file, as in `--config=FILE:key=value,flag`.
 
     Args:
-      text: text after the colon, or None.
-      **defaults: legal arguments and their defaults, which fix the types; `flag` alone is True.
+      text: text after the colon, or None. An argument without a value is True.
+      **defaults: default of every legal argument; its type is the type of the argument.
 
     Raises:
       DeepLabError: an argument is unknown or of the wrong type.
@@ -99,7 +99,10 @@ def arguments(text: str | None, **defaults: Any) -> ConfigDict:
 
 
 def load(reference: str) -> ConfigDict:
-    """Returns the config of `FILE[:arguments]`, FILE a path or the name of a packaged one.
+    """Returns the config that a file defines.
+
+    Args:
+      reference: `FILE[:arguments]`, where FILE is a path or the name of a packaged config.
 
     Raises:
       DeepLabError: there is no such file, or it sets a field that does not exist.
@@ -137,7 +140,7 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Returns the name in the section of the field with the most similar name, if any."""
+    """Returns `name` with the section of the most similar field in front, if there is one."""
     sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
     nearest = difflib.get_close_matches(name, sections, n=1)
     return f"{sections[nearest[0]]}.{name}" if nearest and sections[nearest[0]] else name
@@ -162,13 +165,13 @@ def _packaged_recipes() -> pathlib.Path:
     except ModuleNotFoundError:
         package = pathlib.Path(__file__).parent
         raise DeepLabError(
-            f"the configs are part of the installed package, but {package} is only on Python's "
-            "path; run pip install -e . in its checkout"
+            f"the packaged configs are available only if deeplab_jax is installed, but {package} "
+            "is only on Python's path; run pip install -e . in its checkout"
         ) from None
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every field's dotted name and value."""
+    """Yields the dotted name and the value of every field."""
     for key, value in config.items():
         if isinstance(value, Mapping | ConfigDict):
             yield from flatten(value, f"{prefix}{key}.")
@@ -177,16 +180,21 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def override(config: ConfigDict, field: str, text: str) -> None:
-    """Sets a field by its dotted name from text, as `--config.FIELD=TEXT` does.
+    """Sets a field of a config in place, as `--config.FIELD=TEXT` does.
+
+    Args:
+      config: config to change.
+      field: dotted name of the field.
+      text: value as text, parsed by the type of the field.
 
     Raises:
-      DeepLabError: no such field (names the nearest), or the text is not of its type.
+      DeepLabError: there is no such field, or the text has another type.
     """
     fields = dict(flatten(config))
     if field not in fields:
         raise unknown_field("config field", field, fields)
     section, name = _section(config, field)
-    # A field that is unset by default can be unset.
+    # Only a field that is unset by default can be set to None.
     if text == "None" and dict(flatten(default())).get(field, "") is None:
         value = None
     else:
@@ -196,13 +204,13 @@ def override(config: ConfigDict, field: str, text: str) -> None:
 
 
 def _section(config: ConfigDict, field: str) -> tuple[ConfigDict, str]:
-    """Returns the section that holds a field, and the field's name in it."""
+    """Returns the section of a field, and the name of the field in that section."""
     owner, _, name = field.rpartition(".")
     return (config[owner] if owner else config), name
 
 
 def _parse(field: str, text: str, kind: type) -> Any:
-    """Returns text as a value of the field's type."""
+    """Parses the text of a value of type `kind`; `field` is its name in the error."""
     if kind is str:
         return text
     value = parse_literal(text)
@@ -211,19 +219,23 @@ def _parse(field: str, text: str, kind: type) -> Any:
     if kind is tuple and isinstance(value, int | float | list):
         value = tuple(value) if isinstance(value, list) else (value,)
     if type(value) is not kind:
-        raise DeepLabError(f"config field {field} takes a {kind.__name__}, got {text!r}")
+        raise DeepLabError(f"config field {field} must be of type {kind.__name__}, got {text!r}")
     return value
 
 
 def to_json(config: ConfigDict) -> str:
-    """Returns the config as indented JSON, the same text for the same values."""
+    """Returns the config as indented JSON; equal configs give equal texts."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True)
 
 
 def from_json(text: str) -> ConfigDict:
-    """Returns the config of a workdir's file; fields that it lacks keep their defaults.
+    """Returns the config that the `config.json` of a workdir stores.
 
-    The stored format version selects the table of old field names.
+    Fields that the file lacks have their defaults. Fields that were renamed since the file was
+    written are converted, as determined by its format version.
+
+    Args:
+      text: content of the file.
 
     Raises:
       DeepLabError: the file has an unknown field, or a later release wrote it.
@@ -246,7 +258,7 @@ def _tuples(value: Any) -> Any:
 
 
 def differences(one: ConfigDict, other: ConfigDict) -> list[str]:
-    """Returns "field: a → b" for every field that differs and changes results."""
+    """Returns "field: a → b" for every field that differs, except those in `FREE_FIELDS`."""
     first, second = dict(flatten(one)), dict(flatten(other))
     return [
         f"{field}: {first.get(field)} → {second.get(field)}"

@@ -16,15 +16,16 @@ from deeplab_jax.declarations import (
     kind,
 )
 
-# Keywords of a network that come from the dataset, or that training does not support.
+# Keywords of a network that the dataset determines, or that training does not support.
 NOT_IN_CONFIG = ("num_classes", "in_channels", "quantization")
-# Keywords with a default in the config; the others default to that of the architecture or backbone.
+# Keywords with a default in the config; for the others, that of the architecture or of the backbone
+# applies.
 SET_IN_CONFIG = ("architecture", "dtype")
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Datasets of a run."""
+    """Dataset that a run trains and validates on."""
 
     name: str = keyword("", "Name of a prepared dataset.")
     data_dir: str = keyword("data", "Directory in which `prepare` wrote the dataset.")
@@ -38,7 +39,9 @@ class Data:
         "Classes whose images appear twice per training epoch.",
         source="DeepLab v3, section 4.3",
     )
-    workers: int = keyword(0, "Number of data-loading processes; 0: threads of this process.")
+    workers: int = keyword(
+        0, "Number of data-loading processes; 0: threads of the training process."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +90,8 @@ class Augmentation:
     )
     max_class_fraction: float = keyword(
         1.0,
-        "Maximum fraction of one class in a crop; others are redrawn, at most ten times; 1: no "
-        "limit.",
+        "Maximum fraction of a crop that one class may cover; other crops are redrawn, at most ten "
+        "times; 1: no limit.",
         source="mmsegmentation: 0.75",
         rule=NONZERO_FRACTION,
     )
@@ -101,7 +104,7 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """Length, batch, memory and start of a run."""
+    """Length, batch size, memory saving and initialization of a run."""
 
     num_steps: int = keyword(
         30_000, "Number of training steps.", source="DeepLab v3, section 4", rule=POSITIVE
@@ -116,7 +119,9 @@ class Training:
         1, "Number of microbatches per batch (gradient accumulation).", rule=POSITIVE
     )
     ema_decay: float = keyword(
-        0.0, "Decay of the averaged parameters that evaluation uses; 0: none.", rule=FRACTION
+        0.0,
+        "Decay of the moving average of the parameters, which evaluation then uses; 0: no average.",
+        rule=FRACTION,
     )
     patience: int = keyword(
         0, "Number of evaluations without improvement before early stopping; 0: off."
@@ -128,34 +133,40 @@ class Training:
         source="arXiv 1604.06174",
         legal=("none", "norm", "block"),
     )
-    init_from: str = keyword("", "Published name, model directory or workdir to start from.")
+    init_from: str = keyword(
+        "",
+        "Published name, model directory or workdir to load initial variables from; empty: random "
+        "initialization.",
+    )
     init_scope: str = keyword(
         "all",
-        "Variables to load from `init_from`: `all`, except a classifier if the classes differ; "
-        "`backbone`; `matching`, those of equal shape; `vgg_decimated`, VGG-16 with subsampled "
-        "fc6 and fc7.",
+        "Variables to load from `init_from`: `all` (except classifiers of another shape), "
+        "`backbone`, `matching` (all with an equal name and shape) or `vgg_decimated` (VGG-16 with "
+        "subsampled fc6 and fc7).",
         source="DeepLab v1, section 3.2",
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """Mesh of data × spatial devices."""
+    """Device mesh of `data` × `spatial` devices."""
 
     data: int = keyword(
-        -1, "Number of devices (or groups of `spatial`) that a batch is sharded over; −1: all."
+        -1,
+        "Number of devices, or of groups of `spatial` devices, that a batch is sharded over; "
+        "−1: all.",
     )
     spatial: int = keyword(1, "Number of devices that image rows are sharded over.")
     fsdp: bool = keyword(
         False,
-        "Sharding of kernels and optimizer state over `data` (FSDP).",
+        "Sharding of kernels and optimizer state over the `data` axis (FSDP).",
         source="arXiv 1910.02054",
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """Weighted sum of losses; deeplab_jax/losses has each term's formula and source."""
+    """Weighted sum of losses; deeplab_jax/losses has the formula and source of each."""
 
     cross_entropy: float = keyword(1.0, "Weight of the cross-entropy; 0: off.")
     focal: float = keyword(0.0, "Weight of the focal loss; 0: off.", source="arXiv 1708.02002")
@@ -182,25 +193,26 @@ class Loss:
     )
     upsample_logits: bool = keyword(
         True,
-        "Upsampling of the logits to the label; False: downsampling of the label to the logits.",
+        "Upsampling of the logits to the label size; False: downsampling of the label to the size "
+        "of the logits.",
         source="DeepLab v3, section 4.1; v1, v2: False",
     )
     chunk_rows: int = keyword(
         0,
-        "Number of label rows per chunk of the loss, which saves memory; 0: all. Requires "
-        "cross-entropy as the only loss and upsampled logits.",
+        "Number of label rows that the loss is computed on at a time, to save memory; 0: all. "
+        "Requires cross-entropy as the only loss and upsampled logits.",
         unit="rows",
         rule=COUNT,
     )
     normalization: str = keyword(
         "pixels",
-        "Normalization of the loss: mean over the labeled pixels of the batch (`pixels`, v3) or "
-        "mean over images of their means (`images`, v2 on ResNet-101).",
+        "Normalization of the loss: mean over all labeled pixels of the batch (`pixels`, v3), or "
+        "mean per image, then over the images (`images`, v2 on ResNet-101).",
         legal=("pixels", "images"),
     )
     supervise_all_scales: bool = keyword(
         False,
-        "Loss on each scale in addition to that on the fused scores.",
+        "Loss on the scores of every scale of `model.multi_scale`, in addition to the fused ones.",
         source="DeepLab v2, released",
     )
     auxiliary_weight: float = keyword(
@@ -215,29 +227,30 @@ class Loss:
 
 
 def _factor(part: str) -> float:
-    """Declares the factor of the learning rate of a part of the network."""
+    """Declares the learning-rate multiplier of one part of the network."""
     return keyword(1.0, f"Learning-rate multiplier of {part}; 0 freezes it.", rule=NOT_NEGATIVE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Multipliers:
-    """Factors of the learning rate by part; 0 freezes a part.
+    """Learning-rate multipliers of the parts of the network; 0 freezes a part.
 
-    DeepLab v2 as released: classifier 10, bias 2 on top; on ResNet-101 norm 0.
+    The released DeepLab v2 has 10 for `classifier` and 2 for `bias`; on ResNet-101 also 0 for
+    `norm`.
     """
 
     backbone: float = _factor("the backbone")
     head: float = _factor("the head, without its classifiers")
     decoder: float = _factor("the decoder")
-    classifier: float = _factor("all classifiers, also those inside a head")
+    classifier: float = _factor("all classifiers, including those inside a head")
     auxiliary: float = _factor("the auxiliary head")
-    bias: float = _factor("convolution biases, times that of the part")
-    norm: float = _factor("normalization scales and offsets, times that of the part")
+    bias: float = _factor("convolution biases, in addition to that of their part")
+    norm: float = _factor("normalization scales and offsets, in addition to that of their part")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """Optimizer of a run."""
+    """Optimizer, and the learning-rate multipliers of the parts of the network."""
 
     name: str = keyword(
         "sgd",
@@ -254,7 +267,7 @@ class Optimizer:
         rule=NOT_NEGATIVE,
     )
     decay_depthwise: bool = keyword(
-        False, "Weight decay of depthwise kernels as well.", source="released code: False"
+        False, "Weight decay also of depthwise kernels.", source="released code: False"
     )
     nesterov: bool = keyword(False, "Nesterov momentum for `sgd`.")
     clip_norm: float = keyword(
@@ -265,7 +278,7 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Learning-rate schedule of a run."""
+    """Learning-rate schedule."""
 
     base_learning_rate: float = keyword(
         0.007, "Learning rate before the schedule, above 0.", source="DeepLab v3, section 4"
@@ -281,13 +294,17 @@ class Schedule:
         source="DeepLab v2, section 4.1.1",
     )
     steps_per_drop: int = keyword(
-        2000, "Number of steps between drops of `step`.", source="DeepLab v1, section 4.1"
+        2000,
+        "Number of steps between two drops of the learning rate by `step`.",
+        source="DeepLab v1, section 4.1",
     )
-    drop_factor: float = keyword(0.1, "Factor of each drop of `step`, below 1.")
+    drop_factor: float = keyword(
+        0.1, "Factor on the learning rate at each drop by `step`, below 1."
+    )
     warmup_steps: int = keyword(
         0,
-        "Number of warm-up steps: step t (from 0) has the fraction (t + 1)/warmup_steps of its "
-        "scheduled rate; 0: no warm-up.",
+        "Number of warm-up steps: the learning rate of step t (from 0) is multiplied by "
+        "(t + 1)/warmup_steps; 0: no warm-up.",
         rule=COUNT,
     )
 
@@ -300,12 +317,12 @@ class Evaluation:
         1000, "Number of steps between evaluations; the last step is also evaluated.", rule=POSITIVE
     )
     batch_size: int = keyword(
-        8, "Number of images per batch; does not change the metrics.", rule=POSITIVE
+        8, "Number of images per evaluation batch; does not change the metrics.", rule=POSITIVE
     )
     size: tuple[int, int] | None = keyword(
         None,
-        "Height and width to pad all images to, as in the released code; unset: computed from the "
-        "size of each image, as in `predict`.",
+        "Height and width to pad all images to, as in the released code; unset: chosen for each "
+        "image, as in `predict`.",
         unit="pixels",
     )
     limit: int | None = keyword(None, "Maximum number of images; unset: the whole split.")
@@ -313,14 +330,14 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Checkpoints of a run: the best by validation and the last are kept."""
+    """Checkpoints of a run; the last one and the best one in validation are kept."""
 
     every_steps: int = keyword(1000, "Number of steps between checkpoints.", rule=POSITIVE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Fields of a training run; the section `model` holds the keywords of `Architecture`."""
+    """Config fields of a training run, without the section `model`; see `Architecture` for it."""
 
     seed: int = keyword(0, "Seed of initialization, data order, augmentation and dropout, from 0.")
     data: Data
@@ -343,11 +360,14 @@ class Config:
 def declared_fields(
     owner: type = Config, prefix: str = ""
 ) -> Iterator[tuple[str, type, dataclasses.Field]]:
-    """Yields dotted name, class and field of every config field but those of the section `model`.
+    """Yields the declarations of the config fields outside the section `model`.
 
     Args:
-      owner: class whose fields are listed.
-      prefix: of the names, as in "optimizer.".
+      owner: class whose fields to list (default: all).
+      prefix: prefix of the names, such as "optimizer.".
+
+    Yields:
+      (dotted name, class that declares the field, field).
     """
     for field in dataclasses.fields(owner):
         section = kind(owner, field)
@@ -358,7 +378,7 @@ def declared_fields(
 
 
 def model_fields() -> Iterator[tuple[str, type, dataclasses.Field]]:
-    """Yields name, class and field of every keyword in the config's section `model`."""
+    """Yields (name, class, field) for every field in the section `model` of the config."""
     for owner in (Shorthands, Architecture):
         for field in dataclasses.fields(owner):
             if field.name not in NOT_IN_CONFIG:

@@ -13,11 +13,11 @@ METADATA = "declaration"
 
 
 class Rule(NamedTuple):
-    """A condition on one value.
+    """Condition on one value.
 
     Attributes:
-      holds: returns whether a value meets the condition.
-      words: the condition in words, after "must be".
+      holds: function that returns whether a value satisfies the condition.
+      words: description for error messages, to follow "must be".
     """
 
     holds: Callable[[Any], bool]
@@ -25,15 +25,15 @@ class Rule(NamedTuple):
 
 
 class Declaration(NamedTuple):
-    """Documentation and rules of a field, beside its type and default.
+    """Documentation of a field, and the rules that its values must satisfy.
 
     Attributes:
       help: noun phrase that describes the value.
       unit: unit of the value; empty for names, switches and plain numbers.
       source: paper, section or code that the default or the idea comes from.
-      legal: all legal values; empty for fields that take others.
-      rule: condition on the value; None: its type alone.
-      shown_default: default in words, where it depends on other fields.
+      legal: all legal values; empty if they cannot be listed.
+      rule: condition on the value; None: none, except that a bool must be True or False.
+      shown_default: default in words, for a default that depends on other fields.
     """
 
     help: str
@@ -54,10 +54,10 @@ def keyword(
     rule: Rule | None = None,
     shown_default: str = "",
 ) -> Any:
-    """Returns a dataclass field that declares a keyword; see `Declaration`.
+    """Returns a dataclass field with a `Declaration`.
 
     Args:
-      default: default of the field; a class of declared fields makes the field a section.
+      default: default of the field; None: unset.
       help, unit, source, legal, rule, shown_default: see `Declaration`.
     """
     declaration = Declaration(help, unit, source, legal, rule, shown_default)
@@ -65,12 +65,12 @@ def keyword(
 
 
 def declaration(field: dataclasses.Field) -> Declaration:
-    """Returns the declaration of a field that `keyword` made."""
+    """Returns the declaration of a field that was created by `keyword`."""
     return field.metadata[METADATA]
 
 
 def help_text(field: dataclasses.Field) -> str:
-    """Returns the help of a field with its unit and source."""
+    """Returns the help of a field, followed by its unit and source in parentheses."""
     declared = declaration(field)
     notes = [declared.unit and f"unit: {declared.unit}", declared.source]
     noted = "; ".join(filter(None, notes))
@@ -137,7 +137,7 @@ WIDTHS = Rule(
 
 
 def kind(owner: type, field: dataclasses.Field) -> type:
-    """Returns the type of a field's values, without `None` and without type arguments."""
+    """Returns the type of a field: `int` for `int | None`, `tuple` for `tuple[int, ...]`."""
     hint = typing.get_type_hints(owner)[field.name]
     if isinstance(hint, types.UnionType):
         (hint,) = (one for one in typing.get_args(hint) if one is not type(None))
@@ -148,13 +148,13 @@ def check_value(owner: type, field: dataclasses.Field, value: Any, shown: str = 
     """Checks one value against the declaration of its field.
 
     Args:
-      owner: class of the field.
-      field: field that `keyword` made.
-      value: value to check; None is legal where it is the default.
-      shown: name of the field in the message (default: its own).
+      owner: dataclass of the field.
+      field: field created by `keyword`.
+      value: value to check; None is legal if it is the default.
+      shown: name of the field in the error message (default: `field.name`).
 
     Raises:
-      DeepLabError: the value is illegal; the message names the legal ones.
+      DeepLabError: the value is illegal; the message states which values are legal.
     """
     declared, name = declaration(field), shown or field.name
     if value is None and field.default is None:
@@ -163,7 +163,7 @@ def check_value(owner: type, field: dataclasses.Field, value: Any, shown: str = 
         if isinstance(value, str) and isinstance(declared.legal[0], str):
             raise unknown_name(name, value, declared.legal)
         legal = ", ".join(map(str, declared.legal))
-        raise DeepLabError(f"{name}={value!r} is not legal; legal: {legal}")
+        raise DeepLabError(f"{name}={value!r} must be one of {legal}")
     rule = declared.rule
     if rule is None and kind(owner, field) is bool:
         rule = Rule(lambda value: isinstance(value, bool), "True or False")
@@ -172,7 +172,7 @@ def check_value(owner: type, field: dataclasses.Field, value: Any, shown: str = 
 
 
 def parse_literal(text: str) -> Any:
-    """Returns the value of a Python literal, `true` or `false`; other text is returned as it is."""
+    """Parses a Python literal, `true` or `false`; returns any other text unchanged."""
     try:
         return ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
     except (SyntaxError, ValueError):

@@ -1,4 +1,4 @@
-"""Listing of files, and atomic writing."""
+"""Paths on this machine and in buckets, atomic writing, and listing of directories."""
 
 import contextlib
 import hashlib
@@ -15,9 +15,9 @@ from deeplab_jax.errors import DeepLabError
 
 
 def as_path(place: str | os.PathLike) -> Path:
-    """Returns a local path or, for gs://BUCKET/… and s3://BUCKET/…, a path in a bucket.
+    """Converts a string to a path; gs://BUCKET/… and s3://BUCKET/… are paths in a bucket.
 
-    Both have the same methods. Paths in buckets require the package gcsfs or s3fs.
+    Both kinds of path have the same methods. Buckets require the package gcsfs or s3fs.
     """
     return epath.Path(place) if "://" in str(place) else Path(place)
 
@@ -34,10 +34,11 @@ def absolute(path: str | os.PathLike) -> epath.Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path that replaces `path` when the block succeeds.
+    """Yields a temporary path to write to, and moves it to `path` when the block succeeds.
 
     Parent directories are created. If the block fails, the temporary file is removed and `path` is
-    unchanged. The temporary path has the suffix of `path`, by which libraries choose a format.
+    unchanged. The temporary path has the same file name, so libraries that choose a format by the
+    suffix choose the right one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent if is_local(path) else None
@@ -53,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
-    """Yields a temporary directory that becomes `path` when the block succeeds.
+    """Yields a temporary directory to write to, and moves it to `path` when the block succeeds.
 
     Raises:
       DeepLabError: `path` exists and is not an empty directory.
@@ -64,15 +65,15 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         temporary = Path(folder) / path.name
         temporary.mkdir()
         yield temporary
-        # Replaces an empty directory.
+        # `path` may be an empty directory, which this replaces.
         os.replace(temporary, path)
 
 
 def check_new_directory(path: Path) -> None:
-    """Checks that a directory is empty or does not exist.
+    """Checks that nothing would be overwritten: `path` is an empty directory or does not exist.
 
     Raises:
-      DeepLabError: the path exists and is not an empty directory.
+      DeepLabError: `path` exists and is not an empty directory.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise DeepLabError(f"{path} exists and is not empty; give another directory, or remove it")
@@ -85,7 +86,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def cache_directory() -> Path:
-    """Returns the directory of downloads and converted models, $DEEPLAB_CACHE."""
+    """Returns the directory for downloads and converted models.
+
+    It is $DEEPLAB_CACHE, or ~/.cache/deeplab_jax if that variable is not set.
+    """
     default = Path.home() / ".cache" / "deeplab_jax"
     return Path(os.environ.get("DEEPLAB_CACHE") or default).expanduser()
 
@@ -94,7 +98,7 @@ PROGRAM_CACHE, PROGRAM_SUFFIX = "DEEPLAB_PROGRAM_CACHE", ".stablehlo"
 
 
 def program_directory() -> Path | None:
-    """Returns the directory of traced programs, $DEEPLAB_PROGRAM_CACHE; None disables it."""
+    """Returns the cache directory for traced programs, $DEEPLAB_PROGRAM_CACHE; None: no cache."""
     directory = os.environ.get(PROGRAM_CACHE)
     return Path(directory) if directory else None
 
@@ -114,11 +118,12 @@ HIDDEN = "hidden"
 
 
 class Listing(NamedTuple):
-    """Files below a directory.
+    """Files in a directory and its subdirectories.
 
     Attributes:
-      images: images, sorted by path.
-      left_out: number of other files by reason: HIDDEN, or the suffix, such as ".txt".
+      images: paths of the images, sorted.
+      left_out: number of files that are not listed, by reason: HIDDEN, or the suffix, such as
+        ".txt".
     """
 
     images: list[Path]
@@ -126,10 +131,10 @@ class Listing(NamedTuple):
 
 
 def is_hidden(path: Path, below: Path) -> bool:
-    """Returns whether a path, or one of its parents below a directory, is hidden.
+    """Returns whether a path, or one of its parent directories inside `below`, is hidden.
 
-    Names that begin with a dot (`.ipynb_checkpoints`, `._photo.jpg`, `.DS_Store`) and SYSTEM_NAMES
-    are hidden.
+    Hidden names are SYSTEM_NAMES and all that begin with a dot, such as `.ipynb_checkpoints` and
+    `._photo.jpg`.
     """
     return any(map(_is_hidden_name, path.relative_to(below).parts))
 

@@ -1,8 +1,9 @@
-"""Format versions of files, and the renamed fields of earlier versions.
+"""Format versions of `model.json` and `config.json`, and conversion of renamed fields.
 
-Version 1 (files without a version) holds only the keywords that the user gave. Default rates do not
-follow the output stride, and keywords that the network does not read are ignored. Version 2 holds
-the value of every keyword. Version 3 has the current names.
+* Version 1 (files without a version) stores only the keywords that the user set. Default atrous
+  rates do not follow the output stride, and keywords without effect are ignored.
+* Version 2 stores the value of every keyword.
+* Version 3 has the current names.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,19 +12,19 @@ from typing import Any, NamedTuple
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 FORMAT_VERSION = 3
-# Key of the version in `model.json`, and in the `config.json` of a workdir.
+# Key of the version in `model.json` and in the `config.json` of a workdir.
 FORMAT_FIELD = "format_version"
 MODEL = "model."
 
 
 class Rename(NamedTuple):
-    """Renamed config field.
+    """Config field that was renamed or removed.
 
     Attributes:
       old: dotted name in earlier versions.
-      new: current dotted name, or None for a removed field, which never changed results.
-      values: current value by renamed value.
-      version: first format version with the new name.
+      new: current dotted name; None if the field was removed because it never changed results.
+      values: renamed values of the field, old → current.
+      version: first format version with the current name.
     """
 
     old: str
@@ -53,34 +54,34 @@ RENAMED_FLAGS = {"space": "spatial"}
 
 
 def check_format_version(version: object) -> int:
-    """Returns a format version, if this release can read it.
+    """Checks that this release can read a format version, and returns it.
 
     Raises:
-      DeepLabError: the version is invalid, or of a later release.
+      DeepLabError: the version is invalid, or a later release wrote it.
     """
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise DeepLabError(f"format_version={version!r} must be a whole number of at least 1")
     if version > FORMAT_VERSION:
         raise DeepLabError(
-            f"format_version={version} is newer than this release reads ({FORMAT_VERSION}); "
-            "update deeplab_jax"
+            f"format_version={version} is newer than this release can read (at most "
+            f"{FORMAT_VERSION}); update deeplab_jax"
         )
     return version
 
 
 def rewritten_version(version: int) -> int:
-    """Returns the version that a file is rewritten with.
+    """Returns the format version for writing the content of a file of `version` again.
 
-    Version 1 is kept, because its defaults determine the values of unset keywords.
+    Version 1 is kept, because the defaults of version 1 apply to the keywords that are not stored.
     """
     return FORMAT_VERSION if version > 1 else version
 
 
 def with_new_names(fields: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """Returns the fields of a file with their current names and values.
+    """Converts the names and values of stored config fields to the current ones.
 
     Args:
-      fields: value of each config field by dotted name.
+      fields: stored values by dotted name.
       version: format version of the file.
     """
     renames = {rename.old: rename for rename in RENAMES if version < rename.version}
@@ -90,30 +91,30 @@ def with_new_names(fields: Mapping[str, Any], version: int) -> dict[str, Any]:
         if rename is None:
             found[name] = value
         elif rename.new is not None:
-            # Values without renames may be unhashable.
+            # The values of other fields may be unhashable, such as lists.
             found[rename.new] = rename.values.get(value, value) if rename.values else value
     return found
 
 
 def with_new_keywords(keywords: Mapping[str, Any], version: int) -> dict[str, Any]:
-    """Returns the model keywords of a file with their current names; see `with_new_names`."""
+    """Converts stored keywords of a model to the current ones; see `with_new_names`."""
     fields = with_new_names({MODEL + name: value for name, value in keywords.items()}, version)
     return {name.removeprefix(MODEL): value for name, value in fields.items()}
 
 
 def is_old_name(name: str) -> bool:
-    """Returns whether an earlier release had a field of this name, given without its section."""
+    """Returns whether a field had this name, without its section, in an earlier release."""
     return any(name == rename.old.rpartition(".")[2] for rename in RENAMES)
 
 
 def unknown_field(kind: str, name: str, legal: Iterable[str], prefix: str = "") -> DeepLabError:
-    """Returns the error for an unknown field, with its new name or the nearest legal one.
+    """Returns the error for an unknown field; its message suggests the current or a similar name.
 
     Args:
-      kind: kind of the name, such as "config field".
-      name: unknown name, with its section or without it as in a config file.
-      legal: every legal name.
-      prefix: section of the name and of the legal ones, such as "model.".
+      kind: noun that describes the name, such as "config field".
+      name: the unknown name, with or without its section.
+      legal: all legal names.
+      prefix: section that `name` and `legal` leave out, such as "model.".
     """
     for rename in RENAMES:
         is_bare = not prefix and name == rename.old.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Late imports of modules (PEP 562) and of optional libraries."""
+"""Imports on first use (PEP 562), and imports of optional libraries."""
 
 import contextlib
 import importlib
@@ -16,15 +16,16 @@ from deeplab_jax.errors import DeepLabError
 def lazy_names(
     package: str, modules: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Returns `__getattr__`, `__dir__` and `__all__` of a package whose names are imported late.
+    """Returns `__getattr__`, `__dir__` and `__all__` for a package that imports names on first use.
 
     A command then imports only the modules that it uses, and `--help` imports neither JAX nor Flax.
-    A public name must differ from the name of its module, because importing a module sets the
-    attribute of that name.
+    A public name must differ from the names of the package's modules, because importing a module
+    sets an attribute of the package.
 
     Args:
       package: `__name__` of the package.
-      modules: module of the package, with a leading dot → public names, separated by spaces.
+      modules: public names, separated by spaces, by the module that defines them, such as
+        ".losses".
     """
     home = {name: module for module, names in modules.items() for name in names.split()}
 
@@ -39,12 +40,13 @@ def lazy_names(
 
 
 def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
-    """Returns a module of an optional library.
+    """Imports a module of an optional library.
 
     Args:
       module: dotted name of the module.
-      extra: extra of this package that installs the library.
-      purpose: singular noun phrase that names what requires it, such as "a PyTorch file".
+      extra: extra of deeplab_jax that installs the library.
+      purpose: what requires the library, for the error message; a singular noun phrase such as "a
+        PyTorch file".
 
     Raises:
       DeepLabError: the library is not installed; the message names the command that installs it.
@@ -54,14 +56,14 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     except ImportError as error:
         library = module.partition(".")[0]
         raise DeepLabError(
-            f"{library} is not installed, which {purpose} requires; "
-            f"pip install 'deeplab_jax[{extra}]'"
+            f"{purpose} requires {library}, which is not installed; "
+            f"run pip install 'deeplab_jax[{extra}]'"
         ) from error
 
 
 def import_tensorflow(extra: str, purpose: str) -> ModuleType:
-    """Returns TensorFlow, which then logs only errors; see `import_extra`."""
-    # TensorFlow reads the variable when it is imported.
+    """Imports TensorFlow and limits its log to errors; see `import_extra`."""
+    # TensorFlow reads the variable during its import.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -70,7 +72,7 @@ def import_tensorflow(extra: str, purpose: str) -> ModuleType:
 
 @contextlib.contextmanager
 def quiet_logger(name: str) -> Iterator[None]:
-    """Drops the warnings of a library's logger until the block ends."""
+    """Suppresses the warnings of a library's logger inside the block."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

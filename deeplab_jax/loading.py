@@ -1,4 +1,4 @@
-"""Loading of a predictor by name or path."""
+"""Loads a trained model for inference, by name or path."""
 
 from pathlib import Path
 
@@ -12,20 +12,21 @@ def load(
     ema: bool | None = None,
     reporter: Reporter | None = None,
 ) -> "inference.Predictor | inference.ImageClassification":
-    """Returns the predictor of a model.
+    """Loads a trained model for inference.
 
     Args:
-      reference: path of a model directory or workdir, or a name of `list_pretrained`, whose weights
-        are downloaded and converted on first use.
+      reference: path of a model directory or of a training workdir, or a name from
+        `list_pretrained`, whose weights are downloaded and converted on first use.
       checkpoint: checkpoint of a workdir: `best`, `last` or a step (default: `best`).
-      ema: use the averaged parameters; None uses them if the run kept them.
+      ema: whether to use the moving average of the parameters; None: if the run kept one.
       reporter: receives progress events of downloads (default: the logger).
 
     Returns:
-      A predictor of class maps or, for an image classifier, of classes.
+      A predictor of class maps or, for an image classifier, of image classes.
 
     Raises:
-      DeepLabError: there is no such model or checkpoint, no averaged parameters, or no network.
+      DeepLabError: the model, the checkpoint or the moving average does not exist, or weights
+        cannot be downloaded.
     """
     predictor = inference.load(pretrained.locate(reference, reporter), checkpoint, ema)
     predictor.source = str(reference)

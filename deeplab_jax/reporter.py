@@ -1,4 +1,4 @@
-"""Interface through which functions report messages and progress."""
+"""Interface for reporting messages and progress."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,33 +8,39 @@ Item = TypeVar("Item")
 
 
 class Reporter:
-    """Receiver of messages, warnings and progress events; this base class ignores them.
+    """Receives messages, warnings and progress events; this base class ignores them.
 
-    Functions take a reporter from their caller and never print. The commands pass one that draws on
-    the terminal; the default for Python callers is `LoggingReporter`.
+    Functions never print. They report to the reporter that the caller passes: the commands pass one
+    that writes to the terminal, and the default in Python is `LoggingReporter`.
     """
 
     def message(self, text: str) -> None:
         """Receives an informational message."""
 
     def warning(self, text: str) -> None:
-        """Receives a warning: work continues, but the result may not be the intended one."""
+        """Receives a warning: the work continues, but the result may not be as intended."""
 
     def track(
         self, items: Iterable[Item], description: str, total: int | None = None
     ) -> Iterator[Item]:
-        """Yields the items and reports each; `total` is their number, None: unknown."""
+        """Yields the items and reports the progress.
+
+        Args:
+          items: items to iterate over.
+          description: name of the task.
+          total: number of items; None: unknown.
+        """
         yield from items
 
     def training_step(self, step: int, num_steps: int, scalars: Mapping[str, float]) -> None:
-        """Receives the metrics of a training step, `step` of `num_steps`.
+        """Receives the metrics of training step `step` of `num_steps`.
 
-        `scalars` holds `loss`, `learning_rate`, `images_per_second` and `seconds_left`.
+        `scalars` are `loss`, `learning_rate`, `images_per_second` and `seconds_left`.
         """
 
 
 class LoggingReporter(Reporter):
-    """Reporter that writes to the logger `deeplab_jax`."""
+    """Reporter that writes messages and training metrics to the logger `deeplab_jax`."""
 
     def __init__(self) -> None:
         self._logger = logging.getLogger("deeplab_jax")

@@ -55,14 +55,14 @@ def test_text_becomes_the_type_of_the_field(assignment, value):
         ("trainin.num_steps=3", "did you mean 'training.num_steps'?"),
         ("training=3", "unknown config field 'training'"),
         ("=3", "unknown config field ''"),
-        ("training.num_steps=3.5", "training.num_steps takes a int, got '3.5'"),
-        ("training.num_steps=many", "takes a int, got 'many'"),
-        ("training.num_steps=None", "takes a int, got 'None'"),
-        ("training.num_steps=True", "takes a int, got 'True'"),
-        ("schedule.power=True", "takes a float, got 'True'"),
-        ("augmentation.flip=1", "takes a bool, got '1'"),
-        ("augmentation.crop_size=large", "takes a tuple, got 'large'"),
-        ("seed=__import__('os')", "takes a int"),
+        ("training.num_steps=3.5", "training.num_steps must be of type int, got '3.5'"),
+        ("training.num_steps=many", "must be of type int, got 'many'"),
+        ("training.num_steps=None", "must be of type int, got 'None'"),
+        ("training.num_steps=True", "must be of type int, got 'True'"),
+        ("schedule.power=True", "must be of type float, got 'True'"),
+        ("augmentation.flip=1", "must be of type bool, got '1'"),
+        ("augmentation.crop_size=large", "must be of type tuple, got 'large'"),
+        ("seed=__import__('os')", "must be of type int"),
     ],
 )
 def test_mistakes_name_field_and_type_or_the_nearest_field(assignment, complaint):
@@ -93,8 +93,8 @@ def test_arguments_of_a_config(text, values):
     ("text", "complaint"),
     [
         ("step=5", "unknown config argument 'step'; did you mean 'steps'?"),
-        ("steps=few", "steps takes a int, got 'few'"),
-        ("steps", "steps takes a int"),
+        ("steps=few", "steps must be of type int, got 'few'"),
+        ("steps", "steps must be of type int"),
     ],
 )
 def test_arguments_are_strict(text, complaint):

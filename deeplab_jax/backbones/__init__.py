@@ -1,4 +1,4 @@
-"""Backbones: the networks that compute features of an image."""
+"""Backbones, which compute features of an image: VGG-16, ResNet, Xception and MobileNet."""
 
 from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.backbones.entries import BACKBONES, BackboneEntry, find_backbone

@@ -1,4 +1,4 @@
-"""Conversion of strides to atrous rates for an output stride (DeepLab v3, section 3.1)."""
+"""Conversion of strides to atrous rates for a given output stride (DeepLab v3, section 3.1)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,12 +7,12 @@ from deeplab_jax.errors import DeepLabError
 
 
 class Feature(NamedTuple):
-    """An endpoint of a backbone.
+    """Endpoint (named intermediate feature map) of a backbone.
 
     Attributes:
-      name: key among the endpoints.
+      name: key in the dict of endpoints.
       channels: number of channels at depth multiplier 1.
-      stride: ratio of image to map resolution, before any stride becomes a rate.
+      stride: ratio of image size to map size if no stride is converted to a rate.
     """
 
     name: str
@@ -21,27 +21,26 @@ class Feature(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """Stride and atrous rate of one convolution or unit."""
+    """Stride and atrous rate of a convolution, or of a unit of several convolutions."""
 
     stride: int
     rate: int
 
 
 def strides_to_rates(strides: Sequence[int], output_stride: int, name: str) -> list[Unit]:
-    """Returns the stride and atrous rate of each unit so that the last map has `output_stride`.
+    """Returns the stride and atrous rate of each unit for an output stride.
 
-    Once the product of strides has reached `output_stride`, each further unit has stride 1 and the
-    current rate, and the rate is multiplied by the stride that the unit lost only after it. The
-    unit that loses its stride therefore still uses the old rate (DeepLab v3, section 3.1, as
-    released).
+    When the product of the strides has reached `output_stride`, all further units have stride 1.
+    The rate is multiplied by each stride that is dropped, for all units after the one that would
+    have had the stride (DeepLab v3, section 3.1, as in the released code).
 
     Args:
       strides: nominal stride of every unit, in order.
-      output_stride: ratio of image to last map resolution.
-      name: name of the network, for the error.
+      output_stride: ratio of image size to the size of the last feature map.
+      name: name of the network, for the error message.
 
     Raises:
-      DeepLabError: no prefix of the strides has `output_stride` as its product.
+      DeepLabError: no product of the first strides equals `output_stride`.
     """
     units, current_stride, rate = [], 1, 1
     for stride in strides:
@@ -54,7 +53,8 @@ def strides_to_rates(strides: Sequence[int], output_stride: int, name: str) -> l
     if current_stride != output_stride:
         legal = sorted({s for s in _running_strides(strides) if s >= 4})
         raise DeepLabError(
-            f"{name} cannot have output stride {output_stride}; legal: {', '.join(map(str, legal))}"
+            f"{name} does not support output_stride={output_stride}; it must be one of "
+            f"{', '.join(map(str, legal))}"
         )
     return units
 

@@ -1,4 +1,4 @@
-"""The registry of backbones: modules by name, with the conventions of each."""
+"""Registry of backbones: the module of each, and the conventions it was published with."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,23 +15,23 @@ from deeplab_jax.layers import Normalization
 
 @dataclasses.dataclass(frozen=True)
 class BackboneEntry:
-    """A backbone and its conventions.
+    """Backbone, and the conventions it was published with.
 
     Attributes:
-      module: constructor, called with output_stride, form, the keywords that `options` names, and
-        normalization unless that is None.
+      module: constructor of the module. Its arguments are `output_stride`, `form`, those that
+        `options` lists and, unless `normalization` is None, `normalization`.
       options: further keywords of `Architecture` that the module accepts.
       low_level: endpoints for decoders, finest first, at least two.
-      normalization: published batch-norm constants; None for a network without batch normalization.
-      preprocessing: published normalization of images (see models/preprocessing.py).
-      auxiliary: endpoint of the auxiliary head.
-      intermediate: endpoints that DeepLab-MSc uses beside the image.
-      multi_grid_size: number of rates in a multi-grid; 0 for backbones without one.
-      fully_connected: whether the published classifier has the layers fc6 and fc7, which LargeFOV
-        and summed ASPP turn into convolutions.
-      wide: (channels, place) of the 1×1 convolution that an image classifier adds `before` or
-        `after` the pooling; None for classifiers without one.
-      separable: whether DeepLab v3+ has separable convolutions in ASPP and decoder by default.
+      normalization: published hyperparameters of batch normalization; None for a network without.
+      preprocessing: published normalization of input pixels (see models/preprocessing.py).
+      auxiliary: endpoint that the auxiliary head is attached to.
+      intermediate: endpoints that DeepLab-MSc uses in addition to the image.
+      multi_grid_size: number of rates in `Architecture.multi_grid`; 0: the backbone has none.
+      fully_connected: whether the published image classifier has the layers fc6 and fc7, which
+        LargeFOV and summed ASPP convert to convolutions.
+      wide: (number of channels, `before` or `after`) of the 1×1 convolution before or after the
+        pooling in the published image classifier; None for classifiers without one.
+      separable: whether the ASPP and the decoder of DeepLab v3+ are separable by default.
       head: published head of DeepLab v3 on this backbone.
     """
 
@@ -50,7 +50,7 @@ class BackboneEntry:
 
     @property
     def has_multi_grid(self) -> bool:
-        """Returns whether the last block accepts a multi-grid, which only ResNets do."""
+        """True if the backbone supports `Architecture.multi_grid`, which only ResNets do."""
         return self.multi_grid_size > 0
 
 
@@ -129,10 +129,10 @@ BACKBONES = {
 
 
 def find_backbone(name: str) -> BackboneEntry:
-    """Returns the entry of a backbone.
+    """Returns the entry of a backbone by its name.
 
     Raises:
-      DeepLabError: the name is unknown; the message names the nearest.
+      DeepLabError: the name is unknown; the message suggests the nearest one.
     """
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)

@@ -1,4 +1,4 @@
-"""MobileNetV2 and MobileNetV3 without their last classifier, at any output stride."""
+"""MobileNetV2 and MobileNetV3 without their image classifiers, at any output stride."""
 
 from functools import partial
 from typing import NamedTuple
@@ -13,13 +13,13 @@ from deeplab_jax.layers import ConvNorm, Convolution, Form, Normalization
 
 
 def rounded_width(exact: float) -> int:
-    """Returns a width rounded to a multiple of 8, at least 90 % of the exact one (slim)."""
+    """Rounds a number of channels to a multiple of 8 that is at least 90 % of it, as in slim."""
     rounded = max(8, int(exact + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * exact else rounded
 
 
 class SqueezeExcitation(nn.Module):
-    """Weights channels by a function of their averages (arXiv 1905.02244, section 5.3)."""
+    """Squeeze and excitation: multiplies channels by a gate (arXiv 1905.02244, section 5.3)."""
 
     form: Form = Form()
 
@@ -35,16 +35,16 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1×1 → depthwise → project 1×1, plus the input where `residual` is set.
+    """Inverted residual: 1×1 expansion → depthwise convolution → 1×1 projection, plus the input.
 
     Attributes:
-      features: output channels.
-      expanded: channels of the depthwise convolution; there is no expansion where the input has as
-        many.
+      features: number of output channels.
+      expanded: number of channels of the depthwise convolution; if it equals that of the input,
+        there is no expansion.
       stride, rate: stride and atrous rate of the depthwise convolution.
-      residual: whether to add the input where it has as many channels as the output. Units whose
-        nominal stride became a rate have no residual connection, like those of the strided network.
-      conv_norm: constructor of convolutions.
+      residual: whether to add the input if it has as many channels as the output. It is False for
+        units with a nominal stride of 2, even if that stride became a rate.
+      conv_norm: constructor of the convolutions.
       kernel_size: kernel size of the depthwise convolution.
       squeeze_excitation: whether squeeze and excitation follow the depthwise convolution.
     """
@@ -60,7 +60,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the output of the unit and that of its depthwise convolution, for decoders."""
+        """Returns the outputs of the unit and of its depthwise convolution (for decoders)."""
         hidden = inputs
         if self.expanded != inputs.shape[-1]:
             hidden = self.conv_norm(self.expanded, kernel_size=1, name="expand")(hidden, train)
@@ -88,7 +88,13 @@ CONVOLUTION_INIT = nn.initializers.truncated_normal(0.09)
 
 
 class V2Layer(NamedTuple):
-    """One layer of a row of the MobileNetV2 paper's table 2."""
+    """Configuration of one layer in table 2 of the MobileNetV2 paper.
+
+    Attributes:
+      features: number of output channels.
+      stride: stride of the depthwise convolution.
+      expansion: ratio of the channels of the depthwise convolution to those of the input.
+    """
 
     features: int
     stride: int
@@ -113,23 +119,23 @@ NORMALIZATION = Normalization(decay=0.997, epsilon=1e-3)
 
 
 def scaled_width(features: int, depth_multiplier: float, width_divisor: int) -> int:
-    """Returns the width of a layer; see the attributes of `MobileNetV2`."""
+    """Returns the number of channels of a layer, scaled and rounded as in `MobileNetV2`."""
     exact = features * depth_multiplier
     return max(1, int(exact)) if width_divisor == 1 else rounded_width(exact)
 
 
 class MobileNetV2(nn.Module):
-    """Features of MobileNetV2 (arXiv 1801.04381).
+    """Backbone MobileNetV2 (arXiv 1801.04381).
 
     Attributes:
-      output_stride: 4 to 32; strides beyond it become atrous rates.
-      depth_multiplier: factor of every width.
-      width_divisor: 1 rounds scaled widths down, to at least 1; 8 rounds them to multiples of 8, as
-        in slim's classifiers.
-      stride_placement: `torchvision` pads symmetrically; every other value pads as TensorFlow's
+      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      depth_multiplier: factor on the number of channels of every layer.
+      width_divisor: 1: scaled numbers of channels are rounded down, to at least 1; 8: they are
+        rounded to multiples of 8, as in slim's image classifiers.
+      stride_placement: `torchvision` pads symmetrically; any other value pads like TensorFlow's
         `SAME`.
-      normalization: constants of batch normalization.
-      form: how the layers compute, see `layers.Form`.
+      normalization: hyperparameters of batch normalization.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     output_stride: int = 16
@@ -157,7 +163,7 @@ class MobileNetV2(nn.Module):
         for number, (layer, unit) in enumerate(zip(V2_LAYERS, units[1:], strict=True), start=2):
             name, width = f"layer_{number}", hidden.shape[-1]
             expanded = width if layer.expansion == 1 else rounded_width(width * layer.expansion)
-            # Each layer is one unit, whose rate is that of its depthwise convolution.
+            # Stride and rate of a unit are those of its depthwise convolution.
             hidden, endpoints[f"{name}/depthwise"] = self.form.block(InvertedResidual)(
                 self._width(layer.features),
                 expanded,
@@ -178,11 +184,11 @@ STEM_WIDTH = 16
 
 
 class V3Layer(NamedTuple):
-    """A row of the MobileNetV3 paper's tables 1 and 2.
+    """Configuration of one layer in table 1 or 2 of the MobileNetV3 paper.
 
     Attributes:
-      expanded: channels of the depthwise convolution.
-      features: output channels.
+      expanded: number of channels of the depthwise convolution.
+      features: number of output channels.
       kernel_size, stride: kernel size and stride of the depthwise convolution.
       squeeze: whether squeeze and excitation follow the depthwise convolution.
       activation: `HS` for hard swish, `RE` for ReLU.
@@ -217,7 +223,8 @@ V3_SMALL = (
     V3Layer(120, 48, 5, 1, True, "HS"),
     V3Layer(144, 48, 5, 1, True, "HS"),
 )
-# The last three units, and the channels of the 1×1 convolution that ends the network.
+# (expanded, features) of the last three units, and the number of channels of the 1×1 convolution
+# after them.
 V3_ENDS = {
     "large": ((672, 160), (960, 160), (960, 160), 960),
     "large_seg": ((336, 80), (480, 80), (480, 80), 480),
@@ -236,12 +243,12 @@ V3_LOW_LEVEL = {
         Feature("layer_9/depthwise", 144, 16),
     ),
 }
-# Endpoints of torchvision's auxiliary head.
+# Endpoints that torchvision attaches the auxiliary head to.
 AUXILIARY = {"large": Feature("layer_5", 40, 8), "small": Feature("layer_5", 40, 16)}
 
 
 def layers(size: str) -> tuple[V3Layer, ...]:
-    """Returns the units of `large`, `small`, `large_seg` or `small_seg`."""
+    """Returns the layers of MobileNetV3 `large`, `small`, `large_seg` or `small_seg`."""
     ends = [
         V3Layer(expanded, features, 5, stride, True, "HS")
         for (expanded, features), stride in zip(V3_ENDS[size][:3], (2, 1, 1), strict=True)
@@ -250,16 +257,16 @@ def layers(size: str) -> tuple[V3Layer, ...]:
 
 
 class MobileNetV3(nn.Module):
-    """Features of MobileNetV3 (arXiv 1905.02244; `seg` sizes as released for DeepLab).
+    """Backbone MobileNetV3 (arXiv 1905.02244).
 
     Attributes:
-      size: `large`, `small`, `large_seg` or `small_seg`.
-      output_stride: 4 to 32; strides beyond it become atrous rates.
-      depth_multiplier: factor of every width; widths are rounded to multiples of 8.
-      stride_placement: `torchvision` pads symmetrically and applies the new rate already in the
-        unit that loses its stride; every other value follows the released code.
-      normalization: constants of batch normalization.
-      form: how the layers compute, see `layers.Form`.
+      size: `large` or `small`, or `large_seg` or `small_seg` as released for DeepLab.
+      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      depth_multiplier: factor on the number of channels of every layer, rounded to multiples of 8.
+      stride_placement: `torchvision` pads symmetrically, and a stride that becomes a rate applies
+        to its own unit, too; any other value is as in the released code.
+      normalization: hyperparameters of batch normalization.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     size: str

@@ -1,4 +1,4 @@
-"""ResNet v1, plain and with the beta stem, with the stride placement of each ecosystem."""
+"""ResNet v1, with the stem and the stride placement of slim, Caffe or torchvision."""
 
 import math
 from functools import partial
@@ -11,18 +11,19 @@ from deeplab_jax import ops
 from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
 from deeplab_jax.layers import ConvNorm, Form, Normalization
 
-# Widths of block1 to block4; block5 to block7 of the cascade are copies of block4.
+# Number of channels inside the units of block1 to block7. block5 to block7 are those of DeepLab
+# v3's cascade and repeat block4.
 WIDTHS = (64, 128, 256, 512, 512, 512, 512)
 NORMALIZATION = Normalization(decay=0.95, epsilon=1e-5)
 
 
 class Depth(NamedTuple):
-    """Values that distinguish ResNets of several depths.
+    """Configuration of a ResNet of one depth.
 
     Attributes:
       block_sizes: number of units in each of the four blocks.
-      bottleneck: whether a unit has convolutions 1×1, 3×3, 1×1, or else two of 3×3.
-      beta_width: factor of the beta stem's channels.
+      bottleneck: whether a unit has three convolutions (1×1, 3×3, 1×1) instead of two (3×3, 3×3).
+      beta_width: factor on the number of channels of the beta stem.
     """
 
     block_sizes: tuple[int, int, int, int]
@@ -31,12 +32,12 @@ class Depth(NamedTuple):
 
     @property
     def expansion(self) -> int:
-        """Ratio of a unit's output channels to its width."""
+        """Ratio of the output channels of a unit to the channels inside it."""
         return 4 if self.bottleneck else 1
 
     @property
     def kernel_sizes(self) -> tuple[int, ...]:
-        """Kernel sizes of a unit's convolutions."""
+        """Kernel sizes of the convolutions in a unit."""
         return (1, 3, 1) if self.bottleneck else (3, 3)
 
     @property
@@ -53,7 +54,11 @@ DEPTHS = {
 
 
 def low_level_features(depth: Depth) -> tuple[Feature, ...]:
-    """Returns the decoder's endpoints: outputs of last convolutions, before addition and ReLU."""
+    """Returns the endpoints for decoders.
+
+    They are the outputs of the last convolution in block1, block2 and block3, before the shortcut
+    is added.
+    """
     return tuple(
         Feature(
             f"block{block}/unit_{depth.block_sizes[block - 1] - 1}/{depth.last_convolution}",
@@ -65,13 +70,14 @@ def low_level_features(depth: Depth) -> tuple[Feature, ...]:
 
 
 class ResidualUnit(nn.Module):
-    """Convolutions added to the shortcut, then ReLU (arXiv 1512.03385, figure 5).
+    """Residual unit: convolutions plus shortcut, then ReLU (arXiv 1512.03385, figure 5).
 
     Attributes:
-      features: output channels.
-      width: output channels of the inner convolutions.
-      convolutions: stride and rate of each convolution: three in a bottleneck, two in a basic unit.
-      conv_norm: constructor of convolutions.
+      features: number of output channels.
+      width: number of output channels of the convolutions before the last.
+      convolutions: stride and atrous rate of each convolution: three in a bottleneck unit, two in a
+        basic unit.
+      conv_norm: constructor of the convolutions.
     """
 
     features: int
@@ -86,7 +92,7 @@ class ResidualUnit(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the output of the unit and that of its last convolution, for decoders."""
+        """Returns the outputs of the unit and of its last convolution (for decoders)."""
         kernel_sizes = (1, 3, 1) if len(self.convolutions) == 3 else (3, 3)
         hidden, last = inputs, len(kernel_sizes)
         for number, (size, unit) in enumerate(
@@ -116,21 +122,21 @@ class ResidualUnit(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Features of ResNet (arXiv 1512.03385) and of DeepLab v3's cascade.
+    """Backbone ResNet (arXiv 1512.03385), with DeepLab v3's cascade if `cascade_blocks` is above 4.
 
     Attributes:
       depth: 18, 50 or 101.
-      beta_stem: whether the stem has three 3×3 convolutions instead of one 7×7.
+      beta_stem: whether the stem has three 3×3 convolutions instead of one 7×7 convolution.
       output_stride: output stride; strides beyond it become atrous rates.
-      multi_grid: rates of the units from block4 on, relative to the rate of the block (DeepLab v3,
-        section 3.2.1); None sets all to 1.
-      stride_placement: convolution that has the stride of a block, from which the rates follow.
-        `slim`: the 3×3 of the block's last unit; `caffe`: the first of the next block's first unit;
-        `torchvision`: the first 3×3 of that unit.
-      cascade_blocks: number of the last block; block5 and above form DeepLab v3's cascade (section
-        3.2).
-      normalization: constants of batch normalization.
-      form: how the layers compute, see `layers.Form`.
+      multi_grid: rates of the units in block4 and later blocks, relative to the rate of the block
+        (DeepLab v3, section 3.2.1); None: all 1.
+      stride_placement: position of the stride between two blocks. `slim`: the 3×3 convolution in
+        the last unit of the first block; `caffe`: the first convolution in the first unit of the
+        second block; `torchvision`: the first 3×3 convolution in that unit.
+      cascade_blocks: number of the last block, 4 to 7; block5 to block7 form DeepLab v3's cascade
+        (section 3.2).
+      normalization: hyperparameters of batch normalization.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     depth: int
@@ -159,14 +165,14 @@ class ResNet(nn.Module):
         return endpoints | {"output": hidden}
 
     def _units(self) -> dict[tuple[int, int], tuple[Unit, ...]]:
-        """Returns stride and rate of the convolutions of each (block, unit)."""
+        """Returns the stride and rate of every convolution, by (block, unit)."""
         depth = DEPTHS[self.depth]
         sizes = (*depth.block_sizes, *[depth.block_sizes[3]] * (self.cascade_blocks - 4))
         places = [(block, unit) for block, n in enumerate(sizes, 1) for unit in range(1, n + 1)]
         strides = [self._strides(block, unit, sizes) for block, unit in places]
         count = len(strides[0])
         walk = strides_to_rates(
-            # Stem and pooling always keep their strides.
+            # The stem and the pooling together always have stride 4.
             [4, *(stride for unit in strides for stride in unit)],
             self.output_stride,
             f"resnet_{self.depth} with {len(sizes)} blocks",
@@ -181,7 +187,7 @@ class ResNet(nn.Module):
         }
 
     def _strides(self, block: int, unit: int, sizes: tuple[int, ...]) -> list[int]:
-        """Returns the nominal strides of a unit's convolutions."""
+        """Returns the nominal strides of the convolutions in a unit."""
         bottleneck = DEPTHS[self.depth].bottleneck
         strides = [1, 1, 1] if bottleneck else [1, 1]
         if self.stride_placement == "slim":
@@ -206,9 +212,9 @@ class ResNet(nn.Module):
         return nn.max_pool(hidden, (3, 3), strides=(2, 2), padding=padding)
 
     def _pool_padding(self, size: ops.Size) -> ops.Padding:
-        """Returns the padding of the 3×3 pooling; the conventions agree on odd sizes."""
+        """Returns the padding of the 3×3 max pooling; on odd sizes all conventions agree."""
         if self.stride_placement == "slim":
             return ops.same_padding(size, 3, 2, 1)
-        # Caffe rounds the output up.
+        # Caffe rounds the output size up.
         extra = [length % 2 == 0 and self.stride_placement == "caffe" for length in size]
         return (1, 1 + extra[0]), (1, 1 + extra[1])

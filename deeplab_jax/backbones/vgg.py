@@ -1,4 +1,4 @@
-"""VGG-16 as in DeepLab v1 and v2: 3×3 pooling, and average pooling at the end."""
+"""VGG-16 as in DeepLab v1 and v2: with 3×3 max pooling, and average pooling at the end."""
 
 import jax
 from flax import linen as nn
@@ -13,7 +13,7 @@ LOW_LEVEL = (
     Feature("conv4_3", 512, 8),
     Feature("conv5_3", 512, 16),
 )
-# Inputs of DeepLab-MSc beside the image (DeepLab v1, section 4.3).
+# Inputs of DeepLab-MSc in addition to the image (DeepLab v1, section 4.3).
 POOLED = (
     Feature("pool1", 64, 2),
     Feature("pool2", 128, 4),
@@ -24,14 +24,14 @@ WINDOW, PADDING = (3, 3), ((1, 1), (1, 1))
 
 
 class VGG(nn.Module):
-    """VGG-16 up to its last pooling (DeepLab v1, section 3.1; prototxt as released).
+    """Backbone VGG-16, up to the last pooling (DeepLab v1, section 3.1, and released prototxt).
 
-    A pooling layer that loses its stride is not dilated, so atrous consistency holds for the
-    convolutions alone.
+    Where strides become atrous rates, pooling windows are not dilated. The features at a smaller
+    output stride, subsampled, therefore differ from those at a larger one.
 
     Attributes:
-      output_stride: 4 to 32; strides beyond it become atrous rates.
-      form: how the layers compute, see `layers.Form`.
+      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     output_stride: int = 8
@@ -52,6 +52,6 @@ class VGG(nn.Module):
             stride = next(walk).stride
             hidden = nn.max_pool(hidden, WINDOW, strides=(stride, stride), padding=PADDING)
             endpoints[f"pool{block}"] = hidden
-        # The released networks end in average pooling, pool5a.
+        # The released networks end with average pooling, pool5a.
         hidden = nn.avg_pool(hidden, WINDOW, strides=(1, 1), padding=PADDING)
         return endpoints | {"output": hidden}

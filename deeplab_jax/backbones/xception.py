@@ -1,4 +1,4 @@
-"""Aligned Xception, with strided separable convolutions in place of pooling, as released."""
+"""Aligned Xception: strided separable convolutions replace the max pooling (DeepLab v3+)."""
 
 from functools import partial
 from typing import NamedTuple
@@ -15,14 +15,16 @@ KERNEL_INIT = nn.initializers.truncated_normal(0.09)
 
 
 class Module(NamedTuple):
-    """A row of figure 4 of DeepLab v3+: three separable convolutions and a shortcut.
+    """Configuration of one module in figure 4 of DeepLab v3+.
+
+    A module has three separable convolutions and a shortcut.
 
     Attributes:
-      widths: output channels of the separable convolutions.
+      widths: number of output channels of each separable convolution.
       stride: stride of the third separable convolution.
       shortcut: `projection` (1×1), `identity` or `none`.
-      activation_inside: whether ReLU follows both parts of each separable convolution, instead of
-        preceding it.
+      activation_inside: whether a ReLU follows the depthwise and the pointwise convolution, instead
+        of one before each separable convolution.
     """
 
     widths: tuple[int, int, int]
@@ -32,7 +34,7 @@ class Module(NamedTuple):
 
 
 def modules(depth: int) -> dict[str, Module]:
-    """Returns the modules of Xception-41, -65 or -71 by name, in order."""
+    """Returns the modules of Xception-41, 65 or 71 by name, in order."""
     entry = [(128, 2), (256, 2), (728, 2)]
     if depth == 71:
         entry = [(128, 2), (256, 1), (256, 2), (728, 1), (728, 2)]
@@ -49,7 +51,7 @@ def modules(depth: int) -> dict[str, Module]:
 
 
 def low_level_features(depth: int) -> tuple[Feature, ...]:
-    """Returns the decoder's endpoints: outputs of second separable convolutions, before ReLU."""
+    """Returns the endpoints for decoders: outputs of second separable convolutions, before ReLU."""
     blocks = ("entry_flow/block3", "entry_flow/block5")
     if depth != 71:
         blocks = ("entry_flow/block2", "entry_flow/block3")
@@ -63,7 +65,13 @@ def low_level_features(depth: int) -> tuple[Feature, ...]:
 
 
 class XceptionModule(nn.Module):
-    """Three separable convolutions, the third strided, and a shortcut."""
+    """Three separable convolutions, of which the third is strided, and a shortcut.
+
+    Attributes:
+      row: configuration of the module.
+      unit: stride and atrous rate.
+      separable, conv_norm: constructors of the separable convolutions and of the shortcut.
+    """
 
     row: Module
     unit: Unit
@@ -72,7 +80,7 @@ class XceptionModule(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the output of the module and that of its second convolution, for decoders."""
+        """Returns the outputs of the module and of its second convolution (for decoders)."""
         hidden, outputs = inputs, []
         for number, width in enumerate(self.row.widths, start=1):
             if not self.row.activation_inside:
@@ -99,13 +107,15 @@ class XceptionModule(nn.Module):
 
 
 class Xception(nn.Module):
-    """Features of Xception (DeepLab v3+, section 3.2 and figure 4; strides, ReLUs as released).
+    """Backbone Xception (DeepLab v3+, section 3.2 and figure 4).
+
+    Strides and positions of the ReLUs are as in the released code.
 
     Attributes:
       depth: 41, 65 or 71.
-      output_stride: 4 to 32; strides beyond it become atrous rates.
-      normalization: constants of batch normalization.
-      form: how the layers compute, see `layers.Form`.
+      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      normalization: hyperparameters of batch normalization.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     depth: int

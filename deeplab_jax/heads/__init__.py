@@ -1,4 +1,4 @@
-"""Heads and decoders, which connect the backbone's features with the classifier."""
+"""Heads and decoders, the parts of a network between the backbone and the classifier."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""ASPP in all its forms: LargeFOV (v1), summed (v2), concatenated with image pooling (v3)."""
+"""ASPP and related heads: LargeFOV (v1), summed ASPP (v2), ASPP with image pooling (v3), SPP."""
 
 import functools
 from functools import partial
@@ -19,14 +19,14 @@ from deeplab_jax.layers import (
 
 
 class LargeFOV(nn.Module):
-    """fc6 (atrous) → ReLU → dropout → fc7 (1×1) → ReLU → dropout (DeepLab v1, section 3).
+    """LargeFOV: fc6 (atrous) → ReLU → dropout → fc7 (1×1) → ReLU → dropout (DeepLab v1, section 3).
 
     Attributes:
-      channels: output channels of fc6 and fc7.
+      channels: number of output channels of fc6 and fc7.
       kernel_size, rate: kernel size and atrous rate of fc6; 3 and 12 for LargeFOV (DeepLab v2,
         table 1).
       dropout_rate: fraction of the features dropped in training.
-      form: how the layers compute, see `layers.Form`.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     channels: int
@@ -47,15 +47,15 @@ class LargeFOV(nn.Module):
 
 
 class SummedASPP(nn.Module):
-    """Parallel classifiers with several fields of view whose scores are added (DeepLab v2).
+    """ASPP of DeepLab v2: parallel atrous classifiers whose scores are added.
 
     Attributes:
       num_classes: number of scores per pixel.
-      rates: atrous rate of each branch, in pixels of the feature map.
-      fc_channels: output channels of fc6 and fc7 in every branch, as on VGG-16; 0 applies a 3×3
-        classifier to the features, as on ResNet-101.
+      rates: atrous rate of each branch, in feature-map pixels.
+      fc_channels: number of output channels of fc6 and fc7 in every branch, as on VGG-16; 0: every
+        branch is a 3×3 classifier, as on ResNet-101.
       dropout_rate: fraction of the features of fc6 and fc7 dropped in training.
-      form: how the layers compute, see `layers.Form`.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     num_classes: int
@@ -83,15 +83,15 @@ class SummedASPP(nn.Module):
 def average(
     features: jax.Array, window: tuple[int, int] | None, stride: tuple[int, int] = (1, 1)
 ) -> jax.Array:
-    """Returns averages over windows inside the map, or over the whole map.
+    """Averages features over windows without padding, or over the whole map.
 
     Args:
       features: [N, h, w, C]; h and w may be symbolic dimensions of `jax.export`.
-      window: rows and columns of a window, at most those of the map; None averages the whole map.
-      stride: rows and columns between neighboring windows.
+      window: height and width of the windows, reduced to those of the map; None: the whole map.
+      stride: distance between neighboring windows (rows, columns).
 
     Returns:
-      [N, h', w', C] in at least float32; 1 × 1 for the whole map.
+      [N, h', w', C] in at least float32; [N, 1, 1, C] for the whole map.
     """
     accurate = features.astype(jnp.promote_types(features.dtype, jnp.float32))
     size = features.shape[1:3]
@@ -106,15 +106,15 @@ def average(
 
 
 class ImagePooling(nn.Module):
-    """Average over the map → 1×1 convolution → resize to the map (DeepLab v3, section 3.3).
+    """Image pooling: average → 1×1 convolution → bilinear upsampling (DeepLab v3, section 3.3).
 
     Attributes:
-      channels: output channels of the convolution.
-      normalization: constants of batch normalization.
-      window: rows and columns to average over, as the released code does for the training crop;
-        None averages the whole map.
-      align_corners: convention of bilinear resizing.
-      form: how the layers compute, see `layers.Form`.
+      channels: number of output channels.
+      normalization: hyperparameters of batch normalization.
+      window: height and width of the windows to average over, in feature-map pixels (the released
+        code averages over windows of the size of a training crop); None: the whole map.
+      align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     channels: int
@@ -137,14 +137,14 @@ class ImagePooling(nn.Module):
         return ops.resize_bilinear(pooled, features.shape[1:3], align_corners=self.align_corners)
 
 
-# Number of bins along each side: the four-level pyramid of SPP-net, section 2.2.
+# Number of bins along each side, per level of the pyramid (SPP-net, section 2.2).
 LEVELS = (1, 2, 3, 6)
 
 
 def pool_bins(features: jax.Array, bins: int) -> jax.Array:
-    """Returns the maximum of each of bins × bins parts of a map of any size.
+    """Divides a map of any size into bins × bins parts and returns the maximum of each.
 
-    Bin i of n covers rows ⌊i·h/n⌋ to ⌈(i+1)·h/n⌉ (SPP-net, section 2.2).
+    Bin i of n covers rows ⌊i·h/n⌋ to ⌈(i+1)·h/n⌉ − 1, and columns likewise (SPP-net, section 2.2).
 
     Args:
       features: [N, h, w, C].
@@ -162,20 +162,25 @@ def pool_bins(features: jax.Array, bins: int) -> jax.Array:
 
 
 def _maximum(part: jax.Array, axis: int) -> jax.Array:
-    """Returns the maximum along an axis, without the NaN gradients of `jnp.max` at ties."""
+    """Returns the maximum along an axis, by max pooling instead of `jnp.max`.
+
+    The gradient of `jnp.max` divides by the number of maxima that it finds, and can be NaN.
+    """
     window = (part.shape[1], 1) if axis == 1 else (1, part.shape[2])
     return nn.max_pool(part, window, padding="VALID")
 
 
 class SpatialPyramidPooling(nn.Module):
-    """The map and its maxima over a pyramid of bins, concatenated and projected.
+    """Spatial pyramid pooling: maxima over 1, 4, 9 and 36 bins, and the features themselves.
+
+    Each is projected by a 1×1 convolution and upsampled; all are concatenated and projected.
 
     Attributes:
-      channels: output channels of every level and of the projection.
+      channels: number of output channels of every level and of the projection.
       dropout_rate: fraction of the projected features dropped in training.
-      normalization: constants of batch normalization.
-      align_corners: convention of bilinear resizing.
-      form: how the layers compute, see `layers.Form`.
+      normalization: hyperparameters of batch normalization.
+      align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     channels: int
@@ -189,8 +194,8 @@ class SpatialPyramidPooling(nn.Module):
         """Maps [N, h, w, C] to [N, h, w, channels].
 
         Raises:
-          DeepLabError: the coarsest level has one value per channel in training; see
-            `layers.refuse_single_values`.
+          DeepLabError: batch normalization of the level with one bin would have one value per
+            channel; see `layers.refuse_single_values`.
         """
         conv_norm = partial(
             ConvNorm, self.channels, self.normalization, kernel_size=1, form=self.form
@@ -206,18 +211,18 @@ class SpatialPyramidPooling(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Parallel branches with several fields of view, concatenated and projected (DeepLab v3).
+    """ASPP of DeepLab v3: parallel atrous convolutions and image pooling, concatenated, projected.
 
     Attributes:
-      rates: atrous rate of each 3×3 branch, in pixels of the feature map.
-      channels: output channels of every branch and of the projection.
+      rates: atrous rate of each 3×3 branch, in feature-map pixels.
+      channels: number of output channels of every branch and of the projection.
       image_pooling: whether image pooling is one of the branches.
       pooling_window: window of image pooling, see `ImagePooling`.
       separable: whether the 3×3 branches are depthwise separable (DeepLab v3+).
       dropout_rate: fraction of the projected features dropped in training.
-      normalization: constants of batch normalization.
-      align_corners: convention of bilinear resizing.
-      form: how the layers compute, see `layers.Form`.
+      normalization: hyperparameters of batch normalization.
+      align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     rates: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Auxiliary head: a second classifier on an inner map for training (torchvision's FCN head)."""
+"""Auxiliary head for training: a second classifier on an intermediate feature map (torchvision)."""
 
 import jax
 from flax import linen as nn
@@ -9,7 +9,7 @@ DROPOUT_RATE = 0.1
 
 
 class AuxiliaryHead(nn.Module):
-    """3×3 convolution to a quarter of the channels → dropout → 1×1 classifier."""
+    """Auxiliary head: 3×3 convolution to a quarter of the channels → dropout → 1×1 classifier."""
 
     num_classes: int
     normalization: Normalization

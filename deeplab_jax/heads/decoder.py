@@ -1,4 +1,4 @@
-"""Decoders of DeepLab v3+, and the multi-scale features of v1."""
+"""Decoders of DeepLab v3+, and the multi-scale features of DeepLab v1 (DeepLab-MSc)."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,21 @@ from flax import linen as nn
 from deeplab_jax import ops
 from deeplab_jax.layers import ConvNorm, Convolution, Form, Normalization, SeparableConvNorm
 
-# Output channels of both convolutions on every map.
+# Number of output channels of both convolutions on every map of `MultiScaleFeatures`.
 CHANNELS = 128
 DROPOUT_RATE = 0.5
 
 
 class MultiScaleFeatures(nn.Module):
-    """Two convolutions on each of several maps, concatenated with the features (v1, section 4.3).
+    """Multi-scale features of DeepLab-MSc (DeepLab v1, section 4.3).
+
+    Two convolutions are applied to the image and to intermediate feature maps, and the results are
+    concatenated with the features.
 
     Attributes:
-      strides: stride of the first convolution on each map, which reduces it to the size of the
+      strides: stride of the first convolution on each map, which reduces the map to the size of the
         features.
-      form: how the layers compute, see `layers.Form`.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     strides: tuple[int, ...]
@@ -28,7 +31,7 @@ class MultiScaleFeatures(nn.Module):
 
     @nn.compact
     def __call__(self, features: jax.Array, maps: Sequence[jax.Array], train: bool) -> jax.Array:
-        """Maps [N, h, w, C] and finer maps, the image first, to [N, h, w, C + 128 · maps]."""
+        """Maps features [N, h, w, C] and M maps, the image first, to [N, h, w, C + 128·M]."""
         joined = [features]
         for number, (inputs, stride) in enumerate(zip(maps, self.strides, strict=True)):
             hidden = inputs
@@ -42,15 +45,15 @@ class MultiScaleFeatures(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Concatenates the encoder's output with low-level features and refines them (DeepLab v3+).
+    """Decoder of DeepLab v3+: upsamples, concatenates low-level features, applies convolutions.
 
     Attributes:
       low_level_channels: number of channels that the low-level features are reduced to.
-      convolutions: (kernel size, channels) of each refining convolution.
-      separable: whether the refining convolutions are depthwise separable.
-      normalization: constants of batch normalization.
-      align_corners: convention of bilinear resizing.
-      form: how the layers compute, see `layers.Form`.
+      convolutions: (kernel size, number of channels) of each convolution after the concatenation.
+      separable: whether these convolutions are depthwise separable.
+      normalization: hyperparameters of batch normalization.
+      align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     low_level_channels: int
@@ -62,7 +65,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, encoded: jax.Array, low_level: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, h, w, C] and low-level [N, h', w', L] to [N, h', w', last channels]."""
+        """Maps encoder output [N, h, w, C] and low-level features [N, H, W, L] to [N, H, W, D]."""
         reduced = ConvNorm(
             self.low_level_channels,
             self.normalization,
@@ -85,9 +88,9 @@ class Decoder(nn.Module):
 
 
 class TwoStageDecoder(nn.Module):
-    """Two decoders in sequence, on Conv3 and then Conv2 (DeepLab v3+, table 2, last row).
+    """Two decoders in sequence, the second on finer features (DeepLab v3+, table 2, last row).
 
-    Attributes: see `Decoder`; both stages share the values.
+    Attributes: as of `Decoder`, for both decoders.
     """
 
     low_level_channels: int
@@ -101,7 +104,7 @@ class TwoStageDecoder(nn.Module):
     def __call__(
         self, encoded: jax.Array, conv3: jax.Array, conv2: jax.Array, train: bool
     ) -> jax.Array:
-        """Maps [N, h, w, C] and two finer maps to [N, h', w', channels], the size of conv2."""
+        """Maps features [N, h, w, C] and two finer maps, conv2 [N, H, W, L], to [N, H, W, D]."""
         for name, low_level in (("conv3", conv3), ("conv2", conv2)):
             encoded = Decoder(
                 self.low_level_channels,

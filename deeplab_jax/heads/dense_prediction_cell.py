@@ -1,4 +1,4 @@
-"""The dense prediction cell, found by architecture search (arXiv 1809.04184, figure 5)."""
+"""Dense prediction cell (DPC), found by architecture search (arXiv 1809.04184, figure 5)."""
 
 from typing import NamedTuple
 
@@ -10,13 +10,18 @@ from deeplab_jax.layers import ConvNorm, Form, Normalization, SeparableConvNorm
 
 
 class Branch(NamedTuple):
-    """A separable 3×3 convolution: its input branch (None: the features) and atrous rates."""
+    """Configuration of one branch, a separable 3×3 convolution.
+
+    Attributes:
+      source: number of the branch whose output is the input; None: the features.
+      rate: atrous rates (along rows, along columns).
+    """
 
     source: int | None
     rate: tuple[int, int]
 
 
-# As released for Xception-71; rates of rows and columns at output stride 16.
+# As released for Xception-71, with rates at output stride 16.
 BRANCHES = (
     Branch(None, (1, 6)),
     Branch(0, (18, 15)),
@@ -27,14 +32,16 @@ BRANCHES = (
 
 
 class DensePredictionCell(nn.Module):
-    """Five separable convolutions, some on the outputs of others, concatenated and projected.
+    """Dense prediction cell: five separable convolutions, concatenated and projected.
+
+    Some of the convolutions have the output of another one as their input.
 
     Attributes:
-      channels: output channels of every branch and of the projection.
-      output_stride: output stride of the features; rates double when it halves.
+      channels: number of output channels of every branch and of the projection.
+      output_stride: output stride of the features; the rates double when it halves.
       dropout_rate: fraction of the concatenated features dropped in training.
-      normalization: constants of batch normalization.
-      form: how the layers compute, see `layers.Form`.
+      normalization: hyperparameters of batch normalization.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     channels: int

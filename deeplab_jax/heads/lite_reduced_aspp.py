@@ -1,4 +1,4 @@
-"""Lite reduced ASPP, the head of MobileNetV3 (arXiv 1905.02244, section 6.4; as released)."""
+"""Lite reduced ASPP (LR-ASPP), the head of MobileNetV3 (arXiv 1905.02244, section 6.4)."""
 
 import jax
 from flax import linen as nn
@@ -7,21 +7,24 @@ from deeplab_jax import ops
 from deeplab_jax.heads.aspp import average
 from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Form, Normalization
 
-# Distance between the gate's averaging windows, in pixels of the image (rows, columns).
+# Distance between the pooling windows of the gate (rows, columns), in image pixels.
 WINDOW_STRIDE = (128, 160)
 
 
 class LiteReducedASPP(nn.Module):
-    """A 1×1 branch gated by averages over windows; its scores are added to those of a finer map.
+    """Lite reduced ASPP as released for MobileNetV3.
+
+    A 1×1 convolution is multiplied by a gate, a function of the features pooled over windows. Its
+    scores are upsampled and added to the scores of a low-level feature map.
 
     Attributes:
       num_classes: number of scores per pixel.
-      channels: output channels of the branch and of its gate.
+      channels: number of channels of the 1×1 convolution and of the gate.
       output_stride: output stride of the features.
-      normalization: constants of batch normalization.
-      window: rows and columns that the gate averages over; None averages the whole map.
-      align_corners: convention of bilinear resizing.
-      form: how the layers compute, see `layers.Form`.
+      normalization: hyperparameters of batch normalization.
+      window: height and width of the pooling windows, in feature-map pixels; None: the whole map.
+      align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
+      form: settings common to all layers, see `layers.Form`.
     """
 
     num_classes: int
@@ -46,7 +49,7 @@ class LiteReducedASPP(nn.Module):
         branch = branch * self._resize(gate, features)
         coarse = Classifier(self.num_classes, form=self.form, name="classifier")(branch)
         fine = Classifier(self.num_classes, form=self.form, name="low_level_classifier")(low_level)
-        # Resizing the scores gives the same result as resizing the features, at less cost.
+        # Resizing the scores is equivalent to resizing the features, and cheaper.
         return self._resize(coarse, low_level) + fine
 
     def _resize(self, inputs: jax.Array, like: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Flax modules that backbones, heads and decoders are composed of."""
+"""Flax modules from which backbones, heads and decoders are built."""
 
 from deeplab_jax.lazy import lazy_names
 

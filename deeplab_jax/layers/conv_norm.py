@@ -1,4 +1,4 @@
-"""Convolution, batch normalization and activation, and the form in which layers compute."""
+"""Convolution with batch normalization and activation, and settings common to all layers."""
 
 import dataclasses
 import math
@@ -15,22 +15,23 @@ from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.layers.integers import convolve_in_integers, rounded_inputs, rounded_kernel
 
-# Scope of recomputation in the backward pass (gradient checkpointing, arXiv 1604.06174): nothing,
-# normalization and activation, or everything inside the repeated units of the backbone.
+# Layers recomputed in the backward pass (gradient checkpointing, arXiv 1604.06174): none,
+# normalizations and activations, or all layers inside the repeated units of the backbone.
 REMAT = ("none", "norm", "block")
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How the layers of a network compute; every module passes it on to its children.
+    """Settings that all layers of a network share; every module passes them to its submodules.
 
     Attributes:
-      dtype: dtype of the computation. Parameters and statistics are float32, or float64 for a
-        computation in float64.
-      kind: `trained`; `folded`: batch normalization is folded into kernels and biases; `int8`:
-        convolutions compute in 8-bit integers; `rounded`: as trained, with kernels and inputs
-        rounded to 8-bit values.
-      widths: (path of a layer, output channels) of layers whose width pruning changed.
+      dtype: dtype of the computation. Parameters and statistics are float32, or float64 if `dtype`
+        is.
+      kind: `trained`: convolution and batch normalization are separate; `folded`: batch
+        normalization is folded into kernels and biases; `int8`: convolutions compute in 8-bit
+        integers; `rounded`: like `trained`, with kernels and inputs of convolutions rounded to
+        8-bit values (quantization-aware training).
+      widths: (layer path, number of output channels) of the layers that were pruned.
       remat: gradient checkpointing, one of `REMAT`.
     """
 
@@ -41,30 +42,31 @@ class Form:
 
     @property
     def parameter_dtype(self) -> jnp.dtype:
-        """Dtype of parameters and statistics."""
+        """Dtype of the parameters and the batch statistics."""
         return jnp.promote_types(self.dtype, jnp.float32)
 
     def output_channels(self, layer: nn.Module) -> int:
-        """Returns the number of output channels of a bound dense layer."""
+        """Returns the number of output channels of a bound dense convolution."""
         return dict(self.widths).get("/".join(layer.path), layer.features)
 
     def block(self, unit: type[nn.Module]) -> type[nn.Module]:
-        """Returns a unit's class, with gradient checkpointing where `remat` is `block`.
+        """Returns a module class, wrapped in gradient checkpointing if `remat` is `block`.
 
-        The `__call__` of the class must take inputs and `train`.
+        Args:
+          unit: class of a unit of the backbone; its `__call__` takes (inputs, train).
         """
         return nn.remat(unit, static_argnums=(2,)) if self.remat == "block" else unit
 
 
 def check_widths(form: Form, params: Mapping[str, Any]) -> None:
-    """Checks that every path in `Form.widths` names a layer.
+    """Checks that every path in `Form.widths` is a layer with that number of output channels.
 
     Args:
-      form: form of a network.
+      form: settings of a network.
       params: parameters of the network.
 
     Raises:
-      DeepLabError: a path names no layer; the message names the nearest.
+      DeepLabError: there is no such layer; the message suggests the nearest path.
     """
     flat = traverse_util.flatten_dict(params) if form.widths else {}
     channels = {"/".join(path[:-1]): flat[path].shape[-1] for path in flat if path[-1] == "kernel"}
@@ -74,23 +76,24 @@ def check_widths(form: Form, params: Mapping[str, Any]) -> None:
 
 
 def refuse_single_values(shape: tuple[int, ...], group: int, layer: str) -> None:
-    """Checks that batch statistics in training are of more than one value per channel.
+    """Refuses batch normalization in training over a single value per channel.
+
+    The normalized value would always be 0 in training, but not in evaluation.
 
     Args:
       shape: shape [N, …, C] of the array to normalize.
-      group: number of images that are normalized together; 0 normalizes all N.
-      layer: path of the layer, for the message.
+      group: number of images that are normalized together; 0: all N.
+      layer: path of the layer, for the error message.
 
     Raises:
-      DeepLabError: there is one value per channel, whose normalized value is 0 in training but not
-        in evaluation.
+      DeepLabError: there is only one value per channel.
     """
     if (group or shape[0]) * math.prod(shape[1:-1]) == 1:
         raise DeepLabError(
             f"{layer} cannot be trained on one value per channel ({_cause(shape[0], group)}): "
-            "batch normalization makes it exactly 0, but not in evaluation. Normalize at least 2 "
-            "images together, better 4 or more (training.batch_size divided by "
-            "training.accumulation_steps, model.ghost_batch_size), or set "
+            "batch normalization would always make it 0 in training, but not in evaluation. "
+            "Normalize at least 2 images together, better 4 or more (training.batch_size divided "
+            "by training.accumulation_steps, model.ghost_batch_size), or set "
             "model.frozen_batch_norm=True or, for image pooling, model.image_pooling='none'"
         )
 
@@ -100,10 +103,11 @@ def _cause(images: int, group: int) -> str:
 
 
 class GroupedBatchNorm(nn.BatchNorm):
-    """Normalizes each group of neighboring images by its own statistics.
+    """Batch normalization over groups of consecutive images instead of the whole batch.
 
-    Variables are those of `nn.BatchNorm`; the moving averages are updated with the mean over groups
-    of means and variances. Groups that lie on one device need no communication.
+    The variables are those of `nn.BatchNorm`. The moving averages are updated with the means and
+    variances of the groups, averaged over the groups. If each group is on one device, no
+    communication is needed.
 
     Attributes:
       group_size: number of images per group.
@@ -118,7 +122,7 @@ class GroupedBatchNorm(nn.BatchNorm):
         """Maps [N, …, C] to the same shape.
 
         Raises:
-          DeepLabError: `group_size` does not divide N and batch statistics are used.
+          DeepLabError: `group_size` does not divide N in training.
         """
         shape, dtype = x.shape[-1:], jnp.promote_types(jnp.float32, x.dtype)
         zeros, ones = jnp.zeros, jnp.ones
@@ -132,7 +136,7 @@ class GroupedBatchNorm(nn.BatchNorm):
         inner = tuple(range(1, groups.ndim - 1))
         values = groups.astype(dtype)
         means = values.mean(inner, keepdims=True)
-        # One pass over the values and at least 0, as in Flax.
+        # As in Flax: one pass over the values, and variances of at least 0.
         variances = jnp.square(values).mean(inner, keepdims=True) - jnp.square(means)
         variances = jnp.maximum(variances, 0)
         if not self.is_initializing():
@@ -157,30 +161,30 @@ def _groups(x: jax.Array, size: int) -> jax.Array:
     """Reshapes [N, …] to [N/size, size, …]."""
     if x.shape[0] % size:
         raise DeepLabError(
-            f"model.ghost_batch_size={size} does not divide the {x.shape[0]} images of a batch; "
-            "give a divisor of their number, or 0 to normalize all together"
+            f"model.ghost_batch_size={size} does not divide the batch of {x.shape[0]} images; "
+            "use a divisor of that number, or 0 to normalize all images together"
         )
     return x.reshape(-1, size, *x.shape[1:])
 
 
 Initializer = Callable[..., jax.Array]
 
-# As in slim; fan-out rules would count k·k·C outputs, which a depthwise kernel does not have.
+# As in slim. Fan-out initializers would use k·k·C outputs, but a depthwise kernel has k·k.
 DEPTHWISE_INIT = nn.initializers.truncated_normal(0.33)
 CONVOLUTION_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """Constants of batch normalization.
+    """Hyperparameters of batch normalization.
 
     Attributes:
-      decay: fraction of the moving averages that a training step keeps (Flax: momentum).
+      decay: decay of the moving averages per training step (`momentum` in Flax).
       epsilon: constant added to the variance.
-      frozen: whether training uses the moving averages and does not update them (DeepLab v3,
-        section 4; DeepLab v2 as released).
-      group: number of images that are normalized together in training; 0 normalizes the whole
-        batch, across devices.
+      frozen: whether training normalizes by the moving averages and does not update them (DeepLab
+        v3, section 4; DeepLab v2 as released).
+      group: number of images that are normalized together in training; 0: the whole batch, across
+        devices.
     """
 
     decay: float
@@ -190,7 +194,7 @@ class Normalization:
 
 
 class Bias(nn.Module):
-    """Bias that replaces a folded batch normalization."""
+    """Bias in place of a batch normalization that is folded into the kernel."""
 
     form: Form = Form()
 
@@ -203,7 +207,7 @@ class Bias(nn.Module):
 
 
 def _is_product(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Returns whether gradient checkpointing keeps a result: only of convolutions and products."""
+    """Checkpoint policy: keep the results of convolutions and matrix products, and no others."""
     return primitive.name in ("conv_general_dilated", "dot_general")
 
 
@@ -211,16 +215,15 @@ class ConvNorm(nn.Module):
     """Convolution without bias → batch normalization → activation.
 
     Attributes:
-      features: output channels; those of the input where `depthwise` is set.
-      normalization: constants of batch normalization.
+      features: number of output channels; for a depthwise convolution equal to the input channels.
+      normalization: hyperparameters of batch normalization.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels;
-        `rate` may be a pair for rows and columns.
-      depthwise: whether each channel has a kernel of its own.
-      same_padding: whether to pad as TensorFlow's `SAME`, as in MobileNets, instead of
-        symmetrically.
-      activation: function applied last; None for a linear output.
-      kernel_init: initializer of the kernel; None uses that of DeepLab's released code.
-      form: how the layer computes, see `Form`.
+        `rate` may be a pair (along rows, along columns).
+      depthwise: whether the convolution is depthwise.
+      same_padding: whether to pad like TensorFlow's `SAME` (MobileNets) instead of symmetrically.
+      activation: activation function; None for a linear output.
+      kernel_init: initializer of the kernel; None: as in the released DeepLab code.
+      form: settings common to all layers, see `Form`.
     """
 
     features: int
@@ -247,7 +250,7 @@ class ConvNorm(nn.Module):
         return self._normalized(inputs, train)
 
     def padding(self, size: ops.Size) -> ops.Padding:
-        """Returns the padding of an input of (height, width)."""
+        """Returns the padding for an input of `size` (H, W)."""
         if self.same_padding:
             return ops.same_padding(size, self.kernel_size, self.stride, self.rate)
         return ops.symmetric_padding(self.kernel_size, self.rate)
@@ -308,18 +311,19 @@ POINTWISE_INIT = nn.initializers.truncated_normal(0.06)
 
 
 class SeparableConvNorm(nn.Module):
-    """Depthwise convolution → norm → activation → 1×1 convolution → norm → activation.
+    """Atrous separable convolution (DeepLab v3+, section 3.1).
 
-    The atrous separable convolution of DeepLab v3+, section 3.1.
+    Depthwise convolution → batch normalization → activation → 1×1 convolution → batch normalization
+    → activation.
 
     Attributes:
-      features: output channels.
-      normalization: constants of both batch normalizations.
-      kernel_size, stride, rate: kernel size, stride and atrous rate of the depthwise convolution;
-        `rate` may be a pair for rows and columns.
-      activation: function applied after both; None where the released Xception has none.
-      depthwise_init, pointwise_init: initializers of the kernels.
-      form: how the layer computes, see `Form`.
+      features: number of output channels.
+      normalization: hyperparameters of both batch normalizations.
+      kernel_size, stride, rate: kernel size, stride and atrous rate of the depthwise convolution,
+        in pixels; `rate` may be a pair (along rows, along columns).
+      activation: activation function after both convolutions; None for none.
+      depthwise_init, pointwise_init: initializers of the two kernels.
+      form: settings common to all layers, see `Form`.
     """
 
     features: int

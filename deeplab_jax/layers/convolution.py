@@ -1,4 +1,4 @@
-"""Convolutions with bias and without normalization, and recording of the inputs of layers."""
+"""Convolutions with bias and without normalization, and recording of layer inputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +18,11 @@ class Convolution(nn.Module):
     """Convolution with bias → activation.
 
     Attributes:
-      features: output channels.
+      features: number of output channels.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels.
-      activation: function applied last; None for a linear output.
+      activation: activation function; None for a linear output.
       kernel_init: initializer of the kernel.
-      form: how the layer computes, see `Form`.
+      form: settings common to all layers, see `Form`.
     """
 
     features: int
@@ -35,18 +35,18 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features] in the form's dtype."""
+        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features] in the dtype of `form`."""
         outputs = self.convolve(inputs, self.form.dtype)
         outputs = outputs if self.activation is None else self.activation(outputs)
         return ops.constrain_rows(outputs)
 
     def padding(self, size: ops.Size) -> ops.Padding:
-        """Returns the padding, which is independent of the input size."""
+        """Returns the padding, which does not depend on the input size."""
         del size
         return ops.symmetric_padding(self.kernel_size, self.rate)
 
     def convolve(self, inputs: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Returns the convolution plus bias; the bias is added in `dtype`."""
+        """Returns convolution plus bias in `dtype`; only the addition is computed in `dtype`."""
         if self.form.kind == "int8":
             return convolve_in_integers(self, inputs).astype(dtype)
         features = self.form.output_channels(self)
@@ -67,9 +67,9 @@ class Convolution(nn.Module):
 
 
 class Classifier(Convolution):
-    """Convolution with bias from features to logits, without activation.
+    """Convolution with bias that maps features to logits.
 
-    The kernel is 1×1, except in the branches of DeepLab v2 on a ResNet, which are atrous 3×3
+    The kernel is 1×1, except in DeepLab v2 on a ResNet, whose ASPP branches are atrous 3×3
     classifiers.
     """
 
@@ -79,12 +79,12 @@ class Classifier(Convolution):
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
-        """Maps [N, h, w, C] to [N, h, w, features] in at least float32."""
+        """Maps [N, h, w, C] to logits [N, h, w, features] in float32 or float64."""
         return ops.constrain_rows(self.convolve(features, self.form.parameter_dtype))
 
 
 def is_convolution(module: nn.Module) -> bool:
-    """Returns whether a module is a convolution with its normalization, bias and activation."""
+    """Returns whether a module is a `ConvNorm` or a `Convolution`, including classifiers."""
     return isinstance(module, ConvNorm | Convolution)
 
 
@@ -93,14 +93,17 @@ def record_inputs(
     of: Callable[[nn.Module], bool],
     seen: Callable[[nn.Module, jax.Array], None],
 ) -> Any:
-    """Returns the result of a call and reports the inputs of selected layers to a function.
+    """Runs a network and passes the input of every selected layer to a callback.
 
-    Used by calibration, conversion and unfolding; the computation does not change.
+    The computation itself does not change.
 
     Args:
-      call: function that initializes or applies a network.
-      of: predicate that selects modules.
-      seen: function called with each selected module, bound, and its first input.
+      call: function that initializes or applies the network.
+      of: predicate that selects layers.
+      seen: callback, called with (bound module, first input) for each selected layer.
+
+    Returns:
+      The result of `call`.
     """
 
     def show(function: Callable, arguments: tuple, keywords: dict, context: Any) -> Any:

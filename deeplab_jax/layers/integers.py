@@ -1,8 +1,8 @@
-"""Convolutions in 8-bit integers, the layers of a quantized network.
+"""Convolutions in 8-bit integers, for quantized networks.
 
-Kernels are int8 with one scale per output channel, inputs int8 with one scale and zero point per
-map (arXiv 1712.05877; per-channel scales as in arXiv 1806.08342, section 3). Batch normalization is
-part of scale and bias. All other operations compute in floating point.
+Kernels are int8 with one scale per output channel. Inputs are int8 with one scale and one zero
+point per feature map (arXiv 1712.05877; per-channel scales: arXiv 1806.08342, section 3). Batch
+normalization is folded into scale and bias. All other operations compute in floating point.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from flax import linen as nn
 from deeplab_jax import ops
 from deeplab_jax.lazy import import_extra
 
-# Axis of kernels [k, k, C, D].
+# Axis D of kernels [k, k, C, D].
 OUTPUT_CHANNELS = 3
 
 
 def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
-    """Returns the output of a layer before its activation, computed in integers.
+    """Computes the output of a convolution layer before the activation, in integers.
 
     Args:
-      layer: a `ConvNorm` or `Convolution`, inside its compact method.
+      layer: `ConvNorm` or `Convolution` whose compact method calls this function.
       inputs: floating point [N, H, W, C].
 
     Returns:
@@ -52,7 +52,7 @@ def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
 
 
 def quantizer() -> Callable[..., Any]:
-    """Returns the function of qwix that quantizes an array.
+    """Returns `qwix.quantize`.
 
     Raises:
       DeepLabError: qwix is not installed.
@@ -61,13 +61,13 @@ def quantizer() -> Callable[..., Any]:
 
 
 def rounded(array: jax.Array, **how: Any) -> jax.Array:
-    """Returns an array rounded to int8 and back; its gradient is that of the identity.
+    """Rounds an array to int8 levels and back; the gradient is that of the identity.
 
     Args:
       array: floating point, any shape.
       **how: arguments of `qwix.quantize`.
 
-    Source: the straight-through estimator, arXiv 1308.3432, section 4.
+    Source: straight-through estimator, arXiv 1308.3432, section 4.
     """
     from qwix import dequantize
 
@@ -77,14 +77,14 @@ def rounded(array: jax.Array, **how: Any) -> jax.Array:
 
 
 def rounded_kernel(kernel: jax.Array) -> jax.Array:
-    """Returns a kernel [k, k, C, D] rounded with one scale per output channel.
+    """Rounds a kernel [k, k, C, D] to int8 levels, with one scale per output channel.
 
-    Scaling an output channel scales its rounded kernel, so folding batch normalization later does
-    not change the rounding.
+    Folding batch normalization into the kernel later multiplies each output channel by a constant,
+    which does not change the levels.
     """
     return rounded(kernel, channelwise_axes=(OUTPUT_CHANNELS,))
 
 
 def rounded_inputs(inputs: jax.Array) -> jax.Array:
-    """Returns inputs [N, H, W, C] rounded with the scale of the batch's range."""
+    """Rounds inputs [N, H, W, C] to int8 levels that cover the range of the batch."""
     return rounded(ops.as_array(inputs), calibration_method="minmax")

@@ -1,4 +1,4 @@
-"""Networks assembled from backbone, head, decoder and classifier, and named architectures."""
+"""Segmentation networks, built from backbone, head, decoder and classifier; image classifiers."""
 
 from deeplab_jax.lazy import lazy_names
 

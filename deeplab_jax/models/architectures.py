@@ -1,4 +1,4 @@
-"""Named architectures and the defaults of their keywords, for each format version."""
+"""Builds networks by the name of the architecture, and resolves the defaults of all keywords."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,22 +24,21 @@ from deeplab_jax.models.output_stride import (
     rescaled,
 )
 
-# Rates of ASPP in torchvision's networks, at the output stride of each published network.
+# ASPP rates in torchvision's networks, at the output stride of each published network.
 TORCHVISION_RATES = (12, 24, 36)
-# Output channels of fc6 (DeepLab v2, table 1).
+# Number of output channels of fc6, by `fov` (DeepLab v2, table 1).
 FC6_CHANNELS = {"large": 1024, "4x4": 4096, "7x7": 4096}
 
 
 def resolve(architecture: str, **overrides: Any) -> Architecture:
-    """Returns a named architecture with the keywords applied and all defaults resolved.
+    """Returns a named architecture with some keywords set and the defaults of all others.
 
     Args:
-      architecture: a name that `list_models` returns.
+      architecture: name of the architecture, one of `list_models()`.
       **overrides: keywords of `create_model`.
 
     Raises:
-      DeepLabError: a name, keyword or value is invalid; the message states the nearest or legal
-        ones.
+      DeepLabError: a name, keyword or value is invalid; the message states which are legal.
     """
     check_names(architecture, overrides)
     given = {name: frozen(value) for name, value in overrides.items()}
@@ -52,9 +51,9 @@ def with_defaults(
     """Returns an architecture with the given keywords and defaults for all others.
 
     Args:
-      architecture: a name that `list_models` returns.
-      given: keywords of the caller, lists as tuples.
-      rate_defaults: function from name and keywords to the default rates.
+      architecture: name of the architecture, one of `list_models()`.
+      given: keywords that the caller set, with tuples instead of lists.
+      rate_defaults: function that maps (name, keywords) to the default of `atrous_rates`.
     """
     values = {**ARCHITECTURES[architecture], **given}
     for decide in (_backbone_defaults, _head_defaults, rate_defaults):
@@ -64,16 +63,16 @@ def with_defaults(
 
 
 def create_model(architecture: str, **overrides: Any) -> DeepLab:
-    """Returns the network of a named architecture.
+    """Returns a network by the name of its architecture.
 
     Args:
-      architecture: a name that `list_models` returns.
-      **overrides: fields of `Architecture`, or `aspp`. Others have the default of the architecture
-        or of the backbone; default rates keep their extent in the image at every output stride.
+      architecture: name of the architecture, one of `list_models()`.
+      **overrides: fields of `Architecture`, or `aspp`. All other fields have the default of the
+        architecture or of the backbone. Default atrous rates depend on the output stride: they
+        double when it halves.
 
     Raises:
-      DeepLabError: a name, keyword or value is invalid; the message states the nearest or legal
-        ones.
+      DeepLabError: a name, keyword or value is invalid; the message states which are legal.
     """
     return DeepLab(resolve(architecture, **overrides))
 
@@ -114,7 +113,7 @@ def _head_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, An
 
 
 def _rate_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the published rates of the head, rescaled to the output stride."""
+    """Returns the published rates of the head, scaled to the output stride."""
     published = published_rates(values, values.get("aspp"), _concatenated_rates(architecture))
     stride, head = values.get("output_stride", 16), values["head"]
     # `Architecture` rejects other output strides.
@@ -135,12 +134,12 @@ def frozen(value: Any) -> Any:
 
 
 def resolve_stored(architecture: str, overrides: Mapping[str, Any], version: int) -> Architecture:
-    """Returns the architecture that a file describes, with the defaults of its format version.
+    """Returns the architecture that a model file describes.
 
     Args:
-      architecture: a name that `list_models` returns.
-      overrides: keywords of `create_model`, under the names of that version.
-      version: format version of the file.
+      architecture: name of the architecture, one of `list_models()`.
+      overrides: keywords of `create_model` that the file stores, as named in its format version.
+      version: format version of the file, which determines the defaults.
 
     Raises:
       DeepLabError: see `resolve`.
@@ -153,10 +152,10 @@ def resolve_stored(architecture: str, overrides: Mapping[str, Any], version: int
 
 
 def _first_rates(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the default rates of format version 1."""
+    """Returns the default of `atrous_rates` in format version 1."""
     head, stride = values["head"], values.get("output_stride", 16)
     if values.get("aspp") is not None:
-        # Checks the name.
+        # This call checks the name.
         return {"atrous_rates": published_rates(values, values["aspp"], SUMMED_RATES["large"])[0]}
     if architecture.startswith("torchvision/"):
         return {"atrous_rates": TORCHVISION_RATES}

@@ -1,4 +1,4 @@
-"""DeepLab, the network of every version, and folding of its batch normalization."""
+"""The DeepLab module, for all versions, and folding of batch normalization."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,21 +20,21 @@ from deeplab_jax.models.preprocessing import preprocess
 
 
 def fold(model: "DeepLab", variables: Any) -> tuple["DeepLab", Any]:
-    """Returns the network and variables with batch normalization folded into kernels and biases.
+    """Folds batch normalization into the kernels and biases of the convolutions.
 
-    With s = scale/√(variance + ε): (x ∗ w − mean)·s + bias = x ∗ (w·s) + (bias − mean·s). A network
-    that is folded or quantized already is returned unchanged.
+    With s = scale/√(variance + ε): (x ∗ w − mean)·s + bias = x ∗ (w·s) + (bias − mean·s).
 
     Args:
-      model: network of the variables.
-      variables: params and batch_stats.
+      model: network.
+      variables: `params` and `batch_stats` of the network.
 
     Returns:
-      The network, for inference only, and its variables: params only, as NumPy arrays.
+      The folded network, for inference only, and its variables, which are `params` as NumPy arrays.
+      A network that is already folded or quantized is returned unchanged.
     """
     if model.kind == "folded" or model.architecture.quantization != "none":
         return model, variables
-    # In NumPy, since compiling hundreds of small products takes longer than computing them.
+    # Computed in NumPy, because compiling hundreds of small products would take longer.
     host = jax.device_get(variables)
     params = traverse_util.flatten_dict(host["params"])
     statistics = traverse_util.flatten_dict(host.get("batch_stats", {}))
@@ -57,12 +57,12 @@ Maps = dict[str, jax.Array]
 
 
 class DeepLab(nn.Module):
-    """A network from images to logits at the resolution of the images.
+    """DeepLab network, which maps images to logits of the same height and width.
 
     Attributes:
-      architecture: member of the family.
-      kind: how layers compute, see `layers.Form`: `trained`, `folded` (see `fold`) or `rounded`.
-        Quantized architectures compute in integers.
+      architecture: backbone, head, decoder and all other keywords.
+      kind: `trained`, `folded` (see `fold`) or `rounded`, see `layers.Form`. If the architecture is
+        quantized, `kind` is ignored.
       remat: gradient checkpointing, one of `layers.REMAT`.
     """
 
@@ -72,7 +72,7 @@ class DeepLab(nn.Module):
 
     @property
     def form(self) -> Form:
-        """Form of all layers."""
+        """Settings common to all layers."""
         options = self.architecture
         kind = self.kind if options.quantization == "none" else options.quantization
         return Form(jnp.dtype(options.dtype), kind, options.widths, self.remat)
@@ -85,24 +85,24 @@ class DeepLab(nn.Module):
 
         Args:
           image: [N, H, W, in_channels], RGB 0..255, uint8 or floating point.
-          train: whether batch statistics and dropout are active; dropout requires the random stream
-            `dropout`.
-          endpoints: whether to return the named inner maps as well: those of the backbone,
-            `features` (before the classifier), `scores` (before upsampling), `scores_0.75` etc.
-            with `multi_scale`, `fused_scores` of all scales, and with `aux_head` `auxiliary`
-            (logits [N, H, W, num_classes]) and `auxiliary_scores`.
+          train: whether to normalize by batch statistics and to apply dropout, which requires the
+            random stream `dropout`.
+          endpoints: whether to return intermediate feature maps, too: those of the backbone,
+            `features` (before the classifier), `scores` (before upsampling), with `multi_scale`
+            `scores_0.75` etc., `fused_scores` (maximum over all scales), and with `aux_head`
+            `auxiliary` (logits [N, H, W, num_classes]) and `auxiliary_scores`.
 
         Returns:
-          Logits [N, H, W, num_classes], float32; with `endpoints` a pair of logits and a dict.
+          Logits [N, H, W, num_classes] in float32; with `endpoints`, a pair (logits, dict of maps).
 
         Raises:
-          DeepLabError: the image has another number of channels, `widths` names no layer, or
-            `train` is set for a quantized or folded network.
+          DeepLabError: the image has another number of channels, `widths` has the path of a layer
+            that does not exist, or `train` is set for a quantized or folded network.
         """
         if train and self.form.kind in ("folded", "int8"):
             kind = {"int8": "quantized"}.get(self.form.kind, "folded")
             raise DeepLabError(
-                f"a {kind} network cannot be trained; train the network that it was made from"
+                f"a {kind} network cannot be trained; train the network before it is {kind}"
             )
         logits, maps = ops.constrain_rows(self._logits(ops.constrain_rows(image), train))
         check_widths(self.form, self.variables["params"])
@@ -111,8 +111,8 @@ class DeepLab(nn.Module):
     def class_map(self, image: jax.Array) -> jax.Array:
         """Returns the most probable class of every pixel, the argmax of the logits.
 
-        Where the function is compiled, full-resolution logits are not computed on platforms on
-        which that is slow.
+        In compiled code on CPUs, the logits at full resolution are never in memory as a whole; see
+        `ops.argmax_of_resized`.
 
         Args:
           image: see `__call__`.
@@ -123,13 +123,13 @@ class DeepLab(nn.Module):
         return self.class_map_and_logits(image)[0]
 
     def class_map_and_logits(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns class map and logits; see `class_map`.
+        """Returns the class map and the logits; see `class_map`.
 
         Args:
           image: see `__call__`.
 
         Returns:
-          int32 [N, H, W] and float32 [N, H, W, num_classes].
+          Class map, int32 [N, H, W], and logits, float32 [N, H, W, num_classes].
         """
         logits, maps = self(image, endpoints=True)
         class_map = ops.argmax_of_resized(
@@ -158,7 +158,7 @@ class DeepLab(nn.Module):
         return logits, maps
 
     def _network(self) -> Callable[[jax.Array, bool], Maps]:
-        """Returns the function from normalized images at one scale to maps."""
+        """Returns a function that maps (normalized image at one scale, train) to feature maps."""
         options = self.architecture
         form = self.form
         backbone = parts.make_backbone(options, form)
@@ -190,7 +190,7 @@ class DeepLab(nn.Module):
         return ops.resize_bilinear(pixels, size, align_corners=align_corners)
 
     def _fused_scores(self, maps: Maps) -> jax.Array:
-        """Returns the maximum over scales at the resolution of scale 1 (DeepLab v2, 4.1.1)."""
+        """Returns the maximum of the scores over all scales, at the size of those at scale 1."""
         fused = maps["scores"]
         for scale in self.architecture.multi_scale[1:]:
             fused = jnp.maximum(fused, self._resize(maps[f"scores_{scale:g}"], fused))

@@ -1,4 +1,4 @@
-"""Image classifiers, the form in which backbones trained on ImageNet are published."""
+"""Image classifiers, as which backbones trained on ImageNet are published."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from deeplab_jax.models.preprocessing import preprocess
 
 DROPOUT_RATE = 0.2
 FIXED = {"head": "plain", "output_stride": 32}
-# Keywords that a classifier uses beside the options of its backbone.
+# Keywords that an image classifier uses in addition to the options of its backbone.
 READ = (
     *("backbone", "num_classes", "in_channels", "preprocessing", "dtype"),
     *("batch_norm_decay", "batch_norm_epsilon", "ghost_batch_size", "frozen_batch_norm"),
@@ -26,13 +26,13 @@ READ = (
 
 
 class ImageClassifier(nn.Module):
-    """A backbone at output stride 32 → average over the map → logits of the image.
+    """Image classifier: backbone at output stride 32 → global average → logits.
 
-    MobileNetV2 has a further 1×1 convolution before the average (arXiv 1801.04381, table 2),
-    MobileNetV3 one after it (arXiv 1905.02244, tables 1 and 2).
+    MobileNetV2 has an additional 1×1 convolution before the average (arXiv 1801.04381, table 2),
+    MobileNetV3 has one after it (arXiv 1905.02244, tables 1 and 2).
 
     Attributes:
-      architecture: the backbone and its keywords.
+      architecture: backbone, number of classes and other keywords; heads and decoders are ignored.
     """
 
     architecture: Architecture
@@ -55,11 +55,11 @@ class ImageClassifier(nn.Module):
 
     @property
     def form(self) -> Form:
-        """Form of all layers."""
+        """Settings common to all layers."""
         return Form(jnp.dtype(self.architecture.dtype))
 
     def _widened(self, features: jax.Array, channels: int, train: bool) -> jax.Array:
-        # Narrower networks keep this layer's width.
+        # A depth multiplier below 1 does not apply to this layer.
         width = int(channels * max(1.0, self.architecture.depth_multiplier))
         return ConvNorm(
             width,
@@ -75,18 +75,18 @@ def create_classifier(backbone: str, **overrides: Any) -> ImageClassifier:
     """Returns an image classifier.
 
     Args:
-      backbone: name in `backbones.BACKBONES`.
-      **overrides: fields of `Architecture` that concern the backbone, and `num_classes`.
+      backbone: name of the backbone, a key of `backbones.BACKBONES`.
+      **overrides: `num_classes`, and other fields of `Architecture` that apply to the backbone.
 
     Raises:
-      DeepLabError: a name, keyword or value is invalid, or a keyword concerns another part.
+      DeepLabError: a name, keyword or value is invalid, or a keyword applies to heads or decoders.
     """
     _check_keywords(backbone, overrides)
     return ImageClassifier(resolve("deeplab_v3", backbone=backbone, **(overrides | FIXED)))
 
 
 def restore_classifier(overrides: Mapping[str, Any], version: int) -> ImageClassifier:
-    """Returns the classifier of a file; see `resolve_stored`."""
+    """Returns the image classifier that a model file describes; see `resolve_stored`."""
     if version > 1:
         return create_classifier(**with_new_keywords(overrides, version))
     return ImageClassifier(resolve_stored("deeplab_v3", {**overrides, **FIXED}, version))
@@ -103,5 +103,5 @@ def _check_keywords(backbone: str, overrides: Mapping[str, Any]) -> None:
     if wrong:
         raise DeepLabError(
             f"an image classifier does not use {', '.join(wrong)}; omit keywords of heads and "
-            f"decoders; legal keywords: {', '.join(sorted(legal))}"
+            f"decoders. Legal keywords: {', '.join(sorted(legal))}"
         )

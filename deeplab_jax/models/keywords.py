@@ -1,4 +1,8 @@
-"""Keywords that each part of a network reads, and values of those that no part reads."""
+"""Determines which keywords of `Architecture` have an effect on a network.
+
+A keyword that no part of the network uses must have a fixed value, so that two architectures that
+differ also compute different networks.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,11 +16,11 @@ FIELDS = Architecture.__dataclass_fields__
 
 
 class Part(NamedTuple):
-    """A part of a network and the keywords that it reads.
+    """Part of a network, and the keywords that it uses.
 
     Attributes:
-      name: name of the part, expressed by the keywords that select it.
-      present: predicate of architectures that have the part.
+      name: name of the part for error messages: the keyword values that select it.
+      present: function that returns whether an architecture has the part.
       reads: keywords that change the part.
     """
 
@@ -41,7 +45,7 @@ def _refines_with_convolutions(options: Architecture) -> bool:
     return options.decoder in ("v3plus", "conv2_conv3") and bool(options.decoder_convs)
 
 
-# Backbones read the options of `backbones.entries` and those of batch normalization.
+# Parts other than the backbone, which uses `BackboneEntry.options` and BATCH_NORM.
 PARTS = (
     Part(
         "every network",
@@ -114,7 +118,7 @@ PARTS = (
         ("separable",),
     ),
     Part(
-        "a head that ends in features",
+        "a head that outputs features",
         lambda options: not options.head_gives_scores,
         ("refine",),
     ),
@@ -125,21 +129,21 @@ PARTS = (
     ),
     Part("aux_head=True", lambda options: options.aux_head, BATCH_NORM),
 )
-# Values of unread keywords where they differ from the default of the field.
+# Fixed values of keywords without effect, where they are not the default of the field.
 ABSENT: Mapping[str, Any] = {"image_pooling": "none", "dropout_rate": 0.0, "atrous_rates": ()}
-# The first level of SPP, and the gate of LR-ASPP without a window, pool the whole map.
+# Legal values of `image_pooling` for heads that always pool.
 ALWAYS_POOLING = {"spp": ("global",), "lr_aspp": ("global", "crop")}
 # On a MobileNet the stride placement only selects the padding.
 PADDINGS = ("slim", "torchvision")
-# Reasons why a network does not support every value.
+# Reasons why a network does not support all values of a keyword, for error messages.
 ALL_VALUES = {
-    "image_pooling": "this head always pools the map",
+    "image_pooling": "this head always pools",
     "stride_placement": "only ResNets support every stride placement",
 }
 
 
 def read_keywords(options: Architecture) -> frozenset[str]:
-    """Returns the keywords that the parts of an architecture read."""
+    """Returns the keywords that have an effect on the network of an architecture."""
     entry = find_backbone(options.backbone)
     read = set(entry.options)
     if entry.normalization is not None:
@@ -147,37 +151,37 @@ def read_keywords(options: Architecture) -> frozenset[str]:
     for part in PARTS:
         if part.present(options):
             read |= set(part.reads)
-    # `frozen_batch_norm` does not hide the other two of BATCH_NORM: recipes that set a decay may
-    # freeze the statistics as well.
+    # With `frozen_batch_norm` the other two of BATCH_NORM have no effect, but they remain legal,
+    # because recipes that set a decay may also freeze the statistics.
     return frozenset(read)
 
 
 def settled(options: Architecture, given: Mapping[str, Any]) -> Architecture:
-    """Returns the architecture in which keywords that no part reads have fixed values.
+    """Returns an architecture in which keywords without effect have their fixed values.
 
     Args:
       options: architecture with the given keywords and all defaults.
-      given: keywords of the caller.
+      given: keywords that the caller set.
 
     Raises:
-      DeepLabError: the backbone does not support a keyword, or given keywords have no effect and
-        differ from the fixed value; the message names all of them, the parts that read them, and
-        the legal values.
+      DeepLabError: the backbone does not support a given keyword, or the keyword has no effect and
+        not its fixed value. The message names these keywords, the parts of a network that use them,
+        and the legal values.
     """
     check_backbone(options)
     absent = absent_values(options)
     wrong = {name: given[name] for name in absent if name in given and given[name] != absent[name]}
     if wrong:
         reasons = "; ".join(_reason(options, name, wrong[name], absent[name]) for name in wrong)
-        raise DeepLabError(f"{_shown(options)} does not read every keyword: {reasons}")
+        raise DeepLabError(f"keywords without effect on {_shown(options)}: {reasons}")
     return Architecture(**(options.describe() | absent))
 
 
 def check_backbone(options: Architecture) -> None:
-    """Checks that the backbone supports the keywords.
+    """Checks that the backbone supports the keywords that apply only to some backbones.
 
     Raises:
-      DeepLabError: the backbone does not support a keyword; the message states legal values.
+      DeepLabError: the backbone does not support a keyword; the message suggests a legal value.
     """
     entry = find_backbone(options.backbone)
     if options.multi_grid is not None and not entry.has_multi_grid:
@@ -187,7 +191,8 @@ def check_backbone(options: Architecture) -> None:
         )
     if options.multi_grid is not None and len(options.multi_grid) != entry.multi_grid_size:
         raise DeepLabError(
-            f"multi_grid={options.multi_grid} must hold {entry.multi_grid_size} rates"
+            f"multi_grid={options.multi_grid} must have {entry.multi_grid_size} rates for "
+            f"{options.backbone}"
         )
     if options.depth_multiplier != 1 and "depth_multiplier" not in entry.options:
         raise DeepLabError(f"{options.backbone} has no depth_multiplier; leave it at 1.0")
@@ -195,17 +200,17 @@ def check_backbone(options: Architecture) -> None:
         raise DeepLabError(f"{options.backbone} has no width_divisor; leave it at 1")
     if options.stride_placement and "stride_placement" not in entry.options:
         raise DeepLabError(
-            f"{options.backbone} supports one stride placement only; leave stride_placement unset"
+            f"{options.backbone} supports only one stride placement; leave stride_placement unset"
         )
     if options.head == "cascade" and "cascade_blocks" not in entry.options:
         raise DeepLabError(
-            f"{options.backbone} has no cascade, which repeats block4 of a ResNet; give "
+            f"{options.backbone} has no cascade, which repeats block4 of a ResNet; use "
             "head='aspp' or a ResNet"
         )
 
 
 def absent_values(options: Architecture) -> dict[str, Any]:
-    """Returns the fixed values of keywords that the network does not read."""
+    """Returns the fixed values of the keywords that have no effect on the network, by name."""
     read = read_keywords(options)
     values = {
         name: ABSENT.get(name, field.default) for name, field in FIELDS.items() if name not in read
@@ -217,7 +222,7 @@ def absent_values(options: Architecture) -> dict[str, Any]:
 
 
 def _restricted_values(options: Architecture) -> dict[str, tuple[str | None, ...]]:
-    """Returns the legal values of keywords that the network reads only in part."""
+    """Returns the legal values of keywords of which the network does not support all values."""
     found: dict[str, tuple[str | None, ...]] = {}
     if options.head in ALWAYS_POOLING:
         found["image_pooling"] = ALWAYS_POOLING[options.head]
@@ -232,12 +237,12 @@ def _reason(options: Architecture, name: str, value: Any, legal: Any) -> str:
     if name in (restricted := _restricted_values(options)):
         values = " or ".join(repr(value) for value in restricted[name] if value)
         return f"{shown}: {ALL_VALUES[name]} (legal here: {values})"
-    why = f"read by {'; '.join(_readers(name))}"
+    why = f"used by {'; '.join(_readers(name))}"
     return f"{shown}: {why} (legal here: {legal!r}, or leave {name} unset)"
 
 
 def _readers(name: str) -> list[str]:
-    """Returns the names of the parts that read a keyword."""
+    """Returns the names of the parts and backbones that use a keyword."""
     readers = [part.name for part in PARTS if name in part.reads]
     backbones = [backbone for backbone, entry in BACKBONES.items() if name in entry.options]
     if name in (*BATCH_NORM, "batch_norm_epsilon"):
@@ -248,6 +253,6 @@ def _readers(name: str) -> list[str]:
 def _shown(options: Architecture) -> str:
     fusion = f" (fusion={options.fusion!r})" if options.head == "aspp" else ""
     return (
-        f"a network of backbone={options.backbone!r}, head={options.head!r}{fusion} and "
+        f"a network with backbone={options.backbone!r}, head={options.head!r}{fusion} and "
         f"decoder={options.decoder!r}"
     )

@@ -1,4 +1,4 @@
-"""Networks at another output stride: atrous rates, names of ASPP branches, variables."""
+"""Converts a trained network to another output stride: atrous rates and names of variables."""
 
 import dataclasses
 import re
@@ -18,11 +18,11 @@ STRIDES = (4, 8, 16, 32)
 
 
 class Published(NamedTuple):
-    """Published atrous rates.
+    """Published atrous rates of a head.
 
     Attributes:
-      rates: atrous rates in pixels of the encoder's map.
-      output_stride: output stride of that map.
+      rates: atrous rates, in pixels of the encoder output.
+      output_stride: output stride of the encoder that the rates were published for.
     """
 
     rates: tuple[int, ...]
@@ -31,7 +31,7 @@ class Published(NamedTuple):
 
 # DeepLab v2, section 4.1.2.
 SUMMED_RATES = {"small": Published((2, 4, 8, 12), 8), "large": Published((6, 12, 18, 24), 8)}
-# Rates of fc6 (DeepLab v2, table 1; 4x4 was also published with rate 8).
+# Rates of fc6 by `fov` (DeepLab v2, table 1; 4x4 was also published with rate 8).
 FC6_RATES = {
     "large": Published((12,), 8),
     "4x4": Published((4,), 8),
@@ -44,26 +44,27 @@ CONCATENATED_RATES = Published(RATES_AT_16, 16)
 def published_rates(
     values: Mapping[str, Any], aspp: str | None, concatenated: Published
 ) -> Published:
-    """Returns the default rates of a network at the output stride of its paper.
+    """Returns the default rates of a network, and the output stride they were published for.
 
     Args:
-      values: keywords of `Architecture`, including the head.
-      aspp: name of DeepLab v2's rates, or None.
-      concatenated: rates of an ASPP with concatenated branches.
+      values: keywords of `Architecture`, including `head`.
+      aspp: name of rates in DeepLab v2, `small` or `large`; None: the default of the head.
+      concatenated: default for ASPP with `fusion='concat'`.
 
     Raises:
-      DeepLabError: `aspp` is unknown, contradicts `atrous_rates`, or the head has no branches.
+      DeepLabError: `aspp` is unknown, or is given together with `atrous_rates` or a head other
+        than `aspp`.
     """
     head, summed = values["head"], values.get("fusion") == "sum"
     if aspp is not None:
         if aspp not in SUMMED_RATES:
             raise unknown_name("aspp", str(aspp), SUMMED_RATES)
         if values.get("atrous_rates") is not None:
-            raise DeepLabError(f"aspp={aspp!r} sets the rates; omit atrous_rates or aspp")
+            raise DeepLabError(f"aspp={aspp!r} sets atrous_rates; omit atrous_rates or aspp")
         if head != "aspp":
             raise DeepLabError(
-                f"aspp={aspp!r} names rates of head='aspp', which head={head!r} does not read; "
-                "omit aspp, or give head='aspp'"
+                f"aspp={aspp!r} requires head='aspp', but head={head!r}; omit aspp, or use "
+                "head='aspp'"
             )
         return SUMMED_RATES[aspp]
     if head == "large_fov":
@@ -74,24 +75,26 @@ def published_rates(
 
 
 def rates_at_output_stride(trained: Architecture, output_stride: int) -> tuple[int, ...]:
-    """Returns the head's atrous rates at another output stride, with the same extent in the image.
+    """Returns the atrous rates of a head at another output stride.
+
+    They are scaled so that the kernels cover the same part of the image.
 
     Args:
-      trained: architecture at its own output stride.
+      trained: architecture with its own rates and output stride.
       output_stride: the other output stride.
 
     Raises:
-      DeepLabError: the rates would not be integers; the message states the legal output strides.
+      DeepLabError: the rates would not be integers; the message lists the legal output strides.
     """
     published = Published(trained.atrous_rates, trained.output_stride)
     return rescaled(published, output_stride, trained.head)
 
 
 def rescaled(published: Published, output_stride: int, head: str) -> tuple[int, ...]:
-    """Returns published rates of a head at another output stride.
+    """Scales atrous rates to another output stride.
 
     Args:
-      published: rates and their output stride.
+      published: rates, and the output stride that they are for.
       output_stride: the other output stride.
       head: name of the head.
 
@@ -106,8 +109,8 @@ def rescaled(published: Published, output_stride: int, head: str) -> tuple[int, 
     if not whole:
         shown = ", ".join(f"{float(rate):g}" for rate in rates) or "fractions"
         raise DeepLabError(
-            f"at output stride {output_stride} the atrous rates of the {head} head would "
-            f"be {shown}; legal: {_legal(published, head)}"
+            f"output_stride={output_stride} would require the atrous rates {shown} in the {head} "
+            f"head, but they must be integers; legal output strides: {_legal(published, head)}"
         )
     return tuple(map(int, rates))
 
@@ -118,7 +121,7 @@ def _exact(published: Published, output_stride: int) -> list[Fraction]:
 
 
 def _legal(published: Published, head: str) -> str:
-    """Returns the output strides at which all rates are integers, as text."""
+    """Returns the output strides at which all rates are integers, separated by commas."""
     if head == "dpc":
         return ", ".join(map(str, STRIDES[:3] if published.output_stride < 32 else STRIDES[3:]))
     legal = [
@@ -135,17 +138,17 @@ BRANCH = re.compile(r"rate_(\d+)")
 
 
 def branch_rates(paths: Iterable[Path]) -> list[int]:
-    """Returns the rates of the ASPP branches among paths of variables, in ascending order."""
+    """Returns the rates in the names of ASPP branches (`rate_6`, …), in ascending order."""
     found = {BRANCH.match(path[2]) for path in paths if path[1] == ASPP}
     return sorted({int(match[1]) for match in found if match})
 
 
 def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dict[Path, Any]:
-    """Returns arrays under the names of their branches at other rates.
+    """Renames ASPP branches, whose names contain their rates, to other rates.
 
     Args:
       arrays: arrays by path, which begins with `params` or `batch_stats`.
-      rates: new rate of each branch by its old one.
+      rates: new rate of each branch by its old rate.
     """
 
     def renamed(path: Path) -> Path:
@@ -160,11 +163,11 @@ def rename_branches(arrays: Mapping[Path, Any], rates: Mapping[int, int]) -> dic
 def rename_widths(
     widths: tuple[tuple[str, int], ...], rates: Mapping[int, int]
 ) -> tuple[tuple[str, int], ...]:
-    """Returns `Architecture.widths` under the names of branches at other rates.
+    """Renames ASPP branches in `Architecture.widths`; see `rename_branches`.
 
     Args:
-      widths: (path, channels) of each layer.
-      rates: new rate of each branch by its old one.
+      widths: (path, number of channels) of each layer.
+      rates: new rate of each branch by its old rate.
     """
     arrays = {("params", *path.split("/")): channels for path, channels in widths}
     return tuple(("/".join(path[1:]), n) for path, n in rename_branches(arrays, rates).items())
@@ -173,10 +176,10 @@ def rename_widths(
 def rename_branches_to_match(
     given: Mapping[Path, Any], wanted: Iterable[Path]
 ) -> Mapping[Path, Any]:
-    """Returns arrays with branches renamed to those of a network at another output stride.
+    """Renames ASPP branches to those of the same network at another output stride.
 
-    A branch is named by its rate, and all rates double when the output stride halves. Where the
-    rates of the two networks are not in proportion, their branches differ and nothing is renamed.
+    The name of a branch contains its rate, and all rates double when the output stride halves. If
+    the rates of the two networks are not in proportion, nothing is renamed.
 
     Args:
       given: arrays of the trained network by path.
@@ -190,27 +193,27 @@ def rename_branches_to_match(
     return rename_branches(given, dict(zip(old, new, strict=True)))
 
 
-# (H, W) of a small image, legal at every output stride.
+# (H, W) of a small image that is legal at every output stride.
 PROBE_SIZE = (65, 65)
 
 
 def at_output_stride(
     model: DeepLab, variables: Any, output_stride: int | None
 ) -> tuple[DeepLab, Any]:
-    """Returns a network and its variables at another output stride.
+    """Converts a trained network and its variables to another output stride.
 
-    Strides become rates in the backbone, the rates of the head keep their extent in the image (they
-    double when the output stride halves), and the window of image pooling follows. Weights and
-    statistics are unchanged; branches are renamed to their new rates.
+    In the backbone, strides become atrous rates or the reverse. In the head, the rates double when
+    the output stride halves, and the window of image pooling is scaled likewise. The values of all
+    variables are unchanged, but ASPP branches are renamed to their new rates.
 
     Args:
       model: trained network.
-      variables: variables of the model.
-      output_stride: the other output stride; None keeps that of training.
+      variables: variables of the network.
+      output_stride: the other output stride; None: unchanged.
 
     Raises:
       DeepLabError: the network does not support the output stride; the message states the reason
-        and the legal ones.
+        and the legal output strides.
 
     Source: DeepLab v3, section 3.1 and table 10.
     """
@@ -227,7 +230,7 @@ def at_output_stride(
     )
     flat = rename_branches(traverse_util.flatten_dict(variables), renamed)
     model, variables = model.clone(architecture=changed), traverse_util.unflatten_dict(flat)
-    # Tracing raises the errors of the backbone.
+    # Tracing the network raises an error if the backbone does not support the output stride.
     image = jax.ShapeDtypeStruct((1, *PROBE_SIZE, changed.in_channels), jnp.uint8)
     jax.eval_shape(lambda variables, image: model.apply(variables, image), variables, image)
     return model, variables

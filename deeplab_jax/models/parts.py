@@ -1,6 +1,7 @@
-"""Construction of backbone, head, decoder and classifier from an architecture.
+"""Builds the backbone, head, decoder and classifier of an architecture.
 
-The functions are called inside the compact method of `DeepLab`, whose children the modules become.
+The functions are called inside the compact method of `DeepLab`, so the modules that they return are
+submodules of `DeepLab`.
 """
 
 import dataclasses
@@ -16,18 +17,20 @@ from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.layers import Classifier, Form, Normalization
 
+# Feature maps of the backbone by name of the endpoint.
 Maps = Mapping[str, jax.Array]
-# (maps, train) → features or scores; (features, maps, train) → features.
+# (maps, train) → features or scores.
 Head = Callable[[Maps, bool], jax.Array]
+# (features, maps, train) → features.
 Decoder = Callable[[jax.Array, Maps, bool], jax.Array]
 
-# Batch normalization of heads and decoders in the released code.
+# Hyperparameters of batch normalization in heads and decoders, as in the released code.
 HEAD_NORMALIZATION = Normalization(decay=0.9997, epsilon=1e-5)
 FOV_KERNELS = {"large": 3, "4x4": 4, "7x7": 7}
 
 
 def make_backbone(options: Architecture, form: Form) -> nn.Module:
-    """Returns the backbone, a function of (normalized image, train)."""
+    """Returns the backbone, a module that is called with (normalized image, train)."""
     entry = find_backbone(options.backbone)
     given = {name: getattr(options, name) for name in entry.options}
     if entry.normalization is not None:
@@ -109,8 +112,8 @@ def _lite_reduced_aspp(options: Architecture, **common: Any) -> nn.Module:
     )
 
 
-# Constructors of head modules; None where the classifier follows the backbone directly. A new head
-# needs a module in heads/, its row here, and its name in the field `Architecture.head`.
+# Constructors of the heads by name; None: the classifier follows the backbone directly. To add a
+# head, add its module to heads/, its constructor here, and its name to `Architecture.head`.
 HEADS: dict[str, Callable[..., nn.Module] | None] = {
     "plain": None,
     "cascade": None,
@@ -124,7 +127,10 @@ HEADS: dict[str, Callable[..., nn.Module] | None] = {
 
 
 def make_head(options: Architecture, form: Form) -> Head:
-    """Returns the head, a function from the backbone's maps to features or scores."""
+    """Returns the head, a function that maps (endpoints of the backbone, train) to features.
+
+    Summed ASPP and LR-ASPP return scores instead.
+    """
     make = HEADS[options.head]
     if make is None or atrous_classifier(options):
         return lambda maps, train: maps["output"]
@@ -136,7 +142,7 @@ def make_head(options: Architecture, form: Form) -> Head:
 
 
 def atrous_classifier(options: Architecture) -> bool:
-    """Returns whether the atrous convolution is the classifier (DeepLab v2's LargeFOV)."""
+    """Returns whether the atrous convolution of LargeFOV is the classifier (DeepLab v2, ResNet)."""
     return options.head == "large_fov" and not options.fc_channels
 
 
@@ -148,7 +154,12 @@ def _finer_maps(options: Architecture, *sources: int) -> tuple[str, ...]:
 def _low_level_decoder(
     make: Callable[..., nn.Module], *sources: int
 ) -> Callable[[Architecture, Form], Decoder]:
-    """Returns the constructor of a decoder on low-level features, coarsest first."""
+    """Returns the constructor of a decoder.
+
+    Args:
+      make: class of the decoder.
+      *sources: indices of the endpoints in `BackboneEntry.low_level` that it uses, coarsest first.
+    """
 
     def made(options: Architecture, form: Form) -> Decoder:
         module = make(
@@ -186,12 +197,12 @@ DECODERS: dict[str, Callable[[Architecture, Form], Decoder]] = {
 
 
 def make_decoder(options: Architecture, form: Form) -> Decoder:
-    """Returns the decoder, a function that refines features with finer maps."""
+    """Returns the decoder, a function that maps (features, endpoints, train) to finer features."""
     return DECODERS[options.decoder](options, form)
 
 
 def make_classifier(options: Architecture, form: Form) -> nn.Module:
-    """Returns the classifier, which is atrous where it replaces the head."""
+    """Returns the classifier: a 1×1 convolution, or the atrous one of `atrous_classifier`."""
     make = partial(Classifier, options.num_classes, form=form, name="classifier")
     if atrous_classifier(options):
         return make(FOV_KERNELS[options.fov], rate=options.atrous_rates[0])
@@ -199,14 +210,14 @@ def make_classifier(options: Architecture, form: Form) -> nn.Module:
 
 
 def backbone_normalization(options: Architecture) -> Normalization:
-    """Returns the batch-norm constants of a backbone with batch normalization."""
+    """Returns the batch-normalization hyperparameters of a backbone that has this layer."""
     constants = normalization(options, find_backbone(options.backbone).normalization)
     epsilon = options.batch_norm_epsilon
     return constants if epsilon is None else dataclasses.replace(constants, epsilon=epsilon)
 
 
 def normalization(options: Architecture, published: Normalization) -> Normalization:
-    """Returns published batch-norm constants with the changes of an architecture."""
+    """Returns published batch-normalization hyperparameters with the changes of an architecture."""
     decay = options.batch_norm_decay
     return dataclasses.replace(
         published,

@@ -1,4 +1,4 @@
-"""Normalization of pixels, as each published backbone was trained with."""
+"""Normalization of input pixels, as each published backbone was trained with."""
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ from deeplab_jax.architecture import (
 
 
 def preprocess(image: jax.Array, name: str, dtype: jnp.dtype) -> jax.Array:
-    """Returns normalized pixels.
+    """Normalizes input pixels.
 
     Args:
-      image: RGB 0..255, [N, H, W, 3] (any number of channels for `minus_one_one` and `none`), uint8
-        or floating point.
+      image: RGB 0..255, [N, H, W, 3], uint8 or floating point; for `minus_one_one` and `none` with
+        any number of channels.
       name: preprocessing, one of `architecture.PREPROCESSINGS`.
       dtype: dtype of the result.
     """

@@ -1,9 +1,10 @@
-"""The traced program of a network as a list of operations, and receptive fields of its maps.
+"""Receptive fields of feature maps, computed from the traced program of a network.
 
-The program is followed from the image: each spatial axis of a map has the size of its receptive
-field and the distance between neighboring values, both in pixels. Padding is ignored, so a
-receptive field may exceed the image. Arrays whose spatial axes are reduced (image pooling, squeeze
-and excitation) depend on the whole image and are ignored.
+The program is a list of operations. Starting from the image, the size of the receptive field and
+the distance between neighboring values (both in image pixels) are propagated through every
+operation, for each spatial axis. Padding is ignored, so a receptive field may exceed the image.
+Arrays without spatial axes (image pooling, squeeze and excitation) depend on the whole image and
+are ignored.
 """
 
 import itertools
@@ -13,25 +14,30 @@ from typing import Any, NamedTuple
 
 from jax.extend import core
 
-# Parameters in which JAX stores the program that an operation calls with all its operands.
+# Names of the parameters in which JAX stores the inner program of a call.
 CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 class Value(NamedTuple):
-    """An array of the program: a unique number and its shape."""
+    """Array in a program, identified by a unique number.
+
+    Attributes:
+      number: number of the array, in order of computation.
+      shape: shape of the array.
+    """
 
     number: int
     shape: tuple[int, ...]
 
 
 class Operation(NamedTuple):
-    """One primitive operation of the program.
+    """Primitive operation of a program.
 
     Attributes:
       name: name of the primitive.
       params: parameters of the primitive.
       inputs, outputs: operands and results.
-      path: path of the module, as in `backbone/block1/unit_1/conv1`.
+      path: path of the module that contains the operation, such as `backbone/block1/unit_1/conv1`.
     """
 
     name: str
@@ -42,7 +48,7 @@ class Operation(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A traced function without calls."""
+    """Traced function, with all calls of inner functions inlined."""
 
     inputs: tuple[Value, ...]
     operations: tuple[Operation, ...]
@@ -50,21 +56,21 @@ class Program(NamedTuple):
 
 
 def flatten(traced: core.ClosedJaxpr) -> Program:
-    """Returns the program with every call inlined."""
+    """Inlines all calls in a traced function."""
     return _Flattening().program(traced.jaxpr)
 
 
 def module_path(scopes: Sequence[str]) -> str:
-    """Returns the path of a module from the named scopes of Flax.
+    """Returns the path of a module, given the named scopes that Flax adds to an operation.
 
-    The first scope is the class of the model; scopes with a dot, as in `conv1._convolve`, are
+    The first scope is the class of the model. Scopes with a dot, such as `conv1._convolve`, are
     methods.
     """
     return "/".join(scope for scope in scopes[1:] if "." not in scope)
 
 
 class _Flattening:
-    """Numbers the arrays of one program."""
+    """Inlines the calls of one program and numbers its arrays."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
@@ -82,7 +88,7 @@ class _Flattening:
         return Value(next(self._numbers), tuple(variable.aval.shape))
 
     def _look_up(self, values: dict[core.Var, Value], variable: Any) -> Value:
-        """Returns the array of a variable; literals and closed-over constants are new arrays."""
+        """Returns the array of a variable; a literal or closed-over constant gets a new number."""
         if isinstance(variable, core.Literal) or variable not in values:
             return self._value(variable)
         return values[variable]
@@ -107,27 +113,29 @@ class _Flattening:
 
 
 def _called(equation: Any) -> core.Jaxpr | None:
-    """Returns the program that an operation calls once with its operands, or None.
+    """Returns the inner program of a call, or None for other operations.
 
     Raises:
       NotImplementedError: the operation is a loop or a conditional.
     """
     if equation.primitive.name in ("cond", "scan", "while"):
-        raise NotImplementedError(f"cannot follow the operation {equation.primitive.name}")
+        raise NotImplementedError(
+            f"receptive fields through the operation {equation.primitive.name} are not supported"
+        )
     for called in map(equation.params.get, CALLED):
         if isinstance(called, core.ClosedJaxpr | core.Jaxpr):
             return called.jaxpr if isinstance(called, core.ClosedJaxpr) else called
     return None
 
 
-# Modules that pool over windows of the size of a crop count as pooling of the whole image.
+# Modules whose output counts as depending on the whole image, even if they pool over windows.
 IMAGE_LEVEL_MODULES = frozenset({"image_pooling"})
 # Spatial axes of [N, H, W, C].
 SPATIAL = (1, 2)
 
 
 class Extent(NamedTuple):
-    """Extent along one axis of the image, in pixels.
+    """Receptive field along one spatial axis, in image pixels.
 
     Attributes:
       size: size of the receptive field.
@@ -138,7 +146,13 @@ class Extent(NamedTuple):
     jump: float
 
     def seen_through(self, window: int, stride: int = 1, rate: int = 1) -> "Extent":
-        """Returns the extent after a window of `window` taps that are `rate` values apart."""
+        """Returns the receptive field after a convolution or pooling.
+
+        Args:
+          window: number of taps along the axis.
+          stride: distance between neighboring outputs, in values of the map.
+          rate: distance between neighboring taps, in values of the map.
+        """
         return Extent(self.size + (window - 1) * rate * self.jump, self.jump * stride)
 
 
@@ -149,17 +163,17 @@ Field = tuple[Extent | None, ...]
 def receptive_field(
     program: Program, image: Value, target: Value, align_corners: bool = True
 ) -> int:
-    """Returns the receptive field of an array in pixels, along the longer side.
+    """Returns the receptive field of an array in image pixels, along its longer side.
 
     Args:
       program: traced network.
       image: input of the network, [N, H, W, C].
-      target: any array of the program. Arrays that depend on the image only through pooling of the
-        whole map have a receptive field of 0.
-      align_corners: convention of bilinear resizing, see `ops.resize_bilinear`.
+      target: array of the program. The result is 0 if it depends on the image only through image
+        pooling.
+      align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
 
     Raises:
-      NotImplementedError: an operation between image and target is not supported.
+      NotImplementedError: an operation between `image` and `target` is not supported.
     """
     pixel = Extent(1, 1)
     fields: dict[int, Field] = {image.number: (None, pixel, pixel, None)}
@@ -186,13 +200,15 @@ def _follow(operation: Operation, given: Sequence[Field], align_corners: bool) -
     if name.startswith(("reduce_", "arg")):
         return _reduce(operation, given[0])
     if any(len(field) != rank for field in given if any(field)):
-        raise NotImplementedError(f"cannot follow the operation {name} in {operation.path}")
+        raise NotImplementedError(
+            f"receptive fields through the operation {name} in {operation.path} are not supported"
+        )
     # Elementwise operations, and concatenation along another axis.
     return _widest([field for field in given if len(field) == rank])
 
 
 def _widest(fields: Sequence[Field]) -> Field:
-    """Returns the largest extent of each axis."""
+    """Returns the largest receptive field along each axis."""
     return tuple(max(filter(None, extents), default=None) for extents in zip(*fields, strict=True))
 
 
@@ -248,21 +264,23 @@ def _broadcast(operation: Operation, field: Field) -> Field:
 
 
 def _reshape(operation: Operation, field: Field) -> Field:
-    """Returns the field after a reshape, which may only add or remove axes of length 1."""
+    """Returns the receptive field after a reshape that adds or removes axes of length 1."""
     before, after = operation.inputs[0].shape, operation.outputs[0].shape
     if before == after:
         return field
     if [n for n in before if n > 1] != [n for n in after if n > 1]:
-        raise NotImplementedError(f"cannot follow a reshape of {before} to {after}")
+        raise NotImplementedError(
+            f"receptive fields through a reshape of {before} to {after} are not supported"
+        )
     kept = iter([extent for n, extent in zip(before, field, strict=True) if n > 1])
     return tuple(next(kept) if n > 1 else None for n in after)
 
 
 def _matrix_product(operation: Operation, given: Sequence[Field], align_corners: bool) -> Field:
-    """Returns the field after interpolation, expressed as the product of an axis with a matrix.
+    """Returns the receptive field after interpolation, which is a product with a matrix.
 
-    The result is exact where the new samples include the old ones; otherwise receptive fields of
-    later windows are underestimated by less than one old sample.
+    It is exact if the new samples include the old ones. Otherwise, receptive fields of later
+    operations are underestimated by less than one old sample.
     """
     (contracted, batch) = operation.params["dimension_numbers"]
     extents = [given[0][axis] for axis in batch[0]]

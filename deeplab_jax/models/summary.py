@@ -1,4 +1,4 @@
-"""Summary of a network: parameters, multiply-adds, receptive field, inner maps."""
+"""Summary of a network: parameters, multiply-adds, receptive field and shapes of feature maps."""
 
 import dataclasses
 import math
@@ -18,15 +18,15 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class LayerSummary:
-    """One convolution.
+    """Summary of one convolution.
 
     Attributes:
-      name: path of the module, as in `backbone/block1/unit_1/conv1`.
-      kernel, stride, rate: (rows, columns).
-      groups: 1 for a regular convolution, the number of channels for a depthwise one.
-      output: (H, W, C).
-      parameters: number of parameters of the module, including its normalization; 0 for repeated
-        uses of a module.
+      name: path of the module, such as `backbone/block1/unit_1/conv1`.
+      kernel, stride, rate: kernel size, stride and atrous rate (along rows, along columns).
+      groups: number of channel groups: 1, or the number of channels for a depthwise convolution.
+      output: shape (H, W, C) of the output.
+      parameters: number of parameters of the module, including normalization; 0 if the module
+        appears earlier in the list.
       macs: number of multiply-adds.
       macs_tf_convention: see `ModelSummary`.
     """
@@ -44,16 +44,17 @@ class LayerSummary:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSummary:
-    """Costs of a network for one image of a given size.
+    """Computational cost of a network for one image of a given size.
 
     Attributes:
       parameters: number of trainable parameters.
-      macs: multiply-adds of all convolutions; resizing and normalization are not counted.
-      macs_tf_convention: as `macs`, but the map of a regular atrous convolution is padded to
-        multiples of the rate, as TensorFlow computed it for the papers' tables.
-      output_stride: ratio of image to encoder map resolution.
-      receptive_field: receptive field of the endpoint `features` in pixels, without image pooling.
-      endpoints: (H, W, C) of the named inner maps, in order of computation.
+      macs: number of multiply-adds of all convolutions; resizing and normalization are not counted.
+      macs_tf_convention: like `macs`, but the outputs of a dense atrous convolution are counted on
+        a map padded to a multiple of the rate, as TensorFlow did for the tables in the papers.
+      output_stride: ratio of the image size to the size of the encoder output.
+      receptive_field: receptive field of the endpoint `features` in image pixels, without image
+        pooling.
+      endpoints: shape (H, W, C) of each intermediate feature map by name, in order of computation.
       layers: convolutions in order of computation.
     """
 
@@ -66,12 +67,12 @@ class ModelSummary:
     layers: tuple[LayerSummary, ...]
 
     def describe(self) -> dict[str, Any]:
-        """Returns the fields as JSON-ready values."""
+        """Returns the value of every field by name, for a JSON file."""
         return dataclasses.asdict(self)
 
 
 def summarize(model: DeepLab, size: tuple[int, int] = (513, 513)) -> ModelSummary:
-    """Returns the costs of a network for one image, by tracing it.
+    """Traces a network and returns its computational cost for one image.
 
     Args:
       model: network to trace.
@@ -97,12 +98,16 @@ def summarize(model: DeepLab, size: tuple[int, int] = (513, 513)) -> ModelSummar
 def _trace(
     model: DeepLab, size: tuple[int, int]
 ) -> tuple[dict[str, int], Program, dict[str, Value]]:
-    """Returns the number of parameters by path, the program, and its arrays by endpoint."""
+    """Traces a network.
+
+    Returns:
+      Number of values of each parameter by path, the program, and its arrays by endpoint.
+    """
     image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
     with ops.dispatching(export=True):
-        # The key is only an operand of the trace.
+        # Tracing needs only the shape and dtype of a key.
         key = jax.eval_shape(lambda: jax.random.key(0))
-        # One trace gives the parameters and the network.
+        # One trace yields both the shapes of the parameters and the program.
         traced, shapes = jax.make_jaxpr(
             lambda key, image: model.init_with_output(key, image, endpoints=True),
             return_shape=True,
@@ -130,7 +135,7 @@ def _parameters_below(path: str, parameters: Mapping[str, int]) -> int:
 
 
 def _layer(operation: Operation, parameters: int) -> LayerSummary:
-    """Returns the summary of a convolution, in NHWC with kernels HWIO."""
+    """Returns the summary of a convolution with layouts NHWC and HWIO."""
     (_, *output), kernel = operation.outputs[0].shape, operation.inputs[1].shape
     rate, groups = operation.params["rhs_dilation"], operation.params["feature_group_count"]
     padded = [

@@ -1,4 +1,4 @@
-"""Pure functions on arrays: convolutions and resizing, with implementations for each platform."""
+"""Convolution and resizing of arrays, with implementations for CPUs, GPUs and TPUs."""
 
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution

@@ -1,4 +1,4 @@
-"""Dense convolution, atrous or not."""
+"""Dense (not depthwise) convolution, optionally atrous."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ from deeplab_jax.ops.xla_convolution import (
     xla_convolution,
 )
 
-# Function of inputs, kernel, cotangent of the outputs, and window.
+# Computes a gradient from (inputs, kernel, cotangent of the outputs, window).
 Gradient = Callable[[jax.Array, jax.Array, jax.Array, Window], jax.Array]
 
 
@@ -34,16 +34,17 @@ def convolution(
     rate: Rate = 1,
     padding: Padding,
 ) -> Float[Array, "N P Q D"]:
-    """Returns the convolution whose kernel taps lie `rate` pixels apart.
+    """Computes the atrous convolution, in which the kernel taps are `rate` pixels apart.
 
-    y[i] = Σ_k x[i·stride + k·rate]·w[k] (DeepLab v2, eq. 1; a correlation, as everywhere in the
-    field). The holes are in the kernel; the input keeps all its pixels.
+    y[i] = Σ_k x[i·stride + k·rate]·w[k] (DeepLab v2, eq. 1; like most deep-learning libraries, a
+    cross-correlation). The kernel is dilated; no input pixel is skipped.
 
     Args:
-      inputs: [N, H, W, C], as an array or as maps that are joined to one.
+      inputs: [N, H, W, C], an array or `JoinedMaps`.
       kernel: [k, k, C, D].
-      stride: distance in pixels between outputs.
-      rate: atrous rate, the distance in pixels between taps; a pair for rows and columns.
+      stride: distance between neighboring outputs, in input pixels.
+      rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
+        rows, along columns).
       padding: number of zeros before and after H and W.
 
     Returns:
@@ -56,7 +57,7 @@ def convolution(
     reference = partial(xla_convolution, window=window)
     if window.size == 1 and not any(map(any, padding)):
         return dispatch(reference, partial(_pointwise, stride=stride), inputs, kernel)
-    # The fraction below needs known sizes; those that export leaves open are symbols.
+    # The CPU and GPU implementations need a known H and W; in an export they may be symbolic.
     known = all(isinstance(side, int) for side in inputs.shape[1:3])
     if not known or stride > 1 or window.size == 1:
         return reference(inputs, kernel)
@@ -65,7 +66,8 @@ def convolution(
     cpu = reference
     if is_atrous and valid_fraction(inputs.shape[1:3], window) <= LARGEST_FRACTION:
         cpu = partial(sum_over_taps, window=window)
-    # Bands are cut image by image: the batch must have a known size and be on one device.
+    # The kernel gradient loops over the images: their number must be known, and all of them must be
+    # on one device.
     elif isinstance(inputs.shape[0], int) and not batch_is_sharded():
         cpu = partial(_with_gradients, _mirrored, kernel_gradient, window)
     return dispatch(reference, cpu, inputs, kernel, gpu=gpu)
@@ -74,10 +76,10 @@ def convolution(
 def _pointwise(
     inputs: Float[Array, "N H W C"], kernel: Float[Array, "1 1 C D"], stride: int
 ) -> Float[Array, "N P Q D"]:
-    """Returns a 1×1 convolution as a matrix product.
+    """Computes a 1×1 convolution without padding as a matrix product.
 
-    Condition: CPUs, no padding. Gain: 2.9 to 7.9 ms for outputs and both gradients where XLA's
-    convolution takes 13.7 to 82.2 (docs/benchmarks.md). Reference test: test_convolution.py.
+    Used on CPUs: outputs and both gradients take 2.9 to 7.9 ms, and 13.7 to 82.2 ms with XLA's
+    convolution (docs/benchmarks.md). test_convolution.py compares the two.
     """
     inputs = inputs[:, ::stride, ::stride]
     flat = inputs.reshape(-1, inputs.shape[-1])
@@ -88,7 +90,15 @@ def _pointwise(
 def _with_gradients(
     of_inputs: Gradient, of_kernel: Gradient, window: Window, inputs: Inputs, kernel: Kernel
 ) -> Outputs:
-    """Returns XLA's convolution at stride 1, with other gradients than XLA's."""
+    """Computes XLA's convolution at stride 1, with custom gradients.
+
+    Args:
+      of_inputs: computes the gradient of the inputs.
+      of_kernel: computes the gradient of the kernel.
+      window: see `Window`.
+      inputs: [N, H, W, C].
+      kernel: [k, k, C, D].
+    """
     return xla_convolution(inputs, kernel, window)
 
 
@@ -112,15 +122,15 @@ _with_gradients.defvjp(_forward, _backward)
 
 
 def _mirrored(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window) -> Inputs:
-    """Returns the inputs' gradient: the cotangent convolved with the kernel mirrored."""
+    """Computes the gradient of the inputs: the cotangent convolved with the mirrored kernel."""
     edges = window.transposed_padding(inputs.shape[1:3], cotangent.shape[1:3])
-    # The barrier keeps the mirroring out of the convolution: merged into it, it makes one that the
-    # CPU compiler runs in a loop.
+    # Without the barrier, XLA would merge the mirroring into the convolution, and the CPU compiler
+    # has only a slow loop for such a convolution.
     mirrored = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
     return xla_convolution(cotangent, mirrored, window._replace(padding=edges))
 
 
 def _transposed(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window) -> Inputs:
-    """Returns the inputs' gradient as JAX derives it."""
+    """Computes the gradient of the inputs as JAX derives it."""
     convolve = partial(xla_convolution, kernel=kernel, window=window)
     return jax.linear_transpose(convolve, inputs)(cotangent)[0]

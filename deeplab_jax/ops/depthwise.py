@@ -1,9 +1,10 @@
 """Depthwise convolution: one k×k filter per channel.
 
-Condition of the sum of shifted products: all on CPUs, where XLA's convolution is 25 to 50 times
-slower; on GPUs where taps lie apart, 2 to 4 times. Gain of the kernel gradient in bands of rows,
-on CPUs where one device has the whole batch: 4.3 to 10.4 ms where nine reductions take 23.9 to 76.1
-(docs/benchmarks.md). Reference test: test_depthwise.py.
+It is computed as a sum of shifted products on CPUs, where XLA's convolution takes 25 to 50 times as
+long, and on GPUs at atrous rates above 1, where it takes 2 to 4 times as long. On CPUs, if one
+device has the whole batch, the kernel gradient is summed over bands of rows: 4.3 to 10.4 ms,
+instead of 23.9 to 76.1 ms for one reduction per tap (docs/benchmarks.md). test_depthwise.py
+compares all implementations with XLA's.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from deeplab_jax.ops.xla_convolution import (
 
 KernelGradient = Callable[..., jax.Array]
 
-# Number of values in one of the nine running sums of the kernel gradient: 128 KiB of float32.
+# Maximum number of values in each running sum of `gradient_in_bands`: 128 KiB of float32.
 CACHED_SUM = 2**15
 
 
@@ -41,13 +42,14 @@ def depthwise_convolution(
     rate: Rate = 1,
     padding: Padding,
 ) -> Float[Array, "N P Q C"]:
-    """Returns each channel convolved with its own kernel, taps `rate` pixels apart.
+    """Convolves each channel with its own kernel, whose taps are `rate` pixels apart.
 
     Args:
       inputs: [N, H, W, C].
       kernel: [k, k, 1, C].
-      stride: distance in pixels between outputs.
-      rate: atrous rate, the distance in pixels between taps; a pair for rows and columns.
+      stride: distance between neighboring outputs, in input pixels.
+      rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
+        rows, along columns).
       padding: number of zeros before and after H and W.
 
     Returns:
@@ -62,7 +64,7 @@ def depthwise_convolution(
 
 
 def _taps(padded: jax.Array, window: Window) -> Iterator[tuple[int, int, jax.Array]]:
-    """Yields (row, column, the padded pixels that this tap of the kernel meets)."""
+    """Yields (row, column, pixels [N, H', W', C] that are multiplied by that tap) for every tap."""
     stride = window.stride
     height, width = window._replace(padding=NO_PADDING).outputs(padded.shape[1:3])
     for row in range(window.size):
@@ -76,7 +78,7 @@ def _taps(padded: jax.Array, window: Window) -> Iterator[tuple[int, int, jax.Arr
 def _sum_of_shifts(
     padded: Float[Array, "N H W C"], kernel: ChannelKernel, window: Window
 ) -> Float[Array, "N P Q C"]:
-    # Sums of bfloat16 would be rounded at each tap.
+    # In bfloat16, the sum would be rounded at every tap.
     precision = jnp.promote_types(jnp.float32, padded.dtype)
     kernel = kernel.astype(precision)
     total = sum(
@@ -90,7 +92,14 @@ def _sum_of_shifts(
 def shifted_products(
     kernel_gradient: KernelGradient, window: Window, inputs: Inputs, kernel: ChannelKernel
 ) -> Float[Array, "N P Q C"]:
-    """Returns the convolution as a sum of shifted inputs times taps."""
+    """Computes the convolution as a sum over taps of the shifted inputs times the tap.
+
+    Args:
+      kernel_gradient: computes the gradient of the kernel, such as `gradient_at_once`.
+      window: see `Window`.
+      inputs: [N, H, W, C].
+      kernel: [k, k, 1, C].
+    """
     return _sum_of_shifts(pad(inputs, window.padding), kernel, window)
 
 
@@ -108,8 +117,8 @@ def _backward(
 ) -> tuple[Inputs, ChannelKernel]:
     inputs, kernel = residuals
     of_kernel = kernel_gradient(pad(inputs, window.padding), kernel, cotangent, window)
-    # The inputs' gradient is the same operation with the kernel mirrored, on the cotangent spread
-    # out by the stride.
+    # The gradient of the inputs is the same operation with the mirrored kernel, on a cotangent with
+    # stride − 1 zeros between its pixels.
     edges = window.transposed_padding(inputs.shape[1:3], cotangent.shape[1:3])
     spread = pad(cotangent, edges, between=window.stride - 1)
     return _sum_of_shifts(spread, kernel[::-1, ::-1], window._replace(stride=1)), of_kernel
@@ -121,7 +130,14 @@ shifted_products.defvjp(_forward, _backward)
 def gradient_at_once(
     padded: Inputs, kernel: ChannelKernel, cotangent: Float[Array, "N P Q C"], window: Window
 ) -> ChannelKernel:
-    """Sums pixel × cotangent over whole maps, for each tap."""
+    """Computes the kernel gradient: for each tap, Σ pixel·cotangent by one reduction over N, H, W.
+
+    Args:
+      padded: padded inputs.
+      kernel: [k, k, 1, C], used for its shape and dtype.
+      cotangent: cotangent of the outputs, [N, H', W', C].
+      window: see `Window`.
+    """
     precision = jnp.promote_types(jnp.float32, cotangent.dtype)
     cotangent = cotangent.astype(precision)
     taps = _taps(padded, window)
@@ -132,10 +148,10 @@ def gradient_at_once(
 def gradient_in_bands(
     padded: Inputs, kernel: ChannelKernel, cotangent: Float[Array, "N P Q C"], window: Window
 ) -> ChannelKernel:
-    """Sums pixel × cotangent over the map, some rows of outputs at a time.
+    """Computes the same kernel gradient as `gradient_at_once`, a band of output rows at a time.
 
-    Each step adds whole rows [R, W', C], which the compiler vectorizes and keeps in the cache; one
-    big reduction over N, H, W of nine shifted products takes up to eight times as long.
+    Each step adds one band [rows, W', C] of products per tap to a running sum, which the compiler
+    vectorizes and which fits into the cache. `gradient_at_once` takes up to eight times as long.
     """
     batch, height, width, channels = cotangent.shape
     fitting = [

@@ -1,4 +1,4 @@
-"""Selection of an operation's implementation by platform, export and sharding.
+"""Selects the implementation of an operation by platform, export and sharding.
 
 `python -m experiments.gpu_suite --part=b` times the implementations for GPUs
 (docs/benchmarks.md).
@@ -15,18 +15,18 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Dispatch:
-    """Conditions that, beside the operands, decide which implementation of an operation is traced.
+    """Conditions that determine which implementation of an operation is traced.
 
     Attributes:
-      export: whether every operation is traced as plain convolutions and resizes. Export needs
-        them, because runtimes recognize these, and so does the test that compares implementations.
-      batch_sharded_on: platform (cpu, gpu, tpu) of the devices over which a batch is sharded; None:
-        one device has the whole batch. Sums over the batch, gradients above all, must then be in
-        the program itself. A loop over images would send each image to every device. A branch, as a
-        choice by platform leaves it, keeps the compiler from ordering and combining the sums.
-      rows_sharded: sharding of maps whose rows are sharded over devices; None: rows are not
-        sharded. The compiler exchanges rows for convolutions, but fails on the implementations
-        that CPUs use instead.
+      export: whether to trace all operations as plain convolutions and resizes, which the runtimes
+        of exported programs recognize.
+      batch_sharded_on: platform (`cpu`, `gpu` or `tpu`) of the devices over which the batch is
+        sharded; None: one device has the whole batch. With a sharded batch, a loop over images
+        would send each image to every device, and a branch by platform would keep the compiler
+        from scheduling and combining the sums of gradients over devices. Both are avoided.
+      rows_sharded: sharding of feature maps whose rows are sharded over devices; None: rows are not
+        sharded. With sharded rows, the compiler can partition XLA's convolution, but not the
+        implementations for CPUs.
     """
 
     export: bool = False
@@ -40,10 +40,10 @@ _current = contextvars.ContextVar("dispatch", default=ONE_DEVICE)
 
 @contextlib.contextmanager
 def dispatching(**fields: Any) -> Iterator[None]:
-    """Traces operations with another `Dispatch` while the context is open.
+    """Sets fields of the current `Dispatch` for all operations traced inside the block.
 
     Args:
-      **fields: fields of `Dispatch` to change; others keep their values.
+      **fields: new values of fields of `Dispatch`; the others keep their values.
     """
     token = _current.set(dataclasses.replace(_current.get(), **fields))
     try:
@@ -58,20 +58,19 @@ def exporting() -> bool:
 
 
 def batch_is_sharded() -> bool:
-    """Returns whether a batch is sharded over several devices."""
+    """Returns whether the batch is sharded over devices, see `Dispatch.batch_sharded_on`."""
     return _current.get().batch_sharded_on is not None
 
 
 def constrain_rows(maps: Any) -> Any:
-    """Returns the same maps, with the constraint that their rows are sharded over devices.
+    """Constrains the rows of feature maps to be sharded as `Dispatch.rows_sharded` specifies.
 
-    Layers and networks meet sharding only here. Without `Dispatch.rows_sharded` this is the
-    identity. The number of rows need not be a multiple of the number of devices: the compiler pads
-    the last part. Maps with fewer rows than devices, and leaves that are not maps, are returned
-    unchanged.
+    If it is None, this is the identity. The number of rows need not be a multiple of the number of
+    devices, because the compiler pads the last shard. Maps with fewer rows than devices and leaves
+    that are not maps are returned unchanged.
 
     Args:
-      maps: tree of arrays; those [N, H, W, …] are sharded.
+      maps: tree of arrays; those of shape [N, H, W, …] are sharded.
     """
     sharding = _current.get().rows_sharded
     if sharding is None:
@@ -94,18 +93,17 @@ def dispatch(
     *operands: Any,
     gpu: Callable[..., Result] | None = None,
 ) -> Result:
-    """Returns the result of an operation, by the implementation for the program's platform.
+    """Computes an operation with the implementation for the platform that the program runs on.
 
-    The implementation is selected when the program is lowered, not from the devices of this host:
-    a program compiled ahead of time for other hardware gets that hardware's implementation. Where a
-    batch is sharded, it is selected at once.
+    The implementation is selected when the program is lowered, so a program that is compiled ahead
+    of time for other hardware gets the implementation for that hardware. If the batch is sharded,
+    it is selected during tracing, by `Dispatch.batch_sharded_on`.
 
     Args:
-      reference: function of the operands for all other platforms, for export, and where rows are
-        sharded.
-      cpu: function of the operands for CPUs.
-      *operands: arrays.
-      gpu: function of the operands for GPUs (default: `reference`).
+      reference: implementation for all other platforms, for export, and for sharded rows.
+      cpu: implementation for CPUs.
+      *operands: arrays that the implementation is called with.
+      gpu: implementation for GPUs (default: `reference`).
     """
     now = _current.get()
     if now.export or now.rows_sharded is not None:
@@ -118,9 +116,10 @@ def dispatch(
 
 
 def named(name: str, function: Callable[[jax.Array], jax.Array], operand: jax.Array) -> jax.Array:
-    """Returns `function(operand)`; an exported program holds it as a call of that name.
+    """Computes `function(operand)`; in an exported program it is a call of a function `name`.
 
-    Runtimes have a single operation for it, where JAX has several primitives.
+    The converters to other formats can then replace several JAX primitives by one operation of the
+    runtime.
     """
     if not exporting():
         return function(operand)

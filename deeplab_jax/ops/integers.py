@@ -11,19 +11,22 @@ from deeplab_jax.ops.depthwise import depthwise_convolution
 from deeplab_jax.ops.dispatch import dispatch
 from deeplab_jax.ops.xla_convolution import NO_PADDING, Padding, Rate, Window, pad, xla_convolution
 
-# Range of int8.
+# Smallest and largest value of int8.
 LEAST, GREATEST = -128, 127
 
 
 def quantize(
     inputs: Float[Array, "*shape"], scale: jax.Array, zero_point: jax.Array
 ) -> Float32[Array, "*shape"]:
-    """Returns the nearest levels: clip(round(x / scale) + zero_point), whole numbers in float32.
+    """Quantizes values to 8-bit levels: clip(round(x / scale) + zero_point, −128, 127).
 
     Args:
       inputs: floating point, of any shape.
-      scale: difference between the values of two neighboring levels, > 0.
-      zero_point: level of the value 0, a whole number.
+      scale: difference between the values of two neighboring levels, above 0.
+      zero_point: level that represents the value 0, a whole number.
+
+    Returns:
+      Levels, whole numbers in float32.
     """
     levels = jnp.round(inputs.astype(jnp.float32) / scale) + zero_point.astype(jnp.float32)
     return jnp.clip(levels, LEAST, GREATEST)
@@ -39,17 +42,17 @@ def integer_convolution(
     padding: Padding,
     depthwise: bool = False,
 ) -> Float32[Array, "N P Q D"]:
-    """Returns Σ (level − zero_point) · kernel, computed in int8 with int32 sums.
+    """Computes the convolution of (levels − zero_point) with an int8 kernel, with int32 sums.
 
-    XLA has no fast integer convolution for CPUs: there the same whole numbers are multiplied and
-    added in float32, which is exact while sums stay below 2^24 (518 products of extreme values).
+    XLA has no fast integer convolution for CPUs. There the same whole numbers are multiplied and
+    added in float32, which is exact for sums below 2^24 (518 products of extreme values).
 
     Args:
-      levels: float32 [N, H, W, C], whole numbers -128..127.
-      zero_point: int8 scalar, the level that represents 0 and fills the padding.
-      kernel: int8 [k, k, C, D], or [k, k, 1, C] where `depthwise`.
+      levels: float32 [N, H, W, C], whole numbers −128..127.
+      zero_point: int8 scalar, the level that represents 0; pixels outside the map have it, too.
+      kernel: int8 [k, k, C, D]; for a depthwise convolution [k, k, 1, C].
       stride, rate, padding: see `convolution`.
-      depthwise: whether each channel has a kernel of its own.
+      depthwise: whether the convolution is depthwise.
 
     Returns:
       float32 [N, H', W', D].
@@ -73,7 +76,11 @@ def _integers(
     window: Window,
     groups: int,
 ) -> Float32[Array, "N P Q D"]:
-    """The padding has the level of 0, so zero points add one constant per channel to the sums."""
+    """Computes `integer_convolution` in int8.
+
+    Since the padding has the level `zero_point`, too, subtracting the zero point changes each sum
+    by the same constant per channel.
+    """
     padded = pad(levels.astype(jnp.int8), window.padding, zero_point)
     window = window._replace(padding=NO_PADDING)
     sums = xla_convolution(padded, kernel, window, groups, accumulator=jnp.int32)

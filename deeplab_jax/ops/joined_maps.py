@@ -1,12 +1,12 @@
-"""A coarse map concatenated with a fine one, convolved without upsampling the coarse one.
+"""Convolution of an upsampled coarse map concatenated with a fine map, without upsampling first.
 
-Upsampling is linear, so it may follow a convolution's multiplications by channels: they are done at
-the coarse size, which has a sixteenth of the pixels in DeepLab v3+'s decoder. The remaining shifts
-by taps and interpolations are two products with small constant matrices.
+Bilinear upsampling is linear and acts on each channel alone, so the products over channels can be
+computed before it, at the coarse size. In the decoder of DeepLab v3+ the coarse map has a sixteenth
+of the pixels. Two products with small constant matrices then interpolate and shift by the taps.
 
-Condition: CPUs, stride 1, at least LEAST_UPSAMPLING times the pixels. Gain: 20 to 23 ms where
-upsampling first takes 71 to 76, with gradients 39 to 55 where it takes 154 to 173
-(docs/benchmarks.md). Reference test: test_joined_maps.py.
+Used on CPUs at stride 1, if the fine map has at least LEAST_UPSAMPLING times the pixels of the
+coarse map: 20 to 23 ms instead of 71 to 76 ms, with gradients 39 to 55 ms instead of 154 to 173 ms
+(docs/benchmarks.md). test_joined_maps.py compares it with upsampling first.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ from deeplab_jax.ops.resize import (
 )
 from deeplab_jax.ops.xla_convolution import Kernel, Outputs, Window
 
-# Least ratio of the fine map's pixels to the coarse map's.
+# Minimum ratio of the number of pixels of the fine map to that of the coarse map.
 LEAST_UPSAMPLING = 4
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class JoinedMaps:
-    """Lazy concatenation, along channels, of a bilinearly upsampled coarse map and a fine map.
+    """Concatenation of a bilinearly upsampled coarse map and a fine map, computed when needed.
 
     Attributes:
-      coarse: [N, h, w, C].
-      fine: [N, H, W, D].
+      coarse: coarse map, [N, h, w, C].
+      fine: fine map, [N, H, W, D].
       align_corners: see `resize_bilinear`.
     """
 
@@ -46,28 +46,28 @@ class JoinedMaps:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the array, [N, H, W, C + D]."""
+        """Shape of the concatenation, [N, H, W, C + D]."""
         return *self.fine.shape[:3], self.coarse.shape[-1] + self.fine.shape[-1]
 
     @property
     def dtype(self) -> jnp.dtype:
-        """Dtype of the array."""
+        """Dtype of the concatenation."""
         return self.fine.dtype
 
     def astype(self, dtype: jnp.dtype) -> "JoinedMaps":
-        """Returns both maps in another dtype."""
+        """Converts both maps to another dtype."""
         coarse, fine = self.coarse.astype(dtype), self.fine.astype(dtype)
         return dataclasses.replace(self, coarse=coarse, fine=fine)
 
     def array(self) -> Float[Array, "N H W C"]:
-        """Returns [N, H, W, C + D]."""
+        """Computes the concatenation, [N, H, W, C + D]."""
         size = self.fine.shape[1:3]
         upsampled = resize_bilinear(self.coarse, size, align_corners=self.align_corners)
         return jnp.concatenate([upsampled, self.fine], axis=-1)
 
 
 def as_array(inputs: Float[Array, "N H W C"] | JoinedMaps) -> Float[Array, "N H W C"]:
-    """Returns an array as it is, and joined maps as one array."""
+    """Returns arrays unchanged, and the concatenation of joined maps."""
     return inputs.array() if isinstance(inputs, JoinedMaps) else inputs
 
 
@@ -77,13 +77,13 @@ def convolution_of_joined(
     convolve: Callable[[jax.Array, jax.Array], jax.Array],
     window: Window,
 ) -> Outputs:
-    """Returns `convolve(maps.array(), kernel)`, on CPUs at the coarse size where that is faster.
+    """Computes `convolve(maps.array(), kernel)`; on CPUs without upsampling where that is faster.
 
     Args:
       maps: inputs of the convolution.
       kernel: [k, k, C + D, E].
-      convolve: convolution of an array.
-      window: window of `convolve`.
+      convolve: function that convolves an array with a kernel.
+      window: window of that convolution.
     """
 
     def by_parts(maps: JoinedMaps, kernel: jax.Array) -> jax.Array:
@@ -104,7 +104,7 @@ def convolution_of_joined(
 
 
 def _convolution_of_upsampled(maps: JoinedMaps, kernel: Kernel, window: Window) -> Outputs:
-    """Returns the convolution of the upsampled coarse map alone, [N, H', W', E]."""
+    """Computes the convolution of the upsampled coarse map alone, [N, H', W', E]."""
     dtype = accurate_dtype(maps.coarse.dtype)
     coarse, kernel = maps.coarse.astype(dtype), kernel.astype(dtype)
     batch, height, width, channels = coarse.shape
@@ -120,7 +120,8 @@ def _convolution_of_upsampled(maps: JoinedMaps, kernel: Kernel, window: Window) 
     by_tap = [
         [jnp.dot(flat, tap).reshape(batch, height, width, -1) for tap in row] for row in kernel
     ]
-    # [N, k·h, k·w, E]: for each row of taps all rows of pixels, for each column all columns.
+    # [N, k·h, k·w, E]: along rows, all h rows for the first row of taps, then for the second, …;
+    # along columns likewise.
     products = jnp.concatenate([jnp.concatenate(row, axis=2) for row in by_tap], axis=1)
     lines = products.reshape(batch * window.size * height, window.size * width, -1)
     wide = _interpolate_lines(columns, lines).reshape(batch, window.size * height, -1)
@@ -143,13 +144,13 @@ def _interpolate_lines(
 def _interpolation_at_taps(
     matrix: Float[Array, "t s"], taps: int, rate: int, edge: tuple[int, int]
 ) -> Float[Array, "outputs ks"]:
-    """Returns [outputs, taps·source]: the interpolated and padded line that each tap meets.
+    """Returns the matrix [outputs, taps·source] that interpolates, pads and shifts by every tap.
 
     Args:
-      matrix: interpolation of the line, [target, source].
-      taps: number of taps in a line.
-      rate: distance in pixels between taps.
-      edge: number of zeros before and after the line.
+      matrix: interpolation along one axis, [target, source].
+      taps: number of taps along the axis.
+      rate: distance between neighboring taps, in target pixels.
+      edge: number of zeros before and after the interpolated pixels.
     """
     padded = jnp.pad(matrix, (edge, (0, 0)))
     outputs = len(padded) - (taps - 1) * rate

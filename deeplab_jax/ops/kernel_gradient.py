@@ -1,13 +1,14 @@
-"""Gradients of convolution kernels as matrix products.
+"""Gradients of convolution kernels, computed as matrix products.
 
-XLA's CPU compiler makes a convolution of a kernel's gradient whose window is the whole map: it
-reaches 35 to 45 % of the rate of matrix products, `kernel_gradient`, in blocks that fit into the
-cache, 60 to 80 %. Its GPU compiler does so where taps lie apart: 70 to 175 TFLOP/s where matrix
-products reach 690, which `products_over_maps` is for (docs/benchmarks.md).
+XLA computes the gradient of a kernel as a convolution whose window is the whole feature map.
 
-Condition of `kernel_gradient`: CPUs, stride 1, one device has the whole batch, and the valid region
-is not taken. Gain: 15 to 66 ms where XLA's takes 21 to 138. Condition of `products_over_maps`:
-GPUs, stride 1, rates above 1. Reference test: test_kernel_gradient.py.
+* On CPUs this reaches 35 to 45 % of the throughput of matrix products. `kernel_gradient`, whose
+  blocks fit into the cache, reaches 60 to 80 %: 15 to 66 ms instead of 21 to 138 ms. It is used at
+  stride 1 if one device has the whole batch and `valid_region` does not apply.
+* On GPUs at atrous rates above 1 it reaches 70 to 175 TFLOP/s, where matrix products reach 690.
+  `products_over_maps` is used there at stride 1.
+
+docs/benchmarks.md has the measurements. test_kernel_gradient.py compares both functions with XLA.
 """
 
 from typing import Any
@@ -19,25 +20,26 @@ from jax import lax
 from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.xla_convolution import Inputs, Kernel, Outputs, Window, pad, place
 
-# Approximate number of pixels multiplied at a time: more do not fit into the cache, fewer cost more
-# calls.
+# Approximate number of pixels per matrix product: with more, the operands do not fit into the
+# cache; with fewer, there are more calls.
 PIXELS_AT_A_TIME = 1024
 
 
 def kernel_gradient(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window) -> Kernel:
-    """Returns Σ_i x[i + k·rate]·ȳ[i] for every tap k: the cotangent of the kernel at stride 1.
+    """Computes the gradient of a kernel at stride 1: Σ_i x[i + k·rate]·ȳ[i] for every tap k.
 
-    Pixels of a row meet the taps of a kernel's row in one product: copies of the cotangent, each
-    shifted by a tap's distance, are concatenated.
+    One matrix product computes the gradient of a whole row of taps for a band of pixel rows. Its
+    right operand is a concatenation of copies of the cotangent, one per tap, each shifted by the
+    distance of that tap.
 
     Args:
-      inputs: [N, H, W, C].
-      kernel: [k, k, C, D], of which only shape and dtype count.
-      cotangent: cotangent of the outputs, [N, H', W', D].
+      inputs: x, [N, H, W, C].
+      kernel: [k, k, C, D], used only for its shape and dtype.
+      cotangent: cotangent ȳ of the outputs, [N, H', W', D].
       window: see `Window`.
 
     Returns:
-      [k, k, C, D] in the dtype of the kernel; sums are in float32 or wider.
+      [k, k, C, D] in the dtype of the kernel; sums are computed in at least float32.
     """
     size, channels, features = kernel.shape[0], *kernel.shape[2:]
     batch, height, width = cotangent.shape[0], cotangent.shape[1], inputs.shape[2]
@@ -75,15 +77,15 @@ def kernel_gradient(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: 
 def products_over_maps(
     inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window
 ) -> Kernel:
-    """Returns the result of `kernel_gradient`, by a product over whole maps per row of taps.
+    """Computes the same as `kernel_gradient`, by one matrix product per row of taps.
 
-    Copies of the map with fewer channels, each shifted by a tap's distance, are concatenated; the
-    other map is read as it is.
+    One operand is a concatenation of copies of the map with fewer channels (inputs or cotangent),
+    one per tap, each shifted by the distance of that tap. The other operand is the other map.
     """
     size = window.size
     narrow, wide = inputs, cotangent
-    # An output meets the pixel at a tap's distance after it; a pixel meets the output at that
-    # distance before it.
+    # The tap at distance d multiplies the pixel at i + d into the output at i: copies of the inputs
+    # are shifted by −d, copies of the cotangent by +d.
     direction = -1
     if cotangent.shape[-1] <= inputs.shape[-1]:
         narrow, wide, direction = cotangent, inputs, 1
@@ -109,6 +111,6 @@ def products_over_maps(
 def _outer_products(
     left: Float[Array, "N H W C"], right: Float[Array, "N H W D"], **settings: Any
 ) -> Float[Array, "C D"]:
-    """Returns the sum of outer products over [N, H, W], [C, D]; settings: of `dot_general`."""
+    """Returns Σ left·rightᵀ over N, H and W; `settings` are arguments of `lax.dot_general`."""
     over = (((0, 1, 2), (0, 1, 2)), ((), ()))
     return lax.dot_general(left, right, over, **settings)

@@ -1,8 +1,8 @@
-"""Bilinear resizing in the two conventions of the field, and averages over windows.
+"""Bilinear resizing with and without aligned corners, and averages over windows.
 
-A resized map of scores is by far the largest array of a network: at output stride 4 it has 16 times
-the size of the map before. Later operations often keep one number per pixel, so they resize some
-rows at a time.
+The upsampled scores are by far the largest array of a network: at output stride 4 they are 16 times
+as large as the scores before upsampling. Operations that keep only one number per pixel, such as
+the argmax, therefore upsample a block of rows at a time.
 """
 
 import dataclasses
@@ -18,27 +18,28 @@ from deeplab_jax.arrays import Array, Float, Int32, Shaped
 from deeplab_jax.ops.dispatch import dispatch, named
 from deeplab_jax.ops.xla_convolution import Size
 
-# Names of resizes in exported programs, by align_corners.
+# Names of resize functions in exported programs, by `align_corners`.
 RESIZE_NAMES = {True: "resize_bilinear_align_corners", False: "resize_bilinear_half_pixel"}
 
 
 def interpolation_matrix(
     source: int, target: int, align_corners: bool, dtype: jnp.dtype
 ) -> Float[Array, "t s"]:
-    """Returns the [target, source] matrix of a one-dimensional linear interpolation.
+    """Returns the matrix [target, source] of linear interpolation along one axis.
 
-    Positions are computed in integers: grid points that coincide get a weight of exactly 1.
+    Positions are computed in integers, so a target sample that coincides with a source sample has
+    the weight 1 exactly.
 
     Args:
-      source, target: number of samples before and after.
-      align_corners: True puts sample t at t·(source−1)/(target−1), so that the corner pixels'
-        centers coincide (Caffe's Interp, TensorFlow's align_corners); False at
-        (t+½)·source/target − ½ (half-pixel centers, PyTorch's default).
+      source, target: number of samples before and after the interpolation.
+      align_corners: True: sample t is at position t·(source−1)/(target−1), so that the centers of
+        the corner pixels coincide (Caffe's Interp, TensorFlow's align_corners). False: it is at
+        (t+½)·source/target − ½ (half-pixel centers, the default in PyTorch).
       dtype: dtype of the maps to resize.
 
     Returns:
-      [target, source] in `dtype`, but at least float32. In bfloat16, distances above 256 and most
-      weights would be rounded, and the weights of a row would not add up to 1.
+      [target, source] in `dtype`, but at least float32: bfloat16 would round distances above 256
+      and most weights, and the weights of a target sample would not add up to 1.
     """
     dtype = accurate_dtype(dtype)
     index = lax.broadcasted_iota(jnp.int32, (target, 1), 0)
@@ -53,27 +54,27 @@ def interpolation_matrix(
 
 
 def accurate_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    """Returns the dtype for resizing maps of a dtype: at least float32."""
+    """Returns the dtype in which maps of `dtype` are resized: at least float32."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def scaled_size(size: Size, scale: float) -> tuple[int, int]:
-    """Returns ⌊(d − 1)·scale + 1⌋ of both sides, the papers' size of a scaled image or map.
+    """Returns the size of a scaled image or map as in the papers: ⌊(d − 1)·scale + 1⌋ per side d.
 
     Args:
-      size: (H, W) in pixels; symbols of `jax.export` stay symbols.
-      scale: factor on the size.
+      size: (H, W) in pixels; each may be a symbolic dimension of `jax.export`.
+      scale: scale factor.
 
     Raises:
-      ValueError: a side is a symbol, and the scale is not a multiple of 1/8.
+      ValueError: a side is symbolic, and the scale is not a multiple of 1/8.
     """
 
     def scaled(side: int | Any) -> int:
         if isinstance(side, int):
             return int((side - 1) * scale + 1)
-        # Symbols only support integers. For eighths the product above is exact, too.
+        # Symbolic dimensions support only integers. For multiples of 1/8, this equals the above.
         if scale % 0.125:
-            raise ValueError(f"scale={scale} of a symbolic size must be a multiple of 1/8")
+            raise ValueError(f"scale={scale} must be a multiple of 1/8 for a symbolic size")
         return (side - 1) * int(scale * 8) // 8 + 1
 
     height, width = map(scaled, size)
@@ -85,8 +86,8 @@ def resize_bilinear(
 ) -> Float[Array, "N H W C"]:
     """Resizes maps by bilinear interpolation, without anti-aliasing when downsampling.
 
-    Two matrix products: exact, differentiable without scatters, and fast on matrix units. In
-    exported programs they are one call of a function named as in RESIZE_NAMES.
+    It is computed as two matrix products, which are fast on matrix units and whose gradient needs
+    no scatter. In an exported program, it is one call of a function named as in RESIZE_NAMES.
 
     Args:
       inputs: [N, H, W, C], floating point.
@@ -94,8 +95,8 @@ def resize_bilinear(
       align_corners: see `interpolation_matrix`.
 
     Returns:
-      [N, H', W', C] in the dtype of the inputs. Weights and sums are at least float32, so
-      bfloat16 maps are rounded once and a constant map stays constant.
+      [N, H', W', C] in the dtype of the inputs. Weights and sums are in at least float32, so
+      bfloat16 maps are rounded only once and a constant map stays constant.
     """
     height, width = inputs.shape[1:3]
     if (height, width) == tuple(size):
@@ -111,27 +112,28 @@ def _interpolate(
     rows = interpolation_matrix(height, size[0], align_corners, inputs.dtype)
     columns = interpolation_matrix(width, size[1], align_corners, inputs.dtype)
     accurate = inputs.astype(rows.dtype)
-    # Width first: the first product then runs on the small map.
+    # The width is resized first, while the map still has few rows.
     wide = jnp.einsum("Ww,nhwc->nhWc", columns, accurate, precision=lax.Precision.HIGHEST)
     tall = jnp.einsum("Hh,nhWc->nHWc", rows, wide, precision=lax.Precision.HIGHEST)
     return tall.astype(inputs.dtype)
 
 
-# Maximum number of rows per block on CPUs. Fewer are slower, because several cores share a block;
-# more are slower too and need more memory (docs/benchmarks.md).
+# Maximum number of rows per block on CPUs. Smaller blocks are slower, because several cores share a
+# block; larger ones are slower, too, and need more memory (docs/benchmarks.md).
 ROWS_ON_CPUS = 176
 
 
 @dataclasses.dataclass(frozen=True)
 class ResizedRows:
-    """Resized map whose rows are computed one block at a time.
+    """Bilinearly resized map that is computed one block of rows at a time.
 
     Attributes:
-      wide: [N, h, W', C], map resized along its rows only, in at least float32.
-      weights: [blocks, rows, h], interpolation along the columns, in blocks of rows; rows beyond
-        the last are zeros.
-      height: height H' of the whole resized map, in pixels.
-      dtype: dtype of the map and of its resized blocks.
+      wide: map resized to the new width but not yet to the new height, [N, h, W', C], in at least
+        float32.
+      weights: vertical interpolation matrix in blocks of rows, [blocks, rows, h]; rows after the
+        end of the resized map are zeros.
+      height: height H' of the resized map, in pixels.
+      dtype: dtype of the map before and after resizing.
     """
 
     wide: jax.Array
@@ -143,13 +145,13 @@ class ResizedRows:
     def of(
         cls, inputs: Float[Array, "N h w C"], size: Size, rows: int, *, align_corners: bool = True
     ) -> "ResizedRows":
-        """Returns the rows of `resize_bilinear(inputs, size)` in blocks.
+        """Prepares `resize_bilinear(inputs, size)` in blocks of rows.
 
         Args:
           inputs: [N, h, w, C], floating point.
           size: (H', W') in pixels.
-          rows: maximum number of rows per block, at least 1. All blocks have the same size, with
-            few rows of the last block beyond the map.
+          rows: maximum number of rows per block, at least 1. All blocks have the same size; the
+            last one may extend past the end of the map.
           align_corners: see `ops.resize_bilinear`.
         """
         height, width = inputs.shape[1:3]
@@ -163,18 +165,18 @@ class ResizedRows:
         return cls(wide, down, size[0], inputs.dtype)
 
     def block(self, weights: Float[Array, "R h"]) -> Float[Array, "N R W C"]:
-        """Returns the rows of one block of `weights`, [N, rows, W', C]."""
+        """Computes one block of the resized map, [N, rows, W', C], from one block of `weights`."""
         rows = jnp.einsum("Hh,nhWc->nHWc", weights, self.wide, precision=lax.Precision.HIGHEST)
         return rows.astype(self.dtype)
 
     def split(
         self, array: Shaped[Array, "N H ..."], beyond: float
     ) -> Shaped[Array, "blocks N R ..."]:
-        """Returns an array of the resized map's rows in the same blocks.
+        """Splits an array with the rows of the resized map, such as a label, into the same blocks.
 
         Args:
           array: [N, H', …].
-          beyond: value of rows beyond the last.
+          beyond: value that fills the last block after the end of the array.
 
         Returns:
           [blocks, N, rows, …].
@@ -185,7 +187,7 @@ class ResizedRows:
         return whole.reshape(len(array), blocks, rows, *array.shape[2:]).swapaxes(0, 1)
 
     def join(self, blocks: Shaped[Array, "blocks N R ..."]) -> Shaped[Array, "N H ..."]:
-        """Returns [N, H', …] of blocks as `split` gives them."""
+        """Joins blocks to an array [N, H', …], the inverse of `split`."""
         whole = blocks.swapaxes(0, 1).reshape(blocks.shape[1], -1, *blocks.shape[3:])
         return whole[:, : self.height]
 
@@ -193,11 +195,12 @@ class ResizedRows:
 def argmax_of_resized(
     scores: Float[Array, "N h w C"], size: Size, *, align_corners: bool = True
 ) -> Int32[Array, "N H W"]:
-    """Returns the class with the largest score for every pixel of the resized map.
+    """Resizes scores bilinearly and returns the class with the largest score for every pixel.
 
-    On CPUs only one block of at most ROWS_ON_CPUS rows of the resized map is in memory at a time.
-    Gain, 21 classes to 513 × 513: 13.1 MB for 25.0 and 17.8 ms for 23.5, in a batch of 8 90 MB for
-    188 and 152 ms for 217 (docs/benchmarks.md). Reference test: test_resized_rows.py.
+    On CPUs, at most ROWS_ON_CPUS rows of the resized scores are in memory at a time. For 21 classes
+    at 513 × 513, this takes 13.1 MB and 17.8 ms instead of 25.0 MB and 23.5 ms; for a batch of 8,
+    90 MB and 152 ms instead of 188 MB and 217 ms (docs/benchmarks.md). test_resized_rows.py
+    compares the two.
 
     Args:
       scores: [N, h, w, C], floating point.
@@ -226,13 +229,13 @@ def _argmax(scores: Float[Array, "... C"]) -> Int32[Array, "..."]:
 
 Pair = tuple[int, int]
 
-# Names of the two averages in exported programs; the second carries window and stride.
+# Names of the functions for averages in exported programs; the second contains window and stride.
 MEAN_NAME = "mean_over_map"
 WINDOWS_NAME = "mean_over_windows_{}x{}_stride_{}x{}"
 
 
 def mean_over_map(inputs: Float[Array, "N H W C"]) -> Float[Array, "N 1 1 C"]:
-    """Returns each channel's mean.
+    """Returns the mean over H and W of each channel.
 
     Args:
       inputs: [N, H, W, C], floating point.
@@ -246,15 +249,15 @@ def mean_over_map(inputs: Float[Array, "N H W C"]) -> Float[Array, "N 1 1 C"]:
 def mean_over_windows(
     inputs: Float[Array, "N H W C"], window: Pair, stride: Pair = (1, 1)
 ) -> Float[Array, "N P Q C"]:
-    """Returns averages over windows that lie within a map, whose size may be a symbol.
+    """Average pooling without padding, for maps whose size may be symbolic.
 
-    A window is cut to the map where the map is smaller. The program computes the averages as
-    products with matrices that depend on the map's size, which is known when it runs.
+    If the map is smaller than the window, the window is reduced to the map. The averages are
+    computed as products with matrices, which an exported program builds for the size it receives.
 
     Args:
-      inputs: [N, H, W, C], floating point; H and W may be symbols of `jax.export`.
-      window: rows and columns of a window, in pixels.
-      stride: distance in pixels between windows.
+      inputs: [N, H, W, C], floating point; H and W may be symbolic dimensions of `jax.export`.
+      window: height and width of the window, in pixels.
+      stride: distance in pixels between neighboring windows.
 
     Returns:
       [N, H', W', C] in the dtype of the inputs, H' = (H − min(window, H)) // stride + 1.
@@ -264,7 +267,7 @@ def mean_over_windows(
 
 
 def parse_windows_name(name: str) -> tuple[Pair, Pair] | None:
-    """Parses window and stride from a name made by `mean_over_windows`; None for other names."""
+    """Returns (window, stride) for a name that `mean_over_windows` uses; None for other names."""
     found = re.fullmatch(WINDOWS_NAME.format(*[r"(\d+)"] * 4), name)
     if found is None:
         return None
@@ -286,8 +289,8 @@ def _average(
 def _window_matrix(
     length: int, window: int, stride: int, dtype: jnp.dtype
 ) -> Float[Array, "windows length"]:
-    """Returns [windows, length], in each row 1 / window at the pixels of one window."""
-    # JAX knows that a maximum is positive, whatever the length.
+    """Returns [windows, length]; each row is 1 / window at the pixels of one window, else 0."""
+    # For a symbolic length, JAX can infer that this maximum is not negative.
     windows = jax.core.max_dim(length - window, 0) // stride + 1
     window = jax.core.min_dim(window, length)
     first = lax.broadcasted_iota(jnp.int32, (windows, length), 0) * stride

@@ -1,12 +1,14 @@
-"""Atrous convolution as a sum of matrix products, each over the outputs whose tap meets a pixel.
+"""Atrous convolution as a sum over taps of matrix products, without products with the padding.
 
-At the rates of ASPP most of a kernel's taps meet the padding: at rate r on n pixels a side the
-outer ones meet only n − r, so that ((1 + 2·(n − r)/n) / 3)² of the multiply-adds are needed, 40 %
-for rate 36 on 65 pixels. XLA's convolution on CPUs computes them all.
+At the rates of ASPP, many taps fall on the padding. For a 3×3 kernel at rate r on a map of n × n
+pixels, an outer tap falls on a pixel for only n − r of n outputs per axis, so only the fraction
+((1 + 2·(n − r)/n) / 3)² of the multiply-adds is needed: 40 % at rate 36 on 65 pixels. XLA's
+convolution on CPUs computes all of them.
 
-Condition: CPUs, stride 1, atrous, at most LARGEST_FRACTION of the multiply-adds needed. Gain at
-65 × 65, 2048 → 256: 254, 191 and 138 ms at rates 12, 24, 36 where the convolution takes 327, 434
-and 577 (docs/benchmarks.md). Reference test: test_convolution.py.
+Used on CPUs at stride 1 and rates above 1, if at most LARGEST_FRACTION of the multiply-adds is
+needed. For 2048 → 256 channels at 65 × 65 and rates 12, 24 and 36 it takes 254, 191 and 138 ms;
+XLA's convolution takes 327, 434 and 577 ms (docs/benchmarks.md). test_convolution.py compares the
+two.
 """
 
 import jax.numpy as jnp
@@ -16,14 +18,21 @@ from deeplab_jax.ops.xla_convolution import Inputs, Kernel, Outputs, Size, Windo
 
 Span = tuple[int, int]
 
-# Above this fraction of needed multiply-adds the convolution is no slower (docs/benchmarks.md).
+# If a larger fraction of the multiply-adds is needed, XLA's convolution is as fast
+# (docs/benchmarks.md).
 LARGEST_FRACTION = 0.8
-# A row of taps is one product, with and without pixels, if they meet a larger fraction of them.
+# If a larger fraction of the products of a row of taps is needed, one matrix product computes all
+# of them, including those that are not needed.
 LEAST_FRACTION_OF_ROW = 0.6
 
 
 def valid_fraction(size: Size, window: Window) -> float:
-    """Returns the fraction of a convolution's multiply-adds in which a tap meets a pixel."""
+    """Returns the fraction of multiply-adds in which a tap falls on a pixel, not on the padding.
+
+    Args:
+      size: size (H, W) of the inputs.
+      window: window of the convolution.
+    """
     fraction = 1.0
     for length, rate, outputs, (before, _) in zip(
         size, window.rates, window.outputs(size), window.padding, strict=True
@@ -35,15 +44,21 @@ def valid_fraction(size: Size, window: Window) -> float:
 
 
 def output_span(shift: int, length: int, outputs: int) -> Span:
-    """Returns first and last + 1 of the outputs whose tap, `shift` pixels on, meets a pixel."""
+    """Returns the range (start, stop) of outputs for which one tap falls on a pixel.
+
+    Args:
+      shift: position of the tap relative to the output, in pixels.
+      length: number of pixels along the axis.
+      outputs: number of outputs along the axis.
+    """
     start = min(max(0, -shift), outputs)
     return start, max(start, min(outputs, length - shift))
 
 
 def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
-    """Returns the convolution with stride 1; see `ops.convolution`.
+    """Computes the convolution at stride 1 as a sum over taps; see `ops.convolution`.
 
-    The rows of pixels that a row of taps meets are cut out once; they are contiguous in memory.
+    For each row of taps, the pixel rows that it falls on are sliced once, contiguous in memory.
     """
     height, width = window.outputs(inputs.shape[1:3])
     total = jnp.zeros((inputs.shape[0], height, width, kernel.shape[-1]), inputs.dtype)
@@ -60,7 +75,7 @@ def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
 def _sum_over_columns(
     pixels: Float[Array, "N R W C"], kernel: Float[Array, "k C D"], window: Window, outputs: int
 ) -> Float[Array, "N R Q D"]:
-    """Returns the sum over a row of taps; kernel: [k, C, D]."""
+    """Computes the sum over one row of taps, `kernel` [k, C, D]."""
     taps = []
     for column in range(window.size):
         shift = column * window.rates[1] - window.padding[1][0]
@@ -89,7 +104,7 @@ def _sum_over_columns(
 def _products(
     pixels: Float[Array, "N R W C"], taps: Float[Array, "k C D"]
 ) -> Float[Array, "N R W k D"]:
-    """Maps [N, R, W, C] to [N, R, W, k, D], by one matrix product with all taps [k, C, D]."""
+    """Multiplies pixels [N, R, W, C] by all taps [k, C, D] at once, giving [N, R, W, k, D]."""
     number, channels, features = taps.shape
     beside = taps.transpose(1, 0, 2).reshape(channels, number * features)
     products = jnp.dot(pixels.reshape(-1, channels), beside)

@@ -1,4 +1,4 @@
-"""XLA's own convolution, the window that it takes, and the paddings of DeepLab implementations."""
+"""XLA's convolution, convolution windows, and the paddings of the DeepLab implementations."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,9 +12,9 @@ from deeplab_jax.arrays import Array, Float, Num
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 NO_PADDING: Padding = ((0, 0), (0, 0))
-# An atrous rate: one number for both axes, or one for rows and one for columns.
+# Atrous rate: one number for both axes, or a pair (along H, along W).
 Rate = int | tuple[int, int]
-# (H, W) in pixels; a side that `jax.export` leaves open is a symbol.
+# (H, W) in pixels; each may be a symbolic dimension of `jax.export`.
 Size = Sequence[int | Any]
 # Operands and outputs of a convolution.
 Inputs = Float[Array, "N H W C"]
@@ -24,18 +24,18 @@ Outputs = Float[Array, "N P Q D"]
 
 
 def rate_by_axis(rate: Rate) -> tuple[int, int]:
-    """Returns the rate along H and along W."""
+    """Returns the atrous rate as a pair (along H, along W)."""
     return (rate, rate) if isinstance(rate, int) else (rate[0], rate[1])
 
 
 class Window(NamedTuple):
-    """Positions of a square kernel's taps and of its outputs.
+    """Geometry of a convolution with a square kernel.
 
     Attributes:
-      size: number of taps along each side.
-      rates: atrous rates along H and along W, the distance in pixels between taps.
+      size: number of taps along each side of the kernel.
+      rates: atrous rates along H and W, the distance between neighboring taps in input pixels.
       padding: number of zeros before and after H and W.
-      stride: distance in pixels between outputs.
+      stride: distance between neighboring outputs, in input pixels.
     """
 
     size: int
@@ -45,11 +45,11 @@ class Window(NamedTuple):
 
     @classmethod
     def of(cls, kernel: jax.Array, stride: int, rate: Rate, padding: Padding) -> "Window":
-        """Returns the window of a kernel [k, k, C, D]."""
+        """Returns the window of a convolution with a kernel [k, k, C, D]."""
         return cls(kernel.shape[0], rate_by_axis(rate), padding, stride)
 
     def outputs(self, size: Size) -> tuple[int, int]:
-        """Returns the size (H', W') of the outputs for inputs of `size` (H, W)."""
+        """Returns the output size (H', W') for the input size (H, W)."""
         height, width = (
             (length + sum(edge) - (self.size - 1) * rate - 1) // self.stride + 1
             for length, rate, edge in zip(size, self.rates, self.padding, strict=True)
@@ -57,15 +57,17 @@ class Window(NamedTuple):
         return height, width
 
     def transposed_padding(self, inputs: Size, outputs: Size) -> Padding:
-        """Returns the padding of a cotangent whose convolution gives the inputs' gradient.
+        """Returns the padding of the output cotangent for computing the gradient of the inputs.
+
+        The gradient is the convolution of the padded cotangent, with `stride` − 1 zeros inserted
+        between its pixels, with the mirrored kernel.
 
         Args:
-          inputs: (H, W) in pixels.
-          outputs: (H', W') in pixels.
+          inputs: input size (H, W).
+          outputs: output size (H', W').
 
         Returns:
-          Number of zeros before and after H' and W', which `stride` has spread out; negative where
-          pixels are cut off.
+          Number of zeros before and after H' and W'; a negative number cuts pixels off.
         """
         edges = []
         for length, number, rate, (before, _) in zip(
@@ -78,19 +80,20 @@ class Window(NamedTuple):
 
 
 def symmetric_padding(kernel_size: int, rate: Rate) -> Padding:
-    """Returns the padding that keeps the size at stride 1, whatever the stride.
+    """Returns the padding with which a convolution at stride 1 keeps the size of its input.
 
-    A strided convolution with it equals the stride-1 convolution subsampled: what slim's ResNet and
-    Xception do, and what atrous consistency needs.
+    It does not depend on the stride. A strided convolution then equals the convolution at stride 1
+    subsampled, as in slim's ResNet and Xception. Replacing strides by atrous rates requires this.
     """
     rows, columns = ((kernel_size - 1) * along for along in rate_by_axis(rate))
     return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
 
 def same_padding(size: Size, kernel_size: int, stride: int, rate: Rate) -> Padding:
-    """Returns TensorFlow's `SAME` padding for a map of `size` (H, W), as MobileNets use it.
+    """Returns the padding of TensorFlow's `SAME` for an input of `size` (H, W), as in MobileNets.
 
-    It equals `symmetric_padding` on odd sizes; on even sizes with stride 2 it is one pixel off.
+    For odd sizes it equals `symmetric_padding`. For even sizes at stride 2, it has one zero less
+    before the input.
     """
 
     def one_axis(length: int, along: int) -> tuple[int, int]:
@@ -105,22 +108,27 @@ def same_padding(size: Size, kernel_size: int, stride: int, rate: Rate) -> Paddi
 def pad(
     maps: Num[Array, "N H W C"], edges: Sequence[tuple[int, int]], value: Any = 0, between: int = 0
 ) -> Num[Array, "N P Q C"]:
-    """Returns maps padded along H and W.
+    """Pads maps along H and W.
 
     Args:
-      maps: arrays of any dtype.
-      edges: number of values before and after H and W; a negative number cuts pixels off.
-      value: scalar to pad with.
-      between: number of values between neighboring pixels (default: 0).
+      maps: [N, H, W, C], any dtype.
+      edges: number of values to add before and after H and W; a negative number cuts pixels off.
+      value: value to pad with (default: 0).
+      between: number of values to insert between neighboring pixels (default: 0).
     """
     sides = [(before, after, between) for before, after in edges]
     return lax.pad(maps, jnp.asarray(value, maps.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
 
 
 def place(maps: Num[Array, "N H W C"], start: Sequence[int], size: Size) -> Num[Array, "N P Q C"]:
-    """Returns maps of `size` (H, W) that hold `maps` from `start` (row, column) on.
+    """Places maps into larger or smaller maps of `size` (H, W), with their corner at `start`.
 
-    Pixels outside of the given maps are zero; pixels outside of `size` are cut off.
+    Pixels that `maps` do not cover are zero; pixels outside of `size` are cut off.
+
+    Args:
+      maps: [N, H, W, C], any dtype.
+      start: (row, column) of the top left pixel of `maps`, which may be negative.
+      size: size of the result.
     """
     sides = zip(start, size, maps.shape[1:3], strict=True)
     return pad(maps, [(first, side - length - first) for first, side, length in sides])
@@ -133,13 +141,13 @@ def xla_convolution(
     groups: int = 1,
     accumulator: DTypeLike | None = None,
 ) -> Num[Array, "N P Q D"]:
-    """Returns the convolution as XLA computes it.
+    """Computes a convolution with `jax.lax.conv_general_dilated`.
 
     Args:
       inputs: [N, H, W, C].
       kernel: [k, k, C / groups, D].
       window: see `Window`.
-      groups: number of groups of channels; C for a depthwise convolution.
+      groups: number of channel groups; C for a depthwise convolution.
       accumulator: dtype of the sums and of the result (default: that of the inputs).
 
     Returns:

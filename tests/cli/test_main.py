@@ -50,8 +50,8 @@ def test_the_help_of_a_command_shows_usage_example_and_flags(deeplab, command, w
         (["train", "--config=shape", "--workdir=unwritten"], "did you mean 'shapes'?"),
         (["train", "--config=shapes:stesp=3", "--workdir=unwritten"], "did you mean 'steps'?"),
         ([*TRAIN, "--config.training.num_stesp=3"], "did you mean 'training.num_steps'?"),
-        ([*TRAIN, "--config.training.num_steps", "few"], "takes a int, got 'few'"),
-        ([*TRAIN, "--config.seed"], "seed takes a int, got ''"),
+        ([*TRAIN, "--config.training.num_steps", "few"], "must be of type int, got 'few'"),
+        ([*TRAIN, "--config.seed"], "seed must be of type int, got ''"),
         ([*TRAIN, "--config.data.data_dir=nowhere"], "no dataset 'shapes' under nowhere"),
     ],
 )

@@ -14,7 +14,7 @@ from deeplab_jax.checkpointing import open_checkpoints
     [
         (["model.output_strid=8"], "did you mean 'model.output_stride'?"),
         (["model.output_stride=7"], "legal: 4, 8, 16, 32"),
-        (["training.batch_size=many"], "training.batch_size takes a int"),
+        (["training.batch_size=many"], "training.batch_size must be of type int"),
         (["data.name=shaps"], "shapes"),
         (["data.train_split=training"], "train"),
         (["strict_crop=True", "augmentation.crop_size=(33,50)"], "33×49 and 33×65"),

@@ -257,7 +257,7 @@ def test_malformed_grids_are_refused(text):
     ("grid", "complaint"),
     [
         ("model.output_strid=8", "did you mean 'model.output_stride'"),
-        ("model.output_stride=eight", "takes a int"),
+        ("model.output_stride=eight", "must be of type int"),
         ("inference.flips=true", "unknown inference field.*'flip'"),
         ("inference.scales=9", "scale 9"),
         ("model.atrous_rates=(3,3)", "different whole numbers"),

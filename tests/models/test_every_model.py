@@ -88,7 +88,7 @@ def test_logits_are_float32_and_as_large_as_the_image(architecture, backbone, ou
 def test_cascades_reach_the_stride_of_their_last_block(blocks, output_stride):
     keywords = {"head": "cascade", "cascade_blocks": blocks, "output_stride": output_stride}
     if output_stride > 2 ** (blocks + 1):
-        with pytest.raises(DeepLabError, match=f"output_stride={output_stride} is not legal"):
+        with pytest.raises(DeepLabError, match=f"output_stride={output_stride} must be one of"):
             create_model("deeplab_v3", backbone="resnet_50", **keywords)
         return
     model = create_model("deeplab_v3", backbone="resnet_50", **keywords)
