@@ -1,4 +1,4 @@
-"""Models on disk: descriptions, checkpoints and variables of workdirs and model directories."""
+"""Reads and writes models and checkpoints in training workdirs and model directories."""
 
 from deeplab_jax.lazy import lazy_names
 

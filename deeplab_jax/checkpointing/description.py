@@ -1,4 +1,4 @@
-"""Description of a model in `model.json`."""
+"""Description of a model, stored as `model.json`."""
 
 import dataclasses
 import json
@@ -19,19 +19,19 @@ SEGMENTATION, CLASSIFICATION = "segmentation", "classification"
 
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
-    """Description from which a model can be rebuilt and its output interpreted.
+    """Everything that is required to rebuild a model and to interpret its output.
 
     Attributes:
-      architecture: a name that `list_models` returns.
-      overrides: keywords of `create_model` as JSON-ready values; every keyword, if the description
-        was read from a file.
-      class_names: names of the logits, in order.
-      palette: RGB color of each class, in 0..255.
-      inference_size: (H, W) in pixels to which smaller images are padded, or None for no padding.
-      source: origin of the variables, such as training run, checksum and licence.
+      architecture: name of the architecture, one of `list_models()`.
+      overrides: keywords of `create_model`, with values for a JSON file. A description that was
+        read from a file has every keyword.
+      class_names: names of the classes, in the order of the logits.
+      palette: RGB color of each class, 0..255.
+      inference_size: (H, W) that smaller images are padded to, in pixels; None: no padding.
+      source: origin of the variables, such as training run, checksum and license.
       task: `segmentation`, or `classification` of whole images.
-      intensity_range: values that become 0 and 255 in images of more than 8 bits, as in training;
-        None for the range of each image.
+      intensity_range: pixel values that are mapped to 0 and 255 in images of more than 8 bits, as
+        in training; None: the range of each image.
     """
 
     architecture: str
@@ -44,14 +44,14 @@ class ModelDescription:
     intensity_range: tuple[float, float] | None = None
 
     def create_model(self) -> "DeepLab | ImageClassifier":
-        """Builds the described model."""
+        """Builds the model."""
         if self.task == CLASSIFICATION:
             return models.create_classifier(**self.overrides)
         return models.create_model(self.architecture, **self.overrides)
 
 
 def is_model(directory: pathlib.Path) -> bool:
-    """Returns whether a directory holds the description of a model."""
+    """Returns whether a directory contains a model, that is, a file `model.json`."""
     return (directory / FILE_NAME).is_file()
 
 
@@ -59,7 +59,7 @@ def write_description(directory: pathlib.Path, description: ModelDescription) ->
     """Writes `model.json` atomically, with the value of every keyword.
 
     Raises:
-      DeepLabError: the network cannot be built.
+      DeepLabError: the description is invalid.
     """
     overrides = description.create_model().architecture.describe()
     values = dataclasses.asdict(dataclasses.replace(description, overrides=overrides))
@@ -68,16 +68,16 @@ def write_description(directory: pathlib.Path, description: ModelDescription) ->
 
 
 def read_description(directory: pathlib.Path) -> ModelDescription:
-    """Reads `model.json`, with the defaults of the release that wrote it.
+    """Reads `model.json`; keywords that it lacks have the defaults of the release that wrote it.
 
     Raises:
-      DeepLabError: the directory holds no model, or one that this release cannot read.
+      DeepLabError: the directory does not contain a model, or this release cannot read it.
     """
     path = directory / FILE_NAME
     if not path.is_file():
         raise DeepLabError(
             f"{directory} is not a model: it has no {FILE_NAME}; "
-            "give a workdir of `train` or a model directory"
+            "give the workdir of a training run or a model directory"
         )
     try:
         return _parse(json.loads(path.read_text()))

@@ -1,4 +1,4 @@
-"""Checkpoints of a workdir: listing, validation and choice."""
+"""Lists the checkpoints of a workdir and detects damaged files."""
 
 import concurrent.futures
 import itertools
@@ -14,20 +14,20 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import absolute
 
 MANIFEST = "files.json"
-# Orbax changes the first and writes the second after the manifest is written.
+# Files that Orbax changes (the first) and writes (the second) after the manifest is written.
 METADATA, COMMITTED = "_CHECKPOINT_METADATA", "commit_success.txt"
-# Keys of the metadata that Orbax sets after the manifest is written, and that reading ignores.
+# Keys of the metadata that Orbax sets after the manifest is written; they are not compared.
 COMMIT_TIME, HANDLERS = "commit_timestamp_nsecs", "item_handlers"
-# Marks checkpoints with a manifest in the metadata; earlier versions wrote none.
+# Entry in the metadata of checkpoints that have a manifest; earlier versions wrote none.
 MARK = {"manifest": MANIFEST}
 CHUNK_BYTES = 2**20
 
 
 def write_manifest(directory: epath.Path) -> None:
-    """Writes the manifest of a directory whose files are complete.
+    """Writes the manifest of a directory: the size and CRC-32 of each file.
 
-    CRC-32 detects every burst error of up to 32 bits, and all but one in 4·10⁹ others. It protects
-    against accidents, not against forgery.
+    All files must be complete. CRC-32 detects every burst error of up to 32 bits, and all but one
+    in 4·10⁹ others. It protects against accidental damage, not against manipulation.
     """
     names = sorted(name for name in _files(directory) if name not in (MANIFEST, METADATA))
     with concurrent.futures.ThreadPoolExecutor() as threads:
@@ -40,16 +40,19 @@ def write_manifest(directory: epath.Path) -> None:
 
 
 def damage(directory: epath.Path, items: Collection[str] | None = None) -> str | None:
-    """Returns a description of the damage to the files of a directory, or None.
+    """Compares the files of a directory with its manifest.
 
     Args:
-      directory: directory of a checkpoint or of a model's variables.
-      items: items of the checkpoint to check, or None for all. Files beside the items are always
+      directory: directory of a checkpoint, or of the variables of a model.
+      items: items of the checkpoint to check; None: all. Files outside the items are always
         checked.
+
+    Returns:
+      A description of the damage; None if there is none.
     """
     try:
         return _damage(directory, items)
-    # Damaged JSON can raise any of these.
+    # Damaged JSON can raise any of these exceptions.
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return f"{MANIFEST} or {METADATA} cannot be read ({type(error).__name__})"
     except OSError as error:
@@ -65,7 +68,7 @@ def _damage(directory: epath.Path, items: Collection[str] | None) -> str | None:
         if not (directory / COMMITTED).exists():
             return f"{COMMITTED} is missing"
         if _metadata(directory) != content["metadata"]:
-            return f"{METADATA} is not as it was written"
+            return f"{METADATA} has changed since it was written"
     files = {
         name: facts
         for name, facts in content["files"].items()
@@ -83,7 +86,7 @@ def _file_damage(directory: epath.Path, name: str, size: int, checksum: int) -> 
     length = path.stat().length
     if length != size:
         return f"{name} has {length} bytes instead of {size}"
-    return None if _size_and_checksum(path)[1] == checksum else f"{name} has another checksum"
+    return None if _size_and_checksum(path)[1] == checksum else f"{name} has a wrong checksum"
 
 
 def _size_and_checksum(path: epath.Path) -> tuple[int, int]:
@@ -96,7 +99,7 @@ def _size_and_checksum(path: epath.Path) -> tuple[int, int]:
 
 
 def _metadata(directory: epath.Path) -> dict[str, Any]:
-    """Returns the metadata, without the keys that Orbax sets at the commit."""
+    """Returns the metadata of a checkpoint, without the keys that Orbax sets at the commit."""
     content = json.loads((directory / METADATA).read_text())
     for key, kind in ((COMMIT_TIME, int), (HANDLERS, dict | str)):
         value = content.pop(key)
@@ -106,7 +109,7 @@ def _metadata(directory: epath.Path) -> dict[str, Any]:
 
 
 def _files(directory: epath.Path, above: str = "") -> Iterator[str]:
-    """Yields the names of all files below a directory."""
+    """Yields the paths of all files in a directory tree, relative to its root."""
     for path in directory.iterdir():
         if path.is_dir():
             yield from _files(path, f"{above}{path.name}/")
@@ -115,19 +118,20 @@ def _files(directory: epath.Path, above: str = "") -> Iterator[str]:
 
 
 CHECKPOINTS, SET_ASIDE = "checkpoints", "damaged_checkpoints"
-# Items of a checkpoint. Variables are separate, so that inference reads no optimizer state.
+# Items of a checkpoint. The variables are a separate item, so that inference does not read the
+# optimizer state.
 VARIABLES, EMA, OPTIMIZER, INFO = "variables", "ema", "optimizer", "info"
-# Written by Orbax, for the choice of the best.
+# Item that Orbax writes, from which the best checkpoint is determined.
 METRICS = "metrics"
 
 
 def checkpoints_directory(workdir: pathlib.Path) -> epath.Path:
-    """Returns the directory of the checkpoints of a workdir, which can be in a bucket."""
+    """Returns the directory with the checkpoints of a workdir, which may be in a bucket."""
     return absolute(workdir) / CHECKPOINTS
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
-    """Returns the sorted steps of all checkpoints, damaged ones included."""
+    """Returns the steps of all checkpoints in ascending order, including damaged checkpoints."""
     directory = checkpoints_directory(workdir)
     if not directory.exists():
         return []
@@ -135,25 +139,28 @@ def saved_steps(workdir: pathlib.Path) -> list[int]:
 
 
 def checkpoint_damage(workdir: pathlib.Path, step: int, *items: str) -> str | None:
-    """Returns a description of the damage to a checkpoint, or None.
+    """Compares a checkpoint with its manifest; see `damage`.
 
     Args:
       workdir: workdir of the training run.
       step: step of the checkpoint.
       *items: items of the checkpoint to check (default: all).
+
+    Returns:
+      A description of the damage; None if there is none.
     """
     return damage(checkpoints_directory(workdir) / str(step), items or None)
 
 
 def set_damaged_aside(workdir: pathlib.Path, report: Callable[[str], None]) -> None:
-    """Moves damaged checkpoints to another directory, so that the last one is undamaged.
+    """Moves damaged checkpoints to another directory, so that training resumes from a valid one.
 
     Args:
-      workdir: workdir of a training run that resumes.
-      report: receives a message about each damaged checkpoint.
+      workdir: workdir of a training run that is resumed.
+      report: function that receives a message about each damaged checkpoint.
 
     Raises:
-      DeepLabError: all checkpoints are damaged; none is moved.
+      DeepLabError: all checkpoints are damaged; then none is moved.
     """
     directory, steps = checkpoints_directory(workdir), saved_steps(workdir)
     found = {step: checkpoint_damage(workdir, step) for step in steps}
@@ -161,8 +168,8 @@ def set_damaged_aside(workdir: pathlib.Path, report: Callable[[str], None]) -> N
     if damaged and len(damaged) == len(steps):
         reasons = "; ".join(f"{step}: {what}" for step, what in damaged.items())
         raise DeepLabError(
-            f"no checkpoint in {directory} is good: {reasons}; restore one from a copy, or remove "
-            "them to start again"
+            f"all checkpoints in {directory} are damaged ({reasons}); restore one from a copy, or "
+            "remove them to start again"
         )
     for step, what in damaged.items():
         names = itertools.chain([str(step)], (f"{step}_{number}" for number in itertools.count(2)))

@@ -1,4 +1,4 @@
-"""Reads and writes a model with its variables."""
+"""Reads models from workdirs and model directories, and writes model directories."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ Variables = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class StoredModel:
-    """Model with its variables (NumPy arrays) and its description."""
+    """Model, its variables as NumPy arrays, and its description."""
 
     model: "DeepLab | ImageClassifier"
     variables: Variables
@@ -35,12 +35,12 @@ class StoredModel:
     def changed(
         self, variables: Variables, overrides: dict[str, Any] | None = None, source: Any = None
     ) -> "StoredModel":
-        """Returns a model that descends from this one.
+        """Returns a changed copy of this model, for example after pruning.
 
         Args:
           variables: variables of the new model.
           overrides: keywords of `create_model` that change (default: none).
-          source: provenance of the new model, as in `ModelDescription` (default: unchanged).
+          source: origin of the new variables, see `ModelDescription` (default: unchanged).
         """
         old = self.description
         overrides = old.overrides | (overrides or {})
@@ -56,11 +56,11 @@ def read_model(
     Args:
       path: path of the workdir or model directory.
       checkpoint: checkpoint of a workdir: `best`, `last` or a step.
-      ema: read the averaged variables (True), those of the last training step (False), or the
-        averaged ones if the run kept them (None).
+      ema: whether to read the moving average of the variables instead of their values at the step;
+        None: if the run kept one.
 
     Raises:
-      DeepLabError: there is no model, no such checkpoint, or no averaged variables.
+      DeepLabError: the model, the checkpoint or the moving average does not exist.
     """
     path = as_path(path)
     if not path.is_dir():
@@ -73,7 +73,11 @@ def read_model(
 def read_variables(
     path: pathlib.Path, checkpoint: str = "best", ema: bool | None = None
 ) -> Variables:
-    """Reads the variables of a checkpoint as NumPy arrays, independent of their sharding.
+    """Reads the variables of a model as NumPy arrays, whatever their sharding was in training.
+
+    Args:
+      path: path of the workdir or model directory.
+      checkpoint, ema: see `read_model`.
 
     Raises:
       DeepLabError: see `read_model`.
@@ -87,9 +91,9 @@ def read_variables(
             )
         return _restore(path / VARIABLES)
     if not (path / CHECKPOINTS).is_dir():
-        raise DeepLabError(f"{path} holds no checkpoint yet")
+        raise DeepLabError(f"{path} has no checkpoint yet")
     for step in saved_states.saved_steps(path):
-        # Opening reads the metrics of all checkpoints.
+        # Orbax reads the metrics of all checkpoints when the directory is opened.
         _check(path, step, METRICS)
     from deeplab_jax.checkpointing.orbax_items import choose_step, open_checkpoints
 
@@ -98,18 +102,24 @@ def read_variables(
     directory = path / CHECKPOINTS / str(step)
     has_ema = (directory / EMA).is_dir()
     if ema and not has_ema:
-        raise DeepLabError(f"{path} kept no averaged parameters (training.ema_decay was 0)")
+        raise DeepLabError(
+            f"{path} has no moving average of the parameters (training.ema_decay was 0)"
+        )
     item = EMA if has_ema and ema is not False else VARIABLES
     _check(path, step, item)
     return _restore(directory / item)
 
 
 def _check(path: epath.Path, step: int, item: str) -> None:
-    """Checks the files of an item of a checkpoint, if they exist."""
+    """Checks the files of one item of a checkpoint.
+
+    Raises:
+      DeepLabError: a file is damaged.
+    """
     wrong = saved_states.checkpoint_damage(path, step, item)
     if wrong:
         raise DeepLabError(
-            f"the checkpoint of step {step} in {path} is damaged: {wrong}; give another "
+            f"the checkpoint of step {step} in {path} is damaged: {wrong}; choose another "
             f"--checkpoint, or move {path / CHECKPOINTS / str(step)} away"
         )
 
@@ -120,14 +130,14 @@ def write_model(
     """Writes a model directory atomically.
 
     Args:
-      directory: path of the directory, which must be empty or not exist.
+      directory: path of the directory, which must not exist or be empty.
       description: description of the model.
       variables: variables of the model.
 
     Raises:
       DeepLabError: `directory` exists and is not empty.
     """
-    # Imported late: reading does not require Orbax.
+    # Imported here, because reading does not require Orbax.
     from deeplab_jax.checkpointing.orbax_items import save_tree
 
     directory = pathlib.Path(directory).absolute()
@@ -138,9 +148,10 @@ def write_model(
 
 
 def _restore(source: epath.Path) -> Variables:
-    """Reads a PyTree checkpoint of Orbax, an OCDBT database with one Zarr array per leaf.
+    """Reads a PyTree checkpoint of Orbax with TensorStore.
 
-    Importing Orbax takes longer than reading the arrays.
+    The checkpoint is an OCDBT database with one Zarr array per leaf. Orbax itself is not used,
+    because importing it takes longer than reading the arrays.
     """
     metadata = json.loads((source / "_METADATA").read_text())
     base = str(source) if "://" in str(source) else source.as_uri()

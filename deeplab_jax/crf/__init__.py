@@ -1,4 +1,4 @@
-"""Fully connected CRFs, which refine class scores by colors and positions."""
+"""Fully connected (dense) CRFs, which refine class scores by the colors and positions of pixels."""
 
 from deeplab_jax.lazy import lazy_names
 

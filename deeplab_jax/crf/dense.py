@@ -1,4 +1,4 @@
-"""The dense CRF over images."""
+"""Refinement of class scores by a dense CRF."""
 
 import contextlib
 import dataclasses
@@ -23,14 +23,15 @@ from deeplab_jax.crf.mean_field import (
 from deeplab_jax.crf.parameters import NUMBERS, CRFParameters, check_parameters
 from deeplab_jax.errors import DeepLabError
 
-# Largest number of pixels for which `filtering="auto"` sums over all pairs.
+# Maximum number of pixels for which `filtering="auto"` sums over all pairs of pixels.
 DIRECT_PIXELS = 4096
-# Channels are padded to a multiple of this number: rows of whole vectors are gathered faster.
+# The number of channels is padded to a multiple of this, because rows that consist of whole vector
+# registers are gathered faster.
 CHANNELS = 8
-# Logit of padded channels: its probability is 0, and it is finite in every dtype.
+# Logit of the padded channels: the probability is 0, and the logit is finite in every dtype.
 PADDED_LOGIT = -1e9
 
-# Registered here because the module of the class does not import JAX.
+# The class is registered here, because its own module does not import JAX.
 jax.tree_util.register_dataclass(
     CRFParameters,
     data_fields=list(NUMBERS),
@@ -46,19 +47,21 @@ def dense_crf(
     compatibility: jax.Array | None = None,
     lattice_capacity: int | None = None,
 ) -> Float[Array, "N H W C"]:
-    """Refines class scores by a fully connected CRF over an image's colors and positions.
+    """Refines class scores with a fully connected CRF over the colors and positions of pixels.
 
-    Outside of `jit` each image has a lattice of its own size. The function also works inside of
-    `jit`, where a lattice has the size of the worst case unless `lattice_capacity` is smaller. It
-    is differentiable in logits, weights and compatibility; image and deviations are constants.
+    The function is differentiable with respect to the logits, the kernel weights and the
+    compatibility matrix; image and standard deviations are constants. It works inside `jit`. There
+    the lattice of each image has the maximum possible number of vertices, unless
+    `lattice_capacity` limits it; outside `jit` it has as many as the image requires.
 
     Args:
-      logits: [N, H, W, C], floating point, at the image's resolution; log-probabilities are logits.
+      logits: [N, H, W, C], floating point, at the resolution of the image. Log probabilities are
+        valid logits.
       image: uint8 [N, H, W, 3], RGB before any preprocessing.
-      parameters: kernels, iterations and normalization; `PARAMETERS` has the published ones.
-      compatibility: [C, C], cost of label l (row) at a pixel for l' (column) at another (default:
-        Potts, 1 − δ).
-      lattice_capacity: maximum number of vertices of the bilateral lattice inside of `jit`; see
+      parameters: kernels, iterations and normalization; `PARAMETERS` has published values.
+      compatibility: [C, C], cost of assigning label l (row) to a pixel if another pixel has label
+        l' (column) (default: Potts model, 1 − δ).
+      lattice_capacity: maximum number of vertices of the bilateral lattice inside `jit`; see
         `build_lattice`.
 
     Returns:
@@ -75,7 +78,8 @@ def dense_crf(
         return logits
     if logits.shape[0] == 1:
         return refine(logits[0], image[0])[None]
-    # One image at a time: each has its own lattice, and keeps all cores busy by itself.
+    # Images are processed one at a time: each has its own lattice, and one image already uses all
+    # cores.
     if isinstance(image, jax.core.Tracer):
         return lax.map(lambda pair: refine(*pair), (logits, image))
     return jnp.stack([refine(*pair) for pair in zip(logits, image, strict=True)])
@@ -87,18 +91,18 @@ def dense_crf_of_weights(
     parameters: CRFParameters,
     bilateral_weights: Iterable[float],
 ) -> Iterator[Float[Array, "H W C"]]:
-    """Yields the probabilities of one image for each of several bilateral weights.
+    """Refines the scores of one image with each of several bilateral weights.
 
-    The results are those of `dense_crf`, but the lattices are built once.
+    The results equal those of `dense_crf`, but the lattices are built only once.
 
     Args:
       logits: [H, W, C], floating point.
       image: uint8 [H, W, 3], RGB.
-      parameters: kernels, iterations and normalization; the bilateral weight is not used.
+      parameters: kernels, iterations and normalization; the bilateral weight is ignored.
       bilateral_weights: values of the bilateral weight w1.
 
     Yields:
-      [H, W, C], float32, or float64 for float64 logits.
+      Probabilities [H, W, C] for each weight, float32, or float64 for float64 logits.
 
     Raises:
       DeepLabError: see `dense_crf`.
@@ -121,19 +125,20 @@ def _checked_logits(
     shape, image_shape = np.shape(logits), np.shape(image)
     if len(shape) != 4 or not jnp.issubdtype(logits.dtype, jnp.floating):
         raise DeepLabError(
-            f"logits of a CRF are {logits.dtype} {list(shape)}; legal: floating point [N, H, W, C]"
+            "CRF logits must be floating point with shape [N, H, W, C], got "
+            f"{logits.dtype} {list(shape)}"
         )
     if image_shape != (*shape[:3], 3) or image.dtype != jnp.uint8:
         raise DeepLabError(
-            f"image of a CRF is {image.dtype} {list(image_shape)}; "
-            f"legal beside these logits: uint8 {[*shape[:3], 3]}"
+            f"for logits {list(shape)} the image of a CRF must be uint8 {[*shape[:3], 3]}, got "
+            f"{image.dtype} {list(image_shape)}"
         )
     if 0 in shape[1:]:
-        raise DeepLabError(f"logits of a CRF are {list(shape)}; legal: at least 1 pixel and class")
+        raise DeepLabError(f"CRF logits must have at least 1 pixel and 1 class, got {list(shape)}")
     if compatibility is not None and np.shape(compatibility) != (shape[3], shape[3]):
         raise DeepLabError(
-            f"compatibility of a CRF is {list(np.shape(compatibility))}; "
-            f"legal beside these logits: {[shape[3], shape[3]]}"
+            f"for logits {list(shape)} the compatibility matrix of a CRF must be "
+            f"{[shape[3], shape[3]]}, got {list(np.shape(compatibility))}"
         )
     check_parameters(parameters)
     logits = jnp.asarray(logits)
@@ -147,7 +152,7 @@ def _refine(
     logits: Float[Array, "H W C"],
     image: UInt8[Array, "H W 3"],
 ) -> Float[Array, "H W C"]:
-    """Returns the probabilities [H, W, C] of one image."""
+    """Refines the logits of one image; returns probabilities [H, W, C]."""
     flat, filters = _prepare(logits, image, parameters, capacity)
     if compatibility is not None:
         padding = (0, flat.shape[1] - logits.shape[2])
@@ -159,9 +164,12 @@ def _refine(
 def _prepare(
     logits: jax.Array, image: jax.Array, parameters: CRFParameters, capacity: int | None
 ) -> tuple[jax.Array, tuple[Filter, Filter]]:
-    """Returns the logits [N, C'] and the filters of one image, which do not depend on weights."""
+    """Returns the padded logits [M, P] of one image and its bilateral and position filters.
+
+    The filters do not depend on the weights of the kernels.
+    """
     pixels = logits.shape[0] * logits.shape[1]
-    # A program apart from the inference: this one is compiled for each size of images.
+    # This is compiled separately from `_infer`, because it must be compiled for each image size.
     if _takes_all_pairs(parameters, pixels):
         return _flatten(logits, pixels), _direct_filters(image, parameters, logits.dtype)
     size = round_up(pixels)
@@ -170,7 +178,7 @@ def _prepare(
 
 @functools.partial(jax.jit, static_argnames="size")
 def _flatten(logits: Float[Array, "H W C"], size: int) -> Float[Array, "M P"]:
-    """Returns [size, C']: pixels in one row, padded to `size`, and their channels padded."""
+    """Reshapes logits to [pixels, channels], pads pixels to `size` and channels by `CHANNELS`."""
     flat = logits.reshape(-1, logits.shape[-1])
     padding = ((0, size - flat.shape[0]), (0, -flat.shape[1] % CHANNELS))
     return jnp.pad(flat, padding, constant_values=PADDED_LOGIT)
@@ -229,7 +237,7 @@ def _position_lattice(size: tuple[int, int], std: float, padded: int) -> Lattice
     return build_lattice(features, size[0] * size[1])
 
 
-# Images of one size share a lattice.
+# The position lattice depends only on the size of the image.
 @functools.lru_cache(maxsize=4)
 def _cached_position_lattice(size: tuple[int, int], std: float, padded: int) -> Lattice:
     with jax.ensure_compile_time_eval():

@@ -1,4 +1,4 @@
-"""Gaussian filtering of scattered points by a permutohedral lattice."""
+"""Gaussian filtering of values at scattered points, with a permutohedral lattice."""
 
 import dataclasses
 import functools
@@ -11,8 +11,8 @@ from deeplab_jax.arrays import Array, Float, Integer
 from deeplab_jax.crf.vertices import Vertices, find_vertices
 from deeplab_jax.errors import DeepLabError
 
-# Numbers of points per chunk that a vertex gathers at a time, and the measured relative costs of
-# gathering a point and of adding a further chunk to a vertex.
+# A vertex gathers its points in chunks. These are the candidates for the number of points per
+# chunk, and the measured relative costs of gathering a point and of adding an extra chunk.
 CHUNKS = (4, 5, 6, 8, 12)
 GATHERING, ADDING = 1, 2
 TRACED_CHUNK = 8
@@ -21,21 +21,22 @@ TRACED_CHUNK = 8
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lattice:
-    """Vertices around N points of d dimensions, and their neighbors.
+    """Permutohedral lattice with M vertices around N points in d dimensions.
 
-    All shapes are static. The last of the M vertices represents absent neighbors: nothing is added
-    to it, and its value stays 0. For 375×500 pixels and five dimensions the arrays take 100 to
-    250 bytes per pixel, the values at the vertices 4·C·M/N more; M/N is 0.05 to 2 with published
-    parameters.
+    All shapes are static. The last vertex represents neighbors that do not exist: its value is
+    always 0. For 375×500 pixels in five dimensions, the arrays take 100 to 250 bytes per pixel, and
+    filtering C channels takes another 4·C·M/N bytes per pixel. With published CRF parameters, M/N
+    is between 0.05 and 2.
 
     Attributes:
-      vertex: int32 [d+1, N], the vertices of the simplex around each point.
-      weight: [d+1, N], the barycentric weights of each point.
-      chunk_point: int32 [K, M + E], the points that vertices gather, in chunks of K: one chunk per
-        vertex, then E further chunks for vertices with more than K points.
-      chunk_weight: [K, M + E], the weights of these points; 0 where a chunk is not full.
-      extra_vertex: int32 [E], the vertex of each further chunk.
-      neighbors: int32 [d+1, 2, M], the next and the previous vertex along each axis.
+      vertex: int32 [d+1, N], indices of the vertices of the simplex around each point.
+      weight: [d+1, N], barycentric weight of each point for these vertices.
+      chunk_point: int32 [K, M + E], indices of the points around each vertex, in chunks of K
+        points: first one chunk per vertex, then E extra chunks for vertices with more than K
+        points.
+      chunk_weight: [K, M + E], weights of these points; 0 where a chunk has fewer than K points.
+      extra_vertex: int32 [E], index of the vertex of each extra chunk.
+      neighbors: int32 [d+1, 2, M], indices of the next and the previous vertex along each axis.
     """
 
     vertex: jax.Array
@@ -46,17 +47,17 @@ class Lattice:
     neighbors: jax.Array
 
     def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Returns approximately a constant times Σ_j exp(−|f_i − f_j|² / 2)·values[j].
+        """Approximates Σ_j exp(−|f_i − f_j|² / 2)·values[j], up to a constant factor.
 
-        Differentiable in the values, by the exact transpose; the lattice is a constant.
+        It is differentiable with respect to the values; the lattice is a constant.
 
         Args:
-          values: [N, C], floating point. Multiples of 8 channels are faster on CPUs.
+          values: [N, C], floating point. On CPUs, it is faster if C is a multiple of 8.
 
         Returns:
           [N, C].
 
-        Source: Adams, Baek and Davis 2010, section 3: splat, blur by (½, 1, ½) along each axis,
+        Source: Adams, Baek and Davis 2010, section 3: splat, blur with (½, 1, ½) along each axis,
         slice.
         """
         return _filter(self, jnp.asarray(values))
@@ -67,24 +68,24 @@ def build_lattice(
 ) -> Lattice:
     """Builds the lattice around points.
 
-    Outside of `jit` the number of vertices follows from the points, rounded up so that few sizes
-    are compiled. Inside of `jit` it is the capacity.
+    Outside `jit`, the number of vertices depends on the points; it is rounded up, so that programs
+    are compiled for only a few sizes. Inside `jit`, it is `capacity`.
 
     Args:
-      features: [d, N], floating point; the kernel's standard deviation is 1.
-      num_points: number of points (default: N). The remaining columns are padding without weight,
-        and must repeat a point.
-      capacity: maximum number of vertices inside of `jit` (default: (d+1)·N + 1, the largest
-        possible number, which is several times that of images). If the lattice has more vertices,
-        filtered values are NaN.
+      features: [d, N], floating point, positions of the points, in units of the standard deviation
+        of the kernel.
+      num_points: number of points (default: N). The remaining columns are padding: they have no
+        weight and must be copies of a point.
+      capacity: maximum number of vertices inside `jit` (default: (d+1)·N + 1, the largest possible
+        number, several times that of typical images). If more are needed, filtered values are NaN.
 
     Raises:
-      DeepLabError: the points spread over more deviations than keys of 63 bits can distinguish;
-        inside of `jit` filtered values are NaN instead.
+      DeepLabError: the range of the points is too large for keys of 63 bits. Inside `jit`, filtered
+        values are NaN instead.
     """
     features = lax.stop_gradient(features)
     count = features.shape[1] if num_points is None else num_points
-    # Keys are 64 bits wide: one sort of one operand is several times faster than one of two.
+    # Keys have 64 bits: sorting a single operand is several times as fast as sorting two.
     with jax.enable_x64(True):
         vertices = find_vertices(features, jnp.asarray(count, jnp.int32))
         if isinstance(vertices.num_vertices, jax.core.Tracer):
@@ -93,22 +94,22 @@ def build_lattice(
             return _link(vertices, size, TRACED_CHUNK, entries // TRACED_CHUNK)
         if not vertices.fits:
             raise DeepLabError(
-                "the points of a lattice spread over too many standard deviations; "
-                "larger deviations of the kernel are legal"
+                "the standard deviations of the CRF kernel are too small for this image; use "
+                "larger ones"
             )
         return _link(vertices, *_sizes(vertices))
 
 
 def round_up(count: int) -> int:
-    """Returns the next of four sizes per octave, so that few programs are compiled."""
+    """Rounds a size up to one of four per power of two, so that few programs are compiled."""
     step = 1 << max(count.bit_length() - 3, 3)
     return -(-count // step) * step
 
 
 def _sizes(vertices: Vertices) -> tuple[int, int, int]:
-    """Returns M, K and E of the cheapest chunks."""
+    """Returns the sizes (M, K, E) of a `Lattice` that minimize the cost of gathering points."""
     count = int(vertices.num_vertices)
-    # A vertex with n points has ⌊(n − 1) / K⌋ chunks beyond its first.
+    # A vertex with n points has ⌊(n − 1) / K⌋ extra chunks.
     extra = {chunk: (vertices.point.size - count) // chunk for chunk in CHUNKS}
 
     def cost(chunk: int) -> int:
@@ -137,7 +138,7 @@ def _link(vertices: Vertices, size: int, chunk: int, extra: int) -> Lattice:
 def _chunks(
     vertices: Vertices, starts: jax.Array, chunk: int, extra: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns `chunk_point`, `chunk_weight` and `extra_vertex` of a `Lattice`."""
+    """Computes `chunk_point`, `chunk_weight` and `extra_vertex` of a `Lattice`."""
     counts = starts[1:] - starts[:-1]
     further = jnp.maximum((counts - 1) // chunk, 0)
     ends = jnp.cumsum(further, dtype=jnp.int32)
@@ -155,7 +156,7 @@ def _chunks(
 
 
 def _neighbors(vertices: Vertices, starts: jax.Array) -> jax.Array:
-    """Returns `neighbors` of a `Lattice`."""
+    """Computes `neighbors` of a `Lattice`."""
     size = starts.size - 1
     absent = size - 1
     here = jnp.arange(size, dtype=jnp.int32)
@@ -186,7 +187,8 @@ def _forward(lattice: Lattice, values: jax.Array) -> tuple[jax.Array, Lattice]:
 
 
 def _backward(lattice: Lattice, cotangent: jax.Array) -> tuple[None, jax.Array]:
-    # Slicing is the transpose of splatting, and a blur is its own; the order of the blurs reverses.
+    # Slicing is the transpose of splatting. The blur along one axis is its own transpose, so only
+    # the order of the axes is reversed.
     return None, slice_(lattice, blur(lattice, splat(lattice, cotangent), reverse=True))
 
 
@@ -194,9 +196,9 @@ _filter.defvjp(_forward, _backward)
 
 
 def splat(lattice: Lattice, values: Float[Array, "N C"]) -> Float[Array, "M C"]:
-    """Returns [M, C]: the weighted sums of the points' values at the vertices."""
+    """Adds the weighted values of all points to the vertices around them; returns [M, C]."""
     size = lattice.neighbors.shape[-1]
-    # Two sums, because the compiler would compute two parts of one sum twice.
+    # These are two sums, because the compiler would compute slices of a single sum twice.
     first, further = (
         _weighted_rows(lattice.chunk_weight[:, part], values, lattice.chunk_point[:, part])
         for part in (slice(None, size), slice(size, None))
@@ -207,7 +209,7 @@ def splat(lattice: Lattice, values: Float[Array, "N C"]) -> Float[Array, "M C"]:
 def blur(
     lattice: Lattice, at_vertices: Float[Array, "M C"], reverse: bool = False
 ) -> Float[Array, "M C"]:
-    """Returns [M, C]: along one axis after the other, each vertex plus half of its neighbors."""
+    """Blurs values at the vertices with (½, 1, ½) along one axis after the other."""
     axes = reversed(lattice.neighbors) if reverse else lattice.neighbors
     for following, previous in axes:
         around = _rows(at_vertices, following) + _rows(at_vertices, previous)
@@ -216,21 +218,22 @@ def blur(
 
 
 def slice_(lattice: Lattice, at_vertices: Float[Array, "M C"]) -> Float[Array, "N C"]:
-    """Returns [N, C]: the vertices' values interpolated at the points."""
+    """Interpolates the values of the vertices at the points; returns [N, C]."""
     return _computed_once(_weighted_rows(lattice.weight, at_vertices, lattice.vertex))
 
 
 def _computed_once(values: Float[Array, "M C"]) -> Float[Array, "M C"]:
-    # Adds zeros, in place. XLA's CPU compiler ignores optimization barriers, but does not fuse the
-    # inputs of a scatter into its readers, so the rows are gathered once and not once per reader.
+    # Adds zeros in place, so that the rows are gathered only once. Otherwise XLA's CPU compiler
+    # would fuse the gather into every operation that uses the result. It ignores optimization
+    # barriers, but does not fuse the inputs of a scatter.
     return values.at[:1].add(jnp.zeros_like(values[:1]))
 
 
 def _weighted_rows(
     weight: Float[Array, "K L"], values: Float[Array, "V C"], index: Integer[Array, "K L"]
 ) -> Float[Array, "L C"]:
-    """Returns Σ_k weight[k]·values[index[k]]; weight, index: [K, L], values: [·, C] → [L, C]."""
-    # A sum of gathers compiles to one loop without intermediate arrays; one gather does not.
+    """Computes Σ_k weight[k]·values[index[k]]: [K, L], [V, C], [K, L] → [L, C]."""
+    # A sum of K gathers compiles to one loop without intermediate arrays; a single gather does not.
     weight = weight.astype(values.dtype)
     return sum(w[:, None] * _rows(values, rows) for w, rows in zip(weight, index, strict=True))
 

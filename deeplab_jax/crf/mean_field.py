@@ -1,4 +1,4 @@
-"""Mean-field inference in a dense CRF, with exact Gaussian sums for small images."""
+"""Mean-field inference in a dense CRF, and exact Gaussian filtering for small images."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from jax import lax
 
 from deeplab_jax.arrays import Array, Float, UInt8
 
-# A parameter: an array inside of `jit`.
+# Parameter of the CRF, which may be traced.
 Number = float | jax.Array
 
 
 def position_features(size: Sequence[int], std: Number, dtype: jnp.dtype) -> Float[Array, "2 HW"]:
-    """Returns [2, H·W]: x and y divided by the deviation; size: (H, W), std in pixels."""
+    """Returns the coordinates x and y of all pixels, divided by `std` pixels, as [2, H·W]."""
     row, column = (lax.broadcasted_iota(jnp.int32, size, axis) for axis in (0, 1))
     return jnp.stack([column, row]).reshape(2, -1).astype(dtype) / std
 
@@ -23,13 +23,16 @@ def position_features(size: Sequence[int], std: Number, dtype: jnp.dtype) -> Flo
 def bilateral_features(
     image: UInt8[Array, "H W 3"], position_std: Number, color_std: Number, dtype: jnp.dtype
 ) -> Float[Array, "5 HW"]:
-    """Returns [5, H·W]: x, y, red, green and blue divided by their deviations.
+    """Returns x, y, red, green and blue of all pixels, divided by their standard deviations.
 
     Args:
       image: uint8 [H, W, 3].
       position_std: standard deviation of the position, in pixels.
       color_std: standard deviation of the color, in levels of 0..255.
       dtype: dtype of the result.
+
+    Returns:
+      [5, H·W].
     """
     position = position_features(image.shape[:2], position_std, dtype)
     color = jnp.moveaxis(image, -1, 0).reshape(3, -1).astype(dtype) / color_std
@@ -43,18 +46,18 @@ ROWS = 256
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class AllPairs:
-    """Kernel exp(−|f_i − f_j|² / 2) of N points, computed some rows at a time.
+    """Exact Gaussian filter over all pairs of N points, with k(i, j) = exp(−|f_i − f_j|² / 2).
 
-    Filtering takes N² exponentials and N²·C multiply-adds, and 1 KiB of memory per point.
+    Filtering takes N² exponentials, N²·C multiply-adds and 1 KiB of memory per point.
 
     Attributes:
-      features: [d, N], floating point.
+      features: positions f of the points, [d, N], floating point.
     """
 
     features: jax.Array
 
     def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Returns [N, C]: Σ_j k(i, j)·values[j]; values: [N, C]. Features are constants."""
+        """Computes Σ_j k(i, j)·values[j] for values [N, C]; the gradient of the features is 0."""
         return _all_pairs(lax.stop_gradient(self.features), values)
 
 
@@ -65,7 +68,7 @@ def _all_pairs(features: Float[Array, "d N"], values: Float[Array, "N C"]) -> Fl
     blocks = padded.reshape(features.shape[0], -1, ROWS).swapaxes(0, 1)
 
     def block_sums(block: jax.Array) -> jax.Array:
-        # Differences are accurate where a product would lose small distances in the squares.
+        # Differences are accurate; |a|² − 2·a·b + |b|² would lose small distances.
         squares = sum((a[:, None] - b) ** 2 for a, b in zip(block, features, strict=True))
         kernel = jnp.exp(-squares / 2)
         return jnp.matmul(kernel, values, precision=lax.Precision.HIGHEST)
@@ -85,25 +88,25 @@ def _backward(features: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax
 _all_pairs.defvjp(_forward, _backward)
 
 
-# Added to divisors, which are 0 where a lattice filters the value 1 to 0.
+# Added to divisors, because a lattice may filter the value 1 to 0.
 SMALLEST = 1e-20
 
 
 @runtime_checkable
 class Filter(Protocol):
-    """Linear map of values at N points, approximately Σ_j k(i, j)·values[j]."""
+    """Filter of values at N points, which computes or approximates Σ_j k(i, j)·values[j]."""
 
     def filter(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Maps values [N, C] to [N, C]."""
+        """Filters values [N, C]."""
 
 
 class Kernel(NamedTuple):
-    """Normalized filter and its weight: weight · after · filter(before · values).
+    """Normalized and weighted filter: weight · after · filter(before · values).
 
     Attributes:
-      weight: scalar.
-      filter: see `Filter`.
-      before, after: [N, 1].
+      weight: weight of the kernel in the CRF, a scalar.
+      filter: Gaussian filter without normalization.
+      before, after: normalization factor of each point before and after filtering, [N, 1].
     """
 
     weight: Number
@@ -112,12 +115,20 @@ class Kernel(NamedTuple):
     after: jax.Array
 
     def message(self, values: Float[Array, "N C"]) -> Float[Array, "N C"]:
-        """Maps values [N, C] to [N, C]."""
+        """Computes the message to each pixel from values [N, C]."""
         return self.weight * self.after * self.filter.filter(self.before * values)
 
 
 def normalized(weight: Number, kernel: Filter, count: int, normalization: str, dtype) -> Kernel:
-    """Returns the kernel with a normalization of `CRFParameters`; count: N."""
+    """Returns a normalized kernel.
+
+    Args:
+      weight: weight of the kernel.
+      kernel: Gaussian filter without normalization.
+      count: number of points N.
+      normalization: `after` or `symmetric`, see `CRFParameters`.
+      dtype: dtype of the normalization factors.
+    """
     ones = jnp.ones((count, 1), dtype)
     sums = lax.stop_gradient(kernel.filter(ones)) + SMALLEST
     if normalization == "symmetric":
@@ -131,14 +142,17 @@ def mean_field(
     iterations: int,
     compatibility: Float[Array, "C C"] | None = None,
 ) -> Float[Array, "N C"]:
-    """Returns the marginals [N, C] after parallel updates q ← softmax(logits − μ·Σ_m k_m q).
+    """Computes marginals by mean-field updates q ← softmax(logits − μ·Σ_m k_m q) of all pixels.
 
     Args:
       logits: [N, C], floating point: negative unary energies, up to a constant per pixel.
-      kernels: filters and their weights.
-      iterations: number of updates; the first q is softmax(logits).
-      compatibility: μ [C, C], cost of label l (row) at a pixel for l' (column) at another (default:
-        Potts, 1 − δ).
+      kernels: normalized and weighted filters k_m.
+      iterations: number of updates; the initial q is softmax(logits).
+      compatibility: μ, [C, C], cost of assigning label l (row) to a pixel if another pixel has
+        label l' (column) (default: Potts model, 1 − δ).
+
+    Returns:
+      Marginals q, [N, C].
 
     Source: Krähenbühl and Koltun, NIPS 2011, algorithm 1.
     """
@@ -146,7 +160,7 @@ def mean_field(
     def update(marginals: jax.Array, _) -> tuple[jax.Array, None]:
         message = sum(kernel.message(marginals) for kernel in kernels)
         if compatibility is None:
-            # The 1 of 1 − δ adds the same to all labels, which leaves softmax unchanged.
+            # In 1 − δ, the 1 adds the same cost to all labels, which softmax ignores.
             return jax.nn.softmax(logits + message), None
         cost = jnp.matmul(message, compatibility.T, precision=lax.Precision.HIGHEST)
         return jax.nn.softmax(logits - cost), None

@@ -1,4 +1,4 @@
-"""Positions of points in the permutohedral lattice, and the vertices around them."""
+"""Finds and numbers the vertices of the permutohedral lattice around points."""
 
 from typing import NamedTuple
 
@@ -13,19 +13,22 @@ from deeplab_jax.arrays import Array, Float, Int32
 def embed(
     features: Float[Array, "d N"],
 ) -> tuple[Int32[Array, "v N"], Int32[Array, "v N"], Float[Array, "v N"]]:
-    """Finds the simplex around each point and the point's position in it.
+    """Finds the simplex around each point, and the barycentric coordinates of the point in it.
 
-    The lattice of d dimensions lives in the hyperplane Σ x = 0 of d+1. Its vertices have a class
-    0..d: all coordinates of a vertex of class k leave the remainder k modulo d+1, and a simplex has
-    one vertex of each class. Vertex k of a simplex is therefore (d+1)·cell + k with integer
-    cells, and cell = corner − (rank > d − k).
+    The d-dimensional lattice is embedded in the hyperplane Σ x = 0 of a (d+1)-dimensional space.
+    Each vertex has a class k in 0..d: all its coordinates are k modulo d+1. A simplex has one
+    vertex of each class. The vertex of class k is (d+1)·cell + k, where cell = corner −
+    (rank > d − k) is an integer vector.
 
     Args:
-      features: [d, N], floating point; a standard deviation of the kernel is 1.
+      features: [d, N], floating point, positions of the points, in units of the standard deviation
+        of the kernel.
 
     Returns:
-      Corner int32 [d+1, N]; rank int32 [d+1, N]: coordinate i is the rank[i]-th largest of the
-      remainders; barycentric weights [d+1, N] of the vertices, one per class, which sum to 1.
+      corner: int32 [d+1, N], coordinates of the vertex of class 0, divided by d+1.
+      rank: int32 [d+1, N], position of each coordinate when the differences between the point and
+        the vertex of class 0 are sorted in descending order, from 0.
+      weights: [d+1, N], barycentric weights of the vertices of classes 0..d, which sum to 1.
 
     Source: Adams, Baek and Davis, "Fast high-dimensional filtering using the permutohedral
     lattice", Eurographics 2010, section 3.
@@ -35,7 +38,7 @@ def embed(
     corner = jnp.round(elevated / (dimensions + 1)).astype(jnp.int32)
     left_over = [e - (dimensions + 1) * c for e, c in zip(elevated, corner, strict=True)]
     rank = jnp.stack(_ranks(left_over)) + jnp.sum(corner, axis=0, dtype=jnp.int32)
-    # Rounding may leave the hyperplane: step back along the coordinates with the largest change.
+    # The rounded coordinates may not sum to 0: those with the largest rounding error are corrected.
     step = (rank < 0).astype(jnp.int32) - (rank > dimensions)
     corner, rank = corner + step, rank + (dimensions + 1) * step
     offset = elevated / (dimensions + 1) - corner
@@ -45,14 +48,14 @@ def embed(
 def vertex_cells(
     corner: Int32[Array, "v N"], rank: Int32[Array, "v N"], vertex_class: int
 ) -> Int32[Array, "v N"]:
-    """Returns int32 [d+1, N]: the cells of the simplices' vertices of one class."""
+    """Returns the cells (see `embed`) of the vertices of one class, int32 [d+1, N]."""
     return corner - (rank > rank.shape[0] - 1 - vertex_class)
 
 
 def _elevate(features: Float[Array, "d N"]) -> Float[Array, "v N"]:
-    """Returns [d+1, N]: the points in the hyperplane, scaled to the lattice.
+    """Maps the points into the hyperplane and scales them to the lattice; returns [d+1, N].
 
-    Splatting, blurring and slicing add up to a variance of 2/3·(d+1)² along each axis.
+    Splatting, blurring and slicing together have a variance of 2/3·(d+1)² along each axis.
     """
     dimensions = features.shape[0]
     axis = np.arange(1, dimensions + 1)
@@ -66,7 +69,7 @@ def _elevate(features: Float[Array, "d N"]) -> Float[Array, "v N"]:
 
 
 def _ranks(values: list[jax.Array]) -> list[jax.Array]:
-    """Returns for each array the number of arrays that are larger, ties broken by position."""
+    """Returns, for each array, the number of arrays with a larger value; ties go by position."""
     ranks = [jnp.zeros(values[0].shape, jnp.int32) for _ in values]
     for first in range(len(values)):
         for second in range(first + 1, len(values)):
@@ -77,9 +80,9 @@ def _ranks(values: list[jax.Array]) -> list[jax.Array]:
 
 
 def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Float[Array, "v N"]:
-    """Returns [d+1, N]: differences of neighbors in the sorted order of the offsets."""
+    """Computes barycentric weights, the differences between neighbors among the sorted offsets."""
     size = offset.shape[0]
-    # Sums of a few rows: a reduction would run over the short axis first.
+    # Python sums of a few rows are faster than a reduction over the short first axis.
     ordered = [
         sum(jnp.where(r == place, o, 0) for r, o in zip(rank, offset, strict=True))
         for place in range(size)
@@ -89,17 +92,20 @@ def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Floa
 
 
 class Vertices(NamedTuple):
-    """Pairs of point and vertex, (d+1)·N in number, sorted by vertex; keys are int64.
+    """Vertices of the lattice around N points, and all (d+1)·N pairs (point, vertex).
+
+    Each vertex has an int64 key, computed from its coordinates, and a number, in the order of the
+    keys.
 
     Attributes:
-      vertex: int32 [d+1, N], the number of each point's vertex of each class.
-      weight: [d+1, N], the weight of each point in this vertex.
-      point, point_weight, key, number: [(d+1)·N], values of the sorted pairs; `number` is the
-        number of the vertex.
-      axis_shift: int64 [d+1, d+1], difference between the key of a vertex of a class and that of
-        its neighbor along an axis.
-      num_vertices: int32, number of vertices.
-      fits: bool, whether the keys distinguish all vertices.
+      vertex: int32 [d+1, N], number of the vertex of each class around each point.
+      weight: [d+1, N], barycentric weight of each point for these vertices.
+      point, point_weight, key, number: [(d+1)·N], the pairs sorted by vertex: index and weight of
+        the point, key and number of the vertex.
+      axis_shift: int64 [d+1, d+1], what to add to the key of a vertex of a class (row) to get the
+        key of its next neighbor along an axis (column).
+      num_vertices: int32 scalar, number of vertices.
+      fits: bool scalar, whether 63 bits are enough to distinguish all vertices.
     """
 
     vertex: jax.Array
@@ -115,17 +121,17 @@ class Vertices(NamedTuple):
 
 @jax.jit
 def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Vertices:
-    """Numbers the vertices around points; requires `jax_enable_x64`.
+    """Finds and numbers the vertices around points; requires `jax_enable_x64`.
 
     Args:
-      features: [d, N], floating point.
-      num_points: int32, number of points; the remaining columns have no weight.
+      features: [d, N], floating point; see `embed`.
+      num_points: int32 scalar, number of points; the remaining columns have no weight.
     """
     classes, points = features.shape[0] + 1, features.shape[1]
     corner, rank, weight = embed(features)
     weight = jnp.where(jnp.arange(points) < num_points, weight, 0)
     codes, shift, span, keys_fit = _codes(corner, rank)
-    # Code and point are packed into one number, so that the sort has a single operand.
+    # Code and point are packed into one integer, so that the sort has a single operand.
     bits = points.bit_length()
     packed = codes << bits | jnp.arange(points, dtype=jnp.int64)
     packed = lax.sort(packed, dimension=1, is_stable=False)
@@ -148,17 +154,18 @@ def find_vertices(features: Float[Array, "d N"], num_points: jax.Array) -> Verti
 
 
 def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Numbers the cells that the points span, in a mixed radix.
+    """Encodes the cell of each vertex as one integer, in a mixed radix over its coordinates.
 
-    A neighbor along axis j has class k−1 instead of k and one cell more at j; from class 0 it has
-    class d, the same cell at j and one less elsewhere. Coordinates sum to 0: d of them suffice.
+    Since the coordinates sum to 0, d of them are enough. The next neighbor along axis j of a vertex
+    of class k > 0 has class k−1 and a cell that is larger by 1 at j. The next neighbor of a vertex
+    of class 0 has class d and a cell that is smaller by 1 at all coordinates but j.
 
     Returns:
-      Codes int64 [d+1, N] by class; `axis_shift` of `Vertices`; the number of codes, int64, and
-      as a float64 that cannot overflow.
+      Codes of the vertices of each class, int64 [d+1, N]; `axis_shift` of `Vertices`; the number of
+      possible codes as int64, which may overflow, and as float64.
     """
     dimensions = corner.shape[0] - 1
-    # One cell below and above for the vertices, and one more for their neighbors.
+    # The range is extended by one cell for the vertices, and by another one for their neighbors.
     low = jnp.min(corner[:dimensions], axis=1) - 2
     spans = (jnp.max(corner[:dimensions], axis=1) - low + 2).astype(jnp.int64)
     products = jnp.cumprod(spans, dtype=jnp.int64)
@@ -175,7 +182,7 @@ def _codes(corner: jax.Array, rank: jax.Array) -> tuple[jax.Array, jax.Array, ja
 
 
 def _number(code: jax.Array) -> jax.Array:
-    """Returns int32 [(d+1)·N]: the number of each run of equal codes; code: int64, rows sorted."""
+    """Numbers the runs of equal codes in sorted rows [d+1, N]; returns int32 [(d+1)·N]."""
     first = jnp.ones((code.shape[0], 1), bool)
     new = jnp.concatenate([first, code[:, 1:] != code[:, :-1]], axis=1).ravel()
     return jnp.cumsum(new, dtype=jnp.int32) - 1

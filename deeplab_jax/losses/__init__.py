@@ -1,4 +1,4 @@
-"""Losses on logits and penalties on parameters, as pure functions of arrays."""
+"""Segmentation losses on logits, and penalties on parameters, as pure functions of arrays."""
 
 from deeplab_jax.lazy import lazy_names
 

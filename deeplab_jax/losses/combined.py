@@ -8,19 +8,19 @@ import jax.numpy as jnp
 
 from deeplab_jax.losses.targets import Scalar, at_least_float32
 
-# (logits, label, normalizer) → scalar.
+# Loss function (logits, label, normalizer) → scalar.
 Loss = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 
 
 def weighted_sum(*terms: tuple[float, Loss]) -> Loss:
-    """Returns the loss (logits, label, normalizer) → Σ weight·loss.
+    """Returns a loss function that is a weighted sum of losses.
 
     Args:
-      terms: pairs of a weight and a loss, such as (1, softmax_cross_entropy), (0.5, dice_loss).
+      *terms: pairs (weight, loss), such as (1, softmax_cross_entropy), (0.5, dice_loss).
     """
 
     def loss(logits: jax.Array, label: jax.Array, normalizer: jax.Array | None = None) -> jax.Array:
-        # Cast once for all terms, so that their gradients are added before rounding.
+        # The logits are cast once for all terms, so that gradients are added before rounding.
         logits = at_least_float32(logits)
         losses = (weight * term(logits, label, normalizer) for weight, term in terms)
         return sum(losses, jnp.zeros(()))
@@ -37,14 +37,14 @@ def with_auxiliary(
     *,
     weight: float = 0.5,
 ) -> jax.Array:
-    """Returns loss(logits) + weight·loss(auxiliary).
+    """Computes loss(logits) + weight·loss(auxiliary).
 
     Args:
-      loss: loss applied to both, (logits, label, normalizer) → scalar.
-      logits: [N, H, W, C].
-      auxiliary: logits of an auxiliary head, [N, h, w, C], at a size that the loss accepts with
-        this label; None for models without one.
-      label, normalizer: arguments of the loss.
+      loss: loss function for both terms.
+      logits: logits of the network, [N, H, W, C].
+      auxiliary: logits of the auxiliary head, [N, h, w, C], of a size that the loss accepts for
+        this label; None for models without an auxiliary head.
+      label, normalizer: arguments of the loss function.
       weight: weight of the auxiliary loss.
 
     Source: arXiv 1612.01105, section 3.3; the weight is torchvision's.
@@ -53,35 +53,38 @@ def with_auxiliary(
     return total if auxiliary is None else total + weight * loss(auxiliary, label, normalizer)
 
 
-# Predicate of a parameter's path, from root to leaf, that selects a group of parameters.
+# Selects parameters by their paths: takes the names from root to leaf.
 Group = Callable[[tuple[str, ...]], bool]
 
 
 def kernels(names: tuple[str, ...]) -> bool:
-    """Selects all convolution kernels, but no biases and no parameters of normalization."""
+    """Returns True for all convolution kernels: not for biases and normalization parameters."""
     return names[-1] == "kernel"
 
 
 def dense_kernels(names: tuple[str, ...]) -> bool:
-    """Selects convolution kernels that are not depthwise, which the released code decays."""
+    """Returns True for convolution kernels that are not depthwise, as the released code decays."""
     return kernels(names) and "depthwise" not in names
 
 
 def l1_penalty(params: Any, strength: float, group: Group = dense_kernels) -> Scalar:
-    """Returns strength·Σ|w| over the parameters of the group, a scalar."""
-    # The gradient of jnp.abs at 0 is 1, which would move pruned weights.
+    """Computes strength·Σ|w| over the parameters that `group` selects; see `l2_penalty`."""
+    # The gradient of jnp.abs at 0 is 1, which would change pruned weights.
     return strength * _total(params, group, lambda leaf: leaf * jnp.sign(leaf))
 
 
 def l2_penalty(params: Any, strength: float, group: Group = dense_kernels) -> Scalar:
-    """Returns strength·½·Σw² over the parameters of the group, a scalar.
+    """Computes strength·½·Σw² over the parameters that `group` selects.
 
-    The gradient is strength·w; with plain SGD this equals weight decay of that strength.
+    The gradient is strength·w, so with plain SGD the penalty is equivalent to weight decay.
 
     Args:
-      params: nested dicts of arrays.
-      strength: weight decay of the released code.
-      group: predicate that selects parameters; use one penalty per group of equal strength.
+      params: parameters, nested dicts of arrays.
+      strength: factor of the penalty, the weight decay of the released code.
+      group: function that selects parameters by path.
+
+    Returns:
+      A scalar.
     """
     return strength / 2 * _total(params, group, jnp.square)
 

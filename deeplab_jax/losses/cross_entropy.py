@@ -1,4 +1,4 @@
-"""Cross-entropy over all pixels or the hardest pixels, and focal loss."""
+"""Cross-entropy over all pixels or over the hardest pixels, and the focal loss."""
 
 from collections.abc import Sequence
 
@@ -29,23 +29,27 @@ def softmax_cross_entropy(
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
 ) -> Scalar:
-    """Returns −Σ w[label]·log softmax(logits)[label] divided by the number of valid pixels.
+    """Computes the mean softmax cross-entropy over the pixels that are not void.
+
+    The result is −Σ w[label]·log softmax(logits)[label] / (number of valid pixels).
 
     Args:
       logits: [N, H, W, C], floating point.
-      label: [N, H, W], integer; void is 255, or 65535 with more than 255 classes. Or soft,
-        [N, H, W, C], floating point: the proportion of each class; pixels of all zeros are void.
-      normalizer: divisor to use instead, such as the number of valid pixels of the whole batch
-        where the arguments are one part of it.
-      class_weights: w, one per class (default: all 1). The divisor remains the number of pixels, as
-        in the released code, so weights should average about 1 over the pixels.
+      label: hard label [N, H, W], integer, with void 255, or 65535 for more than 255 classes; or
+        soft label [N, H, W, C], floating point, with the proportion of each class, where pixels of
+        all zeros are void.
+      normalizer: divisor instead of the number of valid pixels. If a batch is processed in parts,
+        pass the number of valid pixels of the whole batch, so that the losses of the parts add up.
+      class_weights: weight w of each class (default: all 1). The divisor remains the number of
+        pixels, as in the released code, so weights should average about 1 over the pixels.
       label_smoothing: ε, 0..1: fraction of the label that is distributed evenly over all classes.
 
     Returns:
-      A scalar; 0 with gradients of 0 where every pixel is void.
+      A scalar. If all pixels are void, the loss and its gradients are 0.
 
     Raises:
-      DeepLabError: the shapes do not match, or the dtype of the label cannot hold the void value.
+      DeepLabError: the shapes do not match, or the void value does not fit into the dtype of the
+        label.
 
     Source: DeepLab v2, section 4.1; the mean over valid pixels follows the released code.
     """
@@ -59,9 +63,10 @@ def pixel_cross_entropy(
     class_weights: Sequence[float] | None = None,
     label_smoothing: float = 0.0,
 ) -> Float[Array, "N H W"]:
-    """Returns the loss of each pixel, [N, H, W], 0 at void, in at least float32.
+    """Computes the softmax cross-entropy of each pixel; see `softmax_cross_entropy`.
 
-    Args and Raises: see `softmax_cross_entropy`.
+    Returns:
+      [N, H, W] in at least float32, 0 at void pixels.
     """
     check_label(logits, label)
     logits = at_least_float32(logits)
@@ -76,17 +81,17 @@ def pixel_cross_entropy(
 
 
 def log_softmax(logits: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
-    """Returns logits − log Σ exp logits over the last axis, in at least float32."""
+    """Computes the log softmax over the last axis, in at least float32."""
     return jax.nn.log_softmax(at_least_float32(logits))
 
 
 def _of_classes(
     logits: Float[Array, "N H W C"], label: Integer[Array, "N H W"]
 ) -> Float[Array, "N H W"]:
-    # Relative to the largest logit, so that large logits lose no precision.
+    # The largest logit is subtracted so that large logits lose no precision.
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
     log_sum = jnp.log(jnp.sum(jnp.exp(logits - largest[..., None]), axis=-1))
-    # Selecting before the subtraction takes half the time of selecting from a log softmax on CPUs.
+    # On CPUs, this takes half the time of computing the log softmax and then selecting from it.
     picked = jnp.sum(jnp.where(of_class(label, logits.shape[-1]), logits, 0), axis=-1)
     return log_sum - (picked - largest)
 
@@ -100,19 +105,19 @@ def _of_shares(
     shares = class_shares(label, logits.shape[-1], label_smoothing)
     if class_weights is not None:
         shares *= as_weights(class_weights, logits.shape[-1])
-    # The logit of a class with proportion 0 may be −∞.
+    # A class with proportion 0 may have the logit −∞.
     return -jnp.sum(jnp.where(shares == 0, 0, shares * log_softmax(logits)), axis=-1)
 
 
 def hard_pixel_fraction(
     step: jax.Array | int, fraction: float, anneal_steps: int
 ) -> jax.Array | float:
-    """Returns the fraction of pixels to keep, which falls linearly from 1 to `fraction`.
+    """Computes the fraction of pixels to keep, which decreases linearly from 1 to `fraction`.
 
     Args:
-      step: training step.
+      step: training step, from 0.
       fraction: final fraction, 0..1.
-      anneal_steps: number of steps until the final fraction; 0 applies it from the start.
+      anneal_steps: number of steps until the final fraction; 0: constant.
 
     Source: `hard_example_mining_step` of the released code.
     """
@@ -131,24 +136,26 @@ def hard_pixel_cross_entropy(
     *,
     fraction: jax.Array | float,
 ) -> Scalar:
-    """Returns the mean of the largest pixel losses; losses of 0 do not count in the divisor.
+    """Computes the mean cross-entropy over the pixels with the largest losses.
 
-    Pixels with equal losses at the threshold have equal fractional weights.
+    Pixels with a loss of 0 do not count in the divisor. Pixels whose loss equals the threshold have
+    equal fractional weights.
 
     Args:
       logits, label, class_weights, label_smoothing: see `softmax_cross_entropy`.
-      normalizer: number of valid pixels of the whole batch, where the arguments are one part of it,
-        such as a microbatch. The hardest pixels are selected within each part, and each part is
-        weighted by its number of valid pixels.
-      fraction: fraction of all pixels, void included, that is kept, 0..1; at least one pixel.
+      normalizer: number of valid pixels of the whole batch, if the batch is processed in parts such
+        as microbatches. The hardest pixels are selected within each part, and each part is weighted
+        by its number of valid pixels.
+      fraction: fraction of all pixels, including void pixels, to keep, 0..1; at least one pixel is
+        kept.
 
     Returns:
-      A scalar; 0 where every pixel is void.
+      A scalar, 0 if all pixels are void.
 
     Source: `top_k_percent_pixels` of the released code; online hard example mining.
     """
     losses = pixel_cross_entropy(logits, label, class_weights, label_smoothing)
-    # Truncated float arithmetic, as in the released code.
+    # Truncated floating-point product, as in the released code.
     count = jnp.clip(fraction * jnp.float32(losses.size), 1, losses.size).astype(jnp.int32)
     kept = hardest(losses, count)
     mean = jnp.sum(kept * losses) / jnp.maximum(jnp.sum(kept * (losses > 0)), 1)
@@ -158,18 +165,18 @@ def hard_pixel_cross_entropy(
 def hardest(losses: Float[Array, "*shape"], count: jax.Array) -> Float32[Array, "*shape"]:
     """Returns 1 at the `count` largest losses, 0 elsewhere, and equal fractions at ties.
 
-    The threshold is found bit by bit, since non-negative floats order like their bits. The 31
-    counts take a tenth of the time of a sort on CPUs, run in parallel on devices that hold parts of
-    the pixels, and allow `count` to change between steps.
+    The threshold is found bit by bit: non-negative floats have the same order as their bit
+    patterns, and for each of 31 bits the losses above a candidate are counted. On CPUs this takes a
+    tenth of the time of a sort. It also works on sharded losses, and `count` may be traced.
 
     Args:
-      losses: any shape, ≥ 0.
-      count: integer scalar, 1 to the number of losses.
+      losses: any shape, values ≥ 0.
+      count: integer scalar, from 1 to the number of losses.
 
     Returns:
-      float32 of the shape of the losses, without a gradient.
+      float32 of the same shape, without a gradient.
     """
-    # The absolute value turns −0 into 0.
+    # The absolute value replaces −0 by 0.
     values = jnp.abs(lax.stop_gradient(losses)).astype(jnp.float32)
     bits = lax.bitcast_convert_type(values, jnp.int32)
 
@@ -191,21 +198,22 @@ def focal_loss(
     gamma: float = 2.0,
     alpha: Sequence[float] | None = None,
 ) -> Scalar:
-    """Returns −Σ α[label]·(1 − p[label])^γ·log p[label] divided by the number of valid pixels.
+    """Computes the mean focal loss over the pixels that are not void.
 
-    p is the softmax of the logits. γ = 0 gives the cross-entropy with class weights α.
+    The result is −Σ α[label]·(1 − p[label])^γ·log p[label] / (number of valid pixels), where p is
+    the softmax of the logits. With γ = 0 it is the cross-entropy with class weights α.
 
     Args:
-      logits, label, normalizer: see `softmax_cross_entropy`. The loss of a soft label is the sum
-        over classes, weighted by their proportions.
+      logits, label, normalizer: see `softmax_cross_entropy`. For a soft label, the losses of all
+        classes are added, weighted by their proportions.
       gamma: focusing exponent γ ≥ 0.
       alpha: class weights α, one per class (default: all 1).
 
     Returns:
-      A scalar; 0 with gradients of 0 where every pixel is void.
+      A scalar. If all pixels are void, the loss and its gradients are 0.
 
-    Source: arXiv 1708.02002, equation 5, with a softmax in place of the sigmoid and a mean over
-    pixels in place of objects.
+    Source: arXiv 1708.02002, equation 5, with softmax instead of sigmoid, and a mean over pixels
+    instead of objects.
     """
     check_label(logits, label)
     num_classes = logits.shape[-1]
@@ -222,7 +230,7 @@ def focal_loss(
 
 
 def _fading(cross_entropy: Float[Array, "*shape"], gamma: float) -> Float[Array, "*shape"]:
-    """Returns (1 − p)^γ·x for x = −log p, with a finite gradient at p = 1 for every γ."""
+    """Computes (1 − p)^γ·x for x = −log p, with a finite gradient at p = 1 for every γ."""
     uncertain = cross_entropy > 0
     safe = jnp.where(uncertain, cross_entropy, 1)
     return jnp.where(uncertain, (-jnp.expm1(-safe)) ** gamma * safe, 0)

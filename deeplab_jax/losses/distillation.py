@@ -1,4 +1,4 @@
-"""Distillation loss: the divergence of a student from its teacher (arXiv 1503.02531)."""
+"""Distillation loss: KL divergence between teacher and student (arXiv 1503.02531)."""
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +16,34 @@ def distillation_loss(
     normalizer: jax.Array | None = None,
     temperature: float = 1.0,
 ) -> Scalar:
-    """Returns τ²·KL(softmax(teacher/τ) ‖ softmax(logits/τ)), averaged over the valid pixels.
+    """Computes τ²·KL(softmax(teacher/τ) ‖ softmax(logits/τ)), averaged over the valid pixels.
 
-    The factor τ² keeps the magnitude of the gradient independent of τ.
+    The factor τ² makes the magnitude of the gradient independent of τ.
 
     Args:
       logits: logits of the student, [N, H, W, C], floating point.
-      teacher_logits: logits of the teacher, of the same shape; gradients are stopped.
-      label: label that determines void pixels, see `softmax_cross_entropy`.
-      normalizer: divisor to use instead, such as the number of valid pixels of the whole batch.
-      temperature: τ > 0; larger values give more weight to the teacher's less probable classes.
+      teacher_logits: logits of the teacher, of the same shape; their gradient is stopped.
+      label: label, used only to find void pixels; see `softmax_cross_entropy`.
+      normalizer: divisor instead of the number of valid pixels, see `softmax_cross_entropy`.
+      temperature: τ > 0; larger values give more weight to classes that the teacher considers less
+        probable.
 
     Returns:
-      A scalar; 0 where every pixel is void.
+      A scalar, 0 if all pixels are void.
 
     Raises:
-      DeepLabError: the shapes differ.
+      DeepLabError: student and teacher logits have different shapes.
 
     Source: arXiv 1503.02531, sections 2 and 2.1.
     """
     if logits.shape != teacher_logits.shape:
         raise DeepLabError(
-            f"logits of the student {list(logits.shape)} and of the teacher "
-            f"{list(teacher_logits.shape)} differ in shape; both must be of the same pixels and "
-            "classes"
+            f"the logits of student and teacher must have the same shape, got {list(logits.shape)} "
+            f"and {list(teacher_logits.shape)}"
         )
     log_student = log_softmax(logits / temperature)
     log_teacher = log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
-    # Classes to which the teacher assigns −∞ do not contribute.
+    # Classes for which the teacher logit is −∞ do not contribute.
     teacher = jnp.exp(log_teacher)
     terms = jnp.where(teacher > 0, teacher * (log_teacher - log_student), 0)
     num_classes = logits.shape[-1]

@@ -1,4 +1,4 @@
-"""Losses on scores at a lower resolution than the label, and over several scales."""
+"""Losses on scores of lower resolution than the label, and on scores at several scales."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -19,18 +19,18 @@ from deeplab_jax.losses.targets import Label, Scalar, at_least_float32, is_soft,
 def shrink_labels(
     label: Shaped[Array, "N H W"] | Shaped[Array, "N H W C"], size: ops.Size
 ) -> Shaped[Array, "N h w"] | Shaped[Array, "N h w C"]:
-    """Returns the label downsampled by nearest neighbor with aligned corners.
+    """Downsamples a label to the size of the logits, by nearest neighbor with aligned corners.
 
-    Sides of 8k+1 downsampled to k+1 keep exactly every 8th pixel.
+    A side of 8k + 1 pixels that is downsampled to k + 1 keeps exactly every 8th pixel.
 
     Args:
-      label: [N, H, W], or soft, [N, H, W, C].
-      size: (h, w) of the logits in pixels.
+      label: hard label [N, H, W], or soft label [N, H, W, C].
+      size: (h, w) of the logits.
 
     Returns:
       [N, h, w] or [N, h, w, C], in the dtype of the label.
 
-    Source: the released code of v1 and v2; DeepLab v3, section 4.1, for its cost in accuracy.
+    Source: released code of v1 and v2. DeepLab v3, section 4.1, reports the loss in accuracy.
     """
     rows, columns = (
         nearest_positions(source, target)
@@ -40,7 +40,7 @@ def shrink_labels(
 
 
 def nearest_positions(source: int, target: int) -> Integer[np.ndarray, " t"]:
-    """Returns t·(source − 1)/(target − 1) for each t below `target`, with halves rounded up."""
+    """Returns t·(source − 1)/(target − 1), rounded half up, for each t in 0..target − 1."""
     intervals = max(target - 1, 1)
     index = np.arange(target)
     return (2 * index * (source - 1) + intervals) // (2 * intervals)
@@ -59,23 +59,24 @@ def multi_scale_cross_entropy(
     native_scales: Collection[float] = (0.5,),
     align_corners: bool = True,
 ) -> Scalar:
-    """Returns the sum of the cross-entropies of the fused scores and of the scores of each scale.
+    """Computes the sum of the cross-entropies of the fused scores and of the scores at every scale.
 
-    Each term is the mean over the valid pixels of its map and has weight 1. With scales 1, 0.75 and
-    0.5 of a 321×321 crop, the maximum, scale 1 and scale 0.75 are 41×41 and compared with every 8th
-    pixel of the label; scale 0.5 is 21×21 and compared with every 16th.
+    Each term is the mean over the valid pixels of a label that is downsampled to the size of the
+    scores. For example, with scales 1, 0.75 and 0.5 and a crop of 321×321, the fused scores and
+    those at scales 1 and 0.75 are 41×41 and use every 8th pixel of the label. The scores at scale
+    0.5 are 21×21 and use every 16th pixel.
 
     Args:
       maps: endpoints of the model: `scores` [N, h, w, C], and smaller `scores_0.75` etc.
       label: [N, H, W] or [N, H, W, C] at the size of the images, see `softmax_cross_entropy`.
-      batch_label: label of the whole batch, where the arguments are one part of it; its numbers of
-        valid pixels, at the size of each term, are the divisors.
+      batch_label: label of the whole batch, if the batch is processed in parts. The divisor of each
+        term is then its number of valid pixels at the size of that term.
       class_weights, label_smoothing: see `softmax_cross_entropy`.
-      native_scales: scales whose scores are compared at their own size; those of other scales are
+      native_scales: scales whose scores are not upsampled; the scores at all other scales are
         upsampled to the size of `scores`.
-      align_corners: convention of upsampling, that of the model.
+      align_corners: whether upsampling aligns corners, as in the model.
 
-    Source: DeepLab v2, section 4.1.1; terms and sizes follow the released network.
+    Source: DeepLab v2, section 4.1.1; terms and sizes are those of the released network.
     """
 
     def term(scores: jax.Array) -> jax.Array:
@@ -92,7 +93,7 @@ def multi_scale_cross_entropy(
 def _terms(
     maps: Mapping[str, jax.Array], native_scales: Collection[float], align_corners: bool
 ) -> Iterator[jax.Array]:
-    """Yields the scores of each term, the maximum last."""
+    """Yields the scores of each term of the loss, the fused scores last."""
     native = {f"{SCALED}{scale:g}" for scale in native_scales}
     fused = at_least_float32(maps["scores"])
     size = fused.shape[1:3]
@@ -117,20 +118,19 @@ def resized_cross_entropy(
     rows: int,
     align_corners: bool = True,
 ) -> Scalar:
-    """Returns `softmax_cross_entropy` of scores upsampled to the label, computed in blocks of rows.
+    """Computes `softmax_cross_entropy` of scores upsampled to the label, in blocks of rows.
 
-    Logits, probabilities and their gradients exist for one block of rows at a time; the backward
-    pass recomputes each block (gradient checkpointing, arXiv 1604.06174).
+    Logits, probabilities and their gradients are in memory for only one block at a time; the
+    backward pass recomputes each block (gradient checkpointing, arXiv 1604.06174).
 
     Args:
       scores: [N, h, w, C], floating point.
-      label, normalizer, class_weights, label_smoothing: see `softmax_cross_entropy`; scores are
-        upsampled to the size of the label.
-      rows: number of label rows per block, at least 1.
+      label, normalizer, class_weights, label_smoothing: see `softmax_cross_entropy`.
+      rows: maximum number of label rows per block, at least 1.
       align_corners: see `ops.resize_bilinear`.
 
     Raises:
-      DeepLabError: a soft label has another number of classes, or `rows` is below 1.
+      DeepLabError: a soft label has a different number of classes, or `rows` is below 1.
     """
     if rows < 1:
         raise DeepLabError(f"rows={rows} must be at least 1")
@@ -139,7 +139,7 @@ def resized_cross_entropy(
     resized = ops.ResizedRows.of(
         at_least_float32(scores), label.shape[1:3], rows, align_corners=align_corners
     )
-    # Soft pixels of all zeros are void.
+    # In a soft label, pixels of all zeros are void.
     labels = resized.split(label, 0 if is_soft(label) else void_of(label, num_classes))
     loss_of = partial(
         pixel_cross_entropy, class_weights=class_weights, label_smoothing=label_smoothing

@@ -1,4 +1,4 @@
-"""Losses on the overlap of prediction and label: Dice and Lovász-softmax."""
+"""Losses based on the overlap of prediction and label: Dice and Lovász-softmax."""
 
 from functools import partial
 
@@ -30,20 +30,21 @@ def dice_loss(
     smooth: float = 1.0,
     present_only: bool = True,
 ) -> Scalar:
-    """Returns 1 − the mean over classes of (2·Σ p·t + s)/(Σ p + Σ t + s).
+    """Computes the Dice loss, 1 − the mean over classes of (2·Σ p·t + s)/(Σ p + Σ t + s).
 
-    p is the softmax of the logits, t the proportion of the class in the label; sums are over the
-    valid pixels of the batch.
+    p is the softmax of the logits and t the proportion of the class in the label; the sums are over
+    the valid pixels of the batch.
 
     Args:
       logits, label: see `softmax_cross_entropy`.
-      normalizer: number of valid pixels of the whole batch, where the arguments are one part of it.
-        Overlaps are computed within each part, which is weighted by its number of valid pixels.
-      smooth: s, in pixels. With s > 0, classes absent from the label have a gradient as well.
+      normalizer: number of valid pixels of the whole batch, if the batch is processed in parts. The
+        loss is computed within each part, and each part is weighted by its number of valid pixels.
+      smooth: smoothing constant s, in pixels. With s > 0, classes that are absent from the label
+        have a gradient, too.
       present_only: whether to ignore classes that are absent from the label.
 
     Returns:
-      A scalar, 0..1; 0 with gradients of 0 where every pixel is void.
+      A scalar, 0..1. If all pixels are void, the loss and its gradients are 0.
 
     Source: arXiv 1606.04797, section 3, with plain sums in the denominator.
     """
@@ -55,7 +56,7 @@ def dice_loss(
     true, predicted = truth.sum(pixels), probability.sum(pixels)
     overlap = 2 * (probability * truth).sum(pixels) + smooth
     size = true + predicted + smooth
-    # Without smoothing, the distance of a class that is absent from both is 0.
+    # Without smoothing, the loss of a class that is absent from label and prediction is 0.
     distance = jnp.where(size > 0, 1 - overlap / jnp.where(size > 0, size, 1), 0)
     counted = (true > 0) if present_only else jnp.any(valid)
     share = fraction_of_batch(label, normalizer, logits.shape[-1])
@@ -70,33 +71,33 @@ def lovasz_softmax(
     present_only: bool = True,
     per_image: bool = False,
 ) -> Scalar:
-    """Returns the mean over classes of the Lovász extension of the Jaccard loss.
+    """Computes the Lovász-softmax loss, the mean over classes of the Lovász extension of 1 − IoU.
 
-    The error of class c is 1 − p[c] at its own pixels and p[c] elsewhere, where p is the softmax of
-    the logits. For errors of 0 and 1 the loss is the mean of 1 − IoU.
+    The error of class c is 1 − p[c] at pixels of that class and p[c] at all others, where p is the
+    softmax of the logits. If all errors are 0 or 1, the loss is the mean of 1 − IoU.
 
     Args:
       logits: [N, H, W, C], floating point.
-      label: [N, H, W], integer; void is 255, or 65535 with more than 255 classes.
-      normalizer: number of valid pixels of the whole batch, where the arguments are one part of it.
-        Errors are sorted within each part, which is weighted by its number of valid pixels.
-      present_only: whether to ignore classes that are absent from the label; otherwise the loss of
+      label: [N, H, W], integer, with void 255, or 65535 for more than 255 classes.
+      normalizer: number of valid pixels of the whole batch, if the batch is processed in parts.
+        Errors are sorted within each part, and each part is weighted by its number of valid pixels.
+      present_only: whether to ignore classes that are absent from the label; if False, the loss of
         such a class is its largest error.
-      per_image: whether to compute the loss of each image separately and average over images with
-        valid pixels; each device then sorts its own images.
+      per_image: whether to compute the loss of each image separately and average over the images
+        with valid pixels. Each device then sorts only its own images.
 
     Returns:
-      A scalar, 0..1; 0 with gradients of 0 where every pixel is void.
+      A scalar, 0..1. If all pixels are void, the loss and its gradients are 0.
 
     Raises:
-      DeepLabError: the label is soft, while the loss is defined on sets of pixels.
+      DeepLabError: the label is soft, but the loss is only defined for hard labels.
 
     Source: arXiv 1705.08790, equations 8 to 11 and algorithm 1.
     """
     check_label(logits, label)
     if is_soft(label):
         raise DeepLabError(
-            "lovasz_softmax requires an integer label [N, H, W], such as the argmax of a soft one"
+            "lovasz_softmax requires an integer label [N, H, W]; use the argmax of a soft label"
         )
     if not per_image:
         logits, label = _as_one_image(logits), _as_one_image(label[..., None])[..., 0]
@@ -112,14 +113,15 @@ def _as_one_image(array: jax.Array) -> jax.Array:
 def _of_image(
     logits: Float[Array, "H W C"], label: Integer[Array, "H W"], present_only: bool
 ) -> tuple[Scalar, Bool[Array, ""]]:
-    """Returns the loss of one image [H, W, C] and whether it has a valid pixel."""
+    """Returns the loss of one image, and whether the image has a valid pixel."""
     valid = valid_mask(label, logits.shape[-1])[..., None]
     truth = of_class(label, logits.shape[-1])
     probability = jax.nn.softmax(at_least_float32(logits))
     errors = jnp.where(valid, jnp.abs(truth - probability), 0)
     flat = errors.reshape(-1, errors.shape[-1]).T
     classes = truth.reshape(-1, truth.shape[-1]).T
-    # One class at a time; sorting all at once would allocate several arrays of the logits' size.
+    # Classes are processed one at a time: sorting the errors of all classes at once would require
+    # several arrays as large as the logits.
     weights = lax.map(
         lambda one: jaccard_weights(one[0], one[1], valid.ravel()),
         (lax.stop_gradient(flat), classes),
@@ -131,18 +133,20 @@ def _of_image(
 def jaccard_weights(
     errors: Float[Array, " P"], truth: Bool[Array, " P"], valid: Bool[Array, " P"]
 ) -> Float32[Array, " P"]:
-    """Returns the increment of the Jaccard loss by each error, added in descending order.
+    """Computes the gradient of the Lovász extension of the Jaccard loss for one class.
 
-    The Lovász extension is Σ weights·errors, and the weights are its gradient. They are computed as
-    increments, since the differences of Jaccard losses vanish in float32 for large images.
+    When pixels are counted as wrong one after the other, in descending order of their errors, each
+    weight is the increase of the Jaccard loss (1 − IoU) at that pixel. The Lovász extension is
+    Σ weights·errors. The increases are computed directly, because the difference of two Jaccard
+    losses would be rounded to 0 in float32 for large images.
 
     Args:
-      errors: [P], ≥ 0.
-      truth: [P], boolean, pixels of the class.
-      valid: [P], boolean, pixels that are not void.
+      errors: [P], values ≥ 0.
+      truth: [P], boolean, True at pixels of the class.
+      valid: [P], boolean, True at pixels that are not void.
 
     Returns:
-      float32 [P], arbitrary at void.
+      Weights, float32 [P]; undefined at void pixels.
     """
     position = jnp.arange(errors.size, dtype=jnp.int32)
     key = jnp.where(valid, -errors, 1)
@@ -152,7 +156,7 @@ def jaccard_weights(
     num_true = missed[-1]
     union = (num_true + false).astype(jnp.float32)
     overlap = (num_true - missed).astype(jnp.float32)
-    # Without a true pixel, the first error already raises the loss to 1.
+    # If no pixel is of the class, the first error already increases the loss to 1.
     of_false = jnp.where(union > 1, overlap / jnp.maximum(union - 1, 1) / union, num_true == 0)
     steps = jnp.where(hit, 1 / jnp.maximum(union, 1), of_false)
     return jnp.zeros_like(steps).at[order].set(steps, unique_indices=True)

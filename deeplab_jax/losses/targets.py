@@ -1,4 +1,4 @@
-"""Targets and valid pixels of a label, and means over pixels, classes and batches."""
+"""Class proportions and valid pixels of labels, and means over pixels, classes and batches."""
 
 from collections.abc import Sequence
 
@@ -9,31 +9,33 @@ from deeplab_jax.arrays import Array, Bool, Float, Float32, Integer, Num
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import void_of
 
-# The class of each pixel, or its share of every class; `check_label` compares the sizes.
+# Hard label [N, H, W], the class of each pixel, or soft label [N, H, W, C], the proportion of every
+# class. `check_label` compares the shape with that of the logits.
 Label = Integer[Array, "_ _ _"] | Float[Array, "_ _ _ _"]
-# The same with any axes before the classes, as inside of `jax.vmap`.
+# Hard or soft label with any number of axes before the classes, for example inside `jax.vmap`.
 Targets = Integer[Array, "*N"] | Float[Array, "*N C"]
 Scalar = Float[Array, ""]
 
 
 def is_soft(label: Targets) -> bool:
-    """Returns whether a label holds proportions of the classes, [..., C] floats, not one class."""
+    """Returns whether a label is soft: proportions of the classes instead of class indices."""
     return bool(jnp.issubdtype(label.dtype, jnp.floating))
 
 
 def valid_mask(label: Targets, num_classes: int | None = None) -> Bool[Array, "*N"]:
-    """Returns the mask of pixels that are not void.
+    """Returns a mask that is True at pixels that are not void.
 
     Args:
-      label: integer [N, H, W], where `labels.void_label(num_classes)` is void (255; 65535 with more
-        than 255 classes), or floating point [N, H, W, C], where pixels of all zeros are void.
-      num_classes: C. With None, void is 65535 in uint16 labels and 255 in all others.
+      label: hard label [N, H, W], integer, where `labels.void_label(num_classes)` is void (255, or
+        65535 for more than 255 classes); or soft label [N, H, W, C], floating point, where pixels
+        of all zeros are void.
+      num_classes: number of classes C; None: void is 65535 in uint16 labels and 255 in all others.
 
     Returns:
       bool [N, H, W].
 
     Raises:
-      DeepLabError: the dtype of the label cannot hold the void value.
+      DeepLabError: the void value does not fit into the dtype of the label.
     """
     if is_soft(label):
         return jnp.any(label != 0, axis=-1)
@@ -41,11 +43,8 @@ def valid_mask(label: Targets, num_classes: int | None = None) -> Bool[Array, "*
 
 
 def num_valid_pixels(label: Targets, num_classes: int | None = None) -> Float32[Array, ""]:
-    """Returns the number of pixels that are not void, a float32 scalar.
-
-    Args and Raises: see `valid_mask`.
-    """
-    # Counted as integers, since float32 cannot count beyond 2^24.
+    """Returns the number of pixels that are not void, as a float32 scalar; see `valid_mask`."""
+    # The sum is in integers, because float32 cannot count above 2^24.
     return jnp.sum(valid_mask(label, num_classes), dtype=jnp.int32).astype(jnp.float32)
 
 
@@ -54,7 +53,7 @@ def masked_label(
     mask: Bool[Array, "*N"],
     num_classes: int | None = None,
 ) -> Targets:
-    """Returns the label with void where the mask is False.
+    """Sets a label to void where a mask is False.
 
     Args:
       label: see `valid_mask`.
@@ -62,7 +61,7 @@ def masked_label(
       num_classes: see `valid_mask`.
 
     Raises:
-      DeepLabError: the dtype of the label cannot hold the void value.
+      DeepLabError: the void value does not fit into the dtype of the label.
     """
     if is_soft(label):
         return jnp.where(mask[..., None], label, 0)
@@ -74,12 +73,13 @@ def class_shares(
     num_classes: int,
     smoothing: float = 0.0,
 ) -> Float[Array, "*N C"]:
-    """Returns the proportion of every class in each pixel; zeros at void.
+    """Converts a label to the proportion of every class in each pixel; zeros at void pixels.
 
     Args:
       label: see `valid_mask`.
-      num_classes: C.
-      smoothing: ε; a proportion t becomes (1 − ε)·t + ε/C (arXiv 1512.00567, section 7).
+      num_classes: number of classes C.
+      smoothing: label smoothing ε; a proportion t becomes (1 − ε)·t + ε/C (arXiv 1512.00567,
+        section 7).
 
     Returns:
       [N, H, W, C], float32 or the wider floating-point dtype of the label.
@@ -95,14 +95,14 @@ def class_shares(
 
 
 def of_class(label: Integer[Array, "*N"], num_classes: int) -> Bool[Array, "*N C"]:
-    """Returns whether each pixel of an integer label is of each class, [N, H, W, C] booleans."""
-    # A comparison instead of a gather, whose gradient would be a scatter.
+    """Returns the one-hot encoding of an integer label, boolean [N, H, W, C]; False at void."""
+    # Comparing is faster than a gather, whose gradient would be a scatter.
     chosen = label[..., None] == jnp.arange(num_classes)
     return chosen & valid_mask(label, num_classes)[..., None]
 
 
 def at_least_float32(array: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Returns the array in float32, or in its own dtype if that is wider."""
+    """Converts an array to float32, unless its dtype is wider."""
     return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
 
 
@@ -110,25 +110,25 @@ def check_label(logits: jax.Array, label: jax.Array) -> None:
     """Checks that the shape of a label matches the logits.
 
     Raises:
-      DeepLabError: the sizes differ, or a soft label has another number of classes.
+      DeepLabError: the sizes differ, or a soft label has a different number of classes.
     """
     wanted = logits.shape if is_soft(label) else logits.shape[:-1]
     if label.shape == wanted:
         return
-    message = f"logits are {list(logits.shape)}, so labels must be {list(wanted)}"
+    message = f"for logits of shape {list(logits.shape)} the label must have shape {list(wanted)}"
     raise DeepLabError(f"{message}, got {list(label.shape)}; see losses.shrink_labels")
 
 
 def as_weights(weights: Sequence[float], num_classes: int) -> Float32[Array, " C"]:
-    """Returns weights as an array, float32 [C].
+    """Converts class weights to a float32 array [C].
 
     Raises:
-      DeepLabError: the number of weights is not C.
+      DeepLabError: the number of weights is not the number of classes C.
     """
     array = jnp.asarray(weights, jnp.float32)
     if array.shape != (num_classes,):
         found = list(array.shape)
-        raise DeepLabError(f"weights must be one for each of {num_classes} classes, got {found}")
+        raise DeepLabError(f"class weights must have shape [{num_classes}], got {found}")
     return array
 
 
@@ -138,11 +138,12 @@ def pixel_mean(
     normalizer: jax.Array | None = None,
     num_classes: int | None = None,
 ) -> Scalar:
-    """Returns Σ losses divided by the number of valid pixels, or by the normalizer.
+    """Computes the mean of the pixel losses: their sum divided by the number of valid pixels.
 
     Args:
       losses: [N, H, W], 0 where the label is void.
-      label, normalizer: see `softmax_cross_entropy`.
+      label: label of the pixels.
+      normalizer: divisor instead of the number of valid pixels, see `softmax_cross_entropy`.
       num_classes: see `valid_mask`.
     """
     total = jnp.sum(losses)
@@ -151,11 +152,11 @@ def pixel_mean(
 
 
 def mean_of_counted(values: Float[Array, " n"], counted: jax.Array) -> Scalar:
-    """Returns the mean of the selected values, 0 where none is selected.
+    """Computes the mean of selected values; 0 if none is selected.
 
     Args:
-      values: [n], such as one per class.
-      counted: selection, boolean [n] or scalar.
+      values: [n], for example one value per class.
+      counted: boolean [n] or scalar, True for the values to include.
     """
     counted = jnp.broadcast_to(counted, values.shape)
     return jnp.sum(jnp.where(counted, values, 0)) / jnp.maximum(jnp.sum(counted), 1)
@@ -164,13 +165,14 @@ def mean_of_counted(values: Float[Array, " n"], counted: jax.Array) -> Scalar:
 def fraction_of_batch(
     label: jax.Array, normalizer: jax.Array | None, num_classes: int
 ) -> jax.Array | float:
-    """Returns the weight of a part's mean in its batch; 1 without a normalizer.
+    """Returns the weight of one part of a batch: its fraction of all valid pixels.
 
-    Used by losses that are not sums over pixels. The weights of the parts of a batch sum to 1.
+    Losses that are not sums over pixels multiply the loss of each part by it.
 
     Args:
       label: label of the part.
-      normalizer: number of valid pixels of the whole batch.
+      normalizer: number of valid pixels of the whole batch; None: the part is the whole batch, and
+        the weight is 1.
       num_classes: see `valid_mask`.
     """
     if normalizer is None:

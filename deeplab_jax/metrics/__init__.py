@@ -1,4 +1,4 @@
-"""Segmentation metrics: counts that add up over images and hosts, and their ratios."""
+"""Segmentation metrics, computed from counts that are summed over images and hosts."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""Average precision of pixels ranked by the probability of a class."""
+"""Average precision per class, over pixels ranked by the probability of the class."""
 
 import dataclasses
 
@@ -12,26 +12,26 @@ NUM_BINS = 1000
 
 
 def probability_bins(probabilities: Float[Array, "*shape"]) -> UInt16[Array, "*shape"]:
-    """Returns the index of each probability among 1,000 equal bins.
+    """Returns the index of the bin of each probability, among 1,000 bins of equal width.
 
-    Quantization on the device halves the size of the transfer to the host.
+    Computing the bins on the device halves the size of the transfer to the host.
 
     Args:
-      probabilities: float32 [...], 0..1.
+      probabilities: float32 of any shape, 0..1.
 
     Returns:
-      uint16 [...], floor(1000·p), with p = 1 in the last bin.
+      uint16 of the same shape: ⌊1000·p⌋, with p = 1 in the last bin.
     """
     return jnp.clip(probabilities * NUM_BINS, 0, NUM_BINS - 1).astype(jnp.uint16)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PrecisionRecall:
-    """Histograms of the probability of each class, over its own pixels and over all pixels.
+    """Histograms of the predicted probability of each class, for its average precision.
 
     Attributes:
-      positives: int64 [num_classes, 1000], number of valid pixels of the class by bin.
-      pixels: int64 [num_classes, 1000], number of all valid pixels by bin.
+      positives: int64 [num_classes, 1000], number of valid pixels of the class in each bin.
+      pixels: int64 [num_classes, 1000], number of all valid pixels in each bin.
     """
 
     positives: np.ndarray
@@ -49,8 +49,8 @@ class PrecisionRecall:
         """Returns the histograms of one image.
 
         Args:
-          truth: integers [H, W], 0..num_classes-1, or `labels.void_label(num_classes)` for void.
-          bins: uint16 [num_classes, H, W], of `probability_bins`.
+          truth: integers [H, W], 0..num_classes − 1, or `labels.void_label(num_classes)` for void.
+          bins: uint16 [num_classes, H, W], the result of `probability_bins`.
         """
         num_classes = len(bins)
         void = truth == void_label(num_classes)
@@ -58,21 +58,21 @@ class PrecisionRecall:
         own_bin = np.take_along_axis(bins, own_class[None], axis=0)[0]
         cell = own_class * NUM_BINS + own_bin
         positives = np.bincount(cell[~void], minlength=num_classes * NUM_BINS)
-        # Void has a bin of its own; one class at a time fits into the processor's cache.
+        # Void pixels have an additional bin. The bins of one class at a time fit into the cache.
         counted = np.where(void, np.uint16(NUM_BINS), bins).reshape(num_classes, -1)
         pixels = [np.bincount(one, minlength=NUM_BINS + 1)[:NUM_BINS] for one in counted]
         return cls(positives.reshape(num_classes, NUM_BINS), np.stack(pixels))
 
     def merge(self, other: "PrecisionRecall") -> "PrecisionRecall":
-        """Returns the sum of both histograms."""
+        """Returns the sum of these histograms and others."""
         return PrecisionRecall(self.positives + other.positives, self.pixels + other.pixels)
 
     @property
     def per_class_average_precision(self) -> Float[np.ndarray, " C"]:
-        """Area under the precision–recall curve: Σ (R_n - R_{n-1}) · P_n over falling thresholds.
+        """Average precision, Σ (R_n − R_{n−1})·P_n over decreasing thresholds, per class.
 
-        The thresholds are the lower edges of the bins; pixels of one bin have equal rank. float64
-        [num_classes], NaN for classes that are absent from the truth.
+        The thresholds are the lower edges of the bins. float64 [num_classes], NaN for classes that
+        are absent from the truth.
         """
         gained = self.positives[:, ::-1]
         found = np.cumsum(gained, axis=1)

@@ -1,4 +1,4 @@
-"""Bootstrap interval of the difference between two results on the same images."""
+"""Bootstrap confidence interval of the difference between two results on the same images."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,11 +12,11 @@ LEVEL = 0.95
 
 
 class Change(NamedTuple):
-    """Difference of a score, with its 95 % bootstrap interval.
+    """Difference between two scores, with its 95 % confidence interval.
 
     Attributes:
-      difference: score after minus score before, on all images.
-      low, high: bounds of the interval.
+      difference: score after minus score before, over all images.
+      low, high: bounds of the interval; NaN if the score is undefined in every draw.
     """
 
     difference: float
@@ -32,16 +32,16 @@ def paired_change(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Change:
-    """Returns the change of a score of summed counts with its paired bootstrap interval.
+    """Computes the difference between two scores on the same images, with a bootstrap interval.
 
-    Images are drawn with replacement, and both results are summed over the same draw, so that the
-    difficulty of an image cancels.
+    Images are drawn with replacement, and both scores are computed on the same draw, so that the
+    difficulty of an image affects both.
 
     Args:
-      before, after: counts of each image, integers [images, …].
-      score: function of summed counts […]; NaN where it is undefined.
+      before, after: counts of each image, integers [images, …], such as confusion matrices.
+      score: function that computes a score from counts […] summed over images; NaN if undefined.
       resamples: number of draws.
-      seed: seed of the draws.
+      seed: random seed of the draws.
 
     Source: percentile bootstrap, Efron and Tibshirani, "An introduction to the bootstrap", 1993,
     chapter 13.
@@ -60,6 +60,6 @@ def paired_change(
 def _resampled(
     counts: np.ndarray, draws: np.ndarray, score: Callable[[np.ndarray], float]
 ) -> np.ndarray:
-    """Returns the score of each draw; sums are exact below 2^53."""
+    """Returns the score of each draw; sums of counts are exact below 2^53."""
     flat = counts.reshape(len(counts), -1).astype(np.float64)
     return np.array([score(total.reshape(counts.shape[1:])) for total in draws @ flat])

@@ -1,4 +1,4 @@
-"""Metrics near boundaries: boundary F-score and mean IoU within a trimap."""
+"""Metrics near object boundaries: boundary F-score, and mean IoU within a trimap."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ MAX_WIDTH = 1000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrimapConfusion:
-    """Confusion matrices of the pixels in bands around void, which outlines objects in VOC.
+    """Confusion matrices of the pixels near object boundaries, for bands of several widths.
 
-    The band of width w contains the void pixels dilated by a square of (2w + 1) × (2w + 1) pixels,
-    without the void pixels themselves.
+    In PASCAL VOC, void pixels outline the objects. The band of width w contains the void pixels
+    dilated by a square of (2w + 1) × (2w + 1) pixels, without the void pixels themselves.
 
     Attributes:
-      widths: widths of the bands in pixels, ascending.
+      widths: widths w of the bands in pixels, ascending.
       counts: int64 [widths, num_classes, num_classes], truth in rows.
 
-    Source: DeepLab v1, section 5, as the released evaluation computes it.
+    Source: DeepLab v1, section 5, as in the released evaluation code.
     """
 
     widths: tuple[int, ...]
@@ -40,26 +40,24 @@ class TrimapConfusion:
         """
         for width in widths:
             if not (isinstance(width, int) and 1 <= width <= MAX_WIDTH):
-                raise DeepLabError(
-                    f"trimap width {width!r} is not legal; give integers in 1..{MAX_WIDTH}"
-                )
+                raise DeepLabError(f"trimap width {width!r} must be an integer in 1..{MAX_WIDTH}")
         widths = tuple(sorted(set(widths)))
         return cls(widths, np.zeros((len(widths), num_classes, num_classes), np.int64))
 
     def add(
         self, truth: Integer[np.ndarray, "H W"], prediction: Integer[np.ndarray, "H W"]
     ) -> "TrimapConfusion":
-        """Returns the matrices plus those of one image.
+        """Returns the sum of these matrices and those of one image.
 
         Args:
-          truth: integers [H, W], 0..num_classes-1, or `labels.void_label(num_classes)` for void.
-          prediction: integers [H, W], 0..num_classes-1.
+          truth: integers [H, W], 0..num_classes − 1, or `labels.void_label(num_classes)` for void.
+          prediction: integers [H, W], 0..num_classes − 1.
         """
         if not self.widths:
             return self
         num_classes = self.counts.shape[1]
         void = label_dtype(num_classes).type(void_label(num_classes))
-        # Squares are the discs of the chessboard distance, so one map serves all widths.
+        # Dilation by a square is a threshold on the chessboard distance: one map for all widths.
         solid = np.where(truth == void, 0, 1).astype(np.uint8)
         distance = cv2.distanceTransform(solid, cv2.DIST_C, 3) if not solid.all() else np.inf
         counts = []
@@ -69,35 +67,35 @@ class TrimapConfusion:
         return self.merge(TrimapConfusion(self.widths, np.stack([one.counts for one in counts])))
 
     def merge(self, other: "TrimapConfusion") -> "TrimapConfusion":
-        """Returns the sum of the matrices of both sets of images, which must have equal widths."""
+        """Returns the sum of these matrices and others, which must have the same widths."""
         return TrimapConfusion(self.widths, self.counts + other.counts)
 
     @property
     def mean_iou(self) -> dict[int, float]:
-        """Mean IoU by width; NaN where the band has no pixel."""
+        """Mean IoU within each band, by its width; NaN if the band has no pixel."""
         return {
             width: ConfusionMatrix(counts).mean_iou
             for width, counts in zip(self.widths, self.counts, strict=True)
         }
 
 
-# Maximum distance of matching pixels, as a fraction of the image's diagonal (Csurka et al., "What
-# is a good evaluation measure for semantic segmentation?", BMVC 2013).
+# Maximum distance of matching pixels, as a fraction of the image diagonal (Csurka et al., "What is
+# a good evaluation measure for semantic segmentation?", BMVC 2013).
 TOLERANCE = 0.0075
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundaryMatch:
-    """Counts of boundary pixels, and of those with a match, for each class.
+    """Numbers of boundary pixels, and of those that match, per class, for the boundary F-score.
 
-    A pixel is on the boundary of its class when one of its four neighbors inside the image has
-    another value, void included. Void pixels of the truth are first set to void in the prediction,
-    so that both boundaries end there. Two boundary pixels of one class match when their distance is
-    at most 0.75 % of the image's diagonal.
+    A pixel is on the boundary of its class if one of its four neighbors inside the image has a
+    different value (which may be void). Pixels that are void in the truth are first set to void in
+    the prediction. A predicted and a true boundary pixel of the same class match if their distance
+    is at most 0.75 % of the image diagonal.
 
     Attributes:
-      counts: int64 [num_classes, 4]: predicted boundary pixels, predicted ones that match, true
-        boundary pixels, true ones that match.
+      counts: int64 [num_classes, 4]: number of predicted boundary pixels, of those that match, of
+        true boundary pixels, and of those that match.
     """
 
     counts: np.ndarray
@@ -114,11 +112,12 @@ class BoundaryMatch:
         prediction: Integer[np.ndarray, "H W"],
         num_classes: int,
     ) -> "BoundaryMatch":
-        """Returns the counts of one image at its own size.
+        """Returns the counts of one image at its original size.
 
         Args:
-          truth: integers [H, W], 0..num_classes-1, or `labels.void_label(num_classes)` for void.
-          prediction: integers [H, W], 0..num_classes-1.
+          truth: integers [H, W], 0..num_classes − 1, or `labels.void_label(num_classes)` for void.
+          prediction: integers [H, W], 0..num_classes − 1.
+          num_classes: number of classes.
         """
         void = label_dtype(num_classes).type(void_label(num_classes))
         prediction = np.where(truth == void, void, prediction)
@@ -130,14 +129,15 @@ class BoundaryMatch:
         )
 
     def merge(self, other: "BoundaryMatch") -> "BoundaryMatch":
-        """Returns the counts of both sets of images."""
+        """Returns the sum of these counts and others."""
         return BoundaryMatch(self.counts + other.counts)
 
     @property
     def per_class_f_score(self) -> Float[np.ndarray, " C"]:
-        """2·P·R / (P + R), where P and R are the fractions of predicted and true pixels that match.
+        """F-score 2·P·R / (P + R) per class.
 
-        float64 [num_classes]; 0 where only one side has a boundary, NaN where neither has.
+        P and R are the fractions of predicted and of true boundary pixels that match. float64
+        [num_classes]; NaN for classes that have a boundary in neither truth nor prediction.
         """
         predicted, predicted_met, true, true_met = self.counts.T
         precision = predicted_met / np.maximum(predicted, 1)
@@ -147,13 +147,13 @@ class BoundaryMatch:
 
     @property
     def f_score(self) -> float:
-        """Mean of `per_class_f_score` over the classes that have a boundary; NaN if none has."""
+        """Mean of `per_class_f_score` over the classes with a boundary; NaN if there are none."""
         known = self.per_class_f_score[~np.isnan(self.per_class_f_score)]
         return float(known.mean()) if known.size else float("nan")
 
 
 def _outline(labels: Integer[np.ndarray, "H W"], void: np.integer) -> Integer[np.ndarray, "H W"]:
-    """Returns int32 [H, W]: the class of each boundary pixel, -1 elsewhere."""
+    """Returns the class of each boundary pixel, and −1 at all other pixels; int32 [H, W]."""
     down = labels[1:] != labels[:-1]
     right = labels[:, 1:] != labels[:, :-1]
     edge = np.zeros(labels.shape, bool)
@@ -167,11 +167,18 @@ def _outline(labels: Integer[np.ndarray, "H W"], void: np.integer) -> Integer[np
 def _meetings(
     outline: Integer[np.ndarray, "H W"], other: Integer[np.ndarray, "H W"], radius: float
 ) -> tuple[np.ndarray, ...]:
-    """Returns the class of each outline pixel, and of each one that matches the other outline.
+    """Finds the pixels of one outline that match the other outline.
 
-    Loops over the offsets within the tolerance, shortest first, for all pixels and classes at once,
-    and drops pixels that match. This is faster than one distance map per class, since outlines are
-    thin.
+    It loops over the offsets within the tolerance, shortest first, for all remaining pixels of all
+    classes at once, and removes pixels that match. Because outlines have few pixels, this is faster
+    than a distance map per class.
+
+    Args:
+      outline, other: results of `_outline`.
+      radius: maximum distance of matching pixels, in pixels.
+
+    Returns:
+      The class of each pixel of `outline`, and the class of each of those that match.
     """
     reach = int(radius)
     padded = np.pad(other, reach, constant_values=-1)
@@ -187,7 +194,7 @@ def _meetings(
 
 
 def _disc(radius: float) -> Integer[np.ndarray, "n 2"]:
-    """Returns the offsets (row, column) of length ≤ radius, shortest first, int [n, 2]."""
+    """Returns all offsets (row, column) of length up to `radius`, shortest first."""
     axis = np.arange(-int(radius), int(radius) + 1)
     offsets = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
     length = np.hypot(*offsets.T)

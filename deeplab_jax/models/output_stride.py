@@ -109,8 +109,8 @@ def rescaled(published: Published, output_stride: int, head: str) -> tuple[int, 
     if not whole:
         shown = ", ".join(f"{float(rate):g}" for rate in rates) or "fractions"
         raise DeepLabError(
-            f"output_stride={output_stride} would require the atrous rates {shown} in the {head} "
-            f"head, but they must be integers; legal output strides: {_legal(published, head)}"
+            f"at output_stride={output_stride} the atrous rates of the {head} head, which must be "
+            f"integers, would be {shown}; legal: {_legal(published, head)}"
         )
     return tuple(map(int, rates))
 

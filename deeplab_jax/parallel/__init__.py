@@ -1,4 +1,4 @@
-"""Placement of arrays on devices, and coordination of the processes of a job."""
+"""Sharding of arrays over devices, and coordination of the processes of a multi-host job."""
 
 from deeplab_jax.lazy import lazy_names
 

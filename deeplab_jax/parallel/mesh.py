@@ -1,4 +1,4 @@
-"""The mesh of devices: `data` splits the batch, `spatial` the rows of each image."""
+"""Device mesh: the axis `data` shards the batch, the axis `spatial` the rows of each image."""
 
 import collections
 import contextlib
@@ -12,25 +12,26 @@ from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 
 DATA_AXIS, SPATIAL_AXIS = "data", "spatial"
-# Number of devices along `data`: all that the other axis leaves.
+# Size of the `data` axis that uses all devices.
 REST = -1
 
 
 def make_mesh(
     devices: Sequence[jax.Device] | None = None, *, data: int = REST, spatial: int = 1
 ) -> Mesh:
-    """Returns a mesh of the axes `data` and `spatial`.
+    """Returns a device mesh with the axes `data` and `spatial`.
 
-    Devices keep the order of their processes, so that each process has neighboring rows of an image
-    and a contiguous part of the batch on every mesh.
+    Devices are ordered by process, so that each process has a contiguous part of the batch and
+    neighboring rows of each image.
 
     Args:
-      devices: devices of this job or of a topology to compile for (default: all of the job).
-      data: number of devices, or groups of `spatial`, that the batch is split over; −1: all.
-      spatial: number of devices that the rows of each image are split over.
+      devices: devices of this job, or of a topology to compile for (default: all of this job).
+      data: number of devices, or of groups of `spatial` devices, that the batch is sharded over;
+        −1: all.
+      spatial: number of devices that the rows of each image are sharded over.
 
     Raises:
-      DeepLabError: the devices do not form such a mesh; names the meshes that they form.
+      DeepLabError: the devices do not form such a mesh; the message lists the meshes they form.
     """
     devices = jax.devices() if devices is None else list(devices)
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
@@ -38,68 +39,73 @@ def make_mesh(
     if spatial < 1 or count % spatial or data not in (REST, count // spatial):
         legal = ", ".join(f"{count // n}×{n}" for n in range(1, count + 1) if count % n == 0)
         raise DeepLabError(
-            f"parallel.data={data} × parallel.spatial={spatial} is no mesh of {count} devices; "
-            f"legal (data × spatial): {legal}, or data=-1 for all the rest"
+            f"parallel.data={data} × parallel.spatial={spatial} does not match {count} devices; "
+            f"legal (data × spatial): {legal}, or data=-1 for all devices"
         )
     sizes = set(collections.Counter(device.process_index for device in devices).values())
-    # Otherwise a process would have part of two groups that it shares with other processes.
+    # Otherwise a process would have devices of two groups, each shared with another process.
     if len(sizes) > 1 or any(size % spatial and spatial % size for size in sizes):
         raise DeepLabError(
-            f"parallel.spatial={spatial} does not go with processes of "
-            f"{', '.join(map(str, sorted(sizes)))} devices; give a divisor or a multiple of the "
-            "devices of a process, the same number for each"
+            f"parallel.spatial={spatial} must be a divisor or a multiple of the number of devices "
+            "per process, which must be equal for all processes; got processes with "
+            f"{', '.join(map(str, sorted(sizes)))} devices"
         )
     grid = np.asarray(devices).reshape(count // spatial, spatial)
-    # Explicit axes, JAX's other kind, require a sharding at every operation of a network.
+    # The axes are `Auto`, because `Explicit` axes require a sharding for every operation.
     return Mesh(grid, (DATA_AXIS, SPATIAL_AXIS), axis_types=(AxisType.Auto,) * 2)
 
 
 def data_size(mesh: Mesh) -> int:
-    """Returns the number of parts that a batch is split into."""
+    """Returns the size of the `data` axis, the number of shards of a batch."""
     return mesh.shape[DATA_AXIS]
 
 
 def spatial_size(mesh: Mesh) -> int:
-    """Returns the number of parts that the rows of an image are split into."""
+    """Returns the size of the `spatial` axis, the number of shards of the rows of an image."""
     return mesh.shape[SPATIAL_AXIS]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding that splits the first axis over `data`, and no rows."""
+    """Returns the sharding of a batch over `data`, without sharding the rows of its images."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding that splits the first axis over `data` and the second over `spatial`."""
+    """Returns the sharding of a batch over `data`, with image rows sharded over `spatial`."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS, SPATIAL_AXIS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding that gives every device the whole array."""
+    """Returns the sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> None:
-    """Checks that every part of the mesh's `data` axis gets the same number of examples.
+    """Checks that a batch size is divisible by the size of the `data` axis.
+
+    Args:
+      batch_size: number of examples per batch, across all devices.
+      mesh: device mesh.
+      field: name of the batch size in the error message.
 
     Raises:
-      DeepLabError: the batch size is not divisible; names the nearest sizes that are.
+      DeepLabError: it is not divisible; the message suggests the nearest sizes that are.
     """
     parts = data_size(mesh)
     if batch_size < 1 or batch_size % parts:
         lower = max(batch_size, 0) // parts * parts
         legal = [str(size) for size in (lower, lower + parts) if size > 0]
         raise DeepLabError(
-            f"{field}={batch_size} does not divide by the mesh's {parts} parts of a batch (axis "
-            f"`data`); nearest that do: {', '.join(legal)}"
+            f"{field}={batch_size} is not divisible by {parts}, the size of the mesh axis `data`; "
+            f"nearest that are: {', '.join(legal)}"
         )
 
 
 def sharded_over(mesh: Mesh | None) -> contextlib.AbstractContextManager[None]:
-    """Returns the context in which a network is applied on the devices of a mesh.
+    """Returns a context in which operations are traced for the devices of a mesh; see `Dispatch`.
 
     Args:
-      mesh: the devices; with None or one device, operations are chosen as for one device.
+      mesh: device mesh; None: one device.
     """
     if mesh is None or mesh.size == 1:
         return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Arrays, parameters and optimizer state on the devices of the job."""
+"""Places batches, parameters and optimizer state on the devices of a job."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ class DataShare:
     Attributes:
       index: index of the part, from 0.
       count: number of parts.
-      counts: whether this process is the one whose results of the part count: processes that split
-        the rows of the same images read the same part.
+      counts: True for exactly one process of each part, whose results for the part are counted.
+        Processes that share the rows of the same images read the same part.
     """
 
     index: int
@@ -28,7 +28,7 @@ class DataShare:
 
 
 def data_share(mesh: Mesh) -> DataShare:
-    """Returns this process's part of each batch."""
+    """Returns the part of each global batch that this process reads."""
     rows = {
         process: sorted({row for row, line in enumerate(mesh.devices) if process in _of(line)})
         for process in sorted(_of(mesh.devices.flat))
@@ -44,11 +44,11 @@ def _of(devices: Any) -> set[int]:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Returns global arrays, split over the mesh's `data`, from this process's share of a batch.
+    """Builds global arrays, sharded over `data`, from the parts that the processes read.
 
     Args:
-      batch: NumPy arrays whose first axis holds the examples of this process; see `data_share`.
-      mesh: devices that the batch is split over.
+      batch: arrays with the examples of this process along the first axis; see `data_share`.
+      mesh: device mesh.
     """
     sharding = batch_sharding(mesh)
     return {
@@ -58,11 +58,11 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """Returns a tree of arrays in other shardings.
+    """Places a tree of arrays on devices with the given shardings.
 
     Args:
-      tree: tree of global JAX arrays, or of arrays that have the same values in every process.
-      shardings: one sharding for all, or a tree of shardings.
+      tree: tree of global JAX arrays, or of arrays with the same values in every process.
+      shardings: one sharding for all arrays, or a tree of shardings.
     """
     if isinstance(shardings, Sharding):
         shardings = jax.tree.map(lambda _: shardings, tree)
@@ -85,21 +85,23 @@ def _moved(array: jax.Array, sharding: Sharding) -> jax.Array:
 
 
 def rows_of_this_process(array: jax.Array) -> np.ndarray:
-    """Returns the rows of a global array on the devices of this process, without copies."""
+    """Returns the rows of a global array that are on the devices of this process, each once."""
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 
 
 def state_shardings(shapes: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
-    """Returns the sharding of every array of a state.
+    """Returns the sharding of every array in a training state.
 
-    With `fsdp` each kernel, and what the optimizer keeps of it, is split over `data` along its
-    longest axis that divides; scales, offsets and statistics, which are small, stay whole.
+    With `fsdp`, each kernel and the optimizer state of that kernel are sharded over `data`, along
+    the longest axis whose length is divisible. Scales, offsets and statistics, which are small, are
+    replicated.
 
     Args:
-      shapes: tree of what has a shape.
-      mesh: of the devices.
-      fsdp: split kernels.
+      shapes: tree of arrays or of their shapes (`jax.ShapeDtypeStruct`).
+      mesh: device mesh.
+      fsdp: whether to shard kernels (fully sharded data parallelism); if False, all arrays are
+        replicated.
 
     Source: ZeRO (arXiv 1910.02054), stage 3.
     """
@@ -115,9 +117,9 @@ def state_shardings(shapes: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
 
 
 def _split_axis(shape: tuple[int, ...], parts: int) -> int | None:
-    """Returns the longest axis that divides into the parts; None where there is none to split."""
+    """Returns the longest axis whose length is divisible by `parts`, or None to replicate."""
     if len(shape) < 2 or parts == 1:
         return None
     dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
-    # The last of equal ones, which are the output channels.
+    # Of equally long axes the last one is chosen, the output channels.
     return max(dividing, key=lambda axis: (shape[axis], axis), default=None)

@@ -1,7 +1,7 @@
-"""Which parts of JAX without a public interface does this package use?
+"""Private functions of JAX that this package uses; no other module imports from `jax._src`.
 
-Nothing else imports from `jax._src`. Tried with jax 0.10.2 (all tests), 0.11.2 (a training step on
-a GPU) and 0.12.0 (interruption and eight devices); a new version may move these names.
+A new version of JAX may move them. They work with jax 0.10.2 (all tests), 0.11.2 (a training step
+on a GPU) and 0.12.0 (interruption, and eight devices).
 """
 
 from typing import Any
@@ -10,10 +10,10 @@ from jax._src import distributed, xla_bridge
 
 
 def coordination_client() -> Any:
-    """Returns the client of the service by which the processes of a job meet and share values."""
+    """Returns the client of JAX's coordination service (barriers and a key-value store)."""
     return distributed.global_state.client
 
 
 def backends_are_initialized() -> bool:
-    """Returns whether JAX has initialized its backends, after which processes cannot join."""
+    """Returns whether JAX has initialized its backends; after that, processes cannot join a job."""
     return xla_bridge.backends_are_initialized()

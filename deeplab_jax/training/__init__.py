@@ -1,4 +1,4 @@
-"""Training: from a config and two datasets to a workdir that holds a model."""
+"""Training and cross-validation of segmentation networks."""
 
 from deeplab_jax.training.cross_validation import CrossValidation, cross_validate
 from deeplab_jax.training.train import TrainingResult, train

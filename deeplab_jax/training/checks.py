@@ -1,4 +1,4 @@
-"""Checks of a config beyond the types of its fields."""
+"""Checks whether fields of a config fit each other, the network, the data and the devices."""
 
 import math
 from collections.abc import Sequence
@@ -20,19 +20,24 @@ Size = tuple[int, int]
 
 
 def check_frozen_parts(config: ConfigDict, network: Architecture, reporter: Reporter) -> None:
-    """Warns of frozen parts whose batch normalization still updates its averages."""
+    """Warns if parts of the network are frozen, but their moving averages are not."""
     still = [part for part, factor in config.optimizer.multipliers.items() if factor == 0]
     moving = "frozen_batch_norm" in read_keywords(network) and not network.frozen_batch_norm
     if still and moving:
         reporter.warning(
-            f"{', '.join(still)} of the network keep their parameters (optimizer.multipliers 0), "
-            "but batch normalization still uses each batch's statistics and moves its averages; "
-            "model.frozen_batch_norm=True stops that"
+            f"the parameters of {', '.join(still)} are frozen (optimizer.multipliers is 0), but "
+            "batch normalization still uses the statistics of each batch and updates its moving "
+            "averages; set model.frozen_batch_norm=True to freeze them, too"
         )
 
 
 def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
-    """Checks that a batch splits into microbatches, each divisible over the `data` axis.
+    """Checks that a batch can be divided into microbatches, each sharded over the `data` axis.
+
+    Args:
+      batch_size: number of images per batch, across all devices.
+      parts: number of microbatches per batch.
+      mesh: device mesh.
 
     Raises:
       DeepLabError: the batch size is invalid; the message suggests valid sizes.
@@ -41,42 +46,49 @@ def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
     multiple = parts * data_size(mesh)
     if batch_size % multiple:
         raise DeepLabError(
-            f"training.batch_size={batch_size} does not split into {parts} parts over "
-            f"{data_size(mesh)} devices; give a multiple of {multiple}"
+            f"training.batch_size={batch_size} must be a multiple of {multiple}, for "
+            f"{parts} microbatches (training.accumulation_steps) on {data_size(mesh)} devices"
         )
 
 
 def check_ghost_batch_size(group: int, batch_size: int, parts: int) -> None:
-    """Checks that the ghost batch size divides a microbatch; 0 is always legal.
+    """Checks that the ghost batch size divides the size of a microbatch.
+
+    Args:
+      group: ghost batch size, in images; 0 (whole microbatch) is always legal.
+      batch_size: number of images per batch, across all devices.
+      parts: number of microbatches per batch.
 
     Raises:
-      DeepLabError: the ghost batch size does not divide it.
+      DeepLabError: it does not divide; the message lists the legal sizes.
     """
     together = batch_size // parts
     if group and together % group:
         divisors = [str(size) for size in range(1, together + 1) if together % size == 0]
         raise DeepLabError(
-            f"model.ghost_batch_size={group} does not divide the {together} images that go through "
-            f"the network at once; legal: {', '.join(divisors)}, or 0 for all"
+            f"model.ghost_batch_size={group} does not divide the {together} images of a microbatch "
+            "(training.batch_size divided by training.accumulation_steps); legal: "
+            f"{', '.join(divisors)}, or 0 for all"
         )
 
 
 def check_pooled_statistics(
     architecture: Architecture, crop_size: Size, together: int, reporter: Reporter
 ) -> None:
-    """Checks the number of values per channel in the batch normalization after global pooling.
+    """Checks the number of values per channel in batch normalization after image pooling.
 
-    It has the fewest values: one per image. The gate of LR-ASPP has no batch
-    normalization, and frozen statistics do not depend on the batch.
+    This layer has the fewest values, often one per image. One value is refused, and two cause a
+    warning. Heads without batch normalization after the pooling and frozen statistics are not
+    concerned.
 
     Args:
       architecture: architecture of the network.
       crop_size: height and width of the training images, in pixels.
-      together: number of images per microbatch, over all devices.
-      reporter: receives the warning about two values.
+      together: number of images per microbatch, across all devices.
+      reporter: receives the warning.
 
     Raises:
-      DeepLabError: there is only one value.
+      DeepLabError: there is only one value per channel.
     """
     pooled = pooled_size(architecture, crop_size)
     if pooled is None or architecture.frozen_batch_norm:
@@ -86,18 +98,21 @@ def check_pooled_statistics(
     if (group or together) * math.prod(pooled) == 2:
         cause = f"model.ghost_batch_size={group}" if group else f"{together} images at once"
         reporter.warning(
-            f"batch normalization behind the pooling of {architecture.head!r} has two values per "
-            f"channel ({cause}): they become +1 and -1 whatever they were, so only their order is "
-            "learned; normalize 4 images or more together, or give model.frozen_batch_norm=True"
+            f"batch normalization after the pooling of {architecture.head!r} has only two values "
+            f"per channel ({cause}) and always maps them to +1 and -1; normalize at least 4 images "
+            "together, or set model.frozen_batch_norm=True"
         )
 
 
 def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
-    """Returns (rows, columns) of the smallest pooled map with batch normalization, or None.
+    """Returns the size of the smallest map after image pooling in training.
 
     Args:
       architecture: architecture of the network.
       crop_size: height and width of the training images, in pixels.
+
+    Returns:
+      (height, width), or None if no batch normalization follows the pooling.
     """
     if architecture.head == "spp":
         return 1, 1
@@ -113,15 +128,19 @@ def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
 
 
 def check_chunk_rows(rows: int, mesh: Mesh) -> None:
-    """Checks that the loss is not both computed in chunks of rows and sharded over rows.
+    """Checks that the loss is not computed in chunks of rows while rows are sharded over devices.
+
+    Args:
+      rows: number of rows per chunk; 0: no chunks.
+      mesh: device mesh.
 
     Raises:
       DeepLabError: both are requested.
     """
     if rows and spatial_size(mesh) > 1:
         raise DeepLabError(
-            f"loss.chunk_rows={rows} takes rows one after the other, parallel.spatial="
-            f"{spatial_size(mesh)} shares them out; give loss.chunk_rows=0 or parallel.spatial=1"
+            f"loss.chunk_rows={rows} cannot be combined with parallel.spatial="
+            f"{spatial_size(mesh)}; set loss.chunk_rows=0 or parallel.spatial=1"
         )
 
 
@@ -131,33 +150,39 @@ def check_classes(
     """Checks that both datasets and the class weights have the same number of classes, at least 2.
 
     Raises:
-      DeepLabError: the numbers differ, or there is one class.
+      DeepLabError: the numbers differ, or there is only one class.
     """
     names = train_set.descriptor.class_names
     check_several_classes(names, train_set.name)
     others = validation_set.descriptor.class_names
     if len(others) != len(names):
         raise DeepLabError(
-            f"{train_set.name} has {len(names)} classes and {validation_set.name} {len(others)}; "
-            "train and validation must agree"
+            f"training and validation data must have the same classes, but {train_set.name} has "
+            f"{len(names)} and {validation_set.name} has {len(others)}"
         )
     if class_weights is not None and len(class_weights) != len(names):
         raise DeepLabError(
-            f"loss.class_weights holds {len(class_weights)} weights for {len(names)} classes "
-            f"({', '.join(names)}); give one a class"
+            f"loss.class_weights must have {len(names)} weights, one per class "
+            f"({', '.join(names)}), got {len(class_weights)}"
         )
 
 
 def check_crop_size(
     crop_size: tuple[int, int], architecture: Architecture, strict: bool, reporter: Reporter
 ) -> None:
-    """Warns of a crop size other than k·output_stride + 1, at which resized maps shift.
+    """Warns of a crop size other than k·output_stride + 1, for which resized maps are shifted.
 
-    Networks with several scales require this at each scale: with (1, 0.75, 0.5) and output stride 8
-    the size must be k·32 + 1. With `align_corners=False` any size is valid.
+    With `multi_scale`, the size at every scale must have this form: for (1, 0.75, 0.5) and output
+    stride 8, the crop size must be k·32 + 1. With `align_corners=False`, any size is valid.
+
+    Args:
+      crop_size: height and width of the training images, in pixels.
+      architecture: architecture of the network.
+      strict: whether to raise an error instead of a warning.
+      reporter: receives the warning.
 
     Raises:
-      DeepLabError: `strict` is set; otherwise the reporter receives a warning.
+      DeepLabError: `strict` is set, and the crop size does not have this form.
     """
     stride = size_grid(architecture).step
     if not architecture.align_corners or all((side - 1) % stride == 0 for side in crop_size):
@@ -165,8 +190,8 @@ def check_crop_size(
     lower = tuple((side - 1) // stride * stride + 1 for side in crop_size)
     upper = tuple(-(-(side - 1) // stride) * stride + 1 for side in crop_size)
     text = (
-        f"augmentation.crop_size={_shown(crop_size)} is not k·{stride}+1, so maps shift when they "
-        f"are resized; nearest that are: {_shown(lower)} and {_shown(upper)}"
+        f"augmentation.crop_size={_shown(crop_size)} is not k·{stride}+1, so maps are shifted "
+        f"when they are resized; nearest that are: {_shown(lower)} and {_shown(upper)}"
     )
     if strict:
         raise DeepLabError(text)

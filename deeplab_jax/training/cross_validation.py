@@ -1,4 +1,4 @@
-"""Cross-validation: training and validation on the folds of a dataset."""
+"""Cross-validation over the folds of a dataset."""
 
 import dataclasses
 import json
@@ -26,11 +26,11 @@ RESULTS_FILE = "cross_validation.json"
 
 @dataclasses.dataclass(frozen=True)
 class CrossValidation:
-    """Per-fold results.
+    """Results of a cross-validation.
 
     Attributes:
-      workdir: directory of all folds; that of each fold is `fold_N` in it.
-      mean_ious: validation mean IoU of each fold after its last step; NaN for folds without valid
+      workdir: directory with one workdir `fold_N` per fold.
+      mean_ious: mean IoU of each fold after its last training step; NaN for folds without valid
         pixels.
     """
 
@@ -39,12 +39,15 @@ class CrossValidation:
 
     @property
     def mean(self) -> float:
-        """Mean of the mean IoU over folds, ignoring NaN; NaN if all folds are."""
+        """Mean of `mean_ious`, ignoring NaN; NaN if all are NaN."""
         return statistics.fmean(self._numbers) if self._numbers else math.nan
 
     @property
     def standard_deviation(self) -> float:
-        """Sample standard deviation (divisor n − 1) of the same numbers; NaN for fewer than two."""
+        """Sample standard deviation (divisor n − 1) of `mean_ious`, ignoring NaN.
+
+        It is NaN for fewer than two values.
+        """
         return statistics.stdev(self._numbers) if len(self._numbers) > 1 else math.nan
 
     @property
@@ -60,20 +63,22 @@ def cross_validate(
     *,
     reporter: Reporter | None = None,
 ) -> CrossValidation:
-    """Trains one network per fold and validates it on the images of that fold.
+    """Trains one network per fold, on the images of all other folds, and validates it on the fold.
 
-    An interrupted fold is resumed; a finished one is not repeated.
+    If it was interrupted before, finished folds are not repeated and an interrupted fold is
+    resumed.
 
     Args:
-      config: see deeplab_jax/config_fields.py; shared by all folds.
-      workdir: directory of all folds.
+      config: config of all folds, see deeplab_jax/config_fields.py.
+      workdir: directory for the workdirs of all folds.
       count: number of folds.
-      dataset: dataset to divide: name of a prepared dataset (its training split), a pair of arrays,
-        or None for that of the config.
+      dataset: dataset to divide: name of a prepared dataset, of which the training split is used,
+        or a pair of arrays (images, masks); None: the dataset of the config.
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: see `train`; or the workdir contains another number of folds or another config.
+      DeepLabError: see `train`; or the workdir was started with another number of folds or another
+        config.
       KeyboardInterrupt: see `train`.
     """
     workdir, reporter = as_path(workdir), reporter or LoggingReporter()
@@ -81,7 +86,7 @@ def cross_validate(
     warn_of_absent_classes(whole, reporter)
     divided = list(folds(whole, count, config.seed))
     done = _finished(workdir, count)
-    # All folds have one network, even where an earlier release trained some of them.
+    # All folds must have the same network, even if an earlier release trained some of them.
     version = workdirs.format_version(workdir)
     config = with_network(config, network_of(config, version=version))
     if is_first_host():
@@ -99,10 +104,10 @@ def cross_validate(
 
 
 def _finished(workdir: pathlib.Path, count: int) -> list[float]:
-    """Returns the results of finished folds, in order.
+    """Returns the mean IoU of the finished folds, in order.
 
     Raises:
-      DeepLabError: the workdir contains another number of folds.
+      DeepLabError: the workdir was started with another number of folds.
     """
     path = workdir / RESULTS_FILE
     if not path.exists():
@@ -110,8 +115,8 @@ def _finished(workdir: pathlib.Path, count: int) -> list[float]:
     written = json.loads(path.read_text())
     if written["folds"] != count:
         raise DeepLabError(
-            f"{workdir} holds {written['folds']} folds, not {count}; give another --workdir, or "
-            f"--folds={written['folds']} to go on"
+            f"{workdir} has {written['folds']} folds, not {count}; use another --workdir, or "
+            f"--folds={written['folds']} to resume"
         )
     return [math.nan if mean_iou is None else mean_iou for mean_iou in written["mean_ious"]]
 
@@ -126,5 +131,5 @@ def _write(workdir: pathlib.Path, count: int, mean_ious: Sequence[float]) -> Non
 
 
 def _or_null(number: float) -> float | None:
-    """Returns a number for JSON: None in place of NaN."""
+    """Returns a number for a JSON file, with None instead of NaN."""
     return None if math.isnan(number) else number

@@ -1,4 +1,4 @@
-"""Initial variables of a run: random, from another model, or from a checkpoint."""
+"""Initial training state: random, from another model, or from a checkpoint."""
 
 import dataclasses
 import itertools
@@ -36,21 +36,24 @@ FULLY_CONNECTED = ("fc6", "fc7")
 def decimated(
     given: Mapping[Path, np.ndarray], wanted: Mapping[Path, Any], seed: int = 0
 ) -> dict[Path, np.ndarray]:
-    """Returns arrays whose fc6 and fc7 are subsampled from those of VGG-16.
+    """Subsamples the layers fc6 and fc7 of VGG-16 to the shapes of another network.
 
-    Kernels keep evenly spaced rows and columns, including the corners (every third for 3×3 out of
-    7×7). Narrower layers keep randomly drawn filters, and fc7 keeps the inputs that match the
-    filters of fc6. All branches of ASPP start from the same values.
+    Kernels keep evenly spaced rows and columns, including the corners: every third for 3×3 out of
+    7×7. Layers with fewer channels keep randomly drawn filters, and fc7 keeps the inputs that come
+    from these filters. All ASPP branches get the same values.
 
     Args:
       given: arrays of VGG-16 by path.
-      wanted: arrays of the network to train by path, for their shapes.
-      seed: seed of the draw.
+      wanted: arrays of the network to train by path, used for their shapes.
+      seed: random seed of the drawn filters.
+
+    Returns:
+      Arrays by path, with those of fc6 and fc7 subsampled.
 
     Raises:
-      DeepLabError: `given` has no fc6 and fc7, or smaller ones.
+      DeepLabError: `given` has no fc6 and fc7, or they are smaller than those in `wanted`.
 
-    Source: DeepLab v1, section 3.2; it does not state which rows, columns and filters.
+    Source: DeepLab v1, section 3.2, which does not specify the rows, columns and filters.
     """
     cut = {path: array for path, array in given.items() if path[:2] != SOURCE}
     for path, array in wanted.items():
@@ -70,8 +73,8 @@ def is_fully_connected(path: Path) -> bool:
 def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str, seed: int) -> np.ndarray:
     if len(shape) != array.ndim or np.any(np.array(shape) > array.shape):
         raise DeepLabError(
-            f"{layer} of shape {list(shape)} cannot be cut out of {list(array.shape)}; give "
-            "model.fov, model.fc_channels or training.init_scope=backbone"
+            f"{layer} of shape {list(shape)} cannot be subsampled from {list(array.shape)}; change "
+            "model.fov or model.fc_channels, or set training.init_scope=backbone"
         )
     for axis, (size, kept) in enumerate(zip(array.shape, shape, strict=True)):
         array = np.take(array, _positions(size, kept, axis, array.ndim, layer, seed), axis)
@@ -79,31 +82,31 @@ def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str, seed: int) -> np
 
 
 def _positions(size: int, kept: int, axis: int, num_axes: int, layer: str, seed: int) -> np.ndarray:
-    """Returns the kept positions along an axis."""
+    """Returns the positions to keep along one axis of a kernel or bias."""
     if axis < num_axes - 2:
         return np.rint(np.linspace(0, size - 1, kept)).astype(int)
     number = FULLY_CONNECTED.index(layer)
-    # The inputs of a layer are the filters that the previous layer keeps.
+    # The inputs of fc7 are the outputs of the filters that fc6 keeps.
     drawn_by = number if axis == num_axes - 1 else number - 1
     random = np.random.default_rng((seed, drawn_by + 1))
     return np.sort(random.permutation(size)[:kept])
 
 
 CLASSIFIER, BACKBONE = "classifier", "backbone"
-# Scopes of variables that are loaded: all but a classifier of another shape; the backbone; all
-# that fit; the backbone, and fc6 and fc7 as DeepLab v1 cuts them out of VGG-16's.
+# Legal values of `training.init_scope`, see `initialize_from`.
 PARTS = ("all", "backbone", "matching", "vgg_decimated")
-# Conventions of trained variables that shapes do not show; the last does not concern backbones.
+# Keywords on which trained variables depend, but not the shapes of the variables. The last one does
+# not affect backbones.
 CONVENTIONS = ("preprocessing", "stride_placement", "align_corners")
 
 
 class Initialization(NamedTuple):
-    """Variables to start from.
+    """Initial variables of a run.
 
     Attributes:
       variables: variables of the model to train.
-      folded: paths, without `params`, of the batch normalizations that the published model had
-        folded into convolutions.
+      folded: paths, without `params`, of the batch normalizations that were folded into
+        convolutions in the published model.
     """
 
     variables: Variables
@@ -113,18 +116,19 @@ class Initialization(NamedTuple):
 def initialize_from(
     fresh: Variables, source: pathlib.Path, reporter: Reporter, parts: str = "all"
 ) -> Initialization:
-    """Returns the variables of another model, and fresh ones where it has none of that shape.
+    """Initializes variables from another model.
 
     Args:
-      fresh: freshly initialized variables of the model to train.
-      source: workdir or model directory.
-      reporter: receives a message about the parts that start from fresh values.
-      parts: variables to load. `all`: all must match, except the classifier; `backbone`: the
-        backbone, all of which must match; `matching`: those that match in name and shape;
-        `vgg_decimated`: the backbone, and fc6 and fc7 by `decimated`.
+      fresh: randomly initialized variables of the model to train; variables that are not loaded
+        keep these values.
+      source: workdir or model directory of the other model.
+      reporter: receives a message that lists the variables that are not loaded.
+      parts: variables to load. `all`: all of them, except classifiers of another shape; `backbone`:
+        those of the backbone; `matching`: those that match in name and shape; `vgg_decimated`: the
+        backbone, and fc6 and fc7 subsampled by `decimated`.
 
     Raises:
-      DeepLabError: a variable that must match is missing or has another shape.
+      DeepLabError: a variable that must be loaded is missing or has another shape.
     """
     if parts not in PARTS:
         raise unknown_name("training.init_scope", parts, PARTS)
@@ -154,29 +158,34 @@ def initialize_from(
 def warn_of_conventions(
     architecture: Architecture, source: pathlib.Path, reporter: Reporter, parts: str = "all"
 ) -> None:
-    """Warns of conventions that differ between another model and the model to train.
+    """Warns if the model that variables are loaded from has other conventions than the new model.
+
+    Conventions are the keywords in CONVENTIONS, such as the normalization of input pixels.
 
     Args:
       architecture: architecture of the model to train.
       source: workdir or model directory of the other model.
-      reporter: receives one warning per convention, with the config field that sets it.
-      parts: see `initialize_from`; the convention of resizing does not concern a backbone.
+      reporter: receives one warning per keyword.
+      parts: see `initialize_from`. For `backbone`, the convention of resizing is ignored.
     """
     description = checkpointing.read_description(source)
     given = description.create_model().architecture
     resizes = parts != BACKBONE and description.task != checkpointing.CLASSIFICATION
     for name in CONVENTIONS if resizes else CONVENTIONS[:-1]:
         theirs, ours = getattr(given, name), getattr(architecture, name)
-        # It is None for networks without it; stride placement, for example, exists only in ResNets.
+        # Some networks do not have a convention; for example, VGG has no stride placement (None).
         if theirs != ours and None not in (theirs, ours):
             reporter.warning(
-                f"{source} was trained with {name}={theirs}, this network has {ours}: what is "
-                f"taken may not fit; --config.model.{name}={theirs} makes them the same"
+                f"{source} was trained with {name}={theirs}, but this network has {ours}, so the "
+                f"loaded weights may not work well; consider --config.model.{name}={theirs}"
             )
 
 
 def _fitting(given: Mapping[Path, np.ndarray], wanted: Mapping[Path, np.ndarray]) -> set[Path]:
-    """Returns the paths to load: a convolution with its bias and normalization, or none of them."""
+    """Returns the paths of variables to load.
+
+    A convolution is loaded together with its bias and normalization, or not at all.
+    """
     unfit = {
         _unit(path)
         for path, array in wanted.items()
@@ -204,12 +213,12 @@ def _check(
     foreign = ["/".join(path) for path in needed if path not in fitting]
     if foreign:
         raise DeepLabError(
-            f"training.init_from={source} holds another network: {len(foreign)} arrays are missing "
-            f"or of another shape, the first {foreign[0]}; give config.model the architecture that "
-            "it was trained with, or training.init_scope=backbone or matching"
+            f"training.init_from={source} is a different network: {len(foreign)} arrays are "
+            f"missing or have another shape, first {foreign[0]}; set config.model to the "
+            "architecture of that network, or training.init_scope to backbone or matching"
         )
     if not fitting:
-        raise DeepLabError(f"nothing of training.init_from={source} fits this network")
+        raise DeepLabError(f"no variable of training.init_from={source} matches this network")
 
 
 def _started_afresh(
@@ -219,30 +228,38 @@ def _started_afresh(
     source: pathlib.Path,
     whole: bool,
 ) -> list[str]:
-    """Returns the names of the arrays, or parts of the network, that start from fresh values."""
+    """Returns messages about the arrays, or parts of the network, that are not loaded."""
     afresh = [path for path in wanted if path not in fitting]
     if not whole:
         names = list(dict.fromkeys(path[1] for path in afresh))
         shown = ", ".join(names) or "nothing"
-        return [f"{len(fitting)} arrays come from {source}; what starts afresh lies in: {shown}"]
+        return [
+            f"loaded {len(fitting)} arrays from {source}; parts with random initialization: {shown}"
+        ]
     lines = []
     for path in afresh:
         there = "nothing" if path not in given else list(given[path].shape)
         here = list(wanted[path].shape)
-        lines.append(f"{'/'.join(path)} starts afresh: {there} in {source}, {here} here")
+        lines.append(
+            f"{'/'.join(path)} is initialized randomly: shape {here}, but {there} in {source}"
+        )
     return lines
 
 
 def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> TrainState:
-    """Returns the initial state: resumed, from another model, or fresh."""
+    """Returns the state that training starts from.
+
+    It is that of the last checkpoint if there is one. Otherwise it is initialized from the model
+    `training.init_from`, or randomly.
+    """
     spec, seed = run.state_spec, run.config.seed
     if checkpointer.latest_step is not None:
         state = checkpointer.restore(spec.abstract())
-        reporter.message(f"going on from step {int(state.step)} of {run.workdir}")
+        reporter.message(f"resuming from step {int(state.step)} of {run.workdir}")
         return state
     if not run.config.training.init_from:
         return spec.create(seed)
-    # Replicated at first: every process reads all values.
+    # The fresh variables are replicated, because every process reads all of them.
     fresh = dataclasses.replace(spec, fsdp=False).create(seed).variables
     variables = jax.tree.map(np.asarray, _other_variables(run, fresh, reporter))
     state = with_variables(jax.tree.map(jnp.asarray, variables), run.optimizer, spec.keep_ema)
@@ -250,7 +267,7 @@ def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> T
 
 
 def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variables:
-    """Returns the variables of `training.init_from`, with batch normalization unfolded."""
+    """Loads variables from `training.init_from` and unfolds batch normalization."""
     training = run.config.training
     source = locate(training.init_from, reporter)
     start = initialize_from(fresh, source, reporter, training.init_scope)
@@ -258,8 +275,8 @@ def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variable
     if not start.folded or run.model.architecture.frozen_batch_norm:
         return start.variables
     reporter.message(
-        f"{len(start.folded)} batch normalizations were folded away: their statistics are "
-        f"measured on {BATCHES} batches"
+        f"restoring {len(start.folded)} folded batch normalizations, with statistics of {BATCHES} "
+        "training batches"
     )
     batches = itertools.islice(run_batches(run, first=0), BATCHES)
     images = (batch["image"] for batch in batches)

@@ -1,4 +1,4 @@
-"""The loss that training minimizes, from its config."""
+"""Builds the loss that training minimizes from the section `loss` of a config."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -17,30 +17,30 @@ TERMS = ("cross_entropy", "focal", "dice", "lovasz")
 
 
 class Outputs(NamedTuple):
-    """Outputs of a network for a batch or a part of it.
+    """Outputs of a network for a batch or a part of a batch.
 
     Attributes:
       logits: [N, H, W, C].
-      maps: endpoints of the network by name.
+      maps: endpoints of the network by name, see `DeepLab.__call__`.
     """
 
     logits: jax.Array
     maps: Mapping[str, jax.Array]
 
 
-# (outputs, their label, label of the whole batch, step) → scalar.
+# Loss function (outputs, label of the same images, label of the whole batch, step) → scalar.
 Objective = Callable[[Outputs, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
-    """Returns the loss of `config.loss` on a network's outputs.
+    """Returns the loss function that a config specifies.
 
     Args:
-      config: section `loss`; see deeplab_jax/config_fields.py.
-      architecture: architecture of the network, which determines its endpoints.
+      config: section `loss` of the config; see deeplab_jax/config_fields.py.
+      architecture: architecture of the network, which determines the endpoints.
 
     Raises:
-      DeepLabError: a field is invalid, or fields contradict each other or the network.
+      DeepLabError: a field is invalid, contradicts another field, or does not fit the network.
     """
     check_loss(config, architecture)
     loss = _all_scales if config.supervise_all_scales else _one_scale
@@ -49,7 +49,7 @@ def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
 
 
 def _mean_of_images(objective: Objective) -> Objective:
-    """Returns the mean over a batch of the losses of single images.
+    """Returns a loss that is computed for each image and averaged over the batch.
 
     The loss of an image without valid pixels is 0.
     """
@@ -74,7 +74,7 @@ def _one_scale(
     batch_label: jax.Array,
     step: jax.Array,
 ) -> jax.Array:
-    """Returns the weighted terms on the logits, or on the scores before upsampling."""
+    """Computes the weighted sum of losses on the logits, or on the scores before upsampling."""
     loss, maps = losses.weighted_sum(*_terms(config, architecture, step)), outputs.maps
     if config.upsample_logits and not config.chunk_rows:
         pair = outputs.logits, maps.get("auxiliary")
@@ -87,10 +87,11 @@ def _one_scale(
 
 
 def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
-    """Returns the loss that downsamples labels to the size of the given scores.
+    """Returns a loss that first downsamples the label to the size of the scores.
 
-    The loss ignores its normalizer: the divisor is the number of valid pixels of the batch at the
-    size of the scores, which may differ between the classifier and the auxiliary head.
+    The divisor is the number of valid pixels in the downsampled label of the whole batch. The
+    argument `normalizer` is ignored, because the size may differ between the classifier and the
+    auxiliary head.
     """
 
     def shrunk(
@@ -111,7 +112,7 @@ def _weighted(config: ConfigDict) -> dict[str, Any]:
 def _terms(
     config: ConfigDict, architecture: Architecture, step: jax.Array
 ) -> list[tuple[float, losses.Loss]]:
-    """Returns the terms with nonzero weight, each with its weight."""
+    """Returns a pair (weight, loss function) for each loss with a nonzero weight."""
     if config.chunk_rows:
         resized = {"rows": config.chunk_rows, "align_corners": architecture.align_corners}
         cross_entropy = partial(losses.resized_cross_entropy, **resized, **_weighted(config))
@@ -141,7 +142,7 @@ def _all_scales(
     batch_label: jax.Array,
     step: jax.Array,
 ) -> jax.Array:
-    """Returns the cross-entropy of the scores of each scale and of their maximum."""
+    """Computes the cross-entropy of the scores at every scale and of the fused scores."""
     del step
     weighted, maps = _weighted(config), outputs.maps
     total = losses.multi_scale_cross_entropy(
@@ -155,29 +156,31 @@ def _all_scales(
 
 
 def check_loss(config: ConfigDict, architecture: Architecture) -> None:
-    """Checks the section `loss`.
+    """Checks the section `loss` of a config.
 
     Raises:
-      DeepLabError: a field is illegal, or fields contradict each other or the network.
+      DeepLabError: a field is invalid, contradicts another field, or does not fit the network.
     """
     configs.check(config, "loss.")
     weights: dict[str, Any] = {name: config[name] for name in TERMS}
     if min(weights.values()) < 0 or not any(weights.values()):
-        raise DeepLabError(f"loss: of {weights} none may be negative and one must be above 0")
+        raise DeepLabError(
+            f"the loss weights must be at least 0, and one of them above 0; got {weights}"
+        )
     pure = config.hard_pixel_fraction == 1 and not any(config[name] for name in TERMS[1:])
     if config.chunk_rows and not (config.upsample_logits and pure):
         raise DeepLabError(
-            f"loss.chunk_rows={config.chunk_rows} is for cross-entropy alone, of all pixels, "
-            "with loss.upsample_logits=True; give 0"
+            f"loss.chunk_rows={config.chunk_rows} requires cross-entropy over all pixels as the "
+            "only loss, and loss.upsample_logits=True; otherwise set loss.chunk_rows=0"
         )
     if not config.supervise_all_scales:
         return
     if not architecture.multi_scale:
         raise DeepLabError(
-            "loss.supervise_all_scales needs model.multi_scale, as in (1, 0.75, 0.5)"
+            "loss.supervise_all_scales requires model.multi_scale, such as (1, 0.75, 0.5)"
         )
     if config.upsample_logits or not pure:
         raise DeepLabError(
-            "loss.supervise_all_scales is DeepLab v2's: cross-entropy alone, of all pixels, with "
-            "loss.upsample_logits=False"
+            "loss.supervise_all_scales requires cross-entropy over all pixels as the only loss "
+            "and loss.upsample_logits=False (DeepLab v2)"
         )

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, from their configs."""
+"""Optimizers and learning-rate schedules, and their construction from a config."""
 
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -16,7 +16,7 @@ from deeplab_jax.errors import DeepLabError
 def poly_schedule(
     base_learning_rate: float, num_steps: int, power: float = 0.9, warmup_steps: int = 0
 ) -> optax.Schedule:
-    """Returns lr(t) = base·(1 − t/num_steps)^power, 0 from `num_steps` on.
+    """Returns the schedule lr(t) = base·(1 − t/num_steps)^power, which is 0 from `num_steps` on.
 
     Args:
       base_learning_rate: learning rate at step 0, before the warm-up factor.
@@ -28,8 +28,8 @@ def poly_schedule(
     """
 
     def learning_rate(step: jax.Array | int) -> jax.Array:
-        # Integer subtraction. When compiled, optax.polynomial_schedule multiplies by a rounded 1/T
-        # instead and is NaN at the last step for many T, such as 30,000.
+        # The subtraction is in integers. Compiled, optax.polynomial_schedule multiplies by a
+        # rounded 1/num_steps and is NaN at the last step for many values, such as 30,000.
         left = jnp.maximum(num_steps - step, 0) / num_steps
         return base_learning_rate * left**power
 
@@ -42,19 +42,19 @@ def step_schedule(
     factor: float = 0.1,
     warmup_steps: int = 0,
 ) -> optax.Schedule:
-    """Returns lr(t) = base·factor^⌊t/steps_per_drop⌋.
+    """Returns the schedule lr(t) = base·factor^⌊t/steps_per_drop⌋.
 
     Args:
       base_learning_rate: learning rate before the first drop.
-      steps_per_drop: number of steps between drops.
-      factor: factor of each drop.
+      steps_per_drop: number of steps between two drops.
+      factor: factor on the learning rate at each drop.
       warmup_steps: see `with_warmup`.
 
     Source: DeepLab v1, section 4.1: ×0.1 every 2,000 steps.
     """
 
     def learning_rate(step: jax.Array | int) -> jax.Array:
-        # Integer division. The staircase of optax.exponential_decay can drop one step late.
+        # The division is in integers. optax.exponential_decay can drop one step too late.
         return base_learning_rate * factor ** jnp.floor_divide(step, steps_per_drop)
 
     return with_warmup(learning_rate, warmup_steps)
@@ -63,7 +63,7 @@ def step_schedule(
 def cosine_schedule(
     base_learning_rate: float, num_steps: int, warmup_steps: int = 0
 ) -> optax.Schedule:
-    """Returns lr(t) = base·½·(1 + cos(π·t/num_steps)), 0 from `num_steps` on.
+    """Returns the schedule lr(t) = base·½·(1 + cos(π·t/num_steps)), 0 from `num_steps` on.
 
     Args:
       base_learning_rate: learning rate at step 0, before the warm-up factor.
@@ -76,20 +76,19 @@ def cosine_schedule(
 
 
 def with_warmup(schedule: optax.Schedule, warmup_steps: int) -> optax.Schedule:
-    """Returns lr(t)·min((t + 1)/warmup_steps, 1); the schedule itself for 0 steps.
+    """Adds a linear warm-up to a schedule: lr(t)·min((t + 1)/warmup_steps, 1).
 
-    The factor is 1/warmup_steps at step 0, so that the first step learns, and 1 from step
-    warmup_steps − 1 on. The schedule counts from step 0, so its later values do not depend on the
-    warm-up.
+    The factor is 1/warmup_steps at step 0, not 0, so the first step already has an effect. It is 1
+    from step warmup_steps − 1 on, where the schedule is the same as without warm-up.
 
     Args:
-      schedule: learning rate by step.
-      warmup_steps: number of steps with a reduced rate, at least 0.
+      schedule: learning rate as a function of the step.
+      warmup_steps: number of warm-up steps, at least 0; 0: no warm-up.
 
     Raises:
       DeepLabError: `warmup_steps` is negative.
 
-    Source: arXiv 1706.02677, section 2.2 (gradual warm-up), with one step in place of an epoch.
+    Source: arXiv 1706.02677, section 2.2 (gradual warm-up), with steps instead of epochs.
     """
     if warmup_steps < 0:
         raise DeepLabError(f"schedule.warmup_steps={warmup_steps} must be at least 0")
@@ -101,20 +100,20 @@ def with_warmup(schedule: optax.Schedule, warmup_steps: int) -> optax.Schedule:
 # arXiv 1708.03888, section 4.
 LARS_COEFFICIENT = 0.001
 PARTS = ("backbone", "head", "decoder", "classifier", "auxiliary")
-# Layers that compute scores inside a head: in LR-ASPP, and in DeepLab v2's branches on VGG-16.
+# Names of classifiers inside a head: in LR-ASPP, and in the branches of DeepLab v2 on VGG-16.
 SCORING = ("classifier", "low_level_classifier", "fc8")
 Names = tuple[str, ...]
 
 
 def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
-    """Returns the learning rate of `config.schedule` by step.
+    """Returns the learning-rate schedule that a config specifies.
 
     Args:
-      config: section `schedule`; see deeplab_jax/config_fields.py.
+      config: section `schedule` of the config; see deeplab_jax/config_fields.py.
       num_steps: number of training steps.
 
     Raises:
-      DeepLabError: the name is unknown.
+      DeepLabError: a field is invalid.
     """
     configs.check(config, "schedule.")
     base, warmup = config.base_learning_rate, config.warmup_steps
@@ -129,10 +128,10 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
 
 
 def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
-    """Returns a tree of booleans: True for kernels with weight decay.
+    """Returns a tree of booleans that is True for parameters with weight decay.
 
-    Scales and offsets of normalization, biases and, as in the released code, depthwise kernels have
-    no weight decay.
+    These are all convolution kernels, but depthwise kernels only if `decay_depthwise` is set (the
+    released code does not decay them). Biases, scales and offsets have no weight decay.
     """
 
     def decayed(path: tuple, _: jax.Array) -> bool:
@@ -145,15 +144,19 @@ def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
 def make_optimizer(
     config: ConfigDict, learning_rate: optax.Schedule
 ) -> optax.GradientTransformation:
-    """Returns the optimizer of `config.optimizer`.
+    """Returns the optimizer that a config specifies.
 
-    Weight decay adds wd·w to the gradient (L2). `adamw` and `lamb` add it to the scaled update
-    instead, since Adam's scaling would reduce it (arXiv 1711.05101). `lars` and `lamb` then scale
-    the update of each array by the norm of the array, for large batches (arXiv 1708.03888,
+    Weight decay adds wd·w to the gradient (L2 regularization). `adamw` and `lamb` add it after the
+    scaling of Adam instead, which would reduce it (arXiv 1711.05101). For large batches, `lars` and
+    `lamb` then scale the update of each array by the norm of the array (arXiv 1708.03888,
     1904.00962).
 
+    Args:
+      config: section `optimizer` of the config; see deeplab_jax/config_fields.py.
+      learning_rate: learning-rate schedule.
+
     Raises:
-      DeepLabError: the name is unknown or a constant out of range.
+      DeepLabError: a field is invalid.
     """
     configs.check(config, "optimizer.")
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
@@ -180,19 +183,19 @@ def _direction(
             return [adam, decay, *descent]
         case "lamb":
             return [adam, decay, optax.scale_by_trust_ratio(), *descent]
-    # Scales and offsets have no weight decay, and their updates are not scaled.
+    # In LARS, parameters without weight decay also have unscaled updates.
     trust = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=LARS_COEFFICIENT), decayed)
     return [decay, trust, *descent, momentum]
 
 
 def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
-    """Returns the transformation that multiplies the updates of each part of a network.
+    """Returns a gradient transformation that applies learning-rate multipliers.
 
     Args:
-      multipliers: learning-rate multipliers of `backbone`, `head`, `decoder`, `classifier` and
-        `auxiliary`. The multipliers `bias`, for convolution biases, and `norm`, for normalization
-        scales and offsets, apply in addition to that of the part. Classifiers inside a head, such
-        as the branches of DeepLab v2, use `classifier` instead of `head`.
+      multipliers: multipliers of the parts `backbone`, `head`, `decoder`, `classifier` and
+        `auxiliary`. The multipliers `bias` (of convolution biases) and `norm` (of normalization
+        scales and offsets) apply in addition to that of the part. Classifiers inside a head, such
+        as the branches of DeepLab v2, have the multiplier `classifier` instead of `head`.
     """
 
     def scaled_updates(updates: Any, _: Any) -> Any:
@@ -222,9 +225,10 @@ def _factor(names: Names, present: Collection[Names], multipliers: Mapping[str, 
 
 
 def _gives_scores(module: Names, present: Collection[Names]) -> bool:
-    """Returns whether a module of the head is a classifier, as the v2 branches on a ResNet are.
+    """Returns whether a module of the head is a classifier.
 
-    The branches of other versions of ASPP have a normalization and no bias.
+    The branches of DeepLab v2 on a ResNet are classifiers. They have a bias, while the branches of
+    other versions have batch normalization instead.
     """
     bare_branch = module[-1].startswith("rate_") and (*module, "bias") in present
     return module[-1] in SCORING or bare_branch

@@ -1,4 +1,4 @@
-"""Assembly of a training run from its config."""
+"""Builds all parts of a training run from its config."""
 
 import copy
 import dataclasses
@@ -39,7 +39,7 @@ from deeplab_jax.training.loss import Objective, make_objective
 from deeplab_jax.training.optimizers import make_optimizer, make_schedule
 from deeplab_jax.training.state import StateSpec
 
-# Classes that a warning lists before it says "…".
+# Maximum number of classes that a warning lists.
 SHOWN_CLASSES = 5
 Arrays = tuple[np.ndarray | Sequence[np.ndarray], np.ndarray | Sequence[np.ndarray]]
 Source = str | Arrays | Dataset | None
@@ -47,17 +47,17 @@ Source = str | Arrays | Dataset | None
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Parts of a training run, resolved from its config.
+    """Training run, with all parts built from its config.
 
     Attributes:
-      config: config with the changes of the caller and all keywords of the network set.
+      config: config with the arguments of the caller applied and all keywords of the network set.
       workdir: directory of the run.
-      mesh: devices.
+      mesh: device mesh.
       train, validation: datasets.
       model, description: network and its description, the content of `model.json`.
       augmentation: augmentation of training examples.
-      learning_rate, optimizer: schedule of the learning rate, and optimizer.
-      objective: function to minimize.
+      learning_rate, optimizer: learning-rate schedule and optimizer.
+      objective: loss to minimize.
     """
 
     config: ConfigDict
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def state_spec(self) -> StateSpec:
-        """Form of the training state."""
+        """Specification of the training state."""
         return StateSpec(
             self.model,
             self.optimizer,
@@ -96,22 +96,23 @@ def assemble(
     epochs: float | None = None,
     reporter: Reporter,
 ) -> Run:
-    """Returns the run of a config; writes nothing.
+    """Checks a config and builds all parts of a training run; writes nothing.
 
     Args:
-      config: see deeplab_jax/config_fields.py.
-      workdir: directory of the run. A run that an earlier release started keeps the defaults of
-        that release.
-      mesh: devices.
-      train, validation: name of a prepared dataset, a pair (images, masks), an opened dataset, or
-        None for that of the config.
+      config: config of the run, see deeplab_jax/config_fields.py.
+      workdir: directory of the run. If an earlier release started the run, the defaults of that
+        release apply.
+      mesh: device mesh.
+      train, validation: name of a prepared dataset, a pair of arrays (images, masks), or an opened
+        dataset; None: the dataset of the config.
       batch_size: replaces `config.training.batch_size`.
-      epochs: number of epochs, which replaces `config.training.num_steps`; evaluation and
-        checkpoints then follow each epoch.
+      epochs: number of epochs, replaces `config.training.num_steps`. The model is then evaluated
+        and saved after each epoch.
       reporter: receives warnings.
 
     Raises:
-      DeepLabError: a field is invalid, a dataset does not exist, or they do not match.
+      DeepLabError: a field is invalid, a dataset does not exist, or the two datasets have different
+        classes.
     """
     binary = _binary_arrays(train, validation, config.data.class_names)
     train_set = open_source(train, config, config.data.train_split, binary)
@@ -151,7 +152,7 @@ def _check_fit(
     mesh: Mesh,
     reporter: Reporter,
 ) -> None:
-    """Checks that crop, batch, loss and optimizer suit the network and the devices."""
+    """Checks that crop size, batch size, loss and optimizer fit the network and the devices."""
     check_crop_size(crop_size, architecture, config.strict_crop, reporter)
     batch = config.training.batch_size, config.training.accumulation_steps
     check_batch(*batch, mesh)
@@ -179,7 +180,7 @@ def _adjusted(
 
 
 def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
-    """Warns of classes without a pixel in in-memory training arrays (others: see `prepare`)."""
+    """Warns of classes without any pixel in in-memory arrays; for files, `prepare` warns."""
     absent = train_set.absent_classes if isinstance(train_set, ArrayDataset) else ()
     if absent:
         reporter.warning(
@@ -192,17 +193,17 @@ def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
 def _binary_arrays(
     train: Source, validation: Source, class_names: Sequence[str] | None
 ) -> bool | None:
-    """Returns whether 255 is class 1 in both pairs of arrays, see `ArrayDataset`.
+    """Returns whether 255 is class 1 (and not void) in the given arrays, see `ArrayDataset`.
 
-    The masks of both pairs are judged together: if one pair has values 0 and 255 and the other 0, 1
-    and 255, then 255 is void.
+    The answer is the same for training and validation: if one has the values 0 and 255 and the
+    other 0, 1 and 255, then 255 is void in both.
     """
     if not (isinstance(train, tuple) and isinstance(validation, tuple)):
         return None
     try:
         values = label_values([*train[1], *validation[1]])
     except (TypeError, ValueError):
-        # Opening them reports what is wrong.
+        # The error is reported when the arrays are opened.
         return None
     return are_binary(values, class_names)
 
@@ -210,10 +211,17 @@ def _binary_arrays(
 def open_source(
     source: Source, config: ConfigDict, split: str, binary: bool | None = None
 ) -> Dataset:
-    """Opens the dataset of `source`; see `assemble`, and `binary` of `ArrayDataset`.
+    """Opens a dataset.
+
+    Args:
+      source: name of a prepared dataset, a pair of arrays (images, masks), or an opened dataset;
+        None: the dataset of the config.
+      config: config of the run.
+      split: split of a prepared dataset.
+      binary: for arrays, whether 255 is class 1; see `ArrayDataset`.
 
     Raises:
-      DeepLabError: the dataset does not exist, or neither config nor caller names one.
+      DeepLabError: the dataset does not exist, or neither `source` nor the config has one.
     """
     names = config.data.class_names
     if source is None or isinstance(source, str):
@@ -241,7 +249,12 @@ def _description(config: ConfigDict, train_set: Dataset, network: Architecture) 
 
 
 def run_batches(run: Run, first: int) -> Iterator[dict[str, jax.Array]]:
-    """Returns the training batches on the devices, starting after step `first`."""
+    """Returns the training batches, placed on the devices.
+
+    Args:
+      run: training run.
+      first: number of steps to skip, for a run that is resumed.
+    """
     share = data_share(run.mesh)
     batches = training_batches(
         run.train,

@@ -1,4 +1,4 @@
-"""State that training carries from step to step, and how a fresh one is created."""
+"""Training state, and its initialization."""
 
 import dataclasses
 from typing import Any
@@ -14,21 +14,21 @@ from deeplab_jax.parallel import state_shardings
 
 Variables = dict[str, Any]
 
-# Number of parameters from which compiling `StateSpec.create` unoptimized does not pay on CPUs:
-# ResNet-101's 60 million then take 9 s of processor time to draw, with minimal optimization 1 s,
-# for 4 s more of compilation, which the cache keeps; MobileNetV2's 5 million 1.4 s, for 7 s more.
+# Number of parameters from which the compiler optimizes `StateSpec.create` on CPUs. For ResNet-101
+# (60 million), this takes 4 s more of compilation, once, and reduces initialization from 9 s to
+# 1 s. For MobileNetV2 (5 million) it takes 7 s more, and initialization takes 1.4 s anyway.
 MANY_PARAMETERS = 20_000_000
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that determines the next step, so that a saved state resumes bit for bit.
+    """Training state: everything that a run needs in order to resume with identical results.
 
     Attributes:
-      step: int32 scalar, number of updates done.
-      variables: {"params", "batch_stats"}.
+      step: int32 scalar, number of training steps done.
+      variables: dict with `params` and `batch_stats`.
       optimizer_state: state of the Optax optimizer.
-      ema: averaged variables of the same form, or None.
+      ema: moving average of the variables, or None.
     """
 
     step: jax.Array
@@ -38,20 +38,20 @@ class TrainState:
 
     @property
     def evaluated(self) -> Variables:
-        """The variables that evaluation uses: the averaged ones where they are kept."""
+        """Variables that evaluation uses: their moving average if there is one."""
         return self.variables if self.ema is None else self.ema
 
 
 @dataclasses.dataclass(frozen=True)
 class StateSpec:
-    """Network, optimizer and layout, which determine the form of a training state.
+    """Specification of a training state, from which it can be created.
 
     Attributes:
       model: network to train.
-      optimizer: transformation whose state is kept.
-      mesh: devices that hold the state.
+      optimizer: Optax optimizer.
+      mesh: device mesh.
       crop_size: height and width of the training images, in pixels.
-      keep_ema: whether averaged variables are kept.
+      keep_ema: whether the state has a moving average of the variables.
       fsdp: whether kernels and optimizer state are sharded; see `state_shardings`.
     """
 
@@ -63,13 +63,13 @@ class StateSpec:
     fsdp: bool = False
 
     def initialize(self, key: jax.Array) -> TrainState:
-        """Returns a fresh state of the device that runs this."""
+        """Returns an initial state, without sharding."""
         shape = (1, *self.crop_size, self.model.architecture.in_channels)
         variables = self.model.init(key, jnp.zeros(shape, jnp.uint8))
         return with_variables({"batch_stats": {}} | variables, self.optimizer, self.keep_ema)
 
     def abstract(self) -> TrainState:
-        """Returns the shapes, dtypes and shardings of a state, without any array."""
+        """Returns the shape, dtype and sharding of every array in the state."""
         shapes = jax.eval_shape(self.initialize, jax.random.key(0))
         return jax.tree.map(
             lambda leaf, own: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=own),
@@ -78,11 +78,11 @@ class StateSpec:
         )
 
     def create(self, seed: int) -> TrainState:
-        """Returns a fresh state, created directly with its shardings."""
+        """Returns an initial state; each device creates only its own shards."""
         shapes, key = self.abstract(), jax.random.key(seed)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
         lowered = jax.jit(self.initialize, out_shardings=shardings).lower(key)
-        # The program runs once: below a size, optimizing it on CPUs takes longer than it runs.
+        # The program runs only once. For small networks, optimizing it on CPUs takes longer.
         options: dict[str, Any] | None = None
         if self.mesh.devices.flat[0].platform == "cpu":
             size = sum(leaf.size for leaf in jax.tree.leaves(shapes.variables))
@@ -93,11 +93,11 @@ class StateSpec:
 def with_variables(
     variables: Variables, optimizer: optax.GradientTransformation, keep_ema: bool
 ) -> TrainState:
-    """Returns the state of a run that starts from these variables."""
+    """Returns the initial state of a run that starts from given variables."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,
         optimizer_state=optimizer.init(variables["params"]),
-        # Copied, because a donated buffer must not occur twice in the state.
+        # Copied, because the state is donated and must not have the same buffer twice.
         ema=jax.tree.map(jnp.copy, variables) if keep_ema else None,
     )

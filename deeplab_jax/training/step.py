@@ -1,4 +1,4 @@
-"""The training step: the function that is compiled and sharded."""
+"""The compiled and sharded training step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,39 +19,39 @@ from deeplab_jax.training.state import TrainState, Variables
 
 @dataclasses.dataclass(frozen=True)
 class StepLayout:
-    """Shardings of the arguments and results of a step.
+    """Shardings of the arguments and results of a training step.
 
     Attributes:
-      mesh: devices; None: the one device that holds the arguments.
-      state_sharding: sharding of every array of the state; None: replicated.
+      mesh: device mesh; None: the device that the arguments are on.
+      state_sharding: sharding of every array of the state; None: all replicated.
     """
 
     mesh: Mesh | None
     state_sharding: Any = None
 
     def batch(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Returns the batch with its image rows sharded."""
+        """Constrains the image rows of a batch to be sharded over the `spatial` axis."""
         with sharded_over(self.mesh):
             return ops.constrain_rows(batch)
 
     def variables(self, variables: Any) -> Any:
-        """Returns sharded variables replicated on every device.
+        """Constrains variables that are sharded in the state to be replicated (all-gather).
 
-        Without this constraint the compiler could move feature maps instead, which are larger.
+        Without this constraint, the compiler might move feature maps instead, which are larger.
         """
         if self.state_sharding is None:
             return variables
         return jax.lax.with_sharding_constraint(variables, replicated(self.mesh))
 
     def gradients(self, gradients: Any) -> Any:
-        """Returns gradients sharded like the state (reduce-scatter instead of all-reduce)."""
+        """Constrains gradients to be sharded like the state (reduce-scatter, not all-reduce)."""
         if self.state_sharding is None:
             return gradients
         own = self.state_sharding.variables["params"]
         return jax.lax.with_sharding_constraint(gradients, own)
 
     def jit(self, step: Callable[..., Any]) -> "Step":
-        """Returns (state, batch) → (state, metrics) compiled; the given state is donated."""
+        """Jits a step (state, batch) → (state, metrics); the state passed to it is donated."""
         if self.mesh is None:
             return jax.jit(step, donate_argnums=0)
         whole = replicated(self.mesh)
@@ -68,7 +68,7 @@ Batch = dict[str, jax.Array]
 # (state, batch) → (state, metrics), jitted.
 Step = jax.stages.Wrapped
 
-# Indices of the random streams that the seed is folded into; initialization uses the seed itself.
+# Folded into the seed to get the random stream of dropout; initialization uses the seed itself.
 DROPOUT_STREAM = 1
 
 
@@ -85,21 +85,22 @@ def make_train_step(
     ema_decay: float = 0.0,
     l1: float = 0.0,
 ) -> Step:
-    """Returns the jitted step (state, batch) → (state, metrics); the given state is donated.
+    """Returns the jitted training step (state, batch) → (state, metrics).
 
-    The batch is split over the mesh axis `data`, the rows of its images over `spatial`. The loss
-    and batch normalization average over all devices. Metrics are the scalars `loss`,
-    `learning_rate` and `gradient_norm`.
+    The batch is sharded over the mesh axis `data`, the rows of its images over `spatial`. Loss and
+    batch normalization average over all devices. The state passed to the step is donated. The
+    metrics are the scalars `loss`, `learning_rate` and `gradient_norm`.
 
     Args:
       model, optimizer, learning_rate: network to train, its optimizer and schedule.
       objective: loss to minimize.
-      mesh, state_sharding: as of `StepLayout`; devices may be of a topology that is compiled for.
-      seed: seed of dropout.
-      accumulation_steps: number of microbatches that gradients are accumulated over. The
-        gradient equals that of the whole batch except for batch normalization, which uses the
-        statistics of each microbatch.
-      ema_decay: decay of the averaged variables; unused if the state keeps none.
+      mesh, state_sharding: see `StepLayout`. The devices may belong to a topology that the step is
+        compiled for ahead of time.
+      seed: random seed of dropout.
+      accumulation_steps: number of microbatches that gradients are accumulated over. Batch
+        normalization uses the statistics of each microbatch; otherwise the gradient equals that of
+        the whole batch.
+      ema_decay: decay of the moving average of the variables; ignored if the state has none.
       l1: weight of the L1 norm of the kernels.
     """
     layout = StepLayout(mesh, state_sharding)
@@ -130,11 +131,11 @@ def make_train_step(
 
 
 def make_run_step(run: Run, state: TrainState) -> Step:
-    """Returns the jitted step of a run; see `make_train_step`.
+    """Returns the jitted training step of a run; see `make_train_step`.
 
     Args:
-      run: run to train.
-      state: arrays or their shapes, with the shardings of the step's arguments and results.
+      run: training run.
+      state: training state, or the shapes and shardings of its arrays.
     """
     config = run.config
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
@@ -166,7 +167,21 @@ def accumulated_gradients(
     objective: Objective,
     step: jax.Array,
 ) -> tuple[jax.Array, Any, Any]:
-    """Returns loss, gradients and new batch statistics, accumulated over microbatches."""
+    """Computes the loss and its gradients, accumulated over microbatches.
+
+    Args:
+      model: network to train.
+      mesh: device mesh; None: one device.
+      variables: `params` and `batch_stats`.
+      batch: whole batch.
+      key: random key of dropout.
+      parts: number of microbatches.
+      objective: loss to minimize.
+      step: training step.
+
+    Returns:
+      Loss, gradients of the parameters, and new batch statistics.
+    """
 
     def part_loss(params: Any, batch_stats: Any, part: Batch, key: jax.Array):
         with sharded_over(mesh):
@@ -202,15 +217,15 @@ def accumulated_gradients(
 
 
 def in_parts(array: jax.Array, parts: int) -> jax.Array:
-    """Reshapes [N, …] to [parts, N/parts, …], every part with examples of every device."""
+    """Reshapes [N, …] to [parts, N/parts, …] such that every part has examples on every device."""
     return array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1)
 
 
 def averaged(ema: Variables, variables: Variables, step: jax.Array, decay: float) -> Variables:
-    """Returns decay·ema + (1 − decay)·variables, with a smaller decay at the start.
+    """Updates the moving average of the variables: decay·ema + (1 − decay)·variables.
 
-    The decay of step t is min(decay, (1 + t)/(10 + t)), so that the first values are forgotten
-    (TensorFlow's ExponentialMovingAverage with `num_updates`).
+    At step t the decay is min(decay, (1 + t)/(10 + t)), so that the initial values have little
+    weight (as in TensorFlow's ExponentialMovingAverage with `num_updates`).
     """
     rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda old, new: old + rate.astype(old.dtype) * (new - old), ema, variables)

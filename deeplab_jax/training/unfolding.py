@@ -1,8 +1,9 @@
-"""Unfolding: restores batch normalization in networks that were published with it folded.
+"""Restores batch normalization in networks that were published with it folded (unfolding).
 
-After folding, batch normalizations are the identity, and in training, which normalizes by the
-batch, the network would compute another function. Unfolding measures means and variances and sets
-scales and offsets that undo them, so that the function is unchanged and training continues from it.
+After folding, each batch normalization is the identity. If such a network is trained, it normalizes
+by the statistics of the batch and computes a different function. Unfolding therefore measures the
+means and variances on training images, and sets scales and offsets that undo the normalization, so
+that training starts from the published function.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from deeplab_jax.parallel import replicated
 from deeplab_jax.training.state import Variables
 
 Path = tuple[str, ...]
-# Number of batches of training crops for measuring the statistics.
+# Number of training batches that the statistics are measured on.
 BATCHES = 8
 
 
@@ -32,14 +33,14 @@ def unfold_batch_norm(
     batches: Iterable[jax.Array],
     mesh: Mesh,
 ) -> Variables:
-    """Returns variables of the same function with measured batch statistics.
+    """Returns variables with measured batch statistics that compute the same function.
 
     Args:
-      model: the network.
+      model: network.
       variables: variables of the network.
       folded: paths, without `params`, of the batch normalizations that were folded.
       batches: batches of images, uint8 [N, H, W, C], sharded over all devices.
-      mesh: devices.
+      mesh: device mesh.
     """
     measure = jax.jit(_measurement(model, folded), out_shardings=replicated(mesh))
     measured = [jax.device_get(measure(variables, images)) for images in batches]
@@ -50,7 +51,7 @@ def unfold_batch_norm(
 
 
 class Statistics(NamedTuple):
-    """Mean and variance per channel of a normalization's inputs, and its epsilon."""
+    """Mean and variance per channel of the inputs of a batch normalization, and its epsilon."""
 
     mean: np.ndarray | jax.Array
     variance: np.ndarray | jax.Array
@@ -79,16 +80,16 @@ def _measurement(
 
 
 def _merged(batches: Sequence[Statistics]) -> Statistics:
-    """Returns the statistics over all pixels of batches of equal size."""
+    """Combines the statistics of batches of equal size to those over all pixels."""
     means, variances, epsilons = map(np.stack, zip(*batches, strict=True))
-    # The mean variance within a batch, and the variance of the batches' means.
+    # Total variance: mean of the variances within batches plus variance of the batch means.
     return Statistics(means.mean(0), variances.mean(0) + means.var(0), epsilons[0])
 
 
 def _restated(
     flat: Mapping[Path, np.ndarray], path: Path, statistics: Statistics
 ) -> dict[Path, np.ndarray | jax.Array]:
-    """Returns the variables of a normalization with other statistics and the same function."""
+    """Returns the variables of one batch normalization with other statistics, same function."""
     mean, variance, epsilon = statistics
     scale, offset = flat["params", *path, "scale"], flat["params", *path, "bias"]
     old_mean, old_variance = (flat["batch_stats", *path, name] for name in ("mean", "var"))

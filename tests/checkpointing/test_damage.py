@@ -102,7 +102,9 @@ def test_nothing_is_lost_by_setting_aside(good, workdir):
 def test_with_only_damaged_checkpoints_nothing_is_moved(good, workdir):
     for step in STEPS:
         (workdir / "checkpoints" / str(step) / "variables" / "_METADATA").unlink()
-    with pytest.raises(DeepLabError, match=r"is good: 3: variables/_METADATA is missing; 6: .*"):
+    with pytest.raises(
+        DeepLabError, match=r"are damaged \(3: variables/_METADATA is missing; 6: .*"
+    ):
         set_damaged_aside(workdir, lambda line: None)
     assert saved_steps(workdir) == list(STEPS)
 

@@ -31,7 +31,9 @@ def test_a_written_model_is_read_back(tmp_path, inference_size, intensity_range)
 
 
 def test_directories_without_a_model_are_recognized(tmp_path):
-    with pytest.raises(DeepLabError, match=r"is not a model: it has no model.json; give a workdir"):
+    with pytest.raises(
+        DeepLabError, match=r"is not a model: it has no model.json; give the workdir"
+    ):
         read_description(tmp_path)
 
 

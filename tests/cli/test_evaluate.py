@@ -109,7 +109,7 @@ def test_another_list_of_classes_is_scored(evaluate, world):
         ({"scales": "0.5,x"}, "--scales=0.5,x is not legal"),
         ({"scales": "1,1"}, "hold one scale twice"),
         ({"scales": ""}, "scales"),
-        ({"output_stride": "7"}, "legal: 4, 8, 16, 32"),
+        ({"output_stride": "7"}, "must be one of 4, 8, 16, 32"),
         ({"output_stride": "x"}, "output_stride"),
         ({"tile": "65"}, "513x513"),
         ({"tile": "65x65", "overlap": "0.7"}, "[0, 0.5)"),
@@ -118,7 +118,7 @@ def test_another_list_of_classes_is_scored(evaluate, world):
         ({"overlap": "0.1"}, "give --tile"),
         ({"crf": "deeplap"}, "did you mean 'deeplab'"),
         ({"trimap": "1,a"}, "--trimap=1,a is not legal"),
-        ({"trimap": "0"}, "trimap width 0 is not legal"),
+        ({"trimap": "0"}, "trimap width 0 must be an integer"),
         ({"trimap": "3", "table": "true"}, "give one of them"),
     ],
 )

@@ -106,7 +106,7 @@ def test_sixteen_bits_are_read_as_in_training(predict, tmp_path):
         (["--submission=vok"], "submission"),
         (["--submission=voc", "--probabilities"], "omit --probabilities"),
         (["--scales=1,1"], "hold one scale twice"),
-        (["--output_stride=9"], "legal: 4, 8, 16, 32"),
+        (["--output_stride=9"], "must be one of 4, 8, 16, 32"),
     ],
 )
 def test_impossible_requests_give_one_line_and_write_nothing(

@@ -224,10 +224,10 @@ LOGITS, IMAGE = np.zeros((1, 4, 5, 3), np.float32), np.zeros((1, 4, 5, 3), np.ui
 @pytest.mark.parametrize(
     ("logits", "image", "message"),
     [
-        (LOGITS[0], IMAGE, r"logits of a CRF are float32 \[4, 5, 3\]"),
-        (LOGITS.astype(int), IMAGE, "legal: floating point"),
-        (LOGITS, IMAGE[:, :3], r"legal beside these logits: uint8 \[1, 4, 5, 3\]"),
-        (LOGITS, IMAGE.astype(np.float32), "image of a CRF is float32"),
+        (LOGITS[0], IMAGE, r"CRF logits must be .*got float32 \[4, 5, 3\]"),
+        (LOGITS.astype(int), IMAGE, "must be floating point"),
+        (LOGITS, IMAGE[:, :3], r"image of a CRF must be uint8 \[1, 4, 5, 3\]"),
+        (LOGITS, IMAGE.astype(np.float32), "image of a CRF must be uint8 .*got float32"),
         (LOGITS, IMAGE[..., :1], "image of a CRF"),
         (LOGITS[:, :0], IMAGE[:, :0], "at least 1 pixel"),
     ],
@@ -256,13 +256,13 @@ def test_wrong_parameters_are_refused(field, value):
 
 
 def test_wrong_compatibility_is_refused():
-    with pytest.raises(DeepLabError, match=r"legal beside these logits: \[3, 3\]"):
+    with pytest.raises(DeepLabError, match=r"must be \[3, 3\], got \[2, 2\]"):
         dense_crf(LOGITS, IMAGE, SMALL, compatibility=np.eye(2))
 
 
 def test_deviations_too_small_for_lattice_keys_are_refused():
     parameters = CRFParameters(1.0, 1e-4, 1e-4, filtering="lattice")
-    with pytest.raises(DeepLabError, match="larger deviations"):
+    with pytest.raises(DeepLabError, match="use larger ones"):
         dense_crf(LOGITS, textured_image(0, 4, 5)[None], parameters)
 
 

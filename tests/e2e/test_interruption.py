@@ -43,7 +43,7 @@ def test_kill_then_resume_is_bit_identical(commands, trained, tmp_path, step):
     due = (reached - 1) // 3 * 3
     assert due - 3 <= (saved or 0) <= reached
     resumed = commands.run(*commands.train_words(workdir))
-    assert (f"going on from step {saved} " in resumed.stderr) == (saved is not None)
+    assert (f"resuming from step {saved} " in resumed.stderr) == (saved is not None)
     assert_same_end(workdir, trained)
 
 
@@ -56,5 +56,5 @@ def test_sigterm_loses_no_step(commands, trained, tmp_path, number):
     saved = saved_step(workdir)
     assert saved == max(losses(workdir))
     resumed = commands.run(*commands.train_words(workdir))
-    assert f"going on from step {saved} " in resumed.stderr
+    assert f"resuming from step {saved} " in resumed.stderr
     assert_same_end(workdir, trained)

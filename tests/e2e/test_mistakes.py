@@ -13,7 +13,7 @@ from deeplab_jax.checkpointing import open_checkpoints
     ("overrides", "said"),
     [
         (["model.output_strid=8"], "did you mean 'model.output_stride'?"),
-        (["model.output_stride=7"], "legal: 4, 8, 16, 32"),
+        (["model.output_stride=7"], "must be one of 4, 8, 16, 32"),
         (["training.batch_size=many"], "training.batch_size must be of type int"),
         (["data.name=shaps"], "shapes"),
         (["data.train_split=training"], "train"),
@@ -59,8 +59,8 @@ def test_an_indivisible_batch_size_names_the_nearest(commands, tmp_path):
     words = commands.train_words(tmp_path / "run", "training.batch_size=10")
     eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     failed = commands.run(*words, status=2, **eight)
-    assert "batch_size=10 does not divide" in failed.stderr
-    assert "nearest that do: 8, 16" in failed.stderr
+    assert "batch_size=10 is not divisible" in failed.stderr
+    assert "nearest that are: 8, 16" in failed.stderr
     assert not (tmp_path / "run").exists()
 
 

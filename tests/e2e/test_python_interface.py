@@ -97,7 +97,7 @@ def test_fine_tuning_replaces_only_the_classifier(commands, first_run, tmp_path)
     config.training.num_steps = 1
     listener = RecordingReporter()
     deeplab_jax.train(config, tmp_path / "tuned", halves(3), halves(3), reporter=listener)
-    afresh = [text for text in listener.messages if "starts afresh" in text]
+    afresh = [text for text in listener.messages if "is initialized randomly" in text]
     assert len(afresh) == 2
     assert all("classifier" in text for text in afresh)
 
@@ -106,7 +106,7 @@ def test_fine_tuning_another_network_is_refused(commands, first_run, tmp_path):
     config = tiny_config(commands, tuple("abcdef"))
     config.training.init_from = str(first_run.workdir)
     config.model.aspp_channels = 16
-    with pytest.raises(DeepLabError, match="holds another network"):
+    with pytest.raises(DeepLabError, match="is a different network"):
         deeplab_jax.train(config, tmp_path / "run", halves(6), halves(6), reporter=Reporter())
 
 

@@ -56,7 +56,7 @@ def test_a_run_resumes_from_the_checkpoint_before_the_damaged_one(runs, undistur
     DAMAGES["delete"](workdir / "checkpoints" / str(newest) / "optimizer" / "_METADATA", None)
     said = runs.finish(runs.start(*runs.train_words(workdir)))
     assert f"the checkpoint of step {newest} is damaged (optimizer/_METADATA is missing)" in said
-    assert f"going on from step {before} " in said
+    assert f"resuming from step {before} " in said
     assert reached_step(workdir) == newest
     assert (workdir / "damaged_checkpoints" / str(newest)).is_dir()
 

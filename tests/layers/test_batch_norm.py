@@ -108,7 +108,9 @@ def test_half_precision_keeps_statistics_in_single():
 
 
 def test_a_group_that_does_not_divide_is_an_error():
-    with pytest.raises(DeepLabError, match="ghost_batch_size=4 does not divide the 6 images"):
+    with pytest.raises(
+        DeepLabError, match="ghost_batch_size=4 does not divide the batch of 6 images"
+    ):
         make(4).apply(variables(), inputs(), mutable=["batch_stats"])
 
 

@@ -63,7 +63,7 @@ def test_of_no_pixel_nothing_is_known():
         ([254], [0], "true class"),
         ([0], [2], "predicted class"),
         ([0], [-1], "predicted class"),
-        ([0, 1], [0], "truth is"),
+        ([0, 1], [0], "same shape"),
     ],
 )
 def test_illegal_labels_are_refused(truth, prediction, reason):

@@ -56,5 +56,5 @@ def test_without_void_there_is_no_trimap_band():
 
 @pytest.mark.parametrize("width", [0, -1, 1.5, 2000])
 def test_illegal_widths_are_refused(width):
-    with pytest.raises(DeepLabError, match=r"integers in 1\.\.1000"):
+    with pytest.raises(DeepLabError, match=r"an integer in 1\.\.1000"):
         TrimapConfusion.empty(2, (1, width))

@@ -62,14 +62,16 @@ def test_another_number_of_classes_starts_with_a_fresh_classifier(workdir):
     assert afresh == {"params/classifier/kernel", "params/classifier/bias"}
     assert all(np.array_equal(found[path], expected[path]) for path in expected.keys() - afresh)
     (bias,) = (message for message in messages if "bias" in message)
-    assert bias == f"params/classifier/bias starts afresh: [3] in {workdir}, [5] here"
+    assert bias == (
+        f"params/classifier/bias is initialized randomly: shape [5], but [3] in {workdir}"
+    )
 
 
 @pytest.mark.parametrize(
     "changes", [{"aspp_channels": 8}, {"head": "aspp"}, {"depth_multiplier": 0.25}]
 )
 def test_another_network_is_refused(workdir, changes):
-    message = re.escape(f"training.init_from={workdir} holds another network")
+    message = re.escape(f"training.init_from={workdir} is a different network")
     with pytest.raises(DeepLabError, match=message):
         starting_from(workdir, **changes)
 
@@ -82,7 +84,7 @@ def test_the_backbone_alone(workdir, changes):
         in_backbone = path.split("/")[1] == "backbone"
         assert np.array_equal(array, expected[path]) if in_backbone else np.all(array == 7)
     (message,) = messages
-    assert "starts afresh lies in" in message
+    assert "parts with random initialization" in message
     assert "classifier" in message
     assert "backbone" not in message
 
@@ -95,18 +97,19 @@ def test_matching_variables_are_taken(workdir):
     }
     assert {path.split("/")[1] for path in taken} == {"backbone", "pooling"}
     assert messages == [
-        f"{len(taken)} arrays come from {workdir}; what starts afresh lies in: decoder, classifier"
+        f"loaded {len(taken)} arrays from {workdir}; "
+        "parts with random initialization: decoder, classifier"
     ]
 
 
 @pytest.mark.parametrize(
     ("parts", "changes", "message"),
     [
-        ("backbone", {"depth_multiplier": 0.25}, "holds another network"),
+        ("backbone", {"depth_multiplier": 0.25}, "is a different network"),
         (
             "matching",
             {"depth_multiplier": 0.25, "aspp_channels": 8, "num_classes": 5},
-            "nothing of",
+            "no variable of",
         ),
         ("backbones", {}, "did you mean 'backbone'"),
     ],

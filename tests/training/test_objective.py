@@ -224,16 +224,16 @@ def test_parts_of_a_batch_add_up_to_it(architecture, changes):
     ("changes", "complaint"),
     [
         ({"normalization": "image"}, "did you mean 'images'"),
-        ({"cross_entropy": 0.0}, "one must be above 0"),
-        ({"dice": -1.0}, "none may be negative"),
+        ({"cross_entropy": 0.0}, "one of them above 0"),
+        ({"dice": -1.0}, "must be at least 0"),
         ({"hard_pixel_fraction": 0.0}, r"must be in \(0, 1\]"),
         ({"label_smoothing": 1.0}, r"must be in \[0, 1\)"),
         ({"l1": -0.1}, "l1=-0.1 must be at least 0"),
-        ({"supervise_all_scales": True}, "needs model.multi_scale"),
+        ({"supervise_all_scales": True}, "requires model.multi_scale"),
         ({"chunk_rows": -1}, "chunk_rows=-1 must be a whole number of at least 0"),
-        ({"chunk_rows": 8, "upsample_logits": False}, "is for cross-entropy alone"),
-        ({"chunk_rows": 8, "dice": 1.0}, "is for cross-entropy alone"),
-        ({"chunk_rows": 8, "hard_pixel_fraction": 0.5}, "is for cross-entropy alone"),
+        ({"chunk_rows": 8, "upsample_logits": False}, "requires cross-entropy over all pixels"),
+        ({"chunk_rows": 8, "dice": 1.0}, "requires cross-entropy over all pixels"),
+        ({"chunk_rows": 8, "hard_pixel_fraction": 0.5}, "requires cross-entropy over all pixels"),
     ],
 )
 def test_illegal_fields(changes, complaint):
@@ -243,5 +243,5 @@ def test_illegal_fields(changes, complaint):
 
 @pytest.mark.parametrize("changes", [{"upsample_logits": True}, {"dice": 1.0}])
 def test_every_scale_is_of_cross_entropy_on_the_scores(changes):
-    with pytest.raises(DeepLabError, match="is DeepLab v2's"):
+    with pytest.raises(DeepLabError, match="requires cross-entropy over all pixels"):
         value(THREE_SCALES, **({"upsample_logits": False, "supervise_all_scales": True} | changes))

@@ -67,7 +67,7 @@ def test_arrays_are_a_data_set():
             "every_steps=0 must be a whole number of at least 1",
         ),
         ("log_every_steps=0", "log_every_steps=0 must be a whole number of at least 1"),
-        ("training.accumulation_steps=3", "give a multiple of 3"),
+        ("training.accumulation_steps=3", "must be a multiple of 3"),
         ("training.ema_decay=1.0", r"training.ema_decay=1.0 must be in [0, 1)"),
         ("optimizer.name=sdg", "did you mean 'sgd'?"),
         ("model.backbone=mobilenetv2", "did you mean 'mobilenet_v2'?"),
@@ -75,7 +75,7 @@ def test_arrays_are_a_data_set():
         ("augmentation.crop_size=33", "crop_size=(33,) must be a height and a width"),
         ("augmentation.crop_size=33,33,3", "crop_size=(33, 33, 3) must be a height and a width"),
         ("augmentation.min_scale=0", "min_scale"),
-        ("loss.class_weights=1.0,2.0", "2 weights for 4 classes (sky, tree, road, car)"),
+        ("loss.class_weights=1.0,2.0", "4 weights, one per class (sky, tree, road, car), got 2"),
     ],
 )
 def test_illegal_fields_give_a_one_line_error(assignment, complaint):
@@ -94,7 +94,7 @@ def test_the_two_data_sets_must_agree():
     other = ArrayDataset(
         *([array] for array in (np.zeros((9, 9, 3), np.uint8), np.ones((9, 9), np.uint8)))
     )
-    with pytest.raises(DeepLabError, match=r"has 4 classes and arrays 2; .* must agree"):
+    with pytest.raises(DeepLabError, match=r"same classes, but .* has 4 and arrays has 2"):
         assembled(validation=other)
 
 
@@ -141,7 +141,7 @@ def test_a_frozen_part_with_moving_statistics_is_reported(assignments, warned):
     config, reporter = changed(*assignments), RecordingReporter()
     mesh, workdir = make_mesh(jax.devices()[:1]), pathlib.Path("unwritten")
     assemble(config, workdir, mesh, DATASET, DATASET, reporter=reporter)
-    told = [text for text in reporter.warnings if "backbone of the network keep" in text]
+    told = [text for text in reporter.warnings if "the parameters of backbone are frozen" in text]
     assert bool(told) == warned
 
 
@@ -207,7 +207,7 @@ def test_one_value_per_pooled_channel_is_refused_and_two_are_a_warning(assignmen
             assemble_it()
     else:
         assemble_it()
-    assert any("two values per channel" in text for text in reporter.warnings) == (values == 2)
+    assert any("only two values per channel" in text for text in reporter.warnings) == (values == 2)
 
 
 def test_rows_one_after_the_other_are_not_shared_out():

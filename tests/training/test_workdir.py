@@ -123,4 +123,4 @@ def test_damage_is_found_in_a_bucket_too(bucket):
     assert saved_steps(bucket) == [4]
     assert checkpoint_damage(bucket, 4) is None
     (path / "variables" / "data").write_bytes(bytes(99))
-    assert checkpoint_damage(bucket, 4) == "variables/data has another checksum"
+    assert checkpoint_damage(bucket, 4) == "variables/data has a wrong checksum"
