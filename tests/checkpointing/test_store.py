@@ -62,10 +62,10 @@ def test_averages_that_were_not_kept_are_refused(tmp_path):
 def test_a_directory_without_model_or_checkpoint_is_refused(tmp_path):
     with pytest.raises(DeepLabError, match="no such directory"):
         read_model(tmp_path / "nowhere")
-    with pytest.raises(DeepLabError, match="holds no checkpoint yet"):
+    with pytest.raises(DeepLabError, match="no checkpoint yet"):
         read_variables(tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(DeepLabError, match="holds no checkpoint yet"):
+    with pytest.raises(DeepLabError, match="no checkpoint yet"):
         read_variables(tmp_path)
 
 
