@@ -1,1 +1,1 @@
-"""Recipes, one a file: `get_config(arguments)` says what differs from deeplab_jax/config.py."""
+"""Training recipes, one per file: `get_config(arguments)` returns the config of a recipe."""

@@ -1,4 +1,4 @@
-"""How DeepLab v3, v3+ and their MobileNets are trained: stages, and what differs by dataset."""
+"""Training of DeepLab v3, v3+ and their MobileNets: stages, and settings for each dataset."""
 
 import dataclasses
 from typing import Any
@@ -27,7 +27,7 @@ IMAGENET = {
     "xception_65": "xception65_imagenet",
     "xception_71": "xception71_imagenet",
     "mobilenet_v2": "mobilenetv2_imagenet",
-    # From memory: MobileNetV3's segmentation networks were trained from scratch.
+    # From memory: the segmentation networks on MobileNetV3 were trained from scratch.
     "mobilenet_v3_large": "none",
     "mobilenet_v3_small": "none",
 }
@@ -41,13 +41,13 @@ NARROW = {
 
 @dataclasses.dataclass(frozen=True)
 class Amount:
-    """How long, and with what, a dataset is trained on.
+    """Training settings for one dataset.
 
     Attributes:
-      num_steps: updates.
-      learning_rate: at the start.
-      crop: side of the crops in pixels.
-      open: fields that the sources do not settle, and why.
+      num_steps: number of training steps.
+      learning_rate: initial learning rate.
+      crop: height and width of the crops, in pixels.
+      open: uncertain fields, see `Recipe.open`.
     """
 
     num_steps: int
@@ -58,34 +58,38 @@ class Amount:
 
 AMOUNTS = {
     "voc": Amount(30_000, 7e-3, 513),  # Verified: DeepLab v3, section 4.
-    # Verified: DeepLab v3, appendix C, for steps and crop; its author in tensorflow/models #3677
-    # for the rate.
+    # Verified: DeepLab v3, appendix C (steps and crop); an author in tensorflow/models #3677
+    # (learning rate).
     "cityscapes": Amount(
-        90_000, 1e-2, 769, {"training.batch_size": "as on VOC: 'large' is all that was read"}
+        90_000, 1e-2, 769, {"training.batch_size": "as on VOC: the paper only states 'large'"}
     ),
-    # Verified: the released command for steps, crop and sizes.
+    # Verified: the released command (steps, crop and sizes).
     "ade20k": Amount(
         150_000,
         7e-3,
         513,
         {
-            "schedule.base_learning_rate": "as on VOC: the released command leaves it open",
-            "training.batch_size": "as on VOC: the released command has 4, to show how, and asks "
-            "for more than 12",
+            "schedule.base_learning_rate": "as on VOC: not part of the released command",
+            "training.batch_size": "as on VOC: the released command has 4 as an example and "
+            "recommends more than 12",
         },
     ),
-    # Verified: the author in tensorflow/models #4234; 300,000 are enough.
+    # Verified: an author in tensorflow/models #4234, who adds that 300,000 steps are enough.
     "coco_voc": Amount(500_000, 7e-3, 513),
 }
 
 
 def usual_split(given: ConfigDict) -> str:
-    """Returns what a stage trains on when no split is asked for; empty for the usual."""
+    """Returns the default training split of a stage; empty: the default of the dataset."""
     return "trainval" if given.stage == 2 else ""
 
 
 def train(made: Recipe, given: ConfigDict) -> None:
-    """Sets how to train a network whose architecture is decided.
+    """Sets all fields of a recipe that concern training, after the architecture is set.
+
+    Args:
+      made: recipe to change.
+      given: arguments of the recipe, see ARGUMENTS.
 
     Raises:
       DeepLabError: arguments contradict each other.
@@ -96,16 +100,16 @@ def train(made: Recipe, given: ConfigDict) -> None:
     config.schedule.base_learning_rate = amount.learning_rate
     made.open.update({name: why for name, why in amount.open.items() if name not in made.open})
     config.augmentation.crop_size = (amount.crop, amount.crop)
-    # Verified: released code: a scale of 0.5, 0.75, …, 2.
+    # Verified: released code: scales 0.5, 0.75, …, 2.
     config.augmentation.min_scale, config.augmentation.max_scale = 0.5, 2.0
     config.augmentation.scale_step = 0.25
     resnet = given.backbone.startswith("resnet")
     config.optimizer.weight_decay = 1e-4 if resnet else 4e-5  # Verified: released code.
-    config.optimizer.multipliers.bias = 2.0  # Verified: released code; of the classifier alone.
+    config.optimizer.multipliers.bias = 2.0  # Verified: released code, for the classifier.
     if given.dataset == "ade20k":
         _resized(made, given)
     if given.dataset == "cityscapes" and given.split.endswith("coarse"):
-        made.open["training.num_steps"] = "as on the fine images: not read for the coarse ones"
+        made.open["training.num_steps"] = "as with fine images only: no source read for coarse ones"
     choose("stage", str(given.stage), ("1", "2"))
     if given.stage == 2:
         _second_stage(made, given)
@@ -124,8 +128,9 @@ def _first_stage(made: Recipe, given: ConfigDict) -> None:
     start_from(made, init, "backbone" if published and not narrow else "matching")
     if published and narrow:
         made.open["training.init_from"] = (
-            "widths are multiples of 8 in the catalog's classifiers, in the released network they "
-            "are not: layers that differ start afresh (model.width_divisor=8 takes them all)"
+            "the numbers of channels are multiples of 8 in the published image classifiers, but "
+            "not in the released network: layers that differ are initialized randomly "
+            "(model.width_divisor=8 loads all layers)"
         )
     if init == "none" and not given.init:
         made.open["training.init_from"] = "from memory: trained from scratch"
@@ -135,50 +140,57 @@ def _imagenet(given: ConfigDict) -> str:
     width = given.get("width", 1.0)
     if width == 1:
         return IMAGENET[given.backbone]
-    need_init(NARROW.get(width, ""), f"no published weights are of width={width}")
+    need_init(NARROW.get(width, ""), f"there are no published weights for width={width}")
     return NARROW[width]
 
 
 def _from_coco(made: Recipe, given: ConfigDict) -> None:
-    need_init(given.init, "from_coco goes on from a network trained on coco_voc")
+    need_init(given.init, "from_coco requires a network trained on coco_voc")
     if given.dataset == "coco_voc":
-        raise DeepLabError("from_coco is for another dataset than coco_voc; leave one of them out")
+        raise DeepLabError("from_coco requires another dataset than coco_voc; omit one of them")
     config, same_classes = made.config, given.dataset == "voc"
     config.model.output_stride = 16
     start_from(made, given.init, "all" if same_classes else "matching")
     if not same_classes:
-        made.open["schedule.base_learning_rate"] = "as from ImageNet: from COCO not read"
+        made.open["schedule.base_learning_rate"] = "as after ImageNet: no source read for COCO"
         return
     config.schedule.base_learning_rate = 1e-4  # Verified: DeepLab v3, section 4.3.
     if config.model.architecture != "deeplab_v3" or given.backbone == "mobilenet_v2":
-        made.open["schedule.base_learning_rate"] = "as DeepLab v3's, for this network not read"
+        made.open["schedule.base_learning_rate"] = (
+            "as in DeepLab v3: no source read for this network"
+        )
 
 
 def _second_stage(made: Recipe, given: ConfigDict) -> None:
     if given.dataset != "voc" or given.backbone.startswith("mobilenet_v3"):
-        raise DeepLabError("stage=2 is of VOC (DeepLab v3, section 4.3); leave dataset out")
-    need_init(given.init, "stage=2 goes on from stage 1")
+        raise DeepLabError(
+            "stage=2 exists only for VOC (DeepLab v3, section 4.3) and not for MobileNetV3; omit "
+            "stage or change dataset and backbone"
+        )
+    need_init(given.init, "stage=2 requires the network of stage 1")
     config = made.config
     start_from(made, given.init, "all")
     config.model.output_stride = 8  # Verified: DeepLab v3, section 4.1.
     config.model.frozen_batch_norm = True  # Verified: DeepLab v3, section 4.1.
-    config.schedule.base_learning_rate = 1e-3  # Verified: DeepLab v3, section 4.1; 30,000 updates.
+    config.schedule.base_learning_rate = 1e-3  # Verified: DeepLab v3, section 4.1; 30,000 steps.
     if config.data.train_split == "train+val":
         config.data.oversample_classes = RARE_CLASSES
-    made.open["training.batch_size"] = "as in stage 1: the paper does not say"
+    made.open["training.batch_size"] = "as in stage 1: not in the paper"
     if config.model.architecture == "deeplab_v3plus":
         for field in ("schedule.base_learning_rate", "training.num_steps"):
-            made.open[field] = "as DeepLab v3's: the paper says output stride and frozen BN alone"
+            made.open[field] = (
+                "as in DeepLab v3: the paper only states output stride and frozen batch norm"
+            )
 
 
 def _resized(made: Recipe, given: ConfigDict) -> None:
-    """Sets the size that ADE20K's images are brought to before all else."""
+    """Sets the size that the images of ADE20K are resized to before all other augmentation."""
     augmentation = made.config.augmentation
     side = 513
     if given.backbone == "mobilenet_v2":
-        side = 257  # Verified: the released network's crop.
+        side = 257  # Verified: crop of the released network.
         augmentation.crop_size = (side, side)
-        made.open["augmentation.min_resize"] = "derived: the released command with its crop's size"
+        made.open["augmentation.min_resize"] = "derived: the released command with this crop size"
     # Verified: released command: both sides at most 513, each k·16 + 1.
     augmentation.min_resize = augmentation.max_resize = side
     augmentation.resize_factor = 16

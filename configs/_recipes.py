@@ -1,11 +1,12 @@
-"""Shared parts of the papers' recipes: datasets, initial weights, and open points.
+"""Shared parts of the recipes from the papers: datasets, initial weights and open points.
 
-Comments in the recipes say where a value comes from and how sure it is:
+Comments in the recipes state the source of each value and how certain it is:
 
-* verified: read in the source that is named, a paper or the authors' released code;
-* derived: follows from verified facts, by a step that the comment states;
-* from memory: nobody here has read it in its source;
-* open: the source does not say, or this code cannot do it. `Recipe.open` names each such point.
+* verified: read in the given source, a paper or the authors' released code;
+* derived: follows from verified facts as the comment states;
+* from memory: not read in its source;
+* open: the source does not specify it, or this code does not support it. `Recipe.open` lists these
+  points.
 """
 
 import dataclasses
@@ -19,11 +20,12 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 
 @dataclasses.dataclass
 class Recipe:
-    """A config with what is not settled in it.
+    """Config of a recipe, and the points in which it may differ from the paper.
 
     Attributes:
-      config: to train with.
-      open: why, by the config's field; by a few words where no field can express the point.
+      config: config to train with.
+      open: reason why a value is uncertain, by the dotted name of the field; points without a field
+        have a short description instead of the name.
     """
 
     config: ConfigDict = dataclasses.field(default_factory=configs.default)
@@ -32,12 +34,13 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """A dataset as the papers use it.
+    """Dataset as used in the papers.
 
     Attributes:
-      name: under which it is prepared.
-      splits: what `data.train_split` is, by the papers' name; the first is the usual one.
-      evaluation_size: (height, width) that images are padded to, as in the released code.
+      name: name of the prepared dataset.
+      splits: value of `data.train_split` for each split in the papers; the first is the default.
+      evaluation_size: (height, width) that images are padded to in evaluation, as in the released
+        code; None: computed for each image.
     """
 
     name: str
@@ -52,7 +55,7 @@ DATA_SETS = {
             "train_aug": "train_aug",  # 10,582 images (SBD).
             "train": "train",  # 1,464.
             "trainval": "train+val",  # 2,913.
-            # Derived: val's masks are VOC's own, as those of SBD may not hold all of val.
+            # Derived: the masks of val are those of VOC, because SBD may not contain all of val.
             "trainval_aug": "train_aug+val",
         },
         (513, 513),  # Verified: released code; the largest image has 500 pixels.
@@ -62,8 +65,8 @@ DATA_SETS = {
         {
             "train": "train",  # 2,975 fine annotations.
             "trainval": "train+val",  # 3,475.
-            # Verified: the released lists' 22,973 and 23,473 images are the sums of the fine sets
-            # and the 19,998 images that are annotated coarsely only.
+            # Verified: the 22,973 and 23,473 images in the released lists are the sums of the fine
+            # sets and the 19,998 images with only coarse annotations.
             "train_coarse": "train+train_extra",
             "trainval_coarse": "train+val+train_extra",
         },
@@ -79,16 +82,16 @@ DATA_SETS = {
 
 
 def use_data(recipe: Recipe, dataset: str, split: str, legal: tuple[str, ...]) -> None:
-    """Sets what to train and to validate on.
+    """Sets the dataset and split of a recipe.
 
     Args:
-      recipe: to change.
-      dataset: one of `legal`.
-      split: the papers' name; empty for the usual one.
-      legal: the datasets that a paper used.
+      recipe: recipe to change.
+      dataset: name of the dataset, one of `legal`.
+      split: name of the training split in the papers; empty: the default.
+      legal: datasets that the paper used.
 
     Raises:
-      DeepLabError: another dataset or split.
+      DeepLabError: the dataset or split is not legal.
     """
     choose("dataset", dataset, legal)
     data_set, config = DATA_SETS[dataset], recipe.config
@@ -102,12 +105,12 @@ def use_data(recipe: Recipe, dataset: str, split: str, legal: tuple[str, ...]) -
         config.evaluation.batch_size = 1  # Memory: 1025 × 2049 pixels.
     if "val" in config.data.train_split.split("+"):
         recipe.open["data.validation_split"] = (
-            "val is trained on: the papers measure such networks on the test server"
+            "val is part of the training data: the papers evaluate such networks on the test server"
         )
 
 
-# How published classifiers were trained where that is not what their backbone has by default here:
-# what starts from them takes it over.
+# Keywords with which published image classifiers were trained, if they are not the defaults of the
+# backbone. Networks that start from these weights use the same keywords.
 CONVENTIONS = {
     "vgg16_imagenet": {"preprocessing": "vgg_mean"},
     "torchvision_vgg16_imagenet": {"preprocessing": "mean_std"},
@@ -123,7 +126,13 @@ CONVENTIONS = {
 
 
 def start_from(recipe: Recipe, init: str, parts: str) -> None:
-    """Sets the weights to start from; nothing for an empty name, or `none`."""
+    """Sets the initial weights of a recipe.
+
+    Args:
+      recipe: recipe to change.
+      init: value of `training.init_from`; empty or `none`: random initialization.
+      parts: value of `training.init_scope`.
+    """
     if init and init != "none":
         recipe.config.training.init_from = init
         recipe.config.training.init_scope = parts
@@ -132,32 +141,48 @@ def start_from(recipe: Recipe, init: str, parts: str) -> None:
 
 
 def start_from_vgg(recipe: Recipe, init: str) -> None:
-    """Sets VGG-16's weights to start from, fc6 and fc7 narrowed, or a network that fits."""
-    # Verified: DeepLab v1, section 3.2: fc6 is decimated in space, of the filters of fc6 and fc7 a
-    # random part is kept.
+    """Sets the initial weights to those of VGG-16 with decimated fc6 and fc7, or of a DeepLab.
+
+    Args:
+      recipe: recipe to change.
+      init: name of a published VGG-16, or a trained DeepLab.
+    """
+    # Verified: DeepLab v1, section 3.2: the kernel of fc6 is subsampled, and random filters of fc6
+    # and fc7 are kept.
     start_from(recipe, init, "vgg_decimated" if init in CONVENTIONS else "matching")
     if init in CONVENTIONS:
         recipe.open["training.init_scope"] = (
-            "derived: which rows, columns and filters stay is not published, nor whether ASPP's "
-            "branches keep the same"
+            "derived: the kept rows, columns and filters are not published, nor whether they are "
+            "the same in all ASPP branches"
         )
 
 
 def need_init(init: str, what: str) -> None:
-    """Checks that a network to go on from was named.
+    """Checks that the argument `init` is given.
+
+    Args:
+      init: value of the argument.
+      what: reason why it is required, for the error message.
 
     Raises:
-      DeepLabError: it was not.
+      DeepLabError: it is empty.
     """
     if not init:
-        raise DeepLabError(f"{what}: name it, as in init=runs/first (a workdir or model directory)")
+        raise DeepLabError(
+            f"{what}; add it to the arguments, as in init=runs/first (a workdir or model directory)"
+        )
 
 
 def choose(what: str, name: str, legal: tuple[str, ...]) -> None:
     """Checks the value of an argument.
 
+    Args:
+      what: name of the argument, for the error message.
+      name: value of the argument.
+      legal: all legal values.
+
     Raises:
-      DeepLabError: it is none of the legal ones; they are named.
+      DeepLabError: the value is not legal; the message lists the legal ones.
     """
     if name not in legal:
         raise unknown_name(what, name, legal)

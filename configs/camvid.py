@@ -1,22 +1,24 @@
-"""DeepLab v3+ on MobileNetV2 on CamVid (11 classes, 367 images to train on, 101 to validate).
+"""DeepLab v3+ with MobileNetV2 on CamVid (11 classes, 367 training and 101 validation images).
 
   deeplab-jax prepare camvid --source=path/to/CamVid --data_dir=data
   deeplab-jax train --config=configs/camvid.py:cpu --workdir=runs/camvid
 
-`cpu`, from scratch, 2 cores of an AMD EPYC, 2026-11-23: 0.549 validation mean IoU after all 1800
-steps (0.510 after 1200, 0.413 after 600) and 15 min 58 s, at 14 to 15 images/s.
+With `cpu`, training from scratch on 2 cores of an AMD EPYC reaches 0.549 validation mean IoU after
+1800 steps (0.510 after 1200, 0.413 after 600), in 15 min 58 s at 14 to 15 images/s (2026-11-23).
 
-`cpu,init=NAME`, the backbone of published weights, a model directory or a workdir, at full width:
+`cpu,init=NAME` starts from the backbone of published weights, a model directory or a workdir, with
+all channels (depth multiplier 1):
 
   deeplab-jax train --config=camvid:cpu,init=deeplabv3_mobilenetv2_voc_coreml_lut8 \\
       --workdir=runs/camvid_voc
 
-2 cores, 2026-11-25, on e4cb5ea: 0.658 validation mean IoU after all 1000 steps
-(0.633 after 600) and 30 min 50 s, with much other work on the machine: 3 to 9 images/s.
+On 2 cores this reaches 0.658 validation mean IoU after 1000 steps (0.633 after 600), in 30 min 50 s
+beside other work, at 3 to 9 images/s (2026-11-25, commit e4cb5ea).
 
-Without `cpu`: the same net at full width and on larger crops, for an accelerator. Not trained yet.
+Without `cpu`, the recipe is for an accelerator: all channels, larger crops. It has not been trained
+yet.
 
-Arguments: `cpu`; `steps`, how many updates; `init`.
+Arguments: `cpu`; `steps`, number of training steps; `init`, model to start from.
 """
 
 from ml_collections import ConfigDict
@@ -24,13 +26,13 @@ from ml_collections import ConfigDict
 from deeplab_jax import config as configs
 
 CPU_STEPS, FINE_TUNING_STEPS, STEPS = 1800, 1000, 20_000
-# Square roots of the weights that `prepare --report` suggests from the training split: the full
-# ones make rare classes spill over their edges.
+# Square roots of the weights that `prepare --report` suggests for the training split. With the full
+# weights, predictions of rare classes extend beyond the objects.
 CLASS_WEIGHTS = (0.53, 0.45, 2.19, 0.39, 1.0, 0.65, 1.96, 1.41, 0.89, 2.53, 2.97)
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config."""
+    """Returns the config for the arguments in `text`, see the module docstring."""
     given = configs.arguments(text, cpu=False, steps=0, init="")
     config = configs.default()
     config.data.name = "camvid"
@@ -60,8 +62,9 @@ def get_config(text: str | None = None) -> ConfigDict:
         return config
 
     config.model.depth_multiplier = 1.0 if given.init else 0.5
-    # Half the usual rates for half the usual crop; the image-level feature did not help DeepLab v3+
-    # on driving scenes either (arXiv 1802.02611, table 7), and a batch of 8 normalises it badly.
+    # The crop has half the usual size, so the rates are half the usual ones. Image pooling does not
+    # help DeepLab v3+ on driving scenes (arXiv 1802.02611, table 7), and with a batch of 8 its
+    # batch statistics are inaccurate.
     config.model.atrous_rates = (3, 6, 9)
     config.model.image_pooling = "none"
     config.model.aspp_channels = 128
@@ -85,7 +88,7 @@ def _num_steps(given: ConfigDict) -> int:
 
 
 def _start_from(config: ConfigDict, init: str) -> None:
-    """Fine-tunes the backbone of another model, more gently than what is new."""
+    """Starts from the backbone of another model, with a lower learning rate for it."""
     config.training.init_from = init
     config.training.init_scope = "backbone"
     config.optimizer.multipliers.backbone = 0.1

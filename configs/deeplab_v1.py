@@ -4,17 +4,17 @@
   deeplab-jax train --config=configs/deeplab_v1.py --workdir=runs/deeplab_v1
   deeplab-jax train --config=configs/deeplab_v1.py:msc,init=runs/deeplab_v1 --workdir=runs/msc
 
-Hardware: the paper fine-tuned for about 10 hours on one Titan GPU. Steps: 6,000 (8,000 for
-split=trainval_aug).
+Number of steps: 6,000, or 8,000 for split=trainval_aug. Fine-tuning took the authors about 10 hours
+on one Titan GPU.
 
-The paper's mean IoU on val, without CRF (with it), not measured here: LargeFOV 62.25 (67.64);
-fov=7x7 64.38 (67.64); fov=4x4 59.80 (63.74); fov=4x4,rate=8 63.41 (67.14; DeepLab v2, table 1);
-msc on LargeFOV 64.21 (68.70). Tables 1 and 2.
+Mean IoU on val in the paper (tables 1 and 2), with CRF in parentheses; not reproduced here:
+LargeFOV 62.25 (67.64); fov=7x7 64.38 (67.64); fov=4x4 59.80 (63.74); fov=4x4,rate=8 63.41 (67.14;
+DeepLab v2, table 1); msc on LargeFOV 64.21 (68.70).
 
-Arguments: `fov`, large (3×3), 4x4 or 7x7; `rate` of fc6, 0 for the usual one; `msc`, the
-multi-scale features of section 4.3, trained on top of the network `init`; `split`, train_aug,
-train, trainval or trainval_aug; `init`, weights to start from (`none`: none); `steps`, how many
-updates.
+Arguments: `fov`, kernel size of fc6: large (3×3), 4x4 or 7x7; `rate`, atrous rate of fc6, 0 for the
+default; `msc`, multi-scale features (section 4.3), trained after the network `init`; `split`,
+train_aug, train, trainval or trainval_aug; `init`, weights to start from (`none`: random); `steps`,
+number of training steps.
 """
 
 from deeplab_jax.configs._recipes import (
@@ -34,12 +34,12 @@ FOVS = ("large", "4x4", "7x7")
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config."""
+    """Returns the config for the arguments in `text`, see the module docstring."""
     return recipe(text).config
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the config with its open points."""
+    """Returns the config and its open points for the arguments in `text`."""
     given = configs.arguments(text, fov="large", rate=0, msc=False, split="", init="", steps=0)
     choose("fov", given.fov, FOVS)
     made = Recipe()
@@ -63,7 +63,7 @@ def _network(made: Recipe, given: ConfigDict) -> None:
 
 def _training(config: ConfigDict, given: ConfigDict) -> None:
     config.augmentation.crop_size = (321, 321)  # Verified: released code.
-    # Verified: released code mirrors and crops only.
+    # Verified: the only augmentation in the released code is flipping and cropping.
     config.augmentation.min_scale = config.augmentation.max_scale = 1.0
     trainval = given.split == "trainval_aug"
     config.training.num_steps = given.steps or (8000 if trainval else 6000)  # Verified: released.
@@ -74,7 +74,7 @@ def _training(config: ConfigDict, given: ConfigDict) -> None:
     # Verified: released code, 10 and 20 for fc8, 1 and 2 elsewhere.
     config.optimizer.multipliers.classifier = 10.0
     config.optimizer.multipliers.bias = 2.0
-    # Verified: paper, section 4.1: 0.001, a tenth of it every 2,000 updates.
+    # Verified: paper, section 4.1: 0.001, divided by 10 every 2,000 steps.
     config.schedule.base_learning_rate = 1e-3
     config.schedule.name = "step"
     config.schedule.steps_per_drop = 2000
@@ -82,23 +82,23 @@ def _training(config: ConfigDict, given: ConfigDict) -> None:
 
 
 def _imagenet(made: Recipe, given: ConfigDict) -> None:
-    """Starts from VGG-16 as trained on ImageNet."""
+    """Starts from VGG-16 trained on ImageNet."""
     init = given.init or "vgg16_imagenet"
     if given.fov == "7x7":
-        start_from(made, init, "all")  # Its fc6 and fc7 are VGG's own.
+        start_from(made, init, "all")  # fc6 and fc7 have the same shapes as in VGG-16.
     else:
         start_from_vgg(made, init)
 
 
 def _features_of_many_scales(made: Recipe, init: str) -> None:
-    need_init(init, "msc goes on from a trained DeepLab of the same fov")
+    need_init(init, "msc requires a trained DeepLab with the same fov")
     config = made.config
     config.model.decoder = "msc"
     start_from(made, init, "matching")
-    # The network began with the usual weights.
+    # The network `init` itself started from these weights.
     config.model.update(CONVENTIONS["vgg16_imagenet"])
-    # Verified: paper, section 4.3: all but the new layers keeps its weights.
+    # Verified: paper, section 4.3: only the new layers are trained.
     config.optimizer.multipliers.backbone = 0.0
     config.optimizer.multipliers.head = 0.0
     made.open["schedule.base_learning_rate"] = "from memory: the same schedule for the new layers"
-    made.open["optimizer.multipliers.decoder"] = "from memory: 1, as the other layers"
+    made.open["optimizer.multipliers.decoder"] = "from memory: 1, like other layers"

@@ -5,24 +5,24 @@
   deeplab-jax train --config=configs/deeplab_v3.py:stage=2,init=runs/deeplab_v3 \\
     --workdir=runs/stage_2
 
-Stage 1 trains at output stride 16 with batch normalisation; stage 2 goes on from it at 8, with
-frozen batch normalisation, on trainval with the images of rare classes twice: the network that went
-to the test server.
+Stage 1 trains at output stride 16 with batch normalization. Stage 2 continues at output stride 8
+with frozen batch normalization, on trainval, in which images of rare classes appear twice. Its
+result is the network that was submitted to the test server.
 
-Hardware: 16 crops of 513 × 513 at once; the paper took 3.65 days on one K80 GPU, 2.74 hours on 32
-(table 11). Steps: 30,000 on VOC, 90,000 on Cityscapes, 500,000 on COCO.
+Number of steps: 30,000 on VOC, 90,000 on Cityscapes, 500,000 on COCO, with 16 crops of 513 × 513
+(Cityscapes: 769 × 769) per batch. Training took the authors 3.65 days on one K80 GPU and 2.74 hours
+on 32 (table 11).
 
-The paper's mean IoU on val, not measured here.
+Mean IoU on val in the paper, not reproduced here:
 * VOC: 77.21 at output stride 16, 78.51 at 8, 79.77 with scales and flips, 82.70 with COCO (table
-  6);
-  head=cascade 76.66 at 16 (table 3), ResNet-50's without multi-grid 73.88 (table 2); test, after
-  stage 2, 85.7 (table 7).
+  6); head=cascade 76.66 at 16 (table 3), on ResNet-50 without multi-grid 73.88 (table 2); test,
+  after stage 2, 85.7 (table 7).
 * Cityscapes: 77.23 at 16, 79.30 at 8 with scales and flips (table 12); test, after trainval_coarse,
   81.3 (table 13).
 
-Arguments: `dataset`, voc, cityscapes or coco_voc; `split`; `stage`, 1 or 2 (VOC alone); `backbone`;
-`head`, aspp or cascade; `from_coco`: `init` was trained on coco_voc; `init`, weights to start from
-(`none`: none); `steps`, how many updates.
+Arguments: `dataset`, voc, cityscapes or coco_voc; `split`; `stage`, 1 or 2 (VOC only); `backbone`;
+`head`, aspp or cascade; `from_coco`, set it if `init` was trained on coco_voc; `init`, weights to
+start from (`none`: random); `steps`, number of training steps.
 """
 
 from deeplab_jax.configs import _atrous_recipes as atrous
@@ -36,12 +36,12 @@ BACKBONES = ("resnet_101_beta", "resnet_50_beta", "resnet_101", "resnet_50")
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config."""
+    """Returns the config for the arguments in `text`, see the module docstring."""
     return recipe(text).config
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the config with its open points."""
+    """Returns the config and its open points for the arguments in `text`."""
     given = configs.arguments(
         text, head="aspp", **atrous.ARGUMENTS | {"backbone": "resnet_101_beta"}
     )
@@ -56,10 +56,11 @@ def recipe(text: str | None = None) -> Recipe:
 
 def _network(model: ConfigDict, given: ConfigDict) -> None:
     model.architecture = "deeplab_v3"
-    model.backbone = given.backbone  # Derived: the published counts are those of the beta stem.
+    # Derived: the published numbers of parameters are those with the beta stem.
+    model.backbone = given.backbone
     if given.head == "cascade":
         model.head = "cascade"  # Verified: paper, section 3.2; up to block7.
         model.multi_grid = (1, 2, 1)  # Verified: paper, table 3.
     else:
         model.multi_grid = (1, 2, 4)  # Verified: paper, table 5.
-        model.image_pooling = "crop"  # Verified: released code; the paper pools the whole map.
+        model.image_pooling = "crop"  # Verified: released code; in the paper it is global.

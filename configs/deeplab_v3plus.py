@@ -5,22 +5,23 @@
   deeplab-jax train --config=configs/deeplab_v3plus.py:stage=2,init=runs/deeplab_v3plus \\
     --workdir=runs/stage_2
 
-Stage 1 trains at output stride 16 with batch normalisation; stage 2 goes on from it at 8, with
-frozen batch normalisation, on trainval with the images of rare classes twice: the network that went
-to the test server.
+Stage 1 trains at output stride 16 with batch normalization. Stage 2 continues at output stride 8
+with frozen batch normalization, on trainval, in which images of rare classes appear twice. Its
+result is the network that was submitted to the test server.
 
-Hardware: 16 crops of 513 × 513 (Cityscapes: 769 × 769) at once. Steps: 30,000 on VOC, 90,000 on
-Cityscapes, 150,000 on ADE20K, 500,000 on COCO.
+Number of steps: 30,000 on VOC, 90,000 on Cityscapes, 150,000 on ADE20K, 500,000 on COCO, with 16
+crops of 513 × 513 (Cityscapes: 769 × 769) per batch.
 
-The paper's mean IoU on val, not measured here.
+Mean IoU on val in the paper, not reproduced here:
 * VOC, Xception-65: 79.79 at output stride 16, 81.39 at 8 with scales and flips; with COCO 82.20 and
   83.58 (table 5); test, after stage 2, 87.8 (table 6). ResNet-101: 78.85 and 80.57 (table 3).
 * Cityscapes: Xception-65 79.14, Xception-71 79.55 (table 7a); test, with coarse labels, 82.1.
 * ADE20K, Xception-65, output stride 8 with scales and flips: 45.65 (released network).
 
-Arguments: `dataset`, voc, cityscapes, ade20k or coco_voc; `split`; `stage`, 1 or 2 (VOC alone);
-`backbone`; `separable`, `auto` for the architecture's; `from_coco`: `init` was trained on coco_voc;
-`init`, weights to start from (`none`: none); `steps`, how many updates.
+Arguments: `dataset`, voc, cityscapes, ade20k or coco_voc; `split`; `stage`, 1 or 2 (VOC only);
+`backbone`; `separable`, true, false or auto (default of the architecture); `from_coco`, set it if
+`init` was trained on coco_voc; `init`, weights to start from (`none`: random); `steps`, number of
+training steps.
 """
 
 from deeplab_jax.configs import _atrous_recipes as atrous
@@ -42,12 +43,12 @@ BACKBONES = (
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config."""
+    """Returns the config for the arguments in `text`, see the module docstring."""
     return recipe(text).config
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the config with its open points."""
+    """Returns the config and its open points for the arguments in `text`."""
     given = configs.arguments(
         text, separable="auto", **atrous.ARGUMENTS | {"backbone": "xception_65"}
     )
@@ -64,10 +65,10 @@ def _network(made: Recipe, given: ConfigDict) -> None:
     model.architecture = "deeplab_v3plus"
     model.backbone = given.backbone
     if given.backbone.startswith("resnet"):
-        model.multi_grid = (1, 2, 4)  # Verified: DeepLab v3, table 5; table 3's first rows are it.
+        model.multi_grid = (1, 2, 4)  # Verified: DeepLab v3, table 5; v3+, table 3.
     choose("separable", given.separable, ("auto", "true", "false"))
     if given.separable != "auto":
         model.separable = given.separable == "true"
-    # Verified: paper, table 7: driving scenes are better off without the image-level feature.
-    # Elsewhere, released code: of the size of the crop.
+    # Verified: paper, table 7: on driving scenes, results are better without image pooling.
+    # Elsewhere, released code: windows of the size of the crop.
     model.image_pooling = "none" if given.dataset == "cityscapes" else "crop"

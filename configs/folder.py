@@ -1,13 +1,13 @@
-"""DeepLab v3+ on MobileNetV2 on your own images and masks (docs/guides/data.md).
+"""DeepLab v3+ with MobileNetV2 on your own images and masks (docs/guides/data.md).
 
   deeplab-jax prepare folder --source=mine --classes=mine/classes.txt --data_dir=data --report
   deeplab-jax train --config=configs/folder.py:cpu --workdir=runs/mine
 
-The recipe of camvid.py without its class weights; `--report` suggests weights for rare classes, and
---config.loss.class_weights=1.0,2.5 sets them. `cpu`: 16 minutes for 1800 steps on 2 cores (see
-camvid.py), crops of 193 × 257; change augmentation.crop_size if your images are smaller.
+The recipe is that of camvid.py without class weights. `--report` suggests class weights, and
+--config.loss.class_weights=1.0,2.5 sets them. With `cpu`, 1800 steps take 16 minutes on 2 cores,
+with crops of 193 × 257; reduce augmentation.crop_size if your images are smaller.
 
-Arguments: `cpu`; `steps`, how many updates.
+Arguments: `cpu`; `steps`, number of training steps.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ from deeplab_jax import config as configs
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config."""
+    """Returns the config for the arguments in `text`, see the module docstring."""
     config = configs.load(f"camvid:{text or ''}")
     config.data.name = "folder"
     config.loss.class_weights = None

@@ -1,24 +1,25 @@
-"""DeepLab on MobileNetV2 and V3 (arXiv 1801.04381 and 1905.02244), for devices.
+"""DeepLab with MobileNetV2 and V3, for mobile devices (arXiv 1801.04381 and 1905.02244).
 
   deeplab-jax prepare voc_segmentation --source=path/to/VOC2012 --data_dir=data
   deeplab-jax train --config=configs/mobilenet.py --workdir=runs/mobilenet_v2
   deeplab-jax train --config=configs/mobilenet.py:backbone=mobilenet_v3_large,dataset=cityscapes \\
     --workdir=runs/mobilenet_v3
 
-Hardware: 16 crops at once. Steps: as DeepLab v3's, 30,000 on VOC, 90,000 on Cityscapes.
+Number of steps: 30,000 on VOC, 90,000 on Cityscapes, as for DeepLab v3, with 16 crops per batch.
 
-Published mean IoU on val, not measured here.
-* MobileNetV2 with COCO on VOC: 75.32 at output stride 16, 77.33 at 8 with scales and flips; with
-  `aspp` 75.70 and 78.42 (its paper's table 7); width=0.5 70.19 (released network).
+Published mean IoU on val, not reproduced here:
+* MobileNetV2 pretrained on COCO, on VOC: 75.32 at output stride 16, 77.33 at 8 with scales and
+  flips; with `aspp` 75.70 and 78.42 (MobileNetV2 paper, table 7); width=0.5 70.19 (released
+  network).
 * MobileNetV2 on Cityscapes: 70.71 at 16, 73.57 at 8 with scales and flips; on ADE20K 32.04
-  (released
-  networks).
+  (released networks).
 * MobileNetV3 on Cityscapes: large 72.41, small 68.99 (released networks).
 
 Arguments: `dataset`, voc, cityscapes, ade20k or coco_voc; `split`; `stage`, 1 or 2 (MobileNetV2 on
-VOC); `backbone`, mobilenet_v2, mobilenet_v3_large or mobilenet_v3_small (Cityscapes); `width`,
-MobileNetV2's depth multiplier; `aspp`, 3×3 atrous branches too; `from_coco`: `init` was trained on
-coco_voc; `init`, weights to start from (`none`: none); `steps`, how many updates.
+VOC only); `backbone`, mobilenet_v2, mobilenet_v3_large or mobilenet_v3_small (V3 on Cityscapes
+only); `width`, depth multiplier of MobileNetV2; `aspp`, adds the 3×3 atrous branches; `from_coco`,
+set it if `init` was trained on coco_voc; `init`, weights to start from (`none`: random); `steps`,
+number of training steps.
 """
 
 from deeplab_jax.configs import _atrous_recipes as atrous
@@ -32,12 +33,12 @@ BACKBONES = ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config."""
+    """Returns the config for the arguments in `text`, see the module docstring."""
     return recipe(text).config
 
 
 def recipe(text: str | None = None) -> Recipe:
-    """Returns the config with its open points."""
+    """Returns the config and its open points for the arguments in `text`."""
     given = configs.arguments(
         text, aspp=False, width=1.0, **atrous.ARGUMENTS | {"backbone": "mobilenet_v2"}
     )
@@ -55,20 +56,20 @@ def _second(made: Recipe, given: ConfigDict) -> None:
     model, width = made.config.model, given.width
     model.backbone = "mobilenet_v2"
     model.depth_multiplier = width
-    # Verified: released networks: image pooling and a 1×1 convolution, no decoder but on ADE20K.
+    # Verified: released networks: image pooling and a 1×1 convolution; a decoder only on ADE20K.
     model.architecture = "deeplab_v3plus" if given.dataset == "ade20k" else "deeplab_v3"
     model.head = "aspp" if given.aspp else "pooling"
     model.image_pooling = "crop"
     if given.dataset == "ade20k":
-        model.separable = True  # Derived: released code's default; the file was not read here.
+        model.separable = True  # Derived: default in the released code; the file was not read.
 
 
 def _third(made: Recipe, given: ConfigDict) -> None:
     model = made.config.model
     model.architecture = "deeplab_v3"
-    # Verified: released networks: the narrower last blocks, output stride 32, LR-ASPP of 128.
+    # Verified: released networks: narrower last blocks, output stride 32, LR-ASPP of 128 channels.
     model.backbone = f"{given.backbone}_seg"
     model.output_stride = 32
     model.image_pooling = "crop"
     for field in ("training.num_steps", "training.batch_size", "schedule.base_learning_rate"):
-        made.open[field] = "MobileNetV3's paper was not read here: as DeepLab v3 on Cityscapes"
+        made.open[field] = "as DeepLab v3 on Cityscapes: the MobileNetV3 paper was not read"

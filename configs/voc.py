@@ -1,18 +1,19 @@
-"""DeepLab v3+ on ResNet-50 on PASCAL VOC 2012 (arXiv 1802.02611, section 4; stage 1).
+"""DeepLab v3+ with ResNet-50 on PASCAL VOC 2012 (arXiv 1802.02611, section 4; stage 1).
 
   deeplab-jax prepare voc_segmentation --source=path/to/VOC2012 --data_dir=data
   deeplab-jax train --config=configs/voc.py --workdir=runs/voc
 
-With `SegmentationClassAug` beside `SegmentationClass` there is the split `train_aug` of 10,582
-images, which the papers train on: --config.data.train_split=train_aug.
+The papers train on the split `train_aug` of 10,582 images (--config.data.train_split=train_aug). It
+exists if the folder `SegmentationClassAug` is next to `SegmentationClass`.
 
-Not trained here: the recipe needs an ImageNet network to start from and an accelerator. Its fields
-are the paper's; those of the released code are marked in deeplab_jax/config.py.
+The recipe requires an accelerator and a network trained on ImageNet to start from; it has not been
+trained here. The fields are those of the paper; deeplab_jax/config_fields.py states which defaults
+come from the released code instead.
 
-`cpu` makes it small enough to try on two cores, from scratch, on a few hundred images. Such a run
-learns where the objects are rather than what they are.
+With `cpu`, the network is small enough to train on two cores, from scratch, on a few hundred
+images. It then learns where objects are rather than which classes they have.
 
-Arguments: `cpu`; `steps`, how many updates.
+Arguments: `cpu`; `steps`, number of training steps.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +24,7 @@ CPU_STEPS, STEPS = 1500, 30_000
 
 
 def get_config(text: str | None = None) -> ConfigDict:
-    """Returns the config."""
+    """Returns the config for the arguments in `text`, see the module docstring."""
     given = configs.arguments(text, cpu=False, steps=0)
     config = configs.default()
     config.data.name = "voc_segmentation"
