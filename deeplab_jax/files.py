@@ -109,10 +109,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# Suffixes of the images, and of the masks, in a directory.
+# Suffixes of the files in a directory that are read as images, and as masks.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".npy")
-# Names that macOS, Windows and network storage add, beside those that begin with a dot.
+# Names of files and folders that macOS, Windows and network storage create. They are ignored, like
+# all names that begin with a dot.
 SYSTEM_NAMES = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db")
 HIDDEN = "hidden"
 
@@ -144,9 +145,9 @@ def _is_hidden_name(name: str) -> bool:
 
 
 def visible_files(directory: Path, suffixes: Sequence[str]) -> Iterator[Path]:
-    """Yields the visible files below a directory that have one of the suffixes, sorted.
+    """Yields the files in a directory tree that have one of the suffixes, sorted.
 
-    Symbolic links are followed; see `list_images`.
+    Hidden files are ignored, and symbolic links are followed; see `is_hidden` and `list_images`.
     """
     for path in sorted(_files_below(directory)):
         if path.suffix.lower() in suffixes and not is_hidden(path, directory):
@@ -154,17 +155,17 @@ def visible_files(directory: Path, suffixes: Sequence[str]) -> Iterator[Path]:
 
 
 def list_images(directory: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Listing:
-    """Returns the images below a directory, and the number of other files.
+    """Lists the images in a directory tree, and counts the other files.
 
-    Symbolic links to files and directories are followed, except those to a directory that contains
-    them. A broken link is listed like a file, so that reading it reports it.
+    Symbolic links are followed, except those to a directory that contains the link. A broken link
+    with the suffix of an image is listed, so that it is reported when it is read.
 
     Args:
       directory: directory to search.
       suffixes: suffixes of images, in lower case.
 
     Raises:
-      DeepLabError: a directory cannot be read, or a link that seems to be one is broken.
+      DeepLabError: a directory cannot be read, or a symbolic link without suffix is broken.
     """
     images: list[Path] = []
     left_out: Counter[str] = Counter()
@@ -181,7 +182,7 @@ def list_images(directory: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Li
 
 
 def _files_below(directory: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Yields files and broken links; `above` holds the real paths of the parent directories."""
+    """Yields files and broken links; `above` are the real paths of the parent directories."""
     real = os.path.realpath(directory)
     if real in above or not directory.is_dir():
         return

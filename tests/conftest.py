@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Options and fixtures of all tests."""
 
 import contextlib
 import gc
@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
-    """The folder of real images and published weights, where there is one."""
+    """Folder of real images and published weights; skips the test if there is none."""
     folder = pathlib.Path(os.environ.get("DEEPLAB_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip("DEEPLAB_SHARED names no folder with real images")

@@ -1,4 +1,4 @@
-"""A default that stands twice, in the config and in Python, is the same in both places."""
+"""Defaults that exist both in the config and in Python are equal."""
 
 import ast
 import itertools

@@ -1,4 +1,4 @@
-"""One context variable decides what a network computes; private JAX is imported in one file."""
+"""Only one context variable affects the computation; private JAX is imported in one file."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""What becomes of the strides: every strided or atrous convolution of the networks as built."""
+"""Strides and atrous rates of all convolutions in the built networks."""
 
 import jax
 import numpy as np

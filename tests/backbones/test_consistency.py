@@ -1,4 +1,4 @@
-"""Atrous consistency: a finer map, subsampled, is the coarser map of the same weights."""
+"""Atrous consistency: a map at a smaller output stride, subsampled, is that at a larger one."""
 
 import functools
 import itertools
@@ -22,8 +22,8 @@ def image_and_variables(backbone, size):
 def _without_squeezing(variables):
     """Channel weights of MobileNetV3 that do not depend on the map.
 
-    Squeeze and excitation averages all of a map, and a finer map holds other pixels: what follows
-    from its mean is not atrous-consistent in any implementation.
+    Squeeze and excitation averages the whole map, and a finer map has additional pixels, so it is
+    not atrous-consistent in any implementation.
     """
     flat = traverse_util.flatten_dict(variables)
     return traverse_util.unflatten_dict(
@@ -36,7 +36,7 @@ def _without_squeezing(variables):
 
 @functools.cache
 def features(backbone, size, output_stride):
-    """Returns the last map; of one backbone and size always for the same image and variables."""
+    """Returns the last map; image and variables depend only on the backbone and the size."""
     image, variables = image_and_variables(backbone, size)
     module = find_backbone(backbone).module(output_stride=output_stride)
     return np.asarray(

@@ -1,4 +1,4 @@
-"""Damage of any one file of a checkpoint is found, or does no harm."""
+"""Damage to any file of a checkpoint is detected or harmless."""
 
 import shutil
 
@@ -28,7 +28,7 @@ def content(step):
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """A workdir with the checkpoints of three steps, the first of them the best."""
+    """A workdir with checkpoints of three steps; the first one is the best."""
     path = tmp_path_factory.mktemp("good") / "run"
     with open_checkpoints(path, read_only=False) as manager:
         for step in STEPS:

@@ -1,4 +1,4 @@
-"""Which checkpoint and which variables of a workdir are meant."""
+"""Selection of the checkpoint and of the variables of a workdir."""
 
 import pathlib
 import re
@@ -16,7 +16,7 @@ SCORES = {10: 0.3, 20: 0.5, 30: None}
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """Checkpoints of steps 10 to 30; those kept hold their step, and its negative as average."""
+    """Checkpoints of steps 10 to 30; variables are the step, their moving average is −step."""
     path = tmp_path_factory.mktemp("run")
     with open_checkpoints(path, read_only=False) as manager:
         for step, mean_iou in SCORES.items():

@@ -1,4 +1,4 @@
-"""What was written before format version 3 loads with the defaults and names of its time."""
+"""Files before format version 3 load with the defaults and names of the release that wrote them."""
 
 import json
 import pathlib
@@ -32,7 +32,7 @@ def described(name):
 
 
 def given(name):
-    """Returns the name and the keywords that the file holds."""
+    """Returns the name and the keywords that the file stores."""
     values = json.loads((BEFORE / name / "model" / "model.json").read_text())
     return values["architecture"], values["overrides"]
 

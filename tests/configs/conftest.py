@@ -1,4 +1,4 @@
-"""Tiny sources in the layouts of real data sets, prepared."""
+"""Tiny prepared datasets from sources in the layouts of real datasets."""
 
 import functools
 from pathlib import Path
@@ -15,7 +15,7 @@ SIZE = (60, 80)
 
 
 def write_pair(image: Path, mask: Path, seed: int, values: list[int]) -> None:
-    """Writes noise in two brightnesses, and which is which in values of the mask, rest void."""
+    """Writes noise in two brightnesses and a mask of the two regions, otherwise void."""
     random = np.random.default_rng(seed)
     bright = np.indices(SIZE)[1] > random.integers(20, 60)
     pixels = random.integers(0, 90, (*SIZE, 3)) + 150 * bright[..., None]
@@ -27,7 +27,7 @@ def write_pair(image: Path, mask: Path, seed: int, values: list[int]) -> None:
 
 
 def write_voc(source: Path) -> None:
-    """Two images to train, two to validate, and two more that SBD annotates."""
+    """Two training images, two validation images, and two with annotations of SBD."""
     for seed, stem in enumerate("abcdef"):
         image = source / f"JPEGImages/{stem}.jpg"
         # A chair, one of the classes that come twice, in every other image.
@@ -42,7 +42,7 @@ def write_voc(source: Path) -> None:
 
 
 def write_cityscapes(source: Path) -> None:
-    """Two images of a city to train and two of another to validate."""
+    """Two training images of one city and two validation images of another."""
     for seed, (split, city) in enumerate([("train", "ulm"), ("val", "bonn")] * 2):
         frame = f"{city}_000000_{seed:06}"
         write_pair(

@@ -1,4 +1,4 @@
-"""The papers' recipes with the arguments that matter, and their text."""
+"""Recipes of the papers with relevant arguments, and their golden texts."""
 
 import functools
 import importlib.util
@@ -99,7 +99,7 @@ def load(name: str, text: str):
 
 
 def architecture(config) -> Architecture:
-    """Returns what network a config means."""
+    """Returns the architecture that a config specifies."""
     return network_of(config, DESCRIPTORS[config.data.name].num_classes)
 
 

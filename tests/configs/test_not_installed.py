@@ -1,4 +1,4 @@
-"""A checkout that is only on Python's path says what is missing."""
+"""A checkout that is only on Python's path raises an error that names what is missing."""
 
 import shutil
 import subprocess

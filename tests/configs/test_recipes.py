@@ -1,4 +1,4 @@
-"""The papers' recipes: every field is pinned, and every network and optimiser can be built."""
+"""The papers' recipes: every field is pinned, and every network and optimizer can be built."""
 
 import dataclasses
 import os
@@ -44,7 +44,7 @@ PARAMETERS = {
 
 
 class Refuser(Reporter):
-    """Takes no warning."""
+    """Reporter that fails on a warning."""
 
     def warning(self, text: str) -> None:
         raise AssertionError(text)
@@ -52,7 +52,7 @@ class Refuser(Reporter):
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_every_field_is_as_it_was(name):
-    """DEEPLAB_UPDATE_GOLDEN=1 writes the files anew: look at what git says of them."""
+    """DEEPLAB_UPDATE_GOLDEN=1 rewrites the files; review the diff."""
     path, text = GOLDEN / f"{name}.txt", golden_text(name)
     if os.environ.get("DEEPLAB_UPDATE_GOLDEN") == "1":
         path.write_text(text, "utf-8")
@@ -81,7 +81,7 @@ def test_a_recipe_fits_together(name, text):
 
 
 def _plain(config: ConfigDict) -> Architecture:
-    """Returns the network but for what no parameter's shape hangs on, or only the classifier's."""
+    """Returns the network without keywords that do not change the shapes of parameters."""
     same = {"num_classes": 21, "pooling_crop": (65, 65), "multi_scale": ()}
     same |= {"preprocessing": "none", "stride_placement": "slim", "frozen_batch_norm": False}
     network = architecture(config)
@@ -91,7 +91,7 @@ def _plain(config: ConfigDict) -> Architecture:
 
 
 def _distinct() -> dict[Architecture, str]:
-    """Returns a recipe for each network that they mean."""
+    """Returns one recipe for each different network."""
     found: dict[Architecture, str] = {}
     for name, text in CASES:
         found.setdefault(_plain(load(name, text).config), f"{name}:{text}")
@@ -112,7 +112,7 @@ def test_network_and_optimiser_are_built(reference):
 
 
 def test_every_recipe_of_the_documentation_resolves():
-    """And every file has a row in its tables."""
+    """Also, every file has a row in the tables."""
     page = (pathlib.Path(__file__).parents[2] / "docs/guides/recipes.md").read_text("utf-8")
     rows = re.findall(r"^\| `((?:deeplab_v|mobilenet)[^`]*)`", page, re.MULTILINE)
     assert len(rows) == len(set(rows)) > 30

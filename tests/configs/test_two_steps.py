@@ -1,4 +1,4 @@
-"""A recipe of each family, made small, trains two real steps on data in its data set's layout."""
+"""A small recipe of each family trains two real steps on data in the layout of its dataset."""
 
 import jax
 import numpy as np
@@ -56,7 +56,7 @@ def test_a_recipe_of_each_family_trains(reference, changes, tiny_data, tmp_path)
 
 @pytest.mark.slow
 def test_the_second_stage_starts_from_the_first(tiny_data, tmp_path):
-    """Its frozen statistics are the first stage's, and images with chairs come twice."""
+    """Its frozen statistics are those of the first stage, and images with chairs appear twice."""
     # After so few steps statistics would still be those of the start, and gradients vanish.
     small = ("model.depth_multiplier=0.25", "model.aspp_channels=16", "model.batch_norm_decay=0.1")
     first, second = tmp_path / "first", tmp_path / "second"

@@ -1,4 +1,4 @@
-"""An exact mean field in float64: every kernel a full matrix. Independent of the package."""
+"""Exact mean-field inference in float64 with full kernel matrices, independent of the package."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def gaussian_matrix(features: np.ndarray) -> np.ndarray:
 
 
 def features(image: np.ndarray, position_std: float, color_std: float | None) -> np.ndarray:
-    """Returns [H·W, 5], or [H·W, 2] without a deviation of colours."""
+    """Returns [H·W, 5], or [H·W, 2] if there is no color deviation."""
     height, width = image.shape[:2]
     row, column = np.mgrid[:height, :width]
     position = np.stack([row, column], axis=-1).reshape(-1, 2) / position_std
@@ -27,7 +27,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def kernels(image: np.ndarray, parameters) -> list[np.ndarray]:
-    """Returns the normalised kernel matrices times their weights."""
+    """Returns the normalized kernel matrices times their weights."""
     found = []
     for weight, position, color in [
         (

@@ -1,4 +1,4 @@
-"""Images and class scores on which a CRF has something to do."""
+"""Images and class scores for tests of the CRF."""
 
 import cv2
 import numpy as np
@@ -34,7 +34,7 @@ def image_crop(path, seed: int, height: int, width: int) -> np.ndarray:
 
 
 def widest_choice(probabilities: np.ndarray, height: int, width: int) -> tuple[slice, slice]:
-    """Returns rows and columns of the window in which the classes are least settled."""
+    """Returns the rows and columns of the window with the highest entropy."""
     entropy = -np.sum(probabilities * np.log(probabilities + 1e-300), axis=-1)
     sums = np.lib.stride_tricks.sliding_window_view(entropy, (height, width)).sum((2, 3))
     top, left = np.unravel_index(sums.argmax(), sums.shape)
@@ -52,10 +52,10 @@ def random_logits(seed: int, height: int, width: int, classes: int) -> np.ndarra
 
 
 def mean_entropy(probabilities: np.ndarray) -> float:
-    """Returns the entropy of a pixel's classes in nats."""
+    """Returns the mean entropy of the class probabilities of a pixel, in nats."""
     return float(-np.sum(probabilities * np.log(probabilities + 1e-300), axis=-1).mean())
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the share of pixels whose most probable class is the same."""
+    """Returns the fraction of pixels with the same most probable class."""
     return float((np.argmax(first, -1) == np.argmax(second, -1)).mean())

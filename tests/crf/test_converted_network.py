@@ -1,4 +1,4 @@
-"""The CRF on what a published network says of photographs, where it is least sure."""
+"""The CRF on scores of a published network for photographs, where they are least certain."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ def predictor(shared):
 
 @functools.cache
 def scores(name, shared):
-    """Returns the network's log probabilities [H, W, 21] and the image."""
+    """Returns the log probabilities of the network, [H, W, 21] and the image."""
     with Image.open(shared / f"data/voc2012/JPEGImages/{name}.jpg") as file:
         image = np.array(file.convert("RGB"))
     probabilities = np.asarray(predictor(shared).predict(image).probabilities)

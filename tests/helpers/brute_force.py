@@ -1,4 +1,4 @@
-"""Convolution and interpolation by loops over pixels: slow, and plainly what the papers say."""
+"""Convolution and interpolation by loops over pixels, as in the formulas of the papers."""
 
 import math
 

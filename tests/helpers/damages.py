@@ -1,4 +1,4 @@
-"""What can happen to a single file on a disk."""
+"""Kinds of damage to a file on a disk."""
 
 import pathlib
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def truncate(path: pathlib.Path, random: np.random.Generator) -> None:
-    """Cuts a file short; an empty one goes."""
+    """Truncates a file; removes it if it is empty."""
     content = path.read_bytes()
     if not content:
         path.unlink()
@@ -16,12 +16,12 @@ def truncate(path: pathlib.Path, random: np.random.Generator) -> None:
 
 
 def empty(path: pathlib.Path, random: np.random.Generator) -> None:
-    """Leaves a file of no bytes."""
+    """Empties a file."""
     path.write_bytes(b"")
 
 
 def flip(path: pathlib.Path, random: np.random.Generator) -> None:
-    """Turns one bit over."""
+    """Flips one bit."""
     content = bytearray(path.read_bytes())
     if content:
         content[random.integers(len(content))] ^= 1 << int(random.integers(8))
@@ -29,7 +29,7 @@ def flip(path: pathlib.Path, random: np.random.Generator) -> None:
 
 
 def zero(path: pathlib.Path, random: np.random.Generator) -> None:
-    """Keeps the length and loses the content, as a power failure may."""
+    """Replaces the content by zeros, as a power failure may."""
     path.write_bytes(bytes(path.stat().st_size))
 
 

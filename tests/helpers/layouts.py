@@ -1,4 +1,4 @@
-"""Trains and evaluates on layouts of devices, in processes of their own, to compare the numbers."""
+"""Trains and evaluates on layouts of devices, in separate processes, to compare the results."""
 
 import dataclasses
 import json
@@ -18,15 +18,15 @@ HELPERS = pathlib.Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is trained, and on what.
+    """Training to run on one layout of devices.
 
     Attributes:
-      data, spatial: of the mesh, over the first data·spatial devices of the job.
-      fsdp: parameters in parts.
-      backbone, dtype, crop, num_steps: of the training.
+      data, spatial: sizes of the mesh axes, over the first data·spatial devices of the job.
+      fsdp: whether parameters are sharded.
+      backbone, dtype, crop, num_steps: settings of the training.
       options: further keywords of the model.
       remat: see `layers.REMAT`.
-      optimizer: its name.
+      optimizer: name of the optimizer.
     """
 
     data: int = 1
@@ -50,15 +50,15 @@ def run_tasks(
     optimization_level: int = 1,
     timeout: float = 3000,
 ) -> list[dict[str, np.ndarray]]:
-    """Returns what each task came to: `params` (one vector), `losses` and what was compiled.
+    """Returns the results of each task: `params` (one vector), `losses` and the compiled program.
 
     Args:
-      tasks: done one after the other by the same processes.
-      folder: for results.
-      devices: of each process.
-      processes: on this machine, over loopback.
-      optimization_level: of XLA.
-      timeout: in seconds.
+      tasks: tasks, run one after the other by the same processes.
+      folder: directory for results.
+      devices: number of devices per process.
+      processes: number of processes on this machine.
+      optimization_level: optimization level of XLA.
+      timeout: maximum time in seconds.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Random logits with labels of every kind, and the losses of single pixels by NumPy loops."""
+"""Random logits and labels of every kind, and losses of single pixels by NumPy loops."""
 
 import numpy as np
 

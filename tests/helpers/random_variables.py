@@ -1,4 +1,4 @@
-"""Variables with which every layer matters, made without compiling a model's own `init`."""
+"""Random variables with which every layer has an effect, without compiling `init`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from flax import traverse_util
 def random_variables(module: nn.Module, *inputs: Any, **options: Any) -> dict[str, Any]:
     """Returns float32 variables of a module that is called with these inputs and options.
 
-    Kernels keep a signal's size; scales and variances lie about 1, offsets and means about 0.
+    Kernels preserve the variance; scales and variances are near 1, offsets and means near 0.
     """
     shapes = jax.eval_shape(
         lambda *given: module.init(jax.random.key(0), *given, **options), *inputs

@@ -1,4 +1,4 @@
-"""A reporter that keeps what work reports."""
+"""Reporter that records messages."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -7,7 +7,7 @@ from deeplab_jax.reporter import Reporter
 
 
 class RecordingReporter(Reporter):
-    """Keeps messages and warnings in order, and of each finished track (items done, total)."""
+    """Records messages and warnings in order, and (items done, total) of each finished track."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []

@@ -1,4 +1,4 @@
-"""Small models for tests that need one: an exact one, and a real one in a workdir."""
+"""Small models for tests: exact replacements, and a real one in a workdir."""
 
 import functools
 import pathlib
@@ -19,12 +19,12 @@ NUM_CLASSES = 4
 
 
 def noise(*shape: int) -> np.ndarray:
-    """Returns an image, or a batch of them, without any order: uint8 [*shape, 3]."""
+    """Returns an image, or a batch of them, of noise: uint8 [*shape, 3]."""
     return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
 class RedReader(nn.Module):
-    """Gives each pixel the class `red modulo 4`, with odds that grow with green; exact."""
+    """Gives each pixel the class `red modulo 4`, with a probability that increases with green."""
 
     architecture: Architecture = Architecture("mobilenet_v2", num_classes=NUM_CLASSES)
     # There is nothing to fold.
@@ -50,7 +50,7 @@ class SizeReader(RedReader):
 
 
 class Convolution(RedReader):
-    """Gives classes by one convolution: its rounding could depend on how the batch lies."""
+    """Computes classes by one convolution, whose rounding could depend on the batch layout."""
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
@@ -60,7 +60,7 @@ class Convolution(RedReader):
 def random_dataset(
     sizes: Sequence[tuple[int, int]], seed: int = 0, void: float = 0.2
 ) -> ArrayDataset:
-    """Returns noise images whose truth often is what `RedReader` says, and partly void."""
+    """Returns noise images; the truth is often the prediction of `RedReader`, and partly void."""
     random = np.random.default_rng(seed)
     images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
     labels = []
@@ -71,7 +71,7 @@ def random_dataset(
 
 
 def write_workdir(path: pathlib.Path, class_names: Sequence[str]) -> pathlib.Path:
-    """Writes a small untrained DeepLab as a training run would leave it."""
+    """Writes a workdir with a small untrained DeepLab, as after a training run."""
     description = ModelDescription(
         architecture="deeplab_v3",
         overrides={

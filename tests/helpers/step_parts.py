@@ -1,4 +1,4 @@
-"""A small network with batch normalisation, and batches for it."""
+"""A small network with batch normalization, and batches for it."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ NUM_CLASSES = 4
 
 
 class Small(nn.Module):
-    """A convolution, batch normalisation unless `frozen`, and one or two classifiers."""
+    """A convolution, batch normalization unless `frozen`, and one or two classifiers."""
 
     frozen: bool = False
     auxiliary: bool = False
@@ -39,7 +39,7 @@ def objective_of(model: nn.Module, **changes) -> Objective:
 
 
 def random_batch(size: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns noise with ever more void from one image to the next."""
+    """Returns noise in which each image has more void than the one before."""
     random = np.random.default_rng(seed)
     label = random.integers(0, NUM_CLASSES, (size, 8, 9))
     void = random.random(label.shape) < np.linspace(0, 0.9, size)[:, None, None]

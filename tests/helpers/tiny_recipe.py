@@ -1,4 +1,4 @@
-"""The smallest training that goes through everything: a config file of `shapes`."""
+"""Config file for a very small training run on `shapes`."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def write_tiny_recipe(path: Path, **changes: object) -> Path:
     """Writes a config file and returns its path.
 
     Args:
-      path: of the file.
+      path: path of the file.
       **changes: values by config field, with __ for the dot.
     """
     fields = SMALL | {name.replace("__", "."): value for name, value in changes.items()}

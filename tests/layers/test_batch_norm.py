@@ -1,4 +1,4 @@
-"""Statistics over groups of images, against NumPy."""
+"""Ghost batch normalization compared with NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def variables():
 
 
 def by_numpy(x, group, given):
-    """Normalises each group, and returns the new averages, too."""
+    """Normalizes each group; also returns the new moving averages."""
     params, stats = given["params"], given["batch_stats"]
     parts = np.split(x.astype(np.float64), len(x) // group)
     means = [part.mean((0, 1, 2)) for part in parts]

@@ -16,7 +16,7 @@ INPUTS = np.random.default_rng(0).normal(size=(2, 8, 7, 4)).astype(np.float32)
 
 
 def normalized(variables, outputs, activation=nn.relu):
-    """Returns batch normalisation with the moving averages, then the activation, by hand."""
+    """Returns batch normalization with the moving averages and the activation, in NumPy."""
     (scale, bias), (mean, var) = (
         [variables[kind]["norm"][name] for name in names]
         for kind, names in (("params", ("scale", "bias")), ("batch_stats", ("mean", "var")))

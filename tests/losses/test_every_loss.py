@@ -1,4 +1,4 @@
-"""What holds for all losses: void, parts of batches, dtypes, extremes."""
+"""Properties of all losses: void, parts of batches, dtypes, extreme values."""
 
 from functools import partial
 
@@ -54,7 +54,7 @@ IGNORE_VOID = [name for name in EVERY if name != "hard_pixels"]
 
 
 def subset(array):
-    """Returns the known pixels of both images, as one image of one row."""
+    """Returns the valid pixels of both images as an image of one row."""
     return array[KNOWN][None, None]
 
 

@@ -1,4 +1,4 @@
-"""Losses of 255, 256 and 300 classes against plain NumPy: which value is void follows the number.
+"""Losses for 255, 256 and 300 classes compared with NumPy; the void value depends on the number.
 
 Up to 255 classes void is 255; above, 255 is a class like any other and void is 65535.
 """
@@ -218,7 +218,7 @@ def test_pixels_are_counted_and_masked_by_the_number_of_classes(count):
 @counts
 @pytest.mark.parametrize("parts", [1, 2])
 def test_objectives_of_batch_parts_add_up(count, parts):
-    """As training accumulates them: each part's sum by the pixels of the whole batch."""
+    """As in gradient accumulation, each part is divided by the number of pixels of the batch."""
     logits, label = sample(count)
     objective = make_objective(
         configs.load("shapes:cpu").loss, Architecture("mobilenet_v2", num_classes=count)

@@ -97,7 +97,7 @@ def test_weights_are_the_increments_of_the_jaccard_loss(share):
 
 
 def test_weights_of_a_large_image_keep_their_precision():
-    """Differences of float32 Jaccard losses would be wrong by several per cent here."""
+    """Differences of Jaccard losses in float32 would have errors of several percent here."""
     size = 400_000
     random = np.random.default_rng(4)
     errors, truth = random.permutation(size).astype(np.float32) / size, random.random(size) < 0.3

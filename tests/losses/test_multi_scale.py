@@ -29,7 +29,7 @@ def enlarged(name, align_corners=True):
 
 
 def mean_loss(scores, label):
-    """Mean over known pixels of −log softmax."""
+    """Mean of −log softmax over the valid pixels."""
     scores, label = scores[label != 255].astype(np.float64), label[label != 255]
     log_sum = np.log(np.exp(scores).sum(-1))
     return np.mean(log_sum - np.take_along_axis(scores, label[:, None].astype(int), 1)[:, 0])

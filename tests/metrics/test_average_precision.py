@@ -10,7 +10,7 @@ NUM_CLASSES = 3
 
 
 def ranked(seed, size=(29, 31)):
-    """Returns truth [H, W] and probabilities [C, H, W] that know something of it."""
+    """Returns truth [H, W] and probabilities [C, H, W] that are correlated with it."""
     random = np.random.default_rng(seed)
     truth = random.integers(0, NUM_CLASSES, size)
     logits = random.normal(size=(NUM_CLASSES, *size)) + 1.5 * (

@@ -12,12 +12,12 @@ def blobs(seed, size, num_classes):
 
 
 def outline(mask):
-    """Returns the pixels of a mask that have a neighbour outside it, in the image."""
+    """Returns the pixels of a mask that have a neighbor in the image but outside the mask."""
     return mask & ~scipy.ndimage.binary_erosion(mask, border_value=1)
 
 
 def near(outline, other, radius):
-    """Returns how many pixels of an outline lie within the radius of the other."""
+    """Returns the number of pixels of one outline within the radius of the other."""
     if not other.any():
         return 0
     return (scipy.ndimage.distance_transform_edt(~other)[outline] <= radius).sum()

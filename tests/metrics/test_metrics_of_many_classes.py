@@ -1,4 +1,4 @@
-"""Metrics of 255, 256 and 300 classes against counting pixel by pixel."""
+"""Metrics for 255, 256 and 300 classes compared with counting pixel by pixel."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ counts = pytest.mark.parametrize("count", [255, 256, 300])
 
 
 def sample(count):
-    """Returns truth, with void, and prediction of classes that include 43, 255 and the last."""
+    """Returns truth with void, and prediction; the classes include 43, 255 and the last one."""
     random = np.random.default_rng(count)
     # Few classes, so that regions have insides: blobs of the pixels' largest of few noises.
     used = np.array(sorted({0, 43, min(255, count - 1), count - 2, count - 1}))
@@ -120,7 +120,7 @@ def test_boundary(count):
 
 
 def test_boundary_of_narrow_predictions():
-    """Predictions that happen to hold small classes only may come in bytes."""
+    """Predictions that contain only small class numbers may be uint8."""
     truth, prediction = sample(300)
     prediction = np.where(prediction > 255, 43, prediction)
     wide = BoundaryMatch.from_labels(truth, prediction.astype(np.int32), 300).counts

@@ -21,7 +21,7 @@ EVERY = list(itertools.product(list_models(), BACKBONES, (4, 8, 16, 32)))
 
 
 def shapes(model, size, **options):
-    """Returns what the model gives for two images of `size`, traced but not compiled."""
+    """Returns the shapes of the outputs for two images of `size`, without compiling the model."""
     image = jax.ShapeDtypeStruct((2, *size, model.architecture.in_channels), jnp.uint8)
     with ops.dispatching(export=True):
         outputs, _ = jax.eval_shape(

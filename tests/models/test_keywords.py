@@ -30,7 +30,7 @@ LOW_LEVEL = tuple(Feature(f"conv{n}", 8, 2**n) for n in (2, 3, 4))
 
 
 class Tiny(nn.Module):
-    """A stand-in for every backbone: quick to trace."""
+    """Replacement for every backbone that is quick to trace."""
 
     output_stride: int
     normalization: Normalization

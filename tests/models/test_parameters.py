@@ -10,7 +10,7 @@ from deeplab_jax.models import create_model
 
 
 def parameters(architecture, **keywords):
-    """Returns {path: shape and dtype} of a model's parameters and statistics, unmade."""
+    """Returns {path: shape and dtype} of the parameters and statistics, without computing them."""
     model = create_model(architecture, **keywords)
     image = jax.ShapeDtypeStruct((1, 33, 33, model.architecture.in_channels), jnp.uint8)
     with ops.dispatching(export=True):
@@ -93,7 +93,7 @@ def test_counts_of_the_cascades(backbone, stem, extra, blocks):
 
 
 def test_multi_scale_prediction_adds_two_layers_on_the_image_and_four_maps():
-    """A classifier a map would count 1,206,121 (facts 1.1); one over all saves four biases more."""
+    """One classifier per map would give 1,206,121; a shared one has four biases fewer."""
     added = sum(9 * c * 128 + 128 + 128 * 128 + 128 + 128 * 21 for c in (3, 64, 128, 256, 512))
     assert added == 1_206_121 - 5 * 21
     params = parameters("deeplab_v1", decoder="msc")["params"]

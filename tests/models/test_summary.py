@@ -138,7 +138,7 @@ def test_image_pooling_leaves_the_receptive_field_alone():
 def open_variables(model, image):
     """Returns variables under which every activation is positive and below 6.
 
-    Then no ReLU hides a path.
+    No ReLU then blocks a path.
     """
     shapes = traverse_util.flatten_dict(jax.eval_shape(model.init, jax.random.key(0), image))
 
@@ -151,7 +151,7 @@ def open_variables(model, image):
 
 
 def seen_columns(model, width):
-    """Returns how many columns of the image the middle of `features` depends on."""
+    """Returns the number of image columns that the center of `features` depends on."""
     image = jnp.full((1, 33, width, 3), 0.1, jnp.float32)
     variables = open_variables(model, image)
 

@@ -1,4 +1,4 @@
-"""What the tests of operations share."""
+"""Fixtures of the tests of operations."""
 
 import jax
 import pytest
@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture
 def as_on_gpus(monkeypatch):
-    """Traces what GPUs get, to be run here."""
+    """Traces the implementations for GPUs, so that they run on this machine."""
 
     def chosen(*operands, default, cuda=None, **_):
         return (cuda or default)(*operands)

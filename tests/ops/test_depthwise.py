@@ -14,7 +14,7 @@ PADDINGS = {
 
 
 def operands(size, channels, kernel_size, stride, rate, padding):
-    """Returns random inputs, kernel, cotangent (float64) and the padding in numbers."""
+    """Returns random inputs, kernel, cotangent (float64) and the padding as numbers."""
     random = np.random.default_rng(0)
     edges = PADDINGS[padding](size, kernel_size, stride, rate)
     reach = (kernel_size - 1) * rate
@@ -28,7 +28,7 @@ def operands(size, channels, kernel_size, stride, rate, padding):
 
 
 def with_gradients(inputs, kernel, cotangent, **options):
-    """Returns the convolution and both gradients, compiled with the implementation in force."""
+    """Returns the convolution and both gradients, compiled with the selected implementation."""
 
     def evaluate(inputs, kernel, cotangent):
         outputs, pull = jax.vjp(

@@ -1,4 +1,4 @@
-"""An operation is traced as the `Dispatch` in force and its settings require."""
+"""The implementation of an operation is selected by `Dispatch` and platform."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A convolution of an enlarged map beside a fine one, computed at the coarse size."""
+"""Convolution of an upsampled map concatenated with a fine map, computed at the coarse size."""
 
 import jax
 import jax.numpy as jnp

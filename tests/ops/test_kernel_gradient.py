@@ -1,4 +1,4 @@
-"""The kernel's gradient as matrix products equals that of the plain convolution."""
+"""Kernel gradients by matrix products equal those of XLA's convolution."""
 
 import jax
 import jax.numpy as jnp

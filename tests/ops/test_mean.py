@@ -11,7 +11,7 @@ from deeplab_jax.heads.aspp import average
 
 
 def by_loops(inputs, window, stride):
-    """Returns the averages, a window at a time, in float64."""
+    """Returns the averages in float64, computed one window at a time."""
     size = inputs.shape[1:3]
     rows, columns = map(min, window, size)
     return np.array(

@@ -84,7 +84,7 @@ def test_scaled_sizes_are_the_papers(size, scale, expected):
 
 
 def every_resize(inputs, size, align_corners):
-    """Yields the resized maps of every implementation, as one CPU program each and portable."""
+    """Yields the result of every implementation: those for CPUs and the one for export."""
     resize = functools.partial(ops.resize_bilinear, size=size, align_corners=align_corners)
     yield run_once(resize, inputs)
     with ops.dispatching(export=True):

@@ -10,7 +10,7 @@ LAYOUTS = {"8×1": (8, 1), "4×2": (4, 2), "2×4": (2, 4)}
 # tests/golden/test_collectives.py and tests/parallel/test_mesh.py stay quick.
 @pytest.mark.slow
 def test_rows_and_parameters_in_parts(tmp_path):
-    """A quick one: two of four devices split rows, kernels lie in parts."""
+    """Quick layout: two of four devices share image rows, and kernels are sharded."""
     tasks = [Task(), Task(data=2, spatial=2, fsdp=True)]
     one, parts = run_tasks(tasks, tmp_path, devices=4, optimization_level=0)
     assert difference(parts, one) <= 1e-9

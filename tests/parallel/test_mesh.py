@@ -15,7 +15,7 @@ HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
 
 
 class MeshOf:
-    """As much of a mesh as the check of sizes looks at."""
+    """The attribute of a mesh that `check_divisible` uses."""
 
     def __init__(self, size):
         self.shape = {"data": size, "spatial": 3}

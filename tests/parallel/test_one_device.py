@@ -1,4 +1,4 @@
-"""A mesh of one device costs nothing."""
+"""With a mesh of one device, the program is the same as without a mesh."""
 
 import re
 
@@ -51,7 +51,7 @@ def test_no_collectives_and_the_same_program(compiled):
     assert not COLLECTIVES.search(with_mesh)
 
     def operations(text):
-        """Kind and shape of each, in order: names and annotations are all that may differ."""
+        """Kind and shape of each operation, in order; names and annotations may differ."""
         return OPERATION.findall(text)
 
     assert len(operations(without)) > 100

@@ -30,7 +30,7 @@ def values(step: int) -> TrainState:
 
 
 def main(action: str, workdir: str, step: str, data: str, spatial: str, fsdp: str) -> None:
-    """Does what the command line says and fails where the values are others."""
+    """Saves or restores as the command line specifies; fails if the values differ."""
     expected = values(int(step))
     mesh = make_mesh(data=int(data), spatial=int(spatial))
     shardings = state_shardings(expected, mesh, fsdp=fsdp == "True")

@@ -4,7 +4,7 @@ from deeplab_jax.models.output_stride import rename_branches_to_match
 
 
 def arrays(part, *rates):
-    """Returns paths with what they were called at first."""
+    """Returns arrays by path, each with its original path as value."""
     names = [*(f"rate_{rate}" for rate in rates), "projection"]
     paths = [("params", part, name, "kernel") for name in names]
     paths += [("params", part, f"rate_{rate}/fc8", "kernel") for rate in rates]
@@ -15,7 +15,7 @@ def arrays(part, *rates):
     ("old", "new"), [((6, 12, 18), (12, 24, 36)), ((12, 24, 36), (6, 12, 18)), ((2, 4), (1, 2))]
 )
 def test_branches_follow_the_output_stride(old, new):
-    """Also where a name is both an old and a new one, and 12 sorts before 6 as text."""
+    """Also if a name is both old and new, and although '12' sorts before '6' as text."""
     found = rename_branches_to_match(arrays("aspp", *old), arrays("aspp", *new))
     assert found.keys() == arrays("aspp", *new).keys()
     for before, after in zip(old, new, strict=True):

@@ -1,4 +1,4 @@
-"""What some devices and processes save, others restore."""
+"""Checkpoints are restored on other numbers of devices and processes."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ def free_port():
 
 
 def run(action, workdir, step, *, processes=1, devices=1, spatial=1, fsdp=False):
-    """Runs an action in so many processes of so many devices each."""
+    """Runs an action in several processes with several devices each."""
     data = processes * devices // spatial
     words = [sys.executable, SCRIPT, action, workdir, step, data, spatial, fsdp]
     port = free_port()

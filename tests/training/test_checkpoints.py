@@ -1,4 +1,4 @@
-"""Saves follow one another, and a run goes on from the newest good checkpoint."""
+"""Saving does not overlap, and a run resumes from the newest valid checkpoint."""
 
 import time
 

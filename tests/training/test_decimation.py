@@ -1,4 +1,4 @@
-"""Layers cut out of a small VGG-16's."""
+"""Layers subsampled from a small VGG-16."""
 
 import numpy as np
 import pytest

@@ -75,7 +75,7 @@ def objective_of(architecture, options):
 
 
 def used(function, *arguments):
-    """Returns a function from the outputs that matter to the names of the arguments behind them."""
+    """Returns a function that maps outputs to the names of the arguments they depend on."""
     traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
 
     def behind(wanted):
@@ -111,7 +111,7 @@ def test_every_parameter_is_in_every_loss(name):
 
 @pytest.mark.parametrize("every_scale", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_on_the_scores_reach_every_parameter(every_scale):
-    """Numbers for what the test above finds by the structure of the program."""
+    """Checks with numbers what the test above checks with the structure of the program."""
     architecture, keywords = NETWORKS["v3, pooling"]
     model = create_model(architecture, **keywords, multi_scale=(1, 0.5) if every_scale else ())
     options = {"upsample_logits": False, "supervise_all_scales": every_scale}

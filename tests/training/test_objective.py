@@ -133,7 +133,7 @@ def test_the_share_of_hard_pixels_falls_with_the_steps(step):
 
 
 def test_caffes_divisor_by_hand():
-    """Two known pixels of image 0 at ln 4, one of image 1 at 0, none of image 2."""
+    """Two valid pixels in image 0 with loss ln 4, one in image 1 with loss 0, none in image 2."""
     logits = np.zeros((3, 1, 2, 4), np.float32)
     logits[1, ..., 2] = 1000
     label = jnp.asarray([[[0, 3]], [[2, 255]], [[255, 255]]], jnp.uint8)

@@ -59,7 +59,7 @@ def settings(**changes):
 
 
 def updated(optimizer):
-    """Returns the parameters after an update with each of the gradients."""
+    """Returns the parameters after one update per gradient."""
     params, state = PARAMS, optimizer.init(PARAMS)
     for gradients in GRADIENTS:
         updates, state = optimizer.update(gradients, state, params)
@@ -68,7 +68,7 @@ def updated(optimizer):
 
 
 def updated_by_hand(name, decayed):
-    """The same for one array, from the papers' formulas; `decayed` is 0 or 1."""
+    """Returns one array after the updates, by the formulas of the papers; `decayed` is 0 or 1."""
 
     def update(param, *gradients):
         velocity, first, second = 0.0, 0.0, 0.0
@@ -138,7 +138,7 @@ def test_illegal_settings(changes, complaint):
 
 @pytest.mark.parametrize("name", ["lars", "lamb"])
 def test_large_batch_optimizers_are_optaxs(name):
-    """Its own of these names, with what is decayed told by the released code's rule."""
+    """They equal Optax's, with weight decay as in the released code."""
 
     def mask(params):
         return decayed_parameters(params, False)
@@ -271,7 +271,7 @@ def test_updates_of_deeplab_v2_by_hand():
     ],
 )
 def test_every_classifier_of_a_network_is_found(keywords, classifiers):
-    """Those, and no others, have as many outputs as there are classes."""
+    """Exactly the classifiers have as many outputs as there are classes."""
     name = "deeplab_v3" if keywords.get("head") == "lr_aspp" else "deeplab_v2"
     model = create_model(name, num_classes=13, **keywords)
     image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)

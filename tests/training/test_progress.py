@@ -12,7 +12,7 @@ NAN = float("nan")
 
 
 def rows(*evaluations):
-    """Returns the rows of a run: pairs of a training loss (or None) and a validation."""
+    """Returns the rows of a run from pairs (training loss or None, validation)."""
     found = []
     for number, (loss, mean_iou) in enumerate(evaluations, start=1):
         if loss is not None:

@@ -1,4 +1,4 @@
-"""The same numbers in less memory."""
+"""Rematerialization gives the same numbers with less memory."""
 
 import functools
 from functools import partial
@@ -53,7 +53,7 @@ class Stack(nn.Module):
 
 @pytest.fixture(scope="module")
 def results():
-    """Variables and metrics after two steps, by what is rematerialised."""
+    """Variables and metrics after two steps, by the value of `remat`."""
     random = np.random.default_rng(0)
     batch = {
         "image": random.integers(0, 256, (4, *SIZE, 3), dtype=np.uint8),

@@ -232,7 +232,7 @@ def test_rows_one_after_the_other_are_not_shared_out():
 def test_arrays_of_0_and_255_mean_the_same_in_training_and_validation(
     train_values, validation_values, names, expected
 ):
-    """Where both together hold 0 and 255 alone, 255 is the second class, else void."""
+    """If both together have only the values 0 and 255, 255 is the second class, otherwise void."""
     config = changed()
     config.data.class_names = names
 

@@ -79,7 +79,7 @@ def test_each_takes_its_own_warmup():
 
 @pytest.mark.parametrize("length", [10, 41, 61, 2000, 30_000])
 def test_compiled_ends_are_exact(length):
-    """Where optax's own, compiled, give NaN (poly) or drop a step late, for some lengths."""
+    """Optax's compiled schedules give NaN (poly) or drop a step late, for some lengths."""
     poly = jax.jit(poly_schedule(1.0, length))
     drops = jax.jit(step_schedule(1.0, length, 0.5))
     assert [float(poly(length - 1)), float(poly(length))] == pytest.approx([length**-0.9, 0])

@@ -9,7 +9,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 class ActedError(Exception):
-    """What the handlers that were there before do."""
+    """Error that the previous handlers raise."""
 
 
 @pytest.fixture(autouse=True)

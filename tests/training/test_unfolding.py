@@ -28,7 +28,7 @@ def batches():
 
 @pytest.fixture(scope="module")
 def folded(model, batches):
-    """Variables whose normalisations are the identity plus an offset, and their paths."""
+    """Variables whose batch normalizations are the identity plus an offset, and their paths."""
     variables = random_variables(model, batches[0][:1])
     flat = traverse_util.flatten_dict(variables)
     paths = {path[1:-1] for path in flat if path[-1] == "var"}
@@ -73,7 +73,7 @@ def test_statistics_are_those_of_all_pixels(model, unfolded, batches):
 
 
 def test_training_on_those_images_computes_the_same(model, unfolded, batches):
-    """With the batch's own statistics the network is the same one: that is what it is for."""
+    """With the statistics of the batch, the network computes the same function."""
     images = np.concatenate(batches)
     trained, _ = model.apply(
         unfolded,

@@ -88,7 +88,7 @@ def test_the_manifest_lists_every_start(tmp_path):
 
 @pytest.fixture
 def bucket(monkeypatch):
-    """A workdir in a bucket, which is in memory here."""
+    """A workdir in an in-memory bucket."""
     fsspec = pytest.importorskip("fsspec")
     # By default etils takes TensorFlow's file systems where TensorFlow happens to be installed.
     monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)

@@ -1,4 +1,4 @@
-"""The config of `v2/workdir`, as its user would have written it: rates and more are left unset."""
+"""The config of `v2/workdir`, as a user would have written it, with default rates."""
 
 from ml_collections import ConfigDict
 
