@@ -121,5 +121,5 @@ def _split_axis(shape: tuple[int, ...], parts: int) -> int | None:
     if len(shape) < 2 or parts == 1:
         return None
     dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
-    # Of equally long axes the last one is chosen, the output channels.
+    # The last one of equally long axes is chosen, the output channels.
     return max(dividing, key=lambda axis: (shape[axis], axis), default=None)
