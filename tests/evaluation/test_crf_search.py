@@ -108,7 +108,7 @@ def test_absent_classes_are_omitted():
     ("grid", "message"),
     [
         (CRFGrid((), (5.0,), (3.0,)), "at least one value"),
-        (CRFGrid((3.0,), (0.0,), (3.0,)), "bilateral_position_std is 0.0; legal: > 0"),
+        (CRFGrid((3.0,), (0.0,), (3.0,)), "bilateral_position_std=0.0 must be > 0"),
     ],
 )
 def test_grids_without_a_legal_point_are_refused(dataset, predictor, grid, message):

@@ -147,7 +147,7 @@ def test_a_published_classifier_is_a_backbone(shared, tmp_path):
         ("all", {}, []),
         ("all", {"preprocessing": "mean_std", "align_corners": False}, ["preprocessing", "align"]),
         ("backbone", {"align_corners": False}, []),
-        ("matching", {"align_corners": False}, ["align_corners=True, this network has False"]),
+        ("matching", {"align_corners": False}, ["align_corners=True, but this network has False"]),
     ],
 )
 def test_other_conventions_are_warned_of(workdir, parts, changes, named):
@@ -182,7 +182,7 @@ def test_other_stride_placements_are_reported(tmp_path, theirs, ours, named):
     )
     listener = RecordingReporter()
     warn_of_conventions(network, tmp_path / "model", listener)
-    expected = [f"stride_placement={theirs}, this network has {ours}"] if named else []
+    expected = [f"stride_placement={theirs}, but this network has {ours}"] if named else []
     assert len(listener.warnings) == len(expected)
     assert all(text in warning for text, warning in zip(expected, listener.warnings, strict=True))
 
