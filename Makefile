@@ -10,8 +10,11 @@ PEERS := $(VENV)/.peers
 # An environment with the lower bounds of all dependencies.
 OLDEST := .venv-oldest
 DOCS := $(VENV)/.docs
+# npm packages for tests in Node and Chromium: the runtime that exported pages contain, and a driver.
+WEB := $(VENV)/web
+NPM_PACKAGES := onnxruntime-web@1 playwright-core@1
 
-.PHONY: demo quick shapes test test-slow test-all test-oldest docs faults peers lint format types release clean
+.PHONY: demo quick shapes test test-slow test-all test-oldest docs faults peers web lint format types release clean
 
 demo: $(INSTALLED)
 	$(BIN)/deeplab-jax demo --workdir=runs/demo
@@ -34,7 +37,7 @@ test-slow: $(INSTALLED)
 	$(PYTEST) --shard=$(SHARD)
 
 # With the other implementations that tests compare with; some of them are large.
-test-all: $(PEERS)
+test-all: $(PEERS) $(if $(shell command -v npm),web)
 	$(PYTEST)
 
 # The quick tests with exactly the lower bounds of setup.cfg, on Python 3.11 or 3.12. Old libraries
@@ -52,6 +55,8 @@ faults: $(INSTALLED)
 	PYTHONPATH=tests/helpers $(BIN)/python tests/faults/run.py
 
 peers: $(PEERS)
+
+web: $(WEB)/.installed
 
 # Checks style, docstrings and the English of all texts; changes no file.
 lint: $(INSTALLED)
@@ -95,6 +100,10 @@ $(OLDEST)/.installed: setup.cfg pyproject.toml
 
 $(PEERS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --editable '.[test,peers]'
+	touch $@
+
+$(WEB)/.installed: $(INSTALLED)
+	npm install --silent --no-save --prefix $(WEB) $(NPM_PACKAGES)
 	touch $@
 
 $(DOCS): $(INSTALLED)

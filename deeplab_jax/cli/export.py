@@ -1,11 +1,13 @@
 """usage: deeplab-jax export --model=M --format=F --output=PATH [--flag=value …]
 
 Exports a trained network to another runtime: stablehlo (JAX, on CPU, GPU and TPU), onnx (ONNX
-Runtime and others) or tflite (LiteRT: phones and single-board computers). Batch normalizations are
-folded into convolutions. The file includes class names, palette and normalization.
+Runtime, OpenCV and others), tflite (LiteRT: phones and single-board computers) or web (a directory
+with a static page that runs the network in the browser). Batch normalizations are folded into
+convolutions. The file includes class names, palette and normalization.
 
 By default the file takes RGB images, uint8 0..255, of any batch size and any size k · output stride
-+ 1, and returns the class of every pixel; a TFLite file has one size. --verify compares the file
++ 1, and returns the class of every pixel; a TFLite file has one size. OpenCV requires an ONNX file
+of one size. --verify compares the file
 with the network on images: at the network's size, a smaller and a larger one if sizes are dynamic,
 or at those of --verify_size.
 
@@ -15,6 +17,7 @@ examples:
   deeplab-jax export --model=deeplabv3_mobilenetv2_voc_uint8 --format=tflite --size=513x513 \\
     --output=voc.tflite
   deeplab-jax export --model=runs/camvid --format=tflite --calibrate=photos --output=camvid8.tflite
+  npm install onnxruntime-web && deeplab-jax export --model=runs/camvid --format=web --output=page
 """
 
 import pathlib
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
     from deeplab_jax.export.program import Program, Size
 
+FORMATS = ["stablehlo", "onnx", "tflite", "web"]
+# Formats whose files take one image by default.
+ONE_IMAGE = ("tflite", "web")
 SIDES = ("inside", "outside")
 ANY = "any"
 # dtype and quantization of networks that a file must match up to rounding.
@@ -41,12 +47,10 @@ MAX_CALIBRATION = 100
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define_model()
-    flags.define(
-        "format", None, "Format of the exported file.", choices=["stablehlo", "onnx", "tflite"]
-    )
-    flags.define("output", None, "Path of the exported file.")
+    flags.define("format", None, "Format of the exported file.", choices=FORMATS)
+    flags.define("output", None, "Path of the exported file; web: of a directory.")
     flags.define("size", ANY, "Height x width of the images in pixels, as in 513x513, or any.")
-    flags.define("batch", None, "Number of images per call, or any (default: any; TFLite: 1).")
+    flags.define("batch", None, "Number of images per call, or any (default: any; TFLite, web: 1).")
     flags.define(
         "preprocessing",
         "inside",
@@ -61,6 +65,12 @@ def define_flags(flags: Flags) -> None:
         True,
         "Portable operations; --noportable, stablehlo only: those fastest on CPUs.",
     )
+    flags.define(
+        "dtype",
+        "float32",
+        "Type of weights and computation (float16: onnx and web); input and output do not change.",
+        choices=["float32", "float16"],
+    )
     flags.define("verify", None, "Images or folders to verify the file on, separated by commas.")
     flags.define(
         "calibrate", None, "Images or folders for the calibration of an 8-bit TFLite file."
@@ -71,6 +81,11 @@ def define_flags(flags: Flags) -> None:
         "Sizes to verify at, as in 257x257,513x513 (default: the network's and two others).",
     )
     flags.define("verify_limit", 50, "Maximum number of images to verify on.")
+    flags.define(
+        "runtime",
+        None,
+        "Directory of the npm package onnxruntime-web, for web (default: found in node_modules).",
+    )
     flags.define("overwrite", False, "Replace the file if it exists.")
 
 
@@ -84,6 +99,8 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError(f"{output} exists; give another --output, or --overwrite")
     if flags.verify_size and not flags.verify:
         raise DeepLabError("--verify_size requires images; give --verify=photos")
+    if flags.runtime and flags.format != "web":
+        raise DeepLabError("--runtime requires --format=web")
     if flags.calibrate and flags.format != "tflite":
         raise DeepLabError("--calibrate requires --format=tflite")
     size = None if flags.size == ANY else parse_size(flags.size)
@@ -103,6 +120,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         preprocessing=flags.preprocessing == "inside",
         argmax=flags.argmax == "inside",
         portable=flags.portable,
+        dtype=flags.dtype,
     )
     predictor = flags.load_predictor(console)
     if not isinstance(predictor, inference.Predictor):
@@ -110,8 +128,9 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     samples = _read(calibration, predictor) or None
     program = program_for(predictor, flags.format, options)
     compared = cases(program, sizes)
-    export(predictor, output, flags.format, options, samples)
-    megabytes = output.stat().st_size / 1e6
+    export(predictor, output, flags.format, options, samples, flags.runtime)
+    files = output.rglob("*") if output.is_dir() else [output]
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
     console.print(f"{output}: {megabytes:.1f} MB, {_summary(program)}")
     if images:
         _verify(program, compared, output, images, bool(calibration), console)
@@ -130,7 +149,7 @@ def _read(paths: list[pathlib.Path], predictor: "inference.Predictor") -> "list[
 
 def _batch(text: str | None, format: str) -> int | None:
     if text is None:
-        return 1 if format == "tflite" else None
+        return 1 if format in ONE_IMAGE else None
     if text == ANY:
         return None
     if not text.isdecimal() or not int(text):
@@ -150,7 +169,10 @@ def _summary(program: "Program") -> str:
             size += f" (the maps of the network align at {legal})"
     batch = "any batch" if options.batch is None else f"batch {options.batch}"
     takes = "uint8 RGB" if options.preprocessing else "normalized float32"
-    return f"{takes}, {size}, {batch}, gives {'class maps' if options.argmax else 'logits'}"
+    gives = "class maps" if options.argmax else "logits"
+    return f"{takes}, {size}, {batch}, gives {gives}" + (
+        f", computes in {options.dtype}" if options.dtype != "float32" else ""
+    )
 
 
 def _verify(
@@ -172,7 +194,8 @@ def _verify(
     predictor = program.predictor
     exported, read = load_exported(output), _read(images, predictor)
     architecture = predictor.model.architecture
-    exact = not calibrated and (architecture.dtype, architecture.quantization) == FLOATS
+    exact = not calibrated and program.options.dtype == "float32"
+    exact = exact and (architecture.dtype, architecture.quantization) == FLOATS
     differing = []
     for size, batch in cases:
         found = verify(exported, predictor, read, size, batch, console)

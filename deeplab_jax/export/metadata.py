@@ -29,6 +29,7 @@ class Metadata:
       output: `name`, `dtype`, `shape` and `meaning`.
       source: origin of the weights.
       version: version of deeplab_jax that wrote the file.
+      dtype: dtype of weights and computation, float32 or float16.
     """
 
     class_names: tuple[str, ...]
@@ -38,6 +39,7 @@ class Metadata:
     output: dict[str, Any]
     source: str
     version: str
+    dtype: str = "float32"
 
     def to_json(self) -> str:
         """Returns the metadata as JSON."""
@@ -82,6 +84,7 @@ def describe(program: Program) -> Metadata:
         output={"name": name, "dtype": dtype, "shape": shape, "meaning": f"{what} of every pixel"},
         source=predictor.source,
         version=importlib.metadata.version("deeplab_jax"),
+        dtype=options.dtype,
     )
 
 

@@ -19,18 +19,32 @@ onnx = import_extra("onnx", "onnx", "ONNX export")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
 
 
+HALF = np.dtype(np.float16)
+# Operations whose result does not have the dtype of their first input.
+CHANGES_DTYPE = ("ArgMax", "Cast", "Shape")
+
+
 class OnnxWriter:
     """Writer of an ONNX graph; a value is the name of a node's result.
 
     Attributes:
       nodes: nodes in order of execution.
       constants: weights and other constants.
+      dtype: dtype of the convolutions, their weights and the maps between them, float32 or float16.
+        Normalization of the image and averages are computed in float32.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: str = "float32") -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self.dtype = np.dtype(dtype)
         self._names: dict[bytes, str] = {}
+        # Values of dtype float16.
+        self._halves: set[str] = set()
+        # Result of a Relu → its input.
+        self._rectified: dict[str, str] = {}
+        # Traced shapes [N, H, W, C] of maps.
+        self._shapes: dict[str, tuple[Any, ...]] = {}
         # Symbolic height or width → (value that has it, axis of [N, C, H, W]).
         self._lengths: dict[Any, tuple[str, int]] = {}
         # Symbolic heights and widths of the image, which the file checks at run time. Legal sizes
@@ -49,6 +63,8 @@ class OnnxWriter:
         self.nodes.append(
             helper.make_node(kind, inputs, [result], name=name or result, **attributes)
         )
+        if inputs[0] in self._halves and kind not in CHANGES_DTYPE:
+            self._halves.add(result)
         return result
 
     def constant(self, array: np.ndarray) -> str:
@@ -61,36 +77,98 @@ class OnnxWriter:
             self.constants.append(numpy_helper.from_array(contiguous, self._names[key]))
         return self._names[key]
 
+    def half(self, value: Value) -> Value:
+        """Returns a constant or a value in float16.
+
+        Raises:
+          DeepLabError: a constant has a number that float16 cannot represent.
+        """
+        if isinstance(value, str):
+            return value if value in self._halves else self.cast(value, HALF)
+        if np.abs(value).max(initial=0) > np.finfo(HALF).max:
+            raise DeepLabError(
+                f"a weight of {np.abs(value).max():.3g} exceeds {np.finfo(HALF).max}, the maximum "
+                "of float16; export with --dtype=float32"
+            )
+        return value.astype(HALF)
+
+    def single(self, value: str) -> str:
+        """Returns a value in float32."""
+        return self.cast(value, np.dtype(np.float32)) if value in self._halves else value
+
+    def _alike(self, *values: Value) -> tuple[Value, ...]:
+        """Returns all values in float16 if one is, else unchanged."""
+        if any(isinstance(value, str) and value in self._halves for value in values):
+            return tuple(map(self.half, values))
+        return values
+
     def convolution(
         self, inputs: Value, kernel: np.ndarray, bias: np.ndarray | None, geometry: Geometry
     ) -> Value:
         operands = [inputs, kernel.transpose(3, 2, 0, 1), *([] if bias is None else [bias])]
+        if self.dtype == HALF:
+            operands = list(map(self.half, operands))
         stride, padding, rate, groups = geometry
         options = {"strides": stride, "pads": _pads(padding), "dilations": rate, "group": groups}
         return self.node("Conv", *operands, kernel_shape=kernel.shape[:2], **options)
 
     def binary(self, name: str, left: Value, right: Value) -> Value:
         if name == "max" and isinstance(right, np.ndarray) and not right.any():
-            return self.node("Relu", left)
-        return self.node(name.capitalize(), _broadcasting(left), _broadcasting(right))
+            result = self.node("Relu", left)
+            self._rectified[result] = left
+            return result
+        is_scalar = isinstance(right, np.ndarray) and right.size == 1
+        if name == "min" and is_scalar and isinstance(left, str) and left in self._rectified:
+            # Runtimes fuse ReLU6 into the convolution before it if it is one operation.
+            before = self._rectified[left]
+            dtype = HALF if before in self._halves else right.dtype
+            limits = np.zeros((), dtype), right.reshape(()).astype(dtype)
+            return self.node("Clip", before, *limits)
+        left, right = self._alike(_broadcasting(left), _broadcasting(right))
+        return self.node(name.capitalize(), left, right)
 
     def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
+        # OpenCV 5.0 reads outside of maps that have one row or one column.
+        lengths = [
+            after if before == 1 else 1
+            for before, after in zip(self._shapes[inputs][1:3], like[1:3], strict=True)
+        ]
+        if lengths != [1, 1]:
+            ones = np.ones(2, np.int64)
+            if all(isinstance(length, int) for length in lengths):
+                inputs = self.node("Expand", inputs, np.concatenate([ones, lengths]))
+            else:
+                size = self.node("Concat", ones, *map(self._symbolic, lengths), axis=0)
+                inputs = self.node("Expand", inputs, size)
+            if lengths == list(like[1:3]):
+                return inputs
         mode = "align_corners" if align_corners else "half_pixel"
-        options = {"axes": [2, 3], "mode": "linear", "coordinate_transformation_mode": mode}
-        return self.node("Resize", inputs, "", "", self._size(like[1:3]), **options)
+        options = {"mode": "linear", "coordinate_transformation_mode": mode}
+        return self.node("Resize", inputs, "", "", self._size(inputs, like), **options)
 
-    def _size(self, size: Sequence[Any]) -> Value:
-        """Returns (H, W) as a constant, or as computed from maps that have them."""
-        if all(isinstance(length, int) for length in size):
-            return np.array(size, np.int64)
-        return self.node("Concat", *map(self._symbolic, size), axis=0)
+    def _size(self, inputs: Value, like: Sequence[Any]) -> Value:
+        """Returns [N, C, H, W], the size of resized maps, as constant where it is known.
+
+        Args:
+          inputs: value [N, C, h, w].
+          like: traced shape [N, H, W, C], with symbols for open sizes.
+        """
+        batch, height, width, channels = like
+        if all(isinstance(length, int) for length in like):
+            return np.array([batch, channels, height, width], np.int64)
+        outer = self.node("Gather", self.node("Shape", inputs), np.array([0, 1]), axis=0)
+        if isinstance(height, int) and isinstance(width, int):
+            return self.node("Concat", outer, np.array([height, width]), axis=0)
+        return self.node("Concat", outer, self._symbolic(height), self._symbolic(width), axis=0)
 
     def _symbolic(self, length: Any) -> str:
-        """Returns a symbolic height or width as int64 [1].
+        """Returns a height or width, which may be symbolic, as int64 [1].
 
         Raises:
           DeepLabError: no map has it, and it is not proportional to a size of the image.
         """
+        if isinstance(length, int):
+            return self.constant(np.array([length], np.int64))
         if length in self._checked:
             return self._checked[length]
         if length in self._lengths:
@@ -108,7 +186,7 @@ class OnnxWriter:
 
     def _length(self, value: str, axis: int) -> str:
         """Returns a length of [N, C, H, W] as int64 [1]."""
-        return self.node("Shape", value, start=axis, end=axis + 1)
+        return self.node("Gather", self.node("Shape", value), axis)
 
     def check_sizes(self, image: str, shape: Sequence[Any], step: int, plus: int) -> None:
         """Makes the file fail on images of sizes for which the traced program is not valid.
@@ -133,9 +211,10 @@ class OnnxWriter:
             self._checked[shape[axis]] = self.node("Add", length, zero)
 
     def mean(self, inputs: Value) -> Value:
-        return self.node("GlobalAveragePool", inputs)
+        return self.node("GlobalAveragePool", self.single(inputs))
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
+        inputs = self.single(inputs)
         rows, columns = (
             self._window_matrix(self._length(inputs, axis), along, step)
             for axis, along, step in zip((2, 3), window, stride, strict=True)
@@ -163,17 +242,20 @@ class OnnxWriter:
         options = {"kernel_shape": window, "strides": stride, "pads": _pads(padding)}
         if kind == "max":
             return self.node("MaxPool", inputs, **options)
-        means = self.node("AveragePool", inputs, count_include_pad=1, **options)
+        means = self.node("AveragePool", self.single(inputs), count_include_pad=1, **options)
         return self.node("Mul", means, np.float32(np.prod(window)).reshape(1))
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
-        return self.node("Concat", *inputs, axis=1)
+        return self.node("Concat", *self._alike(*inputs), axis=1)
 
     def reverse_channels(self, inputs: Value) -> Value:
         return self.node("Gather", inputs, np.array([2, 1, 0]), axis=1)
 
     def cast(self, inputs: Value, dtype: np.dtype) -> Value:
-        return self.node("Cast", inputs, to=helper.np_dtype_to_tensor_dtype(dtype))
+        result = self.node("Cast", inputs, to=helper.np_dtype_to_tensor_dtype(dtype))
+        if dtype == HALF:
+            self._halves.add(result)
+        return result
 
     def argmax(self, inputs: Value) -> Value:
         index = self.node("ArgMax", inputs, axis=1, keepdims=0)
@@ -181,9 +263,20 @@ class OnnxWriter:
 
     def seen(self, value: Value, shape: Sequence[Any]) -> None:
         if len(shape) == 4:
+            self._shapes[value] = tuple(shape)
             for axis in (1, 2):
                 if not isinstance(shape[axis], int):
                     self._lengths.setdefault(shape[axis], (value, axis + 1))
+
+
+def _needed(nodes: Sequence[Any], result: str) -> list[Any]:
+    """Returns the nodes that contribute to a result, in order of execution."""
+    needed, kept = {result}, []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _pads(padding: Padding) -> list[int]:
@@ -200,8 +293,9 @@ def _broadcasting(value: Value) -> Value:
     return value.reshape(-1, 1, 1) if value.ndim == 1 else value
 
 
-# The first operator set in which Resize has `axes`, and the file format of its release.
-OPSET, FORMAT = 18, 8
+# Operator set and the file format of its release. OpenCV supports neither the `axes` of Resize nor
+# the `start` of Shape, which later ones have.
+OPSET, FORMAT = 13, 7
 
 
 def write_onnx(program: Program, path: str | Path) -> None:
@@ -217,16 +311,16 @@ def write_onnx(program: Program, path: str | Path) -> None:
     """
     with open_sizes(program):
         traced = jax.make_jaxpr(program.function)(input_specification(program))
-    writer = OnnxWriter()
+    writer = OnnxWriter(program.options.dtype)
     image = writer.node("Transpose", "image", perm=[0, 3, 1, 2])
     writer.check_sizes(image, traced.in_avals[0].shape, *program.step)
-    result = translate(traced, image, writer)
+    result = writer.single(translate(traced, image, writer))
     metadata = describe(program)
     name = metadata.output["name"]
     order = {} if program.options.argmax else {"perm": [0, 2, 3, 1]}
     final = helper.make_node("Transpose" if order else "Identity", [result], [name], **order)
     graph = helper.make_graph(
-        [*writer.nodes, final],
+        [*_needed(writer.nodes, result), final],
         "deeplab",
         [_value_info("image", metadata.input)],
         [_value_info(name, metadata.output)],

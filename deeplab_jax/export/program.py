@@ -11,13 +11,14 @@ import jax.numpy as jnp
 from jax import export
 
 from deeplab_jax import ops
-from deeplab_jax.errors import DeepLabError
+from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.inference import Predictor
 from deeplab_jax.inference.padding import Grid, Size, size_grid
 from deeplab_jax.models import fold
 
 # Size for networks without an inference size: the papers' crop.
 DEFAULT_SIZE = (513, 513)
+DTYPES = ("float32", "float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ class ExportOptions:
         float32 [N, H, W, num_classes].
       portable: whether to use only plain operations, as other runtimes require. False (StableHLO
         only): the implementations of each platform, of which those for CPUs are many times faster.
+      dtype: dtype of weights and computation, one of DTYPES; inputs and outputs do not depend on
+        it. The function is traced in float32; the writers of the formats convert it.
     """
 
     size: Size | None = None
@@ -40,13 +43,16 @@ class ExportOptions:
     preprocessing: bool = True
     argmax: bool = True
     portable: bool = True
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
+        """Checks the numbers and the dtype.
 
         Raises:
-          DeepLabError: a number is below 1.
+          DeepLabError: a number is below 1, or the dtype is unknown.
         """
+        if self.dtype not in DTYPES:
+            raise unknown_name("dtype", self.dtype, DTYPES)
         if min(*(self.size or (1, 1)), 1 if self.batch is None else self.batch) < 1:
             raise DeepLabError(
                 f"size {self.size} and batch {self.batch} are not legal; give numbers from 1 on"

@@ -29,10 +29,14 @@ from deeplab_jax.files import replacing
 from deeplab_jax.inference import Predictor
 from deeplab_jax.lazy import import_extra
 
-FORMATS = ("stablehlo", "onnx", "tflite")
+FORMATS = ("stablehlo", "onnx", "tflite", "web")
+# Formats whose writers support `ExportOptions.dtype="float16"`.
+HALF_FORMATS = ("onnx", "web")
 # Platforms of a StableHLO file, and the members of its zip archive.
 PLATFORMS = ("cpu", "cuda", "tpu")
 NETWORK, METADATA = "network.stablehlo", "metadata.json"
+# The network in the directory of a web page.
+PAGE_NETWORK = "model.onnx"
 
 
 def export(
@@ -41,16 +45,19 @@ def export(
     format: str,
     options: ExportOptions | None = None,
     calibration: Sequence[np.ndarray] | None = None,
+    runtime: str | Path | None = None,
 ) -> ExportOptions:
     """Writes a network for another runtime, with batch normalizations folded, atomically.
 
     Args:
       predictor: predictor of the trained network; its options (scales, tiles, CRF) are ignored.
-      path: path of the file.
+      path: path of the file; of a directory for `web`.
       format: one of FORMATS.
       options: inputs and outputs of the file (default: `ExportOptions()`).
       calibration: images uint8 [H, W, 3] on which the ranges of a TFLite file in 8-bit integers are
         measured; None: floats.
+      runtime: directory of the npm package onnxruntime-web, which a `web` page contains; see
+        `web.find_runtime`.
 
     Returns:
       The options with the size of a TFLite file, which is always fixed.
@@ -69,12 +76,21 @@ def export(
     program = program_for(predictor, format, options)
     if format != "stablehlo" and not program.options.portable:
         raise DeepLabError(f"{format} has only plain operations; portable=False is of stablehlo")
+    if program.options.dtype != "float32" and format not in HALF_FORMATS:
+        raise DeepLabError(
+            f"{format} files compute in float32; {program.options.dtype} is supported by "
+            f"{', '.join(HALF_FORMATS)}"
+        )
     if format == "tflite":
         write_tflite(program, path, calibration)
     elif format == "stablehlo":
         _write_stablehlo(program, path)
+    elif format == "web":
+        # The modules require the package onnx.
+        from deeplab_jax.export.web import write_page
+
+        write_page(program, path, runtime)
     else:
-        # The module requires the package onnx.
         from deeplab_jax.export.onnx import write_onnx
 
         write_onnx(program, path)
@@ -82,14 +98,19 @@ def export(
 
 
 def program_for(predictor: Predictor, format: str, options: ExportOptions | None = None) -> Program:
-    """Returns the program of a file; a TFLite file fixes a size that the options leave open.
+    """Returns the program of a file.
+
+    A TFLite file fixes a size that the options leave open, and a web page takes one image.
 
     Args:
       predictor: predictor of the trained network.
       format: one of FORMATS.
       options: inputs and outputs of the file (default: `ExportOptions()`).
     """
-    program = make_program(predictor, options or ExportOptions())
+    options = options or ExportOptions()
+    if format == "web" and options.batch is None:
+        options = dataclasses.replace(options, batch=1)
+    program = make_program(predictor, options)
     if format != "tflite" or program.options.size:
         return program
     return make_program(predictor, dataclasses.replace(program.options, size=program.own_size))
@@ -181,13 +202,15 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
     """Loads a file that `deeplab-jax export` wrote.
 
     Args:
-      path: path of a StableHLO, ONNX or TFLite file.
+      path: path of a StableHLO, ONNX or TFLite file, or of an exported web page.
       threads: maximum number of threads of ONNX Runtime and LiteRT (default: number of cores).
 
     Raises:
       DeepLabError: the file is missing or in no such format, or its runtime is not installed.
     """
     path = Path(path)
+    if (path / PAGE_NETWORK).is_file():
+        path = path / PAGE_NETWORK
     if not path.is_file():
         raise DeepLabError(f"{path}: there is no such file; deeplab-jax export writes one")
     if zipfile.is_zipfile(path):

@@ -78,6 +78,7 @@ class _Convolution(NamedTuple):
     inputs: Value
     kernel: np.ndarray
     geometry: Geometry
+    shape: tuple[Any, ...]
 
 
 def translate(program: ClosedJaxpr, image: Value, writer: Writer) -> Value:
@@ -108,7 +109,9 @@ class _Walk:
         """Returns a value; writes it first if it is a convolution."""
         if not isinstance(value, _Convolution):
             return value
-        return self.writer.convolution(value.inputs, value.kernel, bias, value.geometry)
+        result = self.writer.convolution(value.inputs, value.kernel, bias, value.geometry)
+        self.writer.seen(result, value.shape)
+        return result
 
     def run(self, jaxpr: Jaxpr, constants: list[np.ndarray], inputs: list[Value]) -> list[Value]:
         """Returns the outputs of a program or of a function that it calls."""
@@ -142,7 +145,8 @@ class _Walk:
         if primitive == "conv_general_dilated":
             names = "window_strides", "padding", "rhs_dilation", "feature_group_count"
             geometry = Geometry(*(equation.params[name] for name in names))
-            return [_Convolution(self.settled(values[0]), values[1], geometry)]
+            shape = equation.outvars[0].aval.shape
+            return [_Convolution(self.settled(values[0]), values[1], geometry, shape)]
         if primitive == "add" and (biased := self._biased(*values)) is not None:
             return [biased]
         if primitive not in _PRIMITIVES:

@@ -15,7 +15,7 @@ PALETTE = ((70, 130, 180), (128, 64, 128), (107, 142, 35), (0, 0, 142))
 def small_predictor(architecture: str, **overrides) -> Predictor:
     """Returns a predictor of an untrained network of four classes."""
     model = create_model(architecture, num_classes=4, **overrides)
-    image = jax.ShapeDtypeStruct((1, 65, 65, 3), jnp.uint8)
+    image = jax.ShapeDtypeStruct((1, 65, 65, model.architecture.in_channels), jnp.uint8)
     return Predictor(model, random_variables(model, image), NAMES, PALETTE, source="a test")
 
 

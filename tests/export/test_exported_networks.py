@@ -250,6 +250,45 @@ def test_pyramid_pooling_of_open_sizes(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("name", slow_unless(lambda name: name == "v3", ["v3", "crop", "lr_aspp"]))
+def test_weights_and_maps_in_float16(made, tmp_path, name):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    predictor = made(name)
+    sizes = []
+    for dtype in ("float32", "float16"):
+        options = ExportOptions(argmax=False, dtype=dtype)
+        export(predictor, tmp_path / dtype, "onnx", options)
+        sizes.append((tmp_path / dtype).stat().st_size)
+    assert sizes[1] < 0.6 * sizes[0]
+    half = onnx.TensorProto.FLOAT16
+    arrays = onnx.load(tmp_path / "float16").graph.initializer
+    assert all(array.data_type == half for array in arrays if len(array.dims) == 4)
+    exported = load_exported(tmp_path / "float16", threads=1)
+    assert exported.metadata.dtype == "float16"
+    images = noise(2, 65, 97)
+    found, expected = exported(images), expected_logits(predictor, images)
+    assert found.dtype == np.float32
+    # Random weights amplify the rounding of some pixels.
+    assert np.abs(found - expected).mean() < 0.01 * np.abs(expected).max()
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_float16_is_refused_where_it_cannot_be_kept(made, tmp_path):
+    options = ExportOptions(dtype="float16")
+    with pytest.raises(DeepLabError, match="float16 is supported by onnx"):
+        export(made("v3"), tmp_path / "network", "stablehlo", options)
+    with pytest.raises(DeepLabError, match="legal: float32, float16"):
+        ExportOptions(dtype="float8")
+    predictor = small_predictor("deeplab_v3", **MOBILE)
+    kernel = predictor.variables["params"]["classifier"]["kernel"]
+    predictor.variables["params"]["classifier"]["kernel"] = 1e6 + 0 * kernel
+    pytest.importorskip("onnx")
+    with pytest.raises(DeepLabError, match="exceeds 65504"):
+        export(predictor, tmp_path / "network", "onnx", options)
+    assert not list(tmp_path.iterdir())
+
+
 def test_mistakes(made, tmp_path):
     with pytest.raises(DeepLabError, match="onnx"):
         export(made("v3"), tmp_path / "network", "onxx")

@@ -1,0 +1,136 @@
+"""Web export: a static page that runs the network in the browser, by onnxruntime-web."""
+
+import json
+import os
+import shutil
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.export.metadata import describe
+from deeplab_jax.export.onnx import write_onnx
+from deeplab_jax.export.program import Program
+
+PACKAGE = "onnxruntime-web"
+# Directory of the page for the files of that package, and those that the page loads: the interface,
+# and the runtime in WebAssembly.
+RUNTIME = "runtime"
+RUNTIME_FILES = (
+    "ort.wasm.min.mjs",
+    "ort-wasm-simd-threaded.mjs",
+    "ort-wasm-simd-threaded.wasm",
+)
+# Files of the page itself, which are data of this package.
+PAGE_FILES = ("index.html", "page.js", "style.css", "worker.js")
+NETWORK, DESCRIPTION = "model.onnx", "model.json"
+
+
+def find_runtime(directory: str | Path | None = None) -> Path:
+    """Returns the directory of the npm package onnxruntime-web.
+
+    Args:
+      directory: directory of the package, or the one in whose `node_modules` it is installed; None
+        searches the `node_modules` of the current directory and of its parents, as Node does.
+
+    Raises:
+      DeepLabError: the package is not there.
+    """
+    inside = Path("node_modules", PACKAGE)
+    if directory is not None:
+        given = Path(directory).expanduser()
+        candidates = [given, given / inside, given / PACKAGE]
+    else:
+        current = Path.cwd()
+        candidates = [folder / inside for folder in (current, *current.parents)]
+    for candidate in candidates:
+        if all((candidate / "dist" / name).is_file() for name in RUNTIME_FILES):
+            return candidate
+    place = f"in {directory}" if directory else "in node_modules of this directory or its parents"
+    raise DeepLabError(
+        f"the npm package {PACKAGE} was not found {place}; run `npm install {PACKAGE}`, or give "
+        "its directory, as in --runtime=node_modules/onnxruntime-web"
+    )
+
+
+def write_page(program: Program, path: str | Path, runtime: str | Path | None = None) -> None:
+    """Writes the directory of a static page; replaces an earlier page as a whole.
+
+    Args:
+      program: program to export, for one uint8 image, to a class map.
+      path: directory of the page.
+      runtime: see `find_runtime`.
+
+    Raises:
+      DeepLabError: the page does not support the options or the network, onnxruntime-web is not
+        found, or the directory contains something else.
+    """
+    _check(program)
+    path, package = Path(path), find_runtime(runtime)
+    if path.exists() and not is_page(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise DeepLabError(f"{path} exists and is not an exported page; give another --output")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        page = Path(folder) / "page"
+        (page / RUNTIME).mkdir(parents=True)
+        write_onnx(program, page / NETWORK)
+        (page / DESCRIPTION).write_text(_description(program, package), encoding="utf-8")
+        sources = resources.files("deeplab_jax.export") / "page"
+        for name in PAGE_FILES:
+            (page / name).write_bytes((sources / name).read_bytes())
+        for name in RUNTIME_FILES:
+            shutil.copyfile(package / "dist" / name, page / RUNTIME / name)
+        # The package states its version and license there.
+        for name in ("package.json", "LICENSE", "ThirdPartyNotices.txt"):
+            if (package / name).is_file():
+                shutil.copyfile(package / name, page / RUNTIME / name)
+        if path.exists():
+            os.replace(path, Path(folder) / "earlier")
+        os.replace(page, path)
+
+
+def is_page(path: Path) -> bool:
+    """Returns whether a directory is an exported page."""
+    return all((path / name).is_file() for name in (*PAGE_FILES, NETWORK, DESCRIPTION))
+
+
+def _check(program: Program) -> None:
+    options, channels = program.options, program.predictor.model.architecture.in_channels
+    if channels != 3:
+        raise DeepLabError(
+            f"this network takes {channels} channels, but a web page reads RGB images; export it "
+            "with --format=onnx"
+        )
+    if not options.preprocessing or not options.argmax:
+        raise DeepLabError(
+            "a web page passes uint8 RGB and shows classes; --preprocessing and --argmax must be "
+            "inside"
+        )
+    if options.batch != 1:
+        raise DeepLabError("a web page passes one image at a time; --batch must be 1")
+
+
+def _description(program: Program, package: Path) -> str:
+    """Returns what the page shows and how it pads images, as JSON.
+
+    `sizes` are those of the metadata with `fixed`, the only (H, W) of the file, or null, and
+    `minimum`, the (H, W) that smaller images are padded to, or null.
+    """
+    metadata, smallest = describe(program), program.predictor.inference_size
+    minimum = program.step.round_up(smallest) if smallest else None
+    description = {
+        "class_names": metadata.class_names,
+        "palette": metadata.palette,
+        "sizes": metadata.sizes | {"fixed": program.options.size, "minimum": minimum},
+        "version": metadata.version,
+        "runtime": f"{PACKAGE} {_version(package)}",
+    }
+    return json.dumps(description, indent=1)
+
+
+def _version(package: Path) -> str:
+    """Returns the version that the directory of an npm package states."""
+    try:
+        return json.loads((package / "package.json").read_text("utf-8"))["version"]
+    except (OSError, ValueError, KeyError):
+        return "of unknown version"

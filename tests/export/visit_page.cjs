@@ -1,0 +1,93 @@
+// Visits an exported page in Chromium, as a user does, and reports what it shows.
+// usage: node visit_page.cjs CHROMIUM URL IMAGE FOLDER
+// Writes screenshots and the class map of IMAGE (int32) to FOLDER, and prints JSON.
+
+"use strict";
+
+const fs = require("node:fs");
+const path = require("node:path");
+const { chromium } = require("playwright-core");
+
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"];
+const FAKE_CAMERA = ["--use-fake-device-for-media-stream"];
+const TIMEOUT = 120_000;
+
+async function main([executablePath, url, image, folder]) {
+  const options = { executablePath, headless: true, args: [...FLAGS, ...FAKE_CAMERA] };
+  const browser = await chromium.launch(options);
+  const requests = [];
+  const problems = [];
+
+  async function open(permissions) {
+    const context = await browser.newContext({
+      viewport: { width: 1200, height: 800 }, permissions,
+    });
+    const page = await context.newPage();
+    page.setDefaultTimeout(TIMEOUT);
+    page.on("request", (request) => requests.push(request.url()));
+    page.on("console", (message) => {
+      if (message.type() === "error") problems.push(message.text());
+    });
+    page.on("pageerror", (error) => problems.push(String(error)));
+    await page.goto(url);
+    await page.getByText("The model is ready.").waitFor();
+    return page;
+  }
+
+  const text = (page, id) => page.locator(`#${id}`).innerText();
+  const shoot = (page, name) => page.screenshot({ path: path.join(folder, `${name}.png`) });
+  const nextResult = (page) => page.evaluate(() => new Promise((resolve) => {
+    document.addEventListener("segmented", ({ detail }) => {
+      resolve({ ...detail, classes: Array.from(detail.classes) });
+    }, { once: true });
+  }));
+
+  const page = await open([]);
+  const focused = [];
+  for (let count = 0; count < 4; count++) {
+    await page.keyboard.press("Tab");
+    focused.push(await page.evaluate(() => document.activeElement.id));
+  }
+
+  await page.locator("#side").selectOption("513");
+  const result = nextResult(page);
+  await page.locator("#file").setInputFiles(image);
+  const { classes, height, width, milliseconds } = await result;
+  fs.writeFileSync(path.join(folder, "classes.bin"), Buffer.from(Int32Array.from(classes).buffer));
+  const [status, legend] = [await text(page, "status"), await text(page, "legend")];
+  await shoot(page, "image");
+
+  await page.evaluate(() => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(["no image"], "notes.txt", { type: "text/plain" }));
+    document.dispatchEvent(new DragEvent("drop", { dataTransfer, cancelable: true }));
+  });
+  await page.locator("#error").waitFor();
+  const notAnImage = await text(page, "error");
+  await shoot(page, "error");
+
+  await page.locator("#camera").click();
+  await page.getByText("denied access").waitFor();
+  const refused = await text(page, "error");
+  await page.context().close();
+
+  const filming = await open(["camera"]);
+  const frame = nextResult(filming);
+  await filming.locator("#camera").click();
+  await frame;
+  const { height: frameHeight, width: frameWidth } = await nextResult(filming);
+  await shoot(filming, "camera");
+  await filming.locator("#camera").click();
+  const button = await text(filming, "camera");
+  await browser.close();
+
+  console.log(JSON.stringify({
+    requests, problems, focused, height, width, milliseconds, status, legend, notAnImage, refused,
+    frame: [frameHeight, frameWidth], button,
+  }));
+}
+
+main(process.argv.slice(2)).catch((error) => {
+  console.error(error);
+  process.exit(1);
+});
