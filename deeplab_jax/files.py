@@ -3,7 +3,10 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -213,3 +216,66 @@ def absence(path: Path) -> str:
     others = (path.with_suffix(suffix) for suffix in (*MASK_SUFFIXES, ".json", ".txt", ".xml"))
     other = next((one.name for one in others if path.suffix and one.exists()), None)
     return f"no such file, but there is {other}" if other else "no such file"
+
+
+# The maximum size of the files of an archive.
+MAX_UNPACKED_BYTES = 32 * 2**30
+
+
+def leads_out(name: str) -> bool:
+    """Returns whether a relative path, of a member of an archive, leads out of its directory."""
+    parts = name.replace("\\", "/").split("/")
+    return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name
+
+
+def check_member_path(name: str) -> None:
+    """Checks the path of a member of an archive.
+
+    Raises:
+      DeepLabError: the path leads out of the directory into which the archive is unpacked.
+    """
+    if leads_out(name):
+        raise DeepLabError(f"its member {name!r} leads out of the archive")
+
+
+def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
+    """Unpacks the visible files of a user's zip archive.
+
+    Args:
+      archive: path of the archive.
+      directory: existing directory that receives the files.
+      max_bytes: maximum size of all files together.
+
+    Raises:
+      DeepLabError: the file is no zip archive or damaged, it unpacks to more than `max_bytes` or
+        than the disk has room for, or a member leads out of it or is no plain file.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            targets = {}
+            for member in file.infolist():
+                check_member_path(member.filename)
+                path = directory / member.filename.replace("\\", "/")
+                if member.is_dir() or is_hidden(path, directory):
+                    continue
+                # 8 is a regular file; systems without file types write 0.
+                if member.external_attr >> 28 not in (0, 8) or path in targets:
+                    raise DeepLabError(f"its member {member.filename!r} is no plain file, or twice")
+                targets[path] = member
+            # zipfile reads no more bytes of a member than its header declares.
+            size = sum(member.file_size for member in targets.values())
+            limit = min(max_bytes, shutil.disk_usage(directory).free)
+            if size > limit:
+                raise DeepLabError(
+                    f"it unpacks to {size:,} bytes, at most {limit:,} are possible; unpack it and "
+                    "give the directory"
+                )
+            for path, member in targets.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with file.open(member) as content, path.open("xb") as unpacked:
+                    shutil.copyfileobj(content, unpacked)
+    except DeepLabError as error:
+        raise DeepLabError(f"{archive}: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+        # zipfile raises RuntimeError for encrypted members and for unknown compression methods.
+        raise DeepLabError(f"{archive}: damaged, or no zip archive: {error}") from error

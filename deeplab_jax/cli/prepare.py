@@ -3,7 +3,8 @@
 Converts raw images and masks into a dataset for training and evaluation.
 
 DATASET is camvid, voc_segmentation, cityscapes, ade20k, coco_stuff, coco_voc, pascal_context,
-pascal_person_part, folder (your own images/ and masks/) or shapes (built in, without a source).
+pascal_person_part, folder (your own images/ and masks/), labelme, coco, cvat, label_studio, yolo
+(your own annotation files) or shapes (built in, without a source).
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
 
@@ -11,6 +12,7 @@ examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
   deeplab-jax prepare folder --source=pets --classes=pets/classes.txt --name=pets --data_dir=data
       the name of this dataset is folder/pets
+  deeplab-jax prepare cvat --source=export.zip --data_dir=data
   deeplab-jax prepare shapes --data_dir=data
 """
 
@@ -29,19 +31,27 @@ if TYPE_CHECKING:
 
 # Flags of each dataset in addition to the common ones.
 RAW = ("source", "masks_drawn_on")
+ANNOTATED = (*RAW, "classes", "name")
 OPTIONS = {
     "camvid": RAW,
     "voc_segmentation": (*RAW, "aug_val_masks"),
     **dict.fromkeys(("cityscapes", "ade20k", "coco_stuff", "coco_voc"), RAW),
     **dict.fromkeys(("pascal_context", "pascal_person_part"), RAW),
     "folder": (*RAW, "masks", "classes", "color_map", "intensity_range", "name"),
+    **dict.fromkeys(("labelme", "cvat"), (*ANNOTATED, "images")),
+    **dict.fromkeys(("coco", "label_studio"), (*ANNOTATED, "images", "annotations")),
+    "yolo": ANNOTATED,
     "shapes": ("num_train", "num_val", "size", "seed"),
 }
 
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define("source", None, "Directory of the raw images and masks.")
+    flags.define(
+        "source",
+        None,
+        "Directory of the raw images and masks; for annotation files also a zip archive.",
+    )
     flags.define("data_dir", None, "Directory of the prepared datasets.")
     flags.define(
         "report", False, "Print counts, image sizes, class fractions and weights, damaged files."
@@ -59,12 +69,27 @@ def define_flags(flags: Flags) -> None:
         choices=[DISPLAYED, STORED],
     )
     flags.define("masks", None, "folder: directory of the masks (default: found in the source).")
-    flags.define("classes", None, "folder: class names, text file with one per line or JSON.")
+    flags.define(
+        "classes",
+        None,
+        "folder, annotation files: class names, text file with one per line or JSON (default for "
+        "annotation files: background and the names in them).",
+    )
+    flags.define(
+        "images", None, "Annotation files: directory of the images (default: below the source)."
+    )
+    flags.define(
+        "annotations",
+        None,
+        "coco, label_studio: the annotation file (default: JSON files below the source).",
+    )
     flags.define(
         "color_map", None, 'folder: class colors, lines `r g b name` or JSON {"name": [r,g,b]}.'
     )
     flags.define(
-        "name", None, "folder: name of this dataset, which is folder/NAME for other commands."
+        "name",
+        None,
+        "folder, annotation files: name of this dataset, which is DATASET/NAME for other commands.",
     )
     flags.define(
         "intensity_range",

@@ -25,7 +25,7 @@ def parse_text(text: str, origin: str) -> dict[str, Color]:
         if not line.strip():
             continue
         *channels, name = line.split(maxsplit=3)
-        colors[name.strip()] = _checked_color(channels, f"{origin}, line {number}")
+        colors[name.strip()] = checked_color(channels, f"{origin}, line {number}")
     return colors
 
 
@@ -40,7 +40,7 @@ def read_color_map(path: Path) -> dict[str, Color]:
         entries = parse_json(text, path)
         if not isinstance(entries, dict):
             raise DeepLabError(f'{path}: a color map in JSON is {{"name": [r, g, b], …}}')
-        colors = {name: _checked_color(color, str(path)) for name, color in entries.items()}
+        colors = {name: checked_color(color, str(path)) for name, color in entries.items()}
     else:
         colors = parse_text(text, str(path))
     if not colors or len(set(colors.values())) < len(colors):
@@ -61,11 +61,12 @@ def parse_json(text: str, path: Path) -> object:
     """Parses a user's JSON; the error names the file."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise DeepLabError(f"{path}: not JSON ({error})") from error
 
 
-def _checked_color(channels: object, origin: str) -> Color:
+def checked_color(channels: object, origin: str) -> Color:
+    """Returns the RGB of a user's file; `origin` names the place, for the error."""
     try:
         red, green, blue = (int(channel) for channel in channels)
     except (TypeError, ValueError):
@@ -184,6 +185,12 @@ VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
 CLASS_FILES = ("classes.txt", "classes.json")
 
 
+def find_class_file(source: Path, given: str | Path | None) -> Path | None:
+    """Returns the given file of class names, or else the one in the source; None without one."""
+    found = [source / name for name in CLASS_FILES if (source / name).is_file()]
+    return Path(given).expanduser() if given else next(iter(found), None)
+
+
 def folder_classes(
     source: Path, class_file: str | Path | None, color_map: str | Path | None
 ) -> tuple[Descriptor, dict[Color, int] | None]:
@@ -198,8 +205,7 @@ def folder_classes(
     Raises:
       DeepLabError: no classes are given, or only one, or the two files do not match.
     """
-    found = [source / name for name in CLASS_FILES if (source / name).is_file()]
-    names_path = Path(class_file).expanduser() if class_file else next(iter(found), None)
+    names_path = find_class_file(source, class_file)
     names = read_class_names(names_path) if names_path else None
     if color_map:
         path = Path(color_map).expanduser()

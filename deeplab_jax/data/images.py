@@ -136,13 +136,11 @@ class StorableImage(NamedTuple):
     notes: tuple[str, ...]
 
 
-def storable_image(path: Path, intensity_range: tuple[float, float] | None = None) -> StorableImage:
-    """Reads an image as the prepared dataset stores it.
-
-    Raises:
-      DeepLabError: see `read_image`.
-    """
-    encoded, name = read_bytes(path)
+def storable_image(
+    source: Path | bytes, intensity_range: tuple[float, float] | None = None, *, name: str = ""
+) -> StorableImage:
+    """Reads an image as the prepared dataset stores it; arguments and errors as in `read_image`."""
+    encoded, name = read_bytes(source, name)
     image = open_image(encoded, name)
     orientation = image.info["orientation"]
     plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and not is_deep(image)

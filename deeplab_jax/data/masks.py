@@ -252,7 +252,11 @@ def read_mask(
 
 
 def read_colored_mask(
-    source: Path | MaskFile, labels: Mapping[Color, int], *, dtype: np.dtype = EIGHT_BIT
+    source: Path | MaskFile,
+    labels: Mapping[Color, int],
+    *,
+    dtype: np.dtype = EIGHT_BIT,
+    color_map: str = "the color map",
 ) -> np.ndarray:
     """Reads a mask painted in the colors of the classes.
 
@@ -260,6 +264,7 @@ def read_colored_mask(
       source: path of the mask, or the opened mask.
       labels: class of each legal color, or the dtype's largest value for void.
       dtype: see `read_mask`.
+      color_map: name of the file of the colors, for errors.
 
     Returns:
       Mask of that dtype, [H, W]: classes and void.
@@ -277,7 +282,9 @@ def read_colored_mask(
     if wrong.any():
         strange, counts = np.unique(colors[wrong], axis=0, return_counts=True)
         listed = _listed("color", list(map(tuple, strange.tolist())), counts)
-        raise DeepLabError(f"{mask.path}: {listed}; not in the color map")
+        raise DeepLabError(
+            f"{mask.path}: {listed}; not in {color_map}: add it there, or repaint these pixels"
+        )
     return np.array(list(labels.values()), dtype)[order[at]]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import check_member_path
 
 TAR_SUFFIXES, ZIP_SUFFIXES = (".tar.gz", ".tgz", ".tar"), (".zip",)
 # The largest released archives unpack to less than 1 GiB.
@@ -85,9 +86,7 @@ def _unpack_zip(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> Membe
 
 
 def _is_wanted(name: str, wanted: re.Pattern[str], is_folder: bool, is_regular: bool) -> bool:
-    parts = name.replace("\\", "/").split("/")
-    if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name:
-        raise DeepLabError(f"its member {name!r} leads out of the archive")
+    check_member_path(name)
     # macOS adds a file ._NAME with the metadata of NAME.
     if is_folder or not wanted.search(name) or PurePosixPath(name).name.startswith("._"):
         return False

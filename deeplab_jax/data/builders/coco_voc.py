@@ -8,15 +8,13 @@ Source: Lin et al. 2014 (arXiv:1405.0312); DeepLab v3 (arXiv 1706.05587), sectio
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
+from deeplab_jax.data.builders.annotations import NO_PIXEL, DrawnBuilder, ListedImage
 from deeplab_jax.data.builders.paired_files import find_root
 from deeplab_jax.data.descriptors import VOC, parse_json, read_text
-from deeplab_jax.data.image_layout import UPRIGHT, aligned_label, stored_size, turned
-from deeplab_jax.data.images import StorableImage, storable_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import VOID_LABEL
 
@@ -88,29 +86,13 @@ COCO_NAMES = {
     "sofa": "couch",
     "tvmonitor": "tv",
 }
-# A note on an example, see `Facts`.
-NO_PIXEL = "annotation that drew no pixel"
 LAYOUT = (
     "a COCO source holds train2017/ and val2017/ (or both in images/) and "
     "annotations/instances_train2017.json, instances_val2017.json"
 )
 
 
-class ListedImage(NamedTuple):
-    """An image of the annotation file.
-
-    Attributes:
-      path: path of the image file.
-      size: (height, width) that the annotation file declares; None without them.
-      objects: annotations of VOC's classes.
-    """
-
-    path: Path
-    size: tuple[int, int] | None
-    objects: list[dict]
-
-
-class CocoVoc(SegmentationBuilder, skip_registration=True):
+class CocoVoc(DrawnBuilder, skip_registration=True):
     """Draws the objects of `annotations/instances_*2017.json`.
 
     train holds the images whose objects of VOC's classes have more than `min_area` pixels together,
@@ -119,72 +101,33 @@ class CocoVoc(SegmentationBuilder, skip_registration=True):
 
     descriptor = VOC
 
-    def __init__(
-        self,
-        *,
-        source: str | Path,
-        min_area: int = 1000,
-        masks_drawn_on: str | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, source: str | Path, min_area: int = 1000, **kwargs: Any) -> None:
         """Reads the annotations.
 
         Args:
           source: directory of the raw files.
           min_area: see above (default: 1000, from DeepLab v3, section 4.3).
-          masks_drawn_on: see `PairedFilesBuilder`; the annotations' own height and width decide
-            first.
-          **kwargs: arguments of `SegmentationBuilder`.
+          **kwargs: arguments of `DrawnBuilder`.
 
         Raises:
           DeepLabError: the source or its annotations do not exist.
         """
         self.source = find_root(Path(source).expanduser(), "annotations", LAYOUT)
-        self._masks_drawn_on = masks_drawn_on
         self._left_out_counts: Counter[str] = Counter()
         self._images = {
             split: self._read(split, least) for split, least in (("train", min_area), ("val", -1))
         }
         super().__init__(**kwargs)
 
-    def image_ids(self) -> dict[str, Sequence[str]]:
-        return {split: list(images) for split, images in self._images.items()}
-
-    def load(self, split: str, image_id: str) -> LoadedExample:
-        listed = self._images[split][image_id]
-        image = storable_image(listed.path)
-        try:
-            label, empty = self._draw(listed, image)
-        except (DeepLabError, KeyError, TypeError, ValueError) as error:
-            raise DeepLabError(f"{listed.path}: its annotation cannot be drawn: {error}") from error
-        notes = (*image.notes, *[NO_PIXEL] * empty)
-        return LoadedExample(image.encoded, label, Facts(image.digest, notes))
+    def draw(
+        self, listed: ListedImage, size: tuple[int, int]
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        label, empty = draw_objects(listed.shapes, size)
+        return label, (NO_PIXEL,) * empty
 
     def notes(self) -> list[str]:
         counts = sorted((+self._left_out_counts).items())
         return super().notes() + [f"{count} left out: {reason}" for reason, count in counts]
-
-    def _draw(self, listed: ListedImage, image: StorableImage) -> tuple[np.ndarray, int]:
-        """Returns the upright label, and the number of objects without a pixel in it."""
-        path, declared, objects = listed
-        stored = stored_size(image.size, image.orientation)
-        if declared not in (None, image.size, stored):
-            raise DeepLabError(
-                f"it is for an image of {declared[0]}x{declared[1]} (height x width), but the file "
-                f"is {image.size[0]}x{image.size[1]}"
-            )
-        if image.orientation == UPRIGHT:
-            return draw_objects(objects, image.size)
-        as_displayed, empty = draw_objects(objects, image.size)
-        as_stored, empty_stored = draw_objects(objects, stored)
-        label, drawn_on_stored = aligned_label(
-            as_displayed if declared in (None, image.size) else None,
-            turned(as_stored, image.orientation) if declared in (None, stored) else None,
-            orientation=image.orientation,
-            drawn_on=self._masks_drawn_on,
-            origin=path,
-        )
-        return label, empty_stored if drawn_on_stored else empty
 
     def _read(self, split: str, min_area: int) -> dict[str, ListedImage]:
         path = self.source / f"annotations/instances_{split}2017.json"

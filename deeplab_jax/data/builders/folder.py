@@ -133,14 +133,14 @@ class Folder(PairedFilesBuilder, skip_registration=True):
             )
 
     def _held_out(self, pairs: Mapping[str, Pair]) -> dict[str, dict[str, Pair]]:
-        held_out = _held_out(list(pairs))
+        chosen = held_out(list(pairs))
         self.reporter.message(
-            f"no train/ and val/ in {self.source}: {len(held_out)} of {len(pairs)} images, chosen "
+            f"no train/ and val/ in {self.source}: {len(chosen)} of {len(pairs)} images, chosen "
             "by a hash of their names, become val"
         )
         return {
-            "train": {name: pair for name, pair in pairs.items() if name not in held_out},
-            "val": {name: pair for name, pair in pairs.items() if name in held_out},
+            "train": {name: pair for name, pair in pairs.items() if name not in chosen},
+            "val": {name: pair for name, pair in pairs.items() if name in chosen},
         }
 
     def read_label(self, mask: MaskFile) -> np.ndarray:
@@ -210,7 +210,7 @@ def _example(found: Found, matching: Matching) -> str:
     return f"{found.masks[mask].name} to {found.images[image].name}"
 
 
-def _held_out(names: list[str]) -> set[str]:
+def held_out(names: list[str]) -> set[str]:
     """Returns the names that go to val; files added later do not move the others."""
     digests = {
         name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())

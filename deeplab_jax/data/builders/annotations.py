@@ -1,0 +1,288 @@
+"""Bases of the builders that draw the shapes of annotation files."""
+
+import abc
+import functools
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
+from deeplab_jax.data.builders.exports import (
+    IGNORED_NAMES,
+    annotation_classes,
+    given_directory,
+    in_splits,
+    unpacked,
+)
+from deeplab_jax.data.descriptors import CLASS_FILES, find_class_file
+from deeplab_jax.data.image_layout import UPRIGHT, aligned_label, stored_size, turned
+from deeplab_jax.data.images import StorableImage, storable_image
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.files import list_images, visible_files
+from deeplab_jax.labels import label_dtype, void_label
+
+# Notes on an example, see `Facts`.
+NO_PIXEL = "annotation that drew no pixel"
+NO_SHAPE = "image without annotations, all background"
+
+
+class ListedImage(NamedTuple):
+    """An image of an annotation file.
+
+    Attributes:
+      path: path of the image file.
+      size: (height, width) that the annotation file declares; None without them.
+      shapes: annotations of the image.
+      origin: annotation file, for errors; None to name the image alone.
+      fault: reason for which the example cannot be stored; empty for none.
+    """
+
+    path: Path
+    size: tuple[int, int] | None
+    shapes: Sequence[Any]
+    origin: Path | None = None
+    fault: str = ""
+
+
+class DrawnBuilder(SegmentationBuilder, skip_registration=True):
+    """Draws the label of each image; a subclass lists the images and draws their shapes."""
+
+    # Images by split and id, in the order in which they are stored.
+    _images: dict[str, dict[str, ListedImage]]
+
+    def __init__(self, *, masks_drawn_on: str | None = None, **kwargs: Any) -> None:
+        """Creates a builder.
+
+        Args:
+          masks_drawn_on: see `PairedFilesBuilder`; the size that an annotation file declares
+            decides first.
+          **kwargs: arguments of `SegmentationBuilder`.
+        """
+        self._masks_drawn_on = masks_drawn_on
+        super().__init__(**kwargs)
+
+    @abc.abstractmethod
+    def draw(
+        self, listed: ListedImage, size: tuple[int, int]
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Returns the label, [height, width], of an image of this size, and notes on it.
+
+        Raises:
+          DeepLabError: a shape is damaged or does not fit the size.
+        """
+
+    def read_storable_image(self, listed: ListedImage) -> StorableImage:
+        """Reads an image as it is stored."""
+        return storable_image(listed.path)
+
+    def image_ids(self) -> dict[str, Sequence[str]]:
+        return {split: list(images) for split, images in self._images.items()}
+
+    def load(self, split: str, image_id: str) -> LoadedExample:
+        listed = self._images[split][image_id]
+        if listed.fault:
+            raise DeepLabError(listed.fault)
+        image = self.read_storable_image(listed)
+        try:
+            label, notes = self._draw_upright(listed, image)
+        except (DeepLabError, KeyError, TypeError, ValueError) as error:
+            place = f" in {listed.origin}" if listed.origin else ""
+            raise DeepLabError(
+                f"{listed.path}: its annotation{place} cannot be drawn: {error}"
+            ) from error
+        return LoadedExample(image.encoded, label, Facts(image.digest, (*image.notes, *notes)))
+
+    def _draw_upright(
+        self, listed: ListedImage, image: StorableImage
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Returns the upright label, and notes on it."""
+        declared, stored = listed.size, stored_size(image.size, image.orientation)
+        if declared not in (None, image.size, stored):
+            raise DeepLabError(
+                f"it is for an image of {declared[0]}x{declared[1]} (height x width), but the file "
+                f"is {image.size[0]}x{image.size[1]}"
+            )
+        if image.orientation == UPRIGHT:
+            return self.draw(listed, image.size)
+        as_displayed = as_stored = (None, ())
+        if declared in (None, image.size):
+            as_displayed = self.draw(listed, image.size)
+        if declared in (None, stored):
+            label, notes = self.draw(listed, stored)
+            as_stored = turned(label, image.orientation), notes
+        label, drawn_on_stored = aligned_label(
+            as_displayed[0],
+            as_stored[0],
+            orientation=image.orientation,
+            drawn_on=self._masks_drawn_on,
+            origin=listed.path,
+        )
+        return label, (as_stored if drawn_on_stored else as_displayed)[1]
+
+
+class Layer(NamedTuple):
+    """A shape that was drawn.
+
+    Attributes:
+      name: name of its class; None for void.
+      mask: bool [height, width], the pixels that it covers.
+      depth: position among overlapping shapes: the smallest is in front, later ones in front of
+        earlier ones of equal depth.
+    """
+
+    name: str | None
+    mask: np.ndarray
+    depth: float = 0.0
+
+
+class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
+    """Draws layers of named classes; a subclass reads the files of an annotation tool.
+
+    Pixels that no layer covers are background.
+    """
+
+    # The expected files, for errors.
+    LAYOUT: str
+    # Pixels on which the tool draws if an image has an EXIF orientation; None: not known.
+    DRAWN_ON: str | None = None
+
+    def __init__(
+        self,
+        *,
+        source: str | Path,
+        classes: str | Path | None = None,
+        images: str | Path | None = None,
+        masks_drawn_on: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Reads the annotations.
+
+        Args:
+          source: directory or zip archive.
+          classes: file of class names, see `read_class_names` (default: `classes.txt` or
+            `classes.json` in the source, else the names in the annotation files).
+          images: directory of the images (default: the source).
+          masks_drawn_on: see `DrawnBuilder` (default: as the tool does, where that is known).
+          **kwargs: arguments of `SegmentationBuilder`.
+
+        Raises:
+          DeepLabError: a directory is missing, nothing is annotated, or there is only one class.
+        """
+        self.source = unpacked(source, self)
+        self.image_directory = given_directory(images) if images else self.source
+        self.class_file = find_class_file(self.source, classes)
+        found, names = self.read_annotations()
+        if not any(found.values()):
+            raise DeepLabError(f"{source}: no annotations found; {self.LAYOUT}")
+        self.descriptor, self._labels, background = annotation_classes(
+            self.name, names, self.class_file, self.source
+        )
+        self._background = self._labels[background]
+        super().__init__(masks_drawn_on=masks_drawn_on or self.DRAWN_ON, **kwargs)
+        self._images = in_splits(found, self.reporter)
+
+    @abc.abstractmethod
+    def read_annotations(
+        self,
+    ) -> tuple[dict[str | None, dict[str, ListedImage]], Iterable[str]]:
+        """Returns the images by split (None where none is defined) and id, and the class names."""
+
+    @abc.abstractmethod
+    def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
+        """Yields the layers of an image of this size.
+
+        Raises:
+          DeepLabError: a shape is damaged or does not fit the size.
+        """
+
+    def draw(
+        self, listed: ListedImage, size: tuple[int, int]
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        label = np.full(size, self._background, label_dtype(self.descriptor.num_classes))
+        front, notes, empty = np.full(size, math.inf), [], True
+        for layer in self.layers(listed, size):
+            empty = False
+            value = self._label_of(layer.name)
+            rows = np.flatnonzero(layer.mask.any(axis=1))
+            if not rows.size:
+                notes.append(NO_PIXEL)
+                continue
+            within = slice(rows[0], rows[-1] + 1)
+            visible = layer.mask[within] & (layer.depth <= front[within])
+            label[within][visible] = value
+            front[within][visible] = layer.depth
+        return label, (NO_SHAPE,) if empty else tuple(notes)
+
+    def notes(self) -> list[str]:
+        used = {listed.path for images in self._images.values() for listed in images.values()}
+        count = sum(path not in used for paths in self._images_by_name.values() for path in paths)
+        unused = f"{count} images without annotation left out of {self.image_directory}"
+        return super().notes() + [unused] * bool(count)
+
+    def find_image(self, name: str, beside: Path) -> Path:
+        """Returns the image that an annotation file in the directory `beside` names.
+
+        It lies below the source or the directory of the images: at the path that is named, or
+        anywhere under its last name. Other paths are not followed.
+
+        Raises:
+          DeepLabError: there is no such image, or several have that name.
+        """
+        relative = PureWindowsPath(name).as_posix()
+        for directory in (beside, self.image_directory, self.image_directory / "images"):
+            path = self.below(directory / relative)
+            # os.path.isfile accepts names that are no legal path.
+            if path and os.path.isfile(path):
+                return path
+        found = self._images_by_name[PurePosixPath(relative).name.lower()]
+        if len(found) > 1:
+            raise DeepLabError(
+                f"{found[0]} and {found[1]} both have the name of the image {name!r}; rename one, "
+                "or correct the path in the annotation file"
+            )
+        if not found:
+            raise DeepLabError(
+                f"no image {name!r} below {self.image_directory}; put it there, or give the "
+                "directory of the images with --images=DIR"
+            )
+        return found[0]
+
+    def is_image(self, path: Path) -> bool:
+        """Returns whether an image file is an image, not a mask of the annotations."""
+        return True
+
+    @functools.cached_property
+    def _images_by_name(self) -> Mapping[str, list[Path]]:
+        images = defaultdict(list)
+        for path in filter(self.is_image, list_images(self.image_directory).images):
+            images[path.name.lower()].append(path)
+        return images
+
+    def below(self, path: Path) -> Path | None:
+        """Returns a path below the source or the directory of the images; None for others."""
+        absolute = Path(os.path.abspath(path))
+        for top in (self.source, self.image_directory):
+            if absolute.is_relative_to(os.path.abspath(top)):
+                return top / absolute.relative_to(os.path.abspath(top))
+        return None
+
+    def json_files(self) -> list[Path]:
+        """Returns the JSON files below the source, except the class names."""
+        return [
+            path
+            for path in visible_files(self.source, (".json",))
+            if path.name not in CLASS_FILES and path != self.class_file
+        ]
+
+    def _label_of(self, name: str | None) -> int:
+        if name in self._labels:
+            return self._labels[name]
+        if name is None or name.lower() in IGNORED_NAMES:
+            return void_label(self.descriptor.num_classes)
+        error = unknown_name("class", name, self._labels)
+        raise DeepLabError(f"{error}; correct the annotation, or add it to {self.class_file}")

@@ -1,0 +1,228 @@
+"""COCO's format with a user's own categories.
+
+Source of the format: cocodataset.org/#format-data. pycocotools draws the objects.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage
+from deeplab_jax.data.builders.exports import (
+    add_image,
+    checked_points,
+    declared_size,
+    entries,
+    image_name,
+    named_split,
+)
+from deeplab_jax.data.descriptors import parse_json, read_text
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.lazy import import_extra
+
+# Files that are read alone if the source holds one of them: COCO's captions and keypoints have the
+# same form.
+PREFERRED = re.compile(r"instances.*|_annotations\.coco")
+# Characters of compressed run lengths: six bits each, of which the highest says that another
+# follows.
+RUN_CHARACTERS, CONTINUED = range(48, 112), 0x20
+
+
+class CocoObject(NamedTuple):
+    """An object of an image.
+
+    Attributes:
+      identity: `id` of its annotation.
+      name: name of its category; None for a crowd.
+      segmentation: polygons or run lengths, as the file holds them.
+    """
+
+    identity: object
+    name: str | None
+    segmentation: object
+
+
+class Coco(AnnotationsBuilder, skip_registration=True):
+    """Draws the objects of COCO files, smaller ones in front; crowds are void, behind all others.
+
+    The name of a file, or its directory, defines the split. Classes are the categories in the order
+    of their ids, after background.
+    """
+
+    LAYOUT = (
+        "a coco source holds images and JSON files such as annotations/instances_train.json, or "
+        "train/_annotations.coco.json"
+    )
+
+    def __init__(self, *, annotations: str | Path | None = None, **kwargs: Any) -> None:
+        """Reads the annotations.
+
+        Args:
+          annotations: the annotation file (default: all JSON files below the source; if there are
+            any, only `instances*.json` and `_annotations.coco.json`).
+          **kwargs: arguments of `AnnotationsBuilder`.
+
+        Raises:
+          DeepLabError: a file is missing or not of COCO's form, or pycocotools is not installed.
+        """
+        self._masks = import_extra("pycocotools.mask", "annotations", "a COCO file")
+        self._annotations = Path(annotations).expanduser() if annotations else None
+        super().__init__(**kwargs)
+
+    def read_annotations(
+        self,
+    ) -> tuple[dict[str | None, dict[str, ListedImage]], Iterable[str]]:
+        found: dict[str | None, dict[str, ListedImage]] = {}
+        names: list[str] = []
+        for path in self._files():
+            names += self._read(path, found)
+        return found, names
+
+    def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
+        for thing in listed.shapes:
+            try:
+                mask = draw_object(self._masks, thing.segmentation, size)
+            except DeepLabError as error:
+                raise DeepLabError(f"annotation {thing.identity}: {error}") from None
+            depth = np.inf if thing.name is None else np.count_nonzero(mask)
+            yield Layer(thing.name, mask, depth)
+
+    def _files(self) -> list[Path]:
+        if self._annotations:
+            return [self._annotations]
+        files = self.json_files()
+        return [path for path in files if PREFERRED.fullmatch(path.stem)] or files
+
+    def _read(self, path: Path, found: dict[str | None, dict[str, ListedImage]]) -> list[str]:
+        """Adds the images of a file to those found; returns its categories in their order."""
+        content = parse_json(read_text(path, "annotations"), path)
+        images, annotations, categories = (
+            entries(content, key, path) for key in ("images", "annotations", "categories")
+        )
+        inside = path.is_relative_to(self.source)
+        parts = path.relative_to(self.source).parts[:-1] if inside else ()
+        split = named_split([*parts, *re.split("[^a-zA-Z]+", path.stem)])
+        names = _names(categories, path)
+        objects: dict[object, list[CocoObject]] = {
+            _identity(image, "image", path): [] for image in images
+        }
+        if len(objects) < len(images):
+            raise DeepLabError(f"{path}: two images have the same id; give each its own")
+        faults: dict[object, str] = {}
+        for number, thing in enumerate(annotations, 1):
+            identity, image = _identity(thing, "annotation", path), thing.get("image_id")
+            place = f"{path}: annotation {identity}"
+            if not isinstance(image, int | str) or image not in objects:
+                fault = f"{place}: its image {image!r} is not listed; list it, or remove this"
+                missing = ListedImage(path, None, (), path, fault)
+                add_image(found, split, f"annotations/{number}", missing)
+                continue
+            category = thing.get("category_id")
+            if not isinstance(category, int) or category not in names:
+                faults[image] = (
+                    f"{place}: its category {category!r} is not listed; legal: "
+                    f"{', '.join(map(str, names))}"
+                )
+                continue
+            name = None if thing.get("iscrowd") else names[category]
+            objects[image].append(CocoObject(identity, name, thing.get("segmentation")))
+        for image in images:
+            listed = self._listed(image, objects[image["id"]], path, faults.get(image["id"], ""))
+            add_image(found, split, image_name(str(image.get("file_name"))), listed)
+        return [names[category] for category in sorted(names)]
+
+    def _listed(
+        self, image: dict, objects: Sequence[CocoObject], path: Path, fault: str
+    ) -> ListedImage:
+        try:
+            size = declared_size(image.get("height"), image.get("width"))
+            name = image.get("file_name")
+            file = self.find_image(name if isinstance(name, str) else "", path.parent)
+        except DeepLabError as error:
+            fault = fault or f"{path}: image {image['id']}: {error}"
+            return ListedImage(path, None, (), path, fault)
+        return ListedImage(file, size, objects, path, fault)
+
+
+def draw_object(masks: ModuleType, segmentation: object, size: tuple[int, int]) -> np.ndarray:
+    """Returns the pixels that pycocotools gives an object.
+
+    Args:
+      masks: the module `pycocotools.mask`.
+      segmentation: polygons, or plain or compressed run lengths.
+      size: (height, width) of the image.
+
+    Returns:
+      bool [height, width].
+
+    Raises:
+      DeepLabError: it is damaged, or for an image of another size.
+    """
+    if isinstance(segmentation, list) and segmentation:
+        polygons = [_corners(polygon, size) for polygon in segmentation]
+        runs = masks.merge(masks.frPyObjects(polygons, *size))
+    elif isinstance(segmentation, dict):
+        runs = _checked_runs(masks, segmentation, size)
+    else:
+        raise DeepLabError("it has no outline (perhaps a box alone); draw one, or remove it")
+    try:
+        return masks.decode(runs).astype(bool)
+    except ValueError as error:
+        raise DeepLabError(f"its run lengths are damaged ({error}); export it again") from None
+
+
+def _corners(polygon: object, size: tuple[int, int]) -> list[float]:
+    # Three corners are six numbers.
+    numbers = polygon if isinstance(polygon, list) else []
+    if len(numbers) < 6 or len(numbers) % 2:
+        raise DeepLabError(
+            f"a polygon of {len(numbers)} numbers; it needs x, y of at least 3 corners: draw it "
+            "again, or remove it"
+        )
+    return checked_points(list(zip(numbers[::2], numbers[1::2], strict=True)), size, 3).ravel()
+
+
+def _checked_runs(masks: ModuleType, runs: dict, size: tuple[int, int]) -> dict:
+    """Returns run lengths as `pycocotools` decodes them, after checks that it lacks."""
+    if runs.get("size") != list(size):
+        raise DeepLabError(
+            f"its run lengths are for a size of {runs.get('size')}, the image is {list(size)} "
+            "(height, width)"
+        )
+    counts = runs.get("counts")
+    if isinstance(counts, str):
+        encoded = counts.encode()
+        if not {*encoded} <= {*RUN_CHARACTERS} or (encoded and encoded[-1] - 48 & CONTINUED):
+            raise DeepLabError("its compressed run lengths are damaged; export it again")
+        return {"size": list(size), "counts": encoded}
+    if not isinstance(counts, list) or not all(type(count) is int for count in counts):
+        raise DeepLabError("its run lengths are neither a list of integers nor a compressed text")
+    if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
+        raise DeepLabError(
+            f"its run lengths have {sum(counts)} pixels, the image {size[0] * size[1]}"
+        )
+    return masks.frPyObjects({"size": list(size), "counts": counts}, *size)
+
+
+def _names(categories: Sequence[dict], path: Path) -> dict[int, str]:
+    names = {category.get("id"): category.get("name") for category in categories}
+    for identity, name in names.items():
+        if type(identity) is not int or not isinstance(name, str) or not name.strip():
+            raise DeepLabError(
+                f"{path}: the category {name!r} with id {identity!r} needs an integer as id and a "
+                "name"
+            )
+    if len(names) < len(categories):
+        raise DeepLabError(f"{path}: two categories have the same id; give each its own")
+    return names
+
+
+def _identity(entry: dict, kind: str, path: Path) -> int | str:
+    identity = entry.get("id")
+    if not isinstance(identity, int | str):
+        raise DeepLabError(f"{path}: the id {identity!r} of an {kind} is no integer")
+    return identity

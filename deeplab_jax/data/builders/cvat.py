@@ -1,0 +1,162 @@
+"""CVAT's export "Segmentation mask 1.1".
+
+Source of the format: docs.cvat.ai, "Segmentation mask".
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax.data.builders.exports import (
+    IGNORED_NAMES,
+    annotation_classes,
+    given_directory,
+    in_splits,
+    named_split,
+    unpacked,
+)
+from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, files_by_name
+from deeplab_jax.data.descriptors import Color, checked_color, describe, find_class_file, read_text
+from deeplab_jax.data.masks import MaskFile, read_colored_mask
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.files import leads_out, visible_files
+from deeplab_jax.labels import label_dtype, void_label
+
+LABEL_MAP, LISTS = "labelmap.txt", "ImageSets/Segmentation"
+BLACK = (0, 0, 0)
+IMAGES, MASKS = "JPEGImages", "SegmentationClass"
+
+
+class Cvat(PairedFilesBuilder, skip_registration=True):
+    """Reads the colors of `SegmentationClass/` by `labelmap.txt`.
+
+    The lists in `ImageSets/Segmentation/` that are named after a split define the splits; the
+    images of one list of another name are split by a hash of their names.
+    """
+
+    LANDMARK = MASKS
+    LAYOUT = (
+        f"a cvat source is the export 'Segmentation mask 1.1': {LABEL_MAP}, {IMAGES}/, {MASKS}/ "
+        f"and {LISTS}/*.txt"
+    )
+
+    def __init__(
+        self,
+        *,
+        source: str | Path,
+        classes: str | Path | None = None,
+        images: str | Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Reads the label map and finds the pairs.
+
+        Args:
+          source: directory or zip archive.
+          classes: file of class names, see `read_class_names` (default: `classes.txt` or
+            `classes.json` in the source, else the names of the label map, background first).
+          images: directory of the images (default: `JPEGImages/`).
+          **kwargs: arguments of `PairedFilesBuilder`.
+
+        Raises:
+          DeepLabError: the source does not have the layout, or its label map is damaged.
+        """
+        directory = unpacked(source, self)
+        # The export may be a directory of the source.
+        found = [path for path in visible_files(directory, (".txt",)) if path.name == LABEL_MAP]
+        if not found:
+            raise DeepLabError(f"{source}: no {LABEL_MAP} in it; {self.LAYOUT}")
+        self._label_map, root = found[0], found[0].parent
+        self._images = given_directory(images) if images else root / IMAGES
+        colors = read_label_map(self._label_map)
+        file = find_class_file(root, classes)
+        descriptor, labels, background = annotation_classes(self.name, colors, file, root)
+        if background not in colors and BLACK in colors.values():
+            raise DeepLabError(
+                f"{self._label_map}: black is the background, but has another name; rename it to "
+                f"{background!r}, or give the class another color"
+            )
+        colors.setdefault(background, BLACK)
+        self._color_labels = _color_labels(colors, labels, self._label_map)
+        palette = [colors.get(name) for name in descriptor.class_names]
+        if None in palette:
+            name = descriptor.class_names[palette.index(None)]
+            raise DeepLabError(f"{self._label_map}: it has no color for the class {name!r}; add it")
+        self.descriptor = describe(self.name, descriptor.class_names, palette)
+        super().__init__(source=root, **kwargs)
+
+    def find_pairs(self) -> dict[str, dict[str, Pair]]:
+        if not self._images.is_dir():
+            raise DeepLabError(
+                f"{self._images}: no such directory; export again with the images, or give their "
+                "directory with --images=DIR"
+            )
+        masks_directory = self.source / MASKS
+        images, masks = (
+            files_by_name(directory, lambda path: path.with_suffix("").as_posix())
+            for directory in (self._images, masks_directory)
+        )
+        lists = list(visible_files(self.source / LISTS, (".txt",)))
+        if not lists:
+            raise DeepLabError(f"{self.source}: no list of images in {LISTS}/; {self.LAYOUT}")
+        found: dict[str | None, dict[str, Pair]] = {}
+        for path in lists:
+            split = named_split([path.stem])
+            if split is None and len(lists) > 1:
+                raise DeepLabError(
+                    f"{path}: no split has this name; rename it to train.txt, val.txt or test.txt"
+                )
+            for line in read_text(path, "list of images").splitlines():
+                # Names with spaces are in quotes.
+                if name := line.strip().strip('"'):
+                    if leads_out(name):
+                        raise DeepLabError(f"{path}: {name!r} leads out of {self._images}")
+                    image = images.get(name, self._images / f"{name}.*")
+                    mask = masks.get(name, masks_directory / f"{name}.png")
+                    found.setdefault(split, {})[name] = Pair(image, mask)
+        return in_splits(found, self.reporter)
+
+    def read_label(self, mask: MaskFile) -> np.ndarray:
+        dtype = label_dtype(self.descriptor.num_classes)
+        return read_colored_mask(
+            mask, self._color_labels, dtype=dtype, color_map=str(self._label_map)
+        )
+
+    def directories(self) -> set[Path]:
+        return {self._images, self.source / MASKS}
+
+    def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
+        # The colors are the classes, and indices may differ from file to file.
+        return {}
+
+
+def read_label_map(path: Path) -> dict[str, Color]:
+    """Reads the color of each class from lines `name:r,g,b:parts:actions`.
+
+    Raises:
+      DeepLabError: a line has another form, or a name or color occurs twice.
+    """
+    colors: dict[str, Color] = {}
+    for number, line in enumerate(read_text(path, "label map").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        place = f"{path}, line {number}"
+        name, *rest = line.strip().rsplit(":", 3)
+        if len(rest) != 3 or not name:
+            raise DeepLabError(f"{place}: lines are `name:r,g,b::`, as in `car:128,0,64::`")
+        color = checked_color(rest[0].split(","), place)
+        if name in colors or color in colors.values():
+            raise DeepLabError(f"{place}: the name or color of {name!r} occurs above; change it")
+        colors[name] = color
+    return colors
+
+
+def _color_labels(
+    colors: Mapping[str, Color], labels: Mapping[str, int], path: Path
+) -> dict[Color, int]:
+    void = dict.fromkeys(IGNORED_NAMES, void_label(len(labels)))
+    for name in colors:
+        if name not in labels and name.lower() not in void:
+            raise DeepLabError(f"{path}: {unknown_name('class', name, labels)}")
+    return {color: labels.get(name, void.get(name.lower())) for name, color in colors.items()}

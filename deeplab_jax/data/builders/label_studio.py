@@ -1,0 +1,209 @@
+"""Label Studio's export "Brush labels to PNG", with its JSON export.
+
+Source of the format: github.com/HumanSignal/label-studio-converter, brush.py.
+"""
+
+import contextlib
+import re
+import urllib.parse
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage
+from deeplab_jax.data.builders.exports import add_image, image_name
+from deeplab_jax.data.descriptors import parse_json, read_text
+from deeplab_jax.data.images import encoded_size, read_bytes
+from deeplab_jax.data.masks import open_mask
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import IMAGE_SUFFIXES, visible_files
+
+# task-ID-annotation-ID-by-ANNOTATOR-TAG-CLASS-NUMBER.png
+MASK_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-\d+")
+# Prefix of the names of files that were uploaded to Label Studio.
+UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
+# Minimum opacity of a pixel that belongs to a brush stroke.
+OPAQUE = 128
+
+
+class BrushMask(NamedTuple):
+    """A mask of one class.
+
+    Attributes:
+      path: path of the PNG.
+      annotation: number of the annotation.
+      name: name of the class.
+    """
+
+    path: Path
+    annotation: str
+    name: str
+
+
+class LabelStudio(AnnotationsBuilder, skip_registration=True):
+    """Draws the masks of each task, smaller ones in front; the JSON export names its image.
+
+    There are no splits: a hash of the names chooses the images of val.
+    """
+
+    LAYOUT = (
+        "a label_studio source holds the PNGs of the export 'Brush labels to PNG', the JSON export "
+        "(or --annotations=FILE) and the images (or --images=DIR)"
+    )
+
+    def __init__(self, *, annotations: str | Path | None = None, **kwargs: Any) -> None:
+        """Reads the annotations.
+
+        Args:
+          annotations: JSON export (default: the only JSON file below the source).
+          **kwargs: arguments of `AnnotationsBuilder`.
+
+        Raises:
+          DeepLabError: the JSON export is missing or has another form.
+        """
+        self._annotations = Path(annotations).expanduser() if annotations else None
+        self._without_masks = 0
+        super().__init__(**kwargs)
+
+    def read_annotations(
+        self,
+    ) -> tuple[dict[str | None, dict[str, ListedImage]], Iterable[str]]:
+        path = self._annotations or self._json_file()
+        tasks = parse_json(read_text(path, "JSON export"), path)
+        if not isinstance(tasks, list) or not all(
+            isinstance(task, dict) and type(task.get("id")) is int for task in tasks
+        ):
+            raise DeepLabError(
+                f"{path}: no list of tasks with an integer as id; export the project as JSON"
+            )
+        masks = self._masks({tag for task in tasks for tag in _tags(task)})
+        names = {mask.name for of_task in masks.values() for mask in of_task}
+        found: dict[str | None, dict[str, ListedImage]] = {}
+        for task in tasks:
+            of_task = masks.pop(str(task["id"]), [])
+            if not of_task and not _is_background(task):
+                self._without_masks += 1
+                continue
+            listed = self._listed(task, of_task, path)
+            identity = f"task-{task['id']}" if listed.fault else image_name(self._relative(listed))
+            add_image(found, None, identity, listed)
+        for number, of_task in masks.items():
+            fault = (
+                f"{of_task[0].path}: the task {number} is not in {path}; export the JSON again, or "
+                "remove the file"
+            )
+            missing = ListedImage(of_task[0].path, None, (), path, fault)
+            add_image(found, None, f"task-{number}", missing)
+        return found, sorted(names)
+
+    def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
+        for path, _, name in listed.shapes:
+            opacity = open_mask(path).values()
+            if opacity.shape != size:
+                raise DeepLabError(
+                    f"{path}: the mask is {opacity.shape[0]}x{opacity.shape[1]} (height x width), "
+                    f"the image {size[0]}x{size[1]}; they must be of one size"
+                )
+            mask = opacity >= OPAQUE
+            yield Layer(name, mask, np.count_nonzero(mask))
+
+    def notes(self) -> list[str]:
+        skipped = f"{self._without_masks} tasks without a brush mask left out"
+        return super().notes() + [skipped] * bool(self._without_masks)
+
+    def is_image(self, path: Path) -> bool:
+        return not MASK_NAME.fullmatch(path.stem)
+
+    def _json_file(self) -> Path:
+        files = self.json_files()
+        if len(files) != 1:
+            raise DeepLabError(
+                f"{self.source}: {len(files)} JSON files in it; give the JSON export of the "
+                "project with --annotations=FILE"
+            )
+        return files[0]
+
+    def _masks(self, tags: set[str]) -> dict[str, list[BrushMask]]:
+        """Returns the masks of each task.
+
+        Args:
+          tags: names of the labelling tags that the JSON export holds.
+        """
+        masks = defaultdict(list)
+        for path in visible_files(self.source, (".png",)):
+            if match := MASK_NAME.fullmatch(path.stem):
+                task, annotation, _, rest = match.groups()
+                # Names of tags may hold hyphens, if the JSON export names them.
+                known = [tag for tag in sorted(tags, key=len) if rest.startswith(f"{tag}-")]
+                tag = known[-1] if known else rest.partition("-")[0]
+                name = rest.removeprefix(f"{tag}-")
+                masks[task].append(BrushMask(path, annotation, name))
+        return masks
+
+    def _listed(self, task: dict, masks: list[BrushMask], path: Path) -> ListedImage:
+        place = masks[0].path if masks else path
+        if len(numbers := sorted({mask.annotation for mask in masks})) > 1:
+            fault = (
+                f"{place}: the task {task['id']} has the annotations {', '.join(numbers)}; remove "
+                "the masks of all but one"
+            )
+            return ListedImage(place, None, masks, path, fault)
+        try:
+            image = self._image_of(task, path)
+            size = encoded_size(read_bytes(place)[0]) if masks else None
+        except DeepLabError as error:
+            return ListedImage(place, None, masks, path, f"{path}: task {task['id']}: {error}")
+        # Pillow raises almost anything; drawing reports the damaged mask.
+        except Exception:
+            size = None
+        return ListedImage(image, size, masks, path)
+
+    def _image_of(self, task: dict, path: Path) -> Path:
+        """Returns the image of a task."""
+        values = task["data"] if isinstance(task.get("data"), dict) else task
+        names = list(filter(None, map(_file_name, [task.get("file_upload"), *values.values()])))
+        last = [PurePosixPath(name).name for name in names]
+        without_prefix = [UPLOAD_PREFIX.sub("", name, count=1) for name in last]
+        for name in dict.fromkeys((*names, *last, *without_prefix)):
+            with contextlib.suppress(DeepLabError):
+                return self.find_image(name, path.parent)
+        return self.find_image(next(iter(names), ""), path.parent)
+
+    def _relative(self, listed: ListedImage) -> str:
+        return listed.path.relative_to(self.image_directory).as_posix()
+
+
+def _file_name(value: object) -> str:
+    """Returns the path of an image in a text or URL; empty for other values."""
+    if not isinstance(value, str):
+        return ""
+    try:
+        url = urllib.parse.urlsplit(value)
+    except ValueError:
+        return ""
+    # /data/local-files/?d=PATH
+    path = urllib.parse.parse_qs(url.query).get("d", [urllib.parse.unquote(url.path)])[0]
+    return path.lstrip("/") if path.lower().endswith(IMAGE_SUFFIXES) else ""
+
+
+def _results(task: dict) -> Iterator[list]:
+    """Yields the results of each annotation of a task."""
+    annotations = task.get("annotations")
+    for annotation in annotations if isinstance(annotations, list) else ():
+        result = annotation.get("result") if isinstance(annotation, dict) else None
+        yield result if isinstance(result, list) else []
+
+
+def _tags(task: dict) -> set[str]:
+    """Returns the names of the labelling tags in a task's annotations."""
+    results = (result for of_one in _results(task) for result in of_one if isinstance(result, dict))
+    return {tag for result in results if isinstance(tag := result.get("from_name"), str)}
+
+
+def _is_background(task: dict) -> bool:
+    """Returns whether a task was annotated, and nothing marked."""
+    results = list(_results(task))
+    return bool(results) and not any(results)

@@ -1,0 +1,167 @@
+"""Annotations of labelme: a JSON file for each image.
+
+Source of the format and of how shapes are drawn: github.com/wkentaro/labelme.
+"""
+
+import base64
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.ImageDraw
+
+from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage
+from deeplab_jax.data.builders.exports import (
+    add_image,
+    checked_points,
+    declared_size,
+    entries,
+    named_split,
+)
+from deeplab_jax.data.descriptors import parse_json, read_text
+from deeplab_jax.data.image_layout import DISPLAYED
+from deeplab_jax.data.images import StorableImage, open_image, storable_image
+from deeplab_jax.errors import DeepLabError, unknown_name
+
+# labelme's width of lines and radius of points, in pixels.
+LINE_WIDTH, POINT_RADIUS = 10, 5
+# Minimum number of points of each type of shape.
+LEAST_POINTS = {
+    "polygon": 3,
+    "rectangle": 2,
+    "oriented_rectangle": 4,
+    "circle": 2,
+    "line": 2,
+    "linestrip": 2,
+    "point": 1,
+    "mask": 2,
+}
+# Types of which more points are legal.
+OPEN_ENDED = ("polygon", "linestrip")
+
+
+class Labelme(AnnotationsBuilder, skip_registration=True):
+    """Draws the shapes of all JSON files below the source, later ones in front.
+
+    Directories `train/`, `val/` and `test/` define the splits. An image is the file that
+    `imagePath` names, or else the embedded `imageData`.
+    """
+
+    LAYOUT = "a labelme source holds one JSON file for each image, anywhere below it"
+    # labelme turns an image by its EXIF orientation before it shows it.
+    DRAWN_ON = DISPLAYED
+
+    def read_annotations(
+        self,
+    ) -> tuple[dict[str | None, dict[str, ListedImage]], Iterable[str]]:
+        found: dict[str | None, dict[str, ListedImage]] = {}
+        for path in self.json_files():
+            relative = path.relative_to(self.source).with_suffix("")
+            try:
+                listed = self._read(path)
+            except DeepLabError as error:
+                listed = ListedImage(path, None, (), fault=str(error))
+            add_image(found, named_split(relative.parts[:-1]), relative.as_posix(), listed)
+        images = [listed for split in found.values() for listed in split.values()]
+        return found, sorted({shape["label"] for listed in images for shape in listed.shapes})
+
+    def read_storable_image(self, listed: ListedImage) -> StorableImage:
+        if listed.path != listed.origin:
+            return super().read_storable_image(listed)
+        # Read again, so that the images are not all in memory.
+        content = parse_json(read_text(listed.path, "annotation"), listed.path)
+        encoded = _decoded(content["imageData"], f"{listed.path}: imageData")
+        return storable_image(encoded, name=f"{listed.path}: imageData")
+
+    def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
+        for number, shape in enumerate(listed.shapes, 1):
+            kind = str(shape.get("shape_type") or "polygon")
+            try:
+                mask = draw_shape(kind, shape.get("points"), size, shape.get("mask"))
+            except DeepLabError as error:
+                raise DeepLabError(f"shape {number} ({kind} {shape['label']!r}): {error}") from None
+            yield Layer(shape["label"], mask)
+
+    def _read(self, path: Path) -> ListedImage:
+        content = parse_json(read_text(path, "annotation"), path)
+        shapes = entries(content, "shapes", path)
+        for number, shape in enumerate(shapes, 1):
+            if not isinstance(shape.get("label"), str) or not shape["label"].strip():
+                raise DeepLabError(f"{path}: shape {number} has no label; give it one in labelme")
+        name = content.get("imagePath")
+        try:
+            size = declared_size(content.get("imageHeight"), content.get("imageWidth"))
+            image = self.find_image(name if isinstance(name, str) else "", path.parent)
+        except DeepLabError as error:
+            if not isinstance(content.get("imageData"), str):
+                raise DeepLabError(f"{path}: {error}") from None
+            image = path
+        return ListedImage(image, size, shapes, path)
+
+
+def draw_shape(
+    kind: str, points: object, size: tuple[int, int], encoded_mask: object = None
+) -> np.ndarray:
+    """Returns the pixels that labelme's `shape_to_mask` gives a shape.
+
+    Args:
+      kind: labelme's `shape_type`.
+      points: pairs of x and y in pixels.
+      size: (height, width) of the image.
+      encoded_mask: of the type mask, a PNG in base64 for the box between its points.
+
+    Returns:
+      bool [height, width].
+
+    Raises:
+      DeepLabError: the type is unknown, the points do not fit it, or the mask does not fit them.
+    """
+    if kind not in LEAST_POINTS:
+        raise unknown_name("shape_type", kind, LEAST_POINTS)
+    least = LEAST_POINTS[kind]
+    corners = checked_points(points, size, least)
+    if kind not in OPEN_ENDED and len(corners) > least:
+        raise DeepLabError(f"{len(corners)} points, {least} are legal; draw it again")
+    if kind == "mask":
+        return _paste_mask(corners.astype(int), encoded_mask, size)
+    canvas = PIL.Image.new("L", size[::-1])
+    pen = PIL.ImageDraw.Draw(canvas)
+    xy = [tuple(point) for point in corners.tolist()]
+    match kind:
+        case "polygon" | "oriented_rectangle":
+            pen.polygon(xy, fill=1, outline=1)
+        case "rectangle":
+            pen.rectangle([*corners.min(0).tolist(), *corners.max(0).tolist()], fill=1, outline=1)
+        case "line" | "linestrip":
+            pen.line(xy, fill=1, width=LINE_WIDTH)
+        case "circle" | "point":
+            (x, y), (x1, y1) = xy[0], xy[-1]
+            # Rounded as labelme rounds; math.dist differs in the last place.
+            circle = math.sqrt((x - x1) ** 2 + (y - y1) ** 2)
+            radius = circle if kind == "circle" else POINT_RADIUS
+            pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=1, outline=1)
+    return np.asarray(canvas) > 0
+
+
+def _paste_mask(corners: np.ndarray, encoded: object, size: tuple[int, int]) -> np.ndarray:
+    (left, top), (right, bottom) = corners.tolist()
+    pixels = np.asarray(open_image(_decoded(encoded, "its mask"), "its mask"))
+    mask = np.zeros(size, bool)
+    box = mask[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
+    if min(left, top) < 0 or box.shape != pixels.shape:
+        raise DeepLabError(
+            f"its mask of {pixels.shape} pixels (height, width) does not fit the box from ({left}, "
+            f"{top}) to ({right}, {bottom}) in the image; draw it again"
+        )
+    box[:] = pixels.astype(bool)
+    return mask
+
+
+def _decoded(encoded: object, name: str) -> bytes:
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (TypeError, ValueError):
+        raise DeepLabError(
+            f"{name} is no image in base64; save the file again in labelme"
+        ) from None

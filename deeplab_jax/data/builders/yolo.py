@@ -1,0 +1,187 @@
+"""Ultralytics' YOLO format with segmentation polygons.
+
+Source of the format: docs.ultralytics.com/datasets/segment. Polygons are drawn as its
+`polygon2mask` draws them.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage
+from deeplab_jax.data.builders.exports import add_image
+from deeplab_jax.data.descriptors import CLASS_FILES, read_text
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import list_images, visible_files
+
+DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+# Keys of the splits in the data file.
+SPLIT_KEYS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+IMAGES, LABELS = "images", "labels"
+# Ultralytics' tolerance of coordinates outside of 0..1.
+TOLERANCE = 0.01
+
+
+class Yolo(AnnotationsBuilder, skip_registration=True):
+    """Draws the polygons of `labels/SPLIT/*.txt`, smaller ones in front.
+
+    `data.yaml` holds the names of the classes, which follow background, and the directories of the
+    splits. An image without a label file is background.
+    """
+
+    LAYOUT = "a yolo source holds data.yaml, images/train/ and labels/train/ (and val)"
+
+    def read_annotations(
+        self,
+    ) -> tuple[dict[str | None, dict[str, ListedImage]], Iterable[str]]:
+        path = self._data_file()
+        try:
+            data = yaml.safe_load(read_text(path, "description of the dataset"))
+        except (yaml.YAMLError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise DeepLabError(f"{path}: not YAML ({reason})") from error
+        if not isinstance(data, dict):
+            raise DeepLabError(f"{path}: no names and splits in it; {self.LAYOUT}")
+        self._names = _class_names(data, path)
+        found: dict[str | None, dict[str, ListedImage]] = {}
+        for key, split in SPLIT_KEYS.items():
+            for images in self._image_paths(data, key, path):
+                self._add(found, split, *images)
+        return found, self._names
+
+    def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
+        for number, line in listed.shapes:
+            try:
+                name, polygon = self._parsed(line, size)
+            except DeepLabError as error:
+                raise DeepLabError(f"line {number}: {error}") from None
+            mask = np.zeros(size, np.uint8)
+            cv2.fillPoly(mask, [polygon], 1)
+            yield Layer(name, mask.astype(bool), np.count_nonzero(mask))
+
+    def _parsed(self, line: str, size: tuple[int, int]) -> tuple[str, np.ndarray]:
+        """Returns the class name and the corners, int32 [number, 2], of a line."""
+        index, *numbers = line.split()
+        if not index.isdecimal() or int(index) >= len(self._names):
+            raise DeepLabError(
+                f"the class {index!r}; legal: 0..{len(self._names) - 1}, the names of data.yaml"
+            )
+        if len(numbers) == 4:
+            raise DeepLabError("a box, not a polygon; export the dataset for segmentation")
+        if len(numbers) < 6 or len(numbers) % 2:
+            raise DeepLabError(
+                f"{len(numbers)} numbers after the class; a polygon has x, y of at least 3 corners"
+            )
+        try:
+            corners = np.array(numbers, np.float32)
+        except ValueError as error:
+            raise DeepLabError(f"{error}; coordinates are numbers between 0 and 1") from None
+        inside = (corners >= -TOLERANCE) & (corners <= 1 + TOLERANCE)
+        if not inside.all():
+            raise DeepLabError(
+                f"the coordinate {corners[~inside][0]:g}; legal: 0..1, fractions of the image's "
+                "width and height"
+            )
+        # Truncated as by Ultralytics.
+        scale = np.array(size[::-1], np.float32)
+        return self._names[int(index)], (corners.reshape(-1, 2) * scale).astype(np.int32)
+
+    def _data_file(self) -> Path:
+        """Returns the data file nearest to the top of the source."""
+        files = [
+            path
+            for path in visible_files(self.source, (".yaml", ".yml"))
+            if path.name.lower() in DATA_FILES
+        ]
+        if not files:
+            raise DeepLabError(f"{self.source}: no {DATA_FILES[0]} in it; {self.LAYOUT}")
+        return min(files, key=lambda path: len(path.parts))
+
+    def _image_paths(self, data: dict, key: str, path: Path) -> Iterator[tuple[Path, list[Path]]]:
+        """Yields the places that a split names, with their images."""
+        places = data.get(key) or []
+        for place in [places] if isinstance(places, str) else places:
+            if not isinstance(place, str):
+                raise DeepLabError(f"{path}: {key}: {place!r} is no path of images")
+            top = data.get("path")
+            roots = [path.parent / top] if isinstance(top, str) else []
+            # Ultralytics drops a leading ../, which exports of Roboflow have.
+            tried = [
+                self.below(root / name)
+                for root in (*roots, path.parent)
+                for name in (place, place.removeprefix("../"))
+            ]
+            legal = [one for one in tried if one and one.exists()]
+            if not legal:
+                raise DeepLabError(
+                    f"{path}: {key}: {place}: no such directory of images below {self.source}; "
+                    "correct it, as in `train: images/train`"
+                )
+            yield legal[0], self._images_in(legal[0])
+
+    def _images_in(self, place: Path) -> list[Path]:
+        """Returns the images in a directory, or in a text file that lists them."""
+        if place.is_dir():
+            return list_images(place).images
+        lines = filter(None, map(str.strip, read_text(place, "list of images").splitlines()))
+        listed = {line: self.below(place.parent / line) for line in lines}
+        for line, path in listed.items():
+            if not path:
+                raise DeepLabError(f"{place}: {line} is not below {self.source}; correct it")
+        return list(listed.values())
+
+    def _add(
+        self,
+        found: dict[str | None, dict[str, ListedImage]],
+        split: str,
+        place: Path,
+        images: list[Path],
+    ) -> None:
+        """Adds the images of a split, and label files in its directory that have no image."""
+        labels = set()
+        for image in images:
+            labels.add(label := self._label_file(image))
+            base = place if place.is_dir() else self.source
+            identity = image.relative_to(base).with_suffix("").as_posix()
+            try:
+                text = read_text(label, "polygons") if label.exists() else ""
+                lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+                listed = ListedImage(image, None, lines, label)
+            except DeepLabError as error:
+                listed = ListedImage(image, None, (), label, str(error))
+            add_image(found, split, identity, listed)
+        directory = self._label_file(place / "a.txt").parent
+        strays = place.is_dir() and directory != place and visible_files(directory, (".txt",))
+        for label in strays or ():
+            if label not in labels and label.name not in CLASS_FILES:
+                fault = f"{label}: no image for it in {place}; add the image, or remove the file"
+                identity = f"{LABELS}/{label.relative_to(directory).with_suffix('').as_posix()}"
+                add_image(found, split, identity, ListedImage(label, None, (), label, fault))
+
+    def _label_file(self, image: Path) -> Path:
+        """Returns the label file of an image: the last `images` of its path becomes `labels`."""
+        parts = list(image.relative_to(self.source).parts)
+        if IMAGES in parts[:-1]:
+            parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = LABELS
+        return self.source.joinpath(*parts).with_suffix(".txt")
+
+
+def _class_names(data: dict, path: Path) -> list[str]:
+    """Returns the names of the classes by their indices on disk."""
+    names: Any = data.get("names")
+    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise DeepLabError(
+            f"{path}: names must be a list of texts, or texts by the indices 0, 1, … without gaps; "
+            "put names such as yes and no in quotes"
+        )
+    if data.get("nc", len(names)) != len(names) or len(set(names)) < len(names):
+        raise DeepLabError(
+            f"{path}: {len(names)} names (nc: {data.get('nc')}); give each class its own name"
+        )
+    return names
