@@ -60,7 +60,10 @@ def decimated(
         if is_fully_connected(path):
             source = (*SOURCE, *path[-2:])
             if source not in given:
-                raise DeepLabError(f"there is no VGG-16 to decimate: {'/'.join(source)} is missing")
+                raise DeepLabError(
+                    "training.init_scope=vgg_decimated requires the weights of VGG-16, but "
+                    f"{'/'.join(source)} is missing"
+                )
             cut[path] = _cut(given[source], array.shape, path[-2], seed)
     return cut
 

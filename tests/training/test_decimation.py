@@ -73,5 +73,7 @@ def test_decimation_initializes_branches_equally_and_keeps_the_rest():
 def test_kernels_that_cannot_be_decimated_are_refused():
     with pytest.raises(DeepLabError, match=r"fc6 of shape \[3, 3, 5, 17\] cannot be subsampled"):
         decimated(VGG, wanted(3, 17, ("large_fov",)))
-    with pytest.raises(DeepLabError, match="no VGG-16 to decimate: params/large_fov/fc6"):
+    with pytest.raises(
+        DeepLabError, match="requires the weights of VGG-16, but params/large_fov/fc6"
+    ):
         decimated({}, wanted(3, 6, ("large_fov",)))
