@@ -104,7 +104,7 @@ class TwoStageDecoder(nn.Module):
     def __call__(
         self, encoded: jax.Array, conv3: jax.Array, conv2: jax.Array, train: bool
     ) -> jax.Array:
-        """Maps features [N, h, w, C] and two finer maps, conv2 [N, H, W, L], to [N, H, W, D]."""
+        """Decodes with conv3 and then with the finer conv2 [N, H, W, L]; returns [N, H, W, D]."""
         for name, low_level in (("conv3", conv3), ("conv2", conv2)):
             encoded = Decoder(
                 self.low_level_channels,

@@ -58,7 +58,7 @@ Group = Callable[[tuple[str, ...]], bool]
 
 
 def kernels(names: tuple[str, ...]) -> bool:
-    """Returns True for all convolution kernels: not for biases and normalization parameters."""
+    """Returns True for convolution kernels, False for biases and normalization parameters."""
     return names[-1] == "kernel"
 
 

@@ -72,7 +72,7 @@ class ImageClassifier(nn.Module):
 
 
 def create_classifier(backbone: str, **overrides: Any) -> ImageClassifier:
-    """Returns an image classifier.
+    """Returns an image classifier with a given backbone.
 
     Args:
       backbone: name of the backbone, a key of `backbones.BACKBONES`.

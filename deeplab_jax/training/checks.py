@@ -78,8 +78,7 @@ def check_pooled_statistics(
     """Checks the number of values per channel in batch normalization after image pooling.
 
     This layer has the fewest values, often one per image. One value is refused, and two cause a
-    warning. Heads without batch normalization after the pooling and frozen statistics are not
-    concerned.
+    warning. Nothing is checked if no batch normalization follows the pooling, or if it is frozen.
 
     Args:
       architecture: architecture of the network.

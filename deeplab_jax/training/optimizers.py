@@ -169,7 +169,7 @@ def make_optimizer(
 def _direction(
     config: ConfigDict, descent: list[optax.GradientTransformation]
 ) -> list[optax.GradientTransformation]:
-    """Returns the transformations from gradients to updates; `descent` has the learning rate."""
+    """Returns the gradient transformations of an optimizer; `descent` applies the learning rate."""
     decayed = partial(decayed_parameters, decay_depthwise=config.decay_depthwise)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
     momentum = optax.trace(config.momentum, nesterov=config.nesterov)
