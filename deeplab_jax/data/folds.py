@@ -1,4 +1,4 @@
-"""Subsets of a dataset: folds of cross-validation, and oversampled classes."""
+"""Subsets of a dataset: folds for cross-validation, and oversampling of rare classes."""
 
 import concurrent.futures
 from collections.abc import Iterator, Sequence
@@ -10,15 +10,15 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 
 
 class Subset:
-    """Some of a dataset's examples, in their own order."""
+    """Dataset that consists of selected examples of another dataset, in a given order."""
 
     def __init__(self, dataset: Dataset, positions: np.ndarray, split: str) -> None:
-        """Selects positions without reading an example.
+        """Selects examples without reading them.
 
         Args:
           dataset: dataset to select from.
-          positions: int [N], positions of the examples in it.
-          split: name of the selection in reports.
+          positions: int [N], positions of the examples in `dataset`.
+          split: name of the subset in reports.
         """
         self._dataset, self._positions = dataset, positions
         self.name, self.split, self.descriptor = dataset.name, split, dataset.descriptor
@@ -30,7 +30,7 @@ class Subset:
         return self._dataset[int(self._positions[index])]
 
     def content(self) -> Iterator[bytes]:
-        """Yields bytes that identify the examples: their positions and the dataset's content."""
+        """Yields bytes that identify the examples: positions, and fingerprint of the dataset."""
         yield self._positions.astype("<i8").tobytes()
         yield bytes.fromhex(fingerprint(self._dataset)["content"])
 
@@ -40,24 +40,24 @@ class Subset:
 
 
 def evenly_spaced(dataset: Dataset, limit: int) -> Subset:
-    """Returns at most `limit` evenly spaced examples of a dataset.
+    """Returns a subset of up to `limit` evenly spaced examples.
 
-    The files of a dataset are often sorted, so that its first images are similar.
+    The first images of a dataset are often similar to each other, because files are sorted.
     """
     count = min(limit, len(dataset))
     return Subset(dataset, np.arange(count) * len(dataset) // count, dataset.split)
 
 
 def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Subset]]:
-    """Yields the training part and the validation part of each fold.
+    """Divides a dataset into folds; yields a pair (training subset, validation subset) for each.
 
-    Every example is in the validation part of exactly one fold. The parts differ by at most one
-    example in size and are a function of the seed alone.
+    Every example is in the validation subset of exactly one fold. The sizes of the folds differ by
+    at most one example, and the division depends only on the seed.
 
     Args:
       dataset: dataset to divide.
       count: number of folds.
-      seed: seed of the order in which the examples are distributed.
+      seed: random seed of the division.
 
     Raises:
       DeepLabError: the dataset has fewer images than folds, or `count` is below 2.
@@ -79,14 +79,13 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
 
 
 def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
-    """Returns the dataset with a second copy of every image that holds one of the classes.
+    """Returns a dataset in which every image with one of the given classes appears twice.
 
-    The copies follow all other examples, so that the examples of a step remain a function of seed
-    and step. Every label is read once to find them.
+    The copies follow after all examples. To find these images, every label is read once.
 
     Args:
-      dataset: any dataset.
-      class_names: names of the rare classes.
+      dataset: dataset.
+      class_names: names of rare classes.
 
     Raises:
       DeepLabError: the dataset has no such class.
@@ -96,7 +95,7 @@ def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
         if name not in legal:
             raise unknown_name(f"class of {dataset.name} in data.oversample_classes", name, legal)
     rare = np.array([legal.index(name) for name in class_names])
-    # Decoding releases the GIL, so that threads use all cores.
+    # Decoding releases the GIL, so threads use all cores.
     with concurrent.futures.ThreadPoolExecutor() as threads:
         holds = threads.map(
             lambda index: np.isin(rare, dataset[index]["label"]).any(), range(len(dataset))

@@ -1,8 +1,9 @@
-"""The built-in task: lit shapes of different materials on smooth backgrounds.
+"""Built-in dataset: drawings of shapes with different materials on smooth backgrounds.
 
 Each kind of shape has its own outline and material. The colors of all shapes and of the background
-come from one distribution, so that neither color nor position identifies a class. Thin parts and
-small shapes reward a decoder. No file is read: an image is a function of (seed, split, index).
+have the same distribution, so neither color nor position identifies a class. Thin parts and small
+shapes require a decoder for good results. No files are read: an image depends only on (seed, split,
+index).
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import numpy as np
 
 from deeplab_jax.labels import VOID_LABEL
 
-# Fractions of the radius: smaller holes make thicker rings, smaller arms thinner parts.
+# Radius of the hole of a ring and half the width of the arms of a cross, relative to the radius.
 RING_HOLE = 0.62
 CROSS_ARM = 0.3
 
@@ -31,7 +32,8 @@ def _cross() -> np.ndarray:
     return np.concatenate([quarter @ np.linalg.matrix_power(turn, k) for k in range(4)])
 
 
-# Contours [corners, 2]; a second one cuts a hole. In the order of the labels 1, 2, ….
+# Contours [corners, 2] of the shapes, in the order of the labels 1, 2, …; a second contour is a
+# hole.
 OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
     "disc": (_regular_polygon(48, 0.9),),
     "square": (_regular_polygon(4),),
@@ -44,23 +46,23 @@ OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
 # Height and width in pixels.
 Size = tuple[int, int]
 
-# RGB distance of a pattern's two extreme colors from their mean: of backgrounds, and of shapes.
+# RGB distance between the extreme colors of a pattern and their mean, for backgrounds and shapes.
 BACKGROUND_LOUDNESS = 18.0
 MATERIAL_LOUDNESS = 60.0
-# Wavelength of the materials' patterns in pixels.
+# Range of the wavelength of patterns, in pixels.
 WAVELENGTH = (5.0, 9.0)
-# Range of the side of the grid from which a background's clouds are interpolated.
+# Range of the number of cells per side in the grid from which clouds are interpolated.
 CLOUD_CELLS = (3, 7)
 
 
 def draw_background(random: np.random.Generator, size: Size) -> np.ndarray:
-    """Returns float32 [H, W, 3]: clouds or a gradient between two similar random colors."""
+    """Draws clouds or a gradient between two similar random colors, float32 [H, W, 3]."""
     pattern = (_clouds, _gradient)[random.integers(2)]
     return _colored(random, pattern(random, size), BACKGROUND_LOUDNESS)
 
 
 def mean_color(texture: np.ndarray) -> np.ndarray:
-    """Returns the mean RGB, from every fourth pixel of every fourth row."""
+    """Returns the approximate mean color, RGB, from every fourth pixel of every fourth row."""
     return texture[::4, ::4].mean((0, 1))
 
 
@@ -72,7 +74,7 @@ def _colored(random: np.random.Generator, pattern: np.ndarray, loudness: float) 
 
 
 def _turned_axes(random: np.random.Generator, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Returns two orthogonal coordinates in radians of one random wavelength."""
+    """Returns the phases, in radians, of two orthogonal waves of random direction and length."""
     angle = random.uniform(0, 2 * math.pi)
     frequency = 2 * math.pi / math.exp(random.uniform(*np.log(WAVELENGTH)))
     rows, columns = np.indices(size, np.float32) * np.float32(frequency)
@@ -91,7 +93,7 @@ def _clouds(random: np.random.Generator, size: Size) -> np.ndarray:
     return cv2.resize(grid, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-# Patterns on two orthogonal coordinates in radians, cut to -1..1; the shape "cross" has noise.
+# Patterns of the materials as functions of two phases, clipped to −1..1 later; "cross" has noise.
 WAVES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "disc": lambda x, y: 3 * np.cos(x) * np.cos(y) - 0.7 + np.cos(x) + np.cos(y),
     "square": lambda x, y: 3 * np.sin(x) * np.sin(y),
@@ -101,7 +103,7 @@ WAVES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def draw_material(random: np.random.Generator, name: str, size: Size) -> np.ndarray:
-    """Returns float32 [H, W, 3]: the pattern of a shape, in random colors, turned at random."""
+    """Draws the pattern of a shape with random colors and direction, float32 [H, W, 3]."""
     if name in WAVES:
         pattern = np.clip(WAVES[name](*_turned_axes(random, size)), -1, 1)
     else:
@@ -112,17 +114,17 @@ def draw_material(random: np.random.Generator, name: str, size: Size) -> np.ndar
 # Difficulty of the task. Lengths are fractions of the image side.
 NUM_SHAPES = (3, 6)
 RADIUS = (0.15, 0.28)
-# Minimum distance of two centers, as a fraction of the sum of their radii; below 1, shapes overlap.
+# Minimum distance of two centers, relative to the sum of their radii; below 1, shapes may overlap.
 SEPARATION = 0.8
 # Minimum RGB distance between the mean colors of a shape and the background.
 CONTRAST = 80.0
-# Fraction of the light that a shadow removes, and that shading adds or removes across a shape.
+# Fraction of the brightness that a shadow removes, and that shading adds or removes in a shape.
 SHADOW = 0.45
 SHADING = 0.25
 # Height of the highlight and standard deviation of the noise, in levels of 0..255.
 SPECULAR = 40.0
 SENSOR_NOISE = 3.0
-# Side of the cross that draws the void border: 3 makes it two pixels wide.
+# Side of the structuring element that draws the void border; 3: the border is two pixels wide.
 VOID_WIDTH = 3
 
 # Sub-pixel precision of the outlines that OpenCV fills.
@@ -131,14 +133,20 @@ FIXED_POINT_BITS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Place of a shape: center (x, y) and radius in pixels, angle in radians."""
+    """Position of a shape.
+
+    Attributes:
+      center: (x, y) in pixels.
+      radius: radius in pixels.
+      angle: rotation in radians.
+    """
 
     center: np.ndarray
     radius: float
     angle: float
 
     def window(self, size: int) -> tuple[slice, slice]:
-        """Returns the rows and columns that the shape and its shadow can touch."""
+        """Returns slices of the rows and columns that contain the shape and its shadow."""
         reach = 1.5 * self.radius
         columns, rows = (slice(max(0, int(at - reach)), int(at + reach)) for at in self.center)
         return rows, columns
@@ -150,16 +158,16 @@ class Pose:
 
 
 def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one image and its labels.
+    """Draws one image and its label.
 
     Args:
-      seed: seed of the whole dataset.
-      split: number of the split, so that splits never share an image.
+      seed: random seed of the dataset.
+      split: number of the split; different splits have different images.
       index: index of the image in the split.
-      size: side in pixels (default: 96).
+      size: height and width in pixels (default: 96).
 
     Returns:
-      image uint8 [size, size, 3] RGB and label uint8 [size, size] with 255 around each shape.
+      Image, uint8 [size, size, 3] RGB, and label, uint8 [size, size], with 255 around each shape.
     """
     random = np.random.default_rng((seed, split, index))
     image = draw_background(random, (size, size))
@@ -181,7 +189,7 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
 
 
 def _place(random: np.random.Generator, size: int) -> list[Pose]:
-    """Returns random poses, without those that would cover others too far."""
+    """Returns random positions of shapes that overlap at most as SEPARATION allows."""
     placed: list[Pose] = []
     for _ in range(random.integers(NUM_SHAPES[0], NUM_SHAPES[1] + 1)):
         radius = size * math.exp(random.uniform(*np.log(RADIUS)))
@@ -196,7 +204,7 @@ def _place(random: np.random.Generator, size: int) -> list[Pose]:
 
 
 def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.ndarray:
-    """Returns the fraction of each pixel that the turned shape covers, float32 [H, W] 0..1."""
+    """Returns the fraction of each pixel that the rotated shape covers, float32 [H, W], 0..1."""
     cosine, sine = math.cos(pose.angle), math.sin(pose.angle)
     turn = np.array([[cosine, sine], [-sine, cosine]]) * pose.radius
     points = [(contour @ turn + pose.center) * (1 << FIXED_POINT_BITS) for contour in contours]
@@ -209,7 +217,7 @@ def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.nd
 def _filling(
     random: np.random.Generator, name: str, background: np.ndarray, size: Size
 ) -> np.ndarray:
-    """Draws the material until it differs enough from the background's mean color."""
+    """Draws materials until one has a mean color that differs enough from the background."""
     while True:
         filling = draw_material(random, name, size)
         if np.linalg.norm(mean_color(filling) - background) >= CONTRAST:
@@ -217,7 +225,7 @@ def _filling(
 
 
 def _lit(filling: np.ndarray, pose: Pose, light: float) -> np.ndarray:
-    """Shades the filling towards the light and sets a highlight near its bright side."""
+    """Adds shading and a highlight on the side of the light."""
     rows, columns = np.indices(filling.shape[:2], np.float32, sparse=True)
     x, y = (columns - pose.center[0]) / pose.radius, (rows - pose.center[1]) / pose.radius
     towards = math.cos(light) * x + math.sin(light) * y
@@ -228,7 +236,7 @@ def _lit(filling: np.ndarray, pose: Pose, light: float) -> np.ndarray:
 
 
 def _cast_shadow(image: np.ndarray, coverage: np.ndarray, light: float, radius: float) -> None:
-    """Darkens, in place, the image behind the shape as seen from the light."""
+    """Darkens the image in place where the shape casts a shadow."""
     away = -0.2 * radius * np.array([math.cos(light), math.sin(light)])
     shift = np.array([[1, 0, away[0]], [0, 1, away[1]]])
     shadow = cv2.warpAffine(coverage, shift, coverage.shape[::-1])
@@ -236,7 +244,7 @@ def _cast_shadow(image: np.ndarray, coverage: np.ndarray, light: float, radius: 
 
 
 def _mark(label: np.ndarray, coverage: np.ndarray, value: int) -> None:
-    """Writes the shape's label and a void border around it, in place."""
+    """Draws a shape with a void border into the label, in place."""
     inside = (coverage >= 0.5).astype(np.uint8)
     label[inside == 1] = value
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (VOID_WIDTH, VOID_WIDTH))

@@ -1,4 +1,4 @@
-"""Compares an exported file with its network on real images."""
+"""Compares the outputs of an exported file with those of the network on real images."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import only_logits
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
-# Numbers of images per call in the comparisons of files with an open batch.
+# Batch sizes to compare at, if the batch size of the file is not fixed.
 BATCHES = (1, 2, 3)
 # Two logits tie if they differ by at most TIE, or by at most this fraction of the largest logit.
 TIE, TIE_FRACTION = 1e-3, 2e-5
@@ -22,17 +22,18 @@ TIE, TIE_FRACTION = 1e-3, 2e-5
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """Agreement of an exported file with its network.
+    """Result of comparing an exported file with its network.
 
     Attributes:
-      images: number of images compared.
-      size: (H, W) in pixels to which the images were padded.
+      images: number of compared images.
+      size: (H, W) that the images were padded to, in pixels.
       batch: number of images per call.
-      largest_difference: maximum difference of two logits; None if the file returns class maps.
+      largest_difference: maximum absolute difference of logits; None if the file returns class
+        maps.
       largest_logit: maximum absolute logit of the network.
-      label_agreement: fraction of the images' pixels with the same class, 0..1.
-      largest_margin: maximum, over the other pixels, of the difference between the network's logits
-        of its own class and of the file's class; 0 if all pixels agree.
+      label_agreement: fraction of pixels with the same class, 0..1.
+      largest_margin: maximum, over all pixels with different classes, of the difference between the
+        network's logits for its own class and for the class of the file; 0 if all classes agree.
     """
 
     images: int
@@ -45,7 +46,7 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """Returns whether classes differ only by float32 rounding: where two logits tie."""
+        """True if classes differ only where two logits are equal up to float32 rounding."""
         return self.largest_margin <= max(TIE, TIE_FRACTION * self.largest_logit)
 
     def __str__(self) -> str:
@@ -61,9 +62,10 @@ class Verification:
 
 
 def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]]:
-    """Returns the sizes and batches at which to compare a file with its network.
+    """Returns the pairs (size, batch size) at which to compare a file with its network.
 
-    These are the file's own, and two further sizes or batches if the options leave them open.
+    They include a smaller and a larger size if the size is not fixed, and several batch sizes if
+    the batch size is not fixed.
 
     Args:
       program: exported program.
@@ -79,11 +81,11 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
         elif size != options.size:
             raise DeepLabError(
                 f"the file supports only {options.size[0]}x{options.size[1]}, not "
-                f"{size[0]}x{size[1]}; leave the size open, or compare at that one"
+                f"{size[0]}x{size[1]}; export without --size, or compare at that size"
             )
     sizes = list(sizes) or [program.own_size, *(() if options.size else _other_sizes(program))]
     batches = BATCHES if options.batch is None else (options.batch,)
-    # The shorter list repeats its last entry.
+    # The last entry of the shorter list is repeated.
     pairs = itertools.zip_longest(sizes, batches)
     return [(size or sizes[-1], batch or batches[-1]) for size, batch in pairs]
 
@@ -91,8 +93,8 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
 def _other_sizes(program: Program) -> tuple[Size, Size]:
     """Returns a smaller size in portrait format and a larger one in landscape format.
 
-    The larger one also exceeds the crop of image pooling, so that its windows are smaller than the
-    map.
+    The larger one exceeds the crop of `image_pooling=crop`, so that pooling windows are smaller
+    than the feature map.
     """
     (step, plus), own = program.step, program.own_size
     architecture = program.predictor.model.architecture
@@ -144,11 +146,15 @@ def verify(
 
 
 def _compare(expected: np.ndarray, found: np.ndarray) -> tuple[float, ...]:
-    """Compares an image's logits [H, W, classes] with the file's, or with its class map [H, W].
+    """Compares the outputs for one image.
+
+    Args:
+      expected: logits of the network, [H, W, classes].
+      found: logits [H, W, classes] or class map [H, W] of the file.
 
     Returns:
-      Largest difference of logits, largest logit and largest margin as in `Verification`; number of
-      pixels with the same class, and of all pixels.
+      Largest difference of logits, largest logit and largest margin, see `Verification`; number of
+      pixels with the same class; number of pixels.
     """
     labels = found.argmax(-1) if found.ndim == 3 else found
     difference = np.abs(found - expected).max() if found.ndim == 3 else 0.0

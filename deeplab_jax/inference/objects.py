@@ -1,4 +1,4 @@
-"""Objects, boxes, soft masks and composites from class maps."""
+"""Connected regions with bounding boxes, soft masks, and compositing with a new background."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -12,10 +12,10 @@ from deeplab_jax.labels import MAX_CLASSES, void_label, void_of
 
 
 def soft_mask(probabilities: np.ndarray, classes: Collection[int]) -> np.ndarray:
-    """Returns the probability that each pixel belongs to one of the classes.
+    """Returns the probability of each pixel to belong to any of the given classes.
 
     Args:
-      probabilities: floating point [H, W, num_classes], as `Prediction.probabilities`.
+      probabilities: floating point [H, W, num_classes], such as `Prediction.probabilities`.
       classes: indices of the foreground classes.
 
     Returns:
@@ -27,19 +27,22 @@ def soft_mask(probabilities: np.ndarray, classes: Collection[int]) -> np.ndarray
     num_classes = probabilities.shape[-1]
     chosen = sorted(set(classes))
     if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes:
-        raise DeepLabError(f"classes {chosen} must be some of 0..{num_classes - 1}")
+        raise DeepLabError(
+            f"classes must be one or more class indices in 0..{num_classes - 1}, got {chosen}"
+        )
     total = probabilities[..., chosen].sum(axis=-1, dtype=np.float32)
     return np.clip(total, 0, 1)
 
 
 def feathered(mask: np.ndarray, width: float) -> np.ndarray:
-    """Returns a mask with smooth edges, for use as opacity.
+    """Smooths the edges of a mask by a Gaussian blur, for use as opacity.
 
-    A straight edge becomes the cumulative normal distribution: ½ at the edge, 16 % at `width`
-    pixels outside of it. Values at the border of the image are replicated beyond it.
+    Across a straight edge, the result is the cumulative normal distribution: ½ at the edge and 16 %
+    at a distance of `width` pixels outside. Beyond the border of the image, the values at the
+    border are repeated.
 
     Args:
-      mask: [H, W], booleans or 0..1.
+      mask: [H, W], boolean or floating point 0..1.
       width: standard deviation of the Gaussian blur in pixels; 0 disables it.
 
     Returns:
@@ -52,13 +55,13 @@ def feathered(mask: np.ndarray, width: float) -> np.ndarray:
         raise DeepLabError(f"feathering width={width} must not be negative")
     alpha = np.asarray(mask, np.float32)
     if width:
-        # OpenCV derives the kernel size (0, 0) from the width.
+        # With kernel size (0, 0), OpenCV computes the kernel size from the width.
         alpha = cv2.GaussianBlur(alpha, (0, 0), width, borderType=cv2.BORDER_REPLICATE)
     return np.clip(alpha, 0, 1)
 
 
 def composite(image: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Returns alpha·image + (1 − alpha)·background.
+    """Places an image on a background: alpha·image + (1 − alpha)·background.
 
     Args:
       image: uint8 [H, W, 3].
@@ -74,14 +77,14 @@ def composite(image: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> n
     background = np.asarray(background)
     if alpha.shape != image.shape[:2] or background.shape not in (image.shape, (3,)):
         sizes = f"image {list(image.shape)}, background {list(background.shape)}"
-        raise DeepLabError(f"sizes differ: {sizes}, alpha {list(alpha.shape)}")
+        raise DeepLabError(f"the sizes differ: {sizes}, alpha {list(alpha.shape)}")
     opacity = np.asarray(alpha, np.float32)[..., None]
     mixed = opacity * image + (1 - opacity) * background.astype(np.float32)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
 class Box(NamedTuple):
-    """Axis-aligned rectangle in pixels; bottom and right are exclusive."""
+    """Bounding box in pixels; the row `bottom` and the column `right` are outside."""
 
     top: int
     left: int
@@ -90,21 +93,21 @@ class Box(NamedTuple):
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Slices of rows and columns, as in `image[box.window]`."""
+        """Slices of the rows and columns, for use as `image[box.window]`."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SegmentedObject:
-    """A connected region of one class.
+    """Connected region of one class.
 
     Attributes:
-      class_index: class of the region.
+      class_index: index of the class.
       box: bounding box.
-      mask: pixels of the box that belong to the region, bool of the size of the box.
+      mask: boolean, of the size of the box; True at pixels of the region.
       area: number of pixels.
-      centroid: mean row and column of the pixels.
-      score: mean probability of the class over the pixels, or None.
+      centroid: mean (row, column) of the pixels.
+      score: mean probability of the class over the pixels; None: not computed.
     """
 
     class_index: int
@@ -115,7 +118,7 @@ class SegmentedObject:
     score: float | None = None
 
     def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Returns JSON-ready values; the box is (left, top, width, height), as in COCO."""
+        """Returns values for a JSON file; the box is [left, top, width, height], as in COCO."""
         top, left, bottom, right = self.box
         row, column = self.centroid
         return {
@@ -136,26 +139,26 @@ def find_objects(
     probabilities: np.ndarray | None = None,
     num_classes: int | None = None,
 ) -> list[SegmentedObject]:
-    """Returns the connected regions of each class, ordered by class, then by falling area.
+    """Finds the connected regions of each class, ordered by class, then by decreasing area.
 
-    Touching objects of one class form one region, since a class map does not separate them.
+    Objects of the same class that touch each other are one region.
 
     Args:
-      class_map: integers [H, W]; void is 255, or 65535 with more than 255 classes.
-      classes: classes to search; None searches all that occur.
-      min_area: minimum area of a region in pixels.
+      class_map: integers [H, W]; void is 255, or 65535 for more than 255 classes.
+      classes: classes to search for; None: all classes in the map.
+      min_area: minimum area of a region, in pixels.
       connectivity: 8, or 4 to separate pixels that share only a corner.
-      probabilities: [H, W, num_classes], for the scores.
-      num_classes: number of classes of the model (default: that of the probabilities). Without
-        either, void is 65535 in uint16 maps and in maps with values above 255, else 255.
+      probabilities: class probabilities [H, W, num_classes], for the scores.
+      num_classes: number of classes of the model (default: as in `probabilities`). If neither is
+        given, void is 65535 in uint16 maps and in maps with values above 255, otherwise 255.
 
     Raises:
-      DeepLabError: the class map has another shape or dtype, the connectivity is neither 4 nor 8,
-        or 255 could be void as well as a class.
+      DeepLabError: the class map has the wrong shape or dtype, the connectivity is neither 4 nor 8,
+        or it is ambiguous whether 255 is void or a class.
     """
     if class_map.ndim != 2 or not np.issubdtype(class_map.dtype, np.integer):
         given = f"{class_map.dtype} {list(class_map.shape)}"
-        raise DeepLabError(f"a class map must hold integers [height, width]; got {given}")
+        raise DeepLabError(f"a class map must be integers [height, width], got {given}")
     if connectivity not in (4, 8):
         raise DeepLabError(f"connectivity={connectivity} must be 4 or 8")
     if num_classes is None and probabilities is not None:
@@ -179,8 +182,8 @@ def _void(class_map: np.ndarray, values: set[int], num_classes: int | None) -> i
         return void
     if void in values:
         raise DeepLabError(
-            f"the class map holds {void} and {max(values)}: {void} is void with at most {void} "
-            "classes and a class with more; give num_classes"
+            f"the class map contains {void} and {max(values)}, but {void} is void for at most "
+            f"{void} classes and a class for more; pass num_classes"
         )
     return MAX_CLASSES
 

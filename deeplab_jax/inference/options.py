@@ -1,4 +1,4 @@
-"""Inference options as plain values, and CRF parameters read from files."""
+"""Inference options, and reading of CRF parameters from files."""
 
 import dataclasses
 import json
@@ -12,33 +12,35 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 # (height, width) in pixels.
 Size = tuple[int, int]
 
-# Value of `crf` that selects the published parameters of the architecture.
+# Value of `InferenceOptions.crf` that selects the published parameters for the architecture.
 DEFAULT_CRF = "default"
 MAX_SCALE = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
 class InferenceOptions:
-    """An inference strategy, shared by predictors, evaluation and the flags of commands.
+    """Inference strategy of predictors and evaluation.
 
-    The steps are: pad the image or cut it into tiles; for each scale and flip resize, apply the
-    network, mirror back and resize the logits to full size; fuse; join the tiles; crop; refine by
-    the CRF.
+    The steps are: pad the image or cut it into tiles; for each scale and flip, resize the image,
+    apply the network, mirror back, and resize the logits to full size; fuse the results; join the
+    tiles; crop; refine with the CRF.
 
     Attributes:
-      output_stride: ratio of image to feature map resolution; None uses that of training.
-      scales: relative image sizes whose results are fused. Scales other than (1,) replace those of
-        the architecture (`multi_scale`).
-      flip: whether to fuse the results of the mirrored image as well.
-      tile: (H, W) of the tiles in pixels, rounded up to a size that the network accepts; None
-        predicts whole images.
-      overlap: fraction of a tile's side, in [0, 0.5), that is discarded on each side and only
-        serves as context. Tiles are exact where it covers the radius of the receptive field.
-      crf: None disables the CRF; `default` selects the published parameters of the architecture;
-        otherwise another name of `crf.PARAMETERS`, or parameters.
+      output_stride: ratio of the image size to the size of the encoder output; None: as in
+        training.
+      scales: scale factors of the image, whose results are fused. Scales other than (1,) replace
+        `multi_scale` of the architecture.
+      flip: whether to also fuse the results of the mirrored image.
+      tile: (H, W) of the tiles in pixels, rounded up to a size that the network accepts; None:
+        whole images.
+      overlap: fraction of a tile, in [0, 0.5), at each side that is only used as context and
+        discarded. If it covers the radius of the receptive field, the result is the same as
+        without tiles.
+      crf: None: no CRF; `default`: published parameters for the architecture; otherwise a name in
+        `crf.PARAMETERS`, or parameters.
 
     Raises:
-      DeepLabError: a value is invalid; the message states the legal ones.
+      DeepLabError: a value is invalid; the message states which are legal.
     """
 
     output_stride: int | None = None
@@ -52,11 +54,11 @@ class InferenceOptions:
         _check_scales(self.scales)
         tile = self.tile
         if tile is not None and not (len(tile) == 2 and all(map(POSITIVE.holds, tile))):
-            raise DeepLabError(f"tile={tile!r} is not legal; give height and width in pixels")
+            raise DeepLabError(f"tile={tile!r} must be a height and a width in pixels")
         if not (FRACTION.holds(self.overlap) and self.overlap < 0.5):
             raise DeepLabError(
-                f"overlap={self.overlap!r} is not legal; give a fraction of the tile in [0, 0.5), "
-                "which is discarded on each side"
+                f"overlap={self.overlap!r} must be a fraction of the tile in [0, 0.5), which is "
+                "discarded at each side"
             )
         names = (DEFAULT_CRF, *PARAMETERS)
         if isinstance(self.crf, str) and self.crf not in names:
@@ -64,11 +66,11 @@ class InferenceOptions:
 
     @property
     def fuses(self) -> bool:
-        """Returns whether several results are fused, or one at another scale is used."""
+        """True if there are several results to fuse, or a single one at another scale than 1."""
         return self.scales != (1.0,) or self.flip
 
     def describe(self) -> dict[str, Any]:
-        """Returns the fields as JSON-ready values."""
+        """Returns the value of every field by name, for a JSON file."""
         values = dataclasses.asdict(self)
         return values | {"scales": list(self.scales), "tile": self.tile and list(self.tile)}
 
@@ -86,16 +88,16 @@ def _check_scales(scales: Any) -> None:
 
 
 def read_crf_parameters(path: str | Path) -> CRFParameters:
-    """Returns the CRF parameters that a JSON file holds.
+    """Reads CRF parameters from a JSON file.
 
-    Fields of `CRFParameters` that have a default may be absent.
+    Fields of `CRFParameters` with a default may be omitted.
 
     Args:
-      path: file with an object of fields and values, or the report of `crf-search`, which holds
-        that object as `parameters`.
+      path: file with an object of fields and values, or a report of `crf-search`, which contains
+        such an object as `parameters`.
 
     Raises:
-      DeepLabError: the file does not exist, is not such an object, or holds an invalid value.
+      DeepLabError: the file does not exist, contains no such object, or contains an invalid value.
     """
     path = Path(path)
     if not path.is_file():
@@ -115,7 +117,7 @@ def read_crf_parameters(path: str | Path) -> CRFParameters:
     if missing := [name for name in needed if name not in values]:
         raise DeepLabError(f"{path}: CRF parameters {', '.join(missing)} are missing")
     for name, value in values.items():
-        # NaN and strings in place of numbers would fail later, or nowhere.
+        # Strings instead of numbers would fail later or not at all.
         is_text = fields[name].type in (str, "str")
         if isinstance(value, bool) or not isinstance(value, str if is_text else int | float):
             kind = "a string" if is_text else "a number"

@@ -1,4 +1,4 @@
-"""Video files and cameras: planned outputs, reading frames, writing results."""
+"""Video files and cameras: paths of results, reading frames, and writing results."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".web
 
 @dataclasses.dataclass(frozen=True)
 class VideoJob(Job):
-    """One video or camera and the files of its prediction.
+    """Video or camera, and the files to write for its prediction.
 
     Attributes:
       source: path of the video, or index of a camera.
@@ -37,41 +37,41 @@ class VideoJob(Job):
 
     @property
     def image(self) -> Path:
-        """Name of the input, in place of a path for a camera."""
+        """Path of the video, or a name for the camera."""
         return self.source if isinstance(self.source, Path) else Path(f"camera {self.source}")
 
 
 def is_video(path: str | Path) -> bool:
-    """Returns whether a path has the suffix of a video."""
+    """Returns whether a path has the suffix of a video file."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def plan_videos(
     paths: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
 ) -> list[VideoJob]:
-    """Returns the files to write for each video; reads and writes none of them.
+    """Determines the files to write for each video, without reading or writing any.
 
     Args:
-      paths: files and folders, which are searched with their subfolders; other files are ignored
-        here and belong to `plan_files`.
-      output: directory of the predictions; paths relative to a given folder are kept.
-      overwrite: whether existing targets are replaced; the last of two equal targets wins.
+      paths: video files, and folders that are searched recursively; other files are ignored.
+      output: directory for the predictions. In it, videos in a folder keep their relative paths.
+      overwrite: whether to replace existing files. If two videos have the same target, the result
+        of the last one is kept.
 
     Raises:
-      DeepLabError: a video does not exist, the output is a file, or a target is an input, exists
-        or occurs twice.
+      DeepLabError: a video does not exist, the output is a file, or a target is an input file,
+        exists or is not unique.
     """
     given = [path for path in paths if Path(path).is_dir() or is_video(path)]
     return plan(find_inputs(given, output, VIDEO_SUFFIXES), _job, overwrite)
 
 
 def plan_camera(number: int, output: str | Path, *, overwrite: bool = False) -> VideoJob:
-    """Returns the files to write for a camera.
+    """Determines the files to write for a camera.
 
     Args:
       number: index of the camera.
-      output: directory of the predictions.
-      overwrite: whether existing targets are replaced.
+      output: directory for the predictions.
+      overwrite: whether to replace existing files.
 
     Raises:
       DeepLabError: a target exists.
@@ -85,9 +85,9 @@ def _job(source: Path | int, target: Path) -> VideoJob:
     return VideoJob(source, overlay, masks)
 
 
-# MPEG-4 part 2: the only codec that OpenCV's wheels encode fast.
+# MPEG-4 part 2, the only codec that OpenCV's wheels encode fast.
 CODEC = "mp4v"
-# Frames per second of sources that report none, such as some cameras.
+# Frames per second of sources that do not report it, such as some cameras.
 DEFAULT_RATE = 25.0
 # PNG compression level of the masks; the highest takes ten times as long for 10 % smaller files.
 COMPRESSION = 1
@@ -99,7 +99,7 @@ class VideoSource:
     Attributes:
       rate: frame rate, in frames per second.
       size: (H, W) of the frames in pixels.
-      count: number of frames that the file states; 0 where it states none.
+      count: number of frames according to the file; 0: unknown.
       live: whether the source is a camera.
     """
 
@@ -117,7 +117,7 @@ class VideoSource:
         first = self._capture.read()[1] if self._capture.isOpened() else None
         if first is None:
             self._capture.release()
-            raise DeepLabError(f"{self.name} cannot be read as a video: it yields no frame")
+            raise DeepLabError(f"{self.name} cannot be read as a video: it contains no frame")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if np.isfinite(rate) and 0 < rate < 1000 else DEFAULT_RATE
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -127,16 +127,16 @@ class VideoSource:
         self._waiting = first
 
     def read(self) -> np.ndarray | None:
-        """Returns the next frame, uint8 [H, W, 3] BGR, or None after the last.
+        """Returns the next frame, uint8 [H, W, 3] BGR; None after the last one.
 
         Raises:
-          DeepLabError: the frame differs in size from the first.
+          DeepLabError: the frame has another size than the first one.
         """
         frame, self._waiting = self._waiting, None
         if frame is None:
             frame = self._capture.read()[1]
         if frame is not None and frame.shape[:2] != self.size:
-            raise DeepLabError(f"{self.name}: the size of its frames changes midway")
+            raise DeepLabError(f"{self.name}: the frames have different sizes")
         return frame
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class VideoSource:
         self._capture.release()
 
 
-# Writes a frame, uint8 [H, W, 3] BGR, and its class map, uint8 or uint16 [H, W].
+# Function that writes a frame, uint8 [H, W, 3] BGR, and its class map, uint8 or uint16 [H, W].
 Write = Callable[[np.ndarray, np.ndarray], None]
 
 
@@ -156,11 +156,11 @@ def writing(
     palette: Sequence[Color],
     reporter: Reporter,
 ) -> Iterator[Write]:
-    """Yields a function that writes frames.
+    """Yields a function that writes frames and class maps.
 
-    Both targets appear when the block succeeds, or neither. OpenCV writes even sizes only: an odd
-    side is extended by a copy of its last row or column, and the headers of the file then state
-    the size of the frames, to which players crop.
+    Overlay and masks get their final names when the block succeeds; otherwise, neither is written.
+    OpenCV supports only even sizes: an odd side is extended by a copy of the last row or column,
+    and the header of the file contains the original size, to which players crop.
 
     Args:
       job: files to write.

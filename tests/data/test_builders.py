@@ -214,7 +214,7 @@ def test_voc_takes_val_from_augmented_masks_only_when_asked(voc, prepared, repor
     preparation, open_split = prepared("voc_segmentation", aug_val_masks=True)
     assert values(open_split("val")) == [3, 20]
     assert preparation.statistics["train_aug"].num_images == 1
-    assert "val is read from SegmentationClassAug" in reporter.warnings[0]
+    assert "masks of val are read from SegmentationClassAug" in reporter.warnings[0]
 
 
 def test_originals_are_kept_byte_for_byte(voc, prepared, tmp_path):
@@ -228,7 +228,7 @@ def test_originals_are_kept_byte_for_byte(voc, prepared, tmp_path):
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("camvid", r"no train/ in it; a CamVid source holds train/, trainannot/"),
+        ("camvid", r"no train/ in it; a CamVid source contains train/, trainannot/"),
         ("voc_segmentation", "no JPEGImages/ in it"),
         ("cityscapes", "no leftImg8bit/ in it"),
         ("ade20k", "no annotations/ in it"),

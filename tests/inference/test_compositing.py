@@ -18,7 +18,7 @@ def test_soft_masks_add_the_classes_up():
 
 @pytest.mark.parametrize("classes", [(), (3,), (-1, 0)])
 def test_unknown_classes_are_named(classes):
-    with pytest.raises(DeepLabError, match=r"must be some of 0\.\.2"):
+    with pytest.raises(DeepLabError, match=r"class indices in 0\.\.2"):
         soft_mask(np.zeros((2, 2, 3), np.float32), classes)
 
 

@@ -1,7 +1,8 @@
-"""ADE20K's scene-parsing benchmark: 20,210 training and 2,000 validation images, 150 classes.
+"""ADE20K scene-parsing benchmark: 20,210 training and 2,000 validation images, 150 classes.
 
-Label 0, "other", is stored as void and the ids 1..150 stay: a network of 151 outputs whose output 0
-is never a target. Source: Zhou et al. 2017; the MIT Scene Parsing Challenge 2016.
+Label 0, "other", is stored as void, and the ids 1..150 are kept. A network therefore has 151
+outputs, of which output 0 is never a target.
+Source: Zhou et al. 2017; MIT Scene Parsing Challenge 2016.
 """
 
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, pairs_by_stem
@@ -12,11 +13,11 @@ DIRECTORIES = {"train": "training", "val": "validation"}
 
 
 class Ade20k(PairedFilesBuilder, skip_registration=True):
-    """Reads `images/training/`, `annotations/training/` and the same of `validation`."""
+    """Reads ADE20K from `images/` and `annotations/`, each with `training/` and `validation/`."""
 
     ROOTS = (".", "ADEChallengeData2016")
     LANDMARK = "annotations"
-    LAYOUT = "an ADE20K source holds images/training/, annotations/training/ and validation"
+    LAYOUT = "an ADE20K source contains images/ and annotations/ with training/ and validation/"
     LABELS = {0: VOID_LABEL} | {value: value for value in range(1, ADE20K.num_classes)}
     descriptor = ADE20K
 

@@ -1,4 +1,4 @@
-"""CamVid as the SegNet tutorial splits it: 367 train, 101 val and 233 test frames of 480 × 360.
+"""CamVid, with the splits of the SegNet tutorial: 367 train, 101 val, 233 test frames of 480 × 360.
 
 Source: Brostow et al. 2009; Badrinarayanan et al. 2017 (arXiv:1511.00561).
 """
@@ -9,7 +9,10 @@ from deeplab_jax.labels import VOID_LABEL
 
 
 class Camvid(PairedFilesBuilder, skip_registration=True):
-    """Reads images and masks from `train/` and `trainannot/`; the other splits are optional."""
+    """Reads CamVid from `train/`, `trainannot/`, `val/`, `valannot/`, `test/` and `testannot/`.
+
+    All splits but train are optional.
+    """
 
     LANDMARK = "train"
     LAYOUT = "a CamVid source holds train/, trainannot/, val/, valannot/ (test/, testannot/)"

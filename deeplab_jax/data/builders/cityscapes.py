@@ -1,7 +1,7 @@
-"""Cityscapes: 2,975 train and 500 val images of 2048 × 1024, finely annotated.
+"""Cityscapes: 2,975 train and 500 val images of 2048 × 1024 with fine annotations.
 
-The 19,998 images of `train_extra`, with coarse annotations, are prepared where they are present.
-The 1,525 test images have no labels and are not prepared.
+The 19,998 images of `train_extra`, with coarse annotations, are optional. The 1,525 test images
+have no labels and are not prepared.
 Source: Cordts et al. 2016 (arXiv:1604.01685).
 """
 
@@ -17,14 +17,14 @@ SPLITS = {"train": FINE, "val": FINE, "train_extra": COARSE}
 
 
 class Cityscapes(PairedFilesBuilder, skip_registration=True):
-    """Reads `leftImg8bit/SPLIT/CITY/` and the labelIds of `gtFine/SPLIT/CITY/`.
+    """Reads Cityscapes from `leftImg8bit/SPLIT/CITY/` and the labelIds in `gtFine/SPLIT/CITY/`.
 
-    `train_extra` takes its masks from `gtCoarse/`, if both directories are present.
+    The masks of the optional split `train_extra` are read from `gtCoarse/`.
     """
 
     LANDMARK = IMAGES
-    LAYOUT = "a Cityscapes source holds leftImg8bit/train/CITY/, gtFine/train/CITY/ and val"
-    # labelIds are 0..33; licence plates, -1, are 255 in an 8-bit file.
+    LAYOUT = "a Cityscapes source contains leftImg8bit/ and gtFine/ with train/CITY/ and val/CITY/"
+    # labelIds are 0..33; license plates, −1, are 255 in an 8-bit file.
     LABELS = dict.fromkeys((*range(34), 255), VOID_LABEL) | {
         label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_LABEL_IDS)
     }

@@ -1,6 +1,6 @@
-"""COCO-Stuff: 118,287 train and 5,000 val images of COCO 2017, 80 things and 91 stuff classes.
+"""COCO-Stuff: 118,287 train and 5,000 val images of COCO 2017, 80 thing and 91 stuff classes.
 
-Source: Caesar et al. 2018 (arXiv:1612.03716); the page of the dataset, nightrome/cocostuff.
+Source: Caesar et al. 2018 (arXiv:1612.03716); GitHub page of the dataset, nightrome/cocostuff.
 """
 
 from pathlib import Path
@@ -9,18 +9,18 @@ from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, pai
 from deeplab_jax.data.descriptors import COCO_STUFF, COCO_STUFF_UNUSED_IDS
 from deeplab_jax.labels import VOID_LABEL
 
-# The maps hold id − 1, 0..181 with gaps, and 255.
+# The masks contain the values id − 1, 0..181 with gaps, and 255.
 USED_VALUES = [value for value in range(182) if value + 1 not in COCO_STUFF_UNUSED_IDS]
 
 
 class CocoStuff(PairedFilesBuilder, skip_registration=True):
-    """Reads `images/train2017/`, the stuff-thing maps of `annotations/train2017/`, and val2017."""
+    """Reads COCO-Stuff from `images/` and `annotations/`, each with `train2017/` and `val2017/`."""
 
     ROOTS = (".", "dataset")
     LANDMARK = "images"
     LAYOUT = (
-        "a COCO-Stuff source holds images/train2017/, the PNGs of stuffthingmaps_trainval2017 in "
-        "annotations/train2017/ (or stuffthingmaps/), and the same of val2017"
+        "a COCO-Stuff source contains images/train2017/, the PNGs of stuffthingmaps_trainval2017 "
+        "in annotations/train2017/ (or stuffthingmaps/train2017/), and the same for val2017"
     )
     LABELS = {value: label for label, value in enumerate(USED_VALUES)} | {VOID_LABEL: VOID_LABEL}
     descriptor = COCO_STUFF

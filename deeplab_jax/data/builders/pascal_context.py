@@ -1,6 +1,6 @@
 """PASCAL-Context: 4,998 train and 5,105 val images of VOC 2010, 59 classes and background.
 
-Source: Mottaghi et al. 2014; DeepLab v2 (arXiv 1606.00915), section 4.2, for the numbers.
+Source: Mottaghi et al. 2014; DeepLab v2 (arXiv 1606.00915), section 4.2, for the number of images.
 """
 
 import numpy as np
@@ -10,21 +10,21 @@ from deeplab_jax.data.descriptors import PASCAL_CONTEXT
 from deeplab_jax.data.masks import MaskFile, identity_labels, read_mask
 from deeplab_jax.labels import VOID_LABEL
 
-# The authors' PNGs and those that mmsegmentation makes of the annotations number the classes
-# differently: the authors put VOC's first, mmsegmentation sorts them by name.
+# The masks of the authors and those of mmsegmentation have different class indices: the authors
+# start with the classes of VOC, mmsegmentation sorts all classes by name.
 AUTHORS, ALPHABETIC = "59_context_labels", "SegmentationClassContext"
 NAMES = PASCAL_CONTEXT.class_names
 
 
 class PascalContext(ListedFilesBuilder, skip_registration=True):
-    """Reads `JPEGImages/` of VOC 2010 and the masks of either origin, by the lists of VOC 2010."""
+    """Reads PASCAL-Context from `JPEGImages/` and lists of VOC 2010, and masks of either origin."""
 
     ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")
     MASKS = (AUTHORS, ALPHABETIC)
     LISTS = ("ImageSets/SegmentationContext", "ImageSets/Main")
     LAYOUT = (
-        f"a PASCAL-Context source holds JPEGImages/ of VOC 2010, {AUTHORS}/ (or {ALPHABETIC}/) and "
-        "ImageSets/SegmentationContext/train.txt, val.txt (or VOC's own ImageSets/Main/)"
+        f"a PASCAL-Context source contains JPEGImages/ of VOC 2010, {AUTHORS}/ (or {ALPHABETIC}/) "
+        "and ImageSets/SegmentationContext/train.txt, val.txt (or ImageSets/Main/ of VOC)"
     )
     LABELS = identity_labels(PASCAL_CONTEXT.num_classes)
     ALPHABETIC_LABELS = {0: 0, VOID_LABEL: VOID_LABEL} | {

@@ -1,4 +1,4 @@
-"""The built-in task of `deeplab_jax.data.shapes`, drawn while it is written."""
+"""Built-in dataset of drawn shapes, see `deeplab_jax.data.shapes`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ SPLITS = ("train", "val")
 
 
 class Shapes(SegmentationBuilder, skip_registration=True):
-    """Draws `num_train` and `num_val` scenes of `size` × `size` pixels."""
+    """Draws `num_train` training and `num_val` validation images of `size` × `size` pixels."""
 
     descriptor = SHAPES
 

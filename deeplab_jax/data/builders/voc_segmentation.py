@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 segmentation, with the additional annotations of SBD where they are present.
+"""PASCAL VOC 2012 segmentation, optionally with the additional annotations of SBD.
 
 Source: Everingham et al. 2015; Hariharan et al. 2011 for `SegmentationClassAug`.
 """
@@ -16,15 +16,15 @@ AUG_LISTS = ("train_aug.txt", "trainaug.txt")
 
 
 class VocSegmentation(ListedFilesBuilder, skip_registration=True):
-    """Reads `JPEGImages/`, `SegmentationClass/` and the lists of `ImageSets/Segmentation/`.
+    """Reads VOC from `JPEGImages/`, `SegmentationClass/` and lists in `ImageSets/Segmentation/`.
 
-    With `SegmentationClassAug/` there is a split train_aug too: the images of its own list, or else
-    all its masks but those of val. val is read from `SegmentationClass/` unless `aug_val_masks` is
-    set.
+    If there is a directory `SegmentationClassAug/`, its masks form the split train_aug: those in
+    the list `train_aug.txt` or `trainaug.txt` or, without such a list, all except those of val. The
+    masks of val are read from `SegmentationClass/` unless `aug_val_masks` is set.
     """
 
     ROOTS = (".", "VOCdevkit/VOC2012", "VOC2012")
-    LAYOUT = f"a VOC source holds JPEGImages/, {MASKS}/ and {LISTS}/train.txt, val.txt"
+    LAYOUT = f"a VOC source contains JPEGImages/, {MASKS}/ and {LISTS}/train.txt, val.txt"
     LABELS = identity_labels(VOC.num_classes)
     descriptor = VOC
 
@@ -33,7 +33,8 @@ class VocSegmentation(ListedFilesBuilder, skip_registration=True):
         super().__init__(**kwargs)
         if aug_val_masks:
             self.reporter.warning(
-                f"val is read from {AUG_MASKS}: its mIoU is not comparable with published ones"
+                f"the masks of val are read from {AUG_MASKS}: the mean IoU is not comparable with "
+                "published results"
             )
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
@@ -50,7 +51,7 @@ class VocSegmentation(ListedFilesBuilder, skip_registration=True):
         return pairs
 
     def _all_but(self, held_out: list[str]) -> list[str]:
-        """Returns the stems of all augmented masks except those held out."""
+        """Returns the names, without suffix, of all masks of SBD except `held_out`."""
         stems = (path.stem for path in list_images(self.source / AUG_MASKS).images)
         excluded = set(held_out)
         return [stem for stem in stems if stem not in excluded]
