@@ -10,10 +10,12 @@ from typing import Any
 
 from deeplab_jax.declarations import (
     ABOVE_ZERO,
+    ABOVE_ZEROS,
     CONVOLUTIONS,
     COUNT,
     DIFFERENT_POSITIVES,
     FRACTION,
+    NUMBERS,
     POSITIVE,
     POSITIVES,
     SCALES,
@@ -34,10 +36,14 @@ CAFFE_MEAN_BGR = (104.008, 116.669, 122.675)
 
 RGB_PREPROCESSINGS = ("mean", "vgg_mean", "mean_std", "caffe_bgr")
 PREPROCESSINGS = ("minus_one_one", *RGB_PREPROCESSINGS, "none")
+# Types of pixels, with their largest value.
+LARGEST_PIXEL = {"uint8": 255, "uint16": 65535}
 STRIDE_PLACEMENTS = ("slim", "caffe", "torchvision")
 
 
-def mean_pixel(preprocessing: str, channels: int = 3) -> tuple[int, ...]:
+def mean_pixel(
+    preprocessing: str, channels: int = 3, image_dtype: str = "uint8"
+) -> tuple[int, ...]:
     """Returns the pixel value that images are padded with: the mean of the normalization, rounded.
 
     The normalization then maps padding to 0, up to rounding (127.5 becomes 127), as in the released
@@ -46,16 +52,21 @@ def mean_pixel(preprocessing: str, channels: int = 3) -> tuple[int, ...]:
     Args:
       preprocessing: normalization, one of PREPROCESSINGS.
       channels: number of image channels.
+      image_dtype: type of the pixels, one of LARGEST_PIXEL.
     """
     means = {
-        "minus_one_one": (127.5,) * channels,
+        "minus_one_one": (LARGEST_PIXEL[image_dtype] / 2,) * channels,
         "mean": SLIM_MEAN,
         "vgg_mean": VGG_MEAN,
         "mean_std": tuple(255 * mean for mean in TORCHVISION_MEAN),
         "caffe_bgr": CAFFE_MEAN_BGR[::-1],
         "none": (0,) * channels,
     }
-    return tuple(math.ceil(mean - 0.5) for mean in means[preprocessing])
+    return _rounded(means[preprocessing])
+
+
+def _rounded(means: tuple[float, ...]) -> tuple[int, ...]:
+    return tuple(math.ceil(mean - 0.5) for mean in means)
 
 
 # ASPP rates at output stride 16. They double when the output stride halves, so that the kernels
@@ -73,6 +84,9 @@ class Architecture:
     )
     num_classes: int = keyword(21, "Number of logits per pixel.", rule=POSITIVE)
     in_channels: int = keyword(3, "Number of image channels.", rule=POSITIVE)
+    image_dtype: str = keyword(
+        "uint8", "Type of the input pixels: `uint8` or `uint16`.", legal=tuple(LARGEST_PIXEL)
+    )
     output_stride: int = keyword(
         16,
         "Output stride of the encoder: 4, 8, 16 or 32; up to 256 with a cascade.",
@@ -225,7 +239,21 @@ class Architecture:
         "Normalization of the input pixels: `minus_one_one`, `mean`, `vgg_mean` (slim's VGG), "
         "`mean_std`, `caffe_bgr` or `none`.",
         legal=PREPROCESSINGS,
-        shown_default="the backbone's own",
+        shown_default="the backbone's own; images other than 8-bit RGB `mean_std`",
+    )
+    pixel_mean: tuple[float, ...] = keyword(
+        (),
+        "Mean of each channel that `mean_std` subtracts; (): that of ImageNet, for 8-bit RGB.",
+        unit="pixel values",
+        rule=NUMBERS,
+        shown_default="images other than 8-bit RGB that of the dataset; else ()",
+    )
+    pixel_std: tuple[float, ...] = keyword(
+        (),
+        "Standard deviation of each channel that `mean_std` divides by; (): that of ImageNet.",
+        unit="pixel values",
+        rule=ABOVE_ZEROS,
+        shown_default="images other than 8-bit RGB that of the dataset; else ()",
     )
     batch_norm_decay: float | None = keyword(
         None,
@@ -291,7 +319,14 @@ class Architecture:
     @property
     def mean_pixel(self) -> tuple[int, ...]:
         """Pixel value that images are padded with, one number per channel; see `mean_pixel`."""
-        return mean_pixel(self.preprocessing, self.in_channels)
+        if self.pixel_mean:
+            return _rounded(self.pixel_mean)
+        return mean_pixel(self.preprocessing, self.in_channels, self.image_dtype)
+
+    @property
+    def takes_rgb(self) -> bool:
+        """Returns whether images are 8-bit with three channels, which are red, green and blue."""
+        return (self.in_channels, self.image_dtype) == (3, "uint8")
 
     def describe(self) -> dict[str, Any]:
         """Returns the value of every field by name, for a JSON file."""
@@ -313,11 +348,7 @@ def check_combination(network: Architecture) -> None:
     Raises:
       DeepLabError: two fields contradict each other; the message suggests a change.
     """
-    if network.in_channels != 3 and network.preprocessing in RGB_PREPROCESSINGS:
-        raise DeepLabError(
-            f"preprocessing={network.preprocessing!r} requires RGB images, but in_channels="
-            f"{network.in_channels}; use preprocessing='minus_one_one' or 'none'"
-        )
+    _check_preprocessing(network)
     if network.head != "cascade" and network.cascade_blocks > 4:
         raise DeepLabError(
             f"cascade_blocks={network.cascade_blocks} requires head='cascade', but head="
@@ -339,6 +370,22 @@ def check_combination(network: Architecture) -> None:
         raise DeepLabError(
             f"decoder={network.decoder!r} requires features, but head={network.head!r} outputs "
             "scores here; use decoder='none', or head='aspp' with fusion='concat'"
+        )
+
+
+def _check_preprocessing(network: Architecture) -> None:
+    channels, own = network.in_channels, (network.pixel_mean, network.pixel_std)
+    if not any(own):
+        if network.preprocessing in RGB_PREPROCESSINGS and not network.takes_rgb:
+            raise DeepLabError(
+                f"preprocessing={network.preprocessing!r} requires RGB images, but in_channels="
+                f"{channels} and image_dtype={network.image_dtype!r}; give preprocessing="
+                "'minus_one_one' or 'none', or 'mean_std' with pixel_mean and pixel_std"
+            )
+    elif {len(values) for values in own} != {channels}:
+        raise DeepLabError(
+            f"pixel_mean has {len(own[0])} numbers and pixel_std {len(own[1])}, but in_channels="
+            f"{channels}; give one of each for every channel, or neither"
         )
 
 

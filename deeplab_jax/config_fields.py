@@ -17,7 +17,7 @@ from deeplab_jax.declarations import (
 )
 
 # Keywords of a network that the dataset determines, or that training does not support.
-NOT_IN_CONFIG = ("num_classes", "in_channels", "quantization")
+NOT_IN_CONFIG = ("num_classes", "in_channels", "image_dtype", "quantization")
 # Keywords with a default in the config; for the others, that of the architecture or of the backbone
 # applies.
 SET_IN_CONFIG = ("architecture", "dtype")

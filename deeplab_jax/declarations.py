@@ -115,6 +115,11 @@ DIFFERENT_POSITIVES = Rule(
     lambda values: _all(values, _is_positive) and len(set(values)) == len(values),
     "different whole numbers of at least 1",
 )
+NUMBERS = Rule(lambda values: _all(values, _is_number), "numbers, one for each channel")
+ABOVE_ZEROS = Rule(
+    lambda values: _all(values, lambda value: _is_number(value) and value > 0),
+    "numbers above 0, one for each channel",
+)
 SIZE = Rule(
     lambda size: _all(size, _is_positive) and len(size) == 2,
     "a height and a width, as in (513, 513)",

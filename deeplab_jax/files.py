@@ -113,8 +113,8 @@ def sha256(path: Path) -> str:
 
 
 # Suffixes of the files in a directory that are read as images, and as masks.
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".npy")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 # Names of files and folders that macOS, Windows and network storage create. They are ignored, like
 # all names that begin with a dot.
 SYSTEM_NAMES = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db")

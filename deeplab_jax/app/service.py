@@ -20,9 +20,8 @@ import numpy as np
 import PIL.Image
 
 from deeplab_jax.data.crops import fitted
-from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.inference import ImageClassification, Prediction, Predictor
+from deeplab_jax.inference import ImageClassification, Prediction, Predictor, read_input
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.visualize import colorize
 
@@ -123,7 +122,7 @@ class SegmentationService:
         # The intensity range of a loaded model is available without waiting.
         predictor = self._loaded.get(name) or self._in_turn(ending, self._predictor, name)
         begun = time.perf_counter()
-        pixels = read_image(encoded, name="this file", intensity_range=predictor.intensity_range)
+        pixels = read_input(predictor, encoded, name="this file")
         decoded = time.perf_counter()
         class_map, spent = self._in_turn(ending, self._segment, name, pixels)
         drawing = time.perf_counter()
@@ -191,6 +190,11 @@ class SegmentationService:
                 predictor = self._loaded_now(name)
                 if not isinstance(predictor, Predictor):
                     raise DeepLabError(f"{name} classifies whole images; use a segmentation model")
+                if not predictor.bands.are_rgb:
+                    raise DeepLabError(
+                        f"{name} takes {predictor.bands}, which browsers do not display; use "
+                        "deeplab-jax predict"
+                    )
                 size = predictor.inference_size or DEFAULT_SIZE
                 # One size: all images share one compiled program.
                 self._loaded[name] = predictor.with_inference_size(size)

@@ -6,6 +6,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from deeplab_jax import models
+from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
 from deeplab_jax.formats import FORMAT_FIELD, FORMAT_VERSION, check_format_version
@@ -32,6 +33,8 @@ class ModelDescription:
       task: `segmentation`, or `classification` of whole images.
       intensity_range: pixel values that are mapped to 0 and 255 in images of more than 8 bits, as
         in training; None: the range of each image.
+      bands: numbers, from 1, of the bands of an image file that are read, as in training; None:
+        RGB, or all bands of the file if the network takes other images.
     """
 
     architecture: str
@@ -42,6 +45,13 @@ class ModelDescription:
     source: dict[str, Any] = dataclasses.field(default_factory=dict)
     task: str = SEGMENTATION
     intensity_range: tuple[float, float] | None = None
+    bands: tuple[int, ...] | None = None
+
+    @property
+    def image_bands(self) -> Bands:
+        """Bands of the images, and the bands of a file that become those."""
+        count = self.overrides.get("in_channels", RGB.count)
+        return Bands(count, self.overrides.get("image_dtype", RGB.dtype), self.bands)
 
     def create_model(self) -> "DeepLab | ImageClassifier":
         """Builds the model."""
@@ -90,11 +100,13 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
 def _parse(values: dict[str, Any]) -> ModelDescription:
     version = check_format_version(values.pop(FORMAT_FIELD, 1))
     size, intensity_range = values.pop("inference_size"), values.pop("intensity_range", None)
+    bands = values.pop("bands", None)
     description = ModelDescription(
         class_names=tuple(values.pop("class_names")),
         palette=tuple(map(tuple, values.pop("palette"))),
         inference_size=size and tuple(size),
         intensity_range=intensity_range and tuple(intensity_range),
+        bands=bands and tuple(bands),
         **values,
     )
     name, overrides = description.architecture, description.overrides

@@ -5,9 +5,9 @@ Runtime, OpenCV and others), tflite (LiteRT: phones and single-board computers) 
 with a static page that runs the network in the browser). Batch normalizations are folded into
 convolutions. The file includes class names, palette and normalization.
 
-By default the file takes RGB images, uint8 0..255, of any batch size and any size k · output stride
-+ 1, and returns the class of every pixel; a TFLite file has one size. OpenCV requires an ONNX file
-of one size. --verify compares the file
+By default the file takes images as the network does, RGB in uint8 or bands, of any batch size and
+any size k · output stride + 1, and returns the class of every pixel; a TFLite file has one size.
+OpenCV requires an ONNX file of one size. --verify compares the file
 with the network on images: at the network's size, a smaller and a larger one if sizes are dynamic,
 or at those of --verify_size.
 
@@ -142,9 +142,7 @@ def _find(paths: str | None, output: pathlib.Path, limit: int) -> list[pathlib.P
 
 
 def _read(paths: list[pathlib.Path], predictor: "inference.Predictor") -> "list[np.ndarray]":
-    from deeplab_jax.data.images import read_image
-
-    return [read_image(path, intensity_range=predictor.intensity_range) for path in paths]
+    return [inference.read_input(predictor, path) for path in paths]
 
 
 def _batch(text: str | None, format: str) -> int | None:
@@ -168,7 +166,9 @@ def _summary(program: "Program") -> str:
         if not suits(options.size, *program.step):
             size += f" (the maps of the network align at {legal})"
     batch = "any batch" if options.batch is None else f"batch {options.batch}"
-    takes = "uint8 RGB" if options.preprocessing else "normalized float32"
+    bands = program.predictor.bands
+    pixels = "uint8 RGB" if bands.are_rgb else str(bands)
+    takes = pixels if options.preprocessing else "normalized float32"
     gives = "class maps" if options.argmax else "logits"
     return f"{takes}, {size}, {batch}, gives {gives}" + (
         f", computes in {options.dtype}" if options.dtype != "float32" else ""

@@ -32,7 +32,10 @@ from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
 
 # Flags that do not apply to a classifier of whole images.
-OF_PIXELS = ("output_stride", "scales", "flip", "tile", "overlap", "crf", "submission")
+OF_PIXELS = (
+    *("output_stride", "scales", "flip", "tile", "overlap", "crf", "submission"),
+    "overlay_bands",
+)
 
 
 def define_flags(flags: Flags) -> None:
@@ -59,6 +62,12 @@ def define_flags(flags: Flags) -> None:
     )
     flags.define("camera", int, "Index of a camera to read, from 0.")
     flags.define("seconds", float, "Maximum duration of a video or camera recording, in seconds.")
+    flags.define(
+        "overlay_bands",
+        list,
+        "Numbers, from 1, of the model's bands that overlays show as red, green and blue, or of "
+        "one as gray (default: 1,2,3).",
+    )
     flags.define("overwrite", False, "Replace predictions that already exist.")
     flags.define("skip_bad", False, "Leave out images that cannot be read.")
 
@@ -80,7 +89,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         if task == checkpointing.CLASSIFICATION:
             _classify(flags, paths, console)
         else:
-            _segment(flags, paths, len(description.class_names), console)
+            _segment(flags, paths, description, console)
     if videos:
         _predict_videos(flags, videos, console)
 
@@ -121,8 +130,15 @@ def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: C
         console.print(f"{job.overlay}: {report}")
 
 
-def _segment(flags: Flags, paths: list[str], num_classes: int, console: Console) -> None:
+def _segment(
+    flags: Flags,
+    paths: list[str],
+    description: checkpointing.ModelDescription,
+    console: Console,
+) -> None:
     server, overwrite = flags.submission, flags.overwrite
+    bands, num_classes = description.image_bands, len(description.class_names)
+    shown = _overlay_bands(flags, bands.count)
     if server and flags.probabilities:
         raise DeepLabError("evaluation servers accept no probabilities; omit --probabilities")
     if server:
@@ -130,15 +146,29 @@ def _segment(flags: Flags, paths: list[str], num_classes: int, console: Console)
     else:
         kinds = {"probabilities": flags.probabilities, "num_classes": num_classes}
         jobs = inference.plan_files(paths, flags.output, overwrite=overwrite, **kinds)
-    jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
+    jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, bands=bands, reporter=console)
     predictor = flags.load_predictor(console).with_options(flags.inference_options())
     if server:
         inference.check_submission(predictor, server)
         inference.write_submission(predictor, jobs, server, console)
     else:
-        inference.predict_files(predictor, jobs, console)
+        inference.predict_files(predictor, jobs, console, shown)
     what = f"files for the {server} server" if server else "predictions"
     console.print(f"{len(jobs)} {what} are in {flags.output}")
+
+
+def _overlay_bands(flags: Flags, count: int) -> tuple[int, ...] | None:
+    given = flags.overlay_bands
+    if not given:
+        return None
+    if len(given) not in (1, 3) or not all(
+        number.isdecimal() and 1 <= int(number) <= count for number in given
+    ):
+        raise DeepLabError(
+            f"--overlay_bands={','.join(given)} is not legal; give one or three numbers from 1 to "
+            f"{count}, which the model takes"
+        )
+    return tuple(map(int, given))
 
 
 def _classify(flags: Flags, paths: list[str], console: Console) -> None:

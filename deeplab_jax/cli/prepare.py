@@ -37,7 +37,7 @@ OPTIONS = {
     "voc_segmentation": (*RAW, "aug_val_masks"),
     **dict.fromkeys(("cityscapes", "ade20k", "coco_stuff", "coco_voc"), RAW),
     **dict.fromkeys(("pascal_context", "pascal_person_part"), RAW),
-    "folder": (*RAW, "masks", "classes", "color_map", "intensity_range", "name"),
+    "folder": (*RAW, "masks", "classes", "color_map", "intensity_range", "bands", "name"),
     **dict.fromkeys(("labelme", "cvat"), (*ANNOTATED, "images")),
     **dict.fromkeys(("coco", "label_studio"), (*ANNOTATED, "images", "annotations")),
     "yolo": ANNOTATED,
@@ -97,6 +97,13 @@ def define_flags(flags: Flags) -> None:
         "folder: LOW,HIGH levels of 16-bit images that become 0 and 255 (default: 0 and the "
         "maximum of each image).",
     )
+    flags.define(
+        "bands",
+        list,
+        "folder: numbers, from 1, of the bands to read, as in 4,3,2 for red, green and blue of 8 "
+        "bits; all, or another number of bands, keeps their values, uint8 or uint16 (default: "
+        "gray and RGB only).",
+    )
     flags.define("num_train", int, "shapes: number of training images (default: 1600).", least=0)
     flags.define("num_val", int, "shapes: number of validation images (default: 200).", least=0)
     flags.define("size", int, "shapes: side of the images in pixels (default: 96).", least=0)
@@ -141,6 +148,8 @@ def _options(name: str, flags: Flags) -> dict[str, Any]:
         raise DeepLabError(f"--source=DIR is needed: directory of the raw files of {name}")
     if "intensity_range" in given:
         given["intensity_range"] = _intensity_range(given["intensity_range"])
+    if "bands" in given:
+        given["bands"] = _bands(given["bands"])
     if "name" in given:
         given["config"] = _configuration(given.pop("name"))
     return given
@@ -152,6 +161,16 @@ def _intensity_range(values: list[str]) -> tuple[float, float]:
     except ValueError:
         raise DeepLabError("--intensity_range takes two numbers, as in 0,4095") from None
     return low, high
+
+
+def _bands(values: list[str]) -> str | tuple[int, ...]:
+    if values == ["all"]:
+        return "all"
+    if not values or not all(value.isdecimal() for value in values):
+        raise DeepLabError(
+            f"--bands={','.join(values)} is not legal; give numbers from 1, as in 4,3,2, or all"
+        )
+    return tuple(map(int, values))
 
 
 def _configuration(name: str) -> "tfds.core.BuilderConfig":

@@ -36,7 +36,7 @@ def calibration_images(
       reporter: receives progress events.
 
     Yields:
-      uint8 [1, H, W, 3].
+      [1, H, W, C], as the network takes them.
     """
     chosen = evenly_spaced(dataset, limit)
     size = padded_size(model, size or largest_size(dataset), None)

@@ -134,8 +134,8 @@ def _bytes_on_disk(variables: Any) -> int:
 def _network_call(predictor: Predictor, size: Size) -> Callable[[], Any]:
     """Returns a blocking call of the compiled network from one image to its class map."""
     forward = predictor.network.forward(InferenceOptions(), only_class_map)
-    channels = predictor.model.architecture.in_channels
-    image = np.random.default_rng(0).integers(0, 256, (1, *size, channels), np.uint8)
+    bands = predictor.bands
+    image = np.random.default_rng(0).integers(0, 256, (1, *size, bands.count), bands.dtype)
     return lambda: jax.block_until_ready(forward(image))
 
 

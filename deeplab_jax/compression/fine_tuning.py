@@ -22,7 +22,7 @@ from deeplab_jax.training.loss import Outputs
 from deeplab_jax.training.setup import Run
 
 # Keywords of `create_model` that a training run takes from its dataset.
-FROM_DATA = ("num_classes", "in_channels")
+FROM_DATA = ("num_classes", "in_channels", "image_dtype")
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architecture)}
 
 

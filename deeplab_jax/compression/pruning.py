@@ -154,7 +154,7 @@ def prune_channels(
 
     Args:
       stored: model in floating point.
-      images: batches uint8 [N, H, W, 3] on which channels are measured.
+      images: batches [N, H, W, C] on which channels are measured.
       macs: maximum fraction of the multiply-adds to keep, in (0, 1].
       size: (H, W) of the image whose multiply-adds are counted.
       criterion: ranking of channels. `reconstruction`: fraction of the readers' variance that

@@ -28,7 +28,7 @@ def quantize(
 
     Args:
       stored: model in floating point.
-      images: batches uint8 [N, H, W, 3], of one size, on which the ranges of the convolutions'
+      images: batches [N, H, W, C], of one size, on which the ranges of the convolutions'
         inputs are measured; see `calibrate`.
       calibrated_on: description of the images, for `model.json`.
 

@@ -30,7 +30,7 @@ def distort(image: np.ndarray, random: np.random.Generator, strength: float) -> 
     """Returns the image in randomly shifted colors.
 
     Args:
-      image: uint8 [H, W, 3] RGB.
+      image: uint8 [H, W, 3] RGB; at strength 0 any image.
       random: generator; draws four factors, whatever the strength.
       strength: factor of all four ranges; 0 returns the image itself.
     """
@@ -119,7 +119,7 @@ def augment(
       num_classes: number of classes of the dataset; see `labels.void_of`.
 
     Returns:
-      {"image": uint8 [h, w, 3], "label": [h, w], of its dtype} of the crop size; outside the source
+      {"image": [h, w, C], "label": [h, w]} of the crop size and of their dtypes; outside the source
       the image is the fill and the label void. Unscaled and unrotated crops are exact.
     """
     size, label = augmentation.crop_size, example["label"]

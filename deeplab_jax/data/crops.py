@@ -1,8 +1,8 @@
 """Crops, padding and resizing of images and labels."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -37,7 +37,36 @@ def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if scale == 1:
         return image
     height, width = (max(1, int(length * scale)) for length in image.shape[:2])
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return by_channels(
+        lambda part, _: cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA), image
+    )
+
+
+# Number of channels for which all functions of OpenCV, and its values of pixels, are made.
+MAX_CHANNELS = 4
+
+
+def by_channels(
+    function: Callable[[np.ndarray, Any], np.ndarray], image: np.ndarray, outside: Any = 0
+) -> np.ndarray:
+    """Applies a function of OpenCV to an image with any number of channels.
+
+    Args:
+      function: receives an image of at most four channels, and the value outside of it.
+      image: [H, W] or [H, W, C].
+      outside: one number, or one for each channel.
+
+    Returns:
+      The results side by side, with as many axes and channels as the image.
+    """
+    if image.ndim == 2 or 2 <= image.shape[2] <= MAX_CHANNELS:
+        return function(image, outside)
+    values = outside if isinstance(outside, Sequence) else (outside,) * image.shape[2]
+    starts = range(0, image.shape[2], MAX_CHANNELS)
+    parts = [slice(start, start + MAX_CHANNELS) for start in starts]
+    results = [function(np.ascontiguousarray(image[..., part]), values[part]) for part in parts]
+    # OpenCV drops an axis of one channel.
+    return np.dstack(results)
 
 
 def pad_to(
@@ -55,7 +84,7 @@ def pad_to(
       num_classes: number of classes of the dataset; see `labels.void_of`.
 
     Returns:
-      {"image": uint8 [h, w, 3], "label": [h, w]} of the size (h, w); the label keeps its dtype.
+      {"image": [h, w, C], "label": [h, w]} of the size (h, w); both keep their dtype.
 
     Raises:
       DeepLabError: the example is larger, or its label's dtype cannot hold void.
@@ -139,7 +168,7 @@ def render(source: np.ndarray, view: View, size: tuple[int, int], sampling: Samp
     """Returns the crop of an image or a label that a view describes.
 
     Args:
-      source: uint8 [H, W, 3], or uint8 or uint16 [H, W].
+      source: uint8 or uint16, [H, W, C] or [H, W].
       view: result of `random_view`.
       size: (height, width) of the crop, the argument of `random_view`.
       sampling: IMAGE_SAMPLING or LABEL_SAMPLING, with the value outside of the source.
@@ -149,7 +178,7 @@ def render(source: np.ndarray, view: View, size: tuple[int, int], sampling: Samp
     else:
         # Several times as fast as warping.
         crop = pad(_resize(source, view, size, sampling), size, sampling.outside)
-    return cv2.flip(crop, 1) if view.mirrored else crop
+    return by_channels(lambda part, _: cv2.flip(part, 1), crop) if view.mirrored else crop
 
 
 def _random_span(random: np.random.Generator, length: int, crop: int, scale: float) -> Span:
@@ -168,7 +197,10 @@ def _resize(
 ) -> np.ndarray:
     rows, columns, *_ = view
     shown = source[rows.start : rows.stop, columns.start : columns.stop]
-    resized = cv2.resize(shown, (columns.size, rows.size), interpolation=sampling.resize)
+    size_of_all = (columns.size, rows.size)
+    resized = by_channels(
+        lambda part, _: cv2.resize(part, size_of_all, interpolation=sampling.resize), shown
+    )
     bottom, right = rows.offset + size[0], columns.offset + size[1]
     return resized[rows.offset : bottom, columns.offset : right]
 
@@ -183,11 +215,15 @@ def _warp(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampl
         # Pixel centers lie at half-integers, as in cv2.resize.
         to_source[axis, 2] = span.start + (span.offset + 0.5) * step - 0.5
     matrix = to_source @ np.vstack([turn, [0, 0, 1]])
-    return cv2.warpAffine(
+    return by_channels(
+        lambda part, outside: cv2.warpAffine(
+            part,
+            matrix,
+            size[::-1],
+            flags=sampling.warp | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=outside,
+        ),
         source,
-        matrix,
-        size[::-1],
-        flags=sampling.warp | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=sampling.outside,
+        sampling.outside,
     )

@@ -1,12 +1,15 @@
 """Datasets: examples by position, and fingerprints that compare two datasets."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
-from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
+from deeplab_jax.architecture import LARGEST_PIXEL
+from deeplab_jax.data.descriptors import Bands, Descriptor, check_several_classes, describe
+from deeplab_jax.data.statistics import BandCounter
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import (
     BINARY_FOREGROUND,
@@ -19,7 +22,7 @@ from deeplab_jax.labels import (
 
 
 class Example(TypedDict):
-    """An image, uint8 [H, W, 3] RGB, with its label and its name.
+    """An image, uint8 or uint16 [H, W, C] (RGB where C = 3), with its label and its name.
 
     The label is `label_dtype(num_classes)` [H, W] with `void_label(num_classes)` for void: uint8
     and 255 up to 255 classes, uint16 and 65535 above.
@@ -36,7 +39,7 @@ class Dataset(Protocol):
     Attributes:
       name: name of the dataset.
       split: name of the split.
-      descriptor: classes and palette.
+      descriptor: classes, palette and bands.
     """
 
     name: str
@@ -77,7 +80,8 @@ class ArrayDataset:
         """Checks the arrays and keeps them without a copy.
 
         Args:
-          images: uint8 [N, H, W, 3] RGB, or a sequence of [H, W, 3] of any sizes.
+          images: uint8 or uint16 [N, H, W, C], or a sequence of [H, W, C] of any sizes, all of one
+            dtype and one number of bands C; uint8 with C = 3 is RGB.
           masks: integers [N, H, W], or a sequence of [H, W]: classes 0, 1, … and 255 for void, see
             `binary`; with more than 255 classes 65535 is void, and 255 a class.
           class_names: name of each class (default: numbers up to the largest value, at most 254).
@@ -87,8 +91,8 @@ class ArrayDataset:
             other values than the whole.
 
         Raises:
-          DeepLabError: shapes, dtypes or values are invalid, at the stated position; or there are
-            fewer than two classes.
+          DeepLabError: shapes, dtypes or values are invalid, or the bands of an image are not those
+            of the first, at the stated position; or there are fewer than two classes.
         """
         if len(images) != len(masks) or not len(images):
             raise DeepLabError(
@@ -96,6 +100,7 @@ class ArrayDataset:
             )
         for position, (image, mask) in enumerate(zip(images, masks, strict=True)):
             _check_pair(f"{name}[{position}]", image, mask)
+            _check_equal_bands(f"{name}[{position}]", image, f"{name}[0]", images[0])
         values = label_values(masks)
         if binary is None:
             binary = are_binary(values, class_names)
@@ -113,7 +118,7 @@ class ArrayDataset:
         check_several_classes(class_names, name)
         self._images, self._masks, self._binary = images, masks, binary
         self.name = name
-        self.descriptor = describe(name, class_names)
+        self.descriptor = dataclasses.replace(describe(name, class_names), bands=_bands(images))
         self.absent_classes = tuple(
             name for index, name in enumerate(class_names) if index not in classes
         )
@@ -166,16 +171,40 @@ def array_content(image: np.ndarray, label: np.ndarray) -> Iterator[bytes]:
 
 def _check_pair(origin: str, image: np.ndarray, mask: np.ndarray) -> None:
     image, mask = np.asarray(image), np.asarray(mask)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+    if image.dtype.name not in LARGEST_PIXEL or image.ndim != 3 or not image.size:
         raise DeepLabError(
             f"{origin}: the image is {image.dtype}{list(image.shape)}; give uint8[H, W, 3], "
-            "RGB 0..255"
+            "RGB 0..255, or uint8 or uint16[H, W, C] for other bands"
         )
     if not np.issubdtype(mask.dtype, np.integer) or mask.shape != image.shape[:2]:
         raise DeepLabError(
             f"{origin}: the mask is {mask.dtype}{list(mask.shape)}; give integers "
             f"{list(image.shape[:2])}, the class of each pixel"
         )
+
+
+def _check_equal_bands(
+    origin: str, image: np.ndarray, first_origin: str, first: np.ndarray
+) -> None:
+    own, other = (np.asarray(each) for each in (image, first))
+    if (own.dtype, own.shape[2]) != (other.dtype, other.shape[2]):
+        raise DeepLabError(
+            f"{origin}: the image has {own.shape[2]} bands of {own.dtype}, but {first_origin} has "
+            f"{other.shape[2]} of {other.dtype}; all images must have the same bands"
+        )
+
+
+def _bands(images: np.ndarray | Sequence[np.ndarray]) -> Bands:
+    """Returns the bands of checked images; their statistics where they are not RGB."""
+    first = np.asarray(images[0])
+    bands = Bands(first.shape[2], first.dtype.name)
+    if bands.are_rgb:
+        return bands
+    counter = BandCounter(bands.count)
+    for image in images:
+        counter.add(np.asarray(image))
+    mean, std = counter.result()
+    return dataclasses.replace(bands, mean=mean, std=std)
 
 
 # Number of examples that a fingerprint reads in full; reading all of them would take minutes.

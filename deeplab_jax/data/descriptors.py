@@ -83,6 +83,40 @@ def packed(colors: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bands:
+    """Bands of images, and where they come from.
+
+    Attributes:
+      count: number of bands.
+      dtype: name of the pixels' type, `uint8` or `uint16`.
+      chosen: numbers, from 1, of the bands of a file that are read, in this order; None: all of
+        them.
+      mean, std: mean and standard deviation of each band over all pixels of the training split,
+        void included; () where they are not known. A band of one value has the standard
+        deviation 1.
+    """
+
+    count: int
+    dtype: str
+    chosen: tuple[int, ...] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @property
+    def are_rgb(self) -> bool:
+        """Returns whether the images are 8-bit with three bands, which are red, green and blue."""
+        return (self.count, self.dtype) == (3, "uint8")
+
+    def __str__(self) -> str:
+        if self.are_rgb:
+            return "three bands of uint8 (RGB)"
+        return f"{self.count} {'band' if self.count == 1 else 'bands'} of {self.dtype}"
+
+
+RGB = Bands(3, "uint8")
+
+
+@dataclasses.dataclass(frozen=True)
 class Descriptor:
     """Classes of a dataset, in label order.
 
@@ -92,12 +126,14 @@ class Descriptor:
       palette: RGB 0..255 of each class.
       intensity_range: values of images of more than 8 bits that became 0 and 255; None: the range
         of each image, see `read_image`.
+      bands: bands of the images (default: 8-bit RGB).
     """
 
     name: str
     class_names: tuple[str, ...]
     palette: tuple[Color, ...]
     intensity_range: tuple[float, float] | None = None
+    bands: Bands = RGB
 
     @property
     def num_classes(self) -> int:

@@ -79,8 +79,8 @@ def check_opacity(opacity: np.ndarray, name: str) -> bool:
     if partly > MAX_PARTLY_TRANSPARENT:
         raise DeepLabError(
             f"{name}: its opacity channel is neither 0 nor full in {partly:.0%} of the pixels, so "
-            "it holds a further band (for example near infrared) or a soft transparency; images "
-            "have one or three bands: drop the channel, or flatten the image onto a background"
+            "it holds a further band (for example near infrared), which --bands=all of prepare "
+            "keeps, or a soft transparency: drop the channel, or flatten it onto a background"
         )
     return True
 
@@ -105,7 +105,8 @@ def _check_bands(tags: PIL.TiffImagePlugin.ImageFileDirectory_v2, name: str) -> 
     if further > 0 and not is_opacity:
         raise DeepLabError(
             f"{name}: the TIFF has {bands} bands; images have one (gray) or three (RGB), perhaps "
-            "with opacity. Select the bands, for example with `gdal_translate -b 1 -b 2 -b 3`"
+            "with opacity. Prepare the dataset with --bands=3,2,1 to select three (numbers from 1, "
+            "in the order red, green, blue) or with --bands=all to keep all of them"
         )
 
 

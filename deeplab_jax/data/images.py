@@ -13,8 +13,19 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from deeplab_jax.data.bands import (
+    bands_of,
+    check_pixel_type,
+    encode_bands,
+    is_npy,
+    read_npy,
+    read_tiff,
+    select,
+)
+from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.data.image_layout import (
     OPACITY_MODES,
+    TIFF_STARTS,
     UPRIGHT,
     check_one_picture,
     check_opacity,
@@ -97,7 +108,11 @@ OWN_RANGE = "image of more than 8 bits is scaled by its own range, not by --inte
 
 
 def read_image(
-    source: Path | bytes, *, intensity_range: tuple[float, float] | None = None, name: str = ""
+    source: Path | bytes,
+    *,
+    intensity_range: tuple[float, float] | None = None,
+    name: str = "",
+    bands: Bands = RGB,
 ) -> np.ndarray:
     """Reads an image, upright as its EXIF orientation says.
 
@@ -106,23 +121,75 @@ def read_image(
       intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
         (default: 0, or the minimum of the image if it is negative, and the maximum of the image).
       name: name of encoded bytes in errors.
+      bands: bands of the image (default: RGB).
 
     Returns:
-      uint8 [H, W, 3] RGB. Gray is repeated. Transparent pixels have their stored colors.
+      [H, W, C] with the count and dtype of the bands. As RGB, gray is repeated, and transparent
+      pixels have their stored colors.
 
     Raises:
       DeepLabError: the file is missing, empty, truncated, too large or not an image, or it holds
-        several pictures or further bands.
+        several pictures or other bands.
     """
     encoded, name = read_bytes(source, name)
-    return _to_rgb(open_image(encoded, name), encoded, intensity_range)[0]
+    if _is_picture(bands, encoded):
+        return _to_rgb(open_image(encoded, name), encoded, intensity_range)[0]
+    pixels, _ = _all_bands(encoded, name)
+    return _as_image(select(pixels, bands, name), bands, intensity_range)
+
+
+def file_bands(path: Path) -> Bands:
+    """Returns number and type of all bands in a file.
+
+    Raises:
+      DeepLabError: see `read_image`.
+    """
+    return bands_of(_all_bands(*read_bytes(path))[0])
+
+
+def _is_picture(bands: Bands, encoded: bytes) -> bool:
+    """Returns whether a file is read as RGB, whatever its colors."""
+    return bands.are_rgb and bands.chosen is None and not is_npy(encoded)
+
+
+def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
+    """Returns all bands of a file, upright [H, W, C], and the EXIF orientation that it had."""
+    if not encoded:
+        raise DeepLabError(f"{name}: the file is empty")
+    if is_npy(encoded):
+        return read_npy(encoded, name), UPRIGHT
+    if encoded.startswith(TIFF_STARTS):
+        pixels, orientation = read_tiff(encoded, name)
+        return turned(pixels, orientation), orientation
+    image = open_image(encoded, name)
+    orientation = image.info["orientation"]
+    if is_deep(image):
+        decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+        channels = np.atleast_3d(np.asarray(image) if decoded is None else decoded)
+        # OpenCV's channels are blue, green, red and optionally opacity.
+        order = [2, 1, 0, 3][: channels.shape[2]] if channels.shape[2] > 2 else [0]
+        return turned(np.ascontiguousarray(channels[..., order]), orientation), orientation
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        image = image.convert("RGB")
+    return np.atleast_3d(np.array(upright(image))), orientation
+
+
+def _as_image(
+    pixels: np.ndarray, bands: Bands, intensity_range: tuple[float, float] | None
+) -> np.ndarray:
+    """Returns selected bands in the dtype of the image; RGB of more than 8 bits is scaled."""
+    if pixels.dtype == bands.dtype:
+        return pixels
+    planes = list(np.moveaxis(pixels, -1, 0))
+    return _scaled(planes, intensity_range or _own_range(planes))
 
 
 class StorableImage(NamedTuple):
     """An image as the prepared dataset stores it.
 
     Attributes:
-      encoded: the file's own bytes if every decoder returns the same upright 8-bit RGB, else a PNG.
+      encoded: the file's own bytes if every decoder returns the same upright 8-bit RGB, else a PNG;
+        other bands by `encode_bands`.
       size: (height, width), upright.
       orientation: EXIF orientation that the file had, 1..8.
       digest: hash of the upright RGB pixels.
@@ -137,10 +204,34 @@ class StorableImage(NamedTuple):
 
 
 def storable_image(
-    source: Path | bytes, intensity_range: tuple[float, float] | None = None, *, name: str = ""
+    source: Path | bytes,
+    intensity_range: tuple[float, float] | None = None,
+    *,
+    name: str = "",
+    bands: Bands = RGB,
+    first: Path | None = None,
 ) -> StorableImage:
-    """Reads an image as the prepared dataset stores it; arguments and errors as in `read_image`."""
+    """Reads an image as the prepared dataset stores it.
+
+    Args:
+      source, intensity_range, name, bands: see `read_image`.
+      first: file that the bands come from, for errors.
+
+    Raises:
+      DeepLabError: see `read_image`.
+    """
     encoded, name = read_bytes(source, name)
+    if not _is_picture(bands, encoded):
+        pixels, orientation = _all_bands(encoded, name)
+        if not bands.are_rgb:
+            check_pixel_type(bands_of(pixels), name)
+        whose = f"the first image, {first}, has" if first else "without --bands, prepare expects"
+        pixels = select(pixels, bands, name, whose)
+        scaled = pixels.dtype != bands.dtype and intensity_range is None
+        pixels = _as_image(pixels, bands, intensity_range)
+        encoded = encode_png(pixels) if bands.are_rgb else encode_bands(pixels)
+        notes = (OWN_RANGE,) * scaled
+        return StorableImage(encoded, pixels.shape[:2], orientation, _digest(pixels), notes)
     image = open_image(encoded, name)
     orientation = image.info["orientation"]
     plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and not is_deep(image)
@@ -258,17 +349,23 @@ def _deep_to_rgb(
     # OpenCV's channels are blue, green, red and optionally opacity.
     transparent = channels.shape[2] == 4 and check_opacity(channels[..., 3], name)
     planes = [channels[..., at] for at in ([2, 1, 0] if channels.shape[2] >= 3 else [0])]
-    low, high = intensity_range or _own_range(planes)
-    result = np.empty((*pixels.shape[:2], 3), np.uint8)
+    result = _scaled(planes, intensity_range or _own_range(planes))
+    # Both decoders have turned a TIFF already.
+    if image.format != "TIFF":
+        result = turned(result, image.info["orientation"])
+    return result, transparent
+
+
+def _scaled(planes: Sequence[np.ndarray], limits: tuple[float, float]) -> np.ndarray:
+    """Returns one or three planes as uint8 [H, W, 3]; the limits become 0 and 255."""
+    low, high = limits
+    result = np.empty((*planes[0].shape, 3), np.uint8)
     # Blocks limit the memory of the floating-point values.
     for first in range(0, len(result), BLOCK_ROWS):
         rows = slice(first, first + BLOCK_ROWS)
         scaled = [_to_bytes(plane[rows].astype(np.float64), low, high) for plane in planes]
         result[rows] = np.stack(scaled, axis=-1)
-    # Both decoders have turned a TIFF already.
-    if image.format != "TIFF":
-        result = turned(result, image.info["orientation"])
-    return result, transparent
+    return result
 
 
 def _to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:

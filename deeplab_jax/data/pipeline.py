@@ -51,8 +51,8 @@ def training_batches(
       workers: number of processes that read ahead; 0 reads in threads of this process (default: 0).
 
     Yields:
-      {"image": uint8 [N, h, w, 3], "label": [N, h, w]}, N = batch_size / num_hosts; labels are
-      uint8, with more than 255 classes uint16.
+      {"image": [N, h, w, C], "label": [N, h, w]}, N = batch_size / num_hosts; images are uint8 or
+      uint16 as those of the dataset, labels are uint8, with more than 255 classes uint16.
 
     Raises:
       DeepLabError: the batch does not divide by the hosts, or an example is damaged.
@@ -91,10 +91,10 @@ def evaluation_batches(
       limit: maximum number of images, from the first on; None: all.
 
     Yields:
-      {"image": uint8 [N, h, w, 3], "label": [N, h, w], "index": int32 [N], "size": int32 [N, 2]};
-      labels are uint8, with more than 255 classes uint16. The index is the position in the dataset,
-      or -1 for all-void examples that fill the last batch of a size. The size is the
-      (height, width) before padding.
+      {"image": [N, h, w, C], "label": [N, h, w], "index": int32 [N], "size": int32 [N, 2]}; images
+      are uint8 or uint16 as those of the dataset, labels are uint8, with more than 255 classes
+      uint16. The index is the position in the dataset, or -1 for all-void examples that fill the
+      last batch of a size. The size is the (height, width) before padding.
 
     Raises:
       DeepLabError: the batch does not divide by the hosts, an image is larger than the size or
@@ -152,7 +152,7 @@ def _padded_example(
         return pad_to(example, size, fill, num_classes) | own
     num_classes = dataset.descriptor.num_classes
     return {
-        "image": np.full((*size, len(fill)), fill, np.uint8),
+        "image": np.full((*size, len(fill)), fill, dataset.descriptor.bands.dtype),
         "label": np.full(size, void_label(num_classes), label_dtype(num_classes)),
         "index": np.int32(-1),
         "size": np.zeros(2, np.int32),

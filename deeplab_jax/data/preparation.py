@@ -14,7 +14,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from deeplab_jax.data.builders.base import SHOWN_EXAMPLES, Problem, SegmentationBuilder
-from deeplab_jax.data.prepared import INFO_FILE
+from deeplab_jax.data.descriptors import RGB, Bands
+from deeplab_jax.data.prepared import INFO_FILE, stored_bands
 from deeplab_jax.data.statistics import SplitStatistics
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.reporter import Reporter
@@ -31,6 +32,7 @@ class Preparation:
       left_out: reason for each damaged example that is missing.
       notes: further remarks for the user, a line each: files and annotations that are not part of
         the dataset, labels that were turned, equal images in several splits.
+      bands: bands of the images, with their statistics unless they are RGB.
     """
 
     directory: Path
@@ -38,11 +40,13 @@ class Preparation:
     statistics: dict[str, SplitStatistics]
     left_out: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    bands: Bands = RGB
 
     @classmethod
     def read(cls, directory: Path) -> "Preparation":
         """Reads the findings that were stored when the dataset was prepared."""
-        metadata = tfds.builder_from_directory(directory).info.metadata
+        info = tfds.builder_from_directory(directory).info
+        metadata = info.metadata
         statistics = {
             split: SplitStatistics.from_json(values)
             for split, values in metadata["statistics"].items()
@@ -50,7 +54,7 @@ class Preparation:
         names, left_out = tuple(metadata["class_names"]), tuple(metadata["left_out"])
         # Datasets of earlier versions have no notes.
         notes = tuple(metadata.get("notes", ()))
-        return cls(directory, names, statistics, left_out, notes)
+        return cls(directory, names, statistics, left_out, notes, stored_bands(info))
 
 
 def prepare(
@@ -177,7 +181,9 @@ def render(preparation: Preparation) -> str:
     """Returns the report as text for a terminal."""
     names, statistics = preparation.class_names, preparation.statistics
     sections = [f"{preparation.directory}", _counts(statistics), _histogram(names, statistics)]
-    doubts = [*class_doubts(names, statistics), *preparation.notes]
+    if not preparation.bands.are_rgb:
+        sections.append(_band_table(preparation.bands))
+    doubts = _doubts(preparation)
     if doubts:
         sections.append("check these:\n" + "\n".join(f"  {line}" for line in doubts))
     if preparation.left_out:
@@ -190,14 +196,34 @@ def summary(preparation: Preparation) -> str:
     """Returns the number of images and the remarks for the user, as text for a terminal."""
     statistics = preparation.statistics
     counts = [f"{values.num_images} {split}" for split, values in statistics.items()]
+    bands = "" if preparation.bands.are_rgb else f", {preparation.bands}"
     lines = [
-        f"{preparation.directory}: {', '.join(counts)} images",
-        *class_doubts(preparation.class_names, statistics),
-        *preparation.notes,
+        f"{preparation.directory}: {', '.join(counts)} images{bands}",
+        *_doubts(preparation),
     ]
     if left_out := preparation.left_out:
         lines.append(f"{len(left_out)} examples left out; the first: {left_out[0]}")
     return "\n".join(lines)
+
+
+def _doubts(preparation: Preparation) -> list[str]:
+    """Returns lines on classes and bands that deserve a look, and the notes."""
+    bands = preparation.bands
+    empty = [
+        f"band {number} has one value, {mean:g}, in all images of the first split"
+        for number, (mean, std) in enumerate(zip(bands.mean, bands.std, strict=True), start=1)
+        if std == 1 and mean == round(mean)
+    ]
+    doubts = class_doubts(preparation.class_names, preparation.statistics)
+    return [*doubts, *empty, *preparation.notes]
+
+
+def _band_table(bands: Bands) -> str:
+    """Returns the mean and the standard deviation of each band."""
+    lines = [f"{'band':>5}{'mean':>12}{'std':>12}"]
+    for number, values in enumerate(zip(bands.mean, bands.std, strict=True), start=1):
+        lines.append(f"{number:>5}" + "".join(f"{value:>12.6g}" for value in values))
+    return "\n".join([*lines, f"{bands}; over all pixels of the first split, void included"])
 
 
 def class_doubts(names: Sequence[str], statistics: Mapping[str, SplitStatistics]) -> list[str]:

@@ -8,8 +8,15 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
+from deeplab_jax.data.bands import decode_bands
 from deeplab_jax.data.datasets import Example, sampled_positions
-from deeplab_jax.data.descriptors import Descriptor, check_several_classes, describe
+from deeplab_jax.data.descriptors import (
+    RGB,
+    Bands,
+    Descriptor,
+    check_several_classes,
+    describe,
+)
 from deeplab_jax.data.images import decode_image, decode_label, encoded_size
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.files import is_hidden
@@ -67,7 +74,9 @@ class PreparedDataset:
     ) -> None:
         """Opens a split; see `open_dataset`."""
         builder = tfds.builder_from_directory(directory)
-        self._image, self._mask, self._id = _feature_names(builder.info.features, directory)
+        bands = stored_bands(builder.info)
+        names = _feature_names(builder.info.features, directory, bands.are_rgb)
+        self._image, self._mask, self._id = names
         self.name, self.split = name, split
         self.descriptor = _descriptor(builder.info, self._mask, name, class_names)
         self._source = _data_source(builder, split, (self._image, self._mask))
@@ -81,7 +90,7 @@ class PreparedDataset:
         stored = self._source[index]
         image_id = _text(stored[self._id]) if self._id else str(index)
         try:
-            image, label = decode_image(stored[self._image]), decode_label(stored[self._mask])
+            image, label = self._decoded(stored[self._image]), decode_label(stored[self._mask])
             if self._binary:
                 label = (label == BINARY_FOREGROUND).astype(label.dtype)
             label = self._checked(image, label)
@@ -89,8 +98,12 @@ class PreparedDataset:
             raise DeepLabError(f"{self.name}, {self.split}, {image_id}: {error}") from error
         return Example(image=image, label=label, image_id=image_id)
 
+    def _decoded(self, encoded: bytes) -> np.ndarray:
+        bands = self.descriptor.bands
+        return decode_image(encoded) if bands.are_rgb else decode_bands(encoded, bands)
+
     def encoded(self, index: int) -> tuple[bytes, bytes]:
-        """Returns an image (JPEG or PNG) and its mask (PNG) as they are stored."""
+        """Returns an image (JPEG or PNG, see `encode_bands`) and its mask (PNG) as stored."""
         stored = self._source[index]
         return stored[self._image], stored[self._mask]
 
@@ -122,7 +135,10 @@ class PreparedDataset:
 
     def image_sizes(self) -> np.ndarray:
         """Returns (height, width) of every image from its header, int32 [num_images, 2]."""
-        return np.array([encoded_size(stored[self._image]) for stored in self._source], np.int32)
+        sizes = [encoded_size(stored[self._image]) for stored in self._source]
+        bands = self.descriptor.bands
+        # The bands lie below each other.
+        return np.array(sizes, np.int32) // (1 if bands.are_rgb else bands.count, 1)
 
 
 def open_dataset(
@@ -159,8 +175,17 @@ def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descrip
     return seen == BINARY_VALUES
 
 
+def stored_bands(info: tfds.core.DatasetInfo) -> Bands:
+    """Returns the bands that `prepare` recorded; RGB for other and earlier datasets."""
+    stored = dict((info.metadata or {}).get("bands") or {})
+    if not stored:
+        return RGB
+    lists = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
+    return Bands(**(stored | lists))
+
+
 def _feature_names(
-    features: tfds.features.FeaturesDict, directory: Path
+    features: tfds.features.FeaturesDict, directory: Path, are_rgb: bool
 ) -> tuple[str, str, str | None]:
     """Returns the names of the features that hold the image, the mask and the example's name."""
     images = {
@@ -179,7 +204,7 @@ def _feature_names(
         )
     feature = features[image]
     # Images of a foreign dataset would otherwise be cut down to 8-bit RGB.
-    if feature.shape[-1] not in (1, 3, None) or feature.np_dtype != np.uint8:
+    if are_rgb and (feature.shape[-1] not in (1, 3, None) or feature.np_dtype != np.uint8):
         raise DeepLabError(
             f"{directory}: the feature {image!r} is {np.dtype(feature.np_dtype)} with "
             f"{feature.shape[-1]} channels; expected uint8 images with one or three channels: "
@@ -200,7 +225,8 @@ def _descriptor(
     check_several_classes(names, name)
     palette, intensity_range = metadata.get("palette"), metadata.get("intensity_range")
     described = describe(name, names, palette if palette and len(palette) == len(names) else None)
-    return dataclasses.replace(described, intensity_range=intensity_range and (*intensity_range,))
+    limits = intensity_range and (*intensity_range,)
+    return dataclasses.replace(described, intensity_range=limits, bands=stored_bands(info))
 
 
 def _data_source(

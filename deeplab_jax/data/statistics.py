@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,45 @@ class StatisticsCounter:
             tuple(self._pixels_where_present.tolist()),
             self._void_pixels,
         )
+
+
+# Number of pixels whose squares are summed at a time, to limit memory.
+BLOCK_PIXELS = 1 << 20
+# Significant digits of means and standard deviations.
+DIGITS = 7
+
+
+class BandCounter:
+    """Sums the pixels of images, image by image, without rounding."""
+
+    def __init__(self, count: int) -> None:
+        """Starts with sums of zero for `count` bands."""
+        self._number = 0
+        self._sums, self._squares = [0] * count, [0] * count
+
+    def add(self, image: np.ndarray) -> None:
+        """Adds an image, uint8 or uint16 [H, W, C]."""
+        pixels = image.reshape(-1, image.shape[-1])
+        for first in range(0, len(pixels), BLOCK_PIXELS):
+            values = pixels[first : first + BLOCK_PIXELS].astype(np.uint64)
+            for totals, each in ((self._sums, values), (self._squares, values * values)):
+                totals[:] = map(operator.add, totals, each.sum(axis=0).tolist())
+        self._number += len(pixels)
+
+    def result(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Returns mean and standard deviation of each band, over all pixels of all images.
+
+        The standard deviation of a band of one value, which is 0, is returned as 1.
+        """
+        means, deviations = [], []
+        number = max(1, self._number)
+        for total, squares in zip(self._sums, self._squares, strict=True):
+            mean = total / number
+            # Whole numbers do not cancel.
+            variance = (number * squares - total * total) / number**2
+            means.append(float(f"{mean:.{DIGITS}g}"))
+            deviations.append(float(f"{math.sqrt(variance):.{DIGITS}g}") or 1.0)
+        return tuple(means), tuple(deviations)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from deeplab_jax.data import Batch, Dataset, evaluation_batches, evaluation_order
+from deeplab_jax.data.descriptors import Bands
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation.class_list import ClassList
 from deeplab_jax.inference import ImageClassification, Predictor
@@ -363,9 +364,16 @@ def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings)
     """Returns the number of images of a pass.
 
     Raises:
-      DeepLabError: there is no image, or dataset and model differ in their classes.
+      DeepLabError: there is no image, or dataset and model differ in their classes or bands.
     """
-    outputs, classes = model.architecture.num_classes, dataset.descriptor.num_classes
+    architecture, found = model.architecture, dataset.descriptor.bands
+    taken = Bands(architecture.in_channels, architecture.image_dtype)
+    if (found.count, found.dtype) != (taken.count, taken.dtype):
+        raise DeepLabError(
+            f"the model takes {taken}, the images of {dataset.name} have {found}; evaluate on data "
+            "with the bands of the model"
+        )
+    outputs, classes = architecture.num_classes, dataset.descriptor.num_classes
     if outputs != classes and settings.class_list is None:
         raise DeepLabError(
             f"the model has {outputs} classes, the dataset {dataset.name} has {classes}; "

@@ -9,7 +9,8 @@ import numpy as np
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.program import Program
-from deeplab_jax.models import preprocessing
+from deeplab_jax.models import Architecture, preprocessing
+from deeplab_jax.models.preprocessing import channel_scale
 
 KEY = "deeplab_jax"
 
@@ -22,8 +23,9 @@ class Metadata:
       class_names: class names in the order of the logits.
       palette: RGB color 0..255 of each class.
       input: `name`, `dtype`, `shape` (None where any number is legal), and `normalization`:
-        `inside`, or `scale` and `offset` per channel in the order `channels` (RGB or BGR). The
-        function then takes value · scale + offset.
+        `inside`, or `scale` and `offset` per channel in the order `channels` (RGB, BGR, or `bands`:
+        as the image has them), and the `dtype` of the pixels (absent: uint8). The function then
+        takes value · scale + offset.
       sizes: `step` and `plus`: legal heights and widths are k · step + plus with k ≥ 1; `fill`:
         pixel for padding; `largest`: maximum (H, W) of files of earlier versions, or None.
       output: `name`, `dtype`, `shape` and `meaning`.
@@ -45,11 +47,18 @@ class Metadata:
         """Returns the metadata as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=1)
 
+    @property
+    def pixels(self) -> np.dtype:
+        """Dtype of the images before normalization."""
+        given = self.input["normalization"]
+        name = self.input["dtype"] if given == "inside" else given.get("dtype", "uint8")
+        return np.dtype(name)
+
     def normalized(self, images: np.ndarray) -> np.ndarray:
         """Returns the input of the function for images.
 
         Args:
-          images: uint8 [N, H, W, C], RGB 0..255.
+          images: `pixels` [N, H, W, C]; RGB 0..255 for three channels of uint8.
         """
         given = self.input["normalization"]
         if given == "inside":
@@ -66,7 +75,7 @@ def describe(program: Program) -> Metadata:
     outer = [options.batch, *(options.size or (None, None))]
     normalized = "inside"
     if not options.preprocessing:
-        normalized = normalization(architecture.preprocessing, architecture.in_channels)
+        normalized = normalization(architecture)
     name, dtype, shape, what = "class_map", "int32", outer, "class"
     if not options.argmax:
         name, dtype, shape, what = "logits", "float32", [*outer, architecture.num_classes], "logits"
@@ -75,7 +84,7 @@ def describe(program: Program) -> Metadata:
         palette=predictor.palette,
         input={
             "name": "image",
-            "dtype": str(options.input_dtype),
+            "dtype": str(program.input_dtype),
             "shape": [*outer, architecture.in_channels],
             "normalization": normalized,
         },
@@ -88,17 +97,13 @@ def describe(program: Program) -> Metadata:
     )
 
 
-def normalization(name: str, channels: int) -> dict[str, Any]:
-    """Returns scale and offset of the input normalization: value · scale + offset, from RGB 0..255.
-
-    Args:
-      name: name of the preprocessing, one of `architecture.PREPROCESSINGS`.
-      channels: number of channels of the image.
-    """
-    order, scale, offset = "RGB", [1.0] * channels, [0.0] * channels
-    match name:
+def normalization(architecture: Architecture) -> dict[str, Any]:
+    """Returns scale and offset of the input normalization: value · scale + offset, from pixels."""
+    order = "RGB" if architecture.takes_rgb else "bands"
+    scale, offset = list(channel_scale(architecture)), [0.0] * architecture.in_channels
+    match architecture.preprocessing:
         case "minus_one_one":
-            scale, offset = [2 / 255] * channels, [-1.0] * channels
+            offset = [-1.0] * architecture.in_channels
         case "mean":
             offset = [-value for value in preprocessing.SLIM_MEAN]
         case "vgg_mean":
@@ -106,10 +111,17 @@ def normalization(name: str, channels: int) -> dict[str, Any]:
         case "caffe_bgr":
             order, offset = "BGR", [-value for value in preprocessing.CAFFE_MEAN_BGR]
         case "mean_std":
-            means, deviations = preprocessing.TORCHVISION_MEAN, preprocessing.TORCHVISION_STD
-            scale = [1 / (255 * deviation) for deviation in deviations]
+            means, deviations = architecture.pixel_mean, architecture.pixel_std
+            if not means:
+                means, deviations = preprocessing.TORCHVISION_MEAN, preprocessing.TORCHVISION_STD
             offset = [-m / d for m, d in zip(means, deviations, strict=True)]
-    return {"name": name, "channels": order, "scale": scale, "offset": offset}
+    return {
+        "name": architecture.preprocessing,
+        "channels": order,
+        "scale": scale,
+        "offset": offset,
+        "dtype": architecture.image_dtype,
+    }
 
 
 def parse_metadata(text: str | bytes, where: str) -> Metadata:

@@ -28,8 +28,8 @@ class ExportOptions:
     Attributes:
       size: (H, W) of the images in pixels; None: any legal size of the network.
       batch: number of images; None: any.
-      preprocessing: whether the function normalizes its input. True: it takes RGB 0..255 as uint8;
-        False: float32, normalized as the metadata describe.
+      preprocessing: whether the function normalizes its input. True: it takes pixels as the network
+        does, RGB 0..255 as uint8 or bands; False: float32, normalized as the metadata describe.
       argmax: whether the function returns the class of every pixel, int32 [N, H, W]. False: logits,
         float32 [N, H, W, num_classes].
       portable: whether to use only plain operations, as other runtimes require. False (StableHLO
@@ -58,11 +58,6 @@ class ExportOptions:
                 f"size {self.size} and batch {self.batch} are not legal; give numbers from 1 on"
             )
 
-    @property
-    def input_dtype(self) -> jnp.dtype:
-        """Dtype of the images."""
-        return jnp.dtype(jnp.uint8 if self.preprocessing else jnp.float32)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
@@ -78,6 +73,12 @@ class Program:
     predictor: Predictor
     options: ExportOptions
     function: Callable[[jax.Array], jax.Array]
+
+    @property
+    def input_dtype(self) -> jnp.dtype:
+        """Dtype of the images: that of the network, or float32 where they are normalized."""
+        own = self.predictor.model.architecture.image_dtype
+        return jnp.dtype(own if self.options.preprocessing else jnp.float32)
 
     @property
     def step(self) -> Grid:
@@ -132,7 +133,7 @@ def input_specification(program: Program) -> jax.ShapeDtypeStruct:
     shape = [options.batch or "N", *sides, program.predictor.model.architecture.in_channels]
     constraints = () if options.size else ("h >= 1", "w >= 1")
     symbolic = export.symbolic_shape(", ".join(map(str, shape)), constraints=constraints)
-    return jax.ShapeDtypeStruct(symbolic, options.input_dtype)
+    return jax.ShapeDtypeStruct(symbolic, program.input_dtype)
 
 
 def check_suits(size: Size, step: int, plus: int) -> None:

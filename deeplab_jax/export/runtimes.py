@@ -165,7 +165,8 @@ class ExportedNetwork:
         """Returns the file's result for images.
 
         Args:
-          images: uint8 [N, H, W, C], RGB 0..255; normalized here if the file does not do it.
+          images: [N, H, W, C] as the network takes them, uint8 RGB 0..255 or bands; normalized here
+            if the file does not do it.
 
         Returns:
           int32 [N, H, W] or float32 [N, H, W, num_classes].
@@ -175,10 +176,11 @@ class ExportedNetwork:
             support.
         """
         given, sizes = self.metadata.input["shape"], self.metadata.sizes
-        channels = given[3]
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != channels:
+        channels, pixels = given[3], self.metadata.pixels
+        if images.dtype != pixels or images.ndim != 4 or images.shape[3] != channels:
+            meaning = "RGB 0..255" if (channels, pixels.name) == (3, "uint8") else "bands"
             raise DeepLabError(
-                f"images are uint8 [N, H, W, {channels}], RGB 0..255; got {images.dtype} "
+                f"images are {pixels} [N, H, W, {channels}], {meaning}; got {images.dtype} "
                 f"{list(images.shape)}"
             )
         size = images.shape[1:3]

@@ -150,7 +150,7 @@ def write_tflite(
 def _converter(program: Program, tensorflow: ModuleType) -> Any:
     """Returns TensorFlow's converter of a program."""
     shape = (*program.own_size, program.predictor.model.architecture.in_channels)
-    batch, dtype = program.options.batch, program.options.input_dtype
+    batch, dtype = program.options.batch, program.input_dtype
     traced = jax.make_jaxpr(program.function)(jax.ShapeDtypeStruct((batch or 1, *shape), dtype))
     name = "class_map" if program.options.argmax else "logits"
 

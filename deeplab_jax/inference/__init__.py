@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         ".files": (
             "ClassificationJob FileJob find_images plan_classifications plan_files predict_files "
-            "readable_files"
+            "read_input readable_files"
         ),
         ".image_classification": "ImageClassification classify_files",
         ".objects": "Box SegmentedObject composite feathered find_objects soft_mask",

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import IMAGE_SUFFIXES, absence, replacing, visible_files
 from deeplab_jax.labels import VOID_LABEL
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.visualize import colorize, overlay, write_class_map, write_picture
+from deeplab_jax.visualize import colorize, displayed, overlay, write_class_map, write_picture
 
 if TYPE_CHECKING:
     from deeplab_jax.inference.predictor import Predictor
@@ -199,13 +200,14 @@ def plan(
 
 
 def readable_files(
-    jobs: Iterable[AnyJob], *, skip_bad: bool = False, reporter: Reporter
+    jobs: Iterable[AnyJob], *, skip_bad: bool = False, bands: Bands = RGB, reporter: Reporter
 ) -> list[AnyJob]:
     """Returns the jobs whose images can be read; reads every image once before any is predicted.
 
     Args:
       jobs: result of `plan_files`, `plan_classifications` or `plan_submission`.
       skip_bad: whether unreadable images are skipped with a warning.
+      bands: bands that the model takes.
       reporter: receives progress events and warnings.
 
     Raises:
@@ -214,7 +216,7 @@ def readable_files(
     jobs, good = list(jobs), []
     for job in reporter.track(jobs, "checking, image"):
         try:
-            read_image(job.image)
+            read_image(job.image, bands=bands)
         except DeepLabError as error:
             if not skip_bad:
                 raise DeepLabError(
@@ -230,19 +232,26 @@ def readable_files(
     return good
 
 
-def predict_files(predictor: "Predictor", jobs: Sequence[FileJob], reporter: Reporter) -> None:
+def predict_files(
+    predictor: "Predictor",
+    jobs: Sequence[FileJob],
+    reporter: Reporter,
+    overlay_bands: Sequence[int] | None = None,
+) -> None:
     """Predicts images and writes the results, each file atomically.
 
     Args:
       predictor: model to apply.
       jobs: result of `plan_files`.
       reporter: receives progress events.
+      overlay_bands: numbers, from 1, of the bands of the network that overlays show as red, green
+        and blue; see `displayed`.
 
     Raises:
       DeepLabError: an image cannot be read.
     """
     for job in reporter.track(jobs, "predicting, image"):
-        image = read_image(job.image, intensity_range=predictor.intensity_range)
+        image = read_input(predictor, job.image)
         if job.probabilities:
             prediction = predictor.predict(image)
             class_map = prediction.class_map
@@ -253,7 +262,19 @@ def predict_files(predictor: "Predictor", jobs: Sequence[FileJob], reporter: Rep
         write_class_map(job.class_map, class_map, predictor.palette)
         if job.colors:
             write_picture(job.colors, colorize(class_map, predictor.palette))
-        write_picture(job.overlay, overlay(image, class_map, predictor.palette))
+        shown = displayed(image, overlay_bands)
+        write_picture(job.overlay, overlay(shown, class_map, predictor.palette))
+
+
+def read_input(predictor: "Predictor", source: Path | bytes, name: str = "") -> np.ndarray:
+    """Reads an image as the model of a predictor takes it.
+
+    Args:
+      predictor: model to apply.
+      source, name: see `read_image`.
+    """
+    limits = predictor.intensity_range
+    return read_image(source, intensity_range=limits, name=name, bands=predictor.bands)
 
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, class_names: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from deeplab_jax.parallel import batch_sharding, place, put_batch, replicated, s
 
 # (class map int32 [N, H, W], logits float32 [N, H, W, num_classes]) -> arrays of N rows.
 Finish = Callable[[jax.Array, jax.Array], Any]
-# (variables, image uint8 [N, H, W, 3]) -> arrays of N rows.
+# (variables, image [N, H, W, C] as the network takes it) -> arrays of N rows.
 Forward = Callable[[Any, jax.Array], Any]
 
 MAXIMUM, MEAN = "maximum of logits", "mean of probabilities"
@@ -164,7 +164,7 @@ def fused_logits(
       model: the network, at the output stride to apply.
       scales, flip: see `InferenceOptions`.
       variables: variables of the model.
-      image: padded images, uint8 [N, H, W, 3].
+      image: padded images, [N, H, W, C].
       mesh: devices that share the images; None uses one device.
 
     Returns:

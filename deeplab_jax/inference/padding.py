@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deeplab_jax import ops
+from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.options import Size
 from deeplab_jax.models import Architecture, DeepLab
@@ -116,16 +117,28 @@ def scaled_size(model: DeepLab, size: Size, scale: float) -> Size:
     return height, width
 
 
-def check_image(image: Any) -> None:
-    """Checks that a value is an image.
+def check_image(image: Any, bands: Bands = RGB) -> None:
+    """Checks that a value is an image that a network takes.
+
+    Args:
+      image: value to check.
+      bands: bands that the network takes.
 
     Raises:
-      DeepLabError: it is not a NumPy array of uint8 [H, W, 3] with pixels.
+      DeepLabError: it is no NumPy array [H, W, C] of that count and dtype with pixels.
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        given = getattr(image, "dtype", type(image).__name__)
-        raise DeepLabError(f"an image must be a NumPy array of uint8, RGB 0..255; got {given}")
-    if image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+    if not isinstance(image, np.ndarray):
         raise DeepLabError(
-            f"an image must have shape [height, width, 3] and pixels; got {list(image.shape)}"
+            f"an image must be a NumPy array of {bands.dtype}; got {type(image).__name__}"
+        )
+    if image.ndim != 3 or not image.size:
+        raise DeepLabError(
+            f"an image must have shape [height, width, {bands.count}] and pixels; got "
+            f"{list(image.shape)}"
+        )
+    found = Bands(image.shape[2], image.dtype.name)
+    if (found.count, found.dtype) != (bands.count, bands.dtype):
+        raise DeepLabError(
+            f"an image must have {bands}, which the model was trained on; got {found}, shape "
+            f"{list(image.shape)}"
         )

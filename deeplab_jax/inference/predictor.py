@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from deeplab_jax.data.crops import pad
+from deeplab_jax.data.descriptors import Bands
 from deeplab_jax.inference.forward import FoldedNetwork, only_class_map, only_logits
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Size, canvas_size, check_image
@@ -32,7 +33,7 @@ class Prediction:
     """Prediction for one image.
 
     Attributes:
-      image: the input, uint8 [H, W, 3], RGB.
+      image: the input, [H, W, C]; uint8 [H, W, 3] is RGB.
       class_map: most probable class of each pixel, int32 [H, W].
       probabilities: float32 [H, W, num_classes]; sums to 1 over the classes.
       class_names: name of each class.
@@ -63,7 +64,7 @@ class Prediction:
 
     @property
     def overlay(self) -> np.ndarray:
-        """The image blended with the colors of its classes, uint8 [H, W, 3]."""
+        """The image blended with the colors of its classes, uint8 [H, W, 3]; see `displayed`."""
         return overlay(self.image, self.class_map, self.palette)
 
     def _repr_png_(self) -> bytes:
@@ -102,6 +103,7 @@ class Predictor:
       options: the inference strategy.
       intensity_range: values of image files with more than 8 bits that become 0 and 255; None uses
         the range of each image.
+      bands: bands of the images, and the bands of a file that become those.
       tiling: how images are cut into tiles, or None.
       crf: parameters of the CRF, or None.
     """
@@ -116,6 +118,7 @@ class Predictor:
         source: str = "",
         options: InferenceOptions | None = None,
         intensity_range: tuple[float, float] | None = None,
+        chosen_bands: tuple[int, ...] | None = None,
     ) -> None:
         """Prepares the network; it is compiled at the first image.
 
@@ -128,6 +131,8 @@ class Predictor:
         self.palette = tuple(tuple(color) for color in palette)
         self.source = source
         self.intensity_range = intensity_range
+        architecture = model.architecture
+        self.bands = Bands(architecture.in_channels, architecture.image_dtype, chosen_bands)
         self._apply(options or InferenceOptions(), inference_size)
 
     def _apply(self, options: InferenceOptions, inference_size: Size | None) -> None:
@@ -176,13 +181,13 @@ class Predictor:
         needs the scores of all classes for the whole image.
 
         Args:
-          image: uint8 [H, W, 3], RGB.
+          image: uint8 [H, W, 3], RGB; or the bands that the network takes, see `bands`.
 
         Returns:
           int32 [H, W].
 
         Raises:
-          DeepLabError: the image has another shape or dtype.
+          DeepLabError: the image has another shape, number of bands or dtype.
         """
         return self.predict_batch([image])[0]
 
@@ -193,7 +198,7 @@ class Predictor:
         alone.
 
         Args:
-          images: uint8 [H, W, 3] each, RGB.
+          images: uint8 [H, W, 3] each, RGB; or the bands that the network takes, see `bands`.
 
         Returns:
           int32 [H, W] each, in the same order.
@@ -209,7 +214,7 @@ class Predictor:
         """Returns class map, probabilities and legend of one image, with a notebook display.
 
         Args:
-          image: uint8 [H, W, 3], RGB.
+          image: see `__call__`.
 
         Raises:
           DeepLabError: the image has another shape or dtype.
@@ -227,7 +232,7 @@ class Predictor:
         Where probabilities are averaged, the logits are the logarithms of the mean.
 
         Args:
-          image: uint8 [H, W, 3], RGB.
+          image: see `__call__`.
 
         Returns:
           float32 [H, W, num_classes].
@@ -243,11 +248,11 @@ class Predictor:
         """Returns the result of each image, arrays [H, W, …], by tiles or by batches of one size.
 
         Args:
-          forward: uint8 [N, h, w, 3] -> arrays [N, h, w, …].
-          images: uint8 [H, W, 3] each.
+          forward: images [N, h, w, C] -> arrays [N, h, w, …].
+          images: [H, W, C] each.
         """
         for image in images:
-            check_image(image)
+            check_image(image, self.bands)
         if self.tiling:
             return [run_tiles(self.tiling, forward, image) for image in images]
         groups: dict[Size, list[int]] = {}

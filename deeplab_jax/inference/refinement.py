@@ -5,12 +5,22 @@ import numpy as np
 
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.crf import CRFParameters, crf_parameters, dense_crf
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.options import DEFAULT_CRF, InferenceOptions
 from deeplab_jax.models import Architecture
 
 
 def find_parameters(options: InferenceOptions, architecture: Architecture) -> CRFParameters | None:
-    """Returns the CRF parameters of inference options, or None without a CRF."""
+    """Returns the CRF parameters of inference options, or None without a CRF.
+
+    Raises:
+      DeepLabError: a CRF is requested for a network that takes no 8-bit RGB images.
+    """
+    if options.crf is not None and not architecture.takes_rgb:
+        raise DeepLabError(
+            f"a CRF compares colors of 8-bit RGB images, but the model takes "
+            f"{architecture.in_channels} bands of {architecture.image_dtype}; leave crf out"
+        )
     if options.crf == DEFAULT_CRF:
         return crf_parameters(default_set(architecture))
     return crf_parameters(options.crf) if isinstance(options.crf, str) else options.crf

@@ -29,5 +29,11 @@ def load(
     size, source = description.inference_size, str(path)
     if description.task == CLASSIFICATION:
         return ImageClassification(*model, size, source)
-    intensity_range = description.intensity_range
-    return Predictor(*model, description.palette, size, source, intensity_range=intensity_range)
+    return Predictor(
+        *model,
+        description.palette,
+        size,
+        source,
+        intensity_range=description.intensity_range,
+        chosen_bands=description.bands,
+    )

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC, Descriptor
-from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.files import Job, find_images, plan
+from deeplab_jax.inference.files import Job, find_images, plan, read_input
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import write_class_map, write_picture
 
@@ -121,5 +120,5 @@ def write_submission(
       DeepLabError: an image cannot be read.
     """
     for job in reporter.track(jobs, "predicting, image"):
-        image = read_image(job.image, intensity_range=predictor.intensity_range)
+        image = read_input(predictor, job.image)
         SERVERS[server].write(job.class_map, predictor(image))

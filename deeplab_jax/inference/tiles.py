@@ -138,8 +138,8 @@ def run_tiles(
 
     Args:
       tiling: division into tiles.
-      forward: uint8 [tiles_at_once, h, w, 3] -> arrays [tiles_at_once, h, w, …].
-      image: uint8 [H, W, 3].
+      forward: images [tiles_at_once, h, w, C] -> arrays [tiles_at_once, h, w, …].
+      image: [H, W, C], as the network takes it.
       tiles_at_once: number of tiles per call; the last call repeats a tile to fill up.
 
     Returns:

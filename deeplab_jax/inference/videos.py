@@ -257,8 +257,11 @@ def predict_video(
         it.
 
     Raises:
-      DeepLabError: the video cannot be read, or the size of its frames changes.
+      DeepLabError: the video cannot be read, the size of its frames changes, or the model takes
+        other bands than RGB.
     """
+    if not predictor.bands.are_rgb:
+        raise DeepLabError(f"the model takes {predictor.bands}; videos have three of uint8")
     with contextlib.closing(VideoSource(job.source)) as source:
         size = network_size(predictor, source.size, limit)
         # Padding each frame to the inference size would only cost time.

@@ -84,7 +84,8 @@ class DeepLab(nn.Module):
         """Returns the logits of every pixel.
 
         Args:
-          image: [N, H, W, in_channels], RGB 0..255, uint8 or floating point.
+          image: [N, H, W, in_channels], integers or floating point; RGB 0..255 if `in_channels` is
+            3 and `image_dtype` is uint8.
           train: whether to normalize by batch statistics and to apply dropout, which requires the
             random stream `dropout`.
           endpoints: whether to return intermediate feature maps, too: those of the backbone,
@@ -145,7 +146,14 @@ class DeepLab(nn.Module):
             raise DeepLabError(
                 f"images must have shape [N, H, W, {options.in_channels}], got {list(image.shape)}"
             )
-        pixels = preprocess(image, options.preprocessing, jnp.dtype(options.dtype))
+        pixels = preprocess(
+            image,
+            options.preprocessing,
+            jnp.dtype(options.dtype),
+            image_dtype=options.image_dtype,
+            mean=options.pixel_mean,
+            std=options.pixel_std,
+        )
         network = self._network()
         maps = network(pixels, train)
         for scale in options.multi_scale[1:]:

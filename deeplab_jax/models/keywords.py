@@ -53,8 +53,13 @@ PARTS = (
         (
             *("backbone", "num_classes", "in_channels", "output_stride", "head", "decoder"),
             *("multi_scale", "aux_head", "align_corners", "preprocessing", "widths"),
-            *("quantization", "dtype"),
+            *("quantization", "image_dtype", "dtype"),
         ),
+    ),
+    Part(
+        "preprocessing='mean_std'",
+        lambda options: options.preprocessing == "mean_std",
+        ("pixel_mean", "pixel_std"),
     ),
     Part(
         "head='large_fov'",

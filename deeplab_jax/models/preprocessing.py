@@ -5,33 +5,65 @@ import jax.numpy as jnp
 
 from deeplab_jax.architecture import (
     CAFFE_MEAN_BGR,
+    LARGEST_PIXEL,
     SLIM_MEAN,
     TORCHVISION_MEAN,
     TORCHVISION_STD,
     VGG_MEAN,
+    Architecture,
 )
 
 
-def preprocess(image: jax.Array, name: str, dtype: jnp.dtype) -> jax.Array:
+def preprocess(
+    image: jax.Array,
+    name: str,
+    dtype: jnp.dtype,
+    *,
+    image_dtype: str = "uint8",
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+) -> jax.Array:
     """Normalizes input pixels.
 
     Args:
-      image: RGB 0..255, [N, H, W, 3], uint8 or floating point; for `minus_one_one` and `none` with
-        any number of channels.
+      image: pixels [N, H, W, C], integers or floating point; RGB 0..255 except for `none`,
+        `minus_one_one`, and `mean_std` with a mean.
       name: preprocessing, one of `architecture.PREPROCESSINGS`.
       dtype: dtype of the result.
+      image_dtype: integer type whose range `minus_one_one` maps to -1..1.
+      mean, std: mean and standard deviation of each channel for `mean_std`, in pixel values; ():
+        those of ImageNet.
     """
     pixels = image.astype(jnp.promote_types(dtype, jnp.float32))
     match name:
         case "minus_one_one":
-            pixels = pixels * (2 / 255) - 1
+            pixels = pixels * (2 / LARGEST_PIXEL[image_dtype]) - 1
         case "mean":
             pixels = pixels - jnp.asarray(SLIM_MEAN, pixels.dtype)
         case "vgg_mean":
             pixels = pixels - jnp.asarray(VGG_MEAN, pixels.dtype)
+        case "mean_std" if mean:
+            center, spread = (jnp.asarray(values, pixels.dtype) for values in (mean, std))
+            pixels = (pixels - center) / spread
         case "mean_std":
-            mean, std = (jnp.asarray(v, pixels.dtype) for v in (TORCHVISION_MEAN, TORCHVISION_STD))
-            pixels = (pixels / 255 - mean) / std
+            center, spread = (
+                jnp.asarray(v, pixels.dtype) for v in (TORCHVISION_MEAN, TORCHVISION_STD)
+            )
+            pixels = (pixels / 255 - center) / spread
         case "caffe_bgr":
             pixels = jnp.flip(pixels, -1) - jnp.asarray(CAFFE_MEAN_BGR, pixels.dtype)
     return pixels.astype(dtype)
+
+
+def channel_scale(options: Architecture) -> tuple[float, ...]:
+    """Returns the factor from a pixel's value to the normalized one, per channel.
+
+    Channels are in the order of the network's first kernel, which is BGR for `caffe_bgr`.
+    """
+    match options.preprocessing:
+        case "minus_one_one":
+            return (2 / LARGEST_PIXEL[options.image_dtype],) * options.in_channels
+        case "mean_std":
+            spread = options.pixel_std or tuple(255 * std for std in TORCHVISION_STD)
+            return tuple(1 / std for std in spread)
+    return (1.0,) * options.in_channels

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.experimental.compilation_cache import compilation_cache
 
 from deeplab_jax.labels import label_dtype
@@ -33,7 +32,7 @@ def abstract_arguments(run: Run) -> tuple[TrainState, dict[str, jax.ShapeDtypeSt
     array = functools.partial(jax.ShapeDtypeStruct, sharding=batch_sharding(run.mesh))
     maps = (config.training.batch_size, *crop)
     return run.state_spec.abstract(), {
-        "image": array((*maps, architecture.in_channels), jnp.uint8),
+        "image": array((*maps, architecture.in_channels), architecture.image_dtype),
         "label": array(maps, label_dtype(architecture.num_classes)),
     }
 

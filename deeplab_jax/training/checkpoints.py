@@ -26,6 +26,7 @@ from deeplab_jax.checkpointing.saved_states import (
     set_damaged_aside,
 )
 from deeplab_jax.data.datasets import fingerprint_differences
+from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
 from deeplab_jax.formats import (
@@ -47,7 +48,10 @@ PACKAGES = ("deeplab_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 
 
 def network_of(
-    config: ConfigDict, num_classes: int = 21, version: int = FORMAT_VERSION
+    config: ConfigDict,
+    num_classes: int = 21,
+    version: int = FORMAT_VERSION,
+    bands: Bands = RGB,
 ) -> Architecture:
     """Returns the network of a config.
 
@@ -55,6 +59,8 @@ def network_of(
       config: see deeplab_jax/config_fields.py.
       num_classes: number of classes of the dataset.
       version: format version whose defaults apply to unset fields.
+      bands: bands of the dataset. Unless they are RGB, the network normalizes each by the mean and
+        standard deviation of the dataset where the config does not set another normalization.
 
     Raises:
       DeepLabError: values of the network contradict each other.
@@ -64,7 +70,18 @@ def network_of(
     keywords = {name: value for name, value in fields.items() if value is not None}
     if keywords.get("image_pooling") == "crop":
         keywords.setdefault("pooling_crop", tuple(config.augmentation.crop_size))
-    return resolve_stored(architecture, {"num_classes": num_classes} | keywords, version)
+    data: dict[str, Any] = {"num_classes": num_classes}
+    if not bands.are_rgb:
+        data |= {"in_channels": bands.count, "image_dtype": bands.dtype}
+        normalization = keywords.setdefault("preprocessing", "mean_std")
+        if normalization == "mean_std" and bands.mean:
+            statistics = {"pixel_mean": bands.mean, "pixel_std": bands.std}
+            data |= {name: value for name, value in statistics.items() if not keywords.get(name)}
+            keywords = {name: keywords[name] for name in keywords if name not in data}
+    elif keywords.get("pixel_mean"):
+        # The dataset is not known where a recorded config is compared.
+        data["in_channels"] = len(keywords["pixel_mean"])
+    return resolve_stored(architecture, data | keywords, version)
 
 
 def with_network(config: ConfigDict, network: Architecture) -> ConfigDict:

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax.data import Dataset
-from deeplab_jax.data.descriptors import check_several_classes
+from deeplab_jax.data.descriptors import Bands, check_several_classes
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.padding import size_grid
 from deeplab_jax.layers import refuse_single_values
@@ -164,6 +164,33 @@ def check_classes(
             f"loss.class_weights must have {len(names)} weights, one per class "
             f"({', '.join(names)}), got {len(class_weights)}"
         )
+
+
+def check_bands(train_set: Dataset, validation_set: Dataset, photometric: float) -> None:
+    """Checks that both datasets have the same bands, and that colors are distorted only in RGB.
+
+    Args:
+      train_set, validation_set: datasets of a run.
+      photometric: strength of the color distortion.
+
+    Raises:
+      DeepLabError: the bands differ, or a distortion is set for bands other than 8-bit RGB.
+    """
+    ours, theirs = train_set.descriptor.bands, validation_set.descriptor.bands
+    if (ours.count, ours.dtype, ours.chosen) != (theirs.count, theirs.dtype, theirs.chosen):
+        raise DeepLabError(
+            f"{train_set.name} has {_shown_bands(ours)} and {validation_set.name} "
+            f"{_shown_bands(theirs)}; train and validation must agree"
+        )
+    if photometric and not ours.are_rgb:
+        raise DeepLabError(
+            f"augmentation.photometric={photometric:g} distorts colors of 8-bit RGB images, but "
+            f"{train_set.name} has {ours}; give augmentation.photometric=0"
+        )
+
+
+def _shown_bands(bands: Bands) -> str:
+    return f"{bands}, chosen {bands.chosen}" if bands.chosen else str(bands)
 
 
 def check_crop_size(

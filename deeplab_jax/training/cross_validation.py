@@ -88,7 +88,8 @@ def cross_validate(
     done = _finished(workdir, count)
     # All folds must have the same network, even if an earlier release trained some of them.
     version = workdirs.format_version(workdir)
-    config = with_network(config, network_of(config, version=version))
+    network = network_of(config, version=version, bands=whole.descriptor.bands)
+    config = with_network(config, network)
     if is_first_host():
         workdirs.claim(workdir, config, {"whole": fingerprint(whole)})
     for number, (seen, unseen) in enumerate(divided, start=1):

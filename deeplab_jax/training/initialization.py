@@ -12,9 +12,11 @@ import numpy as np
 from flax import traverse_util
 
 from deeplab_jax import checkpointing
+from deeplab_jax.architecture import TORCHVISION_STD
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.output_stride import rename_branches_to_match
+from deeplab_jax.models.preprocessing import channel_scale
 from deeplab_jax.parallel import place, state_shardings
 from deeplab_jax.pretrained import locate
 from deeplab_jax.reporter import Reporter
@@ -95,6 +97,43 @@ def _positions(size: int, kept: int, axis: int, num_axes: int, layer: str, seed:
     return np.sort(random.permutation(size)[:kept])
 
 
+def for_bands(
+    given: Mapping[Path, np.ndarray],
+    wanted: Mapping[Path, Any],
+    source: Architecture,
+    architecture: Architecture,
+) -> dict[Path, np.ndarray]:
+    """Returns arrays whose first kernels take the bands of another network instead of RGB.
+
+    Bands 1, 2 and 3 take the kernels of red, green and blue, further bands their mean; one or two
+    bands take the mean. All are multiplied by 3 / bands, so that an image that is equal in all
+    bands gets the response that a gray one had. They are also multiplied by the standard deviation
+    of ImageNet's colors after the normalization of the source, since the bands have one of 1.
+
+    Args:
+      given: arrays of a network for RGB by path.
+      wanted: arrays of the network to train by path, for their shapes.
+      source: architecture of the given arrays.
+      architecture: architecture of the network to train.
+
+    Source: timm's `adapt_input_conv`, for the factor 3 / bands.
+    """
+    count, changed = architecture.in_channels, dict(given)
+    order = slice(None, None, -1) if source.preprocessing == "caffe_bgr" else slice(None)
+    spread = 255 * np.array(TORCHVISION_STD)[order] * np.array(channel_scale(source))
+    for path, array in given.items():
+        shape = (*array.shape[:2], count, *array.shape[3:])
+        reads_image = path[-1] == "kernel" and array.ndim == 4 and array.shape[2] == 3
+        if reads_image and path in wanted and wanted[path].shape == shape:
+            kernel = (array * spread[:, None])[:, :, order]
+            mean = kernel.mean(axis=2, keepdims=True)
+            colors = kernel if count >= 3 else kernel[:, :, :0]
+            further = np.repeat(mean, count - colors.shape[2], axis=2)
+            kernel = np.concatenate([colors, further], axis=2) * (3 / count)
+            changed[path] = kernel.astype(array.dtype)
+    return changed
+
+
 CLASSIFIER, BACKBONE = "classifier", "backbone"
 # Legal values of `training.init_scope`, see `initialize_from`.
 PARTS = ("all", "backbone", "matching", "vgg_decimated")
@@ -117,7 +156,11 @@ class Initialization(NamedTuple):
 
 
 def initialize_from(
-    fresh: Variables, source: pathlib.Path, reporter: Reporter, parts: str = "all"
+    fresh: Variables,
+    source: pathlib.Path,
+    reporter: Reporter,
+    parts: str = "all",
+    architecture: Architecture | None = None,
 ) -> Initialization:
     """Initializes variables from another model.
 
@@ -129,6 +172,8 @@ def initialize_from(
       parts: variables to load. `all`: all of them, except classifiers of another shape; `backbone`:
         those of the backbone; `matching`: those that match in name and shape; `vgg_decimated`: the
         backbone, and fc6 and fc7 subsampled by `decimated`.
+      architecture: architecture of the model to train. If it takes other bands than RGB and the
+        other model takes RGB, the first kernels are adapted by `for_bands` (default: unchanged).
 
     Raises:
       DeepLabError: a variable that must be loaded is missing or has another shape.
@@ -138,6 +183,15 @@ def initialize_from(
     description = checkpointing.read_description(source)
     wanted = traverse_util.flatten_dict(fresh)
     given = traverse_util.flatten_dict(checkpointing.read_variables(source))
+    if architecture is not None and not architecture.takes_rgb:
+        theirs = description.create_model().architecture
+        _check_channels(theirs, architecture, source, parts)
+        if theirs.takes_rgb:
+            given = for_bands(given, wanted, theirs, architecture)
+            reporter.message(
+                f"the first kernels of {source} take 3 channels; {architecture.in_channels} bands "
+                "start from those of R, G and B and their mean"
+            )
     given = (
         decimated(given, wanted)
         if parts == "vgg_decimated"
@@ -158,6 +212,18 @@ def initialize_from(
     return Initialization(traverse_util.unflatten_dict(taken), frozenset(kept))
 
 
+def _check_channels(
+    theirs: Architecture, ours: Architecture, source: pathlib.Path, parts: str
+) -> None:
+    """Checks that the first kernels of another model suit the bands of the data."""
+    if parts != "matching" and theirs.in_channels not in (3, ours.in_channels):
+        raise DeepLabError(
+            f"training.init_from={source} takes {theirs.in_channels} bands, but the data has "
+            f"{ours.in_channels}; give a model for RGB or for {ours.in_channels} bands, or "
+            "training.init_scope=matching"
+        )
+
+
 def warn_of_conventions(
     architecture: Architecture, source: pathlib.Path, reporter: Reporter, parts: str = "all"
 ) -> None:
@@ -176,6 +242,9 @@ def warn_of_conventions(
     resizes = parts != BACKBONE and description.task != checkpointing.CLASSIFICATION
     for name in CONVENTIONS if resizes else CONVENTIONS[:-1]:
         theirs, ours = getattr(given, name), getattr(architecture, name)
+        if name == "preprocessing" and not architecture.takes_rgb and given.takes_rgb:
+            # `for_bands` rescales the kernels.
+            continue
         # Some networks do not have a convention; for example, VGG has no stride placement (None).
         if theirs != ours and None not in (theirs, ours):
             reporter.warning(
@@ -273,9 +342,10 @@ def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variable
     """Loads variables from `training.init_from` and unfolds batch normalization."""
     training = run.config.training
     source = locate(training.init_from, reporter)
-    start = initialize_from(fresh, source, reporter, training.init_scope)
-    warn_of_conventions(run.model.architecture, source, reporter, training.init_scope)
-    if not start.folded or run.model.architecture.frozen_batch_norm:
+    architecture = run.model.architecture
+    start = initialize_from(fresh, source, reporter, training.init_scope, architecture)
+    warn_of_conventions(architecture, source, reporter, training.init_scope)
+    if not start.folded or architecture.frozen_batch_norm:
         return start.variables
     reporter.message(
         f"restoring {len(start.folded)} folded batch normalizations, with statistics of {BATCHES} "

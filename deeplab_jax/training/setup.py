@@ -27,6 +27,7 @@ from deeplab_jax.parallel import data_share, put_batch
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checkpoints import format_version, network_of, with_network
 from deeplab_jax.training.checks import (
+    check_bands,
     check_batch,
     check_chunk_rows,
     check_classes,
@@ -122,8 +123,9 @@ def assemble(
     config = _adjusted(config, len(train_set), batch_size, epochs)
     validation_set = open_source(validation, config, config.data.validation_split, binary)
     check_classes(train_set, validation_set, config.loss.class_weights)
-    num_classes = len(train_set.descriptor.class_names)
-    network = network_of(config, num_classes, format_version(workdir))
+    check_bands(train_set, validation_set, config.augmentation.photometric)
+    num_classes, bands = len(train_set.descriptor.class_names), train_set.descriptor.bands
+    network = network_of(config, num_classes, format_version(workdir), bands)
     config = with_network(config, network)
     description = _description(config, train_set, network)
     model = description.create_model()
@@ -244,6 +246,7 @@ def _description(config: ConfigDict, train_set: Dataset, network: Architecture) 
         class_names=descriptor.class_names,
         palette=descriptor.palette,
         intensity_range=descriptor.intensity_range,
+        bands=descriptor.bands.chosen,
         source={"trained_on": f"{train_set.name}/{train_set.split}", "jax": jax.__version__},
     )
 

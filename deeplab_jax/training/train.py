@@ -115,8 +115,9 @@ def train(
     Args:
       config: see deeplab_jax/config_fields.py.
       workdir: directory of checkpoints, metrics and pictures.
-      train, validation: a prepared dataset's name, a pair of arrays (images uint8 [N, H, W, 3],
-        masks [N, H, W]), or None for the config's dataset.
+      train, validation: a prepared dataset's name, a pair of arrays (images uint8 [N, H, W, 3], or
+        uint8 or uint16 [N, H, W, C] with other bands; masks [N, H, W]), or None for the config's
+        dataset.
       batch_size: number of images per batch (default: `config.training.batch_size`).
       epochs: length of training in epochs (default: `config.training.num_steps`).
       reporter: receives progress events.

@@ -5,7 +5,9 @@ from deeplab_jax.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        ".class_maps": "colorize legend_strip overlay png_bytes write_class_map write_picture",
+        ".class_maps": (
+            "colorize displayed legend_strip overlay png_bytes write_class_map write_picture"
+        ),
         ".sheet": "Panel contact_sheet",
         ".curves": "write_confusion_matrix write_training_curves",
     },

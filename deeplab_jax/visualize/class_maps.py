@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import replacing
 from deeplab_jax.labels import VOID_COLOR, VOID_LABEL, label_dtype, void_label
 
@@ -30,13 +31,51 @@ def colorize(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     return _color_table(palette)[class_map]
 
 
+# Percentiles of a band's values that become black and white.
+DARKEST, BRIGHTEST = 2, 98
+
+
+def displayed(image: np.ndarray, bands: Sequence[int] | None = None) -> np.ndarray:
+    """Returns an image with any bands as a picture.
+
+    Args:
+      image: uint8 or uint16 [H, W, C].
+      bands: numbers, from 1, of the bands that become red, green and blue, or of one band that
+        becomes gray (default: RGB as it is; else the first three bands, or the first of two).
+
+    Returns:
+      uint8 [H, W, 3]. 8-bit RGB is unchanged; each band of other images is stretched linearly, so
+      that its 2nd percentile becomes black and its 98th white.
+
+    Raises:
+      DeepLabError: the image has no such band.
+    """
+    count = image.shape[2]
+    if bands is None and count == 3 and image.dtype == np.uint8:
+        return image
+    bands = bands or ((1, 2, 3) if count >= 3 else (1,))
+    if len(bands) not in (1, 3) or not all(1 <= number <= count for number in bands):
+        raise DeepLabError(
+            f"bands {', '.join(map(str, bands))} cannot be displayed; give one or three numbers "
+            f"from 1 to {count}"
+        )
+    planes = [_stretched(image[..., number - 1]) for number in bands]
+    return np.dstack(planes if len(planes) == 3 else planes * 3)
+
+
+def _stretched(band: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(band, (DARKEST, BRIGHTEST))
+    levels = (band.astype(np.float32) - low) * (255 / max(high - low, 1))
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+
+
 def overlay(
     image: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], opacity: float = 0.55
 ) -> np.ndarray:
     """Lays the classes over an image; see `Overlay.draw`.
 
     Args:
-      image: uint8 [H, W, 3] RGB.
+      image: uint8 [H, W, 3] RGB, or other bands, see `displayed`.
       class_map: integers [H, W].
       palette: RGB 0..255 of each class.
       opacity: opacity of the colors, 0..1.
@@ -44,7 +83,7 @@ def overlay(
     Returns:
       uint8 [H, W, 3] RGB.
     """
-    return Overlay(palette, opacity).draw(image, class_map)
+    return Overlay(palette, opacity).draw(displayed(image), class_map)
 
 
 class Overlay:

@@ -14,6 +14,7 @@ from deeplab_jax.visualize.class_maps import (
     ROW,
     Color,
     colorize,
+    displayed,
     legend_strip,
 )
 
@@ -22,7 +23,7 @@ MARGIN = 8
 
 
 class Panel(NamedTuple):
-    """An image beside its labels: image uint8 [H, W, 3], truth and prediction integers [H, W]."""
+    """An image beside its labels: image [H, W, C], truth and prediction integers [H, W]."""
 
     image: np.ndarray
     truth: np.ndarray
@@ -56,7 +57,7 @@ def contact_sheet(
 def _strip(panel: Panel, palette: Sequence[Color], cell_width: int) -> np.ndarray:
     height, width = panel.truth.shape
     size = (cell_width, max(1, round(height * cell_width / width)))
-    cells = [Image.fromarray(panel.image).resize(size, Image.Resampling.LANCZOS)]
+    cells = [Image.fromarray(displayed(panel.image)).resize(size, Image.Resampling.LANCZOS)]
     for class_map in (panel.truth, panel.prediction):
         colors = Image.fromarray(colorize(class_map, palette))
         cells.append(colors.resize(size, Image.Resampling.NEAREST))

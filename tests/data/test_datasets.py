@@ -140,7 +140,7 @@ def test_array_dataset(images, masks):
         (IMAGES[:2], MASKS, None, "2 images and 3 masks"),
         (IMAGES[:0], MASKS[:0], None, "0 images"),
         (IMAGES.astype(float), MASKS, None, r"arrays\[0\]: the image is float64\[4, 5, 3\]"),
-        (IMAGES[..., :1], MASKS, None, r"uint8\[4, 5, 1\]"),
+        (IMAGES[..., 0], MASKS, None, r"uint8\[4, 5\]"),
         (IMAGES, MASKS[:, :3], None, r"mask is int32\[3, 5\]; give integers \[4, 5\]"),
         (IMAGES, MASKS.astype(float), None, "mask is float64"),
         (IMAGES, MASKS, ["a", "b"], r"expected class indices 0\.\.1, or 255"),

@@ -70,7 +70,9 @@ def random_dataset(
     return ArrayDataset(images, labels, ["sky", "tree", "road", "car"])
 
 
-def write_workdir(path: pathlib.Path, class_names: Sequence[str]) -> pathlib.Path:
+def write_workdir(
+    path: pathlib.Path, class_names: Sequence[str], **overrides: object
+) -> pathlib.Path:
     """Writes a workdir with a small untrained DeepLab, as after a training run."""
     description = ModelDescription(
         architecture="deeplab_v3",
@@ -79,6 +81,7 @@ def write_workdir(path: pathlib.Path, class_names: Sequence[str]) -> pathlib.Pat
             "depth_multiplier": 0.35,
             "aspp_channels": 16,
             "num_classes": len(class_names),
+            **overrides,
         },
         class_names=tuple(class_names),
         palette=bit_interleaved_palette(len(class_names)),
@@ -86,7 +89,7 @@ def write_workdir(path: pathlib.Path, class_names: Sequence[str]) -> pathlib.Pat
     )
     path.mkdir(parents=True)
     model = description.create_model()
-    image = jax.ShapeDtypeStruct((1, 33, 33, 3), jnp.uint8)
+    image = jax.ShapeDtypeStruct((1, 33, 33, model.architecture.in_channels), jnp.uint8)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     variables = jax.tree.map(functools.partial(_filled, np.random.default_rng(0)), shapes)
     write_description(path, description)

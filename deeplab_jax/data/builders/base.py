@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from deeplab_jax.data.bands import decode_bands
 from deeplab_jax.data.descriptors import Color, Descriptor
 from deeplab_jax.data.images import encode_png
-from deeplab_jax.data.statistics import StatisticsCounter
+from deeplab_jax.data.statistics import BandCounter, StatisticsCounter
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.reporter import Reporter
@@ -99,7 +100,8 @@ class LoadedExample:
     """An example ready to be stored.
 
     Attributes:
-      image: encoded JPEG or PNG, upright, 8 bits a channel.
+      image: encoded JPEG or PNG, upright, 8 bits a channel; other bands as `encode_bands` returns
+        them.
       label: `label_dtype(num_classes)` [H, W], classes and `void_label(num_classes)`.
       facts: findings of the check that precedes writing.
     """
@@ -128,7 +130,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     """Writes images and masks; a subclass defines which and how they are read.
 
     TFDS receives encoded bytes, because it would encode arrays with TensorFlow. `info.metadata`
-    holds class_names, palette, intensity_range, statistics (per split), left_out and notes.
+    holds class_names, palette, intensity_range, bands, statistics (per split), left_out and notes.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -211,9 +213,13 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return example.facts
 
     def _info(self) -> tfds.core.DatasetInfo:
-        dtype = label_dtype(self.descriptor.num_classes)
+        dtype, bands = label_dtype(self.descriptor.num_classes), self.descriptor.bands
+        image = tfds.features.Image(shape=(None, None, 3))
+        if not bands.are_rgb:
+            # The bands lie below each other in one gray picture.
+            image = tfds.features.Image(shape=(None, None, 1), dtype=np.dtype(bands.dtype))
         features = {
-            "image": tfds.features.Image(shape=(None, None, 3)),
+            "image": image,
             "label": tfds.features.Image(shape=(None, None, 1), dtype=dtype),
             "image_id": tfds.features.Text(),
         }
@@ -221,6 +227,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             "class_names": list(self.descriptor.class_names),
             "palette": [list(color) for color in self.descriptor.palette],
             "intensity_range": self.descriptor.intensity_range,
+            "bands": dataclasses.asdict(bands),
             "statistics": {},
             "left_out": [],
             "notes": [],
@@ -237,10 +244,17 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return {split: self._generate_examples(split, ids) for split, ids in self.kept().items()}
 
     def _generate_examples(self, split: str, image_ids: Sequence[str]) -> Iterator:
-        counter = StatisticsCounter(self.descriptor.num_classes)
+        counter, bands = StatisticsCounter(self.descriptor.num_classes), self.descriptor.bands
+        # The bands' statistics are those of the first split, train.
+        is_first, pixels = split == next(iter(self.image_ids())), BandCounter(bands.count)
         for key, image_id in enumerate(self.reporter.track(image_ids, f"writing {split}")):
             example = self.load(split, image_id)
             counter.add(example.label)
+            if is_first and not bands.are_rgb:
+                pixels.add(decode_bands(example.image, bands))
             label = io.BytesIO(encode_png(example.label))
             yield key, {"image": io.BytesIO(example.image), "label": label, "image_id": image_id}
         self.info.metadata["statistics"][split] = counter.result().to_json()
+        if is_first and not bands.are_rgb:
+            mean, std = pixels.result()
+            self.info.metadata["bands"].update(mean=mean, std=std)

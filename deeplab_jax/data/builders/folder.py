@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.data.bands import check_pixel_type
 from deeplab_jax.data.builders.base import LoadedExample
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, find_root
 from deeplab_jax.data.builders.pairing import SPLITS, Found, Matching, find_files, match_names
-from deeplab_jax.data.descriptors import Color, folder_classes
-from deeplab_jax.data.images import StorableImage, storable_image
+from deeplab_jax.data.descriptors import RGB, Bands, Color, folder_classes
+from deeplab_jax.data.images import StorableImage, file_bands, storable_image
 from deeplab_jax.data.masks import (
     MaskFile,
     constant_color,
@@ -30,6 +31,8 @@ from deeplab_jax.labels import VOID_LABEL, label_dtype, void_label
 
 # One image of this number goes to val where the folders define no splits.
 VAL_SHARE = 5
+# Value of `bands` that keeps every band.
+ALL_BANDS = "all"
 BINARY_LABELS = {0: 0, VOID_LABEL: 1}
 # Number of masks without an image up to which the nearest name is searched among them.
 MANY_MASKS = 100
@@ -57,6 +60,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         classes: str | Path | None = None,
         color_map: str | Path | None = None,
         intensity_range: tuple[float, float] | None = None,
+        bands: Sequence[int] | str | None = None,
         **kwargs: Any,
     ) -> None:
         """Finds pairs and classes.
@@ -68,11 +72,14 @@ class Folder(PairedFilesBuilder, skip_registration=True):
           classes: file of class names, see `folder_classes`.
           color_map: file of class colors, see `read_color_map`.
           intensity_range: see `read_image`.
+          bands: numbers, from 1, of the bands to read, or `all`. Three become red, green and blue
+            of 8 bits; another number of them, or all, keep their values, uint8 or uint16. None: the
+            images are pictures.
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
-          DeepLabError: a directory is missing, fewer than two classes are given, or the range is
-            empty.
+          DeepLabError: a directory is missing, fewer than two classes are given, the range is
+            empty, or the bands do not exist.
         """
         source = Path(source).expanduser()
         self._masks = Path(masks).expanduser() if masks else None
@@ -86,7 +93,15 @@ class Folder(PairedFilesBuilder, skip_registration=True):
             low, high = intensity_range
             raise DeepLabError(f"intensity_range {low:g},{high:g}: give LOW below HIGH")
         descriptor, self._color_labels = folder_classes(source, classes, color_map)
-        self.descriptor = dataclasses.replace(descriptor, intensity_range=intensity_range)
+        self._first, chosen = _first_bands(sorted(self._found.images.values()), bands)
+        if intensity_range and not chosen.are_rgb:
+            raise DeepLabError(
+                f"intensity_range maps values to 8 bits, but the values of {chosen} are kept; "
+                "leave it out, or choose three bands"
+            )
+        self.descriptor = dataclasses.replace(
+            descriptor, intensity_range=intensity_range, bands=chosen
+        )
         super().__init__(source=source, **kwargs)
         dtype = label_dtype(descriptor.num_classes)
         if self._color_labels is None:
@@ -147,7 +162,9 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         return self._read_label(mask)
 
     def read_storable_image(self, path: Path) -> StorableImage:
-        return storable_image(path, self.descriptor.intensity_range)
+        descriptor = self.descriptor
+        limits, bands = descriptor.intensity_range, descriptor.bands
+        return storable_image(path, limits, bands=bands, first=self._first)
 
     def directories(self) -> set[Path]:
         usual = {self.source / "images", self._masks or self.source / "masks"}
@@ -181,6 +198,45 @@ class Folder(PairedFilesBuilder, skip_registration=True):
                 f"{names[VOID_LABEL]!r}"
             )
         return {"labels": identity_labels(len(names))}
+
+
+def _first_bands(
+    paths: Sequence[Path], wanted: Sequence[int] | str | None
+) -> tuple[Path | None, Bands]:
+    """Returns the first readable image and the bands of the dataset, which are like its own.
+
+    Args:
+      paths: images of the dataset.
+      wanted: see `Folder`.
+    """
+    if wanted is None:
+        return None, RGB
+    chosen = None if isinstance(wanted, str) else tuple(wanted)
+    if isinstance(wanted, str) and wanted != ALL_BANDS:
+        raise DeepLabError(f"bands={wanted!r} is not legal; give {ALL_BANDS!r}, or numbers from 1")
+    if chosen is not None and (not chosen or min(chosen) < 1 or len(set(chosen)) < len(chosen)):
+        raise DeepLabError(
+            f"bands {', '.join(map(str, chosen)) or 'without a number'}: give different numbers "
+            "from 1, in the order in which they become channels"
+        )
+    if chosen is not None and len(chosen) == RGB.count:
+        # Each file is checked for itself; it may have further bands of any type.
+        return None, dataclasses.replace(RGB, chosen=chosen)
+    first, found = _first_readable(paths)
+    check_pixel_type(found, str(first))
+    count = found.count if chosen is None else len(chosen)
+    return first, Bands(count, found.dtype, chosen)
+
+
+def _first_readable(paths: Sequence[Path]) -> tuple[Path, Bands]:
+    """Returns the first file that can be read, and its bands; the check names the others."""
+    failure: DeepLabError | None = None
+    for path in paths:
+        try:
+            return path, file_bands(path)
+        except DeepLabError as error:
+            failure = failure or error
+    raise failure or DeepLabError("no image")
 
 
 def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, str]]:

@@ -1,0 +1,205 @@
+"""Images with any number of bands: reading from files, selection and lossless encoding."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from deeplab_jax.architecture import LARGEST_PIXEL
+from deeplab_jax.data.descriptors import Bands
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.lazy import import_extra, quiet_logger
+
+NPY_START = b"\x93NUMPY"
+ORIENTATION_TAG = 274
+# Sides and pixels of the largest PNG that OpenCV decodes.
+MAX_SIDE, MAX_PIXELS = 1 << 20, 1 << 30
+# In an array with at most this many rows, and more columns and bands, the bands come first.
+FEW_ROWS = 16
+
+
+def is_npy(encoded: bytes) -> bool:
+    """Returns whether the bytes are an array that NumPy saved."""
+    return encoded.startswith(NPY_START)
+
+
+def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
+    """Reads all bands of a TIFF.
+
+    Reduced copies of the picture (overviews) and masks beside it are ignored.
+
+    Args:
+      encoded: content of the file.
+      name: name of the file in errors.
+
+    Returns:
+      The values [H, W, C] as they are stored, not turned, and the EXIF orientation, 1..8.
+
+    Raises:
+      DeepLabError: the file is damaged or too large, holds several pictures, or its compression
+        requires a package that is not installed.
+    """
+    with _opened_tiff(encoded, name) as file:
+        page = _only_page(file, name)
+        if page.axes not in ("YX", "YXS", "SYX"):
+            raise DeepLabError(f"{name}: a TIFF with the axes {page.axes} is no picture with bands")
+        _check_size(page.imagelength, page.imagewidth, name)
+        segments = zip(page.dataoffsets, page.databytecounts, strict=False)
+        if any(size and start + size > len(encoded) for start, size in segments):
+            raise DeepLabError(f"{name}: truncated or damaged image (its pixels end too early)")
+        pixels = page.asarray()
+        tag = page.tags.get(ORIENTATION_TAG)
+    pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else np.atleast_3d(pixels)
+    orientation = int(tag.value) if tag is not None else 1
+    return _native(pixels), orientation if orientation in range(1, 9) else 1
+
+
+@contextlib.contextmanager
+def _opened_tiff(encoded: bytes, name: str) -> Iterator[Any]:
+    """Yields the opened file; turns errors of the library into one that names the file."""
+    tifffile = import_extra("tifffile", "tiff", "a TIFF with bands")
+    with quiet_logger("tifffile"):
+        try:
+            with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+                yield file
+        except DeepLabError:
+            raise
+        # The library raises almost anything on damaged files.
+        except Exception as error:
+            if "imagecodecs" in str(error):
+                raise DeepLabError(
+                    f"{name}: its compression requires imagecodecs; pip install 'deeplab_jax[tiff]'"
+                ) from error
+            raise DeepLabError(f"{name}: truncated or damaged image ({error})") from error
+
+
+def _only_page(file: Any, name: str) -> Any:
+    pages = [page for page in file.pages if not (page.is_reduced or page.is_mask)]
+    number = len(pages)
+    if file.is_imagej:
+        number = max(number, int((file.imagej_metadata or {}).get("images", 1)))
+    if number != 1:
+        raise DeepLabError(
+            f"{name}: the TIFF file holds {number} pictures (pages); give one picture per file, "
+            "with its bands in one page"
+        )
+    return pages[0]
+
+
+def read_npy(encoded: bytes, name: str) -> np.ndarray:
+    """Reads an array [H, W, C] or [H, W] that NumPy saved; the result has three axes.
+
+    Raises:
+      DeepLabError: the file is damaged, holds objects, or has other axes.
+    """
+    try:
+        pixels = np.load(io.BytesIO(encoded), allow_pickle=False)
+    # Damaged headers raise almost anything.
+    except Exception as error:
+        raise DeepLabError(f"{name}: truncated or damaged array ({error})") from error
+    shape = list(pixels.shape)
+    if pixels.ndim not in (2, 3) or not pixels.size:
+        raise DeepLabError(f"{name}: the array has the shape {shape}; give [height, width, bands]")
+    if pixels.ndim == 3 and shape[0] <= FEW_ROWS < min(shape[1:]):
+        raise DeepLabError(
+            f"{name}: the array has the shape {shape}, with the bands first; give [height, width, "
+            "bands], as numpy.moveaxis(array, 0, -1) returns it"
+        )
+    _check_size(*shape[:2], name)
+    return _native(np.atleast_3d(pixels))
+
+
+def _check_size(height: int, width: int, name: str) -> None:
+    limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
+    if height * width > limit:
+        raise DeepLabError(f"{name}: more than {limit:,} pixels; cut it into tiles")
+
+
+def _native(pixels: np.ndarray) -> np.ndarray:
+    """Returns pixels in the byte order of this machine, in one block of memory."""
+    return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+
+
+def bands_of(pixels: np.ndarray) -> Bands:
+    """Returns the bands of an image [H, W, C]."""
+    return Bands(pixels.shape[2], pixels.dtype.name)
+
+
+def select(
+    pixels: np.ndarray, bands: Bands, name: str, whose: str = "the model takes"
+) -> np.ndarray:
+    """Returns the bands of a file that belong to an image.
+
+    Args:
+      pixels: all bands of the file, [H, W, C].
+      bands: bands of the image.
+      name: name of the file in errors.
+      whose: subject and verb before the expected bands in errors.
+
+    Returns:
+      [H, W, bands.count], of the dtype of the bands; of the file's own where three bands are chosen
+      as RGB.
+
+    Raises:
+      DeepLabError: the file has too few or other bands.
+    """
+    found = bands_of(pixels)
+    if bands.chosen is None and found.count != bands.count:
+        raise DeepLabError(f"{name}: the file has {found}; {whose} {bands}")
+    if bands.chosen is not None and max(bands.chosen) > found.count:
+        raise DeepLabError(
+            f"{name}: there is no band {max(bands.chosen)}; the file has {found}, numbered from 1, "
+            f"and --bands={','.join(map(str, bands.chosen))} was given to prepare"
+        )
+    becomes_rgb = bands.are_rgb and bands.chosen is not None
+    if not becomes_rgb and found.dtype != bands.dtype:
+        raise DeepLabError(f"{name}: the file has {found}; {whose} {bands}")
+    if bands.chosen is None:
+        return pixels
+    return np.ascontiguousarray(pixels[..., [number - 1 for number in bands.chosen]])
+
+
+def check_pixel_type(bands: Bands, name: str) -> None:
+    """Checks that bands can be kept without loss.
+
+    Raises:
+      DeepLabError: they are neither uint8 nor uint16.
+    """
+    if bands.dtype not in LARGEST_PIXEL:
+        raise DeepLabError(
+            f"{name}: the file has {bands}; bands are kept as {' or '.join(LARGEST_PIXEL)}: "
+            "rescale them, for example with `gdal_translate -ot UInt16 -scale LOW HIGH 0 65535`"
+        )
+
+
+def encode_bands(image: np.ndarray) -> bytes:
+    """Encodes uint8 or uint16 [H, W, C] without loss: a gray PNG of the bands, one below the other.
+
+    Raises:
+      DeepLabError: the PNG would be too large to decode.
+    """
+    height, width, count = image.shape
+    if count * height > MAX_SIDE or image.size > MAX_PIXELS:
+        raise DeepLabError(
+            f"{count} bands of {height}x{width} pixels do not fit into one example; cut the image "
+            f"into tiles with at most {MAX_PIXELS:,} values and {MAX_SIDE // count:,} rows"
+        )
+    stacked = np.ascontiguousarray(np.moveaxis(image, -1, 0)).reshape(count * height, width)
+    return cv2.imencode(".png", stacked)[1].tobytes()
+
+
+def decode_bands(encoded: bytes, bands: Bands) -> np.ndarray:
+    """Decodes an image that `encode_bands` encoded, [H, W, C].
+
+    Raises:
+      DeepLabError: the bytes are no such image.
+    """
+    stacked = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stacked is None or stacked.ndim != 2 or stacked.dtype != bands.dtype:
+        raise DeepLabError(f"its bytes cannot be decoded to {bands}")
+    planes = stacked.reshape(bands.count, -1, stacked.shape[1])
+    return np.ascontiguousarray(np.moveaxis(planes, 0, -1))
