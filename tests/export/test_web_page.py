@@ -228,6 +228,7 @@ def test_the_page_can_be_operated_with_the_keyboard(visit):
 def test_the_page_states_what_is_wrong(visit):
     assert "notes.txt is not an image" in visit["notAnImage"]
     assert "denied access to the camera" in visit["refused"]
+    assert "could not be loaded: model.onnx: 404" in visit["notLoaded"]
 
 
 @pytest.mark.slow

@@ -49,6 +49,11 @@ async function main([executablePath, url, image, folder]) {
     focused.push(await page.evaluate(() => document.activeElement.id));
   }
 
+  const chooser = page.waitForEvent("filechooser");
+  await page.locator("#file").focus();
+  await page.keyboard.press("Space");
+  await chooser;
+
   await page.locator("#side").selectOption("513");
   const result = nextResult(page);
   await page.locator("#file").setInputFiles(image);
@@ -79,11 +84,26 @@ async function main([executablePath, url, image, folder]) {
   await shoot(filming, "camera");
   await filming.locator("#camera").click();
   const button = await text(filming, "camera");
+  await filming.context().close();
+
+  const context = await browser.newContext({
+    viewport: { width: 390, height: 800 }, colorScheme: "dark",
+  });
+  const phone = await context.newPage();
+  await phone.goto(url);
+  const shown = nextResult(phone);
+  await phone.locator("#file").setInputFiles(image);
+  await shown;
+  await shoot(phone, "phone");
+  await context.route("**/model.onnx", (route) => route.fulfill({ status: 404 }));
+  await phone.reload();
+  await phone.locator("#error").waitFor();
+  const notLoaded = await text(phone, "error");
   await browser.close();
 
   console.log(JSON.stringify({
     requests, problems, focused, height, width, milliseconds, status, legend, notAnImage, refused,
-    frame: [frameHeight, frameWidth], button,
+    frame: [frameHeight, frameWidth], button, notLoaded,
   }));
 }
 

@@ -61,8 +61,11 @@ function offerSides() {
     element("sides").hidden = true;
     return;
   }
-  const usual = Math.max(...(minimum ?? [513]));
-  const sides = [...new Set([...SIDES, usual])].sort((a, b) => a - b);
+  // Smaller images are padded to the minimum and take as long.
+  const least = Math.max(...(minimum ?? [0]));
+  const usual = least || 513;
+  const sides = [...new Set([...SIDES.filter((side) => side >= least), usual])];
+  sides.sort((a, b) => a - b);
   for (const side of sides) element("side").add(new Option(`${side} pixels`, side));
   element("side").add(new Option("as it is", Infinity));
   element("side").value = usual;
