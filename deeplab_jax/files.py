@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import lzma
 import os
 import shutil
 import tempfile
@@ -220,6 +221,7 @@ def absence(path: Path) -> str:
 
 # The maximum size of the files of an archive.
 MAX_UNPACKED_BYTES = 32 * 2**30
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def leads_out(name: str) -> bool:
@@ -276,6 +278,6 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
                     shutil.copyfileobj(content, unpacked)
     except DeepLabError as error:
         raise DeepLabError(f"{archive}: {error}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+    except (*DAMAGED_ZIP, EOFError, RuntimeError, OSError, ValueError) as error:
         # zipfile raises RuntimeError for encrypted members and for unknown compression methods.
         raise DeepLabError(f"{archive}: damaged, or no zip archive: {error}") from error

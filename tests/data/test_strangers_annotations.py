@@ -253,7 +253,7 @@ def test_labels_are_those_that_were_drawn(name, source, tmp_path):
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_network_trains_on_each_format(name, source, tmp_path):
     WRITERS[name](source)
-    prepare_and_train(tmp_path, f"--source={source}", f"--name={name}", dataset=name)
+    prepare_and_train(tmp_path, f"--source={source}", dataset=name)
 
 
 # Expected: number of pixels, and the start of the SHA-256 of the packed mask, that labelme 6.3.1
@@ -408,6 +408,64 @@ def test_exports_are_read_from_zip_archives_too(name, source, tmp_path):
     assert shown == {drawing.name for drawing in drawings()}
 
 
+ROBOFLOW = {"train": "train", "val": "valid"}
+
+
+@pytest.mark.parametrize("name", ["coco", "yolo"])
+def test_exports_of_roboflow_are_read(name, source, tmp_path):
+    WRITERS[name](source)
+    expected = built(name, source, tmp_path)
+    examples = {
+        (split, image): expected.load(split, image).label
+        for split, images in expected.image_ids().items()
+        for image in images
+    }
+    for split, other in ROBOFLOW.items():
+        if name == "coco":
+            (source / "images" / split).rename(source / other)
+            json_file = source / f"annotations/instances_{split}.json"
+            json_file.rename(source / other / "_annotations.coco.json")
+        else:
+            (source / other).mkdir()
+            for kind in ("images", "labels"):
+                (source / kind / split).rename(source / other / kind)
+    if name == "yolo":
+        data = (source / "data.yaml").read_text()
+        data = data.replace("images/train", "train/images").replace("images/val", "valid/images")
+        (source / "data.yaml").write_text(data)
+    found = built(name, source, tmp_path)
+    assert found.problems() == []
+    for (split, image), label in examples.items():
+        assert np.array_equal(found.load(split, image).label, label)
+
+
+def test_a_text_file_of_yolo_lists_images(source, tmp_path):
+    write_yolo(source)
+    (source / "some.txt").write_text("./images/train/drawing_0.png\nimages/val/drawing_2.png\n")
+    names = dict(enumerate(CLASS_NAMES[1:]))
+    (source / "data.yaml").write_text(json.dumps({"train": "some.txt", "names": [*names.values()]}))
+    builder = built("yolo", source, tmp_path)
+    assert builder.image_ids() == {"train": ["images/train/drawing_0", "images/val/drawing_2"]}
+    assert np.array_equal(
+        builder.load("train", "images/val/drawing_2").label, filled(drawings()[2])
+    )
+
+
+def test_one_list_of_cvat_is_split_by_a_hash(source, tmp_path):
+    write_cvat(source)
+    lists = sorted((source / "ImageSets/Segmentation").iterdir())
+    (source / "ImageSets/Segmentation/default.txt").write_text(
+        "".join(path.read_text() for path in lists)
+    )
+    with pytest.raises(DeepLabError, match=r"default.txt: no split has this name"):
+        built("cvat", source, tmp_path)
+    for path in lists:
+        path.unlink()
+    names = built("cvat", source, tmp_path).image_ids()
+    assert {*names} == {"train", "val"}
+    assert sum(map(len, names.values())) == len(drawings())
+
+
 def test_images_may_lie_elsewhere(source, tmp_path):
     write_label_studio(source)
     (source / "images").rename(tmp_path / "photos")
@@ -513,10 +571,19 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
         labelme(imagePath="b.png", imageData="AAAA"),
         r"drawing_1.json: imageData: not an image that can be read",
     ),
+    "no size": ("labelme", labelme(imageHeight={}), r"height {} and width 48 must be positive"),
     "size differs": (
         "labelme",
         labelme(imageHeight=47, imageWidth=48),
         r"it is for an image of 47x48 \(height x width\), but the file is 48x48",
+    ),
+    "id of a category": ("coco", coco(categories=[{"id": []}]), "the category None with id"),
+    "two equal names": (
+        "coco",
+        lambda source: (source / "instances_val.json").write_bytes(
+            (source / "annotations/instances_val.json").read_bytes()
+        ),
+        r"instances_val.json: the image .* has the name of .*; rename one",
     ),
     "not COCO": (
         "coco",
@@ -602,6 +669,8 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
         r"no.txt: no image for it in .*images/train; add the image",
     ),
     "broken YAML": ("yolo", text("data.yaml", "names: [a"), r"data.yaml: not YAML"),
+    "a number as split": ("yolo", text("data.yaml", "train: 5\nnames: [a, b]"), "5 is no path"),
+    "no such date": ("yolo", text("data.yaml", "names: [2020-99-99]"), "data.yaml: not YAML"),
     "YAML's booleans": (
         "yolo",
         text("data.yaml", "train: images/train\nnames: [yes, no]"),

@@ -21,7 +21,7 @@ from deeplab_jax.data.builders.exports import (
 )
 from deeplab_jax.data.descriptors import CLASS_FILES, find_class_file
 from deeplab_jax.data.image_layout import UPRIGHT, aligned_label, stored_size, turned
-from deeplab_jax.data.images import StorableImage, storable_image
+from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.files import list_images, visible_files
 from deeplab_jax.labels import label_dtype, void_label
@@ -87,14 +87,15 @@ class DrawnBuilder(SegmentationBuilder, skip_registration=True):
         listed = self._images[split][image_id]
         if listed.fault:
             raise DeepLabError(listed.fault)
-        image = self.read_storable_image(listed)
-        try:
-            label, notes = self._draw_upright(listed, image)
-        except (DeepLabError, KeyError, TypeError, ValueError) as error:
-            place = f" in {listed.origin}" if listed.origin else ""
-            raise DeepLabError(
-                f"{listed.path}: its annotation{place} cannot be drawn: {error}"
-            ) from error
+        with one_large_at_a_time(listed.path):
+            image = self.read_storable_image(listed)
+            try:
+                label, notes = self._draw_upright(listed, image)
+            except (DeepLabError, KeyError, TypeError, ValueError) as error:
+                place = f" in {listed.origin}" if listed.origin else ""
+                raise DeepLabError(
+                    f"{listed.path}: its annotation{place} cannot be drawn: {error}"
+                ) from error
         return LoadedExample(image.encoded, label, Facts(image.digest, (*image.notes, *notes)))
 
     def _draw_upright(
@@ -286,3 +287,22 @@ class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
             return void_label(self.descriptor.num_classes)
         error = unknown_name("class", name, self._labels)
         raise DeepLabError(f"{error}; correct the annotation, or add it to {self.class_file}")
+
+
+def add_image(
+    found: dict[str | None, dict[str, ListedImage]],
+    split: str | None,
+    image_id: str,
+    listed: ListedImage,
+) -> None:
+    """Adds an image to those that were found.
+
+    Raises:
+      DeepLabError: an earlier one of the split has the same id.
+    """
+    earlier = found.setdefault(split, {}).setdefault(image_id, listed)
+    if earlier is not listed:
+        raise DeepLabError(
+            f"{listed.origin}: the image {listed.path} has the name of {earlier.path} in "
+            f"{earlier.origin}; rename one, or remove one of the annotation files"
+        )

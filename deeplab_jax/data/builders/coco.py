@@ -4,6 +4,7 @@ Source of the format: cocodataset.org/#format-data. pycocotools draws the object
 """
 
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage
+from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage, add_image
 from deeplab_jax.data.builders.exports import (
-    add_image,
     checked_points,
     declared_size,
     entries,
     image_name,
+    is_class_name,
     named_split,
 )
 from deeplab_jax.data.descriptors import parse_json, read_text
@@ -117,14 +118,15 @@ class Coco(AnnotationsBuilder, skip_registration=True):
             identity, image = _identity(thing, "annotation", path), thing.get("image_id")
             place = f"{path}: annotation {identity}"
             if not isinstance(image, int | str) or image not in objects:
-                fault = f"{place}: its image {image!r} is not listed; list it, or remove this"
+                shown = reprlib.repr(image)
+                fault = f"{place}: its image {shown} is not listed; list it, or remove this"
                 missing = ListedImage(path, None, (), path, fault)
                 add_image(found, split, f"annotations/{number}", missing)
                 continue
             category = thing.get("category_id")
             if not isinstance(category, int) or category not in names:
                 faults[image] = (
-                    f"{place}: its category {category!r} is not listed; legal: "
+                    f"{place}: its category {reprlib.repr(category)} is not listed; legal: "
                     f"{', '.join(map(str, names))}"
                 )
                 continue
@@ -209,13 +211,15 @@ def _checked_runs(masks: ModuleType, runs: dict, size: tuple[int, int]) -> dict:
 
 
 def _names(categories: Sequence[dict], path: Path) -> dict[int, str]:
-    names = {category.get("id"): category.get("name") for category in categories}
-    for identity, name in names.items():
-        if type(identity) is not int or not isinstance(name, str) or not name.strip():
+    names = {}
+    for category in categories:
+        identity, name = category.get("id"), category.get("name")
+        if type(identity) is not int or not is_class_name(name):
             raise DeepLabError(
                 f"{path}: the category {name!r} with id {identity!r} needs an integer as id and a "
                 "name"
             )
+        names[identity] = name
     if len(names) < len(categories):
         raise DeepLabError(f"{path}: two categories have the same id; give each its own")
     return names

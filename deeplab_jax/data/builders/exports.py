@@ -99,25 +99,15 @@ def named_split(parts: Sequence[str]) -> str | None:
     return named[-1] if named else None
 
 
-def add_image(
-    found: dict[str | None, dict[str, Example]], split: str | None, image_id: str, one: Example
-) -> None:
-    """Adds an example to those that were found.
-
-    Raises:
-      DeepLabError: an earlier one of the split has the same id.
-    """
-    if image_id in found.setdefault(split, {}):
-        raise DeepLabError(
-            f"{image_id}: two images of {split or 'the annotations'} have this name; rename one"
-        )
-    found[split][image_id] = one
-
-
 def image_name(file_name: str) -> str:
     """Returns the id of an image: its path without suffix, and without parts that lead out."""
     path = PurePosixPath(PureWindowsPath(file_name).as_posix()).with_suffix("")
     return "/".join(part for part in path.parts if part not in ("/", "..") and ":" not in part)
+
+
+def is_class_name(value: object) -> bool:
+    """Returns whether a value is the name of a class: one line of text that is not empty."""
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def entries(content: object, key: str, path: Path) -> list[dict]:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage
-from deeplab_jax.data.builders.exports import add_image, image_name
+from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage, add_image
+from deeplab_jax.data.builders.exports import image_name
 from deeplab_jax.data.descriptors import parse_json, read_text
 from deeplab_jax.data.images import encoded_size, read_bytes
 from deeplab_jax.data.masks import open_mask

@@ -4,6 +4,7 @@ Source of the format and of how shapes are drawn: github.com/wkentaro/labelme.
 """
 
 import base64
+import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import PIL.ImageDraw
 
-from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage
+from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage, add_image
 from deeplab_jax.data.builders.exports import (
-    add_image,
     checked_points,
     declared_size,
     entries,
+    is_class_name,
     named_split,
 )
 from deeplab_jax.data.descriptors import parse_json, read_text
@@ -76,7 +77,7 @@ class Labelme(AnnotationsBuilder, skip_registration=True):
 
     def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
         for number, shape in enumerate(listed.shapes, 1):
-            kind = str(shape.get("shape_type") or "polygon")
+            kind = str(shape.get("shape_type") or "polygon")[:40]
             try:
                 mask = draw_shape(kind, shape.get("points"), size, shape.get("mask"))
             except DeepLabError as error:
@@ -87,16 +88,16 @@ class Labelme(AnnotationsBuilder, skip_registration=True):
         content = parse_json(read_text(path, "annotation"), path)
         shapes = entries(content, "shapes", path)
         for number, shape in enumerate(shapes, 1):
-            if not isinstance(shape.get("label"), str) or not shape["label"].strip():
+            if not is_class_name(shape.get("label")):
                 raise DeepLabError(f"{path}: shape {number} has no label; give it one in labelme")
-        name = content.get("imagePath")
+        name, embedded = content.get("imagePath"), isinstance(content.get("imageData"), str)
+        image = path
         try:
             size = declared_size(content.get("imageHeight"), content.get("imageWidth"))
-            image = self.find_image(name if isinstance(name, str) else "", path.parent)
+            with contextlib.suppress(*[DeepLabError] * embedded):
+                image = self.find_image(name if isinstance(name, str) else "", path.parent)
         except DeepLabError as error:
-            if not isinstance(content.get("imageData"), str):
-                raise DeepLabError(f"{path}: {error}") from None
-            image = path
+            raise DeepLabError(f"{path}: {error}") from None
         return ListedImage(image, size, shapes, path)
 
 

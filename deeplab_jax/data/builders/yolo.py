@@ -4,6 +4,7 @@ Source of the format: docs.ultralytics.com/datasets/segment. Polygons are drawn 
 `polygon2mask` draws them.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import cv2
 import numpy as np
 import yaml
 
-from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage
-from deeplab_jax.data.builders.exports import add_image
+from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage, add_image
+from deeplab_jax.data.builders.exports import is_class_name
 from deeplab_jax.data.descriptors import CLASS_FILES, read_text
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import list_images, visible_files
@@ -39,9 +40,11 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
         self,
     ) -> tuple[dict[str | None, dict[str, ListedImage]], Iterable[str]]:
         path = self._data_file()
+        text = read_text(path, "description of the dataset")
         try:
-            data = yaml.safe_load(read_text(path, "description of the dataset"))
-        except (yaml.YAMLError, RecursionError) as error:
+            data = yaml.safe_load(text)
+        # Dates that do not exist are a ValueError.
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DeepLabError(f"{path}: not YAML ({reason})") from error
         if not isinstance(data, dict):
@@ -104,7 +107,7 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
     def _image_paths(self, data: dict, key: str, path: Path) -> Iterator[tuple[Path, list[Path]]]:
         """Yields the places that a split names, with their images."""
         places = data.get(key) or []
-        for place in [places] if isinstance(places, str) else places:
+        for place in places if isinstance(places, list) else [places]:
             if not isinstance(place, str):
                 raise DeepLabError(f"{path}: {key}: {place!r} is no path of images")
             top = data.get("path")
@@ -115,7 +118,8 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
                 for root in (*roots, path.parent)
                 for name in (place, place.removeprefix("../"))
             ]
-            legal = [one for one in tried if one and one.exists()]
+            # os.path.exists accepts names that are no legal path.
+            legal = [one for one in tried if one and os.path.exists(one)]
             if not legal:
                 raise DeepLabError(
                     f"{path}: {key}: {place}: no such directory of images below {self.source}; "
@@ -175,7 +179,7 @@ def _class_names(data: dict, path: Path) -> list[str]:
     names: Any = data.get("names")
     if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
         names = [names[index] for index in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+    if not isinstance(names, list) or not all(map(is_class_name, names)):
         raise DeepLabError(
             f"{path}: names must be a list of texts, or texts by the indices 0, 1, … without gaps; "
             "put names such as yes and no in quotes"
