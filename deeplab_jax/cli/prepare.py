@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Flags of each dataset in addition to the common ones.
 RAW = ("source", "masks_drawn_on")
-ANNOTATED = (*RAW, "classes", "name")
+ANNOTATED = (*RAW, "classes", "intensity_range", "name")
 OPTIONS = {
     "camvid": RAW,
     "voc_segmentation": (*RAW, "aug_val_masks"),
@@ -94,8 +94,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "intensity_range",
         list,
-        "folder: LOW,HIGH levels of 16-bit images that become 0 and 255 (default: 0 and the "
-        "maximum of each image).",
+        "folder, annotation files: LOW,HIGH levels of 16-bit images that become 0 and 255 "
+        "(default: 0 and the maximum of each image).",
     )
     flags.define(
         "bands",

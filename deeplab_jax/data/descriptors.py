@@ -221,6 +221,17 @@ VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
 CLASS_FILES = ("classes.txt", "classes.json")
 
 
+def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
+    """Checks the values of images of more than 8 bits that become 0 and 255.
+
+    Raises:
+      DeepLabError: the first is not less than the second.
+    """
+    if intensity_range and not intensity_range[0] < intensity_range[1]:
+        low, high = intensity_range
+        raise DeepLabError(f"intensity_range {low:g},{high:g}: give LOW below HIGH")
+
+
 def find_class_file(source: Path, given: str | Path | None) -> Path | None:
     """Returns the given file of class names, or else the one in the source; None without one."""
     found = [source / name for name in CLASS_FILES if (source / name).is_file()]

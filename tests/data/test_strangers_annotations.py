@@ -29,6 +29,7 @@ from deeplab_jax.data.builders.coco import draw_object
 from deeplab_jax.data.builders.exports import unpacked
 from deeplab_jax.data.builders.labelme import LEAST_POINTS, draw_shape
 from deeplab_jax.data.builders.registry import BUILDERS
+from deeplab_jax.data.images import decode_image
 from deeplab_jax.data.preparation import prepare as prepare_dataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import unpack_zip
@@ -290,10 +291,18 @@ def test_random_shapes_are_drawn_as_by_labelme(monkeypatch):
         for kind, least in LEAST_POINTS.items():
             more = random.integers(6) if kind in ("polygon", "linestrip") else 0
             points = (random.uniform(-0.2, 1.2, (least + more, 2)) * size[::-1]).tolist()
+            encoded = None
             if kind == "mask":
-                continue
-            expected = utils.shape_to_mask(size, points, kind)
-            assert np.array_equal(draw_shape(kind, points, size), expected), (kind, points, size)
+                (top, bottom), (left, right) = (sorted(random.integers(0, n, 2)) for n in size)
+                points = [[left + 0.4, top + 0.7], [right + 0.2, bottom + 0.9]]
+                blob = random.random((bottom - top + 1, right - left + 1)) < 0.5
+                encoded, one = png(blob), {"label": "a", "shape_type": "mask", "points": points}
+                found, _ = utils.shapes_to_label(size, [one | {"mask": blob}], {"a": 1})
+                expected = found == 1
+            else:
+                expected = utils.shape_to_mask(size, points, kind)
+            mask = draw_shape(kind, points, size, encoded)
+            assert np.array_equal(mask, expected), (kind, points, size)
 
 
 def test_objects_are_drawn_as_by_pycocotools():
@@ -464,6 +473,20 @@ def test_one_list_of_cvat_is_split_by_a_hash(source, tmp_path):
     names = built("cvat", source, tmp_path).image_ids()
     assert {*names} == {"train", "val"}
     assert sum(map(len, names.values())) == len(drawings())
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_images_of_16_bits_are_mapped_by_the_given_range(name, source, tmp_path):
+    WRITERS[name](source)
+    for path in source.rglob("drawing_1.png"):
+        if path.parent.name != "SegmentationClass":
+            deep = np.full(drawings()[1].label.shape, 1500, np.uint16)
+            PIL.Image.fromarray(deep).save(path)
+    builder = built(name, source, tmp_path, intensity_range=(1000, 2000))
+    assert builder.problems() == []
+    names = [(split, key) for split, keys in builder.image_ids().items() for key in keys]
+    split, key = next((split, key) for split, key in names if key.endswith("drawing_1"))
+    assert (decode_image(builder.load(split, key).image) == 128).all()
 
 
 def test_images_may_lie_elsewhere(source, tmp_path):

@@ -1,6 +1,7 @@
 """Bases of the builders that draw the shapes of annotation files."""
 
 import abc
+import dataclasses
 import functools
 import math
 import os
@@ -11,15 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
+from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder, in_splits
 from deeplab_jax.data.builders.exports import (
     IGNORED_NAMES,
     annotation_classes,
     given_directory,
-    in_splits,
     unpacked,
 )
-from deeplab_jax.data.descriptors import CLASS_FILES, find_class_file
+from deeplab_jax.data.descriptors import CLASS_FILES, check_intensity_range, find_class_file
 from deeplab_jax.data.image_layout import UPRIGHT, aligned_label, stored_size, turned
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
 from deeplab_jax.errors import DeepLabError, unknown_name
@@ -78,7 +78,7 @@ class DrawnBuilder(SegmentationBuilder, skip_registration=True):
 
     def read_storable_image(self, listed: ListedImage) -> StorableImage:
         """Reads an image as it is stored."""
-        return storable_image(listed.path)
+        return storable_image(listed.path, self.descriptor.intensity_range)
 
     def image_ids(self) -> dict[str, Sequence[str]]:
         return {split: list(images) for split, images in self._images.items()}
@@ -110,7 +110,8 @@ class DrawnBuilder(SegmentationBuilder, skip_registration=True):
             )
         if image.orientation == UPRIGHT:
             return self.draw(listed, image.size)
-        as_displayed = as_stored = (None, ())
+        as_displayed: tuple[np.ndarray | None, tuple[str, ...]] = (None, ())
+        as_stored = as_displayed
         if declared in (None, image.size):
             as_displayed = self.draw(listed, image.size)
         if declared in (None, stored):
@@ -158,6 +159,7 @@ class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
         source: str | Path,
         classes: str | Path | None = None,
         images: str | Path | None = None,
+        intensity_range: tuple[float, float] | None = None,
         masks_drawn_on: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -168,24 +170,28 @@ class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
           classes: file of class names, see `read_class_names` (default: `classes.txt` or
             `classes.json` in the source, else the names in the annotation files).
           images: directory of the images (default: the source).
+          intensity_range: see `read_image`.
           masks_drawn_on: see `DrawnBuilder` (default: as the tool does, where that is known).
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
-          DeepLabError: a directory is missing, nothing is annotated, or there is only one class.
+          DeepLabError: a directory is missing, nothing is annotated, there is only one class, or
+            the range is empty.
         """
         self.source = unpacked(source, self)
         self.image_directory = given_directory(images) if images else self.source
         self.class_file = find_class_file(self.source, classes)
+        check_intensity_range(intensity_range)
         found, names = self.read_annotations()
         if not any(found.values()):
             raise DeepLabError(f"{source}: no annotations found; {self.LAYOUT}")
-        self.descriptor, self._labels, background = annotation_classes(
+        descriptor, self._labels, background = annotation_classes(
             self.name, names, self.class_file, self.source
         )
+        self.descriptor = dataclasses.replace(descriptor, intensity_range=intensity_range)
         self._background = self._labels[background]
         super().__init__(masks_drawn_on=masks_drawn_on or self.DRAWN_ON, **kwargs)
-        self._images = in_splits(found, self.reporter)
+        self._images = in_splits(found, self)
 
     @abc.abstractmethod
     def read_annotations(

@@ -3,17 +3,20 @@
 import abc
 import concurrent.futures
 import dataclasses
+import hashlib
 import io
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from deeplab_jax.data.bands import decode_bands
+from deeplab_jax.data.builders.pairing import SPLITS
 from deeplab_jax.data.descriptors import Color, Descriptor
 from deeplab_jax.data.images import encode_png
 from deeplab_jax.data.statistics import BandCounter, StatisticsCounter
@@ -21,6 +24,8 @@ from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.reporter import Reporter
 
+# One image of this number goes to val where the source defines no splits.
+VAL_SHARE = 5
 # Number of examples that a note names; more are shown as "…".
 SHOWN_EXAMPLES = 3
 
@@ -138,6 +143,8 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     code_path = None
     # Classes and palette of the prepared dataset.
     descriptor: Descriptor
+    # Directory of the raw files, where there is one.
+    source: Path
 
     def __init__(self, *, reporter: Reporter | None = None, **kwargs: Any) -> None:
         """Creates a builder.
@@ -258,3 +265,47 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         if is_first and not bands.are_rgb:
             mean, std = pixels.result()
             self.info.metadata["bands"].update(mean=mean, std=std)
+
+
+Example = TypeVar("Example")
+
+
+def in_splits(
+    found: Mapping[str | None, dict[str, Example]], builder: SegmentationBuilder
+) -> dict[str, dict[str, Example]]:
+    """Returns the examples by split; without splits a hash of the names chooses those of val.
+
+    Args:
+      found: examples by split, or None, and id.
+      builder: its reporter receives the number of images that become val.
+
+    Raises:
+      DeepLabError: only some of them are in a split.
+    """
+    undivided = found.get(None)
+    if not undivided:
+        return {split: found[split] for split in SPLITS if found.get(split)}
+    if divided := [split for split in SPLITS if found.get(split)]:
+        raise DeepLabError(
+            f"{next(iter(undivided))} is in no split, but others are in {divided[0]}; "
+            "move all into train and val (test), or none"
+        )
+    chosen = _held_out(list(undivided))
+    builder.reporter.message(
+        f"no train/ and val/ in {builder.source}: {len(chosen)} of {len(undivided)} images, chosen "
+        "by a hash of their names, become val"
+    )
+    return {
+        split: {name: one for name, one in undivided.items() if (name in chosen) == held}
+        for split, held in (("train", False), ("val", True))
+    }
+
+
+def _held_out(names: list[str]) -> set[str]:
+    """Returns the names that go to val; files added later do not move the others."""
+    digests = {
+        name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+        for name in names
+    }
+    chosen = {name for name, digest in digests.items() if digest % VAL_SHARE == 0}
+    return chosen or set(sorted(names, key=digests.__getitem__)[: len(names) > 1])

@@ -89,7 +89,7 @@ class Coco(AnnotationsBuilder, skip_registration=True):
                 mask = draw_object(self._masks, thing.segmentation, size)
             except DeepLabError as error:
                 raise DeepLabError(f"annotation {thing.identity}: {error}") from None
-            depth = np.inf if thing.name is None else np.count_nonzero(mask)
+            depth = np.inf if thing.name is None else float(np.count_nonzero(mask))
             yield Layer(thing.name, mask, depth)
 
     def _files(self) -> list[Path]:
@@ -177,7 +177,7 @@ def draw_object(masks: ModuleType, segmentation: object, size: tuple[int, int]) 
         raise DeepLabError(f"its run lengths are damaged ({error}); export it again") from None
 
 
-def _corners(polygon: object, size: tuple[int, int]) -> list[float]:
+def _corners(polygon: object, size: tuple[int, int]) -> np.ndarray:
     # Three corners are six numbers.
     numbers = polygon if isinstance(polygon, list) else []
     if len(numbers) < 6 or len(numbers) % 2:
@@ -211,7 +211,7 @@ def _checked_runs(masks: ModuleType, runs: dict, size: tuple[int, int]) -> dict:
 
 
 def _names(categories: Sequence[dict], path: Path) -> dict[int, str]:
-    names = {}
+    names: dict[int, str] = {}
     for category in categories:
         identity, name = category.get("id"), category.get("name")
         if type(identity) is not int or not is_class_name(name):

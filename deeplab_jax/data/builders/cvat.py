@@ -3,22 +3,30 @@
 Source of the format: docs.cvat.ai, "Segmentation mask".
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deeplab_jax.data.builders.base import in_splits
 from deeplab_jax.data.builders.exports import (
     IGNORED_NAMES,
     annotation_classes,
     given_directory,
-    in_splits,
     named_split,
     unpacked,
 )
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, files_by_name
-from deeplab_jax.data.descriptors import Color, checked_color, describe, find_class_file, read_text
+from deeplab_jax.data.descriptors import (
+    Color,
+    check_intensity_range,
+    checked_color,
+    find_class_file,
+    read_text,
+)
+from deeplab_jax.data.images import StorableImage, storable_image
 from deeplab_jax.data.masks import MaskFile, read_colored_mask
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.files import leads_out, visible_files
@@ -48,6 +56,7 @@ class Cvat(PairedFilesBuilder, skip_registration=True):
         source: str | Path,
         classes: str | Path | None = None,
         images: str | Path | None = None,
+        intensity_range: tuple[float, float] | None = None,
         **kwargs: Any,
     ) -> None:
         """Reads the label map and finds the pairs.
@@ -57,11 +66,13 @@ class Cvat(PairedFilesBuilder, skip_registration=True):
           classes: file of class names, see `read_class_names` (default: `classes.txt` or
             `classes.json` in the source, else the names of the label map, background first).
           images: directory of the images (default: `JPEGImages/`).
+          intensity_range: see `read_image`.
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
           DeepLabError: the source does not have the layout, or its label map is damaged.
         """
+        check_intensity_range(intensity_range)
         directory = unpacked(source, self)
         # The export may be a directory of the source.
         found = [path for path in visible_files(directory, (".txt",)) if path.name == LABEL_MAP]
@@ -79,11 +90,15 @@ class Cvat(PairedFilesBuilder, skip_registration=True):
             )
         colors.setdefault(background, BLACK)
         self._color_labels = _color_labels(colors, labels, self._label_map)
-        palette = [colors.get(name) for name in descriptor.class_names]
-        if None in palette:
-            name = descriptor.class_names[palette.index(None)]
-            raise DeepLabError(f"{self._label_map}: it has no color for the class {name!r}; add it")
-        self.descriptor = describe(self.name, descriptor.class_names, palette)
+        for name in descriptor.class_names:
+            if name not in colors:
+                raise DeepLabError(
+                    f"{self._label_map}: it has no color for the class {name!r}; add it"
+                )
+        palette = tuple(colors[name] for name in descriptor.class_names)
+        self.descriptor = dataclasses.replace(
+            descriptor, palette=palette, intensity_range=intensity_range
+        )
         super().__init__(source=root, **kwargs)
 
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
@@ -115,13 +130,16 @@ class Cvat(PairedFilesBuilder, skip_registration=True):
                     image = images.get(name, self._images / f"{name}.*")
                     mask = masks.get(name, masks_directory / f"{name}.png")
                     found.setdefault(split, {})[name] = Pair(image, mask)
-        return in_splits(found, self.reporter)
+        return in_splits(found, self)
 
     def read_label(self, mask: MaskFile) -> np.ndarray:
         dtype = label_dtype(self.descriptor.num_classes)
         return read_colored_mask(
             mask, self._color_labels, dtype=dtype, color_map=str(self._label_map)
         )
+
+    def read_storable_image(self, path: Path) -> StorableImage:
+        return storable_image(path, self.descriptor.intensity_range)
 
     def directories(self) -> set[Path]:
         return {self._images, self.source / MASKS}
@@ -155,8 +173,8 @@ def read_label_map(path: Path) -> dict[str, Color]:
 def _color_labels(
     colors: Mapping[str, Color], labels: Mapping[str, int], path: Path
 ) -> dict[Color, int]:
-    void = dict.fromkeys(IGNORED_NAMES, void_label(len(labels)))
     for name in colors:
-        if name not in labels and name.lower() not in void:
+        if name not in labels and name.lower() not in IGNORED_NAMES:
             raise DeepLabError(f"{path}: {unknown_name('class', name, labels)}")
-    return {color: labels.get(name, void.get(name.lower())) for name, color in colors.items()}
+    void = void_label(len(labels))
+    return {color: labels.get(name, void) for name, color in colors.items()}

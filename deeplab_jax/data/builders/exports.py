@@ -4,13 +4,12 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TypeVar
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from deeplab_jax.data.builders.folder import held_out
 from deeplab_jax.data.builders.pairing import OTHER_SPLIT_NAMES, SPLITS
 from deeplab_jax.data.descriptors import (
     VOID_NAMES,
@@ -21,7 +20,6 @@ from deeplab_jax.data.descriptors import (
 )
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import is_hidden, unpack_zip
-from deeplab_jax.reporter import Reporter
 
 # Names of labels whose pixels are void, unless the user lists them as classes. labelme's own
 # converter gives the first of them the value -1.
@@ -59,40 +57,6 @@ def annotation_classes(
     return describe(name, names), labels, (listed or names)[0]
 
 
-Example = TypeVar("Example")
-
-
-def in_splits(
-    found: Mapping[str | None, dict[str, Example]], reporter: Reporter
-) -> dict[str, dict[str, Example]]:
-    """Returns the examples by split; without splits a hash of the names chooses those of val.
-
-    Args:
-      found: examples by split, or None, and id.
-      reporter: receives the number of images that become val.
-
-    Raises:
-      DeepLabError: only some of them are in a split.
-    """
-    undivided = found.get(None)
-    if not undivided:
-        return {split: found[split] for split in SPLITS if found.get(split)}
-    if divided := [split for split in SPLITS if found.get(split)]:
-        raise DeepLabError(
-            f"{next(iter(undivided))} is in no split, but other annotations are in {divided[0]}; "
-            "move all into train and val (test), or none"
-        )
-    chosen = held_out(list(undivided))
-    reporter.message(
-        f"no train and val in the annotations: {len(chosen)} of {len(undivided)} images, chosen by "
-        "a hash of their names, become val"
-    )
-    return {
-        split: {name: one for name, one in undivided.items() if (name in chosen) == held}
-        for split, held in (("train", False), ("val", True))
-    }
-
-
 def named_split(parts: Sequence[str]) -> str | None:
     """Returns the split that the last part of a path with such a name defines; None for none."""
     named = [SPLIT_NAMES[part.lower()] for part in parts if part.lower() in SPLIT_NAMES]
@@ -105,7 +69,7 @@ def image_name(file_name: str) -> str:
     return "/".join(part for part in path.parts if part not in ("/", "..") and ":" not in part)
 
 
-def is_class_name(value: object) -> bool:
+def is_class_name(value: object) -> TypeGuard[str]:
     """Returns whether a value is the name of a class: one line of text that is not empty."""
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
@@ -135,7 +99,7 @@ def declared_size(height: object, width: object) -> tuple[int, int] | None:
     return height, width
 
 
-def checked_points(points: object, size: tuple[int, int], least: int) -> np.ndarray:
+def checked_points(points: Any, size: tuple[int, int], least: int) -> np.ndarray:
     """Returns the points of a shape.
 
     Args:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from deeplab_jax.data.bands import check_pixel_type
-from deeplab_jax.data.builders.base import LoadedExample
+from deeplab_jax.data.builders.base import LoadedExample, in_splits
 from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, find_root
 from deeplab_jax.data.builders.pairing import SPLITS, Found, Matching, find_files, match_names
-from deeplab_jax.data.descriptors import RGB, Bands, Color, folder_classes
+from deeplab_jax.data.descriptors import RGB, Bands, Color, check_intensity_range, folder_classes
 from deeplab_jax.data.images import StorableImage, file_bands, storable_image
 from deeplab_jax.data.masks import (
     MaskFile,
@@ -29,8 +28,6 @@ from deeplab_jax.errors import DeepLabError, nearest_names
 from deeplab_jax.files import absence
 from deeplab_jax.labels import VOID_LABEL, label_dtype, void_label
 
-# One image of this number goes to val where the folders define no splits.
-VAL_SHARE = 5
 # Value of `bands` that keeps every band.
 ALL_BANDS = "all"
 BINARY_LABELS = {0: 0, VOID_LABEL: 1}
@@ -89,9 +86,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         self._found = find_files(find_root(source, ".", self.LAYOUT), self._masks, self.LAYOUT)
         # Why an image has no mask, or a mask no image.
         self._unmatched: dict[Pair, str] = {}
-        if intensity_range and not intensity_range[0] < intensity_range[1]:
-            low, high = intensity_range
-            raise DeepLabError(f"intensity_range {low:g},{high:g}: give LOW below HIGH")
+        check_intensity_range(intensity_range)
         descriptor, self._color_labels = folder_classes(source, classes, color_map)
         self._first, chosen = _first_bands(sorted(self._found.images.values()), bands)
         if intensity_range and not chosen.are_rgb:
@@ -132,7 +127,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
             }
             for split, folder in splits.items()
         }
-        return by_split if any(by_split.values()) else self._held_out(pairs)
+        return by_split if any(by_split.values()) else in_splits({None: pairs}, self)
 
     def load(self, split: str, image_id: str) -> LoadedExample:
         if reason := self._unmatched.get(self._pairs[split][image_id]):
@@ -146,17 +141,6 @@ class Folder(PairedFilesBuilder, skip_registration=True):
             self.reporter.message(
                 f"masks are matched by name, as {found.masks[mask]} to {found.images[image]}"
             )
-
-    def _held_out(self, pairs: Mapping[str, Pair]) -> dict[str, dict[str, Pair]]:
-        chosen = held_out(list(pairs))
-        self.reporter.message(
-            f"no train/ and val/ in {self.source}: {len(chosen)} of {len(pairs)} images, chosen "
-            "by a hash of their names, become val"
-        )
-        return {
-            "train": {name: pair for name, pair in pairs.items() if name not in chosen},
-            "val": {name: pair for name, pair in pairs.items() if name in chosen},
-        }
 
     def read_label(self, mask: MaskFile) -> np.ndarray:
         return self._read_label(mask)
@@ -264,16 +248,6 @@ def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, st
 def _example(found: Found, matching: Matching) -> str:
     image, mask = next(iter(matching.mask_of.items()))
     return f"{found.masks[mask].name} to {found.images[image].name}"
-
-
-def held_out(names: list[str]) -> set[str]:
-    """Returns the names that go to val; files added later do not move the others."""
-    digests = {
-        name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
-        for name in names
-    }
-    chosen = {name for name, digest in digests.items() if digest % VAL_SHARE == 0}
-    return chosen or set(sorted(names, key=digests.__getitem__)[: len(names) > 1])
 
 
 def _hold_only_binary_values(masks: Sequence[Path]) -> bool:

@@ -108,7 +108,7 @@ class LabelStudio(AnnotationsBuilder, skip_registration=True):
                     f"the image {size[0]}x{size[1]}; they must be of one size"
                 )
             mask = opacity >= OPAQUE
-            yield Layer(name, mask, np.count_nonzero(mask))
+            yield Layer(name, mask, float(np.count_nonzero(mask)))
 
     def notes(self) -> list[str]:
         skipped = f"{self._without_masks} tasks without a brush mask left out"

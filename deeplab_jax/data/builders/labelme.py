@@ -8,6 +8,7 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.ImageDraw
@@ -71,9 +72,10 @@ class Labelme(AnnotationsBuilder, skip_registration=True):
         if listed.path != listed.origin:
             return super().read_storable_image(listed)
         # Read again, so that the images are not all in memory.
-        content = parse_json(read_text(listed.path, "annotation"), listed.path)
+        content: Any = parse_json(read_text(listed.path, "annotation"), listed.path)
         encoded = _decoded(content["imageData"], f"{listed.path}: imageData")
-        return storable_image(encoded, name=f"{listed.path}: imageData")
+        limits = self.descriptor.intensity_range
+        return storable_image(encoded, limits, name=f"{listed.path}: imageData")
 
     def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
         for number, shape in enumerate(listed.shapes, 1):
@@ -85,7 +87,7 @@ class Labelme(AnnotationsBuilder, skip_registration=True):
             yield Layer(shape["label"], mask)
 
     def _read(self, path: Path) -> ListedImage:
-        content = parse_json(read_text(path, "annotation"), path)
+        content: Any = parse_json(read_text(path, "annotation"), path)
         shapes = entries(content, "shapes", path)
         for number, shape in enumerate(shapes, 1):
             if not is_class_name(shape.get("label")):
@@ -159,7 +161,7 @@ def _paste_mask(corners: np.ndarray, encoded: object, size: tuple[int, int]) -> 
     return mask
 
 
-def _decoded(encoded: object, name: str) -> bytes:
+def _decoded(encoded: Any, name: str) -> bytes:
     try:
         return base64.b64decode(encoded, validate=True)
     except (TypeError, ValueError):

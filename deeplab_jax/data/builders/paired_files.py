@@ -142,7 +142,9 @@ def find_root(source: Path, landmark: str, layout: str, roots: Sequence[str] = (
         if (source / root / landmark).is_dir():
             return source / root
     reason = f"no {landmark}/ in it" if source.is_dir() else "no such directory"
-    if source.is_symlink() and not source.exists():
+    if source.is_file():
+        reason = "a file, not a directory (unpack an archive)"
+    elif source.is_symlink() and not source.exists():
         reason = absence(source)
     raise DeepLabError(f"{source}: {reason}; {layout}")
 

@@ -64,7 +64,7 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
                 raise DeepLabError(f"line {number}: {error}") from None
             mask = np.zeros(size, np.uint8)
             cv2.fillPoly(mask, [polygon], 1)
-            yield Layer(name, mask.astype(bool), np.count_nonzero(mask))
+            yield Layer(name, mask.astype(bool), float(np.count_nonzero(mask)))
 
     def _parsed(self, line: str, size: tuple[int, int]) -> tuple[str, np.ndarray]:
         """Returns the class name and the corners, int32 [number, 2], of a line."""
@@ -132,11 +132,12 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
         if place.is_dir():
             return list_images(place).images
         lines = filter(None, map(str.strip, read_text(place, "list of images").splitlines()))
-        listed = {line: self.below(place.parent / line) for line in lines}
-        for line, path in listed.items():
-            if not path:
+        listed = []
+        for line in lines:
+            if not (path := self.below(place.parent / line)):
                 raise DeepLabError(f"{place}: {line} is not below {self.source}; correct it")
-        return list(listed.values())
+            listed.append(path)
+        return listed
 
     def _add(
         self,
