@@ -239,10 +239,16 @@ class OnnxWriter:
         return self.node("Div", *(self.cast(one, np.dtype(np.float32)) for one in (inside, window)))
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
-        options = {"kernel_shape": window, "strides": stride, "pads": _pads(padding)}
+        options = {"kernel_shape": window, "strides": stride}
         if kind == "max":
-            return self.node("MaxPool", inputs, **options)
-        means = self.node("AveragePool", self.single(inputs), count_include_pad=1, **options)
+            return self.node("MaxPool", inputs, pads=_pads(padding), **options)
+        inputs = self.single(inputs)
+        if any(map(any, padding)):
+            # OpenCV 4.10 ignores `count_include_pad`.
+            top, left, bottom, right = _pads(padding)
+            edges = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+            inputs = self.node("Pad", inputs, edges)
+        means = self.node("AveragePool", inputs, **options)
         return self.node("Mul", means, np.float32(np.prod(window)).reshape(1))
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:

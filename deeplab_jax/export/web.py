@@ -95,11 +95,11 @@ def is_page(path: Path) -> bool:
 
 
 def _check(program: Program) -> None:
-    options, channels = program.options, program.predictor.model.architecture.in_channels
-    if channels != 3:
+    options, architecture = program.options, program.predictor.model.architecture
+    if not architecture.takes_rgb:
         raise DeepLabError(
-            f"this network takes {channels} channels, but a web page reads RGB images; export it "
-            "with --format=onnx"
+            f"this network takes {architecture.in_channels} bands of {architecture.image_dtype}, "
+            "but a web page reads RGB images; export it with --format=onnx"
         )
     if not options.preprocessing or not options.argmax:
         raise DeepLabError(
