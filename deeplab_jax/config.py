@@ -73,6 +73,7 @@ FREE_FIELDS = (
     "parallel.spatial",
     "parallel.fsdp",
     "training.remat",
+    "training.watchdog_seconds",
     "log_every_steps",
     "checkpoint.every_steps",
     "evaluation.batch_size",

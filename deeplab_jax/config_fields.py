@@ -133,6 +133,12 @@ class Training:
         source="arXiv 1604.06174",
         legal=("none", "norm", "block"),
     )
+    watchdog_seconds: int = keyword(
+        300,
+        "Seconds without progress after which the run prints all stacks and ends; 0: never. "
+        "Compilation may take 12 times and a checkpoint 4 times as long.",
+        rule=NOT_NEGATIVE,
+    )
     init_from: str = keyword(
         "",
         "Published name, model directory or workdir to load initial variables from; empty: random "

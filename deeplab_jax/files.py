@@ -83,6 +83,25 @@ def check_new_directory(path: Path) -> None:
         raise DeepLabError(f"{path} exists and is not empty; give another directory, or remove it")
 
 
+def check_writable(directory: Path) -> None:
+    """Creates a directory if needed, and checks that files can be written into it.
+
+    Raises:
+      DeepLabError: it cannot be created or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f".probe-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DeepLabError(
+            f"{directory} cannot be written ({reason}); change its permissions, or give another "
+            "directory"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with replacing(path) as temporary:

@@ -102,6 +102,8 @@ def save_items(
     trees: Mapping[str, Any],
     info: Mapping[str, Any],
     metrics: Mapping[str, float] | None,
+    *,
+    again: bool = False,
 ) -> None:
     """Starts saving a checkpoint in the background, after the save before on all processes.
 
@@ -111,10 +113,20 @@ def save_items(
       trees: trees of arrays by name of the item.
       info: JSON-ready content of the item `info`.
       metrics: of the validation at this step; None where there was none.
+      again: replaces the checkpoint of this step.
     """
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     items[INFO] = ocp.args.JsonSave(info)
-    manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, custom_metadata=MARK)
+    if again:
+        manager.wait_until_finished()
+        manager.delete(step)
+    manager.save(
+        step,
+        args=ocp.args.Composite(**items),
+        metrics=metrics,
+        custom_metadata=MARK,
+        force=again,
+    )
 
 
 def restore_items(

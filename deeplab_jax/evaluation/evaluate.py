@@ -1,7 +1,7 @@
 """Evaluation of a model on a split, from images to metrics."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,20 @@ class Evaluator:
         sizes = set(self._inference.sizes)
         return sizes.pop() if len(sizes) == 1 else None
 
-    def run(self, variables: Any, reporter: Reporter | None = None) -> ConfusionMatrix:
+    def run(
+        self,
+        variables: Any,
+        reporter: Reporter | None = None,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> ConfusionMatrix | None:
         """Returns the confusion matrix of the whole split, equal on every host.
 
         Args:
           variables: variables of the model, on any devices.
           reporter: receives progress events (default: none).
+          stopping: is called after every batch; the evaluation ends with None once it returns True,
+            which it must do on all hosts after the same batch.
 
         Raises:
           DeepLabError: an image is damaged or larger than the size.
@@ -79,6 +87,8 @@ class Evaluator:
         total = ConfusionMatrix.empty(classes)
         for batch, class_map in self._inference.run(forward, reporter or Reporter()):
             total = total.merge(ConfusionMatrix.from_labels(batch["label"], class_map, classes))
+            if stopping():
+                return None
         return ConfusionMatrix(sum_over_hosts(total.counts))
 
 

@@ -2,6 +2,8 @@
 
 import collections
 import contextlib
+import faulthandler
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -53,6 +55,8 @@ POLL_SECONDS = 1.0
 MESSAGE_SECONDS = 8.0
 # Maximum seconds between the first and the last of processes interrupted together.
 TOGETHER_SECONDS = 10
+# Start of the watchdog's message, at which every process prints its stacks.
+STALLED = "no progress"
 # Words in JAX's messages that point to the connection and not to this process.
 CONNECTION_WORDS = ("gloo", "connection", "unavailable", "coordination", "heartbeat", "peer")
 
@@ -102,6 +106,8 @@ def _watching(end: End) -> Iterator[None]:
         while not done.wait(POLL_SECONDS):
             message = failure_of_others()
             if message is not None and not done.is_set():
+                if STALLED in message:
+                    print_stacks()
                 _let_others_read()
                 end(message)
 
@@ -171,3 +177,10 @@ def _let_others_read() -> None:
     """Waits in process 0, which holds the store; JAX aborts the others once it ends."""
     if jax.process_index() == 0:
         time.sleep(3 * POLL_SECONDS)
+
+
+def print_stacks() -> None:
+    """Prints the stacks of all threads to standard error."""
+    sys.stderr.flush()
+    print(f"stacks of all threads of process {jax.process_index()}:", file=sys.stderr, flush=True)
+    faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)

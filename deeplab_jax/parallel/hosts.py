@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import itertools
+import json
 import os
 import re
 import signal
@@ -104,7 +106,8 @@ def start_hosts(
       The number of processes of the job.
 
     Raises:
-      DeepLabError: the addresses are not legal, or the cluster's cannot be found.
+      DeepLabError: the addresses are not legal, the cluster's cannot be found, or the environment
+        reports other processes and none was found.
     """
     addresses = (addresses or Addresses()).or_of(os.environ)
     if addresses.coordinator_address is None:
@@ -116,6 +119,7 @@ def start_hosts(
     before = signal.getsignal(signal.SIGTERM)
     with _deadline(start_seconds, lambda: end and end(_late(addresses, start_seconds))):
         if not _initialize(addresses, start_seconds + GRACE_SECONDS):
+            _refuse_to_be_alone(os.environ)
             return 1
         # Where processes find each other, their devices can still fail to.
         count = jax.process_count()
@@ -193,6 +197,42 @@ def local_devices(environment: Mapping[str, str]) -> list[int] | None:
     return list(range(int(gpus))) if single and gpus.isdecimal() else None
 
 
+def members(environment: Mapping[str, str]) -> str | None:
+    """Returns the variable by which the environment reports a job of several processes, or None.
+
+    Without a batch index of Kubernetes and the like, a process cannot know that it has peers.
+    """
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"):
+        if environment.get(name, "").isdecimal() and int(environment[name]) > 1:
+            return f"{name}={environment[name]}"
+    if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+        return f"TPU_WORKER_HOSTNAMES={environment['TPU_WORKER_HOSTNAMES']}"
+    if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
+        return f"JOB_COMPLETION_INDEX={environment['JOB_COMPLETION_INDEX']}"
+    return None
+
+
+def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
+    """Checks that a process that joined no others is not one of several.
+
+    Raises:
+      DeepLabError: the environment reports a job of several processes.
+    """
+    found = members(environment)
+    if found is None:
+        return
+    package = (
+        "pip install 'deeplab_jax[kubernetes]', by which JAX finds the others, or "
+        if found.startswith("JOB_") and importlib.util.find_spec("kubernetes") is None
+        else ""
+    )
+    raise DeepLabError(
+        f"{found} reports a job of several processes, but this process found no others; {package}"
+        "give --coordinator, --num_processes and --process_id (for a process of its own: "
+        "--coordinator=localhost:1234 --num_processes=1 --process_id=0)"
+    )
+
+
 def is_first_host() -> bool:
     """Returns whether this process writes the shared files: reports, numbers, pictures."""
     return jax.process_index() == 0
@@ -226,3 +266,33 @@ def first_host_first(name: str) -> Iterator[None]:
     yield
     if is_first_host():
         wait_for_hosts(name)
+
+
+def check_hosts_agree(facts: Mapping[str, Any]) -> None:
+    """Checks that all processes of the job have the same facts, before they train together.
+
+    Args:
+      facts: JSON-ready values by name, such as config fields, datasets and versions.
+
+    Raises:
+      DeepLabError: this process differs from process 0; names what differs.
+    """
+    if jax.process_count() == 1:
+        return
+    key = f"deeplab_jax/facts/{next(_BARRIERS)}"
+    own = json.loads(json.dumps(dict(facts)))
+    client = coordination_client()
+    if is_first_host():
+        client.key_value_set(key, json.dumps(own))
+    first = json.loads(client.blocking_key_value_get(key, WAIT_SECONDS * 1000))
+    differences = [
+        f"{name} is {own.get(name, 'missing')} and not {first.get(name, 'missing')}"
+        for name in sorted(own.keys() | first.keys())
+        if own.get(name) != first.get(name)
+    ]
+    if differences:
+        raise DeepLabError(
+            f"process {jax.process_index()} on {socket.gethostname()} differs from process 0: "
+            f"{'; '.join(differences)}; start all processes with the same command, data and "
+            "versions"
+        )

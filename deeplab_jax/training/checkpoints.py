@@ -22,13 +22,14 @@ from deeplab_jax.checkpointing.saved_states import (
     EMA,
     OPTIMIZER,
     VARIABLES,
+    checkpoints_directory,
     saved_steps,
     set_damaged_aside,
 )
 from deeplab_jax.data.datasets import fingerprint_differences
 from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import write_text
+from deeplab_jax.files import check_writable, write_text
 from deeplab_jax.formats import (
     FORMAT_FIELD,
     FORMAT_VERSION,
@@ -193,6 +194,11 @@ def write_manifest(workdir: pathlib.Path, mesh: Mesh) -> None:
     write_text(path, json.dumps([*starts, _manifest(mesh)], indent=2) + "\n")
 
 
+def versions() -> dict[str, str]:
+    """Returns the versions of the packages that decide what training computes."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
 def _manifest(mesh: Mesh) -> dict[str, Any]:
     devices = list(mesh.devices.flat)
     return {
@@ -200,7 +206,7 @@ def _manifest(mesh: Mesh) -> dict[str, Any]:
         "command": sys.argv,
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
         "devices": [str(device) for device in devices],
         "device_kind": devices[0].device_kind,
         "processes": jax.process_count(),
@@ -235,11 +241,12 @@ class Checkpointer(contextlib.AbstractContextManager):
           reporter: receives a warning for each damaged checkpoint.
 
         Raises:
-          DeepLabError: there are checkpoints, and all are damaged.
+          DeepLabError: there are checkpoints, and all are damaged; or none can be written.
         """
         self._workdir = workdir
         with first_host_first("checkpoints"):
             if is_first_host():
+                check_writable(checkpoints_directory(workdir))
                 set_damaged_aside(workdir, (reporter or Reporter()).warning)
         self._manager = open_checkpoints(workdir, read_only=False)
 
@@ -272,6 +279,23 @@ class Checkpointer(contextlib.AbstractContextManager):
         metrics = None if mean_iou is None else {"mean_iou": mean_iou}
         with self._explained():
             save_items(self._manager, int(state.step), _items(state), info, metrics)
+
+    def rank(self, state: TrainState, info: dict[str, Any], mean_iou: float) -> None:
+        """Saves the newest checkpoint again, with the mean IoU of a validation made up later.
+
+        The only checkpoint is left as it is, because replacing one removes it first.
+
+        Args:
+          state, info: as of `save`.
+          mean_iou: mean IoU of the validation at the step of the state.
+
+        Raises:
+          DeepLabError: see `save`.
+        """
+        if len(self._manager.all_steps()) > 1:
+            values = {"mean_iou": mean_iou}
+            with self._explained():
+                save_items(self._manager, int(state.step), _items(state), info, values, again=True)
 
     def wait(self) -> None:
         """Waits until all saves are on disk.

@@ -2,15 +2,13 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import math
 import pathlib
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -18,21 +16,25 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deeplab_jax import checkpointing
+from deeplab_jax import config as configs
 from deeplab_jax.data.datasets import fingerprint
-from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import Evaluator
 from deeplab_jax.files import as_path
 from deeplab_jax.parallel import (
     PreemptionSync,
+    Progress,
+    check_hosts_agree,
     from_first_host,
     is_first_host,
     make_mesh,
     wait_for_hosts,
+    watchdog,
 )
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training import checkpoints as workdirs
 from deeplab_jax.training.checkpoints import Checkpointer
 from deeplab_jax.training.hooks import (
+    VALIDATION,
     FiniteCheck,
     Monitor,
     Pace,
@@ -43,6 +45,7 @@ from deeplab_jax.training.hooks import (
     validations_since_best,
 )
 from deeplab_jax.training.initialization import initial_state
+from deeplab_jax.training.lock import workdir_lock
 from deeplab_jax.training.setup import (
     Run,
     Source,
@@ -80,6 +83,8 @@ def interruption() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+# Factors by which compilation and checkpoints may take longer than training.watchdog_seconds.
+COMPILATION_FACTOR, SAVING_FACTOR = 12, 4
 # Steps in the trace of `profile`, counted from the first step of the process.
 PROFILED_STEPS = range(3, 8)
 
@@ -145,13 +150,40 @@ def train(
         )
     )
     evaluator = _make_evaluator(run)
-    _open_workdir(run, evaluator)
-    with Checkpointer(workdir, reporter) as checkpointer, interruption() as asked_to_stop:
+    lock = contextlib.nullcontext(lambda: None)
+    with workdir_lock(workdir, reporter) if is_first_host() else lock as check_lock:
+        _open_workdir(run, evaluator)
+        return _train(run, evaluator, reporter, profile, check_lock)
+
+
+def _train(
+    run: Run,
+    evaluator: Evaluator,
+    reporter: Reporter,
+    profile: bool,
+    check_lock: Callable[[], None],
+) -> TrainingResult:
+    """Trains in a workdir that this job has locked."""
+    workdir = run.workdir
+    with (
+        interruption() as asked_to_stop,
+        watchdog(run.config.training.watchdog_seconds) as report_progress,
+        Checkpointer(workdir, reporter) as checkpointer,
+    ):
+
+        def progress(doing: str, factor: float = 1) -> None:
+            check_lock()
+            report_progress(doing, factor)
+
+        progress("reading the initial variables", SAVING_FACTOR)
         state = initial_state(run, checkpointer, reporter)
         monitor = Monitor(workdir, int(state.step)) if is_first_host() else None
         with monitor or contextlib.nullcontext():
-            loop = Loop(run, evaluator, checkpointer, monitor, reporter, profile)
-            result = loop.train(state, asked_to_stop)
+            loop = Loop(
+                run, evaluator, checkpointer, monitor, reporter, profile, asked_to_stop, progress
+            )
+            result = loop.train(state)
+        progress("saving the last checkpoint", SAVING_FACTOR)
     draw_pictures(run.workdir, run.validation, reporter)
     return result
 
@@ -172,7 +204,7 @@ def _make_evaluator(run: Run) -> Evaluator:
 def _open_workdir(run: Run, evaluator: Evaluator) -> None:
     """Claims the workdir for this run in process 0; all processes wait for it."""
     data = {"train": fingerprint(run.train), "validation": fingerprint(run.validation)}
-    _check_hosts_share(data)
+    check_hosts_agree(_facts(run, data))
     if is_first_host():
         workdirs.claim(run.workdir, run.config, data)
         description = dataclasses.replace(run.description, inference_size=evaluator.size)
@@ -181,19 +213,19 @@ def _open_workdir(run: Run, evaluator: Evaluator) -> None:
     wait_for_hosts("workdir")
 
 
-def _check_hosts_share(data: dict[str, dict[str, Any]]) -> None:
-    """Checks that every process reads the same data as process 0.
+# Fields that each host may set for itself.
+LOCAL_FIELDS = ("data.data_dir", "data.workers")
 
-    Raises:
-      DeepLabError: this process reads other data.
-    """
-    digest = hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=16).digest()
-    own = np.frombuffer(digest, np.uint8)
-    if not np.array_equal(from_first_host(own), own):
-        raise DeepLabError(
-            f"process {jax.process_index()} reads other data than process 0 (its own: {data}); "
-            "give all processes the same files, as in a shared data.data_dir"
-        )
+
+def _facts(run: Run, data: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns what all hosts must agree on: config, datasets, versions and mesh."""
+    fields = dict(configs.flatten(run.config))
+    return {
+        **{name: value for name, value in fields.items() if name not in LOCAL_FIELDS},
+        **{f"the {role} data": facts for role, facts in data.items()},
+        **workdirs.versions(),
+        "the mesh": dict(run.mesh.shape),
+    }
 
 
 @dataclasses.dataclass
@@ -203,6 +235,8 @@ class Loop:
     Attributes:
       monitor: writes the scalars; None in processes that write nothing.
       profile: whether a trace of a few steps is written.
+      asked_to_stop: whether this process was asked to stop.
+      progress: see `watchdog`.
     """
 
     run: Run
@@ -211,6 +245,8 @@ class Loop:
     monitor: Monitor | None
     reporter: Reporter
     profile: bool
+    asked_to_stop: Callable[[], bool]
+    progress: Progress
 
     def __post_init__(self) -> None:
         self.config, self.num_steps = self.run.config, self.run.config.training.num_steps
@@ -218,19 +254,40 @@ class Loop:
         self.pace = Pace(self.config.training.batch_size)
         self.mean_iou = math.nan
 
-    def train(self, state: TrainState, asked_to_stop: Callable[[], bool]) -> TrainingResult:
+    def train(self, state: TrainState) -> TrainingResult:
         """Trains from the state to the last step."""
         first = int(state.step)
         if first < self.num_steps and not self._no_better():
-            state = self._run_steps(state, asked_to_stop)
+            self._catch_up(first, state)
+            state = self._run_steps(state)
         else:
             early = f" (of {self.num_steps}: it stopped early)" if first < self.num_steps else ""
             self.reporter.message(f"all {first} steps are done already{early}")
-            self.mean_iou = self._evaluate(first, state)
+            if not self._catch_up(first, state):
+                self._evaluate(first, state)
         return TrainingResult(self.run.workdir, int(state.step), self.mean_iou)
 
-    def _run_steps(self, state: TrainState, asked_to_stop: Callable[[], bool]) -> TrainState:
+    def _catch_up(self, first: int, state: TrainState) -> bool:
+        """Runs the validation of the first step if it is due and was interrupted."""
+        if first == 0 or not (first == self.num_steps or self._validates(first)):
+            return False
+        rows = read_rows(self.run.workdir) if is_first_host() else []
+        done = any(VALIDATION in row and row["step"] == first for row in rows)
+        if bool(from_first_host(np.int32(done))):
+            return False
+        mean_iou = self._evaluate(first, state)
+        if mean_iou is None:
+            self._stop(first)
+        else:
+            self.checkpointer.rank(state, self._info(first), mean_iou)
+        return True
+
+    def _validates(self, step: int) -> bool:
+        return step % self.config.evaluation.every_steps == 0
+
+    def _run_steps(self, state: TrainState) -> TrainState:
         first = int(state.step)
+        self.progress(f"reading the batch of step {first + 1}")
         batches = run_batches(self.run, first)
         batch: Any = next(batches)
         step_function = self._compile(state, batch)
@@ -238,11 +295,13 @@ class Loop:
         for step in range(first + 1, self.num_steps + 1):
             with self._trace(step - first):
                 state, metrics = step_function(state, batch)
+                self.progress(f"reading the batch of step {step + 1}")
                 # The next batch is read while the devices work on this one.
                 batch = next(batches) if step < self.num_steps else None
+            self.progress(f"waiting for the devices to compute step {step}")
             self.finite.add(step, metrics)
             self.pace.add(metrics)
-            stopping = self.stopping(asked_to_stop())
+            stopping = self.stopping(self.asked_to_stop())
             evaluated = self._after_step(step, state, metrics, stopping)
             if evaluated and self._no_better():
                 self.reporter.message(
@@ -262,10 +321,12 @@ class Loop:
 
     def _compile(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
         step_function = make_run_step(self.run, state)
+        self.progress("compiling the training step", COMPILATION_FACTOR)
         started = time.perf_counter()
         compiled = step_function.lower(state, batch).compile()
         seconds = time.perf_counter() - started
         wait_for_hosts("compiled")
+        self.progress("computing the first step")
         for line in describe_start(self.run, state, compiled, seconds):
             self.reporter.message(line)
         return compiled
@@ -291,27 +352,45 @@ class Loop:
             self._write(step, scalars)
         started = time.perf_counter()
         mean_iou = None
-        if last or (step % self.config.evaluation.every_steps == 0 and not stopping):
-            mean_iou = self.mean_iou = self._evaluate(step, state)
+        if last or (self._validates(step) and not stopping):
+            mean_iou = self._evaluate(step, state)
+            # A request to stop ends a validation without a result.
+            stopping = (stopping and not last) or mean_iou is None
         due = step % self.config.checkpoint.every_steps == 0
         if last or stopping or due or mean_iou is not None:
             # A state is saved only if the metrics of all steps before it are finite.
             self.finite.finish()
+            self.progress(f"saving the checkpoint of step {step}", SAVING_FACTOR)
             self.checkpointer.save(state, self._info(step), mean_iou)
-        if stopping and not last:
-            self.checkpointer.wait()
-            wait_for_hosts("stopped")
-            self.reporter.message(f"stopped at step {step}; the same command resumes it")
-            raise KeyboardInterrupt
+        if stopping:
+            self._stop(step)
         self.pace.pause(time.perf_counter() - started)
         return mean_iou is not None
 
-    def _evaluate(self, step: int, state: TrainState) -> float:
+    def _stop(self, step: int) -> NoReturn:
+        """Leaves the loop, with the state of the step saved."""
+        self.progress(f"saving the checkpoint of step {step}", SAVING_FACTOR)
+        self.checkpointer.wait()
+        wait_for_hosts("stopped")
+        self.reporter.message(f"stopped at step {step}; the same command resumes it")
+        raise KeyboardInterrupt
+
+    def _stops_validation(self) -> bool:
+        self.progress("validating")
+        return self.stopping(self.asked_to_stop())
+
+    def _evaluate(self, step: int, state: TrainState) -> float | None:
+        """Returns the mean IoU of the validation split; None if asked to stop before the end."""
         self.finite.finish()
-        confusion = self.evaluator.run(state.evaluated, self.reporter)
-        mean_iou = confusion.mean_iou
+        self.progress("compiling the validation", COMPILATION_FACTOR)
+        confusion = self.evaluator.run(
+            state.evaluated, self.reporter, stopping=self._stops_validation
+        )
+        if confusion is None:
+            return None
+        mean_iou = self.mean_iou = confusion.mean_iou
         accuracy = confusion.pixel_accuracy
-        self._write(step, {"validation_mean_iou": mean_iou, "validation_pixel_accuracy": accuracy})
+        self._write(step, {VALIDATION: mean_iou, "validation_pixel_accuracy": accuracy})
         self.reporter.message(
             f"step {step}: validation mean IoU {mean_iou:.4f}, pixel accuracy {accuracy:.4f}"
         )

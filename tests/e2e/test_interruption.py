@@ -5,9 +5,13 @@ import signal
 import jax
 import numpy as np
 import pytest
+from reporters import RecordingReporter
 
+import deeplab_jax
+from deeplab_jax import config as configs
 from deeplab_jax.checkpointing import open_checkpoints, read_variables
-from deeplab_jax.training.hooks import read_rows
+from deeplab_jax.parallel import make_mesh
+from deeplab_jax.training.hooks import VALIDATION, read_rows
 
 
 def slow(value):
@@ -58,3 +62,26 @@ def test_sigterm_loses_no_step(commands, trained, tmp_path, number):
     resumed = commands.run(*commands.train_words(workdir))
     assert f"resuming from step {saved} " in resumed.stderr
     assert_same_end(workdir, trained)
+
+
+class StoppingReporter(RecordingReporter):
+    """Receives SIGTERM at the first image of the first validation."""
+
+    def track(self, items, description, total=None):
+        signal.raise_signal(signal.SIGTERM)
+        return super().track(items, description, total)
+
+
+def test_sigterm_ends_a_validation_which_the_next_start_makes_up(commands, trained, tmp_path):
+    workdir = tmp_path / "run"
+    config = configs.load(str(commands.config))
+    config.data.data_dir = str(commands.data_dir)
+    with pytest.raises(KeyboardInterrupt):
+        deeplab_jax.train(
+            config, workdir, reporter=StoppingReporter(), mesh=make_mesh(jax.devices()[:1])
+        )
+    assert saved_step(workdir) == 6
+    assert not [row for row in read_rows(workdir) if VALIDATION in row]
+    commands.run(*commands.train_words(workdir))
+    scores = {row["step"]: row[VALIDATION] for row in read_rows(workdir) if VALIDATION in row}
+    assert list(scores) == [6, 12]

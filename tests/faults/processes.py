@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tiny_run import TinyRuns, reached_step
 
@@ -24,6 +24,10 @@ CLEAR = (
     "task died",
     "of the job failed",
     "came up",
+    "no progress for",
+    "is in use by",
+    "differs from process 0",
+    "this process found no others",
 )
 ENDLESS = "training.num_steps=1000000"
 
@@ -73,13 +77,63 @@ def killed_worker(runs: TinyRuns) -> Ending:
     return ending("a data worker is killed", process, started)
 
 
+def stopped_worker(runs: TinyRuns) -> Ending:
+    """SIGSTOP for a process that reads data."""
+    workdir = _workdir(runs, "stopped_worker")
+    words = runs.train_words(workdir, ENDLESS, "data.workers=1", "training.watchdog_seconds=20")
+    process = runs.start(*words)
+    _wait_for(lambda: reached_step(workdir) >= 3, [process])
+    started, stopped = time.monotonic(), workers(process.pid)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        return ending("a data worker is stopped", process, started)
+    finally:
+        for pid in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def second_run(runs: TinyRuns) -> Ending:
+    """A second run in the workdir of one that trains."""
+    workdir = _workdir(runs, "second_run")
+    first = runs.start(*runs.train_words(workdir, ENDLESS))
+    try:
+        _wait_for(lambda: reached_step(workdir) >= 3, [first])
+        started = time.monotonic()
+        end = ending("a second run", runs.start(*runs.train_words(workdir, ENDLESS)), started)
+        assert first.poll() is None
+        return end
+    finally:
+        _end([first])
+
+
+def disagreeing_hosts(runs: TinyRuns) -> Ending:
+    """Two processes of a job with different learning rates; returns how the second one ends."""
+    started = time.monotonic()
+    rate = "schedule.base_learning_rate"
+    job = _job(runs, _workdir(runs, "disagreement"), range(2), [f"{rate}=0.01", f"{rate}=0.02"])
+    try:
+        return ending("a host has another config", job[1], started)
+    finally:
+        _end(job)
+
+
+def lonely_host(runs: TinyRuns) -> Ending:
+    """A process of a Kubernetes job that finds no others."""
+    started = time.monotonic()
+    cluster = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "JOB_COMPLETION_INDEX": "1"}
+    process = runs.start(*runs.train_words(_workdir(runs, "lonely_host")), **cluster)
+    return ending("a host finds no others", process, started)
+
+
 def workers(pid: int) -> list[int]:
     """Returns the processes below one that read data."""
-    below = [
-        int(child)
-        for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
+    below = []
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        # Threads come and go.
+        with contextlib.suppress(FileNotFoundError):
+            below += map(int, (task / "children").read_text().split())
     command = {child: pathlib.Path(f"/proc/{child}/cmdline").read_bytes() for child in below}
     return [child for child, words in command.items() if b"spawn_main" in words]
 
@@ -115,19 +169,25 @@ def process_faults(runs: TinyRuns, say: Callable[[str], None]) -> list[Ending]:
         lambda: lost_host(runs, signal.SIGKILL, "a host dies"),
         lambda: lost_host(runs, signal.SIGSTOP, "a host stands still"),
         lambda: absent_host(runs),
+        lambda: stopped_worker(runs),
+        lambda: second_run(runs),
+        lambda: disagreeing_hosts(runs),
+        lambda: lonely_host(runs),
     ):
         found.append(fault())
         say(str(found[-1]))
     return found
 
 
-def _job(runs: TinyRuns, workdir: pathlib.Path, present: range) -> list[subprocess.Popen]:
+def _job(
+    runs: TinyRuns, workdir: pathlib.Path, present: range, overrides: Sequence[str] = ("", "")
+) -> list[subprocess.Popen]:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-    words = runs.train_words(workdir, ENDLESS)
     address = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
-    return [runs.start(*words, *address, f"--process_id={number}") for number in present]
+    own = [runs.train_words(workdir, *filter(None, [ENDLESS, override])) for override in overrides]
+    return [runs.start(*own[number], *address, f"--process_id={number}") for number in present]
 
 
 def _workdir(runs: TinyRuns, name: str) -> pathlib.Path:

@@ -8,7 +8,15 @@ from damages import DAMAGES
 from disks import damage_files, full_disk
 from hostile_images import spoilt_images
 from kills import kill_runs
-from processes import absent_host, killed_worker, lost_host
+from processes import (
+    absent_host,
+    disagreeing_hosts,
+    killed_worker,
+    lonely_host,
+    lost_host,
+    second_run,
+    stopped_worker,
+)
 from stops import stop_run
 from tiny_run import TinyRuns, reached_step
 
@@ -82,6 +90,26 @@ def test_a_dead_or_stalled_host_ends_the_job(runs, number):
 def test_a_host_that_never_starts_is_reported(runs):
     end = absent_host(runs)
     assert end.good, end
+
+
+def test_a_stopped_data_worker_ends_the_run_with_its_stacks(runs):
+    end = stopped_worker(runs)
+    assert end.good, end
+    assert "no progress for 20 s while reading the batch" in end.message
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (second_run, "is in use by process"),
+        (disagreeing_hosts, "schedule.base_learning_rate is 0.02 and not 0.01"),
+        (lonely_host, "JOB_COMPLETION_INDEX=1 reports a job of several processes"),
+    ],
+)
+def test_processes_that_must_not_train_are_refused(runs, fault, words):
+    end = fault(runs)
+    assert end.good, end
+    assert words in end.message
 
 
 def test_spoilt_images_are_refused_by_name(tmp_path, heard):

@@ -57,6 +57,30 @@ def test_a_save_waits_for_the_one_before(tmp_path, monkeypatch):
     assert_is(restored(tmp_path), 3)
 
 
+def test_a_checkpoint_is_ranked_by_a_later_validation(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        for step, mean_iou in ((1, None), (2, 0.5), (3, None)):
+            checkpointer.save(state(step), {"step": step}, mean_iou)
+        checkpointer.rank(state(3), {"step": 3}, 0.75)
+    with orbax_items.open_checkpoints(tmp_path) as manager:
+        assert manager.best_step() == 3
+        assert manager.metrics(3) == {"mean_iou": 0.75}
+    assert_is(restored(tmp_path), 3)
+
+
+def test_the_only_checkpoint_is_not_replaced(tmp_path):
+    save(tmp_path, 1)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.rank(state(1), {"step": 1}, 0.75)
+    assert_is(restored(tmp_path), 1)
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(DeepLabError, match=r"checkpoints cannot be written \(File exists\)"):
+        Checkpointer(tmp_path)
+
+
 def test_the_checkpoint_before_a_damaged_one_is_used(tmp_path):
     save(tmp_path, 1, 2)
     (tmp_path / "checkpoints" / "2" / "variables" / "_METADATA").write_text("{}")

@@ -1,0 +1,98 @@
+"""Detection of a training process that makes no progress."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.parallel.failures import STALLED, announce, print_stacks
+
+# Seconds that the main thread has to clean up before the process is ended.
+GRACE_SECONDS = 20.0
+# Exit status of a process that could not clean up.
+STALLED_STATUS = 4
+# Interrupts the main thread, also while it waits for a lock.
+SIGNAL = getattr(signal, "SIGUSR2", signal.SIGINT)
+
+# Receives what the process does next, and by what factor it may take longer than a step.
+Progress = Callable[..., None]
+
+
+@contextlib.contextmanager
+def watchdog(seconds: float) -> Iterator[Progress]:
+    """Ends the process if it makes no progress within the block.
+
+    The stacks of all threads are printed, the other processes of the job are informed, and a
+    DeepLabError is raised in the main thread. If that thread waits outside Python, or if cleaning
+    up takes more than GRACE_SECONDS, the process is ended with STALLED_STATUS.
+
+    Args:
+      seconds: maximum time between two calls of the yielded function; 0 disables the watchdog.
+
+    Yields:
+      progress(doing, factor=1): reports progress and names the next activity, which may take
+      `factor` times as long.
+
+    Raises:
+      DeepLabError: there was no progress.
+    """
+    if seconds <= 0 or threading.current_thread() is not threading.main_thread():
+        yield lambda doing, factor=1: None
+        return
+    watch = _Watch(seconds)
+    before = signal.signal(SIGNAL, watch.interrupt)
+    watch.thread.start()
+    try:
+        yield watch.progress
+    finally:
+        watch.done.set()
+        signal.signal(SIGNAL, before)
+
+
+class _Watch:
+    """State that the watching thread shares with the main thread."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.done = threading.Event()
+        self.message = ""
+        self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self.progress("starting")
+
+    def progress(self, doing: str, factor: float = 1) -> None:
+        self.doing, self.limit = doing, self.seconds * factor
+        self.deadline = time.monotonic() + self.limit
+
+    def interrupt(self, number: int, frame: object) -> None:
+        raise DeepLabError(self.message)
+
+    def _watch(self) -> None:
+        while not self.done.wait(min(1.0, self.seconds / 10)):
+            if time.monotonic() > self.deadline:
+                self._end()
+                return
+
+    def _end(self) -> None:
+        self.message = (
+            f"{STALLED} for {self.limit:.0f} s while {self.doing}; the stacks of all threads are "
+            "printed above; the same command resumes from the last checkpoint "
+            "(training.watchdog_seconds changes the limit, 0 disables it)"
+        )
+        print_stacks()
+        if jax.process_count() > 1:
+            announce(self.message)
+        signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
+        cleaned_up = self.done.wait(GRACE_SECONDS)
+        # Python waits for its child processes at exit, also for stopped ones.
+        for child in multiprocessing.active_children():
+            child.kill()
+        if not cleaned_up:
+            print(f"error: {self.message}", file=sys.stderr, flush=True)
+            os._exit(STALLED_STATUS)

@@ -1,0 +1,172 @@
+"""Lock of a workdir, so that two runs never write into it at the same time."""
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import is_local, write_text
+from deeplab_jax.reporter import Reporter
+
+LOCK_FILE = "lock.json"
+# Seconds between two heartbeats, and without one until the lock is taken over.
+HEARTBEAT_SECONDS, STALE_SECONDS = 10.0, 45.0
+# Seconds until a claim in a bucket, which has no exclusive creation, counts as the last one.
+SETTLE_SECONDS = 1.0
+# Tokens of the locks that this process holds.
+_HELD: set[str] = set()
+
+
+@contextlib.contextmanager
+def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable[[], None]]:
+    """Holds the lock of a workdir, local or in a bucket, during the block.
+
+    The lock of a dead process is taken over: at once if it ran on this host, else once its
+    heartbeat has not changed for STALE_SECONDS. Clocks of hosts are not compared.
+
+    Args:
+      workdir: directory of the run.
+      reporter: receives a message if the lock of another process is waited for or taken over.
+
+    Yields:
+      A function that raises a DeepLabError once another run has taken over the lock, as it does if
+      this process was stopped for a while.
+
+    Raises:
+      DeepLabError: another run trains in the workdir.
+    """
+    path, token = workdir / LOCK_FILE, uuid.uuid4().hex
+    workdir.mkdir(parents=True, exist_ok=True)
+    _acquire(path, token, reporter)
+    _HELD.add(token)
+    done, lost = threading.Event(), threading.Event()
+
+    def beat() -> None:
+        count = 0
+        while not done.wait(HEARTBEAT_SECONDS):
+            count += 1
+            # A bucket that cannot be reached for a while does not end the run.
+            with contextlib.suppress(OSError):
+                if (_read(path) or {}).get("token") != token:
+                    lost.set()
+                    return
+                write_text(path, _content(token, count))
+
+    thread = threading.Thread(target=beat, name="workdir lock", daemon=True)
+    thread.start()
+
+    def check() -> None:
+        if lost.is_set():
+            raise DeepLabError(_taken(path, _read(path)))
+
+    try:
+        yield check
+    finally:
+        done.set()
+        thread.join()
+        _HELD.discard(token)
+        with contextlib.suppress(OSError):
+            if (_read(path) or {}).get("token") == token:
+                path.unlink()
+
+
+def _acquire(path: pathlib.Path, token: str, reporter: Reporter) -> None:
+    while not _create(path, token):
+        owner = _read(path)
+        if owner is None:
+            continue
+        if not _died_here(owner):
+            _wait_until_stale(path, owner, reporter)
+        reporter.message(f"{path}: taking over from {_described(owner)}, which no longer runs")
+        write_text(path, _content(token, 0))
+        time.sleep(SETTLE_SECONDS)
+        if (_read(path) or {}).get("token") == token:
+            return
+
+
+def _create(path: pathlib.Path, token: str) -> bool:
+    """Creates the lock if it does not exist, and returns whether it is this process's."""
+    if is_local(path):
+        with contextlib.suppress(FileExistsError), path.open("x") as file:
+            file.write(_content(token, 0))
+            return True
+        return False
+    if path.exists():
+        return False
+    path.write_text(_content(token, 0))
+    time.sleep(SETTLE_SECONDS)
+    return (_read(path) or {}).get("token") == token
+
+
+def _wait_until_stale(path: pathlib.Path, owner: dict[str, Any], reporter: Reporter) -> None:
+    """Returns when the heartbeat has not changed for STALE_SECONDS, or the lock is gone.
+
+    Raises:
+      DeepLabError: the heartbeat changed, so the owner is alive.
+    """
+    reporter.message(f"{path}: waiting {STALE_SECONDS:.0f} s for a sign of {_described(owner)}")
+    ends = time.monotonic() + STALE_SECONDS
+    while time.monotonic() < ends:
+        time.sleep(min(1.0, STALE_SECONDS / 10))
+        now = _read(path)
+        if now is None:
+            return
+        if now != owner:
+            raise DeepLabError(_taken(path, now))
+
+
+def _died_here(owner: dict[str, Any]) -> bool:
+    """Returns whether the owner ran on this host and its process has ended."""
+    process = owner.get("process")
+    if owner.get("host") != socket.gethostname() or not isinstance(process, int):
+        return False
+    if process == os.getpid():
+        # An earlier container with the same name, unless this process itself holds the lock.
+        return owner.get("token") not in _HELD
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the content of the lock; None if it is free, {} while it is being written."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _content(token: str, heartbeat: int) -> str:
+    owner = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "token": token,
+        "heartbeat": heartbeat,
+    }
+    return json.dumps(owner) + "\n"
+
+
+def _described(owner: dict[str, Any] | None) -> str:
+    owner = owner or {}
+    return f"process {owner.get('process', '?')} on {owner.get('host', 'an unknown host')}"
+
+
+def _taken(path: pathlib.Path, owner: dict[str, Any] | None) -> str:
+    return (
+        f"{path.parent} is in use by {_described(owner)}; wait for it, stop it, or give another "
+        f"--workdir (if that process does not train, delete {path})"
+    )

@@ -1,0 +1,80 @@
+"""Two runs never write into one workdir at the same time."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from reporters import RecordingReporter
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.training import lock
+from deeplab_jax.training.lock import LOCK_FILE, workdir_lock
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def reporter():
+    return RecordingReporter()
+
+
+def write_lock(workdir, **owner):
+    content = {"host": "elsewhere", "process": 1, "token": "other", "heartbeat": 3} | owner
+    workdir.mkdir(exist_ok=True)
+    (workdir / LOCK_FILE).write_text(json.dumps(content))
+
+
+def test_a_second_run_is_refused_and_the_lock_is_removed_at_the_end(tmp_path, reporter):
+    with (
+        workdir_lock(tmp_path, reporter),
+        pytest.raises(DeepLabError, match=r"is in use by process \d+ on .*another --workdir"),
+        workdir_lock(tmp_path, reporter),
+    ):
+        pass
+    assert not (tmp_path / LOCK_FILE).exists()
+    with workdir_lock(tmp_path, reporter):
+        pass
+
+
+def test_the_lock_of_a_dead_process_of_this_host_is_taken_over_at_once(
+    tmp_path, reporter, monkeypatch
+):
+    monkeypatch.setattr(lock, "STALE_SECONDS", 1e6)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    write_lock(tmp_path, host=lock.socket.gethostname(), process=dead.pid)
+    with workdir_lock(tmp_path, reporter):
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["token"] != "other"
+    assert f"process {dead.pid} on" in reporter.messages[0]
+
+
+def test_a_lock_without_heartbeat_is_taken_over_later(tmp_path, reporter):
+    write_lock(tmp_path)
+    with workdir_lock(tmp_path, reporter):
+        pass
+    waiting, taking_over = reporter.messages
+    assert "process 1 on elsewhere" in waiting
+    assert "taking over" in taking_over
+
+
+def test_a_run_that_lost_its_lock_ends_with_an_error(tmp_path, reporter):
+    with workdir_lock(tmp_path, reporter) as check:
+        check()
+        write_lock(tmp_path)
+        lock.time.sleep(0.5)
+        with pytest.raises(DeepLabError, match="in use by process 1 on elsewhere"):
+            check()
+    assert json.loads((tmp_path / LOCK_FILE).read_text())["token"] == "other"
+
+
+def test_a_damaged_lock_is_taken_over(tmp_path, reporter):
+    (tmp_path / LOCK_FILE).write_text("{")
+    with workdir_lock(tmp_path, reporter):
+        pass
+    assert "an unknown host" in reporter.messages[0]
