@@ -5,11 +5,11 @@ Runtime, OpenCV and others), tflite (LiteRT: phones and single-board computers) 
 with a static page that runs the network in the browser). Batch normalizations are folded into
 convolutions. The file includes class names, palette and normalization.
 
-By default the file takes images as the network does, RGB in uint8 or bands, of any batch size and
-any size k · output stride + 1, and returns the class of every pixel; a TFLite file has one size.
-OpenCV requires an ONNX file of one size. --verify compares the file
-with the network on images: at the network's size, a smaller and a larger one if sizes are dynamic,
-or at those of --verify_size.
+The file takes the images of the network, RGB in uint8 or other bands, and by default returns the
+class of every pixel. Any batch size and any size k · output stride + 1 are legal; a TFLite file has
+one size, and OpenCV requires an ONNX file of one size. --verify compares the file with the network
+on images: at the network's size, a smaller and a larger one if sizes are dynamic, or at those of
+--verify_size.
 
 examples:
   deeplab-jax export --model=runs/camvid --format=stablehlo --output=camvid.stablehlo

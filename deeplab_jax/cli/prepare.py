@@ -68,6 +68,15 @@ def define_flags(flags: Flags) -> None:
         "not decide: as viewers display them, or as they are stored (default: refuse such pairs).",
         choices=[DISPLAYED, STORED],
     )
+    _define_folder_flags(flags)
+    flags.define("num_train", int, "shapes: number of training images (default: 1600).", least=0)
+    flags.define("num_val", int, "shapes: number of validation images (default: 200).", least=0)
+    flags.define("size", int, "shapes: side of the images in pixels (default: 96).", least=0)
+    flags.define("seed", int, "shapes: seed of the images (default: 0).", least=0)
+
+
+def _define_folder_flags(flags: Flags) -> None:
+    """Defines the flags of a user's own images with masks or annotation files."""
     flags.define("masks", None, "folder: directory of the masks (default: found in the source).")
     flags.define(
         "classes",
@@ -104,10 +113,6 @@ def define_flags(flags: Flags) -> None:
         "bits; all, or another number of bands, keeps their values, uint8 or uint16 (default: "
         "gray and RGB only).",
     )
-    flags.define("num_train", int, "shapes: number of training images (default: 1600).", least=0)
-    flags.define("num_val", int, "shapes: number of validation images (default: 200).", least=0)
-    flags.define("size", int, "shapes: side of the images in pixels (default: 96).", least=0)
-    flags.define("seed", int, "shapes: seed of the images (default: 0).", least=0)
 
 
 def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
