@@ -1,0 +1,102 @@
+"""Each statement of a page that something is refused or cannot be done has a test that shows it."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [
+    *(
+        page
+        for folder in ("tutorials", "guides", "explanation")
+        for page in sorted((ROOT / "docs" / folder).glob("*.md"))
+    ),
+    ROOT / "docs" / "faq.md",
+    ROOT / "README.md",
+]
+STATEMENT = re.compile(r"\b(cannot|never|refus\w*)\b")
+# Lines that state nothing about this package: headings, and sentences about other things.
+NO_STATEMENT = re.compile(
+    r"^#|A refusal names|read that never returns|rows that cannot be produced|small preset cannot"
+    r"|refused by name, \d+ read|one cannot be loaded|their refusal|or its refusal"
+)
+
+# (words of the line, test that shows them), by page.
+SHOWN = {
+    "faults.md": [
+        ("other data or other versions", "faults/test_faults.py::test_processes_that_must_not"),
+        ("second run in the same workdir", "training/test_lock.py::test_a_second_run_is_refused"),
+        ("that finds no others", "faults/test_faults.py::test_processes_that_must_not"),
+        (
+            "checkpoints that cannot be written",
+            "training/test_checkpoints.py::test_a_directory_that_cannot_be_written",
+        ),
+        ("refuse damaged variables", "checkpointing/test_damage.py::test_readers_raise_one_line"),
+        ("damaged image or mask", "faults/test_faults.py::test_spoilt_images_are_refused_by_name"),
+    ],
+    "deploy.md": [
+        ("Other sizes are refused", "export/test_exported_networks.py::test_fixed_sizes_refuse"),
+    ],
+    "data.md": [
+        ("is refused with both names", "data/test_strangers_masks.py::test_spoilt_masks_are"),
+        ("refuses files with others", "data/test_strangers_bands.py::test_a_model_of_bands_ref"),
+        ("need 8-bit RGB", "data/test_strangers_bands.py::test_spoilt_bands_give_one_line"),
+        ("are never read", "data/test_strangers_annotations.py::test_unsafe_archives_are_refused"),
+        ("several pages, frames", "data/test_one_picture.py::test_several_pictures_in_one_file"),
+        ("RGB with further bands", "data/test_one_picture.py::test_further_bands_of_a_tiff"),
+        ("float, signed or 32-bit", "data/test_strangers_bands.py::test_spoilt_bands_give_one"),
+        ("photograph with opacity", "data/test_one_picture.py::test_near_infrared_stored_as"),
+        ("mask with opacity", "data/test_folder.py::test_objects_in_the_opacity_of_a_mixed_set"),
+        ("palette masks that disagree", "data/test_folder.py::test_palettes_that_disagree"),
+        ("mask of 1, 2, 4, 16 or 32", "data/test_masks.py::test_mask_values_that_are_not_ind"),
+        ("mask as JPEG", "data/test_mask_files.py::test_formats_that_change_values"),
+        ("mask as `.npy`", "data/test_strangers_masks.py::test_spoilt_masks_are_refused"),
+        ("broken symbolic link", "data/test_strangers_masks.py::test_spoilt_masks_are_refused"),
+        ("with the same name", "data/test_preparation.py::test_two_images_of_one_name"),
+    ],
+    "training.md": [
+        ("another config is refused", "training/test_workdir.py::test_another_config_is_refused"),
+        ("other data is refused", "training/test_workdir.py::test_other_data_are_refused"),
+    ],
+    "pretrained.md": [
+        (
+            "`evaluate` refuses it",
+            "inference/test_image_classification.py::test_classifiers_refuse_segmentation",
+        ),
+    ],
+    "app.md": [
+        ("never by a path", "app/test_model_names.py::test_pages_show_names_and_no_paths"),
+        ("--max_megabytes", "app/test_http.py::test_a_file_that_is_too_large_is_not_taken"),
+        ("--max_megapixels", "app/test_answers.py::test_limits"),
+        ("--max_waiting", "app/test_answers.py::test_a_timed_out_request_is_refused"),
+        ("Addresses are never", "app/test_http.py::test_paths_that_were_not_uploaded"),
+    ],
+    "faq.md": [
+        ("never predicts void", "losses/test_every_loss.py::test_void_pixels_are_as_if"),
+        ("other images or class names", "training/test_workdir.py::test_other_data_are_refused"),
+        ("training is refused", "training/test_run.py::test_one_value_per_pooled_channel"),
+    ],
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_statement_is_shown_by_a_test(page):
+    lines = [
+        line
+        for line in page.read_text("utf-8").splitlines()
+        if STATEMENT.search(line) and not NO_STATEMENT.search(line)
+    ]
+    rows = SHOWN.get(page.name, [])
+    without = [line for line in lines if not any(words in line for words, _ in rows)]
+    assert not without, "name a test for these lines"
+    gone = [words for words, _ in rows if not any(words in line for line in lines)]
+    assert not gone, "these words are not on the page any more"
+
+
+@pytest.mark.parametrize("page", SHOWN)
+def test_the_tests_exist(page):
+    for _, reference in SHOWN[page]:
+        file, _, name = reference.partition("::")
+        text = (ROOT / "tests" / file).read_text("utf-8")
+        assert re.search(rf"^def {name}", text, re.MULTILINE), reference
