@@ -25,7 +25,7 @@ def parse_text(text: str, origin: str) -> dict[str, Color]:
         if not line.strip():
             continue
         *channels, name = line.split(maxsplit=3)
-        colors[name.strip()] = checked_color(channels, f"{origin}, line {number}")
+        colors[name.strip()] = _checked_color(channels, f"{origin}, line {number}")
     return colors
 
 
@@ -40,7 +40,7 @@ def read_color_map(path: Path) -> dict[str, Color]:
         entries = parse_json(text, path)
         if not isinstance(entries, dict):
             raise DeepLabError(f'{path}: a color map in JSON is {{"name": [r, g, b], …}}')
-        colors = {name: checked_color(color, str(path)) for name, color in entries.items()}
+        colors = {name: _checked_color(color, str(path)) for name, color in entries.items()}
     else:
         colors = parse_text(text, str(path))
     if not colors or len(set(colors.values())) < len(colors):
@@ -65,8 +65,7 @@ def parse_json(text: str, path: Path) -> object:
         raise DeepLabError(f"{path}: not JSON ({error})") from error
 
 
-def checked_color(channels: object, origin: str) -> Color:
-    """Returns the RGB of a user's file; `origin` names the place, for the error."""
+def _checked_color(channels: object, origin: str) -> Color:
     try:
         red, green, blue = (int(channel) for channel in channels)
     except (TypeError, ValueError):

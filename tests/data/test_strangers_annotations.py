@@ -572,7 +572,11 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no shapes": ("labelme", labelme(shapes=3), r"drawing_1.json: it has no list .* 'shapes'"),
     "no label": ("labelme", shape(label=" "), r"drawing_1.json: shape 1 has no label"),
     "unknown label": ("labelme", shape(label="dics"), r"unknown class 'dics'; did you mean 'disc'"),
-    "unknown type": ("labelme", shape(shape_type="blob"), r"shape 1 .*unknown shape_type 'blob'"),
+    "unknown type": (
+        "labelme",
+        shape(shape_type="blob"),
+        r"shape 1 \('blob', 'disc'\): unknown shape_type 'blob'",
+    ),
     "empty polygon": (
         "labelme",
         shape(shape_type="polygon", points=[]),
@@ -584,9 +588,9 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
         shape(shape_type="polygon", points=[[1, 1], [float("nan"), 2], [3, 4]]),
         r"the point \(nan, 2\) is far outside of the image of 48x48",
     ),
-    "text as point": ("labelme", shape(points=[["a", 1], [2, 3]]), "no pairs of numbers"),
+    "text as point": ("labelme", shape(points=[["a", 1], [2, 3]]), "must be pairs of numbers"),
     "mask of another size": ("labelme", shape(points=[[0, 0], [1, 1]]), "does not fit the box"),
-    "mask is no image": ("labelme", shape(mask="?"), "its mask is no image in base64"),
+    "mask is no image": ("labelme", shape(mask="?"), "its mask must be an image in base64"),
     "no image": ("labelme", labelme(imagePath="b.png"), r"drawing_1.json: no image 'b.png' below"),
     "image elsewhere": ("labelme", labelme(imagePath="/etc/hosts"), r"no image '/etc/hosts' below"),
     "damaged image data": (
@@ -601,6 +605,15 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
         r"it is for an image of 47x48 \(height x width\), but the file is 48x48",
     ),
     "id of a category": ("coco", coco(categories=[{"id": []}]), "the category None with id"),
+    "no file name": (
+        "coco",
+        lambda source: edit(
+            source,
+            name="annotations/instances_val.json",
+            change=lambda content: content["images"][0].update(file_name=""),
+        ),
+        r"instances_val.json: image 0: no image '' below",
+    ),
     "two equal names": (
         "coco",
         lambda source: (source / "instances_val.json").write_bytes(
@@ -645,7 +658,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
         r"no image 'drawing_2.png' below .*--images",
     ),
     "text as label map": ("cvat", text("labelmap.txt", "disc 1 2 3"), r"line 1: lines are `name:r"),
-    "no color": ("cvat", text("labelmap.txt", "disc:1,2:::"), r"line 1: a color is three numbers"),
+    "no color": ("cvat", text("labelmap.txt", "disc:1,2:::"), r"line 1: lines are `name:r,g,b::`"),
     "a color twice": ("cvat", text("labelmap.txt", "a:1,1,1::\nb:1,1,1::"), "line 2: the name or"),
     "unknown color": (
         "cvat",
@@ -692,7 +705,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
         r"no.txt: no image for it in .*images/train; add the image",
     ),
     "broken YAML": ("yolo", text("data.yaml", "names: [a"), r"data.yaml: not YAML"),
-    "a number as split": ("yolo", text("data.yaml", "train: 5\nnames: [a, b]"), "5 is no path"),
+    "a number as split": ("yolo", text("data.yaml", "train: 5\nnames: [a, b]"), "5 must be a path"),
     "no such date": ("yolo", text("data.yaml", "names: [2020-99-99]"), "data.yaml: not YAML"),
     "YAML's booleans": (
         "yolo",

@@ -134,7 +134,8 @@ class Coco(AnnotationsBuilder, skip_registration=True):
             objects[image].append(CocoObject(identity, name, thing.get("segmentation")))
         for image in images:
             listed = self._listed(image, objects[image["id"]], path, faults.get(image["id"], ""))
-            add_image(found, split, image_name(str(image.get("file_name"))), listed)
+            name = image_name(str(image.get("file_name"))) or f"images/{image['id']}"
+            add_image(found, split, name, listed)
         return [names[category] for category in sorted(names)]
 
     def _listed(
@@ -205,7 +206,8 @@ def _checked_runs(masks: ModuleType, runs: dict, size: tuple[int, int]) -> dict:
         raise DeepLabError("its run lengths are neither a list of integers nor a compressed text")
     if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
         raise DeepLabError(
-            f"its run lengths have {sum(counts)} pixels, the image {size[0] * size[1]}"
+            f"its run lengths have {sum(counts)} pixels, the image {size[0] * size[1]}; export it "
+            "again"
         )
     return masks.frPyObjects({"size": list(size), "counts": counts}, *size)
 

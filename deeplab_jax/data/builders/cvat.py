@@ -4,6 +4,7 @@ Source of the format: docs.cvat.ai, "Segmentation mask".
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, fil
 from deeplab_jax.data.descriptors import (
     Color,
     check_intensity_range,
-    checked_color,
     find_class_file,
     read_text,
 )
@@ -33,6 +33,7 @@ from deeplab_jax.files import leads_out, visible_files
 from deeplab_jax.labels import label_dtype, void_label
 
 LABEL_MAP, LISTS = "labelmap.txt", "ImageSets/Segmentation"
+LABEL_LINE = re.compile(r"([^:]+):(\d{1,3}),\s*(\d{1,3}),\s*(\d{1,3}):[^:]*:[^:]*", re.ASCII)
 BLACK = (0, 0, 0)
 IMAGES, MASKS = "JPEGImages", "SegmentationClass"
 
@@ -160,10 +161,11 @@ def read_label_map(path: Path) -> dict[str, Color]:
         if not line.strip() or line.startswith("#"):
             continue
         place = f"{path}, line {number}"
-        name, *rest = line.strip().rsplit(":", 3)
-        if len(rest) != 3 or not name:
+        match = LABEL_LINE.fullmatch(line.strip())
+        color = (int(match[2]), int(match[3]), int(match[4])) if match else (0, 0, 0)
+        if not match or max(color) > 255:
             raise DeepLabError(f"{place}: lines are `name:r,g,b::`, as in `car:128,0,64::`")
-        color = checked_color(rest[0].split(","), place)
+        name = match[1]
         if name in colors or color in colors.values():
             raise DeepLabError(f"{place}: the name or color of {name!r} occurs above; change it")
         colors[name] = color

@@ -65,7 +65,8 @@ def named_split(parts: Sequence[str]) -> str | None:
 
 def image_name(file_name: str) -> str:
     """Returns the id of an image: its path without suffix, and without parts that lead out."""
-    path = PurePosixPath(PureWindowsPath(file_name).as_posix()).with_suffix("")
+    path = PurePosixPath(PureWindowsPath(file_name).as_posix())
+    path = path.with_suffix("") if path.name else path
     return "/".join(part for part in path.parts if part not in ("/", "..") and ":" not in part)
 
 
@@ -82,7 +83,9 @@ def entries(content: object, key: str, path: Path) -> list[dict]:
     """
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise DeepLabError(f"{path}: it has no list of objects {key!r}")
+        raise DeepLabError(
+            f"{path}: it has no list of objects {key!r}; export it again, or move it away"
+        )
     return found
 
 
@@ -117,7 +120,7 @@ def checked_points(points: Any, size: tuple[int, int], least: int) -> np.ndarray
     try:
         pairs = np.array(points, np.float64).reshape(len(points), 2)
     except (OverflowError, TypeError, ValueError):
-        raise DeepLabError("its points are no pairs of numbers x, y") from None
+        raise DeepLabError("its points must be pairs of numbers x, y; draw it again") from None
     if len(pairs) < least:
         raise DeepLabError(f"{len(pairs)} points, at least {least} are needed; draw it again")
     extent = np.array(size[::-1])

@@ -83,7 +83,9 @@ class Labelme(AnnotationsBuilder, skip_registration=True):
             try:
                 mask = draw_shape(kind, shape.get("points"), size, shape.get("mask"))
             except DeepLabError as error:
-                raise DeepLabError(f"shape {number} ({kind} {shape['label']!r}): {error}") from None
+                raise DeepLabError(
+                    f"shape {number} ({kind!r}, {shape['label']!r}): {error}"
+                ) from None
             yield Layer(shape["label"], mask)
 
     def _read(self, path: Path) -> ListedImage:
@@ -153,9 +155,10 @@ def _paste_mask(corners: np.ndarray, encoded: object, size: tuple[int, int]) -> 
     mask = np.zeros(size, bool)
     box = mask[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
     if min(left, top) < 0 or box.shape != pixels.shape:
+        shape = "x".join(map(str, pixels.shape))
         raise DeepLabError(
-            f"its mask of {pixels.shape} pixels (height, width) does not fit the box from ({left}, "
-            f"{top}) to ({right}, {bottom}) in the image; draw it again"
+            f"its mask of {shape} (height x width) does not fit the box from ({left}, {top}) to "
+            f"({right}, {bottom}) in the image; draw it again"
         )
     box[:] = pixels.astype(bool)
     return mask
@@ -166,5 +169,5 @@ def _decoded(encoded: Any, name: str) -> bytes:
         return base64.b64decode(encoded, validate=True)
     except (TypeError, ValueError):
         raise DeepLabError(
-            f"{name} is no image in base64; save the file again in labelme"
+            f"{name} must be an image in base64; save the file again in labelme"
         ) from None

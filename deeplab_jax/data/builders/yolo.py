@@ -109,7 +109,9 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
         places = data.get(key) or []
         for place in places if isinstance(places, list) else [places]:
             if not isinstance(place, str):
-                raise DeepLabError(f"{path}: {key}: {place!r} is no path of images")
+                raise DeepLabError(
+                    f"{path}: {key}: {place!r} must be a path, as in `train: images/train`"
+                )
             top = data.get("path")
             roots = [path.parent / top] if isinstance(top, str) else []
             # Ultralytics drops a leading ../, which exports of Roboflow have.
