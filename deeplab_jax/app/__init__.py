@@ -1,1 +1,1 @@
-"""A page to drop images on, and its HTTP interface."""
+"""Web app: a page that segments uploaded images, and its HTTP API."""

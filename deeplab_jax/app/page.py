@@ -1,4 +1,4 @@
-"""Web page for segmenting uploaded images, and its HTTP interface, with Gradio."""
+"""Web page that segments uploaded images, and its HTTP API, built with Gradio."""
 
 import ctypes
 import logging
@@ -20,7 +20,7 @@ from deeplab_jax.lazy import import_extra
 
 # Constants of glibc's malloc.h.
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
-# Bytes from which a block is returned to the system; images are larger.
+# Minimum size, in bytes, of the blocks that are returned to the system. Images are larger.
 LARGE = 256 * 1024
 ARENAS = 2
 
@@ -28,12 +28,12 @@ ARENAS = 2
 def return_large_blocks() -> bool:
     """Makes glibc return large blocks to the system when they are freed.
 
-    Otherwise glibc raises the threshold with every large block that is freed, up to 32 MiB, and
-    keeps an arena per thread. Images of many requests then fragment the memory, and a server grows
-    by about 27 KiB per request (500 × 375 photographs) although nothing is held.
+    By default, glibc raises the size threshold each time a large block is freed, up to 32 MiB, and
+    keeps one arena per thread. The images of many requests then fragment the memory: the server
+    grows by about 27 KiB per request (500 × 375 photographs), although it keeps no image.
 
     Returns:
-      Returns whether the option is set; False without glibc.
+      True if both options were set; False without glibc.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
@@ -42,23 +42,24 @@ def return_large_blocks() -> bool:
     return bool(set_option(M_MMAP_THRESHOLD, LARGE) and set_option(M_ARENA_MAX, ARENAS))
 
 
-# Disables telemetry, and requests to other hosts.
+# Environment variables that disable telemetry and public share links.
 SILENT = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRADIO_SHARE": "False",
 }
-# Interval at which files of requests are deleted, and their maximum age, in seconds.
+# Seconds between two deletions of uploaded files, and the age in seconds of the deleted files.
 CLEANING = (60, 300)
 # Number of concurrent requests: one is decoded while the network processes another.
 AT_ONCE = 2
-# Maximum number of visitors with a stored state.
+# Maximum number of visitors whose session state is stored.
 VISITORS = 200
-# Buttons of pictures, without the one that publishes them.
+# Buttons of each picture. Gradio's share button is left out, since it publishes the picture.
 BUTTONS = ["download", "fullscreen"]
 FONTS = ["system-ui", "sans-serif"]
 LOGGER = logging.getLogger("deeplab_jax")
-# Gradio's page requests a script of another host, for pages that embed it.
+# Content security policy. It blocks a script that Gradio's page loads from another host, which only
+# pages that embed the app need.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -77,7 +78,7 @@ def import_gradio() -> ModuleType:
 
 
 def build_page(service: SegmentationService) -> Any:
-    """Returns the page, a `gradio.Blocks`; `serving` serves it.
+    """Builds the page as a `gradio.Blocks`; `serving` serves it.
 
     Args:
       service: service that processes the requests.
@@ -86,13 +87,13 @@ def build_page(service: SegmentationService) -> Any:
 
     def segment(image: Path | None, model: str) -> tuple:
         if image is None:
-            raise gradio.Error("there is no image; drop one, or take one with the camera")
+            raise gradio.Error("no image was given; upload one, or take one with the camera")
         try:
             answer = service.answer(image, model)
         except DeepLabError as error:
             raise gradio.Error(str(error)) from None
         except Exception:
-            # The message may hold paths of the server.
+            # The message may contain paths of the server.
             LOGGER.exception("a request for the model %s failed", model)
             raise gradio.Error("the server failed; its log contains the reason") from None
         stages = ", ".join(f"{name} {value:g} ms" for name, value in answer.milliseconds.items())
@@ -171,7 +172,8 @@ def serving(
             )
             yield address
         except OSError as error:
-            raise DeepLabError(f"cannot listen on {host}:{port} ({error}); give another") from error
+            message = f"cannot listen on {host}:{port} ({error}); choose another port or host"
+            raise DeepLabError(message) from error
         finally:
             page.close(verbose=False)
             os.environ.pop("GRADIO_TEMP_DIR")
@@ -180,7 +182,7 @@ def serving(
 
 
 def _image_input(gradio: ModuleType) -> Any:
-    """Returns an image input that passes on the uploaded file, which the service reads."""
+    """Returns an image input whose value is the path of the uploaded file, not decoded pixels."""
     image = gradio.Image(
         label="Image", buttons=["fullscreen"], sources=["upload", "webcam", "clipboard"]
     )
@@ -194,7 +196,7 @@ def _image_input(gradio: ModuleType) -> Any:
             raise gradio.Error("image URLs are not supported; upload the image itself")
         return await take_in(resource)
 
-    # Gradio would write a file beside the module of a subclass.
+    # Set on the instance: for a subclass, Gradio would write a file beside its module.
     image.preprocess = path_of
     image.async_move_resource_to_block_cache = take_in_uploads
     return image
@@ -203,8 +205,8 @@ def _image_input(gradio: ModuleType) -> Any:
 def _with_own_file(pixels: np.ndarray) -> PIL.Image.Image:
     """Returns an image that Gradio stores in a file for this response alone.
 
-    Gradio names files by their content, and rewrites a file while another client with the same
-    response may be reading it.
+    Gradio names files by their content. Two equal responses would share a file, and Gradio would
+    rewrite it while the other client may be reading it.
     """
     image = PIL.Image.fromarray(pixels)
     image.info["answer"] = uuid.uuid4().hex

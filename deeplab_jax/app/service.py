@@ -25,15 +25,15 @@ from deeplab_jax.inference import ImageClassification, Prediction, Predictor, re
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.visualize import colorize
 
-# Inference size of models without one of their own.
+# Inference size for models that do not define one.
 DEFAULT_SIZE = (513, 513)
-# Maximum number of loaded models; another replaces the least recently used one.
+# Maximum number of models in memory; the least recently used one makes room for another.
 MODELS_KEPT = 2
 LOGGER = logging.getLogger("deeplab_jax")
 
 
 class LoadingError(DeepLabError):
-    """A model cannot be loaded; the message may hold paths that visitors must not read."""
+    """A model cannot be loaded; the message may contain paths that visitors must not see."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Answer:
     """Result of a request.
 
     Attributes:
-      overlay: uint8 [H, W, 3], the image under the colors of its classes.
-      mask: uint8 [H, W, 3], the colors alone.
-      legend: HTML with escaped class names.
-      areas: fraction of the image's pixels, 0..1, of each class that occurs, the largest first.
-      milliseconds: time of each stage: `decode`, `network` and `draw`.
+      overlay: uint8 [H, W, 3], the image with the class colors drawn over it.
+      mask: uint8 [H, W, 3], the class colors alone.
+      legend: HTML list of the classes in the image; class names are escaped.
+      areas: fraction of the pixels (0..1) of each class in the image, largest first.
+      milliseconds: time spent in each stage: `decode`, `network` and `draw`.
     """
 
     overlay: np.ndarray
@@ -104,7 +104,7 @@ class SegmentationService:
 
         Raises:
           DeepLabError: the file is not an image, damaged or too large; the model does not exist or
-            cannot be loaded; or the request took too long. The message holds no path of the server.
+            cannot be loaded; or the request took too long. The message contains no server path.
         """
         if name not in self.names:
             raise unknown_name("model", name, self.names)
@@ -119,7 +119,7 @@ class SegmentationService:
     def _answer(self, image: Path, name: str) -> Answer:
         encoded = self._checked(image)
         ending = time.perf_counter() + self.limits.seconds
-        # The intensity range of a loaded model is available without waiting.
+        # A loaded model is used without queuing, since only its intensity range is needed here.
         predictor = self._loaded.get(name) or self._in_turn(ending, self._predictor, name)
         begun = time.perf_counter()
         pixels = read_input(predictor, encoded, name="this file")
@@ -133,20 +133,20 @@ class SegmentationService:
         return dataclasses.replace(answer, milliseconds=rounded)
 
     def _checked(self, path: Path) -> bytes:
-        """Returns the content of an uploaded file; checks its size and that of its image."""
+        """Returns the content of an uploaded file after checking file size and image size."""
         limits = self.limits
         if path.stat().st_size > limits.megabytes * 1e6:
             raise DeepLabError(
                 f"the file is larger than {limits.megabytes:g} MB; send a smaller one"
             )
         encoded = path.read_bytes()
-        # The header holds the size; nothing is decoded yet.
+        # Reads only the header; the image is not decoded here.
         try:
             pixels: float = math.prod(PIL.Image.open(io.BytesIO(encoded)).size)
         except PIL.Image.DecompressionBombError:
             pixels = math.inf
         except Exception:
-            # Reading the file reports the error.
+            # `read_image` reports the error later.
             pixels = 0
         if pixels > limits.megapixels * 1e6:
             raise DeepLabError(
@@ -155,7 +155,7 @@ class SegmentationService:
         return encoded
 
     def _in_turn(self, ending: float, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Runs a function in the worker thread and returns its result, if it ends in time."""
+        """Runs a function in the worker thread and returns its result, or fails at the deadline."""
         future = self._worker.submit(function, *arguments)
         try:
             return future.result(ending - time.perf_counter())
@@ -170,7 +170,7 @@ class SegmentationService:
         """Loads and compiles a model, so that the first request does not wait for it.
 
         Raises:
-          LoadingError: the model cannot be loaded; the message holds the full reason.
+          LoadingError: the model cannot be loaded; the message contains the full reason.
         """
         self._worker.submit(self._segment, name, np.zeros((64, 64, 3), np.uint8)).result()
 
@@ -196,7 +196,7 @@ class SegmentationService:
                         "deeplab-jax predict"
                     )
                 size = predictor.inference_size or DEFAULT_SIZE
-                # One size: all images share one compiled program.
+                # With a fixed inference size, all images share one compiled program.
                 self._loaded[name] = predictor.with_inference_size(size)
                 if len(self._loaded) > MODELS_KEPT:
                     self._loaded.popitem(last=False)
@@ -211,16 +211,16 @@ class SegmentationService:
 
 
 def shown_names(references: Sequence[str]) -> dict[str, str]:
-    """Returns the public name of each model with the reference that it represents.
+    """Returns the names under which models are shown to visitors, without server paths.
 
-    A name is the last part of a path; models with the same last part get as many parent directories
-    as distinguish them. It is never an absolute path. Published names are unchanged.
+    A model directory is shown as the last component of its path. If two models would have the same
+    name, parent directories are prepended until the names differ. Published names are unchanged.
 
     Args:
       references: paths of model directories or workdirs, or published names.
 
     Returns:
-      {name: reference} in the order of the references; a reference given twice has one name.
+      {name: reference} in the order of the references; a repeated reference is listed once.
     """
     parts = {reference: _path_parts(reference) for reference in references}
     names: dict[str, str] = {}
@@ -237,7 +237,7 @@ def shown_names(references: Sequence[str]) -> dict[str, str]:
 
 
 def _path_parts(reference: str) -> tuple[str, ...]:
-    """Returns the parts of a path without its root; `.` and `..` are made absolute first."""
+    """Returns the components of a path without its root; `.` and `..` are made absolute first."""
     path = Path(os.path.normpath(reference))
     if path.name in ("", ".."):
         path = Path(os.path.abspath(reference))

@@ -1,4 +1,4 @@
-"""Time of the dense CRF of an image, compared with pydensecrf."""
+"""Benchmark of the dense CRF on one image, compared with pydensecrf."""
 
 import functools
 import importlib
@@ -22,7 +22,7 @@ SIZE = (375, 500)
 
 
 def made_image(seed: int = 0) -> np.ndarray:
-    """Returns uint8 [375, 500, 3]: regions of uniform color, with shading and grain."""
+    """Returns a synthetic uint8 image [375, 500, 3]: colored regions with shading and noise."""
     random = np.random.default_rng(seed)
 
     def smooth(channels: int, deviation: float) -> np.ndarray:
@@ -34,7 +34,7 @@ def made_image(seed: int = 0) -> np.ndarray:
 
 
 def made_logits(size: tuple[int, int], num_classes: int, seed: int = 0) -> np.ndarray:
-    """Returns float32 [*size, num_classes]; the time of a CRF does not depend on them."""
+    """Returns random float32 logits [*size, num_classes]; a CRF's time is the same for all."""
     random = np.random.default_rng(seed)
     coarse = random.normal(0, 3, (-(-size[0] // 16), -(-size[1] // 16), num_classes))
     planes = [cv2.resize(plane, size[::-1]) for plane in np.moveaxis(coarse, -1, 0)]
@@ -44,18 +44,19 @@ def made_logits(size: tuple[int, int], num_classes: int, seed: int = 0) -> np.nd
 def measure_crf(
     image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
 ) -> dict[str, float]:
-    """Measures one image after warm-up, alternating with pydensecrf.
+    """Times the dense CRF on one image after warm-up, alternating with pydensecrf.
 
     Args:
       image: uint8 [H, W, 3].
       logits: float32 [H, W, C].
       parameters: parameters of the CRF.
-      repetitions: number of runs of each median.
+      repetitions: number of timed runs; the results are medians.
 
     Returns:
-      `seconds` and `processor_seconds` of `dense_crf`, `pydensecrf_seconds` and
-      `pydensecrf_processor_seconds` (it runs on one core), and `ratio` of the seconds;
-      `label_agreement`, the fraction of equal labels; the entries of `profile_crf`.
+      `seconds` and `processor_seconds` of `dense_crf`; `pydensecrf_seconds` and
+      `pydensecrf_processor_seconds` (pydensecrf runs on one core); `ratio`, which is `seconds`
+      divided by `pydensecrf_seconds`; `label_agreement`, the fraction of pixels with equal labels;
+      and the entries of `profile_crf`.
 
     Raises:
       DeepLabError: pydensecrf is not installed.
@@ -84,11 +85,12 @@ def measure_crf(
 def profile_crf(
     image: np.ndarray, logits: np.ndarray, parameters: CRFParameters, *, repetitions: int = 5
 ) -> dict[str, float]:
-    """Measures each step of the bilateral kernel; arguments as in `measure_crf`.
+    """Times each step of bilateral filtering; arguments as in `measure_crf`.
 
     Returns:
-      `lattice_seconds`, once per image; `splat_seconds`, `blur_seconds` and `slice_seconds`, once
-      per iteration; `vertices_per_pixel`, rounded up as the lattice is.
+      Median times in seconds: `lattice_seconds` to build the lattice, once per image, and
+      `splat_seconds`, `blur_seconds` and `slice_seconds`, once per iteration of the CRF. Also
+      `vertices_per_pixel`: number of allocated lattice vertices per pixel.
     """
     features = bilateral_features(
         jnp.asarray(image),
@@ -142,7 +144,7 @@ def pydensecrf_marginals(
 
 
 def _seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Returns wall-clock and processor seconds."""
+    """Returns the wall time and the processor time of a call, in seconds."""
     started, busy = time.perf_counter(), time.process_time()
     jax.block_until_ready(work())
     return time.perf_counter() - started, time.process_time() - busy

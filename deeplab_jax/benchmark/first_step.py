@@ -1,6 +1,7 @@
 """Times a new process up to its first training step: `python -m deeplab_jax.benchmark.first_step`.
 
-The module `start` runs it; it reads one JSON object from stdin and writes one to stdout.
+`deeplab_jax.benchmark.start` runs this module as a process that reads one JSON object from stdin
+and writes one to stdout.
 """
 
 import json
@@ -10,21 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Number of random images in place of a dataset, and number of classes.
+# Number of random images, which replace a dataset, and number of classes.
 IMAGES, NUM_CLASSES = 16, 21
 
 
 def measure(
     network: str, crop: tuple[int, int], batch_size: int, dtype: str, started: float
 ) -> dict[str, float]:
-    """Returns the seconds of each part, in the order in which `train` runs them.
+    """Returns the seconds spent in each part of the start-up, in the order of `train`.
 
     Args:
       network: ARCHITECTURE/BACKBONE.
       crop: height and width in pixels.
       batch_size: number of images per step.
       dtype: data type of the computation.
-      started: start of the process, in seconds of `time.time`.
+      started: time at which the process was started, from `time.time()`.
     """
     import jax
     import numpy as np

@@ -1,4 +1,4 @@
-"""Description of the current machine, and its peak rates."""
+"""Description of this machine, and measurements of its peak throughput."""
 
 import datetime
 import importlib.metadata
@@ -14,12 +14,12 @@ PACKAGES = ("deeplab_jax", "jax", "numpy", "opencv-python-headless", "grain")
 # Side of the square matrices, large enough for peak throughput on every platform.
 MATRIX = {"cpu": 2048}
 LARGE_MATRIX = 8192
-# Number of elements read and written once: 256 MiB of float32 each.
+# Number of array elements that the memory test reads and writes: 256 MiB each way in float32.
 STREAM = 2**26
 
 
 def describe_machine() -> dict[str, object]:
-    """Returns processor, cores, JAX's devices, versions and date, JSON-ready."""
+    """Returns date, processor, cores, JAX devices and versions as a JSON-serializable dict."""
     devices = jax.devices()
     return {
         "date": datetime.date.today().isoformat(),
@@ -32,7 +32,7 @@ def describe_machine() -> dict[str, object]:
 
 
 def _version(package: str) -> str | None:
-    """Returns the version of a package; None: its installation records none."""
+    """Returns the installed version of a package, or None if it has no metadata."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -47,17 +47,17 @@ def _processor() -> str:
 
 
 def measure_peaks(dtype: str = "float32", repetitions: int = 5) -> dict[str, float]:
-    """Returns the peak rates of matrix products and of memory traffic.
+    """Measures the peak throughput of matrix multiplication and of memory.
 
     Args:
-      dtype: data type of both.
-      repetitions: number of runs, of which the fastest counts.
+      dtype: data type of the matrices and of the copied array.
+      repetitions: number of runs; the fastest one counts.
 
     Returns:
       `matrix_flops_per_second` and `memory_bytes_per_second`.
     """
     size = MATRIX.get(jax.default_backend(), LARGE_MATRIX)
-    # Random values: matrix units may run faster on equal numbers, which draw less power.
+    # Random values, because matrix units may run faster on constants, which draw less power.
     matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)
     stream = jax.random.normal(jax.random.key(1), (STREAM,), dtype)
     product, copy = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
@@ -70,7 +70,7 @@ def measure_peaks(dtype: str = "float32", repetitions: int = 5) -> dict[str, flo
 
 
 def run_seconds(work: Callable[[], object], repetitions: int) -> list[float]:
-    """Returns the wall time of each run, after one warm-up run; JAX arrays are waited for."""
+    """Returns the wall time of each run in seconds, after one warm-up; waits for JAX arrays."""
     seconds = []
     for _ in range(repetitions + 1):
         started = time.perf_counter()

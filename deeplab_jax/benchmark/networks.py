@@ -29,14 +29,14 @@ OURS = "deeplab_jax"
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """Work that is compiled and ready to run.
+    """An implementation to time, compiled and ready to run.
 
     Attributes:
       name: name of the implementation.
-      run: runs once, waits for the result and returns it.
-      compile_seconds: compile time; None: nothing is compiled. For `torch.compile` it includes the
-        first run.
-      peak_bytes: peak memory of a run, parameters included; None: unknown.
+      run: function that runs once, waits for the result and returns it.
+      compile_seconds: compile time in seconds; None: nothing is compiled. With `torch.compile` it
+        includes the first run.
+      peak_bytes: peak memory of a run in bytes, parameters included; None: unknown.
     """
 
     name: str
@@ -50,9 +50,9 @@ class Contender:
 
 
 def compiled_contender(name: str, function: Callable, *arguments: Any) -> Contender:
-    """Compiles a function for these arguments, which are placed on the device.
+    """Compiles a function for these arguments, which are moved to the device.
 
-    Memory is that of arguments, results and temporary arrays, as planned by the compiler.
+    `peak_bytes` is the compiler's estimate; see `planned_bytes`.
     """
     arguments = jax.device_put(arguments)
     compiled, seconds = _compile(jax.jit(function), *arguments)
@@ -69,7 +69,7 @@ def _compile(function: Callable, *arguments: Any) -> tuple[jax.stages.Compiled, 
 
 
 def planned_bytes(compiled: jax.stages.Compiled) -> int | None:
-    """Returns the memory of a program's arguments, results and temporary arrays in bytes."""
+    """Returns the compiler's estimate of arguments, results and temporary arrays, in bytes."""
     memory = compiled.memory_analysis()
     if memory is None:
         return None
@@ -84,7 +84,7 @@ def planned_bytes(compiled: jax.stages.Compiled) -> int | None:
 def split_network(name: str) -> tuple[str, dict[str, str]]:
     """Splits ARCHITECTURE/BACKBONE into the name of the architecture and keywords.
 
-    Names are not checked here; `create_model` does.
+    The names are not checked here; `create_model` checks them.
     """
     if name in list_models() or "/" not in name:
         return name, {}
@@ -100,7 +100,7 @@ def cores() -> int:
 def random_batch(
     batch_size: int, size: tuple[int, int], num_classes: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Returns uint8 images [N, H, W, 3] and labels [N, H, W], a tenth of them void."""
+    """Returns random uint8 images [N, H, W, 3] and labels [N, H, W]; 10 % of them are void."""
     random = np.random.default_rng(seed)
     label = random.integers(0, num_classes, (batch_size, *size), label_dtype(num_classes))
     label[random.random(label.shape) < 0.1] = void_label(num_classes)
@@ -108,9 +108,9 @@ def random_batch(
 
 
 def made_variables(model: DeepLab, seed: int = 0) -> Variables:
-    """Returns float32 variables of unit gain without compiling `init`, for timing only.
+    """Returns random float32 variables for timing, without compiling `init`.
 
-    Kernels are normally distributed, biases are zero, all others are one.
+    Kernels are normally distributed with variance 1 / fan-in, biases are 0, and all others are 1.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 33, 33, 3), np.uint8))
     random = np.random.default_rng(seed)
@@ -140,12 +140,12 @@ def measure_network(
       size: (height, width) in pixels.
       batch_size: number of images per batch.
       dtype: data type of the computation.
-      training: training steps instead of forward passes with folded normalizations.
-      repetitions: number of runs of the median.
+      training: time training steps; otherwise forward passes with batch normalizations folded.
+      repetitions: number of timed runs; `seconds` is their median.
 
     Returns:
-      `seconds`, `images_per_second`, `operations_per_second`, `compile_seconds` and `peak_bytes`,
-      JSON-ready.
+      `seconds` per batch, `images_per_second`, `operations_per_second`, `compile_seconds` and
+      `peak_bytes`, JSON-serializable.
 
     Raises:
       DeepLabError: there is no such network.
@@ -170,16 +170,20 @@ def measure_network(
 
 
 def forward_operations(model: DeepLab, image: np.ndarray) -> float:
-    """Returns the floating-point operations of a forward pass, two per multiply-add."""
+    """Returns the number of floating-point operations of a forward pass, 2 per multiply-add."""
     return 2.0 * summarize(model, image.shape[1:3]).macs * len(image)
 
 
 def forward(
     model: DeepLab, variables: Variables, image: np.ndarray, folded: bool = False
 ) -> Contender:
-    """Returns the forward pass, from uint8 images to logits at their resolution.
+    """Compiles the forward pass, from uint8 images to logits at image resolution.
 
-    `folded`: fold batch normalizations into the preceding convolutions.
+    Args:
+      model: network to run.
+      variables: variables of the network.
+      image: uint8 images [N, H, W, C].
+      folded: fold batch normalizations into the preceding convolutions.
     """
     if folded:
         model, variables = fold(model, variables)
@@ -196,9 +200,9 @@ def training_step(
     *,
     mesh: Mesh | None = None,
 ) -> Contender:
-    """Returns training steps of SGD with momentum on one batch; each run continues the last.
+    """Compiles a training step of SGD with momentum, which is repeated on one batch.
 
-    The result of a run is the loss before the step.
+    Each run continues from the state of the run before and returns the loss before its update.
     """
     step, optimizer = make_step(model, rate, mesh)
     state = with_variables(jax.tree.map(jax.numpy.array, variables), optimizer, False)
@@ -210,7 +214,7 @@ def training_step(
 def make_step(
     model: DeepLab, rate: float, mesh: Mesh | None = None
 ) -> tuple[Callable, optax.GradientTransformation]:
-    """Returns the jitted step of (state, batch) that `training_step` repeats, and its optimizer."""
+    """Returns the jitted training step, a function of (state, batch), and its optimizer."""
     config = configs.default()
     config.schedule.name, config.schedule.base_learning_rate = "constant", rate
     config.optimizer.weight_decay = 0.0

@@ -17,18 +17,18 @@ BATCH_SIZE = 16
 def measure_pipeline(
     dataset: Dataset, augmentation: Augmentation, *, num_images: int, workers: int
 ) -> dict[str, float]:
-    """Measures reading, decoding and augmenting.
+    """Measures the throughput of reading, decoding and augmenting images.
 
     Args:
       dataset: dataset to read.
       augmentation: augmentation of each example.
       num_images: number of images per measurement.
-      workers: number of data-loading processes of the whole pipeline.
+      workers: number of data-loading processes of the whole pipeline; 0: threads.
 
     Returns:
-      `images_per_second_per_core`, from the processor time of one thread;
-      `decoding_share`, the fraction of decoding in that time; `images_per_second` of the whole
-      pipeline in batches, by wall time without start-up.
+      `images_per_second_per_core`, from the processor time of one thread; `decoding_share`, the
+      fraction of that time spent on decoding; `images_per_second` of the whole pipeline, from wall
+      time without start-up.
     """
     # One thread, so that processor time is the time of one core.
     cv2.setNumThreads(0)
@@ -46,12 +46,12 @@ def measure_pipeline(
 
 
 def cores_to_feed(consumed_per_second: float, images_per_second_per_core: float) -> int:
-    """Returns the number of cores that match the throughput of an accelerator."""
+    """Returns the number of cores needed to supply an accelerator with images."""
     return math.ceil(consumed_per_second / images_per_second_per_core)
 
 
 def _processor_seconds(work: Callable[[int], object], num_examples: int, num_images: int) -> float:
-    """Returns the processor time of one image in seconds."""
+    """Returns the mean processor time per image, in seconds."""
     work(0)
     started = time.process_time()
     for index in range(num_images):
@@ -62,7 +62,7 @@ def _processor_seconds(work: Callable[[int], object], num_examples: int, num_ima
 def crop_batches(
     dataset: Dataset, augmentation: Augmentation, count: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields batches of the first `count` examples as the pipeline makes them, in this thread."""
+    """Yields batches of the first `count` examples, augmented as in training, in this thread."""
     for first in range(0, count, BATCH_SIZE):
         crops = [
             augment(dataset[index], np.random.default_rng(index), augmentation)

@@ -26,9 +26,9 @@ class Point:
       output_stride: output stride of the network.
       height, width: size of the images in pixels.
       batch_size: number of images per batch.
-      seconds_per_image: median time divided by the batch size.
-      planned_bytes: memory of the program, weights included; None: unknown.
-      compile_seconds: compile time.
+      seconds_per_image: median time of a batch divided by the batch size.
+      planned_bytes: memory of the program in bytes, weights included; None: unknown.
+      compile_seconds: compile time in seconds.
     """
 
     output_stride: int
@@ -54,16 +54,17 @@ def measure_scaling(
     repetitions: int,
     reporter: Reporter,
 ) -> list[Point]:
-    """Measures every size with the first batch size, and every batch size with the first size.
+    """Times forward passes over image sizes, batch sizes and output strides.
 
-    Each is compiled once and has one warm-up run.
+    Every image size is timed with the first batch size, and every batch size with the first image
+    size. Each combination is compiled once and has one warm-up run.
 
     Args:
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE; its variables are random.
-      sizes: (height, width) of images in pixels.
+      sizes: image sizes, (height, width) in pixels.
       batch_sizes: numbers of images per batch.
-      output_strides: output strides, each measured with all shapes.
-      repetitions: number of runs of each median.
+      output_strides: output strides; all sizes are timed at each of them.
+      repetitions: number of timed runs; the results are medians.
       reporter: receives a message for each measurement.
 
     Raises:
@@ -87,11 +88,12 @@ def measure_scaling(
 
 
 def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Point]]]:
-    """Yields each output stride with its points that differ in one quantity only.
+    """Yields, for each output stride, the points that differ in one quantity only.
 
     Args:
       points: result of `measure_scaling`.
-      against: changing quantity, `pixels` or `batch_size`; the other is that of the first point.
+      against: quantity that varies, `pixels` or `batch_size`; the other one has its value in the
+        first point.
     """
     fixed = "batch_size" if against == "pixels" else "pixels"
     for output_stride in dict.fromkeys(point.output_stride for point in points):
@@ -101,9 +103,9 @@ def series(points: Sequence[Point], against: str) -> Iterator[tuple[int, list[Po
 
 
 def exponents(points: Sequence[Point]) -> dict[int, float]:
-    """Returns the exponent b of time ~ pixels^b per output stride, by least squares of logarithms.
+    """Fits time ~ pixels^b for each output stride, by least squares in log space, and returns b.
 
-    Output strides with a single size are left out.
+    Output strides measured at a single size are left out.
     """
     found = {}
     for output_stride, line in series(points, "pixels"):
@@ -114,7 +116,7 @@ def exponents(points: Sequence[Point]) -> dict[int, float]:
 
 
 def table(points: Sequence[Point]) -> list[str]:
-    """Returns lines of aligned columns."""
+    """Returns the lines of a text table, one per point."""
     lines = ["output stride   batch         size   ms per image  planned MB"]
     for point in points:
         size = f"{point.height}x{point.width}"
@@ -127,7 +129,7 @@ def table(points: Sequence[Point]) -> list[str]:
 
 
 def write_csv(path: Path, points: Sequence[Point]) -> None:
-    """Writes one row per point, atomically."""
+    """Writes a CSV file with one row per point, atomically."""
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Point)])
         writer.writeheader()
@@ -139,12 +141,14 @@ PANELS = {"pixels": "pixels per image", "batch_size": "images per batch"}
 
 
 def write_plot(path: Path, points: Sequence[Point], title: str) -> None:
-    """Writes a PNG plot; time by pixels has logarithmic axes and exponents in the legend.
+    """Writes a PNG plot of time against image size and against batch size.
+
+    The plot against image size has logarithmic axes, and its legend shows the fitted exponents.
 
     Args:
       path: path of the file, which is written atomically.
       points: result of `measure_scaling`.
-      title: title above the panels.
+      title: title of the figure.
     """
     figure = Figure(figsize=(9.2, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -166,7 +170,7 @@ def write_plot(path: Path, points: Sequence[Point], title: str) -> None:
 def _finish(axes: Axes, against: str) -> None:
     axes.set(xlabel=PANELS[against], ylabel="seconds per image")
     if against == "batch_size":
-        # Few values: each has its own tick, and time starts at 0.
+        # There are few batch sizes: each gets a tick, and the time axis starts at 0.
         values = sorted({value for line in axes.lines for value in line.get_xdata()})
         axes.set(xscale="linear", yscale="linear", xticks=values, ylim=(0, None))
     axes.grid(alpha=0.25, which="both")

@@ -1,6 +1,7 @@
-"""Mean IoU on the built-in `shapes` task of baselines that lack parts of DeepLab v3+.
+"""Mean IoU of DeepLab v3+ and of weaker baselines on the built-in `shapes` dataset.
 
-A per-pixel classifier of color and position, and output stride 32 without decoder, must be worse.
+The baselines are a classifier of single pixels by color and position, and the same network at
+output stride 32 without a decoder.
 """
 
 import pathlib
@@ -15,14 +16,14 @@ from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train
 
-# Number of training pixels per image of the per-pixel classifier, and of images.
+# Training data of the per-pixel classifier: pixels per image, and number of images.
 PIXELS_PER_IMAGE = 100
 TRAINING_IMAGES = 800
 TREES = 30
 
 
 def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
-    """Returns the mean IoU of a random forest on the color and position of single pixels.
+    """Trains a random forest on the color and position of single pixels; returns its mean IoU.
 
     Raises:
       DeepLabError: scikit-learn is not installed.
@@ -48,11 +49,11 @@ def per_pixel_mean_iou(train_set: Dataset, validation_set: Dataset) -> float:
 def network_mean_iou(
     workdir: pathlib.Path, data_dir: pathlib.Path, reporter: Reporter, **model: object
 ) -> float:
-    """Returns the mean IoU of the network of the demo, trained as in the demo.
+    """Trains the network of `deeplab-jax demo` with the config of the demo; returns its mean IoU.
 
     Args:
-      workdir: workdir of the run.
-      data_dir: directory of the prepared `shapes`.
+      workdir: workdir of the training run.
+      data_dir: directory of the prepared `shapes` dataset.
       reporter: receives the progress.
       **model: fields of `config.model` to change.
     """
@@ -63,7 +64,7 @@ def network_mean_iou(
 
 
 def _features(image: np.ndarray) -> np.ndarray:
-    """Returns [H·W, 5]: red, green, blue, row, column."""
+    """Returns the features of all pixels, [H·W, 5]: red, green, blue, row and column."""
     rows, columns = np.indices(image.shape[:2])
     stacked = np.concatenate([image, rows[..., None], columns[..., None]], axis=-1)
     return stacked.reshape(-1, 5)

@@ -1,4 +1,4 @@
-"""Start-up time of a new process to its first output, mask or training step."""
+"""Start-up time of a new process, up to its first output, mask or training step."""
 
 import json
 import os
@@ -24,7 +24,8 @@ from deeplab_jax.reporter import Reporter
 
 COMMAND = ["-m", "deeplab_jax.cli.main"]
 PREDICT = [*COMMAND, "predict", "--model=model", "--output=out", "--overwrite"]
-# Arguments of the interpreter in a folder with `model` and `photo.png`, and exit status.
+# Arguments of Python and expected exit status of each timed process. The processes run in a folder
+# with `model` and `photo.png`.
 STARTS: Mapping[str, tuple[list[str], int]] = {
     "import_deeplab_jax": (["-c", "import deeplab_jax"], 0),
     "help": ([*COMMAND, "--help"], 0),
@@ -61,11 +62,11 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
       reporter: receives the progress.
 
     Returns:
-      `NAME_seconds` of each of STARTS, of `first_mask` with full caches and of `first_mask_cold`
-      with empty ones: medians of wall time.
+      Median wall times: `NAME_seconds` for each name in STARTS, `first_mask_seconds` with warm
+      compile caches, and `first_mask_cold_seconds` with empty ones.
 
     Raises:
-      DeepLabError: a command failed; the message is its last line.
+      DeepLabError: a command failed; the message is the last line of its stderr.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,10 +81,10 @@ def measure_commands(repetitions: int, reporter: Reporter) -> dict[str, float]:
             ("first_mask_cold_seconds", predict, 0, f"caches_{number}")
             for number in range(repetitions)
         ]
-        # The first one fills the caches.
+        # The first cold run has filled these caches.
         runs += [("first_mask_seconds", predict, 0, "caches_0")] * repetitions
         found: dict[str, list[float]] = {}
-        for figure, words, status, caches in reporter.track(runs, "starting, process"):
+        for figure, words, status, caches in reporter.track(runs, "starting processes"):
             found.setdefault(figure, []).append(_seconds(folder, words, status, folder / caches))
     return {figure: statistics.median(seconds) for figure, seconds in found.items()}
 
@@ -114,7 +115,9 @@ def _seconds(folder: Path, words: Sequence[str], status: int, caches: Path) -> f
 def measure_start(
     network: str, crop: tuple[int, int], batch_size: int, dtype: str = "float32"
 ) -> dict[str, float]:
-    """Runs two processes, one after the other, with the same compile cache.
+    """Measures the time to the first training step with a cold and with a warm compile cache.
+
+    Runs two processes, one after the other, that share a new compile cache.
 
     Args:
       network: ARCHITECTURE or ARCHITECTURE/BACKBONE.
@@ -123,10 +126,10 @@ def measure_start(
       dtype: data type of the computation.
 
     Returns:
-      `cold_…` and `warm_…` of the result of `first_step.measure`: total seconds and parts.
+      The results of `first_step.measure` in both processes, with prefixes `cold_` and `warm_`.
 
     Raises:
-      DeepLabError: there is no such network; and as `run_python`.
+      DeepLabError: there is no such network, or a process failed.
     """
     architecture, keywords = split_network(network)
     create_model(architecture, dtype=dtype, **keywords)
@@ -144,16 +147,16 @@ def measure_start(
 def run_python(
     command: Sequence[str], environment: Mapping[str, str], status: int = 0, **options: Any
 ) -> str:
-    """Runs a new interpreter and returns its stdout.
+    """Runs Python in a new process and returns its stdout.
 
     Args:
-      command: arguments of the interpreter.
-      environment: variables in addition to those of this process.
+      command: arguments of Python.
+      environment: environment variables in addition to those of this process.
       status: expected exit status.
       **options: keywords of `subprocess.run`.
 
     Raises:
-      DeepLabError: the status is another one; the message is the last line of stderr.
+      DeepLabError: the exit status differs; the message is the last line of stderr.
     """
     process = subprocess.run(
         [sys.executable, *command],

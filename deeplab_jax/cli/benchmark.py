@@ -2,14 +2,17 @@
 
 inference  latency and peak memory of a forward pass
 training   time and peak memory of a training step
-pipeline   throughput of the input pipeline, per core and total, and cores per accelerator
+pipeline   throughput of the input pipeline, in total and per core, and the number of cores that an
+           accelerator needs
 scaling    time of a forward pass by image size, batch size and output stride, with a plot
-start      start-up time of --help, `models`, errors, `inspect` and the first mask, with warm and
-           cold caches
+start      start-up time of --help, `models`, `inspect`, error messages, and of `predict` up to the
+           first mask, with a warm and a cold compile cache
 compile    time to the first training step, with a cold and a warm compile cache
-shapes     mean IoU on the built-in task of DeepLab v3+, of the same network at output stride 32
-           without decoder, and of a per-pixel classifier (10 minutes on two cores)
-crf        time of the dense CRF per image and step, compared with pydensecrf
+shapes     mean IoU on the built-in `shapes` dataset: DeepLab v3+, the same network at output stride
+           32 without a decoder, and a per-pixel classifier (10 minutes on two cores)
+crf        time of the dense CRF on one image, in total and per step, compared with pydensecrf
+
+A flag whose description starts with names of benchmarks applies only to them.
 
 examples:
   deeplab-jax benchmark inference --network=deeplab_v3/resnet_50 --size=513x513
@@ -48,10 +51,10 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "sizes",
         ["513x513", "257x257", "1025x1025", "2049x2049"],
-        "scaling: image sizes in pixels, at the first batch size.",
+        "scaling: image sizes in pixels to time at the first batch size.",
     )
     flags.define(
-        "batch_sizes", "1,2,4,8", "scaling: batch sizes to time, at the first of the image sizes."
+        "batch_sizes", "1,2,4,8", "scaling: batch sizes to time at the first image size."
     )
     flags.define("output_strides", "32,16,8", "scaling: output strides of the network.")
     flags.define("output", None, "scaling: directory for the CSV file and the plot.")
@@ -61,14 +64,14 @@ def define_flags(flags: Flags) -> None:
     flags.define("num_classes", 21, "crf: number of classes.", least=2)
     flags.define("repetitions", 5, "Number of repetitions; results are medians.", least=1)
     flags.define("json", False, "Print JSON instead of text.")
-    flags.define("num_images", 400, "pipeline: number of images per figure.", least=0)
+    flags.define("num_images", 400, "pipeline: number of images per measurement.", least=0)
     flags.define("workers", 0, "pipeline: number of data-loading processes; 0: threads.", least=0)
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Runs one benchmark and prints its results."""
     if len(paths) != 1:
-        raise DeepLabError(f"benchmark takes one of: {', '.join(BENCHMARKS)}")
+        raise DeepLabError(f"benchmark takes one name; legal: {', '.join(BENCHMARKS)}")
     if paths[0] not in BENCHMARKS:
         raise unknown_name("benchmark", paths[0], BENCHMARKS)
     # Imported here so that --help and wrong flags do not wait for JAX.
@@ -87,7 +90,7 @@ def _text(value: object) -> str:
         return f"{value:>10.3f}" if abs(value) < 1e6 else f"{value:>10.3e}"
     if isinstance(value, list):
         return " to ".join(_text(item).strip() for item in value)
-    return "not known" if value is None else str(value)
+    return "unknown" if value is None else str(value)
 
 
 def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Directories that keep compiled and traced programs between commands."""
+"""Cache directories in which commands store compiled and traced programs."""
 
 import contextlib
 import os
@@ -10,15 +10,15 @@ from deeplab_jax.files import PROGRAM_CACHE, PROGRAM_SUFFIX, cache_directory
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 OFF = "off"
-# Suffixes of the files of JAX's cache: a program, and the time of its last use.
+# Suffixes of the two files per program in JAX's cache: the program, and the time of its last use.
 PROGRAM, USED = "-cache", "-atime"
 
 
 def set_defaults(most_bytes: int) -> None:
     """Sets the default cache directories in the environment, which JAX reads on import.
 
-    Only the default directory has a size limit: JAX cannot use the same directory with a limit in
-    one process and without in another.
+    Only the default directory gets a size limit: JAX does not support a directory that one process
+    uses with a limit and another one without.
     """
     os.environ.setdefault(PROGRAM_CACHE, str(cache_directory() / "programs"))
     if VARIABLE not in os.environ:
@@ -27,11 +27,12 @@ def set_defaults(most_bytes: int) -> None:
 
 
 def define_flags(flags: Flags) -> None:
-    """Defines the flags, which all commands share."""
+    """Defines the flags of the compile cache, which all commands have."""
     flags.define(
         "compile_cache",
         None,
-        f"Directory for compiled programs, or {OFF} (default: ${VARIABLE}, else user cache).",
+        f"Directory for compiled programs; {OFF}: no cache (default: ${VARIABLE}, or a directory "
+        "in the user's cache).",
     )
     flags.define(
         "clear_compile_cache", False, "Remove all compiled programs before the command starts."
@@ -39,7 +40,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def apply_flags(flags: Flags) -> None:
-    """Applies the flags.
+    """Applies the flags of the compile cache.
 
     Raises:
       DeepLabError: the cache cannot be cleared.
@@ -64,10 +65,10 @@ def apply_flags(flags: Flags) -> None:
 
 
 def mend(folder: pathlib.Path) -> None:
-    """Writes missing times of last use beside compiled programs.
+    """Writes the missing last-use times of compiled programs.
 
-    A process that is killed between its two writes leaves a program without a time, and JAX then
-    writes nothing more to a cache with a limit.
+    JAX writes a program first and its last-use time second. If a process is killed in between, the
+    time is missing, and JAX writes nothing more to a cache that has a size limit.
     """
     for program in folder.glob(f"*{PROGRAM}"):
         used = program.with_name(program.name.removesuffix(PROGRAM) + USED)
@@ -78,7 +79,7 @@ def mend(folder: pathlib.Path) -> None:
 
 
 def clear(folder: pathlib.Path) -> None:
-    """Removes only the compiled programs of a directory.
+    """Removes the compiled programs from a directory, and no other file.
 
     Raises:
       DeepLabError: a file cannot be removed.

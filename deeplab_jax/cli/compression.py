@@ -1,4 +1,4 @@
-"""The flow of `quantize` and `prune`: flags, fine-tuning, the new model and its report."""
+"""Steps that `quantize` and `prune` share: flags, fine-tuning, writing the model and a report."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,23 +18,26 @@ if TYPE_CHECKING:
 
 
 def define_compression_flags(flags: Flags) -> None:
-    """Defines the flags of the model, its dataset, fine-tuning and report."""
+    """Defines the flags that `quantize` and `prune` share."""
     flags.define_model()
     flags.define_dataset("val")
     flags.define("output", None, "Model directory to write; must be new.")
     flags.define("steps", 0, "Number of fine-tuning steps.", least=0)
     flags.define_config()
-    flags.define("tflite", None, "TFLite file to time for comparison.")
+    flags.define("tflite", None, "TFLite file whose latency is measured for comparison.")
 
 
 def open_sources(
     flags: Flags, command: str, paths: list[str], console: Console
 ) -> "tuple[Path, StoredModel, data.Dataset]":
-    """Checks the flags and returns the path of the model, the model and the split to evaluate on.
+    """Checks the flags, and opens the model and the dataset split.
+
+    Returns:
+      The path of the model, the model, and the split to evaluate on.
 
     Raises:
-      DeepLabError: flags are missing, there is a path, the output exists, or there is no such model
-        or dataset.
+      DeepLabError: a flag is missing, an argument is given that is not a flag, the output exists,
+        or there is no such model or dataset.
     """
     flags.refuse(command, paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")
@@ -52,13 +55,13 @@ def fine_tuned(
     adjust: "Callable[[Run], Run]",
     console: Console,
 ) -> "StoredModel":
-    """Returns the model after --steps of fine-tuning, in a workdir beside the output.
+    """Fine-tunes the model for --steps steps, in a workdir beside the output.
 
     Args:
       flags: flags of the command.
-      source: path of the model that the flags name, whose workdir may hold the config.
-      stored: model to fine-tune; it is returned unchanged without steps.
-      adjust: changes the run before it starts.
+      source: path given by --model; if it is a workdir, its config is used.
+      stored: model to fine-tune; with --steps=0 it is returned unchanged.
+      adjust: function that modifies the run before it starts.
       console: receives progress events.
     """
     from deeplab_jax.compression.fine_tuning import fine_tune
@@ -71,11 +74,11 @@ def fine_tuned(
 
 
 def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigDict":
-    """Returns the config of the fine-tuning, without network and initial weights.
+    """Returns the config of the fine-tuning run, except network and initial weights.
 
     Args:
       flags: flags of the command.
-      source: path of the model.
+      source: path given by --model; if it is a workdir, its config is the default.
       console: prints the main fields.
     """
     from deeplab_jax import config as configs
@@ -86,7 +89,9 @@ def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "Config
     for assignment in flags.override:
         field, _, _ = assignment.partition("=")
         if field.startswith("model."):
-            raise DeepLabError(f"--config.{field}: the network is the model's; leave it out")
+            raise DeepLabError(
+                f"--config.{field} cannot be set: --model defines the network; leave it out"
+            )
     flags.override_config(config)
     console.message(
         f"fine-tuning: {config.optimizer.name}, learning rate "
@@ -108,9 +113,9 @@ def write_compressed(
 
     Args:
       flags: flags of the command.
-      source: path of the model that was compressed.
-      name: name of the new model in the table.
-      made: the new model.
+      source: path of the model before compression.
+      name: name of the compressed model in the table.
+      made: compressed model.
       dataset: split to evaluate on.
       console: prints the table and receives progress events.
     """

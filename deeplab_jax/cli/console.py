@@ -10,12 +10,12 @@ import rich.table
 
 from deeplab_jax.reporter import Item, Reporter
 
-# Minimum time between lines without a terminal, in seconds; keeps log files short.
+# Minimum number of seconds between progress lines where stderr is not a terminal.
 PLAIN_INTERVAL = 10.0
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds as m:ss or h:mm:ss."""
+    """Formats a number of seconds as m:ss or h:mm:ss."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

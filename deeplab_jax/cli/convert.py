@@ -1,14 +1,14 @@
 """usage: deeplab-jax convert SOURCE --output=MODEL_DIR [--flag=value …]
 
 Converts published weights into a model directory. SOURCE is a file (TFLite, Core ML, PyTorch,
-safetensors, frozen TensorFlow graph), the beginning of a TensorFlow checkpoint's files
+safetensors, frozen TensorFlow graph), the path prefix of a TensorFlow checkpoint
 (model.ckpt-30000), a directory or archive with one of these, or a name that `deeplab-jax models`
 lists, which is downloaded.
 
-The names of the arrays decide the architecture; --architecture and --set override it. The command
-prints the number of arrays of each part of the network, the batch normalizations that are folded
-into convolutions, and the unused arrays with the reason. An array that is missing or has another
-shape is an error.
+The architecture is detected from the names of the arrays; --architecture and --set override it. The
+command prints how many arrays each part of the network uses, how many batch normalizations the file
+stores folded into convolutions, and which arrays are unused and why. A missing array, or one with
+an unexpected shape, is an error.
 
 examples:
   deeplab-jax convert deeplabv3_257_mv_gpu.tflite --output=models/voc
@@ -33,11 +33,17 @@ def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define("output", None, "Model directory to write; must be new.")
     flags.define(
-        "architecture", None, "Architecture of the weights (default: by the names of the arrays)."
+        "architecture",
+        None,
+        "Architecture of the network (default: detected from the names of the arrays).",
     )
-    flags.define("set", None, "Keywords of the network, KEY=VALUE,…; `inspect --set` lists them.")
+    flags.define(
+        "set",
+        None,
+        "Keywords of the network as KEY=VALUE,…; `deeplab-jax inspect --set` lists them.",
+    )
     flags.define("classes", None, "Class names: text file with one per line, or JSON.")
-    flags.define("averages", True, "Prefer the moving averages of a TensorFlow checkpoint.")
+    flags.define("averages", True, "Use the moving averages of a TensorFlow checkpoint, if any.")
     flags.define("list", False, "Print the name of every unused array.")
 
 
@@ -67,28 +73,28 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def account(conversion: "pretrained.Conversion", *, every: bool) -> Iterator[str]:
-    """Yields lines that state how the arrays are used.
+    """Yields lines that describe how the arrays of the source are used.
 
     Args:
       conversion: the conversion to describe.
-      every: name all unused arrays, not only the first few per reason.
+      every: list all unused arrays, not only the first few per reason.
     """
     description, assignment = conversion.description, conversion.assignment
     keywords = ", ".join(f"{name}={value}" for name, value in description.overrides.items())
-    yield f"names of {conversion.convention}: {description.architecture} with {keywords}"
+    yield f"{conversion.convention} names: {description.architecture} with {keywords}"
     if description.inference_size:
         height, width = description.inference_size
-        yield f"made for images of {height}×{width}"
+        yield f"inference size: {height}×{width}"
     parts = collections.Counter(path[1] for path in assignment.sources)
     filled = ", ".join(f"{part} {count}" for part, count in parts.items())
-    yield f"{len(assignment.sources)} arrays of the file went into: {filled}"
+    yield f"{len(assignment.sources)} arrays are used: {filled}"
     if assignment.folded:
         yield f"{len(assignment.folded)} batch normalizations are folded into convolutions"
     groups = collections.defaultdict(list)
     for name, reason in assignment.unused.items():
         groups[reason].append(name)
     for reason, names in groups.items():
-        shown = names if every or len(names) <= SHOWN else [*names[:SHOWN], "… (--list names all)"]
-        yield f"left out {len(names)}, as {reason}: {', '.join(shown)}"
+        shown = names if every or len(names) <= SHOWN else [*names[:SHOWN], "… (--list prints all)"]
+        yield f"{len(names)} unused ({reason}): {', '.join(shown)}"
     if not groups:
-        yield "nothing was left out"
+        yield "no array is unused"

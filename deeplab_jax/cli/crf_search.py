@@ -1,9 +1,10 @@
 """usage: deeplab-jax crf-search --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
-Searches the dense CRF parameters with the highest mean IoU on a few images. These images should not
-be used for the final evaluation. The default grid is that of DeepLab v2: w1 from 3 to 6, σα from 30
-to 100 pixels, σβ from 3 to 6 levels, 128 points in total. The network runs once per image, the CRF
-once per image and point. --output writes a JSON file that --crf accepts.
+Searches a grid of dense CRF parameters for the highest mean IoU on a few images. Do not use these
+images for the final evaluation. The bilateral kernel has a weight w1 and standard deviations σα
+(position, in pixels) and σβ (color, in levels of 0..255). The default grid is that of DeepLab v2:
+w1 from 3 to 6, σα from 30 to 100, σβ from 3 to 6, 128 points in total. The network runs once per
+image, the CRF once per image and point. --output writes a JSON file that --crf accepts.
 
 examples:
   deeplab-jax crf-search --model=runs/voc --dataset=voc_segmentation --split=train \\
@@ -25,7 +26,7 @@ GRID_FLAGS = (
     ("sigma_alpha", "bilateral_position_stds", "Values of σα in pixels", "30,50,70"),
     ("sigma_beta", "bilateral_color_stds", "Values of σβ in levels of 0..255", "3,5"),
 )
-# Number of rows printed; the file has all.
+# Number of grid points in the printed table; the output file contains all.
 ROWS = 10
 
 
@@ -35,17 +36,17 @@ def define_flags(flags: Flags) -> None:
     flags.define_inference()
     flags.define_dataset("train", limit=100)
     for flag, _, values, example in GRID_FLAGS:
-        help = f"{values} to search, as in {example} (default: DeepLab v2's)."
+        help = f"{values} to search, as in {example} (default: those of DeepLab v2)."
         flags.define(flag, None, help)
     flags.define("output", None, "JSON file for the parameters and the table of results.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Searches and prints the best points and the path of the file."""
+    """Runs the search and prints the best grid points and the path of the file."""
     flags.refuse("crf-search", paths, "give a dataset as --dataset")
     flags.require("model", "dataset", "split", "data_dir")
     if flags.crf:
-        raise DeepLabError("crf-search runs its own CRFs; leave --crf out")
+        raise DeepLabError("crf-search chooses the CRF parameters itself; leave out --crf")
     settings, options = flags.split_settings(), flags.inference_options()
     values = {field: flags.numbers(flag, float, example) for flag, field, _, example in GRID_FLAGS}
     flags.check_sources()
@@ -65,4 +66,4 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     console.print(crf_search_table(found, ROWS))
     console.print(f"\nbest of {len(found['table'])} on {found['num_images']} images: {best}")
     if flags.output:
-        console.message(f"use it as --crf={flags.output}")
+        console.message(f"to use these parameters, give --crf={flags.output}")

@@ -1,9 +1,10 @@
 """usage: deeplab-jax distill --model=TEACHER --config=FILE --output=DIR [--flag=value …]
 
-Trains the network of a config to imitate a larger one, the teacher. The loss is that of the config
-plus --weight times the squared temperature times the divergence of the probabilities of the two
-networks, softened by --temperature. Teacher and dataset must have the same classes. DIR is the
-workdir of the training; the same command resumes an interrupted run.
+Trains the network of a config, the student, to imitate a larger one, the teacher. The distillation
+loss T²·KL(teacher ‖ student) is multiplied by --weight and added to the loss of the config. It
+compares the predicted probabilities after the logits of both networks are divided by T, the
+--temperature. Teacher and dataset must have the same classes. DIR is the workdir of the training
+run; the same command resumes an interrupted run.
 
 examples:
   deeplab-jax distill --model=runs/camvid_large --config=camvid:cpu --output=runs/camvid_taught \\
@@ -41,5 +42,5 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     result = deeplab_jax.train(config, flags.output, reporter=console, adjust=adjust)
     console.print(
         f"mean IoU {result.mean_iou:.4f} after {result.step} steps; "
-        f"numbers and pictures are in {result.workdir}"
+        f"metrics and pictures are in {result.workdir}"
     )

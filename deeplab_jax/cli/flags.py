@@ -1,4 +1,4 @@
-"""The flags of the commands: definition, groups that several commands share, and their values."""
+"""Command-line flags: definition, groups that several commands share, and parsing of values."""
 
 import contextlib
 import math
@@ -44,7 +44,7 @@ class _OptionalValue(absl_flags.ArgumentParser):
 
 
 class Flags(absl_flags.FlagValues):
-    """Flags of one command: definitions, groups that commands share, and values made of them."""
+    """Flags of one command, with methods for groups of flags that several commands share."""
 
     def define(
         self,
@@ -60,12 +60,12 @@ class Flags(absl_flags.FlagValues):
 
         Args:
           name: name of the flag.
-          default: value of the flag where it is not given; bool, float, int or list: None, for a
-            flag of this type; None: None, for a flag of text.
-          help: noun phrase with unit and range, printed by --help.
-          choices: legal values; empty: all of the type.
+          default: default value, which determines the type of the flag. A type (bool, float, int or
+            list) defines a flag of this type whose default is None; None defines a text flag.
+          help: description with unit and range, printed by --help.
+          choices: legal values; empty: all values of the type.
           least: smallest legal integer.
-          bare: text that the flag without a value stands for; empty: the flag requires a value.
+          bare: value of the flag if it is given without one; empty: the flag requires a value.
         """
         if bare:
             parser, serializer = _OptionalValue(bare), absl_flags.ArgumentSerializer()
@@ -90,15 +90,15 @@ class Flags(absl_flags.FlagValues):
             raise DeepLabError(f"{', '.join(missing)} must be given; --help shows an example")
 
     def refuse(self, command: str, arguments: Sequence[str], instead: str = "") -> None:
-        """Checks that no arguments besides flags are given.
+        """Checks that the command line contains nothing but flags.
 
         Args:
           command: name of the command.
-          arguments: words of the command line besides flags.
+          arguments: arguments of the command line that are not flags.
           instead: advice for the message.
 
         Raises:
-          DeepLabError: there is an argument.
+          DeepLabError: there is such an argument.
         """
         if arguments:
             instead = instead or f"see deeplab-jax {command} --help"
@@ -107,7 +107,7 @@ class Flags(absl_flags.FlagValues):
     def numbers(
         self, name: str, kind: type[float], example: str, least: float = -math.inf
     ) -> tuple:
-        """Returns the numbers of a flag such as 0.5,0.75,1; none where it is not given.
+        """Returns the numbers of a flag such as 0.5,0.75,1; () if the flag is not given.
 
         Args:
           name: name of the flag.
@@ -116,7 +116,7 @@ class Flags(absl_flags.FlagValues):
           least: smallest legal number.
 
         Raises:
-          DeepLabError: the text has another form, or a number is too small.
+          DeepLabError: the value is not a list of numbers, or a number is too small.
         """
         text = self[name].value
         try:
@@ -127,7 +127,7 @@ class Flags(absl_flags.FlagValues):
             pass
         bound = "" if least == -math.inf else f" of at least {least}"
         raise DeepLabError(
-            f"--{name}={text} is not legal; give numbers{bound} with commas between, "
+            f"--{name}={text} is not legal; give numbers{bound}, separated by commas, "
             f"as in {example}"
         )
 
@@ -151,17 +151,17 @@ class Flags(absl_flags.FlagValues):
         return loading.load(self.model, self.checkpoint, self.ema, reporter)
 
     def define_config(self) -> None:
-        """Defines --config and --override, the form of --config.FIELD=VALUE that absl parses."""
+        """Defines --config, and --override, to which --config.FIELD=VALUE is rewritten for absl."""
         self.define("config", None, "Path or name of a config, with optional :key=value arguments.")
         absl_flags.DEFINE_multi_string(
             "override",
             [],
-            "Value of one config field, FIELD=VALUE; same as --config.FIELD=VALUE",
+            "Value of a config field, as FIELD=VALUE; the same as --config.FIELD=VALUE.",
             flag_values=self,
         )
 
     def read_config(self) -> "ConfigDict":
-        """Returns the config that the flags name, with the values of --config.FIELD=VALUE.
+        """Loads the config that --config names and applies each --config.FIELD=VALUE.
 
         Raises:
           DeepLabError: there is no such config or field, or a value is of the wrong type.
@@ -172,7 +172,7 @@ class Flags(absl_flags.FlagValues):
         return self.override_config(config.load(self.config))
 
     def override_config(self, config: "ConfigDict") -> "ConfigDict":
-        """Sets the fields of --config.FIELD=VALUE in a config and returns it.
+        """Applies each --config.FIELD=VALUE to a config, and returns the config.
 
         Raises:
           DeepLabError: there is no such field, or a value is of the wrong type.
@@ -210,7 +210,7 @@ class Flags(absl_flags.FlagValues):
         )
 
     def open_split(self) -> "data.Dataset":
-        """Opens the split that the flags name.
+        """Opens the dataset split that the flags name.
 
         Raises:
           DeepLabError: see `open_dataset`.
@@ -218,7 +218,7 @@ class Flags(absl_flags.FlagValues):
         return data.open_dataset(self.dataset, self.data_dir, self.split)
 
     def split_settings(self) -> dict[str, Any]:
-        """Returns --size, --batch_size, --workers and --limit as keywords of an evaluation.
+        """Returns --size, --batch_size, --workers and --limit as keywords for an evaluation.
 
         Raises:
           DeepLabError: the size is not legal.
@@ -227,7 +227,7 @@ class Flags(absl_flags.FlagValues):
         return settings | {"size": parse_size(self.size)}
 
     def check_sources(self) -> None:
-        """Checks, before JAX is imported, that --model and --dataset name something.
+        """Checks that the model and the dataset exist, before JAX is imported.
 
         Raises:
           DeepLabError: there is no such model or dataset.
@@ -245,25 +245,28 @@ class Flags(absl_flags.FlagValues):
         self.define(
             "scales", "1", "Image scales whose probabilities are averaged, as in 0.5,0.75,1."
         )
-        self.define("flip", False, "Average with the result of the mirrored image.")
+        self.define("flip", False, "Average the probabilities with those of the mirrored image.")
         self.define(
             "tile",
             None,
             "Height x width of tiles in pixels, as in 513x513 (default: whole images).",
         )
         self.define(
-            "overlap", 0.25, "Fraction of a tile on each side that is context only, in [0, 0.5)."
+            "overlap",
+            0.25,
+            "Fraction of a tile, at each side, that only serves as context, in [0, 0.5).",
         )
         self.define(
             "crf",
             None,
-            "Refine by a dense CRF; --crf=NAME selects a published set of parameters, "
-            "--crf=FILE.json the result of crf-search.",
+            "Refine the result with a dense CRF. --crf uses the published parameters of the "
+            "architecture, --crf=NAME another published set, --crf=FILE.json the result of "
+            "crf-search.",
             bare="default",
         )
 
     def inference_options(self) -> "inference.InferenceOptions":
-        """Returns the options that the flags ask for.
+        """Returns the inference options that the flags select.
 
         Raises:
           DeepLabError: a value is illegal; the message names the legal ones.
@@ -302,7 +305,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     """Returns (height, width) of a flag such as 513x513, or None for None.
 
     Raises:
-      DeepLabError: the text has another form.
+      DeepLabError: the text is not height x width.
     """
     if text is None:
         return None
@@ -313,17 +316,17 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
-    """Returns keywords and their values, which are Python literals or strings.
+    """Parses KEY=VALUE pairs; the values are Python literals or strings.
 
     Args:
       text: KEY=VALUE pairs; may be empty.
-      separator: character between keywords; within brackets it belongs to the value.
+      separator: character between pairs; inside brackets it is part of the value.
 
     Raises:
       DeepLabError: a part is not KEY=VALUE, a key is repeated, or brackets do not match.
     """
     keywords: dict[str, Any] = {}
-    # A separator within a value is not followed by KEY=.
+    # A separator that is not followed by KEY= is part of a value.
     parts = re.split(rf"{separator}(?=\s*\w+\s*=)", text) if text.strip() else []
     for part in parts:
         key, _, value = (piece.strip() for piece in part.partition("="))
@@ -346,7 +349,7 @@ FAILED_ELSEWHERE = 3
 
 
 class HostConsole(Reporter):
-    """Prints the warnings of a process other than the first, with its index."""
+    """Reporter of every process but the first: prints warnings only, with the process index."""
 
     def __init__(self, console: Console, process: int) -> None:
         """Passes warnings on to a console."""
@@ -358,14 +361,14 @@ class HostConsole(Reporter):
 
 @contextlib.contextmanager
 def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
-    """Joins the processes of the job, which may be this one alone, for the duration of a block.
+    """Joins a job of one or more processes for the duration of a block.
 
     Args:
-      flags: flags that include those of `Flags.define_hosts`.
+      flags: flags of the command, with those of `Flags.define_hosts`.
       console: console of this process.
 
     Yields:
-      The reporter for the work: the console in the first process, in others a `HostConsole`.
+      The reporter to use: the console in the first process, a `HostConsole` in the others.
 
     Raises:
       DeepLabError: see `joined_hosts`.

@@ -4,14 +4,14 @@
 
 Prints the layers, parameters, multiply-adds, receptive field and feature maps of a network at an
 image size. ARCH is an architecture that `deeplab-jax models` lists. M is the workdir of a training
-run, a model directory, or the name of pretrained weights. Takes about a second, as nothing is
-computed.
+run, a model directory, or the name of pretrained weights. This takes about a second, because the
+network is traced and not run.
 
---set=KEY=VALUE sets keywords of the network; tuples take brackets. --set without a value prints the
-type, default and description of every keyword, and --config those of every config field.
+--set=KEY=VALUE,… sets keywords of the network; tuples take brackets. --set without a value prints
+the type, default and description of every keyword; --config does the same for every config field.
 
-Multiply-adds in TensorFlow's convention are those of the papers' tables: a regular atrous
-convolution counts its map padded to multiples of the rate.
+Multiply-adds are also printed in TensorFlow's convention, which the papers' tables use: for an
+atrous convolution that is not depthwise, the feature map is padded to a multiple of the rate.
 
 examples:
   deeplab-jax inspect --config=loss
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # Number of leading components of a path that name a block of the backbone or a part of the head.
 UNIT_DEPTH = 2
 TITLES = ("layer", "kernel", "rate", "output", "parameters", "MMACs")
-# Value of --set and --config that asks for the declared descriptions.
+# Value of --set and --config if they are given without one; prints descriptions.
 HELP = "help"
 
 
@@ -49,10 +49,16 @@ def define_flags(flags: Flags) -> None:
     flags.define("model", None, f"{MODEL_HELP} Replaces the argument ARCH.")
     flags.define("backbone", None, "Backbone of the network (default: that of ARCH).")
     flags.define(
-        "set", None, "Keywords of the network, KEY=VALUE,…; no value: describe all.", bare=HELP
+        "set",
+        None,
+        "Keywords of the network as KEY=VALUE,…; without a value: describe all keywords.",
+        bare=HELP,
     )
     flags.define(
-        "config", None, "Section or field of a config to describe; no value: all.", bare=HELP
+        "config",
+        None,
+        "Section or field of a config to describe; without a value: describe all fields.",
+        bare=HELP,
     )
     flags.define("num_classes", int, "Number of classes (default: that of ARCH).", least=1)
     flags.define("size", "513x513", "Height x width of the image, in pixels.")
@@ -61,7 +67,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Prints the summary of a network, or declared descriptions."""
+    """Prints the summary of a network, or the descriptions of keywords or config fields."""
     if flags.config or flags.set == HELP:
         for line in _described(flags):
             console.print(line)
@@ -79,7 +85,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 
 def _described(flags: Flags) -> Iterator[str]:
-    """Yields a line for each keyword or config field.
+    """Yields one line that describes each keyword or config field.
 
     Raises:
       DeepLabError: there is no such section or field.
@@ -112,7 +118,7 @@ def _described_model(flags: Flags, paths: list[str], console: Console) -> "model
     keywords = ("backbone", "set", "num_classes")
     given = paths + [f"--{name}" for name in keywords if flags[name].value is not None]
     if given:
-        raise DeepLabError(f"--model describes the whole network; leave out {', '.join(given)}")
+        raise DeepLabError(f"--model defines the whole network; leave out {', '.join(given)}")
     description = checkpointing.read_description(pretrained.locate(flags.model, console))
     if description.task == checkpointing.CLASSIFICATION:
         backbone = description.overrides["backbone"]
@@ -141,7 +147,7 @@ def _named_model(flags: Flags, paths: list[str]) -> "models.DeepLab":
 
 
 def _rows(layers: Iterable["LayerSummary"], every: bool) -> Iterator[tuple[str, ...]]:
-    """Yields rows of the table: one per unit, or one per convolution below that of its parent."""
+    """Yields table rows: one per block, or one per convolution below the row of its module."""
     if not every:
         for name, group in itertools.groupby(layers, _unit):
             yield name, *_cells(list(group))
@@ -183,12 +189,12 @@ def _totals(summary: "models.ModelSummary") -> dict[str, str]:
         "multiply-adds": f"{summary.macs / 1e9:,.3f} billion",
         "… in TensorFlow's convention": f"{summary.macs_tf_convention / 1e9:,.3f} billion",
         "output stride": f"{summary.output_stride} pixels",
-        "receptive field": f"{summary.receptive_field:,} pixels, image pooling left out",
+        "receptive field": f"{summary.receptive_field:,} pixels, without image pooling",
     }
 
 
 def _endpoints(summary: "models.ModelSummary", every: bool) -> dict[str, str]:
-    """Returns the feature maps; without `every` only those of whole blocks."""
+    """Returns the shapes of the feature maps; without `every`, only those of whole blocks."""
     return {
         f"endpoint {name}": "×".join(map(str, shape))
         for name, shape in summary.endpoints.items()

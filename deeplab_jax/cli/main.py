@@ -18,7 +18,7 @@ from deeplab_jax.cli.flags import Flags, in_a_job, leave
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.formats import RENAMED_FLAGS
 
-# Command, which is a module of this package (with _ for -), and its purpose.
+# Commands and their purposes. Each command is a module of this package, with _ in place of -.
 COMMANDS = {
     "models": "list architectures, backbones and pretrained weights",
     "prepare": "convert raw images and masks into a dataset",
@@ -59,7 +59,7 @@ def command_help(documentation: str, flag_values: Flags) -> str:
 
 
 def _flag_help(flag: absl_flags.Flag) -> str:
-    """Returns the lines of a flag: name, help with legal values, smallest value, default."""
+    """Returns the help lines of a flag: name, help text, smallest legal value and default."""
     least = getattr(flag.parser, "lower_bound", None)
     facts = [] if least is None else [f"at least {least}"]
     if flag.default not in (None, [], ""):
@@ -110,7 +110,7 @@ def run(argv: Sequence[str], console: Console) -> int:
         console.print(overview())
         return 0 if argv else USAGE_ERROR
     name, arguments = argv[0], list(argv[1:])
-    # Looked up here because parsing the flags may be what fails.
+    # Searched for here, because parsing the flags may fail.
     debug = any(argument in ("--debug", "--debug=true") for argument in arguments)
 
     def work() -> None:
@@ -134,12 +134,12 @@ def run(argv: Sequence[str], console: Console) -> int:
 def exit_status(
     work: Callable[[], None], console: Console, debug: bool, interrupted: str = "interrupted"
 ) -> int:
-    """Does the work and returns the exit status; user errors are printed as one line.
+    """Runs a function and returns the exit status; a user's error is printed as one line.
 
     Args:
       work: function that parses the flags and runs the command.
       console: prints the line.
-      debug: raise such errors instead.
+      debug: raise the error instead of printing it.
       interrupted: message after Ctrl-C.
     """
     try:
@@ -157,12 +157,12 @@ def exit_status(
 
 def prepare_environment() -> None:
     """Sets environment variables that libraries read on import; the user's values take priority."""
-    # Log lines of TensorFlow would hide the error message.
+    # Between TensorFlow's log lines, the error message would be hard to find.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Avoids the oneDNN notice on stderr; TensorFlow only reads files here.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    # Pillow warns of damaged images without their names; error messages here have them.
+    # Pillow's warnings about damaged images lack the file name; the error messages here contain it.
     warnings.filterwarnings("ignore", module="PIL")
     compile_cache.set_defaults(COMPILED_BYTES)
 

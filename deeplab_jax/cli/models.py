@@ -1,7 +1,8 @@
 """usage: deeplab-jax models
 
-Lists architectures, backbones with their keywords, and the names of pretrained weights that --model
-and convert accept, with network, classes, published figure and license.
+Lists the architectures, the backbones with their keywords, and the pretrained weights. The name of
+pretrained weights can be given as --model or to `convert`. Beside it are the network, the classes,
+the published accuracy and the license.
 
 example:
   deeplab-jax models

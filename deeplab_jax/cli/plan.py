@@ -1,9 +1,9 @@
 """usage: deeplab-jax plan --config=FILE[:key=value,…] --topology=v5e:16x16 [--config.FIELD=VALUE …]
 
-Estimates a training step on a TPU slice without the hardware: memory per chip, arithmetic,
-communication and the largest batch, and from published figures of the chips the minimum step time
-and the scaling efficiency. The TPU compiler compiles the actual training step (pip install
-'deeplab_jax[tpu]'; no TPU is required), which takes minutes. The dataset is not required either.
+Estimates a training step on a TPU slice, without the hardware: memory per chip, arithmetic,
+communication and the largest batch. With the published specifications of the chip, it also computes
+a lower bound of the step time and the scaling efficiency. The TPU compiler compiles the actual
+training step (pip install 'deeplab_jax[tpu]'), which takes minutes. No dataset is required.
 
 Chips: v4, v5e, v5p, v6e. training.batch_size is the batch across all chips.
 
@@ -41,7 +41,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.refuse("plan", paths)
     flags.require("config", "topology")
     config = flags.read_config()
-    # Accelerators of this machine are not used; JAX reads this on first use.
+    # The accelerators of this machine are not used. JAX reads the variable on first use.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.planning import plan
@@ -63,10 +63,10 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 def _sections(plan: "Plan") -> Iterator[tuple[str, list[tuple[str, str]]]]:
     yield "step", _step_rows(plan)
-    yield "memory a chip", _memory_rows(plan)
+    yield "memory per chip", _memory_rows(plan)
     if plan.traffic is not None:
-        yield "a chip's communication in a step", _traffic_rows(plan)
-        yield "at least, from published figures", _roofline_rows(plan)
+        yield "communication per chip and step", _traffic_rows(plan)
+        yield "lower bounds of the time, from published specifications", _roofline_rows(plan)
 
 
 def _step_rows(plan: "Plan") -> list[tuple[str, str]]:
@@ -78,8 +78,8 @@ def _step_rows(plan: "Plan") -> list[tuple[str, str]]:
         ("images", f"{plan.global_batch} of {plan.crop_size[0]}×{plan.crop_size[1]}"),
         ("traced in", f"{plan.step.lower_seconds:.0f} s"),
         ("compiled in", f"{seconds:.0f} s ({processor})"),
-        ("arithmetic a chip", "unknown" if flops is None else f"{flops / 1e12:.3f} TFLOP"),
-        ("… by counting convolutions", f"{plan.analytic_flops_per_chip / 1e12:.3f} TFLOP"),
+        ("arithmetic per chip", "unknown" if flops is None else f"{flops / 1e12:.3f} TFLOP"),
+        ("… counted by layer", f"{plan.analytic_flops_per_chip / 1e12:.3f} TFLOP"),
     ]
 
 
@@ -94,7 +94,7 @@ def _memory_rows(plan: "Plan") -> list[tuple[str, str]]:
     largest = plan.largest_batch
     return [
         *parts,
-        ("in all", f"{used / 2**30:.2f} of {usable / 2**30:.2f} GiB: {verdict}"),
+        ("total", f"{used / 2**30:.2f} of {usable / 2**30:.2f} GiB: {verdict}"),
         ("largest batch", f"{largest.images * plan.mesh['data']} images ({largest.how})"),
     ]
 
@@ -109,20 +109,20 @@ def _traffic_rows(plan: "Plan") -> list[tuple[str, str]]:
     return [
         *rows,
         (
-            "sums of gradients",
-            f"{_megabytes(reduced.gradients)} (by the shapes {_megabytes(expected.gradients)})",
+            "all-reduces of gradients",
+            f"{_megabytes(reduced.gradients)} (expected {_megabytes(expected.gradients)})",
         ),
         (
-            "sums of batch normalization",
-            f"{_megabytes(reduced.batch_norm_sums)} (by the shapes "
+            "all-reduces of batch normalization",
+            f"{_megabytes(reduced.batch_norm_sums)} (expected "
             f"{_megabytes(expected.batch_norm_sums)})",
         ),
-        ("other sums", _megabytes(reduced.others)),
+        ("other all-reduces", _megabytes(reduced.others)),
         (
-            "rows from neighbors",
+            "halo exchange",
             f"{traffic.halo['count']} with {_megabytes(traffic.halo['bytes'])}",
         ),
-        ("maps gathered from other images' chips", str(traffic.gathered_activations["count"])),
+        ("all-gathers of feature maps", str(traffic.gathered_activations["count"])),
     ]
 
 
@@ -131,10 +131,10 @@ def _roofline_rows(plan: "Plan") -> list[tuple[str, str]]:
     return [
         ("arithmetic", f"{1e3 * times.compute:.1f} ms"),
         ("memory traffic", f"{1e3 * times.memory:.1f} ms"),
-        ("sums over chips", f"{1e3 * times.reduction:.1f} ms"),
-        ("rows from neighbors", f"{1e3 * times.halo:.1f} ms"),
+        ("all-reduces", f"{1e3 * times.reduction:.1f} ms"),
+        ("halo exchange", f"{1e3 * times.halo:.1f} ms"),
         (
-            "a step",
+            "step",
             f"{1e3 * times.step:.1f} ms, {plan.global_batch / times.step:,.0f} images/s; bound by "
             f"{times.bound}",
         ),

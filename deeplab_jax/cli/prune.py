@@ -1,13 +1,14 @@
 """usage: deeplab-jax prune --model=M --output=DIR --dataset=NAME --data_dir=DIR [--flag=value …]
 
-Prunes a model and fine-tunes it. --structured removes whole channels of bottlenecks, ASPP branches
-and the decoder until the fraction --macs=0.5 of the multiply-adds is left: the network in DIR is
-smaller and faster. Without it, the fraction --sparsity=0.5 of the weights of every dense kernel is
-set to 0 during training, the smallest first: the model is smaller when compressed, but not faster.
+Prunes a model and fine-tunes it. --structured removes whole channels from bottlenecks, ASPP
+branches and the decoder until at most a fraction --macs=0.5 of the multiply-adds is left. The
+resulting network is smaller and faster. Without --structured, the smallest weights of every dense
+kernel are set to 0 during training, up to a fraction --sparsity=0.5. The resulting model is smaller
+when compressed, but not faster.
 
 Fine-tuning (--steps=N) uses the config of the model's workdir or --config=FILE, with overrides
---config.FIELD=VALUE. Its workdir is DIR-training; the same command resumes an interrupted run.
-Prints mean IoU, size and latency before and after, and writes them to DIR/report.json.
+--config.FIELD=VALUE. It writes to DIR-training; the same command resumes an interrupted run.
+Prints mean IoU, size and latency before and after pruning, and writes them to DIR/report.json.
 
 examples:
   deeplab-jax prune --model=runs/camvid --output=models/camvid_half --dataset=camvid \\
@@ -48,12 +49,12 @@ def define_flags(flags: Flags) -> None:
         0.0,
         "Weight of the distillation loss with the unpruned model as teacher; 0: off.",
     )
-    flags.define("multiple", 8, "Divisor of the pruned widths, in channels.", least=1)
-    flags.define("calibration_limit", 32, "Number of images for ranking channels.", least=1)
+    flags.define("multiple", 8, "Step of the pruned widths, in channels.", least=1)
+    flags.define("calibration_limit", 32, "Number of images used to rank the channels.", least=1)
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Prunes, fine-tunes and measures; prints the path of the model."""
+    """Prunes, fine-tunes and evaluates; prints the report and the path of the model."""
     if not flags.structured and not flags.steps:
         raise DeepLabError("weights are pruned during fine-tuning; give --steps=N")
     source, stored, dataset = compression.open_sources(flags, "prune", paths, console)

@@ -1,13 +1,13 @@
 """usage: deeplab-jax quantize --model=M --output=DIR --dataset=NAME --data_dir=DIR [--flag=value …]
 
 Quantizes the convolutions of a model to 8-bit integers: int8 kernels with a scale per output
-channel and int8 inputs with ranges calibrated on images. DIR is a model directory of about a
-quarter of the size that every command accepts. Prints mean IoU, size and latency before and
-after, and writes them to DIR/report.json.
+channel and int8 inputs with ranges calibrated on images. DIR is a model directory that every
+command accepts, about a quarter of the original size. Prints mean IoU, size and latency before and
+after quantization, and writes them to DIR/report.json.
 
 If accuracy drops too much, --steps=N runs quantization-aware fine-tuning first, with the config of
-the model's workdir or --config=FILE and overrides --config.FIELD=VALUE. Its workdir is
-DIR-training; the same command resumes an interrupted run.
+the model's workdir or --config=FILE and overrides --config.FIELD=VALUE. It writes to DIR-training;
+the same command resumes an interrupted run.
 
 examples:
   deeplab-jax quantize --model=deeplabv3_mobilenetv2_voc_coreml_lut8 --output=models/voc_int8 \\
@@ -38,7 +38,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Quantizes and measures; prints the path of the model."""
+    """Quantizes and evaluates; prints the report and the path of the model."""
     source, stored, dataset = compression.open_sources(flags, "quantize", paths, console)
     # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.calibration import calibration_images

@@ -7,7 +7,8 @@ Several processes can train together. On TPU pods, SLURM and GKE they are detect
 each with --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.
 
 --folds=5 runs a five-fold cross-validation on the training split: it trains five networks, each
-validated on the fold that it is not trained on, and prints mean and standard deviation.
+validated on the fold that it is not trained on, and prints the mean and the standard deviation of
+the five mean IoUs.
 
 examples:
   deeplab-jax train --config=configs/camvid.py:cpu --workdir=runs/camvid --config.seed=1
@@ -62,5 +63,5 @@ def _train(flags: Flags, config: "ConfigDict", reporter: Reporter) -> str:
     result = deeplab_jax.train(config, flags.workdir, reporter=reporter, profile=flags.profile)
     return (
         f"mean IoU {result.mean_iou:.4f} after {result.step} steps; "
-        f"numbers and pictures are in {result.workdir}"
+        f"metrics and pictures are in {result.workdir}"
     )

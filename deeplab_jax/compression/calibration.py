@@ -1,4 +1,4 @@
-"""Statistics of each convolution's input over calibration images."""
+"""Calibration: statistics of the inputs of convolutions over a few images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -26,17 +26,17 @@ def calibration_images(
     size: Size | None = None,
     reporter: Reporter | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields calibration images one at a time, padded to one size that suits a network.
+    """Yields evenly spaced images of a dataset, all padded to the same size.
 
     Args:
-      dataset: source of the images, which are evenly spaced over it.
-      model: network, which determines the legal sizes.
+      dataset: dataset to read.
+      model: network that determines the legal sizes.
       limit: maximum number of images.
       size: (H, W) to pad to, rounded up to a legal size (default: size of the largest image).
       reporter: receives progress events.
 
     Yields:
-      [1, H, W, C], as the network takes them.
+      Batches of one image [1, H, W, C], in the dtype of the model's images.
     """
     chosen = evenly_spaced(dataset, limit)
     size = padded_size(model, size or largest_size(dataset), None)
@@ -49,9 +49,13 @@ Path = tuple[str, ...]
 
 
 def nested(flat: Mapping[str, np.ndarray], like: Any) -> dict[str, Any]:
-    """Returns leaves by path, such as `params/block1/unit_1/kernel`, in the structure of a tree.
+    """Returns flat variables as a nested dictionary with the structure of another one.
 
-    Module names may hold slashes, so a path alone does not determine the structure.
+    Module names may contain slashes, so a path alone does not determine the structure.
+
+    Args:
+      flat: arrays by path, such as `params/block1/unit_1/kernel`.
+      like: nested dictionary with these paths.
     """
     paths = traverse_util.flatten_dict(like)
     return traverse_util.unflatten_dict({path: flat["/".join(path)] for path in paths})
@@ -60,10 +64,11 @@ def nested(flat: Mapping[str, np.ndarray], like: Any) -> dict[str, Any]:
 def input_statistics(
     model: DeepLab, statistic: Callable[[jax.Array], Any]
 ) -> Callable[[Any, jax.Array], dict[Path, Any]]:
-    """Returns a jitted function from (variables, images) to a statistic of every input.
+    """Returns a jitted function that computes a statistic of the input of every convolution.
 
-    The result maps the path of a convolution to the statistic of its input. A network at several
-    scales calls each convolution once per scale; the statistic is then the mean over the scales.
+    The function takes (variables, images) and returns the statistic by path of the convolution. A
+    multi-scale network calls each convolution once per scale; the statistic is then averaged over
+    the scales.
 
     Args:
       model: network, applied in evaluation mode to images uint8 [N, H, W, C].

@@ -1,4 +1,4 @@
-"""Channel scores: how much each channel contributes to the layers that read it."""
+"""Importance scores that rank the channels of a network for pruning."""
 
 import dataclasses
 import functools
@@ -17,18 +17,18 @@ from deeplab_jax.models import DeepLab, fold
 
 # Minimum shrinkage intensity of a covariance, 0..1.
 LEAST_SHRINKAGE = 1e-4
-# Maximum variance, relative to the squared mean, of a channel that is constant up to rounding.
+# Variance relative to the squared mean up to which a channel counts as constant.
 ROUNDING = 1e-10
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Moments of a convolution's inputs over all pixels.
+    """Mean and covariance of the input channels of a convolution, over all pixels.
 
     Attributes:
       mean: mean of each channel, [C].
       covariance: covariance of the channels, [C, C].
-      count: number of pixels measured.
+      count: number of pixels.
     """
 
     mean: np.ndarray
@@ -42,7 +42,7 @@ class Moments:
 
     @property
     def shrunk_covariance(self) -> np.ndarray:
-        """Covariance shrunk towards its diagonal, the more the fewer pixels per channel."""
+        """Covariance shrunk towards its diagonal, more strongly with fewer pixels per channel."""
         channels = len(self.mean)
         intensity = max(LEAST_SHRINKAGE, channels / (channels + self.count))
         shrunk = (1 - intensity) * self.covariance
@@ -51,11 +51,11 @@ class Moments:
 
 
 def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dict[str, Moments]:
-    """Returns the moments of every convolution's inputs over images.
+    """Returns the moments of the input channels of every convolution, by path.
 
     Args:
-      model, variables: network and variables in floating point.
-      images: batches uint8 [N, H, W, C], all of one shape.
+      model, variables: network and its variables, in floating point.
+      images: batches uint8 [N, H, W, C] of equal shape.
 
     Raises:
       DeepLabError: there is no image.
@@ -67,7 +67,7 @@ def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dic
         count += 1
         found = jax.tree.map(np.float64, jax.device_get(function(variables, batch)))
         for path, (mean, covariance, pixels) in found.items():
-            # Moments about zero, in double precision, can be summed.
+            # Moments about zero can be summed over batches; double precision limits cancellation.
             moments = mean, covariance + np.outer(mean, mean), pixels
             total[path] = tuple(map(np.add, total.get(path, (0, 0, 0)), moments))
     if not count:
@@ -86,26 +86,28 @@ def _batch_moments(inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 def _moments(mean: np.ndarray, products: np.ndarray, pixels: np.ndarray, batches: int) -> Moments:
     mean = mean / batches
     covariance = products / batches - np.outer(mean, mean)
-    # The remaining variance of a constant channel is rounding error.
+    # The variance of a constant channel is rounding error.
     constant = np.diagonal(covariance) <= ROUNDING * mean**2
     covariance[constant] = covariance[:, constant] = 0
     return Moments(mean, covariance, round(float(pixels)))
 
 
 def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Returns the cost of removing each channel in greedy elimination, the cheapest first.
+    """Returns the cost of removing each input channel of a convolution, in greedy elimination.
 
-    Each removed channel is predicted from the remaining ones by least squares, as in `compensated`.
-    Its cost is the variance of the reader's outputs that this prediction leaves unexplained. A copy
-    of another channel costs nothing; the other one then costs much.
+    The cheapest channel is removed first. Each removed channel is predicted from the remaining ones
+    by least squares, as in `compensated`. Its cost is the variance of the convolution's output that
+    this prediction does not explain. If two channels are equal, removing the first costs nothing,
+    and removing the second then costs much.
 
     Args:
-      covariance: covariance of the channels, [C, C]; zeros for channels without variance.
-      gram: products of the kernels that read two channels, summed over taps and outputs, [C, C].
-      free: whether a channel may be removed, bool [C].
+      covariance: covariance of the input channels, [C, C]; zeros for channels without variance.
+      gram: inner product of the kernels of each pair of input channels, summed over taps and output
+        channels, [C, C].
+      free: mask of the channels that may be removed, bool [C].
 
     Returns:
-      float64 [C], non-decreasing in the order of elimination; 0 for channels that stay.
+      float64 [C], non-decreasing in the order of elimination; 0 for channels that are not free.
 
     Source: the saliency of Hassibi and Stork, Optimal Brain Surgeon (1993), for whole channels.
     """
@@ -125,7 +127,7 @@ def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray
 
 
 def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
-    """Removes a channel from both matrices in place and moves its kernels to the other channels."""
+    """Removes a channel from both matrices in place; adds its kernels to the other channels."""
     column, pivot = precision[:, channel].copy(), precision[channel, channel]
     slopes = column / pivot
     precision -= np.outer(slopes, column)
@@ -139,9 +141,9 @@ def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
 def _reconstruction(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
 ) -> np.ndarray:
-    """Returns the variance lost by removing each channel, per multiply-add saved.
+    """Returns the fraction of output variance lost by removing each channel, per MAC saved.
 
-    The variance is a fraction of that of the layers that read the channel.
+    The fraction is summed over the layers that take the channel as input.
     """
     folded = flatten_dict(fold(model, variables)[1]["params"], sep="/")
     fixed = np.isin(np.arange(graph.num_channels), list(graph.fixed))
@@ -162,10 +164,10 @@ def _reconstruction(
 def _relative_magnitudes(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Any, *, parameter: str
 ) -> np.ndarray:
-    """Returns the magnitude of each channel's weights, relative to the mean of its layer."""
+    """Returns the L1 norm of each channel's weights, divided by the mean over its layer."""
     flat, scores = flatten_dict(variables["params"], sep="/"), np.zeros(graph.num_channels)
     for path, layer in graph.layers.items():
-        # The scale of a depthwise convolution counts: it follows the one that makes the channel.
+        # For `norm/scale`, a depthwise convolution overrides the layer that computes the channel.
         if f"{path}/{parameter}" in flat and not (layer.depthwise and parameter == "kernel"):
             weights = np.abs(flat[f"{path}/{parameter}"])
             known = layer.outputs != NO_CHANNEL

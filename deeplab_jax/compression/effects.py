@@ -1,4 +1,4 @@
-"""Mean IoU, size and latency of a model before and after a change."""
+"""Comparison of models before and after compression: mean IoU, size and latency."""
 
 import json
 import os
@@ -28,9 +28,9 @@ from deeplab_jax.models.summary import summarize
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
 REPORT_FILE = "report.json"
-# Number of timed calls of each network; the networks take turns, for equal conditions.
+# Number of timed calls of each network. The networks alternate, so that conditions are equal.
 REPEATS = 15
-# Rows of the table: key, title and format.
+# Rows of the table: key in the report, title and format.
 COLUMNS = (
     ("mean_iou", "mean IoU", "{:.4f}"),
     ("parameters", "parameters", "{:,}"),
@@ -52,23 +52,25 @@ def compare(
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Measures models side by side.
+    """Measures mean IoU, size and latency of several models under equal conditions.
 
     Args:
-      models: models by their names in the report; the first one is the baseline.
+      models: models by name in the report; the first one is the baseline.
       dataset: dataset for mean IoU.
-      size: (H, W) to pad images to and to measure latency at (default: each image as `predict` pads
-        it, and for latency the size of the largest image, rounded up to a legal one).
+      size: (H, W) to which images are padded and at which latency is measured. By default, each
+        image is padded as in `predict`, and latency is measured at the size of the largest image,
+        rounded up to a legal size.
       limit: maximum number of images to evaluate (default: all).
       tflite: TFLite file to time in the same run.
       reporter: receives progress events.
       **settings: further fields of `EvaluationSettings`: batch_size, mesh, workers.
 
     Returns:
-      `{"models": {name: numbers}, "ratios": {name: numbers}, "settings": …}`, JSON-ready.
+      `{"models": {name: {key: value}}, "ratios": {name: {key: value}}, "settings": …}`,
+      JSON-serializable. Ratios are relative to the baseline.
 
     Raises:
-      DeepLabError: as `evaluate`; or the TFLite file cannot be run.
+      DeepLabError: see `evaluate`, or the TFLite file cannot be run.
     """
     reporter = reporter or LoggingReporter()
     settings |= {"size": size, "limit": limit, "reporter": reporter}
@@ -102,11 +104,11 @@ def compare(
 
 
 def costs(predictor: Predictor, size: Size) -> dict[str, Any]:
-    """Returns the costs of a model: parameters, multiply-adds, bytes in memory and on disk.
+    """Returns parameters, multiply-adds, and bytes in memory and on disk of a model.
 
     Args:
       predictor: predictor of the model.
-      size: (H, W) of the image whose multiply-adds are counted.
+      size: (H, W) of the image for which multiply-adds are counted.
     """
     variables = jax.device_get(predictor.variables)
     params = traverse_util.flatten_dict(variables["params"])
@@ -122,8 +124,8 @@ def costs(predictor: Predictor, size: Size) -> dict[str, Any]:
 
 
 def _bytes_on_disk(variables: Any) -> int:
-    """Returns the size of a model directory with these variables; a workdir holds more."""
-    # The description is small beside the variables, whatever the network.
+    """Returns the size of a model directory with these variables."""
+    # The description of any network is negligibly small.
     description = checkpointing.ModelDescription("deeplab_v3", {}, (), ())
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "model"
@@ -132,7 +134,7 @@ def _bytes_on_disk(variables: Any) -> int:
 
 
 def _network_call(predictor: Predictor, size: Size) -> Callable[[], Any]:
-    """Returns a blocking call of the compiled network from one image to its class map."""
+    """Returns a function that runs the network on one random image and waits for the class map."""
     forward = predictor.network.forward(InferenceOptions(), only_class_map)
     bands = predictor.bands
     image = np.random.default_rng(0).integers(0, 256, (1, *size, bands.count), bands.dtype)
@@ -140,7 +142,7 @@ def _network_call(predictor: Predictor, size: Size) -> Callable[[], Any]:
 
 
 def tflite_call(path: Path) -> Callable[[], Any]:
-    """Returns a call of a TFLite file on one image of noise, on all cores.
+    """Returns a function that runs a TFLite file on one random image, on all cores.
 
     Raises:
       DeepLabError: ai-edge-litert is not installed, or the file cannot be read.
@@ -158,7 +160,7 @@ def tflite_call(path: Path) -> Callable[[], Any]:
 
 
 def latencies(calls: Mapping[str, Callable[[], Any]], repeats: int = REPEATS) -> dict[str, float]:
-    """Returns the median duration of each call in milliseconds, after a first untimed call."""
+    """Returns the median duration of each call in milliseconds, after one warm-up call."""
     for call in calls.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -175,7 +177,7 @@ def _ratio(value: float | None, baseline: float | None) -> float | None:
 
 
 def report_table(report: Mapping[str, Any]) -> str:
-    """Returns the report as a table in text: a row per metric, a column per model."""
+    """Returns the report as a text table with a row per metric and a column per model."""
     models, ratios = report["models"], report["ratios"]
     lines = [["", *models, *(f"{name} / {next(iter(models))}" for name in ratios)]]
     for key, title, shape in COLUMNS:

@@ -1,4 +1,4 @@
-"""Fine-tuning of a changed model, by its own recipe or by a teacher's predictions."""
+"""Fine-tuning of compressed models, and distillation from a teacher."""
 
 import copy
 import dataclasses
@@ -27,16 +27,16 @@ DEFAULTS = {field.name: field.default for field in dataclasses.fields(Architectu
 
 
 def recipe_of(directory: Path) -> ConfigDict:
-    """Returns the training config of a workdir, or the default one for a model directory."""
+    """Returns the training config of a workdir, or the default config for a model directory."""
     path = directory / CONFIG_FILE
     return configs.from_json(path.read_text()) if path.is_file() else configs.default()
 
 
 def with_network(config: ConfigDict, description: checkpointing.ModelDescription) -> ConfigDict:
-    """Returns the config with the network of a description.
+    """Returns a copy of the config whose network is that of a stored model.
 
     Raises:
-      DeepLabError: a network with these keywords cannot be trained.
+      DeepLabError: the network has a keyword that no config field sets.
     """
     changed = copy.deepcopy(config)
     fresh = configs.default().model
@@ -47,7 +47,9 @@ def with_network(config: ConfigDict, description: checkpointing.ModelDescription
             if name in fresh:
                 changed.model[name] = frozen(value)
             elif name not in FROM_DATA and value != DEFAULTS.get(name):
-                raise DeepLabError(f"a network with {name}={value!r} cannot be trained")
+                raise DeepLabError(
+                    f"a network with {name}={value!r} cannot be trained: no config field sets it"
+                )
     return changed
 
 
@@ -59,9 +61,9 @@ def fine_tune(
     reporter: Reporter,
     adjust: Callable[[Run], Run] = lambda run: run,
 ) -> StoredModel:
-    """Returns the model after fine-tuning.
+    """Fine-tunes a model and returns the result.
 
-    The workdir holds the run, which resumes after an interruption, and the initial model.
+    The workdir stores the initial model and the training run, which resumes after an interruption.
 
     Args:
       stored: initial model.
@@ -69,10 +71,10 @@ def fine_tune(
       workdir: directory of the run.
       steps: number of training steps.
       reporter: receives progress events.
-      adjust: changes the run before it starts; see `train`.
+      adjust: function that modifies the run before it starts; see `train`.
 
     Raises:
-      DeepLabError: as `train`; or the dataset has another number of classes than the model.
+      DeepLabError: see `train`, or model and dataset differ in their number of classes.
     """
     start = workdir / "start"
     if not checkpointing.is_model(start):
@@ -87,7 +89,7 @@ def fine_tune(
         if len(run.description.class_names) != num_classes:
             raise DeepLabError(
                 f"the model has {num_classes} classes, {run.train.name} has "
-                f"{len(run.description.class_names)}; fine-tune on a dataset of the same classes"
+                f"{len(run.description.class_names)}; fine-tune on a dataset with the same classes"
             )
         return adjust(run)
 
@@ -99,23 +101,25 @@ def fine_tune(
     return stored.changed(checkpointing.read_variables(workdir, "last"), source=source)
 
 
-# Name of the endpoint that holds the teacher's logits.
+# Name under which the teacher's logits are added to the endpoints of the student.
 TEACHER = "teacher"
 
 
 def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float) -> Run:
-    """Returns the run with a distillation loss added to its own loss.
+    """Returns the training run with a distillation loss added to its loss.
 
-    The teacher receives the same crops, in evaluation mode.
+    The teacher is applied to the same crops as the student, in evaluation mode.
 
     Args:
       run: training run of the student.
-      teacher: model of the same classes.
-      weight: weight of the distillation loss, above 0; the run's losses keep their weights.
+      teacher: segmentation model with the same classes.
+      weight: weight of the distillation loss, above 0; the weights of the run's losses do not
+        change.
       temperature: temperature of the softmax, above 0; see `distillation_loss`.
 
     Raises:
-      DeepLabError: a number is illegal, or the teacher's task or classes are not the student's.
+      DeepLabError: weight or temperature is not above 0, the teacher is a classifier, or the
+        classes of teacher and student differ.
     """
     if weight <= 0 or temperature <= 0:
         raise DeepLabError(f"weight {weight:g} and temperature {temperature:g} must be above 0")
@@ -124,8 +128,8 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
     theirs, ours = teacher.description.class_names, run.description.class_names
     if theirs != ours:
         raise DeepLabError(
-            f"the teacher's {len(theirs)} classes are not the {len(ours)} of {run.train.name}: "
-            f"{', '.join(theirs[:3])}, … and {', '.join(ours[:3])}, …"
+            f"the teacher has {len(theirs)} classes ({', '.join(theirs[:3])}, …), {run.train.name} "
+            f"has {len(ours)} ({', '.join(ours[:3])}, …); they must be equal"
         )
 
     def objective(
@@ -141,13 +145,13 @@ def distilled(run: Run, teacher: StoredModel, weight: float, temperature: float)
 
 
 def _taught_network(student: DeepLab, teacher: StoredModel) -> DeepLab:
-    """Returns the student as a network whose training endpoints include the teacher's logits."""
+    """Returns the student, with the teacher's logits among its endpoints in training."""
     variables = jax.device_put(teacher.variables)
 
     class TaughtDeepLab(DeepLab):
         def apply(self, own: Any, image: jax.Array, *, train: bool = False, **keywords: Any) -> Any:
             if not train:
-                # Other methods than `__call__`, which evaluation applies, have no `train`.
+                # Evaluation applies methods other than `__call__`, which take no `train`.
                 return super().apply(own, image, **keywords)
             (logits, maps), changed = super().apply(own, image, train=True, **keywords)
             seen = teacher.model.apply(variables, image, train=False)

@@ -1,4 +1,4 @@
-"""Unstructured pruning by magnitude during training (arXiv 1710.01878)."""
+"""Unstructured magnitude pruning during training (arXiv 1710.01878)."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ import optax
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.training.setup import Run
 
-# Fraction of the training steps after which pruning has reached its final sparsity.
+# Fraction of the training steps after which the final sparsity is reached.
 PRUNING_FRACTION = 0.75
-# Number of mask updates during that time.
+# Number of mask updates up to this step.
 MASK_UPDATES = 20
 
 
@@ -21,8 +21,8 @@ class PruningState(NamedTuple):
     """State of the pruning optimizer.
 
     Attributes:
-      count: number of updates.
-      masks: booleans in the shapes of the parameters; False: pruned.
+      count: number of updates so far.
+      masks: boolean arrays with the shapes of the parameters; False: pruned.
       inner: state of the wrapped optimizer.
     """
 
@@ -32,24 +32,26 @@ class PruningState(NamedTuple):
 
 
 def cubic_sparsity(step: jax.Array, final: float, end: int) -> jax.Array:
-    """Returns final·(1 − (1 − step/end)³), and `final` from `end` on.
+    """Returns the sparsity at a step: final·(1 − (1 − step/end)³), and `final` from `end` on.
 
-    Source: arXiv 1710.01878, equation 1, from no sparsity at step 0.
+    Source: arXiv 1710.01878, equation 1, with an initial sparsity of 0 at step 0.
     """
     left = jnp.maximum(end - step, 0) / max(end, 1)
     return final * (1 - left**3)
 
 
 def prunable(path: tuple, array: jax.Array) -> bool:
-    """Returns whether a parameter is a dense kernel; depthwise kernels are not pruned."""
+    """Returns whether a parameter may be pruned: a convolution kernel that is not depthwise."""
     return path[-1].key == "kernel" and array.ndim == 4 and array.shape[2] > 1
 
 
 def smallest_pruned(kernel: jax.Array, sparsity: jax.Array) -> jax.Array:
     """Returns a mask that is False for the round(sparsity·n) smallest of n weights.
 
+    Weights are compared by absolute value.
+
     Args:
-      kernel: weights in any shape.
+      kernel: weights of any shape.
       sparsity: fraction of the weights to prune, 0..1.
     """
     count = jnp.round(sparsity * kernel.size).astype(jnp.int32)
@@ -61,7 +63,7 @@ def smallest_pruned(kernel: jax.Array, sparsity: jax.Array) -> jax.Array:
 def pruning_optimizer(
     optimizer: optax.GradientTransformation, sparsity: float, end: int, every: int = 1
 ) -> optax.GradientTransformation:
-    """Returns an optimizer that sets the smallest weights of each dense kernel to exactly 0.
+    """Wraps an optimizer so that the smallest weights of each dense kernel are set to exactly 0.
 
     Args:
       optimizer: optimizer whose updates are masked.
@@ -97,7 +99,7 @@ def pruning_optimizer(
 
 
 def pruned_gradually(run: Run, sparsity: float) -> Run:
-    """Returns the run with a pruning optimizer.
+    """Returns a training run that prunes weights gradually, up to a sparsity.
 
     Raises:
       DeepLabError: the sparsity is not in (0, 1), or the run averages its parameters.
@@ -112,7 +114,7 @@ def pruned_gradually(run: Run, sparsity: float) -> Run:
 
 
 def sparsity_of(params: Any) -> float:
-    """Returns the fraction of zeros among all weights of the dense kernels."""
+    """Returns the fraction of the weights of dense kernels that are 0."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     kernels = [np.ravel(array) for path, array in leaves if prunable(path, array)]
     return float(np.mean(np.concatenate(kernels) == 0))

@@ -1,4 +1,4 @@
-"""Structured pruning: removes channels and compensates the layers that read them."""
+"""Structured pruning: removes channels and adjusts the layers that take them as input."""
 
 import bisect
 import math
@@ -24,15 +24,16 @@ def compensated(
     """Returns variables whose kernels and biases compensate for the removed channels.
 
     Each removed channel is predicted from the kept ones by linear least squares over the pixels of
-    the images, and the kernels that read it are applied to the prediction. A constant channel moves
-    into the biases and a copy of another channel into the other's kernels, both without error
-    (except at the borders, where a kernel reads padding).
+    the images. The kernels that are applied to the removed channel are then applied to this
+    prediction instead. This is exact, except at image borders, for a constant channel (it moves
+    into the biases) and for a copy of another channel (its kernels are added to those of the
+    other).
 
     Args:
       graph: channel graph of the network.
       variables: variables of the network.
-      moments: moments of every convolution's inputs, by path.
-      kept: whether a channel is kept, bool [num_channels].
+      moments: moments of the input channels of every convolution, by path.
+      kept: mask of the kept channels, bool [num_channels].
 
     Source: He, Zhang and Sun, arXiv 1707.06168, section 3.1, solved in closed form.
     """
@@ -47,7 +48,7 @@ def compensated(
         changed = flat[kernel].copy()
         changed[:, :, staying] += np.einsum("ijgo,kg->ijko", removed, slopes).astype(changed.dtype)
         flat[kernel] = changed
-        # A normalization subtracts its mean, so the mean changes by the opposite of a bias.
+        # Batch normalization subtracts its mean, so the shift is subtracted from the mean.
         place, sign = f"batch_stats/{path}/norm/mean", -1
         if place not in flat:
             place, sign = f"params/{path}/bias", 1
@@ -57,7 +58,7 @@ def compensated(
 
 
 def _regression(moments: Moments, staying: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns slopes [kept, removed] and offsets [removed] that predict the removed channels."""
+    """Fits the removed channels to the kept ones: slopes [kept, removed], offsets [removed]."""
     covariance, mean = moments.shrunk_covariance, moments.mean
     # Constant channels predict nothing and would make the equations singular.
     varying = staying & (moments.variance > 0)
@@ -67,7 +68,7 @@ def _regression(moments: Moments, staying: np.ndarray) -> tuple[np.ndarray, np.n
     return slopes, mean[~staying] - mean[staying] @ slopes
 
 
-# Variables of a layer whose last axis is its output channels; not every layer has all of them.
+# Variables whose last axis is the output channels of a layer; a layer may lack some of them.
 BY_OUTPUT = (
     *("params/{}/kernel", "params/{}/bias", "params/{}/norm/scale", "params/{}/norm/bias"),
     *("batch_stats/{}/norm/mean", "batch_stats/{}/norm/var"),
@@ -80,7 +81,7 @@ def cut(graph: ChannelGraph, variables: Any, kept: np.ndarray) -> dict[str, Any]
     Args:
       graph: channel graph of the network.
       variables: variables of the network.
-      kept: whether a channel is kept, bool [num_channels].
+      kept: mask of the kept channels, bool [num_channels].
     """
     flat, stays = flatten_dict(variables, sep="/"), np.append(kept, True)
     for path, layer in graph.layers.items():
@@ -93,20 +94,21 @@ def cut(graph: ChannelGraph, variables: Any, kept: np.ndarray) -> dict[str, Any]
     return nested(flat, variables)
 
 
-# Image size for shape inference: legal at every output stride, without effect on the shapes.
+# Image size for shape inference. It is legal at every output stride, and the shapes of the
+# variables do not depend on it.
 PROBE_SIZE = (65, 65)
 
 
 def narrower_widths(
     stored: StoredModel, graph: ChannelGraph, kept: np.ndarray, pruned: Any
 ) -> tuple[tuple[str, int], ...]:
-    """Returns the `widths` with which the architecture has the shapes of the pruned variables.
+    """Returns the architecture keyword `widths` that describes the pruned network.
 
-    A layer whose designed width follows from that of a narrower one is listed even where it keeps
-    its width.
+    The default width of some layers derives from that of another layer. If the other layer becomes
+    narrower, these layers are listed as well, even if they keep their width.
 
     Raises:
-      DeepLabError: narrower layers would make it another network.
+      DeepLabError: no `widths` result in the shapes of the pruned variables.
     """
     widths = dict(stored.model.architecture.widths)
     for path, layer in graph.layers.items():
@@ -119,7 +121,10 @@ def narrower_widths(
         if not layer.depthwise and designed.get(f"{path}/kernel", (width,))[-1] != width:
             widths[path] = width
     if _designed(stored, widths) != expected:
-        raise DeepLabError("this architecture's layers do not follow the widths of those before")
+        raise DeepLabError(
+            "this network cannot be pruned by channels: its layers have widths that the keyword "
+            "`widths` does not set"
+        )
     return tuple(sorted(widths.items()))
 
 
@@ -135,7 +140,7 @@ def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
-# Minimum fraction of each layer's channels that is kept.
+# Minimum fraction of the channels of each layer that are kept.
 LEAST_FRACTION = 0.1
 
 
@@ -148,28 +153,29 @@ def prune_channels(
     criterion: str = "reconstruction",
     multiple: int = 8,
 ) -> StoredModel:
-    """Returns a model without its least important channels.
+    """Removes the least important channels of a model.
 
-    Layers that read removed channels are compensated as far as possible, see `compensated`.
+    The kernels of the layers that take removed channels as input are adjusted, see `compensated`.
 
     Args:
       stored: model in floating point.
       images: batches [N, H, W, C] on which channels are measured.
       macs: maximum fraction of the multiply-adds to keep, in (0, 1].
-      size: (H, W) of the image whose multiply-adds are counted.
-      criterion: ranking of channels. `reconstruction`: fraction of the readers' variance that
-        cannot be compensated, per multiply-add saved; `batch_norm_scale`: |γ| (arXiv 1708.06519);
-        `norm`: L1 norm of the kernel that makes the channel (arXiv 1608.08710). The latter two are
-        relative to the mean of the layer.
-      multiple: divisor of the pruned widths, which are rounded up; 1: any width.
+      size: (H, W) of the image for which multiply-adds are counted.
+      criterion: criterion for ranking channels. `reconstruction` is the fraction of the output
+        variance of the following layers that cannot be compensated, per multiply-add saved;
+        `batch_norm_scale` is |γ| (arXiv 1708.06519); `norm` is the L1 norm of the kernel that
+        computes the channel (arXiv 1608.08710). The latter two are divided by the mean over the
+        layer.
+      multiple: number of channels to a multiple of which pruned widths are rounded up; 1: none.
 
     Raises:
-      DeepLabError: the model cannot be pruned, a value is illegal, or the layers at their narrowest
+      DeepLabError: the model cannot be pruned, an argument is illegal, or even the narrowest layers
         need more multiply-adds.
     """
     check_prunable(stored)
     if not 0 < macs <= 1:
-        raise DeepLabError(f"macs={macs} must be in (0, 1]: the fraction to keep")
+        raise DeepLabError(f"macs={macs} must be in (0, 1]; it is the fraction to keep")
     if criterion not in CRITERIA:
         raise unknown_name("criterion", criterion, CRITERIA)
     model, variables = stored.model, jax.device_get(stored.variables)
@@ -191,13 +197,13 @@ def check_prunable(stored: StoredModel) -> None:
       DeepLabError: the model is a classifier or quantized.
     """
     if stored.description.task != SEGMENTATION:
-        raise DeepLabError("only networks for segmentation are pruned, not classifiers")
+        raise DeepLabError("a classifier cannot be pruned; give a segmentation network")
     if stored.model.architecture.quantization != "none":
         raise DeepLabError("a quantized model cannot be pruned; prune first, then quantize")
 
 
 def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int = 1) -> np.ndarray:
-    """Returns which channels to keep under a budget of multiply-adds.
+    """Selects the channels to keep under a budget of multiply-adds.
 
     The channels with the lowest scores over all layers are removed.
 
@@ -205,13 +211,13 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
       graph: channel graph of the network.
       scores: scores of the channels, [num_channels].
       macs: maximum fraction of the multiply-adds to keep, in (0, 1].
-      multiple: divisor that each layer's number of channels is rounded up to.
+      multiple: number to a multiple of which the number of channels of a layer is rounded up.
 
     Returns:
       Mask of the kept channels, bool [num_channels].
 
     Raises:
-      DeepLabError: the layers at their narrowest need more multiply-adds.
+      DeepLabError: even the narrowest layers need more multiply-adds.
     """
     layers = [layer for layer in graph.layers.values() if not layer.depthwise]
     makers = [layer.outputs for layer in layers if graph.fixed.isdisjoint(layer.outputs.tolist())]
@@ -233,9 +239,9 @@ def choose(graph: ChannelGraph, scores: np.ndarray, macs: float, multiple: int =
     if least > target:
         fraction = least / graph.macs(everything)
         raise DeepLabError(
-            f"macs={macs:g} cannot be reached: the layers at their narrowest keep {fraction:.2f} "
-            "of the multiply-adds, in channels that are added to others or lead to the classes"
+            f"macs={macs:g} cannot be reached: channels on residual connections and in the "
+            f"classifier cannot be removed; the minimum for this network is {fraction:.2f}"
         )
-    # The multiply-adds fall with the threshold.
+    # The multiply-adds decrease as the threshold increases.
     first = bisect.bisect_left(thresholds, -target, key=lambda each: -graph.macs(kept_above(each)))
     return kept_above(thresholds[first])

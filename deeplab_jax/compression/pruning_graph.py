@@ -1,8 +1,9 @@
-"""Channel graph of a network: which convolutions make and read each channel.
+"""Channel graph of a network: which convolutions produce and consume each channel.
 
-Every output channel of a dense convolution has a number, and the numbers are followed through the
-traced program to the convolutions that read them. Channels that are added to others, or leave the
-network, are fixed: removing one would change more than its own convolution and its readers.
+Every output channel of a dense convolution gets a number. The numbers are followed through the
+traced program to the convolutions that take the channels as input. Channels that are added to
+others, or that the network returns, are fixed: removing one would change more layers than the
+convolutions that produce and consume it.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from deeplab_jax import ops
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.receptive_field import Operation, Program, flatten
 
-# Number of the channels that no convolution makes: those of the image.
+# Number of the channels that no convolution produces: those of the image.
 NO_CHANNEL = -1
 # fmt: off
 ELEMENTWISE = frozenset({
@@ -32,12 +33,13 @@ ELEMENTWISE = frozenset({
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A convolution.
+    """A convolution of the channel graph.
 
     Attributes:
-      inputs, outputs: numbers of its channels; those of a depthwise convolution are the same.
-      depthwise: whether each channel has a kernel of its own.
-      cost: multiply-adds per pair of input and output channel; per channel if depthwise.
+      inputs, outputs: numbers of the input and output channels; a depthwise convolution has the
+        same for both.
+      depthwise: whether the convolution is depthwise.
+      cost: multiply-adds per pair of input and output channel, or per channel if depthwise.
     """
 
     inputs: np.ndarray
@@ -48,15 +50,21 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class ChannelGraph:
-    """Convolutions of a network by path, and the channels that must not be removed."""
+    """Convolutions of a network, and the channels that must not be removed.
+
+    Attributes:
+      layers: convolutions by path.
+      fixed: numbers of the channels that must not be removed.
+      num_channels: number of numbered channels.
+    """
 
     layers: Mapping[str, Layer]
     fixed: frozenset[int]
     num_channels: int
 
     def macs(self, kept: np.ndarray) -> int:
-        """Returns the multiply-adds of a network with some channels, bool [num_channels]."""
-        # The image's channels have the number -1 and thus the last entry.
+        """Returns the multiply-adds with only the kept channels, a mask bool [num_channels]."""
+        # The channels of the image have the number -1, which indexes the last entry.
         kept = np.append(kept, True)
         total = 0
         for layer in self.layers.values():
@@ -65,7 +73,7 @@ class ChannelGraph:
         return total
 
     def macs_of_channels(self) -> np.ndarray:
-        """Returns the multiply-adds of making and reading each channel, [num_channels]."""
+        """Returns the multiply-adds that produce and consume each channel, [num_channels]."""
         total = np.zeros(self.num_channels, np.int64)
         for layer in self.layers.values():
             readers = 1 if layer.depthwise else len(layer.inputs)
@@ -77,22 +85,22 @@ class ChannelGraph:
 
 
 class _Channels(NamedTuple):
-    """Axis of an array's channels, and their numbers along it."""
+    """Channel axis of an array, and the numbers of the channels along it."""
 
     axis: int
     numbers: np.ndarray
 
 
-# Channels of each operand; None: it has none.
+# Channels of each operand; None: the operand has no channel axis.
 Given = Sequence[_Channels | None]
 
 
 def channel_graph(model: DeepLab, size: tuple[int, int]) -> ChannelGraph:
-    """Returns the graph of a network's channels.
+    """Returns the channel graph of a network.
 
     Args:
       model: network in floating point.
-      size: (H, W) of the image whose multiply-adds are counted.
+      size: (H, W) of the image for which multiply-adds are counted.
     """
     image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
 
@@ -124,7 +132,7 @@ class _Tracing:
                 self._follow(operation, given)
         for value in program.outputs:
             self._fix(self._channels.get(value.number))
-        # NO_CHANNEL has the last entry.
+        # NO_CHANNEL, -1, indexes the last entry.
         final = np.array([*map(self._resolve, range(self._count)), NO_CHANNEL])
         layers = {
             path: Layer(final[layer.inputs], final[layer.outputs], layer.depthwise, layer.cost)
@@ -159,7 +167,7 @@ class _Tracing:
         self._layers[operation.path] = Layer(inputs, outputs, depthwise, cost)
         self._channels[output.number] = _Channels(len(output.shape) - 1, outputs)
         if given is None:
-            # The first convolution is narrow, and all other layers depend on it.
+            # The first convolution is not pruned: it is narrow, and all other layers depend on it.
             self._fix(self._channels[output.number])
 
     def _follow(self, operation: Operation, given: Given) -> None:
@@ -183,7 +191,7 @@ class _Tracing:
             if operation.name != "mul" or first.axis != other.axis:
                 self._fix(first, other)
                 continue
-            # A gate: a channel and its factor are removed together.
+            # A gate: a channel and its factor can only be removed together.
             for pair in zip(first.numbers.tolist(), other.numbers.tolist(), strict=True):
                 low, high = sorted(map(self._resolve, pair))
                 if low != high:
@@ -204,7 +212,7 @@ def _concatenated(operation: Operation, given: Given) -> _Channels | None:
 
 
 def _through_product(operation: Operation, given: Given) -> _Channels | None:
-    """Traces channels through a resize, a matrix multiplication along rows or columns."""
+    """Follows channels through a resize, which multiplies rows or columns by a matrix."""
     (contracted, batched) = operation.params["dimension_numbers"]
     side = 0 if given[0] is not None else 1
     if None not in given or given[side].axis in (*contracted[side], *batched[side]):
@@ -234,7 +242,7 @@ def _transposed(operation: Operation, channels: _Channels) -> _Channels:
 
 
 def _reshaped(operation: Operation, channels: _Channels) -> _Channels | None:
-    """Follows channels that stay the last axis."""
+    """Follows channels through a reshape that keeps them on the last axis."""
     before, after = operation.inputs[0].shape, operation.outputs[0].shape
     last = channels.axis == len(before) - 1 and after[-1:] == before[-1:]
     return channels._replace(axis=len(after) - 1) if last else None
@@ -247,9 +255,10 @@ def _without_axes(operation: Operation, channels: _Channels) -> _Channels | None
     return channels._replace(axis=channels.axis - sum(axis < channels.axis for axis in axes))
 
 
-# Operations on several arrays, as in MOVES.
+# Operations on several arrays; otherwise as MOVES.
 JOINS = {"concatenate": _concatenated, "dot_general": _through_product}
-# Operations on one array, and the place of the channels in their result (None: lost).
+# Operations on one array, each with a function that returns the channels of the result (None: the
+# channels can no longer be followed).
 MOVES: Mapping[str, Callable[[Operation, _Channels], _Channels | None]] = {
     "broadcast_in_dim": _broadcast,
     "transpose": _transposed,

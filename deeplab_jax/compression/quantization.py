@@ -1,4 +1,4 @@
-"""Post-training quantization to 8-bit integers, and fine-tuning that simulates it."""
+"""Post-training quantization to 8-bit integers, and quantization-aware training."""
 
 import dataclasses
 import importlib.metadata
@@ -24,12 +24,11 @@ Extremes = np.ndarray
 def quantize(
     stored: StoredModel, images: Iterable[np.ndarray], calibrated_on: str = ""
 ) -> StoredModel:
-    """Returns a model whose convolutions compute in int8.
+    """Quantizes the convolutions of a model to int8.
 
     Args:
       stored: model in floating point.
-      images: batches [N, H, W, C], of one size, on which the ranges of the convolutions'
-        inputs are measured; see `calibrate`.
+      images: calibration images, batches [N, H, W, C] of equal size; see `calibrate`.
       calibrated_on: description of the images, for `model.json`.
 
     Raises:
@@ -54,19 +53,20 @@ def check_quantizable(stored: StoredModel) -> None:
     """Checks that a model can be quantized.
 
     Raises:
-      DeepLabError: the model is a classifier or quantized already, or qwix is not installed.
+      DeepLabError: the model is a classifier or already quantized, or qwix is not installed.
     """
     quantizer()
     if stored.description.task != SEGMENTATION:
-        raise DeepLabError("only networks for segmentation are quantized, not classifiers")
+        raise DeepLabError("a classifier cannot be quantized; give a segmentation network")
     if stored.model.architecture.quantization != "none":
-        raise DeepLabError("this model is quantized already; give the one that it was made from")
+        raise DeepLabError("this model is already quantized; give the original model")
 
 
 def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dict[Path, Extremes]:
-    """Returns the range of every convolution's input: means of the images' minima and maxima.
+    """Returns the range of the input of every convolution, measured on calibration images.
 
-    Means over images exclude rare extremes, which would cost all other values resolution.
+    The bounds are the minimum and the maximum of each image, averaged over the images. Averages
+    exclude rare extremes, which would reduce the resolution of all other values.
 
     Args:
       model: network in floating point.
@@ -84,18 +84,21 @@ def calibrate(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> d
 
 
 def _extremes(inputs: jax.Array) -> jax.Array:
-    """Returns the smallest and largest value of each image's map, [N, 2]."""
+    """Returns the minimum and maximum of each feature map of the batch, [N, 2]."""
     return jnp.stack([jnp.min(inputs, (1, 2, 3)), jnp.max(inputs, (1, 2, 3))], axis=1)
 
 
 def quantized_variables(
     model: DeepLab, variables: Any, ranges: Mapping[Path, Extremes]
 ) -> dict[str, Any]:
-    """Returns the variables of the same network with `quantization="int8"`.
+    """Returns the variables for the same network with `quantization="int8"`.
 
     Args:
-      model, variables: network and variables in floating point.
-      ranges: range of every convolution's input; see `calibrate`.
+      model, variables: network and its variables, in floating point.
+      ranges: range of the input of every convolution; see `calibrate`.
+
+    Raises:
+      DeepLabError: a parameter belongs to no convolution that is computed.
     """
     folded = traverse_util.flatten_dict(fold(model, variables)[1]["params"])
     quantized: dict[Path, np.ndarray] = {}
@@ -105,14 +108,16 @@ def quantized_variables(
         quantized |= {(*path, name): array for name, array in layer.items()}
     if folded:
         left = ", ".join(map("/".join, folded))
-        raise DeepLabError(f"these parameters belong to no convolution that images reach: {left}")
+        raise DeepLabError(
+            f"this network cannot be quantized: these parameters belong to no convolution: {left}"
+        )
     return {"params": traverse_util.unflatten_dict(quantized)}
 
 
 def _quantized_layer(
     kernel: np.ndarray, bias: np.ndarray, extremes: Extremes
 ) -> dict[str, np.ndarray]:
-    """Returns the parameters of a layer in integers; see layers/integers.py."""
+    """Returns the parameters of a quantized convolution; see layers/integers.py."""
     kernel, extremes = (jnp.asarray(array, jnp.float32) for array in (kernel, extremes))
     weights = quantizer()(kernel, jnp.int8, channelwise_axes=(OUTPUT_CHANNELS,))
     inputs = quantizer()(extremes, jnp.int8, calibration_method="minmax")
@@ -126,10 +131,10 @@ def _quantized_layer(
 
 
 def quantization_aware(run: Run) -> Run:
-    """Returns the run with a network that rounds kernels and inputs as int8 does.
+    """Returns a training run whose network simulates int8 rounding of kernels and inputs.
 
-    The variables are those of the unrounded network. Ranges are those of each batch; `quantize`
-    measures them again on the calibration images.
+    The variables are those of the network in floating point. The ranges are measured on each batch;
+    `quantize` measures them again on the calibration images.
     """
     quantizer()
     return dataclasses.replace(run, model=run.model.clone(kind="rounded"))

@@ -1,4 +1,4 @@
-"""Evaluation of a model on a split: mean IoU during training, and all metrics of a predictor."""
+"""Evaluation of models on a dataset split, during training and afterwards."""
 
 from deeplab_jax.evaluation.comparison import (
     compare_strategies,

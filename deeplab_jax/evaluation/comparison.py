@@ -1,4 +1,4 @@
-"""Comparison of inference strategies: metrics and time of each step."""
+"""Comparison of inference strategies by metrics and time per image."""
 
 import copy
 import dataclasses
@@ -31,20 +31,21 @@ from deeplab_jax.reporter import LoggingReporter, Reporter
 
 # Scales for VOC in the tables of DeepLab v3 and v3+ (v3, section 4.1).
 PAPERS_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-# Number of images that are predicted a second time, after compilation, to measure the time.
+# Number of images that are predicted again, after compilation, to measure the time per image.
 TIMED_IMAGES = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StrategyResult:
-    """Result of one strategy on each image.
+    """Results of one inference strategy on every image.
 
     Attributes:
       settings: settings of the strategy.
-      overlaps: int64 [images, 3, num_classes]: true positives, pixels of the truth and of the
-        prediction. Confusion matrices of very many classes would not fit into memory.
+      overlaps: int64 [images, 3, num_classes]: for each class the true positives, the pixels of the
+        truth and the pixels of the prediction. Confusion matrices per image would not fit into
+        memory for many classes.
       boundary: int64 [images, num_classes, 4], counts of `BoundaryMatch`.
-      seconds_per_image: time from the encoded image to its class map, without compilation.
+      seconds_per_image: time from the encoded image to the class map, without compilation.
     """
 
     settings: Mapping[str, Any]
@@ -54,9 +55,13 @@ class StrategyResult:
 
 
 def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
-    """Returns the steps from plain inference to a strategy by name, in the order of the papers.
+    """Returns the strategies that lead from plain inference to these options, one change at a time.
 
-    Tiles apply to all steps.
+    Output stride, scales, flip and CRF are added in this order, that of the papers. Tiles are used
+    from the first step on.
+
+    Returns:
+      Options by the name of the step.
     """
     plain = InferenceOptions(tile=options.tile, overlap=options.overlap)
     steps, reached = {"plain": plain}, plain
@@ -76,11 +81,11 @@ def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
 
 
 def papers_steps(base: InferenceOptions | None = None) -> dict[str, InferenceOptions]:
-    """Returns the strategies of DeepLab v3's table 6 by name, and a CRF as the last.
+    """Returns the inference strategies of table 6 of DeepLab v3 by name, followed by a CRF.
 
     Args:
-      base: options with the tiles of all rows and the CRF of the last row (default: whole images
-        and the published CRF of the architecture).
+      base: options that provide the tiles of all strategies and the CRF of the last one (default:
+        whole images, and the published CRF parameters of the architecture).
     """
     base = base or InferenceOptions()
     last = dataclasses.replace(
@@ -107,24 +112,26 @@ def compare_strategies(
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """Evaluates a model on a split with several inference strategies.
+    """Evaluates a model on a dataset split with several inference strategies.
 
-    Whole images are padded for each strategy as in `evaluate`.
+    Images are padded as in `evaluate`.
 
     Args:
       predictor: model to evaluate.
       dataset: split with the classes of the model.
-      strategies: options by name, see `strategy_steps`; each is compared with the previous one.
+      strategies: options by name, see `strategy_steps`; each strategy is compared with the one
+        before.
       class_map, classes: classes that are scored, see `evaluate`.
       output: directory for `strategies.json`.
       reporter: receives progress events (default: the logger).
       **settings: see `evaluate`.
 
     Returns:
-      One row per strategy: `strategy`, `mean_iou`, `boundary_f_score`, `seconds_per_image`,
-      `settings`, and for all but the first `mean_iou_change` and `boundary_f_score_change`, each
-      with `difference`, `low` and `high` of a paired bootstrap over images (95 %, 1,000 resamples,
-      seed 0).
+      One dictionary per strategy with `strategy`, `mean_iou`, `boundary_f_score`,
+      `seconds_per_image`, `settings`, `mean_iou_change` and `boundary_f_score_change`. The changes
+      are relative to the strategy before (None for the first one). They contain the `difference`
+      and the bounds `low` and `high` of its 95 % interval, from a paired bootstrap over images
+      (1,000 resamples, seed 0).
 
     Raises:
       DeepLabError: see `evaluate`, or there is no strategy.
@@ -133,7 +140,7 @@ def compare_strategies(
     if not strategies:
         raise DeepLabError("no strategy to evaluate; give at least one")
     if not isinstance(predictor, Predictor):
-        # Raises the error for image classifiers.
+        # Raises the error for classifiers of whole images.
         make_inference(predictor, dataset, EvaluationSettings(**settings))
     # Creates all predictors first, so that errors are raised before any evaluation.
     predictors = {name: predictor.with_options(options) for name, options in strategies.items()}
@@ -177,7 +184,7 @@ def _measure(
 
 
 def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
-    """Returns the time per image over the first images; hosts work in parallel."""
+    """Returns the mean time per image over the first images; several hosts work in parallel."""
     timed = copy.copy(inference)
     timed.num_images = min(inference.num_images, max(TIMED_IMAGES, inference.batch_size))
     started = time.perf_counter()
@@ -211,7 +218,7 @@ def _rows(results: Mapping[str, StrategyResult]) -> list[dict[str, Any]]:
 
 
 def _mean_iou(overlaps: np.ndarray) -> float:
-    """Returns the mean IoU of summed overlaps [3, num_classes]; see `ConfusionMatrix`."""
+    """Returns the mean IoU from summed overlaps [3, num_classes]; see `ConfusionMatrix`."""
     correct, true, predicted = overlaps
     union = true + predicted - correct
     occurring = union > 0
@@ -227,7 +234,7 @@ def _known(value: float) -> float | None:
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the rows of `compare_strategies` as a table, in percent."""
+    """Returns the result of `compare_strategies` as a text table, in percent."""
     width = max(len(row["strategy"]) for row in rows)
     head = ("mean IoU", "change [95 %]", "boundary F", "change [95 %]", "s/image")
     lines = [

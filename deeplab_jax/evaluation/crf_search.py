@@ -28,10 +28,10 @@ from deeplab_jax.reporter import LoggingReporter, Reporter
 
 # Number of images that the papers use for the search.
 DEFAULT_LIMIT = 100
-# Classes below this probability in all pixels of an image are ignored there, since the time of the
-# CRF is proportional to the number of classes.
+# Classes whose probability is below this value in all pixels of an image are left out of the CRF of
+# this image. The time of the CRF is proportional to the number of classes.
 LEAST_PROBABILITY = 1e-3
-# w2 and σγ of 3 and ten iterations; the grid varies the other parameters.
+# Defaults of the parameters that the grid does not vary: w2 = 3, σγ = 3 and 10 iterations.
 SMOOTHNESS = CRFParameters(1.0, 1.0, 1.0)
 
 
@@ -40,10 +40,10 @@ class CRFGrid:
     """Grid of CRF parameters; the defaults are those of DeepLab v2, section 4.1.
 
     Attributes:
-      bilateral_weights: values of w1.
-      bilateral_position_stds: values of σα, in pixels.
-      bilateral_color_stds: values of σβ, in levels 0..255.
-      fixed: parameters that provide all other fields.
+      bilateral_weights: values of w1, the weight of the bilateral kernel.
+      bilateral_position_stds: values of σα, its standard deviation in position, in pixels.
+      bilateral_color_stds: values of σβ, its standard deviation in color, in levels 0..255.
+      fixed: values of all other parameters.
     """
 
     bilateral_weights: Sequence[float] = (3.0, 4.0, 5.0, 6.0)
@@ -52,7 +52,7 @@ class CRFGrid:
     fixed: CRFParameters = SMOOTHNESS
 
     def points(self) -> list[CRFParameters]:
-        """Returns all points; the weight varies fastest, so that points share lattices."""
+        """Returns all points of the grid; the weight varies fastest, so points share lattices."""
         spreads = itertools.product(self.bilateral_position_stds, self.bilateral_color_stds)
         return [
             dataclasses.replace(
@@ -77,24 +77,24 @@ def search_crf(
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Returns the point of a grid with the highest mean IoU after the CRF.
+    """Searches a grid for the CRF parameters with the highest mean IoU.
 
-    Each image is predicted once, and its scores are refined with every point.
+    Each image is predicted once, and the logits are refined with the parameters of every point.
 
     Args:
       predictor: model to apply.
       dataset: split with the classes of the model; not the split for the final evaluation.
       grid: points to try (default: those of DeepLab v2).
       options: inference strategy, whose CRF is ignored (default: that of the predictor).
-      limit: maximum number of images, from the first.
+      limit: maximum number of images, from the start of the split (default: 100).
       output: JSON file for the result, readable by `read_crf_parameters` and `--crf=FILE.json`.
       reporter: receives progress events (default: the logger).
       **settings: see `evaluate`.
 
     Returns:
-      `parameters` of the best point (the first of equal ones) and its `mean_iou`;
-      `mean_iou_without_crf`; `table` with parameters and `mean_iou` of every point, best first;
-      `num_images`; `settings`.
+      A dictionary with `parameters` and `mean_iou` of the best point (the first one if several are
+      equal), `mean_iou_without_crf`, `table` with the parameters and the `mean_iou` of every point,
+      best first, `num_images` and `settings`.
 
     Raises:
       DeepLabError: see `evaluate`, or the grid is empty or has invalid values.
@@ -127,15 +127,15 @@ def _count(
     points: Sequence[CRFParameters],
     reporter: Reporter,
 ) -> np.ndarray:
-    """Returns the confusion matrices of this host's images without a CRF and with each point.
+    """Returns the confusion matrices of the images of this host, int64 [1 + points, C, C].
 
-    int64 [1 + points, C, C].
+    The first one is without a CRF, the others are with the CRF of each point.
     """
     classes = len(predictor.class_names)
     counts = np.zeros((1 + len(points), classes, classes), np.int64)
     total = -(-inference.num_images // jax.process_count())
     scored = image_scores(inference, predictor, Reporter())
-    for _, logits, image, label in reporter.track(scored, "trying CRFs, image", total):
+    for _, logits, image, label in reporter.track(scored, "searching CRF parameters, image", total):
         maps = itertools.chain([logits.argmax(axis=-1)], _refined_maps(logits, image, points))
         for position, class_map in enumerate(maps):
             counts[position] += ConfusionMatrix.from_labels(label, class_map, classes).counts
@@ -183,7 +183,7 @@ def _summary(points: Sequence[CRFParameters], counts: np.ndarray) -> dict[str, A
 
 
 def crf_search_table(found: dict[str, Any], num_rows: int | None = None) -> str:
-    """Returns the result of `search_crf` as a table, in percent, best rows first."""
+    """Returns the result of `search_crf` as a text table, in percent, best points first."""
     lines = [f"{'w1':>6}  {'σα':>6}  {'σβ':>6}  {'mean IoU':>8}  {'change':>7}"]
     without = found["mean_iou_without_crf"]
     for row in found["table"][:num_rows]:

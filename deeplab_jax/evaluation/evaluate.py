@@ -1,4 +1,4 @@
-"""Evaluation of a model on a split, from images to metrics."""
+"""Evaluation of a model on a dataset split, from images to metrics."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -33,22 +33,25 @@ from deeplab_jax.visualize import Panel
 
 
 def _common_size(dataset: Dataset) -> Size | None:
-    """Returns the (H, W) of all images, or None where they differ or there is no image."""
+    """Returns the (H, W) that all images have, or None if they differ or there is no image."""
     sizes = set(map(tuple, image_sizes(dataset, len(dataset)).tolist()))
     return sizes.pop() if len(sizes) == 1 else None
 
 
 class Evaluator:
-    """Evaluates successive variables of one model on one split with one compiled program."""
+    """Evaluates a model repeatedly with different variables, compiling it only once.
+
+    The trainer uses it for validation.
+    """
 
     def __init__(self, model: DeepLab, dataset: Dataset, **settings: Any) -> None:
-        """Determines the sizes of images.
+        """Determines the padded sizes of the images.
 
         Args:
-          model: network of the variables.
-          dataset: dataset with the classes of the model.
-          **settings: fields of `EvaluationSettings`. Without a size, images of one common size are
-            padded to the smallest size that the network accepts.
+          model: network to evaluate.
+          dataset: split with the classes of the model.
+          **settings: fields of `EvaluationSettings`. Without a size, images that all have the same
+            size are padded to the smallest size that the network accepts.
 
         Raises:
           DeepLabError: there is no image, or dataset and model differ in their classes.
@@ -59,7 +62,7 @@ class Evaluator:
 
     @property
     def size(self) -> Size | None:
-        """(H, W) that all images are padded to; None where images have several padded sizes."""
+        """(H, W) to which all images are padded; None if their padded sizes differ."""
         sizes = set(self._inference.sizes)
         return sizes.pop() if len(sizes) == 1 else None
 
@@ -70,7 +73,7 @@ class Evaluator:
         *,
         stopping: Callable[[], bool] = lambda: False,
     ) -> ConfusionMatrix | None:
-        """Returns the confusion matrix of the whole split, equal on every host.
+        """Returns the confusion matrix of the whole split; it is the same on every host.
 
         Args:
           variables: variables of the model, on any devices.
@@ -92,7 +95,7 @@ class Evaluator:
         return ConfusionMatrix(sum_over_hosts(total.counts))
 
 
-# Number of images of a contact sheet.
+# Number of images on the contact sheet.
 SHEET_ROWS = 6
 
 
@@ -108,27 +111,29 @@ def evaluate(
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Evaluates a model on a split.
+    """Evaluates a model on a dataset split.
 
     Args:
       predictor: model to evaluate.
       dataset: split with the classes of the model, from `open_dataset` or an `ArrayDataset`.
       options: inference strategy (default: that of the predictor).
-      trimap_widths: widths in pixels of bands around void whose mean IoU is computed as well.
-      class_map, classes: classes that are scored, see `make_class_list` (default: all). Other true
-        classes are void; other predicted classes are counted as wrong where the truth is scored,
-        and then the confusion matrix has one more column for them.
+      trimap_widths: widths in pixels of bands around void pixels; mean IoU is also computed within
+        each band.
+      class_map, classes: classes that are scored, see `make_class_list` (default: all). All other
+        true classes are void. All other predicted classes are wrong where the truth is scored, and
+        the confusion matrix has one more column for them.
       output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`: size, batch_size, mesh, workers, limit. Without a
         size, each image is padded as the predictor pads it.
 
     Returns:
-      The content of `metrics.json`; metrics are 0..1, or None where they are undefined.
+      The content of `metrics.json`. Metrics are in 0..1, or None if they are undefined.
 
     Raises:
-      DeepLabError: the model predicts no class maps or does not support the options, all pixels are
-        void, an image is damaged or larger than the size, or the classes differ.
+      DeepLabError: the model is a classifier of whole images or does not support the options, all
+        pixels are void, an image is damaged or larger than the size, or the numbers of classes of
+        model and dataset differ.
     """
     reporter = reporter or LoggingReporter()
     if options is not None and isinstance(predictor, Predictor):
@@ -159,7 +164,7 @@ def _count(
     trimap_widths: Sequence[int],
     reporter: Reporter,
 ) -> tuple[SegmentationMetrics, list[Panel]]:
-    """Returns the counts of the whole split, and those of its evenly spaced images on this host."""
+    """Returns the counts over the whole split, and evenly spaced images of this host."""
     num_classes = class_list.num_outcomes if class_list else len(predictor.class_names)
     counted = SegmentationMetrics.empty(num_classes, trimap_widths)
     own = inference.own_positions()
@@ -183,24 +188,24 @@ def check_labelled(counts: np.ndarray, inference: Inference) -> None:
     """
     if not counts.any():
         name = f"{inference.dataset.name}/{inference.dataset.split}"
-        raise DeepLabError(f"{name}: every pixel is void; there is nothing to evaluate")
+        raise DeepLabError(f"{name} cannot be evaluated: every pixel is void")
 
 
 def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Reporter) -> None:
-    """Warns where the class names of model and dataset differ."""
+    """Warns if the class names of model and dataset differ."""
     names = zip(predictor.class_names, dataset.descriptor.class_names, strict=True)
     other = [f"{mine!r} is {theirs!r}" for mine, theirs in names if mine != theirs]
     if other:
         reporter.warning(
-            f"{len(other)} classes of the model have other names in {dataset.name}, such as "
-            f"{other[0]}"
+            f"{len(other)} classes of the model have different names in {dataset.name}; for "
+            f"example, {other[0]} there"
         )
 
 
 def describe_settings(
     predictor: Predictor, inference: Inference, settings: EvaluationSettings
 ) -> dict[str, Any]:
-    """Returns the devices and the settings that determine the metrics, as JSON-ready values."""
+    """Returns the settings that determine the metrics, and the devices, JSON-serializable."""
     device = inference.mesh.devices.flat[0]
     options, architecture = predictor.options, predictor.model.architecture
     tiling = predictor.tiling

@@ -1,4 +1,4 @@
-"""One pass of a network over a split, with whole images or tiles."""
+"""Inference over a dataset split, with whole images or tiles."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -31,24 +31,25 @@ from deeplab_jax.parallel import (
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import Panel
 
-# Images of this process, uint8 [N, H, W, C] -> arrays of N rows; see `FoldedNetwork.forward`.
+# Function from the images of this process, uint8 [N, H, W, C], to arrays [N, …]; see
+# `FoldedNetwork.forward`.
 Forward = Callable[[np.ndarray], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of a pass over a split; `size`, `limit` and `class_list` affect the metrics.
+    """Settings of inference over a split; only `size`, `limit` and `class_list` affect metrics.
 
     Attributes:
-      size: (H, W) that every image is padded to, rounded up to a size that the network accepts
+      size: (H, W) to which every image is padded, rounded up to a size that the network accepts
         (default: a size derived from each image, see `canvas_size`). Not allowed with tiles.
-      batch_size: number of images, or tiles, per batch across all hosts; rounded up to a multiple
-        of the mesh's `data` axis.
-      mesh: devices to use (default: all).
-      workers: number of processes that read ahead.
-      limit: maximum number of images, from the first.
-      class_list: classes that are scored (default: those of the model, which the dataset must have
-        as well).
+      batch_size: number of images or tiles per batch across all hosts, rounded up to a multiple of
+        the `data` axis of the mesh.
+      mesh: mesh of the devices to use (default: all devices).
+      workers: number of data-loading processes; 0: threads of this process.
+      limit: maximum number of images, from the start of the split.
+      class_list: classes that are scored (default: those of the model, which must then be those of
+        the dataset).
     """
 
     size: Size | None = None
@@ -60,12 +61,12 @@ class EvaluationSettings:
 
 
 class WholeImageInference:
-    """Pass over whole images, padded as a predictor pads them.
+    """Inference over the whole images of a split, padded as a predictor pads them.
 
     Attributes:
       dataset: split to predict.
-      sizes: (H, W) that each image is padded to; there are few different ones.
-      mesh: devices.
+      sizes: (H, W) to which each image is padded; there are few distinct sizes.
+      mesh: mesh of the devices.
       batch_size: number of images per batch across all hosts, a multiple of the `data` axis.
       num_images: number of images.
     """
@@ -78,14 +79,14 @@ class WholeImageInference:
         scales: tuple[float, ...] = (1.0,),
         minimum_size: Size | None = None,
     ) -> None:
-        """Determines the sizes of images.
+        """Determines the padded sizes of the images.
 
         Args:
           model: network that determines the legal sizes and the number of classes.
-          dataset: dataset with the classes of the model.
-          settings: settings of the pass.
+          dataset: split with the classes of the model.
+          settings: size, batch size, mesh, workers and limit.
           scales: scales of the inference strategy.
-          minimum_size: (H, W) that smaller images are padded to, or None.
+          minimum_size: (H, W) to which smaller images are padded, or None.
 
         Raises:
           DeepLabError: there is no image, or dataset and model differ in their classes.
@@ -103,10 +104,10 @@ class WholeImageInference:
         self._fill, self._workers = model.architecture.mean_pixel, settings.workers
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
-        """Yields this host's part of each batch with the result of a function.
+        """Yields this host's part of each batch, and the result of a function for it.
 
-        Every host runs the same number of steps. Where several hosts share the rows of an image,
-        one of them yields it. The device computes one batch ahead of the yielded one.
+        Every host runs the same number of steps. If the rows of an image are sharded over several
+        hosts, one of them yields it. The device computes the next batch in advance.
 
         Args:
           forward: function compiled for the mesh.
@@ -153,15 +154,15 @@ class WholeImageInference:
 
 
 class TiledInference:
-    """Pass over images that are cut into tiles, as a predictor cuts them.
+    """Inference over the images of a split by tiles, as a predictor cuts them.
 
-    Images differ in their number of tiles, so each host predicts its own images with its own
-    devices. Memory holds the results of one image at a time.
+    Images differ in their number of tiles, so each host predicts separate images on its own
+    devices. The results of only one image at a time are in memory.
 
     Attributes:
       dataset: split to predict.
-      sizes: None, since images have no padded size.
-      mesh: devices of this host.
+      sizes: None, since images are not padded to a size.
+      mesh: mesh of the devices of this host.
       batch_size: number of tiles per batch on this host, a multiple of its number of devices.
       num_images: number of images.
     """
@@ -182,7 +183,7 @@ class TiledInference:
           DeepLabError: see `WholeImageInference`, or a size is given.
         """
         if settings.size is not None:
-            raise DeepLabError("size is the padded size of whole images; omit it with tiles")
+            raise DeepLabError("size (--size) applies to whole images; leave it out with tiles")
         self.dataset, self._tiling = dataset, tiling
         self.num_images = count_images(model, dataset, settings)
         mesh = settings.mesh
@@ -190,7 +191,7 @@ class TiledInference:
         self.batch_size = -(-settings.batch_size // self.mesh.size) * self.mesh.size
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
-        """Yields each image of this host as a batch of one, with the result of a function.
+        """Yields each image of this host as a batch of one, and the result of a function for it.
 
         Args:
           forward: function compiled for the mesh; results have shape [N, h, w, …].
@@ -220,21 +221,21 @@ Inference = WholeImageInference | TiledInference
 def make_inference(
     predictor: Predictor, dataset: Dataset, settings: EvaluationSettings
 ) -> Inference:
-    """Returns the pass over a split for the options of a predictor.
+    """Returns the inference over a split, by whole images or tiles, that a predictor requires.
 
     Args:
-      predictor: model with its options.
+      predictor: model and inference options.
       dataset: split with the classes of the model.
-      settings: settings of the pass.
+      settings: size, batch size, mesh, workers and limit.
 
     Raises:
-      DeepLabError: the model predicts no class maps, there is no image, or dataset and model differ
-        in their classes.
+      DeepLabError: the model is a classifier of whole images, there is no image, or dataset and
+        model differ in their number of classes.
     """
     if isinstance(predictor, ImageClassification):
         raise DeepLabError(
-            f"{predictor.source} classifies whole images and predicts no class maps; train a "
-            "segmentation network from it (training.init_from), or give a segmentation model"
+            f"{predictor.source} classifies whole images and cannot segment them; give a "
+            "segmentation model, or train one from these weights (training.init_from)"
         )
     if predictor.tiling:
         return TiledInference(predictor.model, dataset, settings, predictor.tiling)
@@ -244,11 +245,11 @@ def make_inference(
 
 
 class ImageResult(NamedTuple):
-    """Result of one image.
+    """Result for one image.
 
     Attributes:
-      index: index in the split.
-      panel: image, truth and prediction; with a class list, in its classes.
+      index: index of the image in the split.
+      panel: image, truth and prediction; with a class list, labels are in its classes.
       bins: result of `probability_bins`, uint16 [num_classes, H, W].
     """
 
@@ -263,7 +264,7 @@ def image_results(
     reporter: Reporter,
     class_list: ClassList | None = None,
 ) -> Iterator[ImageResult]:
-    """Yields the result of each image of this host, exactly once, at the size of the image.
+    """Yields the result for each image of this host, exactly once, at the size of the image.
 
     Args:
       inference: result of `make_inference` for this predictor.
@@ -291,7 +292,7 @@ def image_results(
 def image_scores(
     inference: Inference, predictor: Predictor, reporter: Reporter
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields index, logits [H, W, C], image and label of each image of this host."""
+    """Yields index, logits [H, W, C], image and label for each image of this host."""
     forward = predictor.network.forward(predictor.options, only_logits, inference.mesh)
     for index, image, label, scores in _own(inference.run(forward, reporter)):
         yield index, scores, np.ascontiguousarray(image), label
@@ -300,7 +301,7 @@ def image_scores(
 def _own(
     batches: Iterator[tuple[Batch, Any]],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, Any]]:
-    """Yields index, image, label and result [H, W, ...] of each image, without padding."""
+    """Yields index, image, label and result [H, W, ...] for each image, without padding."""
     for batch, outputs in batches:
         for position in np.flatnonzero(batch["index"] >= 0):
             height, width = batch["size"][position]
@@ -324,7 +325,7 @@ def _in_bins(
 
 
 def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns the class map in the dtype of labels, for evaluations of mean IoU only."""
+    """Returns the class map in the dtype of labels, for evaluations that need no probabilities."""
     return class_map.astype(label_dtype(logits.shape[-1]))
 
 
@@ -343,7 +344,7 @@ def classes_and_probabilities(
 def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
     """Returns (height, width) of the first `count` images, int [count, 2].
 
-    Datasets that store no sizes are read once to determine them.
+    If the dataset does not store the sizes, all these images are read.
     """
     if hasattr(dataset, "image_sizes"):
         return dataset.image_sizes()[:count]
@@ -351,20 +352,21 @@ def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
 
 
 def sum_over_hosts(counts: np.ndarray) -> np.ndarray:
-    """Returns the sum over hosts of int64 arrays of equal shape, on every host."""
+    """Returns, on every host, the sum of the int64 arrays of all hosts; shapes must be equal."""
     if jax.process_count() == 1:
         return counts
     wait_for_hosts("counts")
-    # As bytes, since JAX would convert int64 to int32.
+    # Sent as bytes, because JAX would convert int64 to int32.
     gathered = multihost_utils.process_allgather(np.ascontiguousarray(counts).view(np.uint8))
     return np.ascontiguousarray(gathered).view(np.int64).sum(axis=0)
 
 
 def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings) -> int:
-    """Returns the number of images of a pass.
+    """Returns the number of images to evaluate.
 
     Raises:
-      DeepLabError: there is no image, or dataset and model differ in their classes or bands.
+      DeepLabError: there is no image, or dataset and model differ in their bands or number of
+        classes.
     """
     architecture, found = model.architecture, dataset.descriptor.bands
     taken = Bands(architecture.in_channels, architecture.image_dtype)

@@ -1,4 +1,4 @@
-"""Metrics of a split, reported as dictionary, text and files."""
+"""Evaluation metrics of a split as dictionary, text and files."""
 
 import dataclasses
 import json
@@ -23,13 +23,13 @@ from deeplab_jax.visualize.class_maps import Color
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SegmentationMetrics:
-    """Counts over a split, which add up over images and hosts.
+    """Counts from which all metrics are computed; they can be summed over images and hosts.
 
     Attributes:
       confusion: confusion matrix.
       ranking: histograms for average precision.
       boundary: counts of boundary pixels.
-      trimap: confusion matrices in bands around void.
+      trimap: confusion matrices within bands around void pixels.
     """
 
     confusion: ConfusionMatrix
@@ -39,7 +39,7 @@ class SegmentationMetrics:
 
     @classmethod
     def empty(cls, num_classes: int, trimap_widths: Sequence[int] = ()) -> "SegmentationMetrics":
-        """Returns counts of zero.
+        """Returns counts that are all 0.
 
         Raises:
           DeepLabError: a width is not an integer in 1..1000.
@@ -51,7 +51,7 @@ class SegmentationMetrics:
         )
 
     def add(self, panel: Panel, bins: np.ndarray) -> "SegmentationMetrics":
-        """Returns the counts plus those of one image at its own size.
+        """Returns the counts with those of one image added.
 
         Args:
           panel: image, truth and prediction.
@@ -97,9 +97,9 @@ SUMMARY = {
 
 
 def metrics_dictionary(class_names: Sequence[str], counted: SegmentationMetrics) -> dict[str, Any]:
-    """Returns the metrics under the names of `metrics.json`, JSON-ready.
+    """Returns the metrics by their names in `metrics.json`, JSON-serializable.
 
-    Undefined metrics of a class are None.
+    Metrics that are undefined for a class are None.
     """
     confusion = counted.confusion
     precisions = counted.ranking.per_class_average_precision
@@ -118,9 +118,9 @@ def metrics_dictionary(class_names: Sequence[str], counted: SegmentationMetrics)
 
 
 def table(metrics: Mapping[str, Any]) -> str:
-    """Returns the metrics as text, in percent, followed by the settings.
+    """Returns a text with all metrics in percent, followed by the settings.
 
-    The order is: metrics by class, overall metrics, metrics near boundaries, settings.
+    Metrics per class come first, then overall metrics and mean IoU within trimap bands.
     """
     precisions = metrics["per_class_average_precision"]
     ious = metrics["per_class_iou"]
@@ -136,7 +136,7 @@ def table(metrics: Mapping[str, Any]) -> str:
 
 
 def settings_lines(settings: Mapping[str, Any]) -> list[str]:
-    """Returns one line for each setting that is set."""
+    """Returns one line for each setting that is not None or False."""
     return [
         f"{name.replace('_', ' ')}: {_shown(value)}"
         for name, value in settings.items()
@@ -156,8 +156,8 @@ def write_report(
     Args:
       output: directory, created if missing.
       metrics: result of `evaluate`.
-      rows: rows of the contact sheet, at least one.
-      class_names: name of each class; the last may be that of predictions that are not scored.
+      rows: images of the contact sheet, at least one.
+      class_names: name of each class; the last one may stand for predictions that are not scored.
       palette: color of each class, RGB 0..255.
     """
     write_text(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""Memory, arithmetic, communication and step time of training on hardware that is not present."""
+"""Planning of training runs on TPU slices without the hardware, by ahead-of-time compilation."""
 
 from deeplab_jax.planning.hardware import Chip, Topology, chips, parse_topology
 from deeplab_jax.planning.plan import Plan, plan

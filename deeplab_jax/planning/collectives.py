@@ -1,4 +1,4 @@
-"""Collectives of a compiled program, and the mesh axes that they communicate along.
+"""Collectives of a compiled program, and the mesh axes along which they communicate.
 
 XLA writes replica groups in three forms: as lists, `{{0,1},{2,3}}`; as a reshaped range,
 `[2,2]<=[2,2]T(1,0)`; and as axes of a mesh, `mesh['a'=2,'b'=2] {'b'}`.
@@ -21,7 +21,7 @@ PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 
 def read_groups(attributes: str) -> Groups | None:
-    """Returns the groups of `replica_groups=…` in an instruction's attributes, if it has any."""
+    """Parses `replica_groups=…` in the attributes of an instruction; None: it has none."""
     _, found, text = attributes.partition("replica_groups=")
     if not found:
         return None
@@ -31,17 +31,17 @@ def read_groups(attributes: str) -> Groups | None:
 
 
 def read_pairs(attributes: str) -> Groups | None:
-    """Returns the (source, target) pairs of a collective-permute, if it has any."""
+    """Parses `source_target_pairs=…` in the attributes of an instruction; None: it has none."""
     found = PAIRS.search(attributes)
     return None if found is None else _lists(f"{{{found[1]}}}")
 
 
 def axes_joined(groups: Iterable[Sequence[int]], mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
-    """Returns the axes of the mesh along which the members of a group differ.
+    """Returns the mesh axes along which the members of a group differ.
 
     Args:
-      groups: partitions by number, which is the position in the mesh's devices. An empty list
-        stands for one group of all partitions.
+      groups: groups of partition numbers, which index the devices of the mesh in order. An empty
+        list is a single group of all partitions.
       mesh_shape: length of each axis, in the order of the mesh.
     """
     names, shape = list(mesh_shape), tuple(mesh_shape.values())
@@ -101,13 +101,13 @@ KINDS = (
 
 
 class Collective(NamedTuple):
-    """Collective operation.
+    """Collective operation of a compiled program.
 
     Attributes:
       kind: one of `KINDS`.
-      arrays: operands on one chip; the results for an all-gather.
-      axes: axes of the mesh that it communicates along.
-      times: number of runs in a step.
+      arrays: operands on one chip, or the results of an all-gather.
+      axes: mesh axes along which chips communicate.
+      times: number of executions per step.
     """
 
     kind: str
@@ -117,15 +117,15 @@ class Collective(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Bytes of the arrays, over all runs in a step."""
+        """Bytes of the arrays, summed over all executions in a step."""
         return self.times * sum(array.bytes for array in self.arrays)
 
 
 def find_collectives(program: Program, mesh_shape: Mapping[str, int]) -> list[Collective]:
-    """Returns the collectives of a compiled program, in the order of its HLO text.
+    """Returns the collectives of a compiled program, in the order of the HLO text.
 
     Args:
-      program: program that was compiled for the mesh.
+      program: program that is compiled for the mesh.
       mesh_shape: length of each axis, in the order of the mesh.
     """
     runs = program.runs()
@@ -144,7 +144,7 @@ def _collective(
     mesh_shape: Mapping[str, int],
     times: int,
 ) -> Iterator[Collective]:
-    """Yields the collective of an instruction, if it is one; the `-done` half is not."""
+    """Yields the collective of an instruction, if it is one; `-done` instructions are not."""
     kind = instruction.opcode.removesuffix("-start")
     if kind not in KINDS:
         return
@@ -164,7 +164,7 @@ def _collective(
 
 
 def totals(collectives: Iterable[Collective]) -> dict[str, dict[str, int]]:
-    """Returns the runs in a step and the bytes per chip of each kind of collective."""
+    """Returns executions per step and bytes per chip, by kind of collective."""
     by_kind: dict[str, list[Collective]] = {}
     for collective in collectives:
         by_kind.setdefault(collective.kind, []).append(collective)
@@ -172,6 +172,6 @@ def totals(collectives: Iterable[Collective]) -> dict[str, dict[str, int]]:
 
 
 def count(collectives: Iterable[Collective]) -> dict[str, int]:
-    """Returns the number of runs in a step and the bytes per chip."""
+    """Returns the executions per step and the bytes per chip of some collectives."""
     found = list(collectives)
     return {"count": sum(each.times for each in found), "bytes": sum(each.bytes for each in found)}

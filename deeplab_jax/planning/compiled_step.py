@@ -1,4 +1,4 @@
-"""Compiled training steps for devices that are not present."""
+"""Ahead-of-time compilation of training steps for devices that are not present."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from deeplab_jax.training.state import TrainState
 from deeplab_jax.training.step import make_run_step
 
 OUT_OF_MEMORY = re.compile("Ran out of memory (in memory space hbm|on HBM)")
-# Two forms of the compiler's message: for the whole program, and for its temporaries.
+# Two out-of-memory messages of the compiler: for the whole program, and for its temporaries.
 USED = (
     re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm"),
     re.compile(r"required for .*?\(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)"),
@@ -27,7 +27,7 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def abstract_arguments(run: Run) -> tuple[TrainState, dict[str, jax.ShapeDtypeStruct]]:
-    """Returns shapes, dtypes and shardings of the step's state and batch."""
+    """Returns the state and the batch of a training step as shapes, dtypes and shardings."""
     config, crop, architecture = run.config, run.augmentation.crop_size, run.model.architecture
     array = functools.partial(jax.ShapeDtypeStruct, sharding=batch_sharding(run.mesh))
     maps = (config.training.batch_size, *crop)
@@ -42,13 +42,14 @@ class CompiledStep:
     """Compiled training step.
 
     Attributes:
-      memory: bytes per chip by use; `total` is required at once.
-      usable: bytes of a chip's memory that programs can use, if the compiler reported it.
-      fits: whether the step fits in the memory.
+      memory: bytes per chip by use, and their `total`.
+      usable: bytes per chip that programs can use, if the compiler reports it.
+      fits: whether the step fits into the memory of a chip.
       lower_seconds, compile_seconds: wall time of lowering and compilation.
-      compile_cpu_seconds: processor time of compilation, which other processes do not affect.
+      compile_cpu_seconds: processor time of compilation; unlike wall time, it does not depend on
+        other processes.
       costs: operations and bytes counted by the compiler.
-      text: text of the program; empty where it does not fit.
+      text: HLO text of the program; empty if it does not fit.
     """
 
     memory: dict[str, int]
@@ -91,7 +92,7 @@ def compile_step(run: Run) -> CompiledStep:
 
 @contextlib.contextmanager
 def _uncached() -> Iterator[None]:
-    """Disables the compile cache, which would hide the compilation time."""
+    """Disables the compile cache, with which no compilation time could be measured."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
@@ -103,14 +104,14 @@ def _uncached() -> Iterator[None]:
 
 
 def read_refusal(message: str) -> tuple[int, int]:
-    """Returns the required and the usable bytes from the compiler's out-of-memory message.
+    """Parses the required and the usable bytes from the compiler's out-of-memory message.
 
     Raises:
       ValueError: the message has an unknown form.
     """
     found = next(filter(None, (form.search(message) for form in USED)), None)
     if found is None:
-        raise ValueError(f"unknown form of the compiler's message: {message[:300]}")
+        raise ValueError(f"unknown out-of-memory message of the compiler: {message[:300]}")
     used, used_unit, usable, usable_unit = found.groups()
     return round(float(used) * UNITS[used_unit]), round(float(usable) * UNITS[usable_unit])
 
@@ -125,19 +126,17 @@ def _memory(analysis: Any) -> dict[str, int]:
     return memory | {"total": sum(memory.values())}
 
 
-# Maximum number of compilations of a search, after that of the configured batch.
+# Maximum number of compilations of a search, in addition to that of the configured batch.
 MOST_COMPILATIONS = 6
-ESTIMATED = (
-    "estimated from one compilation, with memory beside the state in proportion to the batch"
-)
+ESTIMATED = "estimated from one compilation: all memory but the state is proportional to the batch"
 
 
 class LargestBatch(NamedTuple):
-    """Largest batch that fits in memory.
+    """Largest batch that fits into memory.
 
     Attributes:
-      images: largest number of images on one chip, or on the chips that share the rows of an image;
-        0 where not even one fits.
+      images: largest number of images per chip, or per group of chips over which the rows of an
+        image are sharded; 0 if not even one image fits.
       how: description of the search or the estimate.
     """
 
@@ -146,11 +145,11 @@ class LargestBatch(NamedTuple):
 
 
 def estimated_largest_batch(used: int, fixed: int, usable: int, images: int) -> LargestBatch:
-    """Returns the largest batch by proportion.
+    """Extrapolates the largest batch from one compilation.
 
     Args:
       used: bytes per chip with `images` images.
-      fixed: bytes per chip that any batch requires.
+      fixed: bytes per chip that do not depend on the batch.
       usable: bytes per chip that programs can use.
       images: number of images of the compiled step.
     """
@@ -161,15 +160,15 @@ def estimated_largest_batch(used: int, fixed: int, usable: int, images: int) -> 
 def searched_largest_batch(
     used: Callable[[int], int], first: tuple[int, int], fixed: int, usable: int
 ) -> LargestBatch:
-    """Returns the largest batch that compiles within the memory.
+    """Searches the largest batch that fits, by compiling several batch sizes.
 
-    Interpolates between the largest known batch that fits and the smallest that does not, and
-    bisects, in turns.
+    Alternates between interpolation and bisection of the interval between the largest batch that is
+    known to fit and the smallest that is known not to fit.
 
     Args:
       used: function that compiles for a number of images and returns the bytes per chip.
       first: (images, bytes) of the first compilation.
-      fixed: bytes per chip that any batch requires, for the first guess.
+      fixed: bytes per chip that do not depend on the batch, for the first guess.
       usable: bytes per chip that programs can use.
     """
     known = {0: fixed, first[0]: first[1]}
@@ -188,7 +187,7 @@ def searched_largest_batch(
 
 
 def _crossing(known: dict[int, int], usable: int, end: int) -> int:
-    """Returns the images at which the line through `end` and the point before reaches `usable`."""
+    """Returns the images at which the line through `end` and the previous point is at `usable`."""
     start = max(images for images in known if images < end)
     slope = max((known[end] - known[start]) / (end - start), 1.0)
     return int(start + (usable - known[start]) / slope)

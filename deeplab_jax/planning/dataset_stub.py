@@ -1,4 +1,4 @@
-"""Placeholder for a dataset that is not present, with its classes alone."""
+"""Placeholder for a dataset that is not present; only its classes are known."""
 
 import copy
 import dataclasses
@@ -13,14 +13,14 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.setup import Run, assemble
 
-# Every packaged dataset, and COCO with the classes of VOC.
+# Descriptors of the supported datasets by name, including COCO with the classes of VOC.
 KNOWN = {known.name: known for known in vars(descriptors).values() if isinstance(known, Descriptor)}
 KNOWN["coco_voc"] = descriptors.VOC
 
 
 @dataclasses.dataclass(frozen=True)
 class Unseen:
-    """Dataset (see `Dataset`) that has classes but no examples."""
+    """Implementation of `Dataset` that has classes but no examples."""
 
     name: str
     descriptor: Descriptor
@@ -42,7 +42,7 @@ def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen
 
     Args:
       config: see deeplab_jax/config_fields.py.
-      num_classes: number of classes of a dataset whose classes the config does not name.
+      num_classes: number of classes, if the config does not name the classes of the dataset.
 
     Raises:
       DeepLabError: the number of classes is unknown.
@@ -53,16 +53,18 @@ def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen
     if class_names:
         return Unseen(name, descriptors.describe(name, class_names))
     if name not in KNOWN:
-        raise DeepLabError(f"unknown number of classes of dataset {name!r}; give --num_classes")
+        raise DeepLabError(
+            f"the number of classes of the dataset {name!r} is unknown; give --num_classes"
+        )
     return Unseen(name, KNOWN[name])
 
 
 def assemble_unseen(
     config: ConfigDict, mesh: Mesh, num_classes: int | None, reporter: Reporter
 ) -> Run:
-    """Returns the training run of a config without its dataset, checked as `train` checks it."""
+    """Assembles the training run of a config as `train` does, but without the dataset."""
     config = copy.deepcopy(config)
-    # Oversampling does not change the step, and would read the dataset.
+    # Oversampling would read the dataset, and does not change the training step.
     config.data.oversample_classes = None
     unseen = unseen_dataset(config, num_classes)
     return assemble(config, pathlib.Path("unwritten"), mesh, unseen, unseen, reporter=reporter)

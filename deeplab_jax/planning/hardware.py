@@ -1,8 +1,8 @@
-"""Chips and slices that can be planned for, and the minimum time of a step on them.
+"""Specifications of TPU chips and slices, and the minimum time of a training step on them.
 
 The minimum time of a step is the longer of arithmetic and memory traffic, plus communication
-without overlap. Sums travel around the rings of a torus: 2·(n − 1)/n of the bytes over all links
-at once (arXiv 1909.09756, section 2), and each of them has the latency of all hops.
+without overlap. All-reduces run around the rings of a torus: each moves 2·(n − 1)/n of the bytes
+over all links at once (arXiv 1909.09756, section 2) and has the latency of all hops.
 """
 
 import dataclasses
@@ -22,19 +22,19 @@ from deeplab_jax.lazy import import_extra
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Published figures of a chip.
+    """Published specifications of a chip.
 
     Attributes:
       name: name given by the manufacturer.
       peak_flops: bfloat16 operations per second.
-      hbm_bytes: capacity of the memory.
-      usable_hbm_bytes: part of the memory that the compiler gives to programs.
+      hbm_bytes: memory capacity in bytes.
+      usable_hbm_bytes: bytes of memory that the compiler makes available to programs.
       hbm_bandwidth: bytes per second between memory and chip.
       ici_bandwidth: bytes per second sent to other chips, over all links.
-      dimensions: number of dimensions of the torus that slices are part of.
+      dimensions: number of dimensions of the torus that connects the chips.
       largest: number of chips of the largest slice.
-      source: where the figures are published.
-      chip_config: compiler option that makes a chip of several cores one device.
+      source: publication of the specifications.
+      chip_config: compiler option with which a chip of several cores is one device.
     """
 
     name: str
@@ -51,26 +51,26 @@ class Chip:
 
 @functools.cache
 def chips() -> dict[str, Chip]:
-    """Returns every chip by its name in topologies."""
+    """Returns the supported chips by their names in topologies, such as `v5e`."""
     text = importlib.resources.files(__package__).joinpath("chips.toml").read_text("utf-8")
     return {name: Chip(**figures) for name, figures in tomllib.loads(text).items()}
 
 
-# Estimated latency between neighboring chips, in seconds; no manufacturer publishes it.
+# Estimated latency between neighboring chips, in seconds; it is not published.
 HOP_SECONDS = 1e-6
 SCALES = [2**power for power in range(10)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Work of one chip in a step.
+    """Work of one chip per training step.
 
     Attributes:
-      flops: number of operations.
-      hbm_bytes: bytes read from and written to the memory.
-      reduced_bytes: bytes summed over chips; gathered bytes count half.
-      reductions: number of sums and gathers.
-      halo_bytes: bytes sent to the chips with the neighboring rows.
+      flops: number of floating-point operations.
+      hbm_bytes: bytes read from and written to memory.
+      reduced_bytes: bytes in all-reduces; other collectives count half.
+      reductions: number of these collectives.
+      halo_bytes: bytes sent to the chips with neighboring rows of an image.
     """
 
     flops: float
@@ -82,13 +82,13 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Seconds of the parts of a step.
+    """Minimum time of each part of a step, in seconds.
 
     Attributes:
       compute: arithmetic at the peak rate.
-      memory: memory traffic.
-      reduction: sums over chips.
-      halo: exchange of neighboring rows.
+      memory: memory traffic at full bandwidth.
+      reduction: all-reduces and other collectives.
+      halo: exchange of neighboring rows of an image.
     """
 
     compute: float
@@ -98,7 +98,7 @@ class Estimate:
 
     @property
     def step(self) -> float:
-        """Seconds of the whole step."""
+        """Minimum time of the whole step, in seconds."""
         return max(self.compute, self.memory) + self.reduction + self.halo
 
     @property
@@ -108,11 +108,11 @@ class Estimate:
 
 
 def estimate(work: Work, chip: Chip, num_chips: int) -> Estimate:
-    """Returns the seconds of a step on `num_chips` chips, each with the same work."""
+    """Returns the minimum time of a step on `num_chips` chips that all do the same work."""
     fraction = 2 * (num_chips - 1) / num_chips
     hops = 0.0 if num_chips == 1 else chip.dimensions * num_chips ** (1 / chip.dimensions)
     sending = fraction * work.reduced_bytes / chip.ici_bandwidth
-    # Neighbors are connected by one of the two links that a chip has per dimension.
+    # A chip has two links per dimension, one of which leads to the neighbor.
     link = chip.ici_bandwidth / (2 * chip.dimensions)
     return Estimate(
         compute=work.flops / chip.peak_flops,
@@ -123,35 +123,36 @@ def estimate(work: Work, chip: Chip, num_chips: int) -> Estimate:
 
 
 def scaling(work: Work, chip: Chip, smallest: int = 1) -> dict[int, float]:
-    """Returns the efficiency by number of chips, relative to the smallest number.
+    """Returns the weak-scaling efficiency by number of chips, relative to the smallest number.
 
     Args:
-      work: work of one chip, the same on any number of chips.
-      chip: figures of the chip.
-      smallest: number of chips that one image requires.
+      work: work of one chip, the same for any number of chips.
+      chip: specifications of the chip.
+      smallest: smallest number of chips, which is the number that shares one image.
     """
     counts = [smallest * scale for scale in SCALES if smallest * scale <= chip.largest]
     alone = estimate(work, chip, smallest).step
     return {count: alone / estimate(work, chip, count).step for count in counts}
 
 
-# The compiler runs without a TPU, and must not request the slice from the cloud's metadata server.
+# Environment of the compiler, which runs without a TPU and must not query the metadata server of
+# the cloud.
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",
     "TPU_WORKER_HOSTNAMES": "localhost",
-    # Compilation occupies no TPU, so several processes can compile at once.
+    # Compilation uses no TPU, so several processes can compile at the same time.
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Slice of a pod.
+    """Slice of a TPU pod.
 
     Attributes:
       name: chip and shape, such as `v5e:16x16`.
-      chip: figures of its chips.
+      chip: specifications of the chips.
       shape: number of chips along each dimension.
     """
 
@@ -166,7 +167,7 @@ class Topology:
 
 
 def parse_topology(name: str) -> Topology:
-    """Returns the slice of a name such as `v5e:16x16` or `v5p:4x4x8`.
+    """Parses the name of a slice, such as `v5e:16x16` or `v5p:4x4x8`.
 
     Raises:
       DeepLabError: the chip is unknown, or has no slices of this shape.
@@ -181,16 +182,16 @@ def parse_topology(name: str) -> Topology:
         raise DeepLabError(f"{invalid}expected chip and shape, as in {example}")
     shape = tuple(map(int, text.split("x")))
     if len(shape) != chip.dimensions:
-        legal = f"slices of {generation} have {chip.dimensions} dimensions, as in {example}"
+        legal = f"a {generation} slice has {chip.dimensions} dimensions, as in {example}"
         raise DeepLabError(invalid + legal)
     if math.prod(shape) > chip.largest:
-        legal = f"the largest slice of {generation} has {chip.largest}"
+        legal = f"the largest {generation} slice has {chip.largest}"
         raise DeepLabError(f"{invalid}it has {math.prod(shape)} chips; {legal}")
     return Topology(name, chip, shape)
 
 
 def topology_devices(topology: Topology) -> list[jax.Device]:
-    """Returns the devices of a slice that is not present, as a target of the TPU compiler.
+    """Returns the devices of a slice, for ahead-of-time compilation without the hardware.
 
     Raises:
       DeepLabError: the compiler is not installed, or does not support the slice.
@@ -203,7 +204,8 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
         described = topologies.get_topology_desc(topology.name, platform="tpu", **options)
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise DeepLabError(f"TPU compiler has no slice {topology.name}: {reason}") from error
+        message = f"the TPU compiler does not support the slice {topology.name}: {reason}"
+        raise DeepLabError(message) from error
     devices = list(described.devices)
     if len(devices) != topology.num_chips:
         raise DeepLabError(

@@ -1,6 +1,6 @@
-"""Contents of a compiled program: its instructions, arithmetic and memory traffic.
+"""Parser of compiled HLO text, which counts arithmetic and memory traffic in loops.
 
-XLA's own cost analysis counts the body of a loop once, whatever the number of iterations.
+XLA's cost analysis counts the body of a loop only once, regardless of the number of iterations.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Bytes per element by type; tokens and other types that are not arrays are absent.
+# Bytes per element by type. Tokens and other types that are not arrays are left out.
 ITEM_BYTES = {
     **dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn", "f8e5m2"), 1),
     **dict.fromkeys(("bf16", "f16", "s16", "u16"), 2),
@@ -49,7 +49,7 @@ class Array(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Size without the padding of the layout."""
+        """Size in bytes, without the padding of the layout."""
         return self.size * ITEM_BYTES[self.dtype]
 
 
@@ -57,10 +57,10 @@ class Instruction(NamedTuple):
     """Instruction of a computation.
 
     Attributes:
-      name: name, unique in the program.
+      name: name, which is unique in the program.
       opcode: operation, such as `all-reduce`.
       results: the resulting array, or the arrays of the resulting tuple.
-      operands: names of instructions of the same computation.
+      operands: names of the operands, which are instructions of the same computation.
       attributes: rest of the line, including the value of a constant.
     """
 
@@ -75,7 +75,7 @@ class Program(NamedTuple):
     """Compiled program.
 
     Attributes:
-      computations: instructions by name, by name of the computation.
+      computations: {computation: {instruction: parsed instruction}}, both by name.
       entry: name of the computation that runs first.
     """
 
@@ -83,10 +83,10 @@ class Program(NamedTuple):
     entry: str
 
     def runs(self) -> dict[str, int]:
-        """Returns the number of runs of each computation in one run of the program.
+        """Returns how often each computation runs in one run of the program.
 
-        A loop counts once where its number of iterations is unknown; every branch of a conditional
-        counts.
+        A loop with an unknown number of iterations counts once, and so does every branch of a
+        conditional.
         """
         counts: dict[str, int] = defaultdict(int)
 
@@ -114,7 +114,7 @@ class Program(NamedTuple):
     def _rounds(self, attributes: str) -> int:
         """Returns the number of iterations of a loop, from its annotation or its condition.
 
-        A condition is assumed to be that of `lax.scan`, which counts from 0: step < length.
+        The condition is assumed to be that of `lax.scan`: step < length, counted from 0.
         """
         if annotated := TRIP_COUNT.search(attributes):
             return int(annotated[1])
@@ -130,10 +130,10 @@ class Program(NamedTuple):
 
 
 def parse(text: str) -> Program:
-    """Parses the text of a program that `compiled.as_text()` returns.
+    """Parses the HLO text that `compiled.as_text()` returns.
 
     Raises:
-      ValueError: the program has no entry.
+      ValueError: the text has no ENTRY computation.
     """
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = None, None
@@ -168,7 +168,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str) -> int:
-    """Returns the position after the bracket that closes the one at the start."""
+    """Returns the position after the bracket that closes the first character of the text."""
     depth = 0
     for position, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
@@ -188,15 +188,15 @@ FUSED = re.compile(r"calls=%?([\w.~-]+)")
 
 
 def flops_in_later_rounds(program: Program) -> int:
-    """Returns the operations of convolutions and products in loops, except the first iteration."""
+    """Returns the operations of convolutions and dots in all loop iterations but the first."""
     later = {name: runs - 1 for name, runs in program.runs().items() if runs > 1}
     return sum(n * computation_flops(program.computations[name]) for name, n in later.items())
 
 
 def bytes_in_later_rounds(program: Program) -> int:
-    """Returns the estimated bytes read and written in loops, except the first iteration.
+    """Estimates the bytes read and written in all loop iterations but the first.
 
-    An iteration counts one entry of an array whose first axis is as long as the loop.
+    If the first axis of an array is as long as the loop, an iteration counts one entry of it.
     """
     fused = {
         name
@@ -213,7 +213,7 @@ def bytes_in_later_rounds(program: Program) -> int:
 
 
 def computation_flops(instructions: Mapping[str, Instruction]) -> int:
-    """Returns the operations of the convolutions and products of a computation."""
+    """Returns the floating-point operations of the convolutions and dots of a computation."""
     return sum(_flops(instruction, instructions) for instruction in instructions.values())
 
 
@@ -229,7 +229,7 @@ def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) ->
 
 
 def _convolution_products(inputs: Array, kernel: Array, instruction: Instruction) -> int:
-    """Counts multiply-adds, except those with padding."""
+    """Returns the multiply-adds of a convolution, without those with padding."""
     labels = LABELS.search(instruction.attributes).groups()
     lengths, taps, outputs = (
         dict(zip(names, array.shape, strict=True))
@@ -244,7 +244,7 @@ def _convolution_products(inputs: Array, kernel: Array, instruction: Instruction
 
 
 def _meetings(length: int, taps: int, outputs: int, window: Mapping[str, str], axis: int) -> int:
-    """Counts the pairs of output and kernel tap that touch an input along one axis."""
+    """Returns the number of pairs of output and kernel tap that use an input, along one axis."""
 
     def setting(name: str, default: str) -> str:
         return window[name].split("x")[axis] if name in window else default

@@ -1,4 +1,4 @@
-"""Plan of training a config on a slice of a pod: memory, communication and step time."""
+"""Plan of a training run on a TPU slice: memory, communication and step time."""
 
 import copy
 import dataclasses
@@ -16,22 +16,25 @@ from deeplab_jax.planning.dataset_stub import assemble_unseen
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training.setup import Run
 
-# A backward pass computes two products for each of the forward pass: of inputs and of kernels.
+# For each product of the forward pass, the backward pass computes two: one for the gradient of the
+# input and one for the gradient of the kernel.
 PASSES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Traffic between the chips in a step, in bytes per chip and step.
+    """Communication between chips, in bytes per chip and step.
 
     Attributes:
       collectives: {kind: {"count", "bytes"}} of all collectives.
-      expected_reductions: sums over the batch that the shapes of the network require.
-      reductions: sums over the batch in the compiled program.
-      halo: count and bytes of exchanges between chips with neighboring rows.
-      gathered_activations: count and bytes of activations gathered from other images; ideally 0.
+      expected_reductions: all-reduces over the batch that the shapes of the network require.
+      reductions: all-reduces over the batch in the compiled program.
+      halo: count and bytes of exchanges between chips with neighboring rows of an image.
+      gathered_activations: count and bytes of activations gathered from chips with other images;
+        should be 0.
       gathered_parameters: count and bytes of gathers of fully sharded parameters.
-      expected_gathers: bytes of the sharded parameters, once, in the dtype of the computation.
+      expected_gathers: bytes of the sharded parameters in the dtype of the computation, gathered
+        once.
     """
 
     collectives: dict[str, dict[str, int]]
@@ -45,22 +48,24 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Compiled training step on a slice; the last five fields are unset where it does not fit.
+    """Plan of a training run on a slice; the last five fields are unset if the step does not fit.
 
     Attributes:
       topology: the slice.
-      mesh: length of each axis.
-      architecture, crop_size, global_batch: what is trained.
+      mesh: length of each mesh axis.
+      architecture: keywords of the network.
+      crop_size: height and width of the training crops in pixels.
+      global_batch: number of images per step, across all chips.
       step: result of the compilation.
-      usable_hbm_bytes: bytes of a chip's memory that programs can use.
+      usable_hbm_bytes: bytes of memory per chip that programs can use.
       analytic_flops_per_chip: 2 · multiply-adds · 3 passes · images per chip, without
         rematerialization.
-      largest_batch: largest number of images per part of the batch.
-      flops_per_chip: count of the compiler, with every iteration of loops.
+      largest_batch: largest number of images per position on the `data` axis.
+      flops_per_chip: operations counted by the compiler, including every loop iteration.
       hbm_traffic_per_chip: bytes that the compiler counts as read and written.
-      traffic: traffic between chips.
-      estimate: seconds of a step.
-      scaling: efficiency by number of chips.
+      traffic: communication between chips.
+      estimate: minimum time of a step.
+      scaling: scaling efficiency by number of chips.
     """
 
     topology: hardware.Topology
@@ -79,7 +84,7 @@ class Plan:
     scaling: dict[int, float] = dataclasses.field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the plan as JSON-ready values."""
+        """Returns the plan as a JSON-serializable dictionary."""
         step, traffic, largest = self.step, self.traffic, self.largest_batch
         found = {
             "topology": self.topology.name,
@@ -137,14 +142,16 @@ def plan(
     search_largest_batch: bool = False,
     reporter: Reporter | None = None,
 ) -> Plan:
-    """Compiles the training step of a config for a slice that is not present, and analyzes it.
+    """Plans the training of a config on a TPU slice, without the hardware and the dataset.
+
+    The training step is compiled ahead of time, and the compiled program is analyzed.
 
     Args:
-      config: see deeplab_jax/config_fields.py; `config.parallel` lays out the slice.
+      config: see deeplab_jax/config_fields.py; `config.parallel` determines the mesh.
       topology_name: chip and shape of the slice, such as `v5e:16x16`.
-      num_classes: number of classes of a dataset whose classes the config does not name.
-      search_largest_batch: find the largest batch by repeated compilation instead of estimating it
-        from one.
+      num_classes: number of classes, if the config does not name the classes of the dataset.
+      search_largest_batch: search the largest batch by repeated compilation, instead of estimating
+        it from one compilation.
       reporter: receives progress messages.
 
     Raises:
@@ -157,7 +164,7 @@ def plan(
     run = assemble_unseen(config, mesh, num_classes, reporter)
     batch, crop = run.config.training.batch_size, tuple(run.augmentation.crop_size)
     reporter.message(
-        f"compiling the step of {batch} images for {topology.name}, which can take minutes"
+        f"compiling a training step of {batch} images for {topology.name}; this can take minutes"
     )
     macs = summarize(run.model, crop).macs
     step = compiled_step.compile_step(run)
@@ -191,7 +198,7 @@ def _largest_batch(
         return compiled_step.estimated_largest_batch(total, fixed, usable, images)
 
     def used(images: int) -> int:
-        reporter.message(f"compiling for {images} images per part of the batch")
+        reporter.message(f"compiling for a batch of {images * parts} images")
         config = copy.deepcopy(run.config)
         config.training.batch_size = images * parts
         tried = compiled_step.compile_step(dataclasses.replace(run, config=config))
@@ -201,7 +208,7 @@ def _largest_batch(
 
 
 def fixed_memory(run: Run) -> int:
-    """Returns the bytes per chip that any batch requires: the state and one gradient."""
+    """Returns the bytes per chip that do not depend on the batch: the state and one gradient."""
     state, _ = compiled_step.abstract_arguments(run)
     leaves = jax.tree.leaves((state, state.variables["params"]))
     return sum(
@@ -210,12 +217,12 @@ def fixed_memory(run: Run) -> int:
 
 
 def _with_traffic(planned: Plan, run: Run, smallest: int) -> Plan:
-    """Returns a plan with the communication and time of its compiled program.
+    """Adds the communication and the time of the compiled program to a plan.
 
     Args:
-      planned: a plan that fits.
-      run: the training run that was planned.
-      smallest: number of chips that one image requires.
+      planned: plan whose step fits.
+      run: planned training run.
+      smallest: number of chips that share one image.
     """
     program = hlo.parse(planned.step.text)
     flops = planned.step.costs["flops"] + hlo.flops_in_later_rounds(program)

@@ -1,4 +1,4 @@
-"""Sums over chips that a data-parallel step requires, and those of a compiled step."""
+"""All-reduces that data-parallel training requires, and those in a compiled training step."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -11,8 +11,9 @@ from flax import traverse_util
 from deeplab_jax.models import Architecture
 from deeplab_jax.planning.collectives import Collective, count
 
-# Sums over the batch per channel of batch normalization: values and squares in the forward pass,
-# and the gradient of the mean in the backward pass. Those of offset and scale are gradients.
+# Numbers per channel of batch normalization that are summed over the batch: values and squares in
+# the forward pass, and the gradient of the mean in the backward pass. The gradients of offset and
+# scale count as gradients of parameters.
 SUMS_PER_CHANNEL = 3
 SUM_BYTES = 4
 # Name of the convolution on the shortcut of a residual unit, in all backbones that have one.
@@ -21,12 +22,12 @@ GATHERING = ("all-gather", "all-to-all", "ragged-all-to-all")
 
 
 class Reductions(NamedTuple):
-    """Bytes summed over chips, per chip and step.
+    """Bytes in all-reduces, per chip and step.
 
     Attributes:
       gradients: gradients of the parameters.
       batch_norm_sums: statistics of batch normalization.
-      others: loss and metrics, and the pooling and resizing of maps whose rows are sharded.
+      others: loss and metrics, and pooling and resizing of feature maps whose rows are sharded.
     """
 
     gradients: int
@@ -42,12 +43,12 @@ class Reductions(NamedTuple):
 def expected_reductions(
     architecture: Architecture, variables: Any, accumulation_steps: int = 1
 ) -> Reductions:
-    """Returns the sums that the shapes of a network require, with replicated parameters.
+    """Returns the all-reduces that the shapes of a network require, with replicated parameters.
 
     Args:
       architecture: architecture of the network.
       variables: {"params", "batch_stats"}, arrays or their shapes.
-      accumulation_steps: number of microbatches, each of which is summed separately.
+      accumulation_steps: number of microbatches, each of which is reduced separately.
     """
     computed = jnp.dtype(architecture.dtype).itemsize
     gradients = sum(
@@ -56,7 +57,8 @@ def expected_reductions(
     )
     flat = traverse_util.flatten_dict(variables.get("batch_stats", {}))
     channels = {path: math.prod(leaf.shape) for path, leaf in flat.items() if path[-1] == "mean"}
-    # A shortcut and the branch that it is added to have one gradient: both offsets share one sum.
+    # A shortcut and the branch to which it is added have the same gradient, so one sum serves the
+    # offsets of both.
     shared = sum(width for path, width in channels.items() if SHORTCUT in path)
     local = architecture.frozen_batch_norm or architecture.ghost_batch_size > 0
     numbers = 0 if local else SUMS_PER_CHANNEL * sum(channels.values()) - shared
@@ -67,16 +69,17 @@ def expected_reductions(
 def found_reductions(
     collectives: Iterable[Collective], variables: Any, accumulation_steps: int = 1
 ) -> Reductions:
-    """Returns the sums over the chips of the batch in a compiled step.
+    """Classifies the all-reduces in a compiled step.
 
-    Sums of vectors count as gradients up to the size of all vector parameters; the rest belongs to
-    batch normalization. Sums along `spatial` alone are of maps, not of the batch.
+    All-reduces of vectors count as gradients up to the size of all vector parameters; the rest
+    belongs to batch normalization. All-reduces along `spatial` alone combine feature maps, not
+    images, and count as others.
     """
     kernels = vectors = others = 0
     summing = (each for each in collectives if each.kind in ("all-reduce", "reduce-scatter"))
     for collective, array in ((each, array) for each in summing for array in each.arrays):
         size = collective.times * array.bytes
-        # In a loop over stacked vectors each has the shape [1, C].
+        # In a loop over stacked vectors, each vector has the shape [1, C].
         lengths = [length for length in array.shape if length > 1]
         if not lengths or collective.axes == ("spatial",):
             others += size
@@ -93,12 +96,12 @@ def found_reductions(
 
 
 def gathered_activations(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns count and bytes of arrays other than parameters that are gathered along `data`."""
+    """Returns count and bytes of gathers along `data` of arrays that are not parameters."""
     return count(_gathers(collectives, variables, parameters=False))
 
 
 def gathered_parameters(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns count and bytes of the fully sharded (FSDP) parameters that are gathered."""
+    """Returns count and bytes of gathers of fully sharded (FSDP) parameters."""
     return count(_gathers(collectives, variables, parameters=True))
 
 
@@ -113,17 +116,17 @@ def _gathers(
 
 
 def expected_gathers(architecture: Architecture, params: Any) -> int:
-    """Returns the bytes of the sharded parameters, each gathered once.
+    """Returns the bytes of the sharded parameters, if each is gathered once.
 
     Args:
       architecture: architecture of the network.
-      params: shapes with shardings.
+      params: shapes of the parameters, with shardings.
     """
     sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
     return jnp.dtype(architecture.dtype).itemsize * sum(math.prod(leaf.shape) for leaf in sharded)
 
 
 def halo_traffic(collectives: Iterable[Collective]) -> dict[str, int]:
-    """Returns count and bytes of the exchanges between neighbors along `spatial`."""
+    """Returns count and bytes of the halo exchanges between neighbors along `spatial`."""
     permutes = (each for each in collectives if each.kind == "collective-permute")
     return count(each for each in permutes if each.axes == ("spatial",))

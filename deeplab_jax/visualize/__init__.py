@@ -1,4 +1,4 @@
-"""Pictures: class maps in color, overlays, contact sheets, curves."""
+"""Visualization: class maps in color, overlays, contact sheets and training curves."""
 
 from deeplab_jax.lazy import lazy_names
 

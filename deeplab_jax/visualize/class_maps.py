@@ -1,4 +1,4 @@
-"""Renders class maps as pictures, overlays and legends."""
+"""Rendering of class maps as color images, overlays and legends."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,19 @@ from deeplab_jax.labels import VOID_COLOR, VOID_LABEL, label_dtype, void_label
 
 Color = tuple[int, int, int]
 CONTOUR_COLOR: Color = (255, 255, 255)
-# Color of the background class, as in VOC; overlays do not paint it.
+# Color of the background class in VOC; overlays do not paint classes of this color.
 CLEAR_COLOR: Color = (0, 0, 0)
 
 
 def colorize(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
-    """Paints every pixel in the color of its class.
+    """Returns an image in which every pixel has the color of its class.
 
     Args:
-      class_map: integers [H, W]; values without a color are void.
-      palette: RGB 0..255 of each class.
+      class_map: integers [H, W]; values above the classes get the color of void.
+      palette: color of each class, RGB 0..255.
 
     Returns:
-      uint8 [H, W, 3].
+      uint8 [H, W, 3] RGB.
     """
     return _color_table(palette)[class_map]
 
@@ -72,12 +72,12 @@ def _stretched(band: np.ndarray) -> np.ndarray:
 def overlay(
     image: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], opacity: float = 0.55
 ) -> np.ndarray:
-    """Lays the classes over an image; see `Overlay.draw`.
+    """Draws the class colors over an image; see `Overlay.draw`.
 
     Args:
       image: uint8 [H, W, 3] RGB, or other bands, see `displayed`.
       class_map: integers [H, W].
-      palette: RGB 0..255 of each class.
+      palette: color of each class, RGB 0..255.
       opacity: opacity of the colors, 0..1.
 
     Returns:
@@ -87,13 +87,13 @@ def overlay(
 
 
 class Overlay:
-    """Draws the overlays of many images with one palette."""
+    """Draws overlays for many images with the same palette."""
 
     def __init__(self, palette: Sequence[Color], opacity: float = 0.55) -> None:
         """Prepares the colors.
 
         Args:
-          palette: color of each class, 0..255, with its channels in the order of the images.
+          palette: color of each class, 0..255, in the channel order of the images.
           opacity: opacity of the colors, 0..1.
         """
         self._opacity = opacity
@@ -104,18 +104,18 @@ class Overlay:
         self._shown = (255 * ~clear).astype(np.uint8)
 
     def draw(self, image: np.ndarray, class_map: np.ndarray) -> np.ndarray:
-        """Lays the classes over an image, with a thin light line at their borders.
+        """Draws the class colors over an image, and a thin light line between the classes.
 
-        Pixels of a black class and void pixels keep the image.
+        Void pixels and pixels of a class whose color is black show the image itself.
 
         Args:
           image: uint8 [H, W, 3].
           class_map: integers [H, W].
 
         Returns:
-          uint8 [H, W, 3], with the channels of the image.
+          uint8 [H, W, 3], in the channel order of the image.
         """
-        # OpenCV's tables hold 256 values, and are faster.
+        # OpenCV's look-up tables are faster, but limited to 256 values.
         eight_bit = class_map.dtype == np.uint8
         shown = cv2.LUT(class_map, self._shown[:256]) if eight_bit else self._shown[class_map]
         colors = np.take(self._colors, class_map, axis=0)
@@ -128,14 +128,14 @@ class Overlay:
 
 
 def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color]) -> None:
-    """Writes a PNG whose pixel values are the classes.
+    """Writes a PNG whose pixel values are the class indices.
 
-    Up to 255 classes it is 8-bit and its palette holds their colors; above, it is 16-bit gray.
+    With up to 255 classes it is an 8-bit palette PNG, with more a 16-bit gray one.
 
     Args:
       path: output file, written atomically.
-      class_map: integers [H, W]: classes, or `void_label(len(palette))`.
-      palette: RGB 0..255 of each class.
+      class_map: integers [H, W]: class indices, or `void_label(len(palette))`.
+      palette: color of each class, RGB 0..255.
     """
     picture = class_map_picture(class_map, palette)
     with replacing(path) as temporary:
@@ -143,14 +143,14 @@ def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color])
 
 
 def class_map_picture(class_map: np.ndarray, palette: Sequence[Color]) -> Image.Image:
-    """Returns a class map as a picture whose pixel values are the classes.
+    """Returns a Pillow image whose pixel values are the class indices.
 
     Args:
-      class_map: integers [H, W]: classes, or `void_label(len(palette))`.
-      palette: RGB 0..255 of each class.
+      class_map: integers [H, W]: class indices, or `void_label(len(palette))`.
+      palette: color of each class, RGB 0..255.
 
     Returns:
-      An 8-bit picture with the palette, or with more than 255 classes a 16-bit gray one.
+      An 8-bit image with the palette, or a 16-bit gray image for more than 255 classes.
     """
     picture = Image.fromarray(class_map.astype(label_dtype(len(palette)), copy=False))
     if len(palette) <= VOID_LABEL:
@@ -159,13 +159,13 @@ def class_map_picture(class_map: np.ndarray, palette: Sequence[Color]) -> Image.
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] as a PNG, atomically."""
+    """Writes an image uint8 [H, W, 3] as a PNG, atomically."""
     with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
 
 
 def png_bytes(picture: np.ndarray) -> bytes:
-    """Returns uint8 [H, W, 3] as the bytes of a PNG file."""
+    """Returns the bytes of a PNG file with an image uint8 [H, W, 3]."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()
@@ -178,7 +178,7 @@ def _color_table(palette: Sequence[Color]) -> np.ndarray:
 
 
 def _contour(class_map: np.ndarray, thickness: int) -> np.ndarray:
-    """Returns bool [H, W]: pixels within `thickness` before a change to the right or below."""
+    """Returns bool [H, W]: pixels at most `thickness` left of or above a change of class."""
     line = np.zeros(class_map.shape, bool)
     line[:-1] |= class_map[1:] != class_map[:-1]
     line[:, :-1] |= class_map[:, 1:] != class_map[:, :-1]
@@ -196,14 +196,14 @@ OUTLINE: Color = (128, 128, 128)
 
 
 def legend_strip(colors: Mapping[str, Color], width: int) -> np.ndarray:
-    """Draws a swatch and a name for each class, in as many rows as necessary.
+    """Draws a legend: a color swatch and a name for each class, in one or more rows.
 
     Args:
       colors: {class name: RGB 0..255}.
-      width: width of the strip in pixels.
+      width: width of the legend in pixels.
 
     Returns:
-      uint8 [height, width, 3]; no rows when there is no class.
+      uint8 [height, width, 3]; the height is 0 if there is no class.
     """
     font = ImageFont.load_default(FONT_SIZE)
     places, left, row = [], GAP, 0

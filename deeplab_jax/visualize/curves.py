@@ -1,4 +1,4 @@
-"""Training curves and confusion matrices as pictures."""
+"""Plots of training curves and confusion matrices."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,19 +10,20 @@ from matplotlib.figure import Figure
 
 from deeplab_jax.files import replacing
 
-# Maximum number of classes with readable percentages.
+# Maximum number of classes for which each cell shows a percentage.
 MAX_ANNOTATED = 30
-# Maximum number of classes whose names fit on the axes; with more, the axes show class numbers.
+# Maximum number of classes for which the axes show names; with more, they show class indices.
 MAX_NAMED = 255
 
 
 def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence[str]) -> None:
-    """Writes a confusion matrix as a PNG, in percent of each true class.
+    """Writes a plot of a confusion matrix as a PNG, in percent of each true class.
 
     Args:
       path: output file, written atomically.
-      counts: int [num_classes, num_classes], truth in rows; predictions may have further classes.
-      class_names: name of each column; the first are those of the rows.
+      counts: int [num_classes, num_predicted]; rows are true classes, columns predicted ones. There
+        may be more columns than rows.
+      class_names: name of each column; the first ones are those of the rows.
     """
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(20.0, 3.0 + 0.45 * len(class_names))
@@ -47,7 +48,7 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
         figure.savefig(temporary, dpi=130, format="png")
 
 
-# Quantities that have a panel, in this order, and the labels of their axes.
+# Quantities that are plotted, in this order, and the labels of their axes.
 PANELS = {
     "loss": "loss",
     "mean_iou": "mean IoU",
@@ -55,20 +56,21 @@ PANELS = {
     "learning_rate": "learning rate",
 }
 COLORS = {"training": "#4477aa", "validation": "#cc6677"}
-# A loss logged more often than this is drawn faint, with its running mean over it.
+# A loss with more than DENSE points is drawn faintly under its running mean. The window extends to
+# both sides by the fraction WINDOW_SHARE of the points.
 DENSE, WINDOW_SHARE = 60, 1 / 20
 
 Series = tuple[np.ndarray, np.ndarray]
 
 
 def write_training_curves(path: Path, rows: Iterable[Mapping[str, float]], title: str = "") -> None:
-    """Writes a PNG with a panel each for loss, mean IoU, pixel accuracy and learning rate.
+    """Writes a PNG with plots of loss, mean IoU, pixel accuracy and learning rate by step.
 
     Args:
       path: output file, written atomically.
-      rows: as in `metrics.jsonl`: `step` and any scalars. Names of validation scalars begin with
-        `validation_`; other quantities than those of PANELS are not drawn.
-      title: title above the panels.
+      rows: lines of `metrics.jsonl`: `step` and any scalars. The names of validation scalars start
+        with `validation_`. Scalars that PANELS does not list are ignored.
+      title: title of the figure.
     """
     panels = _panels(rows)
     figure = Figure(figsize=(4.6 * max(1, len(panels)), 3.6), layout="constrained")
@@ -82,7 +84,7 @@ def write_training_curves(path: Path, rows: Iterable[Mapping[str, float]], title
 
 
 def _panels(rows: Iterable[Mapping[str, float]]) -> dict[str, dict[str, Series]]:
-    """Returns (steps, values) of training and validation, by quantity that has a panel."""
+    """Returns {quantity: {"training" or "validation": (steps, values)}} for each plot."""
     points: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for name, value in row.items():

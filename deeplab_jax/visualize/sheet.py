@@ -1,4 +1,4 @@
-"""A sheet of image, truth and prediction side by side."""
+"""Contact sheet that shows image, truth and prediction side by side."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -23,7 +23,13 @@ MARGIN = 8
 
 
 class Panel(NamedTuple):
-    """An image beside its labels: image [H, W, C], truth and prediction integers [H, W]."""
+    """One row of a contact sheet.
+
+    Attributes:
+      image: image [H, W, C].
+      truth: label map, integers [H, W].
+      prediction: predicted class map, integers [H, W].
+    """
 
     image: np.ndarray
     truth: np.ndarray
@@ -36,13 +42,13 @@ def contact_sheet(
     palette: Sequence[Color],
     cell_width: int = 320,
 ) -> np.ndarray:
-    """Draws image, truth and prediction of each panel, and a legend of the classes that occur.
+    """Draws a row with image, truth and prediction for each panel, and a legend of the classes.
 
     Args:
-      panels: at least one; images may differ in size, each is scaled to the width of a cell.
+      panels: rows of the sheet, at least one. Each image is resized to the width of a cell.
       class_names: name of each class.
-      palette: RGB 0..255 of each class.
-      cell_width: width of each picture, in pixels (default: 320).
+      palette: color of each class, RGB 0..255.
+      cell_width: width of each image on the sheet, in pixels (default: 320).
 
     Returns:
       uint8 [height, width, 3].

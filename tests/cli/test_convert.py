@@ -37,10 +37,10 @@ def test_every_array_is_accounted_for(deeplab, tmp_path, weights):
     status, printed, error = deeplab("convert", weights, "--output=voc")
     assert (status, error) == (0, "")
     assert "deeplab_v3 with backbone=mobilenet_v2, depth_multiplier=0.5" in printed
-    assert "110 arrays of the file went into: backbone 102, classifier 2, pooling 6" in printed
+    assert "110 arrays are used: backbone 102, classifier 2, pooling 6" in printed
     assert "54 batch normalizations are folded" in printed
-    assert "nothing was left out" in printed
-    assert "made for images of 257×257" in printed
+    assert "no array is unused" in printed
+    assert "inference size: 257×257" in printed
     source = json.loads((tmp_path / "voc" / "model.json").read_text())["source"]
     assert source["file"] == FLOAT_FILE
     assert source["sha256"].startswith("9711334d")
@@ -117,7 +117,7 @@ def test_omitted_variables_are_grouped_by_reason(every):
     )
     lines = list(account(Conversion(description, {}, assignment, "some code"), every=every))
     [optimiser] = [line for line in lines if "optimizer" in line]
-    assert optimiser.startswith("left out 5, as it belongs to the optimizer: momentum_0,")
+    assert optimiser.startswith("5 unused (it belongs to the optimizer): momentum_0,")
     assert ("momentum_4" in optimiser) == every
-    assert "left out 1, as it counts training steps: global_step" in lines
-    assert "2 arrays of the file went into: backbone 1, aspp 1" in lines
+    assert "1 unused (it counts training steps): global_step" in lines
+    assert "2 arrays are used: backbone 1, aspp 1" in lines

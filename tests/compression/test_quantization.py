@@ -143,7 +143,7 @@ def test_a_quantised_model_is_stored_small_and_loads(int8, tmp_path):
 
 
 def test_unsupported_networks_are_not_quantized(int8, monkeypatch):
-    with pytest.raises(DeepLabError, match="quantized already"):
+    with pytest.raises(DeepLabError, match="already quantized"):
         quantize(int8, [images(1)])
     with pytest.raises(DeepLabError, match="at least one image"):
         quantize(stored("mobilenet_v2"), [])

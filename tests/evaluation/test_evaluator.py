@@ -143,5 +143,5 @@ def test_other_class_names_are_warned_of(dataset):
     warnings = RecordingReporter()
     evaluate(predictor, dataset, limit=1, reporter=warnings)
     assert warnings.warnings == [
-        "1 classes of the model have other names in arrays, such as 'wood' is 'tree'"
+        "1 classes of the model have different names in arrays; for example, 'wood' is 'tree' there"
     ]

@@ -58,7 +58,7 @@ def test_a_slice_by_its_name(name, shape):
         ("v5p:16x16", "3 dimensions, as in v5p:4x4x4"),
         ("v5e:0x4", "invalid topology"),
         ("v5e:4x4 ", "expected chip and shape"),
-        ("v5e:16x32", "512 chips; the largest slice of v5e has 256"),
+        ("v5e:16x32", "512 chips; the largest v5e slice has 256"),
     ],
 )
 def test_an_unknown_slice_error_lists_the_legal_ones(name, complaint):
