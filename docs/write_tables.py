@@ -67,7 +67,7 @@ def catalog() -> Iterator[str]:
             f"`{name}`",
             str(len(entry.class_names) if entry.class_names else ""),
             "; ".join(map(str, entry.metrics)),
-            entry.licence,
+            entry.license,
         ]
         for name, entry in sorted(list_pretrained().items())
     ]

@@ -53,9 +53,7 @@ def define_flags(flags: Flags) -> None:
         ["513x513", "257x257", "1025x1025", "2049x2049"],
         "scaling: image sizes in pixels to time at the first batch size.",
     )
-    flags.define(
-        "batch_sizes", "1,2,4,8", "scaling: batch sizes to time at the first image size."
-    )
+    flags.define("batch_sizes", "1,2,4,8", "scaling: batch sizes to time at the first image size.")
     flags.define("output_strides", "32,16,8", "scaling: output strides of the network.")
     flags.define("output", None, "scaling: directory for the CSV file and the plot.")
     flags.define("workdir", None, "shapes: directory for the two runs.")

@@ -1,4 +1,4 @@
-"""Published weights: catalog, download, and conversion to models of this codebase."""
+"""Published weights: catalog, download, and conversion into model directories."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""Which file of weights a path means, also inside an untrusted archive."""
+"""Search for the weights file in a directory or an untrusted archive."""
 
 import contextlib
 import gzip
@@ -18,33 +18,34 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import check_member_path
 
 TAR_SUFFIXES, ZIP_SUFFIXES = (".tar.gz", ".tgz", ".tar"), (".zip",)
-# The largest released archives unpack to less than 1 GiB.
+# Maximum unpacked size of an archive. The largest released archives unpack to less than 1 GiB.
 MAX_BYTES = 4 * 2**30
-# Long names and extended headers are read into memory.
+# Maximum size of a tar header, since long names and extended headers are read into memory.
 MAX_HEADER_BYTES = 2**16
 READ_BYTES = 2**16
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
 
 
 def is_archive(path: Path) -> bool:
-    """Returns whether a path has the suffix of an archive."""
+    """Returns whether the suffix of a path is that of an archive."""
     return path.name.endswith(TAR_SUFFIXES + ZIP_SUFFIXES)
 
 
 def extract(
     archive: Path, folder: Path, wanted: re.Pattern[str], max_bytes: int = MAX_BYTES
 ) -> None:
-    """Extracts the files whose paths match a pattern, without their folders.
+    """Extracts the files of an archive whose paths match a pattern, into a single directory.
 
     Args:
       archive: path that ends in one of TAR_SUFFIXES or ZIP_SUFFIXES.
-      folder: directory that receives the files under their last name.
-      wanted: pattern that is searched in the paths.
-      max_bytes: maximum size of the whole unpacked content, whether it matches or not.
+      folder: directory for the files; their folders in the archive are not created.
+      wanted: pattern to search for in the paths.
+      max_bytes: maximum unpacked size of the archive; tar members that do not match count, too.
 
     Raises:
-      DeepLabError: the archive is damaged or unpacks to more than `max_bytes`, a path in it leads
-        out of it, or a matching member is not a regular file or occurs twice.
+      DeepLabError: the archive is damaged or unpacks to more than `max_bytes`, a member has a path
+        outside of the archive, or a matching member is not a regular file or has the name of
+        another one.
     """
     unpack = _unpack_tar if archive.name.endswith(TAR_SUFFIXES) else _unpack_zip
     left = max_bytes
@@ -55,7 +56,7 @@ def extract(
         raise DeepLabError(f"{archive}: {error}") from error
     except (*DAMAGED, gzip.BadGzipFile, RuntimeError, NotImplementedError) as error:
         # zipfile raises the last two for encrypted members and unknown compression methods.
-        raise DeepLabError(f"{archive} is damaged or no such archive: {error}") from error
+        raise DeepLabError(f"{archive} is damaged or not an archive: {error}") from error
 
 
 Members = Iterator[tuple[str, BinaryIO]]
@@ -78,7 +79,7 @@ def _unpack_tar(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> Membe
 def _unpack_zip(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> Members:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            # 8 is a regular file; systems without file types write 0.
+            # 8: regular file; 0: written by systems without file types.
             is_regular = member.external_attr >> 28 in (0, 8)
             if _is_wanted(member.filename, wanted, member.is_dir(), is_regular):
                 with file.open(member) as content:
@@ -87,25 +88,25 @@ def _unpack_zip(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> Membe
 
 def _is_wanted(name: str, wanted: re.Pattern[str], is_folder: bool, is_regular: bool) -> bool:
     check_member_path(name)
-    # macOS adds a file ._NAME with the metadata of NAME.
+    # For each file NAME, macOS adds a file ._NAME with metadata.
     if is_folder or not wanted.search(name) or PurePosixPath(name).name.startswith("._"):
         return False
     if not is_regular:
-        raise DeepLabError(f"its member {name!r} is no plain file")
+        raise DeepLabError(f"its member {name!r} is not a regular file")
     return True
 
 
 def _copy(content: BinaryIO, target: Path, max_bytes: int) -> int:
-    """Copies at most `max_bytes`; returns the number of bytes copied."""
+    """Copies a file of at most `max_bytes` and returns the number of bytes."""
     if target.exists():
-        raise DeepLabError(f"it holds {target.name} twice")
+        raise DeepLabError(f"it contains two files named {target.name}")
     with target.open("wb") as file:
         shutil.copyfileobj(_Limited(content, max_bytes), file)
         return file.tell()
 
 
 class _Limited(io.RawIOBase):
-    """File that raises an error when more than `max_bytes` are read."""
+    """File that raises an error if more than `max_bytes` are read."""
 
     def __init__(self, file: BinaryIO, max_bytes: int) -> None:
         self._file, self._left, self._max_bytes = file, max_bytes, max_bytes
@@ -122,7 +123,7 @@ class _Limited(io.RawIOBase):
 
 
 class _CheckedInfo(tarfile.TarInfo):
-    """Header of a member; raises an error if tarfile would read a huge one into memory."""
+    """Tar header; raises an error for a huge one, which tarfile would read into memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
@@ -136,25 +137,25 @@ INDEX = ".index"
 # The files of a TensorFlow checkpoint share the prefix of their names.
 PART_OF_CHECKPOINT = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 DATA = re.compile(r"\.data-\d+-of-(\d+)$")
-# In order of preference: a checkpoint holds more than a graph beside it.
+# Suffixes of weights in order of preference: a checkpoint contains more than a graph beside it.
 SUFFIXES = (INDEX, ".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".tflite", ".mlmodel", ".pb")
-# Names that Hugging Face gives to the weights of a directory.
+# Usual names of the weights on Hugging Face.
 USUAL_NAMES = ("model.safetensors", "pytorch_model.bin")
-# TensorFlow's list of a directory's checkpoints names the last one.
+# File in which TensorFlow lists the checkpoints of a directory, and its entry for the last one.
 STATE, LATEST = "checkpoint", re.compile(r'^model_checkpoint_path: "(.*)"$', re.MULTILINE)
 
 
 @contextlib.contextmanager
 def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Iterator[Path]:
-    """Yields the path of the weights; those of an archive exist until the block ends.
+    """Yields the path of the weights; an archive is unpacked until the block ends.
 
     Args:
-      path: a path that `find_weights` accepts, or an archive of one file or checkpoint.
-      scratch: directory to unpack in.
-      member: text that the wanted paths in the archive contain.
+      path: a path that `find_weights` accepts, or an archive with one weights file or checkpoint.
+      scratch: directory in which to unpack.
+      member: text that must occur in the paths inside the archive.
 
     Raises:
-      DeepLabError: there are no weights, or several files of them.
+      DeepLabError: there is no weights file, or more than one.
     """
     if not (is_archive(path) and path.is_file()):
         yield find_weights(path)
@@ -166,7 +167,7 @@ def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Itera
         try:
             found = find_weights(Path(folder))
         except DeepLabError as error:
-            # The temporary folder means nothing to the user.
+            # The message contains the archive in place of the temporary directory.
             raise DeepLabError(str(error).replace(folder, str(path))) from error
         yield found
 
@@ -182,14 +183,14 @@ def index_of(prefix: Path) -> Path:
 
 
 def find_weights(path: Path) -> Path:
-    """Returns a file of weights, or the prefix of a TensorFlow checkpoint.
+    """Returns the path of the weights file, or the prefix of a TensorFlow checkpoint.
 
     Args:
       path: a file, the prefix or any file of a checkpoint, or a directory with one of these.
 
     Raises:
-      DeepLabError: a directory holds no weights or several files of them, or a checkpoint has no
-        index.
+      DeepLabError: the directory contains no weights file or more than one, or the checkpoint has
+        no index.
     """
     if path.is_dir():
         path = _only_one(path)
@@ -202,7 +203,7 @@ def find_weights(path: Path) -> Path:
 
 
 def _only_one(folder: Path) -> Path:
-    """Returns the only file of a known suffix, the last checkpoint, or the usual file name."""
+    """Returns the weights file of a directory: by suffix, or among several the usual or last."""
     visible = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
     state = folder / STATE
     latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None
@@ -213,7 +214,9 @@ def _only_one(folder: Path) -> Path:
             found = [file for file in found if file.name in preferred] or found
         if len(found) > 1:
             names = ", ".join(file.name.removesuffix(INDEX) for file in found)
-            raise DeepLabError(f"{folder} holds several files of weights: {names}; give one")
+            raise DeepLabError(f"{folder} contains several weights files: {names}; give one")
         if found:
             return found[0]
-    raise DeepLabError(f"{folder} holds no weights; legal: files that end in {', '.join(SUFFIXES)}")
+    raise DeepLabError(
+        f"{folder} contains no weights; legal: files that end in {', '.join(SUFFIXES)}"
+    )

@@ -1,4 +1,4 @@
-"""Assignment of the arrays of a file to the variables of a network."""
+"""Assignment of the arrays of a weights file to the variables of a network."""
 
 import dataclasses
 import re
@@ -13,13 +13,13 @@ LAYOUTS = ("tensorflow", "pytorch")
 
 
 def to_our_layout(array: np.ndarray, layout: str, wanted: tuple[int, ...]) -> np.ndarray:
-    """Returns an array with its axes in the order of Flax; its shape may still differ.
+    """Returns an array with its axes in the order of Flax; its shape may still be wrong.
 
     Args:
       array: array of the file.
-      layout: `tensorflow`: [rows, columns, in, out], depthwise [rows, columns, channels, 1];
-        `pytorch`: [out, in, rows, columns], or [out, in · rows · columns] of a linear layer.
-      wanted: shape of the variable; a depthwise kernel is [rows, columns, 1, channels].
+      layout: `tensorflow`: [rows, columns, in, out], or depthwise [rows, columns, channels, 1];
+        `pytorch`: [out, in, rows, columns], or [out, in · rows · columns] for a linear layer.
+      wanted: expected shape; for a depthwise kernel, this is [rows, columns, 1, channels].
     """
     if len(wanted) != 4:
         return array
@@ -34,7 +34,7 @@ def to_our_layout(array: np.ndarray, layout: str, wanted: tuple[int, ...]) -> np
 
 
 Path = tuple[str, ...]
-# Variable of a normalization → its name in conventions.
+# Variables of a batch normalization, and their names in `Convention.leaves`.
 NORM_LEAVES = {"scale": "scale", "bias": "offset", "mean": "mean", "var": "var"}
 
 
@@ -43,8 +43,8 @@ class Wanted:
     """Variables that a network requires.
 
     Attributes:
-      shapes: shapes by path, which begins with `params` or `batch_stats`.
-      epsilons: epsilon of every normalization by the path of its module.
+      shapes: shapes by path, which starts with `params` or `batch_stats`.
+      epsilons: epsilon of each batch normalization by path of the module.
     """
 
     shapes: Mapping[Path, tuple[int, ...]]
@@ -53,15 +53,16 @@ class Wanted:
 
 @dataclasses.dataclass
 class Assignment:
-    """Arrays assigned to the variables of a network.
+    """Assignment of arrays to the variables of a network.
 
     Attributes:
       arrays: float32 arrays by path of the variable.
       sources: names in the file by path of the variable.
-      folded: normalizations that are the identity, because the file folds them into convolutions.
-      missing: reason for each variable without an array, by path.
-      mismatched: descriptions of arrays with another shape.
-      unused: reason for each array without a variable, by name in the file.
+      folded: paths of batch normalizations that are set to the identity, because the file stores
+        them folded into convolutions.
+      missing: variables without an array, by path, with the reason.
+      mismatched: descriptions of the arrays that do not fit.
+      unused: arrays that no variable uses, by name in the file, with the reason.
     """
 
     arrays: dict[Path, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -75,12 +76,12 @@ class Assignment:
 def assign(
     wanted: Wanted, weights: PublishedWeights, convention: Convention, rules: Sequence[Rule]
 ) -> Assignment:
-    """Assigns the arrays of a file to the variables of a network, without broadcasting.
+    """Assigns the arrays of a file to the variables of a network; shapes must be equal.
 
     Args:
       wanted: variables of the network.
       weights: arrays of the file.
-      convention: convention of the names in the file.
+      convention: naming convention of the file.
       rules: name map of the network.
     """
     assigner = _Assigner(wanted, weights, convention)
@@ -95,25 +96,25 @@ def assign(
 
 def _reason(name: str, convention: Convention) -> str:
     reasons = (why for pattern, why in convention.ignored.items() if re.search(pattern, name))
-    return next(reasons, "no part of the network asks for it")
+    return next(reasons, "no part of the network uses it")
 
 
 class _Assigner:
-    """Assignment in progress."""
+    """Assignment in progress, variable by variable."""
 
     def __init__(self, wanted: Wanted, weights: PublishedWeights, convention: Convention) -> None:
         self.wanted, self.weights, self.convention = wanted, weights, convention
         self.result = Assignment()
 
     def assign(self, path: Path, rules: Sequence[Rule]) -> None:
-        """Assigns an array to one variable, or records why there is none."""
+        """Assigns an array to one variable, or records why none was found."""
         _, *module, leaf = path
         is_norm = module[-1] == "norm"
         scopes = translate(
             "/".join(module[:-1] if is_norm else module), rules, self.convention.norm
         )
         if scopes is None:
-            self.result.missing[path] = f"{self.convention.name} has no such part"
+            self.result.missing[path] = f"networks of {self.convention.name} have no such part"
             return
         names = self._names(NORM_LEAVES[leaf] if is_norm else leaf, scopes)
         biases = self._names("bias", scopes) if is_norm else []
@@ -125,7 +126,7 @@ class _Assigner:
         elif bias is not None:
             self._take_folded(path, bias)
         else:
-            self.result.missing[path] = f"looked for {' or '.join(names)}"
+            self.result.missing[path] = f"the file has no {' or '.join(names)}"
 
     def stored(self, name: str) -> str:
         """Returns the name of an array in the file."""
@@ -139,7 +140,7 @@ class _Assigner:
         stored, shape, result = self.stored(name), self.wanted.shapes[path], self.result
         ours, theirs = "/".join(path), self.weights.arrays[name]
         if stored in result.sources.values():
-            result.mismatched.append(f"{stored} is wanted twice, by {ours} too")
+            result.mismatched.append(f"{ours} needs {stored}, which another variable uses")
             return
         result.sources[path] = stored
         array = to_our_layout(theirs, self.weights.layout, shape)
@@ -149,17 +150,17 @@ class _Assigner:
             result.arrays[path] = np.ascontiguousarray(array, np.float32)
         else:
             result.mismatched.append(
-                f"{stored} is {list(theirs.shape)}, but {ours} is {list(shape)} here"
+                f"{stored} has the shape {list(theirs.shape)}, but {ours} requires {list(shape)}"
             )
 
     def _take_folded(self, path: Path, bias: str) -> None:
-        """Makes a folded normalization the identity plus the bias of its convolution."""
+        """Sets a folded batch normalization to the identity plus the bias of its convolution."""
         _, *module, leaf = path
         if leaf == "bias":
             self._take(path, bias)
             self.result.folded.add("/".join(module))
             return
-        # The variance plus epsilon is 1.
+        # The sum of variance and epsilon must be 1.
         epsilon = self.wanted.epsilons.get(tuple(module), 0.0)
         value = {"scale": 1.0, "mean": 0.0, "var": 1 - epsilon}[leaf]
         self.result.arrays[path] = np.full(self.wanted.shapes[path], value, np.float32)

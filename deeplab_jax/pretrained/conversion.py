@@ -1,4 +1,4 @@
-"""Converts a file of published weights to a model with class names and palette."""
+"""Conversion of published weights into a model with class names and palette."""
 
 import dataclasses
 import importlib.resources
@@ -23,38 +23,42 @@ from deeplab_jax.pretrained.published_models import PretrainedModel
 from deeplab_jax.pretrained.readers import read_weights, weights_file
 from deeplab_jax.pretrained.weights import PublishedWeights
 
-# Datasets by their number of classes.
+# Datasets with known class names, by number of classes.
 KNOWN = {descriptor.num_classes: descriptor for descriptor in (VOC, CITYSCAPES, ADE20K)}
 BACKGROUND = "background"
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """Returns the names of ImageNet's 1,000 classes in the order of their WordNet ids."""
+    """Returns the names of the 1,000 classes of ImageNet, in the order of their WordNet ids."""
     file = importlib.resources.files(__package__).joinpath("imagenet_classes.txt")
     return tuple(line for line in file.read_text("utf-8").splitlines() if not line.startswith("#"))
 
 
 def describe_classes(count: int, names: Sequence[str] | None, source: Path) -> Descriptor:
-    """Returns names and colors of `count` classes.
+    """Returns the names and colors of the classes of a model.
 
     Args:
-      count: number of outputs.
-      names: class names; default: those of the dataset with `count` classes, or numbers.
-      source: path of the model, for the error message.
+      count: number of outputs of the model.
+      names: class names (default: those of the known dataset with `count` classes, else
+        `class_0`, `class_1`, …).
+      source: path of the weights, for the error message.
 
     Raises:
       DeepLabError: the number of names differs from the number of outputs.
     """
     if names is not None:
         if len(names) != count:
-            raise DeepLabError(f"{source} has {count} outputs, but {len(names)} class names")
+            raise DeepLabError(
+                f"{source} has {count} outputs, but {len(names)} class names were given; "
+                "the numbers must be equal"
+            )
         same = KNOWN.get(count)
         palette = same.palette if same and same.class_names == tuple(names) else None
         return describe("", names, palette)
     if count in KNOWN:
         return KNOWN[count]
     if count in (1000, 1001):
-        # Classifiers of Slim have an output for the background before the classes.
+        # The first output of classifiers from TensorFlow-Slim is the background.
         return describe("imagenet", [BACKGROUND] * (count - 1000) + list(imagenet_classes()))
     return describe("", [f"class_{number}" for number in range(count)])
 
@@ -65,13 +69,13 @@ SHOWN = 8
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """Converted model, not yet written.
+    """Converted model in memory.
 
     Attributes:
       description: content of `model.json`.
       variables: variables of the model, in float32.
-      assignment: variable of each array in the file, and arrays that are left.
-      convention: codebase that the names in the file come from.
+      assignment: arrays of the file by variable, and unused arrays.
+      convention: name of the codebase whose naming convention the file follows.
     """
 
     description: ModelDescription
@@ -88,20 +92,22 @@ def convert(
     prefer_averages: bool = True,
     entry: PretrainedModel | None = None,
 ) -> Conversion:
-    """Converts a file of published weights.
+    """Converts published weights into a model.
 
     Args:
       source: path of the file, the prefix of a TensorFlow checkpoint, or a directory with one of
         these.
-      architecture: architecture of the weights; default: the entry's, or by the names in the file.
-      overrides: keywords of `create_model`, which take precedence over those of entry and file.
-      class_names: names of the outputs; default: those of the entry, of the file, or of the data
-        set with that number of classes.
+      architecture: architecture of the network (default: that of the catalog entry, else detected
+        from the names in the file).
+      overrides: keywords of `create_model`; they take precedence over those of entry and file.
+      class_names: names of the outputs (default: those of the entry, of the file, or of the known
+        dataset with this number of classes).
       prefer_averages: see `read_weights`.
-      entry: catalog entry of the file, which states what the file does not.
+      entry: catalog entry of the file, which provides facts that the file does not contain.
 
     Raises:
-      DeepLabError: the file cannot be read, holds no known network, or does not fill the network.
+      DeepLabError: the file cannot be read, contains no known network, or its arrays do not fit
+        the variables of the network.
     """
     weights = read_weights(source, prefer_averages)
     convention, found = identify(weights, source)
@@ -122,7 +128,7 @@ def convert(
             f"{'; '.join(wrong[:SHOWN])}{more}"
         )
     if assignment.folded:
-        # Training that starts from these weights restores the normalizations first.
+        # A training run that starts from these weights first restores the batch normalizations.
         description.source["folded_batch_norm"] = sorted(assignment.folded)
     variables = traverse_util.unflatten_dict(assignment.arrays)
     return Conversion(description, variables, assignment, convention.name)
@@ -151,10 +157,10 @@ def _describe(
 
 
 def identify(weights: PublishedWeights, source: Path) -> tuple[Convention, Identified]:
-    """Returns the convention of the names and the network of the arrays.
+    """Detects the naming convention of the arrays, and the network that they belong to.
 
     Raises:
-      DeepLabError: no convention matches, or the network cannot be built here.
+      DeepLabError: no convention matches, or the network is not supported.
     """
     for convention in CONVENTIONS:
         try:
@@ -166,13 +172,13 @@ def identify(weights: PublishedWeights, source: Path) -> tuple[Convention, Ident
     known = "; ".join(dict.fromkeys(convention.name for convention in CONVENTIONS))
     first = ", ".join(list(weights.arrays)[:3])
     raise DeepLabError(
-        f"{source} holds arrays such as {first}, which are of no network known here; "
-        f"known are the names of {known}"
+        f"{source} contains no known network (its arrays are {first}, …); supported are networks "
+        f"with the names of {known}"
     )
 
 
 def wanted_variables(model: DeepLab | ImageClassifier) -> Wanted:
-    """Returns the shapes of a model's variables, and the epsilons of its normalizations."""
+    """Returns the shapes of the variables of a model, and the epsilons of its normalizations."""
     epsilons = {}
     image = jax.ShapeDtypeStruct((1, 65, 65, model.architecture.in_channels), jnp.uint8)
     variables = record_inputs(

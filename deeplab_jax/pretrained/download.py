@@ -31,11 +31,11 @@ def verify(path: Path, checksums: Sequence[str]) -> None:
 
     Args:
       path: path of the file.
-      checksums: `ALGORITHM:DIGITS` with an algorithm of hashlib and all or the first digits; one of
-        them must match. Without checksums every file is accepted.
+      checksums: published checksums as `ALGORITHM:DIGITS`, with an algorithm of hashlib and all
+        digits or the first ones. One of them must match. Without checksums, every file is accepted.
 
     Raises:
-      DeepLabError: none matches; reports those of the file and the published ones.
+      DeepLabError: no checksum matches; the message contains the actual and the published ones.
     """
     published = [checksum.split(":") for checksum in checksums]
     found = {}
@@ -45,8 +45,8 @@ def verify(path: Path, checksums: Sequence[str]) -> None:
     if published and not any(found[name].startswith(digits) for name, digits in published):
         ours = ", ".join(f"{algorithm}:{digits}" for algorithm, digits in found.items())
         raise DeepLabError(
-            f"{path.name} is not the published file: its checksum is {ours}, "
-            f"published is {' or '.join(checksums)}"
+            f"{path.name} is not the published file: its checksum is {ours}, expected "
+            f"{' or '.join(checksums)}"
         )
 
 
@@ -55,10 +55,10 @@ class Patience:
     """Limits of a download.
 
     Attributes:
-      timeout: seconds to connect, and without data.
-      slowest: minimum bytes per second over `timeout` seconds.
+      timeout: maximum time to connect and to wait for data, in seconds.
+      slowest: minimum bytes per second, averaged over `timeout` seconds.
       attempts: maximum number of attempts to connect or to resume.
-      pause: seconds before the second attempt; doubles with each further attempt.
+      pause: seconds before the second attempt; doubled for each further attempt.
       max_bytes: maximum size of the file.
     """
 
@@ -76,14 +76,14 @@ def download(
     reporter: Reporter,
     patience: Patience | None = None,
 ) -> Path:
-    """Downloads a file, with several attempts.
+    """Downloads and verifies a file; retries after network errors.
 
-    An interrupted download is kept in `TARGET.part`. The next call resumes it if the server still
-    has the same version of the file.
+    An interrupted download is kept in `TARGET.part`. The next call resumes it if the file on the
+    server has not changed.
 
     Args:
       url: http or https address.
-      target: path of the file, which does not exist.
+      target: path of the file; must not exist.
       checksums: see `verify`.
       reporter: receives progress events, in MiB, and messages about interruptions.
       patience: limits of the download.
@@ -92,8 +92,8 @@ def download(
       `target`.
 
     Raises:
-      DeepLabError: there is no such file or no network (the message names where to put the file by
-        hand), or the file is not the published one (and is removed).
+      DeepLabError: there is no such file or no network (the message contains the path where the
+        user can put the file), or the file is not the published one (it is removed).
     """
     fetching = _Download(url, target, reporter, patience or Patience())
     fetching.run()
@@ -101,21 +101,21 @@ def download(
         verify(fetching.part, checksums)
     except DeepLabError as error:
         fetching.remove()
-        raise DeepLabError(f"{url}: {error}; what was downloaded is removed") from error
+        raise DeepLabError(f"{url}: {error}; the download is removed") from error
     os.replace(fetching.part, target)
     fetching.remove()
     return target
 
 
 def by_hand(url: str, target: Path, reason: object) -> DeepLabError:
-    """Returns the error of a file that cannot be downloaded, with what to do instead."""
+    """Returns the error for a file that cannot be downloaded, with advice for offline use."""
     return DeepLabError(
-        f"cannot download {url} ({reason}); without network, put that file at {target}"
+        f"cannot download {url} ({reason}); without a network, put this file at {target}"
     )
 
 
 class _Download:
-    """Incomplete file, with a note about the version of the whole file on the server."""
+    """Download in progress: a partial file, and a note about the version on the server."""
 
     def __init__(self, url: str, target: Path, reporter: Reporter, patience: Patience) -> None:
         self.url, self.target, self.reporter, self.patience = url, target, reporter, patience
@@ -123,7 +123,7 @@ class _Download:
         self.note = target.with_name(f"{target.name}.part.json")
 
     def run(self) -> None:
-        """Downloads the file to `part`, with several attempts."""
+        """Downloads the file to `part`; retries after network errors."""
         for attempt in range(1, self.patience.attempts + 1):
             try:
                 return self._fetch()
@@ -136,12 +136,12 @@ class _Download:
                 time.sleep(pause)
 
     def remove(self) -> None:
-        """Removes what was downloaded."""
+        """Removes the partial file and the note."""
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
     def _fetch(self) -> None:
-        """Downloads the rest of the file, or all of it."""
+        """Downloads the rest of the file, or the whole file if nothing can be resumed."""
         start, note = self._resumable()
         if start and start == note["size"]:
             return
@@ -167,7 +167,7 @@ class _Download:
             self._write(response, start)
 
     def _resumable(self) -> tuple[int, dict]:
-        """Returns the number of bytes of the partial download to reuse, and a message about it."""
+        """Returns size and note of the partial file to resume; (0, {}) if there is none."""
         try:
             note = json.loads(self.note.read_text())
             if note["url"] == self.url and note["validator"]:
@@ -177,7 +177,7 @@ class _Download:
         return 0, {}
 
     def _begin(self, response: http.client.HTTPResponse) -> None:
-        # A weak tag does not identify a version of the file.
+        # A weak ETag does not identify a version of the file.
         tag = response.headers.get("ETag")
         strong = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
         self.part.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ class _Download:
         self.note.write_text(json.dumps(note))
 
     def _stale(self) -> ConnectionError:
-        """Removes what was downloaded, so that the next attempt requests the whole file."""
+        """Removes the partial file, so that the next attempt requests the whole file."""
         self.remove()
         return ConnectionError("the file on the server has changed")
 
@@ -206,8 +206,8 @@ class _Download:
         if size > self.patience.max_bytes:
             self.remove()
             raise DeepLabError(
-                f"{self.target.name} has {size:,} bytes or more; "
-                f"at most {self.patience.max_bytes:,} are legal"
+                f"{self.target.name} has {size:,} bytes or more; the maximum is "
+                f"{self.patience.max_bytes:,}"
             )
 
     def _arriving(self, response: http.client.HTTPResponse, file: BinaryIO) -> Iterator[None]:
@@ -222,7 +222,7 @@ class _Download:
             elapsed = time.monotonic() - since
             if elapsed > self.patience.timeout:
                 if recent < self.patience.slowest * elapsed:
-                    raise TimeoutError(f"only {recent} bytes came in {elapsed:.0f} s")
+                    raise TimeoutError(f"only {recent} bytes received in {elapsed:.0f} s")
                 recent, since = 0, time.monotonic()
         if written % MEBIBYTE:
             yield

@@ -1,4 +1,4 @@
-"""Location of published, converted and trained models on disk."""
+"""Search for models by path or name; published weights are downloaded and converted."""
 
 import contextlib
 import os
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from deeplab_jax.pretrained.conversion import Conversion
 
 
-# Environment of huggingface_hub, read at its import; values of the user take precedence.
+# Environment variables that huggingface_hub reads on import; the user's values take precedence.
 SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
 CONFIGURATION = "config.json"
 
 
 def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path:
-    """Downloads a file of a repository on Hugging Face, and the configuration beside it.
+    """Downloads the file of a catalog entry from Hugging Face, with the `config.json` beside it.
 
     Args:
       entry: catalog entry.
       cache: cache directory of huggingface_hub.
-      target: path where the user can put the file by hand, for the error message.
+      target: path where the user can put the file, for the error message.
 
     Returns:
-      Path in the cache.
+      Path of the file in the cache.
 
     Raises:
       DeepLabError: there is no network, or no such file.
@@ -46,23 +46,23 @@ def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path
     from huggingface_hub import hf_hub_download
 
     try:
-        # The error reports all that the library warns of.
+        # The library's warnings are suppressed; the error contains the same information.
         with quiet_logger("huggingface_hub"):
             for name in (CONFIGURATION, entry.hub_file):
                 found = hf_hub_download(entry.hub_repository, name, cache_dir=cache, token=False)
     except Exception as error:
-        # Errors of the hub and of its network library, and ValueError when offline.
+        # Exceptions of huggingface_hub and of its HTTP library, or ValueError if offline.
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise by_hand(entry.address, target, reason) from error
     return Path(found)
 
 
-# Timeout in seconds for another process that downloads or converts the same model.
+# Maximum time to wait for another process that downloads or converts the same model, in seconds.
 LOCK_TIMEOUT = 2 * 60 * 60.0
 
 
 def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None = None) -> Path:
-    """Returns the verified file of a catalog entry, and downloads it if necessary.
+    """Returns the path of the verified file of a catalog entry; downloads it if necessary.
 
     Args:
       entry: catalog entry.
@@ -70,8 +70,8 @@ def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None 
       patience: limits of the download.
 
     Raises:
-      DeepLabError: the file cannot be downloaded (the message names where to put it by hand), or is
-        not the published one.
+      DeepLabError: the file cannot be downloaded (the message contains the path where the user can
+        put it), or it is not the published one.
     """
     folder = cache_directory() / "pretrained"
     target = folder / entry.file_name
@@ -95,19 +95,20 @@ def locked(path: Path, reporter: Reporter) -> Iterator[None]:
     """Locks a file or directory against other processes until the block ends.
 
     Raises:
-      DeepLabError: another process holds the lock for hours.
+      DeepLabError: another process does not release the lock within two hours.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        reporter.message(f"another process uses {path.name}; waiting for it")
+        reporter.message(f"waiting for another process that uses {path.name}")
         try:
             lock.acquire(timeout=LOCK_TIMEOUT)
         except filelock.Timeout as error:
             hours = LOCK_TIMEOUT / 3600
-            raise DeepLabError(f"another process has held {path} for {hours:.0f} hours") from error
+            message = f"another process has locked {path} for {hours:.0f} hours; end it, or wait"
+            raise DeepLabError(message) from error
     try:
         yield
     finally:
@@ -115,11 +116,11 @@ def locked(path: Path, reporter: Reporter) -> Iterator[None]:
 
 
 def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
-    """Returns the model directory or workdir of a model.
+    """Returns the path of a model directory or workdir.
 
     Args:
-      reference: path of a model directory or workdir, or a name of `list_pretrained`, whose weights
-        are downloaded and converted on first use.
+      reference: path of a model directory or workdir, or a name from `list_pretrained`; pretrained
+        weights are downloaded and converted on first use.
       reporter: receives progress events of downloads (default: the logger).
 
     Raises:
@@ -129,12 +130,12 @@ def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
     path = as_path(reference).expanduser()
     if str(reference) in list_pretrained() and not is_model(path):
         return _converted(list_pretrained()[str(reference)], reporter or LoggingReporter())
-    # Reading a directory without a model reports what is missing.
+    # If the directory contains no model, reading it reports what is missing.
     return path
 
 
 def check_reference(reference: str | Path) -> None:
-    """Checks that a reference names a model, without a download; see `locate`.
+    """Checks that a reference may be a model, without downloading it; see `locate`.
 
     Raises:
       DeepLabError: the reference is neither a directory nor the name of pretrained weights.
@@ -144,7 +145,8 @@ def check_reference(reference: str | Path) -> None:
         return
     if path.is_file():
         raise DeepLabError(
-            f"{path} is a file, not a model; deeplab-jax convert makes a model directory of it"
+            f"{path} is a file, not a model directory; `deeplab-jax convert` converts published "
+            "weights into a model directory"
         )
     raise DeepLabError(
         f"{reference} is not a model: neither a directory nor the name of pretrained weights; "
@@ -156,11 +158,11 @@ def check_reference(reference: str | Path) -> None:
 def convert_source(
     reference: str | Path, reporter: Reporter | None = None, **options: Any
 ) -> "Conversion":
-    """Converts published weights from a path or a name.
+    """Converts published weights, given by path or name, into a model.
 
     Args:
       reference: path of a file, prefix of a TensorFlow checkpoint, directory or archive with one of
-        these, or a name that `list_pretrained` returns.
+        these, or a name from `list_pretrained`.
       reporter: receives progress events of downloads (default: the logger).
       **options: `architecture`, `overrides`, `class_names` and `prefer_averages` of `convert`.
 
@@ -173,9 +175,10 @@ def convert_source(
             return pretrained.convert(file, **options)
     if str(reference) not in list_pretrained():
         raise DeepLabError(
-            f"{reference}: there is no such file, nor pretrained weights of that name; "
-            f"{_hint(reference)}legal: a file of weights, the prefix of a TensorFlow checkpoint, "
-            "a directory or archive of one, or a name that deeplab-jax models lists"
+            f"{reference}: there is no such file, and there are no pretrained weights with this "
+            f"name; {_hint(reference)}legal: a weights file, the prefix of a TensorFlow "
+            "checkpoint, a directory or archive with one of these, or a name that deeplab-jax "
+            "models lists"
         )
     entry = list_pretrained()[str(reference)]
     return _convert_entry(entry, reporter or LoggingReporter(), **options)
@@ -183,13 +186,13 @@ def convert_source(
 
 def _convert_entry(entry: PretrainedModel, reporter: Reporter, **options: Any) -> "Conversion":
     published = fetch(entry, reporter)
-    reporter.message(f"converting {published.name}; its licence: {entry.licence}")
+    reporter.message(f"converting {published.name} (license: {entry.license})")
     with unpacked(published, published.parent, entry.member) as file:
         return pretrained.convert(file, entry=entry, **options)
 
 
 def _converted(entry: PretrainedModel, reporter: Reporter) -> Path:
-    """Returns the directory of the converted weights, and converts them if necessary."""
+    """Returns the model directory of a catalog entry; converts the weights if necessary."""
     directory = cache_directory() / "models" / f"{entry.name}-{entry.version}"
     if is_model(directory):
         return directory

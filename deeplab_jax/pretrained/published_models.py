@@ -15,7 +15,7 @@ from deeplab_jax.data.descriptors import ADE20K, CITYSCAPES, VOC
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER
 
-# Incremented when the results of the conversion change; models are then converted again.
+# To be incremented if the result of the conversion changes; models are then converted again.
 CONVERTER_VERSION = 1
 HUB = "https://huggingface.co"
 SEGMENTATION_CLASSES = {
@@ -23,7 +23,7 @@ SEGMENTATION_CLASSES = {
     "cityscapes": CITYSCAPES.class_names,
     "ade20k": ADE20K.class_names,
 }
-# Datasets of classifiers; the number of outputs determines whether one is the background.
+# Datasets of image classifiers; the second one has an additional class for the background.
 IMAGENET = ("imagenet", "imagenet_with_background")
 
 
@@ -33,9 +33,9 @@ class Metric:
 
     Attributes:
       value: value in percent.
-      measure: `mIoU` or `top-1 accuracy`.
+      measure: name of the metric, `mIoU` or `top-1 accuracy`.
       split: dataset and split of the evaluation.
-      setting: setting of the evaluation.
+      setting: inference settings, such as scales and output stride.
     """
 
     value: float
@@ -53,25 +53,25 @@ class PretrainedModel:
 
     Attributes:
       name: name in the catalog.
-      overrides: keywords of `create_model` that the file does not state, and the backbone.
-      licence: licence of the weights, as stated by the publisher.
+      overrides: the backbone, and keywords of `create_model` that cannot be read from the file.
+      license: license of the weights, according to the publisher.
       page: page of the publisher that describes the weights.
-      architecture: a name that `list_models` returns, or `image_classifier`; empty where the file
+      architecture: a name that `list_models` returns, or `image_classifier`; empty if the file
         determines it.
-      data_set: dataset whose classes the outputs are; empty where the file determines it.
+      data_set: dataset whose classes the model predicts; empty if the file determines it.
       inference_size: (H, W) in pixels of the published evaluation, or None.
       url: address of the file; empty for files on Hugging Face.
       hub_repository: repository on Hugging Face, such as `timm/xception65.tf_in1k`.
       hub_file: path of the file in the repository.
-      member: text that the paths of the wanted files in an archive contain, such as `/ema/`.
-      checksums: `sha256:…` or `sha384:…`, all or the first digits; one of them must match.
+      member: text that selects files of an archive by their paths, such as `/ema/`.
+      checksums: `sha256:…` or `sha384:…` with all digits or the first ones; one of them must match.
       metrics: published evaluation metrics.
-      unverified: facts of this entry that were not checked at their source.
+      unverified: facts of this entry that were not checked at the source.
     """
 
     name: str
     overrides: Mapping[str, Any]
-    licence: str
+    license: str
     page: str
     architecture: str = ""
     data_set: str = ""
@@ -86,12 +86,12 @@ class PretrainedModel:
 
     @property
     def task(self) -> str:
-        """`segmentation` or `classification`."""
+        """Task of the model: `segmentation` or `classification`."""
         return CLASSIFICATION if self.architecture == IMAGE_CLASSIFIER else SEGMENTATION
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the outputs, or None where the file states them."""
+        """Class names of a segmentation dataset, or None if the file or its outputs decide."""
         return SEGMENTATION_CLASSES.get(self.data_set)
 
     @property
@@ -103,32 +103,32 @@ class PretrainedModel:
 
     @property
     def file_name(self) -> str:
-        """Name of the file in the cache; files on Hugging Face have the name of the entry."""
+        """Name of the file in the cache; files from Hugging Face get the name of the entry."""
         if self.url:
             return PurePosixPath(self.url).name
         return self.name + PurePosixPath(self.hub_file).suffix
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Origin of the weights as `model.json` records it, beside the file and its checksum."""
+        """Origin of the weights, which `model.json` records with file name and checksum."""
         return {
             "name": self.name,
             "url": self.address,
             "page": self.page,
-            "licence": self.licence,
+            "license": self.license,
             "metrics": [str(metric) for metric in self.metrics],
         }
 
     @property
     def version(self) -> str:
-        """Eight hexadecimal digits that identify the version of entry and conversion."""
+        """Version of the entry and of the conversion: eight hexadecimal digits."""
         facts = json.dumps([CONVERTER_VERSION, dataclasses.asdict(self)], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()[:8]
 
     def __str__(self) -> str:
         network = " ".join(filter(None, (self.architecture, self.overrides.get("backbone"))))
-        figure = str(self.metrics[0]) if self.metrics else "no published figure"
-        return "; ".join(filter(None, (network, self.data_set, figure, self.licence)))
+        figure = str(self.metrics[0]) if self.metrics else "no published metric"
+        return "; ".join(filter(None, (network, self.data_set, figure, self.license)))
 
 
 @functools.cache
@@ -144,10 +144,10 @@ def list_pretrained() -> dict[str, PretrainedModel]:
 
 
 def find_pretrained(name: str) -> PretrainedModel:
-    """Returns the catalog entry of a name.
+    """Returns the catalog entry with a name.
 
     Raises:
-      DeepLabError: there is no such entry; names the nearest.
+      DeepLabError: there is no such entry; the message contains the most similar name.
     """
     if name not in _catalog():
         raise unknown_name("pretrained model", name, _catalog())

@@ -1,4 +1,4 @@
-"""Contents of a file of published weights, independent of its format."""
+"""Contents of a weights file, independent of the file format."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ Size = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class GraphFacts:
-    """Facts about the graph, from a file that holds a whole network.
+    """Facts about the computation graph, from a file that contains the whole network.
 
     Attributes:
       image_size: (H, W) in pixels that the graph requires, or None for any size.
-      map_sizes: (h, w) of the output of every convolution by scope.
-      rates: atrous rate (rows, columns) of every convolution by scope.
-      pooling_window: (rows, columns) of the average pooling, or None without one.
-      align_corners: convention of the bilinear resizes, or None without any.
-      strides: stride of the output of every convolution relative to the image by scope, where the
-        sizes of the maps are not fixed.
+      map_sizes: output size (h, w) of each convolution by scope.
+      rates: atrous rate (rows, columns) of each convolution by scope.
+      pooling_window: (rows, columns) of the average pooling, or None if there is none.
+      align_corners: whether bilinear resizes align corners, or None if there are no resizes.
+      strides: stride of the output of each convolution relative to the image by scope, for graphs
+        without fixed output sizes.
     """
 
     image_size: Size | None
@@ -31,31 +31,31 @@ class GraphFacts:
     strides: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def stride_of(self, scope: str) -> int | None:
-        """Returns the stride of a convolution's output relative to the image, if it is known."""
+        """Returns the stride of the output of a convolution relative to the image, if known."""
         if scope not in self.map_sizes or self.image_size is None:
             return self.strides.get(scope)
         image, found = self.image_size[0], self.map_sizes[scope][0]
-        # Every stride of 2 rounds up.
+        # Each convolution with stride 2 halves the size and rounds up.
         powers = (2**power for power in range(image.bit_length() + 1))
         return next((stride for stride in powers if -(-image // stride) == found), None)
 
 
 @dataclasses.dataclass(frozen=True)
 class PublishedWeights:
-    """Named arrays of a file.
+    """Named arrays of a weights file.
 
-    A reader of graphs names the arrays of a convolution like TensorFlow's variables:
-    `SCOPE/weights` [k, k, in, out] or `SCOPE/depthwise_weights` [k, k, channels, 1], and
-    `SCOPE/biases`, into which batch normalization may be folded.
+    For a file with a computation graph, the arrays of each convolution have the names of TensorFlow
+    variables: `SCOPE/weights` [k, k, in, out] or `SCOPE/depthwise_weights` [k, k, channels, 1], and
+    `SCOPE/biases`. Batch normalization may be folded into them.
 
     Attributes:
       arrays: floating-point arrays by name.
       layout: layout of kernels: `tensorflow`, or `pytorch` [out, in, k, k].
-      graph: facts about the graph, if the file holds it.
-      class_names: names of the classes, if the file states them.
-      configuration: configuration published beside the arrays (`config.json`), if there is one.
-      ignored: names that the reader left out, with the reason.
-      stored: names in the file of arrays that were renamed.
+      graph: facts about the computation graph, if the file contains it.
+      class_names: names of the classes, if the file contains them.
+      configuration: content of the `config.json` beside the file, if there is one.
+      ignored: names of the arrays that were not read, with the reason.
+      stored: names in the file of the arrays that were renamed.
     """
 
     arrays: Mapping[str, np.ndarray]

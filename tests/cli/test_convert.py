@@ -70,9 +70,9 @@ def test_directories_names_and_overrides(deeplab, tmp_path, weights):
     described = json.loads((tmp_path / "named" / "model.json").read_text())
     assert described["overrides"]["dropout_rate"] == 0.5
     assert described["class_names"][20] == "class 20"
-    assert described["source"]["licence"] == "Apache-2.0"
+    assert described["source"]["license"] == "Apache-2.0"
     assert (
-        "licence" not in json.loads((tmp_path / "of_folder" / "model.json").read_text())["source"]
+        "license" not in json.loads((tmp_path / "of_folder" / "model.json").read_text())["source"]
     )
 
 
@@ -85,8 +85,8 @@ def test_directories_names_and_overrides(deeplab, tmp_path, weights):
         (["WEIGHTS", "--output=."], "exists and is not empty"),
         (["nowhere.tflite", "--output=out"], "nowhere.tflite: there is no such file"),
         (["deeplabv3_mobilenetv2_vok", "--output=out"], "did you mean 'deeplabv3_mobilenetv2_voc'"),
-        (["text.txt", "--output=out"], ".txt is not known; legal: .tflite"),
-        (["empty", "--output=out"], "holds no weights"),
+        (["text.txt", "--output=out"], "unknown format .txt; legal: .tflite"),
+        (["empty", "--output=out"], "contains no weights"),
         (["WEIGHTS", "--output=out", "--architecture=deeplab_v33"], "did you mean 'deeplab_v3'?"),
         (["WEIGHTS", "--output=out", "--set=output_strid=8"], "did you mean 'output_stride'?"),
         (["WEIGHTS", "--output=out", "--set=num_classes=20"], "logits/semantic/weights is"),

@@ -34,9 +34,9 @@ def test_a_wrong_config_gives_a_one_line_error(commands, tmp_path, read_lines, o
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("network.tflite", b"TFL3", "it does not begin as a TFLite file does"),
+        ("network.tflite", b"TFL3", "it is not a TFLite file"),
         ("weights.safetensors", b"\xff" * 64, "weights.safetensors"),
-        ("weights.npz", b"PK", ".npz is not known; legal: .tflite"),
+        ("weights.npz", b"PK", "unknown format .npz; legal: .tflite"),
     ],
 )
 def test_broken_weights_are_refused(commands, tmp_path, read_lines, name, content, said):

@@ -62,7 +62,7 @@ def test_catalog_entries_name_file_source_and_score(entry):
     assert bool(entry.url) != bool(entry.hub_repository and entry.hub_file)
     assert entry.address.startswith("https://")
     assert entry.page.startswith("https://")
-    assert entry.licence
+    assert entry.license
     assert all(CHECKSUM.fullmatch(checksum) for checksum in entry.checksums)
     assert all(0 < metric.value < 100 for metric in entry.metrics)
     assert all(metric.measure in ("mIoU", "top-1 accuracy") for metric in entry.metrics)
@@ -139,7 +139,7 @@ def test_an_entry_has_a_complete_description():
     assert entry.class_names == VOC.class_names
     assert entry.inference_size == (513, 513)
     assert str(entry.metrics[0]) == "75.32 % mIoU, VOC 2012 val, output stride 16"
-    assert entry.licence == "Apache-2.0"
+    assert entry.license == "Apache-2.0"
     assert entry.file_name == "deeplabv3_mnv2_pascal_train_aug_2018_01_29.tar.gz"
 
 
@@ -160,5 +160,5 @@ def test_the_command_lists_every_name_on_a_line(capsys):
     lines = capsys.readouterr().out.splitlines()
     for name, entry in CATALOG.items():
         [line] = [line for line in lines if line.split()[:1] == [name]]
-        assert entry.licence in line
+        assert entry.license in line
         assert entry.data_set in line

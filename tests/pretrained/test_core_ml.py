@@ -92,7 +92,7 @@ def test_weights_however_they_are_stored(tmp_path, store):
 
 def test_too_few_weights_are_refused(tmp_path):
     path = model_file(tmp_path / "short.mlmodel", lambda w: w.floatValue.extend([1.0, 2.0]))
-    with pytest.raises(DeepLabError, match="holds 2 weights instead of 12"):
+    with pytest.raises(DeepLabError, match="has 2 weights, but its shape requires 12"):
         read_core_ml(path)
 
 

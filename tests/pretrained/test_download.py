@@ -122,7 +122,7 @@ def test_a_wrong_checksum_leaves_the_cache_as_it_was(get, tmp_path):
 def test_a_stall_ends_in_time_and_keeps_what_came(get, server, tmp_path):
     server.stall_after = 100_000
     started = time.monotonic()
-    with pytest.raises(DeepLabError, match=r"put that file at .*weights\.bin"):
+    with pytest.raises(DeepLabError, match=r"put this file at .*weights\.bin"):
         get()
     assert time.monotonic() - started < 6
     assert (tmp_path / "cache" / "weights.bin.part").stat().st_size >= 100_000
@@ -131,7 +131,7 @@ def test_a_stall_ends_in_time_and_keeps_what_came(get, server, tmp_path):
 def test_a_trickle_counts_as_a_stall(get, monkeypatch):
     clock = iter(range(10_000))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    with pytest.raises(DeepLabError, match="bytes came in"):
+    with pytest.raises(DeepLabError, match="bytes received in"):
         get(patience=Patience(timeout=5, slowest=10_000_000, attempts=1))
 
 
@@ -141,7 +141,7 @@ def test_a_refusal_says_what_to_do_and_leaves_nothing(get, server, tmp_path, sta
     with pytest.raises(DeepLabError) as caught:
         get()
     assert server.url in str(caught.value)
-    assert f"put that file at {tmp_path / 'cache' / 'weights.bin'}" in str(caught.value)
+    assert f"put this file at {tmp_path / 'cache' / 'weights.bin'}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(server.requests) == requests
     assert files_below(tmp_path) == set()
@@ -154,7 +154,7 @@ def test_a_server_that_recovers(get, server):
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/x", "http://name.invalid/x"])
 def test_without_network_the_error_names_the_place(tmp_path, url):
-    with pytest.raises(DeepLabError, match="put that file at"):
+    with pytest.raises(DeepLabError, match="put this file at"):
         download(url, tmp_path / "x", [], RecordingReporter(), QUICK)
     assert files_below(tmp_path) == set()
 

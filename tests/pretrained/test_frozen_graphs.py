@@ -82,7 +82,7 @@ def test_weights_that_are_computed_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"), [(b"no graph at all", "damaged"), (b"", "holds no convolution")]
+    ("content", "complaint"), [(b"no graph at all", "damaged"), (b"", "contains no convolution")]
 )
 def test_other_files_are_refused(content, complaint, tmp_path):
     path = tmp_path / "graph.pb"

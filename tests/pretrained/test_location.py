@@ -80,7 +80,7 @@ def test_directories_are_themselves(cache, tmp_path, monkeypatch):
 
 def test_a_directory_wins_over_a_name_if_it_holds_a_model(cache, tmp_path):
     (tmp_path / NAME).mkdir()
-    with pytest.raises(DeepLabError, match="put that file at"):
+    with pytest.raises(DeepLabError, match="put this file at"):
         locate(NAME)
     write_workdir(tmp_path / "run", ["sky"])
     (tmp_path / NAME).rmdir()
@@ -118,7 +118,7 @@ def test_a_file_put_there_by_hand_is_verified_and_converted_once(cache, content)
     entry = find_pretrained(NAME)
     assert description.source["name"] == NAME
     assert description.source["url"] == entry.url
-    assert description.source["licence"] == "Apache-2.0"
+    assert description.source["license"] == "Apache-2.0"
     assert description.source["sha256"] == hashlib.sha256(content).hexdigest()
     assert description.class_names == entry.class_names
     assert description.inference_size == (257, 257)
@@ -194,7 +194,7 @@ def test_without_network_the_error_says_what_to_do(cache, place, name):
     } | {"url": f"http://name.invalid/{entry.file_name}"})  # fmt: skip
     with pytest.raises(DeepLabError) as caught:
         locate(NAME, RecordingReporter())
-    assert f"put that file at {cache / 'pretrained' / entry.file_name}" in str(caught.value)
+    assert f"put this file at {cache / 'pretrained' / entry.file_name}" in str(caught.value)
     assert files_below(cache) == set()
 
 
@@ -225,7 +225,7 @@ def test_hugging_face_out_of_reach(cache, monkeypatch):
         locate(HUB_NAME, RecordingReporter())
     message = str(caught.value)
     assert "timm/xception41.tf_in1k/resolve/main/model.safetensors (cannot be reached)" in message
-    assert f"put that file at {cache / 'pretrained' / HUB_NAME}.safetensors" in message
+    assert f"put this file at {cache / 'pretrained' / HUB_NAME}.safetensors" in message
     assert "\n" not in message
 
 
@@ -235,4 +235,4 @@ def test_without_a_reporter_messages_are_logged(cache, content, caplog):
     target.write_bytes(content)
     with caplog.at_level(logging.INFO, "deeplab_jax"):
         locate(NAME)
-    assert "converting deeplabv3.tflite; its licence: Apache-2.0" in caplog.text
+    assert "converting deeplabv3.tflite (license: Apache-2.0)" in caplog.text

@@ -42,7 +42,7 @@ def test_state_dicts_are_found_where_training_code_puts_them(place, tmp_path):
     np.testing.assert_array_equal(weights.arrays["conv.weight"], KERNEL.numpy())
     assert weights.ignored == {
         "bn.num_batches_tracked": "it counts training batches",
-        "labels": "it holds whole numbers, not weights",
+        "labels": "it contains integers, not weights",
     }
 
 
@@ -66,7 +66,7 @@ def test_a_prefix_of_some_names_is_kept(tmp_path):
 
 def test_non_arrays_are_left_out_and_reported(tmp_path):
     weights = read_weights(write({"a": KERNEL, "epoch": 3}, tmp_path))
-    assert weights.ignored == {"epoch": "it is no array"}
+    assert weights.ignored == {"epoch": "it is not an array"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -158,18 +158,18 @@ def _sparse(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_harmful, r"more than arrays \(\w+\.mkdir\), which may be code, and is refused"),
-        (_harmful_pickle, r"more than arrays \(\w+\.mkdir\)"),
-        (_whole_network, r"more than arrays \(torch\.nn\.modules\.conv\.Conv2d\)"),
-        (_truncated, "damaged, or no file that torch.save wrote"),
-        (_other_zip, "damaged, or no file that torch.save wrote"),
-        (lambda path: path.write_bytes(b""), "damaged, or no file"),
-        (lambda path: path.write_bytes(b"hello world"), "damaged, or no file"),
-        (lambda path: torch.save([KERNEL], path), "one list, but no state dict"),
-        (lambda path: torch.save({"epoch": 3}, path), "it holds epoch, but no state dict"),
-        (lambda path: torch.save({}, path), "it holds nothing, but no state dict"),
-        (_integers, "no floating point arrays"),
-        (_sparse, "a is a sparse or quantized tensor"),
+        (_harmful, r"is refused because it may run code: it contains \w+\.mkdir"),
+        (_harmful_pickle, r"may run code: it contains \w+\.mkdir"),
+        (_whole_network, r"may run code: it contains torch\.nn\.modules\.conv\.Conv2d"),
+        (_truncated, "damaged, or not written by torch.save"),
+        (_other_zip, "damaged, or not written by torch.save"),
+        (lambda path: path.write_bytes(b""), "damaged, or not written"),
+        (lambda path: path.write_bytes(b"hello world"), "damaged, or not written"),
+        (lambda path: torch.save([KERNEL], path), "a list, but no state dict"),
+        (lambda path: torch.save({"epoch": 3}, path), "it contains epoch, but no state dict"),
+        (lambda path: torch.save({}, path), "it contains nothing, but no state dict"),
+        (_integers, "no floating-point arrays"),
+        (_sparse, "a is sparse or quantized"),
     ],
 )
 def test_hostile_and_broken_files_are_refused(make, message, tmp_path, monkeypatch):
@@ -204,7 +204,7 @@ WRONG_SHAPE = json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0
 def test_broken_safetensors_are_refused(content, tmp_path):
     path = tmp_path / "network.safetensors"
     path.write_bytes(content)
-    with pytest.raises(DeepLabError, match="damaged, or no safetensors file"):
+    with pytest.raises(DeepLabError, match="damaged, or not a safetensors file"):
         read_weights(path)
 
 
@@ -212,5 +212,5 @@ def test_safetensors_cut_short_are_refused(tmp_path):
     path = tmp_path / "network.safetensors"
     save_file({"a": np.zeros(1000, np.float32)}, path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DeepLabError, match="damaged, or no safetensors file"):
+    with pytest.raises(DeepLabError, match="damaged, or not a safetensors file"):
         read_weights(path)

@@ -292,13 +292,13 @@ def test_missing_variable_is_named():
     shapes = official_variables.read("deeplab_mobilenet_v2_voc")
     del shapes["aspp0/BatchNorm/moving_variance"]
     _, result = assigned(empty_weights(shapes))
-    assert list(result.missing.values()) == ["looked for aspp0/BatchNorm/moving_variance"]
+    assert list(result.missing.values()) == ["the file has no aspp0/BatchNorm/moving_variance"]
 
 
 def test_unused_variables_are_reported():
     shapes = official_variables.read("deeplab_mobilenet_v2_dm05_voc")
     _, result = assigned(empty_weights(shapes | {"MobilenetV2/Conv_1/weights": (3,)}))
-    assert result.unused == {"MobilenetV2/Conv_1/weights": "no part of the network asks for it"}
+    assert result.unused == {"MobilenetV2/Conv_1/weights": "no part of the network uses it"}
 
 
 @pytest.mark.parametrize(("output_stride", "base"), [(8, 4), (16, 2), (32, 1)])

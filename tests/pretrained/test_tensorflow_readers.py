@@ -93,7 +93,7 @@ def test_everything_is_used_once_or_left_for_a_reason(small, prefer_averages):
     assert not set(sources) & set(found.unused)
     averaged = {name for name in everything if name.endswith(AVERAGE)}
     assert averaged.issubset(sources if prefer_averages else found.unused)
-    assert "no part of the network asks for it" not in found.unused.values()
+    assert "no part of the network uses it" not in found.unused.values()
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_every_released_network_loads(name, tmp_path):
     found = convert(save(tmp_path / "model.ckpt", trained(arrays))).assignment
     assert len(set(found.sources.values())) == len(arrays)
     assert set(trained(arrays)) == set(found.sources.values()) | set(found.unused)
-    assert "no part of the network asks for it" not in found.unused.values()
+    assert "no part of the network uses it" not in found.unused.values()
 
 
 @pytest.mark.parametrize("form", ["", ".index", ".data-00000-of-00001", "directory"])
@@ -129,7 +129,7 @@ def test_older_single_file(tmp_path):
 def test_last_of_a_training_run(tmp_path):
     for step in (1, 2):
         save(tmp_path / f"model.ckpt-{step}", {"v": np.full(3, step, np.float32)})
-    with pytest.raises(DeepLabError, match=r"several files .*model.ckpt-1, model.ckpt-2"):
+    with pytest.raises(DeepLabError, match=r"several weights files: .*model.ckpt-1, model.ckpt-2"):
         read_weights(tmp_path)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-1"\n')
     np.testing.assert_array_equal(read_weights(tmp_path).arrays["v"], np.ones(3))

@@ -60,7 +60,7 @@ def test_classifiers(name, backbone, normalize, tmp_path):
 )
 def test_relatives_are_not_taken_for_what_they_are_not(name, tmp_path):
     save(name, tmp_path)
-    with pytest.raises(DeepLabError, match=r"of no network known here|does not fill"):
+    with pytest.raises(DeepLabError, match=r"contains no known network|does not fill"):
         convert(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Variable names of other codebases for the networks of this one."""
+"""Maps from the module paths of this codebase to the variable names of other codebases."""
 
 from deeplab_jax.lazy import lazy_names
 

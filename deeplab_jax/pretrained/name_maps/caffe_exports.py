@@ -1,4 +1,4 @@
-"""Names of the authors' Caffe networks (DeepLab v1 and v2) in common PyTorch codebases."""
+"""Names of DeepLab v1 and v2, which were released for Caffe, in common PyTorch codebases."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 NAME = "PyTorch exports of the Caffe networks"
-# kazuto1011/deeplab-pytorch names the parts of a unit after their function.
+# Names in kazuto1011/deeplab-pytorch.
 UNIT = "layer{block+1}.block{unit}"
 KAZUTO = (
     Rule("backbone/stem_1", "layer1.conv1"),
@@ -33,22 +33,25 @@ KAZUTO_LEAVES = leaves(
     ["{convolution}.conv.weight", "{convolution}.weight"], ["{convolution}.bias"], "{norm}.bn."
 )
 KAZUTO_DEPTHS = {6: "resnet_50", 23: "resnet_101"}
-# Prefixes of the branches, which are numbered in the order of the rates.
+# Prefixes of the ASPP branches, which are numbered in the order of the rates.
 BRANCHES = {"kazuto1011": "aspp.c", "isht7": "layer5.conv2d_list."}
 
 
 def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
-    """Identifies DeepLab v2 on a ResNet by the names of one codebase.
+    """Identifies DeepLab v2 with a ResNet backbone by the names of one codebase.
 
     Args:
       code: `kazuto1011` (deeplab-pytorch) or `isht7` (pytorch-deeplab-resnet).
       weights: arrays of the file.
+
+    Returns:
+      The network, or None if the names are not those of this codebase.
     """
     arrays, kazuto = weights.arrays, code == "kazuto1011"
     units = {name.split(".")[1] for name in arrays if name.startswith("layer4.block")}
     backbone = KAZUTO_DEPTHS.get(len(units)) if kazuto else resnet_name(arrays, "")
     branch = outputs(arrays, f"{BRANCHES[code]}0")
-    # The initial weights of the training have one 1×1 classifier instead.
+    # The initial weights for training have a single 1×1 classifier instead of ASPP.
     classes = outputs(arrays, "fc") if branch is None and kazuto else branch
     if backbone is None or classes is None:
         return None
@@ -57,7 +60,7 @@ def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
 
 
 def resnet_rules_of(code: str, identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of one codebase for DeepLab v2 on a ResNet."""
+    """Returns the name map of one codebase for DeepLab v2 with a ResNet backbone."""
     backbone = KAZUTO if code == "kazuto1011" else resnet_rules("")
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (Rule(f"aspp/rate_{rate}", f"{BRANCHES[code]}{n}") for n, rate in enumerate(rates))
@@ -66,12 +69,12 @@ def resnet_rules_of(code: str, identified: Identified) -> Sequence[Rule]:
 
 @dataclasses.dataclass(frozen=True)
 class VGGNames:
-    """Names of one codebase for VGG-16 with DeepLab's field of view.
+    """Names in one codebase for DeepLab v1 or v2 with a VGG-16 backbone.
 
     Attributes:
-      convolutions: scopes of conv1_1 to conv5_3 by their names here.
+      convolutions: scopes of the convolutions conv1_1 to conv5_3.
       fc6, fc7, fc8: scopes of the head.
-      preprocessing: preprocessing of the images.
+      preprocessing: preprocessing of the images, see `Architecture`.
     """
 
     convolutions: Mapping[str, str]
@@ -86,7 +89,7 @@ VGG_NAMES = (
     VGGNames(CAFFE_NAMES, "fc6", "fc7", "fc8"),
     VGGNames(CAFFE_NAMES, "fc6", "fc7", "fc8_voc12"),
     VGGNames(VGG_CONVOLUTIONS, "fc6", "fc7", "fc8"),
-    # wangleihitcs/DeepLab-V1-PyTorch; CoinCheung/Deeplab-Large-FOV, from torchvision's VGG.
+    # wangleihitcs/DeepLab-V1-PyTorch, and CoinCheung/Deeplab-Large-FOV, based on torchvision's VGG.
     VGGNames(VGG_CONVOLUTIONS, "features.32", "features.35", "features.38"),
     VGGNames(VGG_CONVOLUTIONS, "classifier.1", "classifier.3", "classifier.6", "mean_std"),
 )
@@ -95,7 +98,7 @@ FOVS = {(3, 1024): "large", (4, 4096): "4x4", (7, 4096): "7x7"}
 
 
 def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | None:
-    """Identifies DeepLab on VGG-16 by the names of one codebase.
+    """Identifies DeepLab v1 or v2 with a VGG-16 backbone by the names of one codebase.
 
     The branches of ASPP are `fc6_1` to `fc6_4`, `fc7_1` to `fc7_4` and `fc8_1` to `fc8_4`.
     """
@@ -115,7 +118,7 @@ def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | Non
 
 
 def vgg_rules(names: VGGNames, identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of one codebase for DeepLab on VGG-16."""
+    """Returns the name map of one codebase for DeepLab with a VGG-16 backbone."""
     head = {"fc6": names.fc6, "fc7": names.fc7}
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (

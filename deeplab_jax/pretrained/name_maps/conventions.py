@@ -1,4 +1,4 @@
-"""Conventions of other codebases, in the order in which they are tried."""
+"""Naming conventions of other codebases, in the order in which they are tried."""
 
 from deeplab_jax.pretrained.name_maps.caffe_exports import CAFFE_EXPORTS
 from deeplab_jax.pretrained.name_maps.huggingface import HUGGING_FACE

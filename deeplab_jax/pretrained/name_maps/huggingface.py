@@ -1,4 +1,4 @@
-"""Names of Hugging Face transformers: MobileNetV2 as DeepLab and as a classifier."""
+"""Names in Hugging Face transformers: DeepLab and classifiers with MobileNetV2."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,15 +31,15 @@ SEGMENTATION = (
     Rule("classifier", "segmentation_head.classifier"),
 )
 CLASSIFIER = (Rule("layer_19", "mobilenet_v2.conv_1x1"), Rule("classifier", "classifier"))
-# Values of the network here, which are also the defaults of transformers.
+# Configuration values that are supported; they are also the defaults of transformers.
 FIXED = {"hidden_act": "relu6", "first_layer_is_expansion": True, "expand_ratio": 6}
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a MobileNetV2 of transformers by its names and its configuration.
+    """Identifies a MobileNetV2 of Hugging Face transformers by names and configuration.
 
     Raises:
-      DeepLabError: the configuration has a value that the network here does not support.
+      DeepLabError: the configuration has an unsupported value.
     """
     stem = outputs(weights.arrays, f"{STEM}.first_conv.convolution")
     segmentation = outputs(weights.arrays, "segmentation_head.classifier.convolution")
@@ -50,7 +50,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     for field, wanted in FIXED.items():
         found = configuration.get(field, wanted)
         if found != wanted:
-            raise DeepLabError(f"its {field} is {found!r}; MobileNetV2 here has {wanted!r}")
+            raise DeepLabError(f"its {field} is {found!r}; only {wanted!r} is supported")
     overrides: dict[str, Any] = {"backbone": "mobilenet_v2", "num_classes": classes}
     multiplier = configuration.get("depth_multiplier", stem / 32)
     if multiplier != 1:
@@ -68,7 +68,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a network of transformers."""
+    """Returns the name map of a network of Hugging Face transformers."""
     classifier = identified.architecture == IMAGE_CLASSIFIER
     return (*BACKBONE, *(CLASSIFIER if classifier else SEGMENTATION))
 

@@ -1,4 +1,4 @@
-"""Name maps as data: rules from module paths to the names of another codebase."""
+"""Rules that map module paths of this codebase to variable names of another codebase."""
 
 import dataclasses
 import functools
@@ -14,17 +14,17 @@ FIELD = re.compile(r"{(\w+)([+-]\d+)?}")
 
 
 class Rule(NamedTuple):
-    """Scopes of the arrays of some modules.
+    """Maps the paths of some modules to the scopes of their variables in another codebase.
 
-    `{n}` in `ours` matches any text without a slash. In `theirs` and `norm` it stands for the same
-    text, and `{n-2}` for a number that is smaller by 2.
+    `{n}` in `ours` matches any text without a slash. In `theirs` and `norm`, `{n}` is replaced by
+    this text, and `{n-2}` by the number minus 2.
 
     Attributes:
       ours: path of a module with a kernel, such as `backbone/layer_{n}/{part}`.
-      theirs: scope of the kernel and bias.
-      norm: scope of the batch normalization; empty where the convention derives it.
-      moved: number of last input channels of the kernel that come first here, where maps are
-        concatenated in another order.
+      theirs: scope of kernel and bias.
+      norm: scope of the batch normalization; empty if the convention determines it.
+      moved: number of input channels of the kernel to move from the end to the front, for modules
+        whose inputs are concatenated in another order.
     """
 
     ours: str
@@ -34,10 +34,10 @@ class Rule(NamedTuple):
 
 
 class Scopes(NamedTuple):
-    """Scopes of the arrays of one module.
+    """Scopes of the variables of one module in another codebase.
 
     Attributes:
-      convolution: scope of the kernel and bias.
+      convolution: scope of kernel and bias.
       norm: scope of the batch normalization.
       moved: see `Rule`.
     """
@@ -48,12 +48,12 @@ class Scopes(NamedTuple):
 
 
 def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scopes | None:
-    """Returns the scopes of a module by the first rule that matches, or None.
+    """Returns the scopes of a module from the first rule that matches, or None.
 
     Args:
       path: path of the module, without `norm`.
       rules: name map of the network.
-      default_norm: template of the scope of the normalization, with `{convolution}`.
+      default_norm: template for the scope of the batch normalization, with `{convolution}`.
     """
     for rule in rules:
         found = _pattern(rule.ours).fullmatch(path)
@@ -77,12 +77,12 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
     return FIELD.sub(value, template)
 
 
-# Architecture of an image classifier, which `create_classifier` builds.
+# Architecture name of image classifiers, which `create_classifier` builds.
 IMAGE_CLASSIFIER = "image_classifier"
 
 
 class Identified(NamedTuple):
-    """Network identified by the names and shapes of its arrays.
+    """Network that was identified by the names and shapes of its arrays.
 
     Attributes:
       architecture: a name that `list_models` returns, or `IMAGE_CLASSIFIER`.
@@ -95,16 +95,18 @@ class Identified(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """Variable names of another codebase.
+    """Naming convention of another codebase.
 
     Attributes:
       name: name of the codebase, for messages.
-      identify: function that identifies the network; None for arrays of other codebases.
+      identify: function that identifies the network, or returns None if the arrays are not from
+        this codebase.
       rules: function that returns the name map of an identified network.
-      leaves: array of a module (`kernel`, `bias`, `scale`, `offset`, `mean`, `var`) → its possible
-        names, with `{convolution}` and `{norm}` for the scopes.
-      norm: scope of a normalization where a rule has none, with `{convolution}`.
-      ignored: pattern of names outside of the network → reason for leaving them out.
+      leaves: possible names of each variable of a module (`kernel`, `bias`, `scale`, `offset`,
+        `mean`, `var`), as templates with the scopes `{convolution}` and `{norm}`.
+      norm: template for the scope of a batch normalization if the rule has none, with
+        `{convolution}`.
+      ignored: {pattern: reason} for arrays that do not belong to the network.
     """
 
     name: str
@@ -121,19 +123,19 @@ def leaves(
     norm: str,
     statistics: Sequence[str] = ("weight", "bias", "running_mean", "running_var"),
 ) -> dict[str, Sequence[str]]:
-    """Returns the `leaves` of a convention; by default the statistics of PyTorch's BatchNorm2d."""
+    """Returns the `leaves` of a convention; the default statistics are those of BatchNorm2d."""
     names = zip(("scale", "offset", "mean", "var"), statistics, strict=True)
     return {"kernel": kernel, "bias": bias} | {ours: (norm + theirs,) for ours, theirs in names}
 
 
-# `state_dict` of a convolution or linear layer, and of a BatchNorm2d.
+# Names in the `state_dict` of a convolution, a linear layer and a BatchNorm2d of PyTorch.
 LEAVES = leaves(["{convolution}.weight"], ["{convolution}.bias"], "{norm}.")
-# Preprocessing and padding of PyTorch's classifiers.
+# Padding and preprocessing of classifiers that were trained with PyTorch.
 PYTORCH = {"stride_placement": "torchvision", "preprocessing": "mean_std"}
 
 
 def outputs(arrays: Mapping[str, np.ndarray], scope: str) -> int | None:
-    """Returns the output channels of a layer of PyTorch, or None if it does not exist."""
+    """Returns the number of output channels of a PyTorch layer, or None if it does not exist."""
     kernel = arrays.get(f"{scope}.weight")
     return None if kernel is None else kernel.shape[0]
 
@@ -152,10 +154,13 @@ RESNET_DEPTHS = {2: "resnet_18", 6: "resnet_50", 23: "resnet_101"}
 
 
 def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
-    """Returns the ResNet whose arrays have torchvision's names after a prefix, or None.
+    """Identifies a ResNet whose arrays have torchvision's names after a prefix.
 
-    ResNet-34 has as many units as ResNet-50, but without a third convolution. Variants of ResNet
-    have additional parts in their units.
+    ResNet-34 has as many units as ResNet-50, but no third convolution in them. Units of other
+    ResNet variants have additional parts.
+
+    Returns:
+      Name of the backbone, or None.
     """
     named = [name.removeprefix(prefix) for name in arrays if name.startswith(f"{prefix}layer")]
     units = [unit for unit in map(RESNET_UNIT.match, named) if unit]
@@ -167,7 +172,7 @@ def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
 
 
 def resnet_rules(prefix: str) -> tuple[Rule, ...]:
-    """Returns torchvision's name map of a ResNet, which other codebases share."""
+    """Returns torchvision's name map of a ResNet, which several codebases use."""
     ours, unit = "backbone/block{block}/unit_{unit}", f"{prefix}layer{{block}}.{{unit-1}}"
     return (
         Rule("backbone/stem_1", f"{prefix}conv1", f"{prefix}bn1"),

@@ -1,7 +1,7 @@
-"""Identification of the released TensorFlow networks by names, shapes and graph.
+"""Identification of the released TensorFlow networks by names, shapes and computation graph.
 
-The scopes are those of tensorflow/models: research/deeplab/model.py and core/*.py, research/slim/
-nets/*.py.
+The scopes are defined in the repository tensorflow/models, in research/deeplab/model.py,
+research/deeplab/core/*.py and research/slim/nets/*.py.
 """
 
 import itertools
@@ -23,15 +23,18 @@ from deeplab_jax.pretrained.name_maps.rules import (
 from deeplab_jax.pretrained.name_maps.tensorflow_tables import SEMANTIC, classifier_scope, rules
 from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights
 
-# Convolutions of the output of the encoder; every network has one of them.
+# Scopes of convolutions that are applied to the encoder output; every network has one of them.
 ENCODED = ("aspp0", "meta_architecture/branch0_pointwise", "logits/semantic")
 
 
 def graph_overrides(weights: PublishedWeights, backbone: str) -> Mapping[str, Any]:
-    """Returns output stride, atrous rates, multi-grid and the conventions of pooling and resizing.
+    """Returns the keywords that can be read from the computation graph.
+
+    These are output stride, atrous rates, multi-grid, image pooling and alignment of resizes. There
+    are none for a file without a graph.
 
     Args:
-      weights: arrays of a graph, or of a file without a graph, which states none of these.
+      weights: arrays and graph of the file.
       backbone: name of the backbone.
     """
     facts = weights.graph
@@ -51,7 +54,7 @@ def graph_overrides(weights: PublishedWeights, backbone: str) -> Mapping[str, An
     branches = (f"aspp{number}" for number in itertools.count(1))
     found = (facts.rates.get(f"{name}_depthwise", facts.rates.get(name)) for name in branches)
     rates = tuple(rate[0] for rate in itertools.takewhile(bool, found))
-    # Default rates follow a later change of the output stride.
+    # Default rates are not set, so that they change with the output stride.
     if rates not in ((), default_aspp_rates(stride)):
         overrides["atrous_rates"] = rates
     return overrides | _multi_grid(facts, stride, backbone)
@@ -64,14 +67,15 @@ def _multi_grid(facts: GraphFacts, stride: int, backbone: str) -> Mapping[str, A
     units = [f"resnet_v1_{depth}/block4/unit_{n + 1}/{unit}/conv2" for n in range(count)]
     if not count or not facts.rates.keys() >= set(units):
         return {}
-    # Every halving that the output stride omits doubles the rates of block4.
+    # Each stride of 2 that is replaced by atrous convolution doubles the rates of block4.
     return {"multi_grid": tuple(facts.rates[unit][0] * stride // 32 for unit in units)}
 
 
 Arrays = Mapping[str, np.ndarray]
-# Depth multipliers of the published networks; a width rounded to a multiple of 8 is ambiguous.
+# Depth multipliers of the published networks. They are tried in turn, because rounded widths do not
+# determine the multiplier.
 MULTIPLIERS = (1.0, 0.25, 0.35, 0.5, 0.75, 1.3, 1.4)
-# Widths of stem, units and last layer at depth multiplier 1, by scope and backbone.
+# Widths of stem, blocks and last layer at depth multiplier 1, by scope and backbone.
 WIDTHS = {
     "MobilenetV2": {"mobilenet_v2": [32, *(row.features for row in mobilenet.V2_LAYERS)]},
     "MobilenetV3": {
@@ -83,12 +87,12 @@ WIDTHS = {
         for form, ends in mobilenet.V3_ENDS.items()
     },
 }
-# Keywords by the divisor of scaled widths.
+# Possible divisors of scaled widths, and the keywords that set them.
 DIVISORS = {"MobilenetV2": {1: {}, 8: {"width_divisor": 8}}, "MobilenetV3": {8: {}}}
 
 
 def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
-    """Returns the keywords of a MobileNet; the widths may differ where no multiplier fits."""
+    """Returns the keywords of a MobileNet; if no multiplier fits, the widths may differ."""
     units = (f"expanded_conv_{n}" for n in range(1, 32))
     names = ["Conv", *(f"{unit}/project" for unit in ("expanded_conv", *units))]
     names += ["Conv_1"] if scope == "MobilenetV3" else []
@@ -96,7 +100,7 @@ def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
     networks = WIDTHS[scope]
     fitting = {name: full for name, full in networks.items() if len(full) == len(widths)}
     for backbone, full in fitting.items():
-        # Where nothing is rounded, the last width determines the multiplier.
+        # Without rounding, the last width determines the multiplier.
         factors = (*MULTIPLIERS, widths[-1] / full[-1])
         for (divisor, keywords), factor in itertools.product(DIVISORS[scope].items(), factors):
             if widths == [mobilenet.scaled_width(width, factor, divisor) for width in full]:
@@ -105,19 +109,19 @@ def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
     return {"backbone": nearest, "depth_multiplier": widths[0] / networks[nearest][0]}
 
 
-# Not visible in the names; train.py of the released code sets it for these backbones.
+# Multi-grid of these backbones in train.py of the released code; the names do not contain it.
 MULTI_GRIDS = {"resnet_50_beta": (1, 2, 4), "resnet_101_beta": (1, 2, 4)}
 # Released networks with the LR-ASPP head, which were trained at 769×769 pixels.
 LITE_CROP, LITE_OUTPUT_STRIDE = (769, 769), 32
-# Mean color of VGG; the released DeepLab networks subtract another.
+# Classifiers of TensorFlow-Slim subtract the mean color of VGG; the DeepLab networks do not.
 VGG_MEAN = {"preprocessing": "vgg_mean"}
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a released network by its scopes and shapes.
+    """Identifies a released TensorFlow network by scopes, shapes and computation graph.
 
     Raises:
-      DeepLabError: there is a backbone without a classifier.
+      DeepLabError: the file contains a backbone, but no classifier.
     """
     arrays = weights.arrays
     found = identify_backbone(arrays)
@@ -128,8 +132,8 @@ def identify(weights: PublishedWeights) -> Identified | None:
     head = identify_head(arrays)
     if head is None and scores is None:
         raise DeepLabError(
-            f"it holds the backbone {backbone} without a classifier, "
-            f"{SEMANTIC} or {classifier_scope(backbone)}"
+            f"it contains the backbone {backbone}, but no classifier ({SEMANTIC} or "
+            f"{classifier_scope(backbone)})"
         )
     if head is None:
         return _classifier(found, scores)
@@ -142,7 +146,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 
 def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
-    """Returns the keywords of the backbone."""
+    """Returns the keywords of the backbone, or None if no backbone is known."""
     for scope in WIDTHS:
         if f"{scope}/Conv/weights" in arrays:
             return identify_mobilenet(arrays, scope)
@@ -156,14 +160,14 @@ def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
-    """Returns the keywords of head, decoder and classifier; None without them."""
+    """Returns the keywords of head, decoder and classifier, or None if there is no such head."""
     classes = _channels(arrays, SEMANTIC)
     if classes is not None:
         return {"num_classes": classes, **_encoder(arrays), **_decoder(arrays)}
     classes = _channels(arrays, "decoder/feature_projection0")
     if classes is None:
         return None
-    # The decoder returns the scores, without a classifier.
+    # The decoder of LR-ASPP computes the logits; there is no separate classifier.
     return {
         "num_classes": classes,
         "head": "lr_aspp",
@@ -175,7 +179,7 @@ def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def _classifier(found: Mapping[str, Any], scores: int) -> Identified:
-    """Returns an ImageNet classifier; that of VGG is a DeepLab v1 with a field of view of 7×7."""
+    """Identifies an ImageNet classifier; VGG is a DeepLab v1 with a field of view of 7×7."""
     overrides = {**found, "num_classes": scores}
     if found["backbone"] == "vgg_16":
         return Identified("deeplab_v1", overrides | {"fov": "7x7"} | VGG_MEAN)
@@ -223,7 +227,7 @@ def _decoder(arrays: Arrays) -> Mapping[str, Any]:
 
 
 def _channels(arrays: Arrays, scope: str) -> int | None:
-    """Returns the output channels of a convolution, or None if it does not exist."""
+    """Returns the number of output channels of a convolution, or None if it does not exist."""
     kernel = arrays.get(f"{scope}/weights")
     return None if kernel is None else kernel.shape[-1]
 

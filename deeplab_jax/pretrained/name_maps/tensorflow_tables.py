@@ -9,7 +9,7 @@ from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER, Identified,
 SEMANTIC = "logits/semantic"
 MOBILENET_LOGITS = "Logits/Conv2d_1c_1x1"
 
-# mobilenet_v2.py and mobilenet_v3.py of slim.
+# Names in mobilenet_v2.py and mobilenet_v3.py of TensorFlow-Slim.
 MOBILENET_V2 = (
     Rule("backbone/layer_1", "MobilenetV2/Conv"),
     Rule("backbone/layer_2/{part}", "MobilenetV2/expanded_conv/{part}"),
@@ -31,12 +31,13 @@ MOBILENET_V3 = (
     Rule("backbone/layer_{n}", "MobilenetV3/Conv_1"),
     Rule("hidden", "MobilenetV3/Conv_2"),
 )
-# vgg.py of slim; its fully connected layers are those of DeepLab v1 with a field of view of 7×7.
+# Names in vgg.py of TensorFlow-Slim. The fully connected layers are those of DeepLab v1 with a
+# field of view of 7×7.
 VGG = (
     Rule("backbone/conv{block}_{n}", "vgg_16/conv{block}/conv{block}_{n}"),
     Rule("large_fov/{layer}", "vgg_16/{layer}"),
 )
-# deeplab/model.py and deeplab/core/dense_prediction_cell.py.
+# Names in deeplab/model.py and deeplab/core/dense_prediction_cell.py.
 HEADS = {
     "lr_aspp": (
         Rule("lr_aspp/pointwise", "aspp0"),
@@ -57,7 +58,7 @@ ASPP = (
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a released network."""
+    """Returns the name map of a released TensorFlow network."""
     backbone = identified.overrides["backbone"]
     is_classifier = identified.architecture == IMAGE_CLASSIFIER
     scores = classifier_scope(backbone) if is_classifier or backbone == "vgg_16" else SEMANTIC
@@ -69,7 +70,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def backbone_scope(backbone: str) -> str:
-    """Returns the scope of a backbone's variables."""
+    """Returns the scope of the variables of a backbone."""
     family, _, rest = backbone.partition("_")
     if family == "mobilenet":
         return f"MobilenetV{rest[1]}"
@@ -77,7 +78,7 @@ def backbone_scope(backbone: str) -> str:
 
 
 def classifier_scope(backbone: str) -> str:
-    """Returns the scope of the classifier of ImageNet."""
+    """Returns the scope of the ImageNet classifier of a backbone."""
     scope = backbone_scope(backbone)
     if backbone == "vgg_16":
         return f"{scope}/fc8"
@@ -85,7 +86,7 @@ def classifier_scope(backbone: str) -> str:
 
 
 def backbone_rules(backbone: str) -> Sequence[Rule]:
-    """Returns the rules of a backbone."""
+    """Returns the name map of a backbone."""
     scope = backbone_scope(backbone)
     fixed = {"MobilenetV2": MOBILENET_V2, "MobilenetV3": MOBILENET_V3, "vgg_16": VGG}
     if scope in fixed:
@@ -94,7 +95,7 @@ def backbone_rules(backbone: str) -> Sequence[Rule]:
 
 
 def _xception(scope: str) -> Sequence[Rule]:
-    """Returns the rules of deeplab/core/xception.py."""
+    """Returns the name map of deeplab/core/xception.py."""
     rules = [Rule("backbone/entry_flow/conv1_{n}", f"{scope}/entry_flow/conv1_{{n}}")]
     for ours, theirs in (
         ("middle_flow/unit_{unit}", "middle_flow/block1/unit_{unit}"),
@@ -107,7 +108,7 @@ def _xception(scope: str) -> Sequence[Rule]:
 
 
 def _resnet(scope: str, backbone: str) -> Sequence[Rule]:
-    """Returns the rules of deeplab/core/resnet_v1_beta.py and of resnet_v1.py of slim."""
+    """Returns the name map of deeplab/core/resnet_v1_beta.py and TensorFlow-Slim's resnet_v1.py."""
     unit = "lite_bottleneck_v1" if scope == "resnet_v1_18" else "bottleneck_v1"
     return (
         Rule("backbone/stem_1", f"{scope}/conv1{'_1' if backbone.endswith('_beta') else ''}"),
@@ -117,7 +118,7 @@ def _resnet(scope: str, backbone: str) -> Sequence[Rule]:
 
 
 def head_rules(options: Architecture) -> Sequence[Rule]:
-    """Returns the rules of a head; TensorFlow numbers the branches of ASPP."""
+    """Returns the name map of a head; TensorFlow numbers the branches of ASPP."""
     if options.head in HEADS:
         return HEADS[options.head]
     rules = [*ASPP]
@@ -128,7 +129,7 @@ def head_rules(options: Architecture) -> Sequence[Rule]:
 
 
 def decoder_rules(options: Architecture) -> Sequence[Rule]:
-    """Returns the rules of a decoder; TensorFlow adds a suffix to a second stage."""
+    """Returns the name map of a decoder; TensorFlow adds a suffix to the second stage."""
     stages = {"v3plus": {"": ""}, "conv2_conv3": {"/conv3": "", "/conv2": "_1"}}
     rules = []
     for stage, suffix in stages.get(options.decoder, {}).items():

@@ -1,7 +1,7 @@
-"""Names of timm: Xceptions, MobileNets and ResNets with a deep stem, trained on ImageNet.
+"""Names in timm: Xceptions, MobileNets and ResNets with a deep stem, trained on ImageNet.
 
-Other ResNets have the names of torchvision. `config.json` beside the weights states what the names
-do not: whether a MobileNet comes from TensorFlow, and the normalization of the images.
+Other ResNets have the names of torchvision. The names do not show whether a MobileNet comes from
+TensorFlow and how images are normalized; both are read from `config.json` beside the weights.
 """
 
 import itertools
@@ -24,9 +24,9 @@ from deeplab_jax.pretrained.name_maps.rules import (
 )
 from deeplab_jax.pretrained.weights import PublishedWeights
 
-# Prefix of timm's names of networks from TensorFlow, which pad like TensorFlow.
+# Prefix of networks that timm has ported from TensorFlow, with TensorFlow's padding.
 FROM_TENSORFLOW = "tf_"
-# (mean, standard deviation) of pixels in 0..1.
+# Preprocessing by mean and standard deviation of pixels in 0..1.
 PREPROCESSINGS = {
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): "mean_std",
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): "minus_one_one",
@@ -36,17 +36,17 @@ MOBILENET_ROWS = {
     "mobilenet_v3_large": mobilenet.layers("large"),
     "mobilenet_v3_small": mobilenet.layers("small"),
 }
-# Channels before the last convolution at depth multiplier 1.
+# Input channels of the last convolution at depth multiplier 1.
 LAST_WIDTH = {"mobilenet_v2": 320, "mobilenet_v3_large": 960, "mobilenet_v3_small": 576}
 # Parts of a separable convolution.
 PARTS = (("depthwise", "dw"), ("pointwise", "pw"))
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a network of timm by its names and its configuration.
+    """Identifies a network of timm by names and configuration.
 
     Raises:
-      DeepLabError: no preprocessing here normalizes images like the network.
+      DeepLabError: the normalization of the images is not supported.
     """
     for identify_family in (_xception, _mobilenet, _deep_stem):
         overrides = identify_family(weights)
@@ -65,14 +65,14 @@ def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, str]:
         if [mean, std] == [list(values) for values in numbers]:
             return {"preprocessing": preprocessing}
     raise DeepLabError(
-        f"its images were normalized by mean {mean} and standard deviation {std}, "
-        "which no preprocessing here does"
+        f"its images are normalized by mean {mean} and standard deviation {std}, which no "
+        "`preprocessing` supports"
     )
 
 
 def _xception(weights: PublishedWeights) -> dict[str, Any] | None:
     arrays, classes = weights.arrays, outputs(weights.arrays, "head.fc")
-    # Networks with pre-activation have no such array.
+    # Xceptions with pre-activation, which are not supported, have no such array.
     if "blocks.0.stack.conv1.bn_dw.weight" not in arrays or classes is None:
         return None
     count = len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
@@ -99,12 +99,12 @@ def _mobilenet(weights: PublishedWeights) -> dict[str, Any] | None:
 
 
 def _stages(rows: Sequence[Any]) -> list[int]:
-    """Returns the number of units of each stage."""
+    """Returns the number of blocks of each stage."""
     return [len(list(units)) for _, units in itertools.groupby(rows, lambda row: row.features)]
 
 
 def _deep_stem(weights: PublishedWeights) -> dict[str, Any] | None:
-    """Identifies a ResNet with the stem of the `_beta` forms: 64, 64 and 128 channels."""
+    """Identifies a ResNet with the stem of the `_beta` variants: 64, 64 and 128 channels."""
     classes, backbone = outputs(weights.arrays, "fc"), resnet_name(weights.arrays, "")
     if outputs(weights.arrays, "conv1.6") != 128 or backbone is None or classes is None:
         return None
@@ -112,7 +112,7 @@ def _deep_stem(weights: PublishedWeights) -> dict[str, Any] | None:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns timm's name map of a network."""
+    """Returns the name map of a network of timm."""
     backbone = identified.overrides["backbone"]
     if backbone.startswith("xception"):
         return xception_rules(int(backbone.rpartition("_")[2]))
@@ -145,7 +145,7 @@ def xception_rules(depth: int) -> tuple[Rule, ...]:
 
 
 def mobilenet_rules(backbone: str) -> tuple[Rule, ...]:
-    """Returns the name map of a MobileNet; timm numbers the units by stage."""
+    """Returns the name map of a MobileNet; timm numbers the blocks within each stage."""
     stages = _stages(MOBILENET_ROWS[backbone])
     units = [f"blocks.{stage}.{n}" for stage, count in enumerate(stages) for n in range(count)]
     rules = [Rule("backbone/layer_1", "conv_stem", "bn1"), Rule("classifier", "classifier")]
@@ -153,7 +153,7 @@ def mobilenet_rules(backbone: str) -> tuple[Rule, ...]:
         ours = f"backbone/layer_{number}"
         parts = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
         if number == 2:
-            # The first unit does not expand.
+            # The first block does not expand.
             parts = {"depthwise": "conv_dw", "project": "conv_pw"}
         rules += [
             Rule(f"{ours}/{part}", f"{unit}.{theirs}", f"{unit}.bn{n}")

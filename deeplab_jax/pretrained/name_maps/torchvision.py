@@ -1,4 +1,4 @@
-"""Names of torchvision: segmentation networks and ImageNet classifiers."""
+"""Names in torchvision: segmentation networks and ImageNet classifiers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ PRESETS = {
     "resnet_101": "torchvision/deeplabv3_resnet101",
     "mobilenet_v3_large": "torchvision/deeplabv3_mobilenet_v3_large",
 }
-# Last layer of a classifier → backbone, and keywords that differ from its defaults here.
+# Array of the last layer of a classifier → backbone, and keywords that differ from the defaults.
 MOBILENETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "features.18.0.weight": ("mobilenet_v2", {"batch_norm_epsilon": 1e-5}),
     "features.16.0.weight": ("mobilenet_v3_large", {}),
@@ -36,7 +36,7 @@ MOBILENETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 HEAD = (
     Rule("aspp/pointwise", "classifier.0.convs.0.0", "classifier.0.convs.0.1"),
     Rule("aspp/image_pooling/conv", "classifier.0.convs.4.1", "classifier.0.convs.4.2"),
-    # torchvision concatenates image pooling last.
+    # torchvision concatenates image pooling last, this codebase first.
     Rule("aspp/projection", "classifier.0.project.0", "classifier.0.project.1", moved=256),
     Rule("refine", "classifier.1", "classifier.2"),
     Rule("classifier", "classifier.4"),
@@ -62,7 +62,7 @@ VGG = (
 
 
 def identify(weights: PublishedWeights) -> Identified | None:
-    """Identifies a network of torchvision by its names."""
+    """Identifies a network of torchvision by the names of its arrays."""
     arrays = weights.arrays
     if "classifier.0.convs.0.0.weight" in arrays:
         return _segmentation(arrays)
@@ -97,7 +97,7 @@ def _scores(backbone: str) -> str:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns torchvision's name map of a network."""
+    """Returns the name map of a network of torchvision."""
     if identified.architecture == "deeplab_v1":
         return VGG
     if identified.architecture in PRESETS.values():
@@ -118,12 +118,12 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def mobilenet_v3_rules(form: str, prefix: str) -> tuple[Rule, ...]:
-    """Returns the name map of a MobileNetV3, which numbers the parts of each unit."""
+    """Returns the name map of a MobileNetV3; torchvision numbers the parts of each block."""
     rows = mobilenet.layers(form)
     rules = [Rule("backbone/layer_1", f"{prefix}0.0", f"{prefix}0.1")]
     for number, row in enumerate(rows, start=1):
         unit, ours = f"{prefix}{number}.block", f"backbone/layer_{number + 1}"
-        # The first unit does not expand.
+        # The first block does not expand.
         parts = ["depthwise", *["squeeze"] * row.squeeze, "project"]
         for place, part in enumerate(parts if number == 1 else ["expand", *parts]):
             if part == "squeeze":

@@ -1,4 +1,4 @@
-"""Readers of published weights, one per file format, which return named NumPy arrays."""
+"""Readers of published weights, one per file format, that return named NumPy arrays."""
 
 import importlib
 from pathlib import Path
@@ -8,7 +8,7 @@ from deeplab_jax.pretrained.archives import INDEX, find_weights, index_of
 from deeplab_jax.pretrained.readers.tensorflow_checkpoint import checkpoint_file
 from deeplab_jax.pretrained.weights import PublishedWeights
 
-# Suffix → module and function, imported when needed.
+# Suffix → module and function of the reader, which is imported on first use.
 READERS = {
     ".tflite": ("tflite", "read_tflite"),
     ".mlmodel": ("core_ml", "read_core_ml"),
@@ -20,7 +20,7 @@ READERS = {
 
 
 def weights_file(path: Path) -> Path:
-    """Returns the file that holds the arrays, or the checksums of several files that do.
+    """Returns the file whose checksum identifies the weights, see `checkpoint_file`.
 
     Args:
       path: a path that `find_weights` accepts.
@@ -33,11 +33,11 @@ def weights_file(path: Path) -> Path:
 
 
 def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
-    """Reads a file of published weights in the format of its suffix.
+    """Reads published weights; the suffix of the file determines the format.
 
     Args:
       path: a path that `find_weights` accepts.
-      prefer_averages: read the moving average of a variable, where a TensorFlow checkpoint has one.
+      prefer_averages: read the moving averages of variables, if a TensorFlow checkpoint has them.
 
     Raises:
       DeepLabError: the file does not exist, is damaged, or has an unknown format.
@@ -47,8 +47,8 @@ def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
     path = find_weights(path)
     suffix = INDEX if index_of(path).exists() else path.suffix
     if suffix not in READERS:
-        given, legal = suffix or "a file without suffix", ", ".join(READERS)
-        raise DeepLabError(f"{path}: {given} is not known; legal: {legal}")
+        given, legal = suffix or "no suffix", ", ".join(READERS)
+        raise DeepLabError(f"{path}: unknown format {given}; legal: {legal}")
     module, function = READERS[suffix]
     options = {"prefer_averages": prefer_averages} if suffix in (INDEX, ".ckpt") else {}
     try:
@@ -59,5 +59,5 @@ def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        # Parsers of other projects raise any exception for a damaged file.
-        raise DeepLabError(f"{path} is damaged or no {path.suffix} file: {error!r}") from error
+        # For a damaged file, third-party parsers raise exceptions of any type.
+        raise DeepLabError(f"{path} is damaged, or not a {path.suffix} file: {error!r}") from error

@@ -20,14 +20,13 @@ def read_core_ml(path: Path) -> PublishedWeights:
     """Reads the convolutions of a Core ML neural network; quantized weights become floats.
 
     Raises:
-      DeepLabError: the file is damaged or no Core ML neural network, or coremltools is not
-        installed.
+      DeepLabError: the file is not a Core ML neural network, or coremltools is not installed.
     """
     model = _schema().Model()
     model.ParseFromString(path.read_bytes())
     kind = model.WhichOneof("Type")
     if kind not in NETWORKS:
-        raise DeepLabError(f"it is no Core ML neural network but {kind or 'something else'}")
+        raise DeepLabError(f"its model type is {kind or 'unknown'}, not a neural network")
     image = next((i for i in model.description.input if i.type.HasField("imageType")), None)
     if image is None:
         raise DeepLabError("none of its inputs is an image")
@@ -43,14 +42,14 @@ def read_core_ml(path: Path) -> PublishedWeights:
 
 
 def _schema() -> Any:
-    """Returns the protocol buffers of Core ML, without the warnings of importing coremltools."""
+    """Returns the Core ML protocol buffers; the warnings of importing coremltools are hidden."""
     with quiet_logger("coremltools"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return import_extra("coremltools.proto.Model_pb2", "coreml", "a Core ML file")
 
 
 def _convolutions(layers: Any, sizes: dict[str, Size]) -> Iterator[GraphConvolution]:
-    """Yields the convolutions, and adds the size of every map to `sizes`."""
+    """Yields the convolutions, and adds the size of every feature map to `sizes`."""
     for layer in layers:
         known = [sizes[name] for name in layer.input if name in sizes]
         size = known[0] if known else (1, 1)
@@ -80,7 +79,7 @@ def _convolution(layer: Any, size: Size) -> GraphConvolution:
     kernel = _values(options.weights, shape, layer.name)
     depthwise = options.nGroups > 1
     if depthwise and (options.nGroups != options.outputChannels or options.kernelChannels != 1):
-        raise DeepLabError(f"{layer.name} is a grouped convolution, which no DeepLab has")
+        raise DeepLabError(f"{layer.name} is a grouped convolution, which is not supported")
     return GraphConvolution(
         scope=_scope(layer.name),
         kernel=kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(2, 3, 1, 0),
@@ -120,7 +119,7 @@ def _values(weights: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     else:
         values = _dequantized(weights, count, shape[0])
     if values.size != count:
-        raise DeepLabError(f"{name} holds {values.size} weights instead of {count}")
+        raise DeepLabError(f"{name} has {values.size} weights, but its shape requires {count}")
     return values.reshape(shape)
 
 
@@ -145,7 +144,7 @@ def _unpacked(raw: bytes, bits: int, count: int) -> np.ndarray:
 
 
 def _strided(size: Size, options: Any, padding: str, reach: Size) -> Size:
-    """Returns the size of a map after windows of `reach` pixels were moved over it."""
+    """Returns the output size of a convolution or pooling with windows of `reach` pixels."""
     stride = _pair(options.stride, 1)
     if options.WhichOneof(padding) == "same":
         return tuple(-(-length // step) for length, step in zip(size, stride, strict=True))
@@ -153,7 +152,7 @@ def _strided(size: Size, options: Any, padding: str, reach: Size) -> Size:
 
 
 def _windows(size: Size, amounts: Any, reach: Size, stride: Size) -> Size:
-    # Nothing is stored without padding.
+    # Without padding, the list is empty.
     edges = [edge.startEdgeSize + edge.endEdgeSize for edge in amounts.borderAmounts] or [0, 0]
     return tuple(
         (length + added - taps) // step + 1

@@ -1,4 +1,4 @@
-"""Reader of TensorFlow's frozen graphs (`.pb`)."""
+"""Reader of TensorFlow frozen graphs (`.pb`)."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from deeplab_jax.lazy import import_tensorflow
 from deeplab_jax.pretrained.readers.graph import IMAGE_POOLING, OPERATION_SUFFIX, scope_of
 from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights, Size
 
-# Operations that keep the values of their first input, in another layout.
+# Operations that do not change the values of their first input, except their layout.
 TRANSPARENT = (
     *("Identity", "StopGradient", "FakeQuantWithMinMaxVars", "CheckNumerics"),
     *("FakeQuantWithMinMaxArgs", "BatchToSpaceND", "Enter"),
@@ -24,7 +24,7 @@ FAR = 12
 
 
 class Nodes(dict):
-    """Nodes by name."""
+    """Nodes of a graph by name."""
 
     def __init__(self, nodes: Iterable[Any]) -> None:
         super().__init__({node.name: node for node in nodes})
@@ -34,7 +34,7 @@ class Nodes(dict):
                 self._consumers.setdefault(_name(reference), []).append(node)
 
     def constant(self, reference: str) -> Any | None:
-        """Returns the constant that a reference resolves to; None if it is computed."""
+        """Returns the constant node of a reference, or None if the value is computed."""
         node = self._behind(reference)
         return node if node is not None and node.op == "Const" else None
 
@@ -43,12 +43,12 @@ class Nodes(dict):
         return self._behind(node.input[0])
 
     def next_of(self, node: Any, operations: Sequence[str], far: bool = False) -> Any | None:
-        """Returns the nearest node after another one with one of some operations.
+        """Returns the nearest consumer of a node with one of the given operations, or None.
 
         Args:
           node: node where the search starts.
           operations: operations to search for.
-          far: whether operations that are not transparent may lie between.
+          far: also search behind operations that are not transparent.
         """
         front, seen = [node], {node.name}
         for _ in range(FAR):
@@ -71,9 +71,10 @@ class Nodes(dict):
         return None
 
     def strides(self) -> dict[str, int]:
-        """Returns the stride of every map relative to the image, by node; resizes reset it to 1.
+        """Returns the stride of each feature map relative to the image, by name of the node.
 
-        Depth first without recursion: graphs are deeper than Python's stack, and can have cycles.
+        A resize sets the stride to 1. The search is depth-first without recursion, because graphs
+        are deeper than Python's stack and can have cycles.
         """
         known: dict[str, int] = {}
         opened: set[str] = set()
@@ -93,7 +94,7 @@ class Nodes(dict):
         return {name: stride for name, stride in known.items() if stride}
 
     def _stride(self, node: Any, before: list[int]) -> int:
-        """Returns the stride of a map; 0 if it does not depend on the image."""
+        """Returns the stride of a feature map, or 0 if it does not depend on the image."""
         longest = 1 if node.op == "Placeholder" else max(before, default=0)
         if longest and node.op in RESIZES:
             return 1
@@ -109,14 +110,14 @@ class Nodes(dict):
 
 
 def _name(reference: str) -> str:
-    """Returns the node of an input such as `name:1`, or `^name` of a control dependency."""
+    """Returns the name of the node in a reference: `name:1`, or `^name` (control dependency)."""
     return reference.removeprefix("^").partition(":")[0]
 
 
 VARIABLE = re.compile(r"/(weights|depthwise_weights|biases|gamma|beta|moving_(mean|variance))$")
 CONVOLUTIONS = {"Conv2D": "weights", "DepthwiseConv2dNative": "depthwise_weights"}
 NORMALIZATIONS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
-# Inputs of normalizations after the map.
+# Inputs of a batch normalization after the feature map.
 STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 ADDITIONS = ("BiasAdd", "Add", "AddV2")
 
@@ -125,7 +126,8 @@ def read_frozen_graph(path: Path) -> PublishedWeights:
     """Reads the constants and convolutions of a frozen graph.
 
     Raises:
-      DeepLabError: TensorFlow is not installed, or the file is no frozen graph with convolutions.
+      DeepLabError: TensorFlow is not installed, or the file is not a frozen graph with
+        convolutions.
     """
     tensorflow = import_tensorflow("tensorflow", "a TensorFlow file")
     definition = tensorflow.compat.v1.GraphDef()
@@ -134,7 +136,7 @@ def read_frozen_graph(path: Path) -> PublishedWeights:
 
 
 class _Graph:
-    """Convolutions of a graph and their neighbors."""
+    """Frozen graph whose convolutions and constants are read."""
 
     def __init__(self, nodes: Nodes, make_array: Any) -> None:
         self.nodes = nodes
@@ -143,7 +145,7 @@ class _Graph:
             self._scope(node): node for node in nodes.values() if node.op in CONVOLUTIONS
         }
         if not self.convolutions:
-            raise DeepLabError("it is no frozen graph: it holds no convolution")
+            raise DeepLabError("it is not a frozen graph of a network: it contains no convolution")
 
     def published(self) -> PublishedWeights:
         strides = self.nodes.strides()
@@ -165,11 +167,11 @@ class _Graph:
     def _scope(self, node: Any) -> str:
         kernel = self.nodes.constant(node.input[1])
         if kernel is None:
-            raise DeepLabError(f"the weights of {node.name} are computed, not stored")
+            raise DeepLabError(f"the weights of {node.name} are not constants")
         return scope_of(kernel.name if VARIABLE.search(kernel.name) else node.name)
 
     def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the constants that were variables, and those that replace variables."""
+        """Yields names and values of the constants that are variables of the network."""
         for node in self.nodes.values():
             if node.op == "Const" and VARIABLE.search(node.name):
                 yield node.name, self._value(node)
@@ -184,7 +186,7 @@ class _Graph:
     def _renamed(
         self, scope: str, node: Any, leaves: tuple[str, ...]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the constants of a node under names of variables, if they have other names."""
+        """Yields the constants of a node that do not have a variable's name, with such a name."""
         for reference, leaf in zip(node.input[1:], leaves, strict=False):
             constant = self.nodes.constant(reference)
             if constant is not None and not VARIABLE.search(constant.name):
@@ -209,7 +211,7 @@ class _Graph:
         return tuple(source.attr["ksize"].list.i[1:3])
 
     def _image_size(self, strides: Mapping[str, int]) -> Size | None:
-        """Returns the size that images are padded to, from the upsampling of image pooling."""
+        """Returns the size to which images are padded, from the upsampling of image pooling."""
         node = self.convolutions.get(IMAGE_POOLING)
         resize = None if node is None else self.nodes.next_of(node, ("ResizeBilinear",), far=True)
         size = None if resize is None else self.nodes.constant(resize.input[1])

@@ -1,4 +1,4 @@
-"""Convolutions of a stored network, and the names of their arrays."""
+"""Convolutions of a computation graph, and the names of their arrays."""
 
 import dataclasses
 import re
@@ -9,7 +9,7 @@ import numpy as np
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.weights import GraphFacts, PublishedWeights, Size
 
-# Scope of the convolution after the global average.
+# Scope of the convolution after global average pooling.
 IMAGE_POOLING = "image_pooling"
 # Suffixes that converters append to the scope of a variable or of a fused operation.
 ARRAY_SUFFIX = re.compile(r"/(depthwise_)?weights([/_:].*)?$")
@@ -18,14 +18,14 @@ OPERATION_SUFFIX = re.compile(r"(/BatchNorm[^/]*)?/[^/]*$")
 
 @dataclasses.dataclass(frozen=True)
 class GraphConvolution:
-    """Convolution of a stored network.
+    """Convolution of a computation graph.
 
     Attributes:
       scope: name in TensorFlow, such as `MobilenetV2/Conv`.
-      kernel: [k, k, in, out], or [k, k, channels, 1] of a depthwise convolution.
+      kernel: [k, k, in, out], or [k, k, channels, 1] for a depthwise convolution.
       bias: [out], or None.
-      depthwise: whether the convolution has one kernel per channel.
-      map_size: (h, w) of the output, or None where the file does not state it.
+      depthwise: whether the convolution is depthwise.
+      map_size: (h, w) of the output, or None if the file does not contain it.
       rate: atrous rate of rows and columns.
     """
 
@@ -38,16 +38,16 @@ class GraphConvolution:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Arrays by the names of TensorFlow's variables."""
+        """Arrays by the names of TensorFlow variables."""
         kernel = "depthwise_weights" if self.depthwise else "weights"
         named = {f"{self.scope}/{kernel}": self.kernel}
         return named if self.bias is None else named | {f"{self.scope}/biases": self.bias}
 
 
 def scope_of(name: str) -> str:
-    """Returns the scope of a convolution from the name of its weights or of its operation.
+    """Returns the scope of a convolution, from the name of its weights or its operation.
 
-    Converters join the names of fused operations by semicolons and append suffixes.
+    Converters join the names of fused operations with semicolons and append suffixes.
     """
     parts = name.split(";")
     weights = next((part for part in parts if ARRAY_SUFFIX.search(part)), None)
@@ -65,18 +65,18 @@ def published_graph(
     pooling_window: Size | None = None,
     align_corners: bool | None = None,
 ) -> PublishedWeights:
-    """Returns the arrays and facts of a network's convolutions.
+    """Returns the arrays of convolutions, and facts about their graph.
 
     Raises:
-      DeepLabError: two convolutions have the same name, or there is none.
+      DeepLabError: two convolutions have the same name, or there is no convolution.
     """
     arrays: dict[str, np.ndarray] = {}
     convolutions = list(convolutions)
     if not convolutions:
-        raise DeepLabError("it holds no convolution")
+        raise DeepLabError("it contains no convolution")
     for convolution in convolutions:
         if arrays.keys() & convolution.arrays.keys():
-            raise DeepLabError(f"two convolutions go by the name {convolution.scope}")
+            raise DeepLabError(f"two convolutions have the name {convolution.scope}")
         arrays |= convolution.arrays
     facts = GraphFacts(
         image_size=image_size,

@@ -1,4 +1,4 @@
-"""Readers of PyTorch and safetensors files, with their configuration."""
+"""Readers of PyTorch and safetensors files, and of the `config.json` beside them."""
 
 import json
 import pickle
@@ -16,15 +16,16 @@ from deeplab_jax.lazy import import_extra
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 CONFIGURATION = "config.json"
-# Keys of a network's configuration (transformers, timm), absent in other files of that name.
+# Keys that distinguish the configuration of a network (transformers, timm) from other files named
+# `config.json`.
 MARKS = ("architectures", "architecture")
 
 
 def configuration_beside(path: Path) -> Mapping[str, Any]:
-    """Returns the network's `config.json` beside a file, or an empty mapping.
+    """Returns the content of the `config.json` beside a weights file, or {} if there is none.
 
     Raises:
-      DeepLabError: it cannot be read.
+      DeepLabError: the `config.json` cannot be read.
     """
     file = path.parent / CONFIGURATION
     if not file.is_file():
@@ -38,7 +39,7 @@ def configuration_beside(path: Path) -> Mapping[str, Any]:
 
 
 def class_names(configuration: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Returns the class names in order, or None where a configuration numbers them."""
+    """Returns the class names of a configuration, or None if it only numbers the classes."""
     names = configuration.get("id2label")
     if not isinstance(names, dict) or not all(str(number).isdecimal() for number in names):
         return None
@@ -46,39 +47,42 @@ def class_names(configuration: Mapping[str, Any]) -> tuple[str, ...] | None:
     return None if all(name.startswith("LABEL_") for name in ordered) else ordered
 
 
-# Prefixes of names that wrappers add (training loops, several scales).
+# Prefixes of the names if the whole network is part of another module, such as a training loop or a
+# multi-scale module.
 WRAPPERS = ("model.", "net.", "network.", "base.", "scale.", "Scale.")
-# Parts of names that wrappers of any module add: data parallelism, averaged weights, torch.compile,
-# sharding, gradient checkpointing.
+# Parts that PyTorch inserts into names for data parallelism, averaged weights, torch.compile,
+# sharding and gradient checkpointing.
 INNER_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-# First parts of names that training loops store beside the network.
+# First parts of the names of losses, which training loops store beside the network.
 BESIDE = ("criterion", "loss", "loss_fn", "losses")
 
 
 def published_state_dict(
     arrays: Mapping[str, np.ndarray], path: Path, ignored: Mapping[str, str]
 ) -> PublishedWeights:
-    """Returns floating-point arrays of a network as float32, without prefixes such as `module.`.
+    """Returns the floating-point arrays of a network as float32.
+
+    Prefixes such as `module.` are removed from the names.
 
     Args:
       arrays: arrays of any type by name.
-      path: path of the file, which may have a configuration beside it.
-      ignored: names that the reader left out, with the reason.
+      path: path of the file, which may have a `config.json` beside it.
+      ignored: names of the entries that were not read, with the reason.
 
     Raises:
-      DeepLabError: there is no floating-point array, or two names differ only by such prefixes.
+      DeepLabError: there is no floating-point array, or two names differ only in such prefixes.
     """
     unwrapped = _renamed(arrays, _without_inner_wrappers)
     while wrapper := _common_wrapper(unwrapped):
         unwrapped = _renamed(unwrapped, lambda name, wrapper=wrapper: name.removeprefix(wrapper))
     floats = {name: array for name, array in unwrapped.items() if _is_float(array)}
     if not floats:
-        raise DeepLabError("it holds no floating point arrays")
+        raise DeepLabError("it contains no floating-point arrays")
     configuration = configuration_beside(path)
     left = {
         name: "it counts training batches"
         if name.endswith("num_batches_tracked")
-        else "it holds whole numbers, not weights"
+        else "it contains integers, not weights"
         for name in unwrapped
         if name not in floats
     }
@@ -96,7 +100,7 @@ def _without_inner_wrappers(name: str) -> str:
 
 
 def _common_wrapper(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """Returns the wrapper that all names of the network's weights begin with, if there is one."""
+    """Returns the prefix of WRAPPERS with which the names of all weights start, or None."""
     floats = [name for name, array in arrays.items() if _is_float(array)]
     names = [name for name in floats if name.partition(".")[0] not in BESIDE]
     return next((w for w in WRAPPERS if names and all(n.startswith(w) for n in names)), None)
@@ -110,8 +114,8 @@ def _renamed(
         other = names.setdefault(rename(name), name)
         if other != name:
             raise DeepLabError(
-                f"{other} and {name} differ only by the parts that wrappers add; "
-                "save the state dict of one network"
+                f"{other} and {name} differ only in parts such as `module.`, which are removed; "
+                "save the state dict of a single network"
             )
     return {new: arrays[old] for new, old in names.items()}
 
@@ -123,21 +127,21 @@ def _is_float(array: np.ndarray) -> bool:
 
 # Keys under which training code stores the state dict.
 PLACES = ("state_dict", "model", "model_state", "model_state_dict", "net", "network")
-# Class or function that the file would call, in an error message of torch.
+# Name of the class or function that the file would call, in PyTorch's error message.
 CALLED = re.compile(r"GLOBAL\s+(\S+)")
 
 
 def read_pytorch(path: Path) -> PublishedWeights:
-    """Reads a state dict; half-precision weights become float32.
+    """Reads a PyTorch state dict; half-precision weights become float32.
 
     Raises:
-      DeepLabError: the file would run code, is damaged or holds no state dict, or torch is not
+      DeepLabError: the file would run code, is damaged or contains no state dict, or torch is not
         installed.
     """
     torch = import_extra("torch", "torch", "a PyTorch file")
     tensors = _state_dict(_load(torch, path), torch)
     arrays = {name: _array(torch, name, t) for name, t in tensors.items() if torch.is_tensor(t)}
-    others = {name: "it is no array" for name in tensors if name not in arrays}
+    others = {name: "it is not an array" for name in tensors if name not in arrays}
     return published_state_dict(arrays, path, others)
 
 
@@ -147,37 +151,37 @@ def _load(torch: ModuleType, path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:
-        # torch raises any exception for a damaged file.
-        problem = "it is damaged, or no file that torch.save wrote"
+        # For a damaged file, torch raises exceptions of any type.
+        problem = "it is damaged, or not written by torch.save"
         called = CALLED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if called:
             problem = (
-                f"it holds more than arrays ({called[1]}), which may be code, and is refused; "
-                "ask for a state dict or safetensors"
+                f"it is refused because it may run code: it contains {called[1]}; ask the author "
+                "for a state dict or a safetensors file"
             )
         elif "TorchScript" in str(error):
-            problem = "it is a TorchScript program, which is not run here; save its state_dict()"
+            problem = "it is a TorchScript program, which is not supported; save its state_dict()"
         raise DeepLabError(problem) from error
 
 
 def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
-    """Returns the names and tensors, under whichever keys training code stored them.
+    """Returns tensors by name; training code may have stored them under a key of PLACES.
 
     Raises:
       DeepLabError: there are no tensors.
     """
     while isinstance(content, Mapping):
-        # Single tensors, such as a best score, may be stored beside a state dict.
+        # Other tensors, such as a best score, may be stored beside the state dict.
         place = next((p for p in PLACES if _holds_tensors(content.get(p), torch)), None)
         if place is None and any(map(torch.is_tensor, content.values())):
             return {str(name): value for name, value in content.items()}
         if place is None:
             found = ", ".join(map(str, list(content)[:8])) or "nothing"
             raise DeepLabError(
-                f"it holds {found}, but no state dict; looked under {', '.join(PLACES)}"
+                f"it contains {found}, but no state dict; legal keys: {', '.join(PLACES)}"
             )
         content = content[place]
-    raise DeepLabError(f"it holds one {type(content).__name__}, but no state dict")
+    raise DeepLabError(f"it contains a {type(content).__name__}, but no state dict")
 
 
 def _holds_tensors(content: Any, torch: ModuleType) -> bool:
@@ -188,13 +192,13 @@ def _holds_tensors(content: Any, torch: ModuleType) -> bool:
 
 def _array(torch: ModuleType, name: str, tensor: Any) -> np.ndarray:
     if tensor.layout != torch.strided or tensor.is_quantized:
-        raise DeepLabError(f"{name} is a sparse or quantized tensor; save it dense and as floats")
+        raise DeepLabError(f"{name} is sparse or quantized; save it as a dense float tensor")
     values = tensor.detach()
     return (values.float() if values.is_floating_point() else values).numpy()
 
 
 def read_safetensors(path: Path) -> PublishedWeights:
-    """Reads the arrays; half-precision weights become float32, and metadata is ignored.
+    """Reads a safetensors file; half-precision weights become float32, metadata is ignored.
 
     Raises:
       DeepLabError: the file is damaged.
@@ -203,5 +207,5 @@ def read_safetensors(path: Path) -> PublishedWeights:
         with safe_open(path, framework="np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise DeepLabError(f"it is damaged, or no safetensors file: {error}") from error
+        raise DeepLabError(f"it is damaged, or not a safetensors file: {error}") from error
     return published_state_dict(arrays, path, {})

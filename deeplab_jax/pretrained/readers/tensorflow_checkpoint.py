@@ -11,27 +11,27 @@ from deeplab_jax.pretrained.weights import PublishedWeights
 
 
 def checkpoint_file(prefix: Path) -> Path:
-    """Returns the file that identifies a checkpoint.
+    """Returns the file whose checksum identifies a checkpoint.
 
-    This is the file of its arrays or, where they are in several files, the index, which holds
-    their checksums.
+    This is the data file. If there are several data files, it is the index, which contains the
+    checksums of all arrays.
 
     Raises:
-      DeepLabError: files of arrays are missing.
+      DeepLabError: data files are missing.
     """
     beside = (part for part in prefix.parent.iterdir() if DATA.search(part.name))
     parts = [part for part in beside if DATA.sub("", part.name) == prefix.name]
     expected = int(DATA.search(parts[0].name)[1]) if parts else 1
     if len(parts) != expected:
         raise DeepLabError(
-            f"{prefix} has {len(parts)} of its {expected} files {prefix.name}.data-…; "
-            f"put them beside {index_of(prefix).name}"
+            f"{prefix}: only {len(parts)} of {expected} files {prefix.name}.data-… exist; put the "
+            f"others beside {index_of(prefix).name}"
         )
     return parts[0] if expected == 1 else index_of(prefix)
 
 
 AVERAGE = "/ExponentialMovingAverage"
-# Pattern of names outside of the network → reason for leaving them out.
+# {pattern: reason} for variables that do not belong to the network.
 IGNORED = {
     r"/(Momentum|Adam(_1)?|RMSProp(_1)?|Adagrad|Ftrl(_1)?)$": "it belongs to the optimizer",
     r"^beta[12]_power(_\d+)?$": "it belongs to the optimizer",
@@ -44,11 +44,11 @@ def read_checkpoint(path: Path, prefer_averages: bool = True) -> PublishedWeight
     """Reads the variables of a TensorFlow checkpoint.
 
     Args:
-      path: prefix of the files, or the single file of an older checkpoint.
-      prefer_averages: read the moving average of a variable, where there is one.
+      path: prefix of the files, or the single file of a checkpoint in the older format.
+      prefer_averages: read the moving averages of variables, if there are any.
 
     Raises:
-      DeepLabError: TensorFlow is not installed, or no variable is floating-point.
+      DeepLabError: TensorFlow is not installed, or there are no floating-point variables.
     """
     tensorflow = import_tensorflow("tensorflow", "a TensorFlow file")
     reader = tensorflow.train.load_checkpoint(str(path))
@@ -56,12 +56,12 @@ def read_checkpoint(path: Path, prefer_averages: bool = True) -> PublishedWeight
     chosen, ignored = choose_variables(dtypes, prefer_averages)
     floating = {name: stored for name, stored in chosen.items() if dtypes[stored].is_floating}
     if not floating:
-        raise DeepLabError("it holds no variables")
+        raise DeepLabError("it contains no floating-point variables")
     others = [stored for name, stored in chosen.items() if name not in floating]
     return PublishedWeights(
         arrays={name: reader.get_tensor(stored) for name, stored in floating.items()},
         layout="tensorflow",
-        ignored=ignored | dict.fromkeys(others, "it holds no floating point numbers"),
+        ignored=ignored | dict.fromkeys(others, "it contains no floating-point numbers"),
         stored={name: stored for name, stored in floating.items() if name != stored},
     )
 
@@ -69,14 +69,14 @@ def read_checkpoint(path: Path, prefer_averages: bool = True) -> PublishedWeight
 def choose_variables(
     names: Collection[str], prefer_averages: bool
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the variables of the network in a checkpoint.
+    """Selects the variables of the network among the names in a checkpoint.
 
     Args:
       names: all names in the checkpoint.
       prefer_averages: see `read_checkpoint`.
 
     Returns:
-      Name in the checkpoint by name of the variable, and the reason for ignoring each other name.
+      {variable: name in the checkpoint}, and {name: reason} for the names that are ignored.
     """
     stored, ignored = {}, {}
     for name in sorted(names):

@@ -23,7 +23,7 @@ DTYPES = {
 OPERATORS = {
     number: name for name, number in vars(tflite.BuiltinOperator).items() if isinstance(number, int)
 }
-# Operators that keep the values of their first input, in another precision or layout.
+# Operators that do not change the values of their first input, except precision and layout.
 TRANSPARENT = ("DEQUANTIZE", "QUANTIZE", "SPACE_TO_BATCH_ND", "PAD", "RESHAPE")
 
 
@@ -31,21 +31,21 @@ def read_tflite(path: Path) -> PublishedWeights:
     """Reads the convolutions of a TFLite file; integer weights are dequantized.
 
     Raises:
-      DeepLabError: the file is damaged, no TFLite file, or holds weights that cannot be read.
+      DeepLabError: the file is not a TFLite file, or contains weights that cannot be read.
     """
     content = path.read_bytes()
     if content[4:8] != MAGIC:
-        raise DeepLabError("it does not begin as a TFLite file does (TFL3)")
+        raise DeepLabError("it is not a TFLite file: the identifier TFL3 is missing")
     return _Network(content).published()
 
 
 class _Network:
-    """Only subgraph of a file: its operators and tensors by number."""
+    """Operators and tensors of a TFLite file, which must have a single subgraph."""
 
     def __init__(self, content: bytes) -> None:
         self.model = tflite.Model.GetRootAsModel(content, 0)
         if self.model.SubgraphsLength() != 1:
-            raise DeepLabError(f"it holds {self.model.SubgraphsLength()} networks instead of one")
+            raise DeepLabError(f"it has {self.model.SubgraphsLength()} subgraphs; expected 1")
         self.graph = self.model.Subgraphs(0)
         operators = [self.graph.Operators(n) for n in range(self.graph.OperatorsLength())]
         self.operators = [(self._operator_name(operator), operator) for operator in operators]
@@ -58,7 +58,7 @@ class _Network:
     def published(self) -> PublishedWeights:
         image = self.graph.Tensors(self.graph.Inputs(0)).ShapeAsNumpy().tolist()
         if len(image) != 4:
-            raise DeepLabError(f"its input is {image} and no image")
+            raise DeepLabError(f"its input has the shape {image}, which is not an image batch")
         return graph.published_graph(
             self._convolutions(),
             tuple(image[1:3]),
@@ -68,7 +68,7 @@ class _Network:
 
     def _operator_name(self, operator: tflite.Operator) -> str:
         code = self.model.OperatorCodes(operator.OpcodeIndex())
-        # Older files do not have the first field, and read 0.
+        # Older files do not have the first field, which is then read as 0.
         number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
         return OPERATORS.get(number, str(number))
 
@@ -88,12 +88,13 @@ class _Network:
         map_size = tuple(self._shape(operator.Outputs(0))[1:3])
         before, producer = self.producers.get(source, (None, None))
         if before == "SPACE_TO_BATCH_ND":
-            # Older converters rearrange the map for an atrous convolution, which changes its size.
+            # Older converters rearrange the pixels for an atrous convolution, so the stored output
+            # size is not that of the feature map.
             rate = tuple(self._constant(producer.Inputs(1)).astype(int).tolist())
             map_size = None
         return graph.GraphConvolution(
             scope=graph.scope_of(self._name(weights)),
-            # Stored as [out, k, k, in], or [1, k, k, channels] of a depthwise convolution.
+            # Stored as [out, k, k, in], or [1, k, k, channels] for a depthwise convolution.
             kernel=self._constant(weights).transpose(1, 2, 3, 0),
             bias=self._bias(rest),
             depthwise=depthwise,
@@ -110,12 +111,12 @@ class _Network:
         return self._constant(inputs[0]) if inputs and inputs[0] >= 0 else None
 
     def _constant(self, number: int) -> np.ndarray:
-        """Returns the stored values of a tensor as floating-point numbers.
+        """Returns the values of a constant tensor as floating-point numbers.
 
         Raises:
-          DeepLabError: the tensor is computed, or of an unknown type.
+          DeepLabError: the tensor is not constant, or has an unsupported type.
         """
-        # Bounded, since the operators of a damaged file can form a cycle.
+        # The number of steps is bounded, since the operators of a damaged file can form a cycle.
         for _ in self.operators:
             name, operator = self.producers.get(number, (None, None))
             if name not in TRANSPARENT:
@@ -124,9 +125,9 @@ class _Network:
         tensor = self.graph.Tensors(number)
         data = self.model.Buffers(tensor.Buffer()).DataAsNumpy()
         if isinstance(data, int) or not data.size:
-            raise DeepLabError(f"its weights {self._name(number)} are computed, not stored")
+            raise DeepLabError(f"its weights {self._name(number)} are not constants")
         if tensor.Type() not in DTYPES:
-            raise DeepLabError(f"its weights {self._name(number)} are of a type not known here")
+            raise DeepLabError(f"its weights {self._name(number)} have an unsupported type")
         values = np.frombuffer(data.tobytes(), DTYPES[tensor.Type()])
         return _dequantized(values.reshape(self._shape(number)), tensor.Quantization())
 
@@ -138,7 +139,7 @@ class _Network:
         return self.graph.Tensors(number).Name().decode()
 
     def _pooling_window(self) -> Size | None:
-        """Returns the window of the pooling before the convolution of the image pooling."""
+        """Returns the window of the average pooling before the convolution of image pooling."""
         convolutions = (operator for name, operator in self.operators if name == "CONV_2D")
         inputs = (
             operator.Inputs(0)
