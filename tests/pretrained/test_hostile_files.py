@@ -240,7 +240,7 @@ PLAIN = tarfile.REGTYPE
         ([("a.tflite", b"", tarfile.LNKTYPE)], "not a regular file"),
         ([("a.tflite", b"", tarfile.CHRTYPE)], "not a regular file"),
         ([("a.tflite", b"", tarfile.FIFOTYPE)], "not a regular file"),
-        ([("a/x.tflite", b"1", PLAIN), ("b/x.tflite", b"2", PLAIN)], "twice"),
+        ([("a/x.tflite", b"1", PLAIN), ("b/x.tflite", b"2", PLAIN)], "two files named x.tflite"),
         ([("x.tflite", b"1", PLAIN), ("y.tflite", b"2", PLAIN)], "several"),
         ([("readme.txt", b"1", PLAIN), ("._x.tflite", b"2", PLAIN)], "no weights"),
         ([("x.tflite", b"broken", PLAIN)], "TFL3"),
