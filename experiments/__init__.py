@@ -1,1 +1,1 @@
-"""The papers' tables as data, and programs that compare this code with them."""
+"""The tables of the DeepLab papers as data, and programs that reproduce and compare them."""

@@ -1,4 +1,4 @@
-"""Runs the jobs of a request: here, one after the other, or through submitit."""
+"""Runs the training and evaluation jobs of a table, in this process or through submitit."""
 
 import dataclasses
 import functools
@@ -20,13 +20,14 @@ from experiments.table import Table
 
 @dataclasses.dataclass(frozen=True)
 class OpenRequest:
-    """A request with all that it names.
+    """A request together with the table and the preset that it names.
 
     Attributes:
-      request: as it was given.
-      table, preset: found.
-      cases: every row of the table, with the grid's points.
-      storage: of the preset.
+      request: the request as given on the command line.
+      table: table to run.
+      preset: preset to run it under.
+      cases: every row of the table, combined with every point of the grid.
+      storage: files of the preset.
     """
 
     request: Request
@@ -37,33 +38,36 @@ class OpenRequest:
 
 
 def open_request(request: Request, workdir: str | pathlib.Path) -> OpenRequest:
-    """Finds what a request names; nothing is written.
+    """Finds the table and the preset of a request and resolves its cases; writes nothing.
 
     Raises:
-      DeepLabError: something is not there, or a value is illegal.
+      DeepLabError: the table, the preset or a config field does not exist, or a value is illegal.
     """
     table, preset = find_table(request.table), find_preset(request.preset)
     if request.init and not preset.scales_down:
-        raise DeepLabError("--init is of the small presets; recipes know what they start from")
+        raise DeepLabError(
+            f"--init cannot be used with the preset {preset.name}, whose recipes define the "
+            "initial weights; leave it out"
+        )
     cases = make_cases(table, preset, parse_grid(request.grid), request.init)
     storage = Storage(pathlib.Path(workdir) / preset.name)
     return OpenRequest(request, table, preset, cases, storage)
 
 
 def open_requests(workdir: str | pathlib.Path) -> list[OpenRequest]:
-    """Returns every request that was run in a workdir."""
+    """Returns all requests that were run in a workdir."""
     found = (Storage(pathlib.Path(workdir) / name) for name in PRESETS)
     return [open_request(one, workdir) for storage in found for one in storage.requests()]
 
 
 def run_here(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> None:
-    """Runs the jobs of some rows in this process, and writes the report after each.
+    """Runs the jobs of some cases in this process, and writes the report after each job.
 
-    A job that fails does not stop the others.
+    If a job fails, the others still run.
 
     Raises:
-      DeepLabError: jobs failed; says how many, and why the first did.
-      KeyboardInterrupt: the run was asked to stop, and what was done is saved.
+      DeepLabError: jobs failed; the message contains their number and the first error.
+      KeyboardInterrupt: the run was interrupted; completed steps are saved.
     """
     _prepare(opened, reporter)
     jobs = _waiting(opened, cases, reporter)
@@ -90,18 +94,19 @@ def submit(
     settings: Sequence[str],
     reporter: Reporter,
 ) -> None:
-    """Hands the jobs of some rows to submitit, and waits for local ones.
+    """Submits the jobs of some cases through submitit, and waits for them if they are local.
 
     Args:
-      opened: what was asked for.
-      cases: the rows.
+      opened: request to run.
+      cases: cases to run.
       cluster: `local` or `slurm`.
-      processes: how many share the jobs; on SLURM every job is its own.
-      settings: `KEY=VALUE` of submitit's executor.
-      reporter: receives the jobs.
+      processes: number of local processes among which the jobs are divided; on SLURM, each job is
+        submitted separately.
+      settings: settings of submitit's executor, `KEY=VALUE`.
+      reporter: receives a message for each submitted job.
 
     Raises:
-      DeepLabError: submitit is not installed, a setting is no KEY=VALUE, or local jobs failed.
+      DeepLabError: submitit is not installed, a setting is not KEY=VALUE, or local jobs failed.
     """
     from experiments.submission import make_executor, wait_for
 
@@ -124,7 +129,7 @@ def submit(
 
 
 def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]:
-    """Runs jobs in a submitted process; returns why some failed."""
+    """Runs jobs one after the other in a submitted process; returns the errors of failed jobs."""
     failures = []
     for job in jobs:
         try:
@@ -135,25 +140,25 @@ def run_share(jobs: Sequence[Job], storage: Storage, data_dir: str) -> list[str]
 
 
 def describe(job: Job) -> str:
-    """Returns a job in a few words."""
+    """Returns a short description of a job, for messages."""
     others = f" and {len(job.cases) - 1} more" if len(job.cases) > 1 else ""
     return f"{job.cases[0].row.label}{others}, seed {job.seed}"
 
 
 def _waiting(opened: OpenRequest, cases: Sequence[Case], reporter: Reporter) -> list[Job]:
-    """Returns the jobs that are not done, and reports rows that will not be run."""
+    """Returns the jobs that are not done, and reports the cases that the preset cannot run."""
     for case in cases:
         if case.why_not:
             reporter.message(f"not run: {case.row.label}: {case.why_not}")
     jobs = make_jobs(cases, opened.request.seeds)
     waiting = [job for job in jobs if not is_done(job, opened.storage)]
     if len(waiting) < len(jobs):
-        reporter.message(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are done already")
+        reporter.message(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are already done")
     return waiting
 
 
 def _prepare(opened: OpenRequest, reporter: Reporter) -> None:
-    """Notes the request, and draws the data of the preset that needs none from elsewhere."""
+    """Stores the request, and prepares the drawn images of the preset `smoke`."""
     opened.storage.write_request(opened.request)
     if opened.preset is not SMOKE:
         return

@@ -1,4 +1,4 @@
-"""A table's rows under a preset: what each trains, and how it is evaluated."""
+"""Cases: the rows of a table under a preset, with resolved configs and inference options."""
 
 import copy
 import dataclasses
@@ -21,20 +21,20 @@ from experiments.presets import Preset
 from experiments.scaling import scaled_down
 from experiments.table import Changes, Row, Table, Training
 
-# Placeholder for the initial weights of a recipe whose path only the runner knows.
+# Placeholder for the path of the initial weights, which is known only when the job runs.
 PLACEHOLDER = "the-training-before"
 INFERENCE_FIELDS = tuple(field.name for field in dataclasses.fields(InferenceOptions))
 
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedTraining:
-    """A training with every field decided, but for its seed and where it starts from.
+    """A training whose config is complete, except for the seed and the path of initial weights.
 
     Attributes:
-      text: of the config, as JSON; two of one text are the same.
-      config: to read.
-      after: whose network it starts from.
-      devices: how many; None: all.
+      text: the config as JSON; trainings with equal text are equal.
+      config: the config; must not be modified.
+      after: training whose network is the starting point, or None.
+      devices: number of devices; None: all.
     """
 
     text: str
@@ -43,14 +43,14 @@ class ResolvedTraining:
     devices: int | None = None
 
     def new_config(self) -> ConfigDict:
-        """Returns the config, to change."""
+        """Returns a copy of the config, which may be modified."""
         return copy.deepcopy(self.config)
 
     @functools.cached_property
     def key(self) -> str:
-        """Names it: equal trainings have equal keys, whichever table they stand in.
+        """Name of the directory of the training; equal trainings of any table have equal keys.
 
-        A default value and the same value by name are equal.
+        A field that is unset and a field that is set to its default are equal.
         """
         free = (*configs.FREE_FIELDS, "seed")
         fields = {
@@ -62,20 +62,20 @@ class ResolvedTraining:
         before = self.after.key if self.after else None
         identity = json.dumps([fields, network, before, self.devices], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
-        # Not the architecture's name: DeepLab v3+ without its decoder is DeepLab v3.
+        # The name of the architecture is left out: DeepLab v3+ without a decoder is DeepLab v3.
         parts = [network["backbone"], network["head"], network["decoder"], digest]
         return "-".join(part for part in parts if part != "none")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A row under a preset.
+    """A row of a table under a preset.
 
     Attributes:
-      row: of the table, or made from one by a grid.
-      training: what must be trained; None where the preset cannot show the row.
-      options: how the network is applied.
-      why_not: the reason why the preset cannot show it.
+      row: row of the table, possibly changed by a point of a grid.
+      training: the training that the row requires; None if the preset cannot run the row.
+      options: inference options of the evaluation.
+      why_not: reason why the preset cannot run the row, or None.
     """
 
     row: Row
@@ -85,7 +85,7 @@ class Case:
 
     @property
     def strategy(self) -> str:
-        """Names the evaluation: equal strategies on equal trainings have one result."""
+        """Name of the evaluation; equal strategies on equal trainings share one result."""
         values = [self.options.describe(), self.row.trimap]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -93,13 +93,13 @@ class Case:
 def make_cases(
     table: Table, preset: Preset, grid: Grid | None = None, init: str = ""
 ) -> tuple[Case, ...]:
-    """Returns the rows of a table under a preset, each with every point of a grid.
+    """Returns the cases of a table under a preset: every row with every point of a grid.
 
     Args:
-      table: the rows.
-      preset: data, sizes.
-      grid: changes on top of what row and preset say; None: none.
-      init: weights that a preset's small networks start from.
+      table: table whose rows are run.
+      preset: preset that determines dataset and sizes.
+      grid: changes that are applied after those of row and preset; None: none.
+      init: initial weights of the small networks of a preset; empty: from scratch.
 
     Raises:
       DeepLabError: a field does not exist or a value is illegal.
@@ -113,7 +113,7 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
     changes, inference = _by_kind(point)
     if point:
         label = f"{row.label}, {shown(point)}" if len(table.rows) > 1 else shown(point)
-        # A row changed by a grid was not published.
+        # No published value belongs to a row that a grid changes.
         row = dataclasses.replace(row, label=label, published=None, costs={}, minus=None)
     options = _options(row.inference | inference, row.label)
     why_not = _why_not(table, row, preset, init)
@@ -128,7 +128,7 @@ def _case(table: Table, row: Row, point: Changes, preset: Preset, init: str) -> 
 
 
 def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> str | None:
-    """Returns why the trained network cannot be had at the stride of evaluation; None: it can."""
+    """Returns why the network does not support the evaluation's output stride, or None."""
     network = network_of(training.config)
     if options.output_stride in (None, network.output_stride):
         return None
@@ -140,7 +140,7 @@ def _no_such_stride(training: ResolvedTraining, options: InferenceOptions) -> st
 
 
 def _by_kind(point: Changes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the changes of the config and those of inference (`inference.FIELD`)."""
+    """Splits a point into changes of config fields and of inference fields (`inference.FIELD`)."""
     prefix = "inference."
     inference = {
         name.removeprefix(prefix): value for name, value in point.items() if name.startswith(prefix)
@@ -156,15 +156,15 @@ def _options(inference: Changes, label: str) -> InferenceOptions:
 
 
 def _why_not(table: Table, row: Row, preset: Preset, init: str) -> str | None:
-    """Returns why a small training from scratch cannot stand for the row; None if it can."""
+    """Returns why a small training from scratch cannot represent the row, or None if it can."""
     if not preset.scales_down:
         return None
     if row.after and row.after.recipe.partition(":")[0] not in ("deeplab_v1",):
         return "starts from a network trained on COCO, for which there is no small dataset"
     if row.after:
-        return "multi-scale features are VGG-16's, which has no small form"
+        return "multi-scale features require VGG-16, which has no small variant"
     if row.changes.get("model.frozen_batch_norm") and not init:
-        return "frozen statistics need a trained network to start from"
+        return "frozen batch normalization requires initial weights"
     return None
 
 
@@ -191,7 +191,7 @@ def _resolve(
 
 
 def load_recipe(training: Training) -> ConfigDict:
-    """Returns the config of a training's recipe with its changes.
+    """Returns the config of a training: its recipe with its changes.
 
     Raises:
       DeepLabError: there is no such recipe or field.

@@ -1,4 +1,4 @@
-"""Finds tables: those of this folder by name, and anybody's by path."""
+"""Finds tables by name (in `experiments/tables`) or by the path of a Python file."""
 
 import importlib.util
 import pathlib
@@ -10,16 +10,16 @@ FOLDER = pathlib.Path(__file__).parent / "tables"
 
 
 def list_tables() -> list[str]:
-    """Returns the names of all tables, as v3/table5."""
+    """Returns the names of all tables, such as v3/table5."""
     paths = sorted(FOLDER.glob("*/[!_]*.py"))
     return [path.relative_to(FOLDER).with_suffix("").as_posix() for path in paths]
 
 
 def find_table(reference: str) -> Table:
-    """Returns the table of a name, or of a Python file that holds a `TABLE`.
+    """Returns the table with a name, or the `TABLE` of a Python file.
 
     Raises:
-      DeepLabError: there is none, or its rows contradict each other.
+      DeepLabError: there is no such table, or it is inconsistent (see `check_table`).
     """
     path = pathlib.Path(reference)
     if path.suffix != ".py":
@@ -27,27 +27,27 @@ def find_table(reference: str) -> Table:
             raise unknown_name("table", reference, list_tables())
         path = FOLDER / f"{reference}.py"
     if not path.is_file():
-        raise DeepLabError(f"no file {path}; copy experiments/example.py to start one")
+        raise DeepLabError(f"there is no file {path}; start from a copy of experiments/example.py")
     spec = importlib.util.spec_from_file_location(f"table_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     table = getattr(module, "TABLE", None)
     if not isinstance(table, Table):
-        raise DeepLabError(f"{path} has no TABLE; experiments/example.py shows one")
+        raise DeepLabError(f"{path} defines no TABLE; see experiments/example.py")
     check_table(table, str(path))
     return table
 
 
 def check_table(table: Table, where: str) -> None:
-    """Checks that labels are different and metrics are known.
+    """Checks that row labels are unique, and that metrics and referenced rows exist.
 
     Raises:
-      DeepLabError: they are not.
+      DeepLabError: two rows have the same label, or a metric or a referenced row does not exist.
     """
     labels = [row.label for row in table.rows]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise DeepLabError(f"{where}: two rows are called {twice[0]!r}; give each its own label")
+        raise DeepLabError(f"{where}: two rows have the label {twice[0]!r}; labels must be unique")
     for row in table.rows:
         for metric in (table.metric, *row.costs):
             if metric not in METRICS:

@@ -1,4 +1,4 @@
-"""How the commands of this folder start: flags, one line an error, exit status."""
+"""Common entry point of the commands in this directory: flags, error messages, exit status."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -13,17 +13,17 @@ Run = Callable[[Flags, list[str], Console], None]
 
 def define_workdir(flags: Flags) -> None:
     """Defines --workdir."""
-    flags.define("workdir", "runs/experiments", "Directory of the trainings and results.")
+    flags.define("workdir", "runs/experiments", "Directory for trainings, results and reports.")
 
 
 def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> int:
     """Runs a command and returns its exit status.
 
     Args:
-      argv: the command's name and what follows it.
-      documentation: what --help prints above the flags.
-      define: declares the flags.
-      run: does the work.
+      argv: name of the command and its arguments.
+      documentation: text that --help prints above the flags.
+      define: function that defines the flags.
+      run: function that runs the command.
     """
     console, flags = Console(), Flags()
     flags.define("debug", False, "Show the full traceback of an error.")
@@ -38,17 +38,17 @@ def main(argv: Sequence[str], documentation: str, define: Define, run: Run) -> i
         paths = flags([name, *_joined(arguments)])[1:]
         run(flags, list(paths), console)
 
-    return exit_status(work, console, debug, "interrupted; the same command goes on")
+    return exit_status(work, console, debug, "interrupted; the same command resumes")
 
 
 def start(module: str, documentation: str, define: Define, run: Run) -> None:
-    """Runs a command as the process that it is."""
+    """Runs a command with the arguments of this process, and exits with its status."""
     prepare_environment()
     sys.exit(main([module, *sys.argv[1:]], documentation, define, run))
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with `--grid VALUE` as `--grid=VALUE`: the value may begin with -."""
+    """Rewrites `--grid VALUE` as `--grid=VALUE`, because the value may start with `-`."""
     joined: list[str] = []
     for argument in arguments:
         if joined and joined[-1] == "--grid":

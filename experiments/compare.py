@@ -1,9 +1,10 @@
 """usage: python -m experiments.compare --models=NAME=MODEL,… --dataset=NAME --data_dir=DIR
 
-Shows models side by side on the same images: image, truth and each model's classes, error maps,
-bars by class, confusion matrices, curves along outlines, speed and accuracy. The page is one HTML
-file that opens anywhere. A model is a workdir, a model directory or a published name. --classes=PNG
-writes truth and classes as one picture without the images, for where these may not be shown.
+Compares models on the same images and writes a self-contained HTML page with predictions, error
+maps, IoU per class, confusion matrices, mean IoU near boundaries, and speed against accuracy. A
+MODEL is a workdir, a model directory or the name of pretrained weights. --classes=PNG also writes a
+picture of ground truth and predictions without the images, for datasets whose images must not be
+shown.
 
 example:
   python -m experiments.compare --models=v1=runs/v1,v2=runs/v2,v3=runs/v3,v3+=runs/v3plus \\
@@ -22,7 +23,7 @@ from experiments import commands
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Declares the flags."""
+    """Defines the flags of the command."""
     own = {"flag_values": flags}
     absl_flags.DEFINE_list("models", [], "Models as NAME=MODEL,…; a MODEL may contain =.", **own)
     absl_flags.DEFINE_string(
@@ -33,7 +34,7 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared datasets.", **own)
     absl_flags.DEFINE_string("output", "comparison.html", "Path of the HTML page.", **own)
     absl_flags.DEFINE_string(
-        "classes", None, "Path of a PNG of ground truth and predicted classes only.", **own
+        "classes", None, "Path of a PNG with ground truth and predictions, without images.", **own
     )
     absl_flags.DEFINE_string("title", "DeepLab, side by side", "Title of the HTML page.", **own)
     absl_flags.DEFINE_integer("images", 4, "Number of images to show.", lower_bound=1, **own)
@@ -48,13 +49,13 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
 
 
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
-    """Measures the models and writes the page."""
+    """Evaluates the models and writes the page."""
     if paths:
         raise DeepLabError(f"compare takes no argument {paths[0]!r}; give models as --models")
     flags.require("models", "dataset")
     references = parse_models(flags.models)
     options, widths = flags.inference_options(), flags.numbers("trimap", int, "1,5,10")
-    # Imported late, so that --help and mistakes answer at once.
+    # Imported here so that --help and wrong flags do not wait for JAX.
     import deeplab_jax
     from deeplab_jax.data import open_dataset
     from deeplab_jax.files import replacing
@@ -79,14 +80,14 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
     if flags.classes:
         with replacing(pathlib.Path(flags.classes)) as temporary:
             temporary.write_bytes(class_maps(comparison))
-    console.message(f"{flags.output}: {len(page) / 2**20:.1f} MiB, one file")
+    console.message(f"{flags.output}: {len(page) / 2**20:.1f} MiB")
 
 
 def parse_models(texts: list[str]) -> dict[str, str]:
-    """Returns model references by the name they are shown under.
+    """Parses NAME=MODEL texts; returns model references by name.
 
     Raises:
-      DeepLabError: a text is no NAME=MODEL, or a name comes twice.
+      DeepLabError: a text is not NAME=MODEL, or a name is repeated.
     """
     found: dict[str, str] = {}
     for text in texts:
@@ -94,7 +95,7 @@ def parse_models(texts: list[str]) -> dict[str, str]:
         if not (name and equals and model):
             raise DeepLabError(f"--models: {text!r} is not NAME=MODEL, as in v3=runs/v3")
         if name in found:
-            raise DeepLabError(f"--models names {name!r} twice")
+            raise DeepLabError(f"--models contains the name {name!r} twice")
         found[name] = model
     return found
 

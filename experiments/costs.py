@@ -1,4 +1,4 @@
-"""Cost of a network: parameters, multiply-adds of its evaluation, chip-hours of its training."""
+"""Costs of a network: parameters, multiply-adds of inference, and chip-hours of training."""
 
 import dataclasses
 import functools
@@ -14,11 +14,12 @@ from deeplab_jax.training.checkpoints import network_of as config_network
 from experiments.cases import Case, ResolvedTraining
 from experiments.storage import read_json, write_json
 
-# The forward pass once, the backward pass twice; a multiply-add is two operations.
+# Floating-point operations of a training step per multiply-add of the forward pass: 2 operations
+# per multiply-add, once for the forward pass and twice for the backward pass.
 OPERATIONS = 2 * 3
-# Sustained operations per second of the chip that estimates assume.
+# Sustained operations per second of a chip, which the estimates of chip-hours assume.
 CHIP_OPERATIONS = 100e12
-# Image size for which the papers count multiply-adds.
+# Image size for which the papers report multiply-adds.
 SIZE = (513, 513)
 CLASSES = {
     "cityscapes": 19,
@@ -31,16 +32,16 @@ CLASSES = {
 
 @dataclasses.dataclass(frozen=True)
 class Counter:
-    """Counts networks once each and keeps the numbers in a file.
+    """Counts the parameters and multiply-adds of networks, and caches the counts in a file.
 
     Attributes:
-      path: of the file; None: kept nowhere.
+      path: path of the cache file; None: no file.
     """
 
     path: pathlib.Path | None = None
 
     def count(self, network: Architecture, size: tuple[int, int]) -> Mapping[str, int]:
-        """Returns `parameters`, `macs` and `macs_tf_convention` on an image (H, W)."""
+        """Returns `parameters`, `macs` and `macs_tf_convention` for an image of size (H, W)."""
         identity = json.dumps([network.describe(), size], sort_keys=True, default=str)
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
         known = (read_json(self.path) if self.path else None) or {}
@@ -59,13 +60,18 @@ def _count(network: Architecture, size: tuple[int, int]) -> dict[str, int]:
 
 
 def network_of(training: ResolvedTraining) -> Architecture:
-    """Returns the network of a training, with its dataset's number of classes."""
+    """Returns the network of a training, with the number of classes of the dataset."""
     config = training.config
     return config_network(config, CLASSES.get(config.data.name, 21))
 
 
 def evaluated_network(case: Case) -> tuple[Architecture, list[tuple[int, int]], bool]:
-    """Returns the network at the output stride of evaluation, the sizes it sees, and the flip."""
+    """Returns the network and the inputs of an evaluation.
+
+    Returns:
+      The network at the output stride of the evaluation, the size (H, W) of the image at every
+      scale, and whether flipped images are also predicted.
+    """
     network, stride = network_of(case.training), case.options.output_stride
     if stride not in (None, network.output_stride):
         rates = rates_at_output_stride(network, stride)
@@ -75,21 +81,24 @@ def evaluated_network(case: Case) -> tuple[Architecture, list[tuple[int, int]], 
 
 
 def multiply_adds(case: Case, counter: Counter) -> float:
-    """Returns billions of multiply-adds of one 513 × 513 image, as TensorFlow counts them."""
+    """Returns the multiply-adds of inference on one 513 × 513 image, in billions.
+
+    They are counted in TensorFlow's convention and summed over scales and flips.
+    """
     network, sizes, flip = evaluated_network(case)
     total = sum(counter.count(network, size)["macs_tf_convention"] for size in sizes)
     return total * (2 if flip else 1) / 1e9
 
 
 def parameters(case: Case, counter: Counter) -> float:
-    """Returns millions of trainable numbers."""
+    """Returns the number of parameters of the network, in millions."""
     return counter.count(network_of(case.training), (65, 65))["parameters"] / 1e6
 
 
 def chip_hours(training: ResolvedTraining, counter: Counter) -> float:
-    """Returns an estimate of a training's hours on one chip of `CHIP_OPERATIONS`.
+    """Estimates the hours of a training on one chip that sustains `CHIP_OPERATIONS`.
 
-    Without what it starts from, reading data, and evaluation.
+    The estimate does not include training the initial weights, reading data, and evaluation.
     """
     config = training.config
     macs = counter.count(network_of(training), tuple(config.augmentation.crop_size))["macs"]

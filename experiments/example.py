@@ -1,11 +1,11 @@
-"""An ablation of your own: copy this file, change the rows, run it.
+"""Example of an ablation table. Copy this file, change the rows and run it:
 
   deeplab-jax prepare shapes --data_dir=data
   python -m experiments.run experiments/example.py --data_dir=data --seeds=2
 
-A row says what differs from the table's recipe: fields of deeplab_jax/config.py, and fields of
-`InferenceOptions` for evaluation. Rows that differ in evaluation alone share one training. A grid
-over more fields needs no file:
+Each row lists its differences from the recipe of the table: config fields (see `deeplab-jax inspect
+--config`) for training, and fields of `InferenceOptions` for evaluation. Rows that differ only in
+the evaluation share one training. A grid over more fields needs no new file:
 
   python -m experiments.run experiments/example.py --rows=1 --data_dir=data \\
       --grid model.output_stride=8,16 --grid model.atrous_rates=(1,2,3),(2,4,6)

@@ -1,4 +1,4 @@
-"""Config fields by their dotted names."""
+"""Access to config fields by dotted names."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from deeplab_jax.errors import unknown_name
 
 
 def get_field(config: ConfigDict, name: str) -> Any:
-    """Returns a field's value.
+    """Returns the value of a config field.
 
     Raises:
-      DeepLabError: there is no such field; names the nearest.
+      DeepLabError: there is no such field; the message contains the most similar name.
     """
     fields = dict(configs.flatten(config))
     if name not in fields:
@@ -21,10 +21,10 @@ def get_field(config: ConfigDict, name: str) -> Any:
 
 
 def set_field(config: ConfigDict, name: str, value: Any) -> None:
-    """Sets a field; text is read as `--config.FIELD=TEXT` reads it.
+    """Sets a config field; text is parsed as in `--config.FIELD=TEXT`.
 
     Raises:
-      DeepLabError: there is no such field, or the text is not of its type.
+      DeepLabError: there is no such field, or the text cannot be parsed as its type.
     """
     if isinstance(value, str):
         configs.override(config, name, value)

@@ -1,4 +1,4 @@
-"""Grids over config fields, as `--grid model.output_stride=8,16` gives them."""
+"""Grids over config fields, such as `--grid model.output_stride=8,16`."""
 
 import dataclasses
 import itertools
@@ -12,30 +12,30 @@ from experiments.table import Changes
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Values to try, by field; every combination is a point.
+    """Grid over fields; every combination of values is a point.
 
     Attributes:
-      axes: (field, its values).
+      axes: (field, values) pairs.
     """
 
     axes: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     def points(self) -> list[Changes]:
-        """Returns every combination; of no axis the one that changes nothing."""
+        """Returns all points as {field: value}; a grid without axes has one empty point."""
         names = [name for name, _ in self.axes]
         values = (values for _, values in self.axes)
         return [dict(zip(names, point, strict=True)) for point in itertools.product(*values)]
 
 
 def parse_grid(texts: Sequence[str]) -> Grid:
-    """Returns the grid of `FIELD=VALUE,VALUE,…` texts.
+    """Parses a grid from texts `FIELD=VALUE,VALUE,…`.
 
     Args:
-      texts: fields of the config, or `inference.FIELD` of `InferenceOptions`; tuples take
-        brackets, as in model.atrous_rates=(3,6,9),(6,12,18).
+      texts: one text per field. FIELD is a config field, or `inference.FIELD` for a field of
+        `InferenceOptions`. Tuples take brackets, as in model.atrous_rates=(3,6,9),(6,12,18).
 
     Raises:
-      DeepLabError: a text is something else, or a field comes twice.
+      DeepLabError: a text is not FIELD=VALUE,VALUE,…, or a field is repeated.
     """
     axes: dict[str, tuple[Any, ...]] = {}
     for text in texts:
@@ -44,13 +44,13 @@ def parse_grid(texts: Sequence[str]) -> Grid:
         if not (name and equals and found and all(part.strip() for part in found)):
             raise DeepLabError(f"--grid={text!r} is not FIELD=VALUE,VALUE")
         if name in axes:
-            raise DeepLabError(f"--grid names {name} twice; give all its values at once")
+            raise DeepLabError(f"--grid is given twice for {name}; give all values at once")
         axes[name] = tuple(_value(name, part.strip()) for part in found)
     return Grid(tuple(axes.items()))
 
 
 def _split(text: str) -> list[str]:
-    """Returns what stands between commas that are in no brackets."""
+    """Splits a text at the commas that are not inside brackets."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "([") - (letter in ")]")
@@ -62,7 +62,7 @@ def _split(text: str) -> list[str]:
 
 
 def _value(name: str, text: str) -> Any:
-    """For inference the value itself; for the config the text, which the field parses."""
+    """Returns the value of an inference field, or the text for a config field, parsed later."""
     if not name.startswith("inference."):
         return text
     value = parse_keywords(f"value={text}")["value"]
@@ -70,5 +70,5 @@ def _value(name: str, text: str) -> Any:
 
 
 def shown(point: Changes) -> str:
-    """Returns a point as a row's label."""
+    """Returns the label of a point, such as `output_stride=8`."""
     return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in point.items())

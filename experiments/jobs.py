@@ -1,4 +1,4 @@
-"""Jobs to run for some rows, shared as far as possible, and how one job is run."""
+"""Jobs: trainings with their evaluations, shared by all cases that need the same training."""
 
 import dataclasses
 import pathlib
@@ -19,12 +19,12 @@ from experiments.storage import Storage, write_json
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A training with a seed, and all evaluations that rows want of it.
+    """A training with one seed, and all evaluations of it.
 
     Attributes:
-      training: what is trained.
-      seed: of the run.
-      cases: rows that evaluate it, each strategy once.
+      training: training to run.
+      seed: seed of the training.
+      cases: cases that evaluate the training, one per strategy.
     """
 
     training: ResolvedTraining
@@ -33,7 +33,7 @@ class Job:
 
 
 def make_jobs(cases: Iterable[Case], seeds: int) -> list[Job]:
-    """Returns the jobs of rows: one for each training and seed, all of the first seed first."""
+    """Returns one job per training and seed; all jobs of the first seed come first."""
     by_training: dict[ResolvedTraining, dict[str, Case]] = {}
     for case in cases:
         if case.training is not None:
@@ -46,22 +46,22 @@ def make_jobs(cases: Iterable[Case], seeds: int) -> list[Job]:
 
 
 def is_done(job: Job, storage: Storage) -> bool:
-    """Returns whether every result of a job is there."""
+    """Returns whether all results of a job exist."""
     return all(storage.read_result(case, job.seed) is not None for case in job.cases)
 
 
 def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> None:
-    """Trains and evaluates what is not done yet; an interrupted run goes on.
+    """Runs the parts of a job that are not done yet; an interrupted training is resumed.
 
     Args:
-      job: what to do.
-      storage: where it goes; other processes may work there, too.
-      data_dir: where the datasets are.
-      reporter: receives progress.
+      job: job to run.
+      storage: files of the preset; other processes may use them at the same time.
+      data_dir: directory of the prepared datasets.
+      reporter: receives progress events.
 
     Raises:
-      DeepLabError: as `deeplab_jax.train` and `evaluate`, or there are too few devices.
-      KeyboardInterrupt: as `deeplab_jax.train`.
+      DeepLabError: see `deeplab_jax.train` and `evaluate`, or there are too few devices.
+      KeyboardInterrupt: see `deeplab_jax.train`.
     """
     workdir = _trained(job.training, job.seed, storage, data_dir, reporter)
     failures = []
@@ -71,9 +71,9 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
             try:
                 _evaluate(case, workdir, data_dir, storage, job.seed, reporter)
             except DeepLabError as error:
-                # The training's other rows have their numbers all the same.
+                # The other cases of this training are still evaluated.
                 failures.append(f"{case.row.label}: {error}")
-    # Programs of one network are of no use to the next.
+    # The next network uses none of the compiled programs of this one.
     jax.clear_caches()
     if failures:
         raise DeepLabError("; ".join(failures))
@@ -82,7 +82,7 @@ def run_job(job: Job, storage: Storage, data_dir: str, reporter: Reporter) -> No
 def _trained(
     training: ResolvedTraining, seed: int, storage: Storage, data_dir: str, reporter: Reporter
 ) -> pathlib.Path:
-    """Returns the workdir of a finished run, trained if need be, after the one that it needs."""
+    """Returns the workdir of a finished training; first runs it and its `after` if necessary."""
     workdir = storage.training(training, seed)
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{workdir}.lock"):
@@ -101,7 +101,7 @@ def _trained(
 def _devices(count: int) -> list[jax.Device]:
     found = jax.devices()
     if count > len(found):
-        raise DeepLabError(f"the row wants {count} devices, here are {len(found)}")
+        raise DeepLabError(f"the row requires {count} devices, but this machine has {len(found)}")
     return found[:count]
 
 
@@ -120,7 +120,7 @@ def _evaluate(
         config.data.validation_split,
         class_names=config.data.class_names,
     )
-    # The papers measure the network after its last step.
+    # The papers evaluate the network after the last training step.
     predictor = deeplab_jax.load(workdir, checkpoint="last", reporter=reporter)
     metrics = evaluate(
         predictor,

@@ -1,4 +1,4 @@
-"""The numbers of a table's rows beside the published ones."""
+"""Measured values of the rows of a table, with the published values."""
 
 import dataclasses
 import statistics
@@ -14,15 +14,15 @@ from experiments.table import Table
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A row's value of one metric, over its seeds.
+    """Values of one metric for one row, over seeds.
 
     Attributes:
-      case: the row.
+      case: case of the row.
       metric: one of `table.METRICS`.
-      published: by the paper, or None.
-      values: by seed, of those that are done, exactly what is stored, in the metric's unit; a cost,
-        which no seed changes, stands under 0.
-      note: why there are none, or with which row they are shared.
+      published: published value, or None.
+      values: values by seed, for all seeds that are done, in the unit of the metric. A cost does
+        not depend on the seed and is stored under seed 0.
+      note: reason why there are no values, or the row that shares the run.
     """
 
     case: Case
@@ -33,26 +33,27 @@ class Measurement:
 
     @property
     def mean(self) -> float | None:
-        """Mean over seeds."""
+        """Mean over seeds, or None without values."""
         return _mean(list(self.values.values()))
 
     @property
     def standard_deviation(self) -> float | None:
-        """Over seeds, with n − 1 in the divisor; None of fewer than two."""
+        """Sample standard deviation (n − 1) over seeds; None for fewer than two seeds."""
         return _standard_deviation(list(self.values.values()))
 
     @property
     def difference(self) -> float | None:
-        """The mean less the published value, as it was printed."""
+        """Mean minus the published value."""
         if not self.values or self.published is None:
             return None
         mean = sum(self.values.values()) / len(self.values)
         return float(mean - Fraction(str(self.published)))
 
     def change(self, first: "Measurement") -> tuple[float | None, float | None]:
-        """Returns mean and standard deviation of the change against another row, seed by seed.
+        """Returns mean and standard deviation, over seeds, of the change relative to another row.
 
-        Rows share the seeds, and what a seed does to both is no difference between them.
+        The change is computed for each seed separately, which cancels effects of the seed that both
+        rows share.
         """
         both = [seed for seed in self.values if seed in first.values]
         changes = [self.values[seed] - first.values[seed] for seed in both]
@@ -70,10 +71,7 @@ def _standard_deviation(values: Sequence[Fraction]) -> float | None:
 def measure(
     table: Table, cases: Sequence[Case], storage: Storage, seeds: int, counter: Counter
 ) -> list[Measurement]:
-    """Returns the measurements of all rows, a row's metrics one after the other.
-
-    Costs are counted only where the networks are the published ones.
-    """
+    """Returns the measurements of all rows; each row has one measurement per metric."""
     by_label = {case.row.label: case for case in cases}
     shared: dict[tuple[str, str, int | None], str] = {}
     found = []
@@ -135,7 +133,7 @@ def _percent(case: Case, storage: Storage, seed: int) -> Fraction | None:
 
 
 def stored_mean_iou(result: Mapping[str, Any], trimap: int | None) -> float | None:
-    """Returns the mean IoU of `metrics.json`, 0..1: of all pixels or of a band."""
+    """Returns a mean IoU (0..1) from `metrics.json`, over all pixels or within a trimap band."""
     if trimap is None:
         return result["mean_iou"]
     return (result["trimap_mean_iou"] or {}).get(str(trimap))

@@ -1,8 +1,8 @@
-"""Published multiply-adds beside ours: `python -m experiments.multiply_adds`.
+"""Compares multiply-adds with published values: `python -m experiments.multiply_adds`.
 
-multiply_adds.csv holds the published values. The figure of several scales is a sum over the
-scaled sizes, and twice that with flipped images. The papers' values follow TensorFlow's convention
-(see `deeplab_jax.models.summary`), torchvision's count plain multiply-adds.
+multiply_adds.csv contains the published values. For several scales, the multiply-adds are summed
+over the scaled sizes; flipped images double them. The papers count in TensorFlow's convention (see
+`deeplab_jax.models.summary`), torchvision counts plain multiply-adds.
 """
 
 import csv
@@ -27,12 +27,12 @@ CONVENTIONS = {"tensorflow": "macs_tf_convention", "plain": "macs"}
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A published value beside ours.
+    """Published and counted multiply-adds of a network.
 
     Attributes:
-      published: in billions.
-      ours: in billions; None where the network does not exist here.
-      agrees: whether the difference is within the row's tolerance.
+      published: published value in billions.
+      ours: counted value in billions; None if the network is not supported.
+      agrees: whether the difference is within the tolerance of the row.
     """
 
     published: float
@@ -41,18 +41,18 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Ours against the published value, as a share of it."""
+        """Relative difference from the published value."""
         return None if self.ours is None else self.ours / self.published - 1
 
 
 def read_published() -> list[dict[str, str]]:
-    """Returns the rows of the file by column."""
+    """Returns the rows of multiply_adds.csv as dictionaries."""
     with PUBLISHED.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def compare(row: Mapping[str, str]) -> Comparison:
-    """Returns a row's published value beside ours."""
+    """Compares the published value of a row with the counted one."""
     published = float(row["published_billions"])
     try:
         ours = sum(
@@ -75,15 +75,16 @@ def _counted(row: Mapping[str, str]) -> str:
 
 
 def _sizes(row: Mapping[str, str]) -> list[tuple[int, int]]:
-    """Returns the size of the image at every scale, as the released code rounds it."""
+    """Returns the size of the image at every scale, rounded as in the released code."""
     height, width = map(int, row["crop"].split("x"))
     return [scaled_size((height, width), float(scale)) for scale in row["scales"].split()]
 
 
 def _agree(ours: float, published: str, tolerance: str) -> bool:
-    """Returns whether one of the tolerances holds: a share (0.35%), billions (0.025) or `exact`.
+    """Returns whether a value agrees with the published one within a tolerance.
 
-    `exact` means that ours, rounded to the published digits, is the published value.
+    The tolerance is `exact` (equal after rounding to the published digits), or one or more of a
+    percentage (0.35%) and a number of billions (0.025), separated by `|`; the largest one counts.
     """
     difference = abs(ours - float(published))
     if tolerance == "exact":
@@ -97,7 +98,7 @@ def _agree(ours: float, published: str, tolerance: str) -> bool:
 
 
 def table() -> rich.table.Table:
-    """Returns all rows with both values and their difference."""
+    """Returns a table of all rows with both values and their difference."""
     result = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for title in ("source", "network", "crop", "scales"):
         result.add_column(title)
@@ -114,7 +115,7 @@ def table() -> rich.table.Table:
 def _cells(row: Mapping[str, str]) -> tuple[str, str, str]:
     found = compare(row)
     if found.ours is None:
-        return row["published_billions"], "–", "no such network"
+        return row["published_billions"], "–", "not supported"
     mark = "" if found.agrees else " ✗" if row["checked"] == "yes" else " (unchecked)"
     return row["published_billions"], f"{found.ours:.3f}", f"{found.difference:+.2%}{mark}"
 

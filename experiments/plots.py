@@ -1,4 +1,4 @@
-"""A table as a picture: the published values and ours, row by row."""
+"""Plot of a table that compares measured and published values, row by row."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +16,15 @@ PUBLISHED, OURS = "#999999", "#4477aa"
 def write_plot(
     path: Path, table: Table, measurements: Sequence[Measurement], *, small: bool
 ) -> None:
-    """Writes a PNG with a line for each row.
+    """Writes a PNG with one line per row of a table.
 
     Args:
-      path: of the file, which appears whole or not at all.
-      table: what is shown.
-      measurements: of the table; those of its own metric are drawn that were published or run.
-      small: whether ours come from small networks: then both are drawn as changes against the first
-        row that has a value, seed by seed.
+      path: path of the file, which is written atomically.
+      table: table to plot.
+      measurements: measurements of the table. Rows with a published or measured value of the
+        table's metric are plotted.
+      small: whether the values come from small networks. If so, changes relative to the first
+        measured row are plotted instead of values.
     """
     own = [one for one in measurements if one.metric == table.metric]
     rows = [one for one in own if one.values or one.published is not None]
@@ -48,7 +49,7 @@ def write_plot(
     axes.set_xlabel(METRICS[table.metric] + change)
     if any(published is not None for published, *_ in values):
         axes.plot([], [], "o", color=PUBLISHED, fillstyle="none", label="published")
-    axes.errorbar([], [], xerr=[], fmt="o", color=OURS, label="here (± standard deviation)")
+    axes.errorbar([], [], xerr=[], fmt="o", color=OURS, label="measured (± standard deviation)")
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
@@ -57,7 +58,7 @@ def write_plot(
 def _values(
     rows: Sequence[Measurement], small: bool
 ) -> list[tuple[float | None, float | None, float | None]]:
-    """Returns published value, own one and its spread; if small, changes against the first row."""
+    """Returns (published, measured, standard deviation) per row; if small, changes of them."""
     first = first_measured(rows, rows[0].metric) if small and rows else None
     if first is None:
         return [(one.published, one.mean, one.standard_deviation) for one in rows]

@@ -1,8 +1,7 @@
-"""The table of docs/guides/planning.md: `python -m experiments.pod_plans DIRECTORY [NAME…]`.
+"""Plans large networks on TPU pods: `python -m experiments.pod_plans DIRECTORY [NAME…]`.
 
-Compiles each network for its slice, as `deeplab-jax plan --json` does, writes DIRECTORY/NAME.json,
-and prints the table of all plans that lie there. Existing plans are not compiled again; one
-takes minutes of a quiet machine.
+Plans each network as `deeplab-jax plan --json` does, writes DIRECTORY/NAME.json, and prints a table
+of all plans in DIRECTORY. Existing plans are not compiled again; a plan takes several minutes.
 """
 
 import json
@@ -15,7 +14,7 @@ from deeplab_jax import config as configs
 SLICE = "v5e:16x16"
 HALVES = {"augmentation.crop_size": "1025,2049", "parallel.spatial": "2"}
 XCEPTION, RESNET = "deeplab_v3plus", "deeplab_v3"
-# Config and fields of each plan; batches are of 256 chips.
+# Config and changed fields of each plan; batch sizes are across 256 chips.
 PLANS: dict[str, tuple[str, dict[str, str]]] = {
     "xception_513": (XCEPTION, {"training.batch_size": "1024"}),
     "resnet_513": (RESNET, {"training.batch_size": "1024"}),
@@ -30,21 +29,21 @@ COLUMNS = (
     "crop",
     "batch",
     "compiled in (processor)",
-    "GiB a chip",
+    "GiB per chip",
     "largest batch",
-    "TFLOP a chip (counted)",
-    "gradients (expected), MB",
-    "batch-norm sums (expected), MB",
-    "neighbours' rows",
-    "maps gathered",
+    "TFLOP per chip (counted by layer)",
+    "gradient all-reduces (expected), MB",
+    "batch-norm all-reduces (expected), MB",
+    "halo exchanges",
+    "feature maps gathered",
     "step, at least",
-    "efficiency on 256",
+    "efficiency on 256 chips",
 )
 
 
 def planned(name: str) -> dict[str, Any]:
     """Compiles one of `PLANS` and returns its description."""
-    # Imported late: reading the table needs no compiler.
+    # Imported here, because printing existing plans needs no compiler.
     from deeplab_jax.planning import plan
 
     reference, fields = PLANS[name]
@@ -55,9 +54,9 @@ def planned(name: str) -> dict[str, Any]:
 
 
 def row(plan: dict[str, Any]) -> list[str]:
-    """Returns the cells of a plan."""
+    """Returns the cells of the table row of a plan."""
     architecture = plan["architecture"]
-    spatial = f", {plan['mesh']['spatial']} chips an image" if plan["mesh"]["spatial"] > 1 else ""
+    spatial = f", {plan['mesh']['spatial']} chips per image" if plan["mesh"]["spatial"] > 1 else ""
     cells = [
         architecture["backbone"],
         f"{'×'.join(map(str, plan['crop_size']))}{spatial}",
@@ -83,7 +82,7 @@ def row(plan: dict[str, Any]) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Compiles what is missing and prints the table."""
+    """Compiles missing plans and prints the table."""
     if not arguments:
         sys.exit(__doc__)
     directory, names = pathlib.Path(arguments[0]), arguments[1:] or list(PLANS)

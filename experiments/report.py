@@ -1,8 +1,9 @@
 """usage: python -m experiments.report [NAME …] [--workdir=DIR]
 
-Writes the reports of the tables that were run again: Markdown, CSV and a plot each, with the
-published value, ours, their difference, and mean and standard deviation over seeds; for the preset
-`paper` the estimated chip-hours, too. NAME is a report's name or a part of it; without any: all.
+Writes the reports of tables that were run, without running anything: Markdown, CSV and a plot. A
+report contains published and measured values, their difference, and mean and standard deviation
+over seeds; for the preset `paper`, it also contains the estimated chip-hours. NAME is the name of a
+report or a part of it (default: all reports).
 
 example:
   python -m experiments.report v3-table5 --workdir=runs/experiments
@@ -24,30 +25,30 @@ if TYPE_CHECKING:
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Declares the flags."""
+    """Defines the flags of the command."""
     commands.define_workdir(flags)
 
 
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
-    """Writes the reports and says where they are."""
+    """Writes the reports and prints their paths."""
     from experiments.batch import open_requests
 
     opened = open_requests(flags.workdir)
     wanted = [one for one in opened if not paths or any(part in one.request.name for part in paths)]
     if not wanted:
         names = ", ".join(one.request.name for one in opened) or "none"
-        raise DeepLabError(f"no such report in {flags.workdir}; there are: {names}")
+        raise DeepLabError(f"there is no such report in {flags.workdir}; legal: {names}")
     for one in wanted:
         write_reports(one, console, announce=True)
 
 
 def write_reports(opened: "OpenRequest", reporter: Reporter, announce: bool = False) -> None:
-    """Writes `NAME.md`, `NAME.csv` and `NAME.png` into the preset's `reports`.
+    """Writes `NAME.md`, `NAME.csv` and `NAME.png` into the directory `reports` of the preset.
 
     Args:
-      opened: the table.
-      reporter: receives their paths.
-      announce: whether it does.
+      opened: request to report on.
+      reporter: receives the paths of the files.
+      announce: report the paths.
     """
     from experiments.costs import Counter
     from experiments.measurements import measure

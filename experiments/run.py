@@ -1,14 +1,16 @@
 """usage: python -m experiments.run TABLE [--preset=P] [--rows=R] [--seeds=N] [--grid FIELD=A,B …]
 
-Trains and evaluates the rows of a table and writes its report. TABLE is a name such as v3/table5
-(without one: the list), or a Python file with a TABLE of your own (experiments/example.py).
-Finished trainings are not repeated, and the same command resumes an interrupted run.
+Trains and evaluates the rows of a table and writes a report. TABLE is a name such as v3/table5, or
+a Python file that defines a TABLE (see experiments/example.py). Without TABLE, the names of all
+tables are printed. Finished trainings are not repeated, and the same command resumes an interrupted
+run.
 
-Presets: `paper` is the table as it stands; `camvid` and `voc_subset` have networks and crops for
-two cores, `camvid_gpu` for a GPU; `smoke` only shows that everything runs, on drawn images.
+A preset adapts a table to a dataset and to a machine. `paper` runs the table as published. `camvid`
+and `voc_subset` have networks and crops for two CPU cores, `camvid_gpu` for a GPU. `smoke` only
+tests that everything runs, on drawn images.
 
---grid crosses every row with the values of a config field, or of inference.FIELD; tuples take
-brackets. --submit hands the trainings to submitit: `local` processes, or a SLURM cluster.
+--grid combines every row with every value of a config field or of inference.FIELD; tuples take
+brackets. --submit runs the trainings through submitit, in `local` processes or on a SLURM cluster.
 
 examples:
   python -m experiments.run v3/table5 --preset=smoke
@@ -32,11 +34,11 @@ SUBMISSIONS = ("here", "local", "slurm")
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Declares the flags."""
+    """Defines the flags of the command."""
     own = {"flag_values": flags}
     commands.define_workdir(flags)
     absl_flags.DEFINE_string(
-        "preset", "paper", "Preset: smoke, camvid, camvid_gpu, voc_subset or paper.", **own
+        "preset", "paper", "Preset to run: smoke, camvid, camvid_gpu, voc_subset or paper.", **own
     )
     absl_flags.DEFINE_string(
         "rows", "", "Rows by number, range or part of the label, as in 1,3-5; empty: all.", **own
@@ -46,9 +48,11 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
     )
     absl_flags.DEFINE_string("data_dir", "data", "Directory of the prepared datasets.", **own)
     absl_flags.DEFINE_string(
-        "init", "", "Weights that a preset's networks start from: name or path.", **own
+        "init", "", "Initial weights of the networks of small presets: name or path.", **own
     )
-    absl_flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE to cross the rows with.", **own)
+    absl_flags.DEFINE_multi_string(
+        "grid", [], "FIELD=VALUE,VALUE to combine with every row; may be repeated.", **own
+    )
     absl_flags.DEFINE_string(
         "name", "", "Name of the report (default: from table and grid).", **own
     )
@@ -57,19 +61,19 @@ def define_flags(flags: absl_flags.FlagValues) -> None:
         "processes", 1, "Number of parallel processes of local submission.", lower_bound=1, **own
     )
     absl_flags.DEFINE_multi_string(
-        "slurm", [], "KEY=VALUE of submitit's executor, as slurm_partition=gpu.", **own
+        "slurm", [], "Setting of submitit's executor, such as slurm_partition=gpu.", **own
     )
 
 
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
-    """Runs what is asked for, or lists the tables."""
+    """Runs a table, or prints the names of all tables."""
     if not paths:
         for name in list_tables():
             console.print(f"{name:<22}{find_table(name).title}")
         return
     if len(paths) > 1:
-        raise DeepLabError(f"one table at a time; got {', '.join(paths)}")
-    # Imported late, so that --help and mistakes answer at once.
+        raise DeepLabError(f"run takes one table; got {', '.join(paths)}")
+    # Imported here so that --help and wrong flags do not wait for JAX.
     from experiments.batch import open_request, run_here, submit
     from experiments.grid import parse_grid
     from experiments.storage import Request
@@ -92,7 +96,7 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def request_name(table: str, grid: Sequence[str], init: str) -> str:
-    """Returns what a report's files are called."""
+    """Returns the default name of a report."""
     name = table.removesuffix(".py").replace("/", "-").strip(".-")
     if not (grid or init):
         return name

@@ -1,4 +1,4 @@
-"""Brings a training of a table down to a preset's size, keeping what its rows vary."""
+"""Scales a training of a table down to a preset, and keeps the fields that its rows vary."""
 
 import copy
 
@@ -10,33 +10,37 @@ from experiments.fields import set_field
 from experiments.presets import Preset
 from experiments.presets.preset import Size
 
-# Multipliers of 0 hold a part still, which is part of what a row says; others belong to its rates.
+# Learning-rate multipliers. A multiplier of 0 freezes a part of the network and is kept; all others
+# are set to 1, since they belong to the learning rate of the recipe.
 MULTIPLIERS = ("backbone", "head", "decoder", "classifier", "auxiliary", "bias")
 
-# Not of rows whose images keep their size.
+# Fields of random scaling, which are not changed in rows whose images are not scaled.
 SCALE_FIELDS = ("augmentation.min_scale", "augmentation.max_scale", "augmentation.scale_step")
 
 
 def scaled_down(
     config: ConfigDict, base: ConfigDict, preset: Preset, size: Size, init: str = ""
 ) -> ConfigDict:
-    """Returns a training at the preset's size.
+    """Returns the config of a training, scaled down to a preset.
+
+    Numbers that a row changes (steps, batch size, crop, learning rate) are scaled by the same
+    factor as in the table.
 
     Args:
-      config: of the training, at the table's own size.
-      base: of the table's recipe without a row's changes: what the preset's numbers stand for.
-      preset: dataset, crop, batch.
-      size: network and length.
-      init: weights that its backbone starts from; empty: from scratch.
+      config: config of the training at the size of the paper.
+      base: config of the table's recipe, without the changes of a row.
+      preset: preset that determines dataset, crop and batch size.
+      size: size that determines network and number of steps.
+      init: initial weights of the backbone; empty: from scratch.
 
     Raises:
-      DeepLabError: the network cannot be had on the size's backbone.
+      DeepLabError: the backbone of the size does not support the network.
     """
     network = network_of(config)
     small = copy.deepcopy(config)
     _scale_training(small, config, base, preset, size)
     _scale_network(small, network, preset, size)
-    # Without weights to start from there are no statistics to keep.
+    # Without initial weights, there are no statistics to freeze.
     small.model.frozen_batch_norm = network.frozen_batch_norm and bool(init)
     for field, value in (*preset.changes.items(), *size.changes.items()):
         if field in SCALE_FIELDS and config.augmentation.max_scale == 1:
@@ -55,8 +59,8 @@ def scaled_down(
 
 
 def _unset_unread(small: ConfigDict) -> None:
-    """Unsets what the size and the preset give to every network and this one does not read."""
-    # Uses the rules of version 1, which ignored such keywords.
+    """Unsets the model fields of size and preset that this network does not use."""
+    # With the rules of version 1, unused keywords are ignored instead of refused.
     read = read_keywords(network_of(small, version=1))
     for name, value in small.model.items():
         if value is not None and name not in (*read, "architecture"):
@@ -71,7 +75,7 @@ def _scale_training(
     drop = config.schedule.steps_per_drop / config.training.num_steps
     small.schedule.steps_per_drop = max(1, round(small.training.num_steps * drop))
     batch = config.training.batch_size / base.training.batch_size
-    # Batch normalization of pooled features is zero for a single image.
+    # For a single image, batch normalization after image pooling would always return zero.
     small.training.batch_size = max(2, round(preset.batch_size * batch))
     small.training.accumulation_steps = 1
     sides = zip(
@@ -91,7 +95,7 @@ def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, siz
         model.backbone = size.backbone
         model.output_stride = network.output_stride
         model.aspp = None
-        # Not what the small backbone was published with: that may have no atrous branches.
+        # The head is kept: the default head of the small backbone may have no atrous branches.
         model.head = network.head
         model.atrous_rates = _different(rate * preset.rate_share for rate in network.atrous_rates)
         model.multi_grid = _multi_grid(network, size.backbone)
@@ -101,7 +105,7 @@ def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, siz
             (kernel, _width(channels, preset.width_share))
             for kernel, channels in network.decoder_convs
         )
-        # fc6 and fc7 are four times as wide as what ASPP has in their place, and more.
+        # fc6 and fc7 are at least four times as wide as the branches of ASPP.
         model.fc_channels = _width(network.fc_channels, preset.width_share / 4)
         model.separable = network.separable
         model.stride_placement = model.preprocessing = None
@@ -109,7 +113,7 @@ def _scale_network(small: ConfigDict, network: Architecture, preset: Preset, siz
 
 
 def _multi_grid(network: Architecture, backbone: str) -> tuple[int, ...] | None:
-    """Returns the last rates of the network's multi-grid, as many as the backbone has units."""
+    """Returns the multi-grid for a backbone: its last rates, one per unit of the last block."""
     if network.multi_grid is None or not backbone.startswith("resnet"):
         return None
     return network.multi_grid[-2:] if "resnet_18" in backbone else network.multi_grid
@@ -120,7 +124,7 @@ def _width(channels: int, share: float) -> int:
 
 
 def _different(rates) -> tuple[int, ...]:
-    """Returns the rates as whole numbers, each at least 1 more than the one before."""
+    """Rounds rates to integers, each at least 1 larger than the one before."""
     found: list[int] = []
     for rate in rates:
         least = found[-1] + 1 if found else 1

@@ -1,4 +1,4 @@
-"""Which rows of a table `--rows` means."""
+"""Selection of the rows of a table by `--rows`."""
 
 import re
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from experiments.cases import Case
 
 
 def select_rows(cases: Sequence[Case], text: str, points: int = 1) -> tuple[Case, ...]:
-    """Returns the cases of the rows that a text names, in the table's order.
+    """Returns the cases that a text selects, in the order of the table.
 
     Args:
-      cases: of the table, those of a row one after the other.
-      text: numbers of rows from 1, ranges, or parts of cases' labels, with commas between; `;`
-        where a label has commas; empty: all.
-      points: of the grid that crosses the rows, that many cases a row.
+      cases: cases of the table; the cases of one row are adjacent.
+      text: row numbers from 1, ranges, or parts of labels, separated by commas, or by `;` if a
+        label contains commas; empty: all cases.
+      points: number of points of the grid, which is the number of cases per row.
 
     Raises:
-      DeepLabError: a part names no row.
+      DeepLabError: a part of the text selects no row.
     """
     if not text.strip():
         return tuple(cases)
@@ -32,10 +32,10 @@ def _indexes(cases: Sequence[Case], part: str, points: int) -> list[int]:
         first, last = int(numbers[1]), int(numbers[2] or numbers[1])
         rows = len(cases) // points
         if not 1 <= first <= last <= rows:
-            raise DeepLabError(f"--rows={part}: the table has rows 1 to {rows}")
+            raise DeepLabError(f"--rows={part} is not legal; the table has rows 1 to {rows}")
         return list(range((first - 1) * points, last * points))
     found = [index for index, case in enumerate(cases) if part and part in case.row.label]
     if not found:
         labels = "; ".join(case.row.label for case in cases)
-        raise DeepLabError(f"--rows: no label holds {part!r}; the rows are: {labels}")
+        raise DeepLabError(f"--rows: no label contains {part!r}; the rows are: {labels}")
     return found

@@ -1,6 +1,7 @@
 """usage: python -m experiments.status [--workdir=DIR]
 
-Says of every table that was run what is done, what is under way, and how long the rest will take.
+Prints the progress of every table that was run: finished and unfinished trainings, and the
+estimated time left.
 
 example:
   python -m experiments.status --workdir=runs/experiments
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def define_flags(flags: absl_flags.FlagValues) -> None:
-    """Declares the flags."""
+    """Defines the flags of the command."""
     commands.define_workdir(flags)
 
 
 def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> None:
-    """Prints a block for each table."""
+    """Prints the progress of each table."""
     from experiments.batch import open_requests
 
     opened = open_requests(flags.workdir)
@@ -37,17 +38,17 @@ def run(flags: absl_flags.FlagValues, paths: list[str], console: Console) -> Non
 
 
 def status_lines(opened: "OpenRequest") -> list[str]:
-    """Returns what is done of a table, a line for each training that is not, and the time left.
+    """Returns lines with the number of finished trainings, each unfinished one, and the time left.
 
-    The time is that of the steps that are left, one training after the other, at the speed that
-    this training or else the others of the table had.
+    The time left is estimated for all remaining steps, one training after the other, from the speed
+    of the same training or, if it has not started, the mean speed of the others.
     """
     from experiments.jobs import is_done, make_jobs
 
     jobs = make_jobs(opened.cases, opened.request.seeds)
     waiting = [job for job in jobs if not is_done(job, opened.storage)]
     skipped = sum(case.why_not is not None for case in opened.cases)
-    left_out = f", {skipped} rows are not for this preset" if skipped else ""
+    left_out = f", {skipped} rows cannot be run under this preset" if skipped else ""
     lines = [
         f"{opened.request.preset}/{opened.request.name}: {len(jobs) - len(waiting)} of {len(jobs)} "
         f"trainings done{left_out}"
@@ -62,8 +63,8 @@ def status_lines(opened: "OpenRequest") -> list[str]:
         state = "to evaluate" if done == steps else f"step {done} of {steps}"
         lines.append(f"  {job.cases[0].row.label}, seed {job.seed}: {state}")
     if waiting:
-        shown = duration(seconds) if known else "not known before the first steps"
-        lines.append(f"  time left in steps: {shown}")
+        shown = duration(seconds) if known else "unknown before the first steps"
+        lines.append(f"  time left for training steps: {shown}")
     return lines
 
 

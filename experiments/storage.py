@@ -1,9 +1,9 @@
-"""Where trainings and their results lie, and how they are read.
+"""Files of trainings and results.
 
-WORKDIR/PRESET/trainings/KEY/seed_N          a run of deeplab_jax.train
-WORKDIR/PRESET/trainings/KEY/seed_N.json     what it came to, when it is done
-WORKDIR/PRESET/results/KEY/seed_N/STRATEGY.json    an evaluation: metrics.json
-WORKDIR/PRESET/tables/NAME.json              which table was asked for, as `Request`
+WORKDIR/PRESET/trainings/KEY/seed_N                workdir of a training
+WORKDIR/PRESET/trainings/KEY/seed_N.json           summary of a finished training
+WORKDIR/PRESET/results/KEY/seed_N/STRATEGY.json    metrics.json of an evaluation
+WORKDIR/PRESET/tables/NAME.json                    `Request` of a table
 """
 
 import dataclasses
@@ -21,16 +21,16 @@ from experiments.cases import Case, ResolvedTraining
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A table as it was asked for; holds all that its report needs.
+    """Request to run a table: the arguments of `experiments.run`, which a report needs, too.
 
     Attributes:
-      name: of its report's files.
-      table: name or path.
-      preset: its name.
+      name: name of the report.
+      table: name or path of the table.
+      preset: name of the preset.
       grid: `FIELD=VALUE,VALUE` texts.
-      seeds: how many.
-      init: weights that small networks start from.
-      data_dir: where the datasets are.
+      seeds: number of trainings per row.
+      init: initial weights of the small networks; empty: from scratch.
+      data_dir: directory of the prepared datasets.
     """
 
     name: str
@@ -44,50 +44,50 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Storage:
-    """The files of one preset.
+    """Files of one preset.
 
     Attributes:
-      folder: WORKDIR/PRESET.
+      folder: the directory WORKDIR/PRESET.
     """
 
     folder: pathlib.Path
 
     def training(self, training: ResolvedTraining, seed: int) -> pathlib.Path:
-        """Returns the workdir of a run."""
+        """Returns the path of the workdir of a training."""
         return self.folder / "trainings" / training.key / f"seed_{seed}"
 
     def result(self, training: ResolvedTraining, seed: int, strategy: str) -> pathlib.Path:
-        """Returns the file of an evaluation."""
+        """Returns the path of the metrics of an evaluation."""
         return self.folder / "results" / training.key / f"seed_{seed}" / f"{strategy}.json"
 
     def read_training(self, training: ResolvedTraining, seed: int) -> dict[str, Any] | None:
-        """Returns what a finished run came to; None before its end."""
+        """Returns the summary of a training, or None if it is not finished."""
         return read_json(self.training(training, seed).with_suffix(".json"))
 
     def write_training(self, training: ResolvedTraining, seed: int) -> None:
-        """Notes that a run is finished, and how fast it went."""
+        """Writes the summary of a finished training."""
         workdir = self.training(training, seed)
         write_json(workdir.with_suffix(".json"), training_summary(training, workdir))
 
     def read_result(self, case: Case, seed: int) -> dict[str, Any] | None:
-        """Returns the metrics of a row and a seed; None before they are there."""
+        """Returns the metrics of a case with a seed, or None if it is not evaluated yet."""
         return read_json(self.result(case.training, seed, case.strategy))
 
     def write_request(self, request: Request) -> None:
-        """Notes what was asked for, so that reports can read it."""
+        """Writes a request, which reports read."""
         path = self.folder / "tables" / f"{request.name}.json"
         write_json(path, dataclasses.asdict(request))
 
     def requests(self) -> list[Request]:
-        """Returns every table that was asked for."""
+        """Returns all stored requests."""
         found = (read_json(path) for path in sorted(self.folder.glob("tables/*.json")))
         return [Request(**(values | {"grid": tuple(values["grid"])})) for values in found]
 
 
 def training_summary(training: ResolvedTraining, workdir: pathlib.Path) -> dict[str, Any]:
-    """Returns steps, seconds and speed of a run, from its own numbers.
+    """Returns steps, seconds and speed of a training, computed from its `metrics.jsonl`.
 
-    Seconds are of the steps: without compiling, reading checkpoints and evaluating.
+    Seconds include training steps only, without compilation, checkpoints and evaluation.
     """
     rows = [row for row in read_rows(workdir) if "images_per_second" in row]
     batch, done, seconds = training.config.training.batch_size, 0, 0.0
@@ -110,10 +110,10 @@ def _last_start(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """Returns a file's content; None if there is no such file.
+    """Returns the content of a JSON file, or None if there is no such file.
 
     Raises:
-      DeepLabError: it is no JSON.
+      DeepLabError: the file is not JSON.
     """
     try:
         return json.loads(path.read_text("utf-8"))
@@ -124,5 +124,5 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def write_json(path: pathlib.Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

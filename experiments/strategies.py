@@ -1,10 +1,10 @@
-"""The ways in which the papers apply a trained network, as fields of `InferenceOptions`."""
+"""Inference strategies of the papers, as fields of `InferenceOptions`."""
 
-# DeepLab v3, section 4.1, on VOC; appendix C on Cityscapes.
+# Scales in DeepLab v3: section 4.1 for VOC, appendix C for Cityscapes.
 VOC_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 CITYSCAPES_SCALES = (0.75, 1.0, 1.25)
 
-# The published parameters that go with the network.
+# The published CRF parameters of the architecture.
 CRF = {"crf": "default"}
 AT_16, AT_8 = {"output_stride": 16}, {"output_stride": 8}
 MULTI_SCALE = {"scales": VOC_SCALES}

@@ -1,4 +1,4 @@
-"""submitit: jobs as local processes or on a SLURM cluster."""
+"""Submission of jobs through submitit, as local processes or on a SLURM cluster."""
 
 import pathlib
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ from deeplab_jax.errors import DeepLabError
 
 
 def make_executor(cluster: str, folder: pathlib.Path, settings: Sequence[str]) -> Any:
-    """Returns submitit's executor.
+    """Returns an executor of submitit.
 
     Args:
       cluster: `local` or `slurm`.
-      folder: for its logs.
-      settings: `KEY=VALUE`, as `slurm_partition=gpu`, `timeout_min=600`, `gpus_per_node=1`.
+      folder: directory for logs.
+      settings: `KEY=VALUE`, such as `slurm_partition=gpu`, `timeout_min=600` or `gpus_per_node=1`.
 
     Raises:
-      DeepLabError: submitit is not installed, or does not know a setting.
+      DeepLabError: submitit is not installed, or a setting is unknown.
     """
     try:
         import submitit
     except ImportError as error:
         raise DeepLabError(
-            "--submit needs submitit; install it with pip install 'deeplab_jax[sweeps]'"
+            "--submit requires submitit: pip install 'deeplab_jax[sweeps]'"
         ) from error
     given = {key: value for text in settings for key, value in parse_keywords(text).items()}
-    # Without a limit of its own a local job would end after five minutes.
+    # By default, submitit ends a local job after five minutes.
     defaults = {"name": "deeplab_jax", "timeout_min": 7 * 24 * 60}
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
@@ -37,12 +37,12 @@ def make_executor(cluster: str, folder: pathlib.Path, settings: Sequence[str]) -
 
 
 def wait_for(submitted: Sequence[Any]) -> list[str]:
-    """Waits for jobs and returns why some failed, a line each."""
+    """Waits for jobs and returns one line per failure."""
     failures: list[str] = []
     for job in submitted:
         try:
             failures += job.result()
-        # submitit reports any failure of a process.
+        # The exception of a failed process can be of any type.
         except Exception as error:
             failures.append(f"job {job.job_id}: {' '.join(str(error).split())[-400:]}")
     return failures

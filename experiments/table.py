@@ -1,4 +1,4 @@
-"""Tables as data: rows of changes with the number that was published for each."""
+"""Tables as data: rows of config changes, with the published value of each row."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 METRICS = {
     "mIoU": "mean IoU, %",
     "delta mIoU": "mean IoU above that of another row, %",
-    "img/s": "images a second in training",
+    "img/s": "images per second in training",
     "GMAdds": "multiply-adds of inference, billions",
     "Mparams": "parameters, millions",
 }
@@ -17,12 +17,13 @@ Changes = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training run: a recipe and its changes.
+    """A training: a recipe with changes.
 
     Attributes:
-      recipe: as `deeplab-jax train --config` takes it; without `init` where there is an `after`.
+      recipe: config reference, as in `deeplab-jax train --config`; must not set `init` if `after`
+        is given.
       changes: values by config field.
-      after: the training whose network it starts from.
+      after: training whose network provides the initial weights, or None.
     """
 
     recipe: str
@@ -35,16 +36,17 @@ class Row:
     """One row of a table.
 
     Attributes:
-      label: what the row says of itself; no two rows of a table have the same.
-      published: value of the table's metric; None where nothing was published.
-      changes: values by config field, on top of the recipe's.
+      label: label of the row, unique in the table.
+      published: published value of the table's metric, or None.
+      changes: values by config field that differ from the recipe.
       inference: values by field of `InferenceOptions`.
       costs: other published values, by metric.
-      recipe: instead of the table's.
-      after: the training whose network this row's starts from.
-      minus: label of the row whose value is taken off, of `delta mIoU`.
-      trimap: width in pixels of the band around void that mean IoU is of; None: all pixels.
-      devices: how many share each batch; None: all there are.
+      recipe: recipe of this row (default: that of the table).
+      after: training whose network provides the initial weights, or None.
+      minus: for the metric `delta mIoU`, label of the row whose value is subtracted.
+      trimap: width in pixels of the band around void in which mean IoU is computed; None: all
+        pixels.
+      devices: number of devices for training; None: all.
     """
 
     label: str
@@ -61,17 +63,17 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of a paper, or one of our own.
+    """A table of a paper, or an ablation of this project.
 
     Attributes:
-      title: what it compares.
-      paper: short name, as v3+; `own` for tables that no paper has.
-      number: of the table in its paper.
-      recipe: the base config of its rows.
-      rows: in the paper's order.
-      metric: of `Row.published`, one of `METRICS`.
-      dataset, split: what the published values are of.
-      notes: what a reader of the numbers must know.
+      title: subject of the table.
+      paper: short name of the paper, such as v3+; `own` for ablations of this project.
+      number: number of the table in the paper.
+      recipe: config reference that all rows start from.
+      rows: rows in the order of the paper.
+      metric: metric of `Row.published`, one of `METRICS`.
+      dataset, split: dataset and split of the published values.
+      notes: remarks that the report prints below the table.
     """
 
     title: str
@@ -85,7 +87,7 @@ class Table:
     notes: str = ""
 
     def training(self, row: Row) -> Training:
-        """Returns what a row trains."""
+        """Returns the training of a row."""
         return Training(row.recipe or self.recipe, row.changes, row.after)
 
     def published(self, row: Row) -> dict[str, float]:
@@ -95,7 +97,7 @@ class Table:
 
     @property
     def varies_resnet(self) -> bool:
-        """Returns whether the rows differ in a ResNet-only field: multi-grid or a cascade."""
+        """True if a row sets a field that requires a ResNet: multi-grid or cascade."""
         settings = [self.recipe, *(row.recipe or "" for row in self.rows)]
         return any("cascade" in text for text in settings) or any(
             row.changes.get(field) is not None

@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def csv_text(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
-    """Returns every measurement as a line; numbers with all their digits."""
+    """Returns a CSV text with one line per measurement, without rounding."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -55,13 +55,13 @@ def csv_text(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
 
 
 def markdown(opened: "OpenRequest", measurements: Sequence[Measurement], counter: Counter) -> str:
-    """Returns the report that people read."""
+    """Returns the report of a table as Markdown."""
     table, request = opened.table, opened.request
     parts = [f"# {_title(opened)}", table.title + ".", _what(opened)]
     if opened.preset.scales_down:
         parts.append(
-            f"`{opened.preset.name}` is small: other data, networks, crops and lengths than the "
-            "paper's. Compare how rows stand to each other, not the numbers themselves."
+            f"The preset `{opened.preset.name}` has smaller data, networks, crops and schedules "
+            "than the paper. Compare differences between rows, not the values themselves."
         )
     parts.append(_table(measurements, opened.preset.scales_down))
     parts.append(_totals(opened, measurements))
@@ -93,10 +93,10 @@ def _what(opened: "OpenRequest") -> str:
 
 
 def _table(measurements: Sequence[Measurement], small: bool) -> str:
-    """Returns the rows; small networks are compared with the first of them, not the paper's."""
+    """Returns the table of rows; if small, with changes relative to the first row."""
     against = "change" if small else "difference"
     lines = [
-        f"| row | metric | published | here | ± | seeds | {against} | |",
+        f"| row | metric | published | measured | ± | seeds | {against} | |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in measurements:
@@ -112,7 +112,10 @@ def _table(measurements: Sequence[Measurement], small: bool) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     if small:
-        lines += ["", "Change: against the first row, seed by seed, ± its standard deviation."]
+        lines += [
+            "",
+            "Change: mean ± standard deviation over seeds of the difference from the first row.",
+        ]
     return "\n".join(lines)
 
 
@@ -125,7 +128,7 @@ def _change(one: Measurement, measurements: Sequence[Measurement]) -> str:
 
 
 def _totals(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
-    """Returns rows run and not run, time and place of the trainings."""
+    """Returns lines about the rows with results, training time, devices and commits."""
     labels = dict.fromkeys(one.case.row.label for one in measurements)
     run = {one.case.row.label for one in measurements if one.values and _is_run(one)}
     missing = [label for label in labels if label not in run]
@@ -139,8 +142,8 @@ def _totals(opened: "OpenRequest", measurements: Sequence[Measurement]) -> str:
         devices = sorted({f"{len(s['devices'])} × {s['device_kind']}" for s in summaries})
         commits = sorted({str(summary["commit"])[:9] for summary in summaries})
         lines.append(
-            f"{_counted(len(summaries), 'training')}, {duration(seconds)} in steps, the longest "
-            f"{duration(longest)}; {', '.join(devices)}; commit {', '.join(commits)}."
+            f"{_counted(len(summaries), 'training')}, {duration(seconds)} in training steps, "
+            f"longest {duration(longest)}; {', '.join(devices)}; commit {', '.join(commits)}."
         )
     return "\n".join(lines)
 
@@ -160,7 +163,7 @@ def _summaries(opened: "OpenRequest") -> list[dict]:
 
 
 def _chip_hours(opened: "OpenRequest", counter: Counter) -> str:
-    """Returns the estimate of what all trainings of the table cost, each once."""
+    """Returns a line with the estimated chip-hours of all distinct trainings of the table."""
     trainings: dict[str, ResolvedTraining] = {}
     for case in opened.cases:
         training = case.training
@@ -172,8 +175,8 @@ def _chip_hours(opened: "OpenRequest", counter: Counter) -> str:
     return (
         f"Estimated cost: {_counted(len(trainings), 'training')} × {_counted(seeds, 'seed')}, "
         f"{hours * seeds:.1f} chip-hours on a chip that sustains {CHIP_OPERATIONS / 1e12:.0f} "
-        "TFLOP/s (three times the multiply-adds of the forward pass; without reading data and "
-        "evaluating). An estimate, not a measurement."
+        "TFLOP/s (3 times the operations of the forward pass, without data loading and "
+        "evaluation). This is an estimate, not a measurement."
     )
 
 

@@ -1,1 +1,1 @@
-"""Our networks and our input pipeline beside other codebases."""
+"""Benchmarks of the networks and the input pipeline against other codebases."""

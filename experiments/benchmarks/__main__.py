@@ -1,9 +1,11 @@
-"""Ours beside another codebase, in turns: `python -m experiments.benchmarks KIND [--flag=value]`.
+"""Benchmarks deeplab_jax against another codebase, alternating between the two.
 
-forward    a forward pass, with the same weights where the baseline's convert
-training   a training step
-pipeline   processor time of the input pipeline, beside torchvision's transforms in a DataLoader
-fast_paths each fast path of `ops` beside its reference, on the workload that it was made for
+usage: python -m experiments.benchmarks KIND [--flag=value …]
+
+forward    forward pass, with the weights of the baseline if they can be converted
+training   training step
+pipeline   processor time of the input pipeline, against torchvision's transforms in a DataLoader
+fast_paths each fast path of `deeplab_jax.ops` against its reference, on its intended workload
 
 examples:
   python -m experiments.benchmarks forward --baseline=torchvision --network=deeplabv3_resnet50
@@ -23,26 +25,26 @@ from deeplab_jax.errors import DeepLabError
 
 
 def main(words: list[str]) -> int:
-    """Prints one comparison as JSON; returns the exit status."""
+    """Runs one benchmark, prints the result as JSON and returns the exit status."""
     parser = argparse.ArgumentParser(
         "experiments.benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("kind", choices=("forward", "training", "pipeline", "fast_paths"))
-    parser.add_argument("--baseline", default="straightforward", help="name of the other code")
-    parser.add_argument("--network", default="", help="one of the baseline's (default: its first)")
-    parser.add_argument("--size", default="513x513", help="height x width in pixels")
-    parser.add_argument("--batch_size", type=int, default=1, help="images at once")
+    parser.add_argument("--baseline", default="straightforward", help="name of the baseline")
+    parser.add_argument("--network", default="", help="network of the baseline (default: first)")
+    parser.add_argument("--size", default="513x513", help="height x width of images, in pixels")
+    parser.add_argument("--batch_size", type=int, default=1, help="number of images per batch")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
-    parser.add_argument("--compiled", action="store_true", help="run PyTorch by torch.compile")
-    parser.add_argument("--repetitions", type=int, default=5, help="turns")
-    parser.add_argument("--path", default="", help="fast_paths: one of them (default: all)")
-    parser.add_argument("--dataset", help="pipeline: a prepared dataset")
+    parser.add_argument("--compiled", action="store_true", help="run PyTorch with torch.compile")
+    parser.add_argument("--repetitions", type=int, default=5, help="number of timed runs")
+    parser.add_argument("--path", default="", help="fast_paths: name of one (default: all)")
+    parser.add_argument("--dataset", help="pipeline: name of a prepared dataset")
     parser.add_argument("--data_dir", help="pipeline: directory of the prepared datasets")
-    parser.add_argument("--num_images", type=int, default=400, help="pipeline: images in a turn")
+    parser.add_argument("--num_images", type=int, default=400, help="pipeline: images per run")
     flags = parser.parse_args(words)
-    # Else JAX takes most of an accelerator's memory, and a baseline in PyTorch has none left.
+    # Otherwise JAX allocates most of the accelerator's memory, which PyTorch needs.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         figures = {"pipeline": _pipeline, "fast_paths": _fast_paths}.get(flags.kind, _networks)(
@@ -78,7 +80,7 @@ def _pipeline(flags: argparse.Namespace) -> dict[str, Any]:
     from experiments.benchmarks.torchvision_data import measure_pipeline
 
     if not flags.dataset or not flags.data_dir:
-        raise DeepLabError("pipeline needs --dataset and --data_dir")
+        raise DeepLabError("pipeline requires --dataset and --data_dir")
     dataset = open_dataset(flags.dataset, flags.data_dir, "train")
     return measure_pipeline(
         dataset,

@@ -1,9 +1,9 @@
-"""The codes that ours is measured against, by name, and how both are run in turns.
+"""Baselines by name, and timing of deeplab_jax against them.
 
-A module of this package offers `forward(work)` and, where the baseline trains, `training(work)`;
-both return a `Match` whose two sides hold the same weights where the baseline's can be converted.
-`pytorch` is no baseline, but what those in PyTorch share; `torchvision_data` is the input
-pipeline's.
+Each baseline is a module of this package with a function `forward(work)` and, if it can be trained,
+`training(work)`. Both return a `Match`, whose two sides have the same weights if those of the
+baseline can be converted. The modules `pytorch` (shared by baselines in PyTorch) and
+`torchvision_data` (for the input pipeline) are not baselines of networks.
 """
 
 import dataclasses
@@ -21,16 +21,16 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """Work that both sides run.
+    """Work that both sides of a comparison run.
 
     Attributes:
-      network: one of the baseline's.
+      network: name of a network of the baseline.
       size: (height, width) of the images in pixels.
-      batch_size: images at once.
-      dtype: of the computation, float32 or bfloat16; parameters are float32 in both.
-      compiled: whether a baseline in PyTorch goes through `torch.compile`.
-      folded: whether our forward pass has its batch normalisations in the kernels; baselines in
-        PyTorch alone.
+      batch_size: number of images per batch.
+      dtype: data type of the computation, float32 or bfloat16; parameters are float32 in both.
+      compiled: whether a baseline in PyTorch uses `torch.compile`.
+      folded: whether batch normalizations are folded in the forward pass of deeplab_jax; only for
+        baselines in PyTorch.
     """
 
     network: str
@@ -41,21 +41,21 @@ class Workload:
     folded: bool = False
 
     def title(self, kind: str) -> str:
-        """Returns network, kind of work and shapes, as in `resnet_50, forward, 1x513x513`."""
+        """Returns a title such as `resnet_50, forward, 1x513x513`."""
         dtype = "" if self.dtype == "float32" else f", {self.dtype}"
         return f"{self.network}, {kind}, {self.batch_size}x{self.size[0]}x{self.size[1]}{dtype}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """Ours and another code's version of the same work.
+    """The same work in deeplab_jax and in a baseline.
 
     Attributes:
-      work: what they do, as `deeplabv3_resnet50 513x513 forward`.
-      ours, theirs: the two sides, ready to run.
-      operations: floating-point operations of it, two a multiply-add, as published counts have
-        them; None: not counted.
-      difference: largest difference of the results over the largest result; None: not comparable.
+      work: description of the work, such as `deeplabv3_resnet50 513x513 forward`.
+      ours, theirs: deeplab_jax and the baseline, ready to run.
+      operations: number of floating-point operations, 2 per multiply-add; None: not counted.
+      difference: largest difference of the results, relative to the largest result; None: the
+        results are not comparable.
     """
 
     work: str
@@ -66,11 +66,11 @@ class Match:
 
 
 def measure(match: Match, repetitions: int) -> dict[str, Any]:
-    """Runs both in turns, after one run each that does not count.
+    """Times both sides of a match alternately, after one warm-up run each.
 
     Returns:
-      `seconds` and `baseline_seconds`, medians; `ratio`, the median of the turns' ratios
-      ours/theirs; `spread`, its lowest and highest quarter; and what the match reports. JSON-ready.
+      A JSON-serializable dict with the medians `seconds` and `baseline_seconds`, the `ratio` and
+      `spread` of `compare`, and facts about the match.
     """
     both = (match.ours.run, match.theirs.run)
     for run in both:
@@ -94,7 +94,11 @@ def measure(match: Match, repetitions: int) -> dict[str, Any]:
 
 
 def compare(turns: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Returns the median of the turns' ratios ours/theirs, and its lowest and highest quarter."""
+    """Returns statistics of the ratios ours/theirs over pairs of times.
+
+    Returns:
+      `ratio`, the median, and `spread`, the lower and the upper quartile.
+    """
     ratios = sorted(ours / theirs for ours, theirs in turns)
     quarter = len(ratios) // 4
     spread = [ratios[quarter], ratios[-1 - quarter]]
@@ -108,23 +112,23 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def relative_difference(ours: Any, theirs: Any) -> float:
-    """Returns the largest difference over the largest of their values."""
+    """Returns the largest absolute difference, relative to the largest absolute value."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-# Networks in PyTorch run in any dtype and through `torch.compile`, others as they are.
+# Data types of baselines in PyTorch. The others only run in the first one, without `torch.compile`.
 DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """Another code.
+    """Baseline of the benchmarks.
 
     Attributes:
-      networks: that it has, the first by default.
-      trained: whether it is trained here.
-      pytorch: whether it runs in PyTorch.
+      networks: names of its networks; the first one is the default.
+      trained: whether training steps are supported.
+      pytorch: whether the baseline is implemented in PyTorch.
     """
 
     networks: tuple[str, ...]
@@ -153,30 +157,30 @@ BASELINES = {
 
 
 def make_match(name: str, work: Workload, training: bool) -> Match:
-    """Returns a baseline's and our version of the work, ready to run.
+    """Prepares the same work in deeplab_jax and in a baseline.
 
     Args:
-      name: of the baseline.
-      work: with an empty network for the baseline's first.
-      training: training steps instead of forward passes.
+      name: name of the baseline.
+      work: work to run; an empty network means the first one of the baseline.
+      training: run training steps; otherwise forward passes.
 
     Raises:
-      DeepLabError: there is no such baseline or network, the baseline does not do that, or it is
-        not installed.
+      DeepLabError: there is no such baseline or network, the baseline does not support the work, or
+        it is not installed.
     """
     if name not in BASELINES:
         raise unknown_name("baseline", name, BASELINES)
     baseline = BASELINES[name]
     if training and not baseline.trained:
         legal = ", ".join(other for other, entry in BASELINES.items() if entry.trained)
-        raise DeepLabError(f"{name} is not trained here; legal: {legal}")
+        raise DeepLabError(f"training steps of {name} are not supported; legal: {legal}")
     if work.dtype not in DTYPES:
         raise unknown_name("dtype", work.dtype, DTYPES)
     if not baseline.pytorch and (work.compiled or work.dtype != DTYPES[0]):
         legal = ", ".join(other for other, entry in BASELINES.items() if entry.pytorch)
         raise DeepLabError(
-            f"--compiled and --dtype={DTYPES[1]} are for baselines in PyTorch, which {name} is "
-            f"not; legal: {legal}"
+            f"--compiled and --dtype={DTYPES[1]} require a baseline in PyTorch, not {name}; legal: "
+            f"{legal}"
         )
     work = dataclasses.replace(work, network=work.network or baseline.networks[0])
     if work.network not in baseline.networks:

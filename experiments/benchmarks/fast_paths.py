@@ -1,7 +1,7 @@
-"""How much does each fast path of `ops` gain, end to end, on the workload that it was made for?
+"""End-to-end speed-up of each fast path of `deeplab_jax.ops` on its intended workload.
 
-`python -m experiments.benchmarks fast_paths` runs each workload in turns with the fast path and
-with its reference, all else being equal. Nothing else should be at work on the machine.
+`python -m experiments.benchmarks fast_paths` alternates between the fast path and its reference;
+everything else is equal. No other program should run on the machine.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from experiments.gpu_suite.operations import convolution_by_channel, xla_gradien
 
 NUM_CLASSES = 21
 
-# Modules by name: the package's attribute `convolution` is the function.
+# Imported by name, because the attribute `convolution` of the package is a function.
 CONVOLUTION, DEPTHWISE, INTEGERS, JOINED, RESIZE = (
     importlib.import_module(f"deeplab_jax.ops.{name}")
     for name in ("convolution", "depthwise", "integers", "joined_maps", "resize")
@@ -57,15 +57,16 @@ def _whole_argmax(reference: Any, cpu: Any, *operands: Any) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class FastPath:
-    """A fast path and its workload.
+    """A fast path and the workload on which it is timed.
 
     Attributes:
       network: ARCHITECTURE/BACKBONE.
-      work: `training` (a step), `forward` (logits) or `class_map`.
-      replaced: (module, attribute, reference) that switch the fast path off.
+      work: `training` (a step), `forward` (to logits) or `class_map`.
+      replaced: (module, attribute, reference) triples; replacing the attributes by the references
+        disables the fast path.
       size: (height, width) of the images in pixels.
-      batch_size: images at once.
-      keywords: of the model.
+      batch_size: number of images per batch.
+      keywords: keywords of `create_model`.
     """
 
     network: str
@@ -77,7 +78,7 @@ class FastPath:
 
     @contextlib.contextmanager
     def switched_off(self) -> Iterator[None]:
-        """Traces the reference while the context is open."""
+        """Disables the fast path for programs that are traced while the context is open."""
         jax.clear_caches()
         with contextlib.ExitStack() as stack:
             for replacement in self.replaced:
@@ -121,15 +122,15 @@ FAST_PATHS = {
 
 
 def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
-    """Times one fast path, or all of them, against its reference.
+    """Times fast paths against their references.
 
     Args:
-      name: of the fast path; empty for all.
-      repetitions: turns.
+      name: name of a fast path; empty: all.
+      repetitions: number of timed runs of each.
 
     Returns:
-      For each fast path the result of `measure` and `gain`, the time of the reference over its own.
-      JSON-ready.
+      For each fast path, the result of `measure` and `gain`, which is the time of the reference
+      divided by that of the fast path; JSON-serializable.
 
     Raises:
       DeepLabError: there is no such fast path.
@@ -151,7 +152,7 @@ def measure_paths(name: str, repetitions: int) -> dict[str, Any]:
 
 
 def contender(path: FastPath, name: str) -> Contender:
-    """Returns the compiled workload, as the open context traces it."""
+    """Compiles the workload, with or without the fast path depending on the open context."""
     lowered, arguments = lower(path)
     started = time.perf_counter()
     compiled = lowered.compile()
@@ -169,7 +170,7 @@ def contender(path: FastPath, name: str) -> Contender:
 
 
 def lower(path: FastPath) -> tuple[jax.stages.Lowered, tuple[Any, Any]]:
-    """Returns the workload as traced, and its arguments."""
+    """Returns the lowered program of the workload, and its arguments."""
     architecture, keywords = ours.split_network(path.network)
     model = create_model(architecture, num_classes=NUM_CLASSES, **keywords, **path.keywords)
     batch = ours.random_batch(path.batch_size, path.size, NUM_CLASSES)

@@ -1,7 +1,7 @@
-"""keras-hub's DeepLab v3+ on JAX, on ResNet-50 at output stride 32 as its published preset has it.
+"""Baseline: DeepLab v3+ of keras-hub on JAX, with ResNet-50 at output stride 32.
 
-No weights pass between the two: both run networks of the same convolutions, but for the classifier,
-which keras-hub applies after the last upsampling.
+This is the network of keras-hub's published preset. Both sides have random weights. Their
+convolutions are the same, except that keras-hub applies the classifier after the last upsampling.
 """
 
 import importlib
@@ -24,14 +24,17 @@ OUTPUT_STRIDE = 32
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward pass; see the package.
+    """Prepares the forward pass; see `baselines`.
 
     Raises:
-      DeepLabError: keras-hub is not installed or runs on another backend than JAX, or the sides are
-        no multiples of 32.
+      DeepLabError: keras-hub is not installed, Keras does not run on JAX, or a side of the images
+        is not a multiple of 32.
     """
     if any(length % OUTPUT_STRIDE for length in work.size):
-        raise DeepLabError(f"keras-hub takes sides of k·{OUTPUT_STRIDE}; legal: --size=512x512")
+        raise DeepLabError(
+            f"keras-hub requires image sides that are multiples of {OUTPUT_STRIDE}, as in "
+            "--size=512x512"
+        )
     theirs = _network(work.size)
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model = create_model(
@@ -70,7 +73,7 @@ def _network(size: tuple[int, int]) -> Any:
     except ImportError as error:
         raise DeepLabError(f"{error}: pip install keras-hub") from None
     if backend != "jax":
-        raise DeepLabError(f"keras runs on {backend}; legal: KERAS_BACKEND=jax")
+        raise DeepLabError(f"Keras runs on {backend}; set KERAS_BACKEND=jax")
     encoder = models.ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[7],

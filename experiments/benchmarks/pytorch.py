@@ -18,18 +18,18 @@ from deeplab_jax.labels import VOID_LABEL
 from experiments.benchmarks.baselines import Workload
 
 RATE, MOMENTUM = 0.01, 0.9
-# Where JAX computes → where PyTorch is to.
+# JAX platform → PyTorch device.
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 
 @dataclasses.dataclass(frozen=True)
 class PyTorch:
-    """PyTorch on the device that JAX uses, channels last.
+    """PyTorch on the device that JAX uses, with memory format channels last.
 
     Attributes:
-      torch: the library.
+      torch: the module `torch`.
       device: cpu or cuda.
-      work: dtype (bfloat16 is autocast's) and whether `torch.compile` is used.
+      work: workload; its dtype bfloat16 is implemented by autocast.
     """
 
     torch: ModuleType
@@ -37,11 +37,11 @@ class PyTorch:
     work: Workload
 
     def placed(self, network: Any) -> Any:
-        """Returns the network on the device, channels last."""
+        """Moves a network to the device, in memory format channels last."""
         return network.to(self.device, memory_format=self.torch.channels_last)
 
     def pixels(self, image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Any:
-        """Returns uint8 [N, H, W, 3] as normalised float32 [N, 3, H, W], channels last."""
+        """Normalizes images uint8 [N, H, W, 3] to float32 [N, 3, H, W], channels last in memory."""
         pixels = ((image / 255 - mean) / std).astype(np.float32)
         channels_first = self.torch.from_numpy(pixels).permute(0, 3, 1, 2).to(self.device)
         return channels_first.contiguous(memory_format=self.torch.channels_last)
@@ -49,13 +49,13 @@ class PyTorch:
     def forward(
         self, name: str, network: Any, logits: Callable[[Any], Any], pixels: Any
     ) -> Contender:
-        """Returns the forward pass as a contender whose runs give logits [N, C, H, W].
+        """Returns the forward pass, which returns logits [N, C, H, W], ready to run.
 
         Args:
-          name: of the baseline.
-          network: whose parameters count as memory.
-          logits: of the pixels.
-          pixels: of `pixels`.
+          name: name of the baseline.
+          network: network; its parameters are included in the memory.
+          logits: function from pixels to logits.
+          pixels: result of `pixels`.
         """
         network.eval()
         called = self.torch.compile(logits) if self.work.compiled else logits
@@ -75,13 +75,14 @@ class PyTorch:
         loss: Callable[[Any, Callable[[Any], Any]], Any],
         batch: tuple[Any, np.ndarray],
     ) -> Contender:
-        """Returns steps of SGD with momentum on one batch as a contender.
+        """Returns a training step of SGD with momentum on one batch, ready to run.
 
         Args:
-          name: of the baseline.
-          network: that is trained.
-          loss: of the pixels and of the cross entropy, a function of logits [N, C, H, W].
-          batch: pixels of `pixels`, and labels [N, H, W].
+          name: name of the baseline.
+          network: network to train.
+          loss: function from pixels and a cross-entropy to the loss; the cross-entropy is a
+            function of logits [N, C, H, W].
+          batch: result of `pixels`, and labels [N, H, W].
         """
         pixels, label = batch[0], self.torch.from_numpy(batch[1].astype(np.int64)).to(self.device)
         network.train()
@@ -99,7 +100,7 @@ class PyTorch:
                 value = called(pixels, label)
             value.backward()
             optimizer.step()
-            # Reading the value waits for the device, as ours does.
+            # Reading the value waits for the device, as in deeplab_jax.
             return value.item()
 
         def held() -> Iterable[Any]:
@@ -138,7 +139,7 @@ class PyTorch:
         )
 
     def _peak_bytes(self, run: Callable[[], Any], held: Callable[[], Iterable[Any]]) -> int:
-        """Returns the most memory of a run, with what is held between runs."""
+        """Returns the peak memory of a run in bytes, including tensors kept between runs."""
         if self.device == "cuda":
             self.torch.cuda.reset_peak_memory_stats()
             run()
@@ -157,17 +158,17 @@ class PyTorch:
 
 
 def open_pytorch(work: Workload) -> PyTorch:
-    """Returns PyTorch where JAX computes, seeded, with as many threads as there are cores.
+    """Returns PyTorch on the device that JAX uses, seeded, with one thread per core.
 
     Raises:
-      DeepLabError: it is not installed, or cannot use that device.
+      DeepLabError: PyTorch is not installed, or does not support the device.
     """
     platform = jax.default_backend()
     torch = import_library("torch")
     if platform not in DEVICES or (platform == "gpu" and not torch.cuda.is_available()):
         raise DeepLabError(
-            f"JAX computes on {platform}, this PyTorch cannot; legal: JAX_PLATFORMS=cpu, or a "
-            "PyTorch with CUDA"
+            f"JAX uses {platform}, which this PyTorch does not support; set JAX_PLATFORMS=cpu, or "
+            "install PyTorch with CUDA"
         )
     torch.manual_seed(0)
     torch.set_num_threads(ours.cores())
@@ -175,14 +176,14 @@ def open_pytorch(work: Workload) -> PyTorch:
 
 
 def import_library(module: str, package: str = "'deeplab_jax[peers]'") -> ModuleType:
-    """Imports a library that stands on PyTorch and perhaps on torchvision.
+    """Imports PyTorch, or a library that may depend on PyTorch and torchvision.
 
     Args:
-      module: its name.
-      package: what pip installs it as.
+      module: name of the module.
+      package: name of the package for pip, for the error message.
 
     Raises:
-      DeepLabError: it is not installed.
+      DeepLabError: the library is not installed.
     """
     try:
         if module != "torch":
@@ -202,9 +203,10 @@ def _import_torchvision() -> None:
 
 
 def _define_operators(torch: ModuleType) -> None:
-    """Declares the compiled operators that torchvision lacks where it was built for another torch.
+    """Declares compiled operators of torchvision that are missing.
 
-    The networks and transforms here use none of them.
+    They are missing if torchvision was built for another version of PyTorch. The networks and
+    transforms of the benchmarks do not use them.
     """
     for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[module]
@@ -213,5 +215,5 @@ def _define_operators(torch: ModuleType) -> None:
         _KEPT[-1].define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
-# Definitions end with the object that made them.
+# Keeps the library objects alive, because the declarations end with them.
 _KEPT: list[Any] = []

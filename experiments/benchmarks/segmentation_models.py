@@ -1,7 +1,7 @@
-"""DeepLab v3+ of segmentation_models_pytorch at output stride 16.
+"""Baseline: DeepLab v3+ of segmentation_models_pytorch at output stride 16.
 
-No weights pass between the two: both run networks of the same convolutions, but for a separable one
-after ASPP's projection, which ours has not (a thousandth of the multiply-adds).
+Both sides have random weights. Their convolutions are the same, except for one separable
+convolution after the projection of ASPP, which only the baseline has (0.1 % of the multiply-adds).
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ NAME = "segmentation_models_pytorch"
 NUM_CLASSES = 21
 RATES = (12, 24, 36)
 OUTPUT_STRIDE = 16
-# Theirs → our backbone.
+# Backbone of the baseline → backbone of deeplab_jax.
 BACKBONES = {
     "resnet50": "resnet_50",
     "resnet101": "resnet_101",
@@ -30,10 +30,10 @@ BACKBONES = {
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward pass; see the package.
+    """Prepares the forward pass; see `baselines`.
 
     Raises:
-      DeepLabError: the library is not installed, or the sides are no multiples of 16.
+      DeepLabError: the library is not installed, or a side of the images is not a multiple of 16.
     """
     pytorch, theirs = _network(work)
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
@@ -48,7 +48,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Returns a training step; see the package. Raises as `forward`."""
+    """Prepares a training step; see `baselines`. Raises the same errors as `forward`."""
     pytorch, theirs = _network(work)
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model = our_network(work)
@@ -68,7 +68,10 @@ def training(work: Workload) -> Match:
 
 def _network(work: Workload) -> tuple[PyTorch, Any]:
     if any(length % OUTPUT_STRIDE for length in work.size):
-        raise DeepLabError(f"{NAME} takes sides of k·{OUTPUT_STRIDE}; legal: --size=512x512")
+        raise DeepLabError(
+            f"{NAME} requires image sides that are multiples of {OUTPUT_STRIDE}, as in "
+            "--size=512x512"
+        )
     pytorch = open_pytorch(work)
     library = import_library(NAME, "segmentation-models-pytorch")
     network = library.DeepLabV3Plus(
@@ -86,9 +89,9 @@ def _pixels(pytorch: PyTorch, image: np.ndarray) -> Any:
 
 
 def our_network(work: Workload) -> DeepLab:
-    """Returns our network of that name, which needs no PyTorch."""
+    """Returns the network of deeplab_jax; PyTorch is not required."""
     backbone = BACKBONES[work.network]
-    # Xception has its strides in one place only.
+    # Xception has only one placement of strides.
     placement = {} if backbone == "xception_65" else {"stride_placement": "torchvision"}
     return create_model(
         "deeplab_v3plus",

@@ -1,8 +1,8 @@
-"""DeepLab v3 and v3+ on MobileNetV2 and Xception-65 as one would first write them in Flax.
+"""Straightforward Flax implementation of DeepLab v3 and v3+ with MobileNetV2 and Xception-65.
 
-Baseline of the networks of this package; do not optimize it: Flax's `nn.Conv` with
-`feature_group_count` for depthwise convolutions, `nn.BatchNorm`, bilinear resizing by gathering.
-Output stride 16, aligned corners, float32. `to_straightforward` gives it our variables.
+This is a baseline; do not optimize it. It uses `nn.Conv` with `feature_group_count` for depthwise
+convolutions, `nn.BatchNorm`, and bilinear resizing by gathering, at output stride 16, with aligned
+corners, in float32. `to_straightforward` converts the variables of deeplab_jax.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ MOBILENET_LAYERS = (
     *((64, 2, 6), (64, 1, 6), (64, 1, 6), (64, 1, 6), (96, 1, 6), (96, 1, 6), (96, 1, 6)),
     *((160, 1, 6), (160, 1, 6), (160, 1, 6), (320, 1, 6)),
 )
-# The layer that loses its stride of 2, the 14th, keeps rate 1; those after it have rate 2.
+# At output stride 16, the stride of 2 of this layer becomes 1; layers after it have rate 2.
 FIRST_ATROUS_LAYER = 15
 
 
@@ -195,7 +195,7 @@ class Decoder(nn.Module):
 
 
 class DeepLabV3Plus(nn.Module):
-    """`backbone`: mobilenet_v2 or xception_65; sides of images are 16·k + 1 pixels."""
+    """DeepLab v3+ with `backbone` mobilenet_v2 or xception_65; image sides must be 16·k + 1."""
 
     backbone: str
     num_classes: int = 21
@@ -212,7 +212,7 @@ class DeepLabV3Plus(nn.Module):
 
 
 class DeepLabV3(nn.Module):
-    """The published network on MobileNetV2: image pooling, no atrous branches, no decoder."""
+    """Published DeepLab v3 with MobileNetV2: image pooling, no atrous branches, no decoder."""
 
     num_classes: int = 21
 
@@ -225,7 +225,7 @@ class DeepLabV3(nn.Module):
 
 
 def make_network(name: str, num_classes: int = 21) -> nn.Module:
-    """Returns `v3/mobilenet_v2`, `v3plus/mobilenet_v2` or `v3plus/xception_65`."""
+    """Returns the network `v3/mobilenet_v2`, `v3plus/mobilenet_v2` or `v3plus/xception_65`."""
     version, backbone = name.split("/")
     return DeepLabV3(num_classes) if version == "v3" else DeepLabV3Plus(backbone, num_classes)
 
@@ -242,7 +242,7 @@ def resize(x, size):
 
 
 def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation) -> Callable:
-    """Returns the jitted step (variables, optimizer_state, batch) → the same and the loss."""
+    """Returns a jitted step: (variables, state, batch) → (variables, state, loss)."""
 
     def loss_of(params, batch_stats, batch):
         logits, changed = model.apply(
@@ -267,7 +267,7 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation) -
 
 
 def to_straightforward(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns our network's variables under the names of the modules above."""
+    """Renames the variables of a deeplab_jax network for the modules above."""
 
     def params(tree: Mapping[str, Any]) -> dict[str, Any]:
         if "kernel" in tree and "norm" in tree:

@@ -1,4 +1,4 @@
-"""The published TFLite network of MobileNetV2 0.5 at 257×257, in its own interpreter."""
+"""Baseline: the published TFLite file of DeepLab v3 with MobileNetV2 0.5, run by LiteRT."""
 
 import importlib
 
@@ -17,20 +17,20 @@ WEIGHTS = {"mobilenet_v2": "deeplabv3_mobilenetv2_dm05_voc_tflite"}
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward pass at the file's own size; see the package.
+    """Prepares the forward pass at the fixed size of the file, 257 × 257; see `baselines`.
 
-    Both give logits at the image's size. TFLite's memory is not reported.
+    Both sides return logits at image size. The memory of the baseline is unknown.
 
     Raises:
-      DeepLabError: the interpreter is not installed, the weights cannot be had, or the file is made
-        for another size.
+      DeepLabError: the interpreter is not installed, the file cannot be downloaded, or size or
+        batch size differ from those of the file.
     """
     file = fetch(find_pretrained(WEIGHTS[work.network]), LoggingReporter())
     interpreter = _interpreter(str(file))
     wanted = tuple(int(length) for length in interpreter.get_input_details()[0]["shape"][:3])
     if wanted != (work.batch_size, *work.size):
         legal = f"--size={wanted[1]}x{wanted[2]} --batch_size={wanted[0]}"
-        raise DeepLabError(f"{file.name} is made for one size; legal: {legal}")
+        raise DeepLabError(f"{file.name} supports one size only; legal: {legal}")
     conversion = convert(file)
     model = conversion.description.create_model()
     image = ours.random_batch(work.batch_size, work.size, model.architecture.num_classes)["image"]

@@ -1,4 +1,4 @@
-"""torchvision's DeepLab v3 with the same weights."""
+"""Baseline: DeepLab v3 of torchvision, with equal weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ AUXILIARY_WEIGHT = 0.5
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward pass; see the package."""
+    """Prepares the forward pass; see `baselines`."""
     pytorch, theirs = _network(work)
     image = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)["image"]
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)
@@ -33,7 +33,7 @@ def forward(work: Workload) -> Match:
 
 
 def training(work: Workload) -> Match:
-    """Returns a training step with the auxiliary head's loss; see the package."""
+    """Prepares a training step with the loss of the auxiliary head; see `baselines`."""
     pytorch, theirs = _network(work)
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model, variables = converted(pytorch.torch, theirs, dtype=work.dtype)
@@ -52,7 +52,7 @@ def training(work: Workload) -> Match:
 
 
 def our_network(work: Workload) -> DeepLab:
-    """Returns our network of that name, which needs no PyTorch."""
+    """Returns the network of deeplab_jax; PyTorch is not required."""
     return create_model(f"{NAME}/{work.network}", num_classes=NUM_CLASSES, dtype=work.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Training crops as one makes them with torchvision's transforms: Pillow, v2, a DataLoader."""
+"""Baseline of the input pipeline: Pillow, torchvision's v2 transforms and a DataLoader."""
 
 import io
 import statistics
@@ -19,7 +19,7 @@ from experiments.benchmarks.pytorch import import_library
 
 
 def write_files(dataset: PreparedDataset, count: int, folder: Path) -> list[tuple[Path, Path]]:
-    """Writes the first images and masks as files, as a PyTorch dataset reads them."""
+    """Writes the first `count` images and masks as files, which a PyTorch dataset can read."""
     files = []
     for index in range(count):
         pair = folder / f"{index}.image", folder / f"{index}.mask"
@@ -32,12 +32,14 @@ def write_files(dataset: PreparedDataset, count: int, folder: Path) -> list[tupl
 def make_batches(
     files: Sequence[tuple[Path, Path]], augmentation: Augmentation, batch_size: int
 ) -> Callable[[], Iterator[Any]]:
-    """Returns what goes through the files once, in batches of uint8 tensors, in one thread.
+    """Returns a function that iterates over the files once, in batches of uint8 tensors.
+
+    One thread is used.
 
     Args:
-      files: of images and masks, of any sizes.
-      augmentation: its scales, crop and flip; the others are off.
-      batch_size: images at once.
+      files: (image, mask) pairs of files, of any size.
+      augmentation: augmentation; only scales, crop and flip are used.
+      batch_size: number of images per batch.
 
     Raises:
       DeepLabError: torchvision is not installed.
@@ -51,7 +53,7 @@ def make_batches(
 
 
 class _Files:
-    """A map-style dataset over pairs of files."""
+    """Map-style dataset over (image, mask) pairs of files."""
 
     def __init__(self, files: Sequence[tuple[Path, Path]], transform: Callable) -> None:
         self._files, self._transform = files, transform
@@ -85,7 +87,7 @@ def _transform(torch: Any, augmentation: Augmentation) -> Callable:
     def transform(image: Any, mask: Any) -> Any:
         scale = scales[int(torch.randint(len(scales), ()))]
         size = [max(1, round(length * scale)) for length in mask.shape]
-        # Without antialiasing, as ours: the same pixels are read. Masks are resized to the nearest.
+        # Without antialiasing, as in deeplab_jax. Masks are resized by nearest neighbor.
         image = v2.functional.resize(image, size, antialias=False)
         mask = v2.functional.resize(mask, size)
         return flip(*crop(image, mask))
@@ -96,20 +98,20 @@ def _transform(torch: Any, augmentation: Augmentation) -> Callable:
 def measure_pipeline(
     dataset: PreparedDataset, augmentation: Augmentation, *, num_images: int, repetitions: int
 ) -> dict[str, object]:
-    """Measures the same crops of ours and of torchvision's transforms in a DataLoader, in turns.
+    """Times the input pipeline of deeplab_jax and of torchvision alternately.
 
-    Both decode, scale, crop, flip and stack batches in one thread; ours reads the dataset's
-    records, theirs files of the same bytes.
+    Both decode, scale, crop, flip and stack batches in one thread. deeplab_jax reads the records of
+    the dataset, the baseline reads files with the same bytes.
 
     Args:
-      dataset: what to read.
-      augmentation: scales, crop and flip.
-      num_images: number of images, the first ones, in each turn.
-      repetitions: turns.
+      dataset: dataset to read.
+      augmentation: augmentation; only scales, crop and flip are used.
+      num_images: number of images per run, from the start of the dataset.
+      repetitions: number of timed runs of each.
 
     Returns:
-      `milliseconds_per_image` and `baseline_milliseconds_per_image` of processor time, medians;
-      `ratio`, the median of the turns' ratios, and `spread`, its lowest and highest quarter.
+      `milliseconds_per_image` and `baseline_milliseconds_per_image`, medians of processor time, and
+      `ratio` and `spread` of `baselines.compare`.
 
     Raises:
       DeepLabError: torchvision is not installed.
@@ -137,7 +139,7 @@ def measure_pipeline(
 
 
 def _seconds_of_all(batches: Iterator[object]) -> float:
-    """Returns the processor time of going through batches in seconds."""
+    """Returns the processor time of iterating over all batches, in seconds."""
     started = time.process_time()
     for _ in batches:
         pass

@@ -1,4 +1,4 @@
-"""MobileNetV2 with DeepLab v3's head of Hugging Face's transformers, with the same weights."""
+"""Baseline: DeepLab v3 with MobileNetV2 of Hugging Face transformers, with equal weights."""
 
 from typing import Any
 
@@ -9,15 +9,14 @@ from experiments.benchmarks.weights import converted
 
 NAME = "transformers"
 NUM_CLASSES = 21
-# Epsilon of the network that Google published there, as TensorFlow's is.
 OUTPUT_STRIDE = 16
 
 
 def forward(work: Workload) -> Match:
-    """Returns the forward pass; see the package.
+    """Prepares the forward pass; see `baselines`.
 
-    Theirs ends at the head's resolution; its logits are resized to the image's, as their own
-    post-processing does and as ours are.
+    The baseline returns logits at the resolution of the head. They are resized to that of the image
+    as in the post-processing of transformers, since deeplab_jax also resizes its logits.
     """
     pytorch = open_pytorch(work)
     library = import_library("transformers")

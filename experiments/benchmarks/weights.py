@@ -1,4 +1,4 @@
-"""Our network with the weights of a baseline's."""
+"""Conversion of the weights of a baseline."""
 
 import tempfile
 from pathlib import Path
@@ -11,12 +11,12 @@ from deeplab_jax.training.state import Variables
 
 
 def converted(torch: ModuleType, network: Any, **overrides: object) -> tuple[DeepLab, Variables]:
-    """Returns our network with the weights of one in PyTorch.
+    """Returns a deeplab_jax network with the weights of a PyTorch network.
 
     Args:
-      torch: the library.
-      network: of a kind that `convert` knows.
-      **overrides: keywords of `create_model` that override those of the weights.
+      torch: the module `torch`.
+      network: PyTorch network that `convert` supports.
+      **overrides: keywords of `create_model` that take precedence over those of the weights.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.pth"

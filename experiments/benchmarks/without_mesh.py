@@ -1,4 +1,4 @@
-"""The same step without a mesh of devices: what the mesh of one device costs."""
+"""Baseline: the training step without a device mesh, which shows the cost of a one-device mesh."""
 
 import jax
 
@@ -12,16 +12,16 @@ NUM_CLASSES = 21
 
 
 def forward(work: Workload) -> Match:
-    """Has no forward pass of its own.
+    """Raises an error: forward passes do not use a mesh.
 
     Raises:
       DeepLabError: always.
     """
-    raise DeepLabError("a forward pass has no mesh; measure training")
+    raise DeepLabError("a forward pass uses no mesh; run the kind `training`")
 
 
 def training(work: Workload) -> Match:
-    """Returns a training step of DeepLab v3+ on a backbone; see the package."""
+    """Prepares a training step of DeepLab v3+ with a backbone; see `baselines`."""
     batch = ours.random_batch(work.batch_size, work.size, NUM_CLASSES)
     model = create_model("deeplab_v3plus", backbone=work.network, num_classes=NUM_CLASSES)
     variables = jax.jit(model.init)(jax.random.key(0), batch["image"])

@@ -1,4 +1,4 @@
-"""Measures models on one split and keeps what a page shows of them."""
+"""Evaluation of several models on one dataset split, for a comparison page."""
 
 import dataclasses
 import time
@@ -19,13 +19,14 @@ from deeplab_jax.visualize.class_maps import Color
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Compared:
-    """A model on the split.
+    """Results of one model.
 
     Attributes:
-      metrics: what `metrics.json` holds.
-      parameters: trainable numbers.
-      macs: multiply-adds of the largest shown image, without scales and flips.
-      seconds_per_image: of the shown images, compiled, the image and its class map in memory.
+      metrics: content of `metrics.json`.
+      parameters: number of parameters.
+      macs: multiply-adds for the largest shown image, at one scale without flip.
+      seconds_per_image: mean time of the shown images, from the decoded image to the class map,
+        without compilation.
     """
 
     metrics: Mapping[str, Any]
@@ -36,13 +37,13 @@ class Compared:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Shown:
-    """An image with everything that is known of it.
+    """An image with its label and all predictions.
 
     Attributes:
-      name: of the image.
+      name: name of the image.
       image: uint8 [H, W, 3].
-      truth: label of the dataset, [H, W].
-      predictions: int32 [H, W] by model.
+      truth: label, [H, W].
+      predictions: predicted class map of each model, int32 [H, W].
     """
 
     name: str
@@ -53,13 +54,13 @@ class Shown:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """Models on one split.
+    """Results of several models on one dataset split.
 
     Attributes:
-      dataset: its name and split.
-      class_names, palette: of the classes.
-      models: by the name they are shown under, in the order given.
-      shown: some images.
+      dataset: name and split of the dataset.
+      class_names, palette: names and colors of the classes.
+      models: results by the name of the model.
+      shown: images that the page shows.
     """
 
     dataset: str
@@ -79,19 +80,19 @@ def compare(
     batch_size: int = 4,
     reporter: Reporter,
 ) -> Comparison:
-    """Measures models on one split.
+    """Evaluates and times models on one dataset split.
 
     Args:
-      predictors: by the name they are shown under.
-      dataset: of the models' classes.
-      num_images: to show, evenly spread over the split.
-      trimap_widths: in pixels, of bands around void.
-      limit: only maximum number of images, the first ones images.
-      batch_size: of the evaluation.
-      reporter: receives the progress.
+      predictors: models by name.
+      dataset: split with the classes of the models.
+      num_images: number of images to show, evenly spaced over the split.
+      trimap_widths: widths of trimap bands around void, in pixels.
+      limit: maximum number of images to evaluate, from the start of the split.
+      batch_size: number of images per batch of the evaluation.
+      reporter: receives progress events.
 
     Raises:
-      DeepLabError: there is no model, or one has other classes than the dataset.
+      DeepLabError: there is no model, or the numbers of classes of a model and the dataset differ.
     """
     if not predictors:
         raise DeepLabError("no model to compare; give --models=NAME=MODEL,NAME=MODEL")
@@ -131,7 +132,7 @@ def compare(
 
 
 def _timed(predictor: Predictor, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], float]:
-    """Returns the class maps, and the seconds an image takes when all is compiled."""
+    """Returns the class maps, and the mean time per image in seconds after a warm-up run."""
     for image in images:
         predictor(image)
     started = time.perf_counter()

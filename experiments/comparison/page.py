@@ -1,4 +1,4 @@
-"""A comparison as one HTML file: pictures inside, nothing is loaded from elsewhere."""
+"""Comparison page: one self-contained HTML file with embedded pictures."""
 
 import base64
 import html
@@ -25,12 +25,12 @@ table { border-collapse: collapse; }
 
 
 def html_page(comparison: Comparison, title: str, command: str = "") -> str:
-    """Returns the page.
+    """Returns the HTML of a comparison page.
 
     Args:
-      comparison: what it shows.
-      title: of the page.
-      command: that made it, for its foot.
+      comparison: result of `compare`.
+      title: title of the page.
+      command: command that created the page, shown at the bottom.
     """
     parts = [
         "<!doctype html>",
@@ -43,15 +43,15 @@ def html_page(comparison: Comparison, title: str, command: str = "") -> str:
         "<h2>Images</h2>",
         _legend(comparison),
         _images(comparison),
-        '<p class="quiet">Second row of each image: wrong pixels in red, void in light grey.</p>',
+        '<p class="quiet">Second row of each image: wrong pixels in red, void in light gray.</p>',
         '<div class="plots"><h2>Classes</h2>',
         _picture(pictures.class_bars(comparison), "IoU by class"),
         _outlines(comparison),
         "<h2>Speed and accuracy</h2>",
         _picture(pictures.speed_and_accuracy(comparison.models), "mean IoU by time"),
-        '<p class="quiet">Times are of the shown images on the machine that made this page; areas '
-        "show the number of parameters.</p>",
-        "<h2>Confusion</h2>",
+        '<p class="quiet">Mean time of the shown images on the machine that created this page. The '
+        "area of a point is proportional to the number of parameters.</p>",
+        "<h2>Confusion matrices</h2>",
         *_confusions(comparison),
         "</div>",
         f'<p class="quiet">{html.escape(command)} {time.strftime("%Y-%m-%d")}</p>',
@@ -68,7 +68,7 @@ def _numbers(comparison: Comparison) -> str:
         "boundary F, %",
         "parameters, M",
         "multiply-adds, G",
-        "ms an image",
+        "ms per image",
     )
     rows = [_row("th", head)]
     for name, compared in comparison.models.items():
@@ -127,7 +127,7 @@ def _outlines(comparison: Comparison) -> str:
     curves = pictures.trimap_curves(comparison.models)
     if curves is None:
         return ""
-    return "<h2>Along outlines</h2>" + _picture(curves, "mean IoU in bands around void")
+    return "<h2>Near boundaries</h2>" + _picture(curves, "mean IoU in bands around void")
 
 
 def _confusions(comparison: Comparison) -> list[str]:

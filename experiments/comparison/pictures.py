@@ -1,4 +1,4 @@
-"""Pictures of a comparison: overlays, error maps, and plots, as PNG bytes."""
+"""Pictures of a comparison page: class maps, error maps and plots, as image files in memory."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,33 +14,33 @@ from deeplab_jax.visualize import colorize, png_bytes
 from experiments.comparison.gathering import Compared, Comparison
 
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
-# Pixels of the widest picture; the page scales them down, and stays of a size to be mailed.
+# Maximum side of a picture in pixels, which keeps the page small enough for an e-mail.
 MAX_SIDE = 420
 WRONG, VOID = (214, 39, 40), (224, 224, 224)
-# Side of the largest figure.
+# Maximum side of a figure in inches.
 MAX_INCHES = 80.0
-# Where a prediction is right the image shows through, pale.
+# Contrast of the image where a prediction is right.
 PALE = 0.35
 
 
 def shown_image(image: np.ndarray) -> bytes:
-    """Returns an image uint8 [H, W, 3] as JPEG."""
+    """Returns an image uint8 [H, W, 3], downsampled, as a JPEG file."""
     buffer = io.BytesIO()
     Image.fromarray(_small(image, Image.Resampling.LANCZOS)).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 
 def shown_classes(class_map: np.ndarray, palette: Sequence[tuple[int, int, int]]) -> bytes:
-    """Returns a class map [H, W] in its colours as PNG."""
+    """Returns a class map [H, W] in class colors, downsampled, as a PNG file."""
     return png_bytes(_small(colorize(class_map, palette), Image.Resampling.NEAREST))
 
 
 def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Returns where a prediction is wrong: in red over the pale grey image, void in light grey.
+    """Draws wrong pixels in red over a pale gray image, and void pixels in light gray.
 
     Args:
       image: uint8 [H, W, 3].
-      truth: label of a dataset, uint8 or uint16 [H, W].
+      truth: label, uint8 or uint16 [H, W].
       prediction: integers [H, W].
 
     Returns:
@@ -55,12 +55,12 @@ def error_map(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> n
 
 
 def shown_errors(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> bytes:
-    """Returns an error map as PNG."""
+    """Returns an error map, downsampled, as a PNG file."""
     return png_bytes(_small(error_map(image, truth, prediction), Image.Resampling.NEAREST))
 
 
 def shown_names(comparison: Comparison) -> dict[str, tuple[int, int, int]]:
-    """Returns the colours of the classes that the shown images have, void's last."""
+    """Returns {name: color} of the classes in the shown images; void is last."""
     values = {
         int(value)
         for shown in comparison.shown
@@ -73,7 +73,7 @@ def shown_names(comparison: Comparison) -> dict[str, tuple[int, int, int]]:
 
 
 def class_maps(comparison: Comparison) -> bytes:
-    """Returns truth and predictions of the shown images without the images, under a legend."""
+    """Returns a PNG of truth and predictions of the shown images, with a legend."""
     columns = ("truth", *comparison.models)
     height, width = comparison.shown[0].truth.shape
     size = 2.0 * len(columns), 0.6 + 2.0 * height / width * len(comparison.shown)
@@ -95,7 +95,7 @@ def class_maps(comparison: Comparison) -> bytes:
 
 
 def class_bars(comparison: Comparison) -> bytes:
-    """Returns the IoU of every class, a bar for each model; a class that is absent has none."""
+    """Returns a bar chart of the IoU of each class and model, as a PNG file."""
     names = comparison.class_names
     width = 0.42 * len(names) * max(2, len(comparison.models)) / 2
     figure, axes = _figure(min(max(7.0, width), MAX_INCHES), 3.4)
@@ -113,7 +113,7 @@ def class_bars(comparison: Comparison) -> bytes:
 
 
 def trimap_curves(models: Mapping[str, Compared]) -> bytes | None:
-    """Returns mean IoU by the width of the band around void; None where nothing is void."""
+    """Returns a PNG plot of mean IoU against trimap width, or None if no pixel is void."""
     curves = {
         model: {
             int(width): 100 * value
@@ -127,14 +127,17 @@ def trimap_curves(models: Mapping[str, Compared]) -> bytes | None:
     figure, axes = _figure(5.2, 3.6)
     for number, (model, curve) in enumerate(curves.items()):
         axes.plot(list(curve), list(curve.values()), "o-", label=model, color=_color(number), ms=4)
-    axes.set(xlabel="width of the band around void, pixels", ylabel="mean IoU in it, %")
+    axes.set(xlabel="width of the band around void, pixels", ylabel="mean IoU in the band, %")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     return _png(figure)
 
 
 def speed_and_accuracy(models: Mapping[str, Compared]) -> bytes:
-    """Returns mean IoU by seconds an image; the area of a point is the number of parameters."""
+    """Returns a plot of mean IoU against time per image, as a PNG file.
+
+    The area of a point grows with the number of parameters.
+    """
     figure, axes = _figure(5.2, 3.6)
     largest = max(compared.parameters for compared in models.values())
     for number, (model, compared) in enumerate(models.items()):
@@ -142,7 +145,7 @@ def speed_and_accuracy(models: Mapping[str, Compared]) -> bytes:
         area = 30 + 270 * compared.parameters / largest
         axes.scatter(*place, s=area, color=_color(number), alpha=0.8, linewidth=0)
         axes.annotate(model, place, xytext=(8, 6), textcoords="offset points")
-    axes.set(xlabel="ms an image", ylabel="mean IoU, %")
+    axes.set(xlabel="ms per image", ylabel="mean IoU, %")
     axes.margins(0.2)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
@@ -150,7 +153,7 @@ def speed_and_accuracy(models: Mapping[str, Compared]) -> bytes:
 
 
 def confusion(compared: Compared, class_names: Sequence[str], title: str) -> bytes:
-    """Returns which classes are taken for which, in per cent of each true class."""
+    """Returns a plot of the confusion matrix as a PNG file, in percent of each true class."""
     counts = np.asarray(compared.metrics["confusion_matrix"])
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(2.2 + 0.3 * len(class_names), MAX_INCHES)

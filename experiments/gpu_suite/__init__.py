@@ -1,6 +1,7 @@
-"""All that needs a GPU, ready to run: measurements in parts, each bounded in time.
+"""Benchmark suite for GPUs, in parts that each have a time limit.
 
-A part is a list of measurements (`rows.Measurement`), the most valuable first. `rows.run_part`
-runs them and writes a JSON row after each. Parts: `networks` (a, c, d), `operations` (b), `host`
-(e, f). How to run it on your own GPU: docs/benchmarks.md.
+A part is a list of measurements (`rows.Measurement`), the most important first. `rows.run_part`
+runs them and writes one JSON row per measurement. The modules `networks` (parts a, c, d),
+`operations` (b) and `host` (e, f) define the measurements. For how to run the suite on your own
+GPU, see docs/benchmarks.md.
 """

@@ -1,14 +1,14 @@
-"""Measures on the GPU at hand, or at toy size anywhere; see the package and docs/benchmarks.md.
+"""Runs the benchmark suite on a GPU, or with --toy at tiny sizes on any machine.
 
     python -m experiments.gpu_suite --part=a,b --output=DIR [--toy] [--camvid=DIR]
     python -m experiments.gpu_suite --wheels
 
-a  v3 ResNet-101 training beside torchvision under torch.compile: time, MFU, memory, profile
-b  gradients of atrous kernels and depthwise convolutions, each implementation alone
-c  v3+ training beside segmentation_models
-d  forward passes, batch 16 and 1, bfloat16 and float32, folded
-e  the input pipeline
-f  CamVid, the full recipe
+a  training step of v3 ResNet-101 against torchvision with torch.compile: time, MFU, memory, profile
+b  gradients of atrous kernels, and depthwise convolutions: each implementation separately
+c  training step of v3+ against segmentation_models_pytorch
+d  forward passes with folded batch normalization: batch sizes 16 and 1, bfloat16 and float32
+e  input pipeline
+f  training on CamVid with the full recipe
 """
 
 import argparse
@@ -24,7 +24,7 @@ from experiments.gpu_suite.wheels import missing_packages
 
 PARTS = "abcdef"
 SECONDS = 480
-# From the request to stop, upon which a training writes its state, to the end by force.
+# Seconds between the signal to stop, on which a training saves its state, and SIGKILL.
 GRACE = 20
 
 
@@ -35,12 +35,12 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--part", default=PARTS, help="letters, as in a,b; default: all")
-    parser.add_argument("--output", type=Path, help="directory of the rows, one file a part")
-    parser.add_argument("--toy", action="store_true", help="tiny sizes, for any machine")
-    parser.add_argument("--camvid", type=Path, help="f: source folder of CamVid")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="bound of each part")
-    parser.add_argument("--wheels", action="store_true", help="print what is not installed")
+    parser.add_argument("--part", default=PARTS, help="letters of parts, as in a,b (default: all)")
+    parser.add_argument("--output", type=Path, help="directory for results, one file per part")
+    parser.add_argument("--toy", action="store_true", help="use tiny sizes, for any machine")
+    parser.add_argument("--camvid", type=Path, help="part f: source directory of CamVid")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit per part")
+    parser.add_argument("--wheels", action="store_true", help="print missing packages and exit")
     arguments = parser.parse_args()
     if arguments.wheels:
         print("\n".join(missing_packages()))
@@ -50,16 +50,16 @@ def main() -> int:
     if unknown or not parts:
         parser.error(f"--part={arguments.part}: unknown {unknown}; legal: {', '.join(PARTS)}")
     if arguments.output is None:
-        parser.error("--output=DIR is needed")
+        parser.error("--output=DIR must be given")
     arguments.output.mkdir(parents=True, exist_ok=True)
     codes = [bounded(part, arguments) for part in parts]
     return 0 if not any(codes) else 1
 
 
 def bounded(part: str, arguments: argparse.Namespace) -> int:
-    """Runs a part in a process of its own, which ends with its time, and returns its exit status.
+    """Runs a part in a separate process with a time limit, and returns the exit status.
 
-    A compilation that takes too long cannot be stopped otherwise, and memory is free afterwards.
+    A long compilation can only be stopped by ending its process, which also frees all memory.
     """
     deadline = time.time() + arguments.seconds
     context = multiprocessing.get_context("spawn")
@@ -68,17 +68,17 @@ def bounded(part: str, arguments: argparse.Namespace) -> int:
     process.join(max(0.0, deadline - GRACE - time.time()))
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.is_alive():
-            print(f"part {part}: the time is up", flush=True)
+            print(f"part {part}: time limit reached", flush=True)
             _signal_group(process.pid, number)
             process.join(GRACE)
     return process.exitcode
 
 
 def _signal_group(leader: int, number: signal.Signals) -> None:
-    """Sends a signal to a part's process and to what it started."""
+    """Sends a signal to the process of a part and to its child processes."""
     try:
         os.killpg(leader, number)
-    except ProcessLookupError:  # Not a group yet, or ended meanwhile.
+    except ProcessLookupError:  # The process is not a group leader yet, or has ended.
         os.kill(leader, number)
 
 

@@ -1,9 +1,10 @@
-"""Programs that XLA compiles for the steps and gradients on a GPU topology: counts, no times.
+"""Ahead-of-time compilation of training steps and gradients for a GPU, without the GPU.
 
     python -m experiments.gpu_suite.ahead --output=FILE [--device=h200] [--step] [--toy]
 
-Needs jax-cuda12-plugin and jax-cuda12-pjrt of JAX's version, no CUDA and no GPU. A JSON row is
-written after every compilation; a second call with the same file goes on.
+Counts kernels and bytes of the compiled programs; no times are measured. Requires
+jax-cuda12-plugin and jax-cuda12-pjrt in the version of JAX, but neither CUDA nor a GPU. A JSON row
+is written after every compilation; the same command resumes.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 DEVICES = {"h100": (3.35e12, 80e9), "h200": (4.8e12, 141e9)}
-# The numbers that the compiler asks of a Hopper, with bandwidth and memory to be filled in.
+# Description of a Hopper GPU for the compiler; bandwidth and memory are filled in.
 TARGET = """
 gpu_device_info {{
   threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
@@ -33,7 +34,8 @@ gpu_device_info {{
 platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
 """
-# No kernel of a network is that wide; the window of a misread kernel's gradient is the map.
+# Maximum kernel width of the networks. A wider window means that XLA compiled the gradient of a
+# kernel as a convolution whose kernel is a feature map.
 WIDEST_KERNEL = 9
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.+?) ([a-z][\w-]*)\(")
 ARRAY = re.compile(r"(f32|bf16|f16)\[([\d,]+)\]")
@@ -41,11 +43,13 @@ BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 
 
 def count(program: str) -> dict[str, Any]:
-    """Returns what stands in the entry computation of an optimised program, one entry a kernel.
+    """Counts the kernels in the entry computation of an optimized program.
 
-    `convolutions` by cuDNN's function, `windows_of_maps` among them, `matrix_products`,
-    `transposes` and `copies` with their bytes written, `bytes_written` by all kernels and those
-    written as `float32_maps` (four dimensions).
+    Returns:
+      Number of `kernels`; `convolutions` by cuDNN function; `windows_of_maps`, the number of
+      convolutions whose kernel is a feature map; number of `matrix_products`; number of
+      `transposes` and `copies`, and the bytes they write; `bytes_written` by all kernels; and
+      `bytes_of_float32_maps`, the bytes written as float32 arrays with four dimensions.
     """
     entry = program[program.index("\nENTRY ") :]
     found: Counter[str] = Counter()
@@ -79,7 +83,7 @@ def count(program: str) -> dict[str, Any]:
 
 
 def figures(compiled: Any) -> dict[str, Any]:
-    """Returns `count` and the compiler's own operations, bytes and planned memory."""
+    """Returns the result of `count`, and operations, bytes and memory planned by the compiler."""
     from deeplab_jax.benchmark.networks import planned_bytes
 
     costs = compiled.cost_analysis() or {}
@@ -88,7 +92,7 @@ def figures(compiled: Any) -> dict[str, Any]:
 
 
 def described_device(name: str) -> Any:
-    """Returns the device to compile for; `here` is the first of this machine."""
+    """Returns the device to compile for; `here` is the first device of this machine."""
     import jax
     from jax.experimental import topologies
 
@@ -103,7 +107,7 @@ def described_device(name: str) -> Any:
 
 
 def measurements(device: str, toy: bool, step: bool) -> list:
-    """Returns each gradient's compilation, or with `step` that of part a's training step."""
+    """Returns one measurement per gradient, or with `step` those of the training step of part a."""
     from experiments.gpu_suite import operations
     from experiments.gpu_suite.rows import Measurement
 
@@ -154,7 +158,7 @@ def _step(device: str, toy: bool, gradient: str) -> dict[str, Any]:
     from experiments.gpu_suite.operations import GRADIENTS
 
     jax.clear_caches()
-    # The package's attribute `convolution` is the function, not the module.
+    # Imported by name, because the attribute `convolution` of the package is a function.
     convolution = importlib.import_module("deeplab_jax.ops.convolution")
     convolution.products_over_maps = GRADIENTS[gradient]
     size, batch_size = (33, 2) if toy else (513, 16)
@@ -174,17 +178,17 @@ def _step(device: str, toy: bool, gradient: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Writes the figures of each step, compiled without the device."""
+    """Compiles the programs and writes their figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="file of the rows")
+    parser.add_argument("--output", type=Path, required=True, help="file for the results")
     parser.add_argument("--device", default="h200", choices=[*DEVICES, "here"])
-    parser.add_argument("--step", action="store_true", help="the training step of part a instead")
-    parser.add_argument("--toy", action="store_true", help="tiny sizes")
+    parser.add_argument("--step", action="store_true", help="compile the training step of part a")
+    parser.add_argument("--toy", action="store_true", help="use tiny sizes")
     arguments = parser.parse_args()
-    # The plugin is to compile, and looks for no CUDA libraries then.
+    # The plugin is used for compilation only, which needs no CUDA libraries.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
-    # A card's measurement chooses between Triton's and cuBLAS's products; without one XLA's choice
-    # of tiles fails for some.
+    # XLA chooses between Triton and cuBLAS by measurements on the GPU. Without a GPU, its choice of
+    # tiles fails for some products, so Triton is disabled.
     if arguments.device != "here":
         os.environ.setdefault("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false")
     from experiments.gpu_suite import machine, rows

@@ -1,4 +1,4 @@
-"""Parts e, f: what the host feeds the GPU with, and a whole training."""
+"""Parts e and f: input pipeline, and a complete training."""
 
 import functools
 import json
@@ -27,7 +27,7 @@ TOY_OVERRIDES = {
 
 
 def input_pipeline(toy: bool, output: Path) -> list[Measurement]:
-    """Returns part e: images a second of JPEGs of 500 × 500, made here, in crops of 513 × 513."""
+    """Returns part e: throughput of 513 × 513 crops from synthetic JPEGs of 500 × 500 pixels."""
     size, images = (64, 16) if toy else (500, 200)
     found = []
     for workers in (0,) if toy else (0, max(1, ours.cores() - 2)):
@@ -60,7 +60,7 @@ def _pipeline(output: Path, size: int, images: int, workers: int) -> dict[str, A
 
 
 def _steps_images_per_second(output: Path) -> dict[str, float]:
-    """Returns what the steps of parts a and c consume, as far as they have been measured."""
+    """Returns the images per second of the training steps measured in parts a and c."""
     rows = [row for part in "ac" for row in read(output / f"{part}.jsonl")]
     return {
         row["settings"]["network"]: row["figures"]["images_per_second"]
@@ -70,7 +70,7 @@ def _steps_images_per_second(output: Path) -> dict[str, float]:
 
 
 def camvid(toy: bool, output: Path, source: Path | None) -> list[Measurement]:
-    """Returns part f: the recipe of `configs/camvid.py` from scratch to its last step."""
+    """Returns part f: training with the recipe of `configs/camvid.py`, from scratch."""
     config = "camvid:cpu,steps=2" if toy else "camvid"
     run = functools.partial(_camvid, config, toy, output.absolute(), source)
     return [Measurement({"work": "training on CamVid", "config": config}, run)]
@@ -80,7 +80,7 @@ def _camvid(config: str, toy: bool, output: Path, source: Path | None) -> dict[s
     if toy:
         source = _toy_frames(output / "camvid_source")
     if source is None:
-        raise DeepLabError("CamVid is not given; legal: --camvid=DIR, with train/, trainannot/, …")
+        raise DeepLabError("part f requires --camvid=DIR, a directory with train/, trainannot/, …")
     data, workdir = output / "camvid_data", output / "camvid"
     _command("prepare", "camvid", f"--source={source}", f"--data_dir={data}")
     changes = {"data.data_dir": str(data)} | (TOY_OVERRIDES if toy else {})
@@ -100,7 +100,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _command(*arguments: str) -> None:
-    """Runs a command of deeplab-jax; the training goes on where an earlier one stopped."""
+    """Runs a command of deeplab-jax; an interrupted training is resumed."""
     line = [sys.executable, "-m", "deeplab_jax.cli.main", *arguments]
     answer = subprocess.run(line, env=os.environ, check=False)
     if answer.returncode:
@@ -108,7 +108,7 @@ def _command(*arguments: str) -> None:
 
 
 def _toy_frames(folder: Path) -> Path:
-    """Writes a source in CamVid's layout, of small frames of random classes."""
+    """Writes small random frames and labels in the directory layout of CamVid."""
     import cv2
 
     random = np.random.default_rng(0)

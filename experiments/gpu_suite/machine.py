@@ -1,4 +1,4 @@
-"""Description of the machine of the rows."""
+"""Description of the machine on which the suite runs."""
 
 import shutil
 import subprocess
@@ -12,13 +12,13 @@ QUERY = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format
 
 
 def describe() -> dict[str, Any]:
-    """Returns card, driver, processor and versions, JSON-ready; `card` is None without a GPU."""
+    """Returns GPU, driver, processor and versions; `card` is None without a GPU."""
     versions = {package: _version(package) for package in PACKAGES}
     return describe_machine() | {"card": _card(), "versions": versions}
 
 
 def _card() -> str | None:
-    """Returns name, driver and memory of the first GPU as its driver has them."""
+    """Returns name, driver version and memory of the first GPU, from nvidia-smi."""
     if shutil.which(QUERY[0]) is None:
         return None
     answer = subprocess.run(QUERY, capture_output=True, text=True, check=False)

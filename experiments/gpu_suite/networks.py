@@ -1,4 +1,4 @@
-"""Parts a, c, d: training steps and forward passes, alone and beside PyTorch's."""
+"""Parts a, c and d: training steps and forward passes, alone and against PyTorch."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ SEGMENTATION_MODELS = ("resnet101", "tu-xception65", "mobilenet_v2", "resnet50")
 
 
 def torchvision_training(toy: bool) -> list[Measurement]:
-    """Returns part a: the step of v3 ResNet-101, alone, beside torchvision's, and its profile."""
+    """Returns part a: the training step of v3 ResNet-101 alone, against torchvision, profiled."""
     network, size, batch = "deeplabv3_resnet101", 513, 16
     if toy:
         network, size, batch = "deeplabv3_mobilenet_v3_large", 33, 2
@@ -37,7 +37,7 @@ def torchvision_training(toy: bool) -> list[Measurement]:
 
 
 def segmentation_models_training(toy: bool) -> list[Measurement]:
-    """Returns part c: the steps of v3+, each alone and beside segmentation_models'."""
+    """Returns part c: training steps of v3+, alone and against segmentation_models_pytorch."""
     size, batch = (32, 2) if toy else (512, 16)
     found = []
     for network in SEGMENTATION_MODELS[2:3] if toy else SEGMENTATION_MODELS:
@@ -48,7 +48,7 @@ def segmentation_models_training(toy: bool) -> list[Measurement]:
 
 
 def forward_passes(toy: bool) -> list[Measurement]:
-    """Returns part d: forward passes with folded normalisations, alone and beside others."""
+    """Returns part d: forward passes with folded batch normalization, alone and against PyTorch."""
     networks = [("torchvision", "deeplabv3_resnet101", 513)]
     networks += [("segmentation_models", name, 512) for name in SEGMENTATION_MODELS]
     batches, dtypes = (16, 1), ("bfloat16", "float32")
@@ -121,7 +121,7 @@ def _profile(baseline: str, work: Workload) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _ours(baseline: str, work: Workload, training: bool) -> tuple[DeepLab, Contender]:
-    """Returns our network and its step or forward pass; it needs no PyTorch."""
+    """Returns the network of deeplab_jax and its training step or forward pass, without PyTorch."""
     module = importlib.import_module(f"experiments.benchmarks.{baseline}")
     model = module.our_network(work)
     variables = ours.made_variables(model)
@@ -132,7 +132,7 @@ def _ours(baseline: str, work: Workload, training: bool) -> tuple[DeepLab, Conte
 
 
 def _utilization(operations_per_second: float, dtype: str) -> dict[str, float]:
-    """Returns the peaks and `mfu`, the share of the rate of matrix products of this process."""
+    """Returns measured peaks and `mfu`, the fraction of the peak rate of matrix products."""
     peaks = _peaks(dtype)
     return peaks | {"mfu": operations_per_second / peaks["matrix_flops_per_second"]}
 
@@ -141,5 +141,5 @@ _peaks = functools.cache(measure_peaks)
 
 
 def _peak_bytes_in_use() -> int | None:
-    """Returns the most memory that JAX has held on the device in this process; None: not known."""
+    """Returns the peak device memory of JAX in this process, in bytes; None: unknown."""
     return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

@@ -1,4 +1,4 @@
-"""Part b: implementations of atrous kernels' gradients and depthwise convolutions, each alone."""
+"""Part b: implementations of kernel gradients and depthwise convolutions, each timed alone."""
 
 import functools
 import statistics
@@ -15,7 +15,8 @@ from deeplab_jax.ops.kernel_gradient import products_over_maps
 from deeplab_jax.ops.xla_convolution import Window, xla_convolution
 from experiments.gpu_suite.rows import Measurement
 
-# Batch, side, channels, features, rate at 513 × 513: ResNet-101, output stride 8, then 16.
+# (batch, side, channels, features, rate) of layers of ResNet-101 at 513 × 513: first at output
+# stride 8, then at 16.
 ATROUS = (
     (16, 65, 256, 256, 2),
     (16, 65, 512, 512, 4),
@@ -27,7 +28,7 @@ ATROUS = (
     (16, 33, 2048, 256, 12),
     (16, 33, 2048, 256, 18),
 )
-# Batch, side, channels, rate.
+# (batch, side, channels, rate) of depthwise layers, by backbone.
 DEPTHWISE = {
     "xception_65": (
         (16, 65, 728, 2),
@@ -56,17 +57,17 @@ CALLS, TOY_CALLS = 20, 2
 def xla_gradient(
     inputs: jax.Array, kernel: jax.Array, cotangent: jax.Array, window: Window
 ) -> jax.Array:
-    """Returns the gradient of a kernel as JAX and XLA derive it."""
+    """Returns the gradient of a kernel as derived by JAX and compiled by XLA."""
     convolve = functools.partial(xla_convolution, inputs, window=window)
     return jax.linear_transpose(convolve, kernel)(cotangent)[0]
 
 
 def convolution_by_channel(window: Window, inputs: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns XLA's depthwise convolution."""
+    """Returns a depthwise convolution as one grouped convolution of XLA."""
     return xla_convolution(inputs, kernel, window, groups=inputs.shape[-1])
 
 
-# Gradients of atrous kernels, and depthwise convolutions, that GPUs choose from.
+# Implementations of kernel gradients and of depthwise convolutions that can be used on GPUs.
 GRADIENTS = {"xla": xla_gradient, "products": products_over_maps}
 CONVOLUTIONS = {
     "xla": convolution_by_channel,
@@ -75,7 +76,7 @@ CONVOLUTIONS = {
 
 
 def measurements(toy: bool) -> list[Measurement]:
-    """Returns every implementation at every shape, those of ResNet-101 first."""
+    """Returns one measurement per implementation and shape; the shapes of ResNet-101 are first."""
     calls = TOY_CALLS if toy else CALLS
     found = []
     for shape in TOY_ATROUS if toy else ATROUS:
@@ -104,7 +105,7 @@ def _gradient(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
 
 
 def _depthwise(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
-    """Times outputs, the inputs' gradient and the kernel's gradient, each in a program."""
+    """Times three programs: the output, the gradient of the input and that of the kernel."""
     batch, side, channels, rate = shape
     maps = (batch, side, side, channels)
     operands = _random(maps, (3, 3, 1, channels), maps)
@@ -122,7 +123,7 @@ def _depthwise(name: str, shape: tuple[int, ...], calls: int) -> dict[str, Any]:
 
 
 def _random(*sizes: tuple[int, ...]) -> list[jax.Array]:
-    """Returns normal bfloat16 numbers of each size: zeros would run faster."""
+    """Returns normally distributed bfloat16 arrays; with zeros, the GPU would be faster."""
     keys = jax.random.split(jax.random.key(0), len(sizes))
     return [
         jax.random.normal(key, size, jnp.bfloat16) for key, size in zip(keys, sizes, strict=True)
@@ -130,10 +131,12 @@ def _random(*sizes: tuple[int, ...]) -> list[jax.Array]:
 
 
 def timed(function: Callable[..., Any], operands: list[jax.Array], calls: int) -> dict[str, Any]:
-    """Returns a call's milliseconds, seconds of compilation, and planned memory in bytes.
+    """Times a function after compilation.
 
-    `milliseconds` is of calls one after another, so that the host's time is hidden where it is
-    shorter; `alone` is the median of calls that each end before the next starts.
+    Returns:
+      `milliseconds`, the mean time of calls that are dispatched without waiting, which hides the
+      time of the host; `alone`, the median time of calls that each end before the next one starts,
+      in milliseconds; `compilation_seconds`; `planned_bytes` of memory; number of `calls`.
     """
     started = time.perf_counter()
     compiled = jax.jit(function).lower(*operands).compile()

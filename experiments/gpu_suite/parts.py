@@ -1,13 +1,13 @@
-"""The parts by letter, each run in a process of its own."""
+"""Parts of the suite by letter; each runs in a separate process."""
 
 import argparse
 import os
 
 
 def run(part: str, arguments: argparse.Namespace, deadline: float) -> None:
-    """Runs a part in this process until the deadline, a time of `time.time()`."""
+    """Runs a part in this process until the deadline, in seconds of `time.time()`."""
     os.setpgrp()
-    # Else JAX takes most of the GPU's memory, and PyTorch has none left.
+    # Otherwise JAX allocates most of the GPU's memory, which PyTorch needs.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(arguments.output.absolute() / "xla"))
     from experiments.gpu_suite import machine, rows
@@ -17,7 +17,7 @@ def run(part: str, arguments: argparse.Namespace, deadline: float) -> None:
 
 
 def measurements(part: str, arguments: argparse.Namespace) -> list:
-    """Returns the measurements of a part; each imports what it needs alone."""
+    """Returns the measurements of a part; imports only the modules of this part."""
     toy, output = arguments.toy, arguments.output
     if part == "b":
         from experiments.gpu_suite import operations

@@ -1,4 +1,4 @@
-"""Where a run's time goes on the device: kernels by kind."""
+"""Profile of a program on the device: time of kernels by kind."""
 
 import re
 import tempfile
@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 
-# The first whose pattern is found names the kind. cuDNN and CUTLASS call the passes of a
-# convolution fprop, dgrad (of inputs) and wgrad (of kernels).
+# Kinds of kernels and patterns of their names; the first pattern that matches determines the kind.
+# cuDNN and CUTLASS use the names fprop (forward), dgrad (gradient of the input) and wgrad (gradient
+# of the kernel).
 KINDS = {
     "convolution, gradient of kernel": r"wgrad|bwd_filter|backward_filter",
     "convolution, gradient of inputs": r"dgrad|bwd_data|backward_data",
@@ -22,22 +23,23 @@ KINDS = {
     "fusion": r"fusion|triton|wrapped",
 }
 TOP = 20
-# Lines of a device: kernels run on streams; the others repeat them by module and by operation.
+# Start of the names of the lines that contain kernels; other lines of a device repeat them by
+# module and by operation.
 STREAM = "Stream"
 
 
 def kind_of(kernel: str) -> str:
-    """Returns the kind of a kernel by its name."""
+    """Returns the kind of a kernel, from its name."""
     name = kernel.lower()
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), "other")
 
 
 def summarize(kernels: Iterable[tuple[str, float]], runs: int) -> dict[str, Any]:
-    """Returns milliseconds a run by kind and of the kernels that take longest.
+    """Returns the milliseconds per run by kind, and those of the slowest kernels.
 
     Args:
       kernels: (name, milliseconds) of every call.
-      runs: how many runs they are of.
+      runs: number of runs in which the calls were recorded.
     """
     times, calls = Counter(), Counter()
     for name, milliseconds in kernels:
@@ -54,7 +56,7 @@ def summarize(kernels: Iterable[tuple[str, float]], runs: int) -> dict[str, Any]
 
 
 def profile(run: Callable[[], Any], runs: int = 2) -> dict[str, Any]:
-    """Returns `summarize` of some runs of a JAX program after one that does not count."""
+    """Profiles some runs of a JAX program after a warm-up run; returns the `summarize` result."""
     run()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -65,7 +67,7 @@ def profile(run: Callable[[], Any], runs: int = 2) -> dict[str, Any]:
 
 
 def _kernels(data: Any) -> Iterable[tuple[str, float]]:
-    """Yields (name, milliseconds) of what ran: on GPUs of the streams, else of XLA's threads."""
+    """Yields (name, milliseconds) of every kernel: from GPU streams, or else from XLA threads."""
     planes = list(data.planes)
     devices = [plane for plane in planes if plane.name.startswith("/device:GPU")]
     for plane in devices or planes:

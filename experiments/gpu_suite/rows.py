@@ -1,4 +1,4 @@
-"""Measurements of a part, and the file of rows that lets a second call go on."""
+"""Measurements of a part, and the file of results from which a later call resumes."""
 
 import dataclasses
 import json
@@ -14,12 +14,12 @@ from deeplab_jax.errors import DeepLabError
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One thing to measure.
+    """A measurement of the suite.
 
     Attributes:
-      settings: what is measured, JSON-ready; they identify it among the rows of its part.
-      run: measures it and returns its figures, JSON-ready. A DeepLabError means that something is
-        missing on this machine.
+      settings: JSON-serializable description, which identifies the measurement within its part.
+      run: function that measures and returns JSON-serializable figures. It raises DeepLabError if
+        this machine lacks something that it requires.
     """
 
     settings: Mapping[str, Any]
@@ -27,12 +27,12 @@ class Measurement:
 
     @property
     def key(self) -> str:
-        """The settings as text."""
+        """Settings as text, which identifies the measurement."""
         return json.dumps(self.settings, sort_keys=True)
 
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
-    """Appends a row as one line of JSON and waits until it is on disk."""
+    """Appends a row as one line of JSON and flushes it to disk."""
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
         file.flush()
@@ -40,7 +40,7 @@ def append(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a file; a line that a cut left unfinished is removed from it."""
+    """Returns the rows of a file; removes an incomplete last line from the file."""
     if not path.exists():
         return []
     text = path.read_text()
@@ -51,7 +51,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def pending(measurements: Sequence[Measurement], path: Path) -> list[Measurement]:
-    """Returns what has not been measured; what was tried before comes last."""
+    """Returns the measurements without a result; those that were tried before come last."""
     status: dict[str, str] = {}
     for row in read(path):
         status[json.dumps(row["settings"], sort_keys=True)] = row["status"]
@@ -62,20 +62,21 @@ def pending(measurements: Sequence[Measurement], path: Path) -> list[Measurement
 def run_part(
     path: Path, measurements: Sequence[Measurement], machine: Mapping[str, Any], deadline: float
 ) -> None:
-    """Measures what the file lacks until the deadline; prints and appends a row after each.
+    """Runs pending measurements until the deadline; prints and appends a row for each.
 
-    A row has `settings`, `status` (started, measured, skipped, failed), `figures` or `reason`, and
-    `machine`. `started` is written first, so that a measurement that does not end is known.
+    A row contains `settings`, `status` (started, measured, skipped or failed), `figures` or
+    `reason`, and `machine`. A row with the status `started` is written before each measurement, so
+    that one that never ends leaves a trace.
 
     Args:
-      path: of the rows.
-      measurements: the most valuable first.
-      machine: what the rows are measured on.
-      deadline: of `time.time()`; no measurement starts after it.
+      path: file of the rows.
+      measurements: measurements of the part, the most important first.
+      machine: description of the machine.
+      deadline: time in seconds of `time.time()` after which no measurement starts.
     """
     for one in pending(measurements, path):
         if time.time() > deadline:
-            print("The time is up; a second call with the same --output goes on.", flush=True)
+            print("time limit reached; the same command resumes", flush=True)
             return
         base = {"settings": one.settings, "machine": machine}
         append(path, base | {"status": "started"})
@@ -90,6 +91,6 @@ def _attempt(measurement: Measurement) -> dict[str, Any]:
         return {"status": "measured", "figures": measurement.run()}
     except DeepLabError as error:
         return {"status": "skipped", "reason": str(error)}
-    except Exception as error:  # A failure on one card must not end the other measurements.
+    except Exception as error:  # The remaining measurements still run.
         traceback.print_exc()
         return {"status": "failed", "reason": f"{type(error).__name__}: {error}"[:2000]}

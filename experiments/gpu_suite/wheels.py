@@ -1,8 +1,8 @@
-"""The packages that the suite uses; nothing here needs any of them."""
+"""Packages that the suite uses. This module imports none of them."""
 
 import importlib.util
 
-# Package → the module that it gives.
+# Package → module that it provides.
 PACKAGES = {
     "jax": "jax",
     "flax": "flax",
@@ -32,12 +32,12 @@ PACKAGES = {
 
 
 def missing_packages() -> list[str]:
-    """Returns the packages that this Python lacks; none is imported."""
+    """Returns the packages that are not installed, without importing any."""
     return [package for package, module in PACKAGES.items() if not _found(module)]
 
 
 def _found(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # The package around it is missing.
+    except ModuleNotFoundError:  # The parent package is missing.
         return False

@@ -1,4 +1,4 @@
-"""Presets of a table: as published, or small enough for the machine at hand."""
+"""Presets, which run tables as published or scale them down to a small dataset and machine."""
 
 from deeplab_jax.errors import unknown_name
 from experiments.presets.camvid import CAMVID
@@ -14,10 +14,10 @@ __all__ = ["PRESETS", "Preset", "find_preset"]
 
 
 def find_preset(name: str) -> Preset:
-    """Returns the preset of a name.
+    """Returns the preset with a name.
 
     Raises:
-      DeepLabError: there is none.
+      DeepLabError: there is no such preset.
     """
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)

@@ -1,11 +1,11 @@
-"""CamVid (367 images to train on, 101 to validate) within 20 minutes a run on two cores.
+"""Preset for CamVid (367 training, 101 validation images): 20 minutes per training on two cores.
 
-Why these numbers: experiments/RESULTS.md.
+experiments/RESULTS.md explains the choice of the numbers.
 """
 
 from experiments.presets.preset import Preset, Size
 
-# Class weights of configs/camvid.py: without, rare classes are never learnt in so few steps.
+# Class weights of configs/camvid.py. Without them, rare classes are not learned in few steps.
 CLASS_WEIGHTS = (0.53, 0.45, 2.19, 0.39, 1.0, 0.65, 1.96, 1.41, 0.89, 2.53, 2.97)
 TRAINING = {
     "model.batch_norm_decay": 0.95,

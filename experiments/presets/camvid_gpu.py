@@ -1,6 +1,8 @@
-"""CamVid at its full size with the paper's rates and widths, within 4 minutes a run on a GPU.
+"""Preset for CamVid at full size, with the rates and widths of the paper.
 
-Why these numbers: experiments/RESULTS.md.
+A training takes 4 minutes on a GPU.
+
+experiments/RESULTS.md explains the choice of the numbers.
 """
 
 from experiments.presets.camvid import CAMVID
@@ -16,7 +18,7 @@ CAMVID_GPU = Preset(
         1000,
         {"optimizer.multipliers.backbone": 0.1, "schedule.warmup_steps": 50},
     ),
-    # Size for 360 × 480 images.
+    # Legal size nearest to the images, which have 360 × 480 pixels.
     crop_size=(353, 481),
     batch_size=16,
     changes=CAMVID.changes

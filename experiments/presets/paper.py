@@ -1,4 +1,4 @@
-"""As the table says it: the published recipe on the published data."""
+"""Preset that runs a table as published: the published recipe on the published dataset."""
 
 from experiments.presets.preset import Preset
 

@@ -1,4 +1,4 @@
-"""Changes of a preset to the trainings of a table."""
+"""Definition of a preset, which adapts the trainings of a table to a dataset and a machine."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """A network and how long it is trained.
+    """Network and length of a scaled-down training.
 
     Attributes:
-      backbone: instead of the table's.
-      num_steps: updates of a training that is as long as the table's base recipe.
-      changes: other config fields.
+      backbone: backbone that replaces the one of the table.
+      num_steps: number of training steps that replaces the one of the table's recipe.
+      changes: values by config field.
     """
 
     backbone: str
@@ -22,21 +22,21 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A dataset with the size of crops, batches and networks.
+    """Dataset, crop size, batch size and networks to which a table is scaled down.
 
-    A varied field of a row stays in proportion to the table's base recipe: half its batch is half
-    that of the preset, a fifth of its steps a fifth.
+    If a row changes a number of the recipe, such as the batch size or the number of steps, the
+    preset changes its number by the same factor.
 
     Attributes:
-      name: as `--preset` takes it.
-      scales_down: whether anything changes; all below is unused otherwise.
-      small: the network of tables that any backbone can show.
-      resnet: of tables that vary multi-grid or cascades.
-      published: the network that starts from given weights (`--init`).
-      crop_size: (H, W) of what the base recipe crops.
-      batch_size: of the base recipe.
-      rate_share: atrous rates, times this.
-      width_share: channels of head and decoder, times this.
+      name: name of the preset, see `--preset`.
+      scales_down: whether the table is scaled down; otherwise all other fields are unused.
+      small: network for tables that do not require a ResNet.
+      resnet: network for tables that vary multi-grid or cascades.
+      published: network for training from initial weights (`--init`).
+      crop_size: (H, W) that replaces the crop size of the recipe.
+      batch_size: batch size that replaces the one of the recipe.
+      rate_share: factor by which atrous rates are multiplied.
+      width_share: factor by which the channels of head and decoder are multiplied.
       changes: values by config field.
     """
 

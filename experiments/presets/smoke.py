@@ -1,4 +1,4 @@
-"""Drawn shapes, tiny networks and a few steps: shows that a table runs, not what it says."""
+"""Preset that tests whether a table runs: drawn shapes, tiny networks and a few steps."""
 
 from experiments.presets.preset import Preset, Size
 

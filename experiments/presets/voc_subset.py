@@ -1,6 +1,6 @@
-"""A subset of VOC (437 images to train on, 112 to validate) within 20 minutes a run on two cores.
+"""Preset for a subset of VOC (437 training, 112 validation images): 20 minutes on two cores.
 
-Why these numbers: experiments/RESULTS.md.
+experiments/RESULTS.md explains the choice of the numbers.
 """
 
 from experiments.presets.camvid import FINE_TUNED, TRAINING

@@ -1,1 +1,1 @@
-"""One table a file, each with a `TABLE`."""
+"""Tables of the papers, one per file; each file defines a `TABLE`."""

@@ -81,7 +81,7 @@ def test_the_classes_alone_are_a_picture_of_their_colours():
 def test_without_void_there_are_no_curves():
     found = comparison(None)
     assert trimap_curves(found.models) is None
-    assert "Along outlines" not in html_page(found, "x")
+    assert "Near boundaries" not in html_page(found, "x")
 
 
 def test_errors_are_red_and_void_is_grey():

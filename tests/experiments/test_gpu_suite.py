@@ -127,7 +127,7 @@ def test_the_command_names_what_is_wrong(tmp_path):
 def test_a_part_ends_with_its_time(tmp_path):
     done = suite("--part=b", f"--output={tmp_path}", "--toy", "--seconds=20.5")
     assert done.returncode == 1
-    assert "time is up" in done.stdout
+    assert "time limit reached" in done.stdout
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_small_networks_are_compared_with_the_first_row_seed_by_seed(tmp_path):
     assert changes[:2] == ["", f"{-100 / 97:+.2f} ± 0.00"]
     both = (-200 / 97, 1.0)
     assert changes[2] == f"{sum(both) / 2:+.2f} ± {statistics.stdev(both):.2f}"
-    assert "seed by seed" in text
+    assert "over seeds of the difference from the first row" in text
 
 
 def test_a_table_that_is_half_done(tmp_path):
@@ -138,7 +138,7 @@ def test_rows_that_a_preset_cannot_show_give_the_reason(tmp_path):
     opened = opened_table(tmp_path, "v3/table8")
     write_reports(opened, Reporter())
     notes = [line["note"] for line in read_csv(opened)]
-    assert notes[1].startswith("frozen statistics need a trained network")
+    assert notes[1].startswith("frozen batch normalization requires initial weights")
     assert notes[0] == notes[2] == notes[3] == ""
 
 
@@ -181,7 +181,7 @@ def test_time_left_is_that_of_the_steps_left(tmp_path):
     assert lines[0].endswith("seed 0: step 4 of 12")
     assert len(lines) == 4
     # 8 steps of 4 images at 2 a second, then three trainings at the mean of ½ and 2 s a step.
-    assert left == "  time left in steps: 1:01"
+    assert left == "  time left for training steps: 1:01"
 
 
 def test_seconds_are_summed_over_what_was_logged(tmp_path):
@@ -220,7 +220,7 @@ def test_a_number_names_all_that_a_grid_makes_of_a_row(tmp_path, text, chosen):
 
 @pytest.mark.parametrize("text", ["0", "6", "3-9", "pooling of images"])
 def test_rows_that_are_not_there(tmp_path, text):
-    with pytest.raises(DeepLabError, match=r"rows 1 to 5|no label holds"):
+    with pytest.raises(DeepLabError, match=r"rows 1 to 5|no label contains"):
         select_rows(opened_table(tmp_path).cases, text)
 
 
@@ -273,7 +273,7 @@ def test_tables_and_presets_that_are_not_there(tmp_path):
         ({"table": "v3/table55"}, "did you mean 'v3/table5'"),
         ({"table": str(tmp_path / "mine.py")}, "no file"),
         ({"preset": "smok"}, "did you mean 'smoke'"),
-        ({"preset": "paper", "init": "x"}, "--init is of the small presets"),
+        ({"preset": "paper", "init": "x"}, "--init cannot be used with the preset paper"),
     ):
         with pytest.raises(DeepLabError, match=complaint):
             opened_table(tmp_path, **fields)

@@ -106,7 +106,7 @@ def test_tables_describe_the_bound_in_words(printed, fits, lines):
 def test_table_rows_have_a_cell_for_each_column(fits):
     cells = pod_plans.row(made_plan(fits=fits).describe())
     assert len(cells) == len(pod_plans.COLUMNS)
-    assert cells[:2] == ["resnet_50", "65×97, 2 chips an image"]
+    assert cells[:2] == ["resnet_50", "65×97, 2 chips per image"]
     assert ("too much" in cells[4]) is not fits
 
 

@@ -1,1 +1,1 @@
-"""Tables of MobileNetV2 (arXiv 1801.04381)."""
+"""Tables of the MobileNetV2 paper (arXiv 1801.04381)."""

@@ -1,4 +1,4 @@
-"""MobileNetV2's table 7: DeepLab v3 on mobile networks, after COCO."""
+"""MobileNetV2, table 7: DeepLab v3 with mobile backbones, pretrained on COCO."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,8 @@ from experiments.strategies import AT_8, FLIP, MULTI_SCALE
 from experiments.table import Row, Table, Training
 
 ALL = AT_8 | MULTI_SCALE | FLIP
-# (label, recipe of the training on VOC, recipe of that on COCO, parameters,
-#  without and with scales and flips: mean IoU, multiply-adds)
+# (label, recipe of the training on VOC, recipe of the training on COCO, millions of parameters,
+#  (mean IoU, billions of multiply-adds) without scales and flips, the same with them)
 NETWORKS = (
     (
         "MobileNetV2, ASPP",
@@ -37,12 +37,12 @@ NETWORKS = (
 
 
 def costs(multiply_adds: float, parameters: float) -> Mapping[str, float]:
-    """Returns a row's costs in billions and millions."""
+    """Returns the costs of a row by metric."""
     return {"GMAdds": multiply_adds, "Mparams": parameters}
 
 
 TABLE = Table(
-    title="DeepLab v3 on mobile networks",
+    title="DeepLab v3 with mobile backbones",
     paper="MNv2",
     number="7",
     recipe="mobilenet",
@@ -60,5 +60,5 @@ TABLE = Table(
             ("output stride 16", "output stride 8, scales, flip"), ({}, ALL), values, strict=True
         )
     ),
-    notes="The rows of MobileNetV1 are left out: that backbone is not here.",
+    notes="The rows of MobileNetV1 are left out: this backbone is not supported.",
 )

@@ -1,1 +1,1 @@
-"""Tables that no paper has: what its tables suggest, asked of small data."""
+"""Ablations of this project on small data, which follow questions of the papers' tables."""

@@ -1,4 +1,4 @@
-"""Family 2: rates of ASPP from far too small to far too large, with and without image pooling."""
+"""Family 2: ASPP rates from far too small to far too large, with and without image pooling."""
 
 from experiments.table import Row, Table
 
@@ -24,8 +24,8 @@ TABLE = Table(
         for name, rates in RATES.items()
     ),
     notes=(
-        "Rates are those of 513 × 513 crops; a preset with half the crop halves them. DeepLab v3, "
-        "figure 4 and table 5: a filter whose rate is as large as the map sees its centre alone, "
-        "and image pooling makes up for it."
+        "The rates are for 513 × 513 crops; presets with smaller crops scale them down. According "
+        "to DeepLab v3 (figure 4 and table 5), only the center tap of a filter is used if the rate "
+        "is as large as the feature map, and image pooling compensates for it."
     ),
 )

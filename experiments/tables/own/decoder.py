@@ -1,10 +1,10 @@
-"""Family 4: the decoder of v3+: off and on, its channels and its convolutions."""
+"""Family 4: decoder of v3+: without and with decoder, channels and convolutions."""
 
 from experiments.table import Row, Table
 
 ONE, TWO, THREE = ((3, 256),), ((3, 256),) * 2, ((3, 256),) * 3
 TABLE = Table(
-    title="Decoder off and on, low-level channels, convolutions",
+    title="Decoder: without and with, low-level channels, convolutions",
     paper="own",
     number="family 4",
     recipe="deeplab_v3plus:backbone=resnet_101_beta",
@@ -21,5 +21,5 @@ TABLE = Table(
         Row("48 low-level channels, [3×3, 256] × 3", changes={"model.decoder_convs": THREE}),
         Row("48 low-level channels, [1×1, 256]", changes={"model.decoder_convs": ((1, 256),)}),
     ),
-    notes="DeepLab v3+, tables 1 and 2: 48 channels and two convolutions are best.",
+    notes="In DeepLab v3+ (tables 1 and 2), 48 channels and two convolutions are best.",
 )

@@ -1,9 +1,9 @@
-"""Family 5: the heads of v1, v2, v3 and v3+ under one budget."""
+"""Family 5: heads of v1, v2, v3 and v3+ with the same backbone and training."""
 
 from experiments.table import Row, Table
 
 TABLE = Table(
-    title="LargeFOV, summed ASPP, ASPP with image pooling, and the decoder, trained alike",
+    title="LargeFOV, summed ASPP, ASPP with image pooling, and decoder, with equal training",
     paper="own",
     number="family 5",
     recipe="deeplab_v3plus:backbone=resnet_101_beta",

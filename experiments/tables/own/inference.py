@@ -1,4 +1,4 @@
-"""Family 3: inference strategies of one trained network, without further training."""
+"""Family 3: inference strategies of one trained network."""
 
 from experiments.strategies import AT_8, CRF, FLIP, MULTI_SCALE
 from experiments.table import Row, Table
@@ -15,5 +15,5 @@ TABLE = Table(
         Row("output stride 8, scales, flip", inference=AT_8 | MULTI_SCALE | FLIP),
         Row("output stride 8, scales, flip, CRF", inference=AT_8 | MULTI_SCALE | FLIP | CRF),
     ),
-    notes="DeepLab v3, table 6: each step but the CRF, which it does not use, helps.",
+    notes="In DeepLab v3 (table 6), each of these steps helps; the paper does not use a CRF.",
 )

@@ -1,13 +1,13 @@
-"""Family 1: output stride of training against that of evaluation, batches alike.
+"""Family 1: output strides of training and evaluation, with equal batch size.
 
-DeepLab v3's tables 1 and 10 ask it with batches that filled the GPUs of the time; here all rows
-have one batch size.
+In tables 1 and 10 of DeepLab v3, the batch size depends on the memory of the GPUs; here it is the
+same in all rows.
 """
 
 from experiments.table import Row, Table
 
 TABLE = Table(
-    title="Output stride of training against that of evaluation, with one batch size",
+    title="Output strides of training and evaluation, with equal batch size",
     paper="own",
     number="family 1",
     recipe="deeplab_v3",
@@ -19,8 +19,8 @@ TABLE = Table(
         )
         for trained in (8, 16, 32)
         for evaluated in (32, 16, 8)
-        # At 32, the rates of a head that was made for 8 would be no whole numbers.
+        # At 32, the rates of a head for output stride 8 would not be integers.
         if not (trained == 8 and evaluated == 32)
     ),
-    notes="DeepLab v3, table 10: best trained at 16; evaluation at 8 beats 16.",
+    notes="In DeepLab v3 (table 10), training at 16 is best, and evaluation at 8 beats 16.",
 )

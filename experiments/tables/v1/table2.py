@@ -1,9 +1,9 @@
-"""DeepLab v1, table 2: what kernel and rate of fc6 cost in training."""
+"""DeepLab v1, table 2: training speed by kernel and rate of fc6."""
 
 from experiments.table import Row, Table
 
 TABLE = Table(
-    title="Speed of training by kernel and rate of fc6",
+    title="Training speed by kernel and rate of fc6",
     paper="v1",
     number="2",
     recipe="deeplab_v1",
@@ -15,5 +15,5 @@ TABLE = Table(
         Row("4×4, rate 8", 2.90, recipe="deeplab_v1:fov=4x4,rate=8"),
         Row("3×3, rate 12 (LargeFOV)", 4.84),
     ),
-    notes="Published on a GPU of 2014: compare ratios. The table's mean IoUs are in table 1.",
+    notes="Published speeds are from a GPU of 2014; compare ratios. Mean IoUs are in table 1.",
 )

@@ -1,16 +1,16 @@
-"""DeepLab v2, table 2: learning-rate schedule, batch and length."""
+"""DeepLab v2, table 2: learning-rate schedule, batch size and number of steps."""
 
 from experiments.table import Row, Table
 
 
 def poly(batch_size: int, num_steps: int, published: float) -> Row:
-    """Returns the row of a batch size and a number of updates."""
+    """Returns the row with a batch size and a number of training steps."""
     changes = {"training.batch_size": batch_size, "training.num_steps": num_steps}
     return Row(f"poly, batch {batch_size}, {num_steps // 1000}K", published, changes)
 
 
 TABLE = Table(
-    title="Learning-rate schedule, batch size and number of updates of VGG-16 LargeFOV",
+    title="Learning-rate schedule, batch size and number of steps of VGG-16 LargeFOV",
     paper="v2",
     number="2",
     recipe="deeplab_v2:backbone=vgg_16,head=large_fov",

@@ -24,5 +24,5 @@ TABLE = Table(
         for label, head, plain, refined in HEADS
         for mark, value, inference in (("", plain, {}), (" + CRF", refined, CRF))
     ),
-    notes="LargeFOV is table 2's last row, trained again by the authors.",
+    notes="LargeFOV is the last row of table 2, trained again by the authors.",
 )

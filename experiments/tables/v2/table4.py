@@ -1,4 +1,4 @@
-"""DeepLab v2, table 4: what each part of the ResNet-101 network adds."""
+"""DeepLab v2, table 4: contribution of each part of the ResNet-101 network."""
 
 from experiments.strategies import CRF
 from experiments.table import Row, Table

@@ -7,12 +7,12 @@ NO_POOLING = {"model.image_pooling": "none"}
 
 
 def multi_grid(*rates: int) -> Changes:
-    """Returns the change that sets the relative rates of block4's units."""
+    """Returns the config change that sets the multi-grid of block4."""
     return {"model.multi_grid": rates}
 
 
 def blocks(last: int) -> Changes:
-    """Returns the change that ends a cascade with a block."""
+    """Returns the config change that sets the last block of a cascade."""
     return {"model.cascade_blocks": last}
 
 

@@ -17,5 +17,5 @@ TABLE = Table(
         )
         for stride, value in VALUES.items()
     ),
-    notes="Each network is evaluated at the output stride that it is trained at.",
+    notes="Each network is evaluated at the output stride of its training.",
 )

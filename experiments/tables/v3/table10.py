@@ -1,11 +1,11 @@
-"""DeepLab v3, table 10: output stride of training against that of evaluation."""
+"""DeepLab v3, table 10: output strides of training and evaluation."""
 
 from experiments.table import Row, Table
 
 # For each output stride of training: batch size, value at 16, value at 8.
 VALUES = {8: (6, 74.45, 75.62), 16: (16, 77.21, 78.51), 32: (24, 75.90, 75.75)}
 TABLE = Table(
-    title="Output stride of training against that of evaluation",
+    title="Output strides of training and evaluation",
     paper="v3",
     number="10",
     recipe="deeplab_v3",
@@ -19,5 +19,5 @@ TABLE = Table(
         for trained, (batch_size, *values) in VALUES.items()
         for evaluated, value in zip((16, 8), values, strict=True)
     ),
-    notes="Batches are 6, 16 and 24 crops, what the paper's GPUs held.",
+    notes="The batch sizes are 6, 16 and 24, limited by the memory of the paper's GPUs.",
 )

@@ -1,4 +1,4 @@
-"""DeepLab v3, table 11: number of machines that train together."""
+"""DeepLab v3, table 11: number of devices in training."""
 
 from experiments.table import Row, Table
 
@@ -13,7 +13,7 @@ TABLE = Table(
         for count, value in VALUES.items()
     ),
     notes=(
-        "The paper's replicas worked asynchronously, each on batches of its own. Here devices "
-        "share one batch of 16, so that their number should not matter at all."
+        "The replicas of the paper trained asynchronously, each on its own batches. Here a batch "
+        "of 16 is sharded over the devices, so their number should make no difference."
     ),
 )

@@ -1,4 +1,4 @@
-"""DeepLab v3, table 2: how deep the cascade goes, on ResNet-50 and 101."""
+"""DeepLab v3, table 2: number of blocks in the cascade, with ResNet-50 and ResNet-101."""
 
 from experiments.table import Row, Table
 from experiments.tables.v3._shared import blocks, multi_grid

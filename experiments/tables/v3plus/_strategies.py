@@ -1,4 +1,4 @@
-"""Rows of tables 3 and 5: one network under output strides, scales and flips."""
+"""Rows of tables 3 and 5: one network with several inference strategies."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,13 +16,13 @@ MARKS = {
 def rows(
     label: str, output_stride: int, values: Mapping[str, tuple[float, float]], **row: Any
 ) -> tuple[Row, ...]:
-    """Returns a row for each strategy.
+    """Returns one row per inference strategy.
 
     Args:
-      label: of the network.
-      output_stride: of evaluation.
-      values: (mean IoU, billions of multiply-adds) by what is added, a key of `MARKS`.
-      **row: the network's part of every row.
+      label: label of the network.
+      output_stride: output stride of the evaluation.
+      values: (mean IoU, billions of multiply-adds) by strategy, a key of `MARKS`.
+      **row: fields of `Row` that describe the network.
     """
     return tuple(
         Row(

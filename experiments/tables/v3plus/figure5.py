@@ -1,11 +1,11 @@
-"""DeepLab v3+, figure 5: what the decoder gains along the outlines of objects."""
+"""DeepLab v3+, figure 5: gain of the decoder near the boundaries of objects."""
 
 from experiments.table import Row, Table
 
 RESNET = "deeplab_v3plus:backbone=resnet_101_beta"
 BILINEAR = {"model.architecture": "deeplab_v3"}
 TABLE = Table(
-    title="Mean IoU in the narrowest band around outlines: decoder against bilinear enlargement",
+    title="Mean IoU in the narrowest band around boundaries: decoder against bilinear upsampling",
     paper="v3+",
     number="fig5",
     recipe=RESNET,
@@ -27,5 +27,5 @@ TABLE = Table(
             trimap=1,
         ),
     ),
-    notes="How wide the paper's narrowest band is was not read in its text: here 1 pixel.",
+    notes="The paper does not state the width of its narrowest band; here it is 1 pixel.",
 )

@@ -1,10 +1,10 @@
-"""DeepLab v3+, table 1: channels of the decoder's low-level features."""
+"""DeepLab v3+, table 1: number of channels of the low-level features in the decoder."""
 
 from experiments.table import Row, Table
 
 VALUES = {8: 77.61, 16: 77.92, 32: 78.16, 48: 78.21, 64: 77.94}
 TABLE = Table(
-    title="Channels of the reduced low-level features, one [3×3, 256] after them",
+    title="Channels of the reduced low-level features, followed by one [3×3, 256]",
     paper="v3+",
     number="1",
     recipe="deeplab_v3plus:backbone=resnet_101_beta",

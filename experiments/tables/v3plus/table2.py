@@ -12,7 +12,7 @@ VALUES = {
 
 
 def name(convolutions: tuple[tuple[int, int], ...]) -> str:
-    """Returns [kernel, channels] × number, as the paper writes it."""
+    """Returns convolutions in the paper's notation, [kernel, channels] × number."""
     kernel, channels = convolutions[0]
     times = f" × {len(convolutions)}" if len(convolutions) > 1 else ""
     return f"[{kernel}×{kernel}, {channels}]{times}"

@@ -1,4 +1,4 @@
-"""DeepLab v3+, table 5: decoder, separable convolutions and COCO on Xception-65."""
+"""DeepLab v3+, table 5: decoder, separable convolutions and COCO with Xception-65."""
 
 from experiments.table import Table, Training
 from experiments.tables.v3plus._strategies import rows
@@ -8,7 +8,7 @@ COCO = {
     "recipe": "deeplab_v3plus:from_coco",
     "after": Training("deeplab_v3plus:dataset=coco_voc"),
 }
-# DeepLab v3 on Xception.
+# DeepLab v3 with Xception.
 NO_DECODER = REGULAR | {"changes": {"model.architecture": "deeplab_v3"}}
 SCALES, ALL = ", scales", ", scales, flip"
 TABLE = Table(
@@ -46,5 +46,5 @@ TABLE = Table(
         *rows("decoder, separable, COCO", 16, {"": (82.20, 54.17), ALL: (83.34, 928.81)}, **COCO),
         *rows("decoder, separable, COCO", 8, {"": (82.45, 177.10), ALL: (83.58, 3055.35)}, **COCO),
     ),
-    notes="The rows from JFT-300M are left out: those images are not public.",
+    notes="The rows with JFT-300M are left out: this dataset is not public.",
 )

@@ -13,7 +13,7 @@ TABLE = Table(
         Row(
             "Xception-65, image pooling, no decoder",
             77.33,
-            # Separable branches, as the rows below have.
+            # Separable branches, as in the rows below.
             POOLING | {"model.architecture": "deeplab_v3", "model.separable": True},
         ),
         Row("Xception-65, image pooling, decoder", 78.79, POOLING),
