@@ -76,7 +76,7 @@ def run_part(
     """
     for one in pending(measurements, path):
         if time.time() > deadline:
-            print("time limit reached; the same command resumes", flush=True)
+            print("time limit reached; a later call with the same --output resumes", flush=True)
             return
         base = {"settings": one.settings, "machine": machine}
         append(path, base | {"status": "started"})

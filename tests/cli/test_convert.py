@@ -89,7 +89,10 @@ def test_directories_names_and_overrides(deeplab, tmp_path, weights):
         (["empty", "--output=out"], "contains no weights"),
         (["WEIGHTS", "--output=out", "--architecture=deeplab_v33"], "did you mean 'deeplab_v3'?"),
         (["WEIGHTS", "--output=out", "--set=output_strid=8"], "did you mean 'output_stride'?"),
-        (["WEIGHTS", "--output=out", "--set=num_classes=20"], "logits/semantic/weights is"),
+        (
+            ["WEIGHTS", "--output=out", "--set=num_classes=20"],
+            "logits/semantic/weights has the shape",
+        ),
         (["WEIGHTS", "--output=out", "--set=aux_head=True"], "does not fill"),
         (["WEIGHTS", "--output=out", "--classes=text.txt"], "21 outputs, but 1 class names"),
         (["WEIGHTS", "--output=out", "--classes=none.txt"], "none.txt"),

@@ -66,7 +66,7 @@ def test_a_report_is_right_to_the_last_digit(tmp_path):
     first = Fraction(statistics.fmean(STORED.values())) * 100
     assert f"| 75.36 | {float(first):.2f} |" in text
     assert "Rows with results: 5 of 5." in text
-    assert "`smoke` is small" in text
+    assert "preset `smoke` has smaller data" in text
     picture = (opened.storage.folder / "reports/v3-table5.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 

@@ -239,5 +239,5 @@ def test_an_out_of_memory_error_states_the_missing_bytes(message):
 
 
 def test_an_unknown_refusal_is_not_guessed_at():
-    with pytest.raises(ValueError, match="unknown form"):
+    with pytest.raises(ValueError, match="unknown out-of-memory message"):
         read_refusal("no room")

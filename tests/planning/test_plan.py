@@ -139,7 +139,7 @@ def test_class_counts_come_from_dataset_config_or_flag():
     assert len(unseen_dataset(config, 5).descriptor.class_names) == 5
     assert len(set(unseen_dataset(config, 847).descriptor.palette)) == 847
     config.data.name = "mine"
-    with pytest.raises(DeepLabError, match="'mine'; give --num_classes"):
+    with pytest.raises(DeepLabError, match="'mine' is unknown; give --num_classes"):
         unseen_dataset(config)
     config.data.class_names = ("sky", "road")
     assert unseen_dataset(config).descriptor.class_names == ("sky", "road")

@@ -162,7 +162,7 @@ def test_without_network_the_error_names_the_place(tmp_path, url):
 @pytest.mark.parametrize("declared", [None, 10**15])
 def test_a_file_that_is_too_large_is_refused(get, server, tmp_path, declared):
     server.declared = declared
-    with pytest.raises(DeepLabError, match="2,000,000 are legal"):
+    with pytest.raises(DeepLabError, match="the maximum is 2,000,000"):
         get(patience=Patience(timeout=0.5, attempts=1, max_bytes=2_000_000))
     assert files_below(tmp_path) == set()
 

@@ -278,13 +278,16 @@ def test_mismatched_widths_are_reported():
     shapes = official_variables.read("deeplab_mobilenet_v2_dm05_voc")
     shapes["MobilenetV2/expanded_conv_3/project/weights"] = (1, 1, 72, 17)
     _, result = assigned(empty_weights(shapes))
-    assert any("expanded_conv_3/project/weights is [1, 1, 72, 17]" in m for m in result.mismatched)
+    assert any(
+        "expanded_conv_3/project/weights has the shape [1, 1, 72, 17]" in m
+        for m in result.mismatched
+    )
 
 
 def test_backbone_alone_is_refused():
     shapes = official_variables.read("deeplab_resnet_v1_50_beta_voc")
     backbone = {name: shape for name, shape in shapes.items() if name.startswith("resnet")}
-    with pytest.raises(DeepLabError, match="backbone resnet_50_beta without a classifier"):
+    with pytest.raises(DeepLabError, match="backbone resnet_50_beta, but no classifier"):
         identify(empty_weights(backbone), "a file")
 
 
