@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         ".augmentation": "Augmentation",
         ".datasets": "ArrayDataset Dataset Example",
-        ".descriptors": "Descriptor read_class_names",
+        ".descriptors": "Bands Descriptor read_class_names",
         ".folds": "duplicated",
         ".crops": "MEAN_PIXEL",
         ".pipeline": "Batch evaluation_batches evaluation_order training_batches",

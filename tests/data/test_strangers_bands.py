@@ -1,19 +1,24 @@
 """Images with any number of bands: files, storage, augmentation, and mistakes in them."""
 
+import dataclasses
 import functools
 import json
 import re
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 import tifffile
 from band_scenes import CLASSES, draw_bands, write_scenes, write_tiff
+from flax.traverse_util import flatten_dict
+from reporters import RecordingReporter
 from stand_ins import write_workdir
 from strangers import command
 from tiny_recipe import write_tiny_recipe
 
 import deeplab_jax
+from deeplab_jax.checkpointing import read_model, read_variables
 from deeplab_jax.data import ArrayDataset, Augmentation, open_dataset
 from deeplab_jax.data.augmentation import augment
 from deeplab_jax.data.bands import decode_bands, encode_bands
@@ -27,7 +32,7 @@ from deeplab_jax.inference import InferenceOptions
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.preprocessing import preprocess
 from deeplab_jax.training.checkpoints import network_of
-from deeplab_jax.training.initialization import for_bands
+from deeplab_jax.training.initialization import for_bands, initialize_from
 from deeplab_jax.visualize import displayed
 
 NOISE = np.random.default_rng(0).integers(0, 65536, (21, 17, 5), np.uint16)
@@ -97,6 +102,11 @@ def test_overviews_are_no_further_pictures(tmp_path):
             NOISE[::2, ::2].copy(), photometric="minisblack", planarconfig="contig", subfiletype=1
         )
     assert np.array_equal(read_image(path, bands=Bands(5, "uint16")), NOISE)
+
+
+def test_a_tiff_is_turned_by_its_orientation(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", NOISE, extratags=[(274, "H", 1, 6, True)])
+    assert np.array_equal(read_image(path, bands=Bands(5, "uint16")), np.rot90(NOISE, -1))
 
 
 def test_numpy_files_hold_bands_too(tmp_path):
@@ -236,6 +246,25 @@ def test_first_kernels_for_bands_answer_gray_as_before(preprocessing, count):
         order = slice(None, None, -1) if preprocessing == "caffe_bgr" else slice(None)
         colors = (kernel * spread[:, None])[:, :, order] * 3 / 5
         np.testing.assert_allclose(found[:, :, :3], colors, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_for_rgb_initializes_one_for_bands(five_bands, tmp_path):
+    stored = read_model(five_bands)
+    fresh = jax.tree.map(np.zeros_like, stored.variables)
+    reporter = RecordingReporter()
+    rgb = write_workdir(tmp_path / "rgb", CLASSES)
+    network = stored.model.architecture
+    found = initialize_from(fresh, rgb, reporter, "all", network).variables
+    given, found = (flatten_dict(tree) for tree in (read_variables(rgb), found))
+    (path,) = [path for path, array in given.items() if array.shape != found[path].shape]
+    assert found[path].shape[2] == 5
+    spread = 2 * np.array([0.229, 0.224, 0.225])[:, None]
+    gray = (given[path] * spread).sum(2)
+    np.testing.assert_allclose(found[path].sum(2), gray, rtol=1e-4, atol=1e-6)
+    assert any("5 bands start from those of R, G and B" in text for text in reporter.messages)
+    four = dataclasses.replace(network, in_channels=4, pixel_mean=(1.0,) * 4, pixel_std=(1.0,) * 4)
+    with pytest.raises(DeepLabError, match="takes 5 bands, but the data has 4; give a model for"):
+        initialize_from(fresh, five_bands, reporter, "all", four)
 
 
 def test_a_predictor_says_which_bands_it_takes(five_bands):
@@ -503,6 +532,16 @@ def test_a_run_starts_from_a_network_for_rgb(whole_way, tmp_path):
     start = "--config.training.init_from=" + str(tmp_path / "rgb")
     scope = "--config.training.init_scope=backbone"
     assert command("train", *words, start, scope, "--config.training.num_steps=1")[0] == 0
+
+
+@pytest.mark.slow
+def test_tiles_take_bands(whole_way):
+    words = f"--model={whole_way / 'run'}", f"--output={whole_way / 'tiled'}"
+    images = whole_way / "source/images/val"
+    assert command("predict", *words, "--tile=65x65", images)[0] == 0
+    for index in range(16):
+        whole, tiled = (whole_way / f"{name}/{index:03}.png" for name in ("masks", "tiled"))
+        assert np.array_equal(np.asarray(PIL.Image.open(whole)), np.asarray(PIL.Image.open(tiled)))
 
 
 @pytest.mark.slow
