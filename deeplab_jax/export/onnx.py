@@ -1,4 +1,4 @@
-"""ONNX export: a network's traced program in the operations of ONNX."""
+"""ONNX export: translates the traced program of a network to ONNX operations."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,13 +25,13 @@ CHANGES_DTYPE = ("ArgMax", "Cast", "Shape")
 
 
 class OnnxWriter:
-    """Writer of an ONNX graph; a value is the name of a node's result.
+    """Builder of an ONNX graph; values are represented by the names of ONNX tensors.
 
     Attributes:
       nodes: nodes in order of execution.
       constants: weights and other constants.
-      dtype: dtype of the convolutions, their weights and the maps between them, float32 or float16.
-        Normalization of the image and averages are computed in float32.
+      dtype: dtype of convolutions, weights and feature maps, float32 or float16. Normalization of
+        the image and averages are always computed in float32.
     """
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -55,7 +55,7 @@ class OnnxWriter:
     def node(self, kind: str, *inputs: Value, name: str = "", **attributes: Any) -> str:
         """Adds an operation and returns the name of its result.
 
-        Inputs may be arrays, which become constants, and integers, which become int64 [1].
+        Inputs that are arrays become constants; inputs that are integers become int64 [1].
         """
         inputs = [np.array([i], np.int64) if isinstance(i, int) else i for i in inputs]
         inputs = [self.constant(i) if isinstance(i, np.ndarray) else i for i in inputs]
@@ -68,20 +68,20 @@ class OnnxWriter:
         return result
 
     def constant(self, array: np.ndarray) -> str:
-        """Adds a constant, once, and returns its name."""
+        """Adds a constant unless an equal one exists; returns its name."""
         key = b"%s %s " % (str(array.dtype).encode(), str(array.shape).encode()) + array.tobytes()
         if key not in self._names:
             self._names[key] = f"constant_{len(self.constants)}"
-            # ONNX rejects arrays of some layouts.
+            # ONNX accepts only contiguous arrays.
             contiguous = np.ascontiguousarray(array)
             self.constants.append(numpy_helper.from_array(contiguous, self._names[key]))
         return self._names[key]
 
     def half(self, value: Value) -> Value:
-        """Returns a constant or a value in float16.
+        """Converts a constant or a value to float16.
 
         Raises:
-          DeepLabError: a constant has a number that float16 cannot represent.
+          DeepLabError: a constant is too large for float16.
         """
         if isinstance(value, str):
             return value if value in self._halves else self.cast(value, HALF)
@@ -93,11 +93,11 @@ class OnnxWriter:
         return value.astype(HALF)
 
     def single(self, value: str) -> str:
-        """Returns a value in float32."""
+        """Converts a value to float32."""
         return self.cast(value, np.dtype(np.float32)) if value in self._halves else value
 
     def _alike(self, *values: Value) -> tuple[Value, ...]:
-        """Returns all values in float16 if one is, else unchanged."""
+        """Converts all values to float16 if one of them is float16."""
         if any(isinstance(value, str) and value in self._halves for value in values):
             return tuple(map(self.half, values))
         return values
@@ -147,11 +147,11 @@ class OnnxWriter:
         return self.node("Resize", inputs, "", "", self._size(inputs, like), **options)
 
     def _size(self, inputs: Value, like: Sequence[Any]) -> Value:
-        """Returns [N, C, H, W], the size of resized maps, as constant where it is known.
+        """Returns the shape [N, C, H, W] of a resized map, a constant if it is known.
 
         Args:
-          inputs: value [N, C, h, w].
-          like: traced shape [N, H, W, C], with symbols for open sizes.
+          inputs: map to resize, [N, C, h, w].
+          like: traced shape of the result, [N, H, W, C], with symbols for dynamic sizes.
         """
         batch, height, width, channels = like
         if all(isinstance(length, int) for length in like):
@@ -162,10 +162,10 @@ class OnnxWriter:
         return self.node("Concat", outer, self._symbolic(height), self._symbolic(width), axis=0)
 
     def _symbolic(self, length: Any) -> str:
-        """Returns a height or width, which may be symbolic, as int64 [1].
+        """Returns a height or width, which may be symbolic, as a value int64 [1].
 
         Raises:
-          DeepLabError: no map has it, and it is not proportional to a size of the image.
+          DeepLabError: no map has this size, and it cannot be computed from the image size.
         """
         if isinstance(length, int):
             return self.constant(np.array([length], np.int64))
@@ -185,19 +185,20 @@ class OnnxWriter:
         )
 
     def _length(self, value: str, axis: int) -> str:
-        """Returns a length of [N, C, H, W] as int64 [1]."""
+        """Returns the size of a value along an axis of [N, C, H, W], as a value int64 [1]."""
         return self.node("Gather", self.node("Shape", value), axis)
 
     def check_sizes(self, image: str, shape: Sequence[Any], step: int, plus: int) -> None:
-        """Makes the file fail on images of sizes for which the traced program is not valid.
+        """Makes the exported network fail for image sizes that the traced program does not support.
 
-        ONNX has no such constraint. The last resize uses the size computed here: that of the image,
-        plus the element `remainder` of an array with one element, 0. ONNX Runtime reports an index
-        out of bounds, together with the name of the node, which states the legal sizes.
+        ONNX has no operation for this. Therefore, the last resize uses the size computed here: the
+        image size plus element number `remainder` of an array that has the single element 0. If the
+        remainder is not 0, ONNX Runtime reports an index out of bounds in this node, whose name
+        states the legal sizes.
 
         Args:
-          image: value [N, C, H, W].
-          shape: traced shape [N, H, W, C], with symbols for open sizes.
+          image: image, [N, C, H, W].
+          shape: traced shape [N, H, W, C], with symbols for dynamic sizes.
           step, plus: legal sizes are k · step + plus.
         """
         self._step, self._plus = step, plus
@@ -223,7 +224,7 @@ class OnnxWriter:
         return self.node("MatMul", tall, self.node("Transpose", columns, perm=[1, 0]))
 
     def _window_matrix(self, length: str, window: int, stride: int) -> str:
-        """Returns [windows, length], in each row 1 / window at the pixels of one window."""
+        """Returns the matrix [windows, length] with 1 / window at the pixels of each window."""
         zero, one, most = (np.array(number, np.int64) for number in (0, 1, window))
         length = self.node("Squeeze", length)
         window = self.node("Min", length, most)

@@ -1,4 +1,4 @@
-"""Web export: a static page that runs the network in the browser, by onnxruntime-web."""
+"""Web export: a static page that runs the network in the browser with onnxruntime-web."""
 
 import json
 import os
@@ -13,28 +13,29 @@ from deeplab_jax.export.onnx import write_onnx
 from deeplab_jax.export.program import Program
 
 PACKAGE = "onnxruntime-web"
-# Directory of the page for the files of that package, and those that the page loads: the interface,
-# and the runtime in WebAssembly.
+# Subdirectory of the page for files of onnxruntime-web, and the files that the page loads: its
+# JavaScript interface, and the runtime in WebAssembly.
 RUNTIME = "runtime"
 RUNTIME_FILES = (
     "ort.wasm.min.mjs",
     "ort-wasm-simd-threaded.mjs",
     "ort-wasm-simd-threaded.wasm",
 )
-# Files of the page itself, which are data of this package.
+# Files of the page itself, which are package data of deeplab_jax.
 PAGE_FILES = ("index.html", "page.js", "style.css", "worker.js")
 NETWORK, DESCRIPTION = "model.onnx", "model.json"
 
 
 def find_runtime(directory: str | Path | None = None) -> Path:
-    """Returns the directory of the npm package onnxruntime-web.
+    """Finds the directory of the npm package onnxruntime-web.
 
     Args:
-      directory: directory of the package, or the one in whose `node_modules` it is installed; None
-        searches the `node_modules` of the current directory and of its parents, as Node does.
+      directory: directory of the package, or a directory with `node_modules` in which it is
+        installed; None: the current directory and its parents are searched for `node_modules`, like
+        Node does.
 
     Raises:
-      DeepLabError: the package is not there.
+      DeepLabError: the package is not found.
     """
     inside = Path("node_modules", PACKAGE)
     if directory is not None:
@@ -54,10 +55,10 @@ def find_runtime(directory: str | Path | None = None) -> Path:
 
 
 def write_page(program: Program, path: str | Path, runtime: str | Path | None = None) -> None:
-    """Writes the directory of a static page; replaces an earlier page as a whole.
+    """Writes a static page to a directory; an earlier page in it is replaced.
 
     Args:
-      program: program to export, for one uint8 image, to a class map.
+      program: program to export, which maps one uint8 image to a class map.
       path: directory of the page.
       runtime: see `find_runtime`.
 
@@ -80,7 +81,7 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
             (page / name).write_bytes((sources / name).read_bytes())
         for name in RUNTIME_FILES:
             shutil.copyfile(package / "dist" / name, page / RUNTIME / name)
-        # The package states its version and license there.
+        # Version and license of onnxruntime-web.
         for name in ("package.json", "LICENSE", "ThirdPartyNotices.txt"):
             if (package / name).is_file():
                 shutil.copyfile(package / name, page / RUNTIME / name)
@@ -111,10 +112,10 @@ def _check(program: Program) -> None:
 
 
 def _description(program: Program, package: Path) -> str:
-    """Returns what the page shows and how it pads images, as JSON.
+    """Returns the JSON that the page reads: classes, legal image sizes and versions.
 
-    `sizes` are those of the metadata with `fixed`, the only (H, W) of the file, or null, and
-    `minimum`, the (H, W) that smaller images are padded to, or null.
+    `sizes` has the entries of the metadata and in addition `fixed`, the only legal (H, W) or null,
+    and `minimum`, the (H, W) that smaller images are padded to or null.
     """
     metadata, smallest = describe(program), program.predictor.inference_size
     minimum = program.step.round_up(smallest) if smallest else None
@@ -129,7 +130,7 @@ def _description(program: Program, package: Path) -> str:
 
 
 def _version(package: Path) -> str:
-    """Returns the version that the directory of an npm package states."""
+    """Returns the version of an npm package, given its directory."""
     try:
         return json.loads((package / "package.json").read_text("utf-8"))["version"]
     except (OSError, ValueError, KeyError):

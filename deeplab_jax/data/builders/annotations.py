@@ -1,4 +1,4 @@
-"""Bases of the builders that draw the shapes of annotation files."""
+"""Base classes of the builders that draw masks from the shapes in annotation files."""
 
 import abc
 import dataclasses
@@ -32,14 +32,14 @@ NO_SHAPE = "image without annotations, all background"
 
 
 class ListedImage(NamedTuple):
-    """An image of an annotation file.
+    """Image in an annotation file.
 
     Attributes:
       path: path of the image file.
-      size: (height, width) that the annotation file declares; None without them.
+      size: (height, width) according to the annotation file; None if it does not contain them.
       shapes: annotations of the image.
-      origin: annotation file, for errors; None to name the image alone.
-      fault: reason for which the example cannot be stored; empty for none.
+      origin: annotation file, for error messages; None: messages name only the image.
+      fault: reason why the example cannot be stored; empty if it can.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class ListedImage(NamedTuple):
 
 
 class DrawnBuilder(SegmentationBuilder, skip_registration=True):
-    """Draws the label of each image; a subclass lists the images and draws their shapes."""
+    """Builder that draws the label of each image; subclasses list the images and draw shapes."""
 
     # Images by split and id, in the order in which they are stored.
     _images: dict[str, dict[str, ListedImage]]
@@ -59,8 +59,8 @@ class DrawnBuilder(SegmentationBuilder, skip_registration=True):
         """Creates a builder.
 
         Args:
-          masks_drawn_on: see `PairedFilesBuilder`; the size that an annotation file declares
-            decides first.
+          masks_drawn_on: see `PairedFilesBuilder`; used only if the size in the annotation file
+            does not decide.
           **kwargs: arguments of `SegmentationBuilder`.
         """
         self._masks_drawn_on = masks_drawn_on
@@ -70,7 +70,14 @@ class DrawnBuilder(SegmentationBuilder, skip_registration=True):
     def draw(
         self, listed: ListedImage, size: tuple[int, int]
     ) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Returns the label, [height, width], of an image of this size, and notes on it.
+        """Draws the label of an image.
+
+        Args:
+          listed: image and its shapes.
+          size: (height, width) of the label.
+
+        Returns:
+          Label [height, width], and notes for the report.
 
         Raises:
           DeepLabError: a shape is damaged or does not fit the size.
@@ -101,7 +108,7 @@ class DrawnBuilder(SegmentationBuilder, skip_registration=True):
     def _draw_upright(
         self, listed: ListedImage, image: StorableImage
     ) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Returns the upright label, and notes on it."""
+        """Draws the label for the upright image; returns the label, and notes for the report."""
         declared, stored = listed.size, stored_size(image.size, image.orientation)
         if declared not in (None, image.size, stored):
             raise DeepLabError(
@@ -128,13 +135,13 @@ class DrawnBuilder(SegmentationBuilder, skip_registration=True):
 
 
 class Layer(NamedTuple):
-    """A shape that was drawn.
+    """Drawn shape.
 
     Attributes:
-      name: name of its class; None for void.
-      mask: bool [height, width], the pixels that it covers.
-      depth: position among overlapping shapes: the smallest is in front, later ones in front of
-        earlier ones of equal depth.
+      name: name of the class; None for void.
+      mask: bool [height, width], True at pixels of the shape.
+      depth: order of overlapping shapes: those with a smaller depth are in front; of equal depths,
+        the later shape is in front.
     """
 
     name: str | None
@@ -143,14 +150,15 @@ class Layer(NamedTuple):
 
 
 class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
-    """Draws layers of named classes; a subclass reads the files of an annotation tool.
+    """Builder for the files of an annotation tool, which subclasses read.
 
-    Pixels that no layer covers are background.
+    The label is drawn from layers. Pixels that no layer covers are background.
     """
 
-    # The expected files, for errors.
+    # Description of the expected files, for error messages.
     LAYOUT: str
-    # Pixels on which the tool draws if an image has an EXIF orientation; None: not known.
+    # Whether the tool annotates the displayed or the stored image if there is an EXIF orientation;
+    # None: unknown.
     DRAWN_ON: str | None = None
 
     def __init__(
@@ -197,11 +205,11 @@ class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
     def read_annotations(
         self,
     ) -> tuple[dict[str | None, dict[str, ListedImage]], Iterable[str]]:
-        """Returns the images by split (None where none is defined) and id, and the class names."""
+        """Returns the images by split (None if there are no splits) and id, and the class names."""
 
     @abc.abstractmethod
     def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
-        """Yields the layers of an image of this size.
+        """Yields the layers of an image, drawn at a size (height, width).
 
         Raises:
           DeepLabError: a shape is damaged or does not fit the size.
@@ -232,13 +240,17 @@ class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
         return super().notes() + [unused] * bool(count)
 
     def find_image(self, name: str, beside: Path) -> Path:
-        """Returns the image that an annotation file in the directory `beside` names.
+        """Returns the image that an annotation file refers to.
 
-        It lies below the source or the directory of the images: at the path that is named, or
-        anywhere under its last name. Other paths are not followed.
+        The image must be in the source or in the directory of the images: at the given path or, if
+        there is none, in any subdirectory under the same file name.
+
+        Args:
+          name: path of the image in the annotation file.
+          beside: directory of the annotation file.
 
         Raises:
-          DeepLabError: there is no such image, or several have that name.
+          DeepLabError: there is no such image, or there are several.
         """
         relative = PureWindowsPath(name).as_posix()
         for directory in (beside, self.image_directory, self.image_directory / "images"):
@@ -260,7 +272,7 @@ class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
         return found[0]
 
     def is_image(self, path: Path) -> bool:
-        """Returns whether an image file is an image, not a mask of the annotations."""
+        """Returns whether an image file is an image of the dataset, not a mask."""
         return True
 
     @functools.cached_property
@@ -271,7 +283,7 @@ class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
         return images
 
     def below(self, path: Path) -> Path | None:
-        """Returns a path below the source or the directory of the images; None for others."""
+        """Returns a path if it is in the source or in the directory of the images, else None."""
         absolute = Path(os.path.abspath(path))
         for top in (self.source, self.image_directory):
             if absolute.is_relative_to(os.path.abspath(top)):
@@ -279,7 +291,7 @@ class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
         return None
 
     def json_files(self) -> list[Path]:
-        """Returns the JSON files below the source, except the class names."""
+        """Returns all JSON files in the source, except the file of class names."""
         return [
             path
             for path in visible_files(self.source, (".json",))

@@ -1,6 +1,6 @@
-"""COCO's format with a user's own categories.
+"""COCO format with the user's own categories.
 
-Source of the format: cocodataset.org/#format-data. pycocotools draws the objects.
+Source of the format: cocodataset.org/#format-data. Objects are drawn by pycocotools.
 """
 
 import re
@@ -25,21 +25,21 @@ from deeplab_jax.data.descriptors import parse_json, read_text
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
 
-# Files that are read alone if the source holds one of them: COCO's captions and keypoints have the
-# same form.
+# Names of annotation files. If there are any, other JSON files are ignored, because the captions
+# and keypoints of COCO have the same form.
 PREFERRED = re.compile(r"instances.*|_annotations\.coco")
-# Characters of compressed run lengths: six bits each, of which the highest says that another
-# follows.
+# Characters of compressed run lengths. Each has six bits, of which the highest is set if another
+# character of the same number follows.
 RUN_CHARACTERS, CONTINUED = range(48, 112), 0x20
 
 
 class CocoObject(NamedTuple):
-    """An object of an image.
+    """Annotated object in an image.
 
     Attributes:
-      identity: `id` of its annotation.
-      name: name of its category; None for a crowd.
-      segmentation: polygons or run lengths, as the file holds them.
+      identity: `id` of the annotation.
+      name: name of the category; None for a crowd.
+      segmentation: polygons or run lengths, as in the file.
     """
 
     identity: object
@@ -48,10 +48,11 @@ class CocoObject(NamedTuple):
 
 
 class Coco(AnnotationsBuilder, skip_registration=True):
-    """Draws the objects of COCO files, smaller ones in front; crowds are void, behind all others.
+    """Draws the objects in COCO files, smaller ones in front of larger ones.
 
-    The name of a file, or its directory, defines the split. Classes are the categories in the order
-    of their ids, after background.
+    Crowds are void and behind all objects. The split is determined by the name of the annotation
+    file or of its directory. The classes are background and then the categories in the order of
+    their ids.
     """
 
     LAYOUT = (
@@ -63,12 +64,12 @@ class Coco(AnnotationsBuilder, skip_registration=True):
         """Reads the annotations.
 
         Args:
-          annotations: the annotation file (default: all JSON files below the source; if there are
-            any, only `instances*.json` and `_annotations.coco.json`).
+          annotations: annotation file (default: all files `instances*.json` and
+            `_annotations.coco.json` in the source or, if there are none, all JSON files).
           **kwargs: arguments of `AnnotationsBuilder`.
 
         Raises:
-          DeepLabError: a file is missing or not of COCO's form, or pycocotools is not installed.
+          DeepLabError: a file is missing or not in COCO format, or pycocotools is not installed.
         """
         self._masks = import_extra("pycocotools.mask", "annotations", "a COCO file")
         self._annotations = Path(annotations).expanduser() if annotations else None
@@ -99,7 +100,7 @@ class Coco(AnnotationsBuilder, skip_registration=True):
         return [path for path in files if PREFERRED.fullmatch(path.stem)] or files
 
     def _read(self, path: Path, found: dict[str | None, dict[str, ListedImage]]) -> list[str]:
-        """Adds the images of a file to those found; returns its categories in their order."""
+        """Adds the images of an annotation file to `found`; returns its categories in order."""
         content = parse_json(read_text(path, "annotations"), path)
         images, annotations, categories = (
             entries(content, key, path) for key in ("images", "annotations", "categories")
@@ -152,18 +153,18 @@ class Coco(AnnotationsBuilder, skip_registration=True):
 
 
 def draw_object(masks: ModuleType, segmentation: object, size: tuple[int, int]) -> np.ndarray:
-    """Returns the pixels that pycocotools gives an object.
+    """Draws the mask of an object with pycocotools.
 
     Args:
       masks: the module `pycocotools.mask`.
-      segmentation: polygons, or plain or compressed run lengths.
+      segmentation: polygons, or uncompressed or compressed run lengths.
       size: (height, width) of the image.
 
     Returns:
       bool [height, width].
 
     Raises:
-      DeepLabError: it is damaged, or for an image of another size.
+      DeepLabError: the segmentation is damaged, or is for an image of another size.
     """
     if isinstance(segmentation, list) and segmentation:
         polygons = [_corners(polygon, size) for polygon in segmentation]
@@ -190,7 +191,7 @@ def _corners(polygon: object, size: tuple[int, int]) -> np.ndarray:
 
 
 def _checked_runs(masks: ModuleType, runs: dict, size: tuple[int, int]) -> dict:
-    """Returns run lengths as `pycocotools` decodes them, after checks that it lacks."""
+    """Checks run lengths, because pycocotools does not, and converts them for decoding."""
     if runs.get("size") != list(size):
         raise DeepLabError(
             f"its run lengths are for a size of {runs.get('size')}, the image is {list(size)} "

@@ -1,7 +1,7 @@
-"""COCO with VOC's classes, which DeepLab v3 and v3+ are pretrained on.
+"""COCO with the classes of VOC, on which DeepLab v3 and v3+ are pretrained.
 
-Objects of COCO's other classes are background. train is COCO 2017's, which is trainval of 2014
-without minival; val is minival.
+Objects of all other COCO classes are background. train and val are those of COCO 2017: trainval of
+2014 without minival, and minival.
 Source: Lin et al. 2014 (arXiv:1405.0312); DeepLab v3 (arXiv 1706.05587), section 4.3.
 """
 
@@ -20,10 +20,11 @@ from deeplab_jax.labels import VOID_LABEL
 
 
 def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
-    """Returns the pixels whose centers lie inside a polygon (even-odd rule).
+    """Draws a polygon: the mask is True at pixels whose centers are inside (even-odd rule).
 
     Args:
-      corners: x, y, x, y, … in pixels from the upper left corner of the image; may lie outside it.
+      corners: x, y, x, y, … in pixels from the top left corner of the image; corners may be outside
+        of the image.
       size: (height, width) of the image.
 
     Returns:
@@ -31,7 +32,7 @@ def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
     """
     points = np.asarray(corners, float).reshape(-1, 2)
     mask = np.zeros(size, bool)
-    # Most objects are small: only their bounding box is computed.
+    # Most objects are small, so only the bounding box is computed.
     left, top = (np.clip(np.floor(points.min(0)), 0, size[::-1])).astype(int)
     right, bottom = (np.clip(np.ceil(points.max(0)), 0, size[::-1])).astype(int)
     box = mask[top:bottom, left:right]
@@ -40,9 +41,10 @@ def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
 
 
 def _inside(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Counts the edges to the left of every pixel's center; odd counts are inside."""
+    """Returns whether each pixel center is inside: an odd number of edges is to its left."""
     (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
-    # Rows whose centers an edge crosses, its lower end excluded; level edges cross none.
+    # Rows of pixel centers that each edge crosses, without its lower end; horizontal edges cross
+    # none.
     first, last = (
         np.clip(np.ceil(end(y0, y1) - 0.5), 0, height).astype(int)
         for end in (np.minimum, np.maximum)
@@ -58,17 +60,17 @@ def _inside(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def draw_runs(counts: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-    """Returns the mask of run lengths: outside, inside, outside, …, column by column.
+    """Decodes run lengths: numbers of pixels outside, inside, outside, …, column by column.
 
     Args:
-      counts: numbers of pixels; their sum is the image's.
+      counts: run lengths; their sum is the number of pixels in the image.
       size: (height, width) of the image.
 
     Returns:
       bool [height, width].
 
     Raises:
-      DeepLabError: the sum differs from the image's number of pixels.
+      DeepLabError: the sum differs from the number of pixels in the image.
     """
     height, width = size
     if sum(counts) != height * width:
@@ -77,7 +79,7 @@ def draw_runs(counts: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     return np.repeat(inside, counts).reshape(width, height).T
 
 
-# VOC's names that COCO spells differently.
+# Names of classes in COCO that differ from those in VOC.
 COCO_NAMES = {
     "aeroplane": "airplane",
     "diningtable": "dining table",
@@ -93,10 +95,10 @@ LAYOUT = (
 
 
 class CocoVoc(DrawnBuilder, skip_registration=True):
-    """Draws the objects of `annotations/instances_*2017.json`.
+    """Draws the objects in `annotations/instances_*2017.json` that belong to classes of VOC.
 
-    train holds the images whose objects of VOC's classes have more than `min_area` pixels together,
-    val all images. Where objects overlap the smaller one is in front; crowds are void.
+    train contains the images in which these objects have more than `min_area` pixels in total; val
+    contains all images. Smaller objects are in front of larger ones; crowds are void.
     """
 
     descriptor = VOC
@@ -106,7 +108,8 @@ class CocoVoc(DrawnBuilder, skip_registration=True):
 
         Args:
           source: directory of the raw files.
-          min_area: see above (default: 1000, from DeepLab v3, section 4.3).
+          min_area: images in train have more than this number of pixels of objects (default: 1000,
+            as in DeepLab v3, section 4.3).
           **kwargs: arguments of `DrawnBuilder`.
 
         Raises:
@@ -156,7 +159,7 @@ class CocoVoc(DrawnBuilder, skip_registration=True):
     def _objects_of(
         self, split: str, annotations: Sequence[dict], labels: dict[int, int], images: list[dict]
     ) -> defaultdict[int, list[dict]]:
-        """Returns the objects of VOC's classes by image, and counts the others."""
+        """Returns the objects of VOC classes by image id, and counts all other objects."""
         objects = defaultdict(list)
         listed = {image["id"] for image in images}
         for thing in annotations:
@@ -174,14 +177,14 @@ def draw_objects(objects: Sequence[dict], size: tuple[int, int]) -> tuple[np.nda
     """Draws the label of an image.
 
     Args:
-      objects: COCO's annotations, each with the `label` of its class.
+      objects: annotations of COCO, each with the `label` of its class.
       size: (height, width) of the image.
 
     Returns:
-      uint8 [height, width], 0 for background; and the number of objects without a pixel.
+      Label, uint8 [height, width], 0 for background; and the number of objects without any pixel.
     """
     label, empty = np.zeros(size, np.uint8), 0
-    # Crowds first, then from the largest to the smallest.
+    # Crowds are drawn first, then objects from the largest to the smallest.
     for thing in sorted(objects, key=lambda thing: (not thing.get("iscrowd"), -thing["area"])):
         mask = _mask(thing["segmentation"], size)
         label[mask] = VOID_LABEL if thing.get("iscrowd") else thing["label"]
@@ -198,7 +201,7 @@ def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
 
 
 def _labels(categories: Sequence[dict]) -> dict[int, int]:
-    """Returns VOC's label of each of COCO's ids that has one."""
+    """Returns the label in VOC of each COCO category that VOC has, by category id."""
     names = [COCO_NAMES.get(name, name) for name in VOC.class_names]
     return {
         category["id"]: names.index(category["name"])
@@ -208,11 +211,11 @@ def _labels(categories: Sequence[dict]) -> dict[int, int]:
 
 
 def _declared_size(image: dict) -> tuple[int, int] | None:
-    """Returns (height, width) as an image's entry declares them; None without them."""
+    """Returns the (height, width) in the entry of an image; None if they are missing."""
     size = image.get("height"), image.get("width")
     return None if None in size else size
 
 
 def _area(objects: Sequence[dict]) -> float:
-    """Returns the number of pixels of an image's objects, without crowds."""
+    """Returns the total number of pixels of all objects in an image, without crowds."""
     return sum(thing["area"] for thing in objects if not thing.get("iscrowd"))

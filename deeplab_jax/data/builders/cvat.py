@@ -1,4 +1,4 @@
-"""CVAT's export "Segmentation mask 1.1".
+"""CVAT export "Segmentation mask 1.1".
 
 Source of the format: docs.cvat.ai, "Segmentation mask".
 """
@@ -39,10 +39,10 @@ IMAGES, MASKS = "JPEGImages", "SegmentationClass"
 
 
 class Cvat(PairedFilesBuilder, skip_registration=True):
-    """Reads the colors of `SegmentationClass/` by `labelmap.txt`.
+    """Reads the color-coded masks in `SegmentationClass/`, with the colors in `labelmap.txt`.
 
-    The lists in `ImageSets/Segmentation/` that are named after a split define the splits; the
-    images of one list of another name are split by a hash of their names.
+    The splits are defined by lists in `ImageSets/Segmentation/` with the name of a split. If there
+    is a single list with another name, its images are divided by a hash of their names.
     """
 
     LANDMARK = MASKS
@@ -75,7 +75,7 @@ class Cvat(PairedFilesBuilder, skip_registration=True):
         """
         check_intensity_range(intensity_range)
         directory = unpacked(source, self)
-        # The export may be a directory of the source.
+        # The export may be in a subdirectory of the source.
         found = [path for path in visible_files(directory, (".txt",)) if path.name == LABEL_MAP]
         if not found:
             raise DeepLabError(f"{source}: no {LABEL_MAP} in it; {self.LAYOUT}")
@@ -146,7 +146,7 @@ class Cvat(PairedFilesBuilder, skip_registration=True):
         return {self._images, self.source / MASKS}
 
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
-        # The colors are the classes, and indices may differ from file to file.
+        # Only the colors define classes; the palette indices may differ between files.
         return {}
 
 
@@ -154,7 +154,7 @@ def read_label_map(path: Path) -> dict[str, Color]:
     """Reads the color of each class from lines `name:r,g,b:parts:actions`.
 
     Raises:
-      DeepLabError: a line has another form, or a name or color occurs twice.
+      DeepLabError: a line has a different form, or a name or color occurs twice.
     """
     colors: dict[str, Color] = {}
     for number, line in enumerate(read_text(path, "label map").splitlines(), 1):

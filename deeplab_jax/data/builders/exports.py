@@ -1,4 +1,4 @@
-"""Parts that the exports of all annotation tools share: archive, classes, splits, values."""
+"""Functions for the exports of all annotation tools: archives, classes, splits, checked values."""
 
 import os
 import shutil
@@ -24,25 +24,29 @@ from deeplab_jax.files import is_hidden, unpack_zip
 # Names of labels whose pixels are void, unless the user lists them as classes. labelme's own
 # converter gives the first of them the value -1.
 IGNORED_NAMES = ("__ignore__", *VOID_NAMES)
-# Names of the class of the pixels that no shape covers.
+# Names of the background class, which consists of the pixels that no shape covers.
 BACKGROUND_NAMES = ("background", "_background_")
-# Directories, or words in the names of annotation files, that define the splits.
+# Splits by the names of directories, or by words in the names of annotation files.
 SPLIT_NAMES = {**{split: split for split in SPLITS}, **OTHER_SPLIT_NAMES}
 
 
 def annotation_classes(
     name: str, found: Iterable[str], file: Path | None, source: Path
 ) -> tuple[Descriptor, dict[str, int], str]:
-    """Returns the classes of annotations, their labels by name, and the name of the background.
+    """Determines the classes of a dataset from annotations.
 
     Args:
       name: name of the dataset.
-      found: names in the annotation files, in label order; background is put in front.
-      file: file of class names, which decides; None without one.
-      source: the source, for errors.
+      found: class names in the annotation files, in the order of the labels; background is moved to
+        the front.
+      file: file of class names, which replaces those in the annotation files; None: no such file.
+      source: source, for error messages.
+
+    Returns:
+      Descriptor of the dataset, label of each class by name, and name of the background class.
 
     Raises:
-      DeepLabError: there is no class besides background.
+      DeepLabError: background is the only class.
     """
     if file:
         names = [name for name in read_class_names(file) if name != IGNORED_NAMES[0]]
@@ -58,13 +62,13 @@ def annotation_classes(
 
 
 def named_split(parts: Sequence[str]) -> str | None:
-    """Returns the split that the last part of a path with such a name defines; None for none."""
+    """Returns the split named by the last part of a path that is the name of a split, or None."""
     named = [SPLIT_NAMES[part.lower()] for part in parts if part.lower() in SPLIT_NAMES]
     return named[-1] if named else None
 
 
 def image_name(file_name: str) -> str:
-    """Returns the id of an image: its path without suffix, and without parts that lead out."""
+    """Returns the id of an image: its path without suffix, drive, root and `..`."""
     path = PurePosixPath(PureWindowsPath(file_name).as_posix())
     path = path.with_suffix("") if path.name else path
     return "/".join(part for part in path.parts if part not in ("/", "..") and ":" not in part)
@@ -76,10 +80,10 @@ def is_class_name(value: object) -> TypeGuard[str]:
 
 
 def entries(content: object, key: str, path: Path) -> list[dict]:
-    """Returns a list of objects in a JSON file.
+    """Returns the list of objects under a key of a JSON file.
 
     Raises:
-      DeepLabError: the file does not hold such a list.
+      DeepLabError: there is no list of objects under the key.
     """
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
@@ -90,10 +94,13 @@ def entries(content: object, key: str, path: Path) -> list[dict]:
 
 
 def declared_size(height: object, width: object) -> tuple[int, int] | None:
-    """Returns the (height, width) of an annotation file; None if it declares none.
+    """Checks the height and width in an annotation file.
+
+    Returns:
+      (height, width); None if one of them is missing.
 
     Raises:
-      DeepLabError: they are no positive integers.
+      DeepLabError: they are not positive integers.
     """
     if height is None or width is None:
         return None
@@ -106,16 +113,16 @@ def checked_points(points: Any, size: tuple[int, int], least: int) -> np.ndarray
     """Returns the points of a shape.
 
     Args:
-      points: pairs of x and y in pixels.
+      points: pairs (x, y) in pixels.
       size: (height, width) of the image.
       least: minimum number of points.
 
     Returns:
-      float64 [number, 2], x and y.
+      Points, float64 [number, 2], x and y.
 
     Raises:
-      DeepLabError: there are fewer points, they are no pairs of numbers, or one is more than the
-        image's size outside of it.
+      DeepLabError: there are too few points, they are not pairs of numbers, or a point is farther
+        from the image than the size of the image.
     """
     try:
         pairs = np.array(points, np.float64).reshape(len(points), 2)
@@ -136,35 +143,35 @@ def checked_points(points: Any, size: tuple[int, int], least: int) -> np.ndarray
 
 
 def unpacked(source: str | Path, owner: object) -> Path:
-    """Returns a directory, or the one into which a zip archive was unpacked.
+    """Returns the directory of a source; unpacks it first if it is a zip archive.
 
     Args:
       source: directory or zip archive.
-      owner: object with which the unpacked files are removed.
+      owner: object; when it is garbage collected, the unpacked files are removed.
 
     Raises:
-      DeepLabError: it is neither, or the archive is damaged, too large or unsafe.
+      DeepLabError: the source does not exist, or the archive is damaged, too large or unsafe.
     """
     path = Path(os.path.normpath(Path(source).expanduser()))
     if not path.is_file():
         return given_directory(path)
     temporary = tempfile.mkdtemp(prefix="deeplab_jax-")
     weakref.finalize(owner, shutil.rmtree, temporary, ignore_errors=True)
-    # Errors about a member then name the archive.
+    # The name of the archive is part of the path, so that error messages contain it.
     directory = Path(temporary) / path.name
     directory.mkdir()
     unpack_zip(path, directory)
-    # Many archives hold one directory with everything.
+    # Many archives contain a single directory with all files.
     inside = [child for child in directory.iterdir() if not is_hidden(child, directory)]
     alone = len(inside) == 1 and inside[0].is_dir() and not named_split([inside[0].name])
     return inside[0] if alone else directory
 
 
 def given_directory(directory: str | Path) -> Path:
-    """Returns a user's directory.
+    """Returns the path of a directory that the user has given.
 
     Raises:
-      DeepLabError: it does not exist.
+      DeepLabError: the directory does not exist.
     """
     path = Path(os.path.normpath(Path(directory).expanduser()))
     if not path.is_dir():

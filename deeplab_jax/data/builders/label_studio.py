@@ -1,4 +1,4 @@
-"""Label Studio's export "Brush labels to PNG", with its JSON export.
+"""Label Studio export "Brush labels to PNG", together with the JSON export.
 
 Source of the format: github.com/HumanSignal/label-studio-converter, brush.py.
 """
@@ -30,7 +30,7 @@ OPAQUE = 128
 
 
 class BrushMask(NamedTuple):
-    """A mask of one class.
+    """Mask file of one class.
 
     Attributes:
       path: path of the PNG.
@@ -44,9 +44,9 @@ class BrushMask(NamedTuple):
 
 
 class LabelStudio(AnnotationsBuilder, skip_registration=True):
-    """Draws the masks of each task, smaller ones in front; the JSON export names its image.
+    """Combines the masks of each task, smaller ones in front; the JSON export names the image.
 
-    There are no splits: a hash of the names chooses the images of val.
+    The export has no splits: the images of val are chosen by a hash of their names.
     """
 
     LAYOUT = (
@@ -58,11 +58,11 @@ class LabelStudio(AnnotationsBuilder, skip_registration=True):
         """Reads the annotations.
 
         Args:
-          annotations: JSON export (default: the only JSON file below the source).
+          annotations: JSON export (default: the only JSON file in the source).
           **kwargs: arguments of `AnnotationsBuilder`.
 
         Raises:
-          DeepLabError: the JSON export is missing or has another form.
+          DeepLabError: the JSON export is missing or has a different form.
         """
         self._annotations = Path(annotations).expanduser() if annotations else None
         self._without_masks = 0
@@ -127,16 +127,16 @@ class LabelStudio(AnnotationsBuilder, skip_registration=True):
         return files[0]
 
     def _masks(self, tags: set[str]) -> dict[str, list[BrushMask]]:
-        """Returns the masks of each task.
+        """Finds the mask files in the source, by the number of the task.
 
         Args:
-          tags: names of the labelling tags that the JSON export holds.
+          tags: names of the labeling tags in the JSON export.
         """
         masks = defaultdict(list)
         for path in visible_files(self.source, (".png",)):
             if match := MASK_NAME.fullmatch(path.stem):
                 task, annotation, _, rest = match.groups()
-                # Names of tags may hold hyphens, if the JSON export names them.
+                # Names of tags in the JSON export may contain hyphens.
                 known = [tag for tag in sorted(tags, key=len) if rest.startswith(f"{tag}-")]
                 tag = known[-1] if known else rest.partition("-")[0]
                 name = rest.removeprefix(f"{tag}-")
@@ -162,7 +162,7 @@ class LabelStudio(AnnotationsBuilder, skip_registration=True):
         return ListedImage(image, size, masks, path)
 
     def _image_of(self, task: dict, path: Path) -> Path:
-        """Returns the image of a task."""
+        """Returns the path of the image of a task."""
         values = task["data"] if isinstance(task.get("data"), dict) else task
         names = list(filter(None, map(_file_name, [task.get("file_upload"), *values.values()])))
         last = [PurePosixPath(name).name for name in names]
@@ -177,7 +177,7 @@ class LabelStudio(AnnotationsBuilder, skip_registration=True):
 
 
 def _file_name(value: object) -> str:
-    """Returns the path of an image in a text or URL; empty for other values."""
+    """Returns the path of an image if a value is a path or URL of an image, else an empty string."""
     if not isinstance(value, str):
         return ""
     try:
@@ -198,12 +198,12 @@ def _results(task: dict) -> Iterator[list]:
 
 
 def _tags(task: dict) -> set[str]:
-    """Returns the names of the labelling tags in a task's annotations."""
+    """Returns the names of the labeling tags in the annotations of a task."""
     results = (result for of_one in _results(task) for result in of_one if isinstance(result, dict))
     return {tag for result in results if isinstance(tag := result.get("from_name"), str)}
 
 
 def _is_background(task: dict) -> bool:
-    """Returns whether a task was annotated, and nothing marked."""
+    """Returns whether a task has annotations, but none of them marks anything."""
     results = list(_results(task))
     return bool(results) and not any(results)

@@ -1,6 +1,6 @@
-"""Annotations of labelme: a JSON file for each image.
+"""labelme annotations: one JSON file per image.
 
-Source of the format and of how shapes are drawn: github.com/wkentaro/labelme.
+Source of the format and of the drawing rules: github.com/wkentaro/labelme.
 """
 
 import base64
@@ -26,7 +26,7 @@ from deeplab_jax.data.image_layout import DISPLAYED
 from deeplab_jax.data.images import StorableImage, open_image, storable_image
 from deeplab_jax.errors import DeepLabError, unknown_name
 
-# labelme's width of lines and radius of points, in pixels.
+# Width of lines and radius of points in labelme, in pixels.
 LINE_WIDTH, POINT_RADIUS = 10, 5
 # Minimum number of points of each type of shape.
 LEAST_POINTS = {
@@ -39,19 +39,19 @@ LEAST_POINTS = {
     "point": 1,
     "mask": 2,
 }
-# Types of which more points are legal.
+# Types of shapes that may have more points.
 OPEN_ENDED = ("polygon", "linestrip")
 
 
 class Labelme(AnnotationsBuilder, skip_registration=True):
-    """Draws the shapes of all JSON files below the source, later ones in front.
+    """Draws the shapes in all JSON files of the source, later ones in front.
 
-    Directories `train/`, `val/` and `test/` define the splits. An image is the file that
-    `imagePath` names, or else the embedded `imageData`.
+    The splits are the directories `train/`, `val/` and `test/`. The image is the file `imagePath`
+    or, if it does not exist, the embedded `imageData`.
     """
 
     LAYOUT = "a labelme source holds one JSON file for each image, anywhere below it"
-    # labelme turns an image by its EXIF orientation before it shows it.
+    # labelme applies the EXIF orientation before it displays an image.
     DRAWN_ON = DISPLAYED
 
     def read_annotations(
@@ -108,13 +108,13 @@ class Labelme(AnnotationsBuilder, skip_registration=True):
 def draw_shape(
     kind: str, points: object, size: tuple[int, int], encoded_mask: object = None
 ) -> np.ndarray:
-    """Returns the pixels that labelme's `shape_to_mask` gives a shape.
+    """Draws the mask of a shape like `shape_to_mask` of labelme.
 
     Args:
-      kind: labelme's `shape_type`.
-      points: pairs of x and y in pixels.
+      kind: type of the shape, `shape_type` in labelme.
+      points: pairs (x, y) in pixels.
       size: (height, width) of the image.
-      encoded_mask: of the type mask, a PNG in base64 for the box between its points.
+      encoded_mask: for the type `mask`, a base64-encoded PNG for the box between the two points.
 
     Returns:
       bool [height, width].
@@ -142,7 +142,7 @@ def draw_shape(
             pen.line(xy, fill=1, width=LINE_WIDTH)
         case "circle" | "point":
             (x, y), (x1, y1) = xy[0], xy[-1]
-            # Rounded as labelme rounds; math.dist differs in the last place.
+            # The same expression as in labelme; math.dist is rounded differently.
             circle = math.sqrt((x - x1) ** 2 + (y - y1) ** 2)
             radius = circle if kind == "circle" else POINT_RADIUS
             pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=1, outline=1)

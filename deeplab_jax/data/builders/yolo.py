@@ -1,7 +1,7 @@
-"""Ultralytics' YOLO format with segmentation polygons.
+"""YOLO format of Ultralytics with segmentation polygons.
 
-Source of the format: docs.ultralytics.com/datasets/segment. Polygons are drawn as its
-`polygon2mask` draws them.
+Source of the format: docs.ultralytics.com/datasets/segment. Polygons are drawn like
+`polygon2mask` of Ultralytics.
 """
 
 import os
@@ -23,15 +23,15 @@ DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 # Keys of the splits in the data file.
 SPLIT_KEYS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 IMAGES, LABELS = "images", "labels"
-# Ultralytics' tolerance of coordinates outside of 0..1.
+# Tolerance for coordinates outside of 0..1 in Ultralytics.
 TOLERANCE = 0.01
 
 
 class Yolo(AnnotationsBuilder, skip_registration=True):
-    """Draws the polygons of `labels/SPLIT/*.txt`, smaller ones in front.
+    """Draws the polygons in `labels/SPLIT/*.txt`, smaller ones in front.
 
-    `data.yaml` holds the names of the classes, which follow background, and the directories of the
-    splits. An image without a label file is background.
+    `data.yaml` contains the names of the classes, which come after background, and the directories
+    of the splits. In an image without a label file, all pixels are background.
     """
 
     LAYOUT = "a yolo source holds data.yaml, images/train/ and labels/train/ (and val)"
@@ -67,7 +67,7 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
             yield Layer(name, mask.astype(bool), float(np.count_nonzero(mask)))
 
     def _parsed(self, line: str, size: tuple[int, int]) -> tuple[str, np.ndarray]:
-        """Returns the class name and the corners, int32 [number, 2], of a line."""
+        """Parses a line of a label file; returns the class name and corners, int32 [number, 2]."""
         index, *numbers = line.split()
         if not index.isdecimal() or int(index) >= len(self._names):
             raise DeepLabError(
@@ -94,7 +94,7 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
         return self._names[int(index)], (corners.reshape(-1, 2) * scale).astype(np.int32)
 
     def _data_file(self) -> Path:
-        """Returns the data file nearest to the top of the source."""
+        """Returns the `data.yaml` in the uppermost directory that has one."""
         files = [
             path
             for path in visible_files(self.source, (".yaml", ".yml"))
@@ -105,7 +105,7 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
         return min(files, key=lambda path: len(path.parts))
 
     def _image_paths(self, data: dict, key: str, path: Path) -> Iterator[tuple[Path, list[Path]]]:
-        """Yields the places that a split names, with their images."""
+        """Yields the directories, or lists of images, of a split, each with its images."""
         places = data.get(key) or []
         for place in places if isinstance(places, list) else [places]:
             if not isinstance(place, str):
@@ -148,7 +148,7 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
         place: Path,
         images: list[Path],
     ) -> None:
-        """Adds the images of a split, and label files in its directory that have no image."""
+        """Adds the images of a split to `found`, and label files that have no image."""
         labels = set()
         for image in images:
             labels.add(label := self._label_file(image))
@@ -170,7 +170,7 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
                 add_image(found, split, identity, ListedImage(label, None, (), label, fault))
 
     def _label_file(self, image: Path) -> Path:
-        """Returns the label file of an image: the last `images` of its path becomes `labels`."""
+        """Returns the label file of an image: the last `images` in the path becomes `labels`."""
         parts = list(image.relative_to(self.source).parts)
         if IMAGES in parts[:-1]:
             parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = LABELS
@@ -178,7 +178,7 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
 
 
 def _class_names(data: dict, path: Path) -> list[str]:
-    """Returns the names of the classes by their indices on disk."""
+    """Returns the names of the classes in the order of their indices in the label files."""
     names: Any = data.get("names")
     if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
         names = [names[index] for index in range(len(names))]
