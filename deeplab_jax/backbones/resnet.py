@@ -87,7 +87,7 @@ class ResidualUnit(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Product of the strides of the convolutions."""
+        """Stride of the unit: the product of the strides of its convolutions."""
         return math.prod(unit.stride for unit in self.convolutions)
 
     @nn.compact

@@ -51,7 +51,11 @@ def modules(depth: int) -> dict[str, Module]:
 
 
 def low_level_features(depth: int) -> tuple[Feature, ...]:
-    """Returns the endpoints for decoders: outputs of second separable convolutions, before ReLU."""
+    """Returns the features for decoders: outputs, before ReLU, of second separable convolutions.
+
+    Args:
+      depth: depth of the backbone: 41, 65 or 71.
+    """
     blocks = ("entry_flow/block3", "entry_flow/block5")
     if depth != 71:
         blocks = ("entry_flow/block2", "entry_flow/block3")

@@ -31,7 +31,7 @@ def distort(image: np.ndarray, random: np.random.Generator, strength: float) -> 
 
     Args:
       image: uint8 [H, W, 3] RGB; at strength 0 any image.
-      random: generator; draws four factors, whatever the strength.
+      random: random generator, from which four numbers are drawn, whatever the strength.
       strength: factor of all four ranges; 0 returns the image itself.
     """
     brightness, contrast, saturation, hue = strength * random.uniform(-1, 1, 4)
@@ -55,13 +55,13 @@ def size_in_range(
     """Returns the size after resizing to a range, as the released code does for ADE20K.
 
     The shorter side becomes `shortest`, unless the longer side would exceed `longest`: then the
-    longer side becomes `longest`. The aspect ratio is kept, rounding apart.
+    longer side becomes `longest`. Apart from rounding, the aspect ratio is kept.
 
     Args:
       size: (height, width) in pixels.
       shortest: length of the result's shorter side; 0: unchanged.
       longest: maximum length of the result's longer side; 0: no limit.
-      factor: sides, and the limits, are rounded up to k·factor + 1; 0: to whole pixels.
+      factor: round the sides and the limits up to k·factor + 1; 0: round to whole pixels.
 
     Source: `resize_to_range` of tensorflow/models, research/deeplab.
     """
@@ -110,17 +110,17 @@ def augment(
     augmentation: Augmentation,
     num_classes: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Draws one augmented crop.
+    """Returns a randomly augmented crop of an example.
 
     Args:
-      example: of any size.
-      random: generator, the only other input of the result.
+      example: training example of any size.
+      random: random generator; the same state gives the same crop.
       augmentation: augmentation to apply.
       num_classes: number of classes of the dataset; see `labels.void_of`.
 
     Returns:
-      {"image": [h, w, C], "label": [h, w]} of the crop size and of their dtypes; outside the source
-      the image is the fill and the label void. Unscaled and unrotated crops are exact.
+      {"image": [h, w, C], "label": [h, w]} of the crop size, in the dtypes of the example. Pixels
+      outside the source are `fill` and void. Crops without scaling and rotation copy the pixels.
     """
     size, label = augmentation.crop_size, example["label"]
     scale = _random_scale(random, augmentation)

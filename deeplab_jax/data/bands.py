@@ -23,21 +23,21 @@ FEW_ROWS = 16
 
 
 def is_npy(encoded: bytes) -> bool:
-    """Returns whether the bytes are an array that NumPy saved."""
+    """Returns whether the bytes are a file in the NPY format."""
     return encoded.startswith(NPY_START)
 
 
 def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
     """Reads all bands of a TIFF.
 
-    Reduced copies of the picture (overviews) and masks beside it are ignored.
+    Overviews (reduced copies of the picture) and masks in the file are ignored.
 
     Args:
       encoded: content of the file.
-      name: name of the file in errors.
+      name: name of the file, for errors.
 
     Returns:
-      The values [H, W, C] as they are stored, not turned, and the EXIF orientation, 1..8.
+      The stored values [H, W, C], without applying the EXIF orientation; and that, 1..8.
 
     Raises:
       DeepLabError: the file is damaged or too large, holds several pictures, or its compression
@@ -60,7 +60,7 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
 
 @contextlib.contextmanager
 def _opened_tiff(encoded: bytes, name: str) -> Iterator[Any]:
-    """Yields the opened file; turns errors of the library into one that names the file."""
+    """Yields the opened file; converts errors of the library to a DeepLabError with its name."""
     tifffile = import_extra("tifffile", "tiff", "a TIFF with bands")
     with quiet_logger("tifffile"):
         try:
@@ -91,10 +91,10 @@ def _only_page(file: Any, name: str) -> Any:
 
 
 def read_npy(encoded: bytes, name: str) -> np.ndarray:
-    """Reads an array [H, W, C] or [H, W] that NumPy saved; the result has three axes.
+    """Reads an NPY file with an array [H, W, C] or [H, W]; returns [H, W, C].
 
     Raises:
-      DeepLabError: the file is damaged, holds objects, or has other axes.
+      DeepLabError: the file is damaged, contains Python objects, or has another number of axes.
     """
     try:
         pixels = np.load(io.BytesIO(encoded), allow_pickle=False)
@@ -120,7 +120,7 @@ def _check_size(height: int, width: int, name: str) -> None:
 
 
 def _native(pixels: np.ndarray) -> np.ndarray:
-    """Returns pixels in the byte order of this machine, in one block of memory."""
+    """Returns the pixels as a contiguous array in the byte order of this machine."""
     return np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
 
 
@@ -137,12 +137,12 @@ def select(
     Args:
       pixels: all bands of the file, [H, W, C].
       bands: bands of the image.
-      name: name of the file in errors.
-      whose: subject and verb before the expected bands in errors.
+      name: name of the file, for errors.
+      whose: subject and verb before the expected bands, for errors.
 
     Returns:
-      [H, W, bands.count], of the dtype of the bands; of the file's own where three bands are chosen
-      as RGB.
+      [H, W, bands.count] in the dtype of `bands`; if three bands are chosen as RGB, in the dtype
+      of the file.
 
     Raises:
       DeepLabError: the file has too few or other bands.
@@ -164,10 +164,10 @@ def select(
 
 
 def check_pixel_type(bands: Bands, name: str) -> None:
-    """Checks that bands can be kept without loss.
+    """Checks that the bands can be stored without loss.
 
     Raises:
-      DeepLabError: they are neither uint8 nor uint16.
+      DeepLabError: their dtype is neither uint8 nor uint16.
     """
     if bands.dtype not in LARGEST_PIXEL:
         raise DeepLabError(
@@ -177,7 +177,7 @@ def check_pixel_type(bands: Bands, name: str) -> None:
 
 
 def encode_bands(image: np.ndarray) -> bytes:
-    """Encodes uint8 or uint16 [H, W, C] without loss: a gray PNG of the bands, one below the other.
+    """Encodes uint8 or uint16 [H, W, C] as a gray PNG, in which the bands are stacked vertically.
 
     Raises:
       DeepLabError: the PNG would be too large to decode.
@@ -193,10 +193,10 @@ def encode_bands(image: np.ndarray) -> bytes:
 
 
 def decode_bands(encoded: bytes, bands: Bands) -> np.ndarray:
-    """Decodes an image that `encode_bands` encoded, [H, W, C].
+    """Decodes an image that `encode_bands` encoded; returns [H, W, C].
 
     Raises:
-      DeepLabError: the bytes are no such image.
+      DeepLabError: the bytes are not such an image.
     """
     stacked = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if stacked is None or stacked.ndim != 2 or stacked.dtype != bands.dtype:

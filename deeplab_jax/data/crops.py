@@ -16,7 +16,7 @@ MEAN_PIXEL = (127, 127, 127)
 
 
 def pad(image: np.ndarray, size: tuple[int, int], value: int | Sequence[int]) -> np.ndarray:
-    """Returns an image or label padded at the bottom and right.
+    """Pads an image or label at the bottom and right.
 
     Args:
       image: [H, W] or [H, W, C].
@@ -32,7 +32,7 @@ def pad(image: np.ndarray, size: tuple[int, int], value: int | Sequence[int]) ->
 
 
 def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns an image downsampled, where necessary, to fit a size; keeps the aspect ratio."""
+    """Downsamples an image, if necessary, to fit into a size; keeps the aspect ratio."""
     scale = min(1, *(wanted / length for wanted, length in zip(size, image.shape, strict=False)))
     if scale == 1:
         return image
@@ -49,15 +49,15 @@ MAX_CHANNELS = 4
 def by_channels(
     function: Callable[[np.ndarray, Any], np.ndarray], image: np.ndarray, outside: Any = 0
 ) -> np.ndarray:
-    """Applies a function of OpenCV to an image with any number of channels.
+    """Applies a function of OpenCV to an image with any number of channels, four at a time.
 
     Args:
-      function: receives an image of at most four channels, and the value outside of it.
+      function: function of an image with at most four channels and the value of pixels outside.
       image: [H, W] or [H, W, C].
-      outside: one number, or one for each channel.
+      outside: value of pixels outside the image; one number, or one for each channel.
 
     Returns:
-      The results side by side, with as many axes and channels as the image.
+      The concatenated results, with as many axes and channels as the image.
     """
     if image.ndim == 2 or 2 <= image.shape[2] <= MAX_CHANNELS:
         return function(image, outside)
@@ -78,16 +78,16 @@ def pad_to(
     """Pads an example at the bottom and right.
 
     Args:
-      example: of any size.
+      example: example that is not larger than `size`.
       size: (h, w) of the result.
       fill: padding pixel of the image, a value for each channel; the label is padded with void.
       num_classes: number of classes of the dataset; see `labels.void_of`.
 
     Returns:
-      {"image": [h, w, C], "label": [h, w]} of the size (h, w); both keep their dtype.
+      {"image": [h, w, C], "label": [h, w]}, in the dtypes of the example.
 
     Raises:
-      DeepLabError: the example is larger, or its label's dtype cannot hold void.
+      DeepLabError: the example is larger, or the dtype of its label cannot represent void.
     """
     height, width = example["label"].shape
     if height > size[0] or width > size[1]:
@@ -102,7 +102,7 @@ def pad_to(
 
 
 class Sampling(NamedTuple):
-    """OpenCV's interpolation methods, and the pixel value outside of the source."""
+    """Interpolation methods of OpenCV for a kind of image, and the value of pixels outside it."""
 
     resize: int
     warp: int
@@ -115,9 +115,9 @@ LABEL_SAMPLING = Sampling(cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, VOID_LABEL
 
 
 class Span(NamedTuple):
-    """One axis of a crop: source pixels [start, stop), resized to `size`.
+    """One axis of a crop: the source pixels [start, stop) are resized to `size` pixels.
 
-    The crop begins at pixel `offset` of the resized line.
+    The crop begins at pixel `offset` of the resized axis.
     """
 
     start: int
@@ -127,7 +127,7 @@ class Span(NamedTuple):
 
 
 class View(NamedTuple):
-    """Part of its source that a crop shows; the angle is in degrees."""
+    """Position of a crop in the source image, its rotation in degrees, and its mirroring."""
 
     rows: Span
     columns: Span
@@ -165,12 +165,12 @@ def random_view(
 
 
 def render(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
-    """Returns the crop of an image or a label that a view describes.
+    """Returns a crop of an image or a label.
 
     Args:
       source: uint8 or uint16, [H, W, C] or [H, W].
-      view: result of `random_view`.
-      size: (height, width) of the crop, the argument of `random_view`.
+      view: position of the crop, returned by `random_view`.
+      size: (height, width) of the crop, as it was given to `random_view`.
       sampling: IMAGE_SAMPLING or LABEL_SAMPLING, with the value outside of the source.
     """
     if view.angle:
@@ -206,7 +206,7 @@ def _resize(
 
 
 def _warp(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
-    """Rotates about the crop's center, then scales and shifts, in one sampling of the source."""
+    """Scales, shifts and rotates (about the center of the crop), sampling the source only once."""
     turn = cv2.getRotationMatrix2D(((size[1] - 1) / 2, (size[0] - 1) / 2), view.angle, 1.0)
     to_source = np.zeros((2, 3))
     for axis, span in enumerate((view.columns, view.rows)):

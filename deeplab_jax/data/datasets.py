@@ -34,7 +34,7 @@ class Example(TypedDict):
 
 
 class Dataset(Protocol):
-    """Examples by position; must be picklable for worker processes.
+    """A sequence of examples; must be picklable for worker processes.
 
     Attributes:
       name: name of the dataset.
@@ -80,19 +80,19 @@ class ArrayDataset:
         """Checks the arrays and keeps them without a copy.
 
         Args:
-          images: uint8 or uint16 [N, H, W, C], or a sequence of [H, W, C] of any sizes, all of one
-            dtype and one number of bands C; uint8 with C = 3 is RGB.
+          images: uint8 or uint16 [N, H, W, C], or a sequence of [H, W, C] of any sizes, all with the
+            same dtype and number of bands C; uint8 with C = 3 is RGB.
           masks: integers [N, H, W], or a sequence of [H, W]: classes 0, 1, … and 255 for void, see
             `binary`; with more than 255 classes 65535 is void, and 255 a class.
           class_names: name of each class (default: numbers up to the largest value, at most 254).
-          name: name in errors and reports (default: "arrays").
-          binary: whether 255 is class 1 and not void (default: whether the masks hold exactly 0 and
-            255, and two classes or none are named). Required where one part of a dataset may hold
-            other values than the whole.
+          name: name of the dataset in errors and reports (default: "arrays").
+          binary: whether 255 is class 1 instead of void. Default: True if the masks contain exactly
+            the values 0 and 255, and `class_names` has two names or is not given. Required if a
+            part of a dataset, such as a split, may contain fewer values than the whole.
 
         Raises:
-          DeepLabError: shapes, dtypes or values are invalid, or the bands of an image are not those
-            of the first, at the stated position; or there are fewer than two classes.
+          DeepLabError: shapes, dtypes or values are invalid, an image has other bands than the
+            first one, or there are fewer than two classes.
         """
         if len(images) != len(masks) or not len(images):
             raise DeepLabError(
@@ -147,12 +147,12 @@ def label_values(masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 
 def are_binary(values: np.ndarray, class_names: Sequence[str] | None) -> bool:
-    """Returns whether the mask values are 0 and 255 alone, and the classes two or not named."""
+    """Returns whether masks are binary: values 0 and 255 only, and two classes (or no names)."""
     return set(values.tolist()) == BINARY_VALUES and len(class_names or ("", "")) == 2
 
 
 def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
-    """Returns the number of classes of masks that hold these values, where 255 is void."""
+    """Returns the number of classes of masks with these values, of which 255 is void."""
     largest = int(values[values != VOID_LABEL].max(initial=int(binary)))
     if largest > VOID_LABEL:
         raise DeepLabError(
@@ -195,7 +195,7 @@ def _check_equal_bands(
 
 
 def _bands(images: np.ndarray | Sequence[np.ndarray]) -> Bands:
-    """Returns the bands of checked images; their statistics where they are not RGB."""
+    """Returns the bands of images, with their statistics unless the images are RGB."""
     first = np.asarray(images[0])
     bands = Bands(first.shape[2], first.dtype.name)
     if bands.are_rgb:
@@ -212,11 +212,11 @@ SAMPLED = 64
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """Returns values that are equal for equal datasets, independent of their place on disk.
+    """Returns values that are equal for equal datasets, independent of their location on disk.
 
     Args:
-      dataset: any dataset. Its method `content`, which yields bytes, identifies its examples; a
-        dataset without one is identified by `SAMPLED` decoded examples, evenly spaced.
+      dataset: any dataset. If it has a method `content`, the bytes that this yields identify its
+        examples; otherwise `SAMPLED` evenly spaced, decoded examples do.
 
     Returns:
       JSON-ready `name`, `split`, `num_images`, `class_names` and `content`, a hexadecimal digest.
@@ -237,7 +237,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
 
 
 def sampled_positions(length: int) -> list[int]:
-    """Returns at most `SAMPLED` evenly spaced positions below a length, first and last included."""
+    """Returns at most `SAMPLED` evenly spaced positions from 0 to length - 1, both included."""
     spaced = np.linspace(0, length - 1, min(length, SAMPLED))
     return spaced.round().astype(int).tolist()
 

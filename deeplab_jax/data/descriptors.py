@@ -1,4 +1,4 @@
-"""Meaning of a dataset's labels: class names, palette, color maps and ids on disk."""
+"""Meaning of the labels of a dataset: class names, palette, color maps and ids on disk."""
 
 import dataclasses
 import importlib.resources
@@ -18,7 +18,7 @@ def parse_text(text: str, origin: str) -> dict[str, Color]:
     """Returns {class name: RGB} from lines `r g b name`; skips empty lines.
 
     Raises:
-      DeepLabError: a line has another form; `origin` names the file.
+      DeepLabError: a line has another form; the message begins with `origin`.
     """
     colors: dict[str, Color] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -33,7 +33,7 @@ def read_color_map(path: Path) -> dict[str, Color]:
     """Reads {class name: RGB} from JSON `{"name": [r, g, b]}` or from text lines `r g b name`.
 
     Raises:
-      DeepLabError: the file does not exist, has neither form, or gives one color to two classes.
+      DeepLabError: the file does not exist, has neither form, or two classes have the same color.
     """
     text = read_text(path, "color map")
     if path.suffix.lower() == ".json":
@@ -49,7 +49,7 @@ def read_color_map(path: Path) -> dict[str, Color]:
 
 
 def read_text(path: Path, kind: str) -> str:
-    """Reads a user's text file; `kind` is the expected content, for the error."""
+    """Reads a text file of the user; `kind` is the expected content, for the error message."""
     try:
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -58,7 +58,7 @@ def read_text(path: Path, kind: str) -> str:
 
 
 def parse_json(text: str, path: Path) -> object:
-    """Parses a user's JSON; the error names the file."""
+    """Parses JSON from a file of the user; the error message contains the name of the file."""
     try:
         return json.loads(text)
     except (RecursionError, ValueError) as error:
@@ -88,11 +88,10 @@ class Bands:
     Attributes:
       count: number of bands.
       dtype: name of the pixels' type, `uint8` or `uint16`.
-      chosen: numbers, from 1, of the bands of a file that are read, in this order; None: all of
-        them.
+      chosen: bands to read from each file, numbered from 1, in this order; None: all bands.
       mean, std: mean and standard deviation of each band over all pixels of the training split,
-        void included; () where they are not known. A band of one value has the standard
-        deviation 1.
+        including void; () if they are not known. The standard deviation of a constant band is
+        set to 1.
     """
 
     count: int
@@ -103,7 +102,7 @@ class Bands:
 
     @property
     def are_rgb(self) -> bool:
-        """Returns whether the images are 8-bit with three bands, which are red, green and blue."""
+        """Returns whether the images are 8-bit RGB."""
         return (self.count, self.dtype) == (3, "uint8")
 
     def __str__(self) -> str:
@@ -121,10 +120,10 @@ class Descriptor:
 
     Attributes:
       name: name of the dataset.
-      class_names: name of each class; the label is the position.
+      class_names: name of each class; label i is the class at position i.
       palette: RGB 0..255 of each class.
-      intensity_range: values of images of more than 8 bits that became 0 and 255; None: the range
-        of each image, see `read_image`.
+      intensity_range: values that are mapped to 0 and 255 in images of more than 8 bits; None: the
+        range of each image, see `read_image`.
       bands: bands of the images (default: 8-bit RGB).
     """
 
@@ -144,7 +143,7 @@ def check_several_classes(class_names: Sequence[str], origin: object) -> None:
     """Checks that there are at least two classes.
 
     Raises:
-      DeepLabError: there is one class or none; `origin` names the file or dataset.
+      DeepLabError: there are fewer than two; the message begins with `origin`.
     """
     if len(class_names) < 2:
         named = f"only the class {class_names[0]!r}" if class_names else "no class"
@@ -157,7 +156,9 @@ def check_several_classes(class_names: Sequence[str], origin: object) -> None:
 
 
 def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
-    """Returns VOC's color map: the bits of the index are distributed to R, G, B from the top.
+    """Returns VOC's color map, which distributes the bits of an index over R, G and B.
+
+    The lowest three bits become the highest bits of R, G and B, the next three the bits below.
 
     Source: `VOClabelcolormap` of the PASCAL VOC development kit.
     """
@@ -172,7 +173,7 @@ def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
 def describe(
     name: str, class_names: Sequence[str], palette: Sequence[Color] | None = None
 ) -> Descriptor:
-    """Returns a descriptor, with VOC's color map where no palette is given.
+    """Returns a descriptor; the default palette is VOC's color map.
 
     Color 511 of that map is skipped, because it represents void in pictures.
     """
@@ -185,7 +186,7 @@ def describe(
 
 
 def _packaged(name: str) -> Descriptor:
-    """Returns the descriptor whose `r g b name` lines lie beside this file."""
+    """Returns the descriptor for lines `r g b name` in a text file beside this module."""
     text = importlib.resources.files(__package__).joinpath(f"classes/{name}.txt").read_text("utf-8")
     colors = parse_text(text, origin=f"{name}.txt")
     return describe(name, list(colors), list(colors.values()))
@@ -232,7 +233,7 @@ def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
 
 
 def find_class_file(source: Path, given: str | Path | None) -> Path | None:
-    """Returns the given file of class names, or else the one in the source; None without one."""
+    """Returns the given file of class names, or by default the one in the source, or None."""
     found = [source / name for name in CLASS_FILES if (source / name).is_file()]
     return Path(given).expanduser() if given else next(iter(found), None)
 
@@ -240,16 +241,16 @@ def find_class_file(source: Path, given: str | Path | None) -> Path | None:
 def folder_classes(
     source: Path, class_file: str | Path | None, color_map: str | Path | None
 ) -> tuple[Descriptor, dict[Color, int] | None]:
-    """Returns the classes of a user's folder and, where masks are painted, each color's label.
+    """Returns the classes of a folder of images and, for color masks, the label of each color.
 
     Args:
-      source: the folder.
+      source: folder of the user.
       class_file: see `read_class_names` (default: `classes.txt` or `classes.json` in the source,
         else the names of the color map).
-      color_map: see `read_color_map`; None for masks of indices.
+      color_map: see `read_color_map`; None if the masks contain class indices.
 
     Raises:
-      DeepLabError: no classes are given, or only one, or the two files do not match.
+      DeepLabError: there are fewer than two classes, or the two files have different names.
     """
     names_path = find_class_file(source, class_file)
     names = read_class_names(names_path) if names_path else None
@@ -274,7 +275,8 @@ def read_class_names(path: Path) -> tuple[str, ...]:
       path: text file with one name per line, or JSON: a list, or {"name": index}.
 
     Raises:
-      DeepLabError: the file is missing or has another form, names repeat, or indices have gaps.
+      DeepLabError: the file is missing or has another form, a name occurs twice, or an index is
+        missing.
     """
     text = read_text(path, "class names")
     if path.suffix.lower() == ".json":

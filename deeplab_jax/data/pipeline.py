@@ -37,25 +37,25 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yields this host's part of each global batch, without end.
 
-    The examples of a step depend on (seed, step), the augmentation of each also on its position in
-    the global batch. They do not depend on hosts, on workers or on a restart at `start_step`.
+    The examples of a step depend only on (seed, step), and their augmentation on (seed, step,
+    position in the global batch); not on hosts, workers, or a restart at `start_step`.
 
     Args:
       dataset: dataset to draw from, in a new order in each epoch.
       augmentation: augmentation of each example.
       batch_size: number of examples per batch, across all hosts.
-      seed: seed of order and augmentation.
-      start_step: number of global batches to skip, at no cost (default: 0).
+      seed: seed of the order of the examples and of their augmentation.
+      start_step: number of global batches to skip, without reading them (default: 0).
       host: index of the contiguous slice of each global batch (default: 0).
       num_hosts: number of slices (default: 1).
       workers: number of processes that read ahead; 0 reads in threads of this process (default: 0).
 
     Yields:
-      {"image": [N, h, w, C], "label": [N, h, w]}, N = batch_size / num_hosts; images are uint8 or
-      uint16 as those of the dataset, labels are uint8, with more than 255 classes uint16.
+      {"image": [N, h, w, C], "label": [N, h, w]}, N = batch_size / num_hosts. Images have the dtype
+      of the dataset (uint8 or uint16); labels are uint8, or uint16 with more than 255 classes.
 
     Raises:
-      DeepLabError: the batch does not divide by the hosts, or an example is damaged.
+      DeepLabError: batch_size is not a multiple of num_hosts, or an example is damaged.
     """
     examples = grain.MapDataset.source(dataset).seed(seed).shuffle().repeat()
     load = functools.partial(augment, augmentation=augmentation, num_classes=_num_classes(dataset))
@@ -76,29 +76,30 @@ def evaluation_batches(
     workers: int = 0,
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """Yields each image exactly once over all hosts, with equally many batches on each host.
+    """Yields batches with each image exactly once across all hosts, as many batches on each host.
 
-    Images that are padded to one size share batches, so that all hosts run one shape at a time.
+    All images of a batch are padded to the same size, and all hosts use the same sizes in the same
+    order.
 
     Args:
       dataset: dataset to evaluate.
-      sizes: (height, width) to which images are padded: one for all, or one for each image.
+      sizes: (height, width) to which images are padded: one size, or a size for each image.
       batch_size: number of examples per batch, across all hosts.
       fill: padding pixel of the images, a value for each channel.
       host: index of the contiguous slice of each global batch (default: 0).
       num_hosts: number of slices (default: 1).
       workers: number of processes that read ahead; 0 reads in threads of this process (default: 0).
-      limit: maximum number of images, from the first on; None: all.
+      limit: use only the first `limit` images; None: all.
 
     Yields:
-      {"image": [N, h, w, C], "label": [N, h, w], "index": int32 [N], "size": int32 [N, 2]}; images
-      are uint8 or uint16 as those of the dataset, labels are uint8, with more than 255 classes
-      uint16. The index is the position in the dataset, or -1 for all-void examples that fill the
-      last batch of a size. The size is the (height, width) before padding.
+      {"image": [N, h, w, C], "label": [N, h, w], "index": int32 [N], "size": int32 [N, 2]}. Images
+      have the dtype of the dataset (uint8 or uint16); labels are uint8, or uint16 with more than
+      255 classes. `index` is the position in the dataset, or -1 for the examples (all void) that
+      fill the last batch of each size. `size` is the (height, width) before padding.
 
     Raises:
-      DeepLabError: the batch does not divide by the hosts, an image is larger than the size or
-        damaged.
+      DeepLabError: batch_size is not a multiple of num_hosts, an image is damaged, or it is larger
+        than the size to which it is padded.
     """
     num_images = len(dataset) if limit is None else min(limit, len(dataset))
     padded = np.broadcast_to(np.asarray(sizes, np.int32), (num_images, 2))
@@ -109,13 +110,13 @@ def evaluation_batches(
 
 
 def evaluation_order(sizes: np.ndarray, batch_size: int) -> list[tuple[int, tuple[int, int]]]:
-    """Returns (position, padded size) of every image, in the order of an evaluation.
+    """Returns (position, padded size) of every image, in the order of evaluation.
 
-    Sizes are in ascending order, the images of a size in that of the dataset. Position -1, which
-    represents no image, fills the last batch of each size.
+    The images are sorted by padded size, and those of one size are in the order of the dataset.
+    Position -1 stands for an example without an image, to fill the last batch of a size.
 
     Args:
-      sizes: int [num_images, 2], sizes to which the images are padded.
+      sizes: int [num_images, 2], (height, width) to which each image is padded.
       batch_size: number of examples per batch, across all hosts.
     """
     order: list[tuple[int, tuple[int, int]]] = []
@@ -137,7 +138,10 @@ def _per_host(batch_size: int, num_hosts: int) -> int:
 
 
 def _num_classes(dataset: Dataset) -> int | None:
-    """Returns the number of classes; None for bare examples, where the labels' dtype decides."""
+    """Returns the number of classes, or None for a plain sequence of examples.
+
+    The void value of a plain sequence follows from the dtype of its labels.
+    """
     descriptor = getattr(dataset, "descriptor", None)
     return descriptor and descriptor.num_classes
 
@@ -187,5 +191,5 @@ def _naming_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _start_worker(worker: int, num_workers: int) -> None:
-    """Restricts OpenCV to the worker's own core."""
+    """Restricts OpenCV to one thread, because each worker process has one core."""
     cv2.setNumThreads(0)

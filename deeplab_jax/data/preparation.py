@@ -26,12 +26,12 @@ class Preparation:
     """A prepared dataset.
 
     Attributes:
-      directory: directory of its version, as TFDS expects it.
+      directory: TFDS directory of this version of the dataset.
       class_names: class names in label order.
       statistics: statistics by split.
-      left_out: reason for each damaged example that is missing.
-      notes: further remarks for the user, a line each: files and annotations that are not part of
-        the dataset, labels that were turned, equal images in several splits.
+      left_out: for each damaged example that was left out, the reason.
+      notes: remarks for the user, one line each, about files and annotations that are not part of
+        the dataset, labels that were rotated, and equal images in several splits.
       bands: bands of the images, with their statistics unless they are RGB.
     """
 
@@ -44,7 +44,7 @@ class Preparation:
 
     @classmethod
     def read(cls, directory: Path) -> "Preparation":
-        """Reads the findings that were stored when the dataset was prepared."""
+        """Reads the statistics and remarks that were stored when the dataset was prepared."""
         info = tfds.builder_from_directory(directory).info
         metadata = info.metadata
         statistics = {
@@ -67,14 +67,14 @@ def prepare(
     """Writes a dataset unless it exists already.
 
     Args:
-      make_builder: creates a new builder, for example a `functools.partial` of its class.
+      make_builder: function that creates a new builder, such as a `functools.partial` of its class.
       skip_bad: whether to leave damaged examples out instead of failing (default: False).
       overwrite: whether to replace an existing dataset once the new one is complete (default:
         False).
-      reporter: receives the progress and each damaged example.
+      reporter: receives progress events and a warning for each damaged example.
 
     Raises:
-      DeepLabError: there are damaged examples; states the first and their number.
+      DeepLabError: there are damaged examples; the message has the first one and their number.
     """
     builder = make_builder()
     directory = Path(builder.data_path)
@@ -110,7 +110,7 @@ def prepare(
 
 
 def _counted(problems: Sequence[Problem]) -> str:
-    """Returns the reasons of problems without their numbers, with counts and examples."""
+    """Returns the number of problems for each reason, with the names of a few examples."""
     examples: dict[str, list[str]] = defaultdict(list)
     shown: dict[str, str] = {}
     for problem in problems:
@@ -147,7 +147,7 @@ def write(builder: SegmentationBuilder) -> None:
 
 @contextlib.contextmanager
 def _set_aside(directory: Path) -> Iterator[None]:
-    """Moves an old version away, and back again if writing the new one fails."""
+    """Moves an existing version of the dataset aside, and back if writing the new one fails."""
     if not directory.exists():
         yield
         return
@@ -164,7 +164,7 @@ def _set_aside(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences TFDS, whose own prints and progress bars would interfere with the reporter."""
+    """Silences TFDS, whose messages and progress bars would interfere with the reporter."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -207,7 +207,7 @@ def summary(preparation: Preparation) -> str:
 
 
 def _doubts(preparation: Preparation) -> list[str]:
-    """Returns lines on classes and bands that deserve a look, and the notes."""
+    """Returns warnings about classes and bands, and the notes of the preparation."""
     bands = preparation.bands
     empty = [
         f"band {number} has one value, {mean:g}, in all images of the first split"
@@ -227,7 +227,7 @@ def _band_table(bands: Bands) -> str:
 
 
 def class_doubts(names: Sequence[str], statistics: Mapping[str, SplitStatistics]) -> list[str]:
-    """Returns lines on classes without a pixel, and on classes that fill a whole split."""
+    """Returns warnings about classes without pixels, and splits that are void or have one class."""
     lines, absent_in = [], {}
     for split, values in statistics.items():
         pixels = values.class_pixels
@@ -263,7 +263,7 @@ def _counts(statistics: dict[str, SplitStatistics]) -> str:
 
 
 def _histogram(names: tuple[str, ...], statistics: dict[str, SplitStatistics]) -> str:
-    """Returns the fraction of each class by split, and weights from the first split, train."""
+    """Returns a table of class fractions per split, and class weights from the training split."""
     width = max(len("class"), *map(len, names)) + 2
     header = "".join(f"{split:>11}" for split in statistics)
     first, *_ = statistics.values()

@@ -31,7 +31,7 @@ def prepared_directory(name: str, data_dir: str | Path) -> Path:
     """Returns the directory of the newest prepared version of a dataset.
 
     Raises:
-      DeepLabError: there is none; names the datasets that exist.
+      DeepLabError: there is none; the message lists the datasets that exist.
     """
     root = Path(data_dir).expanduser()
     versions = _versions(root / name)
@@ -56,7 +56,7 @@ def prepared_names(data_dir: Path) -> list[str]:
 
 
 def _versions(directory: Path) -> list[Path]:
-    """Returns the directories of the finished versions, the newest last."""
+    """Returns the directories of the complete versions of a dataset, oldest first."""
     versions = [path.parent for path in directory.glob(f"*/{INFO_FILE}")]
     finished = (path for path in versions if VERSION_PATTERN.fullmatch(path.name))
     return sorted(finished, key=lambda path: tuple(map(int, path.name.split("."))))
@@ -67,7 +67,7 @@ ID_NAMES = ("image_id", "image/filename", "file_name", "filename", "id")
 
 
 class PreparedDataset:
-    """A split of a prepared TFDS dataset, decoded on access."""
+    """A split of a prepared TFDS dataset, whose examples are decoded on access."""
 
     def __init__(
         self, directory: Path, name: str, split: str, class_names: Sequence[str] | None = None
@@ -103,14 +103,14 @@ class PreparedDataset:
         return decode_image(encoded) if bands.are_rgb else decode_bands(encoded, bands)
 
     def encoded(self, index: int) -> tuple[bytes, bytes]:
-        """Returns an image (JPEG or PNG, see `encode_bands`) and its mask (PNG) as stored."""
+        """Returns the stored bytes of an image (JPEG or PNG, see `encode_bands`) and mask (PNG)."""
         stored = self._source[index]
         return stored[self._image], stored[self._mask]
 
     def content(self) -> Iterator[bytes]:
-        """Yields bytes that identify the examples: their size, and the content of some.
+        """Yields bytes that identify the examples: their total size, and some of the examples.
 
-        The size, recorded by TFDS, is that of the whole splits in the expression of this split.
+        The total size, which TFDS records, is of all splits that `split` refers to, even in part.
         """
         yield str(self._num_bytes).encode()
         for index in sampled_positions(len(self)):
@@ -120,7 +120,7 @@ class PreparedDataset:
             yield stored[self._mask]
 
     def _checked(self, image: np.ndarray, label: np.ndarray) -> np.ndarray:
-        """Returns the label in the dtype of its number of classes."""
+        """Returns the label of an example in the dtype for this number of classes."""
         num_classes = self.descriptor.num_classes
         if image.shape[:2] != label.shape:
             raise DeepLabError(f"image {image.shape[:2]} and mask {label.shape} differ in size")
@@ -148,21 +148,22 @@ def open_dataset(
 
     Args:
       name: name such as `camvid`, or `folder/pets` for a named configuration.
-      data_dir: directory in which `deeplab-jax prepare` (or TFDS) wrote.
+      data_dir: directory to which `deeplab-jax prepare` (or TFDS) wrote.
       split: name such as `train`, or a TFDS expression such as `train+val` and `train[:100]`.
-      class_names: names of the classes, required where the dataset does not store them.
+      class_names: names of the classes, required if the dataset does not contain them.
 
     Raises:
-      DeepLabError: the dataset does not exist, has no such split, or has no image, mask or class
-        names.
+      DeepLabError: the dataset or split does not exist, or images, masks or class names are
+        missing.
     """
     return PreparedDataset(prepared_directory(name, data_dir), name, split, class_names)
 
 
 def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descriptor) -> bool:
-    """Returns whether a foreign dataset of two classes holds 0 and 255, and nothing else.
+    """Returns whether a dataset has two classes and its labels have the values 0 and 255 only.
 
-    The first label usually decides. Datasets that `prepare` writes hold classes and void.
+    In datasets that `prepare` wrote, 255 always means void. In others, labels are read until one
+    has another value, which is usually the first.
     """
     if descriptor.num_classes != 2 or "statistics" in (builder.info.metadata or {}):
         return False
@@ -176,7 +177,7 @@ def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descrip
 
 
 def stored_bands(info: tfds.core.DatasetInfo) -> Bands:
-    """Returns the bands that `prepare` recorded; RGB for other and earlier datasets."""
+    """Returns the bands that `prepare` recorded, or RGB if the dataset has no such record."""
     stored = dict((info.metadata or {}).get("bands") or {})
     if not stored:
         return RGB
@@ -187,7 +188,7 @@ def stored_bands(info: tfds.core.DatasetInfo) -> Bands:
 def _feature_names(
     features: tfds.features.FeaturesDict, directory: Path, are_rgb: bool
 ) -> tuple[str, str, str | None]:
-    """Returns the names of the features that hold the image, the mask and the example's name."""
+    """Returns the names of the TFDS features of the image, the mask and the name of an example."""
     images = {
         name: feature.shape[-1]
         for name, feature in features.items()

@@ -146,7 +146,7 @@ class Pose:
     angle: float
 
     def window(self, size: int) -> tuple[slice, slice]:
-        """Returns slices of the rows and columns that contain the shape and its shadow."""
+        """Returns the rows and the columns of the image that contain the shape and its shadow."""
         reach = 1.5 * self.radius
         columns, rows = (slice(max(0, int(at - reach)), int(at + reach)) for at in self.center)
         return rows, columns

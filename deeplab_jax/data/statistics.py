@@ -12,7 +12,7 @@ from deeplab_jax.labels import void_label
 
 
 class StatisticsCounter:
-    """Counts labels one by one."""
+    """Computes the statistics of a split, from one label at a time."""
 
     def __init__(self, num_classes: int) -> None:
         self._class_pixels = np.zeros(num_classes, np.int64)
@@ -22,7 +22,7 @@ class StatisticsCounter:
         self._sizes: list[tuple[int, int]] = []
 
     def add(self, label: np.ndarray) -> None:
-        """Counts a label, integers [H, W] of classes and `void_label(num_classes)`."""
+        """Adds a label, integers [H, W]; void is `void_label(num_classes)`."""
         histogram = np.bincount(label.ravel(), minlength=self._void + 1)
         pixels = histogram[: len(self._class_pixels)]
         self._class_pixels += pixels
@@ -31,7 +31,7 @@ class StatisticsCounter:
         self._sizes.append(label.shape)
 
     def result(self) -> "SplitStatistics":
-        """Returns the statistics of the labels counted so far."""
+        """Returns the statistics of the labels so far."""
         by_area = sorted(self._sizes or [(0, 0)], key=math.prod)
         return SplitStatistics(
             len(self._sizes),
@@ -49,7 +49,7 @@ DIGITS = 7
 
 
 class BandCounter:
-    """Sums the pixels of images, image by image, without rounding."""
+    """Computes mean and standard deviation of each band, from exact sums over the images."""
 
     def __init__(self, count: int) -> None:
         """Starts with sums of zero for `count` bands."""
@@ -68,7 +68,7 @@ class BandCounter:
     def result(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Returns mean and standard deviation of each band, over all pixels of all images.
 
-        The standard deviation of a band of one value, which is 0, is returned as 1.
+        The standard deviation of a constant band is returned as 1 instead of 0.
         """
         means, deviations = [], []
         number = max(1, self._number)
@@ -89,8 +89,8 @@ class SplitStatistics:
       num_images: number of images in the split.
       sizes: (height, width) of the image with the fewest, the median and the most pixels.
       class_pixels: number of pixels of each class.
-      pixels_where_present: for each class, number of pixels that are not void in the images that
-        hold it.
+      pixels_where_present: for each class, the number of non-void pixels in the images that
+        contain it.
       void_pixels: number of void pixels.
     """
 
@@ -101,9 +101,9 @@ class SplitStatistics:
     void_pixels: int
 
     def class_weights(self) -> tuple[float | None, ...]:
-        """Returns median-frequency weights, None for classes that never occur.
+        """Returns median-frequency class weights, None for classes that never occur.
 
-        weight(c) = median(f) / f(c), f(c) = pixels of c / pixels of the images that hold c.
+        weight(c) = median(f) / f(c), where f(c) = pixels of class c / pixels of images with c.
         Source: Eigen and Fergus 2015 (arXiv:1411.4734), section 6.3.2.
         """
         frequency = [
@@ -114,11 +114,11 @@ class SplitStatistics:
         return tuple(value and float(median / value) for value in frequency)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the attributes as plain values."""
+        """Returns the statistics as JSON-ready values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "SplitStatistics":
-        """Returns the statistics that `to_json` converted."""
+        """Returns the statistics from the result of `to_json`."""
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         return cls(**{**values, **lists, "sizes": tuple(map(tuple, values["sizes"]))})

@@ -1,4 +1,4 @@
-"""Function to export: from images to class maps or logits, at fixed or open sizes."""
+"""The function to export, from images to class maps or logits, for fixed or variable sizes."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -28,14 +28,15 @@ class ExportOptions:
     Attributes:
       size: (H, W) of the images in pixels; None: any legal size of the network.
       batch: number of images; None: any.
-      preprocessing: whether the function normalizes its input. True: it takes pixels as the network
-        does, RGB 0..255 as uint8 or bands; False: float32, normalized as the metadata describe.
+      preprocessing: whether the function normalizes its input. True: the input is pixels, as for
+        the network (uint8 RGB, or bands). False: the input is float32, already normalized as the
+        metadata describes.
       argmax: whether the function returns the class of every pixel, int32 [N, H, W]. False: logits,
         float32 [N, H, W, num_classes].
       portable: whether to use only plain operations, as other runtimes require. False (StableHLO
         only): the implementations of each platform, of which those for CPUs are many times faster.
-      dtype: dtype of weights and computation, one of DTYPES; inputs and outputs do not depend on
-        it. The function is traced in float32; the writers of the formats convert it.
+      dtype: dtype of weights and computation, one of DTYPES; it does not change inputs and outputs.
+        The function is traced in float32 and converted when a file is written.
     """
 
     size: Size | None = None
@@ -76,18 +77,18 @@ class Program:
 
     @property
     def input_dtype(self) -> jnp.dtype:
-        """Dtype of the images: that of the network, or float32 where they are normalized."""
+        """Dtype of the images: float32 if they are already normalized, else as for the network."""
         own = self.predictor.model.architecture.image_dtype
         return jnp.dtype(own if self.options.preprocessing else jnp.float32)
 
     @property
     def step(self) -> Grid:
-        """Step and offset, in pixels: legal sizes of the network are k · step + offset."""
+        """Step and offset in pixels; the legal sides of the input are k · step + offset."""
         return size_grid(self.predictor.model.architecture)
 
     @property
     def own_size(self) -> Size:
-        """Size in the options, or by default the padded inference size of the network."""
+        """Size of the options, or by default the padded inference size of the network."""
         if self.options.size:
             return self.options.size
         wanted = self.predictor.inference_size or DEFAULT_SIZE
@@ -123,10 +124,10 @@ def suits(size: Size, step: int, plus: int) -> bool:
 
 
 def input_specification(program: Program) -> jax.ShapeDtypeStruct:
-    """Returns shape and dtype of the images, with symbols for what is open.
+    """Returns shape and dtype of the images, with symbolic dimensions for variable sizes.
 
-    An open batch is `N`; open sizes are k · step + 1 with integer k ≥ 1 (k · step where corners do
-    not align).
+    A variable batch size is `N`; variable sides are k · step + 1 with an integer k ≥ 1, or k · step
+    if the network does not align corners.
     """
     (step, plus), options = program.step, program.options
     sides = options.size or [f"{step}*{letter}" + (f"+{plus}" if plus else "") for letter in "hw"]
@@ -137,14 +138,14 @@ def input_specification(program: Program) -> jax.ShapeDtypeStruct:
 
 
 def check_suits(size: Size, step: int, plus: int) -> None:
-    """Checks that a file with open sizes supports a size.
+    """Checks that an exported file with variable sizes supports a size.
 
     Args:
       size: (H, W) in pixels.
       step, plus: legal sizes are k · step + plus with k ≥ 1.
 
     Raises:
-      DeepLabError: the size is not legal; the message names the nearest legal ones.
+      DeepLabError: the size is not legal; the message contains the nearest legal ones.
     """
     if suits(size, step, plus):
         return
@@ -159,7 +160,7 @@ def check_suits(size: Size, step: int, plus: int) -> None:
 
 @contextmanager
 def open_sizes(program: Program) -> Iterator[None]:
-    """Raises an error that suggests a fixed size where the tracing of open sizes fails."""
+    """Raises an error that suggests a fixed size if tracing with variable sizes fails."""
     try:
         yield
     except Exception as error:

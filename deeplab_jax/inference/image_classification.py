@@ -34,7 +34,7 @@ class ImageClassification:
     Attributes:
       model: the network.
       variables: its parameters and batch statistics, on the device.
-      class_names: names of the logits' classes, in order.
+      class_names: names of the classes, in the order of the logits.
       inference_size: (H, W) that the central crop is resized to.
       source: where the model came from, for reports.
     """
@@ -57,7 +57,7 @@ class ImageClassification:
         )
 
     def __call__(self, image: np.ndarray, top: int = TOP) -> list[ClassProbability]:
-        """Returns the most probable classes by falling probability.
+        """Returns the most probable classes, in order of descending probability.
 
         Args:
           image: uint8 [H, W, 3], RGB.

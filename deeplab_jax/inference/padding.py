@@ -1,4 +1,4 @@
-"""Sizes of the network's input, to which images are padded."""
+"""Legal sizes of the network's input, to which images are padded."""
 
 import math
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ class Grid(NamedTuple):
 
     Attributes:
       step: distance between two legal sides, in pixels.
-      plus: 1 where corners align, else 0.
+      plus: 1 if the network aligns corners when resizing, else 0.
     """
 
     step: int
     plus: int
 
     def round_up(self, size: Size, minimum: Size | None = None) -> Size:
-        """Returns the smallest legal size that is at least both sizes, (H, W) in pixels."""
+        """Returns the smallest legal (H, W) that is at least as large as each given size."""
         step, plus = self
         wanted = (max(pair) for pair in zip(size, minimum or size, strict=True))
         height, width = (-(-max(side - plus, 1) // step) * step + plus for side in wanted)
@@ -39,13 +39,13 @@ class Grid(NamedTuple):
 def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> Grid:
     """Returns the legal sides of an architecture's input.
 
-    Sides of scaled images must be k·output_stride + 1 as well: at scales (0.5, 0.75, 1) and output
-    stride 16 the step is 64. Scales such as 0.3, which need more than eight output strides, are
-    ignored.
+    The sides of scaled images must be k·output_stride + 1, too: for scales (0.5, 0.75, 1) and
+    output stride 16, the step is 64. Scales such as 0.3, which would require a step of more than
+    eight output strides, are ignored.
 
     Args:
-      architecture: provides the output stride and, for DeepLab v2's MSC, scales of its own.
-      scales: relative sizes of the network's input; other than (1,) they replace the scales of the
+      architecture: architecture with an output stride and, for DeepLab v2's MSC, with scales.
+      scales: scales of multi-scale inference; unless they are (1,), they replace the scales of the
         architecture.
     """
     if tuple(scales) == (1.0,):
@@ -58,13 +58,13 @@ def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> G
 def padded_size(
     model: DeepLab, size: Size, minimum: Size | None = None, scales: Sequence[float] = (1.0,)
 ) -> Size:
-    """Returns the smallest legal size that is at least both sizes.
+    """Returns the smallest legal size that is at least `size` and `minimum`.
 
-    Sides are k·step + 1, at which the corners of every feature map coincide with those of the
-    image; networks whose resizes do not align corners use k·step.
+    Legal sides are k·step + 1, for which the corners of every feature map coincide with those of
+    the image; or k·step, if the network does not align corners when resizing.
 
     Args:
-      model: determines the output stride.
+      model: model with an output stride.
       size: (H, W) of the image, or of the largest image.
       minimum: minimum (H, W) of the result, or None.
       scales: see `size_grid`.
@@ -77,13 +77,13 @@ def canvas_size(
 ) -> Size:
     """Returns the size that an image is padded to before prediction.
 
-    The size depends on the size of the image alone, so that a class map does not depend on other
-    images. An image within the minimum is padded to the minimum. Otherwise each side is rounded up
-    to n·step + 1 with n in 1, 2, 3, 4, 6, 8, 12, 16, 24, …, and the shorter side to at least half
-    of the longer one, so that images of many sizes share few compiled programs.
+    The size depends only on the size of the image, so that a class map does not depend on other
+    images. An image not larger than the minimum is padded to the minimum. Otherwise each side is
+    rounded up to n·step + 1 with n in 1, 2, 3, 4, 6, 8, 12, 16, 24, …, and the shorter side to at
+    least half of the longer one, so that few programs are compiled for images of many sizes.
 
     Args:
-      model: determines the legal sizes.
+      model: model that determines the legal sizes.
       size: (H, W) of the image.
       minimum: (H, W) that smaller images are padded to, or None.
       scales: see `size_grid`.
@@ -107,9 +107,9 @@ def _coarse(count: int) -> int:
 
 
 def scaled_size(model: DeepLab, size: Size, scale: float) -> Size:
-    """Returns the (H, W) of a padded image at a scale.
+    """Returns the (H, W) of a padded image after scaling.
 
-    Each side d becomes ⌊(d − 1)·scale + 1⌋ where corners align, else d·scale, rounded.
+    A side d becomes ⌊(d − 1)·scale + 1⌋ if the network aligns corners, else d·scale, rounded.
     """
     if model.architecture.align_corners:
         return ops.scaled_size(size, scale)
@@ -118,14 +118,15 @@ def scaled_size(model: DeepLab, size: Size, scale: float) -> Size:
 
 
 def check_image(image: Any, bands: Bands = RGB) -> None:
-    """Checks that a value is an image that a network takes.
+    """Checks that a value is an image with the given bands.
 
     Args:
       image: value to check.
-      bands: bands that the network takes.
+      bands: bands of the network's input.
 
     Raises:
-      DeepLabError: it is no NumPy array [H, W, C] of that count and dtype with pixels.
+      DeepLabError: it is not a NumPy array [H, W, C] with this dtype and number of bands, or it
+        has no pixels.
     """
     if not isinstance(image, np.ndarray):
         raise DeepLabError(

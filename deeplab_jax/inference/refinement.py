@@ -14,7 +14,7 @@ def find_parameters(options: InferenceOptions, architecture: Architecture) -> CR
     """Returns the CRF parameters of inference options, or None without a CRF.
 
     Raises:
-      DeepLabError: a CRF is requested for a network that takes no 8-bit RGB images.
+      DeepLabError: a CRF is requested for a network whose input is not 8-bit RGB.
     """
     if options.crf is not None and not architecture.takes_rgb:
         raise DeepLabError(

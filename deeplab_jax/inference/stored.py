@@ -15,7 +15,7 @@ def load(
     Args:
       path: workdir or model directory.
       checkpoint: `best`, `last` or a step; workdirs only.
-      ema: whether to use the averaged parameters; None uses them where the run stored them.
+      ema: whether to use the averaged parameters; None uses them if the run stored them.
 
     Returns:
       A predictor of class maps, or of image classes for an image classifier.

@@ -28,8 +28,8 @@ def averaged_over_time(
 ) -> np.ndarray:
     """Returns the exponential moving average keep·previous + (1 − keep)·probabilities.
 
-    A pixel that changes from one certain class to another follows after the smallest number of
-    frames n with keep^n < ½: 4 frames at 0.8, 2 at 0.6, 1 below ½.
+    If a pixel changes from one certain class to another, the class of the average changes after
+    n frames, the smallest n with keep^n < ½: 4 frames at 0.8, 2 at 0.6, 1 below ½.
 
     Args:
       previous: average up to the previous frame, or None at the first frame.
@@ -55,12 +55,12 @@ def averaged_over_time(
 def stable_class_maps(
     frames: Iterable[np.ndarray], keep: float = 0.6, cut: float = 0.5
 ) -> Iterator[np.ndarray]:
-    """Yields the class map of each frame by the exponential average of its probabilities.
+    """Yields the class map of each frame, from an exponential moving average of probabilities.
 
     Args:
       frames: probabilities, floating point [H, W, num_classes] each.
       keep: weight of the previous average, see `averaged_over_time`.
-      cut: fraction of the pixels, 0..1. A frame in which more pixels than this change their class
+      cut: fraction of the pixels, 0..1. If more pixels than this change their class, the frame
         starts a new scene and a new average; 1 disables this.
 
     Yields:
@@ -119,14 +119,14 @@ LOOK_INTERVAL = 0.1
 def produced_ahead(
     items: Iterator[Item], waiting: int, *, newest: bool = False
 ) -> Iterator[Iterator[Item]]:
-    """Yields an iterator over items that a thread produces before they are requested.
+    """Yields an iterator over items that a thread produces ahead of time.
 
-    The iterator reraises the error of `items`. The thread ends with the context.
+    The iterator reraises errors of `items`. The thread ends when the context is left.
 
     Args:
       items: iterator that the thread consumes.
-      waiting: maximum number of items that wait.
-      newest: whether a new item discards those that still wait.
+      waiting: maximum number of items in the queue.
+      newest: whether a new item discards those that are still in the queue.
     """
     ready: queue.Queue[Item | None] = queue.Queue(waiting)
     ended = threading.Event()
@@ -214,13 +214,13 @@ class VideoReport:
 
 
 def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
-    """Returns the size of the network's input for frames: the largest within the limit.
+    """Returns the largest size of the network's input for frames of a video, within the limit.
 
     Frames are downsampled, never upsampled, to the nearest size that the network accepts without
-    padding; each side changes by less than one output stride from the exact aspect ratio.
+    padding; each side differs by less than one output stride from the exact aspect ratio.
 
     Args:
-      predictor: model that determines the sizes.
+      predictor: model that determines the legal sizes.
       size: (H, W) of the frames.
       limit: maximum (H, W) of the result; None keeps the size of the frames.
     """
@@ -242,7 +242,9 @@ def predict_video(
     limit: Size | None = None,
     seconds: float | None = None,
 ) -> VideoReport:
-    """Predicts a video or camera and writes overlay and masks, both or neither.
+    """Predicts a video or the images of a camera, and writes an overlay video and masks.
+
+    If this fails, it writes neither of them.
 
     Class maps are upsampled to the size of the frames by nearest neighbor. Decoding, network and
     drawing run in three threads. Frames of a camera are dropped while the network is busy, and
@@ -253,12 +255,11 @@ def predict_video(
       job: result of `plan_videos` or `plan_camera`.
       reporter: receives progress events.
       limit: maximum (H, W) of the network's input; None keeps the size of the frames.
-      seconds: duration to predict, in seconds of the video or of recording; None predicts all of
-        it.
+      seconds: duration to predict, in seconds of video or of recording; None: without a limit.
 
     Raises:
-      DeepLabError: the video cannot be read, the size of its frames changes, or the model takes
-        other bands than RGB.
+      DeepLabError: the video cannot be read, the size of its frames changes, or the input of the
+        model is not RGB.
     """
     if not predictor.bands.are_rgb:
         raise DeepLabError(f"the model takes {predictor.bands}; videos have three of uint8")
@@ -278,7 +279,7 @@ def predict_video(
 
 
 class _Run:
-    """One video and its three stages."""
+    """Predicts one video, in three stages."""
 
     def __init__(
         self, predictor: Predictor, source: VideoSource, size: Size, seconds: float | None

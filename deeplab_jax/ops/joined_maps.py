@@ -132,9 +132,9 @@ def _convolution_of_upsampled(maps: JoinedMaps, kernel: Kernel, window: Window) 
 def _interpolate_lines(
     matrix: Float[Array, "t s"], lines: Float[Array, "M s C"]
 ) -> Float[Array, "M t C"]:
-    """Maps lines of s pixels to lines of t pixels, with one product per line.
+    """Multiplies each line of s pixels by an interpolation matrix, to get a line of t pixels.
 
-    One product for all lines would transpose the arrays.
+    This is a batched product, because a single product of all lines would transpose the arrays.
     """
     matrices = jnp.broadcast_to(matrix.astype(lines.dtype), (lines.shape[0], *matrix.shape))
     over = (((2,), (1,)), ((0,), (0,)))

@@ -1,4 +1,4 @@
-"""Hooks around steps: start report, logs, throughput, early stopping, finite checks, pictures."""
+"""Parts of the training loop: logging, throughput, early stopping, checks for NaN, pictures."""
 
 import collections
 import contextlib
@@ -29,13 +29,13 @@ TENSORBOARD = "tensorboard"
 
 
 class Monitor(contextlib.AbstractContextManager):
-    """Writer of scalars to `metrics.jsonl` and TensorBoard; a context manager.
+    """Writes scalars to `metrics.jsonl` and to TensorBoard; a context manager.
 
-    In a bucket it writes `metrics.jsonl` only.
+    If the workdir is in a bucket, it writes only `metrics.jsonl`.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
-        """Opens the files and removes rows after `start_step`, left by an interrupted run."""
+        """Opens the files and removes the rows after `start_step` that an interrupted run left."""
         self._path, self._is_local = workdir / METRICS_FILE, is_local(workdir)
         kept = [row for row in read_rows(workdir) if row["step"] <= start_step]
         self._text = "".join(json.dumps(row) + "\n" for row in kept)
@@ -53,7 +53,7 @@ class Monitor(contextlib.AbstractContextManager):
             self._events.close()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Adds a row of scalars for a step."""
+        """Writes the scalars of a step."""
         row = json.dumps({"step": step, **scalars}) + "\n"
         if not self._is_local:
             # Objects in a bucket cannot be appended to.
@@ -67,7 +67,7 @@ class Monitor(contextlib.AbstractContextManager):
 
 
 def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:
-    """Returns the rows written so far, without a last line that was cut short."""
+    """Returns the rows of `metrics.jsonl`, without an incomplete last line."""
     path = workdir / METRICS_FILE
     rows = []
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -79,14 +79,14 @@ def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 
 class Pace:
-    """Mean loss and throughput of steps, without the time of evaluations and saves."""
+    """Measures mean loss and throughput, without the time for evaluations and saving."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
         self.start()
 
     def start(self) -> None:
-        """Starts a measurement, just before the next step runs."""
+        """Starts a measurement; to be called just before the next step."""
         self._losses: list[jax.Array] = []
         self._started = time.perf_counter()
         self._paused = 0.0
@@ -96,15 +96,19 @@ class Pace:
         self._losses.append(metrics["loss"])
 
     def pause(self, seconds: float) -> None:
-        """Excludes a time from the measurement, such as that of an evaluation."""
+        """Excludes a number of seconds from the measurement, such as the time of an evaluation."""
         self._paused += seconds
 
     def summarize(self, metrics: Mapping[str, jax.Array], steps_left: int) -> dict[str, float]:
-        """Returns the scalars since the last summary, once the last step has finished.
+        """Summarizes the steps since the last summary; waits until the last step has finished.
+
+        Args:
+          metrics: metrics of the last step.
+          steps_left: number of steps until the end of training.
 
         Returns:
-          `loss` (their mean), `learning_rate` and `gradient_norm` of the last step,
-          `images_per_second` and `seconds_left`.
+          `loss` (mean over the steps), `learning_rate` and `gradient_norm` (of the last step),
+          `images_per_second`, and `seconds_left` (estimated time until the end).
         """
         loss = sum(float(loss) for loss in self._losses) / len(self._losses)
         elapsed = time.perf_counter() - self._started - self._paused
@@ -122,7 +126,14 @@ class Pace:
 def describe_start(
     run: Run, state: TrainState, compiled: jax.stages.Compiled, seconds: float
 ) -> Iterator[str]:
-    """Yields lines on devices, mesh, data, parameters and the compiled step's memory."""
+    """Yields messages about devices, data, model and memory for the start of a run.
+
+    Args:
+      run: training run.
+      state: initial state.
+      compiled: compiled training step.
+      seconds: compilation time, in seconds.
+    """
     devices = list(run.mesh.devices.flat)
     shape = " × ".join(f"{axis}={size}" for axis, size in run.mesh.shape.items())
     hosts = "" if jax.process_count() == 1 else f" in {jax.process_count()} processes"
@@ -150,7 +161,7 @@ def _memory(compiled: jax.stages.Compiled) -> str:
         "temporaries": analysis.temp_size_in_bytes,
     }
     parts = ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in mebibytes.items())
-    return f"memory a device: {parts}"
+    return f"memory per device: {parts}"
 
 
 MetricsRow = Mapping[str, float]
@@ -160,12 +171,12 @@ PARTING = 3
 
 
 class Interval(NamedTuple):
-    """Validation, and the training since the one before.
+    """Result of a validation, and the training loss before it.
 
     Attributes:
-      step: step of the validation.
+      step: training step of the validation.
       mean_iou: mean IoU of the validation.
-      loss: mean training loss since the previous validation; None without logged losses.
+      loss: mean training loss since the previous validation; None if none was logged.
     """
 
     step: int
@@ -174,7 +185,7 @@ class Interval(NamedTuple):
 
 
 def intervals(rows: Iterable[MetricsRow]) -> list[Interval]:
-    """Returns the validations of a run, each with the mean training loss before it."""
+    """Returns all validations of a run, each with the training loss since the previous one."""
     found: list[Interval] = []
     losses: list[float] = []
     for row in rows:
@@ -188,9 +199,9 @@ def intervals(rows: Iterable[MetricsRow]) -> list[Interval]:
 
 
 def validations_since_best(rows: Iterable[MetricsRow]) -> int:
-    """Returns the number of validations after the best one; 0 without validations.
+    """Returns the number of validations after the best one; 0 if there are no validations.
 
-    A mean IoU of NaN, which means no labeled pixels, ranks below any number.
+    A mean IoU of NaN (no labeled pixels) ranks below any number.
     """
     return _since_best(intervals(rows))
 
@@ -207,15 +218,15 @@ def curves_part(rows: Iterable[MetricsRow]) -> str | None:
     if math.isnan(best.mean_iou):
         return None
     return (
-        f"training and validation part: the training loss fell from {losses[0]:.4g} to "
-        f"{losses[-1]:.4g}, but validation was best ({best.mean_iou:.4f}) at step {best.step}; "
-        "the network may be learning its images by heart: more augmentation, dropout or weight "
-        "decay, or training.patience to stop"
+        f"the network may be overfitting: the training loss fell from {losses[0]:.4g} to "
+        f"{losses[-1]:.4g}, but the best validation mean IoU ({best.mean_iou:.4f}) was at step "
+        f"{best.step}; consider more augmentation, dropout or weight decay, or training.patience "
+        "for early stopping"
     )
 
 
 def _since_best(found: Sequence[Interval]) -> int:
-    # NaN compares false with everything, so that max() would depend on its position.
+    # Comparisons with NaN are false, so max() would depend on the position of NaN.
     scores = [-math.inf if math.isnan(each.mean_iou) else each.mean_iou for each in found]
     return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
@@ -229,7 +240,7 @@ LAG = 2
 
 
 class FiniteCheck:
-    """Check that metrics are finite, a few steps late."""
+    """Checks that metrics are finite, a few steps late, so that it never waits for the devices."""
 
     def __init__(self) -> None:
         self._waiting: collections.deque = collections.deque()
@@ -248,7 +259,7 @@ class FiniteCheck:
         """Checks all remaining steps; required before a state is saved.
 
         Raises:
-          DeepLabError: as `add`.
+          DeepLabError: see `add`.
         """
         while self._waiting:
             self._look()
@@ -259,9 +270,8 @@ class FiniteCheck:
             value = float(metrics[name])
             if not math.isfinite(value):
                 raise DeepLabError(
-                    f"{name} became {value} at step {step}; nothing after the last checkpoint is "
-                    "kept; a lower schedule.base_learning_rate or more schedule.warmup_steps "
-                    "usually helps"
+                    f"{name} became {value} at step {step}; the last checkpoint is kept. A lower "
+                    "schedule.base_learning_rate or more schedule.warmup_steps usually helps"
                 )
 
 
@@ -271,14 +281,16 @@ SHEET_ROWS = 6
 
 
 def draw_pictures(workdir: pathlib.Path, validation: Dataset, reporter: Reporter) -> None:
-    """Writes `curves.png` and, with the best checkpoint, `contact_sheet.png` in process 0.
+    """Draws the training curves and predictions of the best checkpoint.
+
+    Process 0 writes them to `curves.png` and `contact_sheet.png` in the workdir.
 
     Args:
       workdir: workdir with at least one checkpoint.
-      validation: dataset whose evenly spaced images are shown.
-      reporter: receives the paths of the pictures.
+      validation: validation dataset, of which a few evenly spaced images are predicted.
+      reporter: receives a message with the paths of the pictures.
     """
-    # Every process calls this, because Orbax reads collectively.
+    # All processes must load the model, because Orbax reads collectively.
     predictor = load(workdir)
     if not is_first_host():
         return

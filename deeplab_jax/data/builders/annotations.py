@@ -157,8 +157,8 @@ class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
 
     # Description of the expected files, for error messages.
     LAYOUT: str
-    # Whether the tool annotates the displayed or the stored image if there is an EXIF orientation;
-    # None: unknown.
+    # For images with an EXIF orientation, the image that the tool annotates: `displayed` or
+    # `stored`; None if this is unknown.
     DRAWN_ON: str | None = None
 
     def __init__(

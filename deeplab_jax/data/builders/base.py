@@ -1,4 +1,4 @@
-"""Base of all builders: examples in, prepared records and findings out."""
+"""Base class of all dataset builders, which check, encode and write examples."""
 
 import abc
 import concurrent.futures
@@ -31,13 +31,13 @@ SHOWN_EXAMPLES = 3
 
 
 class Facts(NamedTuple):
-    """Findings of the check about one example.
+    """Facts about one example, determined when it was checked.
 
     Attributes:
-      digest: hash of the image's pixels; empty where it is not known.
+      digest: hash of the pixels of the image, or empty.
       notes: remarks for the user; equal notes are counted.
       mask: name of the mask file, for errors.
-      used_colors: the palette's color of each index that occurs in the mask.
+      used_colors: color, in the palette of the mask, of each index that occurs in it.
     """
 
     digest: bytes = b""
@@ -47,7 +47,7 @@ class Facts(NamedTuple):
 
 
 class Findings:
-    """Collects facts of examples, in their order, and compares them."""
+    """Collects the facts about all examples, and compares them with each other."""
 
     def __init__(self) -> None:
         self._examples_with: dict[str, list[str]] = defaultdict(list)
@@ -58,8 +58,8 @@ class Findings:
         """Adds one example.
 
         Raises:
-          DeepLabError: its palette and that of an earlier mask disagree about an index that occurs
-            in both, so that the index is not the same class in all files.
+          DeepLabError: an index has another color than in the palette of an earlier mask, so that
+            it does not mean the same class in all files.
         """
         for note in facts.notes:
             self._examples_with[note].append(f"{split}/{image_id}")
@@ -75,7 +75,7 @@ class Findings:
                 )
 
     def notes(self) -> list[str]:
-        """Returns a line for each kind of note, with count and examples, and for equal images."""
+        """Returns a line for each different note, with a count and examples, and equal images."""
         lines = [
             f"{len(examples)} x {note}: {shortened(examples, SHOWN_EXAMPLES)}"
             for note, examples in sorted(self._examples_with.items())
@@ -83,7 +83,7 @@ class Findings:
         return lines + self._equal_images()
 
     def _equal_images(self) -> list[str]:
-        """Returns a warning for each pair of splits that share images, except training splits."""
+        """Returns a warning for each pair of splits, not both for training, that share images."""
         pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
         for names in self._names_of.values():
             for first, second in itertools.combinations(names, 2):
@@ -105,10 +105,10 @@ class LoadedExample:
     """An example ready to be stored.
 
     Attributes:
-      image: encoded JPEG or PNG, upright, 8 bits a channel; other bands as `encode_bands` returns
-        them.
+      image: upright image, an encoded JPEG or PNG with 8 bits per channel; if the bands are not
+        RGB, the result of `encode_bands`.
       label: `label_dtype(num_classes)` [H, W], classes and `void_label(num_classes)`.
-      facts: findings of the check that precedes writing.
+      facts: facts for the check before writing.
     """
 
     image: bytes
@@ -117,7 +117,7 @@ class LoadedExample:
 
 
 class Problem(NamedTuple):
-    """An example that cannot be stored, and why."""
+    """An example that cannot be stored, and the reason."""
 
     split: str
     image_id: str
@@ -125,14 +125,14 @@ class Problem(NamedTuple):
 
 
 class LocalDatasetInfo(tfds.core.DatasetInfo):
-    """Description of a dataset that no public bucket holds."""
+    """Dataset information that TFDS does not look up in its public bucket."""
 
     def initialize_from_bucket(self) -> None:
         """Does nothing; TFDS would query Google's bucket and leave an empty temporary folder."""
 
 
 class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes images and masks; a subclass defines which and how they are read.
+    """TFDS builder of images and masks; subclasses define how these are found and read.
 
     TFDS receives encoded bytes, because it would encode arrays with TensorFlow. `info.metadata`
     holds class_names, palette, intensity_range, bands, statistics (per split), left_out and notes.
@@ -160,14 +160,14 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
 
     @abc.abstractmethod
     def image_ids(self) -> dict[str, Sequence[str]]:
-        """Returns the names of each split's examples, in the order in which they are stored."""
+        """Returns the names of the examples by split, in the order in which they are stored."""
 
     @abc.abstractmethod
     def load(self, split: str, image_id: str) -> LoadedExample:
         """Reads one example.
 
         Raises:
-          DeepLabError: it is damaged or does not fit the classes; the file is named.
+          DeepLabError: the example is damaged, or its label does not match the classes.
         """
 
     def problems(self) -> list[Problem]:
@@ -193,7 +193,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return problems
 
     def notes(self) -> list[str]:
-        """Returns remarks on the data for the user, a line each; call it after `problems`."""
+        """Returns remarks on the data for the user, one line each; call it after `problems`."""
         return self._findings.notes()
 
     def leave_out(self, problems: Sequence[Problem], notes: Sequence[str] = ()) -> None:
@@ -203,7 +203,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         self.info.metadata.update(left_out=reasons, notes=list(notes))
 
     def kept(self) -> dict[str, list[str]]:
-        """Returns the names of each split's examples that are written."""
+        """Returns the names of the examples by split, without those that were left out."""
         return {
             split: [name for name in names if (split, name) not in self._left_out]
             for split, names in self.image_ids().items()

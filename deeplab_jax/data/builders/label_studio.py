@@ -177,7 +177,7 @@ class LabelStudio(AnnotationsBuilder, skip_registration=True):
 
 
 def _file_name(value: object) -> str:
-    """Returns the path of an image if a value is a path or URL of an image, else an empty string."""
+    """Returns the path of an image if a value is its path or URL, else an empty string."""
     if not isinstance(value, str):
         return ""
     try:
