@@ -1,7 +1,7 @@
-"""Saving and restoring by Orbax: the only module that imports it.
+"""Saving and restoring with Orbax; no other module imports Orbax.
 
-Orbax 1.0 moves its V1 interface to the top level, so another major version changes this file alone.
-Files are checked, and model directories read, without Orbax (`saved_states`, `store`).
+A new major version therefore only affects this file: Orbax 1.0 moves its V1 interface to the top
+level. Checking files and reading model directories do not require Orbax (`saved_states`, `store`).
 """
 
 import math
@@ -22,12 +22,12 @@ from deeplab_jax.checkpointing.saved_states import (
 )
 from deeplab_jax.errors import DeepLabError
 
-# The checkpoint before the newest is used if the newest is damaged.
+# Number of last checkpoints to keep. If the last one is damaged, the one before it is used.
 KEPT = 2
 
 
 def _score(metrics: dict[str, float]) -> float:
-    """Returns the score that the best checkpoint maximizes; NaN counts as the lowest."""
+    """Returns the score of a checkpoint; the best checkpoint has the highest, NaN is the lowest."""
     mean_iou = metrics["mean_iou"]
     return -math.inf if math.isnan(mean_iou) else mean_iou
 
@@ -35,11 +35,12 @@ def _score(metrics: dict[str, float]) -> float:
 def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.CheckpointManager:
     """Opens the checkpoints of a workdir.
 
-    The last two and the best by `mean_iou` are kept; saving is asynchronous.
+    The last two checkpoints and the one with the best `mean_iou` are kept. Saving is asynchronous.
 
     Args:
       workdir: workdir of the training run.
-      read_only: False for the training run alone, which also removes incomplete checkpoints.
+      read_only: whether to open them only for reading. If False, as in the training run itself,
+        incomplete checkpoints are removed.
     """
     directory = checkpoints_directory(workdir)
     if read_only:
@@ -55,8 +56,8 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
         preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
         best_fn=_score,
         cleanup_tmp_directories=True,
-        # Called by one process after all have written and before the checkpoint is renamed, so
-        # that the checkpoint never exists without its manifest.
+        # One process calls this after all have written and before the checkpoint is renamed, so a
+        # checkpoint never exists without its manifest.
         async_options=ocp.AsyncOptions(
             post_finalization_callback=lambda: _write_manifests(directory)
         ),
@@ -65,14 +66,18 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
 
 
 def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
-    """Returns the step of a checkpoint: `best`, `last`, or an existing step.
+    """Returns the step of a checkpoint.
+
+    Args:
+      manager: opened checkpoints.
+      which: `best`, `last`, or the number of a step.
 
     Raises:
-      DeepLabError: there is no such checkpoint; names the existing ones.
+      DeepLabError: there is no such checkpoint; the message lists the existing ones.
     """
     steps = sorted(manager.all_steps())
     if not steps:
-        raise DeepLabError(f"{manager.directory} holds no checkpoint yet")
+        raise DeepLabError(f"{manager.directory} has no checkpoint yet")
     if which == "last":
         return steps[-1]
     if which == "best":
@@ -88,9 +93,9 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
 
 
 def _write_manifests(directory: epath.Path) -> None:
-    """Writes the manifest of the checkpoint that is not committed yet."""
+    """Writes the manifest of a checkpoint that is not committed yet."""
     for path in directory.iterdir():
-        # Orbax appends to the name until the commit, except in buckets, which cannot rename.
+        # Until the commit, the name has a suffix, except in buckets, which cannot rename.
         unfinished = path.name.partition(".")[0].isdecimal() and not (path / COMMITTED).exists()
         if unfinished and path.is_dir():
             write_manifest(path)
@@ -105,15 +110,15 @@ def save_items(
     *,
     again: bool = False,
 ) -> None:
-    """Starts saving a checkpoint in the background, after the save before on all processes.
+    """Starts saving a checkpoint in the background, after the previous save has finished.
 
     Args:
-      manager: open for writing.
-      step: number of the training step.
-      trees: trees of arrays by name of the item.
-      info: JSON-ready content of the item `info`.
-      metrics: of the validation at this step; None where there was none.
-      again: replaces the checkpoint of this step.
+      manager: checkpoints, opened for writing.
+      step: training step.
+      trees: trees of arrays by the name of the item.
+      info: content of the item `info`, for a JSON file.
+      metrics: validation metrics at this step; None: no validation.
+      again: whether to replace an existing checkpoint of this step.
     """
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     items[INFO] = ocp.args.JsonSave(info)
@@ -132,12 +137,12 @@ def save_items(
 def restore_items(
     manager: ocp.CheckpointManager, step: int | None, like: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Returns items of a checkpoint, with the shapes and shardings of the trees in `like`."""
+    """Restores items of a checkpoint with the shapes and shardings of the trees in `like`."""
     items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
     return manager.restore(step, args=ocp.args.Composite(**items))
 
 
 def save_tree(directory: pathlib.Path, tree: Any) -> None:
-    """Writes a tree of arrays into a directory that does not exist yet."""
+    """Writes a tree of arrays to a new directory."""
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(directory, tree)

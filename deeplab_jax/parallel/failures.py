@@ -1,4 +1,4 @@
-"""Failures and requests to stop that all processes of a job must act on."""
+"""Failures and stop signals in one process that all processes of a multi-host job must act on."""
 
 import collections
 import contextlib
@@ -18,27 +18,27 @@ from deeplab_jax.parallel.hosts import START_SECONDS, Addresses, End, start_host
 from deeplab_jax.parallel.mesh import replicated
 from deeplab_jax.parallel.private_jax import coordination_client
 
-# Number of steps by which the result lags, so that a call never waits for the devices.
+# Number of steps by which the result is delayed, so that a call never waits for the devices.
 LAG = 2
 
 
 class PreemptionSync:
-    """Returns, equally on all processes, whether any process received a stop request."""
+    """Determines in all processes, at the same step, whether any of them should stop."""
 
     def __init__(self, mesh: Mesh) -> None:
-        """Prepares the reduction over the processes of a mesh."""
+        """Compiles the reduction over the devices of a mesh."""
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._own_devices = len(mesh.local_devices)
         self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
         self._waiting: collections.deque[jax.Array] = collections.deque()
 
     def __call__(self, asked: bool) -> bool:
-        """Returns whether to stop; to be called by all processes after every step.
+        """Returns whether to stop; all processes must call this after every step.
 
-        A process that is alone receives it immediately, several `LAG` steps later.
+        With several processes, the result is delayed by `LAG` steps.
 
         Args:
-          asked: whether this process was asked to stop.
+          asked: whether this process has received a stop signal.
         """
         if jax.process_count() == 1:
             return asked
@@ -51,13 +51,13 @@ class PreemptionSync:
 KEY = "deeplab_jax/failures"
 # Seconds between two polls for failures of other processes.
 POLL_SECONDS = 1.0
-# Seconds that a broken connection waits for the message of the process that broke it.
+# Seconds to wait after a connection error for the message of the process that failed.
 MESSAGE_SECONDS = 8.0
-# Maximum seconds between the first and the last of processes interrupted together.
+# Maximum number of seconds between the interruptions of the processes of one job.
 TOGETHER_SECONDS = 10
 # Start of the watchdog's message, at which every process prints its stacks.
 STALLED = "no progress"
-# Words in JAX's messages that point to the connection and not to this process.
+# Words in the messages of JAX that indicate a connection error, not an error in this process.
 CONNECTION_WORDS = ("gloo", "connection", "unavailable", "coordination", "heartbeat", "peer")
 
 
@@ -68,21 +68,20 @@ def joined_hosts(
     start_seconds: int = START_SECONDS,
     end: End,
 ) -> Iterator[int]:
-    """Joins the processes of the job for the time of the block; see `start_hosts`.
+    """Connects the processes of a job while the block runs; see `start_hosts`.
 
-    If the block fails in one process, `end` is called with its message in all others.
+    If the block fails in one process, `end` is called with the error message in all others.
 
     Args:
-      addresses: as of `start_hosts`.
-      start_seconds: as of `start_hosts`.
-      end: function that receives a message and must end the process, from any thread, because the
-        main thread may wait for a host that no longer responds.
+      addresses, start_seconds: see `start_hosts`.
+      end: function that receives a message and must end the process. It is called in another
+        thread, because the main thread may wait for a host that no longer responds.
 
     Yields:
       The number of processes.
 
     Raises:
-      DeepLabError: as in `start_hosts`, or the connection to another process was lost.
+      DeepLabError: see `start_hosts`; or the connection to another process was lost.
     """
     count = start_hosts(addresses, start_seconds=start_seconds, end=end)
     if count == 1:
@@ -99,7 +98,7 @@ def joined_hosts(
 
 @contextlib.contextmanager
 def _watching(end: End) -> Iterator[None]:
-    """Polls, in a thread, for failures of other processes."""
+    """Polls for failures of other processes, in a separate thread, while the block runs."""
     done = threading.Event()
 
     def watch() -> None:
@@ -121,11 +120,11 @@ def _watching(end: End) -> Iterator[None]:
 
 
 def failure_of_others() -> str | None:
-    """Returns the message of another process that failed, or None."""
+    """Returns the error message of another process that failed; None if there is none."""
     try:
         rows = coordination_client().key_value_dir_get(KEY)
     except RuntimeError:
-        # Without the coordinator JAX ends this process, with its own message.
+        # If the coordinator is gone, JAX ends this process with its own message.
         return None
     for key, message in rows:
         process = key.rpartition("/")[2]
@@ -135,17 +134,21 @@ def failure_of_others() -> str | None:
 
 
 def _announced(error: BaseException) -> BaseException:
-    """Reports an error to the other processes unless already sent; returns the error to raise."""
+    """Reports an error to the other processes if it is this process that failed.
+
+    Returns:
+      The error to raise.
+    """
     if isinstance(error, KeyboardInterrupt) and _all_are_interrupted():
         jax.distributed.shutdown()
         return error
     if isinstance(error, jax.errors.JaxRuntimeError) and _is_connection(error):
-        # The process that broke it may announce why; then the watch ends this process.
+        # If the process that failed reports an error, the polling thread ends this process.
         time.sleep(MESSAGE_SECONDS)
         reason = " ".join(str(error).split())[:200]
         return DeepLabError(
-            f"the connection to another process of the job was lost ({reason}); its host died or "
-            "was taken away; start the same command again on all hosts to go on from the last "
+            f"the connection to another process of the job was lost ({reason}); its host failed or "
+            "was preempted. Start the same command again on all hosts to resume from the last "
             "checkpoint"
         )
     announce(" ".join(str(error).split()) or type(error).__name__)
@@ -153,7 +156,7 @@ def _announced(error: BaseException) -> BaseException:
 
 
 def _all_are_interrupted() -> bool:
-    """Returns whether the other processes stop as well, as they do where training was asked to."""
+    """Returns whether all other processes were interrupted, too, as when a job is preempted."""
     try:
         coordination_client().wait_at_barrier(f"{KEY}/interrupted", TOGETHER_SECONDS * 1000)
     except RuntimeError:
@@ -166,7 +169,7 @@ def _is_connection(error: BaseException) -> bool:
 
 
 def announce(message: str) -> None:
-    """Reports to the other processes that this one has failed."""
+    """Reports an error of this process to all other processes."""
     client = coordination_client()
     with contextlib.suppress(RuntimeError):
         client.key_value_set(f"{KEY}/{jax.process_index()}", message)
@@ -174,7 +177,11 @@ def announce(message: str) -> None:
 
 
 def _let_others_read() -> None:
-    """Waits in process 0, which holds the store; JAX aborts the others once it ends."""
+    """Gives the other processes time to read the message.
+
+    Only process 0 waits, because it runs the key-value store and JAX aborts the others when it
+    ends.
+    """
     if jax.process_index() == 0:
         time.sleep(3 * POLL_SECONDS)
 

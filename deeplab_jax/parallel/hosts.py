@@ -1,4 +1,4 @@
-"""The processes of a job, one a host as a rule: how they find each other, and who writes."""
+"""Processes of a multi-host job (usually one per host): start, barriers, and process 0."""
 
 import contextlib
 import dataclasses
@@ -20,29 +20,30 @@ from jax.experimental import multihost_utils
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel.private_jax import backends_are_initialized, coordination_client
 
-# Seconds. A host that never comes up, one that stops answering, and one that others wait for at the
-# end; each is over well within 150 s.
+# Timeouts in seconds for a process that does not start, that does not send heartbeats, and that
+# does not reach the end of the job.
 START_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 120, 100, 20
-# For the others: a failure of theirs ends the waiting long before.
+# Timeout of barriers in seconds. Failures of other processes are detected much earlier.
 WAIT_SECONDS = 24 * 3600
 _BARRIERS = itertools.count()
-# Margin in seconds by which JAX would abort the process later than this code ends it.
+# Number of seconds by which the timeouts of JAX are longer than those of this module.
 GRACE_SECONDS = 10
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
-# Takes a message and ends the process.
+# Function that receives a message and ends the process.
 End = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Addresses:
-    """Where a process stands in its job; None: detected from the cluster.
+    """Position of a process in a multi-host job; None: detected from the cluster.
 
     Attributes:
-      coordinator_address: host:port of process 0, which must be free there and open to the others.
-      num_processes: of the job.
-      process_id: of this process, 0 to num_processes − 1.
+      coordinator_address: host:port of process 0. The port must be free and reachable from all
+        hosts.
+      num_processes: number of processes in the job.
+      process_id: index of this process, 0 to num_processes − 1.
     """
 
     coordinator_address: str | None = None
@@ -54,8 +55,8 @@ class Addresses:
         given = (address, processes, index)
         if any(value is not None for value in given) and None in given:
             raise DeepLabError(
-                "--coordinator, --num_processes and --process_id go together (or the variables "
-                f"{', '.join(VARIABLES)}); got {', '.join(map(str, given))}"
+                "--coordinator, --num_processes and --process_id go together (or the environment "
+                f"variables {', '.join(VARIABLES)}); got {', '.join(map(str, given))}"
             )
         if address is None or processes is None or index is None:
             return
@@ -63,14 +64,18 @@ class Addresses:
             raise DeepLabError(f"--coordinator={address} must be host:port, as in 10.0.0.1:1234")
         if processes < 1 or not 0 <= index < processes:
             raise DeepLabError(
-                f"--process_id={index} must be 0 to {processes - 1}, of --num_processes={processes}"
+                f"--process_id={index} must be in 0..{processes - 1} for "
+                f"--num_processes={processes}"
             )
 
     def or_of(self, environment: Mapping[str, str]) -> "Addresses":
-        """Returns these, or those of the environment where none are given.
+        """Returns these addresses, or those in environment variables if these are unset.
+
+        Args:
+          environment: environment variables; see VARIABLES.
 
         Raises:
-          DeepLabError: a number is none, or some of the three are missing.
+          DeepLabError: a variable is not a number, or only some of the three are set.
         """
         if self.coordinator_address is not None:
             return self
@@ -79,7 +84,7 @@ class Addresses:
             if text is not None and not text.isdecimal():
                 raise DeepLabError(f"{name}={text!r} must be a whole number")
         if numbers == [None, None]:
-            # A cluster may report only the address.
+            # Some clusters set only the address.
             return self
         return Addresses(coordinator, *(None if text is None else int(text) for text in numbers))
 
@@ -90,30 +95,30 @@ def start_hosts(
     start_seconds: int = START_SECONDS,
     end: End | None = None,
 ) -> int:
-    """Joins the processes of the job; to be called before JAX is first used.
+    """Connects the processes of a multi-host job; must be called before JAX is first used.
 
-    TPU pods, SLURM, GKE and Open MPI are found by JAX itself; elsewhere addresses must be given, or
-    this process is alone.
+    JAX detects TPU pods, SLURM, GKE and Open MPI. On other clusters, addresses must be given;
+    without them, the job has a single process.
 
     Args:
-      addresses: of the processes; by default what the environment says.
-      start_seconds: to wait for all of them.
-      end: is called with a message where they do not all come up in time, and must end the process:
-        nothing else can, as JAX waits for them outside Python. By default JAX aborts it a little
-        later.
+      addresses: addresses of the job (default: from environment variables or the cluster).
+      start_seconds: maximum time to wait for all processes, in seconds.
+      end: function that is called with a message if not all processes start in time, and that must
+        end this process, because JAX waits outside Python (default: JAX aborts the process some
+        seconds later).
 
     Returns:
       The number of processes of the job.
 
     Raises:
-      DeepLabError: the addresses are not legal, the cluster's cannot be found, or the environment
-        reports other processes and none was found.
+      DeepLabError: the addresses are invalid, the cluster cannot be detected, or this process found
+        no others although the environment variables are those of a job of several processes.
     """
     addresses = (addresses or Addresses()).or_of(os.environ)
     if addresses.coordinator_address is None:
         if alone(os.environ):
             return 1
-        # From a notebook or a test: what this process is has been decided.
+        # In a notebook or a test, JAX may already be in use, so processes can no longer join.
         if backends_are_initialized():
             return jax.process_count()
     before = signal.getsignal(signal.SIGTERM)
@@ -121,21 +126,21 @@ def start_hosts(
         if not _initialize(addresses, start_seconds + GRACE_SECONDS):
             _refuse_to_be_alone(os.environ)
             return 1
-        # Where processes find each other, their devices can still fail to.
+        # The connection of the devices can fail even after the processes are connected.
         count = jax.process_count()
-    # JAX listens for SIGTERM in a way that lets a process live on that nobody asks any more.
+    # JAX installs a handler for SIGTERM that does not end the process.
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, before)
     return count
 
 
 def _initialize(addresses: Addresses, seconds: int) -> bool:
-    """Starts JAX's runtime of several processes; returns whether there are any others."""
+    """Initializes JAX's distributed runtime; returns False if this process is the only one."""
     try:
         jax.distributed.initialize(
             **dataclasses.asdict(addresses),
             local_device_ids=local_devices(os.environ),
-            # Addresses that are given need no cluster beside them.
+            # Given addresses replace those of a cluster.
             cluster_detection_method="deactivate" if addresses.coordinator_address else None,
             initialization_timeout=seconds,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
@@ -145,16 +150,16 @@ def _initialize(addresses: Addresses, seconds: int) -> bool:
         # JAX found no cluster.
         if "must be defined" in str(error) or "should be defined" in str(error):
             return False
-        raise DeepLabError(f"the processes of the job cannot be found: {error}") from error
+        raise DeepLabError(f"cannot detect the processes of the job: {error}") from error
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise DeepLabError(f"the processes of the job cannot meet: {reason}") from error
+        raise DeepLabError(f"cannot connect the processes of the job: {reason}") from error
     return True
 
 
 @contextlib.contextmanager
 def _deadline(seconds: float, late: Callable[[], None]) -> Iterator[None]:
-    """Calls a function, in a thread, where the block takes longer."""
+    """Calls a function in another thread if the block takes longer than `seconds`."""
     timer = threading.Timer(seconds, late)
     timer.daemon = True
     timer.start()
@@ -165,14 +170,14 @@ def _deadline(seconds: float, late: Callable[[], None]) -> Iterator[None]:
 
 
 def _late(addresses: Addresses, seconds: float) -> str:
-    """Returns what to say where not all processes came up."""
+    """Returns the message for a job in which not all processes have started in time."""
     address = addresses.coordinator_address
     if address is None:
-        return f"not all processes of the job came up within {seconds:.0f} s"
+        return f"not all processes of the job started within {seconds:.0f} s"
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-        missing = f"process 0 answers at {address}, but not all of the others came up; start them"
+        missing = f"process 0 answers at {address}, but not all other processes started; start them"
     except OSError as error:
         missing = f"process 0 does not answer at {address} ({error}); start it, or open its port"
     return (
@@ -182,14 +187,14 @@ def _late(addresses: Addresses, seconds: float) -> str:
 
 
 def alone(environment: Mapping[str, str]) -> bool:
-    """Returns whether SLURM reports one process, which JAX would give one GPU of its node."""
+    """Returns whether SLURM runs a single process; JAX would use only one GPU of its node."""
     return environment.get("SLURM_NTASKS") == "1"
 
 
 def local_devices(environment: Mapping[str, str]) -> list[int] | None:
-    """Returns the GPUs of a process that SLURM started as the only one on its node, else None.
+    """Returns the indices of all GPUs of the node if SLURM runs one process per node, else None.
 
-    JAX would take it for one of several processes of a node, with one GPU each.
+    By default, JAX assumes one process per GPU on SLURM.
     """
     tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "")
     gpus = environment.get("SLURM_GPUS_ON_NODE", "")
@@ -234,12 +239,16 @@ def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
 
 
 def is_first_host() -> bool:
-    """Returns whether this process writes the shared files: reports, numbers, pictures."""
+    """Returns whether this is process 0, which writes all shared files."""
     return jax.process_index() == 0
 
 
 def from_first_host(value: Any) -> Any:
-    """Returns process 0's numbers or arrays (of the same shapes on all), on every process."""
+    """Broadcasts numbers or arrays from process 0 to all processes.
+
+    Args:
+      value: tree of numbers or arrays, with the same shapes in all processes.
+    """
     if jax.process_count() == 1:
         return value
     wait_for_hosts("value")
@@ -247,20 +256,23 @@ def from_first_host(value: Any) -> Any:
 
 
 def wait_for_hosts(name: str) -> None:
-    """Returns once every process has come to the same place, after whatever time.
+    """Waits until all processes have called this function (barrier).
 
-    Nothing runs on the devices. On CPUs that matters: processes that first meet in a collective
-    must do so within 30 s.
+    It does not use the devices. On CPUs, a collective operation fails if the processes do not reach
+    it within 30 s of each other.
+
+    Args:
+      name: name of the barrier, which may be used several times.
     """
     if jax.process_count() > 1:
-        # The same name may come again.
+        # The number makes the name unique.
         barrier = f"deeplab_jax/{name}/{next(_BARRIERS)}"
         coordination_client().wait_at_barrier(barrier, WAIT_SECONDS * 1000)
 
 
 @contextlib.contextmanager
 def first_host_first(name: str) -> Iterator[None]:
-    """Lets process 0 go through a block before all others, as where it makes what they read."""
+    """Runs a block in process 0 first and then in all others, which may read what it wrote."""
     if not is_first_host():
         wait_for_hosts(name)
     yield
@@ -269,13 +281,13 @@ def first_host_first(name: str) -> Iterator[None]:
 
 
 def check_hosts_agree(facts: Mapping[str, Any]) -> None:
-    """Checks that all processes of the job have the same facts, before they train together.
+    """Checks that some values are equal in all processes of the job.
 
     Args:
       facts: JSON-ready values by name, such as config fields, datasets and versions.
 
     Raises:
-      DeepLabError: this process differs from process 0; names what differs.
+      DeepLabError: a value differs from that of process 0; the message contains both.
     """
     if jax.process_count() == 1:
         return
@@ -286,13 +298,13 @@ def check_hosts_agree(facts: Mapping[str, Any]) -> None:
         client.key_value_set(key, json.dumps(own))
     first = json.loads(client.blocking_key_value_get(key, WAIT_SECONDS * 1000))
     differences = [
-        f"{name} is {own.get(name, 'missing')} and not {first.get(name, 'missing')}"
+        f"{name} is {own.get(name, 'missing')} instead of {first.get(name, 'missing')}"
         for name in sorted(own.keys() | first.keys())
         if own.get(name) != first.get(name)
     ]
     if differences:
         raise DeepLabError(
             f"process {jax.process_index()} on {socket.gethostname()} differs from process 0: "
-            f"{'; '.join(differences)}; start all processes with the same command, data and "
+            f"{'; '.join(differences)}. Start all processes with the same command, data and "
             "versions"
         )

@@ -1,4 +1,4 @@
-"""Content of a workdir: config with its network, starts, saved states."""
+"""Files of a training workdir: config, fingerprints of the data, list of starts, checkpoints."""
 
 import contextlib
 import copy
@@ -54,17 +54,17 @@ def network_of(
     version: int = FORMAT_VERSION,
     bands: Bands = RGB,
 ) -> Architecture:
-    """Returns the network of a config.
+    """Returns the architecture that a config specifies.
 
     Args:
-      config: see deeplab_jax/config_fields.py.
+      config: config of the run, see deeplab_jax/config_fields.py.
       num_classes: number of classes of the dataset.
-      version: format version whose defaults apply to unset fields.
-      bands: bands of the dataset. Unless they are RGB, the network normalizes each by the mean and
-        standard deviation of the dataset where the config does not set another normalization.
+      version: format version that determines the defaults of unset fields.
+      bands: bands of the dataset. Unless they are RGB or the config sets another normalization, the
+        network normalizes each band by its mean and standard deviation in the dataset.
 
     Raises:
-      DeepLabError: values of the network contradict each other.
+      DeepLabError: fields of the section `model` are invalid or contradict each other.
     """
     fields: dict[str, Any] = config.model.to_dict()
     architecture = fields.pop("architecture")
@@ -86,14 +86,14 @@ def network_of(
 
 
 def with_network(config: ConfigDict, network: Architecture) -> ConfigDict:
-    """Returns a copy of the config with all keywords of the network set."""
+    """Returns a copy of a config in which every field of the section `model` is set."""
     resolved = copy.deepcopy(config)
     model, values = resolved.model, network.describe()
     with model.ignore_type():
         for name in model:
             if name in values:
                 model[name] = values[name]
-        # Its rates are among the values.
+        # `aspp` is a shorthand for atrous_rates, which are set.
         model.aspp = None
     return resolved
 
@@ -101,23 +101,23 @@ def with_network(config: ConfigDict, network: Architecture) -> ConfigDict:
 def claim(
     workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, dict[str, Any]] | None = None
 ) -> ConfigDict:
-    """Records config and data of a run in its workdir, or checks that they are those recorded.
+    """Writes config and data fingerprints to a workdir, or compares them with those in it.
 
-    The recorded config contains every keyword of the network. A run that an earlier release started
-    keeps the format version of that release, which determines the defaults of unset keywords.
+    In the written config, every field of the section `model` is set. The config of a run that an
+    earlier release started keeps its format version, which determines the defaults of unset fields.
 
     Args:
       workdir: directory of the run.
       config: config of the run.
-      data: fingerprints of the datasets by role, such as `train`; None skips the comparison. A
-        workdir of an earlier release without fingerprints accepts any data.
+      data: fingerprints of the datasets by role, such as `train`; None: they are not compared. A
+        workdir without fingerprints, from an earlier release, accepts any data.
 
     Returns:
-      The config with all keywords of the network set.
+      The config with every field of the section `model` set.
 
     Raises:
-      DeepLabError: the workdir belongs to a run with another config or other data; the message
-        names the differences, and nothing is written.
+      DeepLabError: the workdir has another config or other data. The message lists the differences,
+        and nothing is written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path, version = workdir / CONFIG_FILE, format_version(workdir)
@@ -126,8 +126,8 @@ def claim(
         changed = configs.differences(_resolved(_read_config(path), version), resolved)
         if changed:
             raise DeepLabError(
-                f"{workdir} holds a run with another config ({'; '.join(changed)}); "
-                "give another --workdir, or the same config to go on"
+                f"{workdir} has a run with another config ({'; '.join(changed)}); "
+                "use another --workdir, or the same config to resume"
             )
     if data is not None:
         _check_data(workdir, data)
@@ -146,7 +146,7 @@ def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> No
         before = {role: dict(facts) for role, facts in json.loads(path.read_text()).items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise DeepLabError(
-            f"{path} cannot be read: {error}; delete it to record the present data instead"
+            f"{path} cannot be read: {error}; delete it to accept the current data"
         ) from error
     changed = [
         f"{role} {difference}"
@@ -155,13 +155,13 @@ def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> No
     ]
     if changed:
         raise DeepLabError(
-            f"{workdir} holds a run on other data ({'; '.join(changed)}); give the same data to go "
-            f"on, or another --workdir; to go on with the changed data all the same, delete {path}"
+            f"{workdir} has a run with other data ({'; '.join(changed)}); use the same data to "
+            f"resume, or another --workdir. To resume with the changed data, delete {path}"
         )
 
 
 def format_version(workdir: pathlib.Path | None) -> int:
-    """Returns the format version of a workdir's config (the newest for a new workdir).
+    """Returns the format version of the config in a workdir; the current one for a new workdir.
 
     Raises:
       DeepLabError: the config cannot be read, or was written by a later release.
@@ -188,7 +188,7 @@ def _read_config(path: pathlib.Path) -> ConfigDict:
 
 
 def write_manifest(workdir: pathlib.Path, mesh: Mesh) -> None:
-    """Adds this start to the workdir's list of starts: code, versions, devices, command."""
+    """Appends this start of the run to `manifest.json`: commit, versions, devices and command."""
     path = workdir / MANIFEST_FILE
     starts = json.loads(path.read_text()) if path.exists() else []
     write_text(path, json.dumps([*starts, _manifest(mesh)], indent=2) + "\n")
@@ -215,7 +215,7 @@ def _manifest(mesh: Mesh) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the checkout, with `+` if it has changes; None outside a checkout."""
+    """Returns the Git commit of the code, with `+` if files are changed; None without Git."""
     here = pathlib.Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -231,17 +231,17 @@ def _commit() -> str | None:
 
 
 class Checkpointer(contextlib.AbstractContextManager):
-    """The checkpoints of one run; a context manager that waits for the last save."""
+    """Saves and restores the checkpoints of a run; a context manager that waits for saving."""
 
     def __init__(self, workdir: pathlib.Path, reporter: Reporter | None = None) -> None:
-        """Opens the checkpoints after setting damaged ones aside.
+        """Moves damaged checkpoints to another directory and opens the others.
 
         Args:
           workdir: directory of the run.
           reporter: receives a warning for each damaged checkpoint.
 
         Raises:
-          DeepLabError: there are checkpoints, and all are damaged; or none can be written.
+          DeepLabError: all existing checkpoints are damaged, or new ones cannot be written.
         """
         self._workdir = workdir
         with first_host_first("checkpoints"):
@@ -255,25 +255,27 @@ class Checkpointer(contextlib.AbstractContextManager):
             with self._explained():
                 self._manager.close()
         except DeepLabError:
-            # An error that ended the block matters more than a save that failed after it.
+            # An error inside the block is more important than that of saving after it.
             if raised[0] is None:
                 raise
 
     @property
     def latest_step(self) -> int | None:
-        """Step of the newest checkpoint, or None before the first."""
+        """Step of the last checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, info: dict[str, Any], mean_iou: float | None = None) -> None:
-        """Starts saving in the background; waits for an earlier save first.
+        """Starts saving a state in the background, after the previous save has finished.
 
         Args:
-          state: state to save; may be donated once this returns.
-          info: JSON-ready values: config, class names, data position.
-          mean_iou: mean IoU of the validation at this step, which ranks the checkpoints.
+          state: state to save; it may be donated after this method returns.
+          info: further content of the checkpoint for a JSON file: config, class names and position
+            in the data.
+          mean_iou: validation mean IoU at this step, which ranks the checkpoints; None: no
+            validation.
 
         Raises:
-          DeepLabError: this or the previous save failed; the message names the last good
+          DeepLabError: this or the previous save failed. The message names the last valid
             checkpoint.
         """
         metrics = None if mean_iou is None else {"mean_iou": mean_iou}
@@ -281,12 +283,12 @@ class Checkpointer(contextlib.AbstractContextManager):
             save_items(self._manager, int(state.step), _items(state), info, metrics)
 
     def rank(self, state: TrainState, info: dict[str, Any], mean_iou: float) -> None:
-        """Saves the newest checkpoint again, with the mean IoU of a validation made up later.
+        """Saves the newest checkpoint again, with the mean IoU of a later validation of it.
 
-        The only checkpoint is left as it is, because replacing one removes it first.
+        If it is the only checkpoint, it is not replaced, because that would first delete it.
 
         Args:
-          state, info: as of `save`.
+          state, info: see `save`.
           mean_iou: mean IoU of the validation at the step of the state.
 
         Raises:
@@ -298,7 +300,7 @@ class Checkpointer(contextlib.AbstractContextManager):
                 save_items(self._manager, int(state.step), _items(state), info, values, again=True)
 
     def wait(self) -> None:
-        """Waits until all saves are on disk.
+        """Waits until saving has finished.
 
         Raises:
           DeepLabError: see `save`.
@@ -307,20 +309,20 @@ class Checkpointer(contextlib.AbstractContextManager):
             self._manager.wait_until_finished()
 
     def restore(self, like: TrainState) -> TrainState:
-        """Returns the state of the newest checkpoint with the shapes and shardings of `like`."""
+        """Restores the last checkpoint with the shapes and shardings of the state `like`."""
         found = restore_items(self._manager, self.latest_step, _items(like))
         optimizer = found[OPTIMIZER]
         return TrainState(optimizer["step"], found[VARIABLES], optimizer["state"], found.get(EMA))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns an error of Orbax into one that names the last good checkpoint."""
+        """Converts an error of Orbax to a DeepLabError that names the last valid checkpoint."""
         try:
             yield
         except Exception as failure:
             steps = saved_steps(self._workdir)
             kept = (
-                f"the checkpoint of step {max(steps)} is good" if steps else "none was saved before"
+                f"the checkpoint of step {max(steps)} is valid" if steps else "none was saved yet"
             )
             reason = " ".join(str(failure).split())[:300]
             raise DeepLabError(
@@ -330,7 +332,7 @@ class Checkpointer(contextlib.AbstractContextManager):
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """Returns the trees of a state by the item that holds them."""
+    """Divides a state into the items of a checkpoint."""
     optimizer = {"step": state.step, "state": state.optimizer_state}
     averages = {} if state.ema is None else {EMA: state.ema}
     return {VARIABLES: state.variables, OPTIMIZER: optimizer, **averages}

@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations and checkpoints until the end or an interruption."""
+"""Training loop with evaluations and checkpoints."""
 
 import contextlib
 import dataclasses
@@ -58,10 +58,11 @@ from deeplab_jax.training.step import Batch, make_run_step
 
 @contextlib.contextmanager
 def interruption() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether the process was asked to stop.
+    """Yields a function that returns whether the process has received SIGINT or SIGTERM.
 
-    The first signal is only recorded, so that a checkpoint can be saved; the second one takes
-    effect immediately. Outside the main thread, where Python receives no signals, nothing changes.
+    The first signal is only recorded, so that a checkpoint can be saved; the second one has its
+    usual effect. Outside the main thread, Python receives no signals, and the function returns
+    False.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -85,13 +86,19 @@ def interruption() -> Iterator[Callable[[], bool]]:
 
 # Factors by which compilation and checkpoints may take longer than training.watchdog_seconds.
 COMPILATION_FACTOR, SAVING_FACTOR = 12, 4
-# Steps in the trace of `profile`, counted from the first step of the process.
+# Steps that `profile` traces, counted from the first step of this process.
 PROFILED_STEPS = range(3, 8)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """Result of a run: its workdir, its last step, and the validation after it."""
+    """Result of a training run.
+
+    Attributes:
+      workdir: directory of the run.
+      step: last training step.
+      mean_iou: validation mean IoU after that step.
+    """
 
     workdir: pathlib.Path
     step: int
@@ -111,30 +118,30 @@ def train(
     profile: bool = False,
     adjust: Callable[[Run], Run] = lambda run: run,
 ) -> TrainingResult:
-    """Trains a network, or resumes an interrupted run of the same config in the same workdir.
+    """Trains a network, or resumes an interrupted run.
 
-    The initial variables come from the newest checkpoint in the workdir; else from
-    `training.init_from`, with a new classifier if the number of classes differs; else from the
-    seed.
+    If the workdir has checkpoints, training resumes from the last one. Otherwise, the variables are
+    initialized from the model `training.init_from`, or randomly.
 
     Args:
-      config: see deeplab_jax/config_fields.py.
-      workdir: directory of checkpoints, metrics and pictures.
-      train, validation: a prepared dataset's name, a pair of arrays (images uint8 [N, H, W, 3], or
-        uint8 or uint16 [N, H, W, C] with other bands; masks [N, H, W]), or None for the config's
-        dataset.
+      config: config of the run, see deeplab_jax/config_fields.py.
+      workdir: directory for checkpoints, metrics and pictures. A run can only be resumed with the
+        config that it was started with.
+      train, validation: name of a prepared dataset, or a pair of arrays (images uint8 [N, H, W, 3],
+        or uint8 or uint16 [N, H, W, C] with other bands; masks [N, H, W]); None: the dataset of the
+        config.
       batch_size: number of images per batch (default: `config.training.batch_size`).
-      epochs: length of training in epochs (default: `config.training.num_steps`).
+      epochs: number of training epochs (default: `config.training.num_steps` steps).
       reporter: receives progress events.
-      mesh: devices to use (default: all devices of the job, as `config.parallel` states).
+      mesh: device mesh (default: all devices of the job, divided as in `config.parallel`).
       profile: whether to write a trace of a few steps to `workdir/profile`.
-      adjust: function that receives the run of the config and returns the run to train, as with
-        another network, objective or optimizer. A resumed run requires the same function.
+      adjust: function that changes the run before training, for example its network, objective or
+        optimizer. A resumed run requires the same function.
 
     Raises:
       DeepLabError: the config, a dataset or the workdir is invalid, or the loss became infinite or
-        NaN; the last good checkpoint is kept.
-      KeyboardInterrupt: the run was asked to stop; its state has been saved.
+        NaN. The last valid checkpoint is kept.
+      KeyboardInterrupt: the run received SIGINT or SIGTERM; its state has been saved.
     """
     workdir, reporter = as_path(workdir), reporter or LoggingReporter()
     run = adjust(
@@ -202,7 +209,7 @@ def _make_evaluator(run: Run) -> Evaluator:
 
 
 def _open_workdir(run: Run, evaluator: Evaluator) -> None:
-    """Claims the workdir for this run in process 0; all processes wait for it."""
+    """Writes config, data and description of the run in process 0; all processes wait for it."""
     data = {"train": fingerprint(run.train), "validation": fingerprint(run.validation)}
     check_hosts_agree(_facts(run, data))
     if is_first_host():
@@ -218,7 +225,7 @@ LOCAL_FIELDS = ("data.data_dir", "data.workers")
 
 
 def _facts(run: Run, data: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Returns what all hosts must agree on: config, datasets, versions and mesh."""
+    """Returns the values that must be equal on all hosts: config, datasets, versions and mesh."""
     fields = dict(configs.flatten(run.config))
     return {
         **{name: value for name, value in fields.items() if name not in LOCAL_FIELDS},
@@ -230,13 +237,17 @@ def _facts(run: Run, data: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 @dataclasses.dataclass
 class Loop:
-    """The loop over steps, with the hooks around each step.
+    """Training loop.
 
     Attributes:
-      monitor: writes the scalars; None in processes that write nothing.
-      profile: whether a trace of a few steps is written.
-      asked_to_stop: whether this process was asked to stop.
-      progress: see `watchdog`.
+      run: training run.
+      evaluator: evaluates the network on the validation dataset.
+      checkpointer: saves the state.
+      monitor: writes scalars; None in all processes but the first.
+      reporter: receives progress events.
+      profile: whether to write a trace of a few steps.
+      asked_to_stop: function that returns whether this process received SIGINT or SIGTERM.
+      progress: function to call at the start of each activity, see `watchdog`.
     """
 
     run: Run
@@ -255,7 +266,7 @@ class Loop:
         self.mean_iou = math.nan
 
     def train(self, state: TrainState) -> TrainingResult:
-        """Trains from the state to the last step."""
+        """Trains from the step of the given state to the last step, or until early stopping."""
         first = int(state.step)
         if first < self.num_steps and not self._no_better():
             self._catch_up(first, state)
@@ -333,7 +344,7 @@ class Loop:
 
     @contextlib.contextmanager
     def _trace(self, steps_done: int) -> Iterator[None]:
-        """Writes a profile of `PROFILED_STEPS` where it was asked for."""
+        """Writes a trace of `PROFILED_STEPS` if `profile` is set."""
         if self.profile and steps_done == PROFILED_STEPS[0]:
             jax.profiler.start_trace(str(self.run.workdir / "profile"))
         yield
@@ -343,7 +354,7 @@ class Loop:
     def _after_step(
         self, step: int, state: TrainState, metrics: dict[str, jax.Array], stopping: bool
     ) -> bool:
-        """Runs the logging, evaluation and saving that are due; returns whether it evaluated."""
+        """Logs, evaluates and saves if they are due after a step; returns whether it evaluated."""
         last = step == self.num_steps
         if last or step % self.config.log_every_steps == 0:
             scalars = self.pace.summarize(metrics, self.num_steps - step)

@@ -110,6 +110,6 @@ def test_an_error_on_one_host_is_raised_on_all(commands, together, tmp_path):
     (workdir / "config.json").write_text('{"seed": 7}')
     first, second = together(*words)
     assert (first[0], second[0]) == (2, 3)
-    assert "holds a run with another config" in first[2]
+    assert "has a run with another config" in first[2]
     assert "process 0 of the job failed" in second[2]
-    assert "holds a run with another config" in second[2]
+    assert "has a run with another config" in second[2]

@@ -118,7 +118,8 @@ def test_one_failure_ends_all_with_its_message(failing):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("present", "message"), [(0, "not all of the others came up"), (1, "process 0 does not answer")]
+    ("present", "message"),
+    [(0, "not all other processes started"), (1, "process 0 does not answer")],
 )
 def test_a_process_that_never_starts_is_reported(present, message):
     (ended,) = run(2, present=[present], seconds=2)

@@ -55,7 +55,7 @@ def test_overfitting_is_reported_once():
     pairs = list(zip(FALLING, SCORES, strict=True))
     told = [curves_part(rows(*pairs[:count])) for count in range(len(pairs) + 1)]
     assert [bool(text) for text in told] == [False] * (1 + 1 + PARTING) + [True]
-    assert "fell from 4 to 1, but validation was best (0.5000) at step 20" in told[-1]
+    assert "fell from 4 to 1, but the best validation mean IoU (0.5000) was at step 20" in told[-1]
     assert curves_part(rows(*pairs, (0.5, 0.41))) is None
 
 

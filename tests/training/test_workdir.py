@@ -105,7 +105,7 @@ def test_a_workdir_may_be_in_a_bucket(bucket):
         claim(bucket, changed())
         write_manifest(bucket, make_mesh(jax.devices()[:1]))
     assert len(json.loads((bucket / "manifest.json").read_text())) == 2
-    with pytest.raises(DeepLabError, match="s3://bucket/run holds a run with another config"):
+    with pytest.raises(DeepLabError, match="s3://bucket/run has a run with another config"):
         claim(bucket, changed(seed="4"))
     with Monitor(bucket, 0) as monitor:
         for step in (1, 2, 3):
