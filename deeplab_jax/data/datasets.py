@@ -80,8 +80,8 @@ class ArrayDataset:
         """Checks the arrays and keeps them without a copy.
 
         Args:
-          images: uint8 or uint16 [N, H, W, C], or a sequence of [H, W, C] of any sizes. All have the
-            same dtype and number of bands C; uint8 with C = 3 is RGB.
+          images: uint8 or uint16 [N, H, W, C], or a sequence of [H, W, C] of any sizes. All images
+            must have the same dtype and number of bands C; uint8 with C = 3 is RGB.
           masks: integers [N, H, W], or a sequence of [H, W]: classes 0, 1, … and 255 for void, see
             `binary`; with more than 255 classes 65535 is void, and 255 a class.
           class_names: name of each class (default: numbers up to the largest value, at most 254).

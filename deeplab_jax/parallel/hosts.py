@@ -203,9 +203,9 @@ def local_devices(environment: Mapping[str, str]) -> list[int] | None:
 
 
 def members(environment: Mapping[str, str]) -> str | None:
-    """Returns the variable by which the environment reports a job of several processes, or None.
+    """Returns `NAME=value` of a variable that indicates a job of several processes, or None.
 
-    Without a batch index of Kubernetes and the like, a process cannot know that it has peers.
+    Without such a variable, as set by Kubernetes, a process cannot know that there are others.
     """
     for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"):
         if environment.get(name, "").isdecimal() and int(environment[name]) > 1:
@@ -218,10 +218,10 @@ def members(environment: Mapping[str, str]) -> str | None:
 
 
 def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
-    """Checks that a process that joined no others is not one of several.
+    """Checks that a process that is not connected to others does not belong to a larger job.
 
     Raises:
-      DeepLabError: the environment reports a job of several processes.
+      DeepLabError: an environment variable indicates a job of several processes.
     """
     found = members(environment)
     if found is None:

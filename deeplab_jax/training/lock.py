@@ -26,18 +26,18 @@ _HELD: set[str] = set()
 
 @contextlib.contextmanager
 def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable[[], None]]:
-    """Holds the lock of a workdir, local or in a bucket, during the block.
+    """Locks a workdir, local or in a bucket, while the block runs.
 
-    The lock of a dead process is taken over: at once if it ran on this host, else once its
-    heartbeat has not changed for STALE_SECONDS. Clocks of hosts are not compared.
+    The lock of a process that has ended is taken over: immediately if it ran on this host, else
+    when its heartbeat has not changed for STALE_SECONDS. The clocks of hosts are not compared.
 
     Args:
       workdir: directory of the run.
-      reporter: receives a message if the lock of another process is waited for or taken over.
+      reporter: receives a message before waiting for, or taking over, the lock of another process.
 
     Yields:
-      A function that raises a DeepLabError once another run has taken over the lock, as it does if
-      this process was stopped for a while.
+      A function that raises a DeepLabError if another run has taken over the lock, which can happen
+      after this process was suspended.
 
     Raises:
       DeepLabError: another run trains in the workdir.
@@ -92,7 +92,7 @@ def _acquire(path: pathlib.Path, token: str, reporter: Reporter) -> None:
 
 
 def _create(path: pathlib.Path, token: str) -> bool:
-    """Creates the lock if it does not exist, and returns whether it is this process's."""
+    """Creates the lock if it does not exist, and returns whether this process has it."""
     if is_local(path):
         with contextlib.suppress(FileExistsError), path.open("x") as file:
             file.write(_content(token, 0))

@@ -18,7 +18,7 @@ from deeplab_jax.parallel.hosts import VARIABLES, alone, local_devices
         (("a:1", 2, None), "go together"),
         ((None, None, 1), "go together"),
         (("a", 2, 0), "host:port"),
-        (("a:1", 2, 2), "0 to 1"),
+        (("a:1", 2, 2), "0..1"),
         (("a:1", 0, 0), "num_processes=0"),
     ],
 )

@@ -69,4 +69,4 @@ def test_a_training_loss_that_does_not_fall_is_not_overfitting(losses):
 def test_nan_scores_are_not_overfitting():
     assert curves_part(rows(*zip(FALLING, [NAN] * 5, strict=True))) is None
     pairs = zip(FALLING, (NAN, 0.5, 0.45, 0.4, 0.44), strict=True)
-    assert "(0.5000) at step 20" in curves_part(rows(*pairs))
+    assert "(0.5000) was at step 20" in curves_part(rows(*pairs))

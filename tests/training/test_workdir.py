@@ -35,7 +35,7 @@ def test_the_same_config_resumes_with_moved_data(tmp_path):
 def test_another_config_is_refused_with_the_fields_that_differ(tmp_path):
     claim(tmp_path, changed())
     before = (tmp_path / "config.json").read_bytes()
-    message = r"\(seed: 0 → 4; training.num_steps: 30000 → 5\); give another --workdir"
+    message = r"\(seed: 0 → 4; training.num_steps: 30000 → 5\); use another --workdir"
     with pytest.raises(DeepLabError, match=message):
         claim(tmp_path, changed(seed="4", training__num_steps="5"))
     assert (tmp_path / "config.json").read_bytes() == before
