@@ -1,8 +1,11 @@
 """Images with any number of bands: reading from files, selection and lossless encoding."""
 
 import contextlib
+import functools
 import io
+import logging
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -12,7 +15,7 @@ import PIL.Image
 from deeplab_jax.architecture import LARGEST_PIXEL
 from deeplab_jax.data.descriptors import Bands
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.lazy import import_extra, quiet_logger
+from deeplab_jax.lazy import import_extra
 
 NPY_START = b"\x93NUMPY"
 ORIENTATION_TAG = 274
@@ -47,11 +50,13 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
         page = _only_page(file, name)
         if page.axes not in ("YX", "YXS", "SYX"):
             raise DeepLabError(f"{name}: a TIFF with the axes {page.axes} is no picture with bands")
-        _check_size(page.imagelength, page.imagewidth, name)
+        _check_size(page.imagelength, page.imagewidth, page.samplesperpixel, name)
         segments = zip(page.dataoffsets, page.databytecounts, strict=False)
         if any(size and start + size > len(encoded) for start, size in segments):
             raise DeepLabError(f"{name}: truncated or damaged image (its pixels end too early)")
         pixels = page.asarray()
+        if pixels.ndim != len(page.axes) or not pixels.size:
+            raise DeepLabError(f"{name}: truncated or damaged image (it has no pixels)")
         tag = page.tags.get(ORIENTATION_TAG)
     pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else np.atleast_3d(pixels)
     orientation = int(tag.value) if tag is not None else 1
@@ -61,20 +66,27 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
 @contextlib.contextmanager
 def _opened_tiff(encoded: bytes, name: str) -> Iterator[Any]:
     """Yields the opened file; converts errors of the library to a DeepLabError with its name."""
-    tifffile = import_extra("tifffile", "tiff", "a TIFF with bands")
-    with quiet_logger("tifffile"):
-        try:
-            with tifffile.TiffFile(io.BytesIO(encoded)) as file:
-                yield file
-        except DeepLabError:
-            raise
-        # The library raises almost anything on damaged files.
-        except Exception as error:
-            if "imagecodecs" in str(error):
-                raise DeepLabError(
-                    f"{name}: its compression requires imagecodecs; pip install 'deeplab_jax[tiff]'"
-                ) from error
-            raise DeepLabError(f"{name}: truncated or damaged image ({error})") from error
+    tifffile = _import_tifffile()
+    try:
+        with tifffile.TiffFile(io.BytesIO(encoded)) as file:
+            yield file
+    except DeepLabError:
+        raise
+    # The library raises almost anything on damaged files.
+    except Exception as error:
+        if "imagecodecs" in str(error):
+            raise DeepLabError(
+                f"{name}: its compression requires imagecodecs; pip install 'deeplab_jax[tiff]'"
+            ) from error
+        reason = " ".join(str(error).split())
+        raise DeepLabError(f"{name}: truncated or damaged image ({reason})") from error
+
+
+@functools.cache
+def _import_tifffile() -> ModuleType:
+    # Its log repeats the errors that it raises, and complains about tags that are not read.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    return import_extra("tifffile", "tiff", "a TIFF with bands")
 
 
 def _only_page(file: Any, name: str) -> Any:
@@ -109,14 +121,19 @@ def read_npy(encoded: bytes, name: str) -> np.ndarray:
             f"{name}: the array has the shape {shape}, with the bands first; give [height, width, "
             "bands], as numpy.moveaxis(array, 0, -1) returns it"
         )
-    _check_size(*shape[:2], name)
+    _check_size(*shape[:2], shape[2] if pixels.ndim == 3 else 1, name)
     return _native(np.atleast_3d(pixels))
 
 
-def _check_size(height: int, width: int, name: str) -> None:
+def _check_size(height: int, width: int, count: int, name: str) -> None:
     limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
     if height * width > limit:
         raise DeepLabError(f"{name}: more than {limit:,} pixels; cut it into tiles")
+    if height * width * count > MAX_PIXELS:
+        raise DeepLabError(
+            f"{name}: {count} bands of {height}x{width} pixels are more than {MAX_PIXELS:,} "
+            "values; cut the image into tiles"
+        )
 
 
 def _native(pixels: np.ndarray) -> np.ndarray:

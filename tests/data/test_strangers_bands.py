@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 import json
 import re
 
@@ -376,6 +377,35 @@ def test_compression_without_its_decoder_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(tifffile.TiffPage, "asarray", fail)
     with pytest.raises(DeepLabError, match=r"a\.tif: its compression requires imagecodecs; pip"):
         read_image(path, bands=Bands(5, "uint16"))
+
+
+@pytest.mark.parametrize("kind", ["plain", "deflate", "npy"])
+def test_damaged_bytes_end_in_one_line_or_are_read(kind, capfd):
+    file = io.BytesIO()
+    if kind == "npy":
+        np.save(file, NOISE)
+    else:
+        compression = {"compression": "deflate"} if kind == "deflate" else {}
+        write_tiff(file, NOISE, **compression)
+    random, complaints = np.random.default_rng(0), []
+    for number in range(120):
+        damaged = bytearray(file.getvalue())
+        if number % 2:
+            del damaged[random.integers(len(damaged)) :]
+        else:
+            places = random.integers(0, 400, 3)
+            for place, value in zip(places, random.integers(0, 256, 3), strict=True):
+                damaged[place] = value
+        try:
+            image = read_image(bytes(damaged), bands=Bands(5, "uint16"), name="the file")
+        except DeepLabError as error:
+            complaints.append(str(error))
+        else:
+            assert image.dtype == np.uint16
+    assert len(complaints) >= 60
+    assert all(line.startswith("the file: ") for line in complaints)
+    assert not any("\n" in line for line in complaints)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_arrays_of_other_axes_are_named(tmp_path):
