@@ -53,7 +53,8 @@ class MaskFile:
             return pixels
         if pixels.dtype.kind == "f":
             raise DeepLabError(
-                f"{self.path}: the mask holds numbers with fractions; give class indices"
+                f"{self.path}: the mask holds floating-point numbers; save class indices as "
+                "integers"
             )
         if pixels.ndim == 2:
             return _unstretched(pixels.astype(np.uint8) if image.mode == "1" else pixels, image)

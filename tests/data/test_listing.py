@@ -5,6 +5,8 @@ import pathlib
 import pytest
 
 from deeplab_jax.data import prepared_names
+from deeplab_jax.data.images import read_image
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import HIDDEN, list_images
 from deeplab_jax.inference import plan_files
 from deeplab_jax.inference.video_files import plan_videos
@@ -68,3 +70,47 @@ def test_prepared_datasets_too(tmp_path):
         (tmp_path / name / "1.0.0").mkdir(parents=True)
         (tmp_path / name / "1.0.0/dataset_info.json").write_text("{}")
     assert prepared_names(tmp_path) == ["camvid"]
+
+
+def test_links_are_followed_without_cycles(tmp_path):
+    (tmp_path / "photos/deep").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("photos/a.jpg", "photos/deep/b.jpg", "elsewhere/c.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    photos = tmp_path / "photos"
+    (photos / "deep/up").symlink_to(photos)
+    (photos / "deep/self").symlink_to("self")
+    (photos / "more").symlink_to(tmp_path / "elsewhere")
+    (photos / "d.jpg").symlink_to(photos / "a.jpg")
+    with pytest.raises(DeepLabError, match=r"deep/self: broken symbolic link to self"):
+        list_images(photos)
+    (photos / "deep/self").unlink()
+    names = ["a.jpg", "d.jpg", "deep/b.jpg", "more/c.jpg"]
+    assert [path.relative_to(photos).as_posix() for path in list_images(photos).images] == names
+    assert [job.image.name for job in plan_files([photos], tmp_path / "out")] == [
+        "a.jpg",
+        "d.jpg",
+        "b.jpg",
+        "c.jpg",
+    ]
+
+
+def test_a_broken_link_is_named(tmp_path):
+    (tmp_path / "e.jpg").symlink_to("gone.jpg")
+    (tmp_path / "notes.txt").symlink_to("gone.txt")
+    (tmp_path / ".#lock").symlink_to("user@host")
+    listing = list_images(tmp_path)
+    assert listing.images == [tmp_path / "e.jpg"]
+    assert listing.left_out == {HIDDEN: 1, "broken symbolic link notes.txt": 1}
+    for read in (read_image, lambda path: plan_files([path], "out")):
+        with pytest.raises(DeepLabError, match=r"e\.jpg: broken symbolic link to gone\.jpg"):
+            read(tmp_path / "e.jpg")
+    (tmp_path / "folder").symlink_to("gone")
+    with pytest.raises(DeepLabError, match=r"folder is a broken symbolic link to gone"):
+        read_image(tmp_path / "folder/a.png")
+
+
+def test_a_file_with_another_suffix_is_named(tmp_path):
+    (tmp_path / "mask.bmp").write_bytes(b"")
+    with pytest.raises(DeepLabError, match=r"mask\.png: no such file, but there is mask\.bmp"):
+        read_image(tmp_path / "mask.png")

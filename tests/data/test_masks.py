@@ -96,7 +96,7 @@ def test_masks_are_upright_as_their_images_are(save, stored, orientation):
     [
         (np.array([[0, -1]], np.int32), r"mask value -1 \(1 pixels\); legal: classes 0..2"),
         (np.array([[0, 70_000]], np.int32), r"mask value 70000 \(1 pixels\)"),
-        (np.array([[0, 1]], np.float32), "numbers with fractions; give class indices"),
+        (np.array([[0, 1]], np.float32), "floating-point numbers; save class indices as integers"),
     ],
 )
 def test_mask_values_that_are_not_indices_are_refused(save, values, complaint):

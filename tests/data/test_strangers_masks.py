@@ -1,6 +1,7 @@
 """Masks as annotators deliver them: formats, names and layouts, through the real commands."""
 
 import functools
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from strangers import (
 )
 
 from deeplab_jax.data.builders.folder import Folder
+from deeplab_jax.data.builders.pairing import find_files, match_names
 from deeplab_jax.data.preparation import prepare as prepare_in_python
 from deeplab_jax.errors import DeepLabError
 
@@ -106,6 +108,60 @@ def test_links_are_followed_without_cycles(tmp_path):
     first.symlink_to(tmp_path / "file")
     words = f"--source={source}", f"--classes={elsewhere / 'classes.txt'}"
     check_labels(prepare(tmp_path, *words))
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "expected"),
+    [
+        ("IMG_1 IMG_2", "img_1 img_2", "img_1 img_2"),
+        ("frame_1 frame_10", "0001 0010", "0001 0010"),
+        ("a b", "a.jpg b.png", "a.jpg b.png"),
+        ("img_1 img_2", "mask_2 mask_1", "mask_1 mask_2"),
+        ("a_rgb b_rgb", "a_ids b_ids", "a_ids b_ids"),
+        ("train/a val/b", "a b", "a b"),
+        ("a ab abc", "abc_m ab_m a_m", "a_m ab_m abc_m"),
+        ("a b c", "a_m b_m", "a_m b_m -"),
+        ("a A", "a A", "a A"),
+        ("1 2", "1 2 11 12", None),
+        ("a b", "a_1 a_2 b_1 b_2", None),
+        ("a b", "c d", None),
+    ],
+)
+def test_names_are_matched_by_one_rule(images, masks, expected):
+    named = ({key: Path(f"{key}.png") for key in keys.split()} for keys in (images, masks))
+    if expected is None:
+        with pytest.raises(DeepLabError, match=r"two masks each|none of \d images"):
+            match_names(*named)
+        return
+    matching = match_names(*named)
+    assert [matching.mask_of.get(key, "-") for key in images.split()] == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("files", "pairs"),
+    [
+        ("train/a.jpg train/b.jpg train_masks/a_mask.gif train_masks/b_mask.gif", 2),
+        ("JPEGImages/a.jpg JPEGImages/b.jpg SegmentationClass/a.png SegmentationClass/b.png", 2),
+        ("x/imgs/a.jpg x/imgs/b.jpg x/foo/a.png x/foo/b.png", 2),
+        ("a.jpg a.png b.jpg b.png", 2),
+        ("train/a.jpg train/a_mask.jpg val/b.jpg val/b_mask.jpg classes.txt", 2),
+        ("images/a.jpg images/a_label.png images/b.jpg images/b_label.png", 2),
+        ("images/a.jpg images/b.jpg previews/a.jpg masks/a.png masks/b.png", 2),
+        ("images/a.jpg images/b.jpg gt/a.png labels/a.png", "same name.*--masks=DIR"),
+        ("1.png 2.png 10.png 20.png", "no masks found among 4 pictures"),
+    ],
+)
+def test_layouts_are_understood_or_explained(tmp_path, files, pairs):
+    for name in files.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    if isinstance(pairs, str):
+        with pytest.raises(DeepLabError, match=pairs):
+            find_files(tmp_path, None, "")
+        return
+    matching = match_names(*find_files(tmp_path, None, ""))
+    assert len(matching.mask_of) == pairs
+    assert matching.without_mask == matching.without_image == ()
 
 
 def first_mask(source, suffix=".png"):

@@ -101,13 +101,46 @@ def match_names(images: Named, masks: Named) -> Matching:
 
     Names may be equal, differ by one prefix and suffix that all masks (and all images) have, or
     differ by the suffix of the image file that the name of the mask repeats. Folders of equal names
-    are compared first, and names alone if they are unique.
+    are compared first, and names alone if they are unique. If some image remains without a mask,
+    names that differ in case and in leading zeros of numbers are equal, too, provided that then
+    every image has a mask.
 
     Args:
       images, masks: at least one each.
 
     Raises:
       DeepLabError: no image has a mask, or two rules give every image different masks.
+    """
+    rule, mask_of = _best_match(images, masks)
+    if len(mask_of) < len(images):
+        loose_images, loose_masks = ({_loosened(key): key for key in of} for of in (images, masks))
+        if len(loose_images) == len(images) and len(loose_masks) == len(masks):
+            _, loose = _best_match(
+                {key: images[original] for key, original in loose_images.items()},
+                {key: masks[original] for key, original in loose_masks.items()},
+            )
+            if len(loose) == len(images):
+                mask_of = {loose_images[key]: loose_masks[mask] for key, mask in loose.items()}
+    if not mask_of:
+        raise DeepLabError(
+            f"none of {len(images)} images ({_names(images.values())}) has a mask among "
+            f"{len(masks)} masks ({_names(masks.values())}): names must be equal, or differ by "
+            "one prefix or suffix that is the same for all"
+        )
+    used = set(mask_of.values())
+    return Matching(
+        rule,
+        mask_of,
+        tuple(key for key in images if key not in mask_of),
+        tuple(key for key in masks if key not in used),
+    )
+
+
+def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
+    """Returns the rule that gives most images a mask, and the mask of each of them.
+
+    Raises:
+      DeepLabError: two rules give every image different masks.
     """
     found = [(rule, rule.match(images, masks)) for rule in _rules(images, masks)]
     # Prefixes of images are tried for sets in which nothing simpler matches.
@@ -125,20 +158,12 @@ def match_names(images: Named, masks: Named) -> Matching:
                 "to another folder, and give the masks' folder as --masks=DIR"
             )
     # The first of equally good rules is the simplest.
-    rule, mask_of = max(found, key=lambda pair: len(pair[1]))
-    if not mask_of:
-        raise DeepLabError(
-            f"none of {len(images)} images ({_names(images.values())}) has a mask among "
-            f"{len(masks)} masks ({_names(masks.values())}): names must be equal, or differ by "
-            "one prefix or suffix that is the same for all"
-        )
-    used = set(mask_of.values())
-    return Matching(
-        rule,
-        mask_of,
-        tuple(key for key in images if key not in mask_of),
-        tuple(key for key in masks if key not in used),
-    )
+    return max(found, key=lambda pair: len(pair[1]))
+
+
+def _loosened(key: str) -> str:
+    """Returns a key without the difference of case and leading zeros."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", key.casefold())
 
 
 def _rules(images: Named, masks: Named) -> Iterator[Rule]:
@@ -150,6 +175,7 @@ def _rules(images: Named, masks: Named) -> Iterator[Rule]:
         image_names, mask_names = ([_split(key)[1] for key in names] for names in (images, keys))
         affixes = [(Affixes(), Affixes())]
         affixes += [(Affixes(), one) for one in _frequent_affixes(image_names, mask_names)]
+        affixes += [(one, Affixes()) for one in _frequent_affixes(mask_names, image_names)]
         affixes.append((_common_affixes(image_names), _common_affixes(mask_names)))
         for (image, mask), folders in itertools.product(affixes, (True, False)):
             yield Rule(image, mask, folders, doubled)
@@ -264,10 +290,10 @@ def _files(folder: Path, suffixes: Sequence[str], kind: str, layout: str) -> lis
     if found:
         return found
     there = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
+    others = " (annotation files have builders of their own, see --help)" * (kind == "masks")
     raise DeepLabError(
         f"{folder}: no {kind} found; it holds {there or 'no files'}, and {kind} are "
-        f"{', '.join(suffixes)} (annotation files have builders of their own, see --help); "
-        f"{layout}"
+        f"{', '.join(suffixes)}{others}; {layout}"
     )
 
 
@@ -323,7 +349,9 @@ def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
     for affixes in _frequent_affixes(names, names)[:1]:
         masks = [pair for pair in named if affixes.core(_split(pair[0])[1]) in known]
         means_mask = MASK_WORDS & {*_words(affixes.prefix), *_words(affixes.suffix)}
-        if means_mask or 2 * len(masks) == len(named):
+        # The 0 that extends 1 to 10 means nothing.
+        is_separated = not (affixes.prefix[-1:] + affixes.suffix[:1]).isalnum()
+        if means_mask or (is_separated and 2 * len(masks) == len(named)):
             extending = [[pair for pair in named if pair not in masks], masks]
     photos = [pair for pair in named if pair[1].suffix.lower() in PHOTO_SUFFIXES]
     others = [pair for pair in named if pair[1].suffix.lower() not in PHOTO_SUFFIXES]
@@ -341,7 +369,7 @@ def _unique(named: Keyed) -> dict[str, Path]:
     for key, path in named:
         if files.setdefault(key, path) != path:
             raise DeepLabError(
-                f"{path} and {files[key]} have the same name; rename one, since images and masks "
-                "are matched by name"
+                f"{path} and {files[key]} have the same name, and images and masks are matched by "
+                "name; rename one, or give one folder of masks as --masks=DIR"
             )
     return files
