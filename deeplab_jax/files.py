@@ -135,6 +135,8 @@ def sha256(path: Path) -> str:
 # Suffixes of the files in a directory that are read as images, and as masks.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
+# Suffixes that a file may have in place of an expected one, for errors.
+OTHER_SUFFIXES = (".avif", ".heic", ".jp2", ".json", ".npz", ".pgm", ".ppm", ".txt", ".xml")
 # Names of files and folders that macOS, Windows and network storage create. They are ignored, like
 # all names that begin with a dot.
 SYSTEM_NAMES = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "thumbs.db")
@@ -233,7 +235,7 @@ def absence(path: Path) -> str:
     if broken is not None:
         named = "" if broken == path else f"{broken} is a "
         return f"{named}broken symbolic link to {os.readlink(broken)}; repair or remove it"
-    others = (path.with_suffix(suffix) for suffix in (*MASK_SUFFIXES, ".json", ".txt", ".xml"))
+    others = (path.with_suffix(suffix) for suffix in (*MASK_SUFFIXES, *OTHER_SUFFIXES))
     other = next((one.name for one in others if path.suffix and one.exists()), None)
     return f"no such file, but there is {other}" if other else "no such file"
 

@@ -109,8 +109,8 @@ class MaskFile:
     def _check_lossless(self) -> None:
         if self.lossy:
             raise DeepLabError(
-                f"{self.path}: {self.lossy} compression changes values, so that pixels at the "
-                "edges of objects may get the label of another class; export the masks again as PNG"
+                f"{self.path}: {self.lossy} compression changes values (pixels at the edges of "
+                "objects may get the label of another class); export the masks again as PNG"
             )
 
     def _check_depth(self) -> None:
@@ -147,6 +147,7 @@ def open_mask(path: Path) -> MaskFile:
     lossy = _lossy_compression(image, encoded)
     stored_as, orientation = image.info["stored_as"], image.info["orientation"]
     image = upright(image)
+    image = _gray_levels(image) if image.format == "GIF" else image
     image.info["stored_as"] = stored_as
     return MaskFile(path, image, orientation, lossy)
 
@@ -157,6 +158,23 @@ def _lossy_compression(image: PIL.Image.Image, encoded: bytes) -> str:
         return str(image.format)
     inside = image.info.get("compression") if image.format == "TIFF" else None
     return str(inside).removeprefix("tiff_").upper() if inside in LOSSY_IN_TIFF else ""
+
+
+def _gray_levels(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Returns a GIF whose colors are gray as a gray image, and any other GIF as it is.
+
+    The format has no gray images: writers store gray levels in a palette and number those that
+    occur, so that the indices of one level differ from file to file.
+    """
+    if image.mode != "P":
+        return image
+    indices = np.asarray(image)
+    palette = np.zeros((256, 3), np.uint8)
+    colors = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    palette[: len(colors)] = colors
+    used = palette[np.unique(indices)]
+    is_gray = (used == used[:, :1]).all()
+    return PIL.Image.fromarray(palette[indices, 0]) if is_gray else image
 
 
 def _array_picture(path: Path) -> PIL.Image.Image:

@@ -48,7 +48,8 @@ FORMATS = {
     "png": ("masks/{split}/{name}.png", write_picture),
     "palette png": ("masks/{split}/{name}.PNG", with_palette),
     "16-bit png": ("masks/{split}/{name}.png", in_16_bits),
-    "gif": ("masks/{split}/{name}.gif", with_palette),
+    "gif": ("masks/{split}/{name}.gif", write_picture),
+    "gif of colors": ("masks/{split}/{name}.gif", with_palette),
     "tiff": ("masks/{split}/{name}_mask.tif", write_picture),
     "bmp": ("masks/{split}/{name}-label.bmp", write_picture),
     "lossless webp": ("masks/{split}/{name}_gt.webp", lossless),
@@ -282,6 +283,16 @@ def animation(source):
     path.unlink()
 
 
+def image_as_heic(source):
+    path = source / "images/train/drawing_0.png"
+    path.rename(path.with_suffix(".heic"))
+
+
+def archive(source):
+    source.rename(source.with_name("renamed"))
+    source.write_bytes(b"PK")
+
+
 def broken_link(source):
     path = first_mask(source)
     path.unlink()
@@ -335,11 +346,20 @@ SPOILT = {
         r"6 images have two masks each, such as drawing_0\.png with drawing_0_reader1\.png and "
         r"drawing_0_reader2\.png; .*--masks=DIR",
     ),
-    "further mask": (further_mask, r"drawing_0_old\.png: it has no image; names are matched as"),
+    "further mask": (
+        further_mask,
+        r"drawing_0_old\.png: it has no image; .*names are matched as drawing_0\.png",
+    ),
     "two formats": (two_formats, r"drawing_0\.\w+ and .*drawing_0\.\w+ have the same name"),
     "no masks": (no_masks, r"masks: no masks found; it holds no files, and masks are"),
     "no folder": (no_folders, r"source: no masks found among 6 pictures .*holds images/ and masks"),
     "animation": (animation, r"drawing_0\.gif: the GIF file holds 2 pictures"),
+    "image as HEIC": (
+        image_as_heic,
+        r"masks/train/drawing_0\.png: it has no image; .*images/train/drawing_0\.jpg: no such "
+        r"file, but there is drawing_0\.heic",
+    ),
+    "archive": (archive, r"source: a file, not a directory; unpack an archive first"),
     "broken link": (broken_link, r"drawing_0\.png: broken symbolic link to moved/away\.png"),
     "broken folder": (broken_folder, r"masks/more: broken symbolic link to .*gone; repair"),
     "broken source": (broken_source, r"source: broken symbolic link to nowhere; repair"),

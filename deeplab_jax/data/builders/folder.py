@@ -225,13 +225,15 @@ def _first_readable(paths: Sequence[Path]) -> tuple[Path, Bands]:
 
 def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, str]]:
     """Yields pairs of which one file is missing, with their key and the reason."""
+    # Folders of images and masks whose keys share a folder, and those of any pair.
     folders = {
-        key.rpartition("/")[0]: found.masks[mask].parent for key, mask in matching.mask_of.items()
+        key.rpartition("/")[0]: (found.images[key].parent, found.masks[mask].parent)
+        for key, mask in matching.mask_of.items()
     }
-    any_folder = next(iter(folders.values()))
+    any_folders = next(iter(folders.values()))
     for key in matching.without_mask:
-        folder = folders.get(key.rpartition("/")[0], any_folder)
-        expected = folder / f"{Path(matching.rule.expected(key)).name}.png"
+        _, folder = folders.get(key.rpartition("/")[0], any_folders)
+        expected = folder / f"{matching.rule.expected_mask(key)}.png"
         reason = absence(expected)
         if len(matching.without_image) <= MANY_MASKS:
             names = [found.masks[mask].name for mask in matching.without_image]
@@ -239,10 +241,13 @@ def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, st
             reason += f"; did you mean {nearest[0]!r}?" if nearest else ""
         image = found.images[key]
         yield Pair(image, expected), key, f"{image}: it has no mask; {expected}: {reason}"
+    example = _example(found, matching)
     for key in matching.without_image:
         mask = found.masks[key]
-        reason = f"{mask}: it has no image; names are matched as {_example(found, matching)}"
-        yield Pair(mask.with_suffix(""), mask), key, reason
+        folder, _ = folders.get(key.rpartition("/")[0], any_folders)
+        expected = folder / f"{matching.rule.expected_image(key)}.jpg"
+        reason = f"{expected}: {absence(expected)}; names are matched as {example}"
+        yield Pair(expected, mask), key, f"{mask}: it has no image; {reason}"
 
 
 def _example(found: Found, matching: Matching) -> str:

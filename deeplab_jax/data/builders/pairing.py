@@ -67,11 +67,15 @@ class Rule:
             return {}
         return {key: of_core[core] for key, core in cores.items() if core in of_core}
 
-    def expected(self, key: str) -> str:
-        """Returns the name, without suffix, of the mask of an image."""
-        folder, name = _split(key)
-        core = self.image.core(name) or name
-        return os.path.join(folder, f"{self.mask.prefix}{core}{self.mask.suffix}")
+    def expected_mask(self, key: str) -> str:
+        """Returns the name, without folder and suffix, of the mask of an image."""
+        _, name = _split(key)
+        return f"{self.mask.prefix}{self.image.core(name) or name}{self.mask.suffix}"
+
+    def expected_image(self, key: str) -> str:
+        """Returns the name, without folder and suffix, of the image of a mask."""
+        _, name = _split(_undoubled(key) if self.doubled else key)
+        return f"{self.image.prefix}{self.mask.core(name) or name}{self.image.suffix}"
 
     def _core(self, key: str, affixes: Affixes) -> tuple[str, str] | None:
         folder, name = _split(key)
