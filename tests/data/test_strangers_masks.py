@@ -359,7 +359,7 @@ SPOILT = {
         r"masks/train/drawing_0\.png: it has no image; .*images/train/drawing_0\.jpg: no such "
         r"file, but there is drawing_0\.heic",
     ),
-    "archive": (archive, r"source: a file, not a directory; unpack an archive first"),
+    "archive": (archive, r"source: a file, not a directory \(unpack an archive\)"),
     "broken link": (broken_link, r"drawing_0\.png: broken symbolic link to moved/away\.png"),
     "broken folder": (broken_folder, r"masks/more: broken symbolic link to .*gone; repair"),
     "broken source": (broken_source, r"source: broken symbolic link to nowhere; repair"),

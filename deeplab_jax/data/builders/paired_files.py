@@ -146,8 +146,6 @@ def find_root(source: Path, landmark: str, layout: str, roots: Sequence[str] = (
         reason = "a file, not a directory (unpack an archive)"
     elif source.is_symlink() and not source.exists():
         reason = absence(source)
-    elif source.is_file():
-        reason = "a file, not a directory; unpack an archive first"
     raise DeepLabError(f"{source}: {reason}; {layout}")
 
 
