@@ -5,6 +5,7 @@ and writes one to stdout.
 """
 
 import json
+import pathlib
 import sys
 import time
 from collections.abc import Iterator
@@ -42,9 +43,13 @@ def measure(
         config = configs.default()
         architecture, keywords = split_network(network)
         config.model.update(architecture=architecture, dtype=dtype, **keywords)
-        config.augmentation.crop_size, config.training.batch_size = tuple(crop), batch_size
-        images = tuple(random_batch(IMAGES, tuple(crop), NUM_CLASSES).values())
-        run = assemble(config, None, make_mesh(), images, images, reporter=Reporter())
+        # In JSON, the crop is a list.
+        height, width = crop
+        config.augmentation.crop_size, config.training.batch_size = (height, width), batch_size
+        drawn = random_batch(IMAGES, (height, width), NUM_CLASSES)
+        data = drawn["image"], drawn["label"]
+        workdir = pathlib.Path("unwritten")
+        run = assemble(config, workdir, make_mesh(), data, data, reporter=Reporter())
         batch = next(run_batches(run, 0))
     with _timed(parts, "initialization_seconds"):
         state = run.state_spec.create(seed=0)

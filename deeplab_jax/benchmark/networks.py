@@ -61,7 +61,7 @@ def compiled_contender(name: str, function: Callable, *arguments: Any) -> Conten
     )
 
 
-def _compile(function: Callable, *arguments: Any) -> tuple[jax.stages.Compiled, float]:
+def _compile(function: Any, *arguments: Any) -> tuple[jax.stages.Compiled, float]:
     """Returns the compiled program of a jitted function, and the compile time in seconds."""
     started = time.perf_counter()
     compiled = function.lower(*arguments).compile()

@@ -28,7 +28,7 @@ class Point:
       batch_size: number of images per batch.
       seconds_per_image: median time of a batch divided by the batch size.
       planned_bytes: memory of the program in bytes, weights included; None: unknown.
-      compile_seconds: compile time in seconds.
+      compile_seconds: compile time in seconds; None: unknown.
     """
 
     output_stride: int
@@ -37,7 +37,7 @@ class Point:
     batch_size: int
     seconds_per_image: float
     planned_bytes: int | None
-    compile_seconds: float
+    compile_seconds: float | None
 
     @property
     def pixels(self) -> int:
@@ -82,8 +82,18 @@ def measure_scaling(
             image = ours.random_batch(batch_size, size, 2)["image"]
             program = ours.forward(model, variables, image)
             seconds = program.median_seconds(repetitions) / batch_size
-            costs = (seconds, program.peak_bytes, program.compile_seconds)
-            points.append(Point(output_stride, *size, batch_size, *costs))
+            height, width = size
+            points.append(
+                Point(
+                    output_stride=output_stride,
+                    height=height,
+                    width=width,
+                    batch_size=batch_size,
+                    seconds_per_image=seconds,
+                    planned_bytes=program.peak_bytes,
+                    compile_seconds=program.compile_seconds,
+                )
+            )
     return points
 
 
@@ -171,7 +181,7 @@ def _finish(axes: Axes, against: str) -> None:
     axes.set(xlabel=PANELS[against], ylabel="seconds per image")
     if against == "batch_size":
         # There are few batch sizes: each gets a tick, and the time axis starts at 0.
-        values = sorted({value for line in axes.lines for value in line.get_xdata()})
+        values = sorted({x for line in axes.lines for x in np.asarray(line.get_xdata()).tolist()})
         axes.set(xscale="linear", yscale="linear", xticks=values, ylim=(0, None))
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)

@@ -65,8 +65,8 @@ def network_mean_iou(
 
 def _features(image: np.ndarray) -> np.ndarray:
     """Returns the features of all pixels, [H·W, 5]: red, green, blue, row and column."""
-    rows, columns = np.indices(image.shape[:2])
-    stacked = np.concatenate([image, rows[..., None], columns[..., None]], axis=-1)
+    positions = np.moveaxis(np.indices(image.shape[:2]), 0, -1)
+    stacked = np.concatenate([image, positions], axis=-1)
     return stacked.reshape(-1, 5)
 
 

@@ -134,7 +134,7 @@ def measure_start(
     architecture, keywords = split_network(network)
     create_model(architecture, dtype=dtype, **keywords)
     arguments = {"network": network, "crop": crop, "batch_size": batch_size, "dtype": dtype}
-    figures = {}
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as cache:
         for process in ("cold", "warm"):
             given = json.dumps(arguments | {"started": time.time()})

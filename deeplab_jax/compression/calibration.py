@@ -63,7 +63,7 @@ def nested(flat: Mapping[str, np.ndarray], like: Any) -> dict[str, Any]:
 
 def input_statistics(
     model: DeepLab, statistic: Callable[[jax.Array], Any]
-) -> Callable[[Any, jax.Array], dict[Path, Any]]:
+) -> Callable[[Any, jax.Array | np.ndarray], dict[Path, Any]]:
     """Returns a jitted function that computes a statistic of the input of every convolution.
 
     The function takes (variables, images) and returns the statistic by path of the convolution. A
@@ -77,7 +77,7 @@ def input_statistics(
     """
 
     @jax.jit
-    def measure(variables: Any, images: jax.Array) -> dict[Path, Any]:
+    def measure(variables: Any, images: jax.Array | np.ndarray) -> dict[Path, Any]:
         found: dict[Path, list[Any]] = {}
 
         def seen(layer: Any, inputs: jax.Array) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -72,7 +72,7 @@ def measure(model: DeepLab, variables: Any, images: Iterable[np.ndarray]) -> dic
             total[path] = tuple(map(np.add, total.get(path, (0, 0, 0)), moments))
     if not count:
         raise DeepLabError("pruning needs at least one image to measure channels on")
-    return {"/".join(path): _moments(*sums, count) for path, sums in total.items()}
+    return {"/".join(path): _moments(sums, count) for path, sums in total.items()}
 
 
 def _batch_moments(inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -83,8 +83,10 @@ def _batch_moments(inputs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     return mean, products / len(pixels), jnp.float32(len(pixels))
 
 
-def _moments(mean: np.ndarray, products: np.ndarray, pixels: np.ndarray, batches: int) -> Moments:
-    mean = mean / batches
+def _moments(sums: Sequence[np.ndarray], batches: int) -> Moments:
+    """Returns the moments from sums over batches: of means, products and numbers of pixels."""
+    means, products, pixels = sums
+    mean = means / batches
     covariance = products / batches - np.outer(mean, mean)
     # The variance of a constant channel is rounding error.
     constant = np.diagonal(covariance) <= ROUNDING * mean**2
@@ -179,7 +181,8 @@ def _relative_magnitudes(
     return relative
 
 
-SCORES = {
+Score = Callable[[ChannelGraph, DeepLab, Any, Any], np.ndarray]
+SCORES: Mapping[str, Score] = {
     "reconstruction": _reconstruction,
     "batch_norm_scale": functools.partial(_relative_magnitudes, parameter="norm/scale"),
     "norm": functools.partial(_relative_magnitudes, parameter="kernel"),

@@ -26,7 +26,8 @@ class PruningState(NamedTuple):
       inner: state of the wrapped optimizer.
     """
 
-    count: jax.Array
+    # Named as in the states of Optax, although it hides the method of tuples.
+    count: jax.Array  # type: ignore[assignment]
     masks: Any
     inner: optax.OptState
 

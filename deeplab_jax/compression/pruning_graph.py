@@ -215,14 +215,17 @@ def _through_product(operation: Operation, given: Given) -> _Channels | None:
     """Follows channels through a resize, which multiplies rows or columns by a matrix."""
     (contracted, batched) = operation.params["dimension_numbers"]
     side = 0 if given[0] is not None else 1
-    if None not in given or given[side].axis in (*contracted[side], *batched[side]):
+    channels = given[side]
+    if None not in given or channels is None:
+        return None
+    if channels.axis in (*contracted[side], *batched[side]):
         return None
     free = [
         [axis for axis in range(len(value.shape)) if axis not in (*contracted[n], *batched[n])]
         for n, value in enumerate(operation.inputs)
     ]
     before = len(batched[0]) + (len(free[0]) if side == 1 else 0)
-    return given[side]._replace(axis=before + free[side].index(given[side].axis))
+    return channels._replace(axis=before + free[side].index(channels.axis))
 
 
 def _same_place(operation: Operation, channels: _Channels) -> _Channels | None:

@@ -118,9 +118,9 @@ def _quantized_layer(
     kernel: np.ndarray, bias: np.ndarray, extremes: Extremes
 ) -> dict[str, np.ndarray]:
     """Returns the parameters of a quantized convolution; see layers/integers.py."""
-    kernel, extremes = (jnp.asarray(array, jnp.float32) for array in (kernel, extremes))
-    weights = quantizer()(kernel, jnp.int8, channelwise_axes=(OUTPUT_CHANNELS,))
-    inputs = quantizer()(extremes, jnp.int8, calibration_method="minmax")
+    values, bounds = (jnp.asarray(array, jnp.float32) for array in (kernel, extremes))
+    weights = quantizer()(values, jnp.int8, channelwise_axes=(OUTPUT_CHANNELS,))
+    inputs = quantizer()(bounds, jnp.int8, calibration_method="minmax")
     return {
         "kernel": np.asarray(weights.qvalue),
         "kernel_scale": np.asarray(weights.scale).reshape(-1),

@@ -147,11 +147,11 @@ def compare_strategies(
     class_list = make_class_list(predictor.class_names, dataset.descriptor, class_map, classes)
     if class_list is None:
         warn_of_other_names(predictor, dataset, reporter)
-    settings, results = EvaluationSettings(class_list=class_list, **settings), {}
+    chosen, results = EvaluationSettings(class_list=class_list, **settings), {}
     for name, one in predictors.items():
         reporter.message(f"strategy: {name}")
-        inference = make_inference(one, dataset, settings)
-        results[name] = _measure(one, inference, settings, reporter)
+        inference = make_inference(one, dataset, chosen)
+        results[name] = _measure(one, inference, chosen, reporter)
     rows = _rows(results)
     if output is not None and jax.process_index() == 0:
         text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
@@ -255,7 +255,9 @@ def _percent(value: float | None) -> str:
 
 
 def _interval(change: Mapping[str, float | None] | None) -> str:
-    if change is None or None in change.values():
+    values = [] if change is None else [change[name] for name in ("difference", "low", "high")]
+    percentages = [100 * value for value in values if value is not None]
+    if len(percentages) < 3:
         return ""
-    low, high = 100 * change["low"], 100 * change["high"]
-    return f"{100 * change['difference']:+.2f} [{low:+.2f}, {high:+.2f}]"
+    difference, low, high = percentages
+    return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"

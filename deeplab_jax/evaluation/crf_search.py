@@ -108,12 +108,12 @@ def search_crf(
     if isinstance(predictor, Predictor):
         options = dataclasses.replace(options or predictor.options, crf=None)
         predictor = predictor.with_options(options)
-    settings = EvaluationSettings(limit=limit, **settings)
-    inference = make_inference(predictor, dataset, settings)
+    chosen = EvaluationSettings(limit=limit, **settings)
+    inference = make_inference(predictor, dataset, chosen)
     warn_of_other_names(predictor, dataset, reporter)
     counts = sum_over_hosts(_count(inference, predictor, points, reporter))
     check_labelled(counts, inference)
-    described = describe_settings(predictor, inference, settings)
+    described = describe_settings(predictor, inference, chosen)
     del described["crf"]
     found = _summary(points, counts) | {"num_images": inference.num_images, "settings": described}
     if output is not None and jax.process_index() == 0:

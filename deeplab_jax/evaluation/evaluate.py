@@ -56,9 +56,9 @@ class Evaluator:
         Raises:
           DeepLabError: there is no image, or dataset and model differ in their classes.
         """
-        self._model, settings = model, EvaluationSettings(**settings)
-        minimum = None if settings.size else _common_size(dataset)
-        self._inference = WholeImageInference(model, dataset, settings, minimum_size=minimum)
+        self._model, chosen = model, EvaluationSettings(**settings)
+        minimum = None if chosen.size else _common_size(dataset)
+        self._inference = WholeImageInference(model, dataset, chosen, minimum_size=minimum)
 
     @property
     def size(self) -> Size | None:
@@ -139,8 +139,8 @@ def evaluate(
     if options is not None and isinstance(predictor, Predictor):
         predictor = predictor.with_options(options)
     class_list = make_class_list(predictor.class_names, dataset.descriptor, class_map, classes)
-    settings = EvaluationSettings(class_list=class_list, **settings)
-    inference = make_inference(predictor, dataset, settings)
+    chosen = EvaluationSettings(class_list=class_list, **settings)
+    inference = make_inference(predictor, dataset, chosen)
     outcomes, palette = predictor.class_names, predictor.palette
     if class_list is not None:
         outcomes, palette = class_list.outcomes, class_list.palette
@@ -150,7 +150,7 @@ def evaluate(
     scored = outcomes[: len(counted.confusion.counts)]
     metrics = metrics_dictionary(scored, counted) | {
         "num_images": inference.num_images,
-        "settings": describe_settings(predictor, inference, settings),
+        "settings": describe_settings(predictor, inference, chosen),
     }
     if output is not None and jax.process_index() == 0:
         write_report(Path(output), metrics, sheet, outcomes, palette)

@@ -248,12 +248,12 @@ class ImageResult(NamedTuple):
     """Result for one image.
 
     Attributes:
-      index: index of the image in the split.
+      position: index of the image in the split.
       panel: image, truth and prediction; with a class list, labels are in its classes.
       bins: result of `probability_bins`, uint16 [num_classes, H, W].
     """
 
-    index: int
+    position: int
     panel: Panel
     bins: np.ndarray
 

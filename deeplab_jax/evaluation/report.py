@@ -44,9 +44,10 @@ class SegmentationMetrics:
         Raises:
           DeepLabError: a width is not an integer in 1..1000.
         """
-        kinds = (ConfusionMatrix, PrecisionRecall, BoundaryMatch)
         return cls(
-            *(kind.empty(num_classes) for kind in kinds),
+            ConfusionMatrix.empty(num_classes),
+            PrecisionRecall.empty(num_classes),
+            BoundaryMatch.empty(num_classes),
             TrimapConfusion.empty(num_classes, trimap_widths),
         )
 

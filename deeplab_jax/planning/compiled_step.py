@@ -85,15 +85,16 @@ def compile_step(run: Run) -> CompiledStep:
     if compiled is None:
         used, usable = read_refusal(refusal)
         return CompiledStep({"total": used}, usable, False, costs={}, text="", **seconds)
-    memory, found = _memory(compiled.memory_analysis()), compiled.cost_analysis()
+    memory, found = _memory(compiled.memory_analysis()), compiled.cost_analysis() or {}
     costs = {"flops": found.get("flops", 0.0), "bytes": found.get("bytes accessed", 0.0)}
-    return CompiledStep(memory, None, True, costs=costs, text=compiled.as_text(), **seconds)
+    return CompiledStep(memory, None, True, costs=costs, text=compiled.as_text() or "", **seconds)
 
 
 @contextlib.contextmanager
 def _uncached() -> Iterator[None]:
     """Disables the compile cache, with which no compilation time could be measured."""
-    before = jax.config.jax_enable_compilation_cache
+    # The type stubs of JAX do not declare its options.
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     try:

@@ -18,7 +18,7 @@ KNOWN = {known.name: known for known in vars(descriptors).values() if isinstance
 KNOWN["coco_voc"] = descriptors.VOC
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False)
 class Unseen:
     """Implementation of `Dataset` that has classes but no examples."""
 

@@ -118,7 +118,7 @@ class Program(NamedTuple):
         """
         if annotated := TRIP_COUNT.search(attributes):
             return int(annotated[1])
-        condition = self.computations.get(CONDITION.search(attributes)[1], {})
+        condition = self.computations.get(_required(CONDITION, attributes)[1], {})
         for compared in condition.values():
             if compared.opcode != "compare" or "direction=LT" not in compared.attributes:
                 continue
@@ -165,6 +165,13 @@ def _instruction(line: str) -> Instruction | None:
         if dtype in ITEM_BYTES
     )
     return Instruction(named[1], opcode, results, tuple(OPERAND.findall(rest[:end])), rest[end:])
+
+
+def _required(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    found = pattern.search(text)
+    if found is None:
+        raise ValueError(f"the compiled program has an unknown form: {text[:300]}")
+    return found
 
 
 def _closing(text: str) -> int:
@@ -222,7 +229,7 @@ def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) ->
         return 0
     given = [instructions[name].results[0] for name in instruction.operands]
     if instruction.opcode == "dot":
-        axes = CONTRACTING.search(instruction.attributes)[1]
+        axes = _required(CONTRACTING, instruction.attributes)[1]
         contracted = math.prod(given[0].shape[int(axis)] for axis in axes.split(",") if axis)
         return 2 * instruction.results[0].size * contracted
     return 2 * _convolution_products(given[0], given[1], instruction)
@@ -230,7 +237,7 @@ def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) ->
 
 def _convolution_products(inputs: Array, kernel: Array, instruction: Instruction) -> int:
     """Returns the multiply-adds of a convolution, without those with padding."""
-    labels = LABELS.search(instruction.attributes).groups()
+    labels = _required(LABELS, instruction.attributes).groups()
     lengths, taps, outputs = (
         dict(zip(names, array.shape, strict=True))
         for names, array in zip(labels, (inputs, kernel, instruction.results[0]), strict=True)

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, Self
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import check_member_path
@@ -59,7 +59,7 @@ def extract(
         raise DeepLabError(f"{archive} is damaged or not an archive: {error}") from error
 
 
-Members = Iterator[tuple[str, BinaryIO]]
+Members = Iterator[tuple[str, IO[bytes]]]
 
 
 def _unpack_tar(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> Members:
@@ -70,7 +70,9 @@ def _unpack_tar(archive: Path, wanted: re.Pattern[str], max_bytes: int) -> Membe
             for member in tar:
                 is_regular = member.isreg() and not member.issparse()
                 if _is_wanted(member.name, wanted, member.isdir(), is_regular):
-                    yield member.name, tar.extractfile(member)
+                    content = tar.extractfile(member)
+                    if content is not None:
+                        yield member.name, content
         # The checksum follows the last member.
         while stream.read(READ_BYTES):
             pass
@@ -96,7 +98,7 @@ def _is_wanted(name: str, wanted: re.Pattern[str], is_folder: bool, is_regular: 
     return True
 
 
-def _copy(content: BinaryIO, target: Path, max_bytes: int) -> int:
+def _copy(content: IO[bytes], target: Path, max_bytes: int) -> int:
     """Copies a file of at most `max_bytes` and returns the number of bytes."""
     if target.exists():
         raise DeepLabError(f"it contains two files named {target.name}")
@@ -108,7 +110,7 @@ def _copy(content: BinaryIO, target: Path, max_bytes: int) -> int:
 class _Limited(io.RawIOBase):
     """File that raises an error if more than `max_bytes` are read."""
 
-    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
+    def __init__(self, file: IO[bytes] | io.BufferedIOBase, max_bytes: int) -> None:
         self._file, self._left, self._max_bytes = file, max_bytes, max_bytes
 
     def readable(self) -> bool:
@@ -126,7 +128,7 @@ class _CheckedInfo(tarfile.TarInfo):
     """Tar header; raises an error for a huge one, which tarfile would read into memory."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
         if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER_BYTES:
             raise DeepLabError(f"it has a header of {info.size:,} bytes")

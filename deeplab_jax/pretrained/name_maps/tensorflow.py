@@ -53,11 +53,11 @@ def graph_overrides(weights: PublishedWeights, backbone: str) -> Mapping[str, An
         overrides |= {"image_pooling": "crop", "pooling_crop": crop}
     branches = (f"aspp{number}" for number in itertools.count(1))
     found = (facts.rates.get(f"{name}_depthwise", facts.rates.get(name)) for name in branches)
-    rates = tuple(rate[0] for rate in itertools.takewhile(bool, found))
+    rates = tuple(rate[0] for rate in itertools.takewhile(bool, found) if rate)
     # Default rates are not set, so that they change with the output stride.
     if rates not in ((), default_aspp_rates(stride)):
         overrides["atrous_rates"] = rates
-    return overrides | _multi_grid(facts, stride, backbone)
+    return {**overrides, **_multi_grid(facts, stride, backbone)}
 
 
 def _multi_grid(facts: GraphFacts, stride: int, backbone: str) -> Mapping[str, Any]:
@@ -88,7 +88,10 @@ WIDTHS = {
     },
 }
 # Possible divisors of scaled widths, and the keywords that set them.
-DIVISORS = {"MobilenetV2": {1: {}, 8: {"width_divisor": 8}}, "MobilenetV3": {8: {}}}
+DIVISORS: Mapping[str, Mapping[int, Mapping[str, Any]]] = {
+    "MobilenetV2": {1: {}, 8: {"width_divisor": 8}},
+    "MobilenetV3": {8: {}},
+}
 
 
 def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
@@ -130,13 +133,13 @@ def identify(weights: PublishedWeights) -> Identified | None:
     backbone = found["backbone"]
     scores = _channels(arrays, classifier_scope(backbone))
     head = identify_head(arrays)
-    if head is None and scores is None:
+    if head is None and scores is not None:
+        return _classifier(found, scores)
+    if head is None:
         raise DeepLabError(
             f"it contains the backbone {backbone}, but no classifier ({SEMANTIC} or "
             f"{classifier_scope(backbone)})"
         )
-    if head is None:
-        return _classifier(found, scores)
     overrides = {**found, **head}
     if backbone in MULTI_GRIDS:
         overrides["multi_grid"] = MULTI_GRIDS[backbone]

@@ -77,7 +77,9 @@ def _xception(weights: PublishedWeights) -> dict[str, Any] | None:
         return None
     count = len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
     depth = next((depth for depth in (41, 65, 71) if len(xception.modules(depth)) == count), None)
-    return depth and {"backbone": f"xception_{depth}", "num_classes": classes}
+    if depth is None:
+        return None
+    return {"backbone": f"xception_{depth}", "num_classes": classes}
 
 
 def _mobilenet(weights: PublishedWeights) -> dict[str, Any] | None:

@@ -71,12 +71,12 @@ def identify(weights: PublishedWeights) -> Identified | None:
         overrides = {"fov": "7x7", "num_classes": count, "preprocessing": "mean_std"}
         return Identified("deeplab_v1", overrides)
     last = next((name for name in MOBILENETS if name in arrays), "")
-    backbone, overrides = MOBILENETS.get(last, (resnet_name(arrays, ""), {}))
+    backbone, own = MOBILENETS.get(last, (resnet_name(arrays, ""), {}))
     count = outputs(arrays, _scores(backbone or ""))
     if backbone is None or count is None:
         return None
-    overrides = {"backbone": backbone, "num_classes": count, **overrides, **PYTORCH}
-    return Identified(IMAGE_CLASSIFIER, overrides)
+    keywords = {"backbone": backbone, "num_classes": count, **own, **PYTORCH}
+    return Identified(IMAGE_CLASSIFIER, keywords)
 
 
 def _segmentation(arrays: Mapping[str, np.ndarray]) -> Identified | None:

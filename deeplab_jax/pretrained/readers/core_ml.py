@@ -56,7 +56,7 @@ def _convolutions(layers: Any, sizes: dict[str, Size]) -> Iterator[GraphConvolut
         if layer.HasField("convolution"):
             options = layer.convolution
             kernel, rate = _pair(options.kernelSize, 3), _pair(options.dilationFactor, 1)
-            reach = tuple((taps - 1) * step + 1 for taps, step in zip(kernel, rate, strict=True))
+            reach = (kernel[0] - 1) * rate[0] + 1, (kernel[1] - 1) * rate[1] + 1
             size = _strided(size, options, "ConvolutionPaddingType", reach)
             yield _convolution(layer, size)
         elif layer.HasField("innerProduct"):
@@ -147,17 +147,18 @@ def _strided(size: Size, options: Any, padding: str, reach: Size) -> Size:
     """Returns the output size of a convolution or pooling with windows of `reach` pixels."""
     stride = _pair(options.stride, 1)
     if options.WhichOneof(padding) == "same":
-        return tuple(-(-length // step) for length, step in zip(size, stride, strict=True))
+        return -(-size[0] // stride[0]), -(-size[1] // stride[1])
     return _windows(size, options.valid.paddingAmounts, reach, stride)
 
 
 def _windows(size: Size, amounts: Any, reach: Size, stride: Size) -> Size:
     # Without padding, the list is empty.
     edges = [edge.startEdgeSize + edge.endEdgeSize for edge in amounts.borderAmounts] or [0, 0]
-    return tuple(
+    height, width = (
         (length + added - taps) // step + 1
         for length, added, taps, step in zip(size, edges, reach, stride, strict=True)
     )
+    return height, width
 
 
 def _pair(values: Any, default: int) -> Size:

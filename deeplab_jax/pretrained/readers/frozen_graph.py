@@ -216,7 +216,9 @@ class _Graph:
         resize = None if node is None else self.nodes.next_of(node, ("ResizeBilinear",), far=True)
         size = None if resize is None else self.nodes.constant(resize.input[1])
         if size is not None and "aspp0" in strides:
-            return tuple(int(length - 1) * strides["aspp0"] + 1 for length in self._value(size))
+            height, width = self._value(size).tolist()
+            stride = strides["aspp0"]
+            return int(height - 1) * stride + 1, int(width - 1) * stride + 1
         return self.nodes.image_size()
 
     def _align_corners(self) -> bool | None:

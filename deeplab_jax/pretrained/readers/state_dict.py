@@ -1,6 +1,7 @@
 """Readers of PyTorch and safetensors files, and of the `config.json` beside them."""
 
 import json
+import operator
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -74,7 +75,7 @@ def published_state_dict(
     """
     unwrapped = _renamed(arrays, _without_inner_wrappers)
     while wrapper := _common_wrapper(unwrapped):
-        unwrapped = _renamed(unwrapped, lambda name, wrapper=wrapper: name.removeprefix(wrapper))
+        unwrapped = _renamed(unwrapped, operator.methodcaller("removeprefix", wrapper))
     floats = {name: array for name, array in unwrapped.items() if _is_float(array)}
     if not floats:
         raise DeepLabError("it contains no floating-point arrays")

@@ -21,7 +21,8 @@ def checkpoint_file(prefix: Path) -> Path:
     """
     beside = (part for part in prefix.parent.iterdir() if DATA.search(part.name))
     parts = [part for part in beside if DATA.sub("", part.name) == prefix.name]
-    expected = int(DATA.search(parts[0].name)[1]) if parts else 1
+    count = DATA.search(parts[0].name) if parts else None
+    expected = int(count[1]) if count else 1
     if len(parts) != expected:
         raise DeepLabError(
             f"{prefix}: only {len(parts)} of {expected} files {prefix.name}.data-… exist; put the "

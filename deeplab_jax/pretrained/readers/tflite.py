@@ -39,6 +39,10 @@ def read_tflite(path: Path) -> PublishedWeights:
     return _Network(content).published()
 
 
+# Name and operator of a tensor that no operator computes.
+NO_PRODUCER: tuple[str, Any] = ("", None)
+
+
 class _Network:
     """Operators and tensors of a TFLite file, which must have a single subgraph."""
 
@@ -49,7 +53,7 @@ class _Network:
         self.graph = self.model.Subgraphs(0)
         operators = [self.graph.Operators(n) for n in range(self.graph.OperatorsLength())]
         self.operators = [(self._operator_name(operator), operator) for operator in operators]
-        self.producers = {
+        self.producers: dict[int, tuple[str, Any]] = {
             int(output): (name, operator)
             for name, operator in self.operators
             for output in operator.OutputsAsNumpy()
@@ -84,9 +88,10 @@ class _Network:
         options = _options(
             operator, tflite.DepthwiseConv2DOptions if depthwise else tflite.Conv2DOptions
         )
-        rate = (options.DilationHFactor(), options.DilationWFactor())
-        map_size = tuple(self._shape(operator.Outputs(0))[1:3])
-        before, producer = self.producers.get(source, (None, None))
+        rate: Size = (options.DilationHFactor(), options.DilationWFactor())
+        height, width = self._shape(operator.Outputs(0))[1:3]
+        map_size: Size | None = (height, width)
+        before, producer = self.producers.get(source, NO_PRODUCER)
         if before == "SPACE_TO_BATCH_ND":
             # Older converters rearrange the pixels for an atrous convolution, so the stored output
             # size is not that of the feature map.
@@ -118,7 +123,7 @@ class _Network:
         """
         # The number of steps is bounded, since the operators of a damaged file can form a cycle.
         for _ in self.operators:
-            name, operator = self.producers.get(number, (None, None))
+            name, operator = self.producers.get(number, NO_PRODUCER)
             if name not in TRANSPARENT:
                 break
             number = operator.Inputs(0)
@@ -146,11 +151,15 @@ class _Network:
             for operator in convolutions
             if graph.scope_of(self._name(operator.Inputs(1))) == graph.IMAGE_POOLING
         )
-        name, operator = self.producers.get(next(inputs, None), (None, None))
+        # Tensors are numbered from 0.
+        name, operator = self.producers.get(next(inputs, -1), NO_PRODUCER)
         if name == "AVERAGE_POOL_2D":
             options = _options(operator, tflite.Pool2DOptions)
             return options.FilterHeight(), options.FilterWidth()
-        return tuple(self._shape(operator.Inputs(0))[1:3]) if name == "MEAN" else None
+        if name != "MEAN":
+            return None
+        height, width = self._shape(operator.Inputs(0))[1:3]
+        return height, width
 
     def _align_corners(self) -> bool | None:
         for name, operator in self.operators:
