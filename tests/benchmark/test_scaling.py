@@ -82,7 +82,7 @@ def test_command_measures_each_shape_once(tmp_path, capsys):
         ("--sizes=513", "513x513"),
         ("--network=deeplab_v3plu/mobilenet_v2", "deeplab_v3plus"),
         ("--network=deeplab_v3plus/mobilenet_v4", "mobilenet_v"),
-        ("--output_strides=12", "legal"),
+        ("--output_strides=12", "must be one of 4, 8, 16, 32"),
     ],
 )
 def test_mistakes_are_reported(capsys, flag, message):

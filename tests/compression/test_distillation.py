@@ -61,7 +61,7 @@ def test_zero_teacher_probability_gives_a_finite_loss():
 
 
 def test_other_shapes_are_refused():
-    with pytest.raises(DeepLabError, match="same pixels and classes"):
+    with pytest.raises(DeepLabError, match="must have the same shape"):
         distillation_loss(STUDENT, TEACHER[..., :2], np.zeros((1, 1, 2), np.uint8))
 
 
