@@ -4,13 +4,13 @@ Evaluates a trained model on a split of a prepared dataset: mean IoU and other m
 is whole images at one scale. M is the workdir of a training run, a model directory, or the name of
 pretrained weights. --output writes metrics.json, confusion_matrix.png and contact_sheet.png.
 
---table adds the output stride, scales, flip and CRF of the flags one at a time and prints how much
-each changes the metrics, with a 95 % interval; --output then writes strategies.json. Without these
-flags, the rows are those of DeepLab v3's table 6 (output strides 16 and 8, six scales, flips), and
-a CRF.
+--table compares inference strategies. It applies --output_stride, --scales, --flip and --crf one
+after the other and prints how much each of them changes the metrics, with a 95 % interval. --output
+then writes strategies.json. Without these flags, the table has the rows of table 6 of DeepLab v3
+(output strides 16 and 8, six scales, flips) and one row for the CRF.
 
---class_map and --classes score on another list of classes than the model's. True classes outside
-the list are void; predicted classes outside it are counted as wrong where the truth is scored.
+--class_map and --classes evaluate on other classes than those of the model. True classes outside
+the list are void; predicted classes outside it count as wrong where the truth is scored.
 
 examples:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\
@@ -38,16 +38,18 @@ def define_flags(flags: Flags) -> None:
     flags.define_inference()
     flags.define_dataset("val")
     flags.define("output", None, "Directory for the metrics and pictures.")
-    flags.define("trimap", None, "Widths in pixels of the trimap bands around void, as in 1,5,10.")
+    flags.define("trimap", None, "Widths of the trimap bands around void, in pixels, as in 1,5,10.")
     flags.define(
         "class_map",
         None,
-        "File with the scored class of classes of the model or the dataset: lines `from: to`, or "
-        'JSON {"from": "to"} (default: the classes of the model, which the dataset must have).',
+        "File that maps classes of the model or the dataset to scored classes: lines `from: to` "
+        'or JSON {"from": "to"} (default: the classes of the model, which the dataset must have).',
     )
-    flags.define("classes", list, "Names of the only scored classes (default: all classes).")
-    flags.define("table", False, "Evaluate each strategy of the flags separately.")
-    flags.define("spatial", 1, "Number of devices that image rows are sharded over.", least=1)
+    flags.define(
+        "classes", list, "Names of the classes to score, as in car,bus (default: all classes)."
+    )
+    flags.define("table", False, "Compare inference strategies, adding one flag at a time.")
+    flags.define("spatial", 1, "Number of devices over which image rows are sharded.", least=1)
     flags.define_hosts()
 
 
@@ -57,7 +59,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "dataset", "split", "data_dir")
     widths = flags.numbers("trimap", int, "1,5,10")
     if flags.table and widths:
-        raise DeepLabError("--trimap is not part of --table; give one of them")
+        raise DeepLabError("--trimap cannot be combined with --table; leave one of them out")
     options, settings = flags.inference_options(), flags.split_settings()
     flags.check_sources()
     with joined_job(flags, console) as reporter:

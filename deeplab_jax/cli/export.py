@@ -48,13 +48,13 @@ def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define_model()
     flags.define("format", None, "Format of the exported file.", choices=FORMATS)
-    flags.define("output", None, "Path of the exported file; web: of a directory.")
+    flags.define("output", None, "Path of the exported file, or of a directory for web.")
     flags.define("size", ANY, "Height x width of the images in pixels, as in 513x513, or any.")
     flags.define("batch", None, "Number of images per call, or any (default: any; TFLite, web: 1).")
     flags.define(
         "preprocessing",
         "inside",
-        "Place of normalization; outside: the file takes normalized float32.",
+        "Place of the normalization; outside: the input of the file is normalized float32.",
         choices=SIDES,
     )
     flags.define(
@@ -63,7 +63,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "portable",
         True,
-        "Portable operations; --noportable, stablehlo only: those fastest on CPUs.",
+        "Use operations that run on all platforms; --noportable (stablehlo only): use those that "
+        "are fastest on CPUs.",
     )
     flags.define(
         "dtype",
@@ -73,14 +74,17 @@ def define_flags(flags: Flags) -> None:
     )
     flags.define("verify", None, "Images or folders to verify the file on, separated by commas.")
     flags.define(
-        "calibrate", None, "Images or folders for the calibration of an 8-bit TFLite file."
+        "calibrate",
+        None,
+        "Images or folders for calibrating an 8-bit TFLite file, separated by commas.",
     )
     flags.define(
         "verify_size",
         list,
-        "Sizes to verify at, as in 257x257,513x513 (default: the network's and two others).",
+        "Image sizes for --verify, as in 257x257,513x513 (default: that of the network and two "
+        "others).",
     )
-    flags.define("verify_limit", 50, "Maximum number of images to verify on.")
+    flags.define("verify_limit", 50, "Maximum number of images for --verify.")
     flags.define(
         "runtime",
         None,

@@ -191,12 +191,13 @@ class Flags(absl_flags.FlagValues):
           split, limit: defaults of the flags.
         """
         self.define("dataset", None, "Name of a prepared dataset.")
-        self.define("split", split, "Split of the dataset to read.")
+        self.define("split", split, "Name of the dataset split.")
         self.define("data_dir", None, "Directory of the prepared datasets.")
         self.define(
             "size",
             None,
-            "Height x width in pixels to pad images to, as in 513x513 (default: per image).",
+            "Height x width in pixels to which images are padded, as in 513x513 (default: depends "
+            "on the size of each image).",
         )
         self.define(
             "limit",

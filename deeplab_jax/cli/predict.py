@@ -1,18 +1,19 @@
 """usage: deeplab-jax predict --model=M --output=DIR PATH… [--flag=value …]
 
-Writes two files per image: NAME.png, a palette PNG of the class index of every pixel at the size of
-the image, and NAME_overlay.png. With more than 255 classes NAME.png is 16-bit gray, and
-NAME_colors.png shows the colors of the classes. A PATH is an image or a folder, which is searched
-recursively; the names of subfolders are kept below DIR. M is the workdir of a training run, a model
-directory, or the name of pretrained weights, which are downloaded on first use. A classifier of
-whole images writes NAME_classes.json instead, with the five most probable classes.
+Writes two files per image: NAME.png, a palette PNG whose pixel values are class indices, and
+NAME_overlay.png, the image with the class colors drawn over it. With more than 255 classes,
+NAME.png is 16-bit gray, and NAME_colors.png shows the class colors. A PATH is an image, a video or
+a folder, which is searched recursively; the names of subfolders are kept below DIR. M is the
+workdir of a training run, a model directory, or the name of pretrained weights, which are
+downloaded on first use. With a classifier of whole images, the command writes NAME_classes.json
+instead, with the five most probable classes.
 
-For a video it writes NAME.mp4, the frames with the colors of the classes, and NAME_masks/, a
-palette PNG per frame. Frames are downsampled to the inference size of the network;
---frame_size=HxW sets another size, --frame_size=full disables the resize. --camera=0 reads the
-first camera until --seconds or Ctrl-C.
+For a video, the command writes NAME.mp4, the frames with the class colors drawn over them, and
+NAME_masks/ with a palette PNG per frame. The network processes frames downsampled to its inference
+size; --frame_size=HxW sets another size, --frame_size=full disables downsampling. --camera=0 reads
+the first camera until --seconds or Ctrl-C.
 
---submission=voc or cityscapes writes files for the evaluation server instead.
+--submission=voc or --submission=cityscapes writes files for the evaluation server instead.
 
 All images are read before anything is written. A damaged image stops the command; with --skip_bad
 it is left out and counted. Inputs are never overwritten.
@@ -46,8 +47,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "probabilities",
         False,
-        "Also write NAME_probabilities.npz: probabilities, float16 [height, width, classes], and "
-        "class_names.",
+        "Also write NAME_probabilities.npz with the arrays probabilities, float16 [height, width, "
+        "classes], and class_names.",
     )
     flags.define(
         "submission",
@@ -58,15 +59,16 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "frame_size",
         None,
-        "Maximum height x width of video frames in pixels, or full (default: the model's).",
+        "Maximum height x width of video frames in pixels, or full (default: inference size of "
+        "the model).",
     )
     flags.define("camera", int, "Index of a camera to read, from 0.")
     flags.define("seconds", float, "Maximum duration of a video or camera recording, in seconds.")
     flags.define(
         "overlay_bands",
         list,
-        "Numbers, from 1, of the model's bands that overlays show as red, green and blue, or of "
-        "one as gray (default: 1,2,3).",
+        "Numbers, from 1, of the three bands that overlays show as red, green and blue, or of one "
+        "band shown as gray (default: 1,2,3).",
     )
     flags.define("overwrite", False, "Replace predictions that already exist.")
     flags.define("skip_bad", False, "Leave out images that cannot be read.")

@@ -8,6 +8,9 @@ pascal_person_part, folder (your own images/ and masks/), labelme, coco, cvat, l
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
 
+A flag whose description starts with datasets (such as folder or annotation files) applies only to
+them.
+
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
   deeplab-jax prepare folder --source=pets --classes=pets/classes.txt --name=pets --data_dir=data
@@ -54,18 +57,23 @@ def define_flags(flags: Flags) -> None:
     )
     flags.define("data_dir", None, "Directory of the prepared datasets.")
     flags.define(
-        "report", False, "Print counts, image sizes, class fractions and weights, damaged files."
+        "report",
+        False,
+        "Print image counts and sizes, class fractions and weights, and damaged files.",
     )
     flags.define("skip_bad", False, "Leave damaged examples out instead of failing.")
     flags.define("overwrite", False, "Replace an existing dataset.")
     flags.define(
-        "aug_val_masks", False, "voc_segmentation: masks of val from SegmentationClassAug."
+        "aug_val_masks",
+        False,
+        "voc_segmentation: read the masks of val from SegmentationClassAug.",
     )
     flags.define(
         "masks_drawn_on",
         None,
-        "Pixels on which masks of images with an EXIF orientation were drawn, where their sizes do "
-        "not decide: as viewers display them, or as they are stored (default: refuse such pairs).",
+        "Orientation in which the masks of images with an EXIF orientation were drawn, if their "
+        "sizes do not determine it: displayed by viewers, or stored in the file (default: such "
+        "images are refused).",
         choices=[DISPLAYED, STORED],
     )
     _define_folder_flags(flags)
@@ -98,12 +106,13 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "name",
         None,
-        "folder, annotation files: name of this dataset, which is DATASET/NAME for other commands.",
+        "folder, annotation files: name of this dataset; other commands refer to it as "
+        "DATASET/NAME.",
     )
     flags.define(
         "intensity_range",
         list,
-        "folder, annotation files: LOW,HIGH levels of 16-bit images that become 0 and 255 "
+        "folder, annotation files: LOW,HIGH levels of 16-bit images that are mapped to 0 and 255 "
         "(default: 0 and the maximum of each image).",
     )
     flags.define(
