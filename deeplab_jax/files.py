@@ -57,18 +57,25 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_directory(path: Path) -> Iterator[Path]:
+def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yields a temporary directory to write to, and moves it to `path` when the block succeeds.
 
+    Args:
+      path: path of the directory.
+      overwrite: whether to remove what exists at the path when the block has succeeded.
+
     Raises:
-      DeepLabError: `path` exists and is not an empty directory.
+      DeepLabError: `path` exists, is not an empty directory, and is not to be overwritten.
     """
-    check_new_directory(path)
+    if not overwrite:
+        check_new_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
         temporary = Path(folder) / path.name
         temporary.mkdir()
         yield temporary
+        if overwrite and path.exists():
+            os.replace(path, Path(folder) / f"{path.name}.replaced")
         # `path` may be an empty directory, which this replaces.
         os.replace(temporary, path)
 
@@ -118,6 +125,16 @@ def cache_directory() -> Path:
 
 
 PROGRAM_CACHE, PROGRAM_SUFFIX = "DEEPLAB_PROGRAM_CACHE", ".stablehlo"
+# Suffix of networks that engines exported for themselves, beside the traced programs.
+ENGINE_SUFFIX = ".engine"
+# Runtimes of a network, with the suffix by which an exported file is recognized as a model.
+ENGINES = {"jax": ".stablehlo", "onnx": ".onnx", "tflite": ".tflite"}
+
+
+def is_exported(reference: str | os.PathLike) -> bool:
+    """Returns whether a reference is the path of an exported network, by suffix."""
+    path = Path(reference).expanduser()
+    return path.suffix.lower() in ENGINES.values() and path.is_file()
 
 
 def program_directory() -> Path | None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from deeplab_jax import inference, pretrained
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import is_exported
 from deeplab_jax.reporter import Reporter
 
 
@@ -11,23 +13,43 @@ def load(
     checkpoint: str = "best",
     ema: bool | None = None,
     reporter: Reporter | None = None,
+    engine: str | None = None,
 ) -> "inference.Predictor | inference.ImageClassification":
     """Loads a trained model for inference.
 
     Args:
       reference: path of a model directory or of a training workdir, or a name from
-        `list_pretrained`, whose weights are downloaded and converted on first use.
+        `list_pretrained`, whose weights are downloaded and converted on first use; or path of a
+        .stablehlo, .onnx or .tflite file that `deeplab-jax export` wrote.
       checkpoint: checkpoint of a workdir: `best`, `last` or a step (default: `best`).
       ema: whether to use the moving average of the parameters; None: if the run kept one.
-      reporter: receives progress events of downloads (default: the logger).
+      reporter: receives progress events of downloads and exports (default: the logger).
+      engine: runtime of the network: `jax`, `onnx` (ONNX Runtime) or `tflite` (LiteRT), which
+        export the network once per image size (default: `jax`; for a file, that of its format).
 
     Returns:
       A predictor of class maps or, for an image classifier, of image classes.
 
     Raises:
-      DeepLabError: the model, the checkpoint or the moving average does not exist, or weights
-        cannot be downloaded.
+      DeepLabError: the model, the checkpoint or the moving average does not exist, weights cannot
+        be downloaded, or the engine does not support the model.
     """
+    if is_exported(reference):
+        if checkpoint != "best" or ema is not None:
+            raise DeepLabError(
+                f"{reference} is an exported file with one set of weights; omit checkpoint and ema"
+            )
+        from deeplab_jax.export.engines import load_file
+
+        return load_file(reference, engine)
     predictor = inference.load(pretrained.locate(reference, reporter), checkpoint, ema)
     predictor.source = str(reference)
-    return predictor
+    if engine in (None, "jax"):
+        return predictor
+    if not isinstance(predictor, inference.Predictor):
+        raise DeepLabError(
+            f"{reference} classifies whole images, which only the engine jax does; omit the engine"
+        )
+    from deeplab_jax.export.engines import with_engine
+
+    return with_engine(predictor, engine, reporter=reporter)

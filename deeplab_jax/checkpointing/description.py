@@ -72,9 +72,13 @@ def write_description(directory: pathlib.Path, description: ModelDescription) ->
       DeepLabError: the description is invalid.
     """
     overrides = description.create_model().architecture.describe()
-    values = dataclasses.asdict(dataclasses.replace(description, overrides=overrides))
-    text = json.dumps({FORMAT_FIELD: FORMAT_VERSION, **values}, indent=2) + "\n"
-    write_text(directory / FILE_NAME, text)
+    values = description_values(dataclasses.replace(description, overrides=overrides))
+    write_text(directory / FILE_NAME, json.dumps(values, indent=2) + "\n")
+
+
+def description_values(description: ModelDescription) -> dict[str, Any]:
+    """Returns the content of `model.json` as JSON-ready values, of all keywords that are given."""
+    return {FORMAT_FIELD: FORMAT_VERSION, **dataclasses.asdict(description)}
 
 
 def read_description(directory: pathlib.Path) -> ModelDescription:
@@ -90,14 +94,20 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
             "give the workdir of a training run or a model directory"
         )
     try:
-        return _parse(json.loads(path.read_text()))
+        return parse_description(json.loads(path.read_text()))
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DeepLabError(f"{path} is damaged: {error!r}; restore it or convert again") from error
 
 
-def _parse(values: dict[str, Any]) -> ModelDescription:
+def parse_description(values: dict[str, Any]) -> ModelDescription:
+    """Returns the description of the content of `model.json`, whose entries are removed.
+
+    Raises:
+      DeepLabError: this release cannot read it.
+      AttributeError, KeyError, TypeError, ValueError: it is damaged.
+    """
     version = check_format_version(values.pop(FORMAT_FIELD, 1))
     size, intensity_range = values.pop("inference_size"), values.pop("intensity_range", None)
     bands = values.pop("bands", None)

@@ -14,8 +14,9 @@ import threading
 
 from deeplab_jax import checkpointing, loading, pretrained
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags
+from deeplab_jax.cli.flags import ENGINE_HELP, Flags
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import ENGINES
 
 
 def define_flags(flags: Flags) -> None:
@@ -27,6 +28,7 @@ def define_flags(flags: Flags) -> None:
         "selected. The page shows a directory by its name, without its path (default: all "
         "pretrained names).",
     )
+    flags.define("engine", None, ENGINE_HELP, choices=list(ENGINES))
     flags.define("host", "127.0.0.1", "Network address to listen on; 0.0.0.0: all interfaces.")
     flags.define("port", 7860, "Port to listen on, from 1 to 65535.")
     flags.define("max_megabytes", 10.0, "Maximum size of an image file, in megabytes.")
@@ -52,7 +54,9 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     names = [name for name, model in published if model.task == checkpointing.SEGMENTATION]
     models = shown_names(flags.model or names)
     answers = SegmentationService(
-        tuple(models), lambda name: loading.load(models[name], reporter=console), Limits(*limits)
+        tuple(models),
+        lambda name: loading.load(models[name], reporter=console, engine=flags.engine),
+        Limits(*limits),
     )
     if flags.model:
         answers.warm_up(answers.names[0])

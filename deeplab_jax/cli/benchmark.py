@@ -1,6 +1,7 @@
 """usage: deeplab-jax benchmark NAME [--flag=value …]
 
-inference  latency and peak memory of a forward pass
+inference  latency and peak memory of a forward pass in JAX, then of the engines jax, onnx (ONNX
+           Runtime) and tflite (LiteRT) side by side, from pixels to class maps
 training   time and peak memory of a training step
 pipeline   throughput of the input pipeline, in total and per core, and the number of cores that an
            accelerator needs
@@ -28,10 +29,13 @@ import dataclasses
 import functools
 import json
 import pathlib
+import tempfile
 
+from deeplab_jax import loading
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.files import ENGINES
 
 NETWORK = "deeplab_v3plus/mobilenet_v2"
 
@@ -42,6 +46,11 @@ def define_flags(flags: Flags) -> None:
     flags.define("size", "513x513", "Height x width of the images, in pixels.")
     flags.define("batch_size", 1, "Number of images per batch, across all devices.", least=1)
     flags.define("dtype", "float32", "Data type of the computation: float32 or bfloat16.")
+    flags.define(
+        "engines",
+        ["jax", "onnx", "tflite"],
+        "inference: engines to compare, in float32; empty: none.",
+    )
     flags.define("dataset", None, "pipeline: name of a prepared dataset.")
     flags.define("data_dir", None, "Directory of the prepared datasets.")
     flags.define("crop", "513x513", "pipeline, compile: height x width of the crops, in pixels.")
@@ -92,6 +101,9 @@ def _text(value: object) -> str:
 
 
 def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
+    for engine in flags.engines:
+        if engine not in ENGINES:
+            raise unknown_name("engine", engine, ENGINES)
     from deeplab_jax.benchmark.machine import measure_peaks
     from deeplab_jax.benchmark.networks import measure_network
 
@@ -104,7 +116,48 @@ def _timed(flags: Flags, console: Console, training: bool) -> dict[str, object]:
         training=training,
         repetitions=flags.repetitions,
     )
-    return figures | measure_peaks(flags.dtype)
+    figures |= measure_peaks(flags.dtype)
+    if training or not flags.engines or flags.dtype != "float32":
+        return figures
+    return figures | _engines(flags, console)
+
+
+def _engines(flags: Flags, console: Console) -> dict[str, object]:
+    from deeplab_jax.benchmark.engines import measure_models, write_random_model
+    from deeplab_jax.export.program import ExportOptions
+    from deeplab_jax.export.runtimes import export
+
+    size = parse_size(flags.size)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        write_random_model(folder / "model", flags.network, size)
+        predictor, models = loading.load(folder / "model"), {}
+        for engine in flags.engines:
+            models[engine] = folder / ("model" if engine == "jax" else f"network.{engine}")
+            if engine == "jax":
+                continue
+            console.message(f"exporting {flags.network} to {engine}")
+            options = ExportOptions(size=size, batch=flags.batch_size)
+            try:
+                export(predictor, models[engine], engine, options)
+            except DeepLabError as error:
+                # Its packages are not installed, or it does not support the network.
+                console.warning(f"without {engine}: {error}")
+                del models[engine]
+        rows = measure_models(
+            models, size, flags.batch_size, repetitions=flags.repetitions, reporter=console
+        )
+    if flags.json:
+        return {"engines": rows}
+    console.print("engine     latency, s   images/s   memory, MB   on disk, MB   start, s")
+    for name, row in rows.items():
+        peak = row["peak_bytes"]
+        memory = "not known" if peak is None else f"{peak / 1e6:.0f}"
+        console.print(
+            f"{name:<10}{row['seconds']:>11.4f}{row['images_per_second']:>11.2f}{memory:>13}"
+            f"{row['file_bytes'] / 1e6:>14.1f}{row['start_seconds']:>11.2f}"
+        )
+    return {}
 
 
 def _pipeline(flags: Flags, console: Console) -> dict[str, object]:

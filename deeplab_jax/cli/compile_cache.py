@@ -6,7 +6,7 @@ import pathlib
 
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import PROGRAM_CACHE, PROGRAM_SUFFIX, cache_directory
+from deeplab_jax.files import ENGINE_SUFFIX, PROGRAM_CACHE, PROGRAM_SUFFIX, cache_directory
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 OFF = "off"
@@ -85,7 +85,7 @@ def clear(folder: pathlib.Path) -> None:
       DeepLabError: a file cannot be removed.
     """
     for file in folder.glob("*"):
-        if file.name.endswith((PROGRAM, USED, PROGRAM_SUFFIX)):
+        if file.name.endswith((PROGRAM, USED, PROGRAM_SUFFIX, ENGINE_SUFFIX)):
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:

@@ -1,21 +1,23 @@
 """usage: deeplab-jax export --model=M --format=F --output=PATH [--flag=value …]
 
 Exports a trained network to another runtime: stablehlo (JAX, on CPU, GPU and TPU), onnx (ONNX
-Runtime, OpenCV and others), tflite (LiteRT: phones and single-board computers) or web (a directory
-with a static page that runs the network in the browser). Batch normalizations are folded into
-convolutions. The file includes class names, palette and normalization.
+Runtime, OpenCV and others), tflite (LiteRT: phones and single-board computers), coreml (Apple
+devices; these files have not been run on a device) or web (a directory with a static page that runs
+the network in the browser). Batch normalizations are folded into convolutions. The file includes
+class names, palette and normalization.
 
 The file takes the images of the network, RGB in uint8 or other bands, and by default returns the
-class of every pixel. Any batch size and any size k · output stride + 1 are legal; a TFLite file has
-one size, and OpenCV requires an ONNX file of one size. --verify compares the file with the network
-on images: at the network's size, a smaller and a larger one if sizes are dynamic, or at those of
---verify_size.
+class of every pixel. Any batch size and any size k · output stride + 1 are legal; TFLite and Core
+ML files have one size, and OpenCV requires an ONNX file of one size. --verify compares the file
+with the network on images: at the network's size, a smaller and a larger one if sizes are dynamic,
+or at those of --verify_size.
 
 examples:
   deeplab-jax export --model=runs/camvid --format=stablehlo --output=camvid.stablehlo
   deeplab-jax export --model=runs/camvid --format=onnx --output=camvid.onnx --verify=photos
   deeplab-jax export --model=deeplabv3_mobilenetv2_voc_uint8 --format=tflite --size=513x513 \\
     --output=voc.tflite
+  deeplab-jax export --model=runs/camvid --format=coreml --output=camvid.mlpackage
   deeplab-jax export --model=runs/camvid --format=tflite --calibrate=photos --output=camvid8.tflite
   npm install onnxruntime-web && deeplab-jax export --model=runs/camvid --format=web --output=page
 """
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
 
     from deeplab_jax.export.program import Program, Size
 
-FORMATS = ["stablehlo", "onnx", "tflite", "web"]
+FORMATS = ["stablehlo", "onnx", "tflite", "coreml", "web"]
 # Formats whose files take one image by default.
-ONE_IMAGE = ("tflite", "web")
+ONE_IMAGE = ("tflite", "coreml", "web")
 SIDES = ("inside", "outside")
 ANY = "any"
 # dtype and quantization of networks that a file must match up to rounding.
@@ -50,7 +52,11 @@ def define_flags(flags: Flags) -> None:
     flags.define("format", None, "Format of the exported file.", choices=FORMATS)
     flags.define("output", None, "Path of the exported file, or of a directory for web.")
     flags.define("size", ANY, "Height x width of the images in pixels, as in 513x513, or any.")
-    flags.define("batch", None, "Number of images per call, or any (default: any; TFLite, web: 1).")
+    flags.define(
+        "batch",
+        None,
+        "Number of images per call, or any (default: any; TFLite, Core ML, web: 1).",
+    )
     flags.define(
         "preprocessing",
         "inside",
@@ -105,6 +111,11 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("--verify_size requires images; give --verify=photos")
     if flags.runtime and flags.format != "web":
         raise DeepLabError("--runtime requires --format=web")
+    if flags.verify and flags.format == "coreml":
+        raise DeepLabError(
+            "--verify cannot run a Core ML file, which runs on Apple devices only; verify the same "
+            "network as --format=onnx"
+        )
     if flags.calibrate and flags.format != "tflite":
         raise DeepLabError("--calibrate requires --format=tflite")
     size = None if flags.size == ANY else parse_size(flags.size)
@@ -134,7 +145,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     compared = cases(program, sizes)
     export(predictor, output, flags.format, options, samples, flags.runtime)
     files = output.rglob("*") if output.is_dir() else [output]
-    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    megabytes = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
     console.print(f"{output}: {megabytes:.1f} MB, {_summary(program)}")
     if images:
         _verify(program, compared, output, images, bool(calibration), console)

@@ -14,12 +14,17 @@ from deeplab_jax import data, inference, loading, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.declarations import parse_literal
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import ENGINES
 from deeplab_jax.reporter import Reporter
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 MODEL_HELP = "Workdir, model directory, or a name that `deeplab-jax models` lists."
+ENGINE_HELP = (
+    "Runtime of the network: onnx (ONNX Runtime) and tflite (LiteRT) use CPUs and export the model "
+    "once per image size (default: jax; for a file, that of its format)."
+)
 DEFINE = {
     bool: absl_flags.DEFINE_bool,
     float: absl_flags.DEFINE_float,
@@ -131,13 +136,15 @@ class Flags(absl_flags.FlagValues):
             f"as in {example}"
         )
 
-    def define_model(self) -> None:
-        """Defines --model, --checkpoint and --ema."""
+    def define_model(self, engine: bool = False) -> None:
+        """Defines --model, --checkpoint and --ema; and --engine, with which files are models."""
         self.define("model", None, MODEL_HELP)
         self.define("checkpoint", "best", "Checkpoint of a workdir: best, last or a step.")
         self.define(
             "ema", bool, "Use the averaged parameters (default: on if the run stored them)."
         )
+        if engine:
+            self.define("engine", None, ENGINE_HELP, choices=list(ENGINES))
 
     def load_predictor(
         self, reporter: Reporter
@@ -148,7 +155,10 @@ class Flags(absl_flags.FlagValues):
           DeepLabError: --model is missing or names no model, or there is no such checkpoint.
         """
         self.require("model")
-        return loading.load(self.model, self.checkpoint, self.ema, reporter)
+        if "engine" not in self:
+            pretrained.check_reference(self.model)
+        engine = self.engine if "engine" in self else None
+        return loading.load(self.model, self.checkpoint, self.ema, reporter, engine)
 
     def define_config(self) -> None:
         """Defines --config, and --override, to which --config.FIELD=VALUE is rewritten for absl."""

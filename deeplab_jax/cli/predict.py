@@ -4,9 +4,9 @@ Writes two files per image: NAME.png, a palette PNG whose pixel values are class
 NAME_overlay.png, the image with the class colors drawn over it. With more than 255 classes,
 NAME.png is 16-bit gray, and NAME_colors.png shows the class colors. A PATH is an image, a video or
 a folder, which is searched recursively; the names of subfolders are kept below DIR. M is the
-workdir of a training run, a model directory, or the name of pretrained weights, which are
-downloaded on first use. With a classifier of whole images, the command writes NAME_classes.json
-instead, with the five most probable classes.
+workdir of a training run, a model directory, the name of pretrained weights, which are downloaded
+on first use, or a .onnx, .tflite or .stablehlo file of `export`. With a classifier of whole images,
+the command writes NAME_classes.json instead, with the five most probable classes.
 
 For a video, the command writes NAME.mp4, the frames with the class colors drawn over them, and
 NAME_masks/ with a palette PNG per frame. The network processes frames downsampled to its inference
@@ -14,6 +14,9 @@ size; --frame_size=HxW sets another size, --frame_size=full disables downsamplin
 the first camera until --seconds or Ctrl-C.
 
 --submission=voc or --submission=cityscapes writes files for the evaluation server instead.
+
+--engine=onnx and --engine=tflite run the network in ONNX Runtime and LiteRT instead of JAX, with
+the same masks. On CPUs a TFLite file of `export --calibrate`, in 8-bit integers, is the fastest.
 
 All images are read before anything is written. A damaged image stops the command; with --skip_bad
 it is left out and counted. Inputs are never overwritten.
@@ -23,14 +26,21 @@ examples:
   deeplab-jax predict --model=deeplabv3_mobilenetv2_voc --output=predictions photos
   deeplab-jax predict --model=deeplabv3_mobilenetv2_dm05_voc_tflite --output=predictions walk.mp4
   deeplab-jax predict --model=runs/aerial --tile=1025x1025 --output=predictions survey.tif
+  deeplab-jax predict --model=runs/camvid --engine=onnx --output=predictions photos
+  deeplab-jax predict --model=camvid8.tflite --output=predictions photos
 """
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from deeplab_jax import checkpointing, inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import is_exported
+
+if TYPE_CHECKING:
+    from deeplab_jax.data.descriptors import Bands
 
 # Flags that do not apply to a classifier of whole images.
 OF_PIXELS = (
@@ -41,7 +51,7 @@ OF_PIXELS = (
 
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
-    flags.define_model()
+    flags.define_model(engine=True)
     flags.define_inference()
     flags.define("output", None, "Directory for the predicted files.")
     flags.define(
@@ -83,17 +93,29 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     paths = [path for path in paths if not inference.is_video(path)]
     if paths or not videos:
         paths = _without_images(paths, flags.output, videos)
-    description = checkpointing.read_description(pretrained.locate(flags.model, console))
-    task = description.task
+    task, class_names, bands = _read_description(flags, console)
     if videos and task == checkpointing.CLASSIFICATION:
         raise DeepLabError(f"{flags.model} classifies whole images; it takes no videos")
     if paths:
         if task == checkpointing.CLASSIFICATION:
             _classify(flags, paths, console)
         else:
-            _segment(flags, paths, description, console)
+            _segment(flags, paths, bands, len(class_names), console)
     if videos:
         _predict_videos(flags, videos, console)
+
+
+def _read_description(flags: Flags, console: Console) -> "tuple[str, tuple[str, ...], Bands]":
+    """Returns task, class names and image bands of the model."""
+    if is_exported(flags.model):
+        predictor = _load(flags, console)
+        return checkpointing.SEGMENTATION, predictor.class_names, predictor.bands
+    description = checkpointing.read_description(pretrained.locate(flags.model, console))
+    return description.task, description.class_names, description.image_bands
+
+
+def _load(flags: Flags, console: Console) -> "inference.Predictor":
+    return flags.load_predictor(console).with_options(flags.inference_options())
 
 
 def _plan_videos(flags: Flags, paths: list[str]) -> "list[inference.VideoJob]":
@@ -123,7 +145,7 @@ def _without_images(paths: list[str], output: str, videos: "list[inference.Video
 
 
 def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: Console) -> None:
-    predictor = flags.load_predictor(console).with_options(flags.inference_options())
+    predictor = _load(flags, console)
     limit = predictor.inference_size
     if flags.frame_size:
         limit = None if flags.frame_size == "full" else parse_size(flags.frame_size)
@@ -133,13 +155,9 @@ def _predict_videos(flags: Flags, videos: "list[inference.VideoJob]", console: C
 
 
 def _segment(
-    flags: Flags,
-    paths: list[str],
-    description: checkpointing.ModelDescription,
-    console: Console,
+    flags: Flags, paths: list[str], bands: "Bands", num_classes: int, console: Console
 ) -> None:
     server, overwrite = flags.submission, flags.overwrite
-    bands, num_classes = description.image_bands, len(description.class_names)
     shown = _overlay_bands(flags, bands.count)
     if server and flags.probabilities:
         raise DeepLabError("evaluation servers accept no probabilities; omit --probabilities")
@@ -149,7 +167,16 @@ def _segment(
         kinds = {"probabilities": flags.probabilities, "num_classes": num_classes}
         jobs = inference.plan_files(paths, flags.output, overwrite=overwrite, **kinds)
     jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, bands=bands, reporter=console)
-    predictor = flags.load_predictor(console).with_options(flags.inference_options())
+    predictor = _load(flags, console)
+    if predictor.fixed_size:
+        from deeplab_jax.data.images import read_image
+
+        # Checked before anything is written.
+        for job in jobs:
+            try:
+                predictor.check_size(read_image(job.image, bands=bands).shape[:2])
+            except DeepLabError as error:
+                raise DeepLabError(f"{job.image}: {error}") from None
     if server:
         inference.check_submission(predictor, server)
         inference.write_submission(predictor, jobs, server, console)

@@ -3,7 +3,9 @@
 Quantizes the convolutions of a model to 8-bit integers: int8 kernels with a scale per output
 channel and int8 inputs with ranges calibrated on images. DIR is a model directory that every
 command accepts, about a quarter of the original size. Prints mean IoU, size and latency before and
-after quantization, and writes them to DIR/report.json.
+after quantization, and writes them to DIR/report.json. On CPUs JAX runs the quantized model no
+faster; there, export the float model with `export --format=tflite --calibrate` and run that file
+with `predict`.
 
 If accuracy drops too much, --steps=N runs quantization-aware fine-tuning first, with the config of
 the model's workdir or --config=FILE and overrides --config.FIELD=VALUE. It writes to DIR-training;

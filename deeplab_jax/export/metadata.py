@@ -7,12 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from deeplab_jax.checkpointing import ModelDescription, description_values
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.program import Program
+from deeplab_jax.inference import Predictor
 from deeplab_jax.models import Architecture, preprocessing
 from deeplab_jax.models.preprocessing import channel_scale
 
 KEY = "deeplab_jax"
+# Advice for files without metadata.
+NO_METADATA = (
+    "deeplab-jax export writes them; deeplab-jax convert makes a model of a published file"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Metadata:
       source: origin of the weights.
       version: version of deeplab_jax that wrote the file.
       dtype: dtype of weights and computation, float32 or float16.
+      model: content of `model.json` of the network, with which `load` makes a predictor of the
+        file; None in files of earlier versions.
     """
 
     class_names: tuple[str, ...]
@@ -42,6 +50,7 @@ class Metadata:
     source: str
     version: str
     dtype: str = "float32"
+    model: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """Returns the metadata as JSON."""
@@ -94,7 +103,23 @@ def describe(program: Program) -> Metadata:
         source=predictor.source,
         version=importlib.metadata.version("deeplab_jax"),
         dtype=options.dtype,
+        model=_model_description(predictor),
     )
+
+
+def _model_description(predictor: Predictor) -> dict[str, Any]:
+    """Returns the content of `model.json` for the network of a predictor."""
+    description = ModelDescription(
+        # The values of all keywords are given, so that no default of this name applies.
+        architecture="deeplab_v3",
+        overrides=predictor.model.architecture.describe(),
+        class_names=predictor.class_names,
+        palette=predictor.palette,
+        inference_size=predictor.inference_size,
+        intensity_range=predictor.intensity_range,
+        bands=predictor.bands.chosen,
+    )
+    return description_values(description)
 
 
 def normalization(architecture: Architecture) -> dict[str, Any]:

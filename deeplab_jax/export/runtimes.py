@@ -15,7 +15,7 @@ import numpy as np
 from jax import export as jax_export
 
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.export.metadata import KEY, Metadata, describe, parse_metadata
+from deeplab_jax.export.metadata import KEY, NO_METADATA, Metadata, describe, parse_metadata
 from deeplab_jax.export.program import (
     ExportOptions,
     Program,
@@ -29,7 +29,9 @@ from deeplab_jax.files import replacing
 from deeplab_jax.inference import Predictor
 from deeplab_jax.lazy import import_extra
 
-FORMATS = ("stablehlo", "onnx", "tflite", "web")
+FORMATS = ("stablehlo", "onnx", "tflite", "coreml", "web")
+# Formats whose files have one size.
+FIXED_FORMATS = ("tflite", "coreml")
 # Formats whose writers support `ExportOptions.dtype="float16"`.
 HALF_FORMATS = ("onnx", "web")
 # Platforms of a StableHLO file, and the members of its zip archive.
@@ -60,19 +62,13 @@ def export(
         `web.find_runtime`.
 
     Returns:
-      The options with the size of a TFLite file, which is always fixed.
+      The options with the size of the file, which is always fixed in TFLite and Core ML.
 
     Raises:
       DeepLabError: the format is unknown, its packages are not installed, the sizes of this network
         cannot be left open, or the format lacks an operation of the network.
     """
-    if format not in FORMATS:
-        raise unknown_name("format", format, FORMATS)
-    if format != "stablehlo" and predictor.model.architecture.quantization != "none":
-        raise DeepLabError(
-            f"a quantized network cannot be exported to {format}; use --format=stablehlo, or "
-            "export the float network with --format=tflite and --calibrate, which quantizes it"
-        )
+    check_exports(predictor, format)
     program = program_for(predictor, format, options)
     if format != "stablehlo" and not program.options.portable:
         raise DeepLabError(f"{format} has only plain operations; portable=False is of stablehlo")
@@ -86,10 +82,13 @@ def export(
     elif format == "stablehlo":
         _write_stablehlo(program, path)
     elif format == "web":
-        # The modules require the package onnx.
         from deeplab_jax.export.web import write_page
 
         write_page(program, path, runtime)
+    elif format == "coreml":
+        from deeplab_jax.export.coreml import write_coreml
+
+        write_coreml(program, path)
     else:
         from deeplab_jax.export.onnx import write_onnx
 
@@ -97,10 +96,26 @@ def export(
     return program.options
 
 
+def check_exports(predictor: Predictor, format: str) -> None:
+    """Checks that a format exists and supports the type of a network.
+
+    Raises:
+      DeepLabError: the format is unknown, or the network is quantized and the format is not
+        stablehlo.
+    """
+    if format not in FORMATS:
+        raise unknown_name("format", format, FORMATS)
+    if format != "stablehlo" and predictor.model.architecture.quantization != "none":
+        raise DeepLabError(
+            f"a quantized network cannot be exported to {format}; use --format=stablehlo, or "
+            "export the float network with --format=tflite and --calibrate, which quantizes it"
+        )
+
+
 def program_for(predictor: Predictor, format: str, options: ExportOptions | None = None) -> Program:
     """Returns the program of a file.
 
-    A TFLite file fixes a size that the options leave open, and a web page takes one image.
+    FIXED_FORMATS fix a size that the options leave open, and a web page takes one image.
 
     Args:
       predictor: predictor of the trained network.
@@ -111,7 +126,7 @@ def program_for(predictor: Predictor, format: str, options: ExportOptions | None
     if format == "web" and options.batch is None:
         options = dataclasses.replace(options, batch=1)
     program = make_program(predictor, options)
-    if format != "tflite" or program.options.size:
+    if format not in FIXED_FORMATS or program.options.size:
         return program
     return make_program(predictor, dataclasses.replace(program.options, size=program.own_size))
 
@@ -258,6 +273,6 @@ def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
         ) from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:
-        raise DeepLabError(f"{path} has no metadata of deeplab_jax; deeplab-jax export writes them")
+        raise DeepLabError(f"{path} has no metadata of deeplab_jax; {NO_METADATA}")
     metadata, name = parse_metadata(text, where=str(path)), session.get_inputs()[0].name
     return ExportedNetwork(metadata, lambda images: session.run(None, {name: images})[0])

@@ -11,7 +11,7 @@ import numpy as np
 
 from deeplab_jax.data.crops import fitted, pad
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.export.metadata import KEY, Metadata, describe, parse_metadata
+from deeplab_jax.export.metadata import KEY, NO_METADATA, Metadata, describe, parse_metadata
 from deeplab_jax.export.program import Program
 from deeplab_jax.export.translation import Geometry, Pair, Value, translate
 from deeplab_jax.files import replacing
@@ -206,4 +206,4 @@ def read_tflite_metadata(path: str | Path) -> Metadata:
         if entry.Name() == KEY.encode():
             buffer = model.Buffers(entry.Buffer())
             return parse_metadata(buffer.DataAsNumpy().tobytes(), where=str(path))
-    raise DeepLabError(f"{path} has no metadata of deeplab_jax; deeplab-jax export writes them")
+    raise DeepLabError(f"{path} has no metadata of deeplab_jax; {NO_METADATA}")

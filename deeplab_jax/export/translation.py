@@ -72,6 +72,21 @@ class Writer(Protocol):
         """Receives every new value with its traced shape."""
 
 
+def flat_padding(padding: Padding) -> list[int]:
+    """Returns padding as [top, bottom, left, right]."""
+    (top, bottom), (left, right) = padding
+    return [top, bottom, left, right]
+
+
+def channels_first(value: Value) -> Value:
+    """Returns a constant for maps [N, H, W, C] as one for maps [N, C, H, W]."""
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.ndim == 4:
+        return value.transpose(0, 3, 1, 2)
+    return value.reshape(-1, 1, 1) if value.ndim == 1 else value
+
+
 class _Convolution(NamedTuple):
     """A convolution that is not written yet, because a bias may follow it."""
 

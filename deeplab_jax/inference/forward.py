@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ from deeplab_jax.parallel import batch_sharding, place, put_batch, replicated, s
 Finish = Callable[[jax.Array, jax.Array], Any]
 # (variables, image [N, H, W, C] as the network takes it) -> arrays of N rows.
 Forward = Callable[[Any, jax.Array], Any]
+# (padded images [N, H, W, C], scale) -> logits [N, h, w, num_classes] at the resolution of the
+# scaled images.
+LogitsAtScale = Callable[[jax.Array, float], jax.Array]
 
 MAXIMUM, MEAN = "maximum of logits", "mean of probabilities"
 # Lower bound of probabilities whose logarithm is taken.
@@ -78,13 +81,46 @@ def forward_pass(
             return compiled
         return programs.stored(compiled, model, f"{finish.__module__}.{finish.__qualname__}")
 
+    network, finish_fused = one_scale(model, scales), finish_logits(finish, out_shardings)
+
+    def forward_fused(variables: Any, image: jax.Array) -> Any:
+        def logits_at_scale(image: jax.Array, scale: float) -> jax.Array:
+            return _logits_at_scale(variables, image, model=network, scale=scale, mesh=mesh)
+
+        fused = fused_logits(model.architecture, scales, flip, image, logits_at_scale)
+        return finish_fused(fused)
+
+    return forward_fused
+
+
+@functools.lru_cache(maxsize=64)
+def finish_logits(finish: Finish, out_shardings: Any = None) -> Callable[[Any], Any]:
+    """Returns the compiled function from logits [N, H, W, num_classes] to the result of `finish`.
+
+    Args:
+      finish: see `forward_pass`.
+      out_shardings: sharding of the results; None: that of the logits.
+    """
+
     def finish_fused(logits: jax.Array) -> Any:
         return finish(jnp.argmax(logits, axis=-1).astype(jnp.int32), logits)
 
-    finish_fused = jax.jit(finish_fused, out_shardings=out_shardings)
-    return lambda variables, image: finish_fused(
-        fused_logits(model, scales, flip, variables, image, mesh)
-    )
+    return jax.jit(finish_fused, out_shardings=out_shardings)
+
+
+class Network(Protocol):
+    """A network that predictors call: a `FoldedNetwork`, or an exported file in its runtime.
+
+    Attributes:
+      model: the network, at the output stride to apply.
+    """
+
+    model: DeepLab
+
+    def forward(
+        self, options: InferenceOptions, finish: Finish, mesh: Mesh | None = None
+    ) -> Callable[[np.ndarray], Any]:
+        """Returns the function from images to the result of `finish`; see `FoldedNetwork`."""
 
 
 class FoldedNetwork:
@@ -151,44 +187,51 @@ def only_class_map(class_map: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def fused_logits(
-    model: DeepLab,
+    architecture: Architecture,
     scales: tuple[float, ...],
     flip: bool,
-    variables: Any,
     image: jax.Array,
-    mesh: Mesh | None = None,
+    logits_at_scale: LogitsAtScale,
 ) -> jax.Array:
     """Returns the logits fused over all scales and flips.
 
     Args:
-      model: the network, at the output stride to apply.
+      architecture: architecture of the network.
       scales, flip: see `InferenceOptions`.
-      variables: variables of the model.
       image: padded images, [N, H, W, C].
-      mesh: devices that share the images; None uses one device.
+      logits_at_scale: the network, made by `one_scale`.
 
     Returns:
       float32 [N, H, W, num_classes].
     """
-    rule, network = fusion_rule(model.architecture), _one_scale(model, scales)
+    rule = fusion_rule(architecture)
     flips = (False, True) if flip else (False,)
     members = [(scale, mirrored) for scale in scales for mirrored in flips]
     if len(members) == 1:
         rule = MAXIMUM
     total = None
     for scale, mirrored in members:
-        seen = _mirror(image) if mirrored else image
-        logits = _logits_at_scale(variables, seen, model=network, scale=scale, mesh=mesh)
-        adding = {"align_corners": model.architecture.align_corners, "rule": rule}
+        logits = logits_at_scale(_mirror(image) if mirrored else image, scale)
+        adding = {"align_corners": architecture.align_corners, "rule": rule}
         total = _add(total, logits, size=image.shape[1:3], mirrored=mirrored, **adding)
     return total if rule == MAXIMUM else _logarithm_of_mean(total, len(members))
 
 
-def _one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
+def one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
     """Returns the model without scales of its own where others are given."""
     if scales == (1.0,) or not model.architecture.multi_scale:
         return model
     return model.clone(architecture=dataclasses.replace(model.architecture, multi_scale=()))
+
+
+def image_at_scale(model: DeepLab, image: jax.Array, scale: float) -> jax.Array:
+    """Returns padded images [N, H, W, C] at a scale: float32, or unchanged at scale 1."""
+    if scale == 1:
+        return image
+    size = scaled_size(model, image.shape[1:3], scale)
+    return ops.resize_bilinear(
+        image.astype(jnp.float32), size, align_corners=model.architecture.align_corners
+    )
 
 
 _mirror = jax.jit(lambda image: image[:, :, ::-1])
@@ -200,11 +243,7 @@ def _logits_at_scale(
     variables: Any, image: jax.Array, *, model: DeepLab, scale: float, mesh: Mesh | None
 ) -> jax.Array:
     """Returns logits [N, h, w, num_classes] at the resolution of the scaled image."""
-    if scale != 1:
-        size = scaled_size(model, image.shape[1:3], scale)
-        image = ops.resize_bilinear(
-            image.astype(jnp.float32), size, align_corners=model.architecture.align_corners
-        )
+    image = image_at_scale(model, image, scale)
     with sharded_over(mesh):
         return model.apply(variables, image, train=False)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from deeplab_jax.data.crops import pad
 from deeplab_jax.data.descriptors import Bands
-from deeplab_jax.inference.forward import FoldedNetwork, only_class_map, only_logits
+from deeplab_jax.inference.forward import FoldedNetwork, Network, only_class_map, only_logits
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Size, canvas_size, check_image
 from deeplab_jax.inference.refinement import find_parameters, refine
@@ -94,8 +94,9 @@ class Predictor:
     Attributes:
       model: the network, at the output stride of the options.
       variables: parameters and batch statistics as given to the constructor.
-      network: the folded model with its variables on the device; predictors of one model that
-        differ in their options share it.
+      network: the folded model with its variables on the device, or what `make_network` returns
+        for model and variables instead; predictors of one model that differ in their options share
+        it.
       class_names: names of the logits' classes, in order.
       palette: color of each class, RGB 0..255.
       inference_size: (H, W) that smaller images are padded to, or None. Tiles ignore it.
@@ -106,7 +107,10 @@ class Predictor:
       bands: bands of the images, and the bands of a file that become those.
       tiling: how images are cut into tiles, or None.
       crf: parameters of the CRF, or None.
+      fixed_size: the only (H, W) in pixels that the network takes, or None.
     """
+
+    fixed_size: Size | None = None
 
     def __init__(
         self,
@@ -119,6 +123,7 @@ class Predictor:
         options: InferenceOptions | None = None,
         intensity_range: tuple[float, float] | None = None,
         chosen_bands: tuple[int, ...] | None = None,
+        make_network: Callable[[DeepLab, Any], Network] = FoldedNetwork,
     ) -> None:
         """Prepares the network; it is compiled at the first image.
 
@@ -126,7 +131,8 @@ class Predictor:
           DeepLabError: the network does not support the options.
         """
         self._trained = model, variables
-        self._networks: dict[Architecture, FoldedNetwork] = {}
+        self._make_network = make_network
+        self._networks: dict[Architecture, Network] = {}
         self.class_names = tuple(class_names)
         self.palette = tuple(tuple(color) for color in palette)
         self.source = source
@@ -140,7 +146,7 @@ class Predictor:
         self.model, self.variables = at_output_stride(*self._trained, options.output_stride)
         architecture = self.model.architecture
         if architecture not in self._networks:
-            self._networks[architecture] = FoldedNetwork(self.model, self.variables)
+            self._networks[architecture] = self._make_network(self.model, self.variables)
         self.network = self._networks[architecture]
         self._fill = architecture.mean_pixel
         self.tiling = Tiling.of(self.model, options) if options.tile else None
@@ -168,6 +174,17 @@ class Predictor:
             nearest size that the network accepts.
         """
         return self._changed(size, self.options)
+
+    def with_networks(self, make_network: Callable[[DeepLab, Any], Network]) -> "Predictor":
+        """Returns a predictor of the same model whose networks another function makes.
+
+        Args:
+          make_network: function from a model and its variables to a network.
+        """
+        changed = copy.copy(self)
+        changed._make_network, changed._networks = make_network, {}
+        changed._apply(self.options, self.inference_size)
+        return changed
 
     def _changed(self, inference_size: Size | None, options: InferenceOptions) -> "Predictor":
         changed = copy.copy(self)
@@ -242,6 +259,18 @@ class Predictor:
         """
         return self._results(self._fuse, [image])[0]
 
+    def check_size(self, size: Size) -> None:
+        """Checks that an image of (H, W) fits into the fixed size, if there is one.
+
+        Raises:
+          DeepLabError: the image is larger, and is not predicted in tiles.
+        """
+
+    def _canvas(self, size: Size) -> Size:
+        """Returns the (H, W) that an image of a size is padded to."""
+        scales = self.options.scales
+        return canvas_size(self.model, size, self.inference_size, scales=scales)
+
     def _results(
         self, forward: Callable[[np.ndarray], Any], images: np.ndarray | Sequence[np.ndarray]
     ) -> list[Any]:
@@ -257,10 +286,7 @@ class Predictor:
             return [run_tiles(self.tiling, forward, image) for image in images]
         groups: dict[Size, list[int]] = {}
         for position, image in enumerate(images):
-            size = canvas_size(
-                self.model, image.shape[:2], self.inference_size, scales=self.options.scales
-            )
-            groups.setdefault(size, []).append(position)
+            groups.setdefault(self._canvas(image.shape[:2]), []).append(position)
         results: dict[int, Any] = {}
         for size, positions in groups.items():
             batch = np.stack([pad(images[position], size, self._fill) for position in positions])

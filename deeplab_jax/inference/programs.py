@@ -47,7 +47,7 @@ def stored(forward: Forward, model: Any, purpose: str) -> Forward:
             arguments = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (variables, image)
             )
-            facts = "\n".join([repr(model), purpose, str(arguments), *_surroundings()])
+            facts = "\n".join([repr(model), purpose, str(arguments), *surroundings()])
             name = hashlib.sha256(facts.encode()).hexdigest()
             exported = _exported(forward, arguments, directory / f"{name}{PROGRAM_SUFFIX}")
             programs[image.shape, image.dtype] = jax.jit(exported.call)
@@ -68,22 +68,23 @@ def _exported(forward: Forward, arguments: Any, path: pathlib.Path) -> jax.expor
     exported = jax.export.export(forward)(*arguments)
     with replacing(path) as temporary:
         temporary.write_bytes(exported.serialize())
-    _remove_oldest(path.parent)
+    remove_oldest(path.parent, PROGRAM_SUFFIX, MAX_PROGRAMS)
     return exported
 
 
-def _remove_oldest(directory: pathlib.Path) -> None:
+def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
+    """Removes the oldest files of a directory that end in a suffix, beyond the newest `most`."""
     ages = {}
-    for path in directory.glob(f"*{PROGRAM_SUFFIX}"):
+    for path in directory.glob(f"*{suffix}"):
         # Another process may remove it meanwhile.
         with contextlib.suppress(FileNotFoundError):
             ages[path] = path.stat().st_mtime_ns
-    for path in sorted(ages, key=ages.get)[:-MAX_PROGRAMS]:
+    for path in sorted(ages, key=ages.get)[:-most]:
         path.unlink(missing_ok=True)
 
 
 @functools.cache
-def _surroundings() -> tuple[str, ...]:
+def surroundings() -> tuple[str, ...]:
     """Returns facts on code and machine that determine a program beside network and arguments."""
     package = pathlib.Path(deeplab_jax.__file__).parent
     states = {path.relative_to(package): path.stat() for path in sorted(package.rglob("*.py"))}

@@ -11,7 +11,7 @@ import filelock
 from deeplab_jax import checkpointing, pretrained
 from deeplab_jax.checkpointing import is_model
 from deeplab_jax.errors import DeepLabError, nearest_names
-from deeplab_jax.files import as_path, cache_directory
+from deeplab_jax.files import as_path, cache_directory, is_exported
 from deeplab_jax.lazy import quiet_logger
 from deeplab_jax.pretrained.archives import is_there, unpacked
 from deeplab_jax.pretrained.download import Patience, by_hand, download, verify
@@ -143,6 +143,11 @@ def check_reference(reference: str | Path) -> None:
     path = as_path(reference).expanduser()
     if path.is_dir() or str(reference) in list_pretrained():
         return
+    if is_exported(path):
+        raise DeepLabError(
+            f"{path} is a single file; predict runs files that deeplab-jax export wrote, and "
+            "deeplab-jax convert makes a model directory of published ones"
+        )
     if path.is_file():
         raise DeepLabError(
             f"{path} is a file, not a model directory; `deeplab-jax convert` converts published "

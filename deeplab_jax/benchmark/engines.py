@@ -1,0 +1,143 @@
+"""Latency and memory of a model in each engine: `python -m deeplab_jax.benchmark.engines`.
+
+Each engine runs in a process of its own, which reads one JSON object from stdin and writes one to
+stdout, so that no engine uses memory or threads of another.
+"""
+
+import json
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from deeplab_jax import loading
+from deeplab_jax.benchmark.machine import run_seconds
+from deeplab_jax.benchmark.networks import made_variables, split_network
+from deeplab_jax.benchmark.start import run_python
+from deeplab_jax.checkpointing import ModelDescription, write_model
+from deeplab_jax.data.descriptors import bit_interleaved_palette
+from deeplab_jax.files import PROGRAM_CACHE
+from deeplab_jax.inference import InferenceOptions
+from deeplab_jax.inference.forward import only_class_map
+from deeplab_jax.models import create_model
+from deeplab_jax.reporter import Reporter
+
+MODULE = "deeplab_jax.benchmark.engines"
+# Entries of /proc/self/status: current and largest memory of the process, in kibibytes.
+CURRENT, LARGEST = "VmRSS", "VmHWM"
+
+
+def write_random_model(directory: pathlib.Path, network: str, size: tuple[int, int]) -> None:
+    """Writes the model directory of a network with random variables, for timing only.
+
+    Args:
+      directory: path of the model directory.
+      network: ARCHITECTURE or ARCHITECTURE/BACKBONE.
+      size: (height, width) in pixels that smaller images are padded to.
+
+    Raises:
+      DeepLabError: there is no such network.
+    """
+    architecture, keywords = split_network(network)
+    model = create_model(architecture, **keywords)
+    names = tuple(map(str, range(model.architecture.num_classes)))
+    palette, overrides = bit_interleaved_palette(len(names)), model.architecture.describe()
+    description = ModelDescription(architecture, overrides, names, palette, size)
+    write_model(directory, description, made_variables(model))
+
+
+def measure_models(
+    models: Mapping[str, pathlib.Path],
+    size: tuple[int, int],
+    batch_size: int = 1,
+    *,
+    repetitions: int = 5,
+    reporter: Reporter,
+) -> dict[str, dict[str, Any]]:
+    """Measures models one after the other, each in a process of its own.
+
+    Args:
+      models: name of each row → model directory or exported file.
+      size: (height, width) of the images in pixels.
+      batch_size: number of images per call.
+      repetitions: number of runs of the median.
+      reporter: receives progress events.
+
+    Returns:
+      For each row `seconds`, the median time from pixels to class maps after a warm-up run;
+      `images_per_second`; `start_seconds`, the time to load the model and compute the first class
+      map, with full caches; `peak_bytes`, the memory that loading and running the model adds to the
+      process (None: unknown); and `file_bytes`, the size of the model on disk.
+
+    Raises:
+      DeepLabError: a process failed; the message is its last line.
+    """
+    found = {}
+    with tempfile.TemporaryDirectory() as caches:
+        environment = {"JAX_COMPILATION_CACHE_DIR": caches, PROGRAM_CACHE: caches}
+        given = {"size": size, "batch_size": batch_size, "repetitions": repetitions}
+        for row, path in reporter.track(list(models.items()), "measuring, engine"):
+            text = json.dumps(given | {"model": str(path)})
+            if path.is_dir():
+                # Fills the caches.
+                run_python(["-m", MODULE], environment, input=text)
+            figures = json.loads(run_python(["-m", MODULE], environment, input=text))
+            found[row] = figures | {"file_bytes": total_bytes([path])}
+    return found
+
+
+def total_bytes(paths: Iterable[pathlib.Path]) -> int:
+    """Returns the size of files, and of directories with all that they contain."""
+    files = {file for path in paths for file in (path, *path.rglob("*")) if file.is_file()}
+    return sum(file.stat().st_size for file in files)
+
+
+def measure(
+    model: str, size: tuple[int, int], batch_size: int, repetitions: int
+) -> dict[str, float | None]:
+    """Measures a model in this process; see `measure_models`.
+
+    Args:
+      model: path of a model directory or an exported file.
+      size: (height, width) of the images in pixels.
+      batch_size: number of images per call.
+      repetitions: number of runs of the median.
+    """
+    images = np.random.default_rng(0).integers(0, 256, (batch_size, *size, 3), np.uint8)
+    before, started = _memory(CURRENT), time.perf_counter()
+    predictor = loading.load(model)
+    forward = predictor.network.forward(InferenceOptions(), only_class_map)
+    np.asarray(forward(images))
+    start_seconds = time.perf_counter() - started
+    seconds = statistics.median(run_seconds(lambda: forward(images), repetitions))
+    after = _memory(LARGEST)
+    return {
+        "seconds": seconds,
+        "images_per_second": batch_size / seconds,
+        "start_seconds": start_seconds,
+        "peak_bytes": None if before is None or after is None else after - before,
+    }
+
+
+def _memory(entry: str) -> int | None:
+    """Returns an entry of /proc/self/status in bytes; None where there is none."""
+    status = pathlib.Path("/proc/self/status")
+    if not status.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines[entry].split()[0]) * 1024
+
+
+def main() -> None:
+    """Reads the arguments of `measure` as JSON and writes its result."""
+    arguments: dict[str, Any] = json.load(sys.stdin)
+    json.dump(measure(**arguments), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

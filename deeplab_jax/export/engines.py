@@ -1,0 +1,345 @@
+"""Engines: runtimes that execute a network in place of JAX, behind the interface of predictors."""
+
+import functools
+import hashlib
+import importlib.metadata
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from deeplab_jax.checkpointing import parse_description
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.export.program import ExportOptions, Size
+from deeplab_jax.export.runtimes import ExportedNetwork, check_exports, export, load_exported
+from deeplab_jax.files import ENGINE_SUFFIX, ENGINES, program_directory
+from deeplab_jax.inference import InferenceOptions, Predictor, programs
+from deeplab_jax.inference.forward import (
+    Finish,
+    finish_logits,
+    fused_logits,
+    image_at_scale,
+    one_scale,
+    only_class_map,
+)
+from deeplab_jax.inference.padding import padded_size
+from deeplab_jax.lazy import import_extra, import_tensorflow
+from deeplab_jax.models import DeepLab
+from deeplab_jax.reporter import LoggingReporter, Reporter
+
+# Distributions that determine an exported file beside the network.
+WRITERS = {"onnx": ("onnx",), "tflite": ("tensorflow", "tensorflow-cpu")}
+# Exported networks that are kept on disk, the newest, and loaded, those used last.
+MAX_FILES, MAX_LOADED = 32, 8
+
+# (network, (H, W) of the images, whether they are pixels, whether to return classes) -> file that
+# takes them. Images that are not pixels are floats, normalized as the metadata describe.
+FileOf = Callable[[DeepLab, Size, bool, bool], ExportedNetwork]
+
+
+def with_engine(
+    predictor: Predictor,
+    engine: str,
+    *,
+    threads: int | None = None,
+    reporter: Reporter | None = None,
+) -> Predictor:
+    """Returns a predictor of the same model whose network another runtime executes.
+
+    The network is exported once for each padded size, and stored beside the traced programs in
+    `program_directory`. Scales, flips, tiles and CRF work as with JAX.
+
+    Args:
+      predictor: predictor of the trained network.
+      engine: one of ENGINES.
+      threads: maximum number of threads of the runtime (default: number of cores).
+      reporter: receives a message for each export (default: the logger).
+
+    Raises:
+      DeepLabError: the engine is unknown, its packages are not installed, or its format does not
+        support the network.
+    """
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if engine == "jax":
+        return predictor
+    _import_runtime(engine)
+    check_exports(predictor, engine)
+
+    def make_network(model: DeepLab, variables: Any) -> EngineNetwork:
+        files = _ModelFiles(predictor, variables, engine, threads, reporter or LoggingReporter())
+        return EngineNetwork(model, files.load)
+
+    return predictor.with_networks(make_network)
+
+
+def _import_runtime(engine: str) -> None:
+    """Imports the packages of an engine, so that missing ones are reported at once."""
+    purpose = f"the engine {engine}"
+    if engine == "onnx":
+        import_extra("onnx", "onnx", purpose)
+        import_extra("onnxruntime", "onnx", purpose)
+    else:
+        import_extra("ai_edge_litert.interpreter", "tflite", purpose)
+
+
+class EngineNetwork:
+    """A network whose exported files a runtime executes, with the interface of `FoldedNetwork`.
+
+    Attributes:
+      model: the network, at the output stride to apply.
+    """
+
+    def __init__(self, model: DeepLab, file_of: FileOf) -> None:
+        """Prepares the network; `file_of` is called for the first images of a size."""
+        self.model, self._file_of = model, file_of
+
+    def forward(
+        self, options: InferenceOptions, finish: Finish, mesh: Mesh | None = None
+    ) -> Callable[[np.ndarray], Any]:
+        """Returns the function from images to the result of `finish`.
+
+        Args:
+          options: scales and flip; other fields are ignored.
+          finish: see `forward_pass`.
+          mesh: None or one device.
+
+        Raises:
+          DeepLabError: the mesh has several devices.
+        """
+        if mesh is not None and mesh.size > 1:
+            raise DeepLabError(
+                f"exported networks run on one CPU, not on {mesh.size} devices; use engine='jax'"
+            )
+        network, finish_all = one_scale(self.model, options.scales), finish_logits(finish)
+        classes_only = finish is only_class_map and not options.fuses
+
+        def call(images: np.ndarray) -> Any:
+            def logits_at_scale(image: jax.Array, scale: float) -> np.ndarray:
+                scaled = np.asarray(_image_at_scale(image, model=network, scale=scale))
+                return self._run(network, scaled, classes_only)
+
+            if not options.fuses:
+                outputs = self._run(network, images, classes_only)
+            else:
+                outputs = fused_logits(
+                    self.model.architecture, options.scales, options.flip, images, logits_at_scale
+                )
+            if outputs.ndim == 4:
+                return finish_all(outputs)
+            if finish is only_class_map:
+                return outputs
+            raise DeepLabError(
+                "this exported file returns classes, without probabilities; "
+                "export it with --argmax=outside"
+            )
+
+        return call
+
+    def _run(self, model: DeepLab, images: np.ndarray, classes: bool) -> np.ndarray:
+        """Returns the outputs for images [N, H, W, C], by calls of the batch size of the file."""
+        pixels = np.issubdtype(images.dtype, np.integer)
+        file = self._file_of(model, images.shape[1:3], pixels, classes)
+        batch = file.metadata.input["shape"][0] or 1
+        outputs = []
+        for start in range(0, len(images), batch):
+            group = images[start : start + batch]
+            missing = batch - len(group)
+            whole = np.concatenate([group, np.repeat(group[-1:], missing, axis=0)])
+            outputs.append(file.run(file.metadata.normalized(whole))[: len(group)])
+        return np.concatenate(outputs)
+
+
+_image_at_scale = jax.jit(
+    lambda image, *, model, scale: image_at_scale(model, image, scale),
+    static_argnames=("model", "scale"),
+)
+
+
+class _ModelFiles:
+    """Files of a model with one size each, exported when they are first needed."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        variables: Any,
+        format: str,
+        threads: int | None,
+        reporter: Reporter,
+    ) -> None:
+        self._predictor, self._variables, self._format = predictor, variables, format
+        self._threads, self._reporter = threads, reporter
+        self._temporary: tempfile.TemporaryDirectory | None = None
+        self.load = functools.lru_cache(maxsize=MAX_LOADED)(self._load)
+
+    def _load(self, model: DeepLab, size: Size, pixels: bool, classes: bool) -> ExportedNetwork:
+        """Returns the loaded file, see `FileOf`; a missing or damaged one is exported."""
+        options = ExportOptions(size=size, batch=1, preprocessing=pixels, argmax=classes)
+        path = self._directory() / f"{self._name(model, options)}.{self._format}{ENGINE_SUFFIX}"
+        if path.is_file():
+            try:
+                return load_exported(path, self._threads)
+            # Runtimes raise many kinds of errors on damaged files.
+            except Exception:
+                path.unlink(missing_ok=True)
+        height, width = size
+        self._reporter.message(f"exporting the network to {self._format} at {height}x{width}")
+        if self._format == "tflite":
+            import_tensorflow("tflite", "the engine tflite")
+        given = self._predictor
+        exported = Predictor(
+            model, self._variables, given.class_names, given.palette, source=given.source
+        )
+        export(exported, path, self._format, options)
+        programs.remove_oldest(path.parent, ENGINE_SUFFIX, MAX_FILES)
+        return load_exported(path, self._threads)
+
+    def _directory(self) -> Path:
+        """Returns the directory of the files; a temporary one if programs are not stored."""
+        directory = program_directory()
+        if directory is not None:
+            return directory
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="deeplab_jax-")
+        return Path(self._temporary.name)
+
+    def _name(self, model: DeepLab, options: ExportOptions) -> str:
+        """Returns the SHA-256 of everything that determines a file."""
+        versions = [f"{name} {_version(name)}" for name in WRITERS[self._format]]
+        facts = [repr(model), repr(options), self._weights, *versions, *programs.surroundings()]
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+    @functools.cached_property
+    def _weights(self) -> str:
+        """SHA-256 of the variables."""
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_flatten_with_path(self._variables)[0]:
+            array = np.ascontiguousarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+            digest.update(array.data if array.size else b"")
+        return digest.hexdigest()
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class FilePredictor(Predictor):
+    """Predictor whose network is one exported file.
+
+    The file determines the output stride and, if its size is fixed, the padded size: all images
+    must fit into it, or be predicted in tiles of this size.
+
+    Attributes:
+      file: the file in its runtime.
+    """
+
+    def __init__(self, file: ExportedNetwork, source: str) -> None:
+        """Prepares the predictor.
+
+        Args:
+          file: file in its runtime.
+          source: path of the file, for reports and errors.
+
+        Raises:
+          DeepLabError: the file was exported by an earlier version, which did not describe its
+            network.
+        """
+        self.file = file
+        shape = file.metadata.input["shape"]
+        self.fixed_size = None if None in shape[1:3] else (shape[1], shape[2])
+        if file.metadata.model is None:
+            raise DeepLabError(
+                f"{source} was exported by an earlier version, without a description of its "
+                "network; export it again"
+            )
+        description = parse_description(dict(file.metadata.model))
+        super().__init__(
+            description.create_model(),
+            {},
+            description.class_names,
+            description.palette,
+            description.inference_size,
+            source,
+            intensity_range=description.intensity_range,
+            make_network=lambda model, variables: EngineNetwork(model, self._file_of),
+        )
+
+    def _file_of(self, model: DeepLab, size: Size, pixels: bool, classes: bool) -> ExportedNetwork:
+        return self.file
+
+    def _apply(self, options: InferenceOptions, inference_size: Size | None) -> None:
+        own = self._trained[0].architecture.output_stride
+        if options.output_stride not in (None, own):
+            raise DeepLabError(
+                f"{self.source} was exported at output stride {own}; use the model directory for "
+                "another one"
+            )
+        if options.scales != (1.0,):
+            raise DeepLabError(
+                f"{self.source} takes images at one scale; use the model directory for others"
+            )
+        if self.file.metadata.output["name"] == "class_map" and (options.flip or options.crf):
+            raise DeepLabError(
+                f"{self.source} returns classes, but flip and crf require logits; export it with "
+                "--argmax=outside, or use the model directory"
+            )
+        if self.fixed_size and options.tile:
+            (height, width), tile = self.fixed_size, padded_size(self._trained[0], options.tile)
+            if tile != self.fixed_size:
+                raise DeepLabError(
+                    f"{self.source} takes images of {height}x{width}, not tiles of "
+                    f"{tile[0]}x{tile[1]}; give --tile={height}x{width}, or export it with "
+                    "--size=any"
+                )
+        super()._apply(options, self.fixed_size or inference_size)
+
+    def _canvas(self, size: Size) -> Size:
+        if self.fixed_size is None:
+            return super()._canvas(size)
+        self.check_size(size)
+        return self.fixed_size
+
+    def check_size(self, size: Size) -> None:
+        """Checks that an image of (H, W) fits into the file; see `Predictor.check_size`."""
+        if self.fixed_size is None or self.tiling:
+            return
+        height, width = self.fixed_size
+        if size[0] > height or size[1] > width:
+            raise DeepLabError(
+                f"{self.source} takes images of up to {height}x{width}, but one has "
+                f"{size[0]}x{size[1]}; give --tile={height}x{width}, or export it with --size=any"
+            )
+
+
+def load_file(
+    path: str | Path, engine: str | None = None, *, threads: int | None = None
+) -> FilePredictor:
+    """Returns the predictor of a file that `export` wrote, executed by the runtime of its format.
+
+    Args:
+      path: path of a StableHLO, ONNX or TFLite file.
+      engine: engine of its format; None: that one.
+      threads: maximum number of threads of the runtime (default: number of cores).
+
+    Raises:
+      DeepLabError: the file is missing or damaged, belongs to another engine or was not written by
+        `export`, or its runtime is not installed.
+    """
+    engines = {suffix: name for name, suffix in ENGINES.items()}
+    own = engines.get(Path(path).suffix.lower())
+    if engine is not None and engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    if engine not in (None, own):
+        raise DeepLabError(
+            f"{path} is executed by the engine {own}, not {engine}; omit the engine, or give the "
+            "model directory"
+        )
+    return FilePredictor(load_exported(path, threads), str(path))

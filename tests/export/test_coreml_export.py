@@ -1,0 +1,108 @@
+"""Core ML packages: their interface, and their operations executed by their documented meaning.
+
+Core ML itself runs on Apple devices only.
+"""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from small import NAMES, PALETTE, depthwise_layers, expected_logits, small_predictor
+from stand_ins import noise
+from test_exported_networks import NETWORKS, assert_same
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.export.metadata import KEY, parse_metadata
+from deeplab_jax.export.program import ExportOptions
+from deeplab_jax.export.runtimes import export
+
+pytest.importorskip("coremltools", reason="it writes the packages")
+mil_interpreter = pytest.importorskip("mil_interpreter")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name == "v3" else pytest.mark.slow) for name in NETWORKS],
+)
+def test_same_logits_by_the_documented_operations(tmp_path, name):
+    architecture, overrides = NETWORKS[name]
+    predictor, package = small_predictor(architecture, **overrides), tmp_path / "net.mlpackage"
+    odd = int(predictor.model.architecture.align_corners)
+    size = (48 + odd, 64 + odd)
+    export(predictor, package, "coreml", ExportOptions(size=size, argmax=False))
+    _, program = mil_interpreter.load_program(package)
+    image = noise(1, *size)
+    pixels = image.transpose(0, 3, 1, 2).astype(np.float32)
+    found = mil_interpreter.run(program, image=pixels)["logits"]
+    assert_same(found, expected_logits(predictor, image))
+    convolutions = [op for op in program.operations if op.op_type == "conv"]
+    assert sum(op.groups.val > 1 for op in convolutions) == depthwise_layers(predictor)
+    if name == "v3":
+        kinds = Counter(op.op_type for op in program.operations)
+        # One multiplication and one subtraction normalize the image; the rest is folded.
+        assert kinds["mul"] + kinds["sub"] + kinds["real_div"] <= 2
+        assert kinds["relu6"] >= 10
+        assert not kinds["relu"] + kinds["clip"] + kinds["pad"] - kinds["relu"]
+
+
+def test_interface_of_a_package(tmp_path):
+    architecture, overrides = NETWORKS["v3"]
+    predictor, package = small_predictor(architecture, **overrides), tmp_path / "net.mlpackage"
+    package.mkdir()
+    (package / "old").touch()
+    options = export(predictor, package, "coreml", ExportOptions(size=(33, 49)))
+    assert options.size == (33, 49)
+    assert not (package / "old").exists()
+    specification, program = mil_interpreter.load_program(package)
+    description = specification.description
+    (given,), (result,) = description.input, description.output
+    assert (given.name, given.type.imageType.height, given.type.imageType.width) == (
+        "image",
+        33,
+        49,
+    )
+    assert given.type.imageType.colorSpace == given.type.imageType.RGB
+    assert result.name == "class_map"
+    assert list(result.type.multiArrayType.shape) == [1, 33, 49]
+    assert result.type.multiArrayType.dataType == result.type.multiArrayType.INT32
+    defined = description.metadata.userDefined
+    metadata = parse_metadata(defined[KEY], "the package")
+    assert (metadata.class_names, metadata.palette) == (NAMES, PALETTE)
+    assert metadata.input["dtype"] == "image"
+    assert metadata.input["shape"] == [1, 33, 49, 3]
+    preview = json.loads(defined["com.apple.coreml.model.preview.params"])
+    assert preview == {
+        "labels": list(NAMES),
+        "colors": ["#4682b4", "#804080", "#6b8e23", "#00008e"],
+    }
+    assert defined["com.apple.coreml.model.preview.type"] == "imageSegmenter"
+    image = noise(1, 33, 49)
+    pixels = image.transpose(0, 3, 1, 2).astype(np.float32)
+    found = mil_interpreter.run(program, image=pixels)["class_map"]
+    assert found.dtype == np.int32
+    assert np.mean(found == expected_logits(predictor, image).argmax(-1)) > 0.999
+
+
+def test_normalization_outside(tmp_path):
+    architecture, overrides = NETWORKS["bgr"]
+    predictor, package = small_predictor(architecture, **overrides), tmp_path / "net.mlpackage"
+    options = ExportOptions(size=(33, 49), preprocessing=False, argmax=False)
+    export(predictor, package, "coreml", options)
+    specification, program = mil_interpreter.load_program(package)
+    array = specification.description.input[0].type.multiArrayType
+    assert list(array.shape) == [1, 33, 49, 3]
+    metadata = parse_metadata(specification.description.metadata.userDefined[KEY], "the package")
+    image = noise(1, 33, 49)
+    found = mil_interpreter.run(program, image=metadata.normalized(image))["logits"]
+    assert_same(found, expected_logits(predictor, image))
+
+
+def test_packages_that_are_not_written(tmp_path):
+    predictor = small_predictor(*NETWORKS["v3"][:1], **NETWORKS["v3"][1])
+    with pytest.raises(DeepLabError, match=r"must end in \.mlpackage"):
+        export(predictor, tmp_path / "network", "coreml", ExportOptions(size=(33, 33)))
+    options = ExportOptions(size=(33, 33), batch=2)
+    with pytest.raises(DeepLabError, match="one image per call"):
+        export(predictor, tmp_path / "net.mlpackage", "coreml", options)
+    assert not list(tmp_path.iterdir())
