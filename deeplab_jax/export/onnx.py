@@ -10,7 +10,7 @@ import numpy as np
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.metadata import KEY, describe
 from deeplab_jax.export.program import Program, input_specification, open_sizes
-from deeplab_jax.export.translation import Geometry, Pair, Value, translate
+from deeplab_jax.export.translation import Geometry, Pair, Value, channels_first, translate
 from deeplab_jax.files import replacing
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.ops import Padding
@@ -124,7 +124,7 @@ class OnnxWriter:
             dtype = HALF if before in self._halves else right.dtype
             limits = np.zeros((), dtype), right.reshape(()).astype(dtype)
             return self.node("Clip", before, *limits)
-        left, right = self._alike(_broadcasting(left), _broadcasting(right))
+        left, right = self._alike(channels_first(left), channels_first(right))
         return self.node(name.capitalize(), left, right)
 
     def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
@@ -289,15 +289,6 @@ def _needed(nodes: Sequence[Any], result: str) -> list[Any]:
 def _pads(padding: Padding) -> list[int]:
     (top, bottom), (left, right) = padding
     return [top, left, bottom, right]
-
-
-def _broadcasting(value: Value) -> Value:
-    """Returns a constant for maps [N, H, W, C] as one for maps [N, C, H, W]."""
-    if not isinstance(value, np.ndarray):
-        return value
-    if value.ndim == 4:
-        return value.transpose(0, 3, 1, 2)
-    return value.reshape(-1, 1, 1) if value.ndim == 1 else value
 
 
 # Operator set and the file format of its release. OpenCV supports neither the `axes` of Resize nor
