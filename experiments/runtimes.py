@@ -1,29 +1,42 @@
 """Agreement, size, latency and memory of each runtime: `python -m experiments.runtimes`.
 
 Exports models to every format, runs the files by their runtimes on scikit-image's photographs, and
-writes the table of docs/guides/deploy.md. Latency and memory are those of a process of its own,
-from pixels to class maps. Core ML files are written, but not run.
+writes the table of docs/guides/deploy.md. Each row runs in a process of its own, from pixels to
+class maps. Memory is what loading and running the model adds to the process. Core ML files are
+written, but not run. OpenCV and onnxruntime-web run the ONNX file of one size; the latter requires
+Node and the npm package.
 
 example:
-  python -m experiments.runtimes --models=models/dm05,models/voc --calibrate=VOC2012/JPEGImages
+  python -m experiments.runtimes --models=models/dm05,models/voc --calibrate=VOC2012/JPEGImages \\
+      --web=.venv/web/node_modules
 """
 
 import argparse
 import csv
 import datetime
 import importlib.metadata
+import json
+import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from deeplab_jax.benchmark.engines import measure_models, total_bytes
-from deeplab_jax.benchmark.machine import describe_machine
-from deeplab_jax.data.crops import fitted
+from deeplab_jax.benchmark.engines import (
+    CURRENT,
+    LARGEST,
+    measure_models,
+    process_memory,
+    total_bytes,
+)
+from deeplab_jax.benchmark.machine import describe_machine, run_seconds
+from deeplab_jax.benchmark.start import run_python
+from deeplab_jax.data.crops import fitted, pad
 from deeplab_jax.data.images import read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.engines import load_file
@@ -35,7 +48,8 @@ from deeplab_jax.reporter import LoggingReporter
 
 MEASURED = pathlib.Path(__file__).parent / "results" / "measured" / "runtimes.csv"
 COLUMNS = ("row", "quantity", "value", "unit", "command", "commit", "hardware", "date")
-PACKAGES = ("jax", "onnxruntime", "ai-edge-litert", "opencv-python-headless", "coremltools")
+PACKAGES = ("jax", "onnxruntime", "ai-edge-litert", "opencv-python-headless")
+NODE_SCRIPT = pathlib.Path(__file__).parents[1] / "tests" / "export" / "run_in_node.cjs"
 # Number of calibration images.
 MAX_CALIBRATION = 100
 # Row → format, dtype and whether it is calibrated; suffix of the file.
@@ -48,6 +62,8 @@ FILES = {
     "Core ML, not run": ("coreml", "float32", False),
     "Core ML, float16, not run": ("coreml", "float16", False),
 }
+# Rows of the ONNX file in other runtimes.
+OPENCV, WEB = "OpenCV dnn", "onnxruntime-web, one thread"
 SUFFIXES = {"onnx": ".onnx", "tflite": ".tflite", "coreml": ".mlpackage"}
 
 
@@ -73,16 +89,74 @@ def export_files(
     return paths
 
 
-def agreement(
-    expected: Sequence[np.ndarray], found: Callable[[np.ndarray], np.ndarray], images: Any
-) -> float:
+def measure_opencv(path: str, images: str, classes: str, repetitions: int) -> dict[str, Any]:
+    """Runs an ONNX file by OpenCV in this process; see `measure_models` for the result.
+
+    Args:
+      path: path of the file.
+      images: path of a .npy file, uint8 [N, H, W, 3].
+      classes: path of the .npy file for the class maps, int32 [N, H, W].
+      repetitions: number of runs of the median.
+    """
+    import cv2
+
+    pixels, before = np.load(images), process_memory(CURRENT)
+    network = cv2.dnn.readNetFromONNX(path)
+
+    def run(image: np.ndarray) -> np.ndarray:
+        network.setInput(image[None])
+        return network.forward()[0]
+
+    np.save(classes, np.stack([run(image).copy() for image in pixels]))
+    seconds = statistics.median(run_seconds(lambda: run(pixels[0]), repetitions))
+    return {"seconds": seconds, "peak_bytes": process_memory(LARGEST) - before}
+
+
+def run_elsewhere(
+    row: str, path: pathlib.Path, images: np.ndarray, repetitions: int, web: str | None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns class maps and figures of an ONNX file in OpenCV or onnxruntime-web.
+
+    Args:
+      row: OPENCV or WEB.
+      path: path of the file.
+      images: uint8 [N, H, W, 3] of the size of the file.
+      repetitions: number of runs of the median.
+      web: `node_modules` with the npm package onnxruntime-web.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        if row == OPENCV:
+            np.save(folder / "images.npy", images)
+            places = [str(folder / "images.npy"), str(folder / "classes.npy")]
+            given = json.dumps([str(path), *places, repetitions])
+            found = json.loads(run_python(["-m", "experiments.runtimes", OPENCV], {}, input=given))
+            return np.load(folder / "classes.npy"), found
+        class_maps, times = [], []
+        for image in images:
+            image.tofile(folder / "image")
+            words = ["node", NODE_SCRIPT, path, folder / "image", *image.shape[:2]]
+            done = subprocess.run(
+                [*map(str, words), str(folder / "classes"), str(repetitions)],
+                env=os.environ | {"NODE_PATH": str(web)},
+                capture_output=True,
+                check=True,
+            )
+            class_maps.append(np.fromfile(folder / "classes", np.int32).reshape(image.shape[:2]))
+            times.append(json.loads(done.stdout)["milliseconds"] / 1e3)
+        return np.stack(class_maps), {"seconds": statistics.median(times)}
+
+
+def agreement(expected: Sequence[np.ndarray], found: Iterable[np.ndarray]) -> float:
     """Returns the percentage of pixels with the same class, over all images."""
-    same = [own == found(image) for own, image in zip(expected, images, strict=True)]
-    return 100 * sum(map(np.sum, same)) / sum(map(np.size, same))
+    pairs = [
+        (own, other[: len(own), : own.shape[1]]) for own, other in zip(expected, found, strict=True)
+    ]
+    return 100 * sum(np.sum(own == other) for own, other in pairs) / sum(map(np.size, expected))
 
 
 def measure_model(
-    path: pathlib.Path, calibrate: pathlib.Path | None, repetitions: int
+    path: pathlib.Path, calibrate: pathlib.Path | None, repetitions: int, web: str | None
 ) -> Iterator[tuple[str, str, str, str]]:
     """Yields row, quantity, value and unit of each runtime of a model directory."""
     predictor = load(path)
@@ -90,25 +164,30 @@ def measure_model(
     predictor = predictor.with_inference_size(size)
     images, label = photographs(size), f"{path.name}, {size[0]} × {size[1]}"
     expected = [predictor(image) for image in images]
+    fill = predictor.model.architecture.mean_pixel
+    padded = np.stack([pad(image, size, fill) for image in images])
     calibration = []
     if calibrate is not None:
-        files = sorted(calibrate.iterdir())[:MAX_CALIBRATION]
-        calibration = [read_image(file) for file in files]
+        calibration = [read_image(file) for file in sorted(calibrate.iterdir())[:MAX_CALIBRATION]]
     with tempfile.TemporaryDirectory() as name:
         files = export_files(predictor, size, calibration, pathlib.Path(name))
         run = {row: file for row, file in files.items() if "not run" not in row}
         figures = measure_models(
             {"JAX": path, **run}, size, repetitions=repetitions, reporter=LoggingReporter()
         )
+        found = {row: map(load_file(file), images) for row, file in run.items()}
+        found["JAX"] = iter(expected)
+        for row in (OPENCV, WEB) if web else (OPENCV,):
+            files[row] = files["ONNX Runtime"]
+            found[row], figures[row] = run_elsewhere(row, files[row], padded, repetitions, web)
         for row, file in {"JAX": path, **files}.items():
+            where = f"{label}: {row}"
             if row in figures:
-                other = predictor if row == "JAX" else load_file(file)
-                equal = agreement(expected, other, images)
-                yield f"{label}: {row}", "equal classes", f"{equal:.4f}", "%"
-                seconds, peak = figures[row]["seconds"], figures[row]["peak_bytes"]
-                yield f"{label}: {row}", "latency", f"{1e3 * seconds:.1f}", "ms"
-                yield f"{label}: {row}", "memory", f"{peak / 1e6:.0f}", "MB"
-            yield f"{label}: {row}", "size on disk", f"{total_bytes([file]) / 1e6:.1f}", "MB"
+                yield where, "equal classes", f"{agreement(expected, found[row]):.3f}", "%"
+                yield where, "latency", f"{1e3 * figures[row]['seconds']:.1f}", "ms"
+                if peak := figures[row].get("peak_bytes"):
+                    yield where, "memory", f"{peak / 1e6:.0f}", "MB"
+            yield where, "size on disk", f"{total_bytes([file]) / 1e6:.1f}", "MB"
 
 
 def hardware() -> str:
@@ -129,6 +208,7 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--models", required=True, help="model directories, comma-separated")
     parser.add_argument("--calibrate", help="folder of images for the 8-bit file (default: none)")
+    parser.add_argument("--web", help="node_modules with onnxruntime-web (default: no such row)")
     parser.add_argument("--repetitions", type=int, default=20, help="runs of each median")
     parser.add_argument("--output", default=str(MEASURED), help="path of the CSV file")
     flags = parser.parse_args(words)
@@ -145,7 +225,9 @@ def main(words: Sequence[str]) -> int:
     rows = []
     for model in flags.models.split(","):
         try:
-            for entry in measure_model(pathlib.Path(model), calibrate, flags.repetitions):
+            for entry in measure_model(
+                pathlib.Path(model), calibrate, flags.repetitions, flags.web
+            ):
                 print(*entry, flush=True)
                 rows.append(dict(zip(COLUMNS, entry, strict=False)) | origin)
         except DeepLabError as error:
@@ -159,4 +241,7 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == [OPENCV]:
+        json.dump(measure_opencv(*json.load(sys.stdin)), sys.stdout)
+        sys.exit()
     sys.exit(main(sys.argv[1:]))

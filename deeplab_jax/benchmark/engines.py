@@ -109,13 +109,13 @@ def measure(
       repetitions: number of runs of the median.
     """
     images = np.random.default_rng(0).integers(0, 256, (batch_size, *size, 3), np.uint8)
-    before, started = _memory(CURRENT), time.perf_counter()
+    before, started = process_memory(CURRENT), time.perf_counter()
     predictor = loading.load(model)
     forward = predictor.network.forward(InferenceOptions(), only_class_map)
     np.asarray(forward(images))
     start_seconds = time.perf_counter() - started
     seconds = statistics.median(run_seconds(lambda: forward(images), repetitions))
-    after = _memory(LARGEST)
+    after = process_memory(LARGEST)
     return {
         "seconds": seconds,
         "images_per_second": batch_size / seconds,
@@ -124,8 +124,8 @@ def measure(
     }
 
 
-def _memory(entry: str) -> int | None:
-    """Returns an entry of /proc/self/status in bytes; None where there is none."""
+def process_memory(entry: str) -> int | None:
+    """Returns CURRENT or LARGEST, of /proc/self/status, in bytes; None where there is none."""
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
         return None

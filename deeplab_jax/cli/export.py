@@ -75,7 +75,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "dtype",
         "float32",
-        "Type of weights and computation (float16: onnx and web); input and output do not change.",
+        "Type of weights and computation (float16: not stablehlo); input and output do not change.",
         choices=["float32", "float16"],
     )
     flags.define("verify", None, "Images or folders to verify the file on, separated by commas.")

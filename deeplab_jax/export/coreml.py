@@ -175,7 +175,7 @@ def _describe(program: Program) -> Metadata:
 
 
 def _takes_image(program: Program) -> bool:
-    return program.options.preprocessing and program.predictor.model.architecture.in_channels == 3
+    return program.options.preprocessing and program.predictor.model.architecture.takes_rgb
 
 
 def _input_text(metadata: Metadata) -> str:
@@ -194,7 +194,7 @@ def _convert(program: Program, metadata: Metadata, coremltools: Any) -> Any:
 
     _, height, width, channels = shape = tuple(metadata.input["shape"])
     takes_image, name = metadata.input["dtype"] == "image", metadata.output["name"]
-    given = jax.ShapeDtypeStruct(shape, program.options.input_dtype)
+    given = jax.ShapeDtypeStruct(shape, program.input_dtype)
     traced = jax.make_jaxpr(program.function)(given)
     if takes_image:
         shape = (1, channels, height, width)
@@ -217,7 +217,7 @@ def _convert(program: Program, metadata: Metadata, coremltools: Any) -> Any:
         source="milinternal",
         convert_to="mlprogram",
         inputs=inputs,
-        compute_precision=coremltools.precision.FLOAT32,
+        compute_precision=getattr(coremltools.precision, program.options.dtype.upper()),
         minimum_deployment_target=coremltools.target.iOS15,
         skip_model_load=True,
     )

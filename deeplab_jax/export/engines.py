@@ -269,6 +269,7 @@ class FilePredictor(Predictor):
             description.inference_size,
             source,
             intensity_range=description.intensity_range,
+            chosen_bands=description.bands,
             make_network=lambda model, variables: EngineNetwork(model, self._file_of),
         )
 

@@ -33,7 +33,7 @@ FORMATS = ("stablehlo", "onnx", "tflite", "coreml", "web")
 # Formats whose files have one size.
 FIXED_FORMATS = ("tflite", "coreml")
 # Formats whose writers support `ExportOptions.dtype="float16"`.
-HALF_FORMATS = ("onnx", "web")
+HALF_FORMATS = ("onnx", "tflite", "coreml", "web")
 # Platforms of a StableHLO file, and the members of its zip archive.
 PLATFORMS = ("cpu", "cuda", "tpu")
 NETWORK, METADATA = "network.stablehlo", "metadata.json"
@@ -77,6 +77,8 @@ def export(
             f"{format} files compute in float32; {program.options.dtype} is supported by "
             f"{', '.join(HALF_FORMATS)}"
         )
+    if calibration is not None and program.options.dtype != "float32":
+        raise DeepLabError("a calibrated TFLite file computes in 8-bit integers; omit the dtype")
     if format == "tflite":
         write_tflite(program, path, calibration)
     elif format == "stablehlo":

@@ -121,7 +121,7 @@ IDENTIFIER = b"TFL3"
 def write_tflite(
     program: Program, path: str | Path, calibration: Sequence[np.ndarray] | None = None
 ) -> None:
-    """Writes a TFLite file in 32-bit floats or in 8-bit integers.
+    """Writes a TFLite file in floats or in 8-bit integers.
 
     The integers are TensorFlow's: kernels are int8 with a scale per output channel, and maps are
     int8 with a scale and a zero point per map, from the ranges on calibration images. The options
@@ -137,6 +137,10 @@ def write_tflite(
     """
     tensorflow = import_tensorflow("tflite", "TFLite export")
     converter = _converter(program, tensorflow)
+    if program.options.dtype == "float16":
+        # Weights are stored in float16; the runtime decides whether it computes in it.
+        converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tensorflow.float16]
     if calibration is not None:
         converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: _samples(program, calibration)

@@ -98,6 +98,23 @@ def test_normalization_outside(tmp_path):
     assert_same(found, expected_logits(predictor, image))
 
 
+@pytest.mark.slow
+def test_float16(tmp_path):
+    architecture, overrides = NETWORKS["v3"]
+    predictor = small_predictor(architecture, **overrides)
+    sizes = {}
+    for dtype in ("float32", "float16"):
+        package = tmp_path / f"{dtype}.mlpackage"
+        export(predictor, package, "coreml", ExportOptions(size=(65, 65), dtype=dtype))
+        sizes[dtype] = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
+    assert sizes["float16"] < 0.6 * sizes["float32"]
+    _, program = mil_interpreter.load_program(tmp_path / "float16.mlpackage")
+    image = noise(1, 65, 65)
+    pixels = image.transpose(0, 3, 1, 2).astype(np.float32)
+    found = mil_interpreter.run(program, image=pixels)["class_map"]
+    assert np.mean(found == expected_logits(predictor, image).argmax(-1)) > 0.98
+
+
 def test_packages_that_are_not_written(tmp_path):
     predictor = small_predictor(*NETWORKS["v3"][:1], **NETWORKS["v3"][1])
     with pytest.raises(DeepLabError, match=r"must end in \.mlpackage"):

@@ -78,6 +78,23 @@ def test_other_files_are_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_weights_in_float16(tmp_path):
+    architecture, overrides = NETWORKS["v3"]
+    predictor, images = small_predictor(architecture, **overrides), noise(2, 65, 65)
+    for dtype in ("float32", "float16"):
+        options = ExportOptions(size=(65, 65), argmax=False, dtype=dtype)
+        export(predictor, tmp_path / dtype, "tflite", options)
+    sizes = [(tmp_path / dtype).stat().st_size for dtype in ("float32", "float16")]
+    assert sizes[1] < 0.6 * sizes[0]
+    exported = load_exported(tmp_path / "float16", threads=1)
+    assert exported.metadata.dtype == "float16"
+    expected = expected_logits(predictor, images)
+    assert np.mean(exported(images).argmax(-1) == expected.argmax(-1)) > 0.98
+    with pytest.raises(DeepLabError, match="8-bit integers; omit the dtype"):
+        export(predictor, tmp_path / "both", "tflite", options, images)
+
+
+@pytest.mark.slow
 def test_integers(tmp_path):
     architecture, overrides = NETWORKS["v3"]
     predictor, options = small_predictor(architecture, **overrides), ExportOptions(size=(65, 65))
