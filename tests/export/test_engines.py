@@ -12,6 +12,8 @@ from small import NAMES, small_predictor
 from stand_ins import noise
 
 import deeplab_jax
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.main import run
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export import engines
 from deeplab_jax.export.engines import load_file, with_engine
@@ -74,6 +76,20 @@ def test_masks_are_those_of_jax(predictor, stored, engine):
     for image, found in zip(images, other.predict_batch(images), strict=True):
         assert found.dtype == np.int32
         assert_same_classes(predictor, found, image)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["onnx", "tflite"])
+def test_masks_of_photographs_by_a_published_network(shared, stored, tmp_path, engine):
+    for package in PACKAGES[engine]:
+        pytest.importorskip(package)
+    data = pytest.importorskip("skimage.data")
+    weights = shared / "weights" / "deeplabv3_mnv2_voc_513_uint8.tflite"
+    assert run(["convert", str(weights), f"--output={tmp_path / 'model'}"], Console()) == 0
+    expected = deeplab_jax.load(tmp_path / "model")
+    found = deeplab_jax.load(tmp_path / "model", engine=engine)
+    for image in (data.astronaut(), data.chelsea(), data.coffee()):
+        assert np.mean(found(image) == expected(image)) > 0.9999
 
 
 @pytest.mark.parametrize(
