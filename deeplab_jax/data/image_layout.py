@@ -23,8 +23,8 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
     """Checks an image that is not decoded yet.
 
     Raises:
-      DeepLabError: it holds several pages, frames or sizes, or other bands than gray or RGB and
-        opacity.
+      DeepLabError: it contains several pages, frames or sizes, or bands other than gray or RGB,
+        with or without opacity.
     """
     number = getattr(image, "n_frames", 1)
     if number == 1:
@@ -86,7 +86,10 @@ def check_opacity(opacity: np.ndarray, name: str) -> bool:
 
 
 def _holds_previews(image: PIL.Image.Image) -> bool:
-    """Returns whether the other pictures of a camera's MPO are smaller copies of the first."""
+    """Returns whether all further pictures of an MPO file are smaller copies of the first.
+
+    Cameras write such files, with previews.
+    """
     entries = (getattr(image, "mpinfo", None) or {}).get(MPF_ENTRIES, ())
     kinds = [entry["Attribute"]["MPType"] for entry in entries[1:]]
     return bool(kinds) and all(kind.startswith("Large Thumbnail") for kind in kinds)
@@ -121,23 +124,23 @@ _INVERSES = {6: 8, 8: 6}
 
 
 def orientation_of(image: PIL.Image.Image) -> int:
-    """Returns the EXIF orientation, 1..8, of an image before decoding; illegal ones become 1.
+    """Returns the EXIF orientation, 1..8, of an image that is not decoded yet; 1 if it is invalid.
 
-    Pillow turns a TIFF, and drops its tag, while decoding.
+    It must not be decoded, because then Pillow rotates a TIFF and removes its EXIF orientation.
     """
     orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, UPRIGHT)
     return orientation if orientation in range(1, 9) else UPRIGHT
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns stored pixels [H, W, …] as a viewer displays them."""
+    """Applies an EXIF orientation to stored pixels [H, W, …]."""
     rows, columns = _STEPS[(orientation - 1) % 4]
     pixels = np.swapaxes(pixels, 0, 1) if orientation > 4 else pixels
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def turned_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns displayed pixels [H, W, …] as they are stored; the inverse of `turned`."""
+    """Undoes an EXIF orientation; the inverse of `turned`."""
     return turned(pixels, _INVERSES.get(orientation, orientation))
 
 
@@ -154,12 +157,13 @@ def aligned_label(
     drawn_on: str | None,
     origin: object,
 ) -> tuple[np.ndarray, bool]:
-    """Chooses the label that lies on the displayed image.
+    """Returns the label for the displayed image, given the two possible ones.
 
     Args:
-      as_displayed: label, if it was drawn on the displayed image; None if its size excludes that.
-      as_stored: label, turned upright, if it was drawn on the stored pixels; None if its size
-        excludes that. At least one of the two is given.
+      as_displayed: label that is correct if it was drawn on the displayed image; None if this is
+        excluded, because the sizes differ.
+      as_stored: upright label that is correct if it was drawn on the stored pixels; None if this
+        is excluded. At least one of the two is given.
       orientation: EXIF orientation of the image, for the error.
       drawn_on: DISPLAYED or STORED, which decides if both are possible and differ; None: an error.
       origin: files, for the error.

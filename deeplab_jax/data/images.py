@@ -44,10 +44,10 @@ PNG_DEPTH = 24
 def decode_image(encoded: bytes) -> np.ndarray:
     """Decodes JPEG or PNG to uint8 [H, W, 3] RGB; gray becomes three equal channels.
 
-    EXIF orientation is not applied, as in TFDS; preparing stores images upright.
+    Like TFDS, it does not apply the EXIF orientation; prepared datasets contain upright images.
 
     Raises:
-      DeepLabError: the bytes are not such an image.
+      DeepLabError: the bytes are not a JPEG or PNG image.
     """
     # OpenCV 4.10 has no RGB mode.
     image = _decode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -55,7 +55,7 @@ def decode_image(encoded: bytes) -> np.ndarray:
 
 
 def decode_label(encoded: bytes) -> np.ndarray:
-    """Decodes a PNG mask to its values, uint8 or uint16 [H, W]: gray levels or palette indices.
+    """Decodes a PNG mask to uint8 or uint16 [H, W], its gray levels or palette indices.
 
     Raises:
       DeepLabError: the bytes are not an image of class indices.
@@ -92,7 +92,7 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
 
 
 def encoded_size(encoded: bytes) -> tuple[int, int]:
-    """Returns (height, width) from the header alone."""
+    """Returns (height, width) of an encoded image, for which only its header is read."""
     with PIL.Image.open(io.BytesIO(encoded)) as image:
         return image.height, image.width
 
@@ -114,21 +114,21 @@ def read_image(
     name: str = "",
     bands: Bands = RGB,
 ) -> np.ndarray:
-    """Reads an image, upright as its EXIF orientation says.
+    """Reads an image and applies its EXIF orientation.
 
     Args:
       source: path, or the encoded bytes.
       intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
-        (default: 0, or the minimum of the image if it is negative, and the maximum of the image).
-      name: name of encoded bytes in errors.
+        (default: from 0, or the minimum of the image if it is negative, to its maximum).
+      name: name of encoded bytes, for errors.
       bands: bands of the image (default: RGB).
 
     Returns:
-      [H, W, C] with the count and dtype of the bands. As RGB, gray is repeated, and transparent
-      pixels have their stored colors.
+      [H, W, C] with the number and dtype of `bands`. For RGB, a gray channel is repeated, and
+      transparent pixels have their stored colors.
 
     Raises:
-      DeepLabError: the file is missing, empty, truncated, too large or not an image, or it holds
+      DeepLabError: the file is missing, empty, truncated, too large or not an image, or it contains
         several pictures or other bands.
     """
     encoded, name = read_bytes(source, name)
@@ -153,7 +153,7 @@ def _is_picture(bands: Bands, encoded: bytes) -> bool:
 
 
 def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Returns all bands of a file, upright [H, W, C], and the EXIF orientation that it had."""
+    """Returns all bands of a file, upright [H, W, C], and the EXIF orientation of the file."""
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
     if is_npy(encoded):
@@ -177,7 +177,7 @@ def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
 def _as_image(
     pixels: np.ndarray, bands: Bands, intensity_range: tuple[float, float] | None
 ) -> np.ndarray:
-    """Returns selected bands in the dtype of the image; RGB of more than 8 bits is scaled."""
+    """Returns the selected bands in the dtype of `bands`; RGB of more than 8 bits is scaled."""
     if pixels.dtype == bands.dtype:
         return pixels
     planes = list(np.moveaxis(pixels, -1, 0))
@@ -185,13 +185,13 @@ def _as_image(
 
 
 class StorableImage(NamedTuple):
-    """An image as the prepared dataset stores it.
+    """An image in the form in which prepared datasets store it.
 
     Attributes:
-      encoded: the file's own bytes if every decoder returns the same upright 8-bit RGB, else a PNG;
-        other bands by `encode_bands`.
-      size: (height, width), upright.
-      orientation: EXIF orientation that the file had, 1..8.
+      encoded: for RGB, the unchanged file if every decoder returns the same upright 8-bit RGB, else
+        a PNG; for other bands, the result of `encode_bands`.
+      size: (height, width) of the upright image.
+      orientation: EXIF orientation of the file, 1..8.
       digest: hash of the upright RGB pixels.
       notes: remarks for the user, TRANSPARENT or OWN_RANGE.
     """
@@ -249,7 +249,7 @@ def _digest(pixels: np.ndarray) -> bytes:
 
 
 def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
-    """Returns the encoded bytes and what errors call them."""
+    """Returns the encoded bytes and their name for errors."""
     if isinstance(source, bytes):
         return source, name or "image"
     try:
@@ -294,14 +294,14 @@ def open_image(encoded: bytes, name: str) -> PIL.Image.Image:
 
 
 def is_deep(image: PIL.Image.Image) -> bool:
-    """Returns whether the file holds more than 8 bits per channel, even if Pillow reduced them."""
+    """Returns whether a file has more than 8 bits per channel, even if Pillow reduced them to 8."""
     return image.mode[0] in "IF" or ";16" in image.info["stored_as"]
 
 
 def _to_rgb(
     image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None
 ) -> tuple[np.ndarray, bool]:
-    """Returns the upright RGB and whether some pixels are more transparent than others."""
+    """Returns the upright RGB image and whether some pixels are more transparent than others."""
     name = image.info["name"]
     if is_deep(image):
         return _deep_to_rgb(image, encoded, intensity_range, name)
@@ -316,7 +316,7 @@ def _to_rgb(
 
 
 def upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Turns an image in place by its EXIF orientation, as viewers display it."""
+    """Applies the EXIF orientation to an image, in place."""
     PIL.ImageOps.exif_transpose(image, in_place=True)
     return image
 
@@ -342,7 +342,10 @@ def _pixels(path: Path) -> int:
 def _deep_to_rgb(
     image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None, name: str
 ) -> tuple[np.ndarray, bool]:
-    """Maps more than 8 bits linearly; OpenCV keeps them where Pillow reduces colors to 8 bits."""
+    """Maps an image of more than 8 bits linearly to uint8 RGB.
+
+    OpenCV decodes color images with all bits, which Pillow would reduce to 8.
+    """
     decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     pixels = np.asarray(image) if decoded is None else decoded
     channels = pixels.reshape(*pixels.shape[:2], -1)
@@ -357,7 +360,7 @@ def _deep_to_rgb(
 
 
 def _scaled(planes: Sequence[np.ndarray], limits: tuple[float, float]) -> np.ndarray:
-    """Returns one or three planes as uint8 [H, W, 3]; the limits become 0 and 255."""
+    """Maps one or three planes linearly to uint8 [H, W, 3]; the limits become 0 and 255."""
     low, high = limits
     result = np.empty((*planes[0].shape, 3), np.uint8)
     # Blocks limit the memory of the floating-point values.

@@ -1,4 +1,4 @@
-"""Reads mask files to class indices and checks every value."""
+"""Reads mask files, checks every value, and converts them to class indices."""
 
 import dataclasses
 import re
@@ -30,9 +30,9 @@ class MaskFile:
 
     Attributes:
       path: path of the file.
-      image: decoded and upright, in the file's own mode.
-      orientation: EXIF orientation that the file had, 1..8.
-      lossy: name of the compression, if it changes values: JPEG, or WebP unless it is lossless.
+      image: decoded, upright image in the Pillow mode of the file.
+      orientation: EXIF orientation of the file, 1..8.
+      lossy: name of the compression if it is lossy (JPEG or WebP), else "".
     """
 
     path: Path
@@ -41,11 +41,11 @@ class MaskFile:
     lossy: str = ""
 
     def values(self) -> np.ndarray:
-        """Returns indices, int or uint [H, W]: those of a palette image, or gray levels.
+        """Returns the palette indices or gray levels of the mask, integers [H, W].
 
         Raises:
-          DeepLabError: the file holds colors or fractions, its opacity holds what its values do
-            not, or its format changes values.
+          DeepLabError: the file contains colors or fractions, pixels of one value differ in
+            opacity, or its compression is lossy.
         """
         self._check_lossless()
         image, pixels = self.image, np.asarray(self.image)
@@ -71,11 +71,11 @@ class MaskFile:
         return _unstretched(values, image)
 
     def colors(self) -> np.ndarray:
-        """Returns the colors, uint8 [H, W, 3] RGB.
+        """Returns the colors of the mask, uint8 [H, W, 3] RGB.
 
         Raises:
-          DeepLabError: the file has more than 8 bits, its opacity distinguishes what its colors do
-            not, or its format changes values.
+          DeepLabError: the file has more than 8 bits, pixels of one color differ in opacity, or its
+            compression is lossy.
         """
         self._check_lossless()
         self._check_depth()
@@ -93,13 +93,13 @@ class MaskFile:
         return colors
 
     def opacity(self) -> np.ndarray | None:
-        """Returns the opacity channel, uint8 [H, W]; None without one."""
+        """Returns the opacity channel, uint8 [H, W], or None if there is none."""
         if self.image.mode not in OPACITY_MODES:
             return None
         return np.asarray(self.image.getchannel("A"))
 
     def used_colors(self) -> Mapping[int, Color]:
-        """Returns the palette's color of each index that occurs; empty without a palette."""
+        """Returns the color in the palette of each index that occurs; {} without a palette."""
         if self.image.mode != "P":
             return {}
         palette = np.array(self.image.getpalette("RGB"), np.uint8).reshape(-1, 3).tolist()
@@ -121,7 +121,7 @@ class MaskFile:
             )
 
     def _check_opacity(self, values: np.ndarray, opacity: np.ndarray | None) -> None:
-        """Refuses opacity that distinguishes pixels of one value."""
+        """Raises an error if pixels of one value differ in opacity."""
         if opacity is None or opacity.min() == opacity.max():
             return
         pairs = np.unique(values.astype(np.int64) << 8 | opacity)
@@ -153,7 +153,7 @@ def open_mask(path: Path) -> MaskFile:
 
 
 def _lossy_compression(image: PIL.Image.Image, encoded: bytes) -> str:
-    """Returns the name of the compression of an image if it changes values, else ""."""
+    """Returns the name of the compression of an image if it is lossy, else ""."""
     if image.format in LOSSY or (image.format == "WEBP" and LOSSLESS_WEBP not in encoded):
         return str(image.format)
     inside = image.info.get("compression") if image.format == "TIFF" else None
@@ -178,10 +178,10 @@ def _gray_levels(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _array_picture(path: Path) -> PIL.Image.Image:
-    """Reads a NumPy file of class indices as a picture; never unpickles anything.
+    """Reads an NPY file of class indices as a Pillow image; never unpickles anything.
 
     Raises:
-      DeepLabError: it is missing, damaged, or no two-dimensional array of integers.
+      DeepLabError: the file is missing or damaged, or not a two-dimensional array of integers.
     """
     try:
         # Mapping the file compares the stated shape with its size before memory is allocated.
@@ -211,7 +211,7 @@ def _array_picture(path: Path) -> PIL.Image.Image:
 
 
 def constant_color(mask: MaskFile) -> Color | None:
-    """Returns the only color of a mask with opacity of 0 and 255; None for any other mask."""
+    """Returns the color of a mask with a single color and opacities 0 and 255; None for others."""
     opacity = mask.opacity()
     if opacity is None or not np.isin(opacity, (0, 255)).all():
         return None
@@ -220,7 +220,7 @@ def constant_color(mask: MaskFile) -> Color | None:
 
 
 def _unstretched(values: np.ndarray, image: PIL.Image.Image) -> np.ndarray:
-    """Returns the stored values of 2 or 4 bits that decoding has stretched to 0..255."""
+    """Returns the values as stored with 2 or 4 bits, which Pillow scaled to 0..255."""
     stored = STRETCHED.search(image.info["stored_as"])
     return values // (255 // (2 ** int(stored[1]) - 1)) if stored else values
 
@@ -238,20 +238,21 @@ def read_mask(
     in_opacity: bool = False,
     dtype: np.dtype = EIGHT_BIT,
 ) -> np.ndarray:
-    """Reads a mask of indices: a palette image's indices, never its colors, or gray levels.
+    """Reads a mask whose palette indices (or gray levels) stand for classes.
 
     Args:
       source: path of the mask, or the opened mask.
-      labels: class of each legal value on disk, or the dtype's largest value for void.
+      labels: label of each legal value in the file: a class, or the largest value of `dtype` for
+        void.
       in_opacity: whether to read the values from the opacity channel.
       dtype: uint8, or uint16 for more than 255 classes, see `labels.label_dtype`.
 
     Returns:
-      Mask of that dtype, [H, W]: classes and void.
+      Labels [H, W] of that dtype.
 
     Raises:
-      DeepLabError: the file is damaged, colored, or holds another value; states the value and the
-        number of its pixels.
+      DeepLabError: the file is damaged or colored, or contains other values. The message lists
+        these, with the number of their pixels.
     """
     mask = _opened(source)
     values = mask.opacity() if in_opacity else mask.values()
@@ -277,19 +278,19 @@ def read_colored_mask(
     dtype: np.dtype = EIGHT_BIT,
     color_map: str = "the color map",
 ) -> np.ndarray:
-    """Reads a mask painted in the colors of the classes.
+    """Reads a mask whose colors stand for classes.
 
     Args:
       source: path of the mask, or the opened mask.
-      labels: class of each legal color, or the dtype's largest value for void.
+      labels: label of each legal color: a class, or the largest value of `dtype` for void.
       dtype: see `read_mask`.
-      color_map: name of the file of the colors, for errors.
+      color_map: name of the file with the colors, for errors.
 
     Returns:
-      Mask of that dtype, [H, W]: classes and void.
+      Labels [H, W] of that dtype.
 
     Raises:
-      DeepLabError: the file is damaged or holds another color.
+      DeepLabError: the file is damaged or contains another color.
     """
     mask = _opened(source)
     colors = mask.colors()
@@ -308,7 +309,7 @@ def read_colored_mask(
 
 
 def identity_labels(num_classes: int) -> dict[int, int]:
-    """Returns the labels of masks that hold class indices and `void_label(num_classes)`."""
+    """Returns `labels` for `read_mask` if the values in the files are classes and void."""
     return {value: value for value in (*range(num_classes), void_label(num_classes))}
 
 

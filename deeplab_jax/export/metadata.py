@@ -28,10 +28,10 @@ class Metadata:
     Attributes:
       class_names: class names in the order of the logits.
       palette: RGB color 0..255 of each class.
-      input: `name`, `dtype`, `shape` (None where any number is legal), and `normalization`:
-        `inside`, or `scale` and `offset` per channel in the order `channels` (RGB, BGR, or `bands`:
-        as the image has them), and the `dtype` of the pixels (absent: uint8). The function then
-        takes value · scale + offset.
+      input: `name`, `dtype`, `shape` (None for a variable size), and `normalization`. This is
+        `inside` if the function normalizes pixels; otherwise, its input must be
+        pixel · scale + offset, with `scale` and `offset` per channel, `channels` (the order of the
+        channels: RGB, BGR, or `bands` as in the image), and `dtype` of the pixels (default: uint8).
       sizes: `step` and `plus`: legal heights and widths are k · step + plus with k ≥ 1; `fill`:
         pixel for padding; `largest`: maximum (H, W) of files of earlier versions, or None.
       output: `name`, `dtype`, `shape` and `meaning`.
@@ -77,7 +77,7 @@ class Metadata:
 
 
 def describe(program: Program) -> Metadata:
-    """Returns the metadata of the file of a program."""
+    """Returns the metadata for the exported file of a program."""
     options, predictor = program.options, program.predictor
     architecture = predictor.model.architecture
     step, plus = program.step
@@ -123,7 +123,7 @@ def _model_description(predictor: Predictor) -> dict[str, Any]:
 
 
 def normalization(architecture: Architecture) -> dict[str, Any]:
-    """Returns scale and offset of the input normalization: value · scale + offset, from pixels."""
+    """Returns scale and offset of the input normalization, pixel · scale + offset."""
     order = "RGB" if architecture.takes_rgb else "bands"
     scale, offset = list(channel_scale(architecture)), [0.0] * architecture.in_channels
     match architecture.preprocessing:
@@ -150,7 +150,7 @@ def normalization(architecture: Architecture) -> dict[str, Any]:
 
 
 def parse_metadata(text: str | bytes, where: str) -> Metadata:
-    """Returns the metadata from their JSON text.
+    """Parses the metadata of an exported file.
 
     Args:
       text: text that `to_json` returned.

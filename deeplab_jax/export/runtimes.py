@@ -1,6 +1,6 @@
 """Writing of exported files, and their execution by the runtime of each format.
 
-A StableHLO file runs without this package (docs/guides/deploy.md); this module compares formats.
+StableHLO files also run without this package (docs/guides/deploy.md).
 """
 
 import dataclasses
@@ -53,11 +53,11 @@ def export(
 
     Args:
       predictor: predictor of the trained network; its options (scales, tiles, CRF) are ignored.
-      path: path of the file; of a directory for `web`.
+      path: path of the file; for `web`, of a directory.
       format: one of FORMATS.
       options: inputs and outputs of the file (default: `ExportOptions()`).
-      calibration: images uint8 [H, W, 3] on which the ranges of a TFLite file in 8-bit integers are
-        measured; None: floats.
+      calibration: images uint8 [H, W, 3] for quantizing a TFLite file to 8-bit integers, on which
+        the ranges are measured; None: floats.
       runtime: directory of the npm package onnxruntime-web, which a `web` page contains; see
         `web.find_runtime`.
 
@@ -172,18 +172,18 @@ class ExportedNetwork:
 
     Attributes:
       metadata: metadata of the file.
-      run: function from the file's input to its output, which the metadata describe.
+      run: function from the input to the output of the file, as described in the metadata.
     """
 
     metadata: Metadata
     run: Callable[[np.ndarray], np.ndarray]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns the file's result for images.
+        """Returns the result for images.
 
         Args:
-          images: [N, H, W, C] as the network takes them, uint8 RGB 0..255 or bands; normalized here
-            if the file does not do it.
+          images: [N, H, W, C], as for the network: uint8 RGB 0..255, or bands. They are normalized
+            here if the file does not do it.
 
         Returns:
           int32 [N, H, W] or float32 [N, H, W, num_classes].
@@ -225,7 +225,7 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
       threads: maximum number of threads of ONNX Runtime and LiteRT (default: number of cores).
 
     Raises:
-      DeepLabError: the file is missing or in no such format, or its runtime is not installed.
+      DeepLabError: the file is missing or has another format, or its runtime is not installed.
     """
     path = Path(path)
     if (path / PAGE_NETWORK).is_file():

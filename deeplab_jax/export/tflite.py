@@ -1,4 +1,4 @@
-"""TFLite (LiteRT) export: a traced program in TensorFlow's operations, then converted."""
+"""TFLite (LiteRT) export: translates a traced program to TensorFlow, which converts it."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ BINARY = {"sub": "subtract", "mul": "multiply", "div": "divide", "max": "maximum
 
 
 class TensorFlowWriter:
-    """Writer of TensorFlow operations that TFLite supports."""
+    """Writes a program with the TensorFlow operations that TFLite supports."""
 
     def __init__(self, tensorflow: ModuleType) -> None:
         self._tf = tensorflow
@@ -50,7 +50,7 @@ class TensorFlowWriter:
         rate: Pair = (1, 1),
         value: float = 0,
     ) -> tuple[Value, str]:
-        """Returns the inputs and `SAME` or `VALID`; pads them where neither is the padding."""
+        """Returns the inputs and `SAME` or `VALID`; if the padding is neither, pads the inputs."""
         if not any(map(any, padding)):
             return inputs, "VALID"
         axes = zip(inputs.shape[1:3], window, stride, rate, strict=True)
@@ -123,9 +123,9 @@ def write_tflite(
 ) -> None:
     """Writes a TFLite file in floats or in 8-bit integers.
 
-    The integers are TensorFlow's: kernels are int8 with a scale per output channel, and maps are
-    int8 with a scale and a zero point per map, from the ranges on calibration images. The options
-    determine input and output in both cases.
+    TensorFlow quantizes kernels to int8 with a scale per output channel, and feature maps to int8
+    with a scale and a zero point per map, from the ranges on the calibration images. Input and
+    output have the dtypes of `program.options` in both cases.
 
     Args:
       program: program to export; its size must be fixed.
@@ -197,7 +197,7 @@ def read_tflite_metadata(path: str | Path) -> Metadata:
     """Reads the metadata of a file that `write_tflite` wrote; does not require TensorFlow.
 
     Raises:
-      DeepLabError: the file is no TFLite file or has no metadata.
+      DeepLabError: the file is not a TFLite file or has no metadata.
     """
     import tflite
 

@@ -1,8 +1,8 @@
-"""Translates a traced program, operation by operation, for a graph builder.
+"""Translates a traced program (jaxpr), operation by operation, to the operations of a runtime.
 
-The program of `make_program` consists of about twenty primitives on [N, H, W, C] maps. A `Writer`
-expresses each of them in its runtime's operations. This module walks the program, evaluates
-constants, and passes convolutions on together with their biases.
+The program of `make_program` consists of about twenty JAX primitives on maps [N, H, W, C], each of
+which a `Writer` expresses in operations of its runtime. This module walks through the program,
+evaluates constants, and combines convolutions with their biases.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ Pair = tuple[int, int]
 
 
 class Geometry(NamedTuple):
-    """Geometry of a convolution."""
+    """Strides, padding, dilation and groups of a convolution."""
 
     stride: Pair
     padding: Padding
@@ -31,7 +31,7 @@ class Geometry(NamedTuple):
 
 
 class Writer(Protocol):
-    """The operations of a runtime on maps whose axes the program orders as [N, H, W, C].
+    """Writes operations of a runtime; the arguments are maps in the order [N, H, W, C].
 
     Constants are NumPy arrays that broadcast against the other operand.
     """
@@ -45,16 +45,16 @@ class Writer(Protocol):
         """Applies `add`, `sub`, `mul`, `div`, `max` or `min`."""
 
     def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
-        """Resizes to a shape [N, H, W, C], whose H and W may be symbols."""
+        """Resizes to a shape [N, H, W, C], in which H and W may be symbolic."""
 
     def mean(self, inputs: Value) -> Value:
-        """Averages over H and W, which become 1 and 1."""
+        """Averages over H and W; returns [N, 1, 1, C]."""
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
-        """Averages over windows clipped to H and W, which are known only at run time."""
+        """Averages over windows that are clipped to an H and W known only at run time."""
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
-        """Returns the `max` or `sum` of windows."""
+        """Computes the `max` or `sum` over windows."""
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
         """Concatenates channels."""
@@ -66,10 +66,10 @@ class Writer(Protocol):
         """Changes the dtype."""
 
     def argmax(self, inputs: Value) -> Value:
-        """Returns the index of the largest channel, int32 [N, H, W]."""
+        """Computes the index of the largest channel, int32 [N, H, W]."""
 
     def seen(self, value: Value, shape: Sequence[Any]) -> None:
-        """Receives every new value with its traced shape."""
+        """Called with every new value and its traced shape."""
 
 
 def flat_padding(padding: Padding) -> list[int]:
@@ -97,18 +97,18 @@ class _Convolution(NamedTuple):
 
 
 def translate(program: ClosedJaxpr, image: Value, writer: Writer) -> Value:
-    """Translates a program into a runtime's operations.
+    """Translates a program to the operations of a runtime.
 
     Args:
-      program: program of one input, traced with `ops.Dispatch.export`.
-      image: input of the runtime.
-      writer: writer of the runtime's operations.
+      program: jaxpr with one input, traced with `ops.Dispatch.export`.
+      image: input value of the runtime.
+      writer: writer for the runtime.
 
     Returns:
-      The output of the runtime.
+      The output value of the runtime.
 
     Raises:
-      DeepLabError: the program has a primitive that writers do not support.
+      DeepLabError: the program contains a primitive that writers do not support.
     """
     writer.seen(image, program.jaxpr.invars[0].aval.shape)
     walk = _Walk(writer)
@@ -121,7 +121,7 @@ class _Walk:
         self.writer = writer
 
     def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
-        """Returns a value; writes it first if it is a convolution."""
+        """Returns a value of the runtime; a pending convolution is written first."""
         if not isinstance(value, _Convolution):
             return value
         result = self.writer.convolution(value.inputs, value.kernel, bias, value.geometry)
@@ -172,7 +172,7 @@ class _Walk:
         return [_PRIMITIVES[primitive](self.writer, equation, *map(self.settled, values))]
 
     def _biased(self, left: Value, right: Value) -> Value | None:
-        """Returns a convolution with its bias if these are the operands."""
+        """Returns a convolution combined with its bias, if the operands are these; else None."""
         for convolution, bias in ((left, right), (right, left)):
             if isinstance(convolution, _Convolution) and isinstance(bias, np.ndarray):
                 channels = convolution.kernel.shape[-1]

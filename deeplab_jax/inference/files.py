@@ -1,4 +1,4 @@
-"""Prediction of image files: which files are written, and writing them."""
+"""Prediction of image files: choosing the output files, and writing them."""
 
 import dataclasses
 import os
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One input and the files that are written for it: the first field and all others."""
+    """An input file (the first field) and the files that are written for it (all other fields)."""
 
     @property
     def targets(self) -> tuple[Path, ...]:
-        """Files to write."""
+        """Paths of the files to write."""
         return tuple(filter(None, dataclasses.astuple(self)[1:]))
 
 
@@ -44,7 +44,7 @@ class FileJob(Job):
       overlay: PNG of the image blended with the colors of its classes.
       probabilities: `.npz` with `probabilities`, float16 [H, W, num_classes], and `class_names`; or
         None.
-      colors: PNG of the class colors where the class map has no palette; or None.
+      colors: PNG of the class colors, if the class map has no palette; or None.
     """
 
     image: Path
@@ -106,7 +106,7 @@ def plan_files(
 def plan_classifications(
     paths: Sequence[str | Path], output: str | Path, *, overwrite: bool = False
 ) -> list[ClassificationJob]:
-    """Returns the file to write for each image to classify; reads and writes none of them.
+    """Determines the file to write for each image to classify, without reading or writing any.
 
     Args and Raises: see `plan_files`.
     """
@@ -118,7 +118,7 @@ def plan_classifications(
 
 
 def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
-    """Returns each image and the path of its result below `output`, with the image's suffix.
+    """Returns each image and the path of its result in `output`, with the suffix of the image.
 
     Raises:
       DeepLabError: a path does not exist, or there is no image.
@@ -133,14 +133,14 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
 def find_inputs(
     paths: Sequence[str | Path], output: str | Path, suffixes: Sequence[str]
 ) -> list[tuple[Path, Path]]:
-    """Returns each file to predict and the path of its result below `output`, with its suffix.
+    """Returns each file to predict and the path of its result in `output`, with the same suffix.
 
     Args:
-      paths: files, and folders, which are searched with their subfolders.
-      output: directory of the predictions. Where it lies inside a folder, its files are skipped,
-        since they are the predictions of an earlier run.
-      suffixes: suffixes of the files of a folder. Files given by name may be hidden or have another
-        suffix.
+      paths: files, and folders that are searched recursively.
+      output: directory for the predictions. If it is inside one of the folders, its files are
+        skipped, because they are predictions of an earlier run.
+      suffixes: suffixes of the files to find in folders. Files that are given by name may be hidden
+        or have another suffix.
 
     Raises:
       DeepLabError: a path does not exist, or the output is a file.
@@ -167,15 +167,15 @@ def find_inputs(
 def plan(
     found: Iterable[tuple[Any, Path]], job: Callable[[Any, Path], AnyJob], overwrite: bool
 ) -> list[AnyJob]:
-    """Returns the job of each input, whose targets may all be written.
+    """Returns a job for each input, after checking that all targets may be written.
 
     Args:
-      found: inputs with their paths below the output.
-      job: function from an input and its path below the output to its job.
-      overwrite: whether existing targets are replaced; the last of two equal targets wins.
+      found: inputs and the paths of their results, see `find_inputs`.
+      job: function from an input and the path of its result to a job.
+      overwrite: see `plan_files`.
 
     Raises:
-      DeepLabError: a target is an input, exists or occurs twice.
+      DeepLabError: a target is an input file, exists or is not unique.
     """
     pairs = list(found)
     inputs = {os.path.realpath(source) for source, _ in pairs if isinstance(source, Path)}
@@ -202,12 +202,12 @@ def plan(
 def readable_files(
     jobs: Iterable[AnyJob], *, skip_bad: bool = False, bands: Bands = RGB, reporter: Reporter
 ) -> list[AnyJob]:
-    """Returns the jobs whose images can be read; reads every image once before any is predicted.
+    """Returns the jobs whose images can be read, after reading each of them once.
 
     Args:
       jobs: result of `plan_files`, `plan_classifications` or `plan_submission`.
-      skip_bad: whether unreadable images are skipped with a warning.
-      bands: bands that the model takes.
+      skip_bad: whether to skip unreadable images with a warning.
+      bands: bands of the input of the model.
       reporter: receives progress events and warnings.
 
     Raises:
@@ -244,7 +244,7 @@ def predict_files(
       predictor: model to apply.
       jobs: result of `plan_files`.
       reporter: receives progress events.
-      overlay_bands: numbers, from 1, of the bands of the network that overlays show as red, green
+      overlay_bands: bands of the network's input, numbered from 1, that overlays show as red, green
         and blue; see `displayed`.
 
     Raises:

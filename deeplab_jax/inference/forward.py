@@ -62,10 +62,10 @@ def forward_pass(
     Args:
       model: the network, at the output stride to apply.
       scales, flip: see `InferenceOptions`.
-      finish: receives the class map and the logits at the resolution of the images (logarithms
-        where probabilities are averaged). It must be a function of a module: it is compiled and
-        identified by its name.
-      mesh: devices that share the images and keep the results; None uses one device.
+      finish: function of the class map and the logits at the resolution of the images (the logits
+        are logarithms if probabilities are averaged). It is compiled and identified by its name,
+        so it must be defined at the top level of a module.
+      mesh: devices among which images and results are divided; None uses one device.
     """
     out_shardings = None if mesh is None else batch_sharding(mesh)
     if scales == (1.0,) and not flip:
@@ -124,9 +124,9 @@ class Network(Protocol):
 
 
 class FoldedNetwork:
-    """A network with folded batch normalization whose variables are placed on devices once.
+    """A network with folded batch normalization, whose variables are copied to devices only once.
 
-    Predictors, evaluations, comparisons of strategies and verifications of a model share it.
+    All predictors, evaluations and verifications of a model use the same object.
 
     Attributes:
       model: the network; biases replace batch normalization.
@@ -134,7 +134,7 @@ class FoldedNetwork:
     """
 
     def __init__(self, model: DeepLab, variables: Any) -> None:
-        """Folds batch normalization; placement and compilation follow at the first call.
+        """Folds batch normalization; the first call places the variables and compiles.
 
         Args:
           model: the network, at the output stride to apply.
@@ -175,13 +175,13 @@ class FoldedNetwork:
 
 
 def only_logits(class_map: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns the logits: the `Finish` of a pass that needs nothing else."""
+    """Returns the logits; to be used as `finish` of `forward_pass`."""
     del class_map
     return logits
 
 
 def only_class_map(class_map: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns the class map: the `Finish` of a pass that needs nothing else."""
+    """Returns the class map; to be used as `finish` of `forward_pass`."""
     del logits
     return class_map
 

@@ -48,7 +48,7 @@ class Prediction:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Fraction of the pixels, 0..1, of each class that occurs, largest first."""
+        """Fraction of the pixels, 0..1, by name of each class that occurs, largest first."""
         counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
         order = np.argsort(-counts, kind="stable")
         return {
@@ -58,7 +58,7 @@ class Prediction:
 
     @property
     def legend(self) -> dict[str, Color]:
-        """Color of each class that occurs, largest first."""
+        """Color of each class that occurs, in the order of `shares`."""
         colors = dict(zip(self.class_names, self.palette, strict=True))
         return {name: colors[name] for name in self.shares}
 
@@ -84,7 +84,7 @@ class Prediction:
 
 
 class Predictor:
-    """Predicts images: pads each to a size the network accepts, applies it, crops the result.
+    """Predicts images of any size: pads them, applies the network, and crops the result.
 
     Batch normalization is folded into the convolutions. By default whole images are predicted at
     one scale; `with_options` returns a predictor for another strategy. Images are resized only to
@@ -102,9 +102,9 @@ class Predictor:
       inference_size: (H, W) that smaller images are padded to, or None. Tiles ignore it.
       source: where the model came from, for reports.
       options: the inference strategy.
-      intensity_range: values of image files with more than 8 bits that become 0 and 255; None uses
-        the range of each image.
-      bands: bands of the images, and the bands of a file that become those.
+      intensity_range: values that are mapped to 0 and 255 in image files with more than 8 bits;
+        None: the range of each image.
+      bands: bands of the images, and the bands to read from files.
       tiling: how images are cut into tiles, or None.
       crf: parameters of the CRF, or None.
       fixed_size: the only (H, W) in pixels that the network takes, or None.
@@ -194,8 +194,8 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Returns the class of every pixel.
 
-        With tiles, memory beside the network's is 7 bytes per pixel, for image and result. A CRF
-        needs the scores of all classes for the whole image.
+        With tiles, image and result take 7 bytes of memory per pixel, in addition to the memory of
+        the network. With a CRF, the scores of all classes for the whole image are in memory, too.
 
         Args:
           image: uint8 [H, W, 3], RGB; or the bands that the network takes, see `bands`.
@@ -246,7 +246,7 @@ class Predictor:
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Returns the logits of one image, fused over scales and flips, before any CRF.
 
-        Where probabilities are averaged, the logits are the logarithms of the mean.
+        If probabilities are averaged, the logits are the logarithms of the mean.
 
         Args:
           image: see `__call__`.

@@ -27,13 +27,13 @@ MAX_PROGRAMS = 64
 def stored(forward: Forward, model: Any, purpose: str) -> Forward:
     """Returns a compiled function whose traced programs are stored in `program_directory`.
 
-    Returns the function unchanged where there is no such directory. Arguments must be on one
+    If there is no such directory, the function is returned unchanged. Arguments must be on one
     device.
 
     Args:
       forward: the compiled function.
-      model: its network, a Flax module whose fields determine the program.
-      purpose: name of everything else that determines the program.
+      model: network that it applies, a Flax module; its fields determine the program.
+      purpose: name that identifies everything else that determines the program.
     """
     directory = program_directory()
     # Modules of other packages, or fields without a stable text, do not identify a program.
@@ -57,7 +57,7 @@ def stored(forward: Forward, model: Any, purpose: str) -> Forward:
 
 
 def _exported(forward: Forward, arguments: Any, path: pathlib.Path) -> jax.export.Exported:
-    """Reads a program; traces and writes it where the file is missing or damaged."""
+    """Reads a program from disk; if the file is missing or damaged, traces and writes it."""
     try:
         return jax.export.deserialize(bytearray(path.read_bytes()))
     except FileNotFoundError:

@@ -68,11 +68,11 @@ SERVERS = MappingProxyType(
 def plan_submission(
     paths: Sequence[str | Path], output: str | Path, server: str, *, overwrite: bool = False
 ) -> list[SubmissionJob]:
-    """Returns the file to write for each image; reads and writes none of them.
+    """Determines the file to write for each image, without reading or writing any.
 
     Args:
       paths: see `plan_files`.
-      output: directory of the submission; for VOC the one that contains `results/`.
+      output: directory of the submission; for VOC, the directory that contains `results/`.
       server: `voc` or `cityscapes`.
       overwrite: see `plan_files`.
 

@@ -51,10 +51,10 @@ class Tiling:
 
     Attributes:
       tile: (H, W) of every tile, a size that the network accepts.
-      margin: rows and columns on each side that only serve as context.
-      grid: starts of tiles are multiples of its step, the output stride; sides of tiles and of
-        padded images are k·step + plus.
-      fill: value of pixels outside of the image, per channel.
+      margin: (rows, columns) on each side of a tile that are used only as context.
+      grid: legal sizes of tiles and padded images. Tiles start at multiples of `grid.step`, the
+        output stride.
+      fill: value of pixels outside the image, per channel.
     """
 
     tile: Size
@@ -97,7 +97,7 @@ class Tiling:
         return height, width
 
     def canvas(self, size: Size) -> Size:
-        """Returns the (H, W) that an image of a size is padded to: at least one tile."""
+        """Returns the (H, W) to which an image of a size is padded; at least that of a tile."""
         return self.grid.round_up(size, self.tile)
 
     def places(self, size: Size) -> list[Place]:

@@ -36,12 +36,12 @@ MANY_MASKS = 100
 
 
 class Folder(PairedFilesBuilder, skip_registration=True):
-    """Reads images and masks whose names match by one rule; see `pairing`.
+    """Builder for a folder of images and masks, whose names match by one rule; see `pairing`.
 
-    Folders `train/` and `val/` (`test/`) define the splits; without them a fifth of the images,
-    chosen by a hash of the name, becomes val. Masks hold indices (palette, gray or `.npy`, 16-bit
-    above 255 classes), 0 and 255 for two classes (as values, or as opacity over one constant
-    color), or the colors of a color map.
+    The folders `train/` and `val/` (`test/`) define the splits. Without them, val is a fifth of the
+    images, chosen by a hash of the name. Masks contain class indices (palette, gray or `.npy`;
+    16 bits for more than 255 classes); or 0 and 255 for two classes (as values, or as the opacity
+    of a single color); or the colors of a color map.
     """
 
     LANDMARK = "."
@@ -135,7 +135,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         return super().load(split, image_id)
 
     def _report_rule(self, found: Found, matching: Matching) -> None:
-        """Reports how names are matched, unless they are equal."""
+        """Reports the rule by which names match, unless images and masks have equal names."""
         image, mask = next(iter(matching.mask_of.items()))
         if image != mask:
             self.reporter.message(

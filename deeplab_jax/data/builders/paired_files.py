@@ -1,4 +1,4 @@
-"""Bases of the builders that read one image file and one mask file for each example."""
+"""Base classes of the builders that read an image file and a mask file for each example."""
 
 import abc
 from collections import Counter
@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 
 class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
-    """Reads pairs of files below `source`; a subclass finds them and reads its kind of mask."""
+    """Builder for pairs of files below `source`; subclasses find the pairs and read the masks."""
 
     # Directories below `source` in which the dataset may lie, as its archives unpack.
     ROOTS: tuple[str, ...] = (".",)
@@ -75,7 +75,7 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
         return storable_image(path)
 
     def directories(self) -> set[Path]:
-        """Returns the directories all of whose files should belong to the dataset."""
+        """Returns the directories in which files that do not belong to the dataset are reported."""
         return {file.parent for file in self._files}
 
     def image_ids(self) -> dict[str, Sequence[str]]:
@@ -92,7 +92,7 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
         return LoadedExample(image.encoded, label, facts)
 
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
-        """Returns the color of each palette index of a mask; all masks must agree on them."""
+        """Returns the palette color of each index in a mask, which must be equal in all masks."""
         return mask.used_colors()
 
     def notes(self) -> list[str]:
@@ -101,7 +101,7 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
     def _aligned(
         self, label: np.ndarray, mask: MaskFile, image: StorableImage, pair: Pair
     ) -> tuple[np.ndarray, bool]:
-        """Returns the label upright, and whether it was drawn on the image's stored pixels."""
+        """Returns the upright label, and whether it was drawn on the stored pixels of the image."""
         stored = turned(turned_back(label, mask.orientation), image.orientation)
         if image.size not in (label.shape, stored.shape):
             height, width = image.size
@@ -133,10 +133,10 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
 
 
 def find_root(source: Path, landmark: str, layout: str, roots: Sequence[str] = (".",)) -> Path:
-    """Returns the first root below a source that holds the landmark directory.
+    """Returns the first possible root directory in a source that contains a known directory.
 
     Raises:
-      DeepLabError: none does; states the expected layout.
+      DeepLabError: none does; the message has the expected layout.
     """
     for root in roots:
         if (source / root / landmark).is_dir():
@@ -153,11 +153,11 @@ def files_by_name(directory: Path, name_of: Callable[[Path], str]) -> dict[str, 
     """Returns the images anywhere below a directory, sorted by path, by their names.
 
     Args:
-      directory: to search.
-      name_of: returns the name for a path relative to the directory.
+      directory: directory to search.
+      name_of: function from a path, relative to the directory, to the name.
 
     Raises:
-      DeepLabError: two images have the same name, so that one would replace the other.
+      DeepLabError: two images have the same name.
     """
     files: dict[str, Path] = {}
     for path in list_images(directory).images:
@@ -186,7 +186,7 @@ def _exif_reason(image_orientation: int, mask_orientation: int) -> str:
 
 
 class ListedFilesBuilder(PairedFilesBuilder, skip_registration=True):
-    """Reads the images named in list files; subclasses declare the places of lists and masks."""
+    """Builder for the images in list files; subclasses define the paths of lists and masks."""
 
     LANDMARK = "JPEGImages"
     # Directories below the source; the first that exists is read.
@@ -213,6 +213,6 @@ class ListedFilesBuilder(PairedFilesBuilder, skip_registration=True):
 
 
 def listed_stems(path: Path) -> list[str]:
-    """Returns the stems in a list file; some in circulation hold paths, and further columns."""
+    """Returns the stems in a list file, in which each line may be a path or have more columns."""
     lines = read_text(path, "list of images").splitlines()
     return [Path(line.split()[0]).stem for line in lines if line.strip()]

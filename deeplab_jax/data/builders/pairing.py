@@ -27,13 +27,13 @@ Named = Mapping[str, Path]
 
 
 class Affixes(NamedTuple):
-    """Text around the part of a name that an image and its mask share."""
+    """Prefix and suffix of a file name, around the part that an image and its mask share."""
 
     prefix: str = ""
     suffix: str = ""
 
     def core(self, name: str) -> str | None:
-        """Returns the shared part of a name; None if the name has other affixes."""
+        """Returns a name without prefix and suffix; None if it has others."""
         end = len(name) - len(self.suffix)
         if not (name.startswith(self.prefix) and name.endswith(self.suffix)):
             return None
@@ -42,12 +42,12 @@ class Affixes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Rule that matches the names of images and masks.
+    """Rule by which the names of images and masks match.
 
     Attributes:
-      image, mask: text around the shared part.
-      folders: whether an image and its mask lie in folders of equal names.
-      doubled: whether a mask is named after the whole image file, as in `a.jpg.png`.
+      image, mask: prefix and suffix of the names of images and of masks.
+      folders: whether the folders of an image and its mask must have equal names.
+      doubled: whether the name of a mask contains the suffix of the image, as in `a.jpg.png`.
     """
 
     image: Affixes
@@ -85,10 +85,10 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """Images and masks that belong together.
+    """Result of matching images and masks.
 
     Attributes:
-      rule: rule of their names.
+      rule: rule by which their names match.
       mask_of: key of the mask of each image that has one.
       without_mask: keys of the other images.
       without_image: keys of the other masks.
@@ -171,7 +171,7 @@ def _loosened(key: str) -> str:
 
 
 def _rules(images: Named, masks: Named) -> Iterator[Rule]:
-    """Yields the rules that the names suggest, the simplest first."""
+    """Yields possible rules for the given names, the simplest first."""
     for doubled in (False, True):
         keys = [_undoubled(key) for key in masks] if doubled else list(masks)
         if doubled and keys == list(masks):
@@ -186,7 +186,7 @@ def _rules(images: Named, masks: Named) -> Iterator[Rule]:
 
 
 def _frequent_affixes(names: Iterable[str], longer: Iterable[str]) -> list[Affixes]:
-    """Returns the affixes that most often extend a name to a longer one, as in `_mask`."""
+    """Returns the most frequent prefixes and suffixes that extend a name, such as `_mask`."""
     known, counts = set(names), Counter()
     for name in longer:
         for at in range(1, len(name)):
@@ -243,11 +243,12 @@ class Found(NamedTuple):
 
 
 def find_files(source: Path, masks: Path | None, layout: str) -> Found:
-    """Finds the images and masks of a user's folder.
+    """Finds the images and masks in a folder of the user.
 
-    `images/` and `masks/`, or the given folder of masks, are read as they are. Otherwise the words
-    in the names of folders decide, as in `train/img/` and `train/labels/`. In one folder, the names
-    of masks extend those of images, or photographs in JPEG are the images.
+    If the folders `images/` and `masks/` exist, or a folder of masks is given, these are used.
+    Otherwise words in the names of folders distinguish images and masks, as in `train/img/` and
+    `train/labels/`. If both are in the same folder, masks have longer names than images, or the
+    images are the JPEG files.
 
     Args:
       source: folder of the user.
@@ -255,7 +256,7 @@ def find_files(source: Path, masks: Path | None, layout: str) -> Found:
       layout: expected layout, for errors.
 
     Raises:
-      DeepLabError: there are no images or no masks; states what is there instead.
+      DeepLabError: there are no images or no masks; the message lists what was found instead.
     """
     image_folder, mask_folder = source / "images", masks or source / "masks"
     if image_folder.is_dir() and mask_folder.is_dir():
@@ -288,7 +289,7 @@ def _files(folder: Path, suffixes: Sequence[str], kind: str, layout: str) -> lis
     """Returns the files below a folder that have one of the suffixes.
 
     Raises:
-      DeepLabError: there is none; states what is there instead.
+      DeepLabError: there are none; the message lists what was found instead.
     """
     found, left_out = list_images(folder, suffixes)
     if found:
@@ -306,7 +307,7 @@ def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
 
 
 def _key(path: str) -> str:
-    """Returns a path whose first folder, if it means a split, has the name of the split."""
+    """Returns a path whose first folder, if its name means a split, is renamed to that split."""
     first, slash, rest = path.partition("/")
     return f"{OTHER_SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
 
@@ -367,7 +368,7 @@ def _unique(named: Keyed) -> dict[str, Path]:
     """Returns files by key.
 
     Raises:
-      DeepLabError: two files have one key, so that one would replace the other.
+      DeepLabError: two files have the same key.
     """
     files: dict[str, Path] = {}
     for key, path in named:
