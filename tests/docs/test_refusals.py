@@ -18,8 +18,9 @@ PAGES = [
 STATEMENT = re.compile(r"\b(cannot|never|refus\w*)\b")
 # Lines that state nothing about this package: headings, and sentences about other things.
 NO_STATEMENT = re.compile(
-    r"^#|A refusal names|read that never returns|rows that cannot be produced|small preset cannot"
-    r"|refused by name, \d+ read|one cannot be loaded|their refusal|or its refusal"
+    r"^#|message of a refusal|read that never returns|rows that cannot be reproduced"
+    r"|small preset cannot"
+    r"|refused by name, \d+ read|be compared between images|their refusal|or its refusal"
 )
 
 # (words of the line, test that shows them), by page.
@@ -32,11 +33,20 @@ SHOWN = {
             "checkpoints that cannot be written",
             "training/test_checkpoints.py::test_a_directory_that_cannot_be_written",
         ),
-        ("refuse damaged variables", "checkpointing/test_damage.py::test_readers_raise_one_line"),
         ("damaged image or mask", "faults/test_faults.py::test_spoilt_images_are_refused_by_name"),
+        ("refuse damaged variables", "checkpointing/test_damage.py::test_readers_raise_one_line"),
     ],
     "deploy.md": [
         ("Other sizes are refused", "export/test_exported_networks.py::test_fixed_sizes_refuse"),
+        ("everything else is refused", "export/test_engines.py::test_options_that_a_file_does"),
+        ("refuses larger ones", "export/test_engines.py::test_a_file_of_one_size_pads_images"),
+        (
+            "`--verify` is therefore refused",
+            "cli/test_export.py::test_mistakes_are_reported_before_any_work",
+        ),
+    ],
+    "inference.md": [
+        ("--output_stride=8", "inference/test_output_stride.py::test_impossible_output_strides"),
     ],
     "data.md": [
         ("is refused with both names", "data/test_strangers_masks.py::test_spoilt_masks_are"),
@@ -61,7 +71,7 @@ SHOWN = {
     ],
     "pretrained.md": [
         (
-            "`evaluate` refuses it",
+            "`evaluate` refuses classifiers",
             "inference/test_image_classification.py::test_classifiers_refuse_segmentation",
         ),
     ],
@@ -70,7 +80,7 @@ SHOWN = {
         ("--max_megabytes", "app/test_http.py::test_a_file_that_is_too_large_is_not_taken"),
         ("--max_megapixels", "app/test_answers.py::test_limits"),
         ("--max_waiting", "app/test_answers.py::test_a_timed_out_request_is_refused"),
-        ("Addresses are never", "app/test_http.py::test_paths_that_were_not_uploaded"),
+        ("never downloads images", "app/test_http.py::test_paths_that_were_not_uploaded"),
     ],
     "faq.md": [
         ("never predicts void", "losses/test_every_loss.py::test_void_pixels_are_as_if"),
