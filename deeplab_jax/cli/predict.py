@@ -13,6 +13,9 @@ NAME_masks/ with a palette PNG per frame. The network processes frames downsampl
 size; --frame_size=HxW sets another size, --frame_size=full disables downsampling. --camera=0 reads
 the first camera until --seconds or Ctrl-C.
 
+With --tile, an image is read, predicted and written in parts, so that a TIFF of any size fits in
+memory. Above 179 million pixels the files are TIFFs: NAME.tif and NAME_overlay.tif.
+
 --submission=voc or --submission=cityscapes writes files for the evaluation server instead.
 
 --engine=onnx and --engine=tflite run the network in ONNX Runtime and LiteRT instead of JAX, with
@@ -79,6 +82,9 @@ def define_flags(flags: Flags) -> None:
         list,
         "Numbers, from 1, of the three bands that overlays show as red, green and blue, or of one "
         "band shown as gray (default: 1,2,3).",
+    )
+    flags.define(
+        "page", int, "Page of TIFF files of several pages, from 1 (default: refuse them).", least=1
     )
     flags.define("overwrite", False, "Replace predictions that already exist.")
     flags.define("skip_bad", False, "Leave out images that cannot be read.")
@@ -161,12 +167,22 @@ def _segment(
     shown = _overlay_bands(flags, bands.count)
     if server and flags.probabilities:
         raise DeepLabError("evaluation servers accept no probabilities; omit --probabilities")
+    by_rows = flags.tile is not None and flags.crf is None and not server and bands.are_pictures
     if server:
         jobs = inference.plan_submission(paths, flags.output, server, overwrite=overwrite)
     else:
         kinds = {"probabilities": flags.probabilities, "num_classes": num_classes}
-        jobs = inference.plan_files(paths, flags.output, overwrite=overwrite, **kinds)
-    jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, bands=bands, reporter=console)
+        jobs = inference.plan_files(
+            paths, flags.output, overwrite=overwrite, by_rows=by_rows, page=flags.page, **kinds
+        )
+    jobs = inference.readable_files(
+        jobs,
+        skip_bad=flags.skip_bad,
+        bands=bands,
+        reporter=console,
+        by_rows=by_rows and not flags.probabilities,
+        page=flags.page,
+    )
     predictor = _load(flags, console)
     if predictor.fixed_size:
         from deeplab_jax.data.images import read_image
@@ -174,14 +190,15 @@ def _segment(
         # Checked before anything is written.
         for job in jobs:
             try:
-                predictor.check_size(read_image(job.image, bands=bands).shape[:2])
+                image = read_image(job.image, bands=bands, page=flags.page)
+                predictor.check_size(image.shape[:2])
             except DeepLabError as error:
                 raise DeepLabError(f"{job.image}: {error}") from None
     if server:
         inference.check_submission(predictor, server)
-        inference.write_submission(predictor, jobs, server, console)
+        inference.write_submission(predictor, jobs, server, console, page=flags.page)
     else:
-        inference.predict_files(predictor, jobs, console, shown)
+        inference.predict_files(predictor, jobs, console, shown, page=flags.page)
     what = f"files for the {server} server" if server else "predictions"
     console.print(f"{len(jobs)} {what} are in {flags.output}")
 
@@ -212,8 +229,11 @@ def _classify(flags: Flags, paths: list[str], console: Console) -> None:
             f"{flags.model} classifies whole images: leave out --{', --'.join(given)}"
         )
     jobs = inference.plan_classifications(paths, flags.output, overwrite=flags.overwrite)
-    jobs = inference.readable_files(jobs, skip_bad=flags.skip_bad, reporter=console)
-    found = inference.classify_files(flags.load_predictor(console), jobs, console)
+    jobs = inference.readable_files(
+        jobs, skip_bad=flags.skip_bad, reporter=console, page=flags.page
+    )
+    classifier = flags.load_predictor(console)
+    found = inference.classify_files(classifier, jobs, console, page=flags.page)
     for job, classes in zip(jobs, found, strict=True):
         shown = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in classes)
         console.print(f"{job.image}: {shown}")

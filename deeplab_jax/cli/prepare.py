@@ -40,7 +40,7 @@ OPTIONS = {
     "voc_segmentation": (*RAW, "aug_val_masks"),
     **dict.fromkeys(("cityscapes", "ade20k", "coco_stuff", "coco_voc"), RAW),
     **dict.fromkeys(("pascal_context", "pascal_person_part"), RAW),
-    "folder": (*RAW, "masks", "classes", "color_map", "intensity_range", "bands", "name"),
+    "folder": (*RAW, "masks", "classes", "color_map", "intensity_range", "bands", "page", "name"),
     **dict.fromkeys(("labelme", "cvat"), (*ANNOTATED, "images")),
     **dict.fromkeys(("coco", "label_studio"), (*ANNOTATED, "images", "annotations")),
     "yolo": ANNOTATED,
@@ -121,6 +121,12 @@ def _define_folder_flags(flags: Flags) -> None:
         "folder: numbers, from 1, of the bands to read, as in 4,3,2 for red, green and blue of 8 "
         "bits; all, or another number of bands, keeps their values, uint8 or uint16 (default: "
         "gray and RGB only).",
+    )
+    flags.define(
+        "page",
+        int,
+        "folder: page of TIFF files of several pages, from 1 (default: refuse them).",
+        least=1,
     )
 
 

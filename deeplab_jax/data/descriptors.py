@@ -105,6 +105,11 @@ class Bands:
         """Returns whether the images are 8-bit RGB."""
         return (self.count, self.dtype) == (3, "uint8")
 
+    @property
+    def are_pictures(self) -> bool:
+        """Returns whether files of any colors are read as RGB, without a choice of bands."""
+        return self.are_rgb and self.chosen is None
+
     def __str__(self) -> str:
         if self.are_rgb:
             return "three bands of uint8 (RGB)"

@@ -1,6 +1,10 @@
 """Layout of a picture in its file: pages, bands, opacity and EXIF orientation."""
 
 import io
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import PIL.ExifTags
@@ -8,6 +12,7 @@ import PIL.Image
 import PIL.TiffImagePlugin
 
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import visible_files
 
 # Maximum fraction of pixels with an opacity other than 0 or full; a channel above it is no opacity.
 MAX_PARTLY_TRANSPARENT = 0.1
@@ -17,6 +22,169 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 TIFF_COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 TIFF_OPACITY = (1, 2)
 MPF_ENTRIES = 0xB002
+# Bits of the TIFF tag NewSubfileType: a smaller copy of a page, an opacity mask of a page.
+NEW_SUBFILE_TYPE, NO_PAGE = 254, 0b101
+# TIFF's type of 16-bit numbers.
+SHORT = 3
+# Number of bytes from which the format of a file of medical images is recognized.
+VOLUME_HEADER = 544
+VOLUME_SUFFIXES = {".dcm": "DICOM", ".dicom": "DICOM", ".nii": "NIfTI", ".nii.gz": "NIfTI"}
+# Suffixes of such files where their content decides.
+POSSIBLE_VOLUMES = ("", ".dcm", ".dicom", ".ima", ".nii", ".gz")
+
+
+class TiffDirectory(NamedTuple):
+    """A picture of a TIFF.
+
+    Attributes:
+      offset: position of the directory, in bytes.
+      link: position of the number that is the offset of the next directory.
+      size: (height, width), in pixels.
+      is_page: False for smaller copies (overviews) and opacity masks of a page.
+    """
+
+    offset: int
+    link: int
+    size: tuple[int, int]
+    is_page: bool
+
+
+def tiff_directories(file: BinaryIO) -> list[TiffDirectory]:
+    """Returns the pictures of a TIFF or BigTIFF; none for another format.
+
+    The list ends before the first damaged directory.
+    """
+    file.seek(0)
+    start = file.read(16)
+    if start[:4] not in TIFF_STARTS:
+        return []
+    order = "little" if start.startswith(b"I") else "big"
+    for_count, for_entry, for_offset = (8, 20, 8) if 43 in start[2:4] else (2, 12, 4)
+
+    def number(data: bytes) -> int:
+        return int.from_bytes(data, order)
+
+    found: dict[int, TiffDirectory] = {}
+    offset = number(start[for_offset : 2 * for_offset])
+    while offset and offset not in found:
+        file.seek(offset)
+        # A damaged file may state any count.
+        count = min(number(file.read(for_count)), 2**16)
+        link = offset + for_count + count * for_entry
+        entries = file.read(count * for_entry)
+        if len(entries) < count * for_entry:
+            break
+        values = {}
+        for at in range(0, len(entries), for_entry):
+            tag, kind = number(entries[at : at + 2]), number(entries[at + 2 : at + 4])
+            value = entries[at + for_entry - for_offset : at + for_entry]
+            values[tag] = number(value[:2] if kind == SHORT else value[:4])
+        size = (
+            values.get(PIL.TiffImagePlugin.IMAGELENGTH, 0),
+            values.get(PIL.TiffImagePlugin.IMAGEWIDTH, 0),
+        )
+        is_page = not values.get(NEW_SUBFILE_TYPE, 0) & NO_PAGE
+        found[offset] = TiffDirectory(offset, link, size, is_page)
+        file.seek(link)
+        offset = number(file.read(for_offset))
+    return list(found.values())
+
+
+def tiff_pages(file: BinaryIO) -> list[TiffDirectory]:
+    """Returns the pages of a TIFF without smaller copies and opacity masks."""
+    directories = tiff_directories(file)
+    return [directory for directory in directories if directory.is_page] or directories
+
+
+def check_page(page: int | None, number: int, name: str) -> int:
+    """Returns the index, from 0, of the chosen page of a file with a number of pages.
+
+    Raises:
+      DeepLabError: there is no such page, or there are several pages and none is chosen.
+    """
+    if page is None and number > 1:
+        raise DeepLabError(
+            f"{name}: the TIFF file holds {number} pictures (pages); choose one with --page=N, "
+            f"from 1 to {number} (in Python page=N), or export each into its own file"
+        )
+    if page is not None and not 1 <= page <= number:
+        pages = "1 page" if number == 1 else f"{number} pages"
+        raise DeepLabError(f"{name}: there is no page {page}; the file holds {pages}, from 1")
+    return (page or 1) - 1
+
+
+def select_page(encoded: bytes, page: int | None, name: str) -> bytes:
+    """Returns a file that holds only the chosen page of a TIFF.
+
+    Files of one picture are returned as they are. Smaller copies and opacity masks of a page, as in
+    cloud-optimized GeoTIFFs, do not count as pages.
+
+    Args:
+      encoded: content of an image file.
+      page: number of the page, from 1; None for the only page.
+      name: name of the file in errors.
+
+    Raises:
+      DeepLabError: see `check_page`.
+    """
+    file = io.BytesIO(encoded)
+    pages = tiff_pages(file)
+    chosen = check_page(page, len(pages) or 1, name)
+    if len(tiff_directories(file)) < 2:
+        return encoded
+    order = "little" if encoded.startswith(b"I") else "big"
+    length = 8 if 43 in encoded[2:4] else 4
+    selected, (offset, link, *_) = bytearray(encoded), pages[chosen]
+    selected[length : 2 * length] = offset.to_bytes(length, order)
+    selected[link : link + length] = bytes(length)
+    return bytes(selected)
+
+
+def volume_format(start: bytes, name: str) -> str | None:
+    """Returns "DICOM" or "NIfTI" for a file of medical images, else None.
+
+    Args:
+      start: the first VOLUME_HEADER bytes of the file, or more.
+      name: name of the file, whose suffix decides where the content does not.
+    """
+    if start[128:132] == b"DICM":
+        return "DICOM"
+    header = start
+    if start.startswith(b"\x1f\x8b"):
+        try:
+            header = zlib.decompressobj(wbits=31).decompress(start, VOLUME_HEADER)
+        except zlib.error:
+            header = b""
+    # Sizes and marks of the headers of NIfTI-1 and NIfTI-2.
+    if header[344:347] in (b"n+1", b"ni1") or header[4:7] in (b"n+2", b"ni2"):
+        return "NIfTI"
+    suffixes = [suffix for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix)]
+    return VOLUME_SUFFIXES[suffixes[0]] if suffixes else None
+
+
+def refuse_volume(start: bytes, name: str) -> None:
+    """Refuses a file of medical images; see `volume_format`.
+
+    Raises:
+      DeepLabError: the file is DICOM or NIfTI.
+    """
+    if found := volume_format(start, name):
+        raise DeepLabError(
+            f"{name}: a {found} file holds measured values of a scanner, not a picture; "
+            "examples/medical_volumes.py converts volumes and their labels to a folder of slices "
+            "(see the guide on medical volumes)"
+        )
+
+
+def refuse_volumes(path: Path) -> None:
+    """Refuses a path that is a file of medical images, or a directory that holds one.
+
+    Raises:
+      DeepLabError: a file is DICOM or NIfTI; the first one is named.
+    """
+    for file in [path] if path.is_file() else visible_files(path, POSSIBLE_VOLUMES):
+        with file.open("rb") as opened:
+            refuse_volume(opened.read(2 * VOLUME_HEADER), str(file))
 
 
 def check_one_picture(image: PIL.Image.Image, name: str) -> None:
@@ -74,15 +242,31 @@ def check_opacity(opacity: np.ndarray, name: str) -> bool:
     """
     if opacity.min() == opacity.max():
         return False
-    full = np.iinfo(opacity.dtype).max
-    partly = np.count_nonzero((opacity > 0) & (opacity < full)) / opacity.size
+    refuse_partly_transparent(partly_transparent(opacity) / opacity.size, name)
+    return True
+
+
+def partly_transparent(opacity: np.ndarray) -> int:
+    """Returns the number of pixels with an opacity other than 0 or full."""
+    return np.count_nonzero((opacity > 0) & (opacity < np.iinfo(opacity.dtype).max))
+
+
+def refuse_partly_transparent(partly: float, name: str) -> None:
+    """Refuses an opacity channel that varies like a picture.
+
+    Args:
+      partly: fraction of the pixels with an opacity other than 0 or full.
+      name: name of the image in errors.
+
+    Raises:
+      DeepLabError: the fraction is above MAX_PARTLY_TRANSPARENT.
+    """
     if partly > MAX_PARTLY_TRANSPARENT:
         raise DeepLabError(
             f"{name}: its opacity channel is neither 0 nor full in {partly:.0%} of the pixels, so "
             "it holds a further band (for example near infrared), which --bands=all of prepare "
             "keeps, or a soft transparency: drop the channel, or flatten it onto a background"
         )
-    return True
 
 
 def _holds_previews(image: PIL.Image.Image) -> bool:
@@ -96,15 +280,29 @@ def _holds_previews(image: PIL.Image.Image) -> bool:
 
 
 def _check_bands(tags: PIL.TiffImagePlugin.ImageFileDirectory_v2, name: str) -> None:
-    photometric = tags.get(PIL.TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 1)
     bands = len(tags.get(PIL.TiffImagePlugin.BITSPERSAMPLE, (1,)))
     bands = max(bands, tags.get(PIL.TiffImagePlugin.SAMPLESPERPIXEL, 1))
-    further = bands - TIFF_COLORS.get(photometric, bands)
     extra = tags.get(PIL.TiffImagePlugin.EXTRASAMPLES, ())
-    extra = (extra,) if isinstance(extra, int) else tuple(extra)
+    photometric = tags.get(PIL.TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 1)
+    check_bands(photometric, bands, (extra,) if isinstance(extra, int) else tuple(extra), name)
+
+
+def check_bands(photometric: int, bands: int, extra: Sequence[int], name: str) -> None:
+    """Refuses a TIFF whose bands are neither gray nor RGB, perhaps with opacity.
+
+    Args:
+      photometric: value of the tag PhotometricInterpretation.
+      bands: number of bands.
+      extra: values of the tag ExtraSamples.
+      name: name of the file in errors.
+
+    Raises:
+      DeepLabError: it has further bands.
+    """
+    further = bands - TIFF_COLORS.get(photometric, bands)
     # Readers treat one further band of an RGB image without the tag as opacity; `check_opacity`
     # checks its values after decoding.
-    is_opacity = further == 1 and (extra[:1] in ((), *((kind,) for kind in TIFF_OPACITY)))
+    is_opacity = further == 1 and (not extra or extra[0] in TIFF_OPACITY)
     if further > 0 and not is_opacity:
         raise DeepLabError(
             f"{name}: the TIFF has {bands} bands; images have one (gray) or three (RGB), perhaps "

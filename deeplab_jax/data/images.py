@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import io
+import math
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,10 +29,14 @@ from deeplab_jax.data.image_layout import (
     OPACITY_MODES,
     TIFF_STARTS,
     UPRIGHT,
+    VOLUME_HEADER,
     check_one_picture,
     check_opacity,
     orientation_of,
     refuse_bands_of_unreadable_tiff,
+    refuse_volume,
+    select_page,
+    tiff_pages,
     turned,
 )
 from deeplab_jax.errors import DeepLabError
@@ -102,6 +108,7 @@ BLOCK_ROWS = 256
 # Number of pixels above which threads process one image at a time.
 LARGE_PIXELS = 16_000_000
 _large_images = threading.Lock()
+_pillow_limit = threading.Lock()
 # Notes of `StorableImage`.
 TRANSPARENT = "image has transparent pixels; the colors stored under them are used"
 OWN_RANGE = "image of more than 8 bits is scaled by its own range, not by --intensity_range"
@@ -113,6 +120,8 @@ def read_image(
     intensity_range: tuple[float, float] | None = None,
     name: str = "",
     bands: Bands = RGB,
+    page: int | None = None,
+    max_pixels: int | None = None,
 ) -> np.ndarray:
     """Reads an image and applies its EXIF orientation.
 
@@ -122,6 +131,9 @@ def read_image(
         (default: from 0, or the minimum of the image if it is negative, to its maximum).
       name: name of encoded bytes, for errors.
       bands: bands of the image (default: RGB).
+      page: page of a TIFF of several pages, from 1; None requires that there is only one.
+      max_pixels: maximum number of pixels; None applies the limit of Pillow, 179 million. Reading
+        requires about 8 bytes of memory per pixel.
 
     Returns:
       [H, W, C] with the number and dtype of `bands`. For RGB, a gray channel is repeated, and
@@ -132,24 +144,26 @@ def read_image(
         several pictures or other bands.
     """
     encoded, name = read_bytes(source, name)
+    encoded = select_page(encoded, page, name)
     if _is_picture(bands, encoded):
-        return _to_rgb(open_image(encoded, name), encoded, intensity_range)[0]
+        return _to_rgb(open_image(encoded, name, max_pixels), encoded, intensity_range)[0]
     pixels, _ = _all_bands(encoded, name)
     return _as_image(select(pixels, bands, name), bands, intensity_range)
 
 
-def file_bands(path: Path) -> Bands:
-    """Returns number and type of all bands in a file.
+def file_bands(path: Path, page: int | None = None) -> Bands:
+    """Returns number and type of all bands in a file; `page` as for `read_image`.
 
     Raises:
       DeepLabError: see `read_image`.
     """
-    return bands_of(_all_bands(*read_bytes(path))[0])
+    encoded, name = read_bytes(path)
+    return bands_of(_all_bands(select_page(encoded, page, name), name)[0])
 
 
 def _is_picture(bands: Bands, encoded: bytes) -> bool:
     """Returns whether a file is read as RGB, whatever its colors."""
-    return bands.are_rgb and bands.chosen is None and not is_npy(encoded)
+    return bands.are_pictures and not is_npy(encoded)
 
 
 def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
@@ -181,7 +195,7 @@ def _as_image(
     if pixels.dtype == bands.dtype:
         return pixels
     planes = list(np.moveaxis(pixels, -1, 0))
-    return _scaled(planes, intensity_range or _own_range(planes))
+    return _scaled(planes, intensity_range or own_range(planes))
 
 
 class StorableImage(NamedTuple):
@@ -210,17 +224,19 @@ def storable_image(
     name: str = "",
     bands: Bands = RGB,
     first: Path | None = None,
+    page: int | None = None,
 ) -> StorableImage:
     """Reads an image as the prepared dataset stores it.
 
     Args:
-      source, intensity_range, name, bands: see `read_image`.
+      source, intensity_range, name, bands, page: see `read_image`.
       first: file that the bands come from, for errors.
 
     Raises:
       DeepLabError: see `read_image`.
     """
     encoded, name = read_bytes(source, name)
+    encoded = select_page(encoded, page, name)
     if not _is_picture(bands, encoded):
         pixels, orientation = _all_bands(encoded, name)
         if not bands.are_rgb:
@@ -260,8 +276,50 @@ def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
         raise DeepLabError(f"{source}: cannot be read: {error.strerror}") from error
 
 
-def open_image(encoded: bytes, name: str) -> PIL.Image.Image:
+def max_whole_pixels() -> int:
+    """Returns the number of pixels above which Pillow refuses images, against exhausted memory."""
+    with _pillow_limit:
+        limit = PIL.Image.MAX_IMAGE_PIXELS
+    return sys.maxsize if limit is None else 2 * limit
+
+
+def image_size(path: Path, page: int | None = None) -> tuple[int, int]:
+    """Returns (height, width) in pixels from the header alone; (0, 0) where there is none.
+
+    Args:
+      path: image of any size.
+      page: page of a TIFF, from 1.
+    """
+    try:
+        with path.open("rb") as file:
+            if pages := tiff_pages(file):
+                return pages[(page or 1) - 1].size
+            with _unlimited_pillow(), PIL.Image.open(file) as image:
+                return image.height, image.width
+    # Reading the file reports the error.
+    except Exception:
+        return 0, 0
+
+
+@contextlib.contextmanager
+def _unlimited_pillow() -> Iterator[None]:
+    """Disables the limit of Pillow, which is a global variable, until the block ends."""
+    with _pillow_limit:
+        limit = PIL.Image.MAX_IMAGE_PIXELS
+        PIL.Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = limit
+
+
+def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.Image.Image:
     """Decodes an image as it is stored, checking it whole.
+
+    Args:
+      encoded: content of the file.
+      name: name of the file in errors.
+      max_pixels: see `read_image`.
 
     Raises:
       DeepLabError: it is empty, truncated, too large or no image, or it holds several pictures or
@@ -269,10 +327,16 @@ def open_image(encoded: bytes, name: str) -> PIL.Image.Image:
     """
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
+    refuse_volume(encoded[: 2 * VOLUME_HEADER], name)
+    limit = max_whole_pixels() if max_pixels is None else max_pixels
     try:
-        # For a PNG this checks all chunks; decoding alone stops when it has the pixels.
-        PIL.Image.open(io.BytesIO(encoded)).verify()
-        image = PIL.Image.open(io.BytesIO(encoded))
+        with contextlib.nullcontext() if max_pixels is None else _unlimited_pillow():
+            image = PIL.Image.open(io.BytesIO(encoded))
+            if image.width * image.height > limit:
+                raise PIL.Image.DecompressionBombError
+            # For a PNG this checks all chunks; decoding alone stops when it has the pixels.
+            image.verify()
+            image = PIL.Image.open(io.BytesIO(encoded))
         image.info["name"] = name
         check_one_picture(image, name)
         # Decoding forgets how the pixels were stored.
@@ -285,8 +349,14 @@ def open_image(encoded: bytes, name: str) -> PIL.Image.Image:
         refuse_bands_of_unreadable_tiff(encoded, name)
         raise DeepLabError(f"{name}: not an image that can be read") from None
     except PIL.Image.DecompressionBombError:
-        limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
-        raise DeepLabError(f"{name}: more than {limit:,} pixels; cut it into tiles") from None
+        remedy = (
+            "add --tile to predict it, as in --tile=1025x1025 (without --crf, --probabilities and "
+            "--submission), or cut it into tiles"
+            if max_pixels is None
+            else "convert it to a tiled TIFF, which --tile reads in parts, for example with "
+            "`gdal_translate -co TILED=YES -co COMPRESS=DEFLATE -co BIGTIFF=YES`"
+        )
+        raise DeepLabError(f"{name}: more than {limit:,} pixels; {remedy}") from None
     # Pillow's decoders raise almost anything on damaged files.
     except Exception as error:
         raise DeepLabError(f"{name}: truncated or damaged image ({error})") from error
@@ -324,19 +394,9 @@ def upright(image: PIL.Image.Image) -> PIL.Image.Image:
 @contextlib.contextmanager
 def one_large_at_a_time(*paths: Path) -> Iterator[None]:
     """Prevents threads from processing large images at the same time, to limit memory."""
-    large = sum(map(_pixels, paths)) > LARGE_PIXELS
+    large = sum(math.prod(image_size(path)) for path in paths) > LARGE_PIXELS
     with _large_images if large else contextlib.nullcontext():
         yield
-
-
-def _pixels(path: Path) -> int:
-    """Returns the number of pixels that a file's header states; 0 where it states none."""
-    try:
-        with PIL.Image.open(path) as image:
-            return image.width * image.height
-    # Reading the file reports the error.
-    except Exception:
-        return 0
 
 
 def _deep_to_rgb(
@@ -352,7 +412,7 @@ def _deep_to_rgb(
     # OpenCV's channels are blue, green, red and optionally opacity.
     transparent = channels.shape[2] == 4 and check_opacity(channels[..., 3], name)
     planes = [channels[..., at] for at in ([2, 1, 0] if channels.shape[2] >= 3 else [0])]
-    result = _scaled(planes, intensity_range or _own_range(planes))
+    result = _scaled(planes, intensity_range or own_range(planes))
     # Both decoders have turned a TIFF already.
     if image.format != "TIFF":
         result = turned(result, image.info["orientation"])
@@ -366,18 +426,19 @@ def _scaled(planes: Sequence[np.ndarray], limits: tuple[float, float]) -> np.nda
     # Blocks limit the memory of the floating-point values.
     for first in range(0, len(result), BLOCK_ROWS):
         rows = slice(first, first + BLOCK_ROWS)
-        scaled = [_to_bytes(plane[rows].astype(np.float64), low, high) for plane in planes]
+        scaled = [to_bytes(plane[rows].astype(np.float64), low, high) for plane in planes]
         result[rows] = np.stack(scaled, axis=-1)
     return result
 
 
-def _to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Maps numbers linearly, `low` to 0 and `high` to 255; those beyond are clipped."""
     # NaN becomes the darkest value.
     within = np.clip(np.nan_to_num(values, nan=low), low, high)
     return np.rint((within - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
-def _own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
+def own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
     """Returns the range of the finite values, extended to 0."""
     low = high = 0.0
     for plane in planes:

@@ -1,6 +1,7 @@
 """Reads mask files, checks every value, and converts them to class indices."""
 
 import dataclasses
+import io
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from deeplab_jax.data.descriptors import Color, packed
-from deeplab_jax.data.image_layout import OPACITY_MODES, UPRIGHT
+from deeplab_jax.data.image_layout import OPACITY_MODES, UPRIGHT, select_page, tiff_pages
 from deeplab_jax.data.images import is_deep, open_image, read_bytes, upright
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.files import absence
@@ -133,8 +134,12 @@ class MaskFile:
             )
 
 
-def open_mask(path: Path) -> MaskFile:
+def open_mask(path: Path, page: int | None = None) -> MaskFile:
     """Decodes a mask and turns it upright, as a viewer displays it.
+
+    Args:
+      path: mask file.
+      page: page of a TIFF of several pages, from 1; a file of one page is read in any case.
 
     Raises:
       DeepLabError: the file is missing, damaged, or holds several pictures or further bands, or an
@@ -143,6 +148,8 @@ def open_mask(path: Path) -> MaskFile:
     if path.suffix.lower() == ARRAY_SUFFIX:
         return MaskFile(path, _array_picture(path), UPRIGHT)
     encoded, name = read_bytes(path)
+    number = len(tiff_pages(io.BytesIO(encoded)))
+    encoded = select_page(encoded, page if number > 1 else None, name)
     image = open_image(encoded, name)
     lossy = _lossy_compression(image, encoded)
     stored_as, orientation = image.info["stored_as"], image.info["orientation"]
@@ -313,9 +320,9 @@ def identity_labels(num_classes: int) -> dict[int, int]:
     return {value: value for value in (*range(num_classes), void_label(num_classes))}
 
 
-def mask_values(path: Path) -> set[int]:
-    """Returns the values in a mask of indices."""
-    return set(np.unique(open_mask(path).values()).tolist())
+def mask_values(path: Path, page: int | None = None) -> set[int]:
+    """Returns the values in a mask of indices; `page` as for `open_mask`."""
+    return set(np.unique(open_mask(path, page).values()).tolist())
 
 
 def _opened(source: Path | MaskFile) -> MaskFile:

@@ -1,15 +1,19 @@
 """Prediction of image files: choosing the output files, and writing them."""
 
+import contextlib
 import dataclasses
+import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from deeplab_jax.data.descriptors import RGB, Bands
-from deeplab_jax.data.images import read_image
+from deeplab_jax.data.image_layout import refuse_volumes
+from deeplab_jax.data.image_rows import open_rows
+from deeplab_jax.data.images import image_size, max_whole_pixels, read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import IMAGE_SUFFIXES, absence, replacing, visible_files
 from deeplab_jax.labels import VOID_LABEL
@@ -18,6 +22,7 @@ from deeplab_jax.visualize import colorize, displayed, overlay, write_class_map,
 
 if TYPE_CHECKING:
     from deeplab_jax.inference.predictor import Predictor
+    from deeplab_jax.inference.tiles import Place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +45,8 @@ class FileJob(Job):
     Attributes:
       image: input file.
       class_map: PNG of the class indices at the size of the image: with a palette, or 16-bit gray
-        with more than 255 classes.
+        with more than 255 classes. A TIFF, like the two pictures, for an image that is larger than
+        Pillow reads.
       overlay: PNG of the image blended with the colors of its classes.
       probabilities: `.npz` with `probabilities`, float16 [H, W, num_classes], and `class_names`; or
         None.
@@ -74,8 +80,10 @@ def plan_files(
     probabilities: bool = False,
     overwrite: bool = False,
     num_classes: int | None = None,
+    by_rows: bool = False,
+    page: int | None = None,
 ) -> list[FileJob]:
-    """Returns the files to write for each image; reads and writes none of them.
+    """Returns the files to write for each image; reads at most their headers, and writes nothing.
 
     Args:
       paths: image files and folders, which are searched with their subfolders.
@@ -84,16 +92,27 @@ def plan_files(
       overwrite: whether existing targets are replaced; the last of two equal targets wins.
       num_classes: number of classes of the model; above 255 a picture of the class colors is
         written for each image.
+      by_rows: whether images are predicted with tiles and without a CRF. Files of images that are
+        larger than Pillow reads, 179 million pixels, are then TIFFs.
+      page: page of the images, see `read_image`.
 
     Raises:
-      DeepLabError: a path does not exist, there is no image, or a target is an input, exists or
-        occurs twice.
+      DeepLabError: a path does not exist, there is no image, a target is an input, exists or occurs
+        twice, or probabilities of an image are asked for that is larger than Pillow reads.
     """
 
     def job(image: Path, target: Path) -> FileJob:
+        suffix = ".png"
+        if by_rows and math.prod(image_size(image, page)) > max_whole_pixels():
+            suffix = ".tif"
+            if probabilities:
+                raise DeepLabError(
+                    f"{image}: more than {max_whole_pixels():,} pixels; the probabilities of such "
+                    "an image are not written: omit --probabilities"
+                )
         class_map, blended, archive, colors = (
             target.with_name(f"{target.stem}{ending}")
-            for ending in (".png", "_overlay.png", "_probabilities.npz", "_colors.png")
+            for ending in (suffix, f"_overlay{suffix}", "_probabilities.npz", f"_colors{suffix}")
         )
         archive = archive if probabilities else None
         return FileJob(
@@ -121,10 +140,12 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
     """Returns each image and the path of its result in `output`, with the suffix of the image.
 
     Raises:
-      DeepLabError: a path does not exist, or there is no image.
+      DeepLabError: a path does not exist, or there is no image; files of medical images are named.
     """
     found = find_inputs(paths, output, IMAGE_SUFFIXES)
     if not found:
+        for path in map(Path, paths):
+            refuse_volumes(path)
         given = ", ".join(map(str, paths)) or "nothing"
         raise DeepLabError(f"no image to predict: given {given}; give image files or folders")
     return found
@@ -200,7 +221,13 @@ def plan(
 
 
 def readable_files(
-    jobs: Iterable[AnyJob], *, skip_bad: bool = False, bands: Bands = RGB, reporter: Reporter
+    jobs: Iterable[AnyJob],
+    *,
+    skip_bad: bool = False,
+    bands: Bands = RGB,
+    reporter: Reporter,
+    by_rows: bool = False,
+    page: int | None = None,
 ) -> list[AnyJob]:
     """Returns the jobs whose images can be read, after reading each of them once.
 
@@ -209,6 +236,8 @@ def readable_files(
       skip_bad: whether to skip unreadable images with a warning.
       bands: bands of the input of the model.
       reporter: receives progress events and warnings.
+      by_rows: whether large images are predicted by rows, see `plan_files`.
+      page: page of the images, see `read_image`.
 
     Raises:
       DeepLabError: an image cannot be read and `skip_bad` is false, or no image can be read.
@@ -216,7 +245,11 @@ def readable_files(
     jobs, good = list(jobs), []
     for job in reporter.track(jobs, "checking, image"):
         try:
-            read_image(job.image, bands=bands)
+            if by_rows:
+                with open_rows(job.image, page=page, check=True):
+                    pass
+            else:
+                read_image(job.image, bands=bands, page=page)
         except DeepLabError as error:
             if not skip_bad:
                 raise DeepLabError(
@@ -237,8 +270,12 @@ def predict_files(
     jobs: Sequence[FileJob],
     reporter: Reporter,
     overlay_bands: Sequence[int] | None = None,
+    *,
+    page: int | None = None,
 ) -> None:
     """Predicts images and writes the results, each file atomically.
+
+    With tiles, and without a CRF and probabilities, images are predicted and written by rows.
 
     Args:
       predictor: model to apply.
@@ -246,12 +283,16 @@ def predict_files(
       reporter: receives progress events.
       overlay_bands: bands of the network's input, numbered from 1, that overlays show as red, green
         and blue; see `displayed`.
+      page: page of the images, see `read_image`.
 
     Raises:
       DeepLabError: an image cannot be read.
     """
+    if predictor.takes_rows and not any(job.probabilities for job in jobs):
+        _predict_by_rows(predictor, jobs, reporter, page)
+        return
     for job in reporter.track(jobs, "predicting, image"):
-        image = read_input(predictor, job.image)
+        image = read_input(predictor, job.image, page=page)
         if job.probabilities:
             prediction = predictor.predict(image)
             class_map = prediction.class_map
@@ -266,15 +307,43 @@ def predict_files(
         write_picture(job.overlay, overlay(shown, class_map, predictor.palette))
 
 
-def read_input(predictor: "Predictor", source: Path | bytes, name: str = "") -> np.ndarray:
+def read_input(
+    predictor: "Predictor", source: Path | bytes, name: str = "", page: int | None = None
+) -> np.ndarray:
     """Reads an image as the model of a predictor takes it.
 
     Args:
       predictor: model to apply.
-      source, name: see `read_image`.
+      source, name, page: see `read_image`.
     """
     limits = predictor.intensity_range
-    return read_image(source, intensity_range=limits, name=name, bands=predictor.bands)
+    return read_image(source, intensity_range=limits, name=name, bands=predictor.bands, page=page)
+
+
+def _predict_by_rows(
+    predictor: "Predictor", jobs: Sequence[FileJob], reporter: Reporter, page: int | None
+) -> None:
+    """Predicts images tile by tile; all files of an image appear when the last one is complete."""
+    # Imported here so that wrong arguments do not wait for JAX.
+    from deeplab_jax.inference.large_images import predict_rows
+
+    total = sum(len(predictor.tiling.places(image_size(job.image, page))) for job in jobs)
+    done = reporter.track(range(total), "predicting, tile")
+
+    def track(places: "Sequence[Place]") -> "Iterator[Place]":
+        for place in places:
+            next(done, None)
+            yield place
+
+    with contextlib.closing(done):
+        for job in jobs:
+            with contextlib.ExitStack() as stack:
+                options = {"intensity_range": predictor.intensity_range, "page": page}
+                image = stack.enter_context(open_rows(job.image, **options))
+                targets = [job.class_map, job.overlay, job.colors]
+                temporary = [path and stack.enter_context(replacing(path)) for path in targets]
+                predict_rows(predictor, image, *temporary, track)
+        next(done, None)
 
 
 def _write_probabilities(path: Path, probabilities: np.ndarray, class_names: Sequence[str]) -> None:

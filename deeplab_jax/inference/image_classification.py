@@ -104,7 +104,11 @@ def central_crop(image: np.ndarray, size: Size) -> np.ndarray:
 
 
 def classify_files(
-    classifier: ImageClassification, jobs: Sequence[ClassificationJob], reporter: Reporter
+    classifier: ImageClassification,
+    jobs: Sequence[ClassificationJob],
+    reporter: Reporter,
+    *,
+    page: int | None = None,
 ) -> list[list[ClassProbability]]:
     """Classifies images and writes their most probable classes, each file atomically.
 
@@ -112,6 +116,7 @@ def classify_files(
       classifier: model to apply.
       jobs: result of `plan_classifications`.
       reporter: receives progress events.
+      page: page of the images, see `read_image`.
 
     Returns:
       Most probable classes of each image.
@@ -121,7 +126,7 @@ def classify_files(
     """
     found = []
     for job in reporter.track(jobs, "classifying, image"):
-        classes = classifier(read_image(job.image))
+        classes = classifier(read_image(job.image, page=page))
         content = {"image": job.image.name, "classes": [entry._asdict() for entry in classes]}
         write_text(job.classes, json.dumps(content, indent=2) + "\n")
         found.append(classes)

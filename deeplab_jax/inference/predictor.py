@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import html
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,11 +14,12 @@ import numpy as np
 
 from deeplab_jax.data.crops import pad
 from deeplab_jax.data.descriptors import Bands
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.forward import FoldedNetwork, Network, only_class_map, only_logits
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Size, canvas_size, check_image
 from deeplab_jax.inference.refinement import find_parameters, refine
-from deeplab_jax.inference.tiles import Tiling, run_tiles
+from deeplab_jax.inference.tiles import Place, Tiling, run_tile_rows, run_tiles
 from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.models.output_stride import at_output_stride
 from deeplab_jax.visualize import legend_strip, overlay, png_bytes
@@ -226,6 +227,39 @@ class Predictor:
         if self.crf:
             return [self.predict(image).class_map for image in images]
         return self._results(self._classify, images)
+
+    @property
+    def takes_rows(self) -> bool:
+        """True with tiles, for RGB and without a CRF: images can be predicted by rows."""
+        return self.tiling is not None and self.crf is None and self.bands.are_pictures
+
+    def class_map_rows(
+        self,
+        size: Size,
+        read: Callable[[int, int], np.ndarray],
+        track: Callable[[Sequence[Place]], Iterable[Place]] = iter,
+    ) -> Iterator[np.ndarray]:
+        """Returns the class map of an image that is read by rows, a row of tiles at a time.
+
+        Memory beside the network's is that of the image and the result below one row of tiles.
+
+        Args:
+          size: (H, W) of the image.
+          read: returns the rows from one number up to another, uint8 [rows, W, 3], RGB.
+          track: yields the tiles; for progress events.
+
+        Returns:
+          Iterator over successive rows, int32 [rows, W]; all together they are the result of the
+          whole image.
+
+        Raises:
+          DeepLabError: the options have no tiles, or a CRF, or the model takes other bands.
+        """
+        if not self.takes_rows:
+            raise DeepLabError(
+                "an image is predicted by rows only with tiles, in RGB, and without a CRF"
+            )
+        return run_tile_rows(self.tiling, self._classify, size, read, track)
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Returns class map, probabilities and legend of one image, with a notebook display.

@@ -104,7 +104,12 @@ def check_submission(predictor: "Predictor", server: str) -> None:
 
 
 def write_submission(
-    predictor: "Predictor", jobs: Sequence[SubmissionJob], server: str, reporter: Reporter
+    predictor: "Predictor",
+    jobs: Sequence[SubmissionJob],
+    server: str,
+    reporter: Reporter,
+    *,
+    page: int | None = None,
 ) -> None:
     """Predicts images and writes class maps in the format of a server, each file atomically.
 
@@ -115,10 +120,11 @@ def write_submission(
       jobs: result of `plan_submission`.
       server: `voc` or `cityscapes`.
       reporter: receives progress events.
+      page: page of the images, see `read_image`.
 
     Raises:
       DeepLabError: an image cannot be read.
     """
     for job in reporter.track(jobs, "predicting, image"):
-        image = read_input(predictor, job.image)
+        image = read_input(predictor, job.image, page=page)
         SERVERS[server].write(job.class_map, predictor(image))

@@ -148,7 +148,12 @@ def run_tiles(
     size = image.shape[:2]
     whole: list[np.ndarray] = []
     structure = None
-    for group, results in _one_behind(tiling, forward, image, tiles_at_once):
+
+    def cut(place: Place) -> np.ndarray:
+        row, height = place.rows.start, tiling.tile[0]
+        return _cut(image[row : row + height], place, tiling)
+
+    for group, results in _one_behind(tiling.places(size), forward, cut, tiles_at_once):
         leaves, structure = jax.tree.flatten(results)
         whole = whole or [np.empty((*size, *leaf.shape[3:]), leaf.dtype) for leaf in leaves]
         for target, leaf in zip(whole, leaves, strict=True):
@@ -156,13 +161,60 @@ def run_tiles(
     return jax.tree.unflatten(structure, whole)
 
 
+def run_tile_rows(
+    tiling: Tiling,
+    forward: Callable[[np.ndarray], Any],
+    size: Size,
+    read: Callable[[int, int], np.ndarray],
+    track: Callable[[Sequence[Place]], Iterable[Place]] = iter,
+) -> Iterator[np.ndarray]:
+    """Applies a function to the tiles of an image that is read by rows, and yields joined rows.
+
+    The rows are those of `run_tiles`. Host memory: the image and the results below one row of
+    tiles.
+
+    Args:
+      tiling: division into tiles.
+      forward: uint8 [1, h, w, 3] -> array [1, h, w, …].
+      size: (H, W) of the image.
+      read: returns the rows from one number up to another, uint8 [rows, W, 3].
+      track: yields the tiles; for progress events.
+
+    Yields:
+      Successive rows of the result, [rows, W, …]; all together they are [H, W, …].
+    """
+    height, width = size
+
+    def cut(place: Place) -> np.ndarray:
+        row = place.rows.start
+        return _cut(read(row, min(row + tiling.tile[0], height)), place, tiling)
+
+    rows, joined = None, np.empty(0)
+    for (place,), results in _one_behind(track(tiling.places(size)), forward, cut, 1):
+        result = np.asarray(results)
+        if place.rows != rows:
+            if rows is not None:
+                yield joined
+            rows = place.rows
+            shape = max(0, min(rows.last, height) - rows.first), width, *result.shape[3:]
+            joined = np.empty(shape, result.dtype)
+        # In the coordinates of the joined rows.
+        start, first, last = rows
+        here = place._replace(rows=Span(start - first, 0, last - first))
+        _write(joined, result, [here])
+    yield joined
+
+
 def _one_behind(
-    tiling: Tiling, forward: Callable[[np.ndarray], Any], image: np.ndarray, count: int
+    places: Iterable[Place],
+    forward: Callable[[np.ndarray], Any],
+    cut: Callable[[Place], np.ndarray],
+    count: int,
 ) -> Iterator[tuple[Sequence[Place], Any]]:
     """Yields places with their results while the device computes the next ones."""
     waiting = None
-    for group in groups(tiling.places(image.shape[:2]), count):
-        tiles = [_cut(image, place, tiling) for place in group]
+    for group in groups(places, count):
+        tiles = [cut(place) for place in group]
         tiles += tiles[-1:] * (count - len(tiles))
         started = group, forward(np.stack(tiles))
         if waiting:
@@ -178,10 +230,10 @@ def groups(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
         yield group
 
 
-def _cut(image: np.ndarray, place: Place, tiling: Tiling) -> np.ndarray:
-    """Returns the tile, padded with the fill value outside of the image."""
-    (row, column), (height, width) = (place.rows.start, place.columns.start), tiling.tile
-    return pad(image[row : row + height, column : column + width], tiling.tile, tiling.fill)
+def _cut(rows: np.ndarray, place: Place, tiling: Tiling) -> np.ndarray:
+    """Returns the tile of the image's rows, padded with the fill value outside of the image."""
+    column, width = place.columns.start, tiling.tile[1]
+    return pad(rows[:, column : column + width], tiling.tile, tiling.fill)
 
 
 def _write(target: np.ndarray, results: np.ndarray, places: Sequence[Place]) -> None:

@@ -28,7 +28,7 @@ def colorize(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     Returns:
       uint8 [H, W, 3] RGB.
     """
-    return _color_table(palette)[class_map]
+    return color_table(palette)[class_map]
 
 
 # Percentiles of a band's values that become black and white.
@@ -97,13 +97,15 @@ class Overlay:
           opacity: opacity of the colors, 0..1.
         """
         self._opacity = opacity
-        self._colors = _color_table(palette)
+        self._colors = color_table(palette)
         clear = (self._colors == CLEAR_COLOR).all(-1) | (
             np.arange(len(self._colors)) >= len(palette)
         )
         self._shown = (255 * ~clear).astype(np.uint8)
 
-    def draw(self, image: np.ndarray, class_map: np.ndarray) -> np.ndarray:
+    def draw(
+        self, image: np.ndarray, class_map: np.ndarray, thickness: int | None = None
+    ) -> np.ndarray:
         """Draws the class colors over an image, and a thin light line between the classes.
 
         Void pixels and pixels of a class whose color is black show the image itself.
@@ -111,6 +113,7 @@ class Overlay:
         Args:
           image: uint8 [H, W, 3].
           class_map: integers [H, W].
+          thickness: width of the line in pixels; None uses that of the size of the image.
 
         Returns:
           uint8 [H, W, 3], in the channel order of the image.
@@ -122,9 +125,14 @@ class Overlay:
         blended = cv2.addWeighted(image, 1 - self._opacity, colors, self._opacity, 0)
         result = image.copy()
         cv2.copyTo(blended, shown, result)
-        line = _contour(class_map, thickness=1 + round(np.hypot(*class_map.shape) / 1200))
+        line = _contour(class_map, thickness or line_thickness(class_map.shape))
         result[line] = np.round(0.25 * result[line] + 0.75 * np.asarray(CONTOUR_COLOR))
         return result
+
+
+def line_thickness(size: tuple[int, ...]) -> int:
+    """Returns the width, in pixels, of the line at the borders of classes for an image's size."""
+    return 1 + round(np.hypot(*size) / 1200)
 
 
 def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color]) -> None:
@@ -154,7 +162,7 @@ def class_map_picture(class_map: np.ndarray, palette: Sequence[Color]) -> Image.
     """
     picture = Image.fromarray(class_map.astype(label_dtype(len(palette)), copy=False))
     if len(palette) <= VOID_LABEL:
-        picture.putpalette(_color_table(palette).tobytes())
+        picture.putpalette(color_table(palette).tobytes())
     return picture
 
 
@@ -171,7 +179,8 @@ def png_bytes(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _color_table(palette: Sequence[Color]) -> np.ndarray:
+def color_table(palette: Sequence[Color]) -> np.ndarray:
+    """Returns the color of each class and of void, uint8 [void + 1, 3]."""
     table = np.full((void_label(len(palette)) + 1, 3), VOID_COLOR, np.uint8)
     table[: len(palette)] = palette
     return table

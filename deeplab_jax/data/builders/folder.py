@@ -58,6 +58,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         color_map: str | Path | None = None,
         intensity_range: tuple[float, float] | None = None,
         bands: Sequence[int] | str | None = None,
+        page: int | None = None,
         **kwargs: Any,
     ) -> None:
         """Finds pairs and classes.
@@ -72,6 +73,8 @@ class Folder(PairedFilesBuilder, skip_registration=True):
           bands: numbers, from 1, of the bands to read, or `all`. Three become red, green and blue
             of 8 bits; another number of them, or all, keep their values, uint8 or uint16. None: the
             images are pictures.
+          page: page of TIFF images of several pages, from 1, and of such masks; a mask of one page
+            serves any page. None refuses files of several pages.
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
@@ -88,7 +91,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         self._unmatched: dict[Pair, str] = {}
         check_intensity_range(intensity_range)
         descriptor, self._color_labels = folder_classes(source, classes, color_map)
-        self._first, chosen = _first_bands(sorted(self._found.images.values()), bands)
+        self._first, chosen = _first_bands(sorted(self._found.images.values()), bands, page)
         if intensity_range and not chosen.are_rgb:
             raise DeepLabError(
                 f"intensity_range maps values to 8 bits, but the values of {chosen} are kept; "
@@ -97,7 +100,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         self.descriptor = dataclasses.replace(
             descriptor, intensity_range=intensity_range, bands=chosen
         )
-        super().__init__(source=source, **kwargs)
+        super().__init__(source=source, page=page, **kwargs)
         dtype = label_dtype(descriptor.num_classes)
         if self._color_labels is None:
             self._read_label = functools.partial(read_mask, dtype=dtype, **self._index_encoding())
@@ -148,7 +151,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
     def read_storable_image(self, path: Path) -> StorableImage:
         descriptor = self.descriptor
         limits, bands = descriptor.intensity_range, descriptor.bands
-        return storable_image(path, limits, bands=bands, first=self._first)
+        return storable_image(path, limits, bands=bands, first=self._first, page=self._page)
 
     def directories(self) -> set[Path]:
         usual = {self.source / "images", self._masks or self.source / "masks"}
@@ -166,13 +169,13 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         names = self.descriptor.class_names
         masks = [pair.mask for pairs in self._pairs.values() for pair in pairs.values()]
         if len(names) == 2:
-            if _differ_in_opacity(masks):
+            if _differ_in_opacity(masks, self._page):
                 self.reporter.message(
                     "the masks have one color and differ only in opacity, 0 or 255: opaque pixels "
                     f"are read as {names[1]!r}"
                 )
                 return {"labels": BINARY_LABELS, "in_opacity": True}
-            if _hold_only_binary_values(masks):
+            if _hold_only_binary_values(masks, self._page):
                 self.reporter.message(f"the masks hold only 0 and 255: 255 is {names[1]!r}")
                 return {"labels": BINARY_LABELS}
         if len(names) > VOID_LABEL:
@@ -185,13 +188,13 @@ class Folder(PairedFilesBuilder, skip_registration=True):
 
 
 def _first_bands(
-    paths: Sequence[Path], wanted: Sequence[int] | str | None
+    paths: Sequence[Path], wanted: Sequence[int] | str | None, page: int | None
 ) -> tuple[Path | None, Bands]:
     """Returns the first readable image and the bands of the dataset, which are like its own.
 
     Args:
       paths: images of the dataset.
-      wanted: see `Folder`.
+      wanted, page: see `Folder`.
     """
     if wanted is None:
         return None, RGB
@@ -206,18 +209,18 @@ def _first_bands(
     if chosen is not None and len(chosen) == RGB.count:
         # Each file is checked for itself; it may have further bands of any type.
         return None, dataclasses.replace(RGB, chosen=chosen)
-    first, found = _first_readable(paths)
+    first, found = _first_readable(paths, page)
     check_pixel_type(found, str(first))
     count = found.count if chosen is None else len(chosen)
     return first, Bands(count, found.dtype, chosen)
 
 
-def _first_readable(paths: Sequence[Path]) -> tuple[Path, Bands]:
+def _first_readable(paths: Sequence[Path], page: int | None) -> tuple[Path, Bands]:
     """Returns the first file that can be read, and its bands; the check names the others."""
     failure: DeepLabError | None = None
     for path in paths:
         try:
-            return path, file_bands(path)
+            return path, file_bands(path, page)
         except DeepLabError as error:
             failure = failure or error
     raise failure or DeepLabError("no image")
@@ -255,24 +258,24 @@ def _example(found: Found, matching: Matching) -> str:
     return f"{found.masks[mask].name} to {found.images[image].name}"
 
 
-def _hold_only_binary_values(masks: Sequence[Path]) -> bool:
+def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
     """Returns whether the readable masks hold 255 and, beside it, at most 0."""
     values: set[int] = set()
     for mask in masks:
         # The check of the examples reports the error.
         with contextlib.suppress(DeepLabError):
-            values |= mask_values(mask)
+            values |= mask_values(mask, page)
         if values - {0, VOID_LABEL}:
             return False
     return VOID_LABEL in values
 
 
-def _differ_in_opacity(masks: Sequence[Path]) -> bool:
+def _differ_in_opacity(masks: Sequence[Path], page: int | None) -> bool:
     """Returns whether all masks have the same single color, and opacity holds 0 and 255."""
     colors, opacities = set(), set()
     for path in masks:
         try:
-            mask = open_mask(path)
+            mask = open_mask(path, page)
         except DeepLabError:
             # The check of the examples names the file.
             continue

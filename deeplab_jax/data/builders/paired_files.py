@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
 from deeplab_jax.data.descriptors import Color, read_text
-from deeplab_jax.data.image_layout import aligned_label, turned, turned_back
+from deeplab_jax.data.image_layout import aligned_label, refuse_volumes, turned, turned_back
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
 from deeplab_jax.data.masks import MaskFile, open_mask, read_mask
 from deeplab_jax.errors import DeepLabError
@@ -39,7 +39,12 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
     LABELS: Mapping[int, int]
 
     def __init__(
-        self, *, source: str | Path, masks_drawn_on: str | None = None, **kwargs: Any
+        self,
+        *,
+        source: str | Path,
+        masks_drawn_on: str | None = None,
+        page: int | None = None,
+        **kwargs: Any,
     ) -> None:
         """Finds the pairs.
 
@@ -47,19 +52,21 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
           source: directory of the raw files.
           masks_drawn_on: `displayed` or `stored`: pixels on which the masks of images with an EXIF
             orientation were drawn, where sizes do not decide; None refuses such pairs.
+          page: page of TIFF files of several pages, from 1; None refuses them.
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
           DeepLabError: the source does not exist or does not have the layout.
         """
         self.source = find_root(Path(source).expanduser(), self.LANDMARK, self.LAYOUT, self.ROOTS)
-        self._masks_drawn_on = masks_drawn_on
+        self._masks_drawn_on, self._page = masks_drawn_on, page
         super().__init__(**kwargs)
         self._pairs = {split: pairs for split, pairs in self.find_pairs().items() if pairs}
         self._files = {
             file for pairs in self._pairs.values() for pair in pairs.values() for file in pair
         }
         if not self._pairs:
+            refuse_volumes(self.source)
             raise DeepLabError(f"{self.source}: no images found; {self.LAYOUT}")
 
     @abc.abstractmethod
@@ -72,7 +79,7 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
 
     def read_storable_image(self, path: Path) -> StorableImage:
         """Reads an image as it is stored."""
-        return storable_image(path)
+        return storable_image(path, page=self._page)
 
     def directories(self) -> set[Path]:
         """Returns the directories in which files that do not belong to the dataset are reported."""
@@ -85,7 +92,7 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
         pair = self._pairs[split][image_id]
         with one_large_at_a_time(*pair):
             image = self.read_storable_image(pair.image)
-            mask = open_mask(pair.mask)
+            mask = open_mask(pair.mask, self._page)
             label, drawn_on_stored = self._aligned(self.read_label(mask), mask, image, pair)
         notes = (*image.notes, *([DRAWN_ON_STORED] if drawn_on_stored else []))
         facts = Facts(image.digest, notes, str(pair.mask), self.used_colors(mask))
@@ -141,6 +148,7 @@ def find_root(source: Path, landmark: str, layout: str, roots: Sequence[str] = (
     for root in roots:
         if (source / root / landmark).is_dir():
             return source / root
+    refuse_volumes(source)
     reason = f"no {landmark}/ in it" if source.is_dir() else "no such directory"
     if source.is_file():
         reason = "a file, not a directory (unpack an archive)"

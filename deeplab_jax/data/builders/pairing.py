@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from deeplab_jax.data.image_layout import refuse_volumes
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 
@@ -294,6 +295,7 @@ def _files(folder: Path, suffixes: Sequence[str], kind: str, layout: str) -> lis
     found, left_out = list_images(folder, suffixes)
     if found:
         return found
+    refuse_volumes(folder)
     there = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
     others = " (annotation files have builders of their own, see --help)" * (kind == "masks")
     raise DeepLabError(

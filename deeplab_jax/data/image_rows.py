@@ -1,0 +1,341 @@
+"""Reads image files of any size by rows, so that memory does not grow with their height."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from deeplab_jax.data.image_layout import (
+    TIFF_STARTS,
+    UPRIGHT,
+    check_bands,
+    check_page,
+    partly_transparent,
+    refuse_partly_transparent,
+)
+from deeplab_jax.data.images import (
+    BLOCK_ROWS,
+    LARGE_PIXELS,
+    image_size,
+    max_whole_pixels,
+    own_range,
+    read_image,
+    to_bytes,
+)
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.lazy import import_extra, quiet_logger
+
+# Maximum number of pixels of an image that must be decoded whole, such as a PNG: 20,000 x 20,000.
+WHOLE_PIXELS = 400_000_000
+# Values of the TIFF tags Compression, PhotometricInterpretation and ExtraSamples.
+UNCOMPRESSED, JPEG = 1, 7
+GRAY, RGB, YCBCR = 1, 2, 6
+PREMULTIPLIED = 1
+# Tags of a GeoTIFF that state where its pixels are on the earth.
+GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
+# Types of samples, as NumPy names them without byte order.
+SAMPLES = ("u1", "u2", "i2", "f4")
+
+# Size of an image, (height, width) in pixels.
+Size = tuple[int, int]
+
+
+class ImageRows(Protocol):
+    """An opened image.
+
+    Attributes:
+      size: (height, width) in pixels.
+      georeference: further tags of a TIFF that apply to all pictures of this size and place, as
+        tifffile takes them: (code, type, count, value, True).
+    """
+
+    size: Size
+    georeference: tuple[tuple[Any, ...], ...]
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Returns the rows from `first` up to `last`, uint8 [last - first, W, 3] RGB."""
+
+
+@contextlib.contextmanager
+def open_rows(
+    path: Path,
+    *,
+    intensity_range: tuple[float, float] | None = None,
+    page: int | None = None,
+    check: bool = False,
+    rows_above: int = LARGE_PIXELS,
+    max_pixels: int | None = None,
+) -> Iterator[ImageRows]:
+    """Opens an image whose rows have the same pixels as the result of `read_image`.
+
+    Tiled and stripped TIFF and BigTIFF files are decoded where they are read. Other formats, small
+    images, TIFFs with a single compressed strip, and TIFFs of an unusual layout are decoded whole.
+
+    Args:
+      path: image file.
+      intensity_range: see `read_image`.
+      page: see `read_image`.
+      check: whether to decode the image once, so that damage is found before the first use.
+      rows_above: number of pixels above which a TIFF is not decoded whole.
+      max_pixels: maximum number of pixels of an image that is decoded whole (default:
+        WHOLE_PIXELS).
+
+    Raises:
+      DeepLabError: see `read_image`; or tifffile is not installed, which TIFFs require that are
+        larger than Pillow reads.
+    """
+    max_pixels = WHOLE_PIXELS if max_pixels is None else max_pixels
+    with contextlib.ExitStack() as stack:
+        rows, obstacle = None, ""
+        pixels = math.prod(image_size(path, page))
+        is_large = pixels > min(rows_above, max_whole_pixels())
+        if is_large and _is_tiff(path) and _can_import_tifffile(path, pixels):
+            rows, obstacle = _open_tiff(path, page, intensity_range, max_pixels, stack)
+            if obstacle and pixels > max_pixels:
+                raise DeepLabError(
+                    f"{path}: {pixels:,} pixels; a TIFF with {obstacle} is decoded whole, up to "
+                    f"{max_pixels:,} pixels. Convert it to a tiled TIFF of 8 bits, for example "
+                    "with `gdal_translate -ot Byte -co TILED=YES -co BIGTIFF=YES`"
+                )
+        if rows is None:
+            rows = _WholeImage(
+                read_image(path, intensity_range=intensity_range, page=page, max_pixels=max_pixels)
+            )
+        elif check:
+            rows.check()
+        yield rows
+
+
+class _WholeImage:
+    """An image in memory."""
+
+    georeference = ()
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._pixels = pixels
+        self.size = pixels.shape[:2]
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        return self._pixels[first:last]
+
+
+def _is_tiff(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in TIFF_STARTS
+
+
+def _can_import_tifffile(path: Path, pixels: int) -> bool:
+    """Returns whether tifffile is installed; refuses images that cannot be read without it."""
+    try:
+        import_extra("tifffile", "tiff", f"{path}, a TIFF of {pixels:,} pixels,")
+        import_extra("imagecodecs", "tiff", f"{path}, a TIFF of {pixels:,} pixels,")
+    except DeepLabError:
+        if pixels > max_whole_pixels():
+            raise
+        return False
+    return True
+
+
+def _open_tiff(
+    path: Path,
+    page: int | None,
+    intensity_range: tuple[float, float] | None,
+    max_pixels: int,
+    stack: contextlib.ExitStack,
+) -> "tuple[_TiffRows | None, str]":
+    """Opens a page of a TIFF; returns None and a reason where it has to be decoded whole."""
+    import tifffile
+
+    with _damage_named(path):
+        file = stack.enter_context(tifffile.TiffFile(path))
+        # Smaller copies and opacity masks of a page are no pages.
+        pages = [entry for entry in file.pages if not entry.is_reduced and not entry.is_mask]
+        pages = pages or list(file.pages)
+        chosen = pages[check_page(page, len(pages), str(path))]
+        # tifffile returns further pages as frames that share the tags of the first one.
+        chosen = chosen.aspage()
+        if obstacle := _obstacle(chosen, str(path), max_pixels):
+            return None, obstacle
+        return _TiffRows(chosen, intensity_range, str(path)), ""
+
+
+def _obstacle(page: Any, name: str, max_pixels: int) -> str:
+    """Returns the property of a TIFF's page because of which it is decoded whole, or ""."""
+    check_bands(page.photometric, page.samplesperpixel, page.extrasamples, name)
+    sample = page.dtype.str[1:] if page.dtype else ""
+    if sample not in SAMPLES or page.bitspersample != 8 * int(sample[1:]):
+        return f"samples of {page.bitspersample} bits"
+    colors = {GRAY: 1, RGB: 3, YCBCR: 3}.get(page.photometric)
+    if colors is None or (page.photometric == YCBCR and page.compression != JPEG):
+        return f"the colors {page.photometric.name}"
+    opacity = page.samplesperpixel - colors
+    if opacity and not (colors == 3 and sample in ("u1", "u2")):
+        return "opacity"
+    if opacity and tuple(page.extrasamples) == (PREMULTIPLIED,):
+        return "premultiplied opacity"
+    if page.tags.valueof(274, UPRIGHT) not in (0, UPRIGHT):
+        return "an orientation"
+    if page.imagedepth != 1:
+        return "depth"
+    rows = page.tilelength if page.is_tiled else page.rowsperstrip
+    if not _is_plain(page) and min(rows, page.imagelength) * page.imagewidth > max_pixels:
+        return "long compressed strips"
+    return ""
+
+
+def _is_plain(page: Any) -> bool:
+    """Returns whether the samples are stored one after the other, without compression."""
+    return page.is_contiguous and not page.is_tiled and page.predictor == 1 and page.fillorder == 1
+
+
+class _TiffRows:
+    """Rows of a page of a TIFF, decoded where they are read."""
+
+    def __init__(self, page: Any, intensity_range: tuple[float, float] | None, name: str) -> None:
+        self._page, self._name = page, name
+        self._planes, _, height, width, samples = page.shaped
+        self.size = height, width
+        self._num_samples = self._planes * samples
+        self._colors = 1 if self._num_samples < 3 else 3
+        self._segment_rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, height)
+        self._across = -(-width // page.tilewidth) if page.is_tiled else 1
+        self._range = intensity_range
+        # The rows that were read last, and the last row of segments.
+        self._kept = 0, np.empty((0, width, 3), np.uint8)
+        self._segments = -1, np.empty((0, width, self._num_samples), page.dtype)
+        self.georeference = tuple(
+            (code, tag.dtype, tag.count, tag.value, True)
+            for code in GEOREFERENCE
+            if (tag := page.tags.get(code))
+        )
+        self._check_extent()
+
+    def check(self) -> None:
+        """Decodes all rows once.
+
+        Raises:
+          DeepLabError: the file is damaged, or its fourth channel is no opacity.
+        """
+        low = high = 0.0
+        partly, height = 0, self.size[0]
+        for first in range(0, height, BLOCK_ROWS):
+            samples = self._samples(first, min(first + BLOCK_ROWS, height))
+            if samples.dtype != np.uint8:
+                least, most = own_range([samples[..., : self._colors]])
+                low, high = min(low, least), max(high, most)
+            if self._num_samples == 4:
+                partly += partly_transparent(samples[..., 3])
+        refuse_partly_transparent(partly / math.prod(self.size), self._name)
+        if self._range is None:
+            self._range = low, high
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Returns rows; those that the last call returned as well are not decoded again."""
+        if self._range is None and self._page.dtype != np.uint8:
+            self.check()
+        start, kept = self._kept
+        if (start, len(kept)) == (first, last - first):
+            return kept
+        kept = kept[first - start : last - start] if start <= first else kept[:0]
+        pixels = np.empty((last - first, self.size[1], 3), np.uint8)
+        pixels[: len(kept)] = kept
+        # Blocks limit the memory of samples of more than 8 bits.
+        for begin in range(first + len(kept), last, BLOCK_ROWS):
+            end = min(begin + BLOCK_ROWS, last)
+            pixels[begin - first : end - first] = self._to_rgb(self._samples(begin, end))
+        self._kept = first, pixels
+        return pixels
+
+    def _to_rgb(self, samples: np.ndarray) -> np.ndarray:
+        colors = samples[..., : self._colors]
+        if samples.dtype == np.uint8:
+            return colors
+        low, high = self._range
+        return to_bytes(colors.astype(np.float64), low, high)
+
+    def _samples(self, first: int, last: int) -> np.ndarray:
+        """Returns rows as they are stored, [last - first, W, samples]."""
+        with _damage_named(self._name):
+            if _is_plain(self._page):
+                return self._plain_samples(first, last)
+            samples = np.empty((last - first, self.size[1], self._num_samples), self._page.dtype)
+            height = self._segment_rows
+            for at in range(first // height, -(-last // height)):
+                segments = self._decoded(at)
+                top, bottom = max(first, at * height), min(last, at * height + len(segments))
+                samples[top - first : bottom - first] = segments[
+                    top - at * height : bottom - at * height
+                ]
+            return samples
+
+    def _plain_samples(self, first: int, last: int) -> np.ndarray:
+        """Reads rows of a file without compression, which may be a single strip."""
+        page, (height, width) = self._page, self.size
+        file, dtype = page.parent.filehandle, page.dtype.newbyteorder(page.parent.byteorder)
+        shape = last - first, width, self._num_samples // self._planes
+        row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        planes = []
+        for plane in range(self._planes):
+            file.seek(page.dataoffsets[0] + (plane * height + first) * row_bytes)
+            content = file.read(shape[0] * row_bytes)
+            planes.append(np.frombuffer(content, dtype).reshape(shape))
+        samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
+        return samples.astype(page.dtype, copy=False)
+
+    def _decoded(self, at: int) -> np.ndarray:
+        """Decodes a row of tiles, or a strip, of all planes: [rows, W, samples]."""
+        if self._segments[0] == at:
+            return self._segments[1]
+        page, (height, width) = self._page, self.size
+        rows = min(self._segment_rows, height - at * self._segment_rows)
+        down = -(-height // self._segment_rows)
+        segments = np.zeros((rows, width, self._num_samples), page.dtype)
+        for plane in range(self._planes):
+            for column in range(self._across):
+                index = (plane * down + at) * self._across + column
+                pixels, (*_, left, _), _ = page.decode(
+                    self._stored(index), index, jpegtables=page.jpegtables
+                )
+                # Sparse files leave out tiles without data.
+                if pixels is not None:
+                    pixels = pixels[0][:rows, : width - left]
+                    segments[
+                        : len(pixels),
+                        left : left + pixels.shape[1],
+                        plane : plane + pixels.shape[2],
+                    ] = pixels
+        self._segments = at, segments
+        return segments
+
+    def _stored(self, index: int) -> bytes | None:
+        page = self._page
+        if not page.databytecounts[index]:
+            return None
+        page.parent.filehandle.seek(page.dataoffsets[index])
+        return page.parent.filehandle.read(page.databytecounts[index])
+
+    def _check_extent(self) -> None:
+        """Checks that the file has all segments."""
+        page = self._page
+        length = page.parent.filehandle.size
+        extents = zip(page.dataoffsets, page.databytecounts, strict=False)
+        end = max((offset + count for offset, count in extents), default=0)
+        expected = self._planes * self._across * -(-self.size[0] // self._segment_rows)
+        if end > length or len(page.databytecounts) < expected:
+            raise ValueError("the file ends before its last row")
+
+
+@contextlib.contextmanager
+def _damage_named(path: object) -> Iterator[None]:
+    """Turns the errors of the decoders into those of a damaged file."""
+    try:
+        with quiet_logger("tifffile"):
+            yield
+    except DeepLabError:
+        raise
+    # Decoders raise almost anything on damaged files.
+    except Exception as error:
+        raise DeepLabError(f"{path}: truncated or damaged image ({error})") from error

@@ -1,0 +1,186 @@
+"""Prediction of image files by rows of tiles, in memory that does not grow with their height."""
+
+import functools
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deeplab_jax.data.image_rows import ImageRows, Size
+from deeplab_jax.inference.tiles import Place
+from deeplab_jax.labels import VOID_LABEL, label_dtype
+from deeplab_jax.lazy import import_extra
+from deeplab_jax.visualize.class_maps import Color, Overlay, color_table, colorize, line_thickness
+
+if TYPE_CHECKING:
+    from deeplab_jax.inference.predictor import Predictor
+
+# Side of the tiles of a TIFF, and the number of rows that are drawn and compressed at a time.
+SIDE = 256
+# Filter of a PNG's row: the row as it is, or its difference from the row above.
+AS_IT_IS, DIFFERENCE = 0, 2
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GRAY, RGB, PALETTE = 0, 2, 3
+
+
+def predict_rows(
+    predictor: "Predictor",
+    image: ImageRows,
+    class_map: Path,
+    overlay: Path,
+    colors: Path | None,
+    track: Callable[[Sequence[Place]], Iterable[Place]] = iter,
+) -> None:
+    """Predicts an image and writes its class map and its pictures.
+
+    Host memory: the image and the class map below one row of tiles. The classes are written to a
+    file beside the class map first, from which the pictures are drawn; the caller removes it.
+
+    Args:
+      predictor: model with tiles and without CRF.
+      image: the image.
+      class_map: file of the class indices: PNG, or TIFF by its suffix.
+      overlay: file of the image blended with the colors of its classes, PNG or TIFF.
+      colors: file of the class colors, PNG or TIFF; None: not written.
+      track: yields the tiles; for progress events.
+    """
+    palette = predictor.palette
+    scratch = _ClassFile(class_map.with_suffix(".classes"), image.size[1], len(palette))
+    scratch.write(predictor.class_map_rows(image.size, image.read, track))
+    thickness = line_thickness(image.size)
+    drawing = Overlay(palette)
+
+    def draw(first: int, last: int) -> np.ndarray:
+        # The line depends on the rows below.
+        below = min(last + thickness, image.size[0])
+        drawn = drawing.draw(image.read(first, below), scratch.read(first, below), thickness)
+        return drawn[: last - first]
+
+    write = functools.partial(_write_picture, size=image.size, tags=image.georeference)
+    write(class_map, scratch.read, palette=palette)
+    if colors:
+        write(colors, lambda first, last: colorize(scratch.read(first, last), palette))
+    write(overlay, draw)
+
+
+class _ClassFile:
+    """Class indices of an image, in a file of rows."""
+
+    def __init__(self, path: Path, width: int, num_classes: int) -> None:
+        self.path, self._width, self._dtype = path, width, label_dtype(num_classes)
+
+    def write(self, parts: Iterable[np.ndarray]) -> None:
+        with self.path.open("wb") as file:
+            for rows in parts:
+                file.write(rows.astype(self._dtype).data)
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        count, offset = (
+            number * self._width * self._dtype.itemsize for number in (last - first, first)
+        )
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            content = file.read(count)
+        return np.frombuffer(content, self._dtype).reshape(last - first, self._width)
+
+
+def _write_picture(
+    path: Path,
+    read: Callable[[int, int], np.ndarray],
+    *,
+    size: Size,
+    palette: Sequence[Color] | None = None,
+    tags: Sequence[tuple[Any, ...]] = (),
+) -> None:
+    """Writes a picture whose rows are computed where they are written.
+
+    Args:
+      path: PNG, or TIFF by its suffix.
+      read: returns rows: uint8 [rows, W, 3] RGB, or class indices, uint8 or uint16 [rows, W].
+      size: (height, width).
+      palette: color of each class, for class indices; above 255 classes they are gray levels.
+      tags: further tags of a TIFF.
+    """
+    indexed = palette is not None
+    colors = color_table(palette) if indexed and len(palette) <= VOID_LABEL else None
+    dtype = label_dtype(len(palette)) if indexed else np.dtype(np.uint8)
+    rows = (read(first, min(first + SIDE, size[0])) for first in range(0, size[0], SIDE))
+    if path.suffix == ".png":
+        _write_png(path, rows, size, dtype, indexed, colors)
+    else:
+        _write_tiff(path, rows, size, dtype, indexed, colors, tags)
+
+
+def _write_png(
+    path: Path,
+    parts: Iterator[np.ndarray],
+    size: Size,
+    dtype: np.dtype,
+    indexed: bool,
+    colors: np.ndarray | None,
+) -> None:
+    kind = RGB if not indexed else GRAY if colors is None else PALETTE
+    compressor = zlib.compressobj()
+    above = np.zeros((1, size[1] * (1 if indexed else 3)), dtype)
+
+    with path.open("wb") as file:
+
+        def chunk(name: bytes, data: bytes) -> None:
+            checksum = zlib.crc32(name + data)
+            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum))
+
+        file.write(PNG_SIGNATURE)
+        bits = 8 * dtype.itemsize
+        chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], bits, kind, 0, 0, 0))
+        if colors is not None:
+            chunk(b"PLTE", colors.tobytes())
+        for part in parts:
+            rows = part.reshape(len(part), -1)
+            if not indexed:
+                rows, above = rows - np.concatenate([above, rows[:-1]]), rows[-1:]
+            filters = np.full((len(rows), 1), AS_IT_IS if indexed else DIFFERENCE, np.uint8)
+            stored = rows.astype(dtype.newbyteorder(">"), copy=False).view(np.uint8)
+            if data := compressor.compress(np.hstack([filters, stored]).data):
+                chunk(b"IDAT", data)
+        chunk(b"IDAT", compressor.flush())
+        chunk(b"IEND", b"")
+
+
+def _write_tiff(
+    path: Path,
+    parts: Iterator[np.ndarray],
+    size: Size,
+    dtype: np.dtype,
+    indexed: bool,
+    colors: np.ndarray | None,
+    tags: Sequence[tuple[Any, ...]],
+) -> None:
+    """Writes a BigTIFF of tiles, compressed with deflate."""
+    tifffile = import_extra("tifffile", "tiff", f"{path.name}, a TIFF,")
+
+    def tiles() -> Iterator[np.ndarray]:
+        for part in parts:
+            for left in range(0, size[1], SIDE):
+                tile = part[:, left : left + SIDE]
+                yield tile if indexed else tile.reshape(*tile.shape[:2], 3)
+
+    kind = "rgb" if not indexed else "minisblack" if colors is None else "palette"
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        file.write(
+            tiles(),
+            shape=size if indexed else (*size, 3),
+            dtype=dtype,
+            tile=(SIDE, SIDE),
+            compression="zlib",
+            predictor=not indexed,
+            photometric=kind,
+            # 16 bits per channel.
+            colormap=None if colors is None else colors.T.astype(np.uint16) * 257,
+            extratags=tags,
+            metadata=None,
+            software=False,
+            maxworkers=1,
+        )
