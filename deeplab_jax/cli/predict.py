@@ -184,7 +184,7 @@ def _segment(
         page=flags.page,
     )
     predictor = _load(flags, console)
-    if predictor.fixed_size:
+    if predictor.fixed_size and not flags.tile:
         from deeplab_jax.data.images import read_image
 
         # Checked before anything is written.
