@@ -105,7 +105,8 @@ def check_page(page: int | None, number: int, name: str) -> int:
     if page is None and number > 1:
         raise DeepLabError(
             f"{name}: the TIFF file holds {number} pictures (pages); choose one with --page=N, "
-            f"from 1 to {number} (in Python page=N), or export each into its own file"
+            f"from 1 to {number} (in Python page=N), or export each into its own file, with its "
+            "bands in one page"
         )
     if page is not None and not 1 <= page <= number:
         pages = "1 page" if number == 1 else f"{number} pages"

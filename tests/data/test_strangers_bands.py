@@ -332,7 +332,7 @@ SPOILT = {
             photometric="minisblack",
         ),
         ["--bands=all"],
-        r"003\.tif: the TIFF file holds 5 pictures \(pages\); give one picture per file",
+        r"003\.tif: the TIFF file holds 5 pictures \(pages\); choose .* bands in one page",
     ),
     "a truncated file": (
         lambda source: (source / "images/train/003.tif").write_bytes(
