@@ -18,6 +18,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -162,10 +163,11 @@ def measure_model(
     predictor = load(path)
     size = padded_size(predictor.model, predictor.inference_size or (513, 513))
     predictor = predictor.with_inference_size(size)
-    images, label = photographs(size), f"{path.name}, {size[0]} × {size[1]}"
+    architecture, images = predictor.model.architecture, photographs(size)
+    network = f"{architecture.backbone} × {architecture.depth_multiplier:g}"
+    label = f"{network}, {size[0]} × {size[1]}"
     expected = [predictor(image) for image in images]
-    fill = predictor.model.architecture.mean_pixel
-    padded = np.stack([pad(image, size, fill) for image in images])
+    padded = np.stack([pad(image, size, architecture.mean_pixel) for image in images])
     calibration = []
     if calibrate is not None:
         calibration = [read_image(file) for file in sorted(calibrate.iterdir())[:MAX_CALIBRATION]]
@@ -177,10 +179,12 @@ def measure_model(
         )
         found = {row: map(load_file(file), images) for row, file in run.items()}
         found["JAX"] = iter(expected)
-        for row in (OPENCV, WEB) if web else (OPENCV,):
-            files[row] = files["ONNX Runtime"]
+        files |= dict.fromkeys((OPENCV, WEB) if web else (OPENCV,), files["ONNX Runtime"])
+        for row in set(files) & {OPENCV, WEB}:
             found[row], figures[row] = run_elsewhere(row, files[row], padded, repetitions, web)
-        for row, file in {"JAX": path, **files}.items():
+        # Rows that are not run come last.
+        ordered = sorted({"JAX": path, **files}.items(), key=lambda item: "not run" in item[0])
+        for row, file in ordered:
             where = f"{label}: {row}"
             if row in figures:
                 yield where, "equal classes", f"{agreement(expected, found[row]):.3f}", "%"
@@ -216,7 +220,8 @@ def main(words: Sequence[str]) -> int:
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
     origin = {
-        "command": f"python -m experiments.runtimes {' '.join(words)}",
+        # Without the directories of this machine.
+        "command": f"python -m experiments.runtimes {re.sub(r'[^=, ]*/', '', ' '.join(words))}",
         "commit": commit,
         "hardware": hardware(),
         "date": datetime.date.today().isoformat(),

@@ -171,6 +171,19 @@ def test_an_exported_file_is_a_model(predictor, onnx_file, batch):
     assert_same_classes(predictor.with_options(tiled), found.with_options(tiled)(image), image)
 
 
+def test_images_of_five_bands(stored, tmp_path):
+    pytest.importorskip("onnxruntime")
+    statistics = {"pixel_mean": (9e3,) * 5, "pixel_std": (3e3,) * 5, "preprocessing": "mean_std"}
+    given = TINY | statistics | {"in_channels": 5, "image_dtype": "uint16"}
+    predictor = small_predictor("deeplab_v3", **given, output_stride=32)
+    image = np.random.default_rng(0).integers(0, 2**14, (33, 60, 5), dtype=np.uint16)
+    assert_same_classes(predictor, with_engine(predictor, "onnx")(image), image)
+    export(predictor, tmp_path / "network.onnx", "onnx", ExportOptions(batch=1))
+    found = deeplab_jax.load(tmp_path / "network.onnx")
+    assert found.bands == predictor.bands
+    assert_same_classes(predictor, found(image), image)
+
+
 def test_a_file_of_one_size_pads_images_to_it(predictor, onnx_file):
     found = load_file(onnx_file(size=(65, 97), argmax=False), "onnx")
     image = noise(40, 90)
