@@ -1,7 +1,9 @@
 """Paths on this machine and in buckets, atomic writing, and listing of directories."""
 
 import contextlib
+import functools
 import hashlib
+import importlib.util
 import lzma
 import os
 import shutil
@@ -22,18 +24,60 @@ def as_path(place: str | os.PathLike) -> Path:
     """Converts a string to a path; gs://BUCKET/… and s3://BUCKET/… are paths in a bucket.
 
     Both kinds of path have the same methods. Buckets require the package gcsfs or s3fs.
+
+    Raises:
+      DeepLabError: gs:// is given and gcsfs is not installed, or the kind of bucket is unknown.
     """
-    return epath.Path(place) if "://" in str(place) else Path(place)
+    if is_local(place):
+        return Path(place)
+    _prepare_buckets()
+    scheme = str(place).partition("://")[0]
+    if scheme == "gs" and not any(map(importlib.util.find_spec, ("gcsfs", "tensorflow"))):
+        raise DeepLabError(f"{place} requires gcsfs: pip install 'deeplab_jax[gcs]'")
+    if scheme not in SCHEMES:
+        raise DeepLabError(
+            f"{place}: unknown kind of bucket {scheme}://; expected a local path, or one that "
+            f"begins with {' or '.join(f'{known}://' for known in SCHEMES)}"
+        )
+    return epath.Path(place)
 
 
-def is_local(path: Path) -> bool:
+# Kinds of buckets. `train` does not save in all of them, see `check_workdir`.
+SCHEMES = ("gs", "s3")
+
+
+@functools.cache
+def _prepare_buckets() -> None:
+    """Turns the listings caches of fsspec off.
+
+    A cached listing hides files that other processes and TensorStore have written since.
+    """
+    with contextlib.suppress(ImportError):
+        from fsspec.config import conf
+
+        for scheme in (*SCHEMES, "gcs"):
+            conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
+
+
+def is_local(path: str | os.PathLike) -> bool:
     """Returns whether a path is on this machine."""
     return "://" not in str(path)
 
 
 def absolute(path: str | os.PathLike) -> epath.Path:
     """Returns the absolute path that Orbax requires, on this machine or in a bucket."""
-    return epath.Path(path if "://" in str(path) else Path(path).absolute())
+    return epath.Path(as_path(path) if not is_local(path) else Path(path).absolute())
+
+
+def remove_directory(path: Path) -> None:
+    """Removes a directory with its files, on this machine or in a bucket."""
+    if is_local(path):
+        shutil.rmtree(path)
+        return
+    bucket_path = epath.Path(path)
+    bucket_path.rmtree(missing_ok=True)
+    # An object that stands for an empty folder can hide the files below it from the first call.
+    bucket_path.rmtree(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
@@ -18,9 +19,11 @@ from deeplab_jax.checkpointing.saved_states import (
     INFO,
     MARK,
     checkpoints_directory,
+    uncommit,
     write_manifest,
 )
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import is_local
 
 # Number of last checkpoints to keep. If the last one is damaged, the one before it is used.
 KEPT = 2
@@ -62,7 +65,27 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
             post_finalization_callback=lambda: _write_manifests(directory)
         ),
     )
-    return ocp.CheckpointManager(directory, options=options)
+    manager = ocp.CheckpointManager(directory, options=options)
+    if not is_local(directory):
+        _uncommit_before_deletion(manager)
+    return manager
+
+
+def _uncommit_before_deletion(manager: ocp.CheckpointManager) -> None:
+    """Makes a checkpoint count as unfinished before its files are deleted.
+
+    Orbax deletes the files in a bucket one by one and in any order, so that a process that is
+    killed meanwhile would leave a checkpoint that looks damaged.
+    """
+    deleter = manager._checkpoint_deleter
+    delete = deleter.delete
+
+    def uncommit_and_delete(step: int) -> None:
+        if jax.process_index() == 0:
+            uncommit(manager.directory / str(step))
+        delete(step)
+
+    deleter.delete = uncommit_and_delete
 
 
 def choose_step(manager: ocp.CheckpointManager, which: str) -> int:

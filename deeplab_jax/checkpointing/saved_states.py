@@ -1,5 +1,6 @@
 """Lists the checkpoints of a workdir and detects damaged files."""
 
+import collections
 import concurrent.futures
 import itertools
 import json
@@ -11,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import absolute
+from deeplab_jax.files import absolute, is_local, remove_directory
 
 MANIFEST = "files.json"
 # Files that Orbax changes (the first) and writes (the second) after the manifest is written.
@@ -131,11 +132,49 @@ def checkpoints_directory(workdir: pathlib.Path) -> epath.Path:
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
-    """Returns the steps of all checkpoints in ascending order, including damaged checkpoints."""
+    """Returns the steps of all finished checkpoints in ascending order, damaged ones included."""
+    return sorted(int(path.name) for path in _steps(workdir) if not _is_unfinished(path))
+
+
+def _steps(workdir: pathlib.Path) -> list[epath.Path]:
+    """Returns the directories of all checkpoints, finished or not."""
     directory = checkpoints_directory(workdir)
-    if not directory.exists():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+    paths = directory.iterdir() if directory.exists() else ()
+    return [path for path in paths if path.name.isdecimal()]
+
+
+def _is_unfinished(directory: epath.Path) -> bool:
+    """Returns whether the save of a checkpoint, or its deletion, did not come to its end.
+
+    Buckets cannot rename, so that a checkpoint has its name from the beginning of the save.
+    """
+    return not is_local(directory) and not (directory / COMMITTED).exists()
+
+
+def uncommit(directory: epath.Path) -> None:
+    """Marks a checkpoint in a bucket as unfinished, before its files are deleted one by one."""
+    if not is_local(directory):
+        (directory / COMMITTED).unlink(missing_ok=True)
+
+
+def remove_unfinished(workdir: pathlib.Path, report: Callable[[str], None]) -> None:
+    """Removes what interrupted saves and deletions left in a bucket.
+
+    On this machine Orbax does this itself.
+
+    Args:
+      workdir: workdir of a training run that is resumed.
+      report: function that receives a message about each removed checkpoint.
+    """
+    for path in filter(_is_unfinished, _steps(workdir)):
+        remove_directory(path)
+        report(f"the unfinished checkpoint of step {path.name} was removed")
+
+
+def newest_good_step(workdir: pathlib.Path) -> int | None:
+    """Returns the step of the newest checkpoint without damage; None if there is none."""
+    steps = reversed(saved_steps(workdir))
+    return next((step for step in steps if not checkpoint_damage(workdir, step)), None)
 
 
 def checkpoint_damage(workdir: pathlib.Path, step: int, *items: str) -> str | None:
@@ -175,6 +214,18 @@ def set_damaged_aside(workdir: pathlib.Path, report: Callable[[str], None]) -> N
         names = itertools.chain([str(step)], (f"{step}_{number}" for number in itertools.count(2)))
         targets = (absolute(workdir) / SET_ASIDE / name for name in names)
         target = next(target for target in targets if not target.exists())
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (directory / str(step)).rename(target)
+        _move(directory / str(step), target)
         report(f"the checkpoint of step {step} is damaged ({what}); it was moved to {target}")
+
+
+def _move(source: epath.Path, target: epath.Path) -> None:
+    """Moves a checkpoint, in a bucket by copying its files and deleting them."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if is_local(source):
+        source.rename(target)
+        return
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        copies = threads.map(lambda name: (source / name).copy(target / name), _files(source))
+        collections.deque(copies, maxlen=0)
+    uncommit(source)
+    remove_directory(source)

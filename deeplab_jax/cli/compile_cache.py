@@ -6,7 +6,15 @@ import pathlib
 
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import ENGINE_SUFFIX, PROGRAM_CACHE, PROGRAM_SUFFIX, cache_directory
+from deeplab_jax.files import (
+    ENGINE_SUFFIX,
+    PROGRAM_CACHE,
+    PROGRAM_SUFFIX,
+    absolute,
+    as_path,
+    cache_directory,
+    is_local,
+)
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 OFF = "off"
@@ -46,7 +54,7 @@ def apply_flags(flags: Flags) -> None:
       DeepLabError: the cache cannot be cleared.
     """
     if flags.compile_cache is None and not flags.clear_compile_cache:
-        mend(pathlib.Path(os.environ.get(VARIABLE, "")))
+        mend(as_path(os.environ.get(VARIABLE, "")))
         return
     import jax
 
@@ -54,14 +62,18 @@ def apply_flags(flags: Flags) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
         os.environ[PROGRAM_CACHE] = ""
     elif flags.compile_cache:
-        folder = str(pathlib.Path(flags.compile_cache).expanduser().absolute())
+        folder = str(absolute(as_path(flags.compile_cache).expanduser()))
         jax.config.update("jax_compilation_cache_dir", folder)
-        os.environ[PROGRAM_CACHE] = folder
+        if is_local(folder):
+            os.environ[PROGRAM_CACHE] = folder
+        else:
+            # JAX limits the size of local directories only. Traced programs stay on this machine.
+            jax.config.update("jax_compilation_cache_max_size", -1)
     if flags.clear_compile_cache:
         folders = jax.config.jax_compilation_cache_dir, os.environ.get(PROGRAM_CACHE)
         for folder in filter(None, folders):
-            clear(pathlib.Path(folder))
-    mend(pathlib.Path(jax.config.jax_compilation_cache_dir or ""))
+            clear(as_path(folder))
+    mend(as_path(jax.config.jax_compilation_cache_dir or ""))
 
 
 def mend(folder: pathlib.Path) -> None:
@@ -70,7 +82,8 @@ def mend(folder: pathlib.Path) -> None:
     JAX writes a program first and its last-use time second. If a process is killed in between, the
     time is missing, and JAX writes nothing more to a cache that has a size limit.
     """
-    for program in folder.glob(f"*{PROGRAM}"):
+    # A cache in a bucket has no size limit, and therefore no last-use times.
+    for program in folder.glob(f"*{PROGRAM}") if is_local(folder) else ():
         used = program.with_name(program.name.removesuffix(PROGRAM) + USED)
         # Another process may remove the program, and the directory may not be writable.
         with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ from deeplab_jax.data.descriptors import (
 )
 from deeplab_jax.data.images import decode_image, decode_label, encoded_size
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.files import is_hidden
+from deeplab_jax.files import is_hidden, is_local
 from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label
 
 # TFDS writes this file last, so that it marks a finished dataset.
@@ -33,6 +33,12 @@ def prepared_directory(name: str, data_dir: str | Path) -> Path:
     Raises:
       DeepLabError: there is none; the message lists the datasets that exist.
     """
+    if not is_local(data_dir):
+        raise DeepLabError(
+            f"data_dir is {data_dir}, but prepared datasets are ArrayRecord files, which are read "
+            "from local paths only; copy the directory to a local disk (gcloud storage cp -r), or "
+            "mount the bucket (gcsfuse)"
+        )
     root = Path(data_dir).expanduser()
     versions = _versions(root / name)
     if versions:

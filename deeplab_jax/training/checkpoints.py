@@ -23,7 +23,8 @@ from deeplab_jax.checkpointing.saved_states import (
     OPTIMIZER,
     VARIABLES,
     checkpoints_directory,
-    saved_steps,
+    newest_good_step,
+    remove_unfinished,
     set_damaged_aside,
 )
 from deeplab_jax.data.datasets import fingerprint_differences
@@ -96,6 +97,20 @@ def with_network(config: ConfigDict, network: Architecture) -> ConfigDict:
         # `aspp` is a shorthand for atrous_rates, which are set.
         model.aspp = None
     return resolved
+
+
+def check_workdir(workdir: pathlib.Path) -> None:
+    """Checks that checkpoints can be saved atomically in a workdir.
+
+    Raises:
+      DeepLabError: the workdir is in a bucket of S3.
+    """
+    if str(workdir).startswith("s3://"):
+        raise DeepLabError(
+            f"{workdir} cannot be a workdir: Orbax finishes a checkpoint on S3 by a rename, which "
+            "S3 does file by file, so that an interruption leaves half a checkpoint; give a local "
+            "directory, or gs://BUCKET/…"
+        )
 
 
 def claim(
@@ -247,7 +262,9 @@ class Checkpointer(contextlib.AbstractContextManager):
         with first_host_first("checkpoints"):
             if is_first_host():
                 check_writable(checkpoints_directory(workdir))
-                set_damaged_aside(workdir, (reporter or Reporter()).warning)
+                reporter = reporter or Reporter()
+                remove_unfinished(workdir, reporter.message)
+                set_damaged_aside(workdir, reporter.warning)
         self._manager = open_checkpoints(workdir, read_only=False)
 
     def __exit__(self, *raised: object) -> None:
@@ -320,15 +337,21 @@ class Checkpointer(contextlib.AbstractContextManager):
         try:
             yield
         except Exception as failure:
-            steps = saved_steps(self._workdir)
-            kept = (
-                f"the checkpoint of step {max(steps)} is valid" if steps else "none was saved yet"
-            )
+            kept = _newest_good(self._workdir)
             reason = " ".join(str(failure).split())[:300]
             raise DeepLabError(
                 f"could not save a checkpoint in {self._workdir}: {reason}; {kept}; "
                 "make room and start the same command again"
             ) from failure
+
+
+def _newest_good(workdir: pathlib.Path) -> str:
+    """Returns a clause that names the newest checkpoint without damage."""
+    try:
+        step = newest_good_step(workdir)
+    except OSError:
+        return "the earlier checkpoints cannot be read"
+    return "no valid one exists" if step is None else f"the checkpoint of step {step} is valid"
 
 
 def _items(state: TrainState) -> dict[str, Any]:

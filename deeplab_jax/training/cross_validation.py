@@ -82,6 +82,7 @@ def cross_validate(
       KeyboardInterrupt: see `train`.
     """
     workdir, reporter = as_path(workdir), reporter or LoggingReporter()
+    workdirs.check_workdir(workdir)
     whole = open_source(dataset, config, config.data.train_split)
     warn_of_absent_classes(whole, reporter)
     divided = list(folds(whole, count, config.seed))

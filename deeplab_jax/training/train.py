@@ -144,6 +144,7 @@ def train(
       KeyboardInterrupt: the run received SIGINT or SIGTERM; its state has been saved.
     """
     workdir, reporter = as_path(workdir), reporter or LoggingReporter()
+    workdirs.check_workdir(workdir)
     run = adjust(
         assemble(
             config,

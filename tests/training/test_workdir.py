@@ -4,11 +4,20 @@ import jax
 import pytest
 
 from deeplab_jax import config as configs
-from deeplab_jax.checkpointing.saved_states import checkpoint_damage, saved_steps
+from deeplab_jax.checkpointing.saved_states import (
+    checkpoint_damage,
+    newest_good_step,
+    remove_unfinished,
+    saved_steps,
+    set_damaged_aside,
+    uncommit,
+)
 from deeplab_jax.checkpointing.saved_states import write_manifest as write_files
+from deeplab_jax.data.prepared import prepared_directory
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path
 from deeplab_jax.parallel import make_mesh
+from deeplab_jax.training import train
 from deeplab_jax.training.checkpoints import claim, write_manifest
 from deeplab_jax.training.hooks import Monitor, read_rows
 
@@ -97,6 +106,9 @@ def bucket(monkeypatch):
         protocol = "s3"
 
     fsspec.register_implementation("s3", Memory, clobber=True)
+    # All file systems in memory share their content.
+    Memory.store.clear()
+    Memory.pseudo_dirs[:] = [""]
     return as_path("s3://bucket/run")
 
 
@@ -115,12 +127,53 @@ def test_a_workdir_may_be_in_a_bucket(bucket):
     assert [row["loss"] for row in read_rows(bucket)] == [0.5, 1.0, 9.0]
 
 
-def test_damage_is_found_in_a_bucket_too(bucket):
-    path = bucket / "checkpoints" / "4"
+def checkpoint(workdir, step):
+    """Writes a finished checkpoint that consists of one file."""
+    path = workdir / "checkpoints" / str(step)
     (path / "variables").mkdir(parents=True)
     (path / "variables" / "data").write_bytes(bytes(range(99)))
     write_files(path)
+    (path / "commit_success.txt").write_text("")
+    return path
+
+
+def test_damage_is_found_in_a_bucket_too(bucket):
+    path = checkpoint(bucket, 4)
     assert saved_steps(bucket) == [4]
     assert checkpoint_damage(bucket, 4) is None
     (path / "variables" / "data").write_bytes(bytes(99))
     assert checkpoint_damage(bucket, 4) == "variables/data has a wrong checksum"
+
+
+def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket):
+    checkpoint(bucket, 4)
+    (checkpoint(bucket, 8) / "variables" / "data").write_bytes(bytes(99))
+    assert newest_good_step(bucket) == 4
+    heard = []
+    set_damaged_aside(bucket, heard.append)
+    assert len(heard) == 1
+    assert saved_steps(bucket) == [4]
+    assert (bucket / "damaged_checkpoints" / "8" / "variables" / "data").read_bytes() == bytes(99)
+
+
+@pytest.mark.parametrize("before", [(), (4,)])
+def test_an_unfinished_checkpoint_in_a_bucket_is_ignored_and_removed(bucket, before):
+    for step in before:
+        checkpoint(bucket, step)
+    uncommit(checkpoint(bucket, 8))
+    assert saved_steps(bucket) == list(before)
+    heard = []
+    remove_unfinished(bucket, heard.append)
+    set_damaged_aside(bucket, heard.append)
+    assert heard == ["the unfinished checkpoint of step 8 was removed"]
+    assert not (bucket / "checkpoints" / "8").exists()
+    assert saved_steps(bucket) == list(before)
+
+
+def test_buckets_that_do_not_work_are_refused_in_one_line():
+    with pytest.raises(DeepLabError, match="s3://bucket/run cannot be a workdir: Orbax finishes"):
+        train(changed(), "s3://bucket/run")
+    with pytest.raises(DeepLabError, match="unknown kind of bucket ftp://; expected a local path"):
+        as_path("ftp://bucket/run")
+    with pytest.raises(DeepLabError, match="data_dir is gs://bucket/data, but prepared"):
+        prepared_directory("voc", "gs://bucket/data")
