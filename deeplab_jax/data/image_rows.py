@@ -69,10 +69,11 @@ def open_rows(
     rows_above: int = LARGE_PIXELS,
     max_pixels: int | None = None,
 ) -> Iterator[ImageRows]:
-    """Opens an image whose rows have the same pixels as the result of `read_image`.
+    """Opens an image to read it by rows, with the same pixels as the result of `read_image`.
 
-    Tiled and stripped TIFF and BigTIFF files are decoded where they are read. Other formats, small
-    images, TIFFs with a single compressed strip, and TIFFs of an unusual layout are decoded whole.
+    Tiled and stripped TIFF and BigTIFF files are decoded row by row, as they are read. Other
+    formats, small images, TIFFs with a single compressed strip, and TIFFs of an unusual layout are
+    decoded at once.
 
     Args:
       path: image file.
@@ -84,8 +85,8 @@ def open_rows(
         WHOLE_PIXELS).
 
     Raises:
-      DeepLabError: see `read_image`; or tifffile is not installed, which TIFFs require that are
-        larger than Pillow reads.
+      DeepLabError: see `read_image`; or the TIFF is too large for Pillow, and tifffile is not
+        installed.
     """
     max_pixels = WHOLE_PIXELS if max_pixels is None else max_pixels
     with contextlib.ExitStack() as stack:
@@ -146,7 +147,7 @@ def _open_tiff(
     max_pixels: int,
     stack: contextlib.ExitStack,
 ) -> "tuple[_TiffRows | None, str]":
-    """Opens a page of a TIFF; returns None and a reason where it has to be decoded whole."""
+    """Opens a page of a TIFF; returns None and the reason if it must be decoded at once."""
     import tifffile
 
     with _damage_named(path):
@@ -163,7 +164,7 @@ def _open_tiff(
 
 
 def _obstacle(page: Any, name: str, max_pixels: int) -> str:
-    """Returns the property of a TIFF's page because of which it is decoded whole, or ""."""
+    """Returns the reason why a page of a TIFF must be decoded at once, or ""."""
     check_bands(page.photometric, page.samplesperpixel, page.extrasamples, name)
     sample = page.dtype.str[1:] if page.dtype else ""
     if sample not in SAMPLES or page.bitspersample != 8 * int(sample[1:]):
@@ -192,7 +193,7 @@ def _is_plain(page: Any) -> bool:
 
 
 class _TiffRows:
-    """Rows of a page of a TIFF, decoded where they are read."""
+    """Rows of a page of a TIFF, which are decoded when they are read."""
 
     def __init__(self, page: Any, intensity_range: tuple[float, float] | None, name: str) -> None:
         self._page, self._name = page, name
@@ -217,7 +218,7 @@ class _TiffRows:
         """Decodes all rows once.
 
         Raises:
-          DeepLabError: the file is damaged, or its fourth channel is no opacity.
+          DeepLabError: the file is damaged, or its fourth channel is not opacity.
         """
         low = high = 0.0
         partly, height = 0, self.size[0]
@@ -233,7 +234,7 @@ class _TiffRows:
             self._range = low, high
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Returns rows; those that the last call returned as well are not decoded again."""
+        """Returns rows; those that the previous call returned, too, are not decoded again."""
         if self._range is None and self._page.dtype != np.uint8:
             self.check()
         start, kept = self._kept

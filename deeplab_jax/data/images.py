@@ -162,7 +162,7 @@ def file_bands(path: Path, page: int | None = None) -> Bands:
 
 
 def _is_picture(bands: Bands, encoded: bytes) -> bool:
-    """Returns whether a file is read as RGB, whatever its colors."""
+    """Returns whether a file is converted to RGB, also if it is gray or has a palette."""
     return bands.are_pictures and not is_npy(encoded)
 
 
@@ -439,7 +439,7 @@ def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def own_range(planes: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Returns the range of the finite values, extended to 0."""
+    """Returns the smallest range that contains all finite values and 0."""
     low = high = 0.0
     for plane in planes:
         for first in range(0, len(plane), BLOCK_ROWS):

@@ -135,7 +135,7 @@ class MaskFile:
 
 
 def open_mask(path: Path, page: int | None = None) -> MaskFile:
-    """Decodes a mask and turns it upright, as a viewer displays it.
+    """Decodes a mask and applies its EXIF orientation.
 
     Args:
       path: mask file.

@@ -115,9 +115,10 @@ def check_exports(predictor: Predictor, format: str) -> None:
 
 
 def program_for(predictor: Predictor, format: str, options: ExportOptions | None = None) -> Program:
-    """Returns the program of a file.
+    """Returns the program to export to a format.
 
-    FIXED_FORMATS fix a size that the options leave open, and a web page takes one image.
+    For FIXED_FORMATS, a variable size is replaced by a fixed one; for a web page, the batch size
+    is 1.
 
     Args:
       predictor: predictor of the trained network.

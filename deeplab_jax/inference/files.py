@@ -310,7 +310,7 @@ def predict_files(
 def read_input(
     predictor: "Predictor", source: Path | bytes, name: str = "", page: int | None = None
 ) -> np.ndarray:
-    """Reads an image as the model of a predictor takes it.
+    """Reads an image with the bands and dtype of the input of a model.
 
     Args:
       predictor: model to apply.

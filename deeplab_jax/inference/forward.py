@@ -218,7 +218,7 @@ def fused_logits(
 
 
 def one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
-    """Returns the model without scales of its own where others are given."""
+    """Returns the model, without its own scales (DeepLab v2's MSC) if other scales are given."""
     if scales == (1.0,) or not model.architecture.multi_scale:
         return model
     return model.clone(architecture=dataclasses.replace(model.architecture, multi_scale=()))

@@ -36,8 +36,9 @@ def predict_rows(
 ) -> None:
     """Predicts an image and writes its class map and its pictures.
 
-    Host memory: the image and the class map below one row of tiles. The classes are written to a
-    file beside the class map first, from which the pictures are drawn; the caller removes it.
+    It requires host memory for one row of tiles, of the image and of the class map. The classes are
+    first written to a temporary file beside the class map, which the caller removes; the pictures
+    are drawn from this file.
 
     Args:
       predictor: model with tiles and without CRF.
@@ -95,7 +96,7 @@ def _write_picture(
     palette: Sequence[Color] | None = None,
     tags: Sequence[tuple[Any, ...]] = (),
 ) -> None:
-    """Writes a picture whose rows are computed where they are written.
+    """Writes a picture row by row, without having all of it in memory.
 
     Args:
       path: PNG, or TIFF by its suffix.

@@ -95,10 +95,9 @@ class Predictor:
     Attributes:
       model: the network, at the output stride of the options.
       variables: parameters and batch statistics as given to the constructor.
-      network: the folded model with its variables on the device, or what `make_network` returns
-        for model and variables instead; predictors of one model that differ in their options share
-        it.
-      class_names: names of the logits' classes, in order.
+      network: the folded model with its variables on the device, or the result of `make_network`;
+        shared by all predictors of a model that differ only in their options.
+      class_names: names of the classes, in the order of the logits.
       palette: color of each class, RGB 0..255.
       inference_size: (H, W) that smaller images are padded to, or None. Tiles ignore it.
       source: where the model came from, for reports.

@@ -85,7 +85,7 @@ def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
 
 @functools.cache
 def surroundings() -> tuple[str, ...]:
-    """Returns facts on code and machine that determine a program beside network and arguments."""
+    """Returns versions and properties of the machine on which a traced program depends."""
     package = pathlib.Path(deeplab_jax.__file__).parent
     states = {path.relative_to(package): path.stat() for path in sorted(package.rglob("*.py"))}
     sources = [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states.items()]

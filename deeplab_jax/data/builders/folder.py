@@ -70,9 +70,9 @@ class Folder(PairedFilesBuilder, skip_registration=True):
           classes: file of class names, see `folder_classes`.
           color_map: file of class colors, see `read_color_map`.
           intensity_range: see `read_image`.
-          bands: numbers, from 1, of the bands to read, or `all`. Three become red, green and blue
-            of 8 bits; another number of them, or all, keep their values, uint8 or uint16. None: the
-            images are pictures.
+          bands: bands to read, numbered from 1, or `all`. Three bands become 8-bit red, green and
+            blue; any other number of bands, or `all`, keep their values, uint8 or uint16. None:
+            the images are ordinary pictures.
           page: page of TIFF images of several pages, from 1, and of such masks; a mask of one page
             serves any page. None refuses files of several pages.
           **kwargs: arguments of `PairedFilesBuilder`.
@@ -216,7 +216,7 @@ def _first_bands(
 
 
 def _first_readable(paths: Sequence[Path], page: int | None) -> tuple[Path, Bands]:
-    """Returns the first file that can be read, and its bands; the check names the others."""
+    """Returns the first file that can be read, and its bands; unreadable ones are skipped."""
     failure: DeepLabError | None = None
     for path in paths:
         try:
@@ -227,7 +227,7 @@ def _first_readable(paths: Sequence[Path], page: int | None) -> tuple[Path, Band
 
 
 def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, str]]:
-    """Yields pairs of which one file is missing, with their key and the reason."""
+    """Yields images without a mask and masks without an image, with their key and the reason."""
     # Folders of images and masks whose keys share a folder, and those of any pair.
     folders = {
         key.rpartition("/")[0]: (found.images[key].parent, found.masks[mask].parent)
@@ -259,7 +259,7 @@ def _example(found: Found, matching: Matching) -> str:
 
 
 def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
-    """Returns whether the readable masks hold 255 and, beside it, at most 0."""
+    """Returns whether the readable masks contain 255, and no other value except 0."""
     values: set[int] = set()
     for mask in masks:
         # The check of the examples reports the error.
@@ -271,7 +271,7 @@ def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
 
 
 def _differ_in_opacity(masks: Sequence[Path], page: int | None) -> bool:
-    """Returns whether all masks have the same single color, and opacity holds 0 and 255."""
+    """Returns whether all masks have the same single color, and their opacities are 0 and 255."""
     colors, opacities = set(), set()
     for path in masks:
         try:

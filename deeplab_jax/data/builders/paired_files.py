@@ -50,8 +50,8 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
 
         Args:
           source: directory of the raw files.
-          masks_drawn_on: `displayed` or `stored`: pixels on which the masks of images with an EXIF
-            orientation were drawn, where sizes do not decide; None refuses such pairs.
+          masks_drawn_on: for images with an EXIF orientation, whether masks were drawn on the
+            `displayed` or the `stored` image. Only used if the sizes fit both; None: then an error.
           page: page of TIFF files of several pages, from 1; None refuses them.
           **kwargs: arguments of `SegmentationBuilder`.
 
@@ -78,7 +78,7 @@ class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
         return read_mask(mask, self.LABELS)
 
     def read_storable_image(self, path: Path) -> StorableImage:
-        """Reads an image as it is stored."""
+        """Reads an image in the form in which it is stored in the dataset."""
         return storable_image(path, page=self._page)
 
     def directories(self) -> set[Path]:

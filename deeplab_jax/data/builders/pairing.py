@@ -102,16 +102,16 @@ class Matching:
 
 
 def match_names(images: Named, masks: Named) -> Matching:
-    """Matches images and masks by the rule that gives most images a mask.
+    """Matches images and masks by the rule for which the most images have a mask.
 
-    Names may be equal, differ by one prefix and suffix that all masks (and all images) have, or
-    differ by the suffix of the image file that the name of the mask repeats. Folders of equal names
-    are compared first, and names alone if they are unique. If some image remains without a mask,
-    names that differ in case and in leading zeros of numbers are equal, too, provided that then
-    every image has a mask.
+    The names of an image and its mask may be equal, or all masks (and all images) may have a prefix
+    and suffix of their own, or the name of the mask may contain the suffix of the image. Names are
+    compared within folders of equal names first; across folders only if they are unique. If this
+    leaves images without a mask, case and leading zeros of numbers are ignored, provided that every
+    image has a mask then.
 
     Args:
-      images, masks: at least one each.
+      images, masks: names of the files; at least one each.
 
     Raises:
       DeepLabError: no image has a mask, or two rules give every image different masks.
@@ -142,7 +142,7 @@ def match_names(images: Named, masks: Named) -> Matching:
 
 
 def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
-    """Returns the rule that gives most images a mask, and the mask of each of them.
+    """Returns the rule for which the most images have a mask, and the mask of each of these.
 
     Raises:
       DeepLabError: two rules give every image different masks.
@@ -167,7 +167,7 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
 
 
 def _loosened(key: str) -> str:
-    """Returns a key without the difference of case and leading zeros."""
+    """Returns a key in lower case, without leading zeros of numbers."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", key.casefold())
 
 
