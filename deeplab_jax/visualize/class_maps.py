@@ -1,6 +1,7 @@
 """Rendering of class maps as color images, overlays and legends."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -132,7 +133,7 @@ class Overlay:
 
 def line_thickness(size: tuple[int, ...]) -> int:
     """Returns the width, in pixels, of the line at the borders of classes for an image's size."""
-    return 1 + round(np.hypot(*size) / 1200)
+    return 1 + round(math.hypot(*size) / 1200)
 
 
 def write_class_map(path: Path, class_map: np.ndarray, palette: Sequence[Color]) -> None:
