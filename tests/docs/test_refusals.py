@@ -46,6 +46,10 @@ SHOWN = {
         ),
     ],
     "inference.md": [
+        (
+            "refused if a rate would",
+            "inference/test_output_stride.py::test_impossible_output_strides_are_refused",
+        ),
         ("--output_stride=8", "inference/test_output_stride.py::test_impossible_output_strides"),
     ],
     "data.md": [
@@ -53,7 +57,9 @@ SHOWN = {
         ("refuses files with others", "data/test_strangers_bands.py::test_a_model_of_bands_ref"),
         ("need 8-bit RGB", "data/test_strangers_bands.py::test_spoilt_bands_give_one_line"),
         ("are never read", "data/test_strangers_annotations.py::test_unsafe_archives_are_refused"),
-        ("several pages, frames", "data/test_one_picture.py::test_several_pictures_in_one_file"),
+        ("TIFF of several pages", "data/test_strangers_large.py::test_a_page_is_read_by_its"),
+        ("DICOM, NIfTI", "data/test_strangers_large.py::test_volumes_are_refused_by_name"),
+        ("several frames or sizes", "data/test_one_picture.py::test_several_pictures_in_one_file"),
         ("RGB with further bands", "data/test_one_picture.py::test_further_bands_of_a_tiff"),
         ("float, signed or 32-bit", "data/test_strangers_bands.py::test_spoilt_bands_give_one"),
         ("photograph with opacity", "data/test_one_picture.py::test_near_infrared_stored_as"),
@@ -64,6 +70,23 @@ SHOWN = {
         ("mask as `.npy`", "data/test_strangers_masks.py::test_spoilt_masks_are_refused"),
         ("broken symbolic link", "data/test_strangers_masks.py::test_spoilt_masks_are_refused"),
         ("with the same name", "data/test_preparation.py::test_two_images_of_one_name"),
+    ],
+    "inference.md": [
+        (
+            "refused if a rate would",
+            "inference/test_output_stride.py::test_impossible_output_strides_are_refused",
+        ),
+        ("above 179 million pixels", "inference/test_large_images.py::test_what_cannot_be_done"),
+    ],
+    "volumes.md": [
+        ("DICOM and NIfTI files", "data/test_strangers_large.py::test_volumes_are_refused"),
+        ("nothing is written", "data/test_strangers_large.py::test_the_recipe_refuses"),
+    ],
+    "pods.md": [
+        (
+            "`s3://` is refused",
+            "training/test_workdir.py::test_buckets_that_do_not_work_are_refused_in_one_line",
+        ),
     ],
     "training.md": [
         ("another config is refused", "training/test_workdir.py::test_another_config_is_refused"),
