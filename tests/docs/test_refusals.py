@@ -45,13 +45,6 @@ SHOWN = {
             "cli/test_export.py::test_mistakes_are_reported_before_any_work",
         ),
     ],
-    "inference.md": [
-        (
-            "refused if a rate would",
-            "inference/test_output_stride.py::test_impossible_output_strides_are_refused",
-        ),
-        ("--output_stride=8", "inference/test_output_stride.py::test_impossible_output_strides"),
-    ],
     "data.md": [
         ("is refused with both names", "data/test_strangers_masks.py::test_spoilt_masks_are"),
         ("refuses files with others", "data/test_strangers_bands.py::test_a_model_of_bands_ref"),
