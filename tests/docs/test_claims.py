@@ -28,7 +28,7 @@ INLINE = re.compile(r"`([^`\n]+)`")
 # Placeholders of syntax, as in `--config.FIELD=VALUE`, are not examples.
 PLACEHOLDER = re.compile(r"[A-Z]{3}|…|\.\.\.|\[")
 # Pages with flags of other programs: compilers, benchmarks, schedulers.
-OTHER_PROGRAMS = {"benchmarks.md", "experiments.md", "pods.md"}
+OTHER_PROGRAMS = {"benchmarks.md", "experiments.md", "pods.md", "volumes.md"}
 SECTIONS = [name for name, value in configs.default().items() if hasattr(value, "items")]
 
 
