@@ -114,10 +114,20 @@ def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
     if not overwrite:
         check_new_directory(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+    beside = path.parent if is_local(path) else None
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".writing-") as folder:
         temporary = Path(folder) / path.name
         temporary.mkdir()
         yield temporary
+        if not is_local(path):
+            # The files at the top describe the others. They are copied last, so that an
+            # interrupted copy is not taken for a complete result.
+            names = [one.relative_to(temporary) for one in temporary.rglob("*") if one.is_file()]
+            for name in sorted(names, key=lambda name: (len(name.parts) == 1, name)):
+                target = path / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes((temporary / name).read_bytes())
+            return
         if overwrite and path.exists():
             os.replace(path, Path(folder) / f"{path.name}.replaced")
         # `path` may be an empty directory, which this replaces.

@@ -140,7 +140,7 @@ def write_model(
     # Imported here, because reading does not require Orbax.
     from deeplab_jax.checkpointing.orbax_items import save_tree
 
-    directory = pathlib.Path(directory).absolute()
+    directory = absolute(directory)
     with replacing_directory(directory) as temporary:
         write_description(temporary, description)
         save_tree(temporary / VARIABLES, variables)

@@ -23,7 +23,7 @@ from deeplab_jax import checkpointing, data, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_keywords
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import check_new_directory
+from deeplab_jax.files import as_path, check_new_directory
 
 # Number of names shown per group without --list.
 SHOWN = 3
@@ -53,7 +53,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("convert takes one SOURCE; --help shows an example")
     flags.require("output")
     overrides = parse_keywords(flags.set or "")
-    output = pathlib.Path(flags.output).expanduser()
+    output = as_path(flags.output).expanduser()
     check_new_directory(output)
     names = (
         data.read_class_names(pathlib.Path(flags.classes).expanduser()) if flags.classes else None

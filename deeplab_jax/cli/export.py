@@ -29,6 +29,7 @@ from deeplab_jax import inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import is_local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,6 +105,11 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "format", "output")
     if paths:
         raise DeepLabError(f"export takes no paths; did you mean --verify={','.join(paths)}?")
+    if not is_local(flags.output):
+        raise DeepLabError(
+            f"--output={flags.output}: export writes to local paths; copy the result to the bucket "
+            "afterwards (gcloud storage cp)"
+        )
     output = pathlib.Path(flags.output).expanduser()
     if output.exists() and not flags.overwrite:
         raise DeepLabError(f"{output} exists; give another --output, or --overwrite")

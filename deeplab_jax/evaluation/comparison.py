@@ -23,7 +23,7 @@ from deeplab_jax.evaluation.passes import (
     make_inference,
     sum_over_hosts,
 )
-from deeplab_jax.files import write_text
+from deeplab_jax.files import as_path, write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.options import DEFAULT_CRF
 from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, paired_change
@@ -155,7 +155,7 @@ def compare_strategies(
     rows = _rows(results)
     if output is not None and jax.process_index() == 0:
         text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
-        write_text(Path(output) / "strategies.json", text)
+        write_text(as_path(output) / "strategies.json", text)
     return rows
 
 

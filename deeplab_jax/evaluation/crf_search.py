@@ -21,7 +21,7 @@ from deeplab_jax.evaluation.passes import (
     make_inference,
     sum_over_hosts,
 )
-from deeplab_jax.files import write_text
+from deeplab_jax.files import as_path, write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.reporter import LoggingReporter, Reporter
@@ -117,7 +117,7 @@ def search_crf(
     del described["crf"]
     found = _summary(points, counts) | {"num_images": inference.num_images, "settings": described}
     if output is not None and jax.process_index() == 0:
-        write_text(Path(output), json.dumps(found, indent=2, allow_nan=False) + "\n")
+        write_text(as_path(output), json.dumps(found, indent=2, allow_nan=False) + "\n")
     return found
 
 

@@ -22,6 +22,7 @@ from deeplab_jax.evaluation.passes import (
     sum_over_hosts,
 )
 from deeplab_jax.evaluation.report import SegmentationMetrics, metrics_dictionary, write_report
+from deeplab_jax.files import as_path
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import FoldedNetwork, fusion_rule
 from deeplab_jax.inference.padding import Size
@@ -153,7 +154,7 @@ def evaluate(
         "settings": describe_settings(predictor, inference, chosen),
     }
     if output is not None and jax.process_index() == 0:
-        write_report(Path(output), metrics, sheet, outcomes, palette)
+        write_report(as_path(output), metrics, sheet, outcomes, palette)
     return metrics
 
 

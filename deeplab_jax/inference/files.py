@@ -15,7 +15,7 @@ from deeplab_jax.data.image_layout import refuse_volumes
 from deeplab_jax.data.image_rows import open_rows
 from deeplab_jax.data.images import image_size, max_whole_pixels, read_image
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import IMAGE_SUFFIXES, absence, replacing, visible_files
+from deeplab_jax.files import IMAGE_SUFFIXES, absence, as_path, is_local, replacing, visible_files
 from deeplab_jax.labels import VOID_LABEL
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import colorize, displayed, overlay, write_class_map, write_picture
@@ -166,7 +166,12 @@ def find_inputs(
     Raises:
       DeepLabError: a path does not exist, or the output is a file.
     """
-    output, found = Path(output), []
+    remote = next((path for path in paths if not is_local(path)), None)
+    if remote is not None:
+        raise DeepLabError(
+            f"{remote}: images are read from local paths; copy the files, or mount the bucket"
+        )
+    output, found = as_path(output), []
     if output.exists() and not output.is_dir():
         raise DeepLabError(f"{output} is a file; the output must be a directory")
     for path in map(Path, paths):

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import pathlib
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -26,6 +27,8 @@ from deeplab_jax.visualize import Panel, contact_sheet, write_picture, write_tra
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+# Seconds between two writes of `metrics.jsonl` into a bucket.
+BUCKET_SECONDS = 15.0
 
 
 class Monitor(contextlib.AbstractContextManager):
@@ -40,7 +43,12 @@ class Monitor(contextlib.AbstractContextManager):
         kept = [row for row in read_rows(workdir) if row["step"] <= start_step]
         self._text = "".join(json.dumps(row) + "\n" for row in kept)
         write_text(self._path, self._text)
-        if self._is_local:
+        self._count = self._stored = len(kept)
+        if not self._is_local:
+            self._done, self._storing = threading.Event(), threading.Lock()
+            self._thread = threading.Thread(target=self._store_often, name="metrics", daemon=True)
+            self._thread.start()
+        else:
             self._rows = self._path.open("a", buffering=1)
             self._events = tensorboardX.SummaryWriter(
                 str(workdir / TENSORBOARD), purge_step=start_step + 1
@@ -51,14 +59,37 @@ class Monitor(contextlib.AbstractContextManager):
         if self._is_local:
             self._rows.close()
             self._events.close()
+            return
+        self._done.set()
+        self._thread.join()
+        # An error that ended the block matters more than one of these rows.
+        with contextlib.suppress(OSError) if error[0] else contextlib.nullcontext():
+            self.flush()
+
+    def flush(self) -> None:
+        """Stores all rows in the bucket; required before a checkpoint of their step is saved."""
+        if self._is_local:
+            return
+        with self._storing:
+            count, text = self._count, self._text
+            if count > self._stored:
+                self._path.write_text(text)
+                self._stored = count
+
+    def _store_often(self) -> None:
+        while not self._done.wait(BUCKET_SECONDS):
+            # A bucket that cannot be reached for a while does not end the run.
+            with contextlib.suppress(OSError):
+                self.flush()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the scalars of a step."""
         row = json.dumps({"step": step, **scalars}) + "\n"
         if not self._is_local:
-            # Objects in a bucket cannot be appended to.
+            # Objects in a bucket cannot be appended to, so that a thread stores all rows at
+            # intervals.
             self._text += row
-            self._path.write_text(self._text)
+            self._count += 1
             return
         self._rows.write(row)
         for name, value in scalars.items():

@@ -373,6 +373,8 @@ class Loop:
             # A state is saved only if the metrics of all steps before it are finite.
             self.finite.finish()
             self.progress(f"saving the checkpoint of step {step}", SAVING_FACTOR)
+            if self.monitor is not None:
+                self.monitor.flush()
             self.checkpointer.save(state, self._info(step), mean_iou)
         if stopping:
             self._stop(step)
@@ -420,6 +422,9 @@ class Loop:
     def _write(self, step: int, scalars: Mapping[str, float]) -> None:
         if self.monitor is not None:
             self.monitor.write(step, scalars)
+            if VALIDATION in scalars:
+                # Early stopping reads the validations from the file.
+                self.monitor.flush()
 
     def _info(self, step: int) -> dict[str, Any]:
         return {

@@ -1,10 +1,13 @@
 """`kill -9` at random moments of a training run that is started again until it is done."""
 
 import collections
+import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -14,6 +17,7 @@ from forked import end_with
 from tiny_run import NUM_STEPS, Process, TinyRuns, newest_step, reached_step
 
 from deeplab_jax.checkpointing import read_variables
+from deeplab_jax.checkpointing.saved_states import COMMITTED
 from deeplab_jax.training.hooks import read_rows
 
 # Where kills fall, and how many of a hundred do: after a step, while a checkpoint is written (its
@@ -91,6 +95,81 @@ def kill_runs(runs: TinyRuns, kills: int, seed: int, say: Callable[[str], None])
             shutil.rmtree(workdir)
         say(f"{tally.kills.total()} of {kills} kills: {tally}")
     return tally
+
+
+# Moments of kills in a bucket: before the last files of a save, in its middle, at any time.
+BUCKET_MOMENTS = ("commit", "save", "any")
+
+
+def kill_in_bucket(
+    runs: TinyRuns, folder: pathlib.Path, kills: int, seed: int, say: Callable[[str], None]
+) -> Tally:
+    """Kills runs in a bucket, and compares the end of each with an undisturbed local run.
+
+    Args:
+      runs: runs of the tiny network, not forked, because gcsfs does not survive a fork.
+      folder: folder of the workdirs in the bucket.
+      kills: number of kills.
+      seed: seed of the moments and of the intervals between checkpoints.
+      say: receives a line for each run.
+    """
+    undisturbed = runs.folder / "undisturbed"
+    runs.finish(runs.start(*runs.train_words(undisturbed)))
+    random, tally = np.random.default_rng(seed), Tally()
+    moments = itertools.cycle(BUCKET_MOMENTS)
+    while tally.kills.total() < kills:
+        workdir = folder / f"killed_{seed}_{tally.runs}"
+        every = int(random.integers(2, 8))
+        words = runs.train_words(workdir, f"checkpoint.every_steps={every}")
+        for _ in range(min(KILLS_A_RUN, kills - tally.kills.total())):
+            process, moment = runs.start(*words), next(moments)
+            _wait_in_bucket(process, workdir, moment, random)
+            if process.poll() is not None:
+                break
+            process.kill()
+            _heard(process, tally, say)
+            tally.kills[moment] += 1
+            tally.during_save += bool(_unfinished(workdir))
+        _heard(process if process.returncode is None else runs.start(*words), tally, say)
+        tally.runs += 1
+        if not same_end(runs, workdir, undisturbed):
+            tally.different += 1
+            say(f"{workdir} differs from the undisturbed run")
+        say(f"{tally.kills.total()} of {kills} kills in a bucket: {tally}")
+    return tally
+
+
+def _wait_in_bucket(
+    process: Process, workdir: pathlib.Path, moment: str, random: np.random.Generator
+) -> None:
+    """Waits for a moment of a run in a bucket, or for the end of the run."""
+    if moment == "any":
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(random.uniform(0, 40))
+        return
+    before = _unfinished(workdir)
+    while process.poll() is None:
+        new = [path for path in _unfinished(workdir) - before if moment == "save" or _whole(path)]
+        if new:
+            break
+        time.sleep(0.02)
+    time.sleep(random.uniform(0, 0.3 if moment == "save" else 0.02))
+
+
+def _unfinished(workdir: pathlib.Path) -> set[pathlib.Path]:
+    """Returns the directories of the checkpoints that are being saved or deleted."""
+    directory = workdir / "checkpoints"
+    try:
+        paths = [path for path in directory.iterdir() if path.name.isdecimal()]
+    except FileNotFoundError:
+        # A bucket has no empty directories.
+        return set()
+    return {path for path in paths if not (path / COMMITTED).exists()}
+
+
+def _whole(path: pathlib.Path) -> bool:
+    """Returns whether only the file that finishes the checkpoint is missing."""
+    return (path / "files.json").exists()
 
 
 def _one_run(

@@ -16,15 +16,19 @@ from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+from bucket_server import BUCKET, bucket_server
 from disks import damage_files, full_disk
 from hostile_images import spoilt_images
-from kills import kill_runs
+from kills import kill_in_bucket, kill_runs
 from processes import process_faults
 from stops import stop_run
 from tiny_run import TinyRuns
 
+from deeplab_jax.files import as_path
+
 # In this order: what is forked must come before what uses JAX's devices in this process.
-PARTS = ("kills", "sigterm", "disk", "processes", "files", "images")
+PARTS = ("kills", "sigterm", "disk", "processes", "files", "images", "bucket")
+BUCKET_KILLS = 30
 Row = tuple[str, object]
 
 
@@ -57,6 +61,13 @@ def run_part(part: str, runs: TinyRuns, options: argparse.Namespace) -> Iterator
     if part == "kills":
         tally = kill_runs(runs, options.kills, options.seed, say)
         yield from unless_zero(tally.rows(), tally.failures)
+    elif part == "bucket":
+        with bucket_server() as environment:
+            os.environ.update(environment)
+            place = as_path(f"gs://{BUCKET}")
+            tally = kill_in_bucket(TinyRuns(runs.folder), place, BUCKET_KILLS, options.seed, say)
+        rows = [(f"bucket: {name}", value) for name, value in tally.rows()]
+        yield from unless_zero(rows, tally.failures)
     elif part == "sigterm":
         stops = stop_run(runs, undisturbed, 8, options.seed, say)
         yield from unless_zero(stops.rows(), stops.lost + len(stops.wrong))

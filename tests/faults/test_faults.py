@@ -4,10 +4,11 @@ import shutil
 import signal
 
 import pytest
+from bucket_server import BUCKET, bucket_server
 from damages import DAMAGES
 from disks import damage_files, full_disk
 from hostile_images import spoilt_images
-from kills import kill_runs
+from kills import kill_in_bucket, kill_runs
 from processes import (
     absent_host,
     disagreeing_hosts,
@@ -21,6 +22,7 @@ from stops import stop_run
 from tiny_run import TinyRuns, reached_step
 
 from deeplab_jax.checkpointing.saved_states import saved_steps
+from deeplab_jax.files import as_path
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
@@ -44,6 +46,17 @@ def heard():
 def test_kills_cost_at_most_an_interval_and_no_bit(runs, heard):
     tally = kill_runs(runs, 4, 0, heard.append)
     assert tally.kills.total() == 4
+    assert not tally.failures, heard
+
+
+def test_kills_of_a_run_in_a_bucket_cost_no_bit(runs, heard, monkeypatch):
+    # By default etils takes TensorFlow's file systems where TensorFlow happens to be installed.
+    monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
+    with bucket_server() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        tally = kill_in_bucket(runs, as_path(f"gs://{BUCKET}/test"), 2, 0, heard.append)
+    assert tally.kills == {"commit": 1, "save": 1}
     assert not tally.failures, heard
 
 

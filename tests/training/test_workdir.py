@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import jax
@@ -15,7 +16,7 @@ from deeplab_jax.checkpointing.saved_states import (
 from deeplab_jax.checkpointing.saved_states import write_manifest as write_files
 from deeplab_jax.data.prepared import prepared_directory
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import as_path
+from deeplab_jax.files import as_path, replacing_directory
 from deeplab_jax.parallel import make_mesh
 from deeplab_jax.training import train
 from deeplab_jax.training.checkpoints import claim, write_manifest
@@ -168,6 +169,27 @@ def test_an_unfinished_checkpoint_in_a_bucket_is_ignored_and_removed(bucket, bef
     assert heard == ["the unfinished checkpoint of step 8 was removed"]
     assert not (bucket / "checkpoints" / "8").exists()
     assert saved_steps(bucket) == list(before)
+
+
+def test_rows_in_a_bucket_are_stored_before_a_checkpoint(bucket):
+    with Monitor(bucket, 0) as monitor:
+        monitor.write(1, {"loss": 1.0})
+        assert read_rows(bucket) == []
+        monitor.flush()
+        assert [row["step"] for row in read_rows(bucket)] == [1]
+
+
+def test_a_directory_in_a_bucket_appears_only_if_the_block_succeeds(bucket):
+    with contextlib.suppress(ValueError), replacing_directory(bucket / "a") as temporary:
+        (temporary / "model.json").write_text("{}")
+        raise ValueError
+    assert not (bucket / "a").exists()
+    with replacing_directory(bucket / "a") as temporary:
+        (temporary / "variables").mkdir()
+        (temporary / "variables" / "data").write_text("1")
+        (temporary / "model.json").write_text("{}")
+    assert (bucket / "a" / "model.json").read_text() == "{}"
+    assert (bucket / "a" / "variables" / "data").read_text() == "1"
 
 
 def test_buckets_that_do_not_work_are_refused_in_one_line():
