@@ -140,8 +140,7 @@ def write_model(
     # Imported here, because reading does not require Orbax.
     from deeplab_jax.checkpointing.orbax_items import save_tree
 
-    directory = absolute(directory)
-    with replacing_directory(directory) as temporary:
+    with replacing_directory(absolute(directory)) as temporary:
         write_description(temporary, description)
         save_tree(temporary / VARIABLES, variables)
         saved_states.write_manifest(epath.Path(temporary / VARIABLES))
