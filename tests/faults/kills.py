@@ -125,12 +125,14 @@ def kill_in_bucket(
             process, moment = runs.start(*words), next(moments)
             _wait_in_bucket(process, workdir, moment, random)
             if process.poll() is not None:
+                # It came to its end before the moment did.
+                _heard(process, tally, say)
                 break
             process.kill()
             _heard(process, tally, say)
             tally.kills[moment] += 1
             tally.during_save += bool(_unfinished(workdir))
-        _heard(process if process.returncode is None else runs.start(*words), tally, say)
+        _heard(runs.start(*words), tally, say)
         tally.runs += 1
         if not same_end(runs, workdir, undisturbed):
             tally.different += 1

@@ -17,7 +17,8 @@ BUCKET = "bucket"
 def bucket_server() -> Iterator[dict[str, str]]:
     """Serves an empty gs://bucket, and yields the environment of the processes that use it."""
     command = [sys.executable, __file__, BUCKET]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    # It ends when its standard input is closed, as it is when this process is killed.
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, **pipes, text=True) as process:
         try:
             assert process.stdout is not None
@@ -41,7 +42,7 @@ def environment(address: str) -> dict[str, str]:
 
 
 def serve(bucket: str) -> None:
-    """Serves until the process is killed."""
+    """Serves until standard input is closed."""
     from gcp_storage_emulator.handlers import objects
     from gcp_storage_emulator.server import create_server
 
@@ -60,6 +61,8 @@ def serve(bucket: str) -> None:
     server = create_server("127.0.0.1", 0, in_memory=True, default_bucket=bucket)
     server.start()
     print(f"http://127.0.0.1:{server._api._httpd.server_port}", flush=True)
+    sys.stdin.read()
+    server.stop()
 
 
 if __name__ == "__main__":
