@@ -141,7 +141,7 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Returns `name` with the section of the most similar field in front, if there is one."""
+    """Returns `name` prefixed with the section of the most similar field; unchanged without one."""
     sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
     nearest = difflib.get_close_matches(name, sections, n=1)
     return f"{sections[nearest[0]]}.{name}" if nearest and sections[nearest[0]] else name

@@ -273,7 +273,9 @@ class Optimizer:
         rule=NOT_NEGATIVE,
     )
     decay_depthwise: bool = keyword(
-        False, "Weight decay also of depthwise kernels.", source="released code: False"
+        False,
+        "Weight decay also applies to depthwise kernels.",
+        source="released code: False",
     )
     nesterov: bool = keyword(False, "Nesterov momentum for `sgd`.")
     clip_norm: float = keyword(

@@ -341,7 +341,7 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
       max_bytes: maximum size of all files together.
 
     Raises:
-      DeepLabError: the file is no zip archive or damaged, it unpacks to more than `max_bytes` or
+      DeepLabError: the file is damaged or not a zip archive, it unpacks to more than `max_bytes` or
         than the disk has room for, or a member leads out of it or is no plain file.
     """
     try:
@@ -354,7 +354,9 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
                     continue
                 # 8 is a regular file; systems without file types write 0.
                 if member.external_attr >> 28 not in (0, 8) or path in targets:
-                    raise DeepLabError(f"its member {member.filename!r} is no plain file, or twice")
+                    raise DeepLabError(
+                        f"its member {member.filename!r} is not a plain file, or occurs twice"
+                    )
                 targets[path] = member
             # zipfile reads no more bytes of a member than its header declares.
             size = sum(member.file_size for member in targets.values())
@@ -372,4 +374,4 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
         raise DeepLabError(f"{archive}: {error}") from error
     except (*DAMAGED_ZIP, EOFError, RuntimeError, OSError, ValueError) as error:
         # zipfile raises RuntimeError for encrypted members and for unknown compression methods.
-        raise DeepLabError(f"{archive}: damaged, or no zip archive: {error}") from error
+        raise DeepLabError(f"{archive}: damaged, or not a zip archive: {error}") from error

@@ -31,7 +31,7 @@ def define_flags(flags: Flags) -> None:
     flags.define("topology", None, "Chip and shape of the TPU slice, as in v5e:16x16.")
     flags.define("num_classes", int, "Number of classes, for datasets that are not prepared.")
     flags.define(
-        "largest_batch", False, "Search the largest batch by compiling several batch sizes."
+        "largest_batch", False, "Search for the largest batch by compiling several batch sizes."
     )
     flags.define("json", False, "Print JSON instead of tables.")
 

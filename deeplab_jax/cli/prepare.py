@@ -84,7 +84,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def _define_folder_flags(flags: Flags) -> None:
-    """Defines the flags of a user's own images with masks or annotation files."""
+    """Defines the flags for a user's own images with masks or annotation files."""
     flags.define("masks", None, "folder: directory of the masks (default: found in the source).")
     flags.define(
         "classes",
@@ -112,8 +112,8 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "intensity_range",
         list,
-        "folder, annotation files: LOW,HIGH levels of 16-bit images that are mapped to 0 and 255 "
-        "(default: 0 and the maximum of each image).",
+        "LOW,HIGH: levels of 16-bit images that are mapped to 0 and 255, for folders and "
+        "annotation files (default: 0 and the maximum of each image).",
     )
     flags.define(
         "bands",

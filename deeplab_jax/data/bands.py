@@ -49,7 +49,9 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
     with _opened_tiff(encoded, name) as file:
         page = _only_page(file, name)
         if page.axes not in ("YX", "YXS", "SYX"):
-            raise DeepLabError(f"{name}: a TIFF with the axes {page.axes} is no picture with bands")
+            raise DeepLabError(
+                f"{name}: a TIFF with the axes {page.axes} is not a picture with bands"
+            )
         _check_size(page.imagelength, page.imagewidth, page.samplesperpixel, name)
         segments = zip(page.dataoffsets, page.databytecounts, strict=False)
         if any(size and start + size > len(encoded) for start, size in segments):

@@ -156,8 +156,9 @@ def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
     largest = int(values[values != VOID_LABEL].max(initial=int(binary)))
     if largest > VOID_LABEL:
         raise DeepLabError(
-            f"{name}: mask values up to {largest}; legal are classes 0..{VOID_LABEL - 1} and "
-            f"{VOID_LABEL} for void; more classes need class_names, and {MAX_CLASSES} for void"
+            f"{name}: mask values reach {largest}, but only 0..{VOID_LABEL - 1} (classes) and "
+            f"{VOID_LABEL} (void) are legal; for more classes, give class_names and use "
+            f"{MAX_CLASSES} for void"
         )
     return largest + 1
 

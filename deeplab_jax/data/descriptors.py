@@ -311,7 +311,7 @@ def _label(name: str, names: tuple[str, ...], path: Path) -> int:
     if name.lower() in VOID_NAMES:
         return void_label(len(names))
     raise DeepLabError(
-        f"{path}: {name!r} is no class ({', '.join(names)}); name colors that mean void "
+        f"{path}: {name!r} is not a class ({', '.join(names)}); name colors that mean void "
         f"{VOID_NAMES[0]!r}"
     )
 

@@ -14,7 +14,7 @@ import PIL.TiffImagePlugin
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import visible_files
 
-# Maximum fraction of pixels with an opacity other than 0 or full; a channel above it is no opacity.
+# Maximum fraction of pixels with an opacity other than 0 or full; otherwise it is not opacity.
 MAX_PARTLY_TRANSPARENT = 0.1
 OPACITY_MODES = ("RGBA", "LA", "PA")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -152,7 +152,7 @@ def _open_tiff(
 
     with _damage_named(path):
         file = stack.enter_context(tifffile.TiffFile(path))
-        # Smaller copies and opacity masks of a page are no pages.
+        # Smaller copies and opacity masks of a page are not pages.
         pages = [entry for entry in file.pages if not entry.is_reduced and not entry.is_mask]
         pages = pages or list(file.pages)
         chosen = pages[check_page(page, len(pages), str(path))]

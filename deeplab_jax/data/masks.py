@@ -209,7 +209,7 @@ def _array_picture(path: Path) -> PIL.Image.Image:
     if values.dtype.kind != "b" and values.dtype not in (np.uint8, np.uint16):
         if values.min() < range_of_pillow.min or values.max() > range_of_pillow.max:
             raise DeepLabError(
-                f"{path}: values {values.min()}..{values.max()} are no class indices"
+                f"{path}: values {values.min()}..{values.max()} are not class indices"
             )
         values = values.astype(np.int32)
     image = PIL.Image.fromarray(values)

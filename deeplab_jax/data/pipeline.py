@@ -131,7 +131,7 @@ def _per_host(batch_size: int, num_hosts: int) -> int:
     each = batch_size // num_hosts
     if batch_size < 1 or batch_size % num_hosts:
         raise DeepLabError(
-            f"batch size {batch_size} does not divide by {num_hosts} hosts; nearest that do: "
+            f"batch size {batch_size} is not divisible by {num_hosts} hosts; nearest that are: "
             f"{max(1, each) * num_hosts} and {(each + 1) * num_hosts}"
         )
     return each

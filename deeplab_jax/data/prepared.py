@@ -194,7 +194,7 @@ def stored_bands(info: tfds.core.DatasetInfo) -> Bands:
 def _feature_names(
     features: tfds.features.FeaturesDict, directory: Path, are_rgb: bool
 ) -> tuple[str, str, str | None]:
-    """Returns the names of the TFDS features of the image, the mask and the name of an example."""
+    """Returns the names of the TFDS features that contain an example's image, mask and name."""
     images = {
         name: feature.shape[-1]
         for name, feature in features.items()

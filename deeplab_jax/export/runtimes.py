@@ -163,7 +163,7 @@ def _read_stablehlo(path: Path) -> tuple[jax_export.Exported, bytes]:
             return network, archive.read(METADATA)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise DeepLabError(
-            f"{path} is no exported StableHLO ({error}); deeplab-jax export writes one"
+            f"{path} is not an exported StableHLO file ({error}); deeplab-jax export writes one"
         ) from error
 
 
@@ -272,7 +272,7 @@ def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         raise DeepLabError(
-            f"{path} is no StableHLO, ONNX or TFLite file that can be executed: {error}"
+            f"{path} is not a StableHLO, ONNX or TFLite file that can be executed: {error}"
         ) from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:

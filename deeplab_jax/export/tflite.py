@@ -203,7 +203,7 @@ def read_tflite_metadata(path: str | Path) -> Metadata:
 
     content = Path(path).read_bytes()
     if content[4:8] != IDENTIFIER:
-        raise DeepLabError(f"{path} is no TFLite file")
+        raise DeepLabError(f"{path} is not a TFLite file")
     model = tflite.Model.GetRootAs(content, 0)
     for index in range(model.MetadataLength()):
         entry = model.Metadata(index)

@@ -69,8 +69,8 @@ def multi_scale_cross_entropy(
     Args:
       maps: endpoints of the model: `scores` [N, h, w, C], and smaller `scores_0.75` etc.
       label: [N, H, W] or [N, H, W, C] at the size of the images, see `softmax_cross_entropy`.
-      batch_label: label of the whole batch, if the batch is processed in parts. The divisor of each
-        term is then its number of valid pixels at the size of that term.
+      batch_label: label of the whole batch, if the batch is processed in parts. Each term is then
+        divided by the number of valid pixels of this label, downsampled to the size of the scores.
       class_weights, label_smoothing: see `softmax_cross_entropy`.
       native_scales: scales whose scores are not upsampled; the scores at all other scales are
         upsampled to the size of `scores`.

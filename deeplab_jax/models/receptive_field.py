@@ -88,7 +88,7 @@ class _Flattening:
         return Value(next(self._numbers), tuple(variable.aval.shape))
 
     def _look_up(self, values: dict[core.Var, Value], variable: Any) -> Value:
-        """Returns the array of a variable; a literal or closed-over constant gets a new number."""
+        """Returns the value of a variable; a literal or closed-over constant is a new value."""
         if isinstance(variable, core.Literal) or variable not in values:
             return self._value(variable)
         return values[variable]

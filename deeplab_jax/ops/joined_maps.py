@@ -77,7 +77,7 @@ def convolution_of_joined(
     convolve: Callable[[jax.Array, jax.Array], jax.Array],
     window: Window,
 ) -> Outputs:
-    """Computes `convolve(maps.array(), kernel)`; on CPUs without upsampling where that is faster.
+    """Computes `convolve(maps.array(), kernel)`; on CPUs, upsampling is avoided if that is faster.
 
     Args:
       maps: inputs of the convolution.

@@ -172,7 +172,7 @@ class ResizedRows:
     def split(
         self, array: Shaped[Array, "N H ..."], beyond: float
     ) -> Shaped[Array, "blocks N R ..."]:
-        """Splits an array with the rows of the resized map, such as a label, into the same blocks.
+        """Splits an array that has as many rows as the resized map, such as a label, into blocks.
 
         Args:
           array: [N, H', …].

@@ -203,7 +203,7 @@ def flops_in_later_rounds(program: Program) -> int:
 def bytes_in_later_rounds(program: Program) -> int:
     """Estimates the bytes read and written in all loop iterations but the first.
 
-    If the first axis of an array is as long as the loop, an iteration counts one entry of it.
+    An array whose first axis is as long as the number of iterations counts with one entry each.
     """
     fused = {
         name
@@ -251,7 +251,7 @@ def _convolution_products(inputs: Array, kernel: Array, instruction: Instruction
 
 
 def _meetings(length: int, taps: int, outputs: int, window: Mapping[str, str], axis: int) -> int:
-    """Returns the number of pairs of output and kernel tap that use an input, along one axis."""
+    """Counts, along one axis, the products of a kernel tap and an input that is not padding."""
 
     def setting(name: str, default: str) -> str:
         return window[name].split("x")[axis] if name in window else default

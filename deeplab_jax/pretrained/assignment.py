@@ -129,7 +129,7 @@ class _Assigner:
             self.result.missing[path] = f"the file has no {' or '.join(names)}"
 
     def stored(self, name: str) -> str:
-        """Returns the name of an array in the file."""
+        """Returns the name under which the file stores an array."""
         return self.weights.stored.get(name, name)
 
     def _names(self, leaf: str, scopes: Scopes) -> list[str]:

@@ -136,7 +136,7 @@ class _Download:
                 time.sleep(pause)
 
     def remove(self) -> None:
-        """Removes the partial file and the note."""
+        """Removes the partial file and the record that describes it."""
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 

@@ -88,7 +88,7 @@ def test_color_maps_define_classes_and_void(text_file, tmp_path):
     [
         (None, None, "no class names"),
         ("cat\ncow\n", "1 1 1 cat\n", "no color for the class 'cow'"),
-        ("cat\n", "1 1 1 cat\n2 2 2 cow\n", "'cow' is no class"),
+        ("cat\n", "1 1 1 cat\n2 2 2 cow\n", "'cow' is not a class"),
     ],
 )
 def test_invalid_class_files_are_refused(text_file, tmp_path, names, colors, complaint):

@@ -710,7 +710,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "YAML's booleans": (
         "yolo",
         text("data.yaml", "train: images/train\nnames: [yes, no]"),
-        "names must be a list of texts",
+        "names must be a list of strings",
     ),
     "number of names": (
         "yolo",
@@ -788,7 +788,7 @@ def test_unsafe_archives_are_refused(members, complaint, tmp_path):
 
 def test_a_source_that_is_no_directory_and_no_archive(tmp_path):
     (tmp_path / "a.zip").write_text("no")
-    with pytest.raises(DeepLabError, match=r"a\.zip: damaged, or no zip archive"):
+    with pytest.raises(DeepLabError, match=r"a\.zip: damaged, or not a zip archive"):
         unpacked(tmp_path / "a.zip", functools.partial(int))
     with pytest.raises(DeepLabError, match=r"b: no such directory"):
         unpacked(tmp_path / "b", functools.partial(int))

@@ -255,7 +255,7 @@ class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
         relative = PureWindowsPath(name).as_posix()
         for directory in (beside, self.image_directory, self.image_directory / "images"):
             path = self.below(directory / relative)
-            # os.path.isfile accepts names that are no legal path.
+            # os.path.isfile accepts names that are not legal paths.
             if path and os.path.isfile(path):
                 return path
         found = self._images_by_name[PurePosixPath(relative).name.lower()]

@@ -58,7 +58,7 @@ class Findings:
         """Adds one example.
 
         Raises:
-          DeepLabError: an index has another color than in the palette of an earlier mask, so that
+          DeepLabError: the palette gives an index a color that differs from an earlier mask, so
             it does not mean the same class in all files.
         """
         for note in facts.notes:
@@ -287,8 +287,8 @@ def in_splits(
         return {split: found[split] for split in SPLITS if found.get(split)}
     if divided := [split for split in SPLITS if found.get(split)]:
         raise DeepLabError(
-            f"{next(iter(undivided))} is in no split, but others are in {divided[0]}; "
-            "move all into train and val (test), or none"
+            f"{next(iter(undivided))} is not in the folder of a split, but other files "
+            f"are in {divided[0]}; put all files into train, val or test, or none of them"
         )
     chosen = _held_out(list(undivided))
     builder.reporter.message(

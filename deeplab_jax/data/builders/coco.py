@@ -231,5 +231,5 @@ def _names(categories: Sequence[dict], path: Path) -> dict[int, str]:
 def _identity(entry: dict, kind: str, path: Path) -> int | str:
     identity = entry.get("id")
     if not isinstance(identity, int | str):
-        raise DeepLabError(f"{path}: the id {identity!r} of an {kind} is no integer")
+        raise DeepLabError(f"{path}: the id {identity!r} of an {kind} is not an integer")
     return identity

@@ -86,8 +86,8 @@ class Cvat(PairedFilesBuilder, skip_registration=True):
         descriptor, labels, background = annotation_classes(self.name, colors, file, root)
         if background not in colors and BLACK in colors.values():
             raise DeepLabError(
-                f"{self._label_map}: black is the background, but has another name; rename it to "
-                f"{background!r}, or give the class another color"
+                f"{self._label_map}: black is the background, but has a different name here; "
+                f"rename it to {background!r}, or give the class another color"
             )
         colors.setdefault(background, BLACK)
         self._color_labels = _color_labels(colors, labels, self._label_map)

@@ -105,7 +105,7 @@ class LabelStudio(AnnotationsBuilder, skip_registration=True):
             if opacity.shape != size:
                 raise DeepLabError(
                     f"{path}: the mask is {opacity.shape[0]}x{opacity.shape[1]} (height x width), "
-                    f"the image {size[0]}x{size[1]}; they must be of one size"
+                    f"the image {size[0]}x{size[1]}; they must have the same size"
                 )
             mask = opacity >= OPAQUE
             yield Layer(name, mask, float(np.count_nonzero(mask)))

@@ -120,7 +120,7 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
                 for root in (*roots, path.parent)
                 for name in (place, place.removeprefix("../"))
             ]
-            # os.path.exists accepts names that are no legal path.
+            # os.path.exists accepts names that are not legal paths.
             legal = [one for one in tried if one and os.path.exists(one)]
             if not legal:
                 raise DeepLabError(
@@ -184,8 +184,8 @@ def _class_names(data: dict, path: Path) -> list[str]:
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not all(map(is_class_name, names)):
         raise DeepLabError(
-            f"{path}: names must be a list of texts, or texts by the indices 0, 1, … without gaps; "
-            "put names such as yes and no in quotes"
+            f"{path}: names must be a list of strings, or a mapping from 0, 1, … to strings "
+            "without gaps; put names such as yes and no in quotes"
         )
     if data.get("nc", len(names)) != len(names) or len(set(names)) < len(names):
         raise DeepLabError(

@@ -42,7 +42,7 @@ def read_core_ml(path: Path) -> PublishedWeights:
 
 
 def _schema() -> Any:
-    """Returns the Core ML protocol buffers; the warnings of importing coremltools are hidden."""
+    """Returns the Core ML protocol buffers, without the warnings that coremltools prints."""
     with quiet_logger("coremltools"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return import_extra("coremltools.proto.Model_pb2", "coreml", "a Core ML file")
