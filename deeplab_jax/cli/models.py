@@ -1,8 +1,8 @@
 """usage: deeplab-jax models
 
 Lists the architectures, the backbones with their keywords, and the pretrained weights. The name of
-pretrained weights can be given as --model or to `convert`. Beside it are the network, the classes,
-the published accuracy and the license.
+pretrained weights can be given as --model or to `convert`. Each is listed with the network, the
+classes, the published accuracy and the license.
 
 example:
   deeplab-jax models

@@ -8,8 +8,8 @@ pascal_person_part, folder (your own images/ and masks/), labelme, coco, cvat, l
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
 
-A flag whose description starts with datasets (such as folder or annotation files) applies only to
-them.
+If the description of a flag starts with names such as `folder` or `annotation files`, the flag
+applies only to those datasets.
 
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
@@ -112,15 +112,15 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "intensity_range",
         list,
-        "LOW,HIGH: levels of 16-bit images that are mapped to 0 and 255, for folders and "
-        "annotation files (default: 0 and the maximum of each image).",
+        "folder, annotation files: two levels of a 16-bit image, LOW,HIGH, that are mapped to 0 "
+        "and 255 (default: 0 and the maximum of each image).",
     )
     flags.define(
         "bands",
         list,
-        "folder: numbers, from 1, of the bands to read, as in 4,3,2 for red, green and blue of 8 "
-        "bits; all, or another number of bands, keeps their values, uint8 or uint16 (default: "
-        "gray and RGB only).",
+        "folder: positions, from 1, of the bands to read, or all. Three bands, as in 4,3,2, become "
+        "red, green and blue of 8 bits; any other count keeps its uint8 or uint16 values "
+        "(default: only gray and RGB images are accepted).",
     )
     flags.define(
         "page",

@@ -49,7 +49,7 @@ def define_flags(flags: Flags) -> None:
         0.0,
         "Weight of the distillation loss with the unpruned model as teacher; 0: off.",
     )
-    flags.define("multiple", 8, "Step of the pruned widths, in channels.", least=1)
+    flags.define("multiple", 8, "Number of channels of which pruned widths are multiples.", least=1)
     flags.define("calibration_limit", 32, "Number of images used to rank the channels.", least=1)
 
 

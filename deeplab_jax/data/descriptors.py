@@ -323,7 +323,7 @@ def _from_json(entries: object, path: Path) -> list[str]:
         entries = sorted(entries, key=entries.__getitem__)
     if not isinstance(entries, list) or not all(isinstance(name, str) for name in entries):
         raise DeepLabError(
-            f'{path}: class names in JSON are a list of names or {{"name": index}} with the '
+            f'{path}: class names in JSON must be a list of names or {{"name": index}} with the '
             "indices 0, 1, … without gaps"
         )
     return entries

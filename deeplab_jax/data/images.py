@@ -314,7 +314,7 @@ def _unlimited_pillow() -> Iterator[None]:
 
 
 def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.Image.Image:
-    """Decodes an image as it is stored, checking it whole.
+    """Decodes a whole image, without applying its EXIF orientation.
 
     Args:
       encoded: content of the file.
@@ -322,8 +322,8 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
       max_pixels: see `read_image`.
 
     Raises:
-      DeepLabError: it is empty, truncated, too large or no image, or it holds several pictures or
-        further bands.
+      DeepLabError: the file is empty, truncated, too large or not an image, or it has several
+        pictures or bands other than gray or RGB.
     """
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")

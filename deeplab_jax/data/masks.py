@@ -336,7 +336,7 @@ def _listed(kind: str, values: list, counts: np.ndarray) -> str:
 
 
 def _ranges(values: Iterable[int]) -> str:
-    """Returns values in ascending order, such as "0..10, 12"."""
+    """Formats integers as a sorted list of ranges, such as "0..10, 12"."""
     runs: list[list[int]] = []
     for value in sorted(values):
         if runs and value == runs[-1][1] + 1:

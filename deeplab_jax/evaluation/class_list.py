@@ -21,7 +21,7 @@ class ClassList:
     """Classes that are scored, each made of classes of the dataset and of the model.
 
     A true class that is part of none of them is void. A predicted class that is part of none of
-    them stays the prediction: it is counted as wrong wherever the truth is scored. Predictions are
+    them remains a prediction: it is counted as wrong wherever the truth is scored. Predictions are
     those that `predict` writes; no class is excluded before the argmax.
 
     Attributes:

@@ -71,7 +71,9 @@ def export(
     check_exports(predictor, format)
     program = program_for(predictor, format, options)
     if format != "stablehlo" and not program.options.portable:
-        raise DeepLabError(f"{format} has only plain operations; portable=False is of stablehlo")
+        raise DeepLabError(
+            f"portable=False requires format stablehlo; {format} has portable operations only"
+        )
     if program.options.dtype != "float32" and format not in HALF_FORMATS:
         raise DeepLabError(
             f"{format} files compute in float32; {program.options.dtype} is supported by "

@@ -162,16 +162,16 @@ def read_keywords(options: Architecture) -> frozenset[str]:
 
 
 def settled(options: Architecture, given: Mapping[str, Any]) -> Architecture:
-    """Returns an architecture in which keywords without effect have their fixed values.
+    """Returns the architecture with each keyword that has no effect set to its fixed value.
 
     Args:
       options: architecture with the given keywords and all defaults.
       given: keywords that the caller set.
 
     Raises:
-      DeepLabError: the backbone does not support a given keyword, or the keyword has no effect and
-        not its fixed value. The message names these keywords, the parts of a network that use them,
-        and the legal values.
+      DeepLabError: the backbone does not support a given keyword, or a given keyword has no effect
+        and differs from its fixed value. The message names these keywords, the parts of a network
+        that use them, and the legal values.
     """
     check_backbone(options)
     absent = absent_values(options)

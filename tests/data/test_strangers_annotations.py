@@ -659,7 +659,11 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "text as label map": ("cvat", text("labelmap.txt", "disc 1 2 3"), r"line 1: lines are `name:r"),
     "no color": ("cvat", text("labelmap.txt", "disc:1,2:::"), r"line 1: lines are `name:r,g,b::`"),
-    "a color twice": ("cvat", text("labelmap.txt", "a:1,1,1::\nb:1,1,1::"), "line 2: the name or"),
+    "a color twice": (
+        "cvat",
+        text("labelmap.txt", "a:1,1,1::\nb:1,1,1::"),
+        "line 2: label 'b' repeats the name or",
+    ),
     "unknown color": (
         "cvat",
         text("labelmap.txt", "disc:250,50,50::"),

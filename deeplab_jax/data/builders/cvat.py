@@ -167,7 +167,9 @@ def read_label_map(path: Path) -> dict[str, Color]:
             raise DeepLabError(f"{place}: lines are `name:r,g,b::`, as in `car:128,0,64::`")
         name = match[1]
         if name in colors or color in colors.values():
-            raise DeepLabError(f"{place}: the name or color of {name!r} occurs above; change it")
+            raise DeepLabError(
+                f"{place}: label {name!r} repeats the name or color of an earlier one; change it"
+            )
         colors[name] = color
     return colors
 
