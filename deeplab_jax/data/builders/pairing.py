@@ -324,7 +324,7 @@ def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
 
 
 def _role(path: str) -> tuple[str, str]:
-    """Returns the role of the nearest folder named like `images`, and the path without this word."""
+    """Returns the role of the nearest folder named like `images`, and the path without it."""
     *folders, name = path.split("/")
     for at in reversed(range(len(folders))):
         words = _words(folders[at])
