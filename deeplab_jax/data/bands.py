@@ -10,10 +10,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import PIL.Image
 
 from deeplab_jax.architecture import LARGEST_PIXEL
 from deeplab_jax.data.descriptors import Bands
+from deeplab_jax.data.image_layout import max_whole_pixels
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
 
@@ -128,7 +128,7 @@ def read_npy(encoded: bytes, name: str) -> np.ndarray:
 
 
 def _check_size(height: int, width: int, count: int, name: str) -> None:
-    limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
+    limit = max_whole_pixels()
     if height * width > limit:
         raise DeepLabError(f"{name}: more than {limit:,} pixels; cut it into tiles")
     if height * width * count > MAX_PIXELS:

@@ -1,6 +1,8 @@
 """Layout of a picture in its file: pages, bands, opacity and EXIF orientation."""
 
 import io
+import sys
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +30,17 @@ NEW_SUBFILE_TYPE, NO_PAGE = 254, 0b101
 SHORT = 3
 # Number of bytes from which the format of a file of medical images is recognized.
 VOLUME_HEADER = 544
+# Held while the limit of Pillow, a global variable, is read or changed.
+pillow_limit = threading.Lock()
+
+
+def max_whole_pixels() -> int:
+    """Returns the number of pixels above which Pillow refuses images, against exhausted memory."""
+    with pillow_limit:
+        limit = PIL.Image.MAX_IMAGE_PIXELS
+    return sys.maxsize if limit is None else 2 * limit
+
+
 VOLUME_SUFFIXES = {".dcm": "DICOM", ".dicom": "DICOM", ".nii": "NIfTI", ".nii.gz": "NIfTI"}
 # Suffixes of such files where their content decides.
 POSSIBLE_VOLUMES = ("", ".dcm", ".dicom", ".ima", ".nii", ".gz")

@@ -13,6 +13,7 @@ from deeplab_jax.data.image_layout import (
     UPRIGHT,
     check_bands,
     check_page,
+    max_whole_pixels,
     partly_transparent,
     refuse_partly_transparent,
 )
@@ -20,7 +21,6 @@ from deeplab_jax.data.images import (
     BLOCK_ROWS,
     LARGE_PIXELS,
     image_size,
-    max_whole_pixels,
     own_range,
     read_image,
     to_bytes,

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import math
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +31,9 @@ from deeplab_jax.data.image_layout import (
     VOLUME_HEADER,
     check_one_picture,
     check_opacity,
+    max_whole_pixels,
     orientation_of,
+    pillow_limit,
     refuse_bands_of_unreadable_tiff,
     refuse_volume,
     select_page,
@@ -108,7 +109,6 @@ BLOCK_ROWS = 256
 # Number of pixels above which threads process one image at a time.
 LARGE_PIXELS = 16_000_000
 _large_images = threading.Lock()
-_pillow_limit = threading.Lock()
 # Notes of `StorableImage`.
 TRANSPARENT = "image has transparent pixels; the colors stored under them are used"
 OWN_RANGE = "image of more than 8 bits is scaled by its own range, not by --intensity_range"
@@ -276,13 +276,6 @@ def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
         raise DeepLabError(f"{source}: cannot be read: {error.strerror}") from error
 
 
-def max_whole_pixels() -> int:
-    """Returns the number of pixels above which Pillow refuses images, against exhausted memory."""
-    with _pillow_limit:
-        limit = PIL.Image.MAX_IMAGE_PIXELS
-    return sys.maxsize if limit is None else 2 * limit
-
-
 def image_size(path: Path, page: int | None = None) -> tuple[int, int]:
     """Returns (height, width) in pixels from the header alone; (0, 0) where there is none.
 
@@ -304,7 +297,7 @@ def image_size(path: Path, page: int | None = None) -> tuple[int, int]:
 @contextlib.contextmanager
 def _unlimited_pillow() -> Iterator[None]:
     """Disables the limit of Pillow, which is a global variable, until the block ends."""
-    with _pillow_limit:
+    with pillow_limit:
         limit = PIL.Image.MAX_IMAGE_PIXELS
         PIL.Image.MAX_IMAGE_PIXELS = None
         try:

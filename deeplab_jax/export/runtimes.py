@@ -274,7 +274,8 @@ def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         raise DeepLabError(
-            f"{path} is not a StableHLO, ONNX or TFLite file that can be executed: {error}"
+            f"{path} is not a StableHLO, ONNX or TFLite file that can be executed ({error}); "
+            f"{NO_METADATA}"
         ) from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:

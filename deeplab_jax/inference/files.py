@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from deeplab_jax.data.descriptors import RGB, Bands
-from deeplab_jax.data.image_layout import refuse_volumes
+from deeplab_jax.data.image_layout import max_whole_pixels, refuse_volumes
 from deeplab_jax.data.image_rows import open_rows
-from deeplab_jax.data.images import image_size, max_whole_pixels, read_image
+from deeplab_jax.data.images import image_size, read_image
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import IMAGE_SUFFIXES, absence, as_path, is_local, replacing, visible_files
 from deeplab_jax.labels import VOID_LABEL
