@@ -17,7 +17,7 @@ from deeplab_jax.models.preprocessing import channel_scale
 KEY = "deeplab_jax"
 # Advice for files without metadata.
 NO_METADATA = (
-    "deeplab-jax export writes them; deeplab-jax convert makes a model of a published file"
+    "deeplab-jax export writes such files; deeplab-jax convert makes a model of a published file"
 )
 
 

@@ -92,7 +92,7 @@ def test_operations_of_each_platform(made, tmp_path):
     images = noise(2, 97, 129)
     found = load_exported(tmp_path / "network")(images)
     assert_same(found, expected_logits(predictor, images))
-    with pytest.raises(DeepLabError, match="of stablehlo"):
+    with pytest.raises(DeepLabError, match="requires format stablehlo"):
         export(predictor, tmp_path / "other", "onnx", options)
 
 
@@ -295,7 +295,7 @@ def test_mistakes(made, tmp_path):
     with pytest.raises(DeepLabError, match="from 1 on"):
         ExportOptions(batch=0)
     (tmp_path / "text").write_text("no network")
-    with pytest.raises(DeepLabError, match="no StableHLO, ONNX or TFLite"):
+    with pytest.raises(DeepLabError, match="not a StableHLO, ONNX or TFLite"):
         load_exported(tmp_path / "text")
     with pytest.raises(DeepLabError, match="no such file"):
         load_exported(tmp_path / "missing")
