@@ -69,7 +69,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Checks types: strictly in ops, losses and metrics (pyproject.toml).
+# Checks types; strictly in the packages that pyproject.toml lists.
 types: $(INSTALLED)
 	$(BIN)/mypy
 

@@ -123,7 +123,7 @@ def read_npy(encoded: bytes, name: str) -> np.ndarray:
             f"{name}: the array has the shape {shape}, with the bands first; give [height, width, "
             "bands], as numpy.moveaxis(array, 0, -1) returns it"
         )
-    _check_size(*shape[:2], shape[2] if pixels.ndim == 3 else 1, name)
+    _check_size(shape[0], shape[1], shape[2] if pixels.ndim == 3 else 1, name)
     return _native(np.atleast_3d(pixels))
 
 

@@ -5,6 +5,7 @@ import importlib.resources
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def parse_json(text: str, path: Path) -> object:
         raise DeepLabError(f"{path}: not JSON ({error})") from error
 
 
-def _checked_color(channels: object, origin: str) -> Color:
+def _checked_color(channels: Any, origin: str) -> Color:
     try:
         red, green, blue = (int(channel) for channel in channels)
     except (TypeError, ValueError):
@@ -172,7 +173,7 @@ def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
     colors = np.zeros((num_colors, 3), np.int64)
     for triple in range(8):
         colors |= (index >> (3 * triple + channel) & 1) << (7 - triple)
-    return tuple(tuple(color) for color in colors.tolist())
+    return tuple((red, green, blue) for red, green, blue in colors.tolist())
 
 
 def describe(
@@ -187,7 +188,8 @@ def describe(
             color for color in bit_interleaved_palette(len(class_names) + 1) if color != VOID_COLOR
         )
         palette = list(free)[: len(class_names)]
-    return Descriptor(name, tuple(class_names), tuple(map(tuple, palette)))
+    colors = tuple((red, green, blue) for red, green, blue in palette)
+    return Descriptor(name, tuple(class_names), colors)
 
 
 def _packaged(name: str) -> Descriptor:

@@ -6,7 +6,7 @@ import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import PIL.ExifTags
@@ -71,7 +71,7 @@ def tiff_directories(file: BinaryIO) -> list[TiffDirectory]:
     start = file.read(16)
     if start[:4] not in TIFF_STARTS:
         return []
-    order = "little" if start.startswith(b"I") else "big"
+    order: Literal["little", "big"] = "little" if start.startswith(b"I") else "big"
     for_count, for_entry, for_offset = (8, 20, 8) if 43 in start[2:4] else (2, 12, 4)
 
     def number(data: bytes) -> int:
@@ -146,7 +146,7 @@ def select_page(encoded: bytes, page: int | None, name: str) -> bytes:
     chosen = check_page(page, len(pages) or 1, name)
     if len(tiff_directories(file)) < 2:
         return encoded
-    order = "little" if encoded.startswith(b"I") else "big"
+    order: Literal["little", "big"] = "little" if encoded.startswith(b"I") else "big"
     length = 8 if 43 in encoded[2:4] else 4
     selected, (offset, link, *_) = bytearray(encoded), pages[chosen]
     selected[length : 2 * length] = offset.to_bytes(length, order)
@@ -262,7 +262,7 @@ def check_opacity(opacity: np.ndarray, name: str) -> bool:
 
 def partly_transparent(opacity: np.ndarray) -> int:
     """Returns the number of pixels with an opacity other than 0 or full."""
-    return np.count_nonzero((opacity > 0) & (opacity < np.iinfo(opacity.dtype).max))
+    return int(np.count_nonzero((opacity > 0) & (opacity < np.iinfo(opacity.dtype).max)))
 
 
 def refuse_partly_transparent(partly: float, name: str) -> None:
@@ -386,11 +386,11 @@ def aligned_label(
     Raises:
       DeepLabError: both are possible and differ, and `drawn_on` is None.
     """
-    if as_stored is None:
-        return as_displayed, False
     if as_displayed is None:
+        if as_stored is None:
+            raise ValueError("at least one of the two labels must be given")
         return as_stored, True
-    if np.array_equal(as_displayed, as_stored):
+    if as_stored is None or np.array_equal(as_displayed, as_stored):
         return as_displayed, False
     if drawn_on is None:
         raise DeepLabError(

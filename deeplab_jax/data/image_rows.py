@@ -90,34 +90,33 @@ def open_rows(
     """
     max_pixels = WHOLE_PIXELS if max_pixels is None else max_pixels
     with contextlib.ExitStack() as stack:
-        rows, obstacle = None, ""
+        tiff: _TiffRows | None = None
         pixels = math.prod(image_size(path, page))
         is_large = pixels > min(rows_above, max_whole_pixels())
         if is_large and _is_tiff(path) and _can_import_tifffile(path, pixels):
-            rows, obstacle = _open_tiff(path, page, intensity_range, max_pixels, stack)
+            tiff, obstacle = _open_tiff(path, page, intensity_range, max_pixels, stack)
             if obstacle and pixels > max_pixels:
                 raise DeepLabError(
                     f"{path}: {pixels:,} pixels; a TIFF with {obstacle} is decoded whole, up to "
                     f"{max_pixels:,} pixels. Convert it to a tiled TIFF of 8 bits, for example "
                     "with `gdal_translate -ot Byte -co TILED=YES -co BIGTIFF=YES`"
                 )
-        if rows is None:
-            rows = _WholeImage(
-                read_image(path, intensity_range=intensity_range, page=page, max_pixels=max_pixels)
-            )
-        elif check:
-            rows.check()
-        yield rows
+        if tiff and check:
+            tiff.check()
+        yield tiff or _WholeImage(
+            read_image(path, intensity_range=intensity_range, page=page, max_pixels=max_pixels)
+        )
 
 
 class _WholeImage:
     """An image in memory."""
 
-    georeference = ()
+    georeference: tuple[tuple[Any, ...], ...] = ()
 
     def __init__(self, pixels: np.ndarray) -> None:
         self._pixels = pixels
-        self.size = pixels.shape[:2]
+        height, width = pixels.shape[:2]
+        self.size = height, width
 
     def read(self, first: int, last: int) -> np.ndarray:
         return self._pixels[first:last]
@@ -152,12 +151,12 @@ def _open_tiff(
 
     with _damage_named(path):
         file = stack.enter_context(tifffile.TiffFile(path))
+        # tifffile may return further pages as frames that share the tags of the first one.
+        entries = [entry.aspage() for entry in file.pages]
         # Smaller copies and opacity masks of a page are not pages.
-        pages = [entry for entry in file.pages if not entry.is_reduced and not entry.is_mask]
-        pages = pages or list(file.pages)
+        pages = [entry for entry in entries if not entry.is_reduced and not entry.is_mask]
+        pages = pages or entries
         chosen = pages[check_page(page, len(pages), str(path))]
-        # tifffile returns further pages as frames that share the tags of the first one.
-        chosen = chosen.aspage()
         if obstacle := _obstacle(chosen, str(path), max_pixels):
             return None, obstacle
         return _TiffRows(chosen, intensity_range, str(path)), ""
@@ -214,8 +213,8 @@ class _TiffRows:
         )
         self._check_extent()
 
-    def check(self) -> None:
-        """Decodes all rows once.
+    def check(self) -> tuple[float, float]:
+        """Decodes all rows once; returns the values that are mapped to 0 and 255.
 
         Raises:
           DeepLabError: the file is damaged, or its fourth channel is not opacity.
@@ -232,11 +231,10 @@ class _TiffRows:
         refuse_partly_transparent(partly / math.prod(self.size), self._name)
         if self._range is None:
             self._range = low, high
+        return self._range
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Returns rows; those that the previous call returned, too, are not decoded again."""
-        if self._range is None and self._page.dtype != np.uint8:
-            self.check()
         start, kept = self._kept
         if (start, len(kept)) == (first, last - first):
             return kept
@@ -254,7 +252,7 @@ class _TiffRows:
         colors = samples[..., : self._colors]
         if samples.dtype == np.uint8:
             return colors
-        low, high = self._range
+        low, high = self._range or self.check()
         return to_bytes(colors.astype(np.float64), low, high)
 
     def _samples(self, first: int, last: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -258,11 +258,13 @@ def read_mask(
       Labels [H, W] of that dtype.
 
     Raises:
-      DeepLabError: the file is damaged or colored, or contains other values. The message lists
-        these, with the number of their pixels.
+      DeepLabError: the file is damaged or colored, has no opacity channel although `in_opacity`,
+        or contains other values. The message lists these, with the number of their pixels.
     """
     mask = _opened(source)
     values = mask.opacity() if in_opacity else mask.values()
+    if values is None:
+        raise DeepLabError(f"{mask.path}: the mask has no opacity channel; save it with one")
     largest = np.iinfo(dtype).max
     legal = np.isin(values, list(labels))
     if not legal.all():
@@ -329,7 +331,7 @@ def _opened(source: Path | MaskFile) -> MaskFile:
     return source if isinstance(source, MaskFile) else open_mask(source)
 
 
-def _listed(kind: str, values: list, counts: np.ndarray) -> str:
+def _listed(kind: str, values: Sequence[object], counts: np.ndarray) -> str:
     """Returns text such as "mask value 17 (23 pixels), 19 (4 pixels)"."""
     shown = [f"{value} ({count} pixels)" for value, count in zip(values, counts, strict=True)]
     return f"{kind} {shortened(shown, SHOWN_VALUES)}"

@@ -152,13 +152,14 @@ def _padded_example(
     index, size = place
     if index >= 0:
         example, num_classes = dataset[index], _num_classes(dataset)
-        own = {"index": np.int32(index), "size": np.array(example["label"].shape, np.int32)}
+        own_size = np.array(example["label"].shape, np.int32)
+        own = {"index": np.array(index, np.int32), "size": own_size}
         return pad_to(example, size, fill, num_classes) | own
     num_classes = dataset.descriptor.num_classes
     return {
         "image": np.full((*size, len(fill)), fill, dataset.descriptor.bands.dtype),
         "label": np.full(size, void_label(num_classes), label_dtype(num_classes)),
-        "index": np.int32(-1),
+        "index": np.array(-1, np.int32),
         "size": np.zeros(2, np.int32),
     }
 

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -238,7 +239,7 @@ def _descriptor(
 
 def _data_source(
     builder: tfds.core.DatasetBuilder, split: str, encoded: Sequence[str]
-) -> Sequence[dict]:
+) -> Sequence[dict[str, Any]]:
     legal = list(builder.info.splits)
     for part in _parts(split):
         if part not in legal:

@@ -107,7 +107,7 @@ def draw_material(random: np.random.Generator, name: str, size: Size) -> np.ndar
     if name in WAVES:
         pattern = np.clip(WAVES[name](*_turned_axes(random, size)), -1, 1)
     else:
-        pattern = random.choice(np.float32([-1, 1]), size)
+        pattern = random.choice(np.array([-1, 1], np.float32), size)
     return _colored(random, pattern, MATERIAL_LOUDNESS)
 
 
@@ -226,7 +226,8 @@ def _filling(
 
 def _lit(filling: np.ndarray, pose: Pose, light: float) -> np.ndarray:
     """Adds shading and a highlight on the side of the light."""
-    rows, columns = np.indices(filling.shape[:2], np.float32, sparse=True)
+    height, width = filling.shape[:2]
+    rows, columns = np.indices((height, width), np.float32, sparse=True)
     x, y = (columns - pose.center[0]) / pose.radius, (rows - pose.center[1]) / pose.radius
     towards = math.cos(light) * x + math.sin(light) * y
     distance = (x - 0.4 * math.cos(light)) ** 2 + (y - 0.4 * math.sin(light)) ** 2

@@ -12,7 +12,7 @@ from deeplab_jax.labels import VOID_LABEL
 DIRECTORIES = {"train": "training", "val": "validation"}
 
 
-class Ade20k(PairedFilesBuilder, skip_registration=True):
+class Ade20k(PairedFilesBuilder):
     """Reads ADE20K from `images/` and `annotations/`, each with `training/` and `validation/`."""
 
     ROOTS = (".", "ADEChallengeData2016")

@@ -49,7 +49,7 @@ class ListedImage(NamedTuple):
     fault: str = ""
 
 
-class DrawnBuilder(SegmentationBuilder, skip_registration=True):
+class DrawnBuilder(SegmentationBuilder):
     """Builder that draws the label of each image; subclasses list the images and draw shapes."""
 
     # Images by split and id, in the order in which they are stored.
@@ -149,7 +149,7 @@ class Layer(NamedTuple):
     depth: float = 0.0
 
 
-class AnnotationsBuilder(DrawnBuilder, skip_registration=True):
+class AnnotationsBuilder(DrawnBuilder):
     """Builder for the files of an annotation tool, which subclasses read.
 
     The label is drawn from layers. Pixels that no layer covers are background.

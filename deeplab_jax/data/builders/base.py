@@ -124,14 +124,16 @@ class Problem(NamedTuple):
     reason: str
 
 
-class LocalDatasetInfo(tfds.core.DatasetInfo):
+# TFDS has no types.
+class LocalDatasetInfo(tfds.core.DatasetInfo):  # type: ignore[misc]
     """Dataset information that TFDS does not look up in its public bucket."""
 
     def initialize_from_bucket(self) -> None:
         """Does nothing; TFDS would query Google's bucket and leave an empty temporary folder."""
 
 
-class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+# TFDS has no types, so mypy does not know its keyword.
+class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg,misc]
     """TFDS builder of images and masks; subclasses define how these are found and read.
 
     TFDS receives encoded bytes, because it would encode arrays with TensorFlow. `info.metadata`
@@ -145,6 +147,10 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
     descriptor: Descriptor
     # Directory of the raw files, where there is one.
     source: Path
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Keeps subclasses out of TFDS's registry of datasets."""
+        super().__init_subclass__(skip_registration=True, **kwargs)
 
     def __init__(self, *, reporter: Reporter | None = None, **kwargs: Any) -> None:
         """Creates a builder.
@@ -247,10 +253,10 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             disable_shuffling=True,
         )
 
-    def _split_generators(self, _: tfds.download.DownloadManager) -> dict[str, Iterator]:
+    def _split_generators(self, _: tfds.download.DownloadManager) -> dict[str, Iterator[Any]]:
         return {split: self._generate_examples(split, ids) for split, ids in self.kept().items()}
 
-    def _generate_examples(self, split: str, image_ids: Sequence[str]) -> Iterator:
+    def _generate_examples(self, split: str, image_ids: Sequence[str]) -> Iterator[Any]:
         counter, bands = StatisticsCounter(self.descriptor.num_classes), self.descriptor.bands
         # The bands' statistics are those of the first split, train.
         is_first, pixels = split == next(iter(self.image_ids())), BandCounter(bands.count)

@@ -8,7 +8,7 @@ from deeplab_jax.data.descriptors import CAMVID
 from deeplab_jax.labels import VOID_LABEL
 
 
-class Camvid(PairedFilesBuilder, skip_registration=True):
+class Camvid(PairedFilesBuilder):
     """Reads CamVid from `train/`, `trainannot/`, `val/`, `valannot/`, `test/` and `testannot/`.
 
     All splits but train are optional.

@@ -16,7 +16,7 @@ FINE, COARSE = "gtFine", "gtCoarse"
 SPLITS = {"train": FINE, "val": FINE, "train_extra": COARSE}
 
 
-class Cityscapes(PairedFilesBuilder, skip_registration=True):
+class Cityscapes(PairedFilesBuilder):
     """Reads Cityscapes from `leftImg8bit/SPLIT/CITY/` and the labelIds in `gtFine/SPLIT/CITY/`.
 
     The masks of the optional split `train_extra` are read from `gtCoarse/`.

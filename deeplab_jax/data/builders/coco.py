@@ -47,7 +47,7 @@ class CocoObject(NamedTuple):
     segmentation: object
 
 
-class Coco(AnnotationsBuilder, skip_registration=True):
+class Coco(AnnotationsBuilder):
     """Draws the objects in COCO files, smaller ones in front of larger ones.
 
     Crowds are void and behind all objects. The split is determined by the name of the annotation
@@ -140,7 +140,7 @@ class Coco(AnnotationsBuilder, skip_registration=True):
         return [names[category] for category in sorted(names)]
 
     def _listed(
-        self, image: dict, objects: Sequence[CocoObject], path: Path, fault: str
+        self, image: dict[str, Any], objects: Sequence[CocoObject], path: Path, fault: str
     ) -> ListedImage:
         try:
             size = declared_size(image.get("height"), image.get("width"))
@@ -190,7 +190,7 @@ def _corners(polygon: object, size: tuple[int, int]) -> np.ndarray:
     return checked_points(list(zip(numbers[::2], numbers[1::2], strict=True)), size, 3).ravel()
 
 
-def _checked_runs(masks: ModuleType, runs: dict, size: tuple[int, int]) -> dict:
+def _checked_runs(masks: ModuleType, runs: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     """Checks run lengths, because pycocotools does not, and converts them for decoding."""
     if runs.get("size") != list(size):
         raise DeepLabError(
@@ -213,7 +213,7 @@ def _checked_runs(masks: ModuleType, runs: dict, size: tuple[int, int]) -> dict:
     return masks.frPyObjects({"size": list(size), "counts": counts}, *size)
 
 
-def _names(categories: Sequence[dict], path: Path) -> dict[int, str]:
+def _names(categories: Sequence[dict[str, Any]], path: Path) -> dict[int, str]:
     names: dict[int, str] = {}
     for category in categories:
         identity, name = category.get("id"), category.get("name")
@@ -228,7 +228,7 @@ def _names(categories: Sequence[dict], path: Path) -> dict[int, str]:
     return names
 
 
-def _identity(entry: dict, kind: str, path: Path) -> int | str:
+def _identity(entry: dict[str, Any], kind: str, path: Path) -> int | str:
     identity = entry.get("id")
     if not isinstance(identity, int | str):
         raise DeepLabError(f"{path}: the id {identity!r} of an {kind} is not an integer")

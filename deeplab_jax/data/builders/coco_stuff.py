@@ -13,7 +13,7 @@ from deeplab_jax.labels import VOID_LABEL
 USED_VALUES = [value for value in range(182) if value + 1 not in COCO_STUFF_UNUSED_IDS]
 
 
-class CocoStuff(PairedFilesBuilder, skip_registration=True):
+class CocoStuff(PairedFilesBuilder):
     """Reads COCO-Stuff from `images/` and `annotations/`, each with `train2017/` and `val2017/`."""
 
     ROOTS = (".", "dataset")

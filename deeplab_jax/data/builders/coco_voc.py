@@ -94,7 +94,7 @@ LAYOUT = (
 )
 
 
-class CocoVoc(DrawnBuilder, skip_registration=True):
+class CocoVoc(DrawnBuilder):
     """Draws the objects in `annotations/instances_*2017.json` that belong to classes of VOC.
 
     train contains the images in which these objects have more than `min_area` pixels in total; val
@@ -136,7 +136,7 @@ class CocoVoc(DrawnBuilder, skip_registration=True):
         path = self.source / f"annotations/instances_{split}2017.json"
         inside = self.source / "images" / f"{split}2017"
         directory = inside if inside.is_dir() else self.source / inside.name
-        content = parse_json(read_text(path, "annotations"), path)
+        content: Any = parse_json(read_text(path, "annotations"), path)
         try:
             labels = _labels(content["categories"])
             images = sorted(content["images"], key=lambda image: image["id"])
@@ -157,8 +157,12 @@ class CocoVoc(DrawnBuilder, skip_registration=True):
         return listed
 
     def _objects_of(
-        self, split: str, annotations: Sequence[dict], labels: dict[int, int], images: list[dict]
-    ) -> defaultdict[int, list[dict]]:
+        self,
+        split: str,
+        annotations: Sequence[dict[str, Any]],
+        labels: dict[int, int],
+        images: list[dict[str, Any]],
+    ) -> defaultdict[int, list[dict[str, Any]]]:
         """Returns the objects of VOC classes by image id, and counts all other objects."""
         objects = defaultdict(list)
         listed = {image["id"] for image in images}
@@ -173,7 +177,9 @@ class CocoVoc(DrawnBuilder, skip_registration=True):
         return objects
 
 
-def draw_objects(objects: Sequence[dict], size: tuple[int, int]) -> tuple[np.ndarray, int]:
+def draw_objects(
+    objects: Sequence[dict[str, Any]], size: tuple[int, int]
+) -> tuple[np.ndarray, int]:
     """Draws the label of an image.
 
     Args:
@@ -200,7 +206,7 @@ def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     return draw_runs(segmentation["counts"], size)
 
 
-def _labels(categories: Sequence[dict]) -> dict[int, int]:
+def _labels(categories: Sequence[dict[str, Any]]) -> dict[int, int]:
     """Returns the label in VOC of each COCO category that VOC has, by category id."""
     names = [COCO_NAMES.get(name, name) for name in VOC.class_names]
     return {
@@ -210,12 +216,12 @@ def _labels(categories: Sequence[dict]) -> dict[int, int]:
     }
 
 
-def _declared_size(image: dict) -> tuple[int, int] | None:
+def _declared_size(image: dict[str, Any]) -> tuple[int, int] | None:
     """Returns the (height, width) in the entry of an image; None if they are missing."""
-    size = image.get("height"), image.get("width")
-    return None if None in size else size
+    height, width = image.get("height"), image.get("width")
+    return None if height is None or width is None else (height, width)
 
 
-def _area(objects: Sequence[dict]) -> float:
+def _area(objects: Sequence[dict[str, Any]]) -> float:
     """Returns the total number of pixels of all objects in an image, without crowds."""
     return sum(thing["area"] for thing in objects if not thing.get("iscrowd"))

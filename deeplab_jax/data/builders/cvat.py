@@ -38,7 +38,7 @@ BLACK = (0, 0, 0)
 IMAGES, MASKS = "JPEGImages", "SegmentationClass"
 
 
-class Cvat(PairedFilesBuilder, skip_registration=True):
+class Cvat(PairedFilesBuilder):
     """Reads the color-coded masks in `SegmentationClass/`, with the colors in `labelmap.txt`.
 
     The splits are defined by lists in `ImageSets/Segmentation/` with the name of a split. If there

@@ -79,7 +79,7 @@ def is_class_name(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
-def entries(content: object, key: str, path: Path) -> list[dict]:
+def entries(content: object, key: str, path: Path) -> list[dict[str, Any]]:
     """Returns the list of objects under a key of a JSON file.
 
     Raises:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ BINARY_LABELS = {0: 0, VOID_LABEL: 1}
 MANY_MASKS = 100
 
 
-class Folder(PairedFilesBuilder, skip_registration=True):
+class Folder(PairedFilesBuilder):
     """Builder for a folder of images and masks, whose names match by one rule; see `pairing`.
 
     The folders `train/` and `val/` (`test/`) define the splits. Without them, val is a fifth of the
@@ -102,6 +102,7 @@ class Folder(PairedFilesBuilder, skip_registration=True):
         )
         super().__init__(source=source, page=page, **kwargs)
         dtype = label_dtype(descriptor.num_classes)
+        self._read_label: Callable[[MaskFile], np.ndarray]
         if self._color_labels is None:
             self._read_label = functools.partial(read_mask, dtype=dtype, **self._index_encoding())
         else:
@@ -279,9 +280,9 @@ def _differ_in_opacity(masks: Sequence[Path], page: int | None) -> bool:
         except DeepLabError:
             # The check of the examples names the file.
             continue
-        color = constant_color(mask)
+        color, opacity = constant_color(mask), mask.opacity()
         colors.add(color)
-        if color is None or len(colors) > 1:
+        if color is None or opacity is None or len(colors) > 1:
             return False
-        opacities |= set(np.unique(mask.opacity()).tolist())
+        opacities |= set(np.unique(opacity).tolist())
     return opacities == {0, 255}

@@ -43,7 +43,7 @@ class BrushMask(NamedTuple):
     name: str
 
 
-class LabelStudio(AnnotationsBuilder, skip_registration=True):
+class LabelStudio(AnnotationsBuilder):
     """Combines the masks of each task, smaller ones in front; the JSON export names the image.
 
     The export has no splits: the images of val are chosen by a hash of their names.
@@ -143,7 +143,7 @@ class LabelStudio(AnnotationsBuilder, skip_registration=True):
                 masks[task].append(BrushMask(path, annotation, name))
         return masks
 
-    def _listed(self, task: dict, masks: list[BrushMask], path: Path) -> ListedImage:
+    def _listed(self, task: dict[str, Any], masks: list[BrushMask], path: Path) -> ListedImage:
         place = masks[0].path if masks else path
         if len(numbers := sorted({mask.annotation for mask in masks})) > 1:
             fault = (
@@ -161,7 +161,7 @@ class LabelStudio(AnnotationsBuilder, skip_registration=True):
             size = None
         return ListedImage(image, size, masks, path)
 
-    def _image_of(self, task: dict, path: Path) -> Path:
+    def _image_of(self, task: dict[str, Any], path: Path) -> Path:
         """Returns the path of the image of a task."""
         values = task["data"] if isinstance(task.get("data"), dict) else task
         names = list(filter(None, map(_file_name, [task.get("file_upload"), *values.values()])))
@@ -189,7 +189,7 @@ def _file_name(value: object) -> str:
     return path.lstrip("/") if path.lower().endswith(IMAGE_SUFFIXES) else ""
 
 
-def _results(task: dict) -> Iterator[list]:
+def _results(task: dict[str, Any]) -> Iterator[list[Any]]:
     """Yields the results of each annotation of a task."""
     annotations = task.get("annotations")
     for annotation in annotations if isinstance(annotations, list) else ():
@@ -197,13 +197,13 @@ def _results(task: dict) -> Iterator[list]:
         yield result if isinstance(result, list) else []
 
 
-def _tags(task: dict) -> set[str]:
+def _tags(task: dict[str, Any]) -> set[str]:
     """Returns the names of the labeling tags in the annotations of a task."""
     results = (result for of_one in _results(task) for result in of_one if isinstance(result, dict))
     return {tag for result in results if isinstance(tag := result.get("from_name"), str)}
 
 
-def _is_background(task: dict) -> bool:
+def _is_background(task: dict[str, Any]) -> bool:
     """Returns whether a task has annotations, but none of them marks anything."""
     results = list(_results(task))
     return bool(results) and not any(results)

@@ -43,7 +43,7 @@ LEAST_POINTS = {
 OPEN_ENDED = ("polygon", "linestrip")
 
 
-class Labelme(AnnotationsBuilder, skip_registration=True):
+class Labelme(AnnotationsBuilder):
     """Draws the shapes in all JSON files of the source, later ones in front.
 
     The splits are the directories `train/`, `val/` and `test/`. The image is the file `imagePath`

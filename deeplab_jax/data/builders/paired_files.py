@@ -27,7 +27,7 @@ class Pair(NamedTuple):
     mask: Path
 
 
-class PairedFilesBuilder(SegmentationBuilder, skip_registration=True):
+class PairedFilesBuilder(SegmentationBuilder):
     """Builder for pairs of files below `source`; subclasses find the pairs and read the masks."""
 
     # Directories below `source` in which the dataset may lie, as its archives unpack.
@@ -193,7 +193,7 @@ def _exif_reason(image_orientation: int, mask_orientation: int) -> str:
     )
 
 
-class ListedFilesBuilder(PairedFilesBuilder, skip_registration=True):
+class ListedFilesBuilder(PairedFilesBuilder):
     """Builder for the images in list files; subclasses define the paths of lists and masks."""
 
     LANDMARK = "JPEGImages"

@@ -188,7 +188,8 @@ def _rules(images: Named, masks: Named) -> Iterator[Rule]:
 
 def _frequent_affixes(names: Iterable[str], longer: Iterable[str]) -> list[Affixes]:
     """Returns the most frequent prefixes and suffixes that extend a name, such as `_mask`."""
-    known, counts = set(names), Counter()
+    known = set(names)
+    counts: Counter[Affixes] = Counter()
     for name in longer:
         for at in range(1, len(name)):
             if name[:at] in known:

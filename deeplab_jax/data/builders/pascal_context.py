@@ -16,7 +16,7 @@ AUTHORS, ALPHABETIC = "59_context_labels", "SegmentationClassContext"
 NAMES = PASCAL_CONTEXT.class_names
 
 
-class PascalContext(ListedFilesBuilder, skip_registration=True):
+class PascalContext(ListedFilesBuilder):
     """Reads PASCAL-Context from `JPEGImages/` and lists of VOC 2010, and masks of either origin."""
 
     ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")

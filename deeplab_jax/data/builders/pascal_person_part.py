@@ -12,7 +12,7 @@ MASKS, LISTS = "pascal_person_part_gt", "pascal_person_part_trainval_list"
 UNPACKED = "pascal_person_part"
 
 
-class PascalPersonPart(ListedFilesBuilder, skip_registration=True):
+class PascalPersonPart(ListedFilesBuilder):
     """Reads `JPEGImages/` of VOC 2010 and the masks and lists published by the DeepLab authors."""
 
     ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")

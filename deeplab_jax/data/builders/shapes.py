@@ -11,7 +11,7 @@ from deeplab_jax.data.shapes import draw_scene
 SPLITS = ("train", "val")
 
 
-class Shapes(SegmentationBuilder, skip_registration=True):
+class Shapes(SegmentationBuilder):
     """Draws `num_train` training and `num_val` validation images of `size` × `size` pixels."""
 
     descriptor = SHAPES

@@ -15,7 +15,7 @@ MASKS, AUG_MASKS = "SegmentationClass", "SegmentationClassAug"
 AUG_LISTS = ("train_aug.txt", "trainaug.txt")
 
 
-class VocSegmentation(ListedFilesBuilder, skip_registration=True):
+class VocSegmentation(ListedFilesBuilder):
     """Reads VOC from `JPEGImages/`, `SegmentationClass/` and lists in `ImageSets/Segmentation/`.
 
     If there is a directory `SegmentationClassAug/`, its masks form the split train_aug: those in

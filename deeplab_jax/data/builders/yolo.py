@@ -27,7 +27,7 @@ IMAGES, LABELS = "images", "labels"
 TOLERANCE = 0.01
 
 
-class Yolo(AnnotationsBuilder, skip_registration=True):
+class Yolo(AnnotationsBuilder):
     """Draws the polygons in `labels/SPLIT/*.txt`, smaller ones in front.
 
     `data.yaml` contains the names of the classes, which come after background, and the directories
@@ -104,7 +104,9 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
             raise DeepLabError(f"{self.source}: no {DATA_FILES[0]} in it; {self.LAYOUT}")
         return min(files, key=lambda path: len(path.parts))
 
-    def _image_paths(self, data: dict, key: str, path: Path) -> Iterator[tuple[Path, list[Path]]]:
+    def _image_paths(
+        self, data: dict[str, Any], key: str, path: Path
+    ) -> Iterator[tuple[Path, list[Path]]]:
         """Yields the directories, or lists of images, of a split, each with its images."""
         places = data.get(key) or []
         for place in places if isinstance(places, list) else [places]:
@@ -177,7 +179,7 @@ class Yolo(AnnotationsBuilder, skip_registration=True):
         return self.source.joinpath(*parts).with_suffix(".txt")
 
 
-def _class_names(data: dict, path: Path) -> list[str]:
+def _class_names(data: dict[str, Any], path: Path) -> list[str]:
     """Returns the names of the classes in the order of their indices in the label files."""
     names: Any = data.get("names")
     if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
