@@ -91,6 +91,12 @@ def test_opacity_that_adds_nothing_is_ignored(save):
     assert (read_mask(uniform, identity_labels(2)) == 1).all()
 
 
+def test_opacity_is_not_read_from_a_mask_that_has_none(save):
+    path = save("m.png", PIL.Image.fromarray(OBJECT.astype(np.uint8)))
+    with pytest.raises(DeepLabError, match=r"m\.png: the mask has no opacity channel"):
+        read_mask(path, {0: 0, 255: 1}, in_opacity=True)
+
+
 @pytest.mark.parametrize("stored", ["palette", "painted"])
 def test_a_transparent_color_counts_where_colors_are_the_classes(save, stored):
     """Two palette entries of one color, one of them transparent."""
