@@ -216,6 +216,13 @@ class Architecture:
         "classifiers.",
         legal=(1, 8),
     )
+    stochastic_depth: float = keyword(
+        0.0,
+        "Probability of dropping the last residual branch of a `timm/` backbone in training; it "
+        "rises linearly from 0 at the first.",
+        source="arXiv 1603.09382",
+        rule=FRACTION,
+    )
     aux_head: bool = keyword(
         False,
         "Auxiliary classifier on an intermediate feature map, for training only.",
@@ -461,6 +468,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 # Keywords that each backbone uses. The networks are in deeplab_jax/backbones/entries.py, in the
 # same order.
 _RESNET = ("multi_grid", "stride_placement", "cascade_blocks")
+_CONVNEXT_SMALL = ("atto", "femto", "pico", "nano")
 BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "vgg_16": (),
     **{f"resnet_{depth}": _RESNET for depth in (18, 50, 101)},
@@ -470,6 +478,13 @@ BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
     **{
         f"mobilenet_v3_{form}": ("depth_multiplier", "stride_placement")
         for form in ("large", "large_seg", "small", "small_seg")
+    },
+    **{
+        f"timm/{name}": ("stochastic_depth",)
+        for name in (
+            *(f"convnext_{size}" for size in (*_CONVNEXT_SMALL, "tiny", "small", "base")),
+            *(f"convnextv2_{size}" for size in (*_CONVNEXT_SMALL, "tiny", "base")),
+        )
     },
 }
 SUMMARIES = {

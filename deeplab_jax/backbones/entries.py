@@ -7,7 +7,7 @@ from functools import partial
 from flax import linen as nn
 
 from deeplab_jax.architecture import BACKBONE_KEYWORDS
-from deeplab_jax.backbones import mobilenet, resnet, vgg, xception
+from deeplab_jax.backbones import convnext, mobilenet, resnet, vgg, xception
 from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.layers import Normalization
@@ -33,6 +33,8 @@ class BackboneEntry:
         pooling in the published image classifier; None for classifiers without one.
       separable: whether the ASPP and the decoder of DeepLab v3+ are separable by default.
       head: published head of DeepLab v3 on this backbone.
+      pooled_norm: whether the published image classifier has a layer normalization after the
+        pooling.
     """
 
     module: Callable[..., nn.Module]
@@ -47,6 +49,7 @@ class BackboneEntry:
     wide: tuple[int, str] | None = None
     separable: bool = False
     head: str = "aspp"
+    pooled_norm: bool = False
 
     @property
     def has_multi_grid(self) -> bool:
@@ -99,6 +102,20 @@ def _mobilenet_v3(size: str) -> BackboneEntry:
     )
 
 
+def _convnext(name: str) -> BackboneEntry:
+    *low_level, _ = convnext.features(convnext.SIZES[name])
+    return BackboneEntry(
+        module=partial(convnext.ConvNeXt, name_in_timm=name),
+        options=BACKBONE_KEYWORDS[f"timm/{name}"],
+        low_level=tuple(low_level),
+        normalization=None,
+        preprocessing="mean_std",
+        auxiliary=low_level[2],
+        intermediate=tuple(low_level),
+        pooled_norm=True,
+    )
+
+
 BACKBONES = {
     "vgg_16": BackboneEntry(
         module=vgg.VGG,
@@ -125,6 +142,7 @@ BACKBONES = {
         wide=(1280, "before"),
     ),
     **{f"mobilenet_v3_{size}": _mobilenet_v3(size) for size in mobilenet.V3_ENDS},
+    **{f"timm/{name}": _convnext(name) for name in convnext.SIZES},
 }
 
 

@@ -4,34 +4,17 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from deeplab_jax import ops
 from deeplab_jax.backbones.atrous import Feature, strides_to_rates
-from deeplab_jax.layers import ConvNorm, Convolution, Form, Normalization
+from deeplab_jax.layers import ConvNorm, Form, Normalization, SqueezeExcitation
 
 
 def rounded_width(exact: float) -> int:
     """Rounds a number of channels to a multiple of 8 that is at least 90 % of it, as in slim."""
     rounded = max(8, int(exact + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * exact else rounded
-
-
-class SqueezeExcitation(nn.Module):
-    """Squeeze and excitation: multiplies channels by a gate (arXiv 1905.02244, section 5.3)."""
-
-    form: Form = Form()
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps [N, H, W, C] to the same shape."""
-        channels = inputs.shape[-1]
-        accurate = jnp.promote_types(self.form.dtype, jnp.float32)
-        pooled = ops.mean_over_map(inputs.astype(accurate)).astype(self.form.dtype)
-        convolution = partial(Convolution, kernel_size=1, form=self.form)
-        squeezed = convolution(rounded_width(channels / 4), name="squeeze")(pooled)
-        return inputs * convolution(channels, activation=nn.hard_sigmoid, name="excite")(squeezed)
 
 
 class InvertedResidual(nn.Module):
@@ -75,7 +58,14 @@ class InvertedResidual(nn.Module):
         )(hidden, train)
         if self.squeeze_excitation:
             form = self.conv_norm.keywords.get("form", Form())
-            hidden = SqueezeExcitation(form, name="squeeze_excitation")(hidden)
+            # arXiv 1905.02244, section 5.3.
+            gate = SqueezeExcitation(
+                rounded_width(hidden.shape[-1] / 4),
+                gate=nn.hard_sigmoid,
+                form=form,
+                name="squeeze_excitation",
+            )
+            hidden = gate(hidden)
         outputs = self.conv_norm(self.features, kernel_size=1, activation=None, name="project")(
             hidden, train
         )

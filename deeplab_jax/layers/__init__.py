@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = lazy_names(
             "REMAT ConvNorm Form Normalization SeparableConvNorm check_widths refuse_single_values"
         ),
         ".convolution": "Classifier Convolution is_convolution record_inputs",
+        ".residual": ("GlobalResponseNorm LayerNorm SqueezeExcitation StochasticDepth depth_rates"),
     },
 )

@@ -220,6 +220,7 @@ class ConvNorm(nn.Module):
       kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels;
         `rate` may be a pair (along rows, along columns).
       depthwise: whether the convolution is depthwise.
+      groups: number of channel groups of a convolution that is not depthwise.
       same_padding: whether to pad like TensorFlow's `SAME` (MobileNets) instead of symmetrically.
       activation: activation function; None for a linear output.
       kernel_init: initializer of the kernel; None: as in the released DeepLab code.
@@ -232,6 +233,7 @@ class ConvNorm(nn.Module):
     stride: int = 1
     rate: ops.Rate = 1
     depthwise: bool = False
+    groups: int = 1
     same_padding: bool = False
     activation: Callable[[jax.Array], jax.Array] | None = nn.relu
     kernel_init: Initializer | None = None
@@ -282,7 +284,7 @@ class ConvNorm(nn.Module):
     def _convolve(self, inputs: jax.Array, train: bool) -> jax.Array:
         depth, features = 1, inputs.shape[-1]
         if not self.depthwise:
-            depth, features = features, self.form.output_channels(self)
+            depth, features = features // self.groups, self.form.output_channels(self)
         default_init = DEPTHWISE_INIT if self.depthwise else CONVOLUTION_INIT
         kernel = self.param(
             "kernel",
@@ -293,7 +295,9 @@ class ConvNorm(nn.Module):
         if self.form.kind == "rounded":
             inputs, kernel = rounded_inputs(inputs), rounded_kernel(kernel)
         inputs = inputs.astype(self.form.dtype)
-        convolution = ops.depthwise_convolution if self.depthwise else ops.convolution
+        convolution = partial(ops.convolution, groups=self.groups)
+        if self.depthwise:
+            convolution = ops.depthwise_convolution
         outputs = convolution(
             inputs,
             kernel.astype(self.form.dtype),

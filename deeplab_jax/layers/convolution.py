@@ -20,6 +20,7 @@ class Convolution(nn.Module):
     Attributes:
       features: number of output channels.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels.
+      depthwise: whether the convolution is depthwise; `features` is then the number of inputs.
       activation: activation function; None for a linear output.
       kernel_init: initializer of the kernel.
       form: settings common to all layers, see `Form`.
@@ -29,6 +30,7 @@ class Convolution(nn.Module):
     kernel_size: int = 3
     stride: int = 1
     rate: int = 1
+    depthwise: bool = False
     activation: Callable[[jax.Array], jax.Array] | None = nn.relu
     kernel_init: Initializer = CONVOLUTION_INIT
     form: Form = Form()
@@ -49,14 +51,17 @@ class Convolution(nn.Module):
         """Returns convolution plus bias in `dtype`; only the addition is computed in `dtype`."""
         if self.form.kind == "int8":
             return convolve_in_integers(self, inputs).astype(dtype)
-        features = self.form.output_channels(self)
-        shape = (self.kernel_size, self.kernel_size, inputs.shape[-1], features)
+        depth, features = 1, inputs.shape[-1]
+        if not self.depthwise:
+            depth, features = features, self.form.output_channels(self)
+        shape = (self.kernel_size, self.kernel_size, depth, features)
         kernel = self.param("kernel", self.kernel_init, shape, self.form.parameter_dtype)
         bias = self.param("bias", nn.initializers.zeros, (features,), self.form.parameter_dtype)
         if self.form.kind == "rounded":
             inputs, kernel = rounded_inputs(inputs), rounded_kernel(kernel)
         inputs = inputs.astype(self.form.dtype)
-        outputs = ops.convolution(
+        convolution = ops.depthwise_convolution if self.depthwise else ops.convolution
+        outputs = convolution(
             inputs,
             kernel.astype(self.form.dtype),
             stride=self.stride,

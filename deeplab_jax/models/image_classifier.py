@@ -11,7 +11,7 @@ from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.formats import with_new_keywords
-from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Form
+from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Form, LayerNorm
 from deeplab_jax.models import parts
 from deeplab_jax.models.architectures import frozen, resolve, resolve_stored
 from deeplab_jax.models.preprocessing import preprocess
@@ -29,7 +29,8 @@ class ImageClassifier(nn.Module):
     """Image classifier: backbone at output stride 32 → global average → logits.
 
     MobileNetV2 has an additional 1×1 convolution before the average (arXiv 1801.04381, table 2),
-    MobileNetV3 has one after it (arXiv 1905.02244, tables 1 and 2).
+    MobileNetV3 has one after it (arXiv 1905.02244, tables 1 and 2). ConvNeXt has a layer
+    normalization after it (arXiv 2201.03545).
 
     Attributes:
       architecture: backbone, number of classes and other keywords; heads and decoders are ignored.
@@ -47,6 +48,8 @@ class ImageClassifier(nn.Module):
         if place == "before":
             features = self._widened(features, channels, train)
         pooled = jnp.mean(features.astype(jnp.float32), (1, 2), keepdims=True).astype(form.dtype)
+        if find_backbone(options.backbone).pooled_norm:
+            pooled = LayerNorm(form=form, name="pooled_norm")(pooled)
         if place == "after":
             hidden = Convolution(channels, 1, activation=nn.hard_swish, form=form, name="hidden")
             pooled = hidden(pooled)

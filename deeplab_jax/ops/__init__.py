@@ -1,5 +1,13 @@
 """Convolution and resizing of arrays, with implementations for CPUs, GPUs and TPUs."""
 
+from deeplab_jax.ops.channels import (
+    CHANNEL_MEAN_NAME,
+    GELU_NAME,
+    NORM_NAME,
+    gelu,
+    relative_norms,
+    standardize_channels,
+)
 from deeplab_jax.ops.convolution import convolution
 from deeplab_jax.ops.depthwise import depthwise_convolution
 from deeplab_jax.ops.dispatch import Dispatch, constrain_rows, dispatching, exporting
@@ -19,7 +27,10 @@ from deeplab_jax.ops.resize import (
 from deeplab_jax.ops.xla_convolution import Padding, Rate, Size, same_padding, symmetric_padding
 
 __all__ = [
+    "CHANNEL_MEAN_NAME",
+    "GELU_NAME",
     "MEAN_NAME",
+    "NORM_NAME",
     "RESIZE_NAMES",
     "Dispatch",
     "JoinedMaps",
@@ -34,13 +45,16 @@ __all__ = [
     "depthwise_convolution",
     "dispatching",
     "exporting",
+    "gelu",
     "integer_convolution",
     "mean_over_map",
     "mean_over_windows",
     "parse_windows_name",
     "quantize",
+    "relative_norms",
     "resize_bilinear",
     "same_padding",
     "scaled_size",
+    "standardize_channels",
     "symmetric_padding",
 ]

@@ -9,7 +9,7 @@ from jax import lax
 
 from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.dispatch import batch_is_sharded, dispatch
-from deeplab_jax.ops.joined_maps import JoinedMaps, convolution_of_joined
+from deeplab_jax.ops.joined_maps import JoinedMaps, as_array, convolution_of_joined
 from deeplab_jax.ops.kernel_gradient import kernel_gradient, products_over_maps
 from deeplab_jax.ops.valid_region import LARGEST_FRACTION, sum_over_taps, valid_fraction
 from deeplab_jax.ops.xla_convolution import (
@@ -28,11 +28,12 @@ Gradient = Callable[[jax.Array, jax.Array, jax.Array, Window], jax.Array]
 
 def convolution(
     inputs: Float[Array, "N H W C"] | JoinedMaps,
-    kernel: Float[Array, "k k C D"],
+    kernel: Float[Array, "k k I D"],
     *,
     stride: int = 1,
     rate: Rate = 1,
     padding: Padding,
+    groups: int = 1,
 ) -> Float[Array, "N P Q D"]:
     """Computes the atrous convolution, in which the kernel taps are `rate` pixels apart.
 
@@ -41,16 +42,19 @@ def convolution(
 
     Args:
       inputs: [N, H, W, C], an array or `JoinedMaps`.
-      kernel: [k, k, C, D].
+      kernel: [k, k, C / groups, D].
       stride: distance between neighboring outputs, in input pixels.
       rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
         rows, along columns).
       padding: number of zeros before and after H and W.
+      groups: number of channel groups; each group of outputs reads one group of inputs.
 
     Returns:
       [N, H', W', D] in the dtype of the inputs.
     """
     window = Window.of(kernel, stride, rate, padding)
+    if groups > 1:
+        return xla_convolution(as_array(inputs), kernel, window, groups)
     if isinstance(inputs, JoinedMaps):
         convolve = partial(convolution, stride=stride, rate=rate, padding=padding)
         return convolution_of_joined(inputs, kernel, convolve, window)

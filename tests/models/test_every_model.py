@@ -38,6 +38,8 @@ def _stands_for_others(case):
     """Every architecture on one backbone, every backbone under one architecture, every stride."""
     architecture, backbone, output_stride = case
     own = output_stride == (16 if architecture == "deeplab_v3plus" else 8)
+    if backbone.startswith("timm/") and backbone != "timm/convnext_atto":
+        return False
     every_stride = (architecture, backbone) in (
         ("deeplab_v3plus", "mobilenet_v2"),
         ("deeplab_v2", "vgg_16"),
@@ -67,6 +69,9 @@ def test_logits_are_float32_and_as_large_as_the_image(architecture, backbone, ou
     size = ODD if backbone == "vgg_16" or output_stride % 8 else EVEN
     if model.architecture.stride_placement == "caffe":
         size = ODD
+    # The patches of a ConvNeXt do not reach beyond the map.
+    if backbone.startswith("timm/convnext"):
+        size = (64, 96)
     logits, maps = shapes(model, size, endpoints=True)
     assert (logits.shape, logits.dtype) == ((2, *size, 21), jnp.float32)
     assert maps["output"].shape[1:3] == on_map(size, output_stride)

@@ -92,6 +92,7 @@ OTHER = {
     "multi_scale": ((1, 0.5),),
     "depth_multiplier": (0.5,),
     "width_divisor": (8,),
+    "stochastic_depth": (0.5,),
     "aux_head": (True, False),
     "stride_placement": ("torchvision", "slim"),
     "align_corners": (True, False),
@@ -245,7 +246,7 @@ REAL = {
 }
 OF_BACKBONES = (
     *("multi_grid", "cascade_blocks", "depth_multiplier", "width_divisor", "stride_placement"),
-    *("batch_norm_epsilon", "batch_norm_decay", "frozen_batch_norm"),
+    *("batch_norm_epsilon", "batch_norm_decay", "frozen_batch_norm", "stochastic_depth"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Names in timm: Xceptions, MobileNets and ResNets with a deep stem, trained on ImageNet.
+"""Names in timm: Xceptions, MobileNets, ResNets and the backbones `timm/…`, trained on ImageNet.
 
 Other ResNets have the names of torchvision. The names do not show whether a MobileNet comes from
 TensorFlow and how images are normalized; both are read from `config.json` beside the weights.
@@ -11,6 +11,7 @@ from typing import Any
 
 from deeplab_jax.backbones import mobilenet, xception
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.name_maps import timm_backbones
 from deeplab_jax.pretrained.name_maps.rules import (
     IMAGE_CLASSIFIER,
     LEAVES,
@@ -48,7 +49,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     Raises:
       DeepLabError: the normalization of the images is not supported.
     """
-    for identify_family in (_xception, _mobilenet, _deep_stem):
+    for identify_family in (_xception, _mobilenet, _deep_stem, timm_backbones.identify):
         overrides = identify_family(weights)
         if overrides is not None:
             overrides = {**overrides, **_preprocessing(weights.configuration)}
@@ -116,6 +117,8 @@ def _deep_stem(weights: PublishedWeights) -> dict[str, Any] | None:
 def rules(identified: Identified) -> Sequence[Rule]:
     """Returns the name map of a network of timm."""
     backbone = identified.overrides["backbone"]
+    if backbone.startswith(timm_backbones.PREFIX):
+        return timm_backbones.rules(backbone)
     if backbone.startswith("xception"):
         return xception_rules(int(backbone.rpartition("_")[2]))
     if backbone.startswith("mobilenet"):
@@ -171,4 +174,6 @@ def mobilenet_rules(backbone: str) -> tuple[Rule, ...]:
     return (*rules, end, Rule("hidden", "conv_head"))
 
 
-TIMM = Convention(name="timm", identify=identify, rules=rules, leaves=LEAVES)
+# ConvNeXt names its layer scale `gamma`.
+TIMM_LEAVES = {**LEAVES, "layer_scale": ["{convolution}.gamma"]}
+TIMM = Convention(name="timm", identify=identify, rules=rules, leaves=TIMM_LEAVES)

@@ -1,0 +1,178 @@
+"""ConvNeXt and ConvNeXt V2, as in timm, at any output stride."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+from flax import linen as nn
+
+from deeplab_jax import ops
+from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
+from deeplab_jax.layers import (
+    Convolution,
+    Form,
+    GlobalResponseNorm,
+    LayerNorm,
+    StochasticDepth,
+    depth_rates,
+)
+
+KERNEL_INIT = nn.initializers.truncated_normal(0.02)
+LAYER_SCALE = 1e-6
+
+
+class Size(NamedTuple):
+    """Configuration of a ConvNeXt of one size.
+
+    Attributes:
+      depths: number of blocks in each of the four stages.
+      widths: number of channels of each stage.
+      version: 1 (layer scale) or 2 (global response normalization).
+    """
+
+    depths: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int]
+    version: int = 1
+
+
+def _widths(first: int) -> tuple[int, int, int, int]:
+    return first, 2 * first, 4 * first, 8 * first
+
+
+# arXiv 2201.03545, section 3, and arXiv 2301.00808, table 15; the sizes below tiny are timm's.
+_DEPTHS_AND_WIDTHS = {
+    "atto": ((2, 2, 6, 2), _widths(40)),
+    "femto": ((2, 2, 6, 2), _widths(48)),
+    "pico": ((2, 2, 6, 2), _widths(64)),
+    "nano": ((2, 2, 8, 2), _widths(80)),
+    "tiny": ((3, 3, 9, 3), _widths(96)),
+    "small": ((3, 3, 27, 3), _widths(96)),
+    "base": ((3, 3, 27, 3), _widths(128)),
+}
+SIZES = {
+    f"convnext{version}_{name}": Size(*size, number)
+    for version, number in (("", 1), ("v2", 2))
+    for name, size in _DEPTHS_AND_WIDTHS.items()
+    if (version, name) != ("v2", "small")
+}
+
+
+def features(size: Size) -> tuple[Feature, ...]:
+    """Returns the outputs of the four stages."""
+    return tuple(
+        Feature(f"stage_{stage}", width, 2 ** (stage + 1))
+        for stage, width in enumerate(size.widths, start=1)
+    )
+
+
+class PatchConvolution(Convolution):
+    """Convolution of patches that do not overlap: the kernel is as large as the stride.
+
+    If the stride was replaced by an atrous rate, the map keeps its size: it is padded by the rate,
+    and the smaller half of the padding comes first, as in timm.
+    """
+
+    def padding(self, size: ops.Size) -> ops.Padding:
+        """Returns the padding; a map that is no multiple of the patches loses its last pixels."""
+        del size
+        if self.stride > 1:
+            return (0, 0), (0, 0)
+        return ops.symmetric_padding(self.kernel_size, self.rate)
+
+
+class Block(nn.Module):
+    """Depthwise 7×7 → layer normalization → 1×1 → GELU → 1×1, plus the input.
+
+    Attributes:
+      version: see `Size`.
+      rate: atrous rate of the depthwise convolution.
+      drop_rate: rate of stochastic depth.
+      form: settings common to all layers, see `layers.Form`.
+
+    Source: arXiv 2201.03545, figure 4; version 2: arXiv 2301.00808, figure 5.
+    """
+
+    version: int
+    rate: int
+    drop_rate: float
+    form: Form
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
+        """Maps [N, H, W, C] to the same shape."""
+        channels, form = inputs.shape[-1], self.form
+        convolution = partial(Convolution, kernel_init=KERNEL_INIT, form=form)
+        depthwise = convolution(
+            channels, 7, rate=self.rate, depthwise=True, activation=None, name="depthwise"
+        )
+        hidden = LayerNorm(form=form, name="norm")(depthwise(inputs))
+        hidden = convolution(4 * channels, 1, activation=ops.gelu, name="expand")(hidden)
+        if self.version == 2:
+            hidden = GlobalResponseNorm(form, name="response_norm")(hidden)
+        hidden = convolution(channels, 1, activation=None, name="project")(hidden)
+        if self.version == 1:
+            initial, dtype = nn.initializers.constant(LAYER_SCALE), form.parameter_dtype
+            scale = self.param("layer_scale", initial, (channels,), dtype)
+            hidden = hidden * scale.astype(hidden.dtype)
+        return ops.constrain_rows(inputs + StochasticDepth(self.drop_rate)(hidden, train))
+
+
+class ConvNeXt(nn.Module):
+    """Backbone ConvNeXt (arXiv 2201.03545) or ConvNeXt V2 (arXiv 2301.00808).
+
+    Attributes:
+      name_in_timm: name of the size, a key of `SIZES`.
+      output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      stochastic_depth: rate of stochastic depth of the last block; it rises linearly from 0.
+      form: settings common to all layers, see `layers.Form`.
+    """
+
+    name_in_timm: str
+    output_stride: int = 16
+    stochastic_depth: float = 0.0
+    form: Form = Form()
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Maps a normalized image [N, H, W, C] to endpoints by name; the last is `output`."""
+        size = SIZES[self.name_in_timm]
+        stem, *units = self._units(size)
+        rates = iter(depth_rates(self.stochastic_depth, sum(size.depths)))
+        hidden = self._patches(size.widths[0], stem)(image)
+        hidden = LayerNorm(form=self.form, name="stem/norm")(hidden)
+        endpoints = {"stem": hidden}
+        for stage, (width, depth) in enumerate(zip(size.widths, size.depths, strict=True), start=1):
+            name = f"stage_{stage}"
+            if stage > 1:
+                hidden = LayerNorm(form=self.form, name=f"{name}/downsample/norm")(hidden)
+                hidden = self._patches(width, units.pop(0), f"{name}/downsample")(hidden)
+            for number in range(1, depth + 1):
+                block = self.form.block(Block)(
+                    size.version,
+                    units.pop(0).rate,
+                    next(rates),
+                    self.form,
+                    name=f"{name}/block_{number}",
+                )
+                hidden = block(hidden, train)
+            endpoints[name] = hidden
+        return endpoints | {"output": hidden}
+
+    def _units(self, size: Size) -> list[Unit]:
+        """Returns stride and rate of the stem, each downsampling and each depthwise convolution."""
+        strides = [4, *[1] * size.depths[0]]
+        for depth in size.depths[1:]:
+            strides += [2, *[1] * depth]
+        return strides_to_rates(strides, self.output_stride, self.name_in_timm)
+
+    def _patches(self, width: int, unit: Unit, name: str = "stem") -> nn.Module:
+        return PatchConvolution(
+            width,
+            4 if name == "stem" else 2,
+            stride=unit.stride,
+            rate=unit.rate,
+            activation=None,
+            kernel_init=KERNEL_INIT,
+            form=self.form,
+            name=f"{name}/patches",
+        )
