@@ -141,8 +141,8 @@ class Training:
     )
     init_from: str = keyword(
         "",
-        "Published name, model directory or workdir to load initial variables from; empty: random "
-        "initialization.",
+        "Published name, hf://user/name, model directory or workdir to load initial variables "
+        "from; empty: random initialization.",
     )
     init_scope: str = keyword(
         "all",

@@ -18,7 +18,8 @@ def load(
     """Loads a trained model for inference.
 
     Args:
-      reference: path of a model directory or of a training workdir, or a name from
+      reference: path of a model directory or of a training workdir; address of a model on the
+        Hugging Face Hub, `hf://user/name` or `hf://user/name@revision`; a name from
         `list_pretrained`, whose weights are downloaded and converted on first use; or path of a
         .stablehlo, .onnx or .tflite file that `deeplab-jax export` wrote.
       checkpoint: checkpoint of a workdir: `best`, `last` or a step (default: `best`).

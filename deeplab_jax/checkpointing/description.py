@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from deeplab_jax.models import DeepLab, ImageClassifier
 
 FILE_NAME = "model.json"
+# File with all variables, in model directories for sharing.
+SAFETENSORS = "model.safetensors"
 SEGMENTATION, CLASSIFICATION = "segmentation", "classification"
 
 

@@ -1,15 +1,19 @@
 """Reads models from workdirs and model directories, and writes model directories."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorstore
 from etils import epath
 
 from deeplab_jax.checkpointing import saved_states
 from deeplab_jax.checkpointing.description import (
+    SAFETENSORS,
     ModelDescription,
     read_description,
     write_description,
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from deeplab_jax.models import DeepLab, ImageClassifier
 
 Variables = dict[str, Any]
+# Entry of `source` in `model.json` with the SHA-256 of the safetensors file.
+WEIGHTS_SHA256 = f"{SAFETENSORS} sha256"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +96,8 @@ def read_variables(
                 f"{path / VARIABLES} is damaged: {wrong}; restore it or convert again"
             )
         return _restore(path / VARIABLES)
+    if (path / SAFETENSORS).is_file():
+        return _read_safetensors(path)
     if not (path / CHECKPOINTS).is_dir():
         raise DeepLabError(f"{path} has no checkpoint yet")
     for step in saved_states.saved_steps(path):
@@ -166,10 +174,73 @@ def _restore(source: epath.Path) -> Variables:
     specs = [{"driver": driver, "kvstore": store} for store in stores]
     opened = [tensorstore.open(spec, open=True, read=True, context=context) for spec in specs]
     reads = [array.result().read() for array in opened]
+    return _nested({path: array.result() for path, array in zip(paths, reads, strict=True)})
+
+
+def write_shared_model(
+    directory: pathlib.Path, description: ModelDescription, variables: Variables
+) -> None:
+    """Writes `model.safetensors` and `model.json` into a directory.
+
+    The names of the arrays are the paths of the variables, such as
+    `params/backbone/block1/unit_1/conv1/kernel`. `model.json` contains the SHA-256 of the file.
+
+    Args:
+      directory: existing directory.
+      description: description of the model.
+      variables: variables of the model, any numeric types.
+    """
+    # Imported here, because other model directories do not require safetensors.
+    from safetensors.numpy import save
+
+    # safetensors stores the memory of an array, whatever its order is.
+    arrays = {name: np.require(array, requirements="C") for name, array in _named(variables)}
+    content = save(arrays, metadata={"format": "flax"})
+    (directory / SAFETENSORS).write_bytes(content)
+    checksum = {WEIGHTS_SHA256: hashlib.sha256(content).hexdigest()}
+    described = dataclasses.replace(description, source=description.source | checksum)
+    write_description(directory, described)
+
+
+def _named(variables: Variables, above: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the path, separated by slashes, and the array of each variable."""
+    for name, value in variables.items():
+        if isinstance(value, dict):
+            yield from _named(value, f"{above}{name}/")
+        else:
+            yield above + name, np.asarray(value)
+
+
+def _read_safetensors(directory: epath.Path) -> Variables:
+    """Reads the variables that `write_shared_model` wrote.
+
+    Raises:
+      DeepLabError: the file is damaged, or not the one that `model.json` describes.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = directory / SAFETENSORS
+    content, expected = path.read_bytes(), read_description(directory).source.get(WEIGHTS_SHA256)
+    found = hashlib.sha256(content).hexdigest()
+    if expected not in (None, found):
+        raise DeepLabError(
+            f"{path} is damaged: its SHA-256 is {found}, expected {expected}; copy or download the "
+            "model again"
+        )
+    try:
+        arrays = load(content)
+    except SafetensorError as error:
+        raise DeepLabError(f"{path} is damaged: {error}; copy or download it again") from error
+    return _nested({tuple(name.split("/")): array for name, array in arrays.items()})
+
+
+def _nested(arrays: dict[tuple[str, ...], np.ndarray]) -> Variables:
+    """Returns nested dictionaries of the arrays by path."""
     variables: Variables = {}
-    for (*above, name), array in zip(paths, reads, strict=True):
+    for (*above, name), array in arrays.items():
         node = variables
         for part in above:
             node = node.setdefault(part, {})
-        node[name] = array.result()
+        node[name] = array
     return variables

@@ -20,7 +20,7 @@ from deeplab_jax.reporter import Reporter
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-MODEL_HELP = "Workdir, model directory, or a name that `deeplab-jax models` lists."
+MODEL_HELP = "Workdir, model directory, hf://user/name, or a name that `deeplab-jax models` lists."
 ENGINE_HELP = (
     "Runtime of the network: onnx (ONNX Runtime) and tflite (LiteRT) use CPUs and export the model "
     "once per image size (default: jax; for a file, that of its format)."

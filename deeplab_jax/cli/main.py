@@ -30,6 +30,7 @@ COMMANDS = {
     "quantize": "quantize a model to 8-bit integers",
     "prune": "remove channels or weights of a model and fine-tune it",
     "distill": "train a small model to imitate a larger one",
+    "push": "publish a model on the Hugging Face Hub",
     "export": "export a model to StableHLO, ONNX, TFLite or Core ML",
     "inspect": "show layers, parameters, multiply-adds and receptive field",
     "plan": "estimate memory, communication and step time on a TPU topology, without the hardware",

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         ".published_models": "PretrainedModel find_pretrained list_pretrained",
         ".conversion": "Conversion convert",
+        ".hub": "HubAddress",
         ".location": "check_reference convert_source locate",
     },
 )

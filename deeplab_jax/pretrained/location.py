@@ -1,7 +1,6 @@
 """Search for models by path or name; published weights are downloaded and converted."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,49 +11,19 @@ from deeplab_jax import checkpointing, pretrained
 from deeplab_jax.checkpointing import is_model
 from deeplab_jax.errors import DeepLabError, nearest_names
 from deeplab_jax.files import as_path, cache_directory, is_exported
-from deeplab_jax.lazy import quiet_logger
 from deeplab_jax.pretrained.archives import is_there, unpacked
-from deeplab_jax.pretrained.download import Patience, by_hand, download, verify
+from deeplab_jax.pretrained.download import Patience, download, verify
+from deeplab_jax.pretrained.hub import (
+    download_from_hub,
+    download_model,
+    is_hub_address,
+    parse_hub_address,
+)
 from deeplab_jax.pretrained.published_models import PretrainedModel, list_pretrained
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
 if TYPE_CHECKING:
     from deeplab_jax.pretrained.conversion import Conversion
-
-
-# Environment variables that huggingface_hub reads on import; the user's values take precedence.
-SILENT = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-CONFIGURATION = "config.json"
-
-
-def download_from_hub(entry: PretrainedModel, cache: Path, target: Path) -> Path:
-    """Downloads the file of a catalog entry from Hugging Face, with the `config.json` beside it.
-
-    Args:
-      entry: catalog entry.
-      cache: cache directory of huggingface_hub.
-      target: path where the user can put the file, for the error message.
-
-    Returns:
-      Path of the file in the cache.
-
-    Raises:
-      DeepLabError: there is no network, or no such file.
-    """
-    for name, value in SILENT.items():
-        os.environ.setdefault(name, value)
-    from huggingface_hub import hf_hub_download
-
-    try:
-        # The library's warnings are suppressed; the error contains the same information.
-        with quiet_logger("huggingface_hub"):
-            for name in (CONFIGURATION, entry.hub_file):
-                found = hf_hub_download(entry.hub_repository, name, cache_dir=cache, token=False)
-    except Exception as error:
-        # Exceptions of huggingface_hub and of its HTTP library, or ValueError if offline.
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise by_hand(entry.address, target, reason) from error
-    return Path(found)
 
 
 # Maximum time to wait for another process that downloads or converts the same model, in seconds.
@@ -119,7 +88,8 @@ def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
     """Returns the path of a model directory or workdir.
 
     Args:
-      reference: path of a model directory or workdir, or a name from `list_pretrained`; pretrained
+      reference: path of a model directory or workdir; address of a model on the Hugging Face Hub,
+        `hf://user/name` or `hf://user/name@revision`; or a name from `list_pretrained`. Pretrained
         weights are downloaded and converted on first use.
       reporter: receives progress events of downloads (default: the logger).
 
@@ -127,6 +97,9 @@ def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
       DeepLabError: there is no such model, or its weights cannot be downloaded.
     """
     check_reference(reference)
+    if is_hub_address(reference):
+        address = parse_hub_address(str(reference))
+        return download_model(address, reporter or LoggingReporter())
     path = as_path(reference).expanduser()
     if str(reference) in list_pretrained() and not is_model(path):
         return _converted(list_pretrained()[str(reference)], reporter or LoggingReporter())
@@ -138,8 +111,12 @@ def check_reference(reference: str | Path) -> None:
     """Checks that a reference may be a model, without downloading it; see `locate`.
 
     Raises:
-      DeepLabError: the reference is neither a directory nor the name of pretrained weights.
+      DeepLabError: the reference is neither a directory, nor an address on the Hugging Face Hub,
+        nor the name of pretrained weights.
     """
+    if is_hub_address(reference):
+        parse_hub_address(str(reference))
+        return
     path = as_path(reference).expanduser()
     if path.is_dir() or str(reference) in list_pretrained():
         return
@@ -155,8 +132,8 @@ def check_reference(reference: str | Path) -> None:
         )
     raise DeepLabError(
         f"{reference} is not a model: neither a directory nor the name of pretrained weights; "
-        f"{_hint(reference)}expected a workdir of `train`, a model directory, or a name that "
-        "deeplab-jax models lists"
+        f"{_hint(reference)}expected a workdir of `train`, a model directory, hf://user/name, or a "
+        "name that deeplab-jax models lists"
     )
 
 

@@ -91,7 +91,7 @@ def test_a_directory_wins_over_a_name_if_it_holds_a_model(cache, tmp_path):
 @pytest.mark.parametrize(
     ("reference", "complaint"),
     [
-        ("nowhere", "expected a workdir of `train`, a model directory, or a name"),
+        ("nowhere", "expected a workdir of `train`, a model directory, hf://user/name, or a name"),
         ("deeplabv3_mobilenetv2_vok", "did you mean 'deeplabv3_mobilenetv2_voc'?"),
         ("file.tflite", "deeplab-jax convert"),
         ("", "no model.json"),

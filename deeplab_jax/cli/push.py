@@ -1,0 +1,133 @@
+"""usage: deeplab-jax push --model=M --repo=USER/NAME | --output=DIR [--flag=value …]
+
+Publishes a model on the Hugging Face Hub. The repository contains model.safetensors, model.json,
+and a model card README.md with data, recipe, metrics, license, an example picture, and how to load
+the model. M is the workdir of a training run, a model directory, or the name of pretrained weights.
+Uploading requires a token with write access: run `hf auth login`, or set HF_TOKEN.
+
+--output writes the same files into a directory, without a network. Such a directory is a model,
+too: edit its README.md and give it as --model to upload it as it is.
+
+The example picture shows a photograph of scikit-image if that is installed, else a drawing; it
+never shows an image of a dataset.
+
+examples:
+  deeplab-jax push --model=runs/camvid --repo=user/camvid-deeplab --metrics=runs/camvid/val \\
+      --license=apache-2.0
+  deeplab-jax push --model=runs/camvid --output=shared/camvid
+  deeplab-jax predict --model=hf://user/camvid-deeplab --output=masks photo.jpg
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from deeplab_jax import checkpointing, pretrained, sharing
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.flags import Flags
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import check_new_directory
+
+CARD_FLAGS = ("license", "metrics", "about")
+
+
+def define_flags(flags: Flags) -> None:
+    """Defines the flags of the command."""
+    flags.define_model()
+    flags.define("repo", None, "Repository on the Hub, as in user/name; created if missing.")
+    flags.define("revision", None, "Branch to upload to; created if missing (default: main).")
+    flags.define("private", False, "Create a private repository; an existing one must be private.")
+    flags.define("message", "Upload model", "Message of the commit.")
+    flags.define("output", None, "Directory to write; must be new.")
+    flags.define(
+        "license",
+        None,
+        "License identifier of the Hub, as in apache-2.0 (default: that of the pretrained weights, "
+        "or none).",
+    )
+    flags.define(
+        "metrics",
+        list,
+        "Files metrics.json, or directories that contain one, written by evaluate, separated by "
+        "commas.",
+    )
+    flags.define("about", None, "Paragraph for the start of the model card.")
+
+
+def run(flags: Flags, paths: list[str], console: Console) -> None:
+    """Writes the directory, uploads it, and prints where the model is."""
+    flags.refuse("push", paths, "give the model as --model")
+    flags.require("model")
+    if not (flags.repo or flags.output):
+        raise DeepLabError("--repo or --output must be given; --help shows an example")
+    address = _address(flags)
+    if flags.output:
+        check_new_directory(Path(flags.output).expanduser())
+    pretrained.check_reference(flags.model)
+    with _directory(flags, console) as directory:
+        if address is None:
+            console.print(f"the model is in {directory}")
+            return
+        console.message(f"uploading to {address}")
+        url = sharing.upload_model(directory, address, private=flags.private, message=flags.message)
+        console.print(f"the model is at {address} ({url})")
+
+
+def _address(flags: Flags) -> "pretrained.HubAddress | None":
+    """Returns the address to upload to; None: the command only writes a directory.
+
+    Raises:
+      DeepLabError: a flag of the upload is given without --repo, or the upload is not possible.
+    """
+    if flags.repo:
+        address = pretrained.HubAddress(flags.repo, flags.revision)
+        sharing.check_upload(address)
+        return address
+    for name in ("revision", "private", "message"):
+        if not flags[name].using_default_value:
+            raise DeepLabError(f"--{name} requires --repo; leave it out to write a directory")
+    return None
+
+
+@contextlib.contextmanager
+def _directory(flags: Flags, console: Console) -> Iterator[Path]:
+    """Yields the directory to upload: --model if it has a model card, --output, or a temporary one.
+
+    Raises:
+      DeepLabError: the model or a file of metrics does not exist, or flags contradict each other.
+    """
+    source = pretrained.locate(flags.model, console)
+    if sharing.is_shared_model(source):
+        given = [f"--{name}" for name in (*CARD_FLAGS, "output") if flags[name].value]
+        if given:
+            raise DeepLabError(
+                f"{source} has a model card, which is uploaded as it is; edit its README.md and "
+                f"leave out {', '.join(given)}"
+            )
+        yield source
+        return
+    with contextlib.ExitStack() as stack:
+        if flags.output:
+            directory = Path(flags.output).expanduser()
+        else:
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="deeplab-jax-push-"))
+            directory = Path(temporary) / "model"
+        _write(flags, source, directory, console)
+        yield directory
+
+
+def _write(flags: Flags, source: Path, directory: Path, console: Console) -> None:
+    from deeplab_jax.sharing.training_facts import read_metrics, read_training
+
+    stored = checkpointing.read_model(source, flags.checkpoint, flags.ema)
+    notes = sharing.CardNotes(
+        repository=flags.repo or "",
+        license=(flags.license or "").lower(),
+        metrics=read_metrics(flags.metrics or [], stored.description),
+        about=flags.about or "",
+    )
+    training = read_training(source, stored.description, flags.checkpoint)
+    if not (notes.license or stored.description.source.get("license")):
+        console.warning("the model card states no license; give one, as in --license=apache-2.0")
+    sharing.write_shared_directory(directory, stored, training, notes)

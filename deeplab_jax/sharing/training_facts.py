@@ -1,0 +1,123 @@
+"""Facts about the training and evaluation of a model, read from workdirs and `metrics.json`."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deeplab_jax import config as configs
+from deeplab_jax import models
+from deeplab_jax.checkpointing import CHECKPOINTS, ModelDescription
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
+from deeplab_jax.pretrained import list_pretrained
+from deeplab_jax.pretrained.hub import is_hub_address
+from deeplab_jax.training.checkpoints import CONFIG_FILE, DATA_FILE
+from deeplab_jax.training.hooks import VALIDATION, read_rows
+
+METRICS_FILE = "metrics.json"
+# Fields that name directories of the machine or do not change the result.
+UNSTATED = frozenset(configs.FREE_FIELDS) | {"training.init_from"}
+METRIC_KEYS = ("mean_iou", "per_class_iou", "num_images", "settings")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingFacts:
+    """Facts about the training run of a model.
+
+    Attributes:
+      recipe: config fields that differ from their defaults, without directories.
+      init_from: pretrained name or Hub address of the initial weights; empty: others, or none.
+      data: name, split and number of images of the training and the validation data.
+      step: training step of the checkpoint.
+      validation_mean_iou: mean IoU at this step in 0..1; None: it was not validated.
+    """
+
+    recipe: Mapping[str, Any]
+    init_from: str
+    data: Mapping[str, Mapping[str, Any]]
+    step: int
+    validation_mean_iou: float | None
+
+
+def read_training(
+    path: Path, description: ModelDescription, checkpoint: str
+) -> TrainingFacts | None:
+    """Reads the facts about a training run; None for a model directory.
+
+    Args:
+      path: workdir or model directory.
+      description: content of its `model.json`.
+      checkpoint: `best`, `last` or a step.
+
+    Raises:
+      DeepLabError: there is no such checkpoint.
+    """
+    if not ((path / CHECKPOINTS).is_dir() and (path / CONFIG_FILE).is_file()):
+        return None
+    from deeplab_jax.checkpointing import choose_step, open_checkpoints
+    from deeplab_jax.files import absolute
+
+    with open_checkpoints(absolute(path)) as manager:
+        step = choose_step(manager, checkpoint)
+    config = configs.from_json((path / CONFIG_FILE).read_text())
+    fields = dict(configs.flatten(config))
+    defaults = dict(configs.flatten(configs.default())) | _network_defaults(description)
+    recipe = {
+        name: value
+        for name, value in fields.items()
+        if name not in UNSTATED and value not in (None, defaults[name])
+    }
+    start = fields["training.init_from"] or ""
+    is_public = is_hub_address(start) or start in list_pretrained()
+    scores = [
+        row[VALIDATION] for row in read_rows(path) if row["step"] == step and VALIDATION in row
+    ]
+    data_file = path / DATA_FILE
+    data = json.loads(data_file.read_text()) if data_file.is_file() else {}
+    return TrainingFacts(
+        recipe, start if is_public else "", data, step, scores[-1] if scores else None
+    )
+
+
+def _network_defaults(description: ModelDescription) -> dict[str, Any]:
+    """Returns the defaults of the network's keywords, as config fields; the backbone has none."""
+    given = {name: description.overrides[name] for name in ("backbone", "num_classes")}
+    defaults = models.create_model(description.architecture, **given).architecture.describe()
+    return {f"model.{name}": value for name, value in defaults.items() if name not in given}
+
+
+def read_metrics(paths: Sequence[str], description: ModelDescription) -> list[dict[str, Any]]:
+    """Reads files that `deeplab-jax evaluate --output` wrote.
+
+    Args:
+      paths: paths of `metrics.json`, or of directories that contain it.
+      description: description of the evaluated model.
+
+    Raises:
+      DeepLabError: a file does not exist, is not such a file, or belongs to other classes.
+    """
+    return [_read_metrics(path, description) for path in paths]
+
+
+def _read_metrics(reference: str, description: ModelDescription) -> dict[str, Any]:
+    path = as_path(reference).expanduser()
+    path = path / METRICS_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise DeepLabError(f"{path}: no such file; give what `deeplab-jax evaluate --output` wrote")
+    try:
+        metrics = json.loads(path.read_text())
+    except ValueError as error:
+        raise DeepLabError(f"{path} is not a metrics.json of evaluate: {error}") from error
+    if not isinstance(metrics, dict) or not all(key in metrics for key in METRIC_KEYS):
+        raise DeepLabError(
+            f"{path} is not a metrics.json of evaluate: it must have {', '.join(METRIC_KEYS)}"
+        )
+    scored = list(metrics["per_class_iou"])
+    if "classes" not in metrics["settings"] and scored != list(description.class_names):
+        raise DeepLabError(
+            f"{path} has the metrics of another model: its classes are {', '.join(scored[:3])}, …, "
+            f"those of this model are {', '.join(description.class_names[:3])}, …"
+        )
+    return metrics
