@@ -1,7 +1,7 @@
 """Interface for reporting messages and progress."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -22,7 +22,7 @@ class Reporter:
 
     def track(
         self, items: Iterable[Item], description: str, total: int | None = None
-    ) -> Iterator[Item]:
+    ) -> Generator[Item, None, None]:
         """Yields the items and reports the progress.
 
         Args:

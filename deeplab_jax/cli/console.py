@@ -1,7 +1,7 @@
 """Reporter of the commands: a live line on a terminal, periodic lines elsewhere."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 
 import rich.box
 import rich.console
@@ -62,8 +62,8 @@ class Console(Reporter):
 
     def track(
         self, items: Iterable[Item], description: str, total: int | None = None
-    ) -> Iterator[Item]:
-        if total is None and hasattr(items, "__len__"):
+    ) -> Generator[Item, None, None]:
+        if total is None and isinstance(items, Sized):
             total = len(items)
         if self._err.is_terminal and self._live is None:
             with rich.progress.Progress(

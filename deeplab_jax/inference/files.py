@@ -22,7 +22,7 @@ from deeplab_jax.visualize import colorize, displayed, overlay, write_class_map,
 
 if TYPE_CHECKING:
     from deeplab_jax.inference.predictor import Predictor
-    from deeplab_jax.inference.tiles import Place
+    from deeplab_jax.inference.tiles import Place, Tiling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,21 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 
 
 @dataclasses.dataclass(frozen=True)
-class FileJob(Job):
+class ImageJob(Job):
+    """One image and the files that are written for it.
+
+    Attributes:
+      image: input file.
+    """
+
+    image: Path
+
+
+AnyImageJob = TypeVar("AnyImageJob", bound=ImageJob)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileJob(ImageJob):
     """One image and the files of its prediction.
 
     Attributes:
@@ -53,7 +67,6 @@ class FileJob(Job):
       colors: PNG of the class colors, if the class map has no palette; or None.
     """
 
-    image: Path
     class_map: Path
     overlay: Path
     probabilities: Path | None
@@ -61,7 +74,7 @@ class FileJob(Job):
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassificationJob(Job):
+class ClassificationJob(ImageJob):
     """One image and the file of its class probabilities.
 
     Attributes:
@@ -69,7 +82,6 @@ class ClassificationJob(Job):
       classes: JSON with `image` and `classes`, a list of `class_name` and `probability`.
     """
 
-    image: Path
     classes: Path
 
 
@@ -114,9 +126,12 @@ def plan_files(
             target.with_name(f"{target.stem}{ending}")
             for ending in (suffix, f"_overlay{suffix}", "_probabilities.npz", f"_colors{suffix}")
         )
-        archive = archive if probabilities else None
         return FileJob(
-            image, class_map, blended, archive, colors if (num_classes or 0) > VOID_LABEL else None
+            image,
+            class_map,
+            blended,
+            archive if probabilities else None,
+            colors if (num_classes or 0) > VOID_LABEL else None,
         )
 
     return plan(find_images(paths, output), job, overwrite)
@@ -226,14 +241,14 @@ def plan(
 
 
 def readable_files(
-    jobs: Iterable[AnyJob],
+    jobs: Iterable[AnyImageJob],
     *,
     skip_bad: bool = False,
     bands: Bands = RGB,
     reporter: Reporter,
     by_rows: bool = False,
     page: int | None = None,
-) -> list[AnyJob]:
+) -> list[AnyImageJob]:
     """Returns the jobs whose images can be read, after reading each of them once.
 
     Args:
@@ -293,8 +308,9 @@ def predict_files(
     Raises:
       DeepLabError: an image cannot be read.
     """
-    if predictor.takes_rows and not any(job.probabilities for job in jobs):
-        _predict_by_rows(predictor, jobs, reporter, page)
+    tiling = predictor.tiling
+    if tiling and predictor.takes_rows and not any(job.probabilities for job in jobs):
+        _predict_by_rows(predictor, tiling, jobs, reporter, page)
         return
     for job in reporter.track(jobs, "predicting, image"):
         image = read_input(predictor, job.image, page=page)
@@ -326,13 +342,17 @@ def read_input(
 
 
 def _predict_by_rows(
-    predictor: "Predictor", jobs: Sequence[FileJob], reporter: Reporter, page: int | None
+    predictor: "Predictor",
+    tiling: "Tiling",
+    jobs: Sequence[FileJob],
+    reporter: Reporter,
+    page: int | None,
 ) -> None:
     """Predicts images tile by tile; all files of an image appear when the last one is complete."""
     # Imported here so that wrong arguments do not wait for JAX.
     from deeplab_jax.inference.large_images import predict_rows
 
-    total = sum(len(predictor.tiling.places(image_size(job.image, page))) for job in jobs)
+    total = sum(len(tiling.places(image_size(job.image, page))) for job in jobs)
     done = reporter.track(range(total), "predicting, tile")
 
     def track(places: "Sequence[Place]") -> "Iterator[Place]":
@@ -343,11 +363,14 @@ def _predict_by_rows(
     with contextlib.closing(done):
         for job in jobs:
             with contextlib.ExitStack() as stack:
-                options = {"intensity_range": predictor.intensity_range, "page": page}
-                image = stack.enter_context(open_rows(job.image, **options))
-                targets = [job.class_map, job.overlay, job.colors]
-                temporary = [path and stack.enter_context(replacing(path)) for path in targets]
-                predict_rows(predictor, image, *temporary, track)
+                limits = predictor.intensity_range
+                rows = open_rows(job.image, intensity_range=limits, page=page)
+                image = stack.enter_context(rows)
+                class_map, overlay = (
+                    stack.enter_context(replacing(path)) for path in (job.class_map, job.overlay)
+                )
+                colors = stack.enter_context(replacing(job.colors)) if job.colors else None
+                predict_rows(predictor, image, class_map, overlay, colors, track)
         next(done, None)
 
 

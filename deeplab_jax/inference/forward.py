@@ -15,16 +15,15 @@ from deeplab_jax.architecture import Architecture
 from deeplab_jax.inference import programs
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Size, scaled_size
+from deeplab_jax.inference.programs import Forward, Images
 from deeplab_jax.models import DeepLab, fold
 from deeplab_jax.parallel import batch_sharding, place, put_batch, replicated, sharded_over
 
 # (class map int32 [N, H, W], logits float32 [N, H, W, num_classes]) -> arrays of N rows.
 Finish = Callable[[jax.Array, jax.Array], Any]
-# (variables, image [N, H, W, C] as the network takes it) -> arrays of N rows.
-Forward = Callable[[Any, jax.Array], Any]
 # (padded images [N, H, W, C], scale) -> logits [N, h, w, num_classes] at the resolution of the
 # scaled images.
-LogitsAtScale = Callable[[jax.Array, float], jax.Array]
+LogitsAtScale = Callable[[Images, float], Images]
 
 MAXIMUM, MEAN = "maximum of logits", "mean of probabilities"
 # Lower bound of probabilities whose logarithm is taken.
@@ -83,8 +82,8 @@ def forward_pass(
 
     network, finish_fused = one_scale(model, scales), finish_logits(finish, out_shardings)
 
-    def forward_fused(variables: Any, image: jax.Array) -> Any:
-        def logits_at_scale(image: jax.Array, scale: float) -> jax.Array:
+    def forward_fused(variables: Any, image: Images) -> Any:
+        def logits_at_scale(image: Images, scale: float) -> jax.Array:
             return _logits_at_scale(variables, image, model=network, scale=scale, mesh=mesh)
 
         fused = fused_logits(model.architecture, scales, flip, image, logits_at_scale)
@@ -190,7 +189,7 @@ def fused_logits(
     architecture: Architecture,
     scales: tuple[float, ...],
     flip: bool,
-    image: jax.Array,
+    image: Images,
     logits_at_scale: LogitsAtScale,
 ) -> jax.Array:
     """Returns the logits fused over all scales and flips.
@@ -203,6 +202,9 @@ def fused_logits(
 
     Returns:
       float32 [N, H, W, num_classes].
+
+    Raises:
+      ValueError: there is no scale.
     """
     rule = fusion_rule(architecture)
     flips = (False, True) if flip else (False,)
@@ -214,6 +216,8 @@ def fused_logits(
         logits = logits_at_scale(_mirror(image) if mirrored else image, scale)
         adding = {"align_corners": architecture.align_corners, "rule": rule}
         total = _add(total, logits, size=image.shape[1:3], mirrored=mirrored, **adding)
+    if total is None:
+        raise ValueError("there is no scale")
     return total if rule == MAXIMUM else _logarithm_of_mean(total, len(members))
 
 
@@ -228,7 +232,7 @@ def image_at_scale(model: DeepLab, image: jax.Array, scale: float) -> jax.Array:
     """Returns padded images [N, H, W, C] at a scale: float32, or unchanged at scale 1."""
     if scale == 1:
         return image
-    size = scaled_size(model, image.shape[1:3], scale)
+    size = scaled_size(model, (image.shape[1], image.shape[2]), scale)
     return ops.resize_bilinear(
         image.astype(jnp.float32), size, align_corners=model.architecture.align_corners
     )

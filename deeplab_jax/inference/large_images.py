@@ -105,14 +105,15 @@ def _write_picture(
       palette: color of each class, for class indices; above 255 classes they are gray levels.
       tags: further tags of a TIFF.
     """
-    indexed = palette is not None
-    colors = color_table(palette) if indexed and len(palette) <= VOID_LABEL else None
-    dtype = label_dtype(len(palette)) if indexed else np.dtype(np.uint8)
+    colors, dtype = None, np.dtype(np.uint8)
+    if palette is not None:
+        colors = color_table(palette) if len(palette) <= VOID_LABEL else None
+        dtype = label_dtype(len(palette))
     rows = (read(first, min(first + SIDE, size[0])) for first in range(0, size[0], SIDE))
     if path.suffix == ".png":
-        _write_png(path, rows, size, dtype, indexed, colors)
+        _write_png(path, rows, size, dtype, palette is not None, colors)
     else:
-        _write_tiff(path, rows, size, dtype, indexed, colors, tags)
+        _write_tiff(path, rows, size, dtype, palette is not None, colors, tags)
 
 
 def _write_png(

@@ -53,7 +53,7 @@ def feathered(mask: np.ndarray, width: float) -> np.ndarray:
     """
     if width < 0:
         raise DeepLabError(f"feathering width={width} must not be negative")
-    alpha = np.asarray(mask, np.float32)
+    alpha: np.ndarray = np.asarray(mask, np.float32)
     if width:
         # With kernel size (0, 0), OpenCV computes the kernel size from the width.
         alpha = cv2.GaussianBlur(alpha, (0, 0), width, borderType=cv2.BORDER_REPLICATE)

@@ -134,7 +134,7 @@ class Predictor:
         self._make_network = make_network
         self._networks: dict[Architecture, Network] = {}
         self.class_names = tuple(class_names)
-        self.palette = tuple(tuple(color) for color in palette)
+        self.palette = tuple((red, green, blue) for red, green, blue in palette)
         self.source = source
         self.intensity_range = intensity_range
         architecture = model.architecture
@@ -254,7 +254,7 @@ class Predictor:
         Raises:
           DeepLabError: the options have no tiles, or a CRF, or the model takes other bands.
         """
-        if not self.takes_rows:
+        if self.tiling is None or not self.takes_rows:
             raise DeepLabError(
                 "an image is predicted by rows only with tiles, in RGB, and without a CRF"
             )

@@ -14,17 +14,20 @@ from typing import Any
 import flax
 import jax
 import jaxlib
+import numpy as np
+from jax.stages import Wrapped
 
 import deeplab_jax
 from deeplab_jax.files import PROGRAM_SUFFIX, program_directory, replacing
 
-# (variables, image [N, H, W, C]) -> arrays of N rows.
-Forward = Callable[[Any, jax.Array], Any]
+Images = jax.Array | np.ndarray
+# (variables, images [N, H, W, C]) -> arrays of N rows.
+Forward = Callable[[Any, Images], Any]
 # Number of programs to keep, the newest; each has about 100 kB.
 MAX_PROGRAMS = 64
 
 
-def stored(forward: Forward, model: Any, purpose: str) -> Forward:
+def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
     """Returns a compiled function whose traced programs are stored in `program_directory`.
 
     If there is no such directory, the function is returned unchanged. Arguments must be on one
@@ -42,7 +45,7 @@ def stored(forward: Forward, model: Any, purpose: str) -> Forward:
         return forward
     programs: dict[Any, Forward] = {}
 
-    def read_or_trace(variables: Any, image: jax.Array) -> Any:
+    def read_or_trace(variables: Any, image: Images) -> Any:
         if (image.shape, image.dtype) not in programs:
             arguments = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (variables, image)
@@ -56,7 +59,7 @@ def stored(forward: Forward, model: Any, purpose: str) -> Forward:
     return read_or_trace
 
 
-def _exported(forward: Forward, arguments: Any, path: pathlib.Path) -> jax.export.Exported:
+def _exported(forward: Wrapped, arguments: Any, path: pathlib.Path) -> jax.export.Exported:
     """Reads a program from disk; if the file is missing or damaged, traces and writes it."""
     try:
         return jax.export.deserialize(bytearray(path.read_bytes()))
@@ -79,7 +82,7 @@ def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
         # Another process may remove it meanwhile.
         with contextlib.suppress(FileNotFoundError):
             ages[path] = path.stat().st_mtime_ns
-    for path in sorted(ages, key=ages.get)[:-most]:
+    for path in sorted(ages, key=ages.__getitem__)[:-most]:
         path.unlink(missing_ok=True)
 
 
@@ -95,6 +98,7 @@ def surroundings() -> tuple[str, ...]:
         *sources,
         jax.default_backend(),
         str(jax.device_count()),
-        str(jax.config.jax_enable_x64),
-        str(jax.config.jax_default_matmul_precision),
+        # The type stubs of JAX do not declare its options.
+        str(jax.config.jax_enable_x64),  # type: ignore[attr-defined]
+        str(jax.config.jax_default_matmul_precision),  # type: ignore[attr-defined]
     )

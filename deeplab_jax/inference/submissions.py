@@ -12,7 +12,7 @@ import numpy as np
 
 from deeplab_jax.data.descriptors import CITYSCAPES, CITYSCAPES_LABEL_IDS, VOC, Descriptor
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.files import Job, find_images, plan, read_input
+from deeplab_jax.inference.files import ImageJob, find_images, plan, read_input
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.visualize import write_class_map, write_picture
 
@@ -25,10 +25,9 @@ CITYSCAPES_FRAME = re.compile(r"([a-z-]+_\d{6}_\d{6})(_leftImg8bit)?", re.IGNORE
 
 
 @dataclasses.dataclass(frozen=True)
-class SubmissionJob(Job):
+class SubmissionJob(ImageJob):
     """One image and the file of its class map."""
 
-    image: Path
     class_map: Path
 
 

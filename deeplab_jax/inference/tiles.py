@@ -68,15 +68,18 @@ class Tiling:
 
         Raises:
           DeepLabError: the overlap covers the whole tile.
+          ValueError: the options have no tile size.
         """
+        if options.tile is None:
+            raise ValueError("the options have no tile size")
         architecture = model.architecture
         grid = Grid(architecture.output_stride, int(architecture.align_corners))
         stride, extra = grid
         tile = padded_size(model, options.tile, scales=options.scales)
-        margins = [
+        rows, columns = (
             stride * _margin((side - extra) // stride, options.overlap, extra) for side in tile
-        ]
-        tiling = cls(tile, tuple(margins), grid, architecture.mean_pixel)
+        )
+        tiling = cls(tile, (rows, columns), grid, architecture.mean_pixel)
         if min(tiling.core) < stride:
             cells = itertools.count(1)
             least = next(n for n in cells if n > 2 * _margin(n, options.overlap, extra))
@@ -212,7 +215,7 @@ def _one_behind(
     count: int,
 ) -> Iterator[tuple[Sequence[Place], Any]]:
     """Yields places with their results while the device computes the next ones."""
-    waiting = None
+    waiting: tuple[Sequence[Place], Any] | None = None
     for group in groups(places, count):
         tiles = [cut(place) for place in group]
         tiles += tiles[-1:] * (count - len(tiles))
@@ -220,7 +223,8 @@ def _one_behind(
         if waiting:
             yield waiting
         waiting = started
-    yield waiting
+    if waiting:
+        yield waiting
 
 
 def groups(items: Iterable[Item], count: int) -> Iterator[list[Item]]:

@@ -124,7 +124,7 @@ class VideoSource:
         self.count = int(count) if isinstance(source, Path) and 0 < count < 2**31 else 0
         self.size = first.shape[:2]
         self.live = not isinstance(source, Path)
-        self._waiting = first
+        self._waiting: np.ndarray | None = first
 
     def read(self) -> np.ndarray | None:
         """Returns the next frame, uint8 [H, W, 3] BGR; None after the last one.
@@ -179,7 +179,7 @@ def writing(
     ):
         masks = Path(folder) / job.masks.name
         masks.mkdir()
-        codec = cv2.VideoWriter_fourcc(*CODEC)
+        codec = cv2.VideoWriter.fourcc(*CODEC)
         bottom, right = (length % 2 for length in size)
         even = (size[0] + bottom, size[1] + right)
         writer = cv2.VideoWriter(str(temporary), codec, rate, even[::-1])

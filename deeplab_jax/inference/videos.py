@@ -69,11 +69,12 @@ def stable_class_maps(
     Raises:
       DeepLabError: `keep` is out of range, or the frames differ in size.
     """
-    average, shown = None, None
+    average: np.ndarray | None = None
+    shown: np.ndarray | None = None
     for probabilities in frames:
         seen, num_classes = probabilities.argmax(axis=-1), probabilities.shape[-1]
-        comparable = shown is not None and seen.shape == shown.shape
-        if comparable and changed_share(seen, shown, num_classes) > cut:
+        before = shown if shown is not None and seen.shape == shown.shape else None
+        if before is not None and changed_share(seen, before, num_classes) > cut:
             average = None
         average = averaged_over_time(average, probabilities, keep)
         shown = average.argmax(axis=-1).astype(np.int32)
@@ -95,7 +96,8 @@ def changed_share(
         for one in (class_map, other)
     ]
     known = (class_map != voids[0]) & (other != voids[1])
-    return float(np.count_nonzero(known & (class_map != other)) / max(np.count_nonzero(known), 1))
+    differ, compared = known & (class_map != other), int(np.count_nonzero(known))
+    return float(np.count_nonzero(differ) / max(compared, 1))
 
 
 def class_areas(class_map: np.ndarray, num_classes: int) -> np.ndarray:
@@ -149,7 +151,7 @@ def produced_ahead(
         finally:
             put(None)
 
-    def requested(production: Future) -> Iterator[Item]:
+    def requested(production: Future[None]) -> Iterator[Item]:
         yield from iter(ready.get, None)
         production.result()
 
@@ -177,7 +179,6 @@ class _Frame:
     picture: np.ndarray
     small: np.ndarray
     read_at: float
-    class_map: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +288,7 @@ class _Run:
         self._predictor, self._source, self._size = predictor, source, size
         self._batch = 1 if source.live else BATCH
         self._seconds = seconds
-        self._overlay = Overlay([color[::-1] for color in predictor.palette])
+        self._overlay = Overlay([(blue, green, red) for red, green, blue in predictor.palette])
         self._times: dict[str, list[float]] = {
             name: [] for name in ("decode", "network", "draw", "end to end")
         }
@@ -306,16 +307,16 @@ class _Run:
         total = self._source.count
         if self._seconds is not None:
             total = min(total, round(self._seconds * self._source.rate)) or total
-        drawn: collections.deque[Future] = collections.deque()
+        drawn: collections.deque[Future[None]] = collections.deque()
         with (
             produced_ahead(self._decoded(started), waiting, newest=self._source.live) as frames,
             ThreadPoolExecutor(1) as drawing,
         ):
             with contextlib.suppress(*ending):
                 for members in groups(reporter.track(frames, name, total or None), self._batch):
-                    self._classify(members)
-                    for frame in members:
-                        drawn.append(drawing.submit(self._draw, frame, write))
+                    class_maps = self._classify(members)
+                    for frame, class_map in zip(members, class_maps, strict=True):
+                        drawn.append(drawing.submit(self._draw, frame, class_map, write))
                         # Bounds the frames in memory; reraises the error of an earlier one.
                         if len(drawn) > waiting:
                             drawn[0].result()
@@ -327,7 +328,7 @@ class _Run:
     def report(self) -> VideoReport:
         """Returns the timing of the run."""
         milliseconds = {
-            name: tuple(1000 * float(np.percentile(values, share)) for share in (50, 95))
+            name: (1000 * float(np.percentile(values, 50)), 1000 * float(np.percentile(values, 95)))
             for name, values in self._times.items()
         }
         frames = len(self._times["draw"])
@@ -351,21 +352,21 @@ class _Run:
             self._times["decode"].append(now - begun)
             yield _Frame(picture, small, now)
 
-    def _classify(self, members: Sequence[_Frame]) -> None:
+    def _classify(self, members: Sequence[_Frame]) -> list[np.ndarray]:
+        """Returns the class map of each frame."""
         begun = time.perf_counter()
         small = [frame.small for frame in members]
         # Repeats the last frame, so that the last batch needs no program of its own.
         small += small[-1:] * (self._batch - len(small))
         class_maps = self._predictor.predict_batch(small)
         dtype = label_dtype(len(self._predictor.class_names))
-        for frame, class_map in zip(members, class_maps, strict=False):
-            frame.class_map = class_map.astype(dtype)
+        found = [class_map.astype(dtype) for class_map in class_maps[: len(members)]]
         spent = (time.perf_counter() - begun) / len(members)
         self._times["network"] += [spent] * len(members)
+        return found
 
-    def _draw(self, frame: _Frame, write: Write) -> None:
+    def _draw(self, frame: _Frame, class_map: np.ndarray, write: Write) -> None:
         begun = time.perf_counter()
-        class_map = frame.class_map
         if self._size != self._source.size:
             size = self._source.size[::-1]
             class_map = cv2.resize(class_map, size, interpolation=cv2.INTER_NEAREST_EXACT)
