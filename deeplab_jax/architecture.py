@@ -468,6 +468,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 # Keywords that each backbone uses. The networks are in deeplab_jax/backbones/entries.py, in the
 # same order.
 _RESNET = ("multi_grid", "stride_placement", "cascade_blocks")
+_TIMM_RESNET = ("multi_grid", "cascade_blocks", "stochastic_depth")
 _CONVNEXT_SMALL = ("atto", "femto", "pico", "nano")
 BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "vgg_16": (),
@@ -479,11 +480,15 @@ BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
         f"mobilenet_v3_{form}": ("depth_multiplier", "stride_placement")
         for form in ("large", "large_seg", "small", "small_seg")
     },
+    **{f"timm/{name}": _TIMM_RESNET for name in ("resnet34", "resnet152")},
+    **{f"timm/resnet{depth}d": _TIMM_RESNET for depth in (18, 34, 50, 101)},
+    "timm/resnext50_32x4d": _TIMM_RESNET,
     **{
         f"timm/{name}": ("stochastic_depth",)
         for name in (
             *(f"convnext_{size}" for size in (*_CONVNEXT_SMALL, "tiny", "small", "base")),
             *(f"convnextv2_{size}" for size in (*_CONVNEXT_SMALL, "tiny", "base")),
+            *(f"regnety_{size}" for size in ("002", "008", "016", "040", "080", "160")),
         )
     },
 }

@@ -1,13 +1,14 @@
 """Registry of backbones: the module of each, and the conventions it was published with."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from flax import linen as nn
 
 from deeplab_jax.architecture import BACKBONE_KEYWORDS
-from deeplab_jax.backbones import convnext, mobilenet, resnet, vgg, xception
+from deeplab_jax.backbones import convnext, mobilenet, regnet, resnet, vgg, xception
 from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.layers import Normalization
@@ -102,18 +103,45 @@ def _mobilenet_v3(size: str) -> BackboneEntry:
     )
 
 
-def _convnext(name: str) -> BackboneEntry:
-    *low_level, _ = convnext.features(convnext.SIZES[name])
+def _of_timm(
+    name: str,
+    module: Callable[..., nn.Module],
+    features: Sequence[Feature],
+    normalization: Normalization | None,
+    **conventions: Any,
+) -> BackboneEntry:
+    """Returns the entry of a backbone of timm, whose features at stride 4, 8 and 16 come first."""
+    low_level = tuple(features[:3])
     return BackboneEntry(
-        module=partial(convnext.ConvNeXt, name_in_timm=name),
+        module=module,
         options=BACKBONE_KEYWORDS[f"timm/{name}"],
-        low_level=tuple(low_level),
-        normalization=None,
-        preprocessing="mean_std",
+        low_level=low_level,
+        normalization=normalization,
         auxiliary=low_level[2],
-        intermediate=tuple(low_level),
-        pooled_norm=True,
+        intermediate=low_level,
+        **({"preprocessing": "mean_std"} | conventions),
     )
+
+
+def _timm_resnet(name: str) -> BackboneEntry:
+    depth, variant = resnet.TIMM[name]
+    make = partial(resnet.ResNet, depth=depth, variant=variant, stride_placement="torchvision")
+    form = resnet.DEPTHS[depth]
+    features = resnet.block_features(form)
+    size = form.block_sizes[3]
+    return _of_timm(name, make, features, resnet.PYTORCH_NORMALIZATION, multi_grid_size=size)
+
+
+def _convnext(name: str) -> BackboneEntry:
+    make = partial(convnext.ConvNeXt, name_in_timm=name)
+    features = convnext.features(convnext.SIZES[name])
+    return _of_timm(name, make, features, None, pooled_norm=True)
+
+
+def _regnet(name: str) -> BackboneEntry:
+    make = partial(regnet.RegNet, name_in_timm=name)
+    features = regnet.features(regnet.SIZES[name])
+    return _of_timm(name, make, features, resnet.PYTORCH_NORMALIZATION)
 
 
 BACKBONES = {
@@ -127,8 +155,8 @@ BACKBONES = {
         intermediate=vgg.POOLED,
         fully_connected=True,
     ),
-    **{f"resnet_{depth}": _resnet(depth, beta_stem=False) for depth in resnet.DEPTHS},
-    **{f"resnet_{depth}_beta": _resnet(depth, beta_stem=True) for depth in resnet.DEPTHS},
+    **{f"resnet_{depth}": _resnet(depth, beta_stem=False) for depth in resnet.OWN_DEPTHS},
+    **{f"resnet_{depth}_beta": _resnet(depth, beta_stem=True) for depth in resnet.OWN_DEPTHS},
     **{f"xception_{depth}": _xception(depth) for depth in (41, 65, 71)},
     "mobilenet_v2": BackboneEntry(
         module=mobilenet.MobileNetV2,
@@ -142,7 +170,9 @@ BACKBONES = {
         wide=(1280, "before"),
     ),
     **{f"mobilenet_v3_{size}": _mobilenet_v3(size) for size in mobilenet.V3_ENDS},
+    **{f"timm/{name}": _timm_resnet(name) for name in resnet.TIMM},
     **{f"timm/{name}": _convnext(name) for name in convnext.SIZES},
+    **{f"timm/{name}": _regnet(name) for name in regnet.SIZES},
 }
 
 

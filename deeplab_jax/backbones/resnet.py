@@ -1,6 +1,7 @@
-"""ResNet v1, with the stem and the stride placement of slim, Caffe or torchvision."""
+"""ResNet v1, with the stem and the stride placement of slim, Caffe, torchvision or timm."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -9,7 +10,14 @@ from flax import linen as nn
 
 from deeplab_jax import ops
 from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
-from deeplab_jax.layers import ConvNorm, Form, Normalization
+from deeplab_jax.layers import (
+    ConvNorm,
+    Form,
+    Normalization,
+    SqueezeExcitation,
+    StochasticDepth,
+    depth_rates,
+)
 
 # Number of channels inside the units of block1 to block7. block5 to block7 are those of DeepLab
 # v3's cascade and repeat block4.
@@ -48,9 +56,46 @@ class Depth(NamedTuple):
 
 DEPTHS = {
     18: Depth((2, 2, 2, 2), bottleneck=False, beta_width=0.25),
+    34: Depth((3, 4, 6, 3), bottleneck=False),
     50: Depth((3, 4, 6, 3)),
     101: Depth((3, 4, 23, 3)),
+    152: Depth((3, 8, 36, 3)),
 }
+# Depths with the stems and the stride placements of slim and Caffe.
+OWN_DEPTHS = (18, 50, 101)
+
+
+class Variant(NamedTuple):
+    """Changes to a ResNet of one depth.
+
+    Attributes:
+      stem_width: number of channels of the first two of three 3×3 convolutions in the stem, the
+        third of which has twice as many; 0: see `ResNet.beta_stem`.
+      average_shortcut: whether shortcuts with a stride average 2×2 pixels before a 1×1 convolution
+        at stride 1 (ResNet-D, arXiv 1812.01187, section 4.2).
+      groups: number of channel groups of the 3×3 convolutions (ResNeXt, arXiv 1611.05431).
+      group_width: number of channels of each group per 64 channels in `WIDTHS`.
+    """
+
+    stem_width: int = 0
+    average_shortcut: bool = False
+    groups: int = 1
+    group_width: int = 64
+
+
+_DEEP = Variant(stem_width=32, average_shortcut=True)
+# ResNets by their name in timm.
+TIMM: Mapping[str, tuple[int, Variant]] = {
+    "resnet34": (34, Variant()),
+    "resnet152": (152, Variant()),
+    "resnet18d": (18, _DEEP),
+    "resnet34d": (34, _DEEP),
+    "resnet50d": (50, _DEEP),
+    "resnet101d": (101, _DEEP),
+    "resnext50_32x4d": (50, Variant(groups=32, group_width=4)),
+}
+# Hyperparameters of batch normalization in PyTorch.
+PYTORCH_NORMALIZATION = Normalization(decay=0.9, epsilon=1e-5)
 
 
 def low_level_features(depth: Depth) -> tuple[Feature, ...]:
@@ -69,6 +114,14 @@ def low_level_features(depth: Depth) -> tuple[Feature, ...]:
     )
 
 
+def block_features(depth: Depth) -> tuple[Feature, ...]:
+    """Returns the outputs of block1, block2 and block3, which timm's networks give to decoders."""
+    return tuple(
+        Feature(f"block{block}", depth.expansion * WIDTHS[block - 1], 2 ** (block + 1))
+        for block in (1, 2, 3)
+    )
+
+
 class ResidualUnit(nn.Module):
     """Residual unit: convolutions plus shortcut, then ReLU (arXiv 1512.03385, figure 5).
 
@@ -78,12 +131,21 @@ class ResidualUnit(nn.Module):
       convolutions: stride and atrous rate of each convolution: three in a bottleneck unit, two in a
         basic unit.
       conv_norm: constructor of the convolutions.
+      groups: number of channel groups of the 3×3 convolution in a bottleneck unit.
+      squeezed: number of channels inside squeeze and excitation after that convolution; 0: none.
+      average_shortcut: whether the shortcut averages 2×2 pixels, see `Variant`. It does so at
+        stride 1, too, if the stride was replaced by a rate, as in timm.
+      drop_rate: rate of stochastic depth.
     """
 
     features: int
     width: int
     convolutions: tuple[Unit, ...]
     conv_norm: partial
+    groups: int = 1
+    squeezed: int = 0
+    average_shortcut: bool = False
+    drop_rate: float = 0.0
 
     @property
     def stride(self) -> int:
@@ -103,29 +165,48 @@ class ResidualUnit(nn.Module):
                 kernel_size=size,
                 stride=unit.stride,
                 rate=unit.rate,
+                groups=self.groups if 1 < number < last else 1,
                 name=f"conv{number}",
                 **({"activation": None} if number == last else {}),
             )
             hidden = convolution(hidden, train)
-        if inputs.shape[-1] == self.features and self.stride == 1:
-            return ops.constrain_rows((nn.relu(hidden + inputs), hidden))
-        outputs = nn.relu(hidden + self._shortcut(inputs, train))
+            if self.squeezed and 1 < number < last:
+                form = self.conv_norm.keywords.get("form", Form())
+                gate = SqueezeExcitation(self.squeezed, form=form, name="squeeze_excitation")
+                hidden = gate(hidden)
+        branch = StochasticDepth(self.drop_rate)(hidden, train)
+        outputs = nn.relu(branch + self._shortcut(inputs, train))
         return ops.constrain_rows((outputs, hidden))
 
     def _shortcut(self, inputs: jax.Array, train: bool) -> jax.Array:
+        stride = self.stride
         if inputs.shape[-1] == self.features:
-            return inputs[:, :: self.stride, :: self.stride]
+            return inputs[:, ::stride, ::stride] if stride > 1 else inputs
+        if self.average_shortcut:
+            inputs, stride = _averaged(inputs, stride), 1
         projection = self.conv_norm(
-            self.features, kernel_size=1, stride=self.stride, activation=None, name="shortcut"
+            self.features, kernel_size=1, stride=stride, activation=None, name="shortcut"
         )
         return projection(inputs, train)
+
+
+def _averaged(inputs: jax.Array, stride: int) -> jax.Array:
+    """Averages 2×2 pixels of [N, H, W, C] at stride 1 or 2; the result has ⌈side / stride⌉ pixels.
+
+    Windows over the lower and right borders average the pixels inside the map at stride 2, and
+    count zeros outside at stride 1, as in timm.
+    """
+    beyond = [(0, 1 if stride == 1 else length % 2) for length in inputs.shape[1:3]]
+    return nn.avg_pool(
+        inputs, (2, 2), (stride, stride), padding=beyond, count_include_pad=stride == 1
+    )
 
 
 class ResNet(nn.Module):
     """Backbone ResNet (arXiv 1512.03385), with DeepLab v3's cascade if `cascade_blocks` is above 4.
 
     Attributes:
-      depth: 18, 50 or 101.
+      depth: 18, 34, 50, 101 or 152.
       beta_stem: whether the stem has three 3×3 convolutions instead of one 7×7 convolution.
       output_stride: output stride; strides beyond it become atrous rates.
       multi_grid: rates of the units in block4 and later blocks, relative to the rate of the block
@@ -135,6 +216,8 @@ class ResNet(nn.Module):
         second block; `torchvision`: the first 3×3 convolution in that unit.
       cascade_blocks: number of the last block, 4 to 7; block5 to block7 form DeepLab v3's cascade
         (section 3.2).
+      variant: changes to the published network, see `Variant`.
+      stochastic_depth: rate of stochastic depth of the last unit; it rises linearly from 0.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
     """
@@ -145,6 +228,8 @@ class ResNet(nn.Module):
     multi_grid: tuple[int, ...] | None = None
     stride_placement: str = "slim"
     cascade_blocks: int = 4
+    variant: Variant = Variant()
+    stochastic_depth: float = 0.0
     normalization: Normalization = NORMALIZATION
     form: Form = Form()
 
@@ -155,10 +240,19 @@ class ResNet(nn.Module):
         conv_norm = partial(ConvNorm, normalization=self.normalization, form=self.form)
         hidden = self._stem(image, train, conv_norm)
         endpoints = {"stem": hidden}
-        for (block, number), convolutions in self._units().items():
+        units, variant = self._units(), self.variant
+        rates = depth_rates(self.stochastic_depth, len(units))
+        for ((block, number), convolutions), rate in zip(units.items(), rates, strict=True):
             name, width = f"block{block}/unit_{number}", WIDTHS[block - 1]
             unit = self.form.block(ResidualUnit)(
-                depth.expansion * width, width, convolutions, conv_norm, name=name
+                depth.expansion * width,
+                width * variant.groups * variant.group_width // 64,
+                convolutions,
+                conv_norm,
+                groups=variant.groups,
+                average_shortcut=variant.average_shortcut and block > 1,
+                drop_rate=rate,
+                name=name,
             )
             hidden, endpoints[f"{name}/{depth.last_convolution}"] = unit(hidden, train)
             endpoints[f"block{block}"] = hidden
@@ -201,11 +295,11 @@ class ResNet(nn.Module):
         return self.multi_grid[unit - 1] if self.multi_grid and block >= 4 else 1
 
     def _stem(self, image: jax.Array, train: bool, conv_norm: partial) -> jax.Array:
-        if self.beta_stem:
-            narrow, wide = (int(DEPTHS[self.depth].beta_width * width) for width in (64, 128))
-            hidden = conv_norm(narrow, stride=2, name="stem_1")(image, train)
-            hidden = conv_norm(narrow, name="stem_2")(hidden, train)
-            hidden = conv_norm(wide, name="stem_3")(hidden, train)
+        beta_width = int(64 * DEPTHS[self.depth].beta_width) if self.beta_stem else 0
+        if width := self.variant.stem_width or beta_width:
+            hidden = conv_norm(width, stride=2, name="stem_1")(image, train)
+            hidden = conv_norm(width, name="stem_2")(hidden, train)
+            hidden = conv_norm(2 * width, name="stem_3")(hidden, train)
         else:
             hidden = conv_norm(64, kernel_size=7, stride=2, name="stem_1")(image, train)
         padding = self._pool_padding(hidden.shape[1:3])

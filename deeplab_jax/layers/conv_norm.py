@@ -295,7 +295,7 @@ class ConvNorm(nn.Module):
         if self.form.kind == "rounded":
             inputs, kernel = rounded_inputs(inputs), rounded_kernel(kernel)
         inputs = inputs.astype(self.form.dtype)
-        convolution = partial(ops.convolution, groups=self.groups)
+        convolution: Callable[..., jax.Array] = partial(ops.convolution, groups=self.groups)
         if self.depthwise:
             convolution = ops.depthwise_convolution
         outputs = convolution(

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.dispatch import named
@@ -58,7 +59,7 @@ def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Arr
 def _norm_over_map(inputs: jax.Array) -> jax.Array:
     squares = jnp.sum(inputs * inputs, (1, 2), keepdims=True)
     # The gradient of the root is infinite at 0, which only a channel without any response has.
-    return jnp.sqrt(jnp.maximum(squares, jnp.finfo(inputs.dtype).tiny))
+    return jnp.sqrt(jnp.maximum(squares, np.finfo(inputs.dtype).tiny))
 
 
 def _channel_mean(inputs: jax.Array) -> jax.Array:

@@ -32,9 +32,11 @@ NAMES = [name.removeprefix("timm/") for name in BACKBONES if name.startswith("ti
 SMALL = {
     "convnext_atto": [(EVEN, 8), (ODD, 16)],
     "convnextv2_atto": [(ODD, 8)],
+    "resnet18d": [(ODD, 8), (EVEN, 16)],
+    "regnety_002": [(EVEN, 8)],
 }
 # Networks whose parameters `make test` counts, one of each family.
-COUNTED = {*SMALL, "convnext_tiny"}
+COUNTED = {*SMALL, "convnext_tiny", "resnet50d", "resnext50_32x4d", "regnety_040"}
 
 
 @functools.cache

@@ -45,6 +45,14 @@ def save(name, folder, configured=True):
         ("tf_mobilenetv3_small_100", "mobilenet_v3_small", minus_one_one),
         pytest.param("tf_mobilenetv3_small_075", "mobilenet_v3_small", minus_one_one, marks=slow),
         pytest.param("mobilenetv3_large_075", "mobilenet_v3_large", mean_std, marks=slow),
+        pytest.param("convnext_atto", "timm/convnext_atto", mean_std, marks=slow),
+        pytest.param("convnextv2_atto", "timm/convnextv2_atto", mean_std, marks=slow),
+        pytest.param("convnext_tiny", "timm/convnext_tiny", mean_std, marks=slow),
+        pytest.param("resnet34", "timm/resnet34", mean_std, marks=slow),
+        pytest.param("resnet18d", "timm/resnet18d", mean_std, marks=slow),
+        pytest.param("resnet50d", "timm/resnet50d", mean_std, marks=slow),
+        pytest.param("resnext50_32x4d", "timm/resnext50_32x4d", mean_std, marks=slow),
+        pytest.param("regnety_002", "timm/regnety_002", mean_std, marks=slow),
     ],
 )
 def test_classifiers(name, backbone, normalize, tmp_path):
@@ -52,12 +60,11 @@ def test_classifiers(name, backbone, normalize, tmp_path):
     conversion = assert_same_logits(tmp_path, network, normalize, (ODD, EVEN))
     assert conversion.description.overrides["backbone"] == backbone
     assert conversion.description.class_names[281] == "tabby"
-    assert set(conversion.assignment.unused.values()) == {"it counts training batches"}
+    # ConvNeXt has no batch normalization.
+    assert set(conversion.assignment.unused.values()) <= {"it counts training batches"}
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet50d", "resnet34", "seresnet50", "efficientnet_b0", "mobilenetv2_120d"]
-)
+@pytest.mark.parametrize("name", ["resnet26d", "seresnet50", "efficientnet_b0", "mobilenetv2_120d"])
 def test_relatives_are_not_taken_for_what_they_are_not(name, tmp_path):
     save(name, tmp_path)
     with pytest.raises(DeepLabError, match=r"contains no known network|does not fill"):

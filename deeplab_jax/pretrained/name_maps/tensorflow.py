@@ -12,7 +12,7 @@ import numpy as np
 
 from deeplab_jax.architecture import default_aspp_rates
 from deeplab_jax.backbones import find_backbone, mobilenet
-from deeplab_jax.backbones.resnet import DEPTHS
+from deeplab_jax.backbones.resnet import OWN_DEPTHS
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.pretrained.name_maps.rules import (
     IMAGE_CLASSIFIER,
@@ -154,7 +154,7 @@ def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
         if f"{scope}/Conv/weights" in arrays:
             return identify_mobilenet(arrays, scope)
     first = {f"xception_{depth}/entry_flow/conv1_1": f"xception_{depth}" for depth in (41, 65, 71)}
-    for depth in DEPTHS:
+    for depth in OWN_DEPTHS:
         first[f"resnet_v1_{depth}/conv1"] = f"resnet_{depth}"
         first[f"resnet_v1_{depth}/conv1_1"] = f"resnet_{depth}_beta"
     first["vgg_16/conv1/conv1_1"] = "vgg_16"
@@ -186,7 +186,7 @@ def _classifier(found: Mapping[str, Any], scores: int) -> Identified:
     overrides = {**found, "num_classes": scores}
     if found["backbone"] == "vgg_16":
         return Identified("deeplab_v1", overrides | {"fov": "7x7"} | VGG_MEAN)
-    plain = found["backbone"] in [f"resnet_{depth}" for depth in DEPTHS]
+    plain = found["backbone"] in [f"resnet_{depth}" for depth in OWN_DEPTHS]
     return Identified(IMAGE_CLASSIFIER, overrides | (VGG_MEAN if plain else {}))
 
 

@@ -123,12 +123,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
         return xception_rules(int(backbone.rpartition("_")[2]))
     if backbone.startswith("mobilenet"):
         return mobilenet_rules(backbone)
-    stem = (
-        Rule("backbone/stem_1", "conv1.0", "conv1.1"),
-        Rule("backbone/stem_2", "conv1.3", "conv1.4"),
-        Rule("backbone/stem_3", "conv1.6", "bn1"),
-    )
-    return (*stem, *resnet_rules(""), Rule("classifier", "fc"))
+    return (*timm_backbones.DEEP_STEM, *resnet_rules(""), Rule("classifier", "fc"))
 
 
 def xception_rules(depth: int) -> tuple[Rule, ...]:

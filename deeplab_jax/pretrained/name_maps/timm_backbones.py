@@ -1,12 +1,13 @@
 """Names in timm of the backbones `timm/…`, one row for each family."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from deeplab_jax.backbones import convnext
-from deeplab_jax.pretrained.name_maps.rules import Rule, outputs
+from deeplab_jax.backbones import convnext, regnet, resnet
+from deeplab_jax.pretrained.name_maps.rules import RESNET_UNIT, Rule, outputs, resnet_rules
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 Arrays = Mapping[str, np.ndarray]
@@ -51,6 +52,18 @@ def rules(backbone: str) -> tuple[Rule, ...]:
     return (*family.rules(name), Rule("classifier", family.classifier))
 
 
+def _depths(arrays: Arrays, block: str, first: int) -> tuple[int, ...]:
+    """Returns the number of blocks in each of four stages.
+
+    Args:
+      arrays: arrays by name.
+      block: pattern of the start of names, with the numbers of the stage and of the block.
+      first: number of the first stage.
+    """
+    found = {match.groups() for match in map(re.compile(block).match, arrays) if match}
+    return tuple(sum(stage == str(first + n) for stage, _ in found) for n in range(4))
+
+
 def _same(ours: str, theirs: str) -> Rule:
     """Returns a rule for a layer that has both names of kernels and names of normalizations."""
     return Rule(ours, theirs, theirs)
@@ -62,13 +75,10 @@ def _convnext(arrays: Arrays) -> str | None:
         return None
     if "stages.0.blocks.0.mlp.grn.weight" in arrays:
         version = 2
-    blocks = {tuple(name.split(".")[1:4:2]) for name in arrays if name.startswith("stages.")}
-    found = tuple(
-        len({block for stage, block in blocks if stage == str(number) and block.isdecimal()})
-        for number in range(4)
-    )
-    for name, (depths, widths, own) in convnext.SIZES.items():
-        if (depths, widths[0], own) == (found, stem.shape[0], version):
+    found = _depths(arrays, r"stages\.(\d)\.blocks\.(\d+)\.", first=0)
+    wanted = (found, stem.shape[0], version)
+    for name, size in convnext.SIZES.items():
+        if (size.depths, size.widths[0], size.version) == wanted:
             return name
     return None
 
@@ -90,4 +100,71 @@ def _convnext_rules(name: str) -> tuple[Rule, ...]:
     )
 
 
-FAMILIES = (Family(tuple(convnext.SIZES), _convnext, _convnext_rules, "head.fc"),)
+DEEP_STEM = (
+    Rule("backbone/stem_1", "conv1.0", "conv1.1"),
+    Rule("backbone/stem_2", "conv1.3", "conv1.4"),
+    Rule("backbone/stem_3", "conv1.6", "bn1"),
+)
+
+
+def _resnet(arrays: Arrays) -> str | None:
+    inner, stem = arrays.get("layer1.0.conv2.weight"), outputs(arrays, "conv1.0")
+    units = [name for name in arrays if name.startswith("layer")]
+    if inner is None or not all(map(RESNET_UNIT.match, units)):
+        return None
+    found = _depths(arrays, r"layer(\d)\.(\d+)\.", first=1)
+    bottleneck = "layer1.0.conv3.weight" in arrays
+    groups = inner.shape[0] // inner.shape[1]
+    variant = resnet.Variant(
+        stem_width=stem or 0,
+        average_shortcut=outputs(arrays, "layer2.0.downsample.0") is None,
+        groups=groups,
+        group_width=inner.shape[0] // groups,
+    )
+    for name, (depth, own) in resnet.TIMM.items():
+        form = resnet.DEPTHS[depth]
+        if (form.block_sizes, form.bottleneck, own) == (found, bottleneck, variant):
+            return name
+    return None
+
+
+def _resnet_rules(name: str) -> tuple[Rule, ...]:
+    _, variant = resnet.TIMM[name]
+    rules = resnet_rules("")
+    if variant.average_shortcut:
+        # The pooling has the number 0.
+        ours, theirs = "backbone/block{block}/unit_{unit}/shortcut", "layer{block}.{unit-1}"
+        rules = (Rule(ours, f"{theirs}.downsample.1", f"{theirs}.downsample.2"), *rules)
+    return (*DEEP_STEM, *rules) if variant.stem_width else rules
+
+
+def _regnet(arrays: Arrays) -> str | None:
+    inner = arrays.get("s1.b1.conv2.conv.weight")
+    if inner is None or "s1.b1.se.fc1.weight" not in arrays:
+        return None
+    found = _depths(arrays, r"s(\d)\.b(\d+)\.", first=1)
+    widths = tuple(outputs(arrays, f"s{stage}.b1.conv3.conv") for stage in (1, 2, 3, 4))
+    wanted = (found, widths, inner.shape[1])
+    return next((name for name, size in regnet.SIZES.items() if size == wanted), None)
+
+
+def _regnet_rules(name: str) -> tuple[Rule, ...]:
+    del name
+    ours, block = "backbone/stage_{s}/block_{b}", "s{s}.b{b}"
+    parts = {"conv{n}": "conv{n}", "shortcut": "downsample"}
+    return (
+        Rule("backbone/stem", "stem.conv", "stem.bn"),
+        *(
+            Rule(f"{ours}/{part}", f"{block}.{theirs}.conv", f"{block}.{theirs}.bn")
+            for part, theirs in parts.items()
+        ),
+        Rule(f"{ours}/squeeze_excitation/squeeze", f"{block}.se.fc1"),
+        Rule(f"{ours}/squeeze_excitation/excite", f"{block}.se.fc2"),
+    )
+
+
+FAMILIES = (
+    Family(tuple(convnext.SIZES), _convnext, _convnext_rules, "head.fc"),
+    Family(tuple(resnet.TIMM), _resnet, _resnet_rules, "fc"),
+    Family(tuple(regnet.SIZES), _regnet, _regnet_rules, "head.fc"),
+)
