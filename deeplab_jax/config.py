@@ -74,6 +74,7 @@ FREE_FIELDS = (
     "parallel.fsdp",
     "training.remat",
     "training.watchdog_seconds",
+    "training.writers",
     "log_every_steps",
     "checkpoint.every_steps",
     "evaluation.batch_size",

@@ -12,6 +12,7 @@ from deeplab_jax.declarations import (
     NOT_NEGATIVE,
     POSITIVE,
     SIZE,
+    WRITERS,
     keyword,
     kind,
 )
@@ -138,6 +139,12 @@ class Training:
         "Seconds without progress after which the run prints all stacks and ends; 0: never. "
         "Compilation may take 12 times and a checkpoint 4 times as long.",
         rule=NOT_NEGATIVE,
+    )
+    writers: tuple[str, ...] = keyword(
+        ("tensorboard",),
+        "Writers of metrics in addition to `metrics.jsonl`: `tensorboard`, `wandb` (Weights & "
+        "Biases) and `mlflow`.",
+        rule=WRITERS,
     )
     init_from: str = keyword(
         "",

@@ -135,6 +135,13 @@ CONVOLUTIONS = Rule(
     lambda pairs: _all(pairs, lambda pair: POSITIVES.holds(pair) and len(pair) == 2),
     "pairs of kernel size and channels, as in ((3, 256), (3, 256))",
 )
+WRITERS = Rule(
+    lambda names: (
+        _all(names, lambda name: name in ("tensorboard", "wandb", "mlflow"))
+        and len(set(names)) == len(names)
+    ),
+    "different names out of tensorboard, wandb, mlflow, as in ('tensorboard', 'wandb')",
+)
 WIDTHS = Rule(
     lambda pairs: _all(pairs, _is_width),
     "pairs of a layer's path and its channels, as in (('backbone/layer_3/expand', 72),)",

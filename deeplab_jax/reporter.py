@@ -35,7 +35,9 @@ class Reporter:
     def training_step(self, step: int, num_steps: int, scalars: Mapping[str, float]) -> None:
         """Receives the metrics of training step `step` of `num_steps`.
 
-        `scalars` are `loss`, `learning_rate`, `images_per_second` and `seconds_left`.
+        `scalars` are the results of `Pace.summarize` in training/measurements.py, among them
+        `loss`, `learning_rate`, `images_per_second` and `seconds_left`, and, where they are known,
+        FLOP/s utilization, goodput and peak memory.
         """
 
 

@@ -36,6 +36,27 @@ def make_table(
     return table
 
 
+# Metrics of the live line that a run has not always, with their format.
+OPTIONAL = {
+    "flops_utilization": "{:.1%} MFU",
+    "flops_utilization_of_measured_rate": "{:.1%} of CPU matrix rate",
+    "input_wait_fraction": "{:.0%} input wait",
+    "goodput": "goodput {:.3f}",
+}
+
+
+def _parts(step: int, num_steps: int, scalars: Mapping[str, float]) -> Iterator[str]:
+    """Yields the parts of the line of a training step."""
+    yield f"step {step}/{num_steps}"
+    yield f"loss {scalars['loss']:.4f}"
+    yield f"lr {scalars['learning_rate']:.2e}"
+    yield f"{scalars['images_per_second']:.1f} images/s"
+    for name, form in OPTIONAL.items():
+        if name in scalars:
+            yield form.format(scalars[name])
+    yield f"{duration(scalars['seconds_left'])} left"
+
+
 class Console(Reporter):
     """Prints results to stdout, progress, warnings and errors to stderr."""
 
@@ -85,11 +106,7 @@ class Console(Reporter):
                 self._err.print(f"{description}: {done}/{total or '?'}, {rate:.1f}/s{left}")
 
     def training_step(self, step: int, num_steps: int, scalars: Mapping[str, float]) -> None:
-        line = (
-            f"step {step}/{num_steps}  loss {scalars['loss']:.4f}  "
-            f"lr {scalars['learning_rate']:.2e}  {scalars['images_per_second']:.1f} images/s  "
-            f"{duration(scalars['seconds_left'])} left"
-        )
+        line = "  ".join(_parts(step, num_steps, scalars))
         if self._err.is_terminal:
             self._show_live(line, step, num_steps)
         elif time.monotonic() - self._last_plain_line >= PLAIN_INTERVAL or step == num_steps:

@@ -54,13 +54,18 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
 
 def _train(flags: Flags, config: "ConfigDict", reporter: Reporter) -> str:
     """Trains and returns the line to print."""
+    # Imported here so that --help and wrong flags do not wait for JAX.
+    from deeplab_jax.training.goodput import process_start
+
     if flags.folds:
         found = deeplab_jax.cross_validate(config, flags.workdir, flags.folds, reporter=reporter)
         return (
             f"mean IoU {found.mean:.4f} ± {found.standard_deviation:.4f} (standard deviation) over "
             f"{flags.folds} folds; results are in {found.workdir}"
         )
-    result = deeplab_jax.train(config, flags.workdir, reporter=reporter, profile=flags.profile)
+    result = deeplab_jax.train(
+        config, flags.workdir, reporter=reporter, profile=flags.profile, started=process_start()
+    )
     return (
         f"mean IoU {result.mean_iou:.4f} after {result.step} steps; "
         f"metrics and pictures are in {result.workdir}"

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".failures": "PreemptionSync joined_hosts",
         ".hosts": (
             "Addresses check_hosts_agree first_host_first from_first_host is_first_host "
-            "start_hosts wait_for_hosts"
+            "latest_of_hosts start_hosts wait_for_hosts"
         ),
         ".mesh": (
             "batch_sharding check_divisible data_size make_mesh replicated sharded_over "

@@ -308,3 +308,20 @@ def check_hosts_agree(facts: Mapping[str, Any]) -> None:
             f"{'; '.join(differences)}. Start all processes with the same command, data and "
             "versions"
         )
+
+
+def latest_of_hosts(name: str, value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Publishes values of this process, and returns the latest ones of each process.
+
+    It never waits for other processes, so that values may be those of an earlier call, and those of
+    a process that has not called it yet are missing. It does not use the devices.
+
+    Args:
+      name: name of the values.
+      value: JSON-ready values.
+    """
+    if jax.process_count() == 1:
+        return [dict(value)]
+    folder, client = f"deeplab_jax/latest/{name}", coordination_client()
+    client.key_value_set(f"{folder}/{jax.process_index()}", json.dumps(dict(value)), True)
+    return [json.loads(text) for _, text in client.key_value_dir_get(folder)]

@@ -1,4 +1,4 @@
-"""Specifications of TPU chips and slices, and the minimum time of a training step on them.
+"""Slices of TPU pods, and the minimum time of a training step on them.
 
 The minimum time of a step is the longer of arithmetic and memory traffic, plus communication
 without overlap. All-reduces run around the rings of a torus: each moves 2·(n − 1)/n of the bytes
@@ -6,55 +6,16 @@ over all links at once (arXiv 1909.09756, section 2) and has the latency of all 
 """
 
 import dataclasses
-import functools
-import importlib.resources
 import math
 import os
 import re
-import tomllib
 
 import jax
 from jax.experimental import topologies
 
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.lazy import import_extra
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """Published specifications of a chip.
-
-    Attributes:
-      name: name given by the manufacturer.
-      peak_flops: bfloat16 operations per second.
-      hbm_bytes: memory capacity in bytes.
-      usable_hbm_bytes: bytes of memory that the compiler makes available to programs.
-      hbm_bandwidth: bytes per second between memory and chip.
-      ici_bandwidth: bytes per second sent to other chips, over all links.
-      dimensions: number of dimensions of the torus that connects the chips.
-      largest: number of chips of the largest slice.
-      source: publication of the specifications.
-      chip_config: compiler option with which a chip of several cores is one device.
-    """
-
-    name: str
-    peak_flops: float
-    hbm_bytes: int
-    usable_hbm_bytes: int
-    hbm_bandwidth: float
-    ici_bandwidth: float
-    dimensions: int
-    largest: int
-    source: str
-    chip_config: str = ""
-
-
-@functools.cache
-def chips() -> dict[str, Chip]:
-    """Returns the supported chips by their names in topologies, such as `v5e`."""
-    text = importlib.resources.files(__package__).joinpath("chips.toml").read_text("utf-8")
-    return {name: Chip(**figures) for name, figures in tomllib.loads(text).items()}
-
+from deeplab_jax.parallel.chips import Chip, chips
 
 # Estimated latency between neighboring chips, in seconds; it is not published.
 HOP_SECONDS = 1e-6

@@ -9,16 +9,12 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deeplab_jax.models.summary import summarize
 from deeplab_jax.parallel import data_size, make_mesh, spatial_size
 from deeplab_jax.planning import collectives, compiled_step, hardware, hlo, reductions
 from deeplab_jax.planning.dataset_stub import assemble_unseen
 from deeplab_jax.reporter import LoggingReporter, Reporter
+from deeplab_jax.training.measurements import step_flops
 from deeplab_jax.training.setup import Run
-
-# For each product of the forward pass, the backward pass computes two: one for the gradient of the
-# input and one for the gradient of the kernel.
-PASSES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +162,6 @@ def plan(
     reporter.message(
         f"compiling a training step of {batch} images for {topology.name}; this can take minutes"
     )
-    macs = summarize(run.model, crop).macs
     step = compiled_step.compile_step(run)
     usable = step.usable or topology.chip.usable_hbm_bytes
     planned = Plan(
@@ -177,7 +172,7 @@ def plan(
         global_batch=batch,
         step=step,
         usable_hbm_bytes=usable,
-        analytic_flops_per_chip=2 * macs * PASSES * batch / topology.num_chips,
+        analytic_flops_per_chip=step_flops(run) / topology.num_chips,
         largest_batch=_largest_batch(run, mesh, step, usable, search_largest_batch, reporter),
     )
     return _with_traffic(planned, run, spatial_size(mesh)) if step.fits else planned

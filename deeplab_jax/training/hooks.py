@@ -1,157 +1,24 @@
-"""Parts of the training loop: logging, throughput, early stopping, checks for NaN, pictures."""
+"""Parts of the training loop: messages, early stopping, checks for NaN, pictures."""
 
 import collections
-import contextlib
 import itertools
-import json
 import math
 import pathlib
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import tensorboardX
 
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import is_local, write_text
 from deeplab_jax.inference import load
 from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.setup import Run
 from deeplab_jax.training.state import TrainState
+from deeplab_jax.training.writers import read_rows
 from deeplab_jax.visualize import Panel, contact_sheet, write_picture, write_training_curves
-
-METRICS_FILE = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
-# Seconds between two writes of `metrics.jsonl` into a bucket.
-BUCKET_SECONDS = 15.0
-
-
-class Monitor(contextlib.AbstractContextManager):
-    """Writes scalars to `metrics.jsonl` and to TensorBoard; a context manager.
-
-    If the workdir is in a bucket, it writes only `metrics.jsonl`.
-    """
-
-    def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
-        """Opens the files and removes the rows after `start_step` that an interrupted run left."""
-        self._path, self._is_local = workdir / METRICS_FILE, is_local(workdir)
-        kept = [row for row in read_rows(workdir) if row["step"] <= start_step]
-        self._text = "".join(json.dumps(row) + "\n" for row in kept)
-        write_text(self._path, self._text)
-        self._count = self._stored = len(kept)
-        if not self._is_local:
-            self._done, self._storing = threading.Event(), threading.Lock()
-            self._thread = threading.Thread(target=self._store_often, name="metrics", daemon=True)
-            self._thread.start()
-        else:
-            self._rows = self._path.open("a", buffering=1)
-            self._events = tensorboardX.SummaryWriter(
-                str(workdir / TENSORBOARD), purge_step=start_step + 1
-            )
-
-    def __exit__(self, *error: object) -> None:
-        """Closes the files."""
-        if self._is_local:
-            self._rows.close()
-            self._events.close()
-            return
-        self._done.set()
-        self._thread.join()
-        # An error that ended the block matters more than one of these rows.
-        with contextlib.suppress(OSError) if error[0] else contextlib.nullcontext():
-            self.flush()
-
-    def flush(self) -> None:
-        """Stores all rows in the bucket; required before a checkpoint of their step is saved."""
-        if self._is_local:
-            return
-        with self._storing:
-            count, text = self._count, self._text
-            if count > self._stored:
-                self._path.write_text(text)
-                self._stored = count
-
-    def _store_often(self) -> None:
-        while not self._done.wait(BUCKET_SECONDS):
-            # A bucket that cannot be reached for a while does not end the run.
-            with contextlib.suppress(OSError):
-                self.flush()
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes the scalars of a step."""
-        row = json.dumps({"step": step, **scalars}) + "\n"
-        if not self._is_local:
-            # Objects in a bucket cannot be appended to, so that a thread stores all rows at
-            # intervals.
-            self._text += row
-            self._count += 1
-            return
-        self._rows.write(row)
-        for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
-        self._events.flush()
-
-
-def read_rows(workdir: pathlib.Path) -> list[dict[str, float]]:
-    """Returns the rows of `metrics.jsonl`, without an incomplete last line."""
-    path = workdir / METRICS_FILE
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-class Pace:
-    """Measures mean loss and throughput, without the time for evaluations and saving."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self.start()
-
-    def start(self) -> None:
-        """Starts a measurement; to be called just before the next step."""
-        self._losses: list[jax.Array] = []
-        self._started = time.perf_counter()
-        self._paused = 0.0
-
-    def add(self, metrics: Mapping[str, jax.Array]) -> None:
-        """Adds the metrics of a step."""
-        self._losses.append(metrics["loss"])
-
-    def pause(self, seconds: float) -> None:
-        """Excludes a number of seconds from the measurement, such as the time of an evaluation."""
-        self._paused += seconds
-
-    def summarize(self, metrics: Mapping[str, jax.Array], steps_left: int) -> dict[str, float]:
-        """Summarizes the steps since the last summary; waits until the last step has finished.
-
-        Args:
-          metrics: metrics of the last step.
-          steps_left: number of steps until the end of training.
-
-        Returns:
-          `loss` (mean over the steps), `learning_rate` and `gradient_norm` (of the last step),
-          `images_per_second`, and `seconds_left` (estimated time until the end).
-        """
-        loss = sum(float(loss) for loss in self._losses) / len(self._losses)
-        elapsed = time.perf_counter() - self._started - self._paused
-        seconds_per_step = elapsed / len(self._losses)
-        self.start()
-        return {
-            "loss": loss,
-            "learning_rate": float(metrics["learning_rate"]),
-            "gradient_norm": float(metrics["gradient_norm"]),
-            "images_per_second": self._batch_size / seconds_per_step,
-            "seconds_left": seconds_per_step * steps_left,
-        }
 
 
 def describe_start(

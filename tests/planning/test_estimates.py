@@ -9,6 +9,7 @@ import pytest
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, create_model
+from deeplab_jax.parallel.chips import published_peak
 from deeplab_jax.planning import chips, parse_topology
 from deeplab_jax.planning import hardware as topologies
 from deeplab_jax.planning.collectives import Collective
@@ -77,6 +78,22 @@ def test_published_figures_are_in_order():
         assert 0.89 * chip.hbm_bytes < chip.usable_hbm_bytes < chip.hbm_bytes
         assert chip.peak_flops > 100 * chip.hbm_bandwidth > 100 * chip.ici_bandwidth
         assert chip.source.startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("kind", "peak"),
+    [
+        ("TPU v5 lite", 197e12),
+        ("TPU v4", 275e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L40S", None),
+        ("cpu", None),
+    ],
+)
+def test_the_peak_rate_of_a_device_by_its_name(kind, peak):
+    assert (published_peak(kind) or (None,))[0] == peak
 
 
 def test_a_step_takes_the_longer_of_arithmetic_and_memory_and_then_sends():

@@ -1,9 +1,13 @@
 import json
+import sys
 
 import pytest
+from reporters import RecordingReporter
 from tensorboardX.proto.event_pb2 import Event
 
-from deeplab_jax.training.hooks import Monitor, read_rows
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.training import writers
+from deeplab_jax.training.writers import Monitor, read_rows
 
 
 @pytest.fixture
@@ -56,3 +60,37 @@ def test_tensorboard_gets_the_same_numbers(interrupted):
             for value in event.summary.value:
                 values[event.step, value.tag] = value.simple_value
     assert values == {(10, "loss"): 1.0, (20, "loss"): 2.0, (30, "loss"): 3.0}
+
+
+@pytest.mark.parametrize("moment", ["open", "write", "close"])
+def test_a_writer_that_fails_causes_one_warning(tmp_path, monkeypatch, moment):
+    class Failing:
+        def __init__(self, *arguments):
+            self._at("open")
+
+        def write(self, step, scalars):
+            self._at("write")
+
+        def close(self, failed):
+            self._at("close")
+
+        def _at(self, here):
+            if here == moment:
+                raise OSError("no network")
+
+    monkeypatch.setattr(writers, "WandB", Failing)
+    reporter = RecordingReporter()
+    with Monitor(tmp_path, 0, ("wandb",), {}, reporter) as monitor:
+        for step in (1, 2, 3):
+            monitor.write(step, {"loss": 1.0})
+    assert steps(tmp_path) == [1, 2, 3]
+    assert reporter.warnings == [
+        "the metrics writer wandb failed: no network; training continues without it, and "
+        "metrics.jsonl still receives all metrics"
+    ]
+
+
+def test_a_writer_without_its_library_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(DeepLabError, match=r"pip install 'deeplab_jax\[wandb\]'"):
+        writers.check_writers(("tensorboard", "wandb"))

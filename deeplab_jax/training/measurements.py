@@ -1,0 +1,250 @@
+"""Measurements of a running training: throughput, waiting for input, utilization, slow hosts."""
+
+import contextlib
+import itertools
+import math
+import queue
+import statistics
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from deeplab_jax.models.summary import summarize
+from deeplab_jax.parallel.chips import matrix_rate, published_peak
+from deeplab_jax.training.goodput import INPUT
+from deeplab_jax.training.setup import Run
+
+# For each product of the forward pass, the backward pass computes two: one for the gradient of the
+# input and one for the gradient of the kernel.
+PASSES = 3
+# Side of the matrices by which the rate of a CPU is measured, in about 0.1 s.
+CPU_MATRIX = 1024
+# Names of the utilization in `metrics.jsonl`; the second one relates to a measured rate.
+UTILIZATION, CPU_UTILIZATION = "flops_utilization", "flops_utilization_of_measured_rate"
+
+
+class StepClock:
+    """Measures in a thread of its own when the devices finish each step.
+
+    The training loop never waits for it, and it never waits for the devices in the loop.
+    """
+
+    def __init__(self) -> None:
+        """Starts the thread."""
+        self._waiting: queue.Queue = queue.Queue()
+        self._ends: list[float] = []
+        threading.Thread(target=self._run, name="step clock", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            loss = self._waiting.get()
+            # The training loop reports a failure of the devices.
+            with contextlib.suppress(Exception):
+                jax.block_until_ready(loss)
+            del loss
+            self._ends.append(time.perf_counter())
+            self._waiting.task_done()
+
+    def dispatched(self, loss: jax.Array) -> None:
+        """Adds a step that was passed to the devices."""
+        self._waiting.put(loss)
+
+    def finish(self) -> list[float]:
+        """Waits for all added steps; returns their ends in seconds of `time.perf_counter`."""
+        self._waiting.join()
+        ends, self._ends = self._ends, []
+        return ends
+
+
+class Pace:
+    """Measures mean loss, throughput and waiting, without the time for evaluations and saving.
+
+    Attributes:
+      totals: seconds since the first step by activity; see `ACTIVITIES` in goodput.py.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._clock = StepClock()
+        self.totals: dict[str, float] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Starts a measurement; to be called just before the next step."""
+        self._losses: list[jax.Array] = []
+        self._batches: list[tuple[float, float]] = []
+        self._intervals: list[float] = []
+        self._before: float | None = None
+        self._input = 0.0
+        self._started = time.perf_counter()
+        self._paused = 0.0
+
+    def add(self, metrics: Mapping[str, jax.Array]) -> None:
+        """Adds the metrics of a step that was passed to the devices."""
+        self._losses.append(metrics["loss"])
+        self._clock.dispatched(metrics["loss"])
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Measures a block that reads the batch of the next step."""
+        started = time.perf_counter()
+        yield
+        self._batches.append((started, time.perf_counter()))
+
+    @contextlib.contextmanager
+    def pausing(self, activity: str) -> Iterator[None]:
+        """Excludes a block from the throughput, and adds its time to an activity."""
+        self.settle()
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            self._paused += seconds
+            self._before = None
+            self.totals[activity] = self.totals.get(activity, 0.0) + seconds
+
+    def settle(self) -> None:
+        """Measures all steps so far; waits until the last one has finished."""
+        ends = self._clock.finish()
+        # The devices waited for a batch from the end of the step before until it was read.
+        waited = sum(
+            max(0.0, read - max(started, end))
+            for end, (started, read) in zip(ends, self._batches, strict=False)
+        )
+        self._batches = []
+        self._input += waited
+        self.totals[INPUT] = self.totals.get(INPUT, 0.0) + waited
+        first = [] if self._before is None else [self._before]
+        known = [*first, *ends]
+        self._intervals += [after - before for before, after in itertools.pairwise(known)]
+        self._before = known[-1] if known else None
+
+    def summarize(self, metrics: Mapping[str, jax.Array], steps_left: int) -> dict[str, float]:
+        """Summarizes the steps since the last summary; waits until the last step has finished.
+
+        Args:
+          metrics: metrics of the last step.
+          steps_left: number of steps until the end of training.
+
+        Returns:
+          `loss` (mean over the steps), `learning_rate` and `gradient_norm` (of the last step),
+          `images_per_second`, `seconds_left` (estimated time until the end), `step_seconds` (mean),
+          `step_seconds_deviation` (standard deviation; only with at least three steps) and
+          `input_wait_fraction`, the fraction of the time for which the devices waited for a batch.
+        """
+        loss = sum(float(loss) for loss in self._losses) / len(self._losses)
+        self.settle()
+        elapsed = time.perf_counter() - self._started - self._paused
+        seconds_per_step = elapsed / len(self._losses)
+        summary = {
+            "loss": loss,
+            "learning_rate": float(metrics["learning_rate"]),
+            "gradient_norm": float(metrics["gradient_norm"]),
+            "images_per_second": self._batch_size / seconds_per_step,
+            "seconds_left": seconds_per_step * steps_left,
+            "step_seconds": seconds_per_step,
+            "input_wait_fraction": min(1.0, self._input / elapsed) if elapsed > 0 else 0.0,
+        }
+        if len(self._intervals) >= 2:
+            summary["step_seconds_deviation"] = statistics.pstdev(self._intervals)
+        self.start()
+        return summary
+
+
+def step_flops(run: Run) -> float:
+    """Returns the floating-point operations of a training step, over all devices.
+
+    They are 2 · multiply-adds of all convolutions · 3 passes · images, without rematerialization.
+    """
+    macs = summarize(run.model, tuple(run.augmentation.crop_size)).macs
+    return 2.0 * macs * PASSES * run.config.training.batch_size
+
+
+class Utilization:
+    """Model FLOP/s utilization: operations of the training step relative to the peak rate.
+
+    The peak is that of bfloat16 for known chips. On CPUs, it is the rate of a matrix product that
+    is measured when the run starts.
+    """
+
+    def __init__(self, run: Run) -> None:
+        """Starts counting the operations in a thread, while the training step is compiled."""
+        self._flops: float | None = None
+        self._mesh, self._peak = run.mesh, None
+        self._counting = threading.Thread(target=self._count, args=(run,), daemon=True)
+        self._counting.start()
+
+    def _count(self, run: Run) -> None:
+        # Not even a network that cannot be counted ends the training.
+        with contextlib.suppress(Exception):
+            self._flops = step_flops(run)
+
+    def describe_peak(self) -> str:
+        """Finds the peak rate of all devices, and returns a message about it."""
+        devices = list(self._mesh.devices.flat)
+        kind = devices[0].device_kind
+        if devices[0].platform == "cpu":
+            # The devices of a process share its cores.
+            rate = matrix_rate(CPU_MATRIX, repetitions=3)
+            self._name, self._peak = CPU_UTILIZATION, rate * jax.process_count()
+            return (
+                f"FLOP/s utilization is relative to {rate / 1e9:.0f} GFLOP/s, measured on this CPU "
+                "with a matrix product"
+            )
+        found = published_peak(kind)
+        if found is None:
+            return f"no FLOP/s utilization is reported: the peak rate of {kind} is unknown"
+        peak, chip = found
+        self._name, self._peak = UTILIZATION, peak * len(devices)
+        return f"FLOP/s utilization is relative to {peak / 1e12:.0f} TFLOP/s per {chip} (bfloat16)"
+
+    def at(self, step_seconds: float) -> dict[str, float]:
+        """Returns the utilization by its name; {} if operations or peak rate are unknown."""
+        if self._flops is None or self._peak is None:
+            return {}
+        return {self._name: self._flops / step_seconds / self._peak}
+
+
+def peak_memory(mesh: Mesh) -> dict[str, float]:
+    """Returns `peak_memory_bytes`, the maximum over this process's devices; {} if unknown."""
+    found = [device.memory_stats() or {} for device in mesh.local_devices]
+    peaks = [stats["peak_bytes_in_use"] for stats in found if "peak_bytes_in_use" in stats]
+    return {"peak_memory_bytes": max(peaks)} if peaks else {}
+
+
+# Fraction of a step for which the devices of a host must wait for it, and the factor by which this
+# must exceed the median of all other hosts, for a warning.
+SLOW_FRACTION, SLOW_FACTOR = 0.1, 3.0
+
+
+def slow_host(times: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Returns the times of the host for which the others wait; None if there is none.
+
+    All hosts finish a step together, because gradients are summed. A host that reads its images
+    late begins the step late: its devices wait for input, and the devices of the others wait for it
+    in the sum. A slow device or link does not show in these times.
+
+    Args:
+      times: `input_wait_fraction` of each process, with any further values.
+    """
+    if len(times) < 2:
+        return None
+    slowest = max(times, key=lambda one: one["input_wait_fraction"])
+    others = [one["input_wait_fraction"] for one in times if one is not slowest]
+    limit = max(SLOW_FRACTION, SLOW_FACTOR * statistics.median(others))
+    waits = slowest["input_wait_fraction"]
+    return slowest if math.isfinite(waits) and waits > limit else None
+
+
+def slow_host_warning(times: Mapping[str, Any]) -> str:
+    """Returns the warning about a slow host, from the times of its process."""
+    return (
+        f"process {times['process']} on {times['host']} is slow: its devices wait for input for "
+        f"{times['input_wait_fraction']:.0%} of a step of {times['step_seconds']:.3g} s, and all "
+        "other processes wait for it; check its storage and processor, or raise data.workers"
+    )

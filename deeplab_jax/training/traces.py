@@ -1,0 +1,151 @@
+"""Profiler traces of a few steps of a running training, on request."""
+
+import contextlib
+import pathlib
+import shutil
+import signal
+import tempfile
+import threading
+
+import jax
+
+from deeplab_jax.files import is_local
+from deeplab_jax.parallel import is_first_host
+from deeplab_jax.reporter import Reporter
+
+TRACES = "traces"
+# A file of this name in the workdir requests a trace in all processes.
+REQUEST_FILE = "trace"
+# Number of steps of a trace, and steps of this process after which `--profile` begins.
+TRACED_STEPS, PROFILED_AFTER = 5, 2
+# Seconds between two looks for the file.
+POLL_SECONDS = 5.0
+# Requests a trace in the process that receives it.
+SIGNAL = getattr(signal, "SIGUSR1", None)
+
+
+class Traces(contextlib.AbstractContextManager):
+    """Writes traces of `TRACED_STEPS` steps; a context manager.
+
+    A trace is requested in three ways:
+    - `--profile`: steps 3 to 7 of every process, in `workdir/profile`;
+    - SIGUSR1: the next steps of the process that receives the signal;
+    - a file `trace` in the workdir: the same steps of all processes, from a step at which they log.
+      Process 0 looks for the file every few seconds and deletes it.
+
+    The last two write to `workdir/traces/step_N`, where N is the first traced step. Jobs of several
+    processes have a subdirectory per process. A trace that fails causes a warning.
+    """
+
+    def __init__(self, workdir: pathlib.Path, profile: bool, reporter: Reporter) -> None:
+        """Prepares traces of a run; see the class."""
+        self._workdir, self._reporter = workdir, reporter
+        self._profile_after = PROFILED_AFTER if profile else None
+        self._signaled, self._found, self._done = (threading.Event() for _ in range(3))
+        self._agreed: int | None = None
+        self._begin_after: int | None = None
+        self._target: pathlib.Path | None = None
+        self._last = 0
+
+    def __enter__(self) -> "Traces":
+        """Installs the signal handler, and starts to look for the file."""
+        self._before = None
+        if SIGNAL is not None and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(SIGNAL, lambda *_: self._signaled.set())
+        if is_first_host():
+            threading.Thread(target=self._look, name="trace requests", daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends a trace that is being written."""
+        self._done.set()
+        if self._before is not None and SIGNAL is not None:
+            signal.signal(SIGNAL, self._before)
+        self._stop()
+
+    def _look(self) -> None:
+        request = self._workdir / REQUEST_FILE
+        while not self._done.wait(POLL_SECONDS):
+            # A bucket that cannot be reached for a while does not end the run.
+            with contextlib.suppress(OSError):
+                if request.is_file():
+                    request.unlink()
+                    self._found.set()
+
+    def agreed_start(self, step: int, interval: int) -> int | None:
+        """Returns the step after which all processes trace, to be published by process 0.
+
+        Args:
+          step: step at which the processes log.
+          interval: number of steps until they log again. All read the request by then, because no
+            process computes a step without the others.
+        """
+        if self._found.is_set():
+            self._found.clear()
+            self._agreed = step + (interval if jax.process_count() > 1 else 0)
+        return self._agreed
+
+    def agree(self, step: int, agreed: int | None) -> None:
+        """Begins a trace after `step` if process 0 published this step."""
+        if agreed == step:
+            self._begin_after = step
+
+    def before_step(self, step: int, steps_done: int) -> None:
+        """Begins a trace if one is due.
+
+        Args:
+          step: next step.
+          steps_done: number of steps that this process has trained.
+        """
+        if self._target is not None:
+            return
+        if steps_done == self._profile_after:
+            self._start(self._workdir / "profile", step)
+        elif self._signaled.is_set() or self._begin_after == step - 1:
+            self._signaled.clear()
+            self._start(self._workdir / TRACES / f"step_{step:06}", step)
+
+    def after_step(self, step: int, loss: jax.Array) -> None:
+        """Ends a trace after its last step, for which it waits."""
+        if self._target is not None and step >= self._last:
+            jax.block_until_ready(loss)
+            self._stop()
+
+    def _start(self, target: pathlib.Path, step: int) -> None:
+        if jax.process_count() > 1:
+            target = target / f"process_{jax.process_index()}"
+        local = target if is_local(target) else pathlib.Path(tempfile.mkdtemp(prefix="trace-"))
+        try:
+            jax.profiler.start_trace(str(local))
+        except Exception as error:
+            self._warn(error)
+            return
+        self._target, self._local, self._last = target, local, step + TRACED_STEPS - 1
+
+    def _stop(self) -> None:
+        """Writes the current trace, if there is one."""
+        target, self._target = self._target, None
+        if target is None:
+            return
+        try:
+            jax.profiler.stop_trace()
+            if not is_local(target):
+                _copy(self._local, target)
+                shutil.rmtree(self._local, ignore_errors=True)
+        except Exception as error:
+            self._warn(error)
+        else:
+            self._reporter.message(f"trace of the steps until {self._last}: {target}")
+
+    def _warn(self, error: Exception) -> None:
+        reason = " ".join(str(error).split())[:200]
+        self._reporter.warning(f"no trace was written: {reason}; training continues")
+
+
+def _copy(folder: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies the files below a directory on this machine into a bucket."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            place = target / path.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
