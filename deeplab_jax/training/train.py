@@ -132,22 +132,22 @@ def train(
     lock = contextlib.nullcontext(lambda: None)
     with workdir_lock(workdir, reporter) if is_first_host() else lock as check_lock:
         _open_workdir(run, evaluator)
-        timeline = Timeline(workdir, started) if is_first_host() else None
-        with timeline or contextlib.nullcontext():
-            return _train(run, evaluator, timeline, reporter, profile, check_lock)
+        return _train(run, evaluator, reporter, profile, check_lock, started)
 
 
 def _train(
     run: Run,
     evaluator: Evaluator,
-    timeline: Timeline | None,
     reporter: Reporter,
     profile: bool,
     check_lock: Callable[[], None],
+    started: float,
 ) -> TrainingResult:
     """Trains in a workdir that this job has locked."""
     workdir = run.workdir
+    timeline = Timeline(workdir, started) if is_first_host() else None
     with (
+        timeline or contextlib.nullcontext(),
         interruption() as asked_to_stop,
         watchdog(run.config.training.watchdog_seconds) as report_progress,
         Checkpointer(workdir, reporter) as checkpointer,
