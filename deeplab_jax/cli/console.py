@@ -1,7 +1,7 @@
 """Reporter of the commands: a live line on a terminal, periodic lines elsewhere."""
 
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
 
 import rich.box
 import rich.console

@@ -259,7 +259,7 @@ class Loop:
 
     def _exchange(self, step: int, scalars: Mapping[str, float]) -> None:
         """Compares the times of all processes, and agrees with them on the next trace."""
-        times = {
+        times: dict[str, Any] = {
             "process": jax.process_index(),
             "host": socket.gethostname(),
             "trace_after": self.traces.agreed_start(step, self.config.log_every_steps),

@@ -175,7 +175,8 @@ class Utilization:
     def __init__(self, run: Run) -> None:
         """Starts counting the operations in a thread, while the training step is compiled."""
         self._flops: float | None = None
-        self._mesh, self._peak = run.mesh, None
+        self._peak: float | None = None
+        self._mesh = run.mesh
         self._counting = threading.Thread(target=self._count, args=(run,), daemon=True)
         self._counting.start()
 
