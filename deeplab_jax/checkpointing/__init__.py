@@ -8,8 +8,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".saved_states": "CHECKPOINTS",
         ".orbax_items": "choose_step open_checkpoints",
         ".description": (
-            "CLASSIFICATION SAFETENSORS SEGMENTATION ModelDescription description_values is_model "
-            "parse_description read_description write_description"
+            "CLASSIFICATION SAFETENSORS SEGMENTATION ModelDescription check_temperature "
+            "description_values is_model parse_description read_description write_description"
         ),
         ".store": (
             "StoredModel WEIGHTS_SHA256 read_model read_variables write_model write_shared_model"

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from typing import TYPE_CHECKING, Any
 
 from deeplab_jax import models
 from deeplab_jax.data.descriptors import RGB, Bands
+from deeplab_jax.declarations import ABOVE_ZERO
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
 from deeplab_jax.formats import FORMAT_FIELD, FORMAT_VERSION, check_format_version
@@ -37,6 +39,8 @@ class ModelDescription:
         in training; None: the range of each image.
       bands: numbers, from 1, of the bands of an image file that are read, as in training; None:
         RGB, or all bands of the file if the network takes other images.
+      temperature: divisor of the logits before the softmax that gives probabilities; `calibrate`
+        fits it (default: 1).
     """
 
     architecture: str
@@ -48,6 +52,7 @@ class ModelDescription:
     task: str = SEGMENTATION
     intensity_range: tuple[float, float] | None = None
     bands: tuple[int, ...] | None = None
+    temperature: float = 1.0
 
     @property
     def image_bands(self) -> Bands:
@@ -60,6 +65,16 @@ class ModelDescription:
         if self.task == CLASSIFICATION:
             return models.create_classifier(**self.overrides)
         return models.create_model(self.architecture, **self.overrides)
+
+
+def check_temperature(temperature: float) -> None:
+    """Checks the temperature of class probabilities.
+
+    Raises:
+      DeepLabError: it is not a finite number above 0.
+    """
+    if not (ABOVE_ZERO.holds(temperature) and math.isfinite(temperature)):
+        raise DeepLabError(f"temperature={temperature!r} must be a finite number above 0")
 
 
 def is_model(directory: pathlib.Path) -> bool:
@@ -121,6 +136,7 @@ def parse_description(values: dict[str, Any]) -> ModelDescription:
         bands=bands and tuple(bands),
         **values,
     )
+    check_temperature(description.temperature)
     name, overrides = description.architecture, description.overrides
     if description.task == CLASSIFICATION:
         architecture = models.restore_classifier(overrides, version).architecture

@@ -41,7 +41,7 @@ class StoredModel:
     def changed(
         self, variables: Variables, overrides: dict[str, Any] | None = None, source: Any = None
     ) -> "StoredModel":
-        """Returns a changed copy of this model, for example after pruning.
+        """Returns a changed copy of this model, for example after pruning, with temperature 1.
 
         Args:
           variables: variables of the new model.
@@ -50,7 +50,9 @@ class StoredModel:
         """
         old = self.description
         overrides = old.overrides | (overrides or {})
-        new = dataclasses.replace(old, overrides=overrides, source=source or old.source)
+        new = dataclasses.replace(
+            old, overrides=overrides, source=source or old.source, temperature=1.0
+        )
         return StoredModel(new.create_model(), variables, new)
 
 

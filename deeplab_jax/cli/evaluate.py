@@ -4,6 +4,10 @@ Evaluates a trained model on a split of a prepared dataset: mean IoU and other m
 is whole images at one scale. M is the workdir of a training run, a model directory, or the name of
 pretrained weights. --output writes metrics.json, confusion_matrix.png and contact_sheet.png.
 
+--calibration measures how well the class probabilities agree with the truth: expected calibration
+error (ECE) of the confidence, its mean over classes (classwise ECE), Brier score (0 to 2) and
+negative log-likelihood (NLL). --output then writes reliability.png. `calibrate` improves them.
+
 --table compares inference strategies. It applies --output_stride, --scales, --flip and --crf one
 after the other and prints how much each of them changes the metrics, with a 95 % interval. --output
 then writes strategies.json. Without these flags, the table has the rows of table 6 of DeepLab v3
@@ -17,6 +21,8 @@ examples:
       --output=runs/camvid/val
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\
       --output_stride=8 --scales=0.5,0.75,1,1.25 --flip --crf --table
+  deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split='val[50%:]' \\
+      --data_dir=data --calibration --output=runs/camvid/calibration
   deeplab-jax evaluate --model=deeplabv3_mobilenetv2_voc --dataset=folder --data_dir=data \\
       --class_map=vehicles.txt
       a line of vehicles.txt: bus: vehicle
@@ -39,6 +45,10 @@ def define_flags(flags: Flags) -> None:
     flags.define_dataset("val")
     flags.define("output", None, "Directory for the metrics and pictures.")
     flags.define("trimap", None, "Widths of the trimap bands around void, in pixels, as in 1,5,10.")
+    flags.define("calibration", False, "Also measure the calibration of the class probabilities.")
+    flags.define(
+        "calibration_bins", 15, "Number of equal-width bins of the calibration errors.", least=1
+    )
     flags.define(
         "class_map",
         None,
@@ -60,6 +70,10 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     widths = flags.numbers("trimap", int, "1,5,10")
     if flags.table and widths:
         raise DeepLabError("--trimap cannot be combined with --table; leave one of them out")
+    if flags.table and flags.calibration:
+        raise DeepLabError("--calibration cannot be combined with --table; leave one of them out")
+    if not flags["calibration_bins"].using_default_value and not flags.calibration:
+        raise DeepLabError("--calibration_bins requires --calibration; give it, too")
     options, settings = flags.inference_options(), flags.split_settings()
     flags.check_sources()
     with joined_job(flags, console) as reporter:
@@ -89,6 +103,7 @@ def _measure(
     settings |= {"class_map": flags.class_map, "classes": flags.classes}
     if flags.table:
         return _compare(predictor, dataset, options, settings)
+    settings |= {"calibration_bins": flags.calibration_bins if flags.calibration else None}
     return table(
         deeplab_jax.evaluate(predictor, dataset, options=options, trimap_widths=widths, **settings)
     )

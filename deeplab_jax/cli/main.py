@@ -24,6 +24,7 @@ COMMANDS = {
     "prepare": "convert raw images and masks into a dataset",
     "train": "train a model or resume an interrupted run",
     "evaluate": "evaluate a model on a dataset split",
+    "calibrate": "fit the temperature of a model's class probabilities",
     "crf-search": "search the dense CRF parameters for a model",
     "predict": "write masks and overlays for images and videos",
     "convert": "convert published weights into a model directory",

@@ -19,10 +19,10 @@ from deeplab_jax.evaluation.evaluate import check_labelled, describe_settings, w
 from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
-    image_results,
     make_inference,
     sum_over_hosts,
 )
+from deeplab_jax.evaluation.results import image_results
 from deeplab_jax.files import as_path, write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.options import DEFAULT_CRF
@@ -168,7 +168,7 @@ def _measure(
     outcomes = class_list.num_outcomes if class_list else scored
     overlaps = np.zeros((inference.num_images, 3, scored), np.int64)
     boundary = np.zeros((inference.num_images, scored, 4), np.int64)
-    for index, panel, _ in image_results(inference, predictor, reporter, class_list):
+    for index, panel, *_ in image_results(inference, predictor, reporter, class_list):
         labels = panel.truth, panel.prediction, outcomes
         counts = ConfusionMatrix.from_labels(*labels).counts[:scored]
         overlaps[index] = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)[:scored]

@@ -17,10 +17,10 @@ from deeplab_jax.evaluation.evaluate import check_labelled, describe_settings, w
 from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
-    image_scores,
     make_inference,
     sum_over_hosts,
 )
+from deeplab_jax.evaluation.results import image_scores
 from deeplab_jax.files import as_path, write_text
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.metrics import ConfusionMatrix

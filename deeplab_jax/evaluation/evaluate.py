@@ -15,13 +15,12 @@ from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
     WholeImageInference,
-    image_results,
     image_sizes,
     make_inference,
-    only_labels,
     sum_over_hosts,
 )
 from deeplab_jax.evaluation.report import SegmentationMetrics, metrics_dictionary, write_report
+from deeplab_jax.evaluation.results import image_results, only_labels
 from deeplab_jax.files import as_path
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import FoldedNetwork, fusion_rule
@@ -106,6 +105,7 @@ def evaluate(
     *,
     options: InferenceOptions | None = None,
     trimap_widths: Sequence[int] = (),
+    calibration_bins: int | None = None,
     class_map: Mapping[str, str] | str | Path | None = None,
     classes: Sequence[str] | None = None,
     output: str | Path | None = None,
@@ -120,10 +120,13 @@ def evaluate(
       options: inference strategy (default: that of the predictor).
       trimap_widths: widths in pixels of bands around void pixels; mean IoU is also computed within
         each band.
+      calibration_bins: number of bins of the calibration metrics, 1..1000 (default: they are not
+        computed); see `CalibrationCounts`.
       class_map, classes: classes that are scored, see `make_class_list` (default: all). All other
         true classes are void. All other predicted classes are wrong where the truth is scored, and
         the confusion matrix has one more column for them.
-      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`.
+      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`, and with
+        calibration metrics `reliability.png`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`: size, batch_size, mesh, workers, limit. Without a
         size, each image is padded as the predictor pads it.
@@ -147,9 +150,9 @@ def evaluate(
         outcomes, palette = class_list.outcomes, class_list.palette
     else:
         warn_of_other_names(predictor, dataset, reporter)
-    counted, sheet = _count(inference, predictor, class_list, trimap_widths, reporter)
-    scored = outcomes[: len(counted.confusion.counts)]
-    metrics = metrics_dictionary(scored, counted) | {
+    counted = SegmentationMetrics.empty(len(outcomes), trimap_widths, calibration_bins)
+    counted, sheet = _count(inference, predictor, class_list, counted, reporter)
+    metrics = metrics_dictionary(outcomes[: len(counted.confusion.counts)], counted) | {
         "num_images": inference.num_images,
         "settings": describe_settings(predictor, inference, chosen),
     }
@@ -162,17 +165,17 @@ def _count(
     inference: Inference,
     predictor: Predictor,
     class_list: ClassList | None,
-    trimap_widths: Sequence[int],
+    counted: SegmentationMetrics,
     reporter: Reporter,
 ) -> tuple[SegmentationMetrics, list[Panel]]:
     """Returns the counts over the whole split, and evenly spaced images of this host."""
-    num_classes = class_list.num_outcomes if class_list else len(predictor.class_names)
-    counted = SegmentationMetrics.empty(num_classes, trimap_widths)
     own = inference.own_positions()
     shown = own[np.linspace(0, len(own) - 1, SHEET_ROWS).round().astype(int)] if len(own) else own
     sheet = []
-    for index, panel, bins in image_results(inference, predictor, reporter, class_list):
-        counted = counted.add(panel, bins)
+    with_probabilities = counted.calibration is not None
+    results = image_results(inference, predictor, reporter, class_list, with_probabilities)
+    for index, panel, bins, probabilities in results:
+        counted = counted.add(panel, bins, probabilities)
         sheet += [(index, panel)] if index in shown else []
     counted = counted.over_hosts()
     if class_list is not None:
@@ -225,6 +228,7 @@ def describe_settings(
         "fusion": fusion_rule(architecture) if options.fuses else None,
         "tile": None if tiling is None else list(tiling.tile),
         "overlap": None if tiling is None else options.overlap,
+        "temperature": None if predictor.temperature == 1 else predictor.temperature,
         "crf": None if predictor.crf is None else dataclasses.asdict(predictor.crf),
         "batch_size": inference.batch_size,
         "devices": f"{inference.mesh.size} x {device.device_kind}",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,12 +14,8 @@ from deeplab_jax.data.descriptors import Bands
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation.class_list import ClassList
 from deeplab_jax.inference import ImageClassification, Predictor
-from deeplab_jax.inference.forward import only_logits
 from deeplab_jax.inference.padding import Size, canvas_size, padded_size
-from deeplab_jax.inference.refinement import refine
 from deeplab_jax.inference.tiles import Tiling, run_tiles
-from deeplab_jax.labels import label_dtype
-from deeplab_jax.metrics import NUM_BINS, probability_bins
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import (
     data_share,
@@ -29,7 +25,6 @@ from deeplab_jax.parallel import (
     wait_for_hosts,
 )
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.visualize import Panel
 
 # Function from the images of this process, uint8 [N, H, W, C], to arrays [N, …]; see
 # `FoldedNetwork.forward`.
@@ -244,103 +239,6 @@ def make_inference(
     )
 
 
-class ImageResult(NamedTuple):
-    """Result for one image.
-
-    Attributes:
-      position: index of the image in the split.
-      panel: image, truth and prediction; with a class list, labels are in its classes.
-      bins: result of `probability_bins`, uint16 [num_classes, H, W].
-    """
-
-    position: int
-    panel: Panel
-    bins: np.ndarray
-
-
-def image_results(
-    inference: Inference,
-    predictor: Predictor,
-    reporter: Reporter,
-    class_list: ClassList | None = None,
-) -> Iterator[ImageResult]:
-    """Yields the result for each image of this host, exactly once, at the size of the image.
-
-    Args:
-      inference: result of `make_inference` for this predictor.
-      predictor: model to apply.
-      reporter: receives progress events.
-      class_list: classes that are scored (default: those of the model).
-    """
-    if predictor.crf is not None:
-        for index, scores, image, label in image_scores(inference, predictor, reporter):
-            probabilities = refine(scores, image, predictor.crf)
-            class_map = probabilities.argmax(axis=-1).astype(label_dtype(scores.shape[-1]))
-            panel = Panel(image, label, class_map)
-            yield _in_bins(index, panel, probabilities, class_list)
-        return
-    finish = classes_and_bins if class_list is None else classes_and_probabilities
-    forward = predictor.network.forward(predictor.options, finish, inference.mesh)
-    for index, image, label, (class_map, ranking) in _own(inference.run(forward, reporter)):
-        panel = Panel(image, label, class_map)
-        if class_list is None:
-            yield ImageResult(index, panel, np.moveaxis(ranking, -1, 0))
-        else:
-            yield _in_bins(index, panel, ranking, class_list)
-
-
-def image_scores(
-    inference: Inference, predictor: Predictor, reporter: Reporter
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields index, logits [H, W, C], image and label for each image of this host."""
-    forward = predictor.network.forward(predictor.options, only_logits, inference.mesh)
-    for index, image, label, scores in _own(inference.run(forward, reporter)):
-        yield index, scores, np.ascontiguousarray(image), label
-
-
-def _own(
-    batches: Iterator[tuple[Batch, Any]],
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, Any]]:
-    """Yields index, image, label and result [H, W, ...] for each image, without padding."""
-    for batch, outputs in batches:
-        for position in np.flatnonzero(batch["index"] >= 0):
-            height, width = batch["size"][position]
-            image, label = (batch[key][position, :height, :width] for key in ("image", "label"))
-            own = [array[position, :height, :width] for array in jax.tree.leaves(outputs)]
-            result = jax.tree.unflatten(jax.tree.structure(outputs), own)
-            yield int(batch["index"][position]), image, label, result
-
-
-def _in_bins(
-    index: int, panel: Panel, probabilities: np.ndarray, class_list: ClassList | None
-) -> ImageResult:
-    """Returns a result in the scored classes, from probabilities [H, W, classes of the model]."""
-    if class_list is not None:
-        probabilities = class_list.probabilities(probabilities)
-        panel = panel._replace(
-            truth=class_list.truth(panel.truth), prediction=class_list.prediction(panel.prediction)
-        )
-    bins = np.clip(probabilities * NUM_BINS, 0, NUM_BINS - 1).astype(np.uint16)
-    return ImageResult(index, panel, np.moveaxis(bins, -1, 0))
-
-
-def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns the class map in the dtype of labels, for evaluations that need no probabilities."""
-    return class_map.astype(label_dtype(logits.shape[-1]))
-
-
-def classes_and_bins(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the class map [N, H, W] and `probability_bins` [N, H, W, C]."""
-    return only_labels(class_map, logits), probability_bins(jax.nn.softmax(logits, axis=-1))
-
-
-def classes_and_probabilities(
-    class_map: jax.Array, logits: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Returns the class map [N, H, W] and the probabilities, float32 [N, H, W, C]."""
-    return only_labels(class_map, logits), jax.nn.softmax(logits, axis=-1)
-
-
 def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
     """Returns (height, width) of the first `count` images, int [count, 2].
 
@@ -352,13 +250,13 @@ def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
 
 
 def sum_over_hosts(counts: np.ndarray) -> np.ndarray:
-    """Returns, on every host, the sum of the int64 arrays of all hosts; shapes must be equal."""
+    """Returns, on every host, the sum of the arrays of all hosts, int64 or float64 of one shape."""
     if jax.process_count() == 1:
         return counts
     wait_for_hosts("counts")
-    # Sent as bytes, because JAX would convert int64 to int32.
+    # Sent as bytes, because JAX would convert 64-bit types to 32 bits.
     gathered = multihost_utils.process_allgather(np.ascontiguousarray(counts).view(np.uint8))
-    return np.ascontiguousarray(gathered).view(np.int64).sum(axis=0)
+    return np.ascontiguousarray(gathered).view(counts.dtype).sum(axis=0)
 
 
 def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings) -> int:

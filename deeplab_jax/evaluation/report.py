@@ -11,12 +11,19 @@ import numpy as np
 
 from deeplab_jax.evaluation.passes import sum_over_hosts
 from deeplab_jax.files import write_text
-from deeplab_jax.metrics import BoundaryMatch, ConfusionMatrix, PrecisionRecall, TrimapConfusion
+from deeplab_jax.metrics import (
+    BoundaryMatch,
+    CalibrationCounts,
+    ConfusionMatrix,
+    PrecisionRecall,
+    TrimapConfusion,
+)
 from deeplab_jax.visualize import (
     Panel,
     contact_sheet,
     write_confusion_matrix,
     write_picture,
+    write_reliability_diagram,
 )
 from deeplab_jax.visualize.class_maps import Color
 
@@ -30,40 +37,56 @@ class SegmentationMetrics:
       ranking: histograms for average precision.
       boundary: counts of boundary pixels.
       trimap: confusion matrices within bands around void pixels.
+      calibration: sums for calibration metrics, or None.
     """
 
     confusion: ConfusionMatrix
     ranking: PrecisionRecall
     boundary: BoundaryMatch
     trimap: TrimapConfusion
+    calibration: CalibrationCounts | None = None
 
     @classmethod
-    def empty(cls, num_classes: int, trimap_widths: Sequence[int] = ()) -> "SegmentationMetrics":
+    def empty(
+        cls,
+        num_classes: int,
+        trimap_widths: Sequence[int] = (),
+        calibration_bins: int | None = None,
+    ) -> "SegmentationMetrics":
         """Returns counts that are all 0.
 
         Raises:
-          DeepLabError: a width is not an integer in 1..1000.
+          DeepLabError: a width or the number of bins is not an integer in 1..1000.
         """
+        bins = calibration_bins
         return cls(
             ConfusionMatrix.empty(num_classes),
             PrecisionRecall.empty(num_classes),
             BoundaryMatch.empty(num_classes),
             TrimapConfusion.empty(num_classes, trimap_widths),
+            None if bins is None else CalibrationCounts.empty(num_classes, bins),
         )
 
-    def add(self, panel: Panel, bins: np.ndarray) -> "SegmentationMetrics":
+    def add(
+        self, panel: Panel, bins: np.ndarray, probabilities: np.ndarray | None = None
+    ) -> "SegmentationMetrics":
         """Returns the counts with those of one image added.
 
         Args:
           panel: image, truth and prediction.
           bins: result of `probability_bins`, uint16 [num_classes, H, W].
+          probabilities: [H, W, num_classes], required for calibration metrics.
         """
+        calibration = self.calibration
+        if calibration is not None:
+            calibration = calibration.add(panel.truth, panel.prediction, probabilities)
         labels = panel.truth, panel.prediction, len(bins)
         return SegmentationMetrics(
             self.confusion.merge(ConfusionMatrix.from_labels(*labels)),
             self.ranking.merge(PrecisionRecall.from_bins(panel.truth, bins)),
             self.boundary.merge(BoundaryMatch.from_labels(*labels)),
             self.trimap.add(panel.truth, panel.prediction),
+            calibration,
         )
 
     def without_last(self) -> "SegmentationMetrics":
@@ -73,10 +96,12 @@ class SegmentationMetrics:
             PrecisionRecall(self.ranking.positives[:-1], self.ranking.pixels[:-1]),
             BoundaryMatch(self.boundary.counts[:-1]),
             TrimapConfusion(self.trimap.widths, self.trimap.counts[:, :-1]),
+            self.calibration and self.calibration.without_last(),
         )
 
     def over_hosts(self) -> "SegmentationMetrics":
         """Returns the sum of the counts of all hosts."""
+        calibration = self.calibration
         return SegmentationMetrics(
             ConfusionMatrix(sum_over_hosts(self.confusion.counts)),
             PrecisionRecall(
@@ -84,6 +109,7 @@ class SegmentationMetrics:
             ),
             BoundaryMatch(sum_over_hosts(self.boundary.counts)),
             TrimapConfusion(self.trimap.widths, sum_over_hosts(self.trimap.counts)),
+            calibration and CalibrationCounts(*map(sum_over_hosts, vars(calibration).values())),
         )
 
 
@@ -94,6 +120,13 @@ SUMMARY = {
     "frequency_weighted_iou": "frequency-weighted IoU",
     "mean_dice": "mean Dice",
     "boundary_f_score": "boundary F-score",
+}
+# Metrics of probabilities, which are not in percent.
+CALIBRATION = {
+    "expected_calibration_error": "ECE",
+    "classwise_calibration_error": "classwise ECE",
+    "brier_score": "Brier score",
+    "negative_log_likelihood": "NLL, nats",
 }
 
 
@@ -115,13 +148,27 @@ def metrics_dictionary(class_names: Sequence[str], counted: SegmentationMetrics)
         "per_class_average_precision": _by_name(class_names, precisions),
         "trimap_mean_iou": _by_width(counted.trimap.mean_iou) or None,
         "confusion_matrix": confusion.counts.tolist(),
+        "calibration": counted.calibration and _calibration(class_names, counted.calibration),
+    }
+
+
+def _calibration(class_names: Sequence[str], counts: CalibrationCounts) -> dict[str, Any]:
+    per_class = counts.per_class_calibration_error
+    return {
+        "expected_calibration_error": _known(counts.expected_calibration_error),
+        "classwise_calibration_error": _known(counts.classwise_calibration_error),
+        "brier_score": _known(counts.brier_score),
+        "negative_log_likelihood": _known(counts.negative_log_likelihood),
+        "per_class_calibration_error": _by_name(class_names, per_class),
+        "reliability": counts.reliability,
     }
 
 
 def table(metrics: Mapping[str, Any]) -> str:
-    """Returns a text with all metrics in percent, followed by the settings.
+    """Returns a text with all metrics, followed by the settings.
 
-    Metrics per class come first, then overall metrics and mean IoU within trimap bands.
+    Metrics per class come first, then overall metrics and mean IoU within trimap bands, all in
+    percent, then calibration metrics.
     """
     precisions = metrics["per_class_average_precision"]
     ious = metrics["per_class_iou"]
@@ -132,6 +179,8 @@ def table(metrics: Mapping[str, Any]) -> str:
     lines += ["", *(f"{text:<{width}}  {_percent(metrics[key])}" for key, text in SUMMARY.items())]
     for pixels, value in (metrics["trimap_mean_iou"] or {}).items():
         lines.append(f"{f'trimap IoU, {pixels} px':<{width}}  {_percent(value)}")
+    for key, text in CALIBRATION.items() if metrics["calibration"] else ():
+        lines.append(f"{text:<{width}}  {_number(metrics['calibration'][key])}")
     lines += [f"{'images':<{width}}  {metrics['num_images']:>6}", ""]
     return "\n".join([*lines, *settings_lines(metrics["settings"])])
 
@@ -152,7 +201,10 @@ def write_report(
     class_names: Sequence[str],
     palette: Sequence[Color],
 ) -> None:
-    """Writes `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`, each atomically.
+    """Writes `metrics.json` and its pictures, each atomically.
+
+    The pictures are `confusion_matrix.png`, `contact_sheet.png` and, with calibration metrics,
+    `reliability.png`.
 
     Args:
       output: directory, created if missing.
@@ -165,6 +217,9 @@ def write_report(
     counts = np.asarray(metrics["confusion_matrix"])
     write_confusion_matrix(output / "confusion_matrix.png", counts, class_names)
     write_picture(output / "contact_sheet.png", contact_sheet(rows, class_names, palette))
+    if calibration := metrics["calibration"]:
+        error = calibration["expected_calibration_error"]
+        write_reliability_diagram(output / "reliability.png", calibration["reliability"], error)
 
 
 def _by_name(class_names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
@@ -188,6 +243,10 @@ def _shown(value: Any) -> str:
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _number(value: float | None) -> str:
+    return f"{'–':>6}" if value is None else f"{value:6.4f}"
 
 
 def _percent(value: float | None) -> str:

@@ -270,6 +270,7 @@ class FilePredictor(Predictor):
             source,
             intensity_range=description.intensity_range,
             chosen_bands=description.bands,
+            temperature=description.temperature,
             make_network=lambda model, variables: EngineNetwork(model, self._file_of),
         )
 

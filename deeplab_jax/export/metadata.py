@@ -118,6 +118,7 @@ def _model_description(predictor: Predictor) -> dict[str, Any]:
         inference_size=predictor.inference_size,
         intensity_range=predictor.intensity_range,
         bands=predictor.bands.chosen,
+        temperature=predictor.temperature,
     )
     return description_values(description)
 

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".objects": "Box SegmentedObject composite feathered find_objects soft_mask",
         ".options": "InferenceOptions read_crf_parameters",
         ".predictor": "Prediction Predictor",
-        ".stored": "load",
+        ".stored": "load predictor_of",
         ".submissions": "SERVERS SubmissionJob check_submission plan_submission write_submission",
         ".video_files": "VideoJob is_video plan_camera plan_videos",
         ".videos": (

@@ -30,6 +30,37 @@ MAXIMUM, MEAN = "maximum of logits", "mean of probabilities"
 LEAST = 1e-30
 
 
+@dataclasses.dataclass(frozen=True)
+class AtTemperature:
+    """Function for `finish` of `forward_pass` that receives logits divided by a temperature.
+
+    The class map is computed before the division, so it does not depend on the temperature.
+
+    Attributes:
+      finish: function of the class map and the divided logits.
+      temperature: divisor, above 0.
+    """
+
+    finish: Finish
+    temperature: float
+
+    def __call__(self, class_map: jax.Array, logits: jax.Array) -> Any:
+        """Returns the result of `finish`."""
+        return self.finish(class_map, logits / self.temperature)
+
+
+def at_temperature(finish: Finish, temperature: float) -> Finish:
+    """Returns a function that applies `finish` to logits divided by a temperature."""
+    return finish if temperature == 1 else AtTemperature(finish, temperature)
+
+
+def _purpose(finish: Finish) -> str:
+    """Returns the name that identifies a function for `finish` in stored programs."""
+    if isinstance(finish, AtTemperature):
+        return f"{_purpose(finish.finish)} at temperature {finish.temperature!r}"
+    return f"{finish.__module__}.{finish.__qualname__}"
+
+
 def fusion_rule(architecture: Architecture) -> str:
     """Returns how results are fused: v2 takes the maximum of the logits, v3 and v3+ the mean.
 
@@ -63,7 +94,7 @@ def forward_pass(
       scales, flip: see `InferenceOptions`.
       finish: function of the class map and the logits at the resolution of the images (the logits
         are logarithms if probabilities are averaged). It is compiled and identified by its name,
-        so it must be defined at the top level of a module.
+        so it must be defined at the top level of a module, or be an `AtTemperature` of such a one.
       mesh: devices among which images and results are divided; None uses one device.
     """
     out_shardings = None if mesh is None else batch_sharding(mesh)
@@ -78,7 +109,7 @@ def forward_pass(
         # A program of several devices is traced with their mesh.
         if mesh is not None:
             return compiled
-        return programs.stored(compiled, model, f"{finish.__module__}.{finish.__qualname__}")
+        return programs.stored(compiled, model, _purpose(finish))
 
     network, finish_fused = one_scale(model, scales), finish_logits(finish, out_shardings)
 

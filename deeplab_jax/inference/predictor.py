@@ -12,10 +12,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from deeplab_jax.checkpointing import check_temperature
 from deeplab_jax.data.crops import pad
 from deeplab_jax.data.descriptors import Bands
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.inference.forward import FoldedNetwork, Network, only_class_map, only_logits
+from deeplab_jax.inference.forward import (
+    Finish,
+    FoldedNetwork,
+    Network,
+    at_temperature,
+    only_class_map,
+    only_logits,
+)
 from deeplab_jax.inference.options import InferenceOptions
 from deeplab_jax.inference.padding import Size, canvas_size, check_image
 from deeplab_jax.inference.refinement import find_parameters, refine
@@ -105,6 +113,8 @@ class Predictor:
       intensity_range: values that are mapped to 0 and 255 in image files with more than 8 bits;
         None: the range of each image.
       bands: bands of the images, and the bands to read from files.
+      temperature: divisor of the logits before the softmax that gives probabilities (default: 1).
+        Class maps and the results of a CRF do not depend on it.
       tiling: how images are cut into tiles, or None.
       crf: parameters of the CRF, or None.
       fixed_size: the only (H, W) in pixels that the network takes, or None.
@@ -123,6 +133,7 @@ class Predictor:
         options: InferenceOptions | None = None,
         intensity_range: tuple[float, float] | None = None,
         chosen_bands: tuple[int, ...] | None = None,
+        temperature: float = 1.0,
         make_network: Callable[[DeepLab, Any], Network] = FoldedNetwork,
     ) -> None:
         """Prepares the network; it is compiled at the first image.
@@ -137,6 +148,7 @@ class Predictor:
         self.palette = tuple((red, green, blue) for red, green, blue in palette)
         self.source = source
         self.intensity_range = intensity_range
+        self.temperature = temperature
         architecture = model.architecture
         self.bands = Bands(architecture.in_channels, architecture.image_dtype, chosen_bands)
         self._apply(options or InferenceOptions(), inference_size)
@@ -153,8 +165,27 @@ class Predictor:
         self.crf = find_parameters(options, architecture)
         forward = functools.partial(self.network.forward, options)
         self._classify = forward(only_class_map)
-        self._rank = forward(_class_map_and_probabilities)
+        self._rank = forward(self.calibrated(_class_map_and_probabilities))
         self._fuse = forward(only_logits)
+
+    def calibrated(self, finish: Finish) -> Finish:
+        """Returns a function for `forward_pass` whose logits are divided by the temperature."""
+        return at_temperature(finish, self.temperature)
+
+    def with_temperature(self, temperature: float) -> "Predictor":
+        """Returns a predictor of the same model with another temperature of the probabilities.
+
+        Args:
+          temperature: finite divisor of the logits, above 0.
+
+        Raises:
+          DeepLabError: the temperature is invalid.
+        """
+        check_temperature(temperature)
+        changed = copy.copy(self)
+        changed.temperature = temperature
+        changed._apply(self.options, self.inference_size)
+        return changed
 
     def with_options(self, options: InferenceOptions) -> "Predictor":
         """Returns a predictor of the same model with other options.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deeplab_jax.checkpointing import CLASSIFICATION, read_model
+from deeplab_jax.checkpointing import CLASSIFICATION, StoredModel, read_model
 from deeplab_jax.inference.image_classification import ImageClassification
 from deeplab_jax.inference.predictor import Predictor
 
@@ -23,10 +23,19 @@ def load(
     Raises:
       DeepLabError: the model, the checkpoint or the averaged parameters do not exist.
     """
-    stored = read_model(path, checkpoint, ema)
+    return predictor_of(read_model(path, checkpoint, ema), str(path))
+
+
+def predictor_of(stored: StoredModel, source: str) -> Predictor | ImageClassification:
+    """Returns the predictor of a model in memory.
+
+    Args:
+      stored: model, variables and description.
+      source: where the model came from, for reports.
+    """
     description = stored.description
     model = stored.model, stored.variables, description.class_names
-    size, source = description.inference_size, str(path)
+    size = description.inference_size
     if description.task == CLASSIFICATION:
         return ImageClassification(*model, size, source)
     return Predictor(
@@ -36,4 +45,5 @@ def load(
         source,
         intensity_range=description.intensity_range,
         chosen_bands=description.bands,
+        temperature=description.temperature,
     )

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".average_precision": "NUM_BINS PrecisionRecall probability_bins",
         ".bootstrap": "Change paired_change",
         ".boundary": "BoundaryMatch TrimapConfusion",
+        ".calibration": "DEFAULT_BINS CalibrationCounts",
         ".confusion": "ConfusionMatrix",
     },
 )

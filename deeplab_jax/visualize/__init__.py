@@ -9,6 +9,6 @@ __getattr__, __dir__, __all__ = lazy_names(
             "colorize displayed legend_strip overlay png_bytes write_class_map write_picture"
         ),
         ".sheet": "Panel contact_sheet",
-        ".curves": "write_confusion_matrix write_training_curves",
+        ".curves": "write_confusion_matrix write_reliability_diagram write_training_curves",
     },
 )

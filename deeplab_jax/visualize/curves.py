@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -44,6 +45,41 @@ def write_confusion_matrix(path: Path, counts: np.ndarray, class_names: Sequence
                 axes.text(
                     column, row, f"{value:.0f}", color=color, ha="center", va="center", size=7
                 )
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def write_reliability_diagram(
+    path: Path, bins: Sequence[Mapping[str, Any]], error: float | None
+) -> None:
+    """Writes a reliability diagram as a PNG: accuracy and number of pixels by confidence.
+
+    Args:
+      path: output file, written atomically.
+      bins: `from`, `to`, `pixels`, `confidence` and `accuracy` of each bin, see
+        `CalibrationCounts.reliability`.
+      error: expected calibration error, shown in the title; None if it is undefined.
+    """
+    figure = Figure(figsize=(4.6, 5.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    lefts, width = [row["from"] for row in bins], 1 / len(bins)
+    accuracy = [row["accuracy"] or 0 for row in bins]
+    style = {"width": width, "align": "edge", "edgecolor": "white", "linewidth": 0.6}
+    upper.bar(lefts, accuracy, color=COLORS["training"], label="accuracy", **style)
+    known = [row for row in bins if row["pixels"]]
+    points = [[row[key] for row in known] for key in ("confidence", "accuracy")]
+    upper.plot(*points, "o", color="black", markersize=3.5, label="mean of each bin")
+    upper.plot([0, 1], [0, 1], "--", color="gray", linewidth=1, label="perfect calibration")
+    shown = "" if error is None else f"ECE {error:.4f}, {len(bins)} bins"
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=shown)
+    upper.legend(frameon=False, fontsize="small")
+    total = max(1, sum(row["pixels"] for row in bins))
+    shares = [100 * row["pixels"] / total for row in bins]
+    lower.bar(lefts, shares, color=COLORS["validation"], **style)
+    lower.set(xlabel="confidence", ylabel="pixels, %")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
 

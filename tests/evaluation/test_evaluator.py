@@ -9,7 +9,7 @@ from stand_ins import RedReader, random_dataset
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation import Evaluator, evaluate, table
-from deeplab_jax.evaluation.passes import only_labels
+from deeplab_jax.evaluation.results import only_labels
 from deeplab_jax.inference import Predictor
 from deeplab_jax.inference.forward import forward_pass
 from deeplab_jax.metrics import BoundaryMatch
@@ -103,6 +103,7 @@ def test_metrics_have_the_keys_of_the_interface(dataset):
         "per_class_average_precision",
         "trimap_mean_iou",
         "confusion_matrix",
+        "calibration",
         "num_images",
         "settings",
     ]

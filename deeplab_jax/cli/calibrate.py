@@ -1,0 +1,59 @@
+"""usage: deeplab-jax calibrate --model=M --output=DIR --dataset=NAME --data_dir=DIR [--flag=value]
+
+Fits the temperature of the class probabilities of a model: the divisor of the logits that maximizes
+the likelihood of a dataset split. Fit on images that the model was not trained on, and measure the
+effect on others with `evaluate --calibration`. DIR is a model directory with the same weights and
+the temperature, which applies wherever probabilities are given. Class maps and mean IoU do not
+change.
+
+The inference flags select the strategy whose probabilities are fitted; use the same ones later.
+
+examples:
+  deeplab-jax calibrate --model=runs/camvid --output=models/camvid --dataset=camvid \\
+      --split='val[:50%]' --data_dir=data
+  deeplab-jax evaluate --model=models/camvid --dataset=camvid --split='val[50%:]' \\
+      --data_dir=data --calibration
+"""
+
+import dataclasses
+from pathlib import Path
+
+from deeplab_jax import checkpointing, inference, pretrained
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.flags import Flags
+from deeplab_jax.files import check_new_directory
+
+
+def define_flags(flags: Flags) -> None:
+    """Defines the flags of the command."""
+    flags.define_model()
+    flags.define_inference()
+    flags.define_dataset("val")
+    flags.define("output", None, "Model directory to write; must be new.")
+
+
+def run(flags: Flags, paths: list[str], console: Console) -> None:
+    """Fits the temperature, writes the model, and prints the result."""
+    flags.refuse("calibrate", paths, "give the model as --model")
+    flags.require("model", "output", "dataset", "split", "data_dir")
+    check_new_directory(Path(flags.output))
+    settings, options = flags.split_settings(), flags.inference_options()
+    flags.check_sources()
+    source, dataset = pretrained.locate(flags.model, console), flags.open_split()
+    stored = checkpointing.read_model(source, flags.checkpoint, flags.ema)
+    # Imported here so that --help and wrong flags do not wait for JAX.
+    from deeplab_jax.evaluation import fit_temperature
+
+    predictor = inference.predictor_of(stored, flags.model)
+    found = fit_temperature(predictor, dataset, options=options, reporter=console, **settings)
+    description = dataclasses.replace(
+        stored.description,
+        temperature=found.temperature,
+        source=stored.description.source | {"temperature": found._asdict()},
+    )
+    checkpointing.write_model(flags.output, description, stored.variables)
+    console.print(
+        f"temperature {found.temperature:.4f} on {found.num_images} images: negative "
+        f"log-likelihood {found.before:.4f} → {found.after:.4f} nats"
+    )
+    console.message(f"the calibrated model is in {flags.output}")

@@ -1,0 +1,120 @@
+"""Results of a model for each image of a dataset split."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from deeplab_jax.data import Batch
+from deeplab_jax.evaluation.class_list import ClassList
+from deeplab_jax.evaluation.passes import Inference
+from deeplab_jax.inference import Predictor
+from deeplab_jax.inference.forward import only_logits
+from deeplab_jax.inference.refinement import refine
+from deeplab_jax.labels import label_dtype
+from deeplab_jax.metrics import NUM_BINS, probability_bins
+from deeplab_jax.reporter import Reporter
+from deeplab_jax.visualize import Panel
+
+
+class ImageResult(NamedTuple):
+    """Result for one image.
+
+    Attributes:
+      position: index of the image in the split.
+      panel: image, truth and prediction; with a class list, labels are in its classes.
+      bins: result of `probability_bins`, uint16 [num_classes, H, W].
+      probabilities: float32 [H, W, num_classes], or None if they were not requested.
+    """
+
+    position: int
+    panel: Panel
+    bins: np.ndarray
+    probabilities: np.ndarray | None = None
+
+
+def image_results(
+    inference: Inference,
+    predictor: Predictor,
+    reporter: Reporter,
+    class_list: ClassList | None = None,
+    probabilities: bool = False,
+) -> Iterator[ImageResult]:
+    """Yields the result for each image of this host, exactly once, at the size of the image.
+
+    Args:
+      inference: result of `make_inference` for this predictor.
+      predictor: model to apply.
+      reporter: receives progress events.
+      class_list: classes that are scored (default: those of the model).
+      probabilities: whether to return the probabilities, at the temperature of the predictor.
+    """
+    if predictor.crf is not None:
+        for index, scores, image, label in image_scores(inference, predictor, reporter):
+            refined = refine(scores, image, predictor.crf)
+            class_map = refined.argmax(axis=-1).astype(label_dtype(scores.shape[-1]))
+            yield _in_bins(index, Panel(image, label, class_map), refined, class_list)
+        return
+    # Bins are half as large as probabilities.
+    only_bins = class_list is None and not probabilities
+    finish = predictor.calibrated(classes_and_bins if only_bins else classes_and_probabilities)
+    forward = predictor.network.forward(predictor.options, finish, inference.mesh)
+    for index, image, label, (class_map, ranking) in _own(inference.run(forward, reporter)):
+        panel = Panel(image, label, class_map)
+        if only_bins:
+            yield ImageResult(index, panel, np.moveaxis(ranking, -1, 0))
+        else:
+            yield _in_bins(index, panel, ranking, class_list)
+
+
+def image_scores(
+    inference: Inference, predictor: Predictor, reporter: Reporter
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields index, logits [H, W, C], image and label for each image of this host."""
+    forward = predictor.network.forward(predictor.options, only_logits, inference.mesh)
+    for index, image, label, scores in _own(inference.run(forward, reporter)):
+        yield index, scores, np.ascontiguousarray(image), label
+
+
+def _own(
+    batches: Iterator[tuple[Batch, Any]],
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, Any]]:
+    """Yields index, image, label and result [H, W, ...] for each image, without padding."""
+    for batch, outputs in batches:
+        for position in np.flatnonzero(batch["index"] >= 0):
+            height, width = batch["size"][position]
+            image, label = (batch[key][position, :height, :width] for key in ("image", "label"))
+            own = [array[position, :height, :width] for array in jax.tree.leaves(outputs)]
+            result = jax.tree.unflatten(jax.tree.structure(outputs), own)
+            yield int(batch["index"][position]), image, label, result
+
+
+def _in_bins(
+    index: int, panel: Panel, probabilities: np.ndarray, class_list: ClassList | None
+) -> ImageResult:
+    """Returns a result in the scored classes, from probabilities [H, W, classes of the model]."""
+    if class_list is not None:
+        probabilities = class_list.probabilities(probabilities)
+        panel = panel._replace(
+            truth=class_list.truth(panel.truth), prediction=class_list.prediction(panel.prediction)
+        )
+    bins = np.clip(probabilities * NUM_BINS, 0, NUM_BINS - 1).astype(np.uint16)
+    return ImageResult(index, panel, np.moveaxis(bins, -1, 0), probabilities)
+
+
+def only_labels(class_map: jax.Array, logits: jax.Array) -> jax.Array:
+    """Returns the class map in the dtype of labels, for evaluations that need no probabilities."""
+    return class_map.astype(label_dtype(logits.shape[-1]))
+
+
+def classes_and_bins(class_map: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the class map [N, H, W] and `probability_bins` [N, H, W, C]."""
+    return only_labels(class_map, logits), probability_bins(jax.nn.softmax(logits, axis=-1))
+
+
+def classes_and_probabilities(
+    class_map: jax.Array, logits: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the class map [N, H, W] and the probabilities, float32 [N, H, W, C]."""
+    return only_labels(class_map, logits), jax.nn.softmax(logits, axis=-1)

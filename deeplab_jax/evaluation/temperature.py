@@ -1,0 +1,176 @@
+"""Temperature scaling: the divisor of the logits with the lowest negative log-likelihood."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deeplab_jax.data import Dataset
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.evaluation.evaluate import check_labelled, describe_settings, warn_of_other_names
+from deeplab_jax.evaluation.passes import (
+    EvaluationSettings,
+    Inference,
+    make_inference,
+    sum_over_hosts,
+)
+from deeplab_jax.evaluation.results import image_scores
+from deeplab_jax.inference import InferenceOptions, Predictor
+from deeplab_jax.labels import void_label
+from deeplab_jax.reporter import LoggingReporter, Reporter
+
+# Bounds of the temperature, and the number of temperatures whose likelihood one pass measures.
+LEAST, MOST, NODES = 1 / 16, 16.0, 9
+# Number of pixels that the device processes at once: ROWS · ROW. Sums over ROW pixels are float32,
+# all others float64.
+ROWS, ROW = 256, 256
+
+
+class TemperatureFit(NamedTuple):
+    """Result of `fit_temperature`.
+
+    Attributes:
+      temperature: divisor of the logits with the lowest negative log-likelihood.
+      before, after: negative log-likelihood per pixel, in nats, at temperature 1 and at the result.
+      num_images, num_pixels: number of images and of valid pixels.
+      settings: settings of the inference, as in `metrics.json`.
+    """
+
+    temperature: float
+    before: float
+    after: float
+    num_images: int
+    num_pixels: int
+    settings: dict[str, Any]
+
+
+def fit_temperature(
+    predictor: Predictor,
+    dataset: Dataset,
+    *,
+    options: InferenceOptions | None = None,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> TemperatureFit:
+    """Fits the temperature of class probabilities by maximum likelihood over all valid pixels.
+
+    The negative log-likelihood is convex in the inverse temperature. A first pass over the split
+    measures it and its derivatives at nine temperatures from 1/16 to 16, a second pass at nine
+    temperatures in the interval that contains the minimum. A cubic spline through the derivatives
+    gives the minimum, with a relative error of about 1e-6. No logits are stored.
+
+    Args:
+      predictor: model to fit; its current temperature is ignored.
+      dataset: split with the classes of the model, on which the model was not trained.
+      options: inference strategy, without a CRF (default: that of the predictor).
+      reporter: receives progress events (default: the logger).
+      **settings: see `evaluate`.
+
+    Raises:
+      DeepLabError: see `evaluate`; the options have a CRF; or the likelihood has no maximum in
+        1/16..16.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2.
+    """
+    reporter = reporter or LoggingReporter()
+    if isinstance(predictor, Predictor):
+        predictor = predictor.with_options(options or predictor.options)
+        if predictor.crf is not None:
+            raise DeepLabError(
+                "a temperature does not apply to the probabilities of a CRF; leave out crf (--crf)"
+            )
+    chosen = EvaluationSettings(**settings)
+    inference = make_inference(predictor, dataset, chosen)
+    warn_of_other_names(predictor, dataset, reporter)
+    tried = np.geomspace(1 / MOST, 1 / LEAST, NODES)
+    first = _likelihoods(inference, predictor, tried, reporter)
+    check_labelled(first[3], inference)
+    index = int(np.searchsorted(first[1], 0.0))
+    if index in (0, NODES):
+        raise DeepLabError(
+            f"the likelihood of {dataset.name}/{dataset.split} has no maximum at a temperature in "
+            f"{LEAST:g}..{MOST:g}: "
+            + ("the model is no better than chance" if index == 0 else "it makes no errors")
+            + "; use a split on which it is better than chance and was not trained"
+        )
+    between = np.geomspace(tried[index - 1], tried[index], NODES)
+    inverse, after = _minimum(between, _likelihoods(inference, predictor, between, reporter))
+    settings = describe_settings(predictor, inference, chosen)
+    del settings["temperature"], settings["crf"]
+    before = first[0][NODES // 2]
+    counts = (inference.num_images, int(first[3][0]))
+    return TemperatureFit(1 / inverse, float(before), after, *counts, settings)
+
+
+def _minimum(inverses: np.ndarray, likelihoods: np.ndarray) -> tuple[float, float]:
+    """Returns the inverse temperature of the lowest likelihood, and that likelihood.
+
+    Args:
+      inverses: ascending inverse temperatures that enclose the minimum.
+      likelihoods: result of `_likelihoods`.
+    """
+    from scipy.interpolate import CubicHermiteSpline
+
+    values, first, second, _ = likelihoods
+    slope = CubicHermiteSpline(inverses, first, second)
+    roots = slope.roots(extrapolate=False)
+    # Without a root, rounding moved the minimum over an edge of the interval.
+    nearest = inverses[np.argmin(np.abs(first))]
+    inverse = float(roots[0]) if len(roots) else float(nearest)
+    return inverse, float(values[0] + slope.integrate(inverses[0], inverse))
+
+
+def _likelihoods(
+    inference: Inference, predictor: Predictor, inverses: np.ndarray, reporter: Reporter
+) -> np.ndarray:
+    """Returns the negative log-likelihood of a split at several inverse temperatures.
+
+    Returns:
+      float64 [4, K]: mean over pixels of the value, its first and second derivative with respect to
+      the inverse temperature; and the number of pixels.
+    """
+    total, pixels = np.zeros((3, len(inverses))), 0
+    for _, scores, _, label in image_scores(inference, predictor, reporter):
+        for logits, truth in _blocks(scores, label):
+            sums = _row_sums(logits, truth, inverses.astype(np.float32))
+            total += np.asarray(sums, np.float64).sum(axis=-1)
+            pixels += int((truth >= 0).sum())
+    counted = np.concatenate([total, np.full((1, len(inverses)), float(pixels))])
+    counted = sum_over_hosts(counted)
+    counted[:3] /= np.maximum(counted[3], 1)
+    return counted
+
+
+def _blocks(scores: np.ndarray, label: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields blocks of one size: logits [ROWS, ROW, C] and truth [ROWS, ROW], −1 if unused."""
+    valid = label != void_label(scores.shape[-1])
+    logits, truth = scores[valid], label[valid].astype(np.int32)
+    for start in range(0, len(truth), ROWS * ROW):
+        rows = slice(start, start + ROWS * ROW)
+        missing = ROWS * ROW - len(truth[rows])
+        block = np.pad(logits[rows], ((0, missing), (0, 0)))
+        own = np.pad(truth[rows], (0, missing), constant_values=-1)
+        yield block.reshape(ROWS, ROW, -1), own.reshape(ROWS, ROW)
+
+
+@jax.jit
+def _row_sums(logits: jax.Array, truth: jax.Array, inverses: jax.Array) -> jax.Array:
+    """Returns sums over the pixels of each row of the value and two derivatives, [3, K, ROWS].
+
+    With inverse temperature β and z relative to the largest logit, the value is ln Σ exp(βz) − βz
+    of the true class; its derivatives are E[z] − z of the true class, and Var[z].
+    """
+    relative = logits - logits.max(axis=-1, keepdims=True)
+    own = jnp.take_along_axis(relative, jnp.maximum(truth, 0)[..., None], axis=-1)[..., 0]
+
+    def at(inverse: jax.Array) -> jax.Array:
+        odds = jnp.exp(inverse * relative)
+        total = odds.sum(axis=-1)
+        mean = (odds * relative).sum(axis=-1) / total
+        variance = (odds * (relative - mean[..., None]) ** 2).sum(axis=-1) / total
+        terms = jnp.stack([jnp.log(total) - inverse * own, mean - own, variance])
+        return jnp.where(truth >= 0, terms, 0).sum(axis=-1)
+
+    return jnp.moveaxis(jax.lax.map(at, inverses), 0, 1)
