@@ -11,8 +11,10 @@ from deeplab_jax.declarations import (
     NONZERO_FRACTION,
     NOT_NEGATIVE,
     POSITIVE,
+    PROBABILITY,
     SIZE,
     WRITERS,
+    Rule,
     keyword,
     kind,
 )
@@ -22,6 +24,9 @@ NOT_IN_CONFIG = ("num_classes", "in_channels", "image_dtype", "quantization")
 # Keywords with a default in the config; for the others, that of the architecture or of the backbone
 # applies.
 SET_IN_CONFIG = ("architecture", "dtype")
+MAGNITUDE = Rule(
+    lambda value: isinstance(value, int | float) and 0 <= value <= 30, "a number from 0 to 30"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +52,10 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Augmentation in the order of the released code: resize, scale, pad, crop, flip."""
+    """Augmentation in the order of the released code: resize, scale, pad, crop, flip; then mixing.
+
+    Each crop is mixed with at most one other crop, by one of `cutmix`, `classmix` and `copy_paste`.
+    """
 
     crop_size: tuple[int, int] = keyword(
         (513, 513),
@@ -101,6 +109,40 @@ class Augmentation:
         0.0, "Maximum random rotation to either side; 0: off.", unit="degrees"
     )
     photometric: float = keyword(0.0, "Strength of the color distortion, 0..1; 0: off.")
+    randaugment: int = keyword(
+        0,
+        "Number of random color operations of RandAugment per image; 0: off.",
+        source="arXiv 1909.13719, without the operations that move pixels",
+        rule=COUNT,
+    )
+    randaugment_magnitude: float = keyword(
+        9.0,
+        "Magnitude of the color operations of RandAugment, from 0 to 30.",
+        source="arXiv 1909.13719",
+        rule=MAGNITUDE,
+    )
+    cutmix: float = keyword(
+        0.0,
+        "Probability that a crop receives a random rectangle of another crop; 0: off.",
+        source="arXiv 1905.04899, 1906.01916",
+        rule=PROBABILITY,
+    )
+    classmix: float = keyword(
+        0.0,
+        "Probability that a crop receives half of the classes of another crop; 0: off.",
+        source="arXiv 2007.07936",
+        rule=PROBABILITY,
+    )
+    copy_paste: float = keyword(
+        0.0,
+        "Probability that a crop receives objects of `copy_paste_classes` from another crop; 0: "
+        "off.",
+        source="arXiv 2012.07177",
+        rule=PROBABILITY,
+    )
+    copy_paste_classes: tuple[str, ...] | None = keyword(
+        None, "Names of the classes whose objects, connected regions of one class, are pasted."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,6 +327,13 @@ class Optimizer:
         source="released code: False",
     )
     nesterov: bool = keyword(False, "Nesterov momentum for `sgd`.")
+    layer_decay: float = keyword(
+        1.0,
+        "Factor on the learning rate per unit of the backbone, from the last unit (once) to the "
+        "first; 1: off.",
+        source="arXiv 2003.10555, 2106.08254",
+        rule=NONZERO_FRACTION,
+    )
     clip_norm: float = keyword(
         0.0, "Maximum global gradient norm; 0 disables clipping.", rule=NOT_NEGATIVE
     )

@@ -107,6 +107,7 @@ def _is_width(pair: Any) -> bool:
 POSITIVE = Rule(_is_positive, "a whole number of at least 1")
 COUNT = Rule(lambda value: _is_whole(value) and value >= 0, "a whole number of at least 0")
 FRACTION = Rule(lambda value: _is_number(value) and 0 <= value < 1, "in [0, 1)")
+PROBABILITY = Rule(lambda value: _is_number(value) and 0 <= value <= 1, "in [0, 1]")
 NONZERO_FRACTION = Rule(lambda value: _is_number(value) and 0 < value <= 1, "in (0, 1]")
 ABOVE_ZERO = Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
 NOT_NEGATIVE = Rule(lambda value: _is_number(value) and value >= 0, "at least 0")

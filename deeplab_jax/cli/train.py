@@ -10,11 +10,15 @@ each with --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.
 validated on the fold that it is not trained on, and prints the mean and the standard deviation of
 the five mean IoUs.
 
+--preview=FILE.png draws the first training batch after all augmentation, and does not train.
+
 examples:
+  deeplab-jax train --config=camvid:cpu --preview=batch.png --config.augmentation.cutmix=0.5
   deeplab-jax train --config=configs/camvid.py:cpu --workdir=runs/camvid --config.seed=1
   deeplab-jax train --config=configs/shapes.py:cpu --workdir=runs/folds --folds=3
 """
 
+import pathlib
 from typing import TYPE_CHECKING
 
 import deeplab_jax
@@ -34,22 +38,41 @@ def define_flags(flags: Flags) -> None:
     flags.define("workdir", None, "Directory for checkpoints, metrics and pictures of the run.")
     flags.define("folds", int, "Number of folds of a cross-validation.", least=2)
     flags.define("profile", False, "Write a profiler trace of a few steps.")
+    flags.define("preview", None, "PNG file to draw the first training batch to; ends the command.")
     flags.define_hosts()
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Trains and prints the path of the results."""
     flags.refuse("train", paths)
-    if not flags.config or not flags.workdir:
+    if not flags.config or not (flags.workdir or flags.preview):
         raise DeepLabError("train needs --config=FILE and --workdir=DIR")
+    if flags.preview and (flags.folds or flags.profile or flags.workdir):
+        raise DeepLabError("--preview does not train; leave out --workdir, --folds and --profile")
     config = flags.read_config()
     if flags.folds and flags.profile:
         raise DeepLabError("--profile requires a single run; leave --folds out")
     data.prepared_directory(config.data.name, config.data.data_dir)
+    if flags.preview:
+        console.print(_preview(pathlib.Path(flags.preview).expanduser(), config, console))
+        return
     with joined_job(flags, console) as reporter:
         line = _train(flags, config, reporter)
     if reporter is console:
         console.print(line)
+
+
+def _preview(path: pathlib.Path, config: "ConfigDict", reporter: Reporter) -> str:
+    """Draws the first training batch and returns the line to print."""
+    from deeplab_jax.parallel import make_mesh
+    from deeplab_jax.training.hooks import draw_first_batch
+    from deeplab_jax.training.setup import assemble
+
+    if path.suffix.lower() != ".png":
+        raise DeepLabError(f"--preview={path} must end in .png")
+    mesh = make_mesh(data=config.parallel.data, spatial=config.parallel.spatial)
+    draw_first_batch(assemble(config, path.parent, mesh, None, None, reporter=reporter), path)
+    return f"the first training batch is in {path}"
 
 
 def _train(flags: Flags, config: "ConfigDict", reporter: Reporter) -> str:

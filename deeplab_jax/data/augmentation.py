@@ -5,9 +5,13 @@ brightness ±32, contrast and saturation 0.5–1.5, hue ±18 degrees.
 """
 
 import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
 
 from deeplab_jax import config_fields
 from deeplab_jax.data.crops import IMAGE_SAMPLING, LABEL_SAMPLING, MEAN_PIXEL, random_view, render
@@ -49,6 +53,65 @@ def _as_table(levels: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
+# Function of a picture and a strength in -1..1, whose sign only the enhancements use.
+ColorOperation = Callable[[Image.Image, float], Image.Image]
+# Magnitude at which RandAugment's operations are strongest, and their strength there.
+MAX_MAGNITUDE = 30
+ENHANCEMENT = 0.9
+POSTERIZED_BITS = 4
+
+
+def _enhanced(enhancer: Callable[[Image.Image], Any]) -> ColorOperation:
+    """Returns an operation that changes a factor of Pillow from 1 by the strength."""
+    return lambda picture, strength: enhancer(picture).enhance(1 + ENHANCEMENT * strength)
+
+
+# Color operations of RandAugment.
+COLOR_OPERATIONS: dict[str, ColorOperation] = {
+    "identity": lambda picture, _: picture,
+    "autocontrast": lambda picture, _: ImageOps.autocontrast(picture),
+    "equalize": lambda picture, _: ImageOps.equalize(picture),
+    "solarize": lambda picture, strength: ImageOps.solarize(
+        picture, math.ceil(255 * (1 - abs(strength)))
+    ),
+    "posterize": lambda picture, strength: ImageOps.posterize(
+        picture, 8 - round(POSTERIZED_BITS * abs(strength))
+    ),
+    "color": _enhanced(ImageEnhance.Color),
+    "contrast": _enhanced(ImageEnhance.Contrast),
+    "brightness": _enhanced(ImageEnhance.Brightness),
+    "sharpness": _enhanced(ImageEnhance.Sharpness),
+}
+
+
+def randaugment(
+    image: np.ndarray, random: np.random.Generator, number: int, magnitude: float
+) -> np.ndarray:
+    """Returns the image after random color operations of RandAugment.
+
+    The operations are drawn with replacement, and all have the same magnitude. Those that move
+    pixels are left out, since labels would have to move with them. Magnitudes have the meaning of
+    torchvision's `RandAugment`.
+
+    Args:
+      image: uint8 [H, W, 3] RGB; with 0 operations any image.
+      random: random generator; nothing is drawn from it with 0 operations.
+      number: number of operations.
+      magnitude: magnitude of the operations, from 0 to 30.
+
+    Source: arXiv 1909.13719.
+    """
+    if not number:
+        return image
+    picture = Image.fromarray(image)
+    operations = list(COLOR_OPERATIONS.values())
+    for _ in range(number):
+        operation = operations[int(random.integers(len(operations)))]
+        sign = 1 if random.integers(2) else -1
+        picture = operation(picture, sign * magnitude / MAX_MAGNITUDE)
+    return np.asarray(picture)
+
+
 def size_in_range(
     size: tuple[int, int], shortest: int, longest: int, factor: int
 ) -> tuple[int, int]:
@@ -86,7 +149,8 @@ DRAWS = 10
 class Augmentation(config_fields.Augmentation):
     """Augmentation of a training example, in this order: resize, scale, pad, crop, rotate, flip.
 
-    The config section `augmentation` declares and documents the other fields.
+    Crops are then mixed, see `mixing`. The config section `augmentation` declares and documents the
+    other fields.
 
     Attributes:
       fill: pixel outside of the source, a value for each channel; see `Architecture.mean_pixel`.
@@ -101,6 +165,30 @@ class Augmentation(config_fields.Augmentation):
             raise DeepLabError(
                 f"min_scale {self.min_scale} and max_scale {self.max_scale}: "
                 "give min_scale <= max_scale"
+            )
+        self._check_mixing()
+
+    @property
+    def mixes(self) -> bool:
+        """Returns whether crops are mixed with others; see `mixing`."""
+        return bool(self.cutmix or self.classmix or self.copy_paste)
+
+    def _check_mixing(self) -> None:
+        """Checks the combination of the fields of mixing.
+
+        Raises:
+          DeepLabError: a crop would be mixed twice, or copy-paste has no classes.
+        """
+        total = self.cutmix + self.classmix + self.copy_paste
+        if total > 1 + 1e-9:
+            raise DeepLabError(
+                f"augmentation.cutmix, classmix and copy_paste add up to {total:g}; each crop is "
+                "mixed at most once, so the sum of these probabilities must be at most 1"
+            )
+        if bool(self.copy_paste) != bool(self.copy_paste_classes):
+            raise DeepLabError(
+                f"augmentation.copy_paste={self.copy_paste:g} and copy_paste_classes="
+                f"{self.copy_paste_classes}: set both, or neither"
             )
 
 
@@ -143,6 +231,8 @@ def augment(
         if largest == 1 or _largest_class_fraction(crop, void) < largest:
             break
     image = distort(example["image"], random, augmentation.photometric)
+    operations = augmentation.randaugment, augmentation.randaugment_magnitude
+    image = randaugment(image, random, *operations)
     sampling = IMAGE_SAMPLING._replace(outside=augmentation.fill)
     return {"image": render(image, view, size, sampling), "label": crop}
 

@@ -9,9 +9,10 @@ import cv2
 import grain
 import numpy as np
 
-from deeplab_jax.data.augmentation import Augmentation, augment
+from deeplab_jax.data.augmentation import Augmentation
 from deeplab_jax.data.crops import MEAN_PIXEL, pad_to
 from deeplab_jax.data.datasets import Dataset
+from deeplab_jax.data.mixing import pasted_labels, training_crop
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import label_dtype, void_label
 
@@ -42,7 +43,7 @@ def training_batches(
 
     Args:
       dataset: dataset to draw from, in a new order in each epoch.
-      augmentation: augmentation of each example.
+      augmentation: augmentation of each example, which may mix it with another one.
       batch_size: number of examples per batch, across all hosts.
       seed: seed of the order of the examples and of their augmentation.
       start_step: number of global batches to skip, without reading them (default: 0).
@@ -55,10 +56,17 @@ def training_batches(
       of the dataset (uint8 or uint16); labels are uint8, or uint16 with more than 255 classes.
 
     Raises:
-      DeepLabError: batch_size is not a multiple of num_hosts, or an example is damaged.
+      DeepLabError: batch_size is not a multiple of num_hosts, an example is damaged, or the dataset
+        has no such class as `copy_paste_classes` names.
     """
     examples = grain.MapDataset.source(dataset).seed(seed).shuffle().repeat()
-    load = functools.partial(augment, augmentation=augmentation, num_classes=_num_classes(dataset))
+    load = functools.partial(
+        training_crop,
+        dataset=dataset,
+        augmentation=augmentation,
+        num_classes=_num_classes(dataset),
+        pasted=pasted_labels(dataset, augmentation),
+    )
     # Without dropping, Grain rounds the infinite length up beyond the range of an int.
     endless = examples.random_map(load).batch(_per_host(batch_size, num_hosts), drop_remainder=True)
     batches = endless[start_step * num_hosts + host :: num_hosts]

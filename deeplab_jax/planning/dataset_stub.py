@@ -64,7 +64,8 @@ def assemble_unseen(
 ) -> Run:
     """Assembles the training run of a config as `train` does, but without the dataset."""
     config = copy.deepcopy(config)
-    # Oversampling would read the dataset, and does not change the training step.
+    # Oversampling and copy-paste need the dataset, and do not change the training step.
     config.data.oversample_classes = None
+    config.augmentation.copy_paste, config.augmentation.copy_paste_classes = 0.0, None
     unseen = unseen_dataset(config, num_classes)
     return assemble(config, pathlib.Path("unwritten"), mesh, unseen, unseen, reporter=reporter)

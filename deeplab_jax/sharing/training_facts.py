@@ -14,7 +14,8 @@ from deeplab_jax.files import as_path
 from deeplab_jax.pretrained import list_pretrained
 from deeplab_jax.pretrained.hub import is_hub_address
 from deeplab_jax.training.checkpoints import CONFIG_FILE, DATA_FILE
-from deeplab_jax.training.hooks import VALIDATION, read_rows
+from deeplab_jax.training.hooks import VALIDATION
+from deeplab_jax.training.writers import read_rows
 
 METRICS_FILE = "metrics.json"
 # Fields that name directories of the machine or do not change the result.

@@ -166,12 +166,15 @@ def check_classes(
         )
 
 
-def check_bands(train_set: Dataset, validation_set: Dataset, photometric: float) -> None:
+def check_bands(
+    train_set: Dataset, validation_set: Dataset, photometric: float, randaugment: int = 0
+) -> None:
     """Checks that both datasets have the same bands, and that colors are distorted only in RGB.
 
     Args:
       train_set, validation_set: datasets of a run.
       photometric: strength of the color distortion.
+      randaugment: number of color operations of RandAugment.
 
     Raises:
       DeepLabError: the bands differ, or a distortion is set for bands other than 8-bit RGB.
@@ -182,11 +185,12 @@ def check_bands(train_set: Dataset, validation_set: Dataset, photometric: float)
             f"{train_set.name} has {_shown_bands(ours)} and {validation_set.name} "
             f"{_shown_bands(theirs)}; train and validation must agree"
         )
-    if photometric and not ours.are_rgb:
-        raise DeepLabError(
-            f"augmentation.photometric={photometric:g} distorts colors of 8-bit RGB images, but "
-            f"{train_set.name} has {ours}; give augmentation.photometric=0"
-        )
+    for name, value in (("photometric", photometric), ("randaugment", randaugment)):
+        if value and not ours.are_rgb:
+            raise DeepLabError(
+                f"augmentation.{name}={value:g} distorts colors of 8-bit RGB images, but "
+                f"{train_set.name} has {ours}; give augmentation.{name}=0"
+            )
 
 
 def _shown_bands(bands: Bands) -> str:

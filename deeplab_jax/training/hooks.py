@@ -15,10 +15,16 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference import load
 from deeplab_jax.parallel import is_first_host
 from deeplab_jax.reporter import Reporter
-from deeplab_jax.training.setup import Run
+from deeplab_jax.training.setup import Run, run_batches
 from deeplab_jax.training.state import TrainState
 from deeplab_jax.training.writers import read_rows
-from deeplab_jax.visualize import Panel, contact_sheet, write_picture, write_training_curves
+from deeplab_jax.visualize import (
+    Panel,
+    contact_sheet,
+    example_sheet,
+    write_picture,
+    write_training_curves,
+)
 
 
 def describe_start(
@@ -176,6 +182,23 @@ class FiniteCheck:
 CURVES_FILE = "curves.png"
 SHEET_FILE = "contact_sheet.png"
 SHEET_ROWS = 6
+
+
+# Maximum number of examples on the preview.
+PREVIEWED = 16
+
+
+def draw_first_batch(run: Run, path: pathlib.Path) -> None:
+    """Draws the first training batch, as it is augmented and mixed; at most 16 examples.
+
+    Args:
+      run: training run, of which nothing is written.
+      path: PNG file.
+    """
+    batch = next(run_batches(run, 0))
+    images, labels = (np.asarray(batch[name])[:PREVIEWED] for name in ("image", "label"))
+    names, palette = run.description.class_names, run.description.palette
+    write_picture(path, example_sheet(images, labels, names, palette))
 
 
 def draw_pictures(workdir: pathlib.Path, validation: Dataset, reporter: Reporter) -> None:

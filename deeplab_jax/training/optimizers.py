@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules, and their construction from a config."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -163,6 +164,8 @@ def make_optimizer(
     descent = [optax.scale_by_learning_rate(learning_rate)]
     if any(factor != 1 for factor in config.multipliers.values()):
         descent.append(scale_by_part(config.multipliers))
+    if config.layer_decay != 1:
+        descent.append(scale_by_layer(config.layer_decay))
     return optax.chain(*clip, *_direction(config, descent))
 
 
@@ -208,6 +211,70 @@ def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformat
         return jax.tree_util.tree_map_with_path(scaled, updates)
 
     return optax.stateless(scaled_updates)
+
+
+def scale_by_layer(decay: float) -> optax.GradientTransformation:
+    """Returns a gradient transformation that decays the learning rate towards the first layers.
+
+    With L units in the backbone, the factor of unit i (from 0) is decay^(L − i); all other parts
+    have the factor 1. Units are the residual units, blocks or single convolutions of the backbone,
+    see `backbone_units`.
+
+    Args:
+      decay: factor from one unit to the one before it, in (0, 1].
+
+    Source: arXiv 2003.10555 (ELECTRA); for vision, arXiv 2106.08254 (BEiT).
+    """
+
+    def scaled_updates(updates: Any, _: Any) -> Any:
+        paths = (_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(updates))
+        units = backbone_units(paths)
+        factors = {unit: decay ** (len(units) - index) for index, unit in enumerate(units)}
+
+        def scaled(path: tuple, update: jax.Array) -> jax.Array:
+            return update * factors.get(_unit(_names(path)), 1)
+
+        return jax.tree_util.tree_map_with_path(scaled, updates)
+
+    return optax.stateless(scaled_updates)
+
+
+# Stages and units whose names do not have the order of the computation.
+STAGE_ORDER = {"stem": -1, "entry_flow": 0, "middle_flow": 1, "exit_flow": 2}
+BEFORE_BLOCKS = "downsample"
+FINAL = ("head", "final", "conv_head")
+
+
+def backbone_units(paths: Iterable[Names]) -> list[str]:
+    """Returns the names of the units of the backbone, in the order of the computation.
+
+    Args:
+      paths: paths of all parameters, such as `("backbone", "block1/unit_1", "conv1", "kernel")`.
+    """
+    return sorted({_unit(path) for path in paths} - {""}, key=_unit_order)
+
+
+def _unit(path: Names) -> str:
+    """Returns the unit of a parameter of the backbone, such as `block1/unit_1`; "" elsewhere."""
+    if path[0] != "backbone":
+        return ""
+    first, *others = path[1].split("/")
+    # The convolution and the normalization of a stem or of a downsampling are one unit.
+    return first if first == "stem" or not others else f"{first}/{others[0]}"
+
+
+def _unit_order(unit: str) -> tuple:
+    stage, _, block = unit.partition("/")
+    is_final = stage in FINAL
+    order = STAGE_ORDER.get(stage, STAGE_ORDER["stem"] if stage.startswith("stem") else 0)
+    # Convolutions of the entry flow and downsampling come before the blocks.
+    is_block = bool(block) and not block.startswith((BEFORE_BLOCKS, "conv"))
+    return is_final, order, _natural(stage), is_block, _natural(block)
+
+
+def _natural(name: str) -> list[int]:
+    """Returns the numbers in a name, so that layer_10 follows layer_2."""
+    return [int(number) for number in re.findall(r"\d+", name)]
 
 
 def _names(path: tuple) -> Names:

@@ -21,6 +21,7 @@ from deeplab_jax.data import (
     training_batches,
 )
 from deeplab_jax.data.datasets import Dataset, are_binary, label_values
+from deeplab_jax.data.mixing import pasted_labels
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import Architecture, DeepLab
 from deeplab_jax.parallel import data_share, put_batch
@@ -123,13 +124,15 @@ def assemble(
     config = _adjusted(config, len(train_set), batch_size, epochs)
     validation_set = open_source(validation, config, config.data.validation_split, binary)
     check_classes(train_set, validation_set, config.loss.class_weights)
-    check_bands(train_set, validation_set, config.augmentation.photometric)
+    colors = config.augmentation.photometric, config.augmentation.randaugment
+    check_bands(train_set, validation_set, *colors)
     num_classes, bands = len(train_set.descriptor.class_names), train_set.descriptor.bands
     network = network_of(config, num_classes, format_version(workdir), bands)
     config = with_network(config, network)
     description = _description(config, train_set, network)
     model = description.create_model()
     augmentation = Augmentation(**config.augmentation.to_dict(), fill=model.architecture.mean_pixel)
+    pasted_labels(train_set, augmentation)
     _check_fit(config, model.architecture, augmentation.crop_size, mesh, reporter)
     learning_rate = make_schedule(config.schedule, config.training.num_steps)
     return Run(

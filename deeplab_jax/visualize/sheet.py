@@ -60,6 +60,41 @@ def contact_sheet(
     return np.concatenate(parts)
 
 
+def example_sheet(
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    class_names: Sequence[str],
+    palette: Sequence[Color],
+    columns: int = 4,
+) -> np.ndarray:
+    """Draws training examples: each image above its label, in rows, and a legend of the classes.
+
+    Args:
+      images: images [H, W, C] of equal size, at least one.
+      labels: label maps, integers [H, W].
+      class_names: name of each class.
+      palette: color of each class, RGB 0..255.
+      columns: maximum number of examples per row (default: 4).
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    cells = [
+        np.concatenate([displayed(image), colorize(label, palette)])
+        for image, label in zip(images, labels, strict=True)
+    ]
+    columns = min(columns, len(cells))
+    cells += [np.full_like(cells[0], PAPER)] * (-len(cells) % columns)
+    padded = [
+        np.pad(cell, ((0, MARGIN), (0, MARGIN), (0, 0)), constant_values=255) for cell in cells
+    ]
+    starts = range(0, len(padded), columns)
+    rows = [np.concatenate(padded[start : start + columns], axis=1) for start in starts]
+    panels = [Panel(image, label, label) for image, label in zip(images, labels, strict=True)]
+    legend = legend_strip(_occurring(panels, class_names, palette), rows[0].shape[1])
+    return np.concatenate([*rows, legend])
+
+
 def _strip(panel: Panel, palette: Sequence[Color], cell_width: int) -> np.ndarray:
     height, width = panel.truth.shape
     size = (cell_width, max(1, round(height * cell_width / width)))

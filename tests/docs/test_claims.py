@@ -52,7 +52,7 @@ def fields(page: pathlib.Path) -> set[str]:
     """Returns the config fields that a page names in inline code, sections included."""
     named = (re.fullmatch(r"(\w+(?:\.\w+)+)(=.*)?", code) for code in inline(page))
     dotted = {match[1] for match in named if match and match[1].split(".")[0] in SECTIONS}
-    return {name for name in dotted if not name.endswith((".py", ".json", ".yaml"))}
+    return {name for name in dotted if not name.endswith((".py", ".json", ".yaml", ".safetensors"))}
 
 
 def exists(reference: str) -> bool:

@@ -54,7 +54,7 @@ def test_push_and_load_in_other_processes(commands, trained, photograph, tmp_pat
         assert str(tmp_path) not in card
         assert str(commands.data_dir.parent) not in card + files["model.json"].decode()
         expected = probabilities(trained, "own")
-        assert len(np.unique(expected)) > 100
+        assert len(np.unique(expected)) > 10
         np.testing.assert_array_equal(probabilities("hf://user/tiny", "hub"), expected)
         commit = repository.branches[MAIN]
         np.testing.assert_array_equal(probabilities(f"hf://user/tiny@{commit}", "commit"), expected)

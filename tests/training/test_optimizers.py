@@ -10,9 +10,11 @@ from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model
 from deeplab_jax.training.optimizers import (
+    backbone_units,
     decayed_parameters,
     make_optimizer,
     make_schedule,
+    scale_by_layer,
     scale_by_part,
 )
 
@@ -296,3 +298,68 @@ def test_every_classifier_of_a_network_is_found(keywords, classifiers):
 def test_a_negative_multiplier_is_refused():
     with pytest.raises(DeepLabError, match=r"optimizer\.multipliers\.head=-1\.0"):
         make_optimizer(settings(multipliers={"head": -1.0}), lambda step: RATE)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "first", "last", "number"),
+    [
+        ("vgg_16", "conv1_1", "conv5_3", 13),
+        ("resnet_18", "stem_1", "block4/unit_2", 9),
+        ("resnet_50_beta", "stem_1", "block4/unit_3", 19),
+        ("xception_41", "entry_flow/conv1_1", "exit_flow/block2", 15),
+        ("mobilenet_v2", "layer_1", "layer_18", 18),
+        ("timm/convnext_tiny", "stem", "stage_4/block_3", 22),
+    ],
+)
+def test_units_of_a_backbone_are_in_the_order_of_the_computation(backbone, first, last, number):
+    model = create_model("deeplab_v3", backbone=backbone, num_classes=2)
+    image = jnp.zeros((1, 65, 65, 3), jnp.uint8)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), image))["params"]
+    units = backbone_units(traverse_util.flatten_dict(params))
+    assert (units[0], units[-1], len(units)) == (first, last, number)
+    if backbone == "xception_41":
+        assert units[2:6] == [*(f"entry_flow/block{i}" for i in (1, 2, 3)), "middle_flow/unit_1"]
+    if backbone == "timm/convnext_tiny":
+        assert units[3:6] == ["stage_1/block_3", "stage_2/downsample", "stage_2/block_1"]
+    if backbone == "mobilenet_v2":
+        assert units == [f"layer_{number}" for number in range(1, 19)]
+
+
+def test_layer_decay_by_hand():
+    updates = {
+        "backbone": {
+            "layer_10": {"kernel": jnp.float32(8)},
+            "layer_2": {"project": {"kernel": jnp.float32(8)}, "norm": {"scale": jnp.float32(4)}},
+            "layer_1": {"kernel": jnp.float32(8)},
+        },
+        "head": {"layer_1": {"kernel": jnp.float32(8)}},
+    }
+    found, _ = scale_by_layer(0.5).update(updates, optax.EmptyState())
+    assert found["backbone"]["layer_10"]["kernel"] == 4
+    assert found["backbone"]["layer_2"]["project"]["kernel"] == 2
+    assert found["backbone"]["layer_2"]["norm"]["scale"] == 1
+    assert found["backbone"]["layer_1"]["kernel"] == 1
+    assert found["head"]["layer_1"]["kernel"] == 8
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "lars"])
+def test_layer_decay_scales_the_first_update_of_every_optimizer(name):
+    params = {
+        "backbone": {"layer_1": {"conv": {"kernel": jnp.ones((2, 2))}}},
+        "head": {"conv": {"kernel": jnp.ones((2, 2))}},
+    }
+    gradients = jax.tree.map(lambda leaf: 0.3 * leaf, params)
+
+    def update(**changes):
+        optimizer = make_optimizer(settings(name=name, **changes), optax.constant_schedule(0.1))
+        return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+    plain, decayed = update(), update(layer_decay=0.25)
+    factors = jax.tree.map(lambda one, other: float((other / one)[0, 0]), plain, decayed)
+    assert factors["backbone"]["layer_1"]["conv"]["kernel"] == pytest.approx(0.25)
+    assert factors["head"]["conv"]["kernel"] == pytest.approx(1)
+
+
+def test_an_illegal_layer_decay_is_refused():
+    with pytest.raises(DeepLabError, match=r"optimizer.layer_decay=0.0 must be in \(0, 1\]"):
+        make_optimizer(settings(layer_decay=0.0), optax.constant_schedule(0.1))
