@@ -1,103 +1,135 @@
-"""Plans large networks on TPU pods: `python -m experiments.pod_plans DIRECTORY [NAME…]`.
+"""Plans large networks on TPUs and GPUs: `python -m experiments.pod_plans DIRECTORY [NAME…]`.
 
-Plans each network as `deeplab-jax plan --json` does, writes DIRECTORY/NAME.json, and prints a table
-of all plans in DIRECTORY. Existing plans are not compiled again; a plan takes several minutes.
+Plans each network as `deeplab-jax plan --json` does, writes DIRECTORY/NAME.json, and writes the
+figures of all plans in DIRECTORY to experiments/results/measured/pod_plans.csv. Existing plans are
+not compiled again, so an interrupted call continues; a plan takes several minutes of one core.
 """
 
+import csv
 import json
+import os
 import pathlib
+import subprocess
 import sys
-from typing import Any
+import time
+from importlib.metadata import version
+from typing import Any, NamedTuple
 
 from deeplab_jax import config as configs
 
-SLICE = "v5e:16x16"
+MEASURED = pathlib.Path(__file__).parent / "results" / "measured" / "pod_plans.csv"
+COLUMNS = ("row", "quantity", "value", "unit", "command", "commit", "hardware", "date")
+
+
+class PlannedRun(NamedTuple):
+    """Training run to plan.
+
+    Attributes:
+      config: reference of the config.
+      topology: chip and shape.
+      num_slices: number of TPU slices.
+      fields: changed fields of the config; batch sizes are across all chips.
+    """
+
+    config: str
+    topology: str
+    num_slices: int
+    fields: dict[str, str]
+
+
+XCEPTION, RESNET, CITYSCAPES = "deeplab_v3plus", "deeplab_v3", ":dataset=cityscapes"
 HALVES = {"augmentation.crop_size": "1025,2049", "parallel.spatial": "2"}
-XCEPTION, RESNET = "deeplab_v3plus", "deeplab_v3"
-# Config and changed fields of each plan; batch sizes are across 256 chips.
-PLANS: dict[str, tuple[str, dict[str, str]]] = {
-    "xception_513": (XCEPTION, {"training.batch_size": "1024"}),
-    "resnet_513": (RESNET, {"training.batch_size": "1024"}),
-    "xception_1025": (
-        f"{XCEPTION}:dataset=cityscapes",
-        {"training.batch_size": "128"} | HALVES,
+PLANS = {
+    "resnet_513_h100": PlannedRun(RESNET, "h100:8", 1, {"training.batch_size": "128"}),
+    "xception_513": PlannedRun(XCEPTION, "v5e:16x16", 1, {"training.batch_size": "1024"}),
+    "xception_513_slices": PlannedRun(XCEPTION, "v5e:16x16", 4, {"training.batch_size": "4096"}),
+    "resnet_1025": PlannedRun(
+        RESNET + CITYSCAPES, "v5p:4x4x4", 1, {"training.batch_size": "32"} | HALVES
     ),
-    "resnet_1025": (f"{RESNET}:dataset=cityscapes", {"training.batch_size": "128"} | HALVES),
 }
-COLUMNS = (
-    "network",
-    "crop",
-    "batch",
-    "compiled in (processor)",
-    "GiB per chip",
-    "largest batch",
-    "TFLOP per chip (counted by layer)",
-    "gradient all-reduces (expected), MB",
-    "batch-norm all-reduces (expected), MB",
-    "halo exchanges",
-    "feature maps gathered",
-    "step, at least",
-    "efficiency on 256 chips",
-)
 
 
 def planned(name: str) -> dict[str, Any]:
     """Compiles one of `PLANS` and returns its description."""
-    # Imported here, because printing existing plans needs no compiler.
+    # As for `deeplab-jax plan`, JAX must not start the accelerators of this machine.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # Imported here, because writing the table of existing plans needs no compiler.
     from deeplab_jax.planning import plan
 
-    reference, fields = PLANS[name]
-    config = configs.load(reference)
-    for field, text in (fields | {"model.dtype": "bfloat16"}).items():
+    run = PLANS[name]
+    config = configs.load(run.config)
+    for field, text in (run.fields | {"model.dtype": "bfloat16"}).items():
         configs.override(config, field, text)
-    return plan(config, SLICE).describe()
+    return plan(config, run.topology, num_slices=run.num_slices).describe()
 
 
-def row(plan: dict[str, Any]) -> list[str]:
-    """Returns the cells of the table row of a plan."""
-    architecture = plan["architecture"]
-    spatial = f", {plan['mesh']['spatial']} chips per image" if plan["mesh"]["spatial"] > 1 else ""
-    cells = [
-        architecture["backbone"],
-        f"{'×'.join(map(str, plan['crop_size']))}{spatial}",
-        str(plan["global_batch"]),
-        f"{plan['compile_seconds']:.0f} s ({plan['compile_cpu_seconds']:.0f} s)",
-        f"{plan['hbm_bytes_per_chip'] / 2**30:.2f}" + ("" if plan["fits"] else " (too much)"),
-        str(plan["largest_batch"]["global"]),
-    ]
+def label(plan: dict[str, Any]) -> str:
+    """Returns the name of a plan in the table: network, crop, batch and chips."""
+    slices = f"{plan['num_slices']} × " if plan["num_slices"] > 1 else ""
+    spatial = plan["mesh"]["spatial"]
+    shared = f", {spatial} chips per image" if spatial > 1 else ""
+    return (
+        f"{plan['architecture']['backbone']}, {'×'.join(map(str, plan['crop_size']))}{shared}, "
+        f"batch {plan['global_batch']}, {slices}{plan['topology']}"
+    )
+
+
+def figures(plan: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Returns value and unit of each figure of a plan; a step that does not fit has fewer."""
+    found = {
+        "memory per chip": (f"{plan['hbm_bytes_per_chip'] / 2**30:.2f}", "GiB"),
+        "largest batch": (str(plan["largest_batch"]["global"]), ""),
+        "counted by layer": (f"{plan['analytic_flops_per_chip'] / 1e12:.2f}", "TFLOP"),
+    }
     if not plan["fits"]:
-        return [*cells, f"— ({plan['analytic_flops_per_chip'] / 1e12:.2f})", *["—"] * 6]
-    sums, halo, roofline = plan["all_reduce"], plan["halo"], plan["roofline"]
-    flops = plan["flops_per_chip"], plan["analytic_flops_per_chip"]
-    return [
-        *cells,
-        "{:.2f} ({:.2f})".format(*(each / 1e12 for each in flops)),
-        f"{sums['gradients'] / 1e6:.2f} ({sums['expected_gradients'] / 1e6:.2f})",
-        f"{sums['batch_norm_sums'] / 1e6:.3f} ({sums['expected_batch_norm_sums'] / 1e6:.3f})",
-        f"{halo['count']}, {halo['bytes'] / 1e6:.1f} MB",
-        str(plan["activations_gathered_over_data"]["count"]),
-        f"{1e3 * roofline['step']:.1f} ms, {roofline['bound']}",
-        f"{roofline['scaling_efficiency']['256']:.1%}",
+        return found | {"step, at least": ("does not fit", "")}
+    sums, roofline = plan["all_reduce"], plan["roofline"]
+    reduced = sums["gradients"] + sums["batch_norm_sums"]
+    network = sum(each["bytes"] for each in plan["between_slices"].values())
+    return found | {
+        "arithmetic per chip": (f"{plan['flops_per_chip'] / 1e12:.2f}", "TFLOP"),
+        "main memory": (f"{plan['hbm_traffic_per_chip'] / 1e9:.1f}", "GB"),
+        "vector memory": (f"{plan['vmem_traffic_per_chip'] / 1e9:.1f}", "GB"),
+        "gradients and statistics": (f"{reduced / 1e6:.1f}", "MB"),
+        "halo": (f"{plan['halo']['bytes'] / 1e6:.1f}", "MB"),
+        "between slices": (f"{network / 1e6:.1f}", "MB"),
+        "step, at least": (f"{1e3 * roofline['step']:.1f}", "ms"),
+        "bound by": (roofline["bound"], ""),
+        "input per host": (f"{roofline['images_per_second_per_host']:.0f}", "images/s"),
+        "run, at least": (f"{roofline['run_hours']:.1f}", "h"),
+        "compilation, processor time": (f"{plan['compile_cpu_seconds']:.0f}", "s"),
+    }
+
+
+def write_table(directory: pathlib.Path) -> None:
+    """Writes the figures of all plans in a directory to the table of the docs."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    hardware = f"compiled on one core of an AMD EPYC, JAX {version('jax')}"
+    paths = [directory / f"{name}.json" for name in PLANS]
+    rows = [
+        (label(plan), quantity, value, unit, f"python -m experiments.pod_plans {directory}")
+        for plan in (json.loads(path.read_text()) for path in paths if path.exists())
+        for quantity, (value, unit) in figures(plan).items()
     ]
+    with MEASURED.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows((*row, commit, hardware, time.strftime("%Y-%m-%d")) for row in rows)
 
 
 def main(arguments: list[str]) -> None:
-    """Compiles missing plans and prints the table."""
-    if not arguments:
-        sys.exit(__doc__)
+    """Compiles missing plans and writes the table."""
+    if not arguments or not set(arguments[1:]) <= set(PLANS):
+        sys.exit(f"{__doc__}\nnames: {', '.join(PLANS)}")
     directory, names = pathlib.Path(arguments[0]), arguments[1:] or list(PLANS)
     directory.mkdir(parents=True, exist_ok=True)
     for name in names:
         path = directory / f"{name}.json"
         if not path.exists():
             path.write_text(json.dumps(planned(name), indent=2))
-    rows = [
-        row(json.loads((directory / f"{name}.json").read_text()))
-        for name in PLANS
-        if (directory / f"{name}.json").exists()
-    ]
-    for cells in (COLUMNS, ["---"] * len(COLUMNS), *rows):
-        print("|", " | ".join(cells), "|")
+        write_table(directory)
 
 
 if __name__ == "__main__":

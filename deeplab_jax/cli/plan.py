@@ -1,16 +1,20 @@
 """usage: deeplab-jax plan --config=FILE[:key=value,…] --topology=v5e:16x16 [--config.FIELD=VALUE …]
 
-Estimates a training step on a TPU slice, without the hardware: memory per chip, arithmetic,
+Estimates a training step on TPUs or GPUs, without the hardware: memory per chip, arithmetic,
 communication and the largest batch. With the published specifications of the chip, it also computes
-a lower bound of the step time and the scaling efficiency. The TPU compiler compiles the actual
-training step (pip install 'deeplab_jax[tpu]'), which takes minutes. No dataset is required.
+a lower bound of the step time and the scaling efficiency. The compiler of the chip compiles the
+actual training step, which takes minutes. TPUs require pip install 'deeplab_jax[tpu]', GPUs
+'deeplab_jax[cuda]'. No dataset is required.
 
-Chips: v4, v5e, v5p, v6e. training.batch_size is the batch across all chips.
+Chips: v4, v5e, v5p, v6e; a100, h100, h200. h100:8 is one host with 8 GPUs, h100:4x8 are four such
+hosts. training.batch_size is the batch across all chips.
 
 examples:
   deeplab-jax plan --config=voc --topology=v5e:4x4 --config.model.dtype=bfloat16
   deeplab-jax plan --config=deeplab_v3:dataset=cityscapes --topology=v5e:16x16 --json \\
     --config.parallel.spatial=2 --config.training.batch_size=128
+  deeplab-jax plan --config=deeplab_v3plus --topology=v5e:16x16 --num_slices=4
+  deeplab-jax plan --config=deeplab_v3 --topology=h100:8 --config.model.dtype=bfloat16
 """
 
 import json
@@ -28,7 +32,12 @@ if TYPE_CHECKING:
 def define_flags(flags: Flags) -> None:
     """Defines the flags of the command."""
     flags.define_config()
-    flags.define("topology", None, "Chip and shape of the TPU slice, as in v5e:16x16.")
+    flags.define(
+        "topology",
+        None,
+        "Chip and shape of the TPU slice, as in v5e:16x16, or GPUs per host, as in h100:8.",
+    )
+    flags.define("num_slices", 1, "Number of TPU slices of this shape, at least 1.")
     flags.define("num_classes", int, "Number of classes, for datasets that are not prepared.")
     flags.define(
         "largest_batch", False, "Search for the largest batch by compiling several batch sizes."
@@ -49,6 +58,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     planned = plan(
         config,
         flags.topology,
+        num_slices=flags.num_slices,
         num_classes=flags.num_classes,
         search_largest_batch=flags.largest_batch,
         reporter=console,
@@ -65,6 +75,8 @@ def _sections(plan: "Plan") -> Iterator[tuple[str, list[tuple[str, str]]]]:
     yield "step", _step_rows(plan)
     yield "memory per chip", _memory_rows(plan)
     if plan.traffic is not None:
+        if plan.kernels:
+            yield "kernels per GPU and step", _kernel_rows(plan)
         yield "communication per chip and step", _traffic_rows(plan)
         yield "lower bounds of the time, from published specifications", _roofline_rows(plan)
 
@@ -73,8 +85,11 @@ def _step_rows(plan: "Plan") -> list[tuple[str, str]]:
     chip, mesh = plan.topology.chip, " × ".join(f"{n}={size}" for n, size in plan.mesh.items())
     flops, seconds = plan.flops_per_chip, plan.step.compile_seconds
     processor = f"{plan.step.compile_cpu_seconds:.0f} s of processor time"
+    slices = f" in {plan.topology.num_slices} slices" if plan.topology.num_slices > 1 else ""
+    if chip.is_gpu:
+        slices = f" in {plan.num_hosts} host{'s' if plan.num_hosts > 1 else ''}"
     return [
-        ("slice", f"{plan.topology.num_chips} × {chip.name}, mesh {mesh}"),
+        ("chips", f"{plan.topology.num_chips} × {chip.name}{slices}, mesh {mesh}"),
         ("images", f"{plan.global_batch} of {plan.crop_size[0]}×{plan.crop_size[1]}"),
         ("traced in", f"{plan.step.lower_seconds:.0f} s"),
         ("compiled in", f"{seconds:.0f} s ({processor})"),
@@ -99,6 +114,13 @@ def _memory_rows(plan: "Plan") -> list[tuple[str, str]]:
     ]
 
 
+def _kernel_rows(plan: "Plan") -> list[tuple[str, str]]:
+    return [
+        (kind, f"{found.count} with {found.flops / 1e9:,.1f} GFLOP and {_megabytes(found.bytes)}")
+        for kind, found in plan.kernels.items()
+    ]
+
+
 def _traffic_rows(plan: "Plan") -> list[tuple[str, str]]:
     traffic = plan.traffic
     rows = [
@@ -106,21 +128,27 @@ def _traffic_rows(plan: "Plan") -> list[tuple[str, str]]:
         for kind, found in traffic.collectives.items()
     ]
     expected, reduced = traffic.expected_reductions, traffic.reductions
+    sums = {
+        "gradients": (reduced.gradients, expected.gradients),
+        "batch normalization": (reduced.batch_norm_sums, expected.batch_norm_sums),
+    }
+    if plan.topology.chip.is_gpu:
+        # The compiler for GPUs joins gradients to vectors, which look like statistics.
+        sums = {"gradients and statistics": (sum(reduced[:2]), expected.total)}
     return [
         *rows,
-        (
-            "all-reduces of gradients",
-            f"{_megabytes(reduced.gradients)} (expected {_megabytes(expected.gradients)})",
-        ),
-        (
-            "all-reduces of batch normalization",
-            f"{_megabytes(reduced.batch_norm_sums)} (expected "
-            f"{_megabytes(expected.batch_norm_sums)})",
+        *(
+            (f"all-reduces of {name}", f"{_megabytes(size)} (expected {_megabytes(required)})")
+            for name, (size, required) in sums.items()
         ),
         ("other all-reduces", _megabytes(reduced.others)),
         (
             "halo exchange",
             f"{traffic.halo['count']} with {_megabytes(traffic.halo['bytes'])}",
+        ),
+        *(
+            (f"{name} between slices", f"{found['count']} with {_megabytes(found['bytes'])}")
+            for name, found in traffic.between_slices.items()
         ),
         ("all-gathers of feature maps", str(traffic.gathered_activations["count"])),
     ]
@@ -128,15 +156,23 @@ def _traffic_rows(plan: "Plan") -> list[tuple[str, str]]:
 
 def _roofline_rows(plan: "Plan") -> list[tuple[str, str]]:
     times = plan.estimate
+    per_host = plan.global_batch / times.step / plan.num_hosts
     return [
         ("arithmetic", f"{1e3 * times.compute:.1f} ms"),
         ("memory traffic", f"{1e3 * times.memory:.1f} ms"),
         ("all-reduces", f"{1e3 * times.reduction:.1f} ms"),
         ("halo exchange", f"{1e3 * times.halo:.1f} ms"),
+        ("all-reduces between slices or hosts", f"{1e3 * times.network:.1f} ms"),
         (
             "step",
             f"{1e3 * times.step:.1f} ms, {plan.global_batch / times.step:,.0f} images/s; bound by "
             f"{times.bound}",
+        ),
+        ("input", f"{per_host:,.0f} images/s for each of {plan.num_hosts} hosts"),
+        (
+            "run",
+            f"{plan.num_steps * times.step / 3600:.2f} h for {plan.num_steps} steps, without "
+            "validation and checkpoints",
         ),
         *((f"efficiency on {n} chips", f"{share:.1%}") for n, share in plan.scaling.items()),
     ]

@@ -21,12 +21,17 @@ class Chip:
       hbm_bytes: memory capacity in bytes.
       usable_hbm_bytes: bytes of memory that the compiler makes available to programs.
       hbm_bandwidth: bytes per second between memory and chip.
-      ici_bandwidth: bytes per second sent to other chips, over all links.
-      dimensions: number of dimensions of the torus that connects the chips.
-      largest: number of chips of the largest slice.
+      ici_bandwidth: bytes per second sent to other chips of the slice or host, over all links.
+      dimensions: number of dimensions of the torus that connects the chips; 0: a switch connects
+        the GPUs of a host.
+      largest: number of chips of the largest slice, or of GPUs per host.
       source: publication of the specifications.
+      network_bandwidth: bytes per second that a chip sends to other slices or hosts; 0: not
+        published.
       chip_config: compiler option with which a chip of several cores is one device.
-      device_kinds: names that JAX gives to devices of this chip.
+      device_kinds: names that JAX gives to devices of this chip, or their beginnings for a GPU.
+      target: description of a GPU for the compiler, as fields of XLA's GpuTargetConfigProto; empty
+        for a TPU.
     """
 
     name: str
@@ -38,8 +43,15 @@ class Chip:
     dimensions: int
     largest: int
     source: str
+    network_bandwidth: float = 0.0
     chip_config: str = ""
     device_kinds: tuple[str, ...] = ()
+    target: str = ""
+
+    @property
+    def is_gpu(self) -> bool:
+        """True for a GPU, False for a TPU."""
+        return bool(self.target)
 
 
 @functools.cache
@@ -64,13 +76,17 @@ def published_peak(device_kind: str) -> tuple[float, str] | None:
     Returns:
       Dense operations per second in bfloat16 (float16 on chips without it), and the name.
     """
-    for chip in chips().values():
-        if device_kind in chip.device_kinds:
-            return chip.peak_flops, chip.name
-    for name, figures in _table("gpus.toml").items():
-        # A name continues with its memory or form, as in "NVIDIA A100-SXM4-80GB".
-        if any(re.match(rf"{kind}\b", device_kind) for kind in figures["device_kinds"]):
-            return figures["peak_flops"], name
+    # "NVIDIA H100" is also the beginning of "NVIDIA H100 PCIe", so the other forms come first.
+    others = _table("gpus.toml").items()
+    rates = [
+        *((name, figures["device_kinds"], figures["peak_flops"]) for name, figures in others),
+        *((chip.name, chip.device_kinds, chip.peak_flops) for chip in chips().values()),
+    ]
+    for name, kinds, peak in rates:
+        # The name of a GPU continues with its memory or form, as in "NVIDIA A100-SXM4-80GB".
+        gpu = any(kind.startswith(("NVIDIA", "Tesla")) for kind in kinds)
+        if device_kind in kinds or (gpu and any(re.match(rf"{k}\b", device_kind) for k in kinds)):
+            return peak, name
     return None
 
 

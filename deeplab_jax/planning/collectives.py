@@ -6,6 +6,7 @@ XLA writes replica groups in three forms: as lists, `{{0,1},{2,3}}`; as a reshap
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -89,6 +90,9 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",") if number]
 
 
+# Kind of a transfer between TPU slices, which the host sends for the chip.
+SEND = "send"
+TRANSFER = re.compile(r"_xla_megascale_transfer_type=\"?(\w+)")
 KINDS = (
     "all-reduce",
     "all-gather",
@@ -104,9 +108,10 @@ class Collective(NamedTuple):
     """Collective operation of a compiled program.
 
     Attributes:
-      kind: one of `KINDS`.
+      kind: one of `KINDS`, or `send` for a transfer to other slices.
       arrays: operands on one chip, or the results of an all-gather.
-      axes: mesh axes along which chips communicate.
+      axes: mesh axes along which chips communicate. For `send`, the name of the transfer instead,
+        such as `all-reduce`.
       times: number of executions per step.
     """
 
@@ -146,6 +151,10 @@ def _collective(
 ) -> Iterator[Collective]:
     """Yields the collective of an instruction, if it is one; `-done` instructions are not."""
     kind = instruction.opcode.removesuffix("-start")
+    transfer = TRANSFER.search(instruction.attributes) if kind == SEND else None
+    if transfer:
+        sent = instructions[instruction.operands[0]].results
+        yield Collective(kind, sent, (transfer[1].lower().replace("_", "-"),), times)
     if kind not in KINDS:
         return
     groups = read_pairs(instruction.attributes) or read_groups(instruction.attributes) or []
@@ -161,6 +170,51 @@ def _collective(
         skipped = len(operands) if instruction.opcode.endswith("-start") else 0
         arrays = instruction.results[skipped:] or instruction.results
     yield Collective(kind, arrays, axes_joined(groups, mesh_shape), times)
+
+
+def between_slices(
+    collectives: Iterable[Collective], chips_per_slice: int
+) -> dict[str, dict[str, int]]:
+    """Returns count and bytes per slice of the transfers between TPU slices, by their name.
+
+    Args:
+      collectives: collectives of one chip; each chip of a slice sends a part of the sums.
+      chips_per_slice: number of chips in a slice.
+    """
+    by_name: dict[str, list[Collective]] = {}
+    for each in collectives:
+        if each.kind == SEND:
+            by_name.setdefault(each.axes[0], []).append(each)
+    counts = {name: count(found) for name, found in by_name.items()}
+    return {
+        name: {"count": found["count"], "bytes": found["bytes"] * chips_per_slice}
+        for name, found in counts.items()
+    }
+
+
+def within_slices(collectives: Iterable[Collective]) -> list[Collective]:
+    """Returns the collectives within a slice, with the halves of an all-reduce joined.
+
+    An all-reduce between slices sums within the slice, so that each chip has a part of the sums,
+    sends each part to the other slices, and gathers the parts within the slice.
+    """
+    found = list(collectives)
+    if not any(each.kind == SEND for each in found):
+        return found
+    sums = ("all-reduce", "reduce-scatter")
+    summed = Counter(array.size for each in found if each.kind in sums for array in each.arrays)
+    kept = []
+    for each in found:
+        sizes = Counter(array.size for array in each.arrays)
+        # The compiler joins small sums to tiles of 8 × 128 elements.
+        tiles = all(array.shape[-2:] == (8, 128) for array in each.arrays)
+        if each.kind == "all-gather" and (tiles or sizes <= summed):
+            summed -= sizes
+        elif each.kind == "reduce-scatter":
+            kept.append(each._replace(kind="all-reduce"))
+        elif each.kind != SEND:
+            kept.append(each)
+    return kept
 
 
 def totals(collectives: Iterable[Collective]) -> dict[str, dict[str, int]]:

@@ -23,6 +23,9 @@ USED = (
     re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm"),
     re.compile(r"required for .*?\(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)"),
 )
+# Without a GPU, the compiler cannot choose tiles for matrix products in Triton and fails on some
+# shapes; they become calls of cuBLAS instead.
+COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -48,7 +51,6 @@ class CompiledStep:
       lower_seconds, compile_seconds: wall time of lowering and compilation.
       compile_cpu_seconds: processor time of compilation; unlike wall time, it does not depend on
         other processes.
-      costs: operations and bytes counted by the compiler.
       text: HLO text of the program; empty if it does not fit.
     """
 
@@ -58,7 +60,6 @@ class CompiledStep:
     lower_seconds: float
     compile_seconds: float
     compile_cpu_seconds: float
-    costs: dict[str, float]
     text: str
 
 
@@ -72,7 +73,8 @@ def compile_step(run: Run) -> CompiledStep:
     started, processor = time.perf_counter(), time.process_time()
     with _uncached():
         try:
-            compiled, refusal = lowered.compile(), ""
+            options = COMPILER_OPTIONS.get(run.mesh.devices.flat[0].platform)
+            compiled, refusal = lowered.compile(compiler_options=options), ""
         except jax.errors.JaxRuntimeError as error:
             if not OUT_OF_MEMORY.search(str(error)):
                 raise
@@ -84,10 +86,9 @@ def compile_step(run: Run) -> CompiledStep:
     }
     if compiled is None:
         used, usable = read_refusal(refusal)
-        return CompiledStep({"total": used}, usable, False, costs={}, text="", **seconds)
-    memory, found = _memory(compiled.memory_analysis()), compiled.cost_analysis() or {}
-    costs = {"flops": found.get("flops", 0.0), "bytes": found.get("bytes accessed", 0.0)}
-    return CompiledStep(memory, None, True, costs=costs, text=compiled.as_text() or "", **seconds)
+        return CompiledStep({"total": used}, usable, False, text="", **seconds)
+    memory = _memory(compiled.memory_analysis())
+    return CompiledStep(memory, None, True, text=compiled.as_text() or "", **seconds)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
-"""Slices of TPU pods, and the minimum time of a training step on them.
+"""Specifications of TPU and GPU chips, and the minimum time of a training step on them.
 
 The minimum time of a step is the longer of arithmetic and memory traffic, plus communication
 without overlap. All-reduces run around the rings of a torus: each moves 2·(n − 1)/n of the bytes
-over all links at once (arXiv 1909.09756, section 2) and has the latency of all hops.
+over all links at once (arXiv 1909.09756, section 2) and has the latency of all hops. A slower
+network joins the slices of a job, or its hosts with GPUs: the all-reduce within a slice leaves a
+part of the sums on each chip, and the network adds up these parts.
 """
 
 import dataclasses
@@ -17,9 +19,12 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.parallel.chips import Chip, chips
 
-# Estimated latency between neighboring chips, in seconds; it is not published.
-HOP_SECONDS = 1e-6
+# Estimated latencies in seconds, which are not published: between neighboring chips, and of an
+# all-reduce between slices or hosts.
+HOP_SECONDS, NETWORK_SECONDS = 1e-6, 20e-6
 SCALES = [2**power for power in range(10)]
+# Largest number of GPUs in the table of efficiencies.
+LARGEST_CLUSTER = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,52 +53,74 @@ class Estimate:
     Attributes:
       compute: arithmetic at the peak rate.
       memory: memory traffic at full bandwidth.
-      reduction: all-reduces and other collectives.
+      reduction: all-reduces and other collectives within a slice or a host.
       halo: exchange of neighboring rows of an image.
+      network: all-reduces between slices or hosts.
     """
 
     compute: float
     memory: float
     reduction: float
     halo: float
+    network: float = 0.0
 
     @property
     def step(self) -> float:
         """Minimum time of the whole step, in seconds."""
-        return max(self.compute, self.memory) + self.reduction + self.halo
+        return max(self.compute, self.memory) + self.reduction + self.halo + self.network
 
     @property
     def bound(self) -> str:
-        """Name of the longest part: `compute`, `memory`, `reduction` or `halo`."""
+        """Name of the longest part: `compute`, `memory`, `reduction`, `halo` or `network`."""
         return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
 
 
-def estimate(work: Work, chip: Chip, num_chips: int) -> Estimate:
-    """Returns the minimum time of a step on `num_chips` chips that all do the same work."""
-    fraction = 2 * (num_chips - 1) / num_chips
-    hops = 0.0 if num_chips == 1 else chip.dimensions * num_chips ** (1 / chip.dimensions)
-    sending = fraction * work.reduced_bytes / chip.ici_bandwidth
+def estimate(work: Work, chip: Chip, num_chips: int, num_slices: int = 1) -> Estimate:
+    """Returns the minimum time of a step on chips that all do the same work.
+
+    Args:
+      work: work of one chip.
+      chip: specifications of the chips.
+      num_chips: number of chips in all slices or hosts.
+      num_slices: number of slices of TPUs, or of hosts with GPUs.
+    """
+    joined = num_chips // num_slices
+    # A ring through a switch passes all chips; one through a torus, those along each dimension.
+    ring = chip.dimensions * joined ** (1 / chip.dimensions) if chip.dimensions else joined
+    hops = 0.0 if joined == 1 else ring
+    sending = 2 * (joined - 1) / joined * work.reduced_bytes / chip.ici_bandwidth
     # A chip has two links per dimension, one of which leads to the neighbor.
-    link = chip.ici_bandwidth / (2 * chip.dimensions)
+    link = chip.ici_bandwidth / (2 * chip.dimensions or 1)
+    network = 0.0
+    if num_slices > 1:
+        part = 2 * (num_slices - 1) / num_slices * work.reduced_bytes / joined
+        network = part / chip.network_bandwidth + work.reductions * NETWORK_SECONDS
     return Estimate(
         compute=work.flops / chip.peak_flops,
         memory=work.hbm_bytes / chip.hbm_bandwidth,
         reduction=sending + work.reductions * hops * HOP_SECONDS,
         halo=work.halo_bytes / link,
+        network=network,
     )
 
 
-def scaling(work: Work, chip: Chip, smallest: int = 1) -> dict[int, float]:
+def scaling(work: Work, chip: Chip, smallest: int = 1, slices: int = 1) -> dict[int, float]:
     """Returns the weak-scaling efficiency by number of chips, relative to the smallest number.
 
     Args:
       work: work of one chip, the same for any number of chips.
       chip: specifications of the chip.
       smallest: smallest number of chips, which is the number that shares one image.
+      slices: number of slices; a number of chips that exceeds the largest slice or host is split
+        among more of them.
     """
-    counts = [smallest * scale for scale in SCALES if smallest * scale <= chip.largest]
+    most = LARGEST_CLUSTER if chip.is_gpu else slices * chip.largest
+    counts = [smallest * scale for scale in SCALES if smallest * scale <= most]
     alone = estimate(work, chip, smallest).step
-    return {count: alone / estimate(work, chip, count).step for count in counts}
+    return {
+        count: alone / estimate(work, chip, count, -(-count // chip.largest)).step
+        for count in counts
+    }
 
 
 # Environment of the compiler, which runs without a TPU and must not query the metadata server of
@@ -109,68 +136,122 @@ ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Slice of a TPU pod.
+    """Slices of TPU pods, or hosts with GPUs.
 
     Attributes:
-      name: chip and shape, such as `v5e:16x16`.
+      name: chip and shape, such as `v5e:16x16` or `h100:4x8`.
       chip: specifications of the chips.
-      shape: number of chips along each dimension.
+      shape: number of chips along each dimension of a slice, or the number of GPUs per host.
+      num_slices: number of slices, or of hosts with GPUs.
     """
 
     name: str
     chip: Chip
     shape: tuple[int, ...]
+    num_slices: int = 1
 
     @property
     def num_chips(self) -> int:
-        """Number of chips in the slice."""
-        return math.prod(self.shape)
+        """Number of chips in all slices or hosts."""
+        return math.prod(self.shape) * self.num_slices
 
 
-def parse_topology(name: str) -> Topology:
-    """Parses the name of a slice, such as `v5e:16x16` or `v5p:4x4x8`.
+def parse_topology(name: str, num_slices: int = 1) -> Topology:
+    """Parses the name of a slice, such as `v5e:16x16`, or of hosts with GPUs, such as `h100:4x8`.
+
+    Args:
+      name: chip and shape. The shape of GPUs is the number per host, or the number of hosts and the
+        number per host.
+      num_slices: number of TPU slices of this shape.
 
     Raises:
-      DeepLabError: the chip is unknown, or has no slices of this shape.
+      DeepLabError: the chip is unknown, has no slices of this shape, or the bandwidth between its
+        slices is not published.
     """
     generation, _, text = name.partition(":")
     if generation not in chips():
         raise unknown_name("chip", generation, chips())
     chip = chips()[generation]
-    example = f"{generation}:{'x'.join('4' * chip.dimensions)}"
     invalid = f"invalid topology {name!r}: "
+    example = "8" if chip.is_gpu else "x".join("4" * chip.dimensions)
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
-        raise DeepLabError(f"{invalid}expected chip and shape, as in {example}")
+        raise DeepLabError(f"{invalid}expected chip and shape, as in {generation}:{example}")
     shape = tuple(map(int, text.split("x")))
+    if num_slices < 1:
+        raise DeepLabError(f"--num_slices={num_slices} must be at least 1")
+    if chip.is_gpu:
+        return _gpu_hosts(name, chip, shape, num_slices)
     if len(shape) != chip.dimensions:
-        legal = f"a {generation} slice has {chip.dimensions} dimensions, as in {example}"
-        raise DeepLabError(invalid + legal)
+        legal = f"a {generation} slice has {chip.dimensions} dimensions, as in {generation}:"
+        raise DeepLabError(f"{invalid}{legal}{example}")
     if math.prod(shape) > chip.largest:
         legal = f"the largest {generation} slice has {chip.largest}"
         raise DeepLabError(f"{invalid}it has {math.prod(shape)} chips; {legal}")
-    return Topology(name, chip, shape)
+    if num_slices > 1 and not chip.network_bandwidth:
+        known = ", ".join(each for each, other in chips().items() if other.network_bandwidth)
+        raise DeepLabError(
+            f"--num_slices={num_slices}: the bandwidth between slices of {generation} is not "
+            f"published; chips with a known one: {known}"
+        )
+    return Topology(name, chip, shape, num_slices)
+
+
+def _gpu_hosts(name: str, chip: Chip, shape: tuple[int, ...], num_slices: int) -> Topology:
+    hosts, per_host = shape if len(shape) == 2 else (1, shape[0])
+    if len(shape) > 2 or per_host > chip.largest:
+        raise DeepLabError(
+            f"invalid topology {name!r}: expected the number of GPUs per host, at most "
+            f"{chip.largest}, or hosts × GPUs per host, as in {name.partition(':')[0]}:4x8"
+        )
+    if num_slices > 1:
+        raise DeepLabError(
+            f"--num_slices={num_slices} is for TPUs; {name.partition(':')[0]}:{hosts}x{per_host} "
+            "names the number of hosts first"
+        )
+    return Topology(name, chip, (per_host,), hosts)
 
 
 def topology_devices(topology: Topology) -> list[jax.Device]:
-    """Returns the devices of a slice, for ahead-of-time compilation without the hardware.
+    """Returns the devices of a topology, for ahead-of-time compilation without the hardware.
 
     Raises:
-      DeepLabError: the compiler is not installed, or does not support the slice.
+      DeepLabError: the compiler is not installed, or does not support the topology.
     """
-    import_extra("libtpu", "tpu", "a plan for TPUs")
-    for variable, value in ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
-    options = {"chip_config_name": topology.chip.chip_config} if topology.chip.chip_config else {}
     try:
-        described = topologies.get_topology_desc(topology.name, platform="tpu", **options)
+        devices = _gpu_devices(topology) if topology.chip.is_gpu else _tpu_devices(topology)
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        message = f"the TPU compiler does not support the slice {topology.name}: {reason}"
+        message = f"the compiler does not support {topology.name}: {reason}"
         raise DeepLabError(message) from error
-    devices = list(described.devices)
     if len(devices) != topology.num_chips:
         raise DeepLabError(
             f"{topology.name} has {len(devices)} devices for {topology.num_chips} chips; plans "
             "require one device per chip"
         )
     return devices
+
+
+def _tpu_devices(topology: Topology) -> list[jax.Device]:
+    import_extra("libtpu", "tpu", "a plan for TPUs")
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    options: dict[str, str | int] = {}
+    if topology.chip.chip_config:
+        options["chip_config_name"] = topology.chip.chip_config
+    if topology.num_slices > 1:
+        options["num_slices"] = topology.num_slices
+    described = topologies.get_topology_desc(topology.name, platform="tpu", **options)
+    return list(described.devices)
+
+
+def _gpu_devices(topology: Topology) -> list[jax.Device]:
+    import_extra("jax_plugins.xla_cuda13", "cuda", "a plan for GPUs")
+    if "cpu" not in os.environ.get("JAX_PLATFORMS", ""):
+        raise DeepLabError("a plan for GPUs requires JAX_PLATFORMS=cpu in the environment")
+    described = topologies.get_topology_desc(
+        platform="cuda",
+        target_config=topology.chip.target,
+        # The numbers of slices, hosts and GPUs per host.
+        topology=f"1x{topology.num_slices}x{topology.shape[0]}",
+    )
+    return list(described.devices)

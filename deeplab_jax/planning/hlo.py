@@ -1,15 +1,10 @@
-"""Parser of compiled HLO text, which counts arithmetic and memory traffic in loops.
-
-XLA's cost analysis counts the body of a loop only once, regardless of the number of iterations.
-"""
+"""Parser of compiled HLO text: computations, instructions, and how often each one runs."""
 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
-
-import numpy as np
 
 # Bytes per element by type. Tokens and other types that are not arrays are left out.
 ITEM_BYTES = {
@@ -20,9 +15,10 @@ ITEM_BYTES = {
 }
 HEADER = re.compile(r"^(ENTRY )?%?([\w.~-]+) \(.*\{$")
 NAMED = re.compile(r"^\s+(?:ROOT )?%?([\w.~-]+) = ")
-# Layouts and comments in the type of a result.
-LAYOUT = re.compile(r"\{[^}]*\}|/\*.*?\*/")
-ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+COMMENT = re.compile(r"/\*.*?\*/")
+ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
+# Memory of an array, at the end of its layout; without it, the array is in the main memory.
+SPACE = re.compile(r"S\((\d+)\)")
 OPERAND = re.compile(r"%([\w.~-]+)")
 TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 CONDITION = re.compile(r"condition=%?([\w.~-]+)")
@@ -37,10 +33,18 @@ REDUCTIONS = ("all-reduce", "reduce", "reduce-scatter", "reduce-window", "scatte
 
 
 class Array(NamedTuple):
-    """Element type and shape of an array."""
+    """Array of a program.
+
+    Attributes:
+      dtype: element type, such as `bf16`.
+      shape: length of each axis.
+      space: number of the memory that holds the array: 0 for the main memory (HBM), 1 for the
+        on-chip vector memory of a TPU (VMEM), others for scalars and flags.
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    space: int = 0
 
     @property
     def size(self) -> int:
@@ -61,7 +65,8 @@ class Instruction(NamedTuple):
       opcode: operation, such as `all-reduce`.
       results: the resulting array, or the arrays of the resulting tuple.
       operands: names of the operands, which are instructions of the same computation.
-      attributes: rest of the line, including the value of a constant.
+      attributes: rest of the line, including the value of a constant and the number of a
+        parameter.
     """
 
     name: str
@@ -77,10 +82,12 @@ class Program(NamedTuple):
     Attributes:
       computations: {computation: {instruction: parsed instruction}}, both by name.
       entry: name of the computation that runs first.
+      roots: name of the instruction that is the result of each computation, by computation.
     """
 
     computations: dict[str, dict[str, Instruction]]
     entry: str
+    roots: dict[str, str]
 
     def runs(self) -> dict[str, int]:
         """Returns how often each computation runs in one run of the program.
@@ -118,7 +125,7 @@ class Program(NamedTuple):
         """
         if annotated := TRIP_COUNT.search(attributes):
             return int(annotated[1])
-        condition = self.computations.get(_required(CONDITION, attributes)[1], {})
+        condition = self.computations.get(required(CONDITION, attributes)[1], {})
         for compared in condition.values():
             if compared.opcode != "compare" or "direction=LT" not in compared.attributes:
                 continue
@@ -136,17 +143,21 @@ def parse(text: str) -> Program:
       ValueError: the text has no ENTRY computation.
     """
     computations: dict[str, dict[str, Instruction]] = {}
-    entry, current = None, None
+    roots: dict[str, str] = {}
+    entry, name = None, None
     for line in text.splitlines():
         header = HEADER.match(line)
         if header:
-            current = computations.setdefault(header[2], {})
-            entry = header[2] if header[1] else entry
-        elif current is not None and (instruction := _instruction(line)):
-            current[instruction.name] = instruction
+            name = header[2]
+            computations[name] = {}
+            entry = name if header[1] else entry
+        elif name is not None and (instruction := _instruction(line)):
+            computations[name][instruction.name] = instruction
+            if line.lstrip().startswith("ROOT "):
+                roots[name] = instruction.name
     if entry is None:
         raise ValueError("the compiled program's text has no ENTRY computation")
-    return Program(computations, entry)
+    return Program(computations, entry, roots)
 
 
 def _instruction(line: str) -> Instruction | None:
@@ -158,16 +169,27 @@ def _instruction(line: str) -> Instruction | None:
     kind, rest = rest[:end], rest[end:].lstrip()
     opcode, _, _ = rest.partition("(")
     rest = rest[len(opcode) :]
-    end = _closing(rest) if rest and opcode != "constant" else 0
+    end = _closing(rest) if rest and opcode not in ("constant", "parameter") else 0
     results = tuple(
-        Array(dtype, tuple(int(length) for length in shape.split(",") if length))
-        for dtype, shape in ARRAY.findall(LAYOUT.sub("", kind))
+        _array(dtype, shape, layout)
+        for dtype, shape, layout in ARRAY.findall(COMMENT.sub("", kind))
         if dtype in ITEM_BYTES
     )
     return Instruction(named[1], opcode, results, tuple(OPERAND.findall(rest[:end])), rest[end:])
 
 
-def _required(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+def _array(dtype: str, shape: str, layout: str) -> Array:
+    space = SPACE.search(layout)
+    lengths = tuple(int(length) for length in shape.split(",") if length)
+    return Array(dtype, lengths, int(space[1]) if space else 0)
+
+
+def required(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    """Returns the match of a pattern in the text of a program.
+
+    Raises:
+      ValueError: the text does not contain the pattern.
+    """
     found = pattern.search(text)
     if found is None:
         raise ValueError(f"the compiled program has an unknown form: {text[:300]}")
@@ -182,97 +204,3 @@ def _closing(text: str) -> int:
         if depth == 0:
             return position + 1
     return len(text)
-
-
-# Opcodes that move no bytes, or whose computations are counted separately.
-FREE = frozenset(
-    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional")
-)
-WINDOW = re.compile(r"window=\{([^}]*)\}")
-LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
-CONTRACTING = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
-FUSED = re.compile(r"calls=%?([\w.~-]+)")
-
-
-def flops_in_later_rounds(program: Program) -> int:
-    """Returns the operations of convolutions and dots in all loop iterations but the first."""
-    later = {name: runs - 1 for name, runs in program.runs().items() if runs > 1}
-    return sum(n * computation_flops(program.computations[name]) for name, n in later.items())
-
-
-def bytes_in_later_rounds(program: Program) -> int:
-    """Estimates the bytes read and written in all loop iterations but the first.
-
-    An array whose first axis is as long as the number of iterations counts with one entry each.
-    """
-    fused = {
-        name
-        for instructions in program.computations.values()
-        for instruction in instructions.values()
-        if instruction.opcode == "fusion"
-        for name in FUSED.findall(instruction.attributes)
-    }
-    return sum(
-        (runs - 1) * _computation_bytes(program.computations[name], runs)
-        for name, runs in program.runs().items()
-        if runs > 1 and name not in fused
-    )
-
-
-def computation_flops(instructions: Mapping[str, Instruction]) -> int:
-    """Returns the floating-point operations of the convolutions and dots of a computation."""
-    return sum(_flops(instruction, instructions) for instruction in instructions.values())
-
-
-def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) -> int:
-    if instruction.opcode not in ("convolution", "dot"):
-        return 0
-    given = [instructions[name].results[0] for name in instruction.operands]
-    if instruction.opcode == "dot":
-        axes = _required(CONTRACTING, instruction.attributes)[1]
-        contracted = math.prod(given[0].shape[int(axis)] for axis in axes.split(",") if axis)
-        return 2 * instruction.results[0].size * contracted
-    return 2 * _convolution_products(given[0], given[1], instruction)
-
-
-def _convolution_products(inputs: Array, kernel: Array, instruction: Instruction) -> int:
-    """Returns the multiply-adds of a convolution, without those with padding."""
-    labels = _required(LABELS, instruction.attributes).groups()
-    lengths, taps, outputs = (
-        dict(zip(names, array.shape, strict=True))
-        for names, array in zip(labels, (inputs, kernel, instruction.results[0]), strict=True)
-    )
-    found = WINDOW.search(instruction.attributes)
-    window = dict(item.split("=") for item in found[1].split()) if found else {}
-    products = outputs["b"] * outputs["f"] * taps["i"]
-    for axis in filter(str.isdigit, outputs):
-        products *= _meetings(lengths[axis], taps[axis], outputs[axis], window, int(axis))
-    return products
-
-
-def _meetings(length: int, taps: int, outputs: int, window: Mapping[str, str], axis: int) -> int:
-    """Counts, along one axis, the products of a kernel tap and an input that is not padding."""
-
-    def setting(name: str, default: str) -> str:
-        return window[name].split("x")[axis] if name in window else default
-
-    names = "stride", "rhs_dilate", "lhs_dilate"
-    stride, rate, spread = (int(setting(name, "1")) for name in names)
-    before = int(setting("pad", "0_0").split("_")[0])
-    places = np.arange(outputs)[:, None] * stride - before + np.arange(taps) * rate
-    inside = (places >= 0) & (places <= (length - 1) * spread)
-    return int((inside & (places % spread == 0)).sum())
-
-
-def _computation_bytes(instructions: Mapping[str, Instruction], rounds: int) -> int:
-    def touched(array: Array) -> int:
-        stacked = len(array.shape) > 1 and array.shape[0] == rounds
-        return array.bytes // rounds if stacked else array.bytes
-
-    total = 0
-    for instruction in instructions.values():
-        if instruction.opcode not in FREE:
-            operands = [instructions[name] for name in instruction.operands if name in instructions]
-            moved = (array for each in (instruction, *operands) for array in each.results)
-            total += sum(map(touched, moved))
-    return total

@@ -1,4 +1,4 @@
-"""Plan of a training run on a TPU slice: memory, communication and step time."""
+"""Plan of a training run on TPU slices or GPUs: memory, communication and step time."""
 
 import copy
 import dataclasses
@@ -9,8 +9,9 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel import data_size, make_mesh, spatial_size
-from deeplab_jax.planning import collectives, compiled_step, hardware, hlo, reductions
+from deeplab_jax.planning import collectives, compiled_step, hardware, hlo, reductions, work
 from deeplab_jax.planning.dataset_stub import assemble_unseen
 from deeplab_jax.reporter import LoggingReporter, Reporter
 from deeplab_jax.training.measurements import step_flops
@@ -31,6 +32,8 @@ class Traffic:
       gathered_parameters: count and bytes of gathers of fully sharded parameters.
       expected_gathers: bytes of the sharded parameters in the dtype of the computation, gathered
         once.
+      between_slices: {name: {"count", "bytes"}} of transfers between TPU slices, in bytes per slice
+        and step. All-reduces should be the only ones.
     """
 
     collectives: dict[str, dict[str, int]]
@@ -40,25 +43,31 @@ class Traffic:
     gathered_activations: dict[str, int]
     gathered_parameters: dict[str, int]
     expected_gathers: int
+    between_slices: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Plan of a training run on a slice; the last five fields are unset if the step does not fit.
+    """Plan of a training run; the last seven fields are unset if the step does not fit.
 
     Attributes:
-      topology: the slice.
+      topology: TPU slices, or hosts with GPUs.
       mesh: length of each mesh axis.
       architecture: keywords of the network.
       crop_size: height and width of the training crops in pixels.
       global_batch: number of images per step, across all chips.
+      num_steps: number of steps of the run.
+      num_hosts: number of hosts, each of which feeds its chips.
       step: result of the compilation.
       usable_hbm_bytes: bytes of memory per chip that programs can use.
       analytic_flops_per_chip: 2 · multiply-adds · 3 passes · images per chip, without
         rematerialization.
       largest_batch: largest number of images per position on the `data` axis.
-      flops_per_chip: operations counted by the compiler, including every loop iteration.
-      hbm_traffic_per_chip: bytes that the compiler counts as read and written.
+      flops_per_chip: operations of the convolutions and matrix products of the compiled program,
+        without products with padding.
+      hbm_traffic_per_chip: bytes that the program reads from and writes to the main memory.
+      vmem_traffic_per_chip: the same for the on-chip vector memory of a TPU; 0 for GPUs.
+      kernels: kernels of a program for GPUs by kind; empty for TPUs.
       traffic: communication between chips.
       estimate: minimum time of a step.
       scaling: scaling efficiency by number of chips.
@@ -69,12 +78,16 @@ class Plan:
     architecture: dict[str, Any]
     crop_size: tuple[int, int]
     global_batch: int
+    num_steps: int
+    num_hosts: int
     step: compiled_step.CompiledStep
     usable_hbm_bytes: int
     analytic_flops_per_chip: float
     largest_batch: compiled_step.LargestBatch
     flops_per_chip: float | None = None
     hbm_traffic_per_chip: float | None = None
+    vmem_traffic_per_chip: float | None = None
+    kernels: dict[str, work.Kernels] = dataclasses.field(default_factory=dict)
     traffic: Traffic | None = None
     estimate: hardware.Estimate | None = None
     scaling: dict[int, float] = dataclasses.field(default_factory=dict)
@@ -84,12 +97,15 @@ class Plan:
         step, traffic, largest = self.step, self.traffic, self.largest_batch
         found = {
             "topology": self.topology.name,
+            "num_slices": self.topology.num_slices,
             "chip": dataclasses.asdict(self.topology.chip),
             "num_chips": self.topology.num_chips,
             "mesh": self.mesh,
             "architecture": self.architecture,
             "crop_size": list(self.crop_size),
             "global_batch": self.global_batch,
+            "num_steps": self.num_steps,
+            "num_hosts": self.num_hosts,
             "lower_seconds": step.lower_seconds,
             "compile_seconds": step.compile_seconds,
             "compile_cpu_seconds": step.compile_cpu_seconds,
@@ -105,6 +121,8 @@ class Plan:
             "analytic_flops_per_chip": self.analytic_flops_per_chip,
             "flops_per_chip": self.flops_per_chip,
             "hbm_traffic_per_chip": self.hbm_traffic_per_chip,
+            "vmem_traffic_per_chip": self.vmem_traffic_per_chip,
+            "kernels": {kind: dataclasses.asdict(each) for kind, each in self.kernels.items()},
             "collectives": traffic.collectives if traffic else None,
         }
         if traffic is None or self.estimate is None:
@@ -117,6 +135,7 @@ class Plan:
                 "expected_batch_norm_sums": expected.batch_norm_sums,
             },
             "halo": traffic.halo,
+            "between_slices": traffic.between_slices,
             "activations_gathered_over_data": traffic.gathered_activations,
             "parameters_gathered": traffic.gathered_parameters
             | {"expected_bytes": traffic.expected_gathers},
@@ -125,6 +144,10 @@ class Plan:
                 "step": self.estimate.step,
                 "bound": self.estimate.bound,
                 "images_per_second": self.global_batch / self.estimate.step,
+                "images_per_second_per_host": self.global_batch
+                / self.estimate.step
+                / self.num_hosts,
+                "run_hours": self.num_steps * self.estimate.step / 3600,
                 "scaling_efficiency": {str(n): value for n, value in self.scaling.items()},
             },
         }
@@ -134,29 +157,33 @@ def plan(
     config: ConfigDict,
     topology_name: str,
     *,
+    num_slices: int = 1,
     num_classes: int | None = None,
     search_largest_batch: bool = False,
     reporter: Reporter | None = None,
 ) -> Plan:
-    """Plans the training of a config on a TPU slice, without the hardware and the dataset.
+    """Plans the training of a config on TPU slices or GPUs, without the hardware and the dataset.
 
     The training step is compiled ahead of time, and the compiled program is analyzed.
 
     Args:
       config: see deeplab_jax/config_fields.py; `config.parallel` determines the mesh.
-      topology_name: chip and shape of the slice, such as `v5e:16x16`.
+      topology_name: chip and shape of the slice, such as `v5e:16x16`, or number of GPUs per host,
+        such as `h100:8`, with the number of hosts before it, such as `h100:4x8`.
+      num_slices: number of TPU slices; the axis `data` of the mesh spans them.
       num_classes: number of classes, if the config does not name the classes of the dataset.
       search_largest_batch: search the largest batch by repeated compilation, instead of estimating
         it from one compilation.
       reporter: receives progress messages.
 
     Raises:
-      DeepLabError: the config or the topology is invalid, or the TPU compiler is not installed.
+      DeepLabError: the config or the topology is invalid, or the compiler is not installed.
     """
     reporter = reporter or LoggingReporter()
-    topology = hardware.parse_topology(topology_name)
+    topology = hardware.parse_topology(topology_name, num_slices)
     devices = hardware.topology_devices(topology)
     mesh = make_mesh(devices, data=config.parallel.data, spatial=config.parallel.spatial)
+    _check_slices(topology, spatial_size(mesh))
     run = assemble_unseen(config, mesh, num_classes, reporter)
     batch, crop = run.config.training.batch_size, tuple(run.augmentation.crop_size)
     reporter.message(
@@ -164,18 +191,31 @@ def plan(
     )
     step = compiled_step.compile_step(run)
     usable = step.usable or topology.chip.usable_hbm_bytes
+    # The compiler refuses a program that is too large for a TPU, but not one for a GPU.
+    step = dataclasses.replace(step, fits=step.fits and step.memory["total"] <= usable)
     planned = Plan(
         topology=topology,
         mesh=dict(mesh.shape),
         architecture=run.model.architecture.describe(),
         crop_size=crop,
         global_batch=batch,
+        num_steps=run.config.training.num_steps,
+        num_hosts=len({device.process_index for device in devices}),
         step=step,
         usable_hbm_bytes=usable,
         analytic_flops_per_chip=step_flops(run) / topology.num_chips,
         largest_batch=_largest_batch(run, mesh, step, usable, search_largest_batch, reporter),
     )
     return _with_traffic(planned, run, spatial_size(mesh)) if step.fits else planned
+
+
+def _check_slices(topology: hardware.Topology, spatial: int) -> None:
+    per_slice = topology.num_chips // topology.num_slices
+    if per_slice % spatial:
+        raise DeepLabError(
+            f"parallel.spatial={spatial} would shard the rows of an image over the network between "
+            f"slices or hosts; use a divisor of {per_slice}, the chips of one"
+        )
 
 
 def _largest_batch(
@@ -220,36 +260,43 @@ def _with_traffic(planned: Plan, run: Run, smallest: int) -> Plan:
       smallest: number of chips that share one image.
     """
     program = hlo.parse(planned.step.text)
-    flops = planned.step.costs["flops"] + hlo.flops_in_later_rounds(program)
-    hbm_bytes = planned.step.costs["bytes"] + hlo.bytes_in_later_rounds(program)
+    flops, moved = work.total_flops(program), work.memory_traffic(program)
+    topology = planned.topology
     found = collectives.find_collectives(program, planned.mesh)
-    traffic = _traffic(run, found)
-    joined = [each for each in found if each.kind != "collective-permute"]
-    work = hardware.Work(
+    traffic = _traffic(run, found, topology.num_chips // topology.num_slices)
+    joined = [
+        each for each in collectives.within_slices(found) if each.kind != "collective-permute"
+    ]
+    done = hardware.Work(
         flops=flops,
-        hbm_bytes=hbm_bytes,
+        hbm_bytes=moved.get(work.MAIN_MEMORY, 0),
         reduced_bytes=sum(
             each.bytes if each.kind == "all-reduce" else each.bytes / 2 for each in joined
         ),
         reductions=sum(each.times for each in joined),
         halo_bytes=traffic.halo["bytes"],
     )
-    chip = planned.topology.chip
+    chip = topology.chip
     return dataclasses.replace(
         planned,
         flops_per_chip=flops,
-        hbm_traffic_per_chip=hbm_bytes,
+        hbm_traffic_per_chip=done.hbm_bytes,
+        vmem_traffic_per_chip=moved.get(work.VECTOR_MEMORY, 0),
+        kernels=work.kernels(program) if chip.is_gpu else {},
         traffic=traffic,
-        estimate=hardware.estimate(work, chip, planned.topology.num_chips),
-        scaling=hardware.scaling(work, chip, smallest),
+        estimate=hardware.estimate(done, chip, topology.num_chips, topology.num_slices),
+        scaling=hardware.scaling(done, chip, smallest, topology.num_slices),
     )
 
 
-def _traffic(run: Run, found: list[collectives.Collective]) -> Traffic:
+def _traffic(run: Run, found: list[collectives.Collective], chips_per_slice: int) -> Traffic:
     architecture, parts = run.model.architecture, run.config.training.accumulation_steps
     variables = compiled_step.abstract_arguments(run)[0].variables
+    transfers = collectives.between_slices(found, chips_per_slice)
+    everything, found = found, collectives.within_slices(found)
     return Traffic(
-        collectives=collectives.totals(found),
+        collectives=collectives.totals(everything),
+        between_slices=transfers,
         expected_reductions=reductions.expected_reductions(architecture, variables, parts),
         reductions=reductions.found_reductions(found, variables, parts),
         halo=reductions.halo_traffic(found),

@@ -7,16 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deeplab_jax.planning import hlo
+from deeplab_jax.planning import hlo, work
 from deeplab_jax.planning.collectives import (
     axes_joined,
+    between_slices,
     find_collectives,
     read_groups,
     read_pairs,
     totals,
+    within_slices,
 )
 
-PROGRAM = hlo.parse(pathlib.Path(__file__).with_name("program.txt").read_text())
+
+def text_of(name):
+    """Returns the text of a program that lies beside this file."""
+    return pathlib.Path(__file__).with_name(name).read_text()
+
+
+PROGRAM = hlo.parse(text_of("program.txt"))
 MESH = {"data": 4, "spatial": 2}
 
 
@@ -51,7 +59,7 @@ ENTRY %main (start: (s32[], f32[4])) -> (s32[], f32[4]) {{
 
 def test_layouts_and_comments_are_not_part_of_a_shape():
     arrays = PROGRAM.computations["body"]["statistics"].results
-    assert arrays == (hlo.Array("f32", (6,)),) * 2
+    assert arrays == (hlo.Array("f32", (6,), space=1),) * 2
     assert PROGRAM.computations["body"]["statistics"].operands == ("means", "squares")
 
 
@@ -69,22 +77,83 @@ def test_collectives_are_counted_by_kind_axis_and_round():
     assert totals(find_collectives(PROGRAM, MESH))["all-reduce"]["count"] == 7
 
 
-def test_flops_of_later_rounds_leave_out_products_with_padding():
+def test_flops_of_every_round_leave_out_products_with_padding():
     # 8·3 pairs of output and tap along an axis, of which one at either end meets padding.
     convolution = 2 * 4 * (8 * 3 - 2) ** 2 * 6 * 6
-    assert hlo.computation_flops(PROGRAM.computations["fused_convolution"]) == convolution
-    assert hlo.computation_flops(PROGRAM.computations["main.7"]) == 2 * 4 * 4 * 10
-    assert hlo.flops_in_later_rounds(PROGRAM) == 4 * convolution
+    assert work.total_flops(PROGRAM) == 5 * convolution + 2 * 4 * 4 * 10
 
 
 def test_a_round_touches_one_entry_of_what_is_stacked():
     whole = 2 * 4 * 8 * 8 * 6
     edge = 2 * 4 * 8 * 6
-    fusion = 2 * whole + 2 * 3 * 3 * 6 * 6 + 4
-    slicing = whole + edge
-    sending = 3 * edge + 8 + edge + 2 * edge + 8
-    sums = 4 * 6 * 4
-    assert hlo.bytes_in_later_rounds(PROGRAM) == 4 * (fusion + slicing + sending + sums)
+    kernel = 2 * 3 * 3 * 6 * 6
+    fusion = 2 * whole + kernel + 4
+    slicing, sending = 2 * edge, 2 * edge
+    converting, gathering = 3 * whole, 4 * (4 + 8) * 10
+    multiplying, summing = 4 * (2 * 40 + 16), 5 * kernel + 4 * 3 * 3 * 6 * 6 + 4 + 4
+    once = converting + gathering + multiplying + summing
+    # The statistics are read from the main memory and written to the vector memory.
+    assert work.memory_traffic(PROGRAM) == {
+        work.MAIN_MEMORY: 5 * (fusion + slicing + sending + 2 * 6 * 4) + once,
+        2: 5 * 2 * 4,
+        work.VECTOR_MEMORY: 5 * 2 * 6 * 4,
+    }
+
+
+def test_an_update_in_place_writes_the_slice_alone():
+    program = hlo.parse("""
+%fused_update (all: f32[9,100], part: f32[100], row: s32[]) -> f32[9,100] {
+  %all = f32[9,100]{1,0} parameter(0)
+  %part = f32[100]{0} parameter(1)
+  %row = s32[] parameter(2)
+  %one = f32[1,100]{1,0} bitcast(%part)
+  ROOT %updated = f32[9,100]{1,0} dynamic-update-slice(%all, %one, %row, %row)
+}
+
+ENTRY %main (all.1: f32[9,100], part.1: f32[100], row.1: s32[]) -> f32[9,100] {
+  %all.1 = f32[9,100]{1,0} parameter(0)
+  %part.1 = f32[100]{0:S(1)} parameter(1)
+  %row.1 = s32[] parameter(2)
+  ROOT %fusion = f32[9,100]{1,0} fusion(%all.1, %part.1, %row.1), kind=kLoop, calls=%fused_update
+}
+""")
+    assert work.memory_traffic(program) == {work.MAIN_MEMORY: 400 + 4, work.VECTOR_MEMORY: 400}
+
+
+# Calls of NVIDIA's libraries as XLA writes them, with the window of the forward convolution: 3×3,
+# stride 2, padding 1, from 9×9 maps with 6 channels to 5×5 maps with 4 channels.
+CALL = text_of("cudnn_call.txt")
+
+
+@pytest.mark.parametrize(
+    ("target", "operands", "result", "kind"),
+    [
+        ("convForward", "%maps, %kernel", "bf16[2,5,5,4]", "convolution"),
+        ("convBackwardInput", "%outputs, %kernel", "bf16[2,9,9,6]", "input gradient"),
+        ("convBackwardFilter", "%maps, %outputs", "bf16[4,3,3,6]", "kernel gradient"),
+    ],
+)
+def test_a_convolution_and_its_gradients_have_the_same_products(target, operands, result, kind):
+    program = hlo.parse(CALL.format(target=target, operands=operands, result=result))
+    # Along an axis, 5 outputs meet 3 taps, of which the first and the last tap meet padding once.
+    flops = 2 * (2 * 4 * 6) * (5 * 3 - 2) ** 2
+    sizes = {"maps": 2 * 2 * 81 * 6, "kernel": 2 * 4 * 9 * 6, "outputs": 2 * 2 * 25 * 4}
+    assert work.kernels(program) == {kind: work.Kernels(1, flops, sum(sizes.values()))}
+
+
+def test_a_cublas_product_counts_its_contracted_axis():
+    program = hlo.parse(text_of("cublas_call.txt"))
+    moved = 4 * (40 * 7 + 9 * 7 + 40 * 9)
+    assert work.kernels(program) == {"matrix product": work.Kernels(1, 2 * 40 * 9 * 7, moved)}
+
+
+def test_transfers_between_slices_are_counted_apart_from_the_sums_within():
+    program = hlo.parse(text_of("two_slices.txt"))
+    found = find_collectives(program, {"data": 8, "spatial": 1})
+    assert between_slices(found, 4) == {"all-reduce": {"count": 1, "bytes": 4 * 256 * 512}}
+    (joined,) = within_slices(found)
+    assert (joined.kind, joined.bytes) == ("all-reduce", 4 * 256 * 512)
+    assert within_slices(found[:1] + found[2:]) == found[:1] + found[2:]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +219,7 @@ def test_flops_are_those_that_xla_counts(stride, rate, groups, spread):
 
     lowered = jax.jit(convolve).lower(inputs, kernel)
     program = hlo.parse(lowered.compiler_ir("hlo").as_hlo_module().to_string())
-    counted = hlo.computation_flops(program.computations[program.entry])
+    counted = work.total_flops(program)
     assert counted == lowered.cost_analysis()["flops"]
 
 

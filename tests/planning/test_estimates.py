@@ -1,5 +1,6 @@
 """Topologies by name, chips' figures, the roofline, the largest batch, the sums of a step."""
 
+import dataclasses
 import math
 import sys
 
@@ -19,7 +20,14 @@ from deeplab_jax.planning.compiled_step import (
     read_refusal,
     searched_largest_batch,
 )
-from deeplab_jax.planning.hardware import HOP_SECONDS, Chip, Work, estimate, scaling
+from deeplab_jax.planning.hardware import (
+    HOP_SECONDS,
+    NETWORK_SECONDS,
+    Chip,
+    Work,
+    estimate,
+    scaling,
+)
 from deeplab_jax.planning.hlo import Array
 from deeplab_jax.planning.reductions import (
     Reductions,
@@ -60,6 +68,9 @@ def test_a_slice_by_its_name(name, shape):
         ("v5e:0x4", "invalid topology"),
         ("v5e:4x4 ", "expected chip and shape"),
         ("v5e:16x32", "512 chips; the largest v5e slice has 256"),
+        ("h100:16", "at most 8, or hosts × GPUs per host, as in h100:4x8"),
+        ("h100:2x2x2", "at most 8, or hosts × GPUs per host"),
+        ("h100", "expected chip and shape, as in h100:8"),
     ],
 )
 def test_an_unknown_slice_error_lists_the_legal_ones(name, complaint):
@@ -75,7 +86,9 @@ def test_a_missing_compiler_error_names_the_extra(monkeypatch):
 
 def test_published_figures_are_in_order():
     for chip in chips().values():
-        assert 0.89 * chip.hbm_bytes < chip.usable_hbm_bytes < chip.hbm_bytes
+        least = 0.74 if chip.is_gpu else 0.89
+        assert least * chip.hbm_bytes < chip.usable_hbm_bytes < chip.hbm_bytes
+        assert chip.network_bandwidth < chip.ici_bandwidth / 6
         assert chip.peak_flops > 100 * chip.hbm_bandwidth > 100 * chip.ici_bandwidth
         assert chip.source.startswith("https://")
 
@@ -104,6 +117,46 @@ def test_a_step_takes_the_longer_of_arithmetic_and_memory_and_then_sends():
     assert times.halo == pytest.approx(5 / (5 / 4))
     assert times.step == pytest.approx(3 + times.reduction + 4)
     assert times.bound == "halo"
+
+
+def test_slices_add_a_part_of_the_sums_over_the_network():
+    chip = dataclasses.replace(CHIP, network_bandwidth=0.5)
+    work = Work(flops=300.0, hbm_bytes=20.0, reduced_bytes=10.0, reductions=3)
+    times = estimate(work, chip, 64, num_slices=4)
+    assert times.reduction == estimate(work, CHIP, 16).reduction
+    assert times.network == pytest.approx(2 * 3 / 4 * (10 / 16) / 0.5 + 3 * NETWORK_SECONDS)
+    assert times.step == pytest.approx(3 + times.reduction + times.network)
+
+
+@pytest.mark.parametrize(
+    ("name", "slices", "chips_in_all", "hosts"),
+    [("h100:8", 1, 8, 1), ("h200:4x8", 1, 32, 4), ("a100:2x4", 1, 8, 2), ("v5e:4x4", 3, 48, 3)],
+)
+def test_hosts_with_gpus_and_slices_are_counted(name, slices, chips_in_all, hosts):
+    topology = parse_topology(name, slices)
+    assert (topology.num_chips, topology.num_slices) == (chips_in_all, hosts)
+
+
+@pytest.mark.parametrize(
+    ("name", "slices", "complaint"),
+    [
+        ("v4:2x2x1", 2, "between slices of v4 is not published; chips with a known one: v5e"),
+        ("h100:8", 2, "--num_slices=2 is for TPUs; h100:1x8 names the number of hosts first"),
+        ("v5e:4x4", 0, "--num_slices=0 must be at least 1"),
+    ],
+)
+def test_slices_that_cannot_be_planned_are_refused(name, slices, complaint):
+    with pytest.raises(DeepLabError, match=complaint):
+        parse_topology(name, slices)
+
+
+def test_efficiency_falls_where_gpus_are_no_longer_on_one_host():
+    chip = dataclasses.replace(
+        CHIP, dimensions=0, largest=8, ici_bandwidth=500.0, network_bandwidth=0.5, target="x"
+    )
+    found = scaling(Work(300.0, 20.0, 10.0, 3), chip)
+    assert max(found) == 256
+    assert found[8] > 0.9 > found[16]
 
 
 def test_a_single_chip_communicates_nothing():
