@@ -181,9 +181,9 @@ def plan(
     """
     reporter = reporter or LoggingReporter()
     topology = hardware.parse_topology(topology_name, num_slices)
+    _check_slices(topology, config.parallel.spatial)
     devices = hardware.topology_devices(topology)
     mesh = make_mesh(devices, data=config.parallel.data, spatial=config.parallel.spatial)
-    _check_slices(topology, spatial_size(mesh))
     run = assemble_unseen(config, mesh, num_classes, reporter)
     batch, crop = run.config.training.batch_size, tuple(run.augmentation.crop_size)
     reporter.message(

@@ -176,6 +176,11 @@ def test_mistakes_are_reported_before_compilation(capsys, arguments, complaint):
     assert command.__doc__.startswith("usage: deeplab-jax plan ")
 
 
+def test_rows_of_an_image_stay_within_a_slice_or_host():
+    with pytest.raises(DeepLabError, match=r"parallel.spatial=4 would .* use a divisor of 2"):
+        plan(small_config(spatial=4), "h100:4x2", reporter=Reporter())
+
+
 def test_class_counts_come_from_dataset_config_or_flag():
     config = configs.default()
     config.data.name = "cityscapes"
