@@ -3,12 +3,14 @@
 import contextlib
 import functools
 import json
+import logging
 import os
 import pathlib
 import queue
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -140,7 +142,7 @@ class WandB:
     def __init__(self, workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         """Starts a run, or continues the run of the workdir."""
         wandb = import_extra("wandb", "wandb", "the metrics writer wandb")
-        identifier = _tracked(workdir, "wandb") or wandb.util.generate_id()
+        identifier = _tracked(workdir, "wandb") or uuid.uuid4().hex[:8]
         folder = workdir if is_local(workdir) else pathlib.Path(tempfile.mkdtemp(prefix="wandb-"))
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -175,6 +177,8 @@ class MLflow:
     def __init__(self, workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         """Starts a run, or continues the run of the workdir."""
         self._entities = import_extra("mlflow.entities", "mlflow", "the metrics writer mlflow")
+        for library in ("mlflow", "alembic"):
+            logging.getLogger(library).setLevel(logging.WARNING)
         client = import_extra("mlflow.tracking", "mlflow", "the metrics writer mlflow")
         own = f"sqlite:///{workdir.absolute() / 'mlflow.db'}" if is_local(workdir) else None
         self._client = client.MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or own)
