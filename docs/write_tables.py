@@ -17,6 +17,8 @@ from deeplab_jax.cli.main import COMMANDS, command_help, load_command
 from deeplab_jax.config_fields import declared_fields
 from deeplab_jax.crf import PARAMETERS
 from deeplab_jax.declarations import declaration, default_text, help_text
+from deeplab_jax.parallel.chips import XLA_PLATFORMS
+from deeplab_jax.parallel.chips import xla_options as platform_options
 from deeplab_jax.pretrained import list_pretrained
 from deeplab_jax.pretrained.readers import READERS
 
@@ -104,6 +106,24 @@ def crf_parameters() -> Iterator[str]:
     yield from table_lines(["name", "w1", "σα", "σβ", "w2", "σγ"], rows)
 
 
+def xla_options() -> Iterator[str]:
+    """Yields the table of compiler options per platform."""
+    found: dict[str, tuple[list[str], dict]] = {}
+    for platform in XLA_PLATFORMS:
+        for name, option in platform_options(platform).items():
+            found.setdefault(name, ([], option))[0].append(f"`{platform}`")
+    rows = [
+        [
+            f"`{name}={option['value']}`",
+            ", ".join(platforms),
+            option["purpose"],
+            f"[source]({option['source']})",
+        ]
+        for name, (platforms, option) in found.items()
+    ]
+    yield from table_lines(["option", "platforms", "purpose", "source"], rows)
+
+
 def measured(name: str) -> Iterator[str]:
     """Yields the table of one file of measurements and the line that names their origin."""
     with (MEASURED / f"{name}.csv").open(newline="", encoding="utf-8") as file:
@@ -151,6 +171,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "catalog": catalog,
     "file_formats": file_formats,
     "crf_parameters": crf_parameters,
+    "xla_options": xla_options,
 }
 
 

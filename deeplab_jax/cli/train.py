@@ -18,6 +18,7 @@ examples:
   deeplab-jax train --config=configs/shapes.py:cpu --workdir=runs/folds --folds=3
 """
 
+import os
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,13 @@ def define_flags(flags: Flags) -> None:
     flags.define("folds", int, "Number of folds of a cross-validation.", least=2)
     flags.define("profile", False, "Write a profiler trace of a few steps.")
     flags.define("preview", None, "PNG file to draw the first training batch to; ends the command.")
+    flags.define(
+        "xla_options",
+        None,
+        "Set the compiler options recommended for a platform, and print them: one slice or several "
+        "slices of TPUs, one node or several nodes of GPUs (default: set none).",
+        choices=["tpu", "tpu_slices", "gpu", "gpu_nodes"],
+    )
     flags.define_hosts()
 
 
@@ -56,6 +64,10 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if flags.preview:
         console.print(_preview(pathlib.Path(flags.preview).expanduser(), config, console))
         return
+    if flags.xla_options:
+        from deeplab_jax.parallel.chips import set_xla_options
+
+        console.message(set_xla_options(flags.xla_options, os.environ))
     with joined_job(flags, console) as reporter:
         line = _train(flags, config, reporter)
     if reporter is console:

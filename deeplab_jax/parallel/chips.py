@@ -1,4 +1,4 @@
-"""Specifications of chips, and the peak rate of the devices of this process."""
+"""Specifications of chips, their peak rates, and the compiler options of each platform."""
 
 import dataclasses
 import functools
@@ -6,6 +6,7 @@ import importlib.resources
 import re
 import time
 import tomllib
+from collections.abc import MutableMapping
 from typing import Any
 
 import jax
@@ -88,6 +89,47 @@ def published_peak(device_kind: str) -> tuple[float, str] | None:
         if device_kind in kinds or (gpu and any(re.match(rf"{k}\b", device_kind) for k in kinds)):
             return peak, name
     return None
+
+
+# Platforms with compiler options, and the environment variable that the compiler reads.
+XLA_PLATFORMS = {
+    "tpu": "LIBTPU_INIT_ARGS",
+    "tpu_slices": "LIBTPU_INIT_ARGS",
+    "gpu": "XLA_FLAGS",
+    "gpu_nodes": "XLA_FLAGS",
+}
+
+
+def xla_options(platform: str) -> dict[str, dict[str, Any]]:
+    """Returns the recommended compiler options of a platform.
+
+    Args:
+      platform: one of `XLA_PLATFORMS`.
+
+    Returns:
+      Value, purpose and source of each option by its name.
+    """
+    options = _table("xla_options.toml")
+    return {name: option for name, option in options.items() if platform in option["platforms"]}
+
+
+def set_xla_options(platform: str, environment: MutableMapping[str, str]) -> str:
+    """Adds the options of a platform to the environment; must be called before JAX is first used.
+
+    Options that the environment already contains take priority.
+
+    Args:
+      platform: one of `XLA_PLATFORMS`.
+      environment: environment variables to change.
+
+    Returns:
+      The resulting variable, as NAME=VALUE.
+    """
+    variable = XLA_PLATFORMS[platform]
+    words = [f"--{name}={option['value']}" for name, option in xla_options(platform).items()]
+    # The last one of several equal options applies.
+    environment[variable] = " ".join([*words, environment.get(variable, "")]).strip()
+    return f"{variable}={environment[variable]}"
 
 
 def matrix_rate(size: int, dtype: str = "float32", repetitions: int = 5) -> float:
