@@ -3,7 +3,9 @@
 Usage: python .ci/try_release.py DIRECTORY
 """
 
+import os
 import pathlib
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -33,7 +35,13 @@ COMMANDS = (
     ("prepare", "shapes", "--data_dir=data", "--num_train=4", "--num_val=2"),
     ("train", "--config=shapes:cpu", "--config.data.data_dir=data", "--workdir=run", *TINY),
     ("evaluate", "--model=run", "--data_dir=data", "--dataset=shapes", "--split=val"),
+    ("push", "--model=run", "--output=shared", "--license=apache-2.0"),
+    ("push", "--model=shared", "--repo=user/tiny"),
 )
+# The same model as trained, as a directory, and from a server that behaves like the Hub.
+SAME_MODELS = ("run", "shared", "hf://user/tiny")
+# A server with the endpoints of the Hub; it needs the standard library only.
+HUB = pathlib.Path(__file__).parents[1] / "tests" / "helpers" / "hub_server.py"
 
 
 def check_wheel(wheel: pathlib.Path) -> None:
@@ -65,16 +73,37 @@ def check_source(source: pathlib.Path) -> None:
 
 
 def try_wheel(wheel: pathlib.Path) -> None:
-    """Installs the wheel with its dependencies alone, and prepares, trains and evaluates."""
+    """Installs the wheel with its dependencies alone, and runs the main commands.
+
+    Exits with a message if a shared model predicts another mask than the trained one.
+    """
     with tempfile.TemporaryDirectory() as folder:
         bin_ = pathlib.Path(folder) / "venv" / "bin"
         venv.create(bin_.parent, with_pip=True)
         subprocess.run([bin_ / "python", "-m", "pip", "--quiet", "install", wheel], check=True)
-        for words in COMMANDS:
-            print("deeplab-jax", *words, flush=True)
-            subprocess.run(
-                [bin_ / "deeplab-jax", *words], check=True, cwd=folder, stdout=subprocess.DEVNULL
-            )
+        with runpy.run_path(str(HUB))["serving_hub"]() as hub:
+            hub_variables = {"HF_ENDPOINT": hub.url, "HF_HOME": f"{folder}/hub"}
+            hub_variables |= {"HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}
+
+            def run(*words: str) -> None:
+                print("deeplab-jax", *words, flush=True)
+                subprocess.run(
+                    [bin_ / "deeplab-jax", *words],
+                    check=True,
+                    cwd=folder,
+                    env=os.environ | hub_variables,
+                    stdout=subprocess.DEVNULL,
+                )
+
+            for words in COMMANDS:
+                run(*words)
+            masks = set()
+            for number, model in enumerate(SAME_MODELS):
+                output = f"masks{number}"
+                run("predict", f"--model={model}", f"--output={output}", "shared/example.png")
+                masks.add((pathlib.Path(folder) / output / "example.png").read_bytes())
+        if len(masks) != 1:
+            sys.exit(f"the masks of {', '.join(SAME_MODELS)} differ")
 
 
 def main(directory: pathlib.Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_models import CLASSES, describe, images, logits, stored
 
-from deeplab_jax import checkpointing, inference, ops
+from deeplab_jax import checkpointing, inference, ops, sharing
 from deeplab_jax.compression.calibration import calibration_images
 from deeplab_jax.compression.effects import costs
 from deeplab_jax.compression.quantization import calibrate, quantize
@@ -136,6 +136,9 @@ def test_a_quantised_model_is_stored_small_and_loads(int8, tmp_path):
     image = images(1, seed=4)[0, :30]
     expected = inference.load(tmp_path / "float")(image)
     assert (predictor(image) == expected).mean() > 0.9
+    sharing.write_shared_directory(tmp_path / "shared", int8, None, sharing.CardNotes())
+    np.testing.assert_array_equal(inference.load(tmp_path / "shared")(image), predictor(image))
+    assert "Quantized: weights int8" in (tmp_path / "shared" / "README.md").read_text("utf-8")
     large, small = (costs(inference.load(tmp_path / name), (33, 49)) for name in ("float", "int8"))
     # Of so narrow a network scales and biases are much; of the published one they are a tenth.
     assert small["array_bytes"] < 0.45 * large["array_bytes"]
