@@ -470,6 +470,11 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 _RESNET = ("multi_grid", "stride_placement", "cascade_blocks")
 _TIMM_RESNET = ("multi_grid", "cascade_blocks", "stochastic_depth")
 _CONVNEXT_SMALL = ("atto", "femto", "pico", "nano")
+_EFFICIENTNETS = (
+    *(f"efficientnet_b{size}" for size in range(5)),
+    *(f"efficientnet_lite{size}" for size in range(5)),
+    *("efficientnetv2_s", "efficientnetv2_m"),
+)
 BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "vgg_16": (),
     **{f"resnet_{depth}": _RESNET for depth in (18, 50, 101)},
@@ -489,6 +494,12 @@ BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
             *(f"convnext_{size}" for size in (*_CONVNEXT_SMALL, "tiny", "small", "base")),
             *(f"convnextv2_{size}" for size in (*_CONVNEXT_SMALL, "tiny", "base")),
             *(f"regnety_{size}" for size in ("002", "008", "016", "040", "080", "160")),
+            *_EFFICIENTNETS,
+            *(f"tf_{name}" for name in _EFFICIENTNETS),
+            *(
+                f"mobilenetv4_conv_{size}"
+                for size in ("small_035", "small_050", "small", "medium", "large")
+            ),
         )
     },
 }

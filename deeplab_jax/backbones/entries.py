@@ -3,15 +3,42 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 from flax import linen as nn
 
 from deeplab_jax.architecture import BACKBONE_KEYWORDS
-from deeplab_jax.backbones import convnext, mobilenet, regnet, resnet, vgg, xception
+from deeplab_jax.backbones import (
+    convnext,
+    efficientnet,
+    mobilenet,
+    regnet,
+    resnet,
+    vgg,
+    xception,
+)
 from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.layers import Normalization
+
+
+class Wide(NamedTuple):
+    """1×1 convolution beside the pooling in the image classifier of a backbone.
+
+    Attributes:
+      channels: number of output channels.
+      place: `before` or `after` the pooling.
+      activation: activation function.
+      name: name of the layer.
+      has_bias: whether it has a bias instead of batch normalization.
+    """
+
+    channels: int
+    place: str
+    activation: Callable[[jax.Array], jax.Array]
+    name: str = "head"
+    has_bias: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +57,8 @@ class BackboneEntry:
       multi_grid_size: number of rates in `Architecture.multi_grid`; 0: the backbone has none.
       fully_connected: whether the published image classifier has the layers fc6 and fc7, which
         LargeFOV and summed ASPP convert to convolutions.
-      wide: (number of channels, `before` or `after`) of the 1×1 convolution before or after the
-        pooling in the published image classifier; None for classifiers without one.
+      wide: 1×1 convolution beside the pooling in the published image classifier; None for
+        classifiers without one.
       separable: whether the ASPP and the decoder of DeepLab v3+ are separable by default.
       head: published head of DeepLab v3 on this backbone.
       pooled_norm: whether the published image classifier has a layer normalization after the
@@ -47,7 +74,7 @@ class BackboneEntry:
     intermediate: tuple[Feature, ...]
     multi_grid_size: int = 0
     fully_connected: bool = False
-    wide: tuple[int, str] | None = None
+    wide: Wide | None = None
     separable: bool = False
     head: str = "aspp"
     pooled_norm: bool = False
@@ -99,7 +126,9 @@ def _mobilenet_v3(size: str) -> BackboneEntry:
         auxiliary=mobilenet.AUXILIARY[widest],
         intermediate=low_level,
         head="lr_aspp" if size.endswith("_seg") else "aspp",
-        wide=(1280 if widest == "large" else 1024, "after"),
+        wide=Wide(
+            1280 if widest == "large" else 1024, "after", nn.hard_swish, "hidden", has_bias=True
+        ),
     )
 
 
@@ -144,6 +173,18 @@ def _regnet(name: str) -> BackboneEntry:
     return _of_timm(name, make, features, resnet.PYTORCH_NORMALIZATION)
 
 
+def _efficientnet(name: str) -> BackboneEntry:
+    network = efficientnet.NETWORKS[name]
+    return _of_timm(
+        name,
+        partial(efficientnet.EfficientNet, name_in_timm=name),
+        efficientnet.features(network),
+        efficientnet.normalization(network),
+        preprocessing=network.preprocessing,
+        wide=Wide(efficientnet.head_channels(network), network.head_place, network.activation),
+    )
+
+
 BACKBONES = {
     "vgg_16": BackboneEntry(
         module=vgg.VGG,
@@ -167,12 +208,13 @@ BACKBONES = {
         auxiliary=mobilenet.V2_LOW_LEVEL[2],
         intermediate=mobilenet.V2_LOW_LEVEL,
         head="pooling",
-        wide=(1280, "before"),
+        wide=Wide(1280, "before", nn.relu6, "layer_19"),
     ),
     **{f"mobilenet_v3_{size}": _mobilenet_v3(size) for size in mobilenet.V3_ENDS},
     **{f"timm/{name}": _timm_resnet(name) for name in resnet.TIMM},
     **{f"timm/{name}": _convnext(name) for name in convnext.SIZES},
     **{f"timm/{name}": _regnet(name) for name in regnet.SIZES},
+    **{f"timm/{name}": _efficientnet(name) for name in efficientnet.NETWORKS},
 }
 
 

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
+from deeplab_jax.backbones.entries import Wide
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.formats import with_new_keywords
 from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Form, LayerNorm
@@ -29,8 +30,8 @@ class ImageClassifier(nn.Module):
     """Image classifier: backbone at output stride 32 → global average → logits.
 
     MobileNetV2 has an additional 1×1 convolution before the average (arXiv 1801.04381, table 2),
-    MobileNetV3 has one after it (arXiv 1905.02244, tables 1 and 2). ConvNeXt has a layer
-    normalization after it (arXiv 2201.03545).
+    MobileNetV3 has one after it (arXiv 1905.02244, tables 1 and 2); so have EfficientNet and
+    MobileNetV4. ConvNeXt has a layer normalization after it (arXiv 2201.03545).
 
     Attributes:
       architecture: backbone, number of classes and other keywords; heads and decoders are ignored.
@@ -42,17 +43,16 @@ class ImageClassifier(nn.Module):
     def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
         """Maps images [N, H, W, in_channels], RGB 0..255, to logits [N, num_classes]."""
         options, form = self.architecture, self.form
-        channels, place = find_backbone(options.backbone).wide or (0, "")
+        entry = find_backbone(options.backbone)
         backbone = parts.make_backbone(options, form)
         features = backbone(preprocess(image, options.preprocessing, form.dtype), train)["output"]
-        if place == "before":
-            features = self._widened(features, channels, train)
+        if entry.wide and entry.wide.place == "before":
+            features = self._widened(features, entry.wide, train)
         pooled = jnp.mean(features.astype(jnp.float32), (1, 2), keepdims=True).astype(form.dtype)
-        if find_backbone(options.backbone).pooled_norm:
+        if entry.pooled_norm:
             pooled = LayerNorm(form=form, name="pooled_norm")(pooled)
-        if place == "after":
-            hidden = Convolution(channels, 1, activation=nn.hard_swish, form=form, name="hidden")
-            pooled = hidden(pooled)
+        if entry.wide and entry.wide.place == "after":
+            pooled = self._widened(pooled, entry.wide, train)
         pooled = nn.Dropout(DROPOUT_RATE)(pooled, deterministic=not train)
         return Classifier(options.num_classes, form=form, name="classifier")(pooled)[:, 0, 0]
 
@@ -61,16 +61,19 @@ class ImageClassifier(nn.Module):
         """Settings common to all layers."""
         return Form(jnp.dtype(self.architecture.dtype))
 
-    def _widened(self, features: jax.Array, channels: int, train: bool) -> jax.Array:
-        # A depth multiplier below 1 does not apply to this layer.
-        width = int(channels * max(1.0, self.architecture.depth_multiplier))
+    def _widened(self, features: jax.Array, wide: Wide, train: bool) -> jax.Array:
+        if wide.has_bias:
+            return Convolution(
+                wide.channels, 1, activation=wide.activation, form=self.form, name=wide.name
+            )(features)
         return ConvNorm(
-            width,
+            # A depth multiplier below 1 does not apply to this layer.
+            int(wide.channels * max(1.0, self.architecture.depth_multiplier)),
             parts.backbone_normalization(self.architecture),
             kernel_size=1,
-            activation=nn.relu6,
+            activation=wide.activation,
             form=self.form,
-            name="layer_19",
+            name=wide.name,
         )(features, train)
 
 

@@ -34,6 +34,8 @@ SMALL = {
     "convnextv2_atto": [(ODD, 8)],
     "resnet18d": [(ODD, 8), (EVEN, 16)],
     "regnety_002": [(EVEN, 8)],
+    "tf_efficientnet_lite0": [(EVEN, 8)],
+    "mobilenetv4_conv_small_035": [(ODD, 16)],
 }
 # Networks whose parameters `make test` counts, one of each family.
 COUNTED = {*SMALL, "convnext_tiny", "resnet50d", "resnext50_32x4d", "regnety_040"}
@@ -47,7 +49,8 @@ def variables(name):
 def feature_maps(name, size, output_stride):
     """Returns our maps at nominal strides 4, 8, 16 and 32."""
     entry = find_backbone(f"timm/{name}")
-    module = entry.module(output_stride=output_stride)
+    normalization = {"normalization": entry.normalization} if entry.normalization else {}
+    module = entry.module(output_stride=output_stride, **normalization)
     wanted = [*(feature.name for feature in entry.low_level), "output"]
 
     def run(variables, image):

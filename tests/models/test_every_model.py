@@ -17,7 +17,12 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model, list_models
 
 ODD, EVEN = (65, 97), (64, 90)
-EVERY = list(itertools.product(list_models(), BACKBONES, (4, 8, 16, 32)))
+# The many backbones of timm under one architecture.
+EVERY = [
+    case
+    for case in itertools.product(list_models(), BACKBONES, (4, 8, 16, 32))
+    if case[0] == "deeplab_v3plus" or not case[1].startswith("timm/")
+]
 
 
 def shapes(model, size, **options):
@@ -38,7 +43,7 @@ def _stands_for_others(case):
     """Every architecture on one backbone, every backbone under one architecture, every stride."""
     architecture, backbone, output_stride = case
     own = output_stride == (16 if architecture == "deeplab_v3plus" else 8)
-    if backbone.startswith("timm/") and backbone != "timm/convnext_atto":
+    if backbone.startswith("timm/") and not backbone.endswith(("convnext_atto", "small_035")):
         return False
     every_stride = (architecture, backbone) in (
         ("deeplab_v3plus", "mobilenet_v2"),

@@ -1,9 +1,10 @@
 """Naming conventions of other codebases, in the order in which they are tried."""
 
 from deeplab_jax.pretrained.name_maps.caffe_exports import CAFFE_EXPORTS
+from deeplab_jax.pretrained.name_maps.efficientnet import EFFICIENTNET_PYTORCH
 from deeplab_jax.pretrained.name_maps.huggingface import HUGGING_FACE
 from deeplab_jax.pretrained.name_maps.tensorflow import TENSORFLOW
 from deeplab_jax.pretrained.name_maps.timm import TIMM
 from deeplab_jax.pretrained.name_maps.torchvision import TORCHVISION
 
-CONVENTIONS = (TENSORFLOW, HUGGING_FACE, *CAFFE_EXPORTS, TIMM, TORCHVISION)
+CONVENTIONS = (TENSORFLOW, HUGGING_FACE, *CAFFE_EXPORTS, TIMM, EFFICIENTNET_PYTORCH, TORCHVISION)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deeplab_jax.backbones import convnext, regnet, resnet
+from deeplab_jax.backbones.efficientnet import NETWORKS as EFFICIENTNETS
+from deeplab_jax.pretrained.name_maps import efficientnet
 from deeplab_jax.pretrained.name_maps.rules import RESNET_UNIT, Rule, outputs, resnet_rules
 from deeplab_jax.pretrained.weights import PublishedWeights
 
@@ -167,4 +169,5 @@ FAMILIES = (
     Family(tuple(convnext.SIZES), _convnext, _convnext_rules, "head.fc"),
     Family(tuple(resnet.TIMM), _resnet, _resnet_rules, "fc"),
     Family(tuple(regnet.SIZES), _regnet, _regnet_rules, "head.fc"),
+    Family(tuple(EFFICIENTNETS), efficientnet.identify, efficientnet.timm_rules, "classifier"),
 )

@@ -1,0 +1,176 @@
+"""Names of EfficientNets and MobileNetV4 in timm, and of EfficientNets in EfficientNet-PyTorch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from deeplab_jax.backbones import efficientnet
+from deeplab_jax.backbones.efficientnet import CONV, FUSED, RESIDUAL_CONV, Network, Row
+from deeplab_jax.pretrained.name_maps.rules import (
+    IMAGE_CLASSIFIER,
+    LEAVES,
+    Convention,
+    Identified,
+    Rule,
+    outputs,
+)
+from deeplab_jax.pretrained.weights import PublishedWeights
+
+Arrays = Mapping[str, np.ndarray]
+# Our layers of a unit, and the names of their kernels and normalizations in timm.
+Layers = Mapping[str, tuple[str, str]]
+CONVOLUTION: Layers = {"conv": ("conv", "bn1")}
+FUSED_LAYERS: Layers = {"expand": ("conv_exp", "bn1"), "project": ("conv_pwl", "bn2")}
+SEPARABLE: Layers = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
+INVERTED: Layers = {
+    "expand": ("conv_pw", "bn1"),
+    "depthwise": ("conv_dw", "bn2"),
+    "project": ("conv_pwl", "bn3"),
+}
+UNIVERSAL: Layers = {
+    "first_depthwise": ("dw_start.conv", "dw_start.bn"),
+    "expand": ("pw_exp.conv", "pw_exp.bn"),
+    "depthwise": ("dw_mid.conv", "dw_mid.bn"),
+    "project": ("pw_proj.conv", "pw_proj.bn"),
+}
+MOBILENET_V4 = "mobilenetv4"
+
+
+class _Signature(NamedTuple):
+    """Facts that tell the networks apart: numbers of units and of channels, and the gates."""
+
+    units: tuple[int, ...]
+    stem: int | None
+    features: int | None
+    squeeze: bool
+
+
+def _signature(network: Network) -> _Signature:
+    stages = efficientnet.units(network)
+    return _Signature(
+        tuple(map(len, stages)),
+        efficientnet.stem_channels(network),
+        stages[-1][-1].features,
+        network.squeeze,
+    )
+
+
+def identify(arrays: Arrays) -> str | None:
+    """Returns the name in timm of the network that arrays with timm's names belong to, or None.
+
+    The names do not show the padding. Of two networks that differ only in it, the one with
+    PyTorch's padding is returned.
+    """
+    units = {tuple(name.split(".")[1:3]) for name in arrays if name.startswith("blocks.")}
+    stages = sorted({int(stage) for stage, _ in units if stage.isdecimal()})
+    counts = tuple(sum(number == str(stage) for number, _ in units) for stage in stages)
+    head = arrays.get("conv_head.weight")
+    found = _Signature(
+        counts,
+        outputs(arrays, "conv_stem"),
+        None if head is None else head.shape[1],
+        any(".se.conv_reduce." in name for name in arrays),
+    )
+    names = (
+        name for name, network in efficientnet.NETWORKS.items() if _signature(network) == found
+    )
+    return next(names, None)
+
+
+def timm_rules(name: str) -> tuple[Rule, ...]:
+    """Returns timm's name map of an image classifier, without its last layer."""
+    network, universal = efficientnet.NETWORKS[name], name.startswith(MOBILENET_V4)
+    rules = [
+        Rule("backbone/stem", "conv_stem", "bn1"),
+        Rule("head", "conv_head", "norm_head" if universal else "bn2"),
+    ]
+    for stage, number, row in _units(network):
+        ours, theirs = f"backbone/stage_{stage}/block_{number}", f"blocks.{stage - 1}.{number - 1}"
+        rules += [
+            Rule(f"{ours}/{layer}", f"{theirs}.{kernel}", f"{theirs}.{norm}")
+            for layer, (kernel, norm) in _layers(row, universal).items()
+        ]
+        gate = f"{ours}/squeeze_excitation"
+        rules.append(Rule(f"{gate}/squeeze", f"{theirs}.se.conv_reduce"))
+        rules.append(Rule(f"{gate}/excite", f"{theirs}.se.conv_expand"))
+    return tuple(rules)
+
+
+def _units(network: Network) -> Iterator[tuple[int, int, Row]]:
+    """Yields the number of the stage, the number in the stage and the row of each unit."""
+    for stage, rows in enumerate(efficientnet.units(network), start=1):
+        for number, row in enumerate(rows, start=1):
+            yield stage, number, row
+
+
+def _layers(row: Row, universal: bool) -> Layers:
+    if row.kind in (CONV, RESIDUAL_CONV):
+        return CONVOLUTION
+    if row.kind == FUSED:
+        return FUSED_LAYERS
+    if universal:
+        return UNIVERSAL
+    return SEPARABLE if row.expansion == 1 else INVERTED
+
+
+# EfficientNet-PyTorch ports networks from TensorFlow. Its names are those of the `tf_` networks.
+PORTED = {
+    name: network
+    for name, network in efficientnet.NETWORKS.items()
+    if name.startswith(("tf_efficientnet_b", "tf_efficientnet_lite"))
+}
+PORTED_LAYERS: Layers = {
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
+
+
+def _identify_ported(weights: PublishedWeights) -> Identified | None:
+    arrays = weights.arrays
+    head, classes = arrays.get("_conv_head.weight"), outputs(arrays, "_fc")
+    if head is None or classes is None:
+        return None
+    count = len({name.split(".")[1] for name in arrays if name.startswith("_blocks.")})
+    squeeze = any("._se_reduce." in name for name in arrays)
+    found = _Signature((count,), outputs(arrays, "_conv_stem"), head.shape[1], squeeze)
+    for name, network in PORTED.items():
+        signature = _signature(network)
+        if signature._replace(units=(sum(signature.units),)) == found:
+            overrides = {"backbone": f"timm/{name}", "num_classes": classes}
+            return Identified(IMAGE_CLASSIFIER, overrides)
+    return None
+
+
+def ported_rules(name: str, prefix: str = "") -> tuple[Rule, ...]:
+    """Returns the name map of EfficientNet-PyTorch, without the last layer.
+
+    Args:
+      name: name of the network in timm, a key of `PORTED`.
+      prefix: text before all names of the backbone.
+    """
+    rules = [
+        Rule("backbone/stem", f"{prefix}_conv_stem", f"{prefix}_bn0"),
+        Rule("head", f"{prefix}_conv_head", f"{prefix}_bn1"),
+    ]
+    for index, (stage, number, _) in enumerate(_units(PORTED[name])):
+        ours, theirs = f"backbone/stage_{stage}/block_{number}", f"{prefix}_blocks.{index}"
+        rules += [
+            Rule(f"{ours}/{layer}", f"{theirs}.{kernel}", f"{theirs}.{norm}")
+            for layer, (kernel, norm) in PORTED_LAYERS.items()
+        ]
+        gate = f"{ours}/squeeze_excitation"
+        rules.append(Rule(f"{gate}/squeeze", f"{theirs}._se_reduce"))
+        rules.append(Rule(f"{gate}/excite", f"{theirs}._se_expand"))
+    return tuple(rules)
+
+
+def _rules_ported(identified: Identified) -> Sequence[Rule]:
+    name = identified.overrides["backbone"].removeprefix("timm/")
+    return (*ported_rules(name), Rule("classifier", "_fc"))
+
+
+EFFICIENTNET_PYTORCH = Convention(
+    name="EfficientNet-PyTorch", identify=_identify_ported, rules=_rules_ported, leaves=LEAVES
+)
