@@ -31,8 +31,23 @@ def verify(path: Path, checksums: Sequence[str]) -> None:
 
     Args:
       path: path of the file.
+      checksums: see `verify_content`.
+
+    Raises:
+      DeepLabError: no checksum matches; the message contains the actual and the published ones.
+    """
+    with path.open("rb") as file:
+        verify_content(file, checksums, path.name)
+
+
+def verify_content(file: BinaryIO, checksums: Sequence[str], name: str = "it") -> None:
+    """Checks that the content of an open file is the published one.
+
+    Args:
+      file: open file.
       checksums: published checksums as `ALGORITHM:DIGITS`, with an algorithm of hashlib and all
         digits or the first ones. One of them must match. Without checksums, every file is accepted.
+      name: name of the file for the error message.
 
     Raises:
       DeepLabError: no checksum matches; the message contains the actual and the published ones.
@@ -40,12 +55,14 @@ def verify(path: Path, checksums: Sequence[str]) -> None:
     published = [checksum.split(":") for checksum in checksums]
     found = {}
     for algorithm in dict(published):
-        with path.open("rb") as file:
-            found[algorithm] = hashlib.file_digest(file, algorithm).hexdigest()
-    if published and not any(found[name].startswith(digits) for name, digits in published):
+        file.seek(0)
+        found[algorithm] = hashlib.file_digest(file, algorithm).hexdigest()
+    if published and not any(
+        found[algorithm].startswith(digits) for algorithm, digits in published
+    ):
         ours = ", ".join(f"{algorithm}:{digits}" for algorithm, digits in found.items())
         raise DeepLabError(
-            f"{path.name} is not the published file: its checksum is {ours}, expected "
+            f"{name} is not the published file: its checksum is {ours}, expected "
             f"{' or '.join(checksums)}"
         )
 

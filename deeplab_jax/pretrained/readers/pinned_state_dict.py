@@ -1,0 +1,113 @@
+"""Reader of state dicts in PyTorch's legacy layout, for files whose checksum the catalog pins.
+
+The layout is: magic number, protocol version, facts about the machine, state dict and keys of the
+storages, one pickle each; then for every key the number of elements in 8 bytes, and the elements.
+The reader needs no torch. Other PyTorch files are read by `state_dict.read_pytorch`.
+"""
+
+import io
+import math
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained.download import verify_content
+
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+PINNED = re.compile(r"sha256:[0-9a-f]{64}")
+# Classes of storages in `torch`, and the dtypes of their elements.
+DTYPES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8"}
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: str
+    count: int
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickler that creates nothing but plain values, `OrderedDict`, tensors and storages."""
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream)
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns a stand-in for an allowed global; refuses all others."""
+        match module, name:
+            case "collections", "OrderedDict":
+                return OrderedDict
+            case "torch._utils", "_rebuild_tensor_v2":
+                # A new function each time, because a pickle can set attributes of what it gets.
+                return lambda *arguments: arguments
+            case "torch", _ if name in DTYPES:
+                return DTYPES[name]
+        raise DeepLabError(f"it is refused because it may run code: it contains {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        """Returns the storage that a persistent id describes; refuses any other id."""
+        match pid:
+            case ("storage", str(dtype), str(key), str(), int(count), None) if (
+                dtype in DTYPES.values() and count >= 0
+            ):
+                storage = _Storage(key, dtype, count)
+                if self.storages.setdefault(key, storage) == storage:
+                    return storage
+        raise DeepLabError(f"it contains the reference {pid!r}, which is not that of a storage")
+
+
+def read_pinned(content: bytes, checksums: Sequence[str]) -> dict[str, np.ndarray]:
+    """Reads a state dict in PyTorch's legacy layout.
+
+    Args:
+      content: content of the file.
+      checksums: pinned checksums, as `sha256:` with all 64 digits; one of them must match.
+
+    Returns:
+      Arrays by name.
+
+    Raises:
+      DeepLabError: no checksum is pinned or none matches (nothing is read then), or the file is
+        damaged or contains anything but a state dict.
+    """
+    if not checksums or not all(map(PINNED.fullmatch, checksums)):
+        raise DeepLabError("its catalog entry pins no SHA-256, so it is not read")
+    verify_content(io.BytesIO(content), checksums)
+    try:
+        return _read(content)
+    except (DeepLabError, MemoryError):
+        raise
+    except Exception as error:
+        # For a damaged file, the unpickler raises exceptions of any type.
+        raise DeepLabError(f"it is damaged, or not a legacy PyTorch file: {error!r}") from error
+
+
+def _read(content: bytes) -> dict[str, np.ndarray]:
+    stream = io.BytesIO(content)
+    magic, protocol, machine = (_Unpickler(stream).load() for _ in range(3))
+    if (magic, protocol, machine["little_endian"]) != (MAGIC, PROTOCOL, True):
+        raise DeepLabError("it is not a legacy PyTorch file of a little-endian machine")
+    unpickler = _Unpickler(stream)
+    tensors, keys = unpickler.load(), _Unpickler(stream).load()
+    values, position = {}, stream.tell()
+    for storage in (unpickler.storages[key] for key in keys):
+        if int.from_bytes(content[position : position + 8], "little") != storage.count:
+            raise DeepLabError(f"storage {storage.key} does not have {storage.count} elements")
+        values[storage.key] = np.frombuffer(content, storage.dtype, storage.count, position + 8)
+        position += 8 + values[storage.key].nbytes
+    return {str(name): _array(tensor, values) for name, tensor in tensors.items()}
+
+
+def _array(tensor: Any, storages: dict[str, np.ndarray]) -> np.ndarray:
+    (key, *_), offset, size, stride, *_ = tensor
+    values = storages[key]
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if min((offset, *size, *stride)) < 0 or max(last + 1, math.prod(size)) > values.size:
+        raise DeepLabError(f"a tensor of size {list(size)} reaches beyond its storage {key}")
+    steps = [step * values.itemsize for step in stride]
+    return np.lib.stride_tricks.as_strided(values[offset:], size, steps).copy()
