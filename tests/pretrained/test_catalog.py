@@ -59,7 +59,8 @@ def entry(request):
 
 
 def test_catalog_entries_name_file_source_and_score(entry):
-    assert bool(entry.url) != bool(entry.hub_repository and entry.hub_file)
+    places = (entry.url, entry.hub_repository and entry.hub_file, entry.package and entry.member)
+    assert sum(map(bool, places)) == 1
     assert entry.address.startswith("https://")
     assert entry.page.startswith("https://")
     assert entry.license
