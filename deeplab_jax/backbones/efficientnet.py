@@ -17,8 +17,8 @@ from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
 from deeplab_jax.backbones.mobilenet import rounded_width
 from deeplab_jax.layers import ConvNorm, Form, Normalization, SqueezeExcitation, StochasticDepth
 
-# Kinds of units: 3×3 or 1×1 convolution, without and with the input added; k×k expansion → 1×1
-# projection (fused inverted bottleneck); 1×1 expansion → depthwise → 1×1 projection.
+# Kinds of units: convolution, without and with the input added; k×k expansion → 1×1 projection; 1×1
+# expansion → depthwise → 1×1 projection.
 CONV, RESIDUAL_CONV, FUSED, INVERTED = "conv", "residual_conv", "fused", "inverted"
 
 
@@ -61,7 +61,7 @@ class Network(NamedTuple):
       fixed_ends: whether `width` applies neither to the stem nor to the image classifier, and
         `depth` neither to the first nor to the last stage.
       squeeze: whether inverted residuals have squeeze and excitation.
-      tensorflow: whether convolutions are padded like TensorFlow's `SAME`.
+      tensorflow: whether convolutions are padded as in TensorFlow (`SAME`).
       preprocessing: published normalization of input pixels.
       head_place: `before` or `after`: place of the 1×1 convolution of the image classifier relative
         to the pooling.
@@ -262,11 +262,6 @@ def normalization(network: Network) -> Normalization:
     return Normalization(0.99, 1e-3) if network.tensorflow else Normalization(0.9, 1e-5)
 
 
-def depthwise_init(kernel_size: int) -> nn.initializers.Initializer:
-    """Returns the initializer of depthwise kernels in the released code."""
-    return nn.initializers.normal((2 / kernel_size**2) ** 0.5)
-
-
 class Block(nn.Module):
     """One unit of a network: a convolution or an inverted residual.
 
@@ -293,8 +288,11 @@ class Block(nn.Module):
         if row.kind in (CONV, RESIDUAL_CONV):
             outputs = self._convolve("conv", row.features, row.kernel_size)(inputs, train)
         else:
-            expand = self._fused if row.kind == FUSED else self._inverted
-            hidden = expand(inputs, train)
+            expanded = self.width * row.expansion
+            if row.kind == FUSED:
+                hidden = self._convolve("expand", expanded, row.kernel_size)(inputs, train)
+            else:
+                hidden = self._inverted(inputs, expanded, train)
             outputs = self.conv_norm(row.features, kernel_size=1, activation=None, name="project")(
                 hidden, train
             )
@@ -303,12 +301,8 @@ class Block(nn.Module):
             outputs = inputs + StochasticDepth(self.drop_rate)(outputs, train)
         return ops.constrain_rows(outputs)
 
-    def _fused(self, inputs: jax.Array, train: bool) -> jax.Array:
-        expanded = self.width * self.row.expansion
-        return self._convolve("expand", expanded, self.row.kernel_size)(inputs, train)
-
-    def _inverted(self, inputs: jax.Array, train: bool) -> jax.Array:
-        row, hidden, expanded = self.row, inputs, self.width * self.row.expansion
+    def _inverted(self, inputs: jax.Array, expanded: int, train: bool) -> jax.Array:
+        row, hidden = self.row, inputs
         if row.first_kernel:
             stride = 1 if row.kernel_size else self.unit.stride
             hidden = self._depthwise("first_depthwise", row.first_kernel, stride, None)(
@@ -348,7 +342,8 @@ class Block(nn.Module):
             rate=self.unit.rate,
             depthwise=True,
             activation=activation,
-            kernel_init=depthwise_init(kernel_size),
+            # As in the released code.
+            kernel_init=nn.initializers.normal((2 / kernel_size**2) ** 0.5),
             name=name,
         )
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import http.client
+import io
 import json
 import math
 import os
@@ -40,7 +41,9 @@ def verify(path: Path, checksums: Sequence[str]) -> None:
         verify_content(file, checksums, path.name)
 
 
-def verify_content(file: BinaryIO, checksums: Sequence[str], name: str = "it") -> None:
+def verify_content(
+    file: io.BufferedReader | io.BytesIO, checksums: Sequence[str], name: str = "it"
+) -> None:
     """Checks that the content of an open file is the published one.
 
     Args:

@@ -38,7 +38,7 @@ MOBILENET_V4 = "mobilenetv4"
 
 
 class _Signature(NamedTuple):
-    """Facts that tell the networks apart: numbers of units and of channels, and the gates."""
+    """Facts that distinguish the networks."""
 
     units: tuple[int, ...]
     stem: int | None
@@ -59,7 +59,7 @@ def _signature(network: Network) -> _Signature:
 def identify(arrays: Arrays) -> str | None:
     """Returns the name in timm of the network that arrays with timm's names belong to, or None.
 
-    The names do not show the padding. Of two networks that differ only in it, the one with
+    The names do not show the padding. If two networks differ in nothing else, the one with
     PyTorch's padding is returned.
     """
     units = {tuple(name.split(".")[1:3]) for name in arrays if name.startswith("blocks.")}

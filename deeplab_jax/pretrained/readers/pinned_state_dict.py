@@ -27,7 +27,7 @@ DTYPES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8"}
 class _Storage(NamedTuple):
     key: str
     dtype: str
-    count: int
+    size: int
 
 
 class _Unpickler(pickle.Unpickler):
@@ -96,9 +96,9 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
     tensors, keys = unpickler.load(), _Unpickler(stream).load()
     values, position = {}, stream.tell()
     for storage in (unpickler.storages[key] for key in keys):
-        if int.from_bytes(content[position : position + 8], "little") != storage.count:
-            raise DeepLabError(f"storage {storage.key} does not have {storage.count} elements")
-        values[storage.key] = np.frombuffer(content, storage.dtype, storage.count, position + 8)
+        if int.from_bytes(content[position : position + 8], "little") != storage.size:
+            raise DeepLabError(f"storage {storage.key} does not have {storage.size} elements")
+        values[storage.key] = np.frombuffer(content, storage.dtype, storage.size, position + 8)
         position += 8 + values[storage.key].nbytes
     return {str(name): _array(tensor, values) for name, tensor in tensors.items()}
 
