@@ -53,6 +53,17 @@ def save(name, folder, configured=True):
         pytest.param("resnet50d", "timm/resnet50d", mean_std, marks=slow),
         pytest.param("resnext50_32x4d", "timm/resnext50_32x4d", mean_std, marks=slow),
         pytest.param("regnety_002", "timm/regnety_002", mean_std, marks=slow),
+        *(
+            pytest.param(name, f"timm/{name}", normalize, marks=slow)
+            for name, normalize in (
+                ("efficientnet_b0", mean_std),
+                ("tf_efficientnet_b2", mean_std),
+                ("tf_efficientnet_lite0", minus_one_one),
+                ("efficientnetv2_s", mean_std),
+                ("mobilenetv4_conv_small", mean_std),
+                ("mobilenetv4_conv_small_050", minus_one_one),
+            )
+        ),
     ],
 )
 def test_classifiers(name, backbone, normalize, tmp_path):
@@ -64,7 +75,7 @@ def test_classifiers(name, backbone, normalize, tmp_path):
     assert set(conversion.assignment.unused.values()) <= {"it counts training batches"}
 
 
-@pytest.mark.parametrize("name", ["resnet26d", "seresnet50", "efficientnet_b0", "mobilenetv2_120d"])
+@pytest.mark.parametrize("name", ["resnet26d", "seresnet50", "mnasnet_100", "mobilenetv2_120d"])
 def test_relatives_are_not_taken_for_what_they_are_not(name, tmp_path):
     save(name, tmp_path)
     with pytest.raises(DeepLabError, match=r"contains no known network|does not fill"):
