@@ -120,18 +120,39 @@ def replacing_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         if not is_local(path):
-            # The files at the top describe the others. They are copied last, so that an
-            # interrupted copy is not taken for a complete result.
-            names = [one.relative_to(temporary) for one in temporary.rglob("*") if one.is_file()]
-            for name in sorted(names, key=lambda name: (len(name.parts) == 1, name)):
-                target = path / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes((temporary / name).read_bytes())
+            _upload(temporary, path)
             return
         if overwrite and path.exists():
             os.replace(path, Path(folder) / f"{path.name}.replaced")
         # `path` may be an empty directory, which this replaces.
         os.replace(temporary, path)
+
+
+def _upload(folder: Path, path: Path) -> None:
+    """Copies a directory on this machine into a bucket."""
+    # The files at the top, which describe the others, mark a complete copy and come last.
+    names = [one.relative_to(folder) for one in folder.rglob("*") if one.is_file()]
+    for name in sorted(names, key=lambda name: (len(name.parts) == 1, name)):
+        target = path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((folder / name).read_bytes())
+
+
+@contextlib.contextmanager
+def local_output(path: Path) -> Iterator[Path]:
+    """Yields `path`, or, for a bucket, a temporary path that is copied when the block succeeds."""
+    if is_local(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="output-") as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        if temporary.is_dir():
+            if path.exists():
+                remove_directory(path)
+            _upload(temporary, path)
+        else:
+            path.write_bytes(temporary.read_bytes())
 
 
 def check_new_directory(path: Path) -> None:

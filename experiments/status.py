@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from absl import flags as absl_flags
 
 from deeplab_jax.cli.console import Console, duration
-from deeplab_jax.training.hooks import read_rows
+from deeplab_jax.training.writers import read_rows
 from experiments import commands
 
 if TYPE_CHECKING:

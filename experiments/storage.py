@@ -15,7 +15,7 @@ from typing import Any
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import write_text
-from deeplab_jax.training.hooks import read_rows
+from deeplab_jax.training.writers import read_rows
 from experiments.cases import Case, ResolvedTraining
 
 

@@ -29,7 +29,7 @@ from deeplab_jax import inference, pretrained
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags, parse_size
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import is_local
+from deeplab_jax.files import as_path, local_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,12 +105,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "format", "output")
     if paths:
         raise DeepLabError(f"export takes no paths; did you mean --verify={','.join(paths)}?")
-    if not is_local(flags.output):
-        raise DeepLabError(
-            f"--output={flags.output}: export writes to local paths; copy the result to the bucket "
-            "afterwards (gcloud storage cp)"
-        )
-    output = pathlib.Path(flags.output).expanduser()
+    output = as_path(flags.output).expanduser()
     if output.exists() and not flags.overwrite:
         raise DeepLabError(f"{output} exists; give another --output, or --overwrite")
     if flags.verify_size and not flags.verify:
@@ -149,12 +144,13 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     samples = _read(calibration, predictor) or None
     program = program_for(predictor, flags.format, options)
     compared = cases(program, sizes)
-    export(predictor, output, flags.format, options, samples, flags.runtime)
-    files = output.rglob("*") if output.is_dir() else [output]
-    megabytes = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
-    console.print(f"{output}: {megabytes:.1f} MB, {_summary(program)}")
-    if images:
-        _verify(program, compared, output, images, bool(calibration), console)
+    with local_output(output) as local:
+        export(predictor, local, flags.format, options, samples, flags.runtime)
+        files = local.rglob("*") if local.is_dir() else [local]
+        megabytes = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+        console.print(f"{output}: {megabytes:.1f} MB, {_summary(program)}")
+        if images:
+            _verify(program, compared, local, images, bool(calibration), console)
 
 
 def _find(paths: str | None, output: pathlib.Path, limit: int) -> list[pathlib.Path]:

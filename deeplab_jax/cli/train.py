@@ -60,7 +60,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     config = flags.read_config()
     if flags.folds and flags.profile:
         raise DeepLabError("--profile requires a single run; leave --folds out")
-    data.prepared_directory(config.data.name, config.data.data_dir)
+    data.prepared_directory(config.data.name, config.data.data_dir, console)
     if flags.preview:
         console.print(_preview(pathlib.Path(flags.preview).expanduser(), config, console))
         return

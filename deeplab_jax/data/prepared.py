@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from deeplab_jax.data.bands import decode_bands
+from deeplab_jax.data.bucket_copy import local_copy
 from deeplab_jax.data.datasets import Example, sampled_positions
 from deeplab_jax.data.descriptors import (
     RGB,
@@ -20,39 +21,43 @@ from deeplab_jax.data.descriptors import (
 )
 from deeplab_jax.data.images import decode_image, decode_label, encoded_size
 from deeplab_jax.errors import DeepLabError, unknown_name
-from deeplab_jax.files import is_hidden, is_local
+from deeplab_jax.files import as_path, is_hidden, is_local
 from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label
+from deeplab_jax.reporter import Reporter
 
 # TFDS writes this file last, so that it marks a finished dataset.
 INFO_FILE = "dataset_info.json"
 VERSION_PATTERN = re.compile(r"\d+\.\d+\.\d+")
 
 
-def prepared_directory(name: str, data_dir: str | Path) -> Path:
-    """Returns the directory of the newest prepared version of a dataset.
+def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | None = None) -> Path:
+    """Returns the directory of the newest prepared version of a dataset, on this machine.
+
+    A dataset in a bucket is copied to the cache directory first; see `local_copy`.
+
+    Args:
+      name: name of the dataset.
+      data_dir: directory to which `deeplab-jax prepare` (or TFDS) wrote, or its copy in a bucket.
+      reporter: receives a message before copying.
 
     Raises:
       DeepLabError: there is none; the message lists the datasets that exist.
     """
-    if not is_local(data_dir):
-        raise DeepLabError(
-            f"data_dir is {data_dir}, but prepared datasets are ArrayRecord files, which are read "
-            "from local paths only; copy the directory to a local disk (gcloud storage cp -r), or "
-            "mount the bucket (gcsfuse)"
-        )
-    root = Path(data_dir).expanduser()
+    root = as_path(data_dir).expanduser()
     versions = _versions(root / name)
-    if versions:
-        return versions[-1]
-    legal = prepared_names(root)
+    legal = [] if versions else prepared_names(root)
     below = [other for other in legal if other.startswith(f"{name}/")]
     if len(below) == 1:
-        return _versions(root / below[0])[-1]
+        versions = _versions(root / below[0])
+    if versions:
+        return versions[-1] if is_local(root) else local_copy(versions[-1], reporter)
     there = f"prepared there: {', '.join(legal)}" if legal else "nothing is prepared there"
-    raise DeepLabError(
-        f"no dataset {name!r} under {root} ({there}); make it with "
-        f"`deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (see --help)"
+    make = (
+        f"make it with `deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (see --help)"
+        if is_local(root)
+        else "copy the directory of a prepared dataset there"
     )
+    raise DeepLabError(f"no dataset {name!r} under {root} ({there}); {make}")
 
 
 def prepared_names(data_dir: Path) -> list[str]:

@@ -25,7 +25,7 @@ from deeplab_jax.export.program import (
     open_sizes,
 )
 from deeplab_jax.export.tflite import IDENTIFIER, read_tflite_metadata, write_tflite
-from deeplab_jax.files import replacing
+from deeplab_jax.files import as_path, local_output, replacing
 from deeplab_jax.inference import Predictor
 from deeplab_jax.lazy import import_extra
 
@@ -53,7 +53,7 @@ def export(
 
     Args:
       predictor: predictor of the trained network; its options (scales, tiles, CRF) are ignored.
-      path: path of the file; for `web`, of a directory.
+      path: path of the file; for `web`, of a directory; on this machine or in a bucket.
       format: one of FORMATS.
       options: inputs and outputs of the file (default: `ExportOptions()`).
       calibration: images uint8 [H, W, 3] for quantizing a TFLite file to 8-bit integers, on which
@@ -81,6 +81,19 @@ def export(
         )
     if calibration is not None and program.options.dtype != "float32":
         raise DeepLabError("a calibrated TFLite file computes in 8-bit integers; omit the dtype")
+    with local_output(as_path(path)) as local:
+        _write(program, local, format, calibration, runtime)
+    return program.options
+
+
+def _write(
+    program: Program,
+    path: Path,
+    format: str,
+    calibration: Sequence[np.ndarray] | None,
+    runtime: str | Path | None,
+) -> None:
+    """Writes a program to a path on this machine; see `export`."""
     if format == "tflite":
         write_tflite(program, path, calibration)
     elif format == "stablehlo":
@@ -97,7 +110,6 @@ def export(
         from deeplab_jax.export.onnx import write_onnx
 
         write_onnx(program, path)
-    return program.options
 
 
 def check_exports(predictor: Predictor, format: str) -> None:

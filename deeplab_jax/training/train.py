@@ -71,6 +71,9 @@ def interruption() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+_LOGGING = LoggingReporter()
+
+
 def train(
     config: ConfigDict,
     workdir: str | pathlib.Path,
@@ -104,16 +107,14 @@ def train(
       profile: whether to write a trace of a few steps to `workdir/profile`.
       adjust: function that changes the run before training, for example its network, objective or
         optimizer. A resumed run requires the same function.
-      started: time at which the start-up began, in seconds since 1970, for the goodput (default:
-        now).
+      started: start of the process, in seconds since 1970, for the goodput (default: now).
 
     Raises:
       DeepLabError: the config, a dataset or the workdir is invalid, or the loss became infinite or
         NaN. The last valid checkpoint is kept.
       KeyboardInterrupt: the run received SIGINT or SIGTERM; its state has been saved.
     """
-    started, reporter = started or time.time(), reporter or LoggingReporter()
-    workdir = as_path(workdir)
+    workdir, started, reporter = as_path(workdir), started or time.time(), reporter or _LOGGING
     workdirs.check_workdir(workdir)
     run = adjust(
         assemble(

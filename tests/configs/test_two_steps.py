@@ -7,7 +7,7 @@ import pytest
 import deeplab_jax
 from deeplab_jax import checkpointing
 from deeplab_jax import config as configs
-from deeplab_jax.training.hooks import read_rows
+from deeplab_jax.training.writers import read_rows
 
 # What a crop of 65 × 65 and a batch of two need; all else stays the recipe's.
 SMALL = (

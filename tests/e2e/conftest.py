@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 from tiny_recipe import write_tiny_recipe
 
-from deeplab_jax.training.hooks import read_rows
+from deeplab_jax.training.writers import read_rows
 
 
 @dataclasses.dataclass(frozen=True)

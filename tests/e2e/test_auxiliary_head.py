@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deeplab_jax.checkpointing import read_variables
-from deeplab_jax.training.hooks import read_rows
+from deeplab_jax.training.writers import read_rows
 
 # A minute: the step of two scales and two heads is compiled.
 pytestmark = pytest.mark.slow

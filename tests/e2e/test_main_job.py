@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from deeplab_jax.training.hooks import read_rows
+from deeplab_jax.training.writers import read_rows
 
 
 def test_training_leaves_numbers_pictures_and_a_model(trained):

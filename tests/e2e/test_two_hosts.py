@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from deeplab_jax.training.hooks import read_rows
+from deeplab_jax.training.writers import read_rows
 
 pytestmark = pytest.mark.slow
 

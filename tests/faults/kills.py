@@ -18,7 +18,7 @@ from tiny_run import NUM_STEPS, Process, TinyRuns, newest_step, reached_step
 
 from deeplab_jax.checkpointing import read_variables
 from deeplab_jax.checkpointing.saved_states import COMMITTED
-from deeplab_jax.training.hooks import read_rows
+from deeplab_jax.training.writers import read_rows
 
 # Where kills fall, and how many of a hundred do: after a step, while a checkpoint is written (its
 # directory has another name until it is whole), and while the process starts.
@@ -291,20 +291,22 @@ def begun(workdir: pathlib.Path) -> set[str]:
     return {name for name in names if "tmp" in name}
 
 
-def same_end(runs: TinyRuns, workdir: pathlib.Path, undisturbed: pathlib.Path) -> bool:
+def same_end(
+    runs: TinyRuns, workdir: pathlib.Path, undisturbed: pathlib.Path, step: int = NUM_STEPS
+) -> bool:
     """Whether two runs came to the same variables and went through the same losses, bit for bit."""
     if not runs.forked:
-        return _same_end(workdir, undisturbed)
+        return _same_end(workdir, undisturbed, step)
     # In a process of its own, since processes that are forked later must find JAX's devices unused.
     pid = os.fork()
     if pid == 0:
-        end_with(lambda: int(not _same_end(workdir, undisturbed)))
+        end_with(lambda: int(not _same_end(workdir, undisturbed, step)))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def _same_end(workdir: pathlib.Path, undisturbed: pathlib.Path) -> bool:
+def _same_end(workdir: pathlib.Path, undisturbed: pathlib.Path, step: int) -> bool:
     ours, theirs = (
-        jax.tree.leaves([read_variables(path, str(NUM_STEPS), ema) for ema in (False, True)])
+        jax.tree.leaves([read_variables(path, str(step), ema) for ema in (False, True)])
         for path in (workdir, undisturbed)
     )
     equal = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(ours, theirs, strict=True))

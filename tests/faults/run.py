@@ -18,6 +18,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from bucket_server import BUCKET, bucket_server
 from disks import damage_files, full_disk
+from goodput_run import goodput_of_killed_run
+from goodput_run import rows as goodput_rows
 from hostile_images import spoilt_images
 from kills import kill_in_bucket, kill_runs
 from processes import process_faults
@@ -27,8 +29,10 @@ from tiny_run import TinyRuns
 from deeplab_jax.files import as_path
 
 # In this order: what is forked must come before what uses JAX's devices in this process.
-PARTS = ("kills", "sigterm", "disk", "processes", "files", "images", "bucket")
-BUCKET_KILLS = 30
+PARTS = ("kills", "sigterm", "disk", "processes", "files", "images", "bucket", "goodput")
+# Parts that run only if --only names them, because they take hours.
+LONG_PARTS = ("goodput",)
+BUCKET_KILLS, GOODPUT_KILLS = 30, 20
 Row = tuple[str, object]
 
 
@@ -39,13 +43,16 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=pathlib.Path, help="Where to work; default: a new one.")
-    parser.add_argument("--only", default=",".join(PARTS), help="Parts, separated by commas.")
+    parser.add_argument("--only", help="Parts, separated by commas; default: all but goodput.")
+    parser.add_argument("--goodput_steps", type=int, default=12_000, help="About an hour.")
     parser.add_argument("--fresh", action="store_true", help="Start each process anew.")
     options = parser.parse_args()
     folder = options.folder or pathlib.Path(tempfile.mkdtemp(prefix="faults."))
     runs = TinyRuns.prepare(folder.absolute(), forked=not options.fresh)
     started, failures = time.monotonic(), 0
-    for part in [part for part in PARTS if part in options.only.split(",")]:
+    quick = [part for part in PARTS if part not in LONG_PARTS]
+    chosen = options.only.split(",") if options.only else quick
+    for part in [part for part in PARTS if part in chosen]:
         for (name, value), wrong in run_part(part, runs, options):
             say(f"{name:<56} {value}{'   WRONG' if wrong else ''}")
             failures += wrong
@@ -68,6 +75,11 @@ def run_part(part: str, runs: TinyRuns, options: argparse.Namespace) -> Iterator
             tally = kill_in_bucket(TinyRuns(runs.folder), place, BUCKET_KILLS, options.seed, say)
         rows = [(f"bucket: {name}", value) for name, value in tally.rows()]
         yield from unless_zero(rows, tally.failures)
+    elif part == "goodput":
+        found = goodput_of_killed_run(
+            TinyRuns(runs.folder), options.goodput_steps, GOODPUT_KILLS, options.seed, say
+        )
+        yield from goodput_rows(*found)
     elif part == "sigterm":
         stops = stop_run(runs, undisturbed, 8, options.seed, say)
         yield from unless_zero(stops.rows(), stops.lost + len(stops.wrong))

@@ -7,6 +7,7 @@ import pytest
 from bucket_server import BUCKET, bucket_server
 from damages import DAMAGES
 from disks import damage_files, full_disk
+from goodput_run import goodput_of_killed_run
 from hostile_images import spoilt_images
 from kills import kill_in_bucket, kill_runs
 from processes import (
@@ -58,6 +59,15 @@ def test_kills_of_a_run_in_a_bucket_cost_no_bit(runs, heard, monkeypatch):
         tally = kill_in_bucket(runs, as_path(f"gs://{BUCKET}/test"), 2, 0, heard.append)
     assert tally.kills == {"commit": 1, "save": 1}
     assert not tally.failures, heard
+
+
+def test_the_goodput_of_a_killed_run_is_in_its_log(runs, heard):
+    found, equal = goodput_of_killed_run(
+        runs, 40, 1, 0, heard.append, str(runs.folder / "tiny.py"), ()
+    )
+    assert equal
+    assert found.starts == 2
+    assert 0 < found.fraction < 1
 
 
 def test_sigterm_loses_nothing(runs, undisturbed, heard):

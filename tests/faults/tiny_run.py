@@ -11,7 +11,7 @@ from forked import Forked
 from tiny_recipe import write_tiny_recipe
 
 from deeplab_jax.checkpointing.saved_states import saved_steps
-from deeplab_jax.training.hooks import read_rows
+from deeplab_jax.training.writers import read_rows
 
 NUM_STEPS = 40
 Process = subprocess.Popen | Forked

@@ -14,7 +14,6 @@ from deeplab_jax.checkpointing.saved_states import (
     uncommit,
 )
 from deeplab_jax.checkpointing.saved_states import write_manifest as write_files
-from deeplab_jax.data.prepared import prepared_directory
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, replacing_directory
 from deeplab_jax.parallel import make_mesh
@@ -197,5 +196,3 @@ def test_buckets_that_do_not_work_are_refused_in_one_line():
         train(changed(), "s3://bucket/run")
     with pytest.raises(DeepLabError, match="unknown kind of bucket ftp://; expected a local path"):
         as_path("ftp://bucket/run")
-    with pytest.raises(DeepLabError, match="data_dir is gs://bucket/data, but prepared"):
-        prepared_directory("voc", "gs://bucket/data")

@@ -1,0 +1,123 @@
+"""Copies prepared datasets from buckets to this machine, once, into the cache directory.
+
+ArrayRecord files can be read from local paths only.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import filelock
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import cache_directory, replacing_directory
+from deeplab_jax.reporter import Reporter
+
+# File of a copy that lists what was copied.
+RECORD = ".copied.json"
+
+
+class Stored(NamedTuple):
+    """File in a bucket.
+
+    Attributes:
+      size: size in bytes.
+      md5: MD5 as hexadecimal digits; empty if the service does not state it.
+    """
+
+    size: int
+    md5: str
+
+
+def local_copy(directory: Path, reporter: Reporter | None = None) -> Path:
+    """Returns a local copy of a prepared dataset in a bucket.
+
+    The copy is in `datasets` of the cache directory. It is made only if there is none, or if names,
+    sizes or checksums of the files in the bucket have changed. Other processes on this machine wait
+    for a copy that is being made.
+
+    Args:
+      directory: directory of a version of the dataset, such as gs://BUCKET/data/voc/1.0.0.
+      reporter: receives a message before copying.
+
+    Raises:
+      DeepLabError: the disk has too little space, or a copied file has another size or checksum
+        than the one in the bucket.
+    """
+    system, root = _file_system(directory)
+    files = _list_files(system, root)
+    target = cache_directory() / "datasets" / str(directory).replace("://", "/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(target.with_name(f".{target.name}.lock")):
+        if _is_current(target, files):
+            return target
+        size = sum(stored.size for stored in files.values())
+        free = shutil.disk_usage(target.parent).free
+        if size > free:
+            raise DeepLabError(
+                f"{directory} has {size / 1e9:.1f} GB, and {target.parent} has room for "
+                f"{free / 1e9:.1f} GB; set DEEPLAB_CACHE to a directory on a larger disk"
+            )
+        if reporter is not None:
+            reporter.message(f"copying {directory} ({size / 1e6:.0f} MB) to {target}")
+        with replacing_directory(target, overwrite=True) as temporary:
+            for name, stored in files.items():
+                _copy_file(system, f"{root}/{name}", temporary / name, stored)
+            (temporary / RECORD).write_text(json.dumps(files, indent=2))
+    return target
+
+
+def _file_system(directory: Path) -> tuple[Any, str]:
+    """Returns the fsspec file system of a bucket, and the path in it."""
+    try:
+        import fsspec
+
+        return fsspec.core.url_to_fs(str(directory))
+    except ImportError as error:
+        raise DeepLabError(f"{directory} cannot be copied: {error}") from error
+
+
+def _list_files(system: Any, root: str) -> dict[str, Stored]:
+    """Returns the files below a path of a bucket by their relative paths."""
+    found = system.find(root, detail=True)
+    return {
+        path.removeprefix(root).lstrip("/"): Stored(int(facts["size"]), _md5(facts))
+        for path, facts in sorted(found.items())
+    }
+
+
+def _md5(facts: dict[str, Any]) -> str:
+    """Returns the MD5 that a listing states, as hexadecimal digits; empty if there is none."""
+    if "md5Hash" in facts:
+        return base64.b64decode(facts["md5Hash"]).hex()
+    # In S3, the ETag of an object that was uploaded in one part.
+    tag = str(facts.get("ETag", "")).strip('"')
+    return tag if re.fullmatch("[0-9a-f]{32}", tag) else ""
+
+
+def _is_current(target: Path, files: dict[str, Stored]) -> bool:
+    """Returns whether a complete copy of the listed files exists."""
+    try:
+        recorded = json.loads((target / RECORD).read_text())
+        sizes = {name: (target / name).stat().st_size for name in files}
+    except (OSError, ValueError):
+        return False
+    listed = {name: list(stored) for name, stored in files.items()}
+    return recorded == listed and sizes == {name: stored.size for name, stored in files.items()}
+
+
+def _copy_file(system: Any, source: str, target: Path, stored: Stored) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    system.get_file(source, str(target))
+    size = target.stat().st_size
+    if size != stored.size:
+        raise DeepLabError(
+            f"{source}: {size:,} of {stored.size:,} bytes were copied; start the command again"
+        )
+    with target.open("rb") as file:
+        if stored.md5 and hashlib.file_digest(file, "md5").hexdigest() != stored.md5:
+            raise DeepLabError(f"{source}: the copy has a wrong checksum; start the command again")

@@ -1,0 +1,140 @@
+"""Prepared datasets in a bucket, here one in memory, are copied once and verified."""
+
+import base64
+import hashlib
+import threading
+import time
+from typing import ClassVar
+
+import pytest
+from reporters import RecordingReporter
+
+from deeplab_jax.data import bucket_copy, prepared_directory
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.files import as_path
+
+fsspec = pytest.importorskip("fsspec")
+FILES = {
+    "dataset_info.json": b"{}",
+    "shapes-train.array_record-00000-of-00001": bytes(range(200)),
+    "shapes-val.array_record-00000-of-00001": bytes(range(100)),
+}
+
+
+class Memory(fsspec.get_filesystem_class("memory")):
+    """Bucket in memory whose listing states MD5, as that of Google Cloud Storage does."""
+
+    protocol = "s3"
+    copied: ClassVar[list[str]] = []
+
+    def find(self, path, detail=False, **keywords):
+        found = super().find(path, detail=True, **keywords)
+        for name, facts in found.items():
+            if facts["type"] != "file":
+                continue
+            digest = hashlib.md5(self.cat_file(name)).digest()
+            facts["md5Hash"] = base64.b64encode(digest).decode()
+        return found if detail else list(found)
+
+    def glob(self, path, **keywords):
+        # Like other file systems, without the protocol.
+        return [name.removeprefix("s3://") for name in super().glob(path, **keywords)]
+
+    def get_file(self, source, target, **keywords):
+        self.copied.append(source.rpartition("/")[2])
+        super().get_file(source, target, **keywords)
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+    # By default etils takes TensorFlow's file systems where TensorFlow happens to be installed.
+    monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
+    monkeypatch.setenv("DEEPLAB_CACHE", str(tmp_path / "cache"))
+    fsspec.register_implementation("s3", Memory, clobber=True)
+    Memory.store.clear()
+    Memory.pseudo_dirs[:] = [""]
+    Memory.copied.clear()
+    for name, content in FILES.items():
+        path = as_path("s3://bucket/data/shapes/1.0.0") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return "s3://bucket/data"
+
+
+def test_a_dataset_is_copied_once(bucket, tmp_path):
+    reporter = RecordingReporter()
+    target = prepared_directory("shapes", bucket, reporter)
+    assert target == tmp_path / "cache/datasets/s3/bucket/data/shapes/1.0.0"
+    assert {name: (target / name).read_bytes() for name in FILES} == FILES
+    assert prepared_directory("shapes", bucket, reporter) == target
+    assert sorted(Memory.copied) == sorted(FILES)
+    assert reporter.messages == [f"copying {bucket}/shapes/1.0.0 (0 MB) to {target}"]
+
+
+@pytest.mark.parametrize("side", ["bucket", "copy", "interrupted"])
+def test_what_has_changed_is_copied_again(bucket, side):
+    target = prepared_directory("shapes", bucket)
+    name = "shapes-train.array_record-00000-of-00001"
+    expected = FILES[name]
+    if side == "bucket":
+        # Another content of the same size.
+        expected = bytes(200)
+        (as_path(bucket) / "shapes/1.0.0" / name).write_bytes(expected)
+    elif side == "copy":
+        (target / name).write_bytes(b"short")
+    else:
+        (target / ".copied.json").unlink()
+    assert prepared_directory("shapes", bucket) == target
+    assert (target / name).read_bytes() == expected
+    assert len(Memory.copied) == 2 * len(FILES)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b"short", "5 of 200 bytes were copied"), (bytes(200), "the copy has a wrong checksum")],
+)
+def test_a_damaged_copy_is_not_kept(bucket, monkeypatch, tmp_path, content, complaint):
+    def damaged(self, source, target, **keywords):
+        with open(target, "wb") as file:
+            file.write(content if "train" in source else self.cat_file(source))
+
+    monkeypatch.setattr(Memory, "get_file", damaged)
+    with pytest.raises(DeepLabError, match=complaint):
+        prepared_directory("shapes", bucket)
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [
+        tmp_path / "cache/datasets/s3/bucket/data/shapes/.1.0.0.lock"
+    ]
+
+
+def test_two_at_once_copy_once(bucket, monkeypatch):
+    copy = bucket_copy._copy_file
+
+    def slow(*arguments):
+        time.sleep(0.05)
+        copy(*arguments)
+
+    monkeypatch.setattr(bucket_copy, "_copy_file", slow)
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(prepared_directory("shapes", bucket)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert len(Memory.copied) == len(FILES)
+
+
+def test_a_dataset_that_does_not_exist_lists_those_that_do(bucket):
+    with pytest.raises(DeepLabError, match=r"no dataset 'voc' .*prepared there: shapes"):
+        prepared_directory("voc", bucket)
+
+
+def test_a_full_disk_is_refused_before_copying(bucket, monkeypatch):
+    usage = bucket_copy.shutil.disk_usage("/")._replace(free=10)
+    monkeypatch.setattr(bucket_copy.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DeepLabError, match="set DEEPLAB_CACHE to a directory on a larger disk"):
+        prepared_directory("shapes", bucket)
+    assert Memory.copied == []

@@ -1,0 +1,83 @@
+"""Goodput of a long run that is killed many times, computed from its own log."""
+
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from kills import same_end
+from tiny_run import TinyRuns
+
+from deeplab_jax.training.goodput import Goodput, goodput, read_timeline
+
+# Limits that the run must keep on two cores.
+LEAST_GOODPUT, MOST_START_UP = 0.97, 15.0
+# A step of this network takes 0.1 to 0.3 s on two cores, longer than reading its batch. Checkpoints
+# are about a minute apart.
+OVERRIDES = (
+    "log_every_steps=10",
+    "checkpoint.every_steps=300",
+    "evaluation.every_steps=1000000",
+    "evaluation.limit=2",
+)
+
+
+def goodput_of_killed_run(
+    runs: TinyRuns,
+    steps: int,
+    kills: int,
+    seed: int,
+    say: Callable[[str], None],
+    config: str = "shapes:cpu",
+    overrides: tuple[str, ...] = OVERRIDES,
+) -> tuple[Goodput, bool]:
+    """Kills a run at random moments, and compares its end with that of an undisturbed run.
+
+    Args:
+      runs: starts processes; its folder has the dataset.
+      steps: number of training steps.
+      kills: number of kills, on average equally spaced in time.
+      seed: seed of the moments.
+      say: receives a line for each start.
+      config: config of the run.
+      overrides: values of config fields.
+
+    Returns:
+      The goodput over all starts, and whether variables and losses are equal, bit for bit.
+    """
+    undisturbed, workdir = (runs.folder / f"goodput_{name}" for name in ("undisturbed", "killed"))
+    shutil.rmtree(workdir, ignore_errors=True)
+    runs.finish(runs.start(*_words(runs, undisturbed, steps, config, overrides)))
+    alone = goodput(read_timeline(undisturbed))
+    say(f"undisturbed: {alone}")
+    words, random = _words(runs, workdir, steps, config, overrides), np.random.default_rng(seed)
+    between = (alone.wall - alone.start_up) / (kills + 1)
+    for _ in range(kills):
+        process = runs.start(*words)
+        try:
+            process.wait(alone.start_up + between * random.uniform(0.5, 1.5))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        runs.finish(process, legal=(0, -9))
+        say(str(goodput(read_timeline(workdir))))
+    runs.finish(runs.start(*words))
+    return goodput(read_timeline(workdir)), same_end(runs, workdir, undisturbed, steps)
+
+
+def _words(
+    runs: TinyRuns, workdir: pathlib.Path, steps: int, config: str, overrides: tuple[str, ...]
+) -> list[str]:
+    values = (f"data.data_dir={runs.folder / 'data'}", f"training.num_steps={steps}", *overrides)
+    fields = [f"--config.{value}" for value in values]
+    return ["train", f"--config={config}", f"--workdir={workdir}", *fields]
+
+
+def rows(found: Goodput, equal: bool) -> Iterator[tuple[tuple[str, object], bool]]:
+    """Yields the rows of the table, and whether each is wrong."""
+    yield ("goodput: starts", found.starts), False
+    yield ("goodput: minutes", round(found.wall / 60, 1)), False
+    yield ("goodput", round(found.fraction, 4)), found.fraction < LEAST_GOODPUT
+    start_up = found.longest_start_up
+    yield ("goodput: longest start-up in seconds", round(start_up, 1)), start_up > MOST_START_UP
+    yield ("goodput: equal to the undisturbed run, bit for bit", equal), not equal
