@@ -1,19 +1,16 @@
 """Prepared datasets in a bucket, here one in memory, are copied once and verified."""
 
-import base64
-import hashlib
 import threading
 import time
-from typing import ClassVar
 
 import pytest
+from memory_bucket import MemoryBucket, use_memory_bucket
 from reporters import RecordingReporter
 
 from deeplab_jax.data import bucket_copy, prepared_directory
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path
 
-fsspec = pytest.importorskip("fsspec")
 FILES = {
     "dataset_info.json": b"{}",
     "shapes-train.array_record-00000-of-00001": bytes(range(200)),
@@ -21,39 +18,10 @@ FILES = {
 }
 
 
-class Memory(fsspec.get_filesystem_class("memory")):
-    """Bucket in memory whose listing states MD5, as that of Google Cloud Storage does."""
-
-    protocol = "s3"
-    copied: ClassVar[list[str]] = []
-
-    def find(self, path, detail=False, **keywords):
-        found = super().find(path, detail=True, **keywords)
-        for name, facts in found.items():
-            if facts["type"] != "file":
-                continue
-            digest = hashlib.md5(self.cat_file(name)).digest()
-            facts["md5Hash"] = base64.b64encode(digest).decode()
-        return found if detail else list(found)
-
-    def glob(self, path, **keywords):
-        # Like other file systems, without the protocol.
-        return [name.removeprefix("s3://") for name in super().glob(path, **keywords)]
-
-    def get_file(self, source, target, **keywords):
-        self.copied.append(source.rpartition("/")[2])
-        super().get_file(source, target, **keywords)
-
-
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
-    # By default etils takes TensorFlow's file systems where TensorFlow happens to be installed.
-    monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
     monkeypatch.setenv("DEEPLAB_CACHE", str(tmp_path / "cache"))
-    fsspec.register_implementation("s3", Memory, clobber=True)
-    Memory.store.clear()
-    Memory.pseudo_dirs[:] = [""]
-    Memory.copied.clear()
+    use_memory_bucket(monkeypatch)
     for name, content in FILES.items():
         path = as_path("s3://bucket/data/shapes/1.0.0") / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +35,7 @@ def test_a_dataset_is_copied_once(bucket, tmp_path):
     assert target == tmp_path / "cache/datasets/s3/bucket/data/shapes/1.0.0"
     assert {name: (target / name).read_bytes() for name in FILES} == FILES
     assert prepared_directory("shapes", bucket, reporter) == target
-    assert sorted(Memory.copied) == sorted(FILES)
+    assert sorted(MemoryBucket.copied) == sorted(FILES)
     assert reporter.messages == [f"copying {bucket}/shapes/1.0.0 (0 MB) to {target}"]
 
 
@@ -86,7 +54,7 @@ def test_what_has_changed_is_copied_again(bucket, side):
         (target / ".copied.json").unlink()
     assert prepared_directory("shapes", bucket) == target
     assert (target / name).read_bytes() == expected
-    assert len(Memory.copied) == 2 * len(FILES)
+    assert len(MemoryBucket.copied) == 2 * len(FILES)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +66,7 @@ def test_a_damaged_copy_is_not_kept(bucket, monkeypatch, tmp_path, content, comp
         with open(target, "wb") as file:
             file.write(content if "train" in source else self.cat_file(source))
 
-    monkeypatch.setattr(Memory, "get_file", damaged)
+    monkeypatch.setattr(MemoryBucket, "get_file", damaged)
     with pytest.raises(DeepLabError, match=complaint):
         prepared_directory("shapes", bucket)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [
@@ -124,7 +92,7 @@ def test_two_at_once_copy_once(bucket, monkeypatch):
     for thread in threads:
         thread.join()
     assert len(found) == 3
-    assert len(Memory.copied) == len(FILES)
+    assert len(MemoryBucket.copied) == len(FILES)
 
 
 def test_a_dataset_that_does_not_exist_lists_those_that_do(bucket):
@@ -137,4 +105,4 @@ def test_a_full_disk_is_refused_before_copying(bucket, monkeypatch):
     monkeypatch.setattr(bucket_copy.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DeepLabError, match="set DEEPLAB_CACHE to a directory on a larger disk"):
         prepared_directory("shapes", bucket)
-    assert Memory.copied == []
+    assert MemoryBucket.copied == []

@@ -3,6 +3,7 @@ import json
 
 import jax
 import pytest
+from memory_bucket import use_memory_bucket
 
 from deeplab_jax import config as configs
 from deeplab_jax.checkpointing.saved_states import (
@@ -98,17 +99,7 @@ def test_the_manifest_lists_every_start(tmp_path):
 @pytest.fixture
 def bucket(monkeypatch):
     """A workdir in an in-memory bucket."""
-    fsspec = pytest.importorskip("fsspec")
-    # By default etils takes TensorFlow's file systems where TensorFlow happens to be installed.
-    monkeypatch.setattr("etils.epath.gpath._is_tf_installed", lambda: False)
-
-    class Memory(fsspec.get_filesystem_class("memory")):
-        protocol = "s3"
-
-    fsspec.register_implementation("s3", Memory, clobber=True)
-    # All file systems in memory share their content.
-    Memory.store.clear()
-    Memory.pseudo_dirs[:] = [""]
+    use_memory_bucket(monkeypatch)
     return as_path("s3://bucket/run")
 
 
