@@ -69,7 +69,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Checks types; strictly in the packages that pyproject.toml lists.
+# Checks types, strictly and in all packages.
 types: $(INSTALLED)
 	$(BIN)/mypy
 

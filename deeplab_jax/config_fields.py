@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from deeplab_jax.architecture import Architecture, Shorthands
 from deeplab_jax.declarations import (
@@ -423,7 +424,7 @@ class Config:
 
 def declared_fields(
     owner: type = Config, prefix: str = ""
-) -> Iterator[tuple[str, type, dataclasses.Field]]:
+) -> Iterator[tuple[str, type, dataclasses.Field[Any]]]:
     """Yields the declarations of the config fields outside the section `model`.
 
     Args:
@@ -441,7 +442,7 @@ def declared_fields(
             yield prefix + field.name, owner, field
 
 
-def model_fields() -> Iterator[tuple[str, type, dataclasses.Field]]:
+def model_fields() -> Iterator[tuple[str, type, dataclasses.Field[Any]]]:
     """Yields (name, class, field) for every field in the section `model` of the config."""
     for owner in (Shorthands, Architecture):
         for field in dataclasses.fields(owner):

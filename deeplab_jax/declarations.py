@@ -64,12 +64,12 @@ def keyword(
     return dataclasses.field(default=default, metadata={METADATA: declaration})
 
 
-def declaration(field: dataclasses.Field) -> Declaration:
+def declaration(field: dataclasses.Field[Any]) -> Declaration:
     """Returns the declaration of a field that was created by `keyword`."""
     return field.metadata[METADATA]
 
 
-def help_text(field: dataclasses.Field) -> str:
+def help_text(field: dataclasses.Field[Any]) -> str:
     """Returns the help of a field, followed by its unit and source in parentheses."""
     declared = declaration(field)
     notes = [declared.unit and f"unit: {declared.unit}", declared.source]
@@ -77,7 +77,7 @@ def help_text(field: dataclasses.Field) -> str:
     return f"{declared.help} ({noted})" if noted else declared.help
 
 
-def default_text(field: dataclasses.Field) -> str:
+def default_text(field: dataclasses.Field[Any]) -> str:
     """Returns the default of a field as text."""
     unset = "unset" if field.default is None else repr(field.default)
     return declaration(field).shown_default or unset
@@ -149,7 +149,7 @@ WIDTHS = Rule(
 )
 
 
-def kind(owner: type, field: dataclasses.Field) -> type:
+def kind(owner: type, field: dataclasses.Field[Any]) -> type:
     """Returns the type of a field: `int` for `int | None`, `tuple` for `tuple[int, ...]`."""
     hint = typing.get_type_hints(owner)[field.name]
     if isinstance(hint, types.UnionType):
@@ -157,7 +157,7 @@ def kind(owner: type, field: dataclasses.Field) -> type:
     return typing.get_origin(hint) or hint
 
 
-def check_value(owner: type, field: dataclasses.Field, value: Any, shown: str = "") -> None:
+def check_value(owner: type, field: dataclasses.Field[Any], value: Any, shown: str = "") -> None:
     """Checks one value against the declaration of its field.
 
     Args:

@@ -20,7 +20,7 @@ from etils import epath
 from deeplab_jax.errors import DeepLabError
 
 
-def as_path(place: str | os.PathLike) -> Path:
+def as_path(place: str | os.PathLike[str]) -> Path:
     """Converts a string to a path; gs://BUCKET/… and s3://BUCKET/… are paths in a bucket.
 
     Both kinds of path have the same methods. Buckets require the package gcsfs or s3fs.
@@ -59,12 +59,12 @@ def _prepare_buckets() -> None:
             conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
 
 
-def is_local(path: str | os.PathLike) -> bool:
+def is_local(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path is on this machine."""
     return "://" not in str(path)
 
 
-def absolute(path: str | os.PathLike) -> epath.Path:
+def absolute(path: str | os.PathLike[str]) -> epath.Path:
     """Returns the absolute path that Orbax requires, on this machine or in a bucket."""
     return epath.Path(as_path(path) if not is_local(path) else Path(path).absolute())
 
@@ -206,7 +206,7 @@ ENGINE_SUFFIX = ".engine"
 ENGINES = {"jax": ".stablehlo", "onnx": ".onnx", "tflite": ".tflite"}
 
 
-def is_exported(reference: str | os.PathLike) -> bool:
+def is_exported(reference: str | os.PathLike[str]) -> bool:
     """Returns whether a reference is the path of an exported network, by suffix."""
     path = Path(reference).expanduser()
     return path.suffix.lower() in ENGINES.values() and path.is_file()

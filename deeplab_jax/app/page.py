@@ -85,7 +85,7 @@ def build_page(service: SegmentationService) -> Any:
     """
     gradio = import_gradio()
 
-    def segment(image: Path | None, model: str) -> tuple:
+    def segment(image: Path | None, model: str) -> tuple[Any, ...]:
         if image is None:
             raise gradio.Error("no image was given; upload one, or take one with the camera")
         try:

@@ -9,13 +9,13 @@ from flax import linen as nn
 from deeplab_jax import ops
 from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
 from deeplab_jax.layers import (
-    Convolution,
     Form,
     GlobalResponseNorm,
     LayerNorm,
     StochasticDepth,
     depth_rates,
 )
+from deeplab_jax.layers.convolution import Convolution
 
 KERNEL_INIT = nn.initializers.truncated_normal(0.02)
 LAYER_SCALE = 1e-6

@@ -37,7 +37,7 @@ class InvertedResidual(nn.Module):
     stride: int
     rate: int
     residual: bool
-    conv_norm: partial
+    conv_norm: partial[ConvNorm]
     kernel_size: int = 3
     squeeze_excitation: bool = False
 

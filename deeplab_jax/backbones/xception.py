@@ -79,8 +79,8 @@ class XceptionModule(nn.Module):
 
     row: Module
     unit: Unit
-    separable: partial
-    conv_norm: partial
+    separable: partial[SeparableConvNorm]
+    conv_norm: partial[ConvNorm]
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:

@@ -49,7 +49,7 @@ class Contender:
         return statistics.median(run_seconds(self.run, repetitions))
 
 
-def compiled_contender(name: str, function: Callable, *arguments: Any) -> Contender:
+def compiled_contender(name: str, function: Callable[..., Any], *arguments: Any) -> Contender:
     """Compiles a function for these arguments, which are moved to the device.
 
     `peak_bytes` is the compiler's estimate; see `planned_bytes`.
@@ -213,7 +213,7 @@ def training_step(
 
 def make_step(
     model: DeepLab, rate: float, mesh: Mesh | None = None
-) -> tuple[Callable, optax.GradientTransformation]:
+) -> tuple[Callable[..., Any], optax.GradientTransformation]:
     """Returns the jitted training step, a function of (state, batch), and its optimizer."""
     config = configs.default()
     config.schedule.name, config.schedule.base_learning_rate = "constant", rate
@@ -224,7 +224,7 @@ def make_step(
     return make_train_step(model, optimizer, learning_rate, objective, mesh, seed=0), optimizer
 
 
-def _repeated(step: Callable, state: TrainState, batch: dict[str, Any]) -> Contender:
+def _repeated(step: Callable[..., Any], state: TrainState, batch: dict[str, Any]) -> Contender:
     compiled, seconds = _compile(step, state, batch)
     kept = [state]
 

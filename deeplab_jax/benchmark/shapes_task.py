@@ -70,7 +70,9 @@ def _features(image: np.ndarray) -> np.ndarray:
     return stacked.reshape(-1, 5)
 
 
-def _sample(example: dict[str, np.ndarray], random: np.random.Generator) -> tuple:
+def _sample(
+    example: dict[str, np.ndarray], random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     labels = example["label"].ravel()
     known = np.flatnonzero(labels != VOID_LABEL)
     chosen = random.choice(known, PIXELS_PER_IMAGE)

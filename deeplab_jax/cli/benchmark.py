@@ -30,6 +30,8 @@ import functools
 import json
 import pathlib
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 from deeplab_jax import loading
 from deeplab_jax.cli.console import Console
@@ -180,7 +182,7 @@ def _pipeline(flags: Flags, console: Console) -> dict[str, object]:
 def _scaling(flags: Flags, console: Console) -> dict[str, object]:
     sizes = [parse_size(text) for text in flags.sizes]
     names = ("batch_sizes", "output_strides")
-    counts = [flags.numbers(name, int, flags[name].default, least=1) for name in names]
+    counts = [flags.numbers(name, int, str(flags[name].default), least=1) for name in names]
     from deeplab_jax.benchmark import scaling
 
     network = flags.network
@@ -245,7 +247,7 @@ def _crf(flags: Flags, console: Console) -> dict[str, float]:
     return measure_crf(image, logits, parameters, repetitions=flags.repetitions)
 
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[Flags, Console], dict[str, Any]]] = {
     "inference": functools.partial(_timed, training=False),
     "training": functools.partial(_timed, training=True),
     "pipeline": _pipeline,

@@ -70,10 +70,18 @@ def apply_flags(flags: Flags) -> None:
             # JAX limits the size of local directories only. Traced programs stay on this machine.
             jax.config.update("jax_compilation_cache_max_size", -1)
     if flags.clear_compile_cache:
-        folders = jax.config.jax_compilation_cache_dir, os.environ.get(PROGRAM_CACHE)
-        for folder in filter(None, folders):
-            clear(as_path(folder))
-    mend(as_path(jax.config.jax_compilation_cache_dir or ""))
+        for place in (_compiled_directory(), os.environ.get(PROGRAM_CACHE)):
+            if place:
+                clear(as_path(place))
+    mend(as_path(_compiled_directory()))
+
+
+def _compiled_directory() -> str:
+    """Returns the directory of compiled programs; "" if there is none."""
+    import jax
+
+    # The type stubs of JAX do not declare its options.
+    return jax.config.jax_compilation_cache_dir or ""  # type: ignore[attr-defined]
 
 
 def mend(folder: pathlib.Path) -> None:

@@ -5,8 +5,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from absl import flags as absl_flags
 
@@ -20,12 +20,13 @@ from deeplab_jax.reporter import Reporter
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+Number = TypeVar("Number", int, float)
 MODEL_HELP = "Workdir, model directory, hf://user/name, or a name that `deeplab-jax models` lists."
 ENGINE_HELP = (
     "Runtime of the network: onnx (ONNX Runtime) and tflite (LiteRT) use CPUs and export the model "
     "once per image size (default: jax; for a file, that of its format)."
 )
-DEFINE = {
+DEFINE: dict[type, Callable[..., object]] = {
     bool: absl_flags.DEFINE_bool,
     float: absl_flags.DEFINE_float,
     int: absl_flags.DEFINE_integer,
@@ -35,7 +36,7 @@ DEFINE = {
 }
 
 
-class _OptionalValue(absl_flags.ArgumentParser):
+class _OptionalValue(absl_flags.ArgumentParser[str]):
     """Parser of `--NAME`, `--NAME=VALUE` and `--noNAME`; absl passes `true` for a missing value."""
 
     syntactic_help = "a value, or nothing for the default"
@@ -45,7 +46,9 @@ class _OptionalValue(absl_flags.ArgumentParser):
         self._bare = bare
 
     def parse(self, argument: str | None) -> str | None:
-        return {"true": self._bare, "false": None}.get(argument, argument)
+        if argument == "true":
+            return self._bare
+        return None if argument == "false" else argument
 
 
 class Flags(absl_flags.FlagValues):
@@ -73,7 +76,8 @@ class Flags(absl_flags.FlagValues):
           bare: value of the flag if it is given without one; empty: the flag requires a value.
         """
         if bare:
-            parser, serializer = _OptionalValue(bare), absl_flags.ArgumentSerializer()
+            parser = _OptionalValue(bare)
+            serializer: absl_flags.ArgumentSerializer[str] = absl_flags.ArgumentSerializer()
             flag = absl_flags.Flag(parser, serializer, name, default, help, boolean=True)
             absl_flags.DEFINE_flag(flag, flag_values=self)
             return
@@ -110,8 +114,8 @@ class Flags(absl_flags.FlagValues):
             raise DeepLabError(f"{command} takes no argument {arguments[0]!r}; {instead}")
 
     def numbers(
-        self, name: str, kind: type[float], example: str, least: float = -math.inf
-    ) -> tuple:
+        self, name: str, kind: type[Number], example: str, least: float = -math.inf
+    ) -> tuple[Number, ...]:
         """Returns the numbers of a flag such as 0.5,0.75,1; () if the flag is not given.
 
         Args:
@@ -312,6 +316,10 @@ class Flags(absl_flags.FlagValues):
         )
 
 
+@overload
+def parse_size(text: str) -> tuple[int, int]: ...
+@overload
+def parse_size(text: None) -> None: ...
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """Returns (height, width) of a flag such as 513x513, or None for None.
 

@@ -94,7 +94,7 @@ def _described(flags: Flags) -> Iterator[str]:
     from deeplab_jax.config_fields import declared_fields, model_fields
 
     if flags.config:
-        model = ((f"model.{name}", *rest) for name, *rest in model_fields())
+        model = ((f"model.{name}", owner, field) for name, owner, field in model_fields())
         fields = [*declared_fields(), *model]
     else:
         owners = (Architecture, Shorthands)
@@ -105,8 +105,8 @@ def _described(flags: Flags) -> Iterator[str]:
     shown = [row for row in fields if f"{row[0]}.".startswith(f"{wanted}." if wanted else "")]
     if not shown:
         sections = {name.rpartition(".")[0] for name, *_ in fields} - {""}
-        legal = sorted(sections | {name for name, *_ in fields})
-        raise unknown_name("config section or field", wanted, legal)
+        names = sorted(sections | {name for name, *_ in fields})
+        raise unknown_name("config section or field", wanted, names)
     for name, owner, field in shown:
         facts = [kind(owner, field).__name__, f"default: {default_text(field)}"]
         legal = ", ".join(map(str, declaration(field).legal))

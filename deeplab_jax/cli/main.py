@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 from absl import flags as absl_flags
 
@@ -60,17 +61,23 @@ def command_help(documentation: str, flag_values: Flags) -> str:
     return "\n".join([documentation.strip(), "", "flags:", *rows])
 
 
-def _flag_help(flag: absl_flags.Flag) -> str:
+def _flag_help(flag: absl_flags.Flag[Any]) -> str:
     """Returns the help lines of a flag: name, help text, smallest legal value and default."""
     least = getattr(flag.parser, "lower_bound", None)
     facts = [] if least is None else [f"at least {least}"]
     if flag.default not in (None, [], ""):
-        default = flag.default_as_str.strip("'")
+        default = (flag.default_as_str or "").strip("'")
         facts.append(f"default: {default}")
     noted = f" ({'; '.join(facts)})" if facts else ""
     text = " ".join(f"--{flag.name}: {flag.help}{noted}".split())
-    indents = {"initial_indent": "  ", "subsequent_indent": "      "}
-    return textwrap.fill(text, 98, break_on_hyphens=False, break_long_words=False, **indents)
+    return textwrap.fill(
+        text,
+        98,
+        initial_indent="  ",
+        subsequent_indent="      ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def load_command(name: str) -> tuple[ModuleType, Flags]:
@@ -82,7 +89,8 @@ def load_command(name: str) -> tuple[ModuleType, Flags]:
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
     module = importlib.import_module(f"deeplab_jax.cli.{name.replace('-', '_')}")
-    flag_values = Flags()
+    # absl declares no types for the constructor.
+    flag_values = Flags()  # type: ignore[no-untyped-call]
     flag_values.define("debug", False, "Show the full traceback of an error.")
     compile_cache.define_flags(flag_values)
     module.define_flags(flag_values)
@@ -118,13 +126,13 @@ def run(argv: Sequence[str], console: Console) -> int:
     def work() -> None:
         module, flag_values = load_command(name)
         if "--help" in arguments or "-h" in arguments:
-            console.print(command_help(module.__doc__, flag_values))
+            console.print(command_help(module.__doc__ or "", flag_values))
             return
         try:
             paths = flag_values([name, *spell_out_overrides(arguments)])[1:]
         except absl_flags.UnrecognizedFlagError as error:
             new = RENAMED_FLAGS.get(error.flagname)
-            if new not in flag_values:
+            if new is None or new not in flag_values:
                 raise
             raise DeepLabError(f"flag --{error.flagname} is now called --{new}") from None
         compile_cache.apply_flags(flag_values)

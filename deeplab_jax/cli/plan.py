@@ -27,6 +27,8 @@ from deeplab_jax.cli.flags import Flags
 
 if TYPE_CHECKING:
     from deeplab_jax.planning import Plan
+    from deeplab_jax.planning.hardware import Estimate
+    from deeplab_jax.planning.plan import Traffic
 
 
 def define_flags(flags: Flags) -> None:

@@ -159,7 +159,9 @@ def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
 def _options(name: str, flags: Flags) -> dict[str, Any]:
     """Returns the arguments of the builder; refuses flags of other datasets."""
     specific = {option for options in OPTIONS.values() for option in options}
-    given = {option: flags[option].value for option in sorted(specific) if flags[option].present}
+    given: dict[str, Any] = {
+        option: flags[option].value for option in sorted(specific) if flags[option].present
+    }
     for option in given:
         if option not in OPTIONS[name]:
             legal = ", ".join(f"--{legal}" for legal in OPTIONS[name])

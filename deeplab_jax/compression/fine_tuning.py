@@ -13,8 +13,9 @@ from deeplab_jax import checkpointing, losses
 from deeplab_jax import config as configs
 from deeplab_jax.checkpointing import SEGMENTATION, StoredModel
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.models import Architecture, DeepLab
+from deeplab_jax.models import Architecture
 from deeplab_jax.models.architectures import frozen
+from deeplab_jax.models.deeplab import DeepLab
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training import train
 from deeplab_jax.training.checkpoints import CONFIG_FILE
@@ -149,7 +150,10 @@ def _taught_network(student: DeepLab, teacher: StoredModel) -> DeepLab:
     variables = jax.device_put(teacher.variables)
 
     class TaughtDeepLab(DeepLab):
-        def apply(self, own: Any, image: jax.Array, *, train: bool = False, **keywords: Any) -> Any:
+        # Every call gives one image, and `train` by name.
+        def apply(  # type: ignore[override]
+            self, own: Any, image: jax.Array, *, train: bool = False, **keywords: Any
+        ) -> Any:
             if not train:
                 # Evaluation applies methods other than `__call__`, which take no `train`.
                 return super().apply(own, image, **keywords)

@@ -41,7 +41,7 @@ def cubic_sparsity(step: jax.Array, final: float, end: int) -> jax.Array:
     return final * (1 - left**3)
 
 
-def prunable(path: tuple, array: jax.Array) -> bool:
+def prunable(path: tuple[jax.tree_util.DictKey, ...], array: jax.Array) -> bool:
     """Returns whether a parameter may be pruned: a convolution kernel that is not depthwise."""
     return path[-1].key == "kernel" and array.ndim == 4 and array.shape[2] > 1
 
@@ -77,13 +77,18 @@ def pruning_optimizer(
         masks = jax.tree.map(lambda array: jnp.ones(array.shape, bool), params)
         return PruningState(jnp.zeros((), jnp.int32), masks, optimizer.init(params))
 
-    def update(gradients: Any, state: PruningState, params: Any = None) -> tuple:
+    def update(gradients: Any, state: PruningState, params: Any = None) -> tuple[Any, PruningState]:
         updates, inner = optimizer.update(gradients, state.inner, params)
         step = state.count + 1
         due = (step <= end) & ((step % every == 0) | (step == end))
         share = cubic_sparsity(step, sparsity, end)
 
-        def masked(path: tuple, array: jax.Array, change: jax.Array, mask: jax.Array) -> jax.Array:
+        def masked(
+            path: tuple[jax.tree_util.DictKey, ...],
+            array: jax.Array,
+            change: jax.Array,
+            mask: jax.Array,
+        ) -> jax.Array:
             if not prunable(path, array):
                 return mask
             return jax.lax.cond(

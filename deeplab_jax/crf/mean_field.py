@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from deeplab_jax.arrays import Array, Float, UInt8
 
@@ -119,7 +120,9 @@ class Kernel(NamedTuple):
         return self.weight * self.after * self.filter.filter(self.before * values)
 
 
-def normalized(weight: Number, kernel: Filter, count: int, normalization: str, dtype) -> Kernel:
+def normalized(
+    weight: Number, kernel: Filter, count: int, normalization: str, dtype: DTypeLike
+) -> Kernel:
     """Returns a normalized kernel.
 
     Args:
@@ -157,7 +160,7 @@ def mean_field(
     Source: Krähenbühl and Koltun, NIPS 2011, algorithm 1.
     """
 
-    def update(marginals: jax.Array, _) -> tuple[jax.Array, None]:
+    def update(marginals: jax.Array, _: None) -> tuple[jax.Array, None]:
         message = sum(kernel.message(marginals) for kernel in kernels)
         if compatibility is None:
             # In 1 − δ, the 1 adds the same cost to all labels, which softmax ignores.

@@ -85,7 +85,7 @@ class MilWriter:
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
-        options = {"kernel_sizes": window, "strides": stride}
+        options: dict[str, Any] = {"kernel_sizes": window, "strides": stride}
         options |= {"pad_type": "custom", "pad": flat_padding(padding)}
         if kind == "max":
             return self._mil.max_pool(x=inputs, **options)
@@ -202,9 +202,6 @@ def _convert(program: Program, metadata: Metadata, coremltools: Any) -> Any:
     else:
         inputs = [coremltools.TensorType("image", shape)]
 
-    @Builder.program(
-        input_specs=[Builder.TensorSpec(shape=shape)], opset_version=coremltools.target.iOS15
-    )
     def network(image: Any) -> Any:
         maps = image if takes_image else Builder.transpose(x=image, perm=[0, 3, 1, 2])
         result = translate(traced, maps, MilWriter(Builder))
@@ -212,8 +209,11 @@ def _convert(program: Program, metadata: Metadata, coremltools: Any) -> Any:
             return Builder.identity(x=result, name=name)
         return Builder.transpose(x=result, perm=[0, 2, 3, 1], name=name)
 
+    program_of = Builder.program(
+        input_specs=[Builder.TensorSpec(shape=shape)], opset_version=coremltools.target.iOS15
+    )
     return coremltools.convert(
-        network,
+        program_of(network),
         source="milinternal",
         convert_to="mlprogram",
         inputs=inputs,

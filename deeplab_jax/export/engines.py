@@ -17,7 +17,7 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.export.program import ExportOptions, Size
 from deeplab_jax.export.runtimes import ExportedNetwork, check_exports, export, load_exported
 from deeplab_jax.files import ENGINE_SUFFIX, ENGINES, program_directory
-from deeplab_jax.inference import InferenceOptions, Predictor, programs
+from deeplab_jax.inference import InferenceOptions, programs
 from deeplab_jax.inference.forward import (
     Finish,
     finish_logits,
@@ -27,6 +27,8 @@ from deeplab_jax.inference.forward import (
     only_class_map,
 )
 from deeplab_jax.inference.padding import padded_size
+from deeplab_jax.inference.predictor import Predictor
+from deeplab_jax.inference.programs import Images
 from deeplab_jax.lazy import import_extra, import_tensorflow
 from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import LoggingReporter, Reporter
@@ -119,10 +121,11 @@ class EngineNetwork:
         classes_only = finish is only_class_map and not options.fuses
 
         def call(images: np.ndarray) -> Any:
-            def logits_at_scale(image: jax.Array, scale: float) -> np.ndarray:
+            def logits_at_scale(image: Images, scale: float) -> np.ndarray:
                 scaled = np.asarray(_image_at_scale(image, model=network, scale=scale))
                 return self._run(network, scaled, classes_only)
 
+            outputs: Images
             if not options.fuses:
                 outputs = self._run(network, images, classes_only)
             else:
@@ -173,7 +176,7 @@ class _ModelFiles:
     ) -> None:
         self._predictor, self._variables, self._format = predictor, variables, format
         self._threads, self._reporter = threads, reporter
-        self._temporary: tempfile.TemporaryDirectory | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.load = functools.lru_cache(maxsize=MAX_LOADED)(self._load)
 
     def _load(self, model: DeepLab, size: Size, pixels: bool, classes: bool) -> ExportedNetwork:

@@ -82,7 +82,7 @@ def describe(program: Program) -> Metadata:
     architecture = predictor.model.architecture
     step, plus = program.step
     outer = [options.batch, *(options.size or (None, None))]
-    normalized = "inside"
+    normalized: str | dict[str, Any] = "inside"
     if not options.preprocessing:
         normalized = normalization(architecture)
     name, dtype, shape, what = "class_map", "int32", outer, "class"
@@ -163,6 +163,7 @@ def parse_metadata(text: str | bytes, where: str) -> Metadata:
     try:
         values = json.loads(text)
         names, palette = values.pop("class_names"), values.pop("palette")
-        return Metadata(tuple(names), tuple(map(tuple, palette)), **values)
+        colors = tuple((red, green, blue) for red, green, blue in palette)
+        return Metadata(tuple(names), colors, **values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DeepLabError(f"{where}: its metadata are damaged ({error!r}); export again") from None

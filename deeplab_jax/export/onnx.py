@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -14,6 +14,9 @@ from deeplab_jax.export.translation import Geometry, Pair, Value, channels_first
 from deeplab_jax.files import replacing
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.ops import Padding
+
+if TYPE_CHECKING:
+    from onnx import NodeProto, TensorProto
 
 onnx = import_extra("onnx", "onnx", "ONNX export")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
@@ -35,8 +38,8 @@ class OnnxWriter:
     """
 
     def __init__(self, dtype: str = "float32") -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
         self.dtype = np.dtype(dtype)
         self._names: dict[bytes, str] = {}
         # Values of dtype float16.
@@ -57,13 +60,13 @@ class OnnxWriter:
 
         Inputs that are arrays become constants; inputs that are integers become int64 [1].
         """
-        inputs = [np.array([i], np.int64) if isinstance(i, int) else i for i in inputs]
-        inputs = [self.constant(i) if isinstance(i, np.ndarray) else i for i in inputs]
+        arrays = [np.array([i], np.int64) if isinstance(i, int) else i for i in inputs]
+        operands = [self.constant(i) if isinstance(i, np.ndarray) else i for i in arrays]
         result = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(
-            helper.make_node(kind, inputs, [result], name=name or result, **attributes)
+            helper.make_node(kind, operands, [result], name=name or result, **attributes)
         )
-        if inputs[0] in self._halves and kind not in CHANGES_DTYPE:
+        if operands[0] in self._halves and kind not in CHANGES_DTYPE:
             self._halves.add(result)
         return result
 
@@ -109,8 +112,15 @@ class OnnxWriter:
         if self.dtype == HALF:
             operands = list(map(self.half, operands))
         stride, padding, rate, groups = geometry
-        options = {"strides": stride, "pads": _pads(padding), "dilations": rate, "group": groups}
-        return self.node("Conv", *operands, kernel_shape=kernel.shape[:2], **options)
+        return self.node(
+            "Conv",
+            *operands,
+            kernel_shape=kernel.shape[:2],
+            strides=stride,
+            pads=_pads(padding),
+            dilations=rate,
+            group=groups,
+        )
 
     def binary(self, name: str, left: Value, right: Value) -> Value:
         if name == "max" and isinstance(right, np.ndarray) and not right.any():
@@ -227,20 +237,20 @@ class OnnxWriter:
         """Returns the matrix [windows, length] with 1 / window at the pixels of each window."""
         zero, one, most = (np.array(number, np.int64) for number in (0, 1, window))
         length = self.node("Squeeze", length)
-        window = self.node("Min", length, most)
-        stop = self.node("Add", self.node("Sub", length, window), one)
+        width = self.node("Min", length, most)
+        stop = self.node("Add", self.node("Sub", length, width), one)
         first = self.node("Range", zero, stop, np.array(stride, np.int64))
         pixel = self.node("Range", zero, length, one)
         distance = self.node("Sub", pixel, self.node("Unsqueeze", first, one.reshape(1)))
         after, before = (
             self.node("GreaterOrEqual", distance, zero),
-            self.node("Less", distance, window),
+            self.node("Less", distance, width),
         )
         inside = self.node("And", after, before)
-        return self.node("Div", *(self.cast(one, np.dtype(np.float32)) for one in (inside, window)))
+        return self.node("Div", *(self.cast(one, np.dtype(np.float32)) for one in (inside, width)))
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
-        options = {"kernel_shape": window, "strides": stride}
+        options: dict[str, Any] = {"kernel_shape": window, "strides": stride}
         if kind == "max":
             return self.node("MaxPool", inputs, pads=_pads(padding), **options)
         inputs = self.single(inputs)

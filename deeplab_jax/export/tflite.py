@@ -91,7 +91,7 @@ class TensorFlowWriter:
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
         if kind == "max":
             # Not all kernels of TFLite support infinity.
-            least = np.finfo(np.float32).min
+            least = float(np.finfo(np.float32).min)
             inputs, name = self._padded(inputs, window, stride, padding, value=least)
             return self._tf.nn.max_pool2d(inputs, window, stride, name)
         if any(map(any, padding)):

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from deeplab_jax.errors import DeepLabError
@@ -110,7 +111,7 @@ def translate(program: ClosedJaxpr, image: Value, writer: Writer) -> Value:
     Raises:
       DeepLabError: the program contains a primitive that writers do not support.
     """
-    writer.seen(image, program.jaxpr.invars[0].aval.shape)
+    writer.seen(image, _traced(program.jaxpr.invars[0]).shape)
     walk = _Walk(writer)
     (output,) = walk.run(program.jaxpr, list(map(np.asarray, program.consts)), [image])
     return walk.settled(output)
@@ -141,7 +142,7 @@ class _Walk:
             for variable, result in zip(equation.outvars, results, strict=True):
                 known[variable] = result
                 if not isinstance(result, np.ndarray | _Convolution):
-                    self.writer.seen(result, variable.aval.shape)
+                    self.writer.seen(result, _traced(variable).shape)
         return [_value(known, atom) for atom in jaxpr.outvars]
 
     def _results(self, equation: JaxprEqn, values: list[Value]) -> list[Value]:
@@ -160,7 +161,7 @@ class _Walk:
         if primitive == "conv_general_dilated":
             names = "window_strides", "padding", "rhs_dilation", "feature_group_count"
             geometry = Geometry(*(equation.params[name] for name in names))
-            shape = equation.outvars[0].aval.shape
+            shape = _traced(equation.outvars[0]).shape
             return [_Convolution(self.settled(values[0]), values[1], geometry, shape)]
         if primitive == "add" and (biased := self._biased(*values)) is not None:
             return [biased]
@@ -180,13 +181,20 @@ class _Walk:
         return None
 
 
-def _needed(jaxpr: Jaxpr) -> Counter:
+def _needed(jaxpr: Jaxpr) -> Counter[Var]:
     """Returns the number of uses of each variable by equations that contribute to an output."""
     uses = Counter(atom for atom in jaxpr.outvars if isinstance(atom, Var))
     for equation in reversed(jaxpr.eqns):
         if any(uses[variable] for variable in equation.outvars):
             uses.update(atom for atom in equation.invars if isinstance(atom, Var))
     return uses
+
+
+def _traced(atom: Var | Literal) -> ShapedArray:
+    """Returns shape and dtype of a value of the program; all of them are arrays."""
+    if not isinstance(atom.aval, ShapedArray):
+        raise TypeError(f"{atom} is not an array, but {atom.aval}")
+    return atom.aval
 
 
 def _value(known: dict[Var, Value], atom: Var | Literal) -> Value:
@@ -209,7 +217,7 @@ def _broadcast(equation: JaxprEqn, value: Value) -> Value:
 
 
 def _resize(align_corners: bool, writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
-    return writer.resize(inputs, equation.outvars[0].aval.shape, align_corners)
+    return writer.resize(inputs, _traced(equation.outvars[0]).shape, align_corners)
 
 
 def _binary(writer: Writer, equation: JaxprEqn, left: Value, right: Value) -> Value:
@@ -222,13 +230,13 @@ def _pool(kind: str, writer: Writer, equation: JaxprEqn, inputs: Value, *_: Valu
 
 
 def _cast(writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
-    if equation.invars[0].aval.dtype == equation.params["new_dtype"]:
+    if _traced(equation.invars[0]).dtype == equation.params["new_dtype"]:
         return inputs
     return writer.cast(inputs, np.dtype(equation.params["new_dtype"]))
 
 
 # Translations of named functions and of primitives, from writer, equation and operands.
-_NAMED = {
+_NAMED: dict[str, Callable[..., Value]] = {
     MEAN_NAME: lambda writer, equation, inputs: writer.mean(inputs),
     **{name: partial(_resize, align_corners) for align_corners, name in RESIZE_NAMES.items()},
 }

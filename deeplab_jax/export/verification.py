@@ -103,7 +103,10 @@ def _other_sizes(program: Program) -> tuple[Size, Size]:
     most = [(max(pair) - plus) // step for pair in zip(own, crop, strict=True)]
     smaller = max(1, least[0] * 3 // 4), max(1, least[1] // 2)
     larger = most[0] * 5 // 4 + 1, most[1] * 3 // 2 + 1
-    return tuple(tuple(k * step + plus for k in units) for units in (smaller, larger))
+    return (
+        (smaller[0] * step + plus, smaller[1] * step + plus),
+        (larger[0] * step + plus, larger[1] * step + plus),
+    )
 
 
 def verify(
@@ -131,8 +134,8 @@ def verify(
     starts = range(0, len(images), batch)
     for start in (reporter or LoggingReporter()).track(starts, "verifying, batch"):
         members = shrunk[start : start + batch]
-        padded = [pad(image, size, fill) for image in members]
-        padded = np.stack(padded + padded[-1:] * (batch - len(members)))
+        each = [pad(image, size, fill) for image in members]
+        padded = np.stack(each + each[-1:] * (batch - len(members)))
         expected, found = np.asarray(original(padded)), exported(padded)
         for image, *pair in zip(members, expected, found, strict=False):
             height, width = image.shape[:2]
@@ -161,5 +164,5 @@ def _compare(expected: np.ndarray, found: np.ndarray) -> tuple[float, ...]:
     differs = labels != expected.argmax(-1)
     logits, chosen = expected[differs], labels[differs, None]
     margins = logits.max(-1) - np.take_along_axis(logits, chosen, -1)[:, 0]
-    same = np.count_nonzero(~differs)
-    return difference, np.abs(expected).max(), margins.max(initial=0), same, differs.size
+    logit, margin = float(np.abs(expected).max()), float(margins.max(initial=0))
+    return float(difference), logit, margin, float(np.count_nonzero(~differs)), differs.size

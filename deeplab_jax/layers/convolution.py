@@ -111,7 +111,12 @@ def record_inputs(
       The result of `call`.
     """
 
-    def show(function: Callable, arguments: tuple, keywords: dict, context: Any) -> Any:
+    def show(
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        context: Any,
+    ) -> Any:
         if context.method_name == "__call__" and of(context.module):
             seen(context.module, arguments[0])
         return function(*arguments, **keywords)

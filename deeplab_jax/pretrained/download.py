@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
@@ -186,7 +186,7 @@ class _Download:
                     raise self._stale()
             self._write(response, start)
 
-    def _resumable(self) -> tuple[int, dict]:
+    def _resumable(self) -> tuple[int, dict[str, Any]]:
         """Returns size and note of the partial file to resume; (0, {}) if there is none."""
         try:
             note = json.loads(self.note.read_text())

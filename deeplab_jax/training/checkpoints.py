@@ -245,7 +245,7 @@ def _commit() -> str | None:
         return None
 
 
-class Checkpointer(contextlib.AbstractContextManager):
+class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     """Saves and restores the checkpoints of a run; a context manager that waits for saving."""
 
     def __init__(self, workdir: pathlib.Path, reporter: Reporter | None = None) -> None:

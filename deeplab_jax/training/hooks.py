@@ -147,7 +147,7 @@ class FiniteCheck:
     """Checks that metrics are finite, a few steps late, so that it never waits for the devices."""
 
     def __init__(self) -> None:
-        self._waiting: collections.deque = collections.deque()
+        self._waiting: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """Adds the metrics of a step and checks those of `LAG` steps before.

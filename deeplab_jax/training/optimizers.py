@@ -135,7 +135,7 @@ def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
     released code does not decay them). Biases, scales and offsets have no weight decay.
     """
 
-    def decayed(path: tuple, _: jax.Array) -> bool:
+    def decayed(path: tuple[jax.tree_util.DictKey, ...], _: jax.Array) -> bool:
         names = [key.key for key in path]
         return names[-1] == "kernel" and (decay_depthwise or "depthwise" not in names)
 
@@ -205,7 +205,7 @@ def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformat
         leaves = jax.tree_util.tree_leaves_with_path(updates)
         present = {_names(path) for path, _ in leaves}
 
-        def scaled(path: tuple, update: jax.Array) -> jax.Array:
+        def scaled(path: tuple[jax.tree_util.DictKey, ...], update: jax.Array) -> jax.Array:
             return update * _factor(_names(path), present, multipliers)
 
         return jax.tree_util.tree_map_with_path(scaled, updates)

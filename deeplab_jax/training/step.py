@@ -183,7 +183,9 @@ def accumulated_gradients(
       Loss, gradients of the parameters, and new batch statistics.
     """
 
-    def part_loss(params: Any, batch_stats: Any, part: Batch, key: jax.Array):
+    def part_loss(
+        params: Any, batch_stats: Any, part: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Any]:
         with sharded_over(mesh):
             outputs, changed = model.apply(
                 {"params": params, "batch_stats": batch_stats},
@@ -202,7 +204,7 @@ def accumulated_gradients(
         (loss, batch_stats), gradients = gradient(params, batch_stats, batch, key)
         return loss, gradients, batch_stats
 
-    def add_part(carry, indexed_part):
+    def add_part(carry: Any, indexed_part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
         total, gradients, batch_stats = carry
         index, part = indexed_part
         (loss, batch_stats), more = gradient(

@@ -121,7 +121,7 @@ def write_training_curves(path: Path, rows: Iterable[Mapping[str, float]], title
 
 def _panels(rows: Iterable[Mapping[str, float]]) -> dict[str, dict[str, Series]]:
     """Returns {quantity: {"training" or "validation": (steps, values)}} for each plot."""
-    points: dict[str, dict[str, list]] = defaultdict(lambda: defaultdict(list))
+    points: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for name, value in row.items():
             quantity = name.removeprefix("validation_")

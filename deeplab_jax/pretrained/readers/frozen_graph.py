@@ -23,7 +23,7 @@ RESIZES = ("ResizeBilinear", "ResizeNearestNeighbor")
 FAR = 12
 
 
-class Nodes(dict):
+class Nodes(dict[str, Any]):
     """Nodes of a graph by name."""
 
     def __init__(self, nodes: Iterable[Any]) -> None:
