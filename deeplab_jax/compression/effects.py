@@ -66,8 +66,8 @@ def compare(
       **settings: further fields of `EvaluationSettings`: batch_size, mesh, workers.
 
     Returns:
-      `{"models": {name: {key: value}}, "ratios": {name: {key: value}}, "settings": …}`,
-      JSON-serializable. Ratios are relative to the baseline.
+      JSON-serializable dictionary with the keys `models` (values by name and key), `ratios` (the
+      same for all models but the first, relative to the first) and `settings`.
 
     Raises:
       DeepLabError: see `evaluate`, or the TFLite file cannot be run.

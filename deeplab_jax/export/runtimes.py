@@ -285,8 +285,10 @@ def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
+        # Some versions describe the error in several lines.
+        reason = " ".join(str(error).split())
         raise DeepLabError(
-            f"{path} is not a StableHLO, ONNX or TFLite file that can be executed ({error}); "
+            f"{path} is not a StableHLO, ONNX or TFLite file that can be executed ({reason}); "
             f"{NO_METADATA}"
         ) from error
     text = session.get_modelmeta().custom_metadata_map.get(KEY)

@@ -23,6 +23,8 @@ def packages() -> list[str]:
 
 
 PACKAGES = packages()
+# The modules of the commands, and the recipes, have no names to import.
+WITHOUT_NAMES = {"cli", "configs"}
 # Constants and aliases of types need no docstring: `help` would show that of their type.
 DATA = (int, float, str, tuple, frozenset, Mapping, list)
 
@@ -32,6 +34,12 @@ def test_a_package_has_a_page_that_the_index_lists(package):
     name = package.rpartition(".")[2]
     assert f".. automodule:: {package}\n   :members:" in (PAGES / f"{name}.md").read_text()
     assert f"\n{name}\n" in (PAGES / "index.md").read_text()
+
+
+def test_every_other_package_has_public_names():
+    names = {info.name for info in pkgutil.iter_modules(deeplab_jax.__path__) if info.ispkg}
+    documented = {package.rpartition(".")[2] for package in PACKAGES}
+    assert names - documented <= WITHOUT_NAMES
 
 
 def test_every_page_documents_a_module_that_exists():
