@@ -43,6 +43,7 @@ test-all: $(PEERS) $(if $(shell command -v npm),web)
 # The quick tests with exactly the lower bounds of setup.cfg, on Python 3.11 or 3.12. Old libraries
 # use what newer ones deprecate.
 test-oldest: $(OLDEST)/.installed
+	XLA_FLAGS="--xla_backend_optimization_level=0 $(XLA_FLAGS)" \
 	$(OLDEST)/bin/pytest -n 2 --dist worksteal -m "not slow" -W ignore::DeprecationWarning $(TESTS)
 
 # The site, in build/docs; a warning or a broken internal link is an error.
@@ -58,16 +59,18 @@ peers: $(PEERS)
 
 web: $(WEB)/.installed
 
-# Checks style, docstrings and the English of all texts; changes no file.
+# Checks style, docstrings, the English of all texts and generated type stubs; changes no file.
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python docs/check_prose.py
+	$(BIN)/python .ci/write_stubs.py --check
 
 # Fixes what `make lint` reports and can be fixed mechanically.
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python .ci/write_stubs.py
 
 # Checks types, strictly and in all packages.
 types: $(INSTALLED)

@@ -18,6 +18,7 @@ IN_WHEEL = (
     "deeplab_jax/py.typed",
     "deeplab_jax/configs/shapes.py",
     "deeplab_jax/data/classes/camvid.txt",
+    "deeplab_jax/data/__init__.pyi",
     "deeplab_jax/export/page/index.html",
     "deeplab_jax/export/page/worker.js",
     "deeplab_jax/pretrained/published_models.toml",

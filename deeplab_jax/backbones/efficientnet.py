@@ -279,7 +279,7 @@ class Block(nn.Module):
     unit: Unit
     squeeze: bool
     drop_rate: float
-    conv_norm: partial
+    conv_norm: partial[ConvNorm]
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
@@ -332,7 +332,11 @@ class Block(nn.Module):
         )
 
     def _depthwise(
-        self, name: str, kernel_size: int, stride: int, activation: Callable | None
+        self,
+        name: str,
+        kernel_size: int,
+        stride: int,
+        activation: Callable[[jax.Array], jax.Array] | None,
     ) -> nn.Module:
         return self.conv_norm(
             # A depthwise convolution takes the number of channels from its inputs.

@@ -141,7 +141,7 @@ class ResidualUnit(nn.Module):
     features: int
     width: int
     convolutions: tuple[Unit, ...]
-    conv_norm: partial
+    conv_norm: partial[ConvNorm]
     groups: int = 1
     squeezed: int = 0
     average_shortcut: bool = False
@@ -294,7 +294,7 @@ class ResNet(nn.Module):
     def _grid(self, block: int, unit: int) -> int:
         return self.multi_grid[unit - 1] if self.multi_grid and block >= 4 else 1
 
-    def _stem(self, image: jax.Array, train: bool, conv_norm: partial) -> jax.Array:
+    def _stem(self, image: jax.Array, train: bool, conv_norm: partial[ConvNorm]) -> jax.Array:
         beta_width = int(64 * DEPTHS[self.depth].beta_width) if self.beta_stem else 0
         if width := self.variant.stem_width or beta_width:
             hidden = conv_norm(width, stride=2, name="stem_1")(image, train)

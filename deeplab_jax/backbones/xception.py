@@ -136,10 +136,15 @@ class Xception(nn.Module):
             self.output_stride,
             f"xception_{self.depth}",
         )
-        common = {"normalization": self.normalization, "form": self.form}
-        conv_norm = partial(ConvNorm, kernel_init=KERNEL_INIT, **common)
+        conv_norm = partial(
+            ConvNorm, kernel_init=KERNEL_INIT, normalization=self.normalization, form=self.form
+        )
         separable = partial(
-            SeparableConvNorm, depthwise_init=KERNEL_INIT, pointwise_init=KERNEL_INIT, **common
+            SeparableConvNorm,
+            depthwise_init=KERNEL_INIT,
+            pointwise_init=KERNEL_INIT,
+            normalization=self.normalization,
+            form=self.form,
         )
         hidden = conv_norm(32, stride=walk[0].stride, name="entry_flow/conv1_1")(image, train)
         hidden = conv_norm(64, name="entry_flow/conv1_2")(hidden, train)

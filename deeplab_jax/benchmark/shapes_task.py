@@ -10,6 +10,7 @@ import numpy as np
 
 from deeplab_jax import config as configs
 from deeplab_jax.data import Dataset
+from deeplab_jax.data.datasets import Example
 from deeplab_jax.labels import VOID_LABEL
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.metrics import ConfusionMatrix
@@ -70,9 +71,7 @@ def _features(image: np.ndarray) -> np.ndarray:
     return stacked.reshape(-1, 5)
 
 
-def _sample(
-    example: dict[str, np.ndarray], random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _sample(example: Example, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     labels = example["label"].ravel()
     known = np.flatnonzero(labels != VOID_LABEL)
     chosen = random.choice(known, PIXELS_PER_IMAGE)

@@ -15,6 +15,8 @@ examples:
       --data_dir=data --crf=runs/voc/crf.json
 """
 
+from typing import Any
+
 from deeplab_jax import crf
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
@@ -49,6 +51,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("crf-search chooses the CRF parameters itself; leave out --crf")
     settings, options = flags.split_settings(), flags.inference_options()
     values = {field: flags.numbers(flag, float, example) for flag, field, _, example in GRID_FLAGS}
+    grid: dict[str, Any] = {field: tried for field, tried in values.items() if tried}
     flags.check_sources()
     # Imported here so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.evaluation import CRFGrid, crf_search_table, search_crf
@@ -56,7 +59,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     found = search_crf(
         flags.load_predictor(console),
         flags.open_split(),
-        CRFGrid(**{field: tried for field, tried in values.items() if tried}),
+        CRFGrid(**grid),
         options=options,
         **settings,
         output=flags.output,

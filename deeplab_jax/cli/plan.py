@@ -79,8 +79,10 @@ def _sections(plan: "Plan") -> Iterator[tuple[str, list[tuple[str, str]]]]:
     if plan.traffic is not None:
         if plan.kernels:
             yield "kernels per GPU and step", _kernel_rows(plan)
-        yield "communication per chip and step", _traffic_rows(plan)
-        yield "lower bounds of the time, from published specifications", _roofline_rows(plan)
+        yield "communication per chip and step", _traffic_rows(plan, plan.traffic)
+    if plan.estimate is not None:
+        times = _roofline_rows(plan, plan.estimate)
+        yield "lower bounds of the time, from published specifications", times
 
 
 def _step_rows(plan: "Plan") -> list[tuple[str, str]]:
@@ -123,8 +125,7 @@ def _kernel_rows(plan: "Plan") -> list[tuple[str, str]]:
     ]
 
 
-def _traffic_rows(plan: "Plan") -> list[tuple[str, str]]:
-    traffic = plan.traffic
+def _traffic_rows(plan: "Plan", traffic: "Traffic") -> list[tuple[str, str]]:
     rows = [
         (kind, f"{found['count']} with {_megabytes(found['bytes'])}")
         for kind, found in traffic.collectives.items()
@@ -156,8 +157,7 @@ def _traffic_rows(plan: "Plan") -> list[tuple[str, str]]:
     ]
 
 
-def _roofline_rows(plan: "Plan") -> list[tuple[str, str]]:
-    times = plan.estimate
+def _roofline_rows(plan: "Plan", times: "Estimate") -> list[tuple[str, str]]:
     per_host = plan.global_batch / times.step / plan.num_hosts
     return [
         ("arithmetic", f"{1e3 * times.compute:.1f} ms"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from deeplab_jax.crf import CRFParameters, check_parameters, dense_crf_of_weights
@@ -147,11 +148,11 @@ def _refined_maps(
 ) -> Iterator[np.ndarray]:
     """Yields the class map [H, W] of each point, in order."""
     present = likely_classes(logits)
-    scores = np.ascontiguousarray(logits[..., present])
+    scores, colors = jnp.asarray(logits[..., present]), jnp.asarray(image)
     same_lattice = itertools.groupby(points, key=_without_weight)
     for parameters, group in same_lattice:
         weights = [point.bilateral_weight for point in group]
-        for probabilities in dense_crf_of_weights(scores, image, parameters, weights):
+        for probabilities in dense_crf_of_weights(scores, colors, parameters, weights):
             yield present[np.asarray(probabilities).argmax(axis=-1)]
 
 

@@ -1,6 +1,7 @@
 """Decoders of DeepLab v3+, and the multi-scale features of DeepLab v1 (DeepLab-MSc)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,8 @@ class Decoder(nn.Module):
             name="low_level",
         )(low_level, train)
         joined = ops.JoinedMaps(encoded, reduced, self.align_corners)
-        convolution = SeparableConvNorm if self.separable else ConvNorm
+        # Only ConvNorm accepts joined maps.
+        convolution: Callable[..., Any] = SeparableConvNorm if self.separable else ConvNorm
         hidden: jax.Array | ops.JoinedMaps = joined.array() if self.separable else joined
         for number, (kernel_size, channels) in enumerate(self.convolutions, start=1):
             hidden = convolution(

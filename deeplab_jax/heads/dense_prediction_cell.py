@@ -56,10 +56,11 @@ class DensePredictionCell(nn.Module):
         outputs: list[jax.Array] = []
         for number, branch in enumerate(BRANCHES):
             inputs = features if branch.source is None else outputs[branch.source]
+            down, across = (max(1, rate * 16 // self.output_stride) for rate in branch.rate)
             convolution = SeparableConvNorm(
                 self.channels,
                 self.normalization,
-                rate=tuple(max(1, rate * 16 // self.output_stride) for rate in branch.rate),
+                rate=(down, across),
                 form=self.form,
                 name=f"branch_{number}",
             )

@@ -188,9 +188,8 @@ class FoldedNetwork:
         compiled = forward_pass(self.model, options.scales, options.flip, finish, mesh)
 
         def call(images: np.ndarray) -> Any:
-            if mesh is not None:
-                images = put_batch({"image": images}, mesh)["image"]
-            return compiled(self._on(mesh), images)
+            placed = images if mesh is None else put_batch({"image": images}, mesh)["image"]
+            return compiled(self._on(mesh), placed)
 
         return call
 

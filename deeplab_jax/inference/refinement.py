@@ -1,6 +1,7 @@
 """The dense CRF as the last step of inference."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from deeplab_jax.backbones import find_backbone
@@ -54,5 +55,5 @@ def refine(logits: np.ndarray, image: np.ndarray, parameters: CRFParameters) -> 
     Returns:
       float32 [H, W, num_classes].
     """
-    scores = np.ascontiguousarray(logits)
-    return np.asarray(jax.device_get(dense_crf(scores[None], image[None], parameters))[0])
+    scores, colors = jnp.asarray(logits), jnp.asarray(image)
+    return np.asarray(jax.device_get(dense_crf(scores[None], colors[None], parameters))[0])

@@ -96,7 +96,7 @@ def is_convolution(module: nn.Module) -> bool:
 def record_inputs(
     call: Callable[[], Any],
     of: Callable[[nn.Module], bool],
-    seen: Callable[[nn.Module, jax.Array], None],
+    seen: Callable[[Any, jax.Array], None],
 ) -> Any:
     """Runs a network and passes the input of every selected layer to a callback.
 

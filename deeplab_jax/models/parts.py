@@ -43,7 +43,7 @@ def make_backbone(options: Architecture, form: Form) -> nn.Module:
     )
 
 
-def _norm(options: Architecture) -> dict[str, Normalization]:
+def _norm(options: Architecture) -> dict[str, Any]:
     return {"normalization": normalization(options, HEAD_NORMALIZATION)}
 
 
@@ -211,7 +211,10 @@ def make_classifier(options: Architecture, form: Form) -> nn.Module:
 
 def backbone_normalization(options: Architecture) -> Normalization:
     """Returns the batch-normalization hyperparameters of a backbone that has this layer."""
-    constants = normalization(options, find_backbone(options.backbone).normalization)
+    published = find_backbone(options.backbone).normalization
+    if published is None:
+        raise ValueError(f"{options.backbone} has no batch normalization")
+    constants = normalization(options, published)
     epsilon = options.batch_norm_epsilon
     return constants if epsilon is None else dataclasses.replace(constants, epsilon=epsilon)
 

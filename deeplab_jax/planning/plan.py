@@ -185,7 +185,7 @@ def plan(
     devices = hardware.topology_devices(topology)
     mesh = make_mesh(devices, data=config.parallel.data, spatial=config.parallel.spatial)
     run = assemble_unseen(config, mesh, num_classes, reporter)
-    batch, crop = run.config.training.batch_size, tuple(run.augmentation.crop_size)
+    batch, (height, width) = run.config.training.batch_size, run.augmentation.crop_size
     reporter.message(
         f"compiling a training step of {batch} images for {topology.name}; this can take minutes"
     )
@@ -197,7 +197,7 @@ def plan(
         topology=topology,
         mesh=dict(mesh.shape),
         architecture=run.model.architecture.describe(),
-        crop_size=crop,
+        crop_size=(height, width),
         global_batch=batch,
         num_steps=run.config.training.num_steps,
         num_hosts=len({device.process_index for device in devices}),

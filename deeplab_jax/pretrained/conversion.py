@@ -150,7 +150,7 @@ def _describe(
         overrides=dict(identified.overrides),
         class_names=classes.class_names,
         palette=classes.palette,
-        inference_size=size or (entry and entry.inference_size),
+        inference_size=size or (entry.inference_size if entry else None),
         source=origin | (entry.provenance if entry else {}),
         task=CLASSIFICATION if is_classifier else SEGMENTATION,
     )

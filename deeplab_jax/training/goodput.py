@@ -126,7 +126,7 @@ def _kept_fraction(before: Event, after: Event, kept: float) -> float:
     return max(0.0, kept - first) / (last - first) if last > first else 0.0
 
 
-class Timeline(contextlib.AbstractContextManager):
+class Timeline(contextlib.AbstractContextManager["Timeline"]):
     """Log of the time of a run, to which every start appends; a context manager."""
 
     def __init__(self, workdir: pathlib.Path, started: float) -> None:

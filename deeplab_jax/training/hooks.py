@@ -198,7 +198,7 @@ def draw_first_batch(run: Run, path: pathlib.Path) -> None:
     batch = next(run_batches(run, 0))
     images, labels = (np.asarray(batch[name])[:PREVIEWED] for name in ("image", "label"))
     names, palette = run.description.class_names, run.description.palette
-    write_picture(path, example_sheet(images, labels, names, palette))
+    write_picture(path, example_sheet(list(images), list(labels), names, palette))
 
 
 def draw_pictures(workdir: pathlib.Path, validation: Dataset, reporter: Reporter) -> None:

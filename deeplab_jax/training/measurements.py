@@ -35,7 +35,7 @@ class StepClock:
 
     def __init__(self) -> None:
         """Starts the thread."""
-        self._waiting: queue.Queue = queue.Queue()
+        self._waiting: queue.Queue[Any] = queue.Queue()
         self._ends: list[float] = []
         threading.Thread(target=self._run, name="step clock", daemon=True).start()
 
@@ -161,7 +161,8 @@ def step_flops(run: Run) -> float:
 
     They are 2 · multiply-adds of all convolutions · 3 passes · images, without rematerialization.
     """
-    macs = summarize(run.model, tuple(run.augmentation.crop_size)).macs
+    height, width = run.augmentation.crop_size
+    macs = summarize(run.model, (height, width)).macs
     return 2.0 * macs * PASSES * run.config.training.batch_size
 
 

@@ -231,7 +231,7 @@ def scale_by_layer(decay: float) -> optax.GradientTransformation:
         units = backbone_units(paths)
         factors = {unit: decay ** (len(units) - index) for index, unit in enumerate(units)}
 
-        def scaled(path: tuple, update: jax.Array) -> jax.Array:
+        def scaled(path: tuple[jax.tree_util.DictKey, ...], update: jax.Array) -> jax.Array:
             return update * factors.get(_unit(_names(path)), 1)
 
         return jax.tree_util.tree_map_with_path(scaled, updates)
@@ -263,7 +263,7 @@ def _unit(path: Names) -> str:
     return first if first == "stem" or not others else f"{first}/{others[0]}"
 
 
-def _unit_order(unit: str) -> tuple:
+def _unit_order(unit: str) -> tuple[Any, ...]:
     stage, _, block = unit.partition("/")
     is_final = stage in FINAL
     order = STAGE_ORDER.get(stage, STAGE_ORDER["stem"] if stage.startswith("stem") else 0)
@@ -277,7 +277,7 @@ def _natural(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", name)]
 
 
-def _names(path: tuple) -> Names:
+def _names(path: tuple[jax.tree_util.DictKey, ...]) -> Names:
     return tuple(key.key for key in path)
 
 

@@ -39,7 +39,7 @@ class StepLayout:
 
         Without this constraint, the compiler might move feature maps instead, which are larger.
         """
-        if self.state_sharding is None:
+        if self.state_sharding is None or self.mesh is None:
             return variables
         return jax.lax.with_sharding_constraint(variables, replicated(self.mesh))
 

@@ -24,7 +24,7 @@ POLL_SECONDS = 5.0
 SIGNAL = getattr(signal, "SIGUSR1", None)
 
 
-class Traces(contextlib.AbstractContextManager):
+class Traces(contextlib.AbstractContextManager["Traces"]):
     """Writes traces of `TRACED_STEPS` steps; a context manager.
 
     A trace is requested in three ways:

@@ -235,7 +235,7 @@ class Guarded:
           reporter: receives one warning if the writer fails.
         """
         self._name, self._make, self._reporter = name, make, reporter
-        self._work: queue.SimpleQueue = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"writer {name}", daemon=True)
         self._thread.start()
 
@@ -303,7 +303,7 @@ def check_writers(names: Iterable[str]) -> None:
             import_extra(name, name, f"the metrics writer {name}")
 
 
-class Monitor(contextlib.AbstractContextManager):
+class Monitor(contextlib.AbstractContextManager["Monitor"]):
     """Writes scalars to `metrics.jsonl` and to other writers; a context manager."""
 
     def __init__(

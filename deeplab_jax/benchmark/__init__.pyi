@@ -1,0 +1,21 @@
+# Written by .ci/write_stubs.py from __init__.py, for type checkers.
+from .crf import measure_crf as measure_crf
+from .engines import measure_models as measure_models
+from .engines import write_random_model as write_random_model
+from .machine import describe_machine as describe_machine
+from .machine import measure_peaks as measure_peaks
+from .machine import run_seconds as run_seconds
+from .networks import Contender as Contender
+from .networks import compiled_contender as compiled_contender
+from .networks import measure_network as measure_network
+from .pipeline import cores_to_feed as cores_to_feed
+from .pipeline import measure_pipeline as measure_pipeline
+from .scaling import Point as Point
+from .scaling import exponents as exponents
+from .scaling import measure_scaling as measure_scaling
+from .scaling import write_csv as write_csv
+from .scaling import write_plot as write_plot
+from .shapes_task import network_mean_iou as network_mean_iou
+from .shapes_task import per_pixel_mean_iou as per_pixel_mean_iou
+from .start import measure_commands as measure_commands
+from .start import measure_start as measure_start

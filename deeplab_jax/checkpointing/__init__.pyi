@@ -1,0 +1,20 @@
+# Written by .ci/write_stubs.py from __init__.py, for type checkers.
+from .saved_states import CHECKPOINTS as CHECKPOINTS
+from .orbax_items import choose_step as choose_step
+from .orbax_items import open_checkpoints as open_checkpoints
+from .description import CLASSIFICATION as CLASSIFICATION
+from .description import SAFETENSORS as SAFETENSORS
+from .description import SEGMENTATION as SEGMENTATION
+from .description import ModelDescription as ModelDescription
+from .description import check_temperature as check_temperature
+from .description import description_values as description_values
+from .description import is_model as is_model
+from .description import parse_description as parse_description
+from .description import read_description as read_description
+from .description import write_description as write_description
+from .store import StoredModel as StoredModel
+from .store import WEIGHTS_SHA256 as WEIGHTS_SHA256
+from .store import read_model as read_model
+from .store import read_variables as read_variables
+from .store import write_model as write_model
+from .store import write_shared_model as write_shared_model

@@ -1,0 +1,22 @@
+# Written by .ci/write_stubs.py from __init__.py, for type checkers.
+from .combined import Loss as Loss
+from .combined import dense_kernels as dense_kernels
+from .combined import kernels as kernels
+from .combined import l1_penalty as l1_penalty
+from .combined import l2_penalty as l2_penalty
+from .combined import weighted_sum as weighted_sum
+from .combined import with_auxiliary as with_auxiliary
+from .cross_entropy import focal_loss as focal_loss
+from .cross_entropy import hard_pixel_cross_entropy as hard_pixel_cross_entropy
+from .cross_entropy import hard_pixel_fraction as hard_pixel_fraction
+from .cross_entropy import pixel_cross_entropy as pixel_cross_entropy
+from .cross_entropy import softmax_cross_entropy as softmax_cross_entropy
+from .distillation import distillation_loss as distillation_loss
+from .multi_scale import multi_scale_cross_entropy as multi_scale_cross_entropy
+from .multi_scale import resized_cross_entropy as resized_cross_entropy
+from .multi_scale import shrink_labels as shrink_labels
+from .overlap import dice_loss as dice_loss
+from .overlap import lovasz_softmax as lovasz_softmax
+from .targets import masked_label as masked_label
+from .targets import pixel_mean as pixel_mean
+from .targets import num_valid_pixels as num_valid_pixels

@@ -1,0 +1,25 @@
+# Written by .ci/write_stubs.py from __init__.py, for type checkers.
+from .failures import PreemptionSync as PreemptionSync
+from .failures import joined_hosts as joined_hosts
+from .hosts import Addresses as Addresses
+from .hosts import check_hosts_agree as check_hosts_agree
+from .hosts import first_host_first as first_host_first
+from .hosts import from_first_host as from_first_host
+from .hosts import is_first_host as is_first_host
+from .hosts import latest_of_hosts as latest_of_hosts
+from .hosts import start_hosts as start_hosts
+from .hosts import wait_for_hosts as wait_for_hosts
+from .mesh import batch_sharding as batch_sharding
+from .mesh import check_divisible as check_divisible
+from .mesh import data_size as data_size
+from .mesh import make_mesh as make_mesh
+from .mesh import replicated as replicated
+from .mesh import sharded_over as sharded_over
+from .mesh import spatial_size as spatial_size
+from .stalls import Progress as Progress
+from .stalls import watchdog as watchdog
+from .placement import data_share as data_share
+from .placement import place as place
+from .placement import put_batch as put_batch
+from .placement import rows_of_this_process as rows_of_this_process
+from .placement import state_shardings as state_shardings
