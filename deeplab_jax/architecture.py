@@ -218,8 +218,8 @@ class Architecture:
     )
     stochastic_depth: float = keyword(
         0.0,
-        "Probability of dropping the last residual branch of a `timm/` backbone in training; it "
-        "rises linearly from 0 at the first.",
+        "Probability of dropping the last residual branch of a ResNet or `timm/` backbone in "
+        "training; it rises linearly from 0 at the first.",
         source="arXiv 1603.09382",
         rule=FRACTION,
     )
@@ -467,7 +467,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 }
 # Keywords that each backbone uses. The networks are in deeplab_jax/backbones/entries.py, in the
 # same order.
-_RESNET = ("multi_grid", "stride_placement", "cascade_blocks")
+_RESNET = ("multi_grid", "stride_placement", "cascade_blocks", "stochastic_depth")
 _TIMM_RESNET = ("multi_grid", "cascade_blocks", "stochastic_depth")
 _CONVNEXT_SMALL = ("atto", "femto", "pico", "nano")
 _EFFICIENTNETS = (

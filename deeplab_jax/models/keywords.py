@@ -205,8 +205,8 @@ def check_backbone(options: Architecture) -> None:
         raise DeepLabError(f"{options.backbone} has no width_divisor; leave it at 1")
     if options.stochastic_depth and "stochastic_depth" not in entry.options:
         raise DeepLabError(
-            f"{options.backbone} has no stochastic_depth, which only timm/ backbones have; leave "
-            "it at 0.0"
+            f"{options.backbone} has no stochastic_depth, which ResNets and timm/ backbones have; "
+            "leave it at 0.0"
         )
     if options.stride_placement and "stride_placement" not in entry.options:
         raise DeepLabError(

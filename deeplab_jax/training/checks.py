@@ -166,15 +166,12 @@ def check_classes(
         )
 
 
-def check_bands(
-    train_set: Dataset, validation_set: Dataset, photometric: float, randaugment: int = 0
-) -> None:
+def check_bands(train_set: Dataset, validation_set: Dataset, augmentation: ConfigDict) -> None:
     """Checks that both datasets have the same bands, and that colors are distorted only in RGB.
 
     Args:
       train_set, validation_set: datasets of a run.
-      photometric: strength of the color distortion.
-      randaugment: number of color operations of RandAugment.
+      augmentation: section `augmentation` of the config.
 
     Raises:
       DeepLabError: the bands differ, or a distortion is set for bands other than 8-bit RGB.
@@ -185,7 +182,8 @@ def check_bands(
             f"{train_set.name} has {_shown_bands(ours)} and {validation_set.name} "
             f"{_shown_bands(theirs)}; train and validation must agree"
         )
-    for name, value in (("photometric", photometric), ("randaugment", randaugment)):
+    for name in ("photometric", "randaugment"):
+        value = augmentation[name]
         if value and not ours.are_rgb:
             raise DeepLabError(
                 f"augmentation.{name}={value:g} distorts colors of 8-bit RGB images, but "

@@ -124,8 +124,7 @@ def assemble(
     config = _adjusted(config, len(train_set), batch_size, epochs)
     validation_set = open_source(validation, config, config.data.validation_split, binary)
     check_classes(train_set, validation_set, config.loss.class_weights)
-    colors = config.augmentation.photometric, config.augmentation.randaugment
-    check_bands(train_set, validation_set, *colors)
+    check_bands(train_set, validation_set, config.augmentation)
     num_classes, bands = len(train_set.descriptor.class_names), train_set.descriptor.bands
     network = network_of(config, num_classes, format_version(workdir), bands)
     config = with_network(config, network)

@@ -44,8 +44,8 @@ TABLE = Table(
         ),
     ),
     notes=(
-        "Stochastic depth is a field of the backbones of timm (model.stochastic_depth), so this "
-        "recipe on MobileNetV2 has no row for it. Layer decay replaces part of the lower learning "
-        "rate that the recipe gives to the backbone."
+        "Stochastic depth is a field of ResNets and of the backbones of timm "
+        "(model.stochastic_depth), so this recipe on MobileNetV2 has no row for it. Layer decay "
+        "replaces part of the lower learning rate that the recipe gives to the backbone."
     ),
 )
