@@ -1,4 +1,4 @@
-"""Datasets: preparing, opening, augmenting and batching them."""
+"""Prepares, opens, augments and batches datasets."""
 
 from deeplab_jax.lazy import lazy_names
 

@@ -1,7 +1,8 @@
 """Augmentation as a pure function of an example and a random generator.
 
-Strength 1 is the distortion of SSD (arXiv:1512.02325), which segmentation recipes commonly use:
-brightness ±32, contrast and saturation 0.5–1.5, hue ±18 degrees.
+The color distortion is that of SSD (arXiv:1512.02325), which segmentation recipes commonly use. At
+strength 1 it shifts brightness by up to ±32 of 255 levels and hue by up to ±18 degrees, and
+multiplies contrast and saturation by 0.5–1.5.
 """
 
 import dataclasses
@@ -31,12 +32,12 @@ _LEVELS = np.arange(256, dtype=np.float32)
 
 
 def distort(image: np.ndarray, random: np.random.Generator, strength: float) -> np.ndarray:
-    """Returns the image in randomly shifted colors.
+    """Returns the image with randomly changed brightness, contrast, saturation and hue.
 
     Args:
-      image: uint8 [H, W, 3] RGB; at strength 0 any image.
-      random: random generator, from which four numbers are drawn, whatever the strength.
-      strength: factor of all four ranges; 0 returns the image itself.
+      image: uint8 [H, W, 3] RGB; at strength 0, an image of any shape and dtype.
+      random: random generator; four numbers are drawn from it for any strength.
+      strength: factor that scales all four ranges; 0 returns the image unchanged.
     """
     brightness, contrast, saturation, hue = strength * random.uniform(-1, 1, 4)
     if strength == 0:
@@ -115,16 +116,17 @@ def randaugment(
 def size_in_range(
     size: tuple[int, int], shortest: int, longest: int, factor: int
 ) -> tuple[int, int]:
-    """Returns the size after resizing to a range, as the released code does for ADE20K.
+    """Returns (height, width) of an image after resizing its sides to a range of lengths.
 
-    The shorter side becomes `shortest`, unless the longer side would exceed `longest`: then the
-    longer side becomes `longest`. Apart from rounding, the aspect ratio is kept.
+    The shorter side is resized to `shortest` pixels. If the longer side would then exceed
+    `longest`, it is resized to `longest` instead. The aspect ratio changes only by rounding. The
+    DeepLab authors' code resizes the images of ADE20K in this way.
 
     Args:
-      size: (height, width) in pixels.
-      shortest: length of the result's shorter side; 0: unchanged.
-      longest: maximum length of the result's longer side; 0: no limit.
-      factor: round the sides and the limits up to k·factor + 1; 0: round to whole pixels.
+      size: (height, width) of the image in pixels.
+      shortest: length of the shorter side after resizing, in pixels; 0: the size is unchanged.
+      longest: maximum length of the longer side after resizing, in pixels; 0: no limit.
+      factor: sides and limits are rounded up to k·factor + 1 pixels; 0: to whole pixels.
 
     Source: `resize_to_range` of tensorflow/models, research/deeplab.
     """
@@ -141,19 +143,20 @@ def _rounded_up(side: int, factor: int) -> int:
     return side + -(side - 1) % factor if factor else side
 
 
-# Maximum number of crops drawn until one meets `max_class_fraction`; the last is taken regardless.
+# Maximum number of crops to draw. The first one that meets `max_class_fraction` is returned, or
+# else the last one.
 DRAWS = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation(config_fields.Augmentation):
-    """Augmentation of a training example, in this order: resize, scale, pad, crop, rotate, flip.
+    """Settings of the augmentation: resize, scale, pad, crop, rotate and flip, in this order.
 
     Crops are then mixed, see `mixing`. The config section `augmentation` declares and documents the
     other fields.
 
     Attributes:
-      fill: pixel outside of the source, a value for each channel; see `Architecture.mean_pixel`.
+      fill: value of each channel of pixels outside the image; see `Architecture.mean_pixel`.
     """
 
     fill: tuple[int, ...] = MEAN_PIXEL
@@ -164,7 +167,7 @@ class Augmentation(config_fields.Augmentation):
         if self.min_scale > self.max_scale:
             raise DeepLabError(
                 f"min_scale {self.min_scale} and max_scale {self.max_scale}: "
-                "give min_scale <= max_scale"
+                "min_scale must not be above max_scale"
             )
         self._check_mixing()
 
@@ -202,19 +205,21 @@ def augment(
 
     Args:
       example: training example of any size.
-      random: random generator; the same state gives the same crop.
+      random: random generator; equal states give equal crops.
       augmentation: augmentation to apply.
       num_classes: number of classes of the dataset; see `labels.void_of`.
 
     Returns:
-      {"image": [h, w, C], "label": [h, w]} of the crop size, in the dtypes of the example. Pixels
-      outside the source are `fill` and void. Crops without scaling and rotation copy the pixels.
+      {"image": [h, w, C], "label": [h, w]}, where (h, w) is the crop size, in the dtypes of the
+      example. Pixels outside the example are `augmentation.fill` in the image and void in the
+      label. Without scaling and rotation, pixels are copied exactly.
     """
     size, label = augmentation.crop_size, example["label"]
     scale = _random_scale(random, augmentation)
     limits = (augmentation.min_resize, augmentation.max_resize, augmentation.resize_factor)
     resized = size_in_range(label.shape, *limits)
-    # One resampling for both resizes; the factors of the sides differ by what rounding adds.
+    # Resizing and random scaling are one resampling. Rounding makes the factors of height and
+    # width slightly different.
     scales = tuple(scale * (to / side) for to, side in zip(resized, label.shape, strict=True))
     void = void_of(label, num_classes)
     for _ in range(DRAWS):
@@ -238,7 +243,7 @@ def augment(
 
 
 def _largest_class_fraction(label: np.ndarray, void: int) -> float:
-    """Returns the fraction of the most frequent class in the valid pixels; 1 if all are void."""
+    """Returns the fraction of non-void pixels in the most frequent class; 1 if all are void."""
     counts = np.bincount(label[label != void], minlength=1)
     return counts.max() / counts.sum() if counts.any() else 1.0
 
@@ -247,5 +252,5 @@ def _random_scale(random: np.random.Generator, augmentation: Augmentation) -> fl
     low, high, step = augmentation.min_scale, augmentation.max_scale, augmentation.scale_step
     if step == 0:
         return random.uniform(low, high)
-    # The small number keeps 2.0 in 0.5, 0.75, … despite rounding.
+    # Adding 1e-6 before truncation includes `high` despite rounding errors.
     return low + step * int(random.integers(int((high - low) / step + 1e-6) + 1))

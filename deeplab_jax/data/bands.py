@@ -1,4 +1,4 @@
-"""Images with any number of bands: reading from files, selection and lossless encoding."""
+"""Reads images with any number of bands, selects bands, and encodes them without loss."""
 
 import contextlib
 import functools
@@ -19,9 +19,10 @@ from deeplab_jax.lazy import import_extra
 
 NPY_START = b"\x93NUMPY"
 ORIENTATION_TAG = 274
-# Sides and pixels of the largest PNG that OpenCV decodes.
+# Maximum height or width, and maximum number of pixels, of a PNG that OpenCV decodes.
 MAX_SIDE, MAX_PIXELS = 1 << 20, 1 << 30
-# In an array with at most this many rows, and more columns and bands, the bands come first.
+# An array [A, B, C] is taken to be [bands, H, W] if A is at most this number, and B and C are
+# larger.
 FEW_ROWS = 16
 
 
@@ -40,7 +41,8 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
       name: name of the file, for errors.
 
     Returns:
-      The stored values [H, W, C], without applying the EXIF orientation; and that, 1..8.
+      The stored values [H, W, C], not rotated by the EXIF orientation; and the EXIF orientation,
+      1..8.
 
     Raises:
       DeepLabError: the file is damaged or too large, holds several pictures, or its compression
@@ -50,7 +52,8 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
         page = _only_page(file, name)
         if page.axes not in ("YX", "YXS", "SYX"):
             raise DeepLabError(
-                f"{name}: a TIFF with the axes {page.axes} is not a picture with bands"
+                f"{name}: the TIFF has the axes {page.axes}; give an image with the axes YX, YXS "
+                "or SYX (rows, columns, bands)"
             )
         _check_size(page.imagelength, page.imagewidth, page.samplesperpixel, name)
         segments = zip(page.dataoffsets, page.databytecounts, strict=False)
@@ -67,14 +70,14 @@ def read_tiff(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
 
 @contextlib.contextmanager
 def _opened_tiff(encoded: bytes, name: str) -> Iterator[Any]:
-    """Yields the opened file; converts errors of the library to a DeepLabError with its name."""
+    """Yields the TIFF as tifffile opens it, and converts errors of tifffile to a DeepLabError."""
     tifffile = _import_tifffile()
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
             yield file
     except DeepLabError:
         raise
-    # The library raises almost anything on damaged files.
+    # On damaged files, tifffile raises exceptions of many types.
     except Exception as error:
         if "imagecodecs" in str(error):
             raise DeepLabError(
@@ -86,7 +89,7 @@ def _opened_tiff(encoded: bytes, name: str) -> Iterator[Any]:
 
 @functools.cache
 def _import_tifffile() -> ModuleType:
-    # Its log repeats the errors that it raises, and complains about tags that are not read.
+    # The log of tifffile repeats the raised errors, and warns about tags that are not used here.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     return import_extra("tifffile", "tiff", "a TIFF with bands")
 
@@ -105,14 +108,19 @@ def _only_page(file: Any, name: str) -> Any:
 
 
 def read_npy(encoded: bytes, name: str) -> np.ndarray:
-    """Reads an NPY file with an array [H, W, C] or [H, W]; returns [H, W, C].
+    """Returns the array [H, W, C] of an NPY file; an array [H, W] becomes [H, W, 1].
+
+    Args:
+      encoded: content of the file.
+      name: name of the file, for errors.
 
     Raises:
-      DeepLabError: the file is damaged, contains Python objects, or has another number of axes.
+      DeepLabError: the file is damaged or too large, contains Python objects, or its array has
+        another number of axes or has the bands first.
     """
     try:
         pixels = np.load(io.BytesIO(encoded), allow_pickle=False)
-    # Damaged headers raise almost anything.
+    # On damaged headers, NumPy raises exceptions of many types.
     except Exception as error:
         raise DeepLabError(f"{name}: truncated or damaged array ({error})") from error
     shape = list(pixels.shape)
@@ -151,28 +159,29 @@ def bands_of(pixels: np.ndarray) -> Bands:
 def select(
     pixels: np.ndarray, bands: Bands, name: str, whose: str = "the model takes"
 ) -> np.ndarray:
-    """Returns the bands of a file that belong to an image.
+    """Selects the bands of a file that a model or a dataset uses.
 
     Args:
       pixels: all bands of the file, [H, W, C].
-      bands: bands of the image.
+      bands: bands to select.
       name: name of the file, for errors.
-      whose: subject and verb before the expected bands, for errors.
+      whose: words before the expected bands in errors, such as "the model takes".
 
     Returns:
-      [H, W, bands.count] in the dtype of `bands`; if three bands are chosen as RGB, in the dtype
-      of the file.
+      [H, W, bands.count] in the dtype of `bands`. If three bands are selected as RGB, the dtype is
+      that of the file.
 
     Raises:
-      DeepLabError: the file has too few or other bands.
+      DeepLabError: the file has fewer bands, or bands of another number or dtype.
     """
     found = bands_of(pixels)
     if bands.chosen is None and found.count != bands.count:
         raise DeepLabError(f"{name}: the file has {found}; {whose} {bands}")
     if bands.chosen is not None and max(bands.chosen) > found.count:
         raise DeepLabError(
-            f"{name}: there is no band {max(bands.chosen)}; the file has {found}, numbered from 1, "
-            f"and --bands={','.join(map(str, bands.chosen))} was given to prepare"
+            f"{name}: there is no band {max(bands.chosen)}: the dataset was prepared with "
+            f"--bands={','.join(map(str, bands.chosen))}, but this file has {found}, numbered "
+            "from 1"
         )
     becomes_rgb = bands.are_rgb and bands.chosen is not None
     if not becomes_rgb and found.dtype != bands.dtype:
@@ -190,13 +199,13 @@ def check_pixel_type(bands: Bands, name: str) -> None:
     """
     if bands.dtype not in LARGEST_PIXEL:
         raise DeepLabError(
-            f"{name}: the file has {bands}; bands are kept as {' or '.join(LARGEST_PIXEL)}: "
-            "rescale them, for example with `gdal_translate -ot UInt16 -scale LOW HIGH 0 65535`"
+            f"{name}: the file has {bands}; bands must be {' or '.join(LARGEST_PIXEL)}. Rescale "
+            "them, for example with `gdal_translate -ot UInt16 -scale LOW HIGH 0 65535`"
         )
 
 
 def encode_bands(image: np.ndarray) -> bytes:
-    """Encodes uint8 or uint16 [H, W, C] as a gray PNG, in which the bands are stacked vertically.
+    """Encodes uint8 or uint16 [H, W, C] as a gray PNG with the bands stacked vertically.
 
     Raises:
       DeepLabError: the PNG would be too large to decode.
@@ -212,13 +221,17 @@ def encode_bands(image: np.ndarray) -> bytes:
 
 
 def decode_bands(encoded: bytes, bands: Bands) -> np.ndarray:
-    """Decodes an image that `encode_bands` encoded; returns [H, W, C].
+    """Returns the image [H, W, C] that `encode_bands` encoded.
+
+    Args:
+      encoded: result of `encode_bands`.
+      bands: number and dtype of the bands.
 
     Raises:
-      DeepLabError: the bytes are not such an image.
+      DeepLabError: the bytes are not a gray PNG of this dtype.
     """
     stacked = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if stacked is None or stacked.ndim != 2 or stacked.dtype != bands.dtype:
-        raise DeepLabError(f"its bytes cannot be decoded to {bands}")
+        raise DeepLabError(f"the stored image cannot be decoded to {bands}")
     planes = stacked.reshape(bands.count, -1, stacked.shape[1])
     return np.ascontiguousarray(np.moveaxis(planes, 0, -1))

@@ -11,7 +11,8 @@ from deeplab_jax.data.datasets import Example
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import VOID_LABEL, void_of
 
-# Pixel that becomes 0 in networks whose input is scaled to -1..1; see `Architecture.mean_pixel`.
+# Gray pixel, RGB. Networks that scale 0..255 to -1..1 map it to about 0; see
+# `Architecture.mean_pixel`.
 MEAN_PIXEL = (127, 127, 127)
 
 
@@ -42,7 +43,7 @@ def fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     )
 
 
-# Number of channels for which all functions of OpenCV, and its values of pixels, are made.
+# Maximum number of channels that all functions of OpenCV, and its pixel values, support.
 MAX_CHANNELS = 4
 
 
@@ -52,12 +53,12 @@ def by_channels(
     """Applies a function of OpenCV to an image with any number of channels, four at a time.
 
     Args:
-      function: function of an image with at most four channels and the value of pixels outside.
+      function: takes an image with at most four channels, and the value of pixels outside it.
       image: [H, W] or [H, W, C].
       outside: value of pixels outside the image; one number, or one for each channel.
 
     Returns:
-      The concatenated results, with as many axes and channels as the image.
+      The results, concatenated along the channels, with as many axes and channels as the image.
     """
     if image.ndim == 2 or 2 <= image.shape[2] <= MAX_CHANNELS:
         return function(image, outside)
@@ -80,7 +81,7 @@ def pad_to(
     Args:
       example: example that is not larger than `size`.
       size: (h, w) of the result.
-      fill: padding pixel of the image, a value for each channel; the label is padded with void.
+      fill: value of each channel of the padding; the label is padded with void.
       num_classes: number of classes of the dataset; see `labels.void_of`.
 
     Returns:
@@ -92,8 +93,8 @@ def pad_to(
     height, width = example["label"].shape
     if height > size[0] or width > size[1]:
         raise DeepLabError(
-            f"{example['image_id']} is {height}x{width}, larger than the evaluation size "
-            f"{size[0]}x{size[1]}; give a size of at least that"
+            f"{example['image_id']}: the image is {height}x{width} (height x width), larger than "
+            f"the evaluation size {size[0]}x{size[1]}; give a size of at least {height}x{width}"
         )
     return {
         "image": pad(example["image"], size, fill),
@@ -102,7 +103,12 @@ def pad_to(
 
 
 class Sampling(NamedTuple):
-    """Interpolation methods of OpenCV for a kind of image, and the value of pixels outside it."""
+    """Interpolation of images or of labels.
+
+    Attributes:
+      resize, warp: OpenCV's interpolation flags for resizing and for warping.
+      outside: value of pixels outside the source; one number, or one for each channel.
+    """
 
     resize: int
     warp: int
@@ -110,14 +116,17 @@ class Sampling(NamedTuple):
 
 
 IMAGE_SAMPLING = Sampling(cv2.INTER_LINEAR, cv2.INTER_LINEAR, MEAN_PIXEL)
-# INTER_NEAREST rounds down when resizing: labels would be shifted by half a pixel.
+# When resizing, INTER_NEAREST rounds down, which would shift labels by half a pixel.
 LABEL_SAMPLING = Sampling(cv2.INTER_NEAREST_EXACT, cv2.INTER_NEAREST, VOID_LABEL)
 
 
 class Span(NamedTuple):
-    """One axis of a crop: the source pixels [start, stop) are resized to `size` pixels.
+    """Position of a crop along one axis of the source image.
 
-    The crop begins at pixel `offset` of the resized axis.
+    Attributes:
+      start, stop: source pixels that are resized, `stop` excluded.
+      size: number of pixels to which they are resized.
+      offset: pixel of the resized axis at which the crop begins.
     """
 
     start: int
@@ -127,7 +136,13 @@ class Span(NamedTuple):
 
 
 class View(NamedTuple):
-    """Position of a crop in the source image, its rotation in degrees, and its mirroring."""
+    """Position of a crop in the source image.
+
+    Attributes:
+      rows, columns: position along each axis.
+      angle: rotation in degrees.
+      mirrored: whether the crop is mirrored left to right.
+    """
 
     rows: Span
     columns: Span
@@ -144,14 +159,14 @@ def random_view(
     rotation: float,
     flip: bool,
 ) -> View:
-    """Draws position, angle and mirroring of a crop.
+    """Draws a random position, angle and mirroring of a crop.
 
     Args:
       random: random generator.
       source_size: (height, width) of the image.
       size: (height, width) of the crop.
-      scale: resize factors of height and width; a source that is then smaller than the crop
-        starts at its top left corner.
+      scale: resize factors of height and width. If the resized image is smaller than the crop, it
+        is placed at the top left of the crop.
       rotation: maximum angle in degrees to either side.
       flip: whether to mirror half of the crops left to right.
     """
@@ -171,12 +186,12 @@ def render(source: np.ndarray, view: View, size: tuple[int, int], sampling: Samp
       source: uint8 or uint16, [H, W, C] or [H, W].
       view: position of the crop, returned by `random_view`.
       size: (height, width) of the crop, as it was given to `random_view`.
-      sampling: IMAGE_SAMPLING or LABEL_SAMPLING, with the value outside of the source.
+      sampling: IMAGE_SAMPLING or LABEL_SAMPLING.
     """
     if view.angle:
         crop = _warp(source, view, size, sampling)
     else:
-        # Several times as fast as warping.
+        # Resizing is several times as fast as warping.
         crop = pad(_resize(source, view, size, sampling), size, sampling.outside)
     return by_channels(lambda part, _: cv2.flip(part, 1), crop) if view.mirrored else crop
 
@@ -206,7 +221,7 @@ def _resize(
 
 
 def _warp(source: np.ndarray, view: View, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
-    """Scales, shifts and rotates (about the center of the crop), sampling the source only once."""
+    """Scales, shifts and rotates the source about the center of the crop in one resampling."""
     turn = cv2.getRotationMatrix2D(((size[1] - 1) / 2, (size[0] - 1) / 2), view.angle, 1.0)
     to_source = np.zeros((2, 3))
     for axis, span in enumerate((view.columns, view.rows)):

@@ -22,10 +22,13 @@ from deeplab_jax.labels import (
 
 
 class Example(TypedDict):
-    """An image, uint8 or uint16 [H, W, C] (RGB where C = 3), with its label and its name.
+    """An image with its label and its name.
 
-    The label is `label_dtype(num_classes)` [H, W] with `void_label(num_classes)` for void: uint8
-    and 255 up to 255 classes, uint16 and 65535 above.
+    Attributes:
+      image: uint8 or uint16 [H, W, C]; RGB if C = 3.
+      label: class of each pixel [H, W]: uint8 with 255 for void in datasets of up to 255 classes,
+        uint16 with 65535 for void in datasets of more classes.
+      image_id: name of the image in reports and errors.
     """
 
     image: np.ndarray
@@ -87,8 +90,8 @@ class ArrayDataset:
           class_names: name of each class (default: numbers up to the largest value, at most 254).
           name: name of the dataset in errors and reports (default: "arrays").
           binary: whether 255 is class 1 instead of void. Default: True if the masks contain exactly
-            the values 0 and 255, and `class_names` has two names or is not given. Required if a
-            part of a dataset, such as a split, may contain fewer values than the whole.
+            the values 0 and 255, and `class_names` has two names or is not given. Give `binary`
+            for splits, since a split may contain fewer values than the whole dataset.
 
         Raises:
           DeepLabError: shapes, dtypes or values are invalid, an image has other bands than the
@@ -96,7 +99,7 @@ class ArrayDataset:
         """
         if len(images) != len(masks) or not len(images):
             raise DeepLabError(
-                f"{name}: {len(images)} images and {len(masks)} masks; give one mask per image"
+                f"{name}: {len(images)} images, but {len(masks)} masks; give one mask per image"
             )
         for position, (image, mask) in enumerate(zip(images, masks, strict=True)):
             _check_pair(f"{name}[{position}]", image, mask)
@@ -132,7 +135,7 @@ class ArrayDataset:
         return Example(image=image, label=label.astype(self._dtype), image_id=str(index))
 
     def content(self) -> Iterator[bytes]:
-        """Yields bytes that identify the examples: those of all arrays, labels as int32."""
+        """Yields bytes that identify the examples; see `fingerprint`."""
         for image, mask in zip(self._images, self._masks, strict=True):
             yield from array_content(np.asarray(image), np.asarray(mask))
 
@@ -147,24 +150,24 @@ def label_values(masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 
 def are_binary(values: np.ndarray, class_names: Sequence[str] | None) -> bool:
-    """Returns whether masks are binary: values 0 and 255 only, and two classes (or no names)."""
+    """Returns whether masks are binary: values 0 and 255 only, and two class names or none."""
     return set(values.tolist()) == BINARY_VALUES and len(class_names or ("", "")) == 2
 
 
 def _number_of_classes(name: str, values: np.ndarray, binary: bool) -> int:
-    """Returns the number of classes of masks with these values, of which 255 is void."""
+    """Returns the number of classes of masks with these values; 255 is void unless `binary`."""
     largest = int(values[values != VOID_LABEL].max(initial=int(binary)))
     if largest > VOID_LABEL:
         raise DeepLabError(
-            f"{name}: mask values reach {largest}, but only 0..{VOID_LABEL - 1} (classes) and "
-            f"{VOID_LABEL} (void) are legal; for more classes, give class_names and use "
-            f"{MAX_CLASSES} for void"
+            f"{name}: the largest mask value is {largest}, but without class_names only "
+            f"0..{VOID_LABEL - 1} (classes) and {VOID_LABEL} (void) are legal; for more classes, "
+            f"give class_names and use {MAX_CLASSES} for void"
         )
     return largest + 1
 
 
 def array_content(image: np.ndarray, label: np.ndarray) -> Iterator[bytes]:
-    """Yields bytes that identify an image and its label, independent of the label's dtype."""
+    """Yields bytes that identify an image and a label; independent of the dtype of the label."""
     for array in (image, label.astype("<i4")):
         yield repr(array.shape).encode()
         yield np.ascontiguousarray(array).tobytes()
@@ -174,13 +177,13 @@ def _check_pair(origin: str, image: np.ndarray, mask: np.ndarray) -> None:
     image, mask = np.asarray(image), np.asarray(mask)
     if image.dtype.name not in LARGEST_PIXEL or image.ndim != 3 or not image.size:
         raise DeepLabError(
-            f"{origin}: the image is {image.dtype}{list(image.shape)}; give uint8[H, W, 3], "
+            f"{origin}: the image is {image.dtype}{list(image.shape)}; give uint8[H, W, 3] for "
             "RGB 0..255, or uint8 or uint16[H, W, C] for other bands"
         )
     if not np.issubdtype(mask.dtype, np.integer) or mask.shape != image.shape[:2]:
         raise DeepLabError(
-            f"{origin}: the mask is {mask.dtype}{list(mask.shape)}; give integers "
-            f"{list(image.shape[:2])}, the class of each pixel"
+            f"{origin}: the mask is {mask.dtype}{list(mask.shape)}; give the class of each pixel "
+            f"as integers of shape {list(image.shape[:2])}"
         )
 
 
@@ -196,7 +199,7 @@ def _check_equal_bands(
 
 
 def _bands(images: np.ndarray | Sequence[np.ndarray]) -> Bands:
-    """Returns the bands of images, with their statistics unless the images are RGB."""
+    """Returns the bands of images; unless the images are RGB, with means and deviations."""
     first = np.asarray(images[0])
     bands = Bands(first.shape[2], first.dtype.name)
     if bands.are_rgb:
@@ -213,19 +216,20 @@ SAMPLED = 64
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """Returns values that are equal for equal datasets, independent of their location on disk.
+    """Returns values that identify a dataset; they do not depend on its location on disk.
 
     Args:
-      dataset: any dataset. If it has a method `content`, the bytes that this yields identify its
-        examples; otherwise `SAMPLED` evenly spaced, decoded examples do.
+      dataset: any dataset. If it has a method `content`, its examples are identified by the bytes
+        that this method yields; otherwise by `SAMPLED` evenly spaced examples, decoded.
 
     Returns:
-      JSON-ready `name`, `split`, `num_images`, `class_names` and `content`, a hexadecimal digest.
+      JSON-ready values: `name`, `split`, `num_images`, `class_names`, and `content`, a hexadecimal
+      digest of the examples.
     """
     own = getattr(dataset, "content", None)
     digest = hashlib.blake2b(digest_size=16)
     for part in _decoded(dataset) if own is None else own():
-        # The length keeps bytes from moving from one part to the next.
+        # With the lengths, the parts b"ab", b"c" and b"a", b"bc" have different digests.
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return {
@@ -253,7 +257,7 @@ def _decoded(dataset: Dataset) -> Iterator[bytes]:
 def fingerprint_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns "field: a → b" for every field in which two fingerprints differ."""
     fields = [name for name in now if name in before and before[name] != now[name]]
-    # A digest explains no more than a length or a name.
+    # A different digest is reported only if no other field explains it.
     named = [name for name in fields if name != "content"] or fields
     return [_difference(name, before[name], now[name]) for name in named]
 

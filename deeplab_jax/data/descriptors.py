@@ -1,4 +1,4 @@
-"""Meaning of the labels of a dataset: class names, palette, color maps and ids on disk."""
+"""Class names, palettes, color maps and label ids of datasets."""
 
 import dataclasses
 import importlib.resources
@@ -16,10 +16,10 @@ Color = tuple[int, int, int]
 
 
 def parse_text(text: str, origin: str) -> dict[str, Color]:
-    """Returns {class name: RGB} from lines `r g b name`; skips empty lines.
+    """Parses lines `r g b name` to {class name: RGB}; skips empty lines.
 
     Raises:
-      DeepLabError: a line has another form; the message begins with `origin`.
+      DeepLabError: a line has another form. The message begins with `origin`.
     """
     colors: dict[str, Color] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -40,17 +40,27 @@ def read_color_map(path: Path) -> dict[str, Color]:
     if path.suffix.lower() == ".json":
         entries = parse_json(text, path)
         if not isinstance(entries, dict):
-            raise DeepLabError(f'{path}: a color map in JSON is {{"name": [r, g, b], …}}')
+            raise DeepLabError(
+                f'{path}: a color map in JSON must have the form {{"name": [r, g, b], …}}'
+            )
         colors = {name: _checked_color(color, str(path)) for name, color in entries.items()}
     else:
         colors = parse_text(text, str(path))
     if not colors or len(set(colors.values())) < len(colors):
-        raise DeepLabError(f"{path}: each class needs a color of its own")
+        raise DeepLabError(f"{path}: two classes have the same color; give each its own color")
     return colors
 
 
 def read_text(path: Path, kind: str) -> str:
-    """Reads a text file of the user; `kind` is the expected content, for the error message."""
+    """Reads a text file in UTF-8.
+
+    Args:
+      path: file to read.
+      kind: expected content, for the error message.
+
+    Raises:
+      DeepLabError: the file does not exist or is not a text file.
+    """
     try:
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -59,11 +69,15 @@ def read_text(path: Path, kind: str) -> str:
 
 
 def parse_json(text: str, path: Path) -> object:
-    """Parses JSON from a file of the user; the error message contains the name of the file."""
+    """Parses the text of a JSON file.
+
+    Raises:
+      DeepLabError: the text is not JSON. The message names the file.
+    """
     try:
         return json.loads(text)
     except (RecursionError, ValueError) as error:
-        raise DeepLabError(f"{path}: not JSON ({error})") from error
+        raise DeepLabError(f"{path}: invalid JSON ({error})") from error
 
 
 def _checked_color(channels: Any, origin: str) -> Color:
@@ -72,7 +86,7 @@ def _checked_color(channels: Any, origin: str) -> Color:
     except (TypeError, ValueError):
         red = -1
     if red < 0 or not all(0 <= channel <= 255 for channel in (red, green, blue)):
-        raise DeepLabError(f"{origin}: a color is three numbers 0..255, as in `128 0 64 car`")
+        raise DeepLabError(f"{origin}: a color must be three numbers 0..255, as in `128 0 64 car`")
     return red, green, blue
 
 
@@ -84,15 +98,15 @@ def packed(colors: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Bands:
-    """Bands of images, and where they come from.
+    """Bands (channels) of the images of a dataset.
 
     Attributes:
       count: number of bands.
-      dtype: name of the pixels' type, `uint8` or `uint16`.
+      dtype: dtype of the pixels, `uint8` or `uint16`.
       chosen: bands to read from each file, numbered from 1, in this order; None: all bands.
       mean, std: mean and standard deviation of each band over all pixels of the training split,
-        including void; () if they are not known. The standard deviation of a constant band is
-        set to 1.
+        including void pixels; () if unknown. The standard deviation of a constant band is set
+        to 1.
     """
 
     count: int
@@ -108,7 +122,7 @@ class Bands:
 
     @property
     def are_pictures(self) -> bool:
-        """Returns whether files of any colors are read as RGB, without a choice of bands."""
+        """Returns whether all files, gray ones included, are converted to 8-bit RGB."""
         return self.are_rgb and self.chosen is None
 
     def __str__(self) -> str:
@@ -122,14 +136,14 @@ RGB = Bands(3, "uint8")
 
 @dataclasses.dataclass(frozen=True)
 class Descriptor:
-    """Classes of a dataset, in label order.
+    """Classes and bands of a dataset.
 
     Attributes:
       name: name of the dataset.
       class_names: name of each class; label i is the class at position i.
       palette: RGB 0..255 of each class.
-      intensity_range: values that are mapped to 0 and 255 in images of more than 8 bits; None: the
-        range of each image, see `read_image`.
+      intensity_range: in images of more than 8 bits, the values that are mapped to 0 and 255; None:
+        the range of each image, see `read_image`.
       bands: bands of the images (default: 8-bit RGB).
     """
 
@@ -149,22 +163,23 @@ def check_several_classes(class_names: Sequence[str], origin: object) -> None:
     """Checks that there are at least two classes.
 
     Raises:
-      DeepLabError: there are fewer than two; the message begins with `origin`.
+      DeepLabError: there are fewer than two. The message begins with `origin`.
     """
     if len(class_names) < 2:
         named = f"only the class {class_names[0]!r}" if class_names else "no class"
         raise DeepLabError(
-            f"{origin}: {named}; at least two are needed, since a softmax over one class is "
-            "constant and learns nothing. Name the background as well, for example 'background' "
-            "as class 0 and the object as class 1 (--classes of prepare, data.class_names of a "
-            "config, class_names in Python)"
+            f"{origin}: {named}; give at least two, since a softmax over one class is constant "
+            "and learns nothing. Name the background as well, for example 'background' as class 0 "
+            "and the object as class 1 (--classes of prepare, data.class_names of a config, "
+            "class_names in Python)"
         )
 
 
 def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
-    """Returns VOC's color map, which distributes the bits of an index over R, G and B.
+    """Returns PASCAL VOC's color map.
 
-    The lowest three bits become the highest bits of R, G and B, the next three the bits below.
+    The lowest three bits of an index are the highest bits of R, G and B, the next three bits are
+    the second-highest, and so on.
 
     Source: `VOClabelcolormap` of the PASCAL VOC development kit.
     """
@@ -179,9 +194,9 @@ def bit_interleaved_palette(num_colors: int) -> tuple[Color, ...]:
 def describe(
     name: str, class_names: Sequence[str], palette: Sequence[Color] | None = None
 ) -> Descriptor:
-    """Returns a descriptor; the default palette is VOC's color map.
+    """Returns a descriptor; the default palette is PASCAL VOC's color map.
 
-    Color 511 of that map is skipped, because it represents void in pictures.
+    Color 511 of that map is skipped, because pictures show void in this color.
     """
     if not palette:
         free = (
@@ -193,7 +208,7 @@ def describe(
 
 
 def _packaged(name: str) -> Descriptor:
-    """Returns the descriptor for lines `r g b name` in a text file beside this module."""
+    """Returns the descriptor of the classes in `classes/{name}.txt`, lines `r g b name`."""
     text = importlib.resources.files(__package__).joinpath(f"classes/{name}.txt").read_text("utf-8")
     colors = parse_text(text, origin=f"{name}.txt")
     return describe(name, list(colors), list(colors.values()))
@@ -202,37 +217,37 @@ def _packaged(name: str) -> Descriptor:
 VOC = _packaged("voc_segmentation")
 CAMVID = _packaged("camvid")
 CITYSCAPES = _packaged("cityscapes")
-# Output 0 is a class that ADE20K's benchmark never scores: it is stored as void, so that it is
-# never a target.
+# Output 0, "void", stands for all things but the 150 classes; ADE20K's benchmark does not score it.
+# Its pixels have the void label, so output 0 is never a target.
 ADE20K = _packaged("ade20k")
 COCO_STUFF = _packaged("coco_stuff")
-# In the order of the authors' 59_labels.txt, after the background.
+# The background, then the classes in the order of 59_labels.txt of the PASCAL-Context authors.
 PASCAL_CONTEXT = _packaged("pascal_context")
 PASCAL_PERSON_PART = _packaged("pascal_person_part")
 SHAPES = _packaged("shapes")
 
-# Cityscapes' labelIds of the 19 evaluated classes, in trainId order; all other ids are void.
+# The labelIds of Cityscapes' 19 evaluated classes, in trainId order; all other ids are void.
 # Source: cityscapesScripts, helpers/labels.py.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
-# COCO-Stuff's ids of classes that occur in no image; its label maps hold id - 1.
+# COCO-Stuff ids that occur in no image. The label maps of COCO-Stuff contain id - 1.
 # Source: labels.md of nightrome/cocostuff.
 COCO_STUFF_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
 
-# Names that mean void in a color map, unless the class file lists them.
+# Names that mean void in a color map, unless the class file lists them as classes.
 VOID_NAMES = ("void", "ignore", "unlabeled", "unlabelled")
 
 
-# Class files that are read from the source when no other is given.
+# Files with class names that are read from the source folder if no other file is given.
 CLASS_FILES = ("classes.txt", "classes.json")
 
 
 def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
-    """Checks the values of images of more than 8 bits that become 0 and 255.
+    """Checks an intensity range, see `Descriptor`.
 
     Raises:
-      DeepLabError: the first is not less than the second.
+      DeepLabError: the first value is not below the second.
     """
     if intensity_range and not intensity_range[0] < intensity_range[1]:
         low, high = intensity_range
@@ -240,7 +255,7 @@ def check_intensity_range(intensity_range: tuple[float, float] | None) -> None:
 
 
 def find_class_file(source: Path, given: str | Path | None) -> Path | None:
-    """Returns the given file of class names, or by default the one in the source, or None."""
+    """Returns the given file of class names; by default the one in the source folder, if any."""
     found = [source / name for name in CLASS_FILES if (source / name).is_file()]
     return Path(given).expanduser() if given else next(iter(found), None)
 
@@ -257,7 +272,7 @@ def folder_classes(
       color_map: see `read_color_map`; None if the masks contain class indices.
 
     Raises:
-      DeepLabError: there are fewer than two classes, or the two files have different names.
+      DeepLabError: there are fewer than two classes, or the two files disagree on class names.
     """
     names_path = find_class_file(source, class_file)
     names = read_class_names(names_path) if names_path else None
@@ -269,7 +284,7 @@ def folder_classes(
     if names is None:
         raise DeepLabError(
             f"{source}: no class names; give a file with one class name per line "
-            f"(--classes, or {CLASS_FILES[0]} in the source)"
+            f"(--classes, or {CLASS_FILES[0]} in this folder)"
         )
     check_several_classes(names, names_path)
     return describe("folder", names), None
@@ -291,7 +306,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     else:
         names = list(filter(None, map(str.strip, text.splitlines())))
     if not 0 < len(names) <= MAX_CLASSES or len(set(names)) < len(names):
-        raise DeepLabError(f"{path}: give 1 to {MAX_CLASSES} class names, none of them twice")
+        raise DeepLabError(f"{path}: give 1 to {MAX_CLASSES} different class names")
     return tuple(names)
 
 
@@ -302,7 +317,7 @@ def _painted_classes(
     names = names or tuple(name for name in colors if name.lower() not in VOID_NAMES)
     missing = [name for name in names if name not in colors]
     if missing:
-        raise DeepLabError(f"{path}: no color for the class {missing[0]!r}")
+        raise DeepLabError(f"{path}: the class {missing[0]!r} has no color; add one")
     descriptor = describe("folder", names, [colors[name] for name in names])
     return descriptor, {color: _label(name, names, path) for name, color in colors.items()}
 
@@ -313,8 +328,8 @@ def _label(name: str, names: tuple[str, ...], path: Path) -> int:
     if name.lower() in VOID_NAMES:
         return void_label(len(names))
     raise DeepLabError(
-        f"{path}: {name!r} is not a class ({', '.join(names)}); name colors that mean void "
-        f"{VOID_NAMES[0]!r}"
+        f"{path}: {name!r} is not one of the classes ({', '.join(names)}); if its color means "
+        f"void, name it {VOID_NAMES[0]!r}"
     )
 
 

@@ -10,7 +10,7 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 
 
 class Subset:
-    """Dataset that consists of selected examples of another dataset, in a given order."""
+    """Dataset of selected examples of another dataset, in a given order."""
 
     def __init__(self, dataset: Dataset, positions: np.ndarray, split: str) -> None:
         """Selects examples without reading them.
@@ -30,7 +30,7 @@ class Subset:
         return self._dataset[int(self._positions[index])]
 
     def content(self) -> Iterator[bytes]:
-        """Yields bytes that identify the examples: positions, and fingerprint of the dataset."""
+        """Yields bytes that identify the examples: positions, and digest of the whole dataset."""
         yield self._positions.astype("<i8").tobytes()
         yield bytes.fromhex(fingerprint(self._dataset)["content"])
 
@@ -49,10 +49,10 @@ def evenly_spaced(dataset: Dataset, limit: int) -> Subset:
 
 
 def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Subset]]:
-    """Divides a dataset into folds; yields a pair (training subset, validation subset) for each.
+    """Yields (training subset, validation subset) for each fold of a cross-validation.
 
-    Every example is in the validation subset of exactly one fold. The sizes of the folds differ by
-    at most one example, and the division depends only on the seed.
+    Every example is in the validation subset of exactly one fold. The sizes of the validation
+    subsets differ by at most one example. The same seed gives the same division.
 
     Args:
       dataset: dataset to divide.
@@ -64,8 +64,8 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
     """
     if not 2 <= count <= len(dataset):
         raise DeepLabError(
-            f"{dataset.name}/{dataset.split} with {len(dataset)} images cannot have {count} folds; "
-            f"legal: 2 to {len(dataset)}"
+            f"{dataset.name}/{dataset.split} with {len(dataset)} images cannot be divided into "
+            f"{count} folds; give 2 to {len(dataset)}"
         )
     order = np.random.default_rng(seed).permutation(len(dataset))
     parts = np.array_split(order, count)
@@ -81,10 +81,10 @@ def folds(dataset: Dataset, count: int, seed: int) -> Iterator[tuple[Subset, Sub
 def duplicated(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     """Returns a dataset in which every image with one of the given classes appears twice.
 
-    The copies follow after all examples. To find these images, every label is read once.
+    The copies are appended after all examples. To find these images, every label is read once.
 
     Args:
-      dataset: dataset.
+      dataset: dataset with all examples.
       class_names: names of rare classes.
 
     Raises:

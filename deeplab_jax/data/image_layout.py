@@ -1,4 +1,4 @@
-"""Layout of a picture in its file: pages, bands, opacity and EXIF orientation."""
+"""Checks how an image file stores its picture: pages, bands, opacity and EXIF orientation."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ import PIL.TiffImagePlugin
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import visible_files
 
-# Maximum fraction of pixels with an opacity other than 0 or full; otherwise it is not opacity.
+# A channel is opacity only if at most this fraction of its values is neither 0 nor the maximum.
 MAX_PARTLY_TRANSPARENT = 0.1
 OPACITY_MODES = ("RGBA", "LA", "PA")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -24,34 +24,34 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 TIFF_COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
 TIFF_OPACITY = (1, 2)
 MPF_ENTRIES = 0xB002
-# Bits of the TIFF tag NewSubfileType: a smaller copy of a page, an opacity mask of a page.
+# Tag NewSubfileType of TIFF, and its bits for smaller copies and opacity masks of a page.
 NEW_SUBFILE_TYPE, NO_PAGE = 254, 0b101
-# TIFF's type of 16-bit numbers.
+# Code of the type of 16-bit numbers in TIFF.
 SHORT = 3
-# Number of bytes from which the format of a file of medical images is recognized.
+# Number of bytes at the start of a file from which the formats of medical images are recognized.
 VOLUME_HEADER = 544
-# Held while the limit of Pillow, a global variable, is read or changed.
+# Lock for reading or changing Pillow's maximum number of pixels, which is a global variable.
 pillow_limit = threading.Lock()
 
 
 def max_whole_pixels() -> int:
-    """Returns the number of pixels above which Pillow refuses images, against exhausted memory."""
+    """Returns the number of pixels above which Pillow refuses to decode an image."""
     with pillow_limit:
         limit = PIL.Image.MAX_IMAGE_PIXELS
     return sys.maxsize if limit is None else 2 * limit
 
 
 VOLUME_SUFFIXES = {".dcm": "DICOM", ".dicom": "DICOM", ".nii": "NIfTI", ".nii.gz": "NIfTI"}
-# Suffixes of such files where their content decides.
+# Suffixes of files whose content is checked for a format of medical images.
 POSSIBLE_VOLUMES = ("", ".dcm", ".dicom", ".ima", ".nii", ".gz")
 
 
 class TiffDirectory(NamedTuple):
-    """A picture of a TIFF.
+    """Entry of a TIFF for one picture.
 
     Attributes:
-      offset: position of the directory, in bytes.
-      link: position of the number that is the offset of the next directory.
+      offset: position of the directory in the file, in bytes.
+      link: position of the link to the next directory, in bytes.
       size: (height, width), in pixels.
       is_page: False for smaller copies (overviews) and opacity masks of a page.
     """
@@ -63,9 +63,9 @@ class TiffDirectory(NamedTuple):
 
 
 def tiff_directories(file: BinaryIO) -> list[TiffDirectory]:
-    """Returns the pictures of a TIFF or BigTIFF; none for another format.
+    """Returns the directories of a TIFF or BigTIFF, one per picture; [] for other formats.
 
-    The list ends before the first damaged directory.
+    If a directory is damaged, the list ends before it.
     """
     file.seek(0)
     start = file.read(16)
@@ -104,13 +104,18 @@ def tiff_directories(file: BinaryIO) -> list[TiffDirectory]:
 
 
 def tiff_pages(file: BinaryIO) -> list[TiffDirectory]:
-    """Returns the pages of a TIFF without smaller copies and opacity masks."""
+    """Returns the directories of the pages of a TIFF, without smaller copies and opacity masks."""
     directories = tiff_directories(file)
     return [directory for directory in directories if directory.is_page] or directories
 
 
 def check_page(page: int | None, number: int, name: str) -> int:
-    """Returns the index, from 0, of the chosen page of a file with a number of pages.
+    """Returns the index of the chosen page, from 0.
+
+    Args:
+      page: number of the page, from 1; None for the only page.
+      number: number of pages in the file.
+      name: name of the file in errors.
 
     Raises:
       DeepLabError: there is no such page, or there are several pages and none is chosen.
@@ -128,10 +133,10 @@ def check_page(page: int | None, number: int, name: str) -> int:
 
 
 def select_page(encoded: bytes, page: int | None, name: str) -> bytes:
-    """Returns a file that holds only the chosen page of a TIFF.
+    """Returns the content of an image file with one picture: the chosen page of a TIFF.
 
-    Files of one picture are returned as they are. Smaller copies and opacity masks of a page, as in
-    cloud-optimized GeoTIFFs, do not count as pages.
+    Files with one picture are returned unchanged. Smaller copies and opacity masks of a page, as
+    in cloud-optimized GeoTIFFs, are not counted as pages.
 
     Args:
       encoded: content of an image file.
@@ -155,11 +160,11 @@ def select_page(encoded: bytes, page: int | None, name: str) -> bytes:
 
 
 def volume_format(start: bytes, name: str) -> str | None:
-    """Returns "DICOM" or "NIfTI" for a file of medical images, else None.
+    """Returns "DICOM" or "NIfTI" if a file has this format of medical images, else None.
 
     Args:
       start: the first VOLUME_HEADER bytes of the file, or more.
-      name: name of the file, whose suffix decides where the content does not.
+      name: name of the file; its suffix decides if the content is not clear.
     """
     if start[128:132] == b"DICM":
         return "DICOM"
@@ -169,7 +174,7 @@ def volume_format(start: bytes, name: str) -> str | None:
             header = zlib.decompressobj(wbits=31).decompress(start, VOLUME_HEADER)
         except zlib.error:
             header = b""
-    # Sizes and marks of the headers of NIfTI-1 and NIfTI-2.
+    # Magic strings in the headers of NIfTI-1 and NIfTI-2.
     if header[344:347] in (b"n+1", b"ni1") or header[4:7] in (b"n+2", b"ni2"):
         return "NIfTI"
     suffixes = [suffix for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix)]
@@ -177,24 +182,24 @@ def volume_format(start: bytes, name: str) -> str | None:
 
 
 def refuse_volume(start: bytes, name: str) -> None:
-    """Refuses a file of medical images; see `volume_format`.
+    """Raises an error for a file of medical images; see `volume_format`.
 
     Raises:
       DeepLabError: the file is DICOM or NIfTI.
     """
     if found := volume_format(start, name):
         raise DeepLabError(
-            f"{name}: a {found} file holds measured values of a scanner, not a picture; "
-            "examples/medical_volumes.py converts volumes and their labels to a folder of slices "
-            "(see the guide on medical volumes)"
+            f"{name}: a {found} file contains measured values of a scanner, not a picture; "
+            "convert volumes and their labels to a folder of slices with "
+            "examples/medical_volumes.py (see the guide on medical volumes)"
         )
 
 
 def refuse_volumes(path: Path) -> None:
-    """Refuses a path that is a file of medical images, or a directory that holds one.
+    """Raises an error if a path is a file of medical images, or a directory that contains one.
 
     Raises:
-      DeepLabError: a file is DICOM or NIfTI; the first one is named.
+      DeepLabError: a file is DICOM or NIfTI. The message names the first one.
     """
     for file in [path] if path.is_file() else visible_files(path, POSSIBLE_VOLUMES):
         with file.open("rb") as opened:
@@ -202,11 +207,14 @@ def refuse_volumes(path: Path) -> None:
 
 
 def check_one_picture(image: PIL.Image.Image, name: str) -> None:
-    """Checks an image that is not decoded yet.
+    """Checks that a file contains one gray or RGB picture, with or without opacity.
+
+    Args:
+      image: image that is not decoded yet.
+      name: name of the file in errors.
 
     Raises:
-      DeepLabError: it contains several pages, frames or sizes, or bands other than gray or RGB,
-        with or without opacity.
+      DeepLabError: the file contains several pages, frames or sizes, or other bands.
     """
     number = getattr(image, "n_frames", 1)
     if number == 1:
@@ -214,7 +222,7 @@ def check_one_picture(image: PIL.Image.Image, name: str) -> None:
     if number > 1 and not _holds_previews(image):
         raise DeepLabError(
             f"{name}: the {image.format} file holds {number} pictures (pages, frames or sizes); "
-            "give one picture per file: export the intended one, or each into its own file"
+            "give one picture per file: export each picture to a separate file"
         )
     if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
         _check_bands(image.tag_v2, name)
@@ -232,7 +240,7 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
         tags.load(file)
         bits = tags.get(PIL.TiffImagePlugin.BITSPERSAMPLE, (1,))
     except Exception:
-        # The caller reports an unreadable file.
+        # The caller reports the unreadable file.
         return
     _check_bands(tags, name)
     raise DeepLabError(
@@ -242,17 +250,18 @@ def refuse_bands_of_unreadable_tiff(encoded: bytes, name: str) -> None:
 
 
 def check_opacity(opacity: np.ndarray, name: str) -> bool:
-    """Checks that the fourth (or second) channel of an image is plausible as opacity.
+    """Checks that the last channel of an image is opacity (alpha), not a further band.
 
     Args:
-      opacity: uint8 or uint16 [H, W].
+      opacity: last channel, uint8 or uint16 [H, W].
       name: name of the image in errors.
 
     Returns:
       True if some pixels are more transparent than others.
 
     Raises:
-      DeepLabError: it varies like a picture, for example near infrared stored as opacity.
+      DeepLabError: many values are neither 0 nor the maximum, as in a near-infrared band that is
+        stored as opacity.
     """
     if opacity.min() == opacity.max():
         return False
@@ -261,15 +270,15 @@ def check_opacity(opacity: np.ndarray, name: str) -> bool:
 
 
 def partly_transparent(opacity: np.ndarray) -> int:
-    """Returns the number of pixels with an opacity other than 0 or full."""
+    """Returns the number of pixels that are neither fully transparent nor fully opaque."""
     return int(np.count_nonzero((opacity > 0) & (opacity < np.iinfo(opacity.dtype).max)))
 
 
 def refuse_partly_transparent(partly: float, name: str) -> None:
-    """Refuses an opacity channel that varies like a picture.
+    """Raises an error if too many pixels are partly transparent for an opacity channel.
 
     Args:
-      partly: fraction of the pixels with an opacity other than 0 or full.
+      partly: fraction of pixels that are neither fully transparent nor fully opaque.
       name: name of the image in errors.
 
     Raises:
@@ -277,16 +286,16 @@ def refuse_partly_transparent(partly: float, name: str) -> None:
     """
     if partly > MAX_PARTLY_TRANSPARENT:
         raise DeepLabError(
-            f"{name}: its opacity channel is neither 0 nor full in {partly:.0%} of the pixels, so "
-            "it holds a further band (for example near infrared), which --bands=all of prepare "
-            "keeps, or a soft transparency: drop the channel, or flatten it onto a background"
+            f"{name}: {partly:.0%} of the pixels are partly transparent. If the opacity (alpha) "
+            "channel contains a further band, such as near infrared, prepare the dataset with "
+            "--bands=all; otherwise remove the channel, or flatten the image onto a background"
         )
 
 
 def _holds_previews(image: PIL.Image.Image) -> bool:
-    """Returns whether all further pictures of an MPO file are smaller copies of the first.
+    """Returns whether all pictures of an MPO file but the first are previews of the first.
 
-    Cameras write such files, with previews.
+    Cameras write MPO files with previews.
     """
     entries = (getattr(image, "mpinfo", None) or {}).get(MPF_ENTRIES, ())
     kinds = [entry["Attribute"]["MPType"] for entry in entries[1:]]
@@ -302,7 +311,7 @@ def _check_bands(tags: PIL.TiffImagePlugin.ImageFileDirectory_v2, name: str) -> 
 
 
 def check_bands(photometric: int, bands: int, extra: Sequence[int], name: str) -> None:
-    """Refuses a TIFF whose bands are neither gray nor RGB, perhaps with opacity.
+    """Checks that the bands of a TIFF are gray or RGB, with or without opacity.
 
     Args:
       photometric: value of the tag PhotometricInterpretation.
@@ -311,34 +320,37 @@ def check_bands(photometric: int, bands: int, extra: Sequence[int], name: str) -
       name: name of the file in errors.
 
     Raises:
-      DeepLabError: it has further bands.
+      DeepLabError: the TIFF has further bands.
     """
     further = bands - TIFF_COLORS.get(photometric, bands)
-    # Readers treat one further band of an RGB image without the tag as opacity; `check_opacity`
-    # checks its values after decoding.
+    # Without the tag ExtraSamples, readers treat a fourth band of an RGB image as opacity.
+    # `check_opacity` checks its values after decoding.
     is_opacity = further == 1 and (not extra or extra[0] in TIFF_OPACITY)
     if further > 0 and not is_opacity:
         raise DeepLabError(
-            f"{name}: the TIFF has {bands} bands; images have one (gray) or three (RGB), perhaps "
-            "with opacity. Prepare the dataset with --bands=3,2,1 to select three (numbers from 1, "
-            "in the order red, green, blue) or with --bands=all to keep all of them"
+            f"{name}: the TIFF has {bands} bands; expected one (gray) or three (RGB), with or "
+            "without opacity. Prepare the dataset with --bands=3,2,1 to select three (numbers from "
+            "1, in the order red, green, blue) or with --bands=all to keep all of them"
         )
 
 
 UPRIGHT = 1
-# Pixels on which masks were drawn, where sizes do not decide.
+# Masks may have been drawn on the image as viewers display it, with its EXIF orientation applied,
+# or on the pixels as they are stored in the file.
 DISPLAYED, STORED = "displayed", "stored"
 
-# Steps along rows and columns that display stored pixels, for EXIF orientations 1 to 4; 5 to 8 are
-# the same after transposing.
+# Steps along rows and columns that turn stored pixels into the displayed image, for the EXIF
+# orientations 1 to 4. Orientations 5 to 8 have the same steps after transposing.
 _STEPS = ((1, 1), (1, -1), (-1, -1), (-1, 1))
 _INVERSES = {6: 8, 8: 6}
 
 
 def orientation_of(image: PIL.Image.Image) -> int:
-    """Returns the EXIF orientation, 1..8, of an image that is not decoded yet; 1 if it is invalid.
+    """Returns the EXIF orientation of an image, 1..8; 1 if it is missing or invalid.
 
-    It must not be decoded, because then Pillow rotates a TIFF and removes its EXIF orientation.
+    Args:
+      image: image that is not decoded yet. When decoding a TIFF, Pillow applies and removes its
+        EXIF orientation.
     """
     orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, UPRIGHT)
     return orientation if orientation in range(1, 9) else UPRIGHT
@@ -369,22 +381,24 @@ def aligned_label(
     drawn_on: str | None,
     origin: object,
 ) -> tuple[np.ndarray, bool]:
-    """Returns the label for the displayed image, given the two possible ones.
+    """Selects the label that fits an image with an EXIF orientation.
+
+    An annotation tool may have drawn the label on the displayed image or on the stored pixels.
 
     Args:
-      as_displayed: label that is correct if it was drawn on the displayed image; None if this is
-        excluded, because the sizes differ.
-      as_stored: upright label that is correct if it was drawn on the stored pixels; None if this
-        is excluded. At least one of the two is given.
+      as_displayed: label for the case that it was drawn on the displayed image; None if its size
+        excludes this case.
+      as_stored: label for the case that it was drawn on the stored pixels, rotated like the
+        displayed image; None if its size excludes this case. At least one of the two is given.
       orientation: EXIF orientation of the image, for the error.
-      drawn_on: DISPLAYED or STORED, which decides if both are possible and differ; None: an error.
-      origin: files, for the error.
+      drawn_on: DISPLAYED or STORED, the case to select if both are possible and differ.
+      origin: names of the files, for the error.
 
     Returns:
-      The label, and whether it was drawn on the stored pixels.
+      The label for the displayed image, and whether it was drawn on the stored pixels.
 
     Raises:
-      DeepLabError: both are possible and differ, and `drawn_on` is None.
+      DeepLabError: both cases are possible and differ, and `drawn_on` is None.
     """
     if as_displayed is None:
         if as_stored is None:

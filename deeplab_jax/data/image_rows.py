@@ -1,4 +1,4 @@
-"""Reads image files of any size by rows, so that memory does not grow with their height."""
+"""Reads image files row by row, so that memory does not grow with the height of the image."""
 
 import contextlib
 import math
@@ -28,15 +28,15 @@ from deeplab_jax.data.images import (
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra, quiet_logger
 
-# Maximum number of pixels of an image that must be decoded whole, such as a PNG: 20,000 x 20,000.
+# Maximum number of pixels, 20,000 x 20,000, of an image that cannot be decoded in parts (a PNG).
 WHOLE_PIXELS = 400_000_000
 # Values of the TIFF tags Compression, PhotometricInterpretation and ExtraSamples.
 UNCOMPRESSED, JPEG = 1, 7
 GRAY, RGB, YCBCR = 1, 2, 6
 PREMULTIPLIED = 1
-# Tags of a GeoTIFF that state where its pixels are on the earth.
+# Tags of a GeoTIFF that state the geographic position of its pixels.
 GEOREFERENCE = (33550, 33922, 34264, 34735, 34736, 34737)
-# Types of samples, as NumPy names them without byte order.
+# NumPy's names, without byte order, of the dtypes of TIFF samples that can be read by rows.
 SAMPLES = ("u1", "u2", "i2", "f4")
 
 # Size of an image, (height, width) in pixels.
@@ -44,12 +44,12 @@ Size = tuple[int, int]
 
 
 class ImageRows(Protocol):
-    """An opened image.
+    """An opened image that is read by rows.
 
     Attributes:
       size: (height, width) in pixels.
-      georeference: further tags of a TIFF that apply to all pictures of this size and place, as
-        tifffile takes them: (code, type, count, value, True).
+      georeference: TIFF tags of the geographic position, in the form that tifffile writes:
+        (code, type, count, value, True).
     """
 
     size: Size
@@ -69,18 +69,18 @@ def open_rows(
     rows_above: int = LARGE_PIXELS,
     max_pixels: int | None = None,
 ) -> Iterator[ImageRows]:
-    """Opens an image to read it by rows, with the same pixels as the result of `read_image`.
+    """Opens an image to read it by rows; its pixels are those that `read_image` returns.
 
-    Tiled and stripped TIFF and BigTIFF files are decoded row by row, as they are read. Other
+    Large TIFF and BigTIFF files in tiles or strips are decoded row by row when they are read. Other
     formats, small images, TIFFs with a single compressed strip, and TIFFs of an unusual layout are
-    decoded at once.
+    decoded whole when they are opened.
 
     Args:
       path: image file.
       intensity_range: see `read_image`.
       page: see `read_image`.
-      check: whether to decode the image once, so that damage is found before the first use.
-      rows_above: number of pixels above which a TIFF is not decoded whole.
+      check: whether to decode the image once at the start, to find damage before the first use.
+      rows_above: number of pixels above which a TIFF is decoded row by row.
       max_pixels: maximum number of pixels of an image that is decoded whole (default:
         WHOLE_PIXELS).
 
@@ -97,9 +97,9 @@ def open_rows(
             tiff, obstacle = _open_tiff(path, page, intensity_range, max_pixels, stack)
             if obstacle and pixels > max_pixels:
                 raise DeepLabError(
-                    f"{path}: {pixels:,} pixels; a TIFF with {obstacle} is decoded whole, up to "
-                    f"{max_pixels:,} pixels. Convert it to a tiled TIFF of 8 bits, for example "
-                    "with `gdal_translate -ot Byte -co TILED=YES -co BIGTIFF=YES`"
+                    f"{path}: {pixels:,} pixels, but a TIFF with {obstacle} must be decoded whole, "
+                    f"which is limited to {max_pixels:,} pixels. Convert it to a tiled TIFF of 8 "
+                    "bits, for example with `gdal_translate -ot Byte -co TILED=YES -co BIGTIFF=YES`"
                 )
         if tiff and check:
             tiff.check()
@@ -109,7 +109,7 @@ def open_rows(
 
 
 class _WholeImage:
-    """An image in memory."""
+    """An image that was decoded whole."""
 
     georeference: tuple[tuple[Any, ...], ...] = ()
 
@@ -128,7 +128,11 @@ def _is_tiff(path: Path) -> bool:
 
 
 def _can_import_tifffile(path: Path, pixels: int) -> bool:
-    """Returns whether tifffile is installed; refuses images that cannot be read without it."""
+    """Returns whether tifffile and imagecodecs are installed.
+
+    Raises:
+      DeepLabError: they are not, and the image is too large for Pillow.
+    """
     try:
         import_extra("tifffile", "tiff", f"{path}, a TIFF of {pixels:,} pixels,")
         import_extra("imagecodecs", "tiff", f"{path}, a TIFF of {pixels:,} pixels,")
@@ -146,12 +150,12 @@ def _open_tiff(
     max_pixels: int,
     stack: contextlib.ExitStack,
 ) -> "tuple[_TiffRows | None, str]":
-    """Opens a page of a TIFF; returns None and the reason if it must be decoded at once."""
+    """Opens a page of a TIFF; returns None and the reason if it must be decoded whole."""
     import tifffile
 
     with _damage_named(path):
         file = stack.enter_context(tifffile.TiffFile(path))
-        # tifffile may return further pages as frames that share the tags of the first one.
+        # For pages after the first, tifffile may return frames that share the tags of the first.
         entries = [entry.aspage() for entry in file.pages]
         # Smaller copies and opacity masks of a page are not pages.
         pages = [entry for entry in entries if not entry.is_reduced and not entry.is_mask]
@@ -163,7 +167,7 @@ def _open_tiff(
 
 
 def _obstacle(page: Any, name: str, max_pixels: int) -> str:
-    """Returns the reason why a page of a TIFF must be decoded at once, or ""."""
+    """Returns the reason why a page of a TIFF must be decoded whole, or ""."""
     check_bands(page.photometric, page.samplesperpixel, page.extrasamples, name)
     sample = page.dtype.str[1:] if page.dtype else ""
     if sample not in SAMPLES or page.bitspersample != 8 * int(sample[1:]):
@@ -187,12 +191,12 @@ def _obstacle(page: Any, name: str, max_pixels: int) -> str:
 
 
 def _is_plain(page: Any) -> bool:
-    """Returns whether the samples are stored one after the other, without compression."""
+    """Returns whether the samples are stored without compression, in the order of the rows."""
     return page.is_contiguous and not page.is_tiled and page.predictor == 1 and page.fillorder == 1
 
 
 class _TiffRows:
-    """Rows of a page of a TIFF, which are decoded when they are read."""
+    """A page of a TIFF whose rows are decoded when they are read."""
 
     def __init__(self, page: Any, intensity_range: tuple[float, float] | None, name: str) -> None:
         self._page, self._name = page, name
@@ -203,7 +207,7 @@ class _TiffRows:
         self._segment_rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, height)
         self._across = -(-width // page.tilewidth) if page.is_tiled else 1
         self._range = intensity_range
-        # The rows that were read last, and the last row of segments.
+        # Cache: first row and pixels of the last `read`, and the last decoded tiles or strip.
         self._kept = 0, np.empty((0, width, 3), np.uint8)
         self._segments = -1, np.empty((0, width, self._num_samples), page.dtype)
         self.georeference = tuple(
@@ -234,7 +238,7 @@ class _TiffRows:
         return self._range
 
     def read(self, first: int, last: int) -> np.ndarray:
-        """Returns rows; those that the previous call returned, too, are not decoded again."""
+        """Returns rows; rows that the previous call returned are not decoded again."""
         start, kept = self._kept
         if (start, len(kept)) == (first, last - first):
             return kept
@@ -256,7 +260,7 @@ class _TiffRows:
         return to_bytes(colors.astype(np.float64), low, high)
 
     def _samples(self, first: int, last: int) -> np.ndarray:
-        """Returns rows as they are stored, [last - first, W, samples]."""
+        """Returns the stored samples of rows, [last - first, W, samples]."""
         with _damage_named(self._name):
             if _is_plain(self._page):
                 return self._plain_samples(first, last)
@@ -271,7 +275,7 @@ class _TiffRows:
             return samples
 
     def _plain_samples(self, first: int, last: int) -> np.ndarray:
-        """Reads rows of a file without compression, which may be a single strip."""
+        """Reads rows of an uncompressed file; it may have a single strip."""
         page, (height, width) = self._page, self.size
         file, dtype = page.parent.filehandle, page.dtype.newbyteorder(page.parent.byteorder)
         shape = last - first, width, self._num_samples // self._planes
@@ -285,7 +289,7 @@ class _TiffRows:
         return samples.astype(page.dtype, copy=False)
 
     def _decoded(self, at: int) -> np.ndarray:
-        """Decodes a row of tiles, or a strip, of all planes: [rows, W, samples]."""
+        """Decodes one row of tiles, or one strip: [rows, W, samples]."""
         if self._segments[0] == at:
             return self._segments[1]
         page, (height, width) = self._page, self.size
@@ -298,7 +302,7 @@ class _TiffRows:
                 pixels, (*_, left, _), _ = page.decode(
                     self._stored(index), index, jpegtables=page.jpegtables
                 )
-                # Sparse files leave out tiles without data.
+                # Sparse files omit tiles without data.
                 if pixels is not None:
                     pixels = pixels[0][:rows, : width - left]
                     segments[
@@ -317,7 +321,7 @@ class _TiffRows:
         return page.parent.filehandle.read(page.databytecounts[index])
 
     def _check_extent(self) -> None:
-        """Checks that the file has all segments."""
+        """Checks that the file contains all tiles or strips."""
         page = self._page
         length = page.parent.filehandle.size
         extents = zip(page.dataoffsets, page.databytecounts, strict=False)
@@ -329,12 +333,12 @@ class _TiffRows:
 
 @contextlib.contextmanager
 def _damage_named(path: object) -> Iterator[None]:
-    """Turns the errors of the decoders into those of a damaged file."""
+    """Converts errors of decoders to a DeepLabError for a damaged file."""
     try:
         with quiet_logger("tifffile"):
             yield
     except DeepLabError:
         raise
-    # Decoders raise almost anything on damaged files.
+    # On damaged files, decoders raise exceptions of many types.
     except Exception as error:
         raise DeepLabError(f"{path}: truncated or damaged image ({error})") from error

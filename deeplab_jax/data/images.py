@@ -1,4 +1,4 @@
-"""Reads image files to RGB arrays, with clear errors, and encodes images."""
+"""Reads, checks and encodes image files."""
 
 import contextlib
 import hashlib
@@ -44,14 +44,15 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import absence
 
 PNG_START = b"\x89PNG"
-# Position of the bit depth in the header of a PNG.
+# Position of the bit depth in a PNG file, in bytes.
 PNG_DEPTH = 24
 
 
 def decode_image(encoded: bytes) -> np.ndarray:
     """Decodes JPEG or PNG to uint8 [H, W, 3] RGB; gray becomes three equal channels.
 
-    Like TFDS, it does not apply the EXIF orientation; prepared datasets contain upright images.
+    Like TFDS, this function ignores the EXIF orientation. Prepared datasets contain images whose
+    orientation was applied.
 
     Raises:
       DeepLabError: the bytes are not a JPEG or PNG image.
@@ -62,7 +63,7 @@ def decode_image(encoded: bytes) -> np.ndarray:
 
 
 def decode_label(encoded: bytes) -> np.ndarray:
-    """Decodes a PNG mask to uint8 or uint16 [H, W], its gray levels or palette indices.
+    """Returns the gray levels or palette indices of a PNG mask, uint8 or uint16 [H, W].
 
     Raises:
       DeepLabError: the bytes are not an image of class indices.
@@ -75,43 +76,46 @@ def decode_label(encoded: bytes) -> np.ndarray:
         # Gray levels of less than 8 bits are stretched to 0..255.
         label = label // (255 // (2 ** encoded[PNG_DEPTH] - 1))
     if label.ndim != 2 or label.dtype not in (np.uint8, np.uint16):
-        raise DeepLabError("its mask is not an 8-bit or 16-bit image of class indices")
+        raise DeepLabError("the stored mask is not an 8-bit or 16-bit image of class indices")
     return label
 
 
 def _decode(encoded: bytes, mode: int) -> np.ndarray:
     decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), mode) if encoded else None
     if decoded is None:
-        raise DeepLabError("its bytes cannot be decoded")
+        raise DeepLabError("the stored bytes are not an image that can be decoded")
     return decoded
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encodes uint8 [H, W] or [H, W, 3] RGB, or uint16 [H, W], without loss."""
+    """Returns a PNG of an image, uint8 [H, W] or [H, W, 3] RGB, or uint16 [H, W]."""
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
-    """Encodes uint8 [H, W, 3] RGB."""
+    """Returns a JPEG of an image, uint8 [H, W, 3] RGB; `quality` is 0..100."""
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def encoded_size(encoded: bytes) -> tuple[int, int]:
-    """Returns (height, width) of an encoded image, for which only its header is read."""
+    """Returns (height, width) of an encoded image; reads only its header."""
     with PIL.Image.open(io.BytesIO(encoded)) as image:
         return image.height, image.width
 
 
-# Number of rows of an image of more than 8 bits that are converted at a time.
+# Images of more than 8 bits are converted in blocks of this number of rows.
 BLOCK_ROWS = 256
 # Number of pixels above which threads process one image at a time.
 LARGE_PIXELS = 16_000_000
 _large_images = threading.Lock()
-# Notes of `StorableImage`.
+# Remarks for the user, see `StorableImage.notes`.
 TRANSPARENT = "image has transparent pixels; the colors stored under them are used"
-OWN_RANGE = "image of more than 8 bits is scaled by its own range, not by --intensity_range"
+OWN_RANGE = (
+    "image of more than 8 bits is scaled by its own range of values; "
+    "give --intensity_range to scale all images equally"
+)
 
 
 def read_image(
@@ -126,18 +130,19 @@ def read_image(
     """Reads an image and applies its EXIF orientation.
 
     Args:
-      source: path, or the encoded bytes.
+      source: path of the image, or its encoded bytes.
       intensity_range: values of 16-bit and float images that are mapped linearly to 0 and 255
-        (default: from 0, or the minimum of the image if it is negative, to its maximum).
+        (default: from 0, or from the minimum of the image if it is negative, to the maximum).
       name: name of encoded bytes, for errors.
-      bands: bands of the image (default: RGB).
-      page: page of a TIFF of several pages, from 1; None requires that there is only one.
-      max_pixels: maximum number of pixels; None applies the limit of Pillow, 179 million. Reading
-        requires about 8 bytes of memory per pixel.
+      bands: bands of the result (default: 8-bit RGB).
+      page: number of the page to read from a TIFF, from 1; None requires that the TIFF has only
+        one page.
+      max_pixels: maximum number of pixels; None applies Pillow's limit of 179 million pixels.
+        Reading requires about 8 bytes of memory per pixel.
 
     Returns:
-      [H, W, C] with the number and dtype of `bands`. For RGB, a gray channel is repeated, and
-      transparent pixels have their stored colors.
+      [H, W, C] with the number and dtype of `bands`. For RGB, gray images become three equal
+      channels, and transparent pixels have their stored colors.
 
     Raises:
       DeepLabError: the file is missing, empty, truncated, too large or not an image, or it contains
@@ -152,7 +157,7 @@ def read_image(
 
 
 def file_bands(path: Path, page: int | None = None) -> Bands:
-    """Returns number and type of all bands in a file; `page` as for `read_image`.
+    """Returns number and dtype of all bands in a file; for `page`, see `read_image`.
 
     Raises:
       DeepLabError: see `read_image`.
@@ -162,12 +167,12 @@ def file_bands(path: Path, page: int | None = None) -> Bands:
 
 
 def _is_picture(bands: Bands, encoded: bytes) -> bool:
-    """Returns whether a file is converted to RGB, also if it is gray or has a palette."""
+    """Returns whether a file is converted to RGB even if it is gray or has a palette."""
     return bands.are_pictures and not is_npy(encoded)
 
 
 def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Returns all bands of a file, upright [H, W, C], and the EXIF orientation of the file."""
+    """Returns all bands of a file [H, W, C], and its EXIF orientation, which was applied."""
     if not encoded:
         raise DeepLabError(f"{name}: the file is empty")
     if is_npy(encoded):
@@ -191,7 +196,7 @@ def _all_bands(encoded: bytes, name: str) -> tuple[np.ndarray, int]:
 def _as_image(
     pixels: np.ndarray, bands: Bands, intensity_range: tuple[float, float] | None
 ) -> np.ndarray:
-    """Returns the selected bands in the dtype of `bands`; RGB of more than 8 bits is scaled."""
+    """Returns pixels in the dtype of `bands`; RGB of more than 8 bits is scaled to 0..255."""
     if pixels.dtype == bands.dtype:
         return pixels
     planes = list(np.moveaxis(pixels, -1, 0))
@@ -202,11 +207,11 @@ class StorableImage(NamedTuple):
     """An image in the form in which prepared datasets store it.
 
     Attributes:
-      encoded: for RGB, the unchanged file if every decoder returns the same upright 8-bit RGB, else
-        a PNG; for other bands, the result of `encode_bands`.
-      size: (height, width) of the upright image.
+      encoded: RGB images: the unchanged file if it is an 8-bit gray or RGB JPEG or PNG without EXIF
+        orientation, else a PNG. Images with other bands: the result of `encode_bands`.
+      size: (height, width) after applying the EXIF orientation.
       orientation: EXIF orientation of the file, 1..8.
-      digest: hash of the upright RGB pixels.
+      digest: hash of the pixels after applying the EXIF orientation.
       notes: remarks for the user, TRANSPARENT or OWN_RANGE.
     """
 
@@ -226,11 +231,11 @@ def storable_image(
     first: Path | None = None,
     page: int | None = None,
 ) -> StorableImage:
-    """Reads an image as the prepared dataset stores it.
+    """Reads an image file and encodes the image for a prepared dataset.
 
     Args:
       source, intensity_range, name, bands, page: see `read_image`.
-      first: file that the bands come from, for errors.
+      first: first image of the dataset, which determined the bands; for errors.
 
     Raises:
       DeepLabError: see `read_image`.
@@ -265,7 +270,7 @@ def _digest(pixels: np.ndarray) -> bytes:
 
 
 def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
-    """Returns the encoded bytes and their name for errors."""
+    """Returns the content of a file, or the given bytes; and their name, for errors."""
     if isinstance(source, bytes):
         return source, name or "image"
     try:
@@ -277,11 +282,13 @@ def read_bytes(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
 
 
 def image_size(path: Path, page: int | None = None) -> tuple[int, int]:
-    """Returns (height, width) in pixels from the header alone; (0, 0) where there is none.
+    """Returns (height, width) in pixels from the header of an image file.
+
+    If the header cannot be read, returns (0, 0).
 
     Args:
-      path: image of any size.
-      page: page of a TIFF, from 1.
+      path: image file of any size.
+      page: number of the page of a TIFF, from 1.
     """
     try:
         with path.open("rb") as file:
@@ -289,14 +296,14 @@ def image_size(path: Path, page: int | None = None) -> tuple[int, int]:
                 return pages[(page or 1) - 1].size
             with _unlimited_pillow(), PIL.Image.open(file) as image:
                 return image.height, image.width
-    # Reading the file reports the error.
+    # The error is reported when the whole file is read.
     except Exception:
         return 0, 0
 
 
 @contextlib.contextmanager
 def _unlimited_pillow() -> Iterator[None]:
-    """Disables the limit of Pillow, which is a global variable, until the block ends."""
+    """Disables Pillow's maximum number of pixels, a global variable, until the block ends."""
     with pillow_limit:
         limit = PIL.Image.MAX_IMAGE_PIXELS
         PIL.Image.MAX_IMAGE_PIXELS = None
@@ -327,12 +334,12 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
             image = PIL.Image.open(io.BytesIO(encoded))
             if image.width * image.height > limit:
                 raise PIL.Image.DecompressionBombError
-            # For a PNG this checks all chunks; decoding alone stops when it has the pixels.
+            # `verify` checks all chunks of a PNG; decoding ends after the pixels.
             image.verify()
             image = PIL.Image.open(io.BytesIO(encoded))
         image.info["name"] = name
         check_one_picture(image, name)
-        # Decoding forgets how the pixels were stored.
+        # Decoding removes the information on how the pixels were stored.
         image.info["stored_as"] = str(image.tile)
         image.info["orientation"] = orientation_of(image)
         image.load()
@@ -340,53 +347,55 @@ def open_image(encoded: bytes, name: str, max_pixels: int | None = None) -> PIL.
         raise
     except PIL.UnidentifiedImageError:
         refuse_bands_of_unreadable_tiff(encoded, name)
-        raise DeepLabError(f"{name}: not an image that can be read") from None
+        raise DeepLabError(
+            f"{name}: not an image, or in a format that cannot be read; convert it to PNG"
+        ) from None
     except PIL.Image.DecompressionBombError:
         remedy = (
-            "add --tile to predict it, as in --tile=1025x1025 (without --crf, --probabilities and "
-            "--submission), or cut it into tiles"
+            "add --tile to predict it in tiles, as in --tile=1025x1025 (without --crf, "
+            "--probabilities and --submission), or cut it into smaller images"
             if max_pixels is None
-            else "convert it to a tiled TIFF, which --tile reads in parts, for example with "
+            else "convert it to a tiled TIFF, which --tile can read in parts, for example with "
             "`gdal_translate -co TILED=YES -co COMPRESS=DEFLATE -co BIGTIFF=YES`"
         )
         raise DeepLabError(f"{name}: more than {limit:,} pixels; {remedy}") from None
-    # Pillow's decoders raise almost anything on damaged files.
+    # On damaged files, Pillow's decoders raise exceptions of many types.
     except Exception as error:
         raise DeepLabError(f"{name}: truncated or damaged image ({error})") from error
     return image
 
 
 def is_deep(image: PIL.Image.Image) -> bool:
-    """Returns whether a file has more than 8 bits per channel, even if Pillow reduced them to 8."""
+    """Returns whether the file of an image stores more than 8 bits per channel."""
     return image.mode[0] in "IF" or ";16" in image.info["stored_as"]
 
 
 def _to_rgb(
     image: PIL.Image.Image, encoded: bytes, intensity_range: tuple[float, float] | None
 ) -> tuple[np.ndarray, bool]:
-    """Returns the upright RGB image and whether some pixels are more transparent than others."""
+    """Returns the RGB image, and whether some pixels are more transparent than others."""
     name = image.info["name"]
     if is_deep(image):
         return _deep_to_rgb(image, encoded, intensity_range, name)
-    # A palette's transparency must go through RGBA, or Pillow warns.
+    # Pillow warns if an image with a transparent palette color is converted directly to RGB.
     if "transparency" in image.info:
         image = image.convert("RGBA")
     has_opacity = image.mode in OPACITY_MODES
     transparent = has_opacity and check_opacity(np.asarray(image.getchannel("A")), name)
     image = upright(image)
-    # `convert` copies even if the mode is the same.
+    # `convert` copies the image even if its mode is already RGB.
     return np.array(image if image.mode == "RGB" else image.convert("RGB")), transparent
 
 
 def upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Applies the EXIF orientation to an image, in place."""
+    """Applies the EXIF orientation of an image in place, and returns the image."""
     PIL.ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
 @contextlib.contextmanager
 def one_large_at_a_time(*paths: Path) -> Iterator[None]:
-    """Prevents threads from processing large images at the same time, to limit memory."""
+    """Within the block, no other thread processes large images; this limits memory."""
     large = sum(math.prod(image_size(path)) for path in paths) > LARGE_PIXELS
     with _large_images if large else contextlib.nullcontext():
         yield
@@ -406,7 +415,7 @@ def _deep_to_rgb(
     transparent = channels.shape[2] == 4 and check_opacity(channels[..., 3], name)
     planes = [channels[..., at] for at in ([2, 1, 0] if channels.shape[2] >= 3 else [0])]
     result = _scaled(planes, intensity_range or own_range(planes))
-    # Both decoders have turned a TIFF already.
+    # For a TIFF, both decoders have already applied the EXIF orientation.
     if image.format != "TIFF":
         result = turned(result, image.info["orientation"])
     return result, transparent
@@ -425,7 +434,7 @@ def _scaled(planes: Sequence[np.ndarray], limits: tuple[float, float]) -> np.nda
 
 
 def to_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Maps numbers linearly, `low` to 0 and `high` to 255; those beyond are clipped."""
+    """Maps numbers linearly to uint8: `low` to 0, `high` to 255; clips numbers outside."""
     # NaN becomes the darkest value.
     within = np.clip(np.nan_to_num(values, nan=low), low, high)
     return np.rint((within - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Reads mask files, checks every value, and converts them to class indices."""
+"""Reads mask files, checks all values, and converts values or colors to class indices."""
 
 import dataclasses
 import io
@@ -18,20 +18,20 @@ from deeplab_jax.labels import label_dtype, void_label
 
 INDEX_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 LOSSY, LOSSLESS_WEBP = ("JPEG", "MPO"), b"VP8L"
-# Pillow's names of the compressions of a TIFF that change values.
+# Pillow's names of lossy compressions of a TIFF.
 LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 ARRAY_SUFFIX = ".npy"
-# Pillow's name of the storage of 2-bit and 4-bit gray levels, which decoders stretch to 0..255.
+# Pillow's name for stored 2-bit and 4-bit gray levels, which it scales to 0..255 when decoding.
 STRETCHED = re.compile(r"'L;([24])")
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskFile:
-    """A decoded mask.
+    """A decoded mask file.
 
     Attributes:
       path: path of the file.
-      image: decoded, upright image in the Pillow mode of the file.
+      image: decoded image in the Pillow mode of the file, with the EXIF orientation applied.
       orientation: EXIF orientation of the file, 1..8.
       lossy: name of the compression if it is lossy (JPEG or WebP), else "".
     """
@@ -45,8 +45,8 @@ class MaskFile:
         """Returns the palette indices or gray levels of the mask, integers [H, W].
 
         Raises:
-          DeepLabError: the file contains colors or fractions, pixels of one value differ in
-            opacity, or its compression is lossy.
+          DeepLabError: the file contains colors or floating-point numbers, pixels of one value
+            differ in opacity, or the compression is lossy.
         """
         self._check_lossless()
         image, pixels = self.image, np.asarray(self.image)
@@ -54,7 +54,7 @@ class MaskFile:
             return pixels
         if pixels.dtype.kind == "f":
             raise DeepLabError(
-                f"{self.path}: the mask holds floating-point numbers; save class indices as "
+                f"{self.path}: the mask contains floating-point numbers; save class indices as "
                 "integers"
             )
         if pixels.ndim == 2:
@@ -65,8 +65,8 @@ class MaskFile:
         values = colors[..., 0]
         if image.mode not in INDEX_MODES or (colors != values[..., None]).any():
             raise DeepLabError(
-                f"{self.path}: the mask is painted in colors; give a color map that assigns a "
-                "class to each color"
+                f"{self.path}: the mask is painted in colors; give a color map (--color_map) that "
+                "assigns a class to each color"
             )
         self._check_opacity(values, opacity)
         return _unstretched(values, image)
@@ -75,15 +75,15 @@ class MaskFile:
         """Returns the colors of the mask, uint8 [H, W, 3] RGB.
 
         Raises:
-          DeepLabError: the file has more than 8 bits, pixels of one color differ in opacity, or its
-            compression is lossy.
+          DeepLabError: the file has more than 8 bits per channel, pixels of one color differ in
+            opacity, or the compression is lossy.
         """
         self._check_lossless()
         self._check_depth()
         image = self.image
         if is_deep(image) or self.path.suffix.lower() == ARRAY_SUFFIX:
             raise DeepLabError(
-                f"{self.path}: the mask holds class indices, not colors; omit the color map, or "
+                f"{self.path}: the mask contains class indices, not colors; omit the color map, or "
                 "give masks painted in 8-bit colors"
             )
         if "transparency" in image.info and image.mode == "P":
@@ -94,13 +94,13 @@ class MaskFile:
         return colors
 
     def opacity(self) -> np.ndarray | None:
-        """Returns the opacity channel, uint8 [H, W], or None if there is none."""
+        """Returns the opacity (alpha) channel, uint8 [H, W], or None if there is none."""
         if self.image.mode not in OPACITY_MODES:
             return None
         return np.asarray(self.image.getchannel("A"))
 
     def used_colors(self) -> Mapping[int, Color]:
-        """Returns the color in the palette of each index that occurs; {} without a palette."""
+        """Returns the palette color of each index that occurs in the mask; {} without a palette."""
         if self.image.mode != "P":
             return {}
         palette = np.array(self.image.getpalette("RGB"), np.uint8).reshape(-1, 3).tolist()
@@ -110,8 +110,8 @@ class MaskFile:
     def _check_lossless(self) -> None:
         if self.lossy:
             raise DeepLabError(
-                f"{self.path}: {self.lossy} compression changes values (pixels at the edges of "
-                "objects may get the label of another class); export the masks again as PNG"
+                f"{self.path}: {self.lossy} compression changes values, so pixels at the edges of "
+                "objects may have the label of another class; export the masks again as PNG"
             )
 
     def _check_depth(self) -> None:
@@ -128,9 +128,9 @@ class MaskFile:
         pairs = np.unique(values.astype(np.int64) << 8 | opacity)
         if len(np.unique(pairs >> 8)) < len(pairs):
             raise DeepLabError(
-                f"{self.path}: its opacity distinguishes pixels of one color, so labels would be "
-                "lost. Flatten the mask onto a background of another color, or save it as class "
-                "indices"
+                f"{self.path}: some pixels differ only in their opacity (alpha channel), which "
+                "is not read. Flatten the mask onto a background of another color, or save it as "
+                "class indices"
             )
 
 
@@ -139,11 +139,12 @@ def open_mask(path: Path, page: int | None = None) -> MaskFile:
 
     Args:
       path: mask file.
-      page: page of a TIFF of several pages, from 1; a file of one page is read in any case.
+      page: number of the page to read from a TIFF with several pages, from 1. Files with one page
+        are read for any number.
 
     Raises:
-      DeepLabError: the file is missing, damaged, or holds several pictures or further bands, or an
-        array that is not two-dimensional or not of integers.
+      DeepLabError: the file is missing or damaged, or contains several pictures, further bands, or
+        an array that is not two-dimensional or not of integers.
     """
     if path.suffix.lower() == ARRAY_SUFFIX:
         return MaskFile(path, _array_picture(path), UPRIGHT)
@@ -160,7 +161,7 @@ def open_mask(path: Path, page: int | None = None) -> MaskFile:
 
 
 def _lossy_compression(image: PIL.Image.Image, encoded: bytes) -> str:
-    """Returns the name of the compression of an image if it is lossy, else ""."""
+    """Returns the name of the compression if it is lossy, else ""."""
     if image.format in LOSSY or (image.format == "WEBP" and LOSSLESS_WEBP not in encoded):
         return str(image.format)
     inside = image.info.get("compression") if image.format == "TIFF" else None
@@ -168,10 +169,10 @@ def _lossy_compression(image: PIL.Image.Image, encoded: bytes) -> str:
 
 
 def _gray_levels(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Returns a GIF whose colors are gray as a gray image, and any other GIF as it is.
+    """Converts a GIF with gray colors only to a gray image; returns any other GIF unchanged.
 
-    The format has no gray images: writers store gray levels in a palette and number those that
-    occur, so that the indices of one level differ from file to file.
+    The GIF format has no gray images. Writers store the gray levels that occur as a palette, so one
+    level has different indices in different files.
     """
     if image.mode != "P":
         return image
@@ -185,31 +186,34 @@ def _gray_levels(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _array_picture(path: Path) -> PIL.Image.Image:
-    """Reads an NPY file of class indices as a Pillow image; never unpickles anything.
+    """Reads an NPY file of class indices as a Pillow image, without unpickling.
 
     Raises:
-      DeepLabError: the file is missing or damaged, or not a two-dimensional array of integers.
+      DeepLabError: the file is missing or damaged, is not a two-dimensional array of integers, or
+        contains values that are not class indices.
     """
     try:
-        # Mapping the file compares the stated shape with its size before memory is allocated.
+        # With a memory map, NumPy compares the shape in the header with the size of the file
+        # before it allocates memory.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DeepLabError(f"{path}: {absence(path)}") from None
-    # The header of a damaged file raises almost anything.
+    # On damaged headers, NumPy raises exceptions of many types.
     except Exception as error:
         raise DeepLabError(
             f"{path}: not a NumPy array of numbers ({error}); save the mask with np.save"
         ) from error
     if array.dtype.kind not in "biu" or array.ndim != 2 or not array.size:
         raise DeepLabError(
-            f"{path}: an array of {array.dtype} with the shape {array.shape}; a mask is an array "
-            "of integers with the shape (height, width)"
+            f"{path}: an array of {array.dtype} with the shape {array.shape}; a mask must be an "
+            "array of integers with the shape (height, width)"
         )
     values, range_of_pillow = np.array(array), np.iinfo(np.int32)
     if values.dtype.kind != "b" and values.dtype not in (np.uint8, np.uint16):
         if values.min() < range_of_pillow.min or values.max() > range_of_pillow.max:
             raise DeepLabError(
-                f"{path}: values {values.min()}..{values.max()} are not class indices"
+                f"{path}: the values {values.min()}..{values.max()} are not class indices, "
+                "which must be from 0 to 65535"
             )
         values = values.astype(np.int32)
     image = PIL.Image.fromarray(values)
@@ -218,7 +222,7 @@ def _array_picture(path: Path) -> PIL.Image.Image:
 
 
 def constant_color(mask: MaskFile) -> Color | None:
-    """Returns the color of a mask with a single color and opacities 0 and 255; None for others."""
+    """Returns the color of a mask if it has a single color and opacities 0 and 255, else None."""
     opacity = mask.opacity()
     if opacity is None or not np.isin(opacity, (0, 255)).all():
         return None
@@ -227,14 +231,14 @@ def constant_color(mask: MaskFile) -> Color | None:
 
 
 def _unstretched(values: np.ndarray, image: PIL.Image.Image) -> np.ndarray:
-    """Returns the values as stored with 2 or 4 bits, which Pillow scaled to 0..255."""
+    """Returns gray levels as the file stores them; Pillow scales 2-bit and 4-bit ones to 0..255."""
     stored = STRETCHED.search(image.info["stored_as"])
     return values // (255 // (2 ** int(stored[1]) - 1)) if stored else values
 
 
-# Dtype of the labels of up to 255 classes.
+# Dtype of labels if there are at most 255 classes.
 EIGHT_BIT = label_dtype(1)
-# Number of illegal values that an error lists; more are shown as "…".
+# Maximum number of illegal values that an error lists.
 SHOWN_VALUES = 5
 
 
@@ -245,11 +249,11 @@ def read_mask(
     in_opacity: bool = False,
     dtype: np.dtype = EIGHT_BIT,
 ) -> np.ndarray:
-    """Reads a mask whose palette indices (or gray levels) stand for classes.
+    """Reads a mask whose palette indices or gray levels represent classes.
 
     Args:
       source: path of the mask, or the opened mask.
-      labels: label of each legal value in the file: a class, or the largest value of `dtype` for
+      labels: maps each legal value in the file to a class, or to the largest value of `dtype` for
         void.
       in_opacity: whether to read the values from the opacity channel.
       dtype: uint8, or uint16 for more than 255 classes, see `labels.label_dtype`.
@@ -259,7 +263,7 @@ def read_mask(
 
     Raises:
       DeepLabError: the file is damaged or colored, has no opacity channel although `in_opacity`,
-        or contains other values. The message lists these, with the number of their pixels.
+        or contains illegal values. The message lists these and the number of pixels of each.
     """
     mask = _opened(source)
     values = mask.opacity() if in_opacity else mask.values()
@@ -287,11 +291,11 @@ def read_colored_mask(
     dtype: np.dtype = EIGHT_BIT,
     color_map: str = "the color map",
 ) -> np.ndarray:
-    """Reads a mask whose colors stand for classes.
+    """Reads a mask whose colors represent classes.
 
     Args:
       source: path of the mask, or the opened mask.
-      labels: label of each legal color: a class, or the largest value of `dtype` for void.
+      labels: maps each legal color to a class, or to the largest value of `dtype` for void.
       dtype: see `read_mask`.
       color_map: name of the file with the colors, for errors.
 
@@ -312,18 +316,18 @@ def read_colored_mask(
         strange, counts = np.unique(colors[wrong], axis=0, return_counts=True)
         listed = _listed("color", list(map(tuple, strange.tolist())), counts)
         raise DeepLabError(
-            f"{mask.path}: {listed}; not in {color_map}: add it there, or repaint these pixels"
+            f"{mask.path}: {listed} not in {color_map}; add the color there, or repaint the pixels"
         )
     return np.array(list(labels.values()), dtype)[order[at]]
 
 
 def identity_labels(num_classes: int) -> dict[int, int]:
-    """Returns `labels` for `read_mask` if the values in the files are classes and void."""
+    """Returns the argument `labels` of `read_mask` for files that contain the labels themselves."""
     return {value: value for value in (*range(num_classes), void_label(num_classes))}
 
 
 def mask_values(path: Path, page: int | None = None) -> set[int]:
-    """Returns the values in a mask of indices; `page` as for `open_mask`."""
+    """Returns the values that occur in a mask of class indices; for `page`, see `open_mask`."""
     return set(np.unique(open_mask(path, page).values()).tolist())
 
 
@@ -332,7 +336,7 @@ def _opened(source: Path | MaskFile) -> MaskFile:
 
 
 def _listed(kind: str, values: Sequence[object], counts: np.ndarray) -> str:
-    """Returns text such as "mask value 17 (23 pixels), 19 (4 pixels)"."""
+    """Returns text such as "color 17 (23 pixels), 19 (4 pixels)"; `kind` is the first word."""
     shown = [f"{value} ({count} pixels)" for value, count in zip(values, counts, strict=True)]
     return f"{kind} {shortened(shown, SHOWN_VALUES)}"
 

@@ -1,4 +1,4 @@
-"""Batches for training and evaluation, independent of the number of workers and hosts."""
+"""Batches for training and evaluation that do not depend on the number of workers and hosts."""
 
 import functools
 import re
@@ -18,8 +18,8 @@ from deeplab_jax.labels import label_dtype, void_label
 
 Batch = dict[str, np.ndarray]
 
-# Numbers of prefetched batches: per worker, or for this process without workers. One batch of
-# sixteen 513 × 513 crops takes 17 MB.
+# Numbers of prefetched batches: per worker process, or in this process if there are no workers.
+# One batch of sixteen 513 × 513 crops takes 17 MB.
 WORKER_BUFFER = 2
 READ_AHEAD = 4
 READ_THREADS = 4
@@ -36,24 +36,26 @@ def training_batches(
     num_hosts: int = 1,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yields this host's part of each global batch, without end.
+    """Yields this host's slice of each global training batch, without end.
 
-    The examples of a step depend only on (seed, step), and their augmentation on (seed, step,
-    position in the global batch); not on hosts, workers, or a restart at `start_step`.
+    The examples of a step depend only on `seed` and the step. Their augmentation depends only on
+    `seed`, the step, and the position in the global batch. Both are therefore independent of the
+    numbers of hosts and workers, and of a restart at `start_step`.
 
     Args:
-      dataset: dataset to draw from, in a new order in each epoch.
+      dataset: dataset to draw from. Each epoch has a new random order.
       augmentation: augmentation of each example, which may mix it with another one.
       batch_size: number of examples per batch, across all hosts.
-      seed: seed of the order of the examples and of their augmentation.
-      start_step: number of global batches to skip, without reading them (default: 0).
-      host: index of the contiguous slice of each global batch (default: 0).
-      num_hosts: number of slices (default: 1).
+      seed: random seed of the order of the examples and of their augmentation.
+      start_step: number of global batches to skip; they are not read (default: 0).
+      host: index of this host, which is the index of its slice of each global batch (default: 0).
+      num_hosts: number of hosts (default: 1).
       workers: number of processes that read ahead; 0 reads in threads of this process (default: 0).
 
     Yields:
-      {"image": [N, h, w, C], "label": [N, h, w]}, N = batch_size / num_hosts. Images have the dtype
-      of the dataset (uint8 or uint16); labels are uint8, or uint16 with more than 255 classes.
+      {"image": [N, h, w, C], "label": [N, h, w]}, where N = batch_size / num_hosts. Images have the
+      dtype of the dataset (uint8 or uint16); labels are uint8, or uint16 with more than 255
+      classes.
 
     Raises:
       DeepLabError: batch_size is not a multiple of num_hosts, an example is damaged, or the dataset
@@ -67,7 +69,7 @@ def training_batches(
         num_classes=_num_classes(dataset),
         pasted=pasted_labels(dataset, augmentation),
     )
-    # Without dropping, Grain rounds the infinite length up beyond the range of an int.
+    # With drop_remainder=False, Grain would round the infinite length up beyond the maximum int.
     endless = examples.random_map(load).batch(_per_host(batch_size, num_hosts), drop_remainder=True)
     batches = endless[start_step * num_hosts + host :: num_hosts]
     return _iterate(batches, workers)
@@ -84,30 +86,30 @@ def evaluation_batches(
     workers: int = 0,
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """Yields batches with each image exactly once across all hosts, as many batches on each host.
+    """Yields this host's slice of each global evaluation batch.
 
-    All images of a batch are padded to the same size, and all hosts use the same sizes in the same
-    order.
+    Each image is in exactly one slice. All hosts yield the same number of batches. All images of a
+    batch are padded to the same size, and all hosts use the same sizes in the same order.
 
     Args:
       dataset: dataset to evaluate.
       sizes: (height, width) to which images are padded: one size, or a size for each image.
       batch_size: number of examples per batch, across all hosts.
-      fill: padding pixel of the images, a value for each channel.
-      host: index of the contiguous slice of each global batch (default: 0).
-      num_hosts: number of slices (default: 1).
+      fill: value of each channel of the padding.
+      host: index of this host, which is the index of its slice of each global batch (default: 0).
+      num_hosts: number of hosts (default: 1).
       workers: number of processes that read ahead; 0 reads in threads of this process (default: 0).
-      limit: use only the first `limit` images; None: all.
+      limit: number of images to evaluate, from the first; None: all.
 
     Yields:
       {"image": [N, h, w, C], "label": [N, h, w], "index": int32 [N], "size": int32 [N, 2]}. Images
       have the dtype of the dataset (uint8 or uint16); labels are uint8, or uint16 with more than
-      255 classes. `index` is the position in the dataset, or -1 for the examples (all void) that
-      fill the last batch of each size. `size` is the (height, width) before padding.
+      255 classes. `index` is the position of each image in the dataset. It is -1 for the void
+      examples that fill the last batch of each size. `size` is (height, width) before padding.
 
     Raises:
-      DeepLabError: batch_size is not a multiple of num_hosts, an image is damaged, or it is larger
-        than the size to which it is padded.
+      DeepLabError: batch_size is not a multiple of num_hosts, or an image is damaged or larger than
+        the size to which it is padded.
     """
     num_images = len(dataset) if limit is None else min(limit, len(dataset))
     padded = np.broadcast_to(np.asarray(sizes, np.int32), (num_images, 2))
@@ -118,10 +120,10 @@ def evaluation_batches(
 
 
 def evaluation_order(sizes: np.ndarray, batch_size: int) -> list[tuple[int, tuple[int, int]]]:
-    """Returns (position, padded size) of every image, in the order of evaluation.
+    """Returns (position in the dataset, padded size) of every image, in the order of evaluation.
 
-    The images are sorted by padded size, and those of one size are in the order of the dataset.
-    Position -1 stands for an example without an image, to fill the last batch of a size.
+    Images are sorted by padded size. Images of one size are in the order of the dataset. Entries
+    with position -1 have no image; they fill the last batch of a size.
 
     Args:
       sizes: int [num_images, 2], (height, width) to which each image is padded.
@@ -139,16 +141,16 @@ def _per_host(batch_size: int, num_hosts: int) -> int:
     each = batch_size // num_hosts
     if batch_size < 1 or batch_size % num_hosts:
         raise DeepLabError(
-            f"batch size {batch_size} is not divisible by {num_hosts} hosts; nearest that are: "
-            f"{max(1, each) * num_hosts} and {(each + 1) * num_hosts}"
+            f"batch size {batch_size} is not divisible by {num_hosts} hosts; the nearest legal "
+            f"batch sizes are {max(1, each) * num_hosts} and {(each + 1) * num_hosts}"
         )
     return each
 
 
 def _num_classes(dataset: Dataset) -> int | None:
-    """Returns the number of classes, or None for a plain sequence of examples.
+    """Returns the number of classes of a dataset, or None for a list of examples.
 
-    The void value of a plain sequence follows from the dtype of its labels.
+    For a list of examples, the dtype of the labels determines the void value.
     """
     descriptor = getattr(dataset, "descriptor", None)
     return descriptor and descriptor.num_classes
@@ -176,7 +178,7 @@ def _iterate(batches: grain.MapDataset, workers: int) -> Iterator[Batch]:
     if workers == 0:
         options = grain.ReadOptions(num_threads=READ_THREADS, prefetch_buffer_size=READ_AHEAD)
         return iter(batches.to_iter_dataset(options))
-    # Grain's worker processes read absl flags, which Python callers and notebooks never parse.
+    # Grain's worker processes read absl flags. Python programs and notebooks do not parse them.
     if not absl.flags.FLAGS.is_parsed():
         absl.flags.FLAGS.mark_as_parsed()
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
@@ -193,12 +195,12 @@ def _naming_dead_workers(batches: Iterator[Batch]) -> Iterator[Batch]:
             raise
         reason = re.search(r"exit code \S*\d", str(error))
         raise DeepLabError(
-            f"a data worker died ({reason[0] if reason else error}; -9 usually means that memory "
-            "ran out); reduce data.workers, or run the same command again to resume from the last "
-            "checkpoint"
+            f"a data worker process ended ({reason[0] if reason else error}; -9 usually means "
+            "that memory was exhausted); reduce data.workers, then run the same command again to "
+            "resume from the last checkpoint"
         ) from error
 
 
 def _start_worker(worker: int, num_workers: int) -> None:
-    """Restricts OpenCV to one thread, because each worker process has one core."""
+    """Restricts OpenCV to one thread, because all cores are in use by the worker processes."""
     cv2.setNumThreads(0)

@@ -1,4 +1,4 @@
-"""Prepares datasets, and reports their statistics and problems."""
+"""Writes prepared datasets, and reports their statistics and problems."""
 
 import contextlib
 import dataclasses
@@ -28,10 +28,10 @@ class Preparation:
     Attributes:
       directory: TFDS directory of this version of the dataset.
       class_names: class names in label order.
-      statistics: statistics by split.
-      left_out: for each damaged example that was left out, the reason.
-      notes: remarks for the user, one line each, about files and annotations that are not part of
-        the dataset, labels that were rotated, and equal images in several splits.
+      statistics: statistics of each split, by name.
+      left_out: reason for each damaged example that was left out.
+      notes: remarks for the user, one line each: files and annotations that are not part of the
+        dataset, labels that were rotated, and images that occur in several splits.
       bands: bands of the images, with their statistics unless they are RGB.
     """
 
@@ -52,7 +52,7 @@ class Preparation:
             for split, values in metadata["statistics"].items()
         }
         names, left_out = tuple(metadata["class_names"]), tuple(metadata["left_out"])
-        # Datasets of earlier versions have no notes.
+        # Datasets that earlier releases wrote have no notes.
         notes = tuple(metadata.get("notes", ()))
         return cls(directory, names, statistics, left_out, notes, stored_bands(info))
 
@@ -64,25 +64,26 @@ def prepare(
     overwrite: bool = False,
     reporter: Reporter,
 ) -> Preparation:
-    """Writes a dataset unless it exists already.
+    """Writes a dataset, unless it already exists, and returns it.
 
     Args:
-      make_builder: function that creates a new builder, such as a `functools.partial` of its class.
+      make_builder: creates a new builder, for example a `functools.partial` of the builder class.
       skip_bad: whether to leave damaged examples out instead of failing (default: False).
       overwrite: whether to replace an existing dataset once the new one is complete (default:
         False).
       reporter: receives progress events and a warning for each damaged example.
 
     Raises:
-      DeepLabError: there are damaged examples; the message has the first one and their number.
+      DeepLabError: there are damaged examples. The message states the first one and the number of
+        the others.
     """
     builder = make_builder()
     directory = Path(builder.data_path)
     if (directory / INFO_FILE).is_file() and not overwrite:
-        reporter.message(f"{directory} exists already; --overwrite replaces it")
+        reporter.message(f"{directory} already exists; to replace it, give --overwrite")
         return Preparation.read(directory)
     problems = builder.problems()
-    # A single problem is the error itself.
+    # The error states a single problem, so it needs no warning.
     for problem in problems if skip_bad or len(problems) > 1 else ():
         reporter.warning(problem.reason)
     if problems and not skip_bad:
@@ -90,12 +91,12 @@ def prepare(
         if len(problems) > 1:
             others = f" (and {len(problems) - 1} more, listed above: {_counted(problems)})"
         raise DeepLabError(
-            f"{problems[0].reason}{others}; repair the files, or leave such examples out with "
+            f"{problems[0].reason}{others}. Repair the files, or leave damaged examples out with "
             "--skip_bad; nothing was written"
         )
     notes = builder.notes()
     with _set_aside(directory):
-        # A builder that is created beside the old version would read its metadata.
+        # A builder that is created while the old version exists reads the metadata of that version.
         builder = make_builder() if overwrite else builder
         builder.leave_out(problems, notes)
         for split, kept in builder.kept().items():
@@ -110,11 +111,11 @@ def prepare(
 
 
 def _counted(problems: Sequence[Problem]) -> str:
-    """Returns the number of problems for each reason, with the names of a few examples."""
+    """Returns text with the number of problems for each reason, and the names of a few examples."""
     examples: dict[str, list[str]] = defaultdict(list)
     shown: dict[str, str] = {}
     for problem in problems:
-        # The reason follows the name of the file; details follow the reason.
+        # A problem has the form "FILE: REASON; DETAILS" or "FILE: REASON (DETAILS)".
         reason = problem.reason.partition(": ")[2] or problem.reason
         reason = re.split(r"; | \(", reason)[0]
         kind = re.sub(r"\d+", "0", reason)
@@ -128,26 +129,26 @@ def _counted(problems: Sequence[Problem]) -> str:
 
 
 def write(builder: SegmentationBuilder) -> None:
-    """Writes a dataset beside its final directory and moves it there when it is complete.
+    """Writes a dataset to a temporary directory, and renames that directory once it is complete.
 
     Raises:
-      DeepLabError: it cannot be written, for example because the disk is full.
+      DeepLabError: the dataset cannot be written, for example because the disk is full.
     """
-    # TFDS requires a directory for downloads although nothing is downloaded.
+    # TFDS requires a download directory although nothing is downloaded.
     with _quiet(), tempfile.TemporaryDirectory() as unused:
         try:
             builder.download_and_prepare(download_dir=unused)
-        # ArrayRecord reports errors of the system this way.
+        # ArrayRecord reports errors of the operating system as RuntimeError.
         except RuntimeError as error:
             raise DeepLabError(
-                f"{builder.data_path} could not be written ({error}); make room or give another "
-                "directory; nothing was left there"
+                f"{builder.data_path} cannot be written ({error}), and incomplete files were "
+                "removed; free disk space, or give another --data_dir"
             ) from error
 
 
 @contextlib.contextmanager
 def _set_aside(directory: Path) -> Iterator[None]:
-    """Moves an existing version of the dataset aside, and back if writing the new one fails."""
+    """Renames an existing version of the dataset, and restores it if writing the new one fails."""
     if not directory.exists():
         yield
         return
@@ -164,7 +165,7 @@ def _set_aside(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences TFDS, whose messages and progress bars would interfere with the reporter."""
+    """Suppresses TFDS's messages and progress bars, which would interfere with the reporter."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -173,12 +174,12 @@ def _quiet() -> Iterator[None]:
         tfds.enable_progress_bar()
 
 
-# Number of classes that a line lists; more are shown as "…".
+# Maximum number of classes that a warning lists.
 SHOWN_CLASSES = 10
 
 
 def render(preparation: Preparation) -> str:
-    """Returns the report as text for a terminal."""
+    """Returns the full report of `prepare --report` as text for a terminal."""
     names, statistics = preparation.class_names, preparation.statistics
     sections = [f"{preparation.directory}", _counts(statistics), _histogram(names, statistics)]
     if not preparation.bands.are_rgb:
@@ -193,7 +194,7 @@ def render(preparation: Preparation) -> str:
 
 
 def summary(preparation: Preparation) -> str:
-    """Returns the number of images and the remarks for the user, as text for a terminal."""
+    """Returns the numbers of images and the remarks for the user as text for a terminal."""
     statistics = preparation.statistics
     counts = [f"{values.num_images} {split}" for split, values in statistics.items()]
     bands = "" if preparation.bands.are_rgb else f", {preparation.bands}"
@@ -202,15 +203,15 @@ def summary(preparation: Preparation) -> str:
         *_doubts(preparation),
     ]
     if left_out := preparation.left_out:
-        lines.append(f"{len(left_out)} examples left out; the first: {left_out[0]}")
+        lines.append(f"{len(left_out)} damaged examples left out; the first: {left_out[0]}")
     return "\n".join(lines)
 
 
 def _doubts(preparation: Preparation) -> list[str]:
-    """Returns warnings about classes and bands, and the notes of the preparation."""
+    """Returns warnings about classes and bands, and the remarks of the preparation."""
     bands = preparation.bands
     empty = [
-        f"band {number} has one value, {mean:g}, in all images of the first split"
+        f"band {number} has the same value, {mean:g}, in all pixels of the first split"
         for number, (mean, std) in enumerate(zip(bands.mean, bands.std, strict=True), start=1)
         if std == 1 and mean == round(mean)
     ]
@@ -219,23 +220,23 @@ def _doubts(preparation: Preparation) -> list[str]:
 
 
 def _band_table(bands: Bands) -> str:
-    """Returns the mean and the standard deviation of each band."""
+    """Returns a table of the mean and the standard deviation of each band."""
     lines = [f"{'band':>5}{'mean':>12}{'std':>12}"]
     for number, values in enumerate(zip(bands.mean, bands.std, strict=True), start=1):
         lines.append(f"{number:>5}" + "".join(f"{value:>12.6g}" for value in values))
-    return "\n".join([*lines, f"{bands}; over all pixels of the first split, void included"])
+    return "\n".join([*lines, f"{bands}; over all pixels of the first split, including void"])
 
 
 def class_doubts(names: Sequence[str], statistics: Mapping[str, SplitStatistics]) -> list[str]:
-    """Returns warnings about classes without pixels, and splits that are void or have one class."""
+    """Returns warnings about classes without pixels, and splits with no class or only one."""
     lines, absent_in = [], {}
     for split, values in statistics.items():
         pixels = values.class_pixels
         absent_in[split] = [name for name, count in zip(names, pixels, strict=True) if not count]
         if not sum(pixels):
-            lines.append(f"every pixel of {split} is void")
+            lines.append(f"every pixel of split {split} is void")
         lines += [
-            f"class {name!r} fills 100 % of {split}"
+            f"class {name!r} fills 100 % of the non-void pixels of split {split}"
             for name, count in zip(names, pixels, strict=True)
             if count and count == sum(pixels)
         ]
@@ -245,7 +246,7 @@ def class_doubts(names: Sequence[str], statistics: Mapping[str, SplitStatistics]
         for split, absent in absent_in.items()
     }
     return lines + [
-        f"no pixel in {place}: {len(absent)} of {len(names)} classes: "
+        f"classes without a pixel in {place} ({len(absent)} of {len(names)}): "
         + shortened(list(map(repr, absent)), SHOWN_CLASSES)
         for place, absent in {"any split": everywhere, **only_in}.items()
         if absent
@@ -275,4 +276,4 @@ def _histogram(names: tuple[str, ...], statistics: dict[str, SplitStatistics]) -
         )
         shown = "absent" if weight is None else f"{weight:.3f}"
         lines.append(f"{index:>5} {name:<{width}}{fractions}{shown:>9}")
-    return "\n".join([*lines, "weight: median frequency / frequency, from the first split"])
+    return "\n".join([*lines, "weight: median class frequency / class frequency, first split"])

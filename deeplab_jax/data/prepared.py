@@ -1,4 +1,4 @@
-"""Opens prepared TFDS datasets by name, and finds them on disk."""
+"""Finds prepared TFDS datasets on disk, and opens them by name."""
 
 import dataclasses
 import re
@@ -25,7 +25,7 @@ from deeplab_jax.files import as_path, is_hidden, is_local
 from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label
 from deeplab_jax.reporter import Reporter
 
-# TFDS writes this file last, so that it marks a finished dataset.
+# TFDS writes this file last, so a directory that contains it is a complete dataset.
 INFO_FILE = "dataset_info.json"
 VERSION_PATTERN = re.compile(r"\d+\.\d+\.\d+")
 
@@ -41,7 +41,7 @@ def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | Non
       reporter: receives a message before copying.
 
     Raises:
-      DeepLabError: there is none; the message lists the datasets that exist.
+      DeepLabError: the dataset is not prepared. The message lists the prepared datasets.
     """
     root = as_path(data_dir).expanduser()
     versions = _versions(root / name)
@@ -51,7 +51,7 @@ def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | Non
         versions = _versions(root / below[0])
     if versions:
         return versions[-1] if is_local(root) else local_copy(versions[-1], reporter)
-    there = f"prepared there: {', '.join(legal)}" if legal else "nothing is prepared there"
+    there = f"prepared there: {', '.join(legal)}" if legal else "no dataset is prepared there"
     make = (
         f"make it with `deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (see --help)"
         if is_local(root)
@@ -61,14 +61,14 @@ def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | Non
 
 
 def prepared_names(data_dir: Path) -> list[str]:
-    """Returns the names of the datasets under a directory that `open_dataset` can open."""
+    """Returns the names of the prepared datasets under a directory, for `open_dataset`."""
     found = [*data_dir.glob(f"*/*/{INFO_FILE}"), *data_dir.glob(f"*/*/*/{INFO_FILE}")]
     datasets = {path.parent.parent for path in found if not is_hidden(path.parent, data_dir)}
     return sorted(str(path.relative_to(data_dir)) for path in datasets if _versions(path))
 
 
 def _versions(directory: Path) -> list[Path]:
-    """Returns the directories of the complete versions of a dataset, oldest first."""
+    """Returns the directories of the complete versions of a dataset, lowest version first."""
     versions = [path.parent for path in directory.glob(f"*/{INFO_FILE}")]
     finished = (path for path in versions if VERSION_PATTERN.fullmatch(path.name))
     return sorted(finished, key=lambda path: tuple(map(int, path.name.split("."))))
@@ -115,14 +115,15 @@ class PreparedDataset:
         return decode_image(encoded) if bands.are_rgb else decode_bands(encoded, bands)
 
     def encoded(self, index: int) -> tuple[bytes, bytes]:
-        """Returns the stored bytes of an image (JPEG or PNG, see `encode_bands`) and mask (PNG)."""
+        """Returns the encoded image (JPEG or PNG, see `encode_bands`) and mask (PNG)."""
         stored = self._source[index]
         return stored[self._image], stored[self._mask]
 
     def content(self) -> Iterator[bytes]:
-        """Yields bytes that identify the examples: their total size, and some of the examples.
+        """Yields bytes that identify the examples; see `fingerprint`.
 
-        The total size, which TFDS records, is of all splits that `split` refers to, even in part.
+        The bytes are those of up to `SAMPLED` encoded examples, and the size that TFDS recorded for
+        all splits that the expression `split` contains, each split as a whole.
         """
         yield str(self._num_bytes).encode()
         for index in sampled_positions(len(self)):
@@ -132,24 +133,27 @@ class PreparedDataset:
             yield stored[self._mask]
 
     def _checked(self, image: np.ndarray, label: np.ndarray) -> np.ndarray:
-        """Returns the label of an example in the dtype for this number of classes."""
+        """Checks a label; returns it as uint8, or as uint16 with more than 255 classes."""
         num_classes = self.descriptor.num_classes
         if image.shape[:2] != label.shape:
-            raise DeepLabError(f"image {image.shape[:2]} and mask {label.shape} differ in size")
+            raise DeepLabError(
+                f"the image is {image.shape[0]}x{image.shape[1]} (height x width), but the mask is "
+                f"{label.shape[0]}x{label.shape[1]}; prepare the dataset again from equal sizes"
+            )
         void = void_label(num_classes)
         wrong = (label >= num_classes) & (label != void)
         if wrong.any():
             raise DeepLabError(
-                f"mask value {label[wrong][0]} in {wrong.sum()} pixels is neither one of the "
-                f"{num_classes} classes nor void ({void})"
+                f"mask value {label[wrong][0]} in {wrong.sum()} pixels is illegal; legal: classes "
+                f"0..{num_classes - 1}, void {void}"
             )
         return label.astype(label_dtype(num_classes), copy=False)
 
     def image_sizes(self) -> np.ndarray:
-        """Returns (height, width) of every image from its header, int32 [num_images, 2]."""
+        """Returns (height, width) of every image, int32 [num_images, 2]; reads only headers."""
         sizes = [encoded_size(stored[self._image]) for stored in self._source]
         bands = self.descriptor.bands
-        # The bands lie below each other.
+        # `encode_bands` stacks the bands vertically.
         return np.array(sizes, np.int32) // (1 if bands.are_rgb else bands.count, 1)
 
 
@@ -165,17 +169,16 @@ def open_dataset(
       class_names: names of the classes, required if the dataset does not contain them.
 
     Raises:
-      DeepLabError: the dataset or split does not exist, or images, masks or class names are
-        missing.
+      DeepLabError: the dataset or split does not exist, or has no images, masks or class names.
     """
     return PreparedDataset(prepared_directory(name, data_dir), name, split, class_names)
 
 
 def _is_binary(builder: tfds.core.DatasetBuilder, mask: str, descriptor: Descriptor) -> bool:
-    """Returns whether a dataset has two classes and its labels have the values 0 and 255 only.
+    """Returns whether 255 is the second class: two classes, and all label values are 0 or 255.
 
-    In datasets that `prepare` wrote, 255 always means void. In others, labels are read until one
-    has another value, which is usually the first.
+    In datasets that `prepare` wrote, 255 always means void. In other datasets, labels are read
+    until one has another value; usually this is the first label.
     """
     if descriptor.num_classes != 2 or "statistics" in (builder.info.metadata or {}):
         return False
@@ -207,21 +210,22 @@ def _feature_names(
         if isinstance(feature, tfds.features.Image)
     }
     one_channel = [name for name, channels in images.items() if channels == 1]
-    # Some datasets declare their masks as color images although they store gray ones.
+    # Some datasets declare masks as color images, but store gray images.
     mask = next((name for name in (*MASK_NAMES, *one_channel) if name in images), None)
     others = [name for name in images if name != mask]
     image = next((name for name in ("image", *others) if name in others), None)
     if mask is None or image is None:
         raise DeepLabError(
-            f"{directory} holds {', '.join(features)}: no image together with a mask"
+            f"{directory}: the dataset has the features {', '.join(features)}; expected an image "
+            "and a mask"
         )
     feature = features[image]
-    # Images of a foreign dataset would otherwise be cut down to 8-bit RGB.
+    # Otherwise images with other channels, which TFDS wrote, would be reduced to 8-bit RGB.
     if are_rgb and (feature.shape[-1] not in (1, 3, None) or feature.np_dtype != np.uint8):
         raise DeepLabError(
             f"{directory}: the feature {image!r} is {np.dtype(feature.np_dtype)} with "
-            f"{feature.shape[-1]} channels; expected uint8 images with one or three channels: "
-            "select the channels and prepare the dataset with those"
+            f"{feature.shape[-1]} channels; expected uint8 images with one or three channels. "
+            "Prepare the dataset again with such images"
         )
     return image, mask, next((name for name in ID_NAMES if name in features), None)
 
@@ -230,11 +234,14 @@ def _descriptor(
     info: tfds.core.DatasetInfo, mask: str, name: str, class_names: Sequence[str] | None
 ) -> Descriptor:
     metadata = info.metadata or {}
-    # A `LabeledImage` has class names.
+    # The TFDS feature `LabeledImage` has class names.
     labeled = getattr(info.features[mask], "names", None)
     names = metadata.get("class_names") or labeled or class_names
     if not names:
-        raise DeepLabError(f"dataset {name!r} does not store its classes; give class_names")
+        raise DeepLabError(
+            f"dataset {name!r} contains no class names; give class_names (data.class_names of a "
+            "config)"
+        )
     check_several_classes(names, name)
     palette, intensity_range = metadata.get("palette"), metadata.get("intensity_range")
     described = describe(name, names, palette if palette and len(palette) == len(names) else None)
@@ -251,8 +258,8 @@ def _data_source(
             raise unknown_name("split", part, legal)
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise DeepLabError(
-            f"{builder.data_path} is stored as {builder.info.file_format.value}, which cannot be "
-            "read at random; prepare it again with TFDS' file_format='array_record'"
+            f"{builder.data_path} is stored as {builder.info.file_format.value}, which does not "
+            "support random access; prepare it again with TFDS's file_format='array_record'"
         )
     decoders = {name: tfds.decode.SkipDecoding() for name in encoded}
     try:

@@ -1,9 +1,9 @@
-"""Built-in dataset: drawings of shapes with different materials on smooth backgrounds.
+"""Built-in dataset of drawn images: textured shapes on smooth backgrounds.
 
-Each kind of shape has its own outline and material. The colors of all shapes and of the background
-have the same distribution, so neither color nor position identifies a class. Thin parts and small
-shapes require a decoder for good results. No files are read: an image depends only on (seed, split,
-index).
+Each class is a kind of shape, such as a ring, with its own outline and texture. All shapes and the
+background draw their colors from the same distribution, so neither color nor position identifies a
+class. Thin parts and small shapes require a decoder for good results. No files are read: an image
+depends only on (seed, split, index).
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 
 from deeplab_jax.labels import VOID_LABEL
 
-# Radius of the hole of a ring and half the width of the arms of a cross, relative to the radius.
+# Radius of a ring's hole, and half the width of a cross's arms, as fractions of the shape's radius.
 RING_HOLE = 0.62
 CROSS_ARM = 0.3
 
@@ -32,8 +32,8 @@ def _cross() -> np.ndarray:
     return np.concatenate([quarter @ np.linalg.matrix_power(turn, k) for k in range(4)])
 
 
-# Contours [corners, 2] of the shapes, in the order of the labels 1, 2, …; a second contour is a
-# hole.
+# Contours [corners, 2] of each shape, in the order of the labels 1, 2, …. A second contour is the
+# outline of a hole.
 OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
     "disc": (_regular_polygon(48, 0.9),),
     "square": (_regular_polygon(4),),
@@ -46,12 +46,12 @@ OUTLINES: dict[str, tuple[np.ndarray, ...]] = {
 # Height and width in pixels.
 Size = tuple[int, int]
 
-# RGB distance between the extreme colors of a pattern and their mean, for backgrounds and shapes.
+# RGB distance between the mean color and the extreme colors, for backgrounds and for shapes.
 BACKGROUND_LOUDNESS = 18.0
 MATERIAL_LOUDNESS = 60.0
 # Range of the wavelength of patterns, in pixels.
 WAVELENGTH = (5.0, 9.0)
-# Range of the number of cells per side in the grid from which clouds are interpolated.
+# Range of the number of cells per side of the random grid from which clouds are interpolated.
 CLOUD_CELLS = (3, 7)
 
 
@@ -93,7 +93,8 @@ def _clouds(random: np.random.Generator, size: Size) -> np.ndarray:
     return cv2.resize(grid, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-# Patterns of the materials as functions of two phases, clipped to −1..1 later; "cross" has noise.
+# Texture of each shape as a function of two phases; the results are clipped to −1..1. The texture
+# of "cross", which is missing here, is noise.
 WAVES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "disc": lambda x, y: 3 * np.cos(x) * np.cos(y) - 0.7 + np.cos(x) + np.cos(y),
     "square": lambda x, y: 3 * np.sin(x) * np.sin(y),
@@ -103,7 +104,7 @@ WAVES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def draw_material(random: np.random.Generator, name: str, size: Size) -> np.ndarray:
-    """Draws the pattern of a shape with random colors and direction, float32 [H, W, 3]."""
+    """Draws the texture of a shape with random colors and direction, float32 [H, W, 3]."""
     if name in WAVES:
         pattern = np.clip(WAVES[name](*_turned_axes(random, size)), -1, 1)
     else:
@@ -111,23 +112,24 @@ def draw_material(random: np.random.Generator, name: str, size: Size) -> np.ndar
     return _colored(random, pattern, MATERIAL_LOUDNESS)
 
 
-# Difficulty of the task. Lengths are fractions of the image side.
+# Range of the number of shapes per image; range of their radius as a fraction of the image side.
 NUM_SHAPES = (3, 6)
 RADIUS = (0.15, 0.28)
-# Minimum distance of two centers, relative to the sum of their radii; below 1, shapes may overlap.
+# Minimum distance of two centers as a fraction of the sum of the two radii; below 1, shapes may
+# overlap.
 SEPARATION = 0.8
 # Minimum RGB distance between the mean colors of a shape and the background.
 CONTRAST = 80.0
-# Fraction of the brightness that a shadow removes, and that shading adds or removes in a shape.
+# Fraction of the brightness that a shadow removes, and that shading adds or removes on a shape.
 SHADOW = 0.45
 SHADING = 0.25
-# Height of the highlight and standard deviation of the noise, in levels of 0..255.
+# Brightness of the highlight, and standard deviation of the noise, in levels of 0..255.
 SPECULAR = 40.0
 SENSOR_NOISE = 3.0
-# Side of the structuring element that draws the void border; 3: the border is two pixels wide.
+# Side of the structuring element that draws the void border; 3 gives a border of two pixels.
 VOID_WIDTH = 3
 
-# Sub-pixel precision of the outlines that OpenCV fills.
+# Number of fractional bits of the coordinates of outlines that OpenCV fills.
 FIXED_POINT_BITS = 4
 
 
@@ -152,7 +154,7 @@ class Pose:
         return rows, columns
 
     def seen_from(self, rows: slice, columns: slice) -> "Pose":
-        """Returns the pose in the coordinates of a window."""
+        """Returns the same position, relative to the top left corner of a window of the image."""
         corner = np.array([columns.start, rows.start])
         return dataclasses.replace(self, center=self.center - corner)
 
@@ -167,7 +169,7 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
       size: height and width in pixels (default: 96).
 
     Returns:
-      Image, uint8 [size, size, 3] RGB, and label, uint8 [size, size], with 255 around each shape.
+      Image, uint8 [size, size, 3] RGB; label, uint8 [size, size], with 255 (void) around shapes.
     """
     random = np.random.default_rng((seed, split, index))
     image = draw_background(random, (size, size))
@@ -189,7 +191,7 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
 
 
 def _place(random: np.random.Generator, size: int) -> list[Pose]:
-    """Returns random positions of shapes that overlap at most as SEPARATION allows."""
+    """Returns random positions of shapes; their distances are at least those of SEPARATION."""
     placed: list[Pose] = []
     for _ in range(random.integers(NUM_SHAPES[0], NUM_SHAPES[1] + 1)):
         radius = size * math.exp(random.uniform(*np.log(RADIUS)))
@@ -217,7 +219,7 @@ def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.nd
 def _filling(
     random: np.random.Generator, name: str, background: np.ndarray, size: Size
 ) -> np.ndarray:
-    """Draws materials until one has a mean color that differs enough from the background."""
+    """Draws textures until the mean color of one differs enough from that of the background."""
     while True:
         filling = draw_material(random, name, size)
         if np.linalg.norm(mean_color(filling) - background) >= CONTRAST:
@@ -225,7 +227,7 @@ def _filling(
 
 
 def _lit(filling: np.ndarray, pose: Pose, light: float) -> np.ndarray:
-    """Adds shading and a highlight on the side of the light."""
+    """Adds shading, and a highlight on the side from which the light comes."""
     height, width = filling.shape[:2]
     rows, columns = np.indices((height, width), np.float32, sparse=True)
     x, y = (columns - pose.center[0]) / pose.radius, (rows - pose.center[1]) / pose.radius

@@ -1,4 +1,4 @@
-"""Statistics of a split: number and sizes of images, pixels per class, weights for the loss."""
+"""Computes statistics of a split: sizes of images, pixels per class, and class weights."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ class StatisticsCounter:
         self._sizes.append(label.shape)
 
     def result(self) -> "SplitStatistics":
-        """Returns the statistics of the labels so far."""
+        """Returns the statistics of all labels that were added."""
         by_area = sorted(self._sizes or [(0, 0)], key=math.prod)
         return SplitStatistics(
             len(self._sizes),
@@ -42,14 +42,14 @@ class StatisticsCounter:
         )
 
 
-# Number of pixels whose squares are summed at a time, to limit memory.
+# Squares are summed over blocks of this number of pixels, to limit memory.
 BLOCK_PIXELS = 1 << 20
 # Significant digits of means and standard deviations.
 DIGITS = 7
 
 
 class BandCounter:
-    """Computes mean and standard deviation of each band, from exact sums over the images."""
+    """Computes the exact mean and standard deviation of each band over all added images."""
 
     def __init__(self, count: int) -> None:
         """Starts with sums of zero for `count` bands."""
@@ -74,7 +74,7 @@ class BandCounter:
         number = max(1, self._number)
         for total, squares in zip(self._sums, self._squares, strict=True):
             mean = total / number
-            # Whole numbers do not cancel.
+            # The sums are integers, so the subtraction loses no digits.
             variance = (number * squares - total * total) / number**2
             means.append(float(f"{mean:.{DIGITS}g}"))
             deviations.append(float(f"{math.sqrt(variance):.{DIGITS}g}") or 1.0)
@@ -101,9 +101,10 @@ class SplitStatistics:
     void_pixels: int
 
     def class_weights(self) -> tuple[float | None, ...]:
-        """Returns median-frequency class weights, None for classes that never occur.
+        """Returns class weights by median-frequency balancing; None for classes without pixels.
 
-        weight(c) = median(f) / f(c), where f(c) = pixels of class c / pixels of images with c.
+        weight(c) = median(f) / f(c), where f(c) is the number of pixels of class c divided by the
+        number of non-void pixels in the images that contain c.
         Source: Eigen and Fergus 2015 (arXiv:1411.4734), section 6.3.2.
         """
         frequency = [

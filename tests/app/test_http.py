@@ -62,12 +62,15 @@ def test_clients_with_the_same_image_get_whole_answers(address):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no image at all", "not an image that can be read"),
+        (b"no image at all", "not an image, or in a format"),
         (b"", "empty"),
         (png(50, 50)[1][:200], "truncated or damaged"),
         (png(1001, 1001)[1][:900000], "more than 1 million pixels"),
         (enormous(), "more than 1 million pixels"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image that can be read"),
+        (
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            "not an image, or in a format",
+        ),
     ],
     ids=["text", "empty", "truncated", "large", "enormous", "svg"],
 )

@@ -31,7 +31,7 @@ def test_shapes_with_a_report(command, tmp_path):
     status, out, err = command("shapes", *options)
     assert status == 0
     assert "3 train, 2 val images" in out
-    assert "exists already" in err
+    assert "already exists" in err
 
 
 def test_a_named_folder(command, tmp_path):

@@ -233,10 +233,10 @@ def test_originals_are_kept_byte_for_byte(voc, prepared, tmp_path):
         ("cityscapes", "no leftImg8bit/ in it"),
         ("ade20k", "no annotations/ in it"),
         ("coco_stuff", "no images/ in it"),
-        ("coco_voc", r"no annotations/ in it; a COCO source holds train2017/"),
+        ("coco_voc", r"no annotations/ in it; a COCO source contains train2017/"),
         ("pascal_context", "no JPEGImages/ in it; a PASCAL-Context source"),
         ("pascal_person_part", "no JPEGImages/ in it; a PASCAL-Person-Part source"),
-        ("folder", r"no images found; it holds no files, .*holds images/ and masks/"),
+        ("folder", r"no images found; the folder contains no files, .*contains images/ and masks/"),
     ],
 )
 def test_a_wrong_source_error_describes_the_expected_layout(prepared, name, complaint):

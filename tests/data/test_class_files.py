@@ -87,8 +87,8 @@ def test_color_maps_define_classes_and_void(text_file, tmp_path):
     ("names", "colors", "complaint"),
     [
         (None, None, "no class names"),
-        ("cat\ncow\n", "1 1 1 cat\n", "no color for the class 'cow'"),
-        ("cat\n", "1 1 1 cat\n2 2 2 cow\n", "'cow' is not a class"),
+        ("cat\ncow\n", "1 1 1 cat\n", "the class 'cow' has no color"),
+        ("cat\n", "1 1 1 cat\n2 2 2 cow\n", "'cow' is not one of the classes"),
     ],
 )
 def test_invalid_class_files_are_refused(text_file, tmp_path, names, colors, complaint):

@@ -114,7 +114,7 @@ def test_parts_of_one_object_add_up():
     ("segmentation", "complaint"),
     [
         ({"counts": "abc", "size": list(SIZE)}, "compressed"),
-        ({"counts": [5], "size": [1, 5]}, "another size"),
+        ({"counts": [5], "size": [1, 5]}, "their size is not"),
         ([[1, 2, 3]], "reshape"),
     ],
 )
@@ -125,7 +125,7 @@ def test_an_annotation_that_cannot_be_drawn_names_the_image(
     coco({"train": {3: [thing]}, "val": {4: []}})
     builder = CocoVoc(source=tmp_path, data_dir=tmp_path / "prepared")
     (problem,) = builder.problems()
-    assert "000000000003.jpg: its annotation cannot be drawn" in problem.reason
+    assert "000000000003.jpg: the annotation of this image cannot" in problem.reason
     assert complaint in problem.reason
 
 
@@ -145,9 +145,9 @@ def test_omitted_and_empty_annotations_are_counted(coco, tmp_path, reporter):
     notes = prepare(make, reporter=reporter).notes
     counts = {note.split(": ", 1)[1]: int(note.split()[0]) for note in notes if "left out" in note}
     assert counts == {
-        "annotations of train: not of VOC's classes": 1,
-        "images of train: objects too small": 1,
-        "annotations of val: their image is not listed": 1,
+        "annotations of train with other classes than VOC's": 1,
+        "images of train with too few object pixels": 1,
+        "annotations of val for images not in the file": 1,
     }
     (empty,) = [note for note in notes if "no pixel" in note]
     assert empty.startswith("3 x ")
@@ -204,8 +204,8 @@ def test_objects_lie_on_the_upright_image(
     [
         (3, SIZE, "EXIF orientation is 3.*--masks_drawn_on"),
         (6, None, "EXIF orientation is 6.*--masks_drawn_on"),
-        (1, SIZE[::-1], r"for an image of 50x40 \(height x width\), but the file is 40x50"),
-        (1, (80, 100), "for an image of 80x100"),
+        (1, SIZE[::-1], r"it states 50x40 \(height x width\) .*, but the image file is 40x50"),
+        (1, (80, 100), "it states 80x100"),
     ],
 )
 def test_objects_that_may_lie_elsewhere_are_refused(
@@ -221,8 +221,8 @@ def test_objects_that_may_lie_elsewhere_are_refused(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "instances_train2017.json: not JSON"),
-        ('{"images": []}', "not COCO's instances: no 'categories'"),
+        ("{", "instances_train2017.json: invalid JSON"),
+        ('{"images": []}', "not a COCO file of instances: 'categories' is missing"),
     ],
 )
 def test_a_non_coco_annotation_file_is_refused(tmp_path, text, complaint):

@@ -34,7 +34,7 @@ def test_folds_are_a_function_of_the_seed():
 
 @pytest.mark.parametrize("count", [0, 1, 12])
 def test_impossible_folds_are_refused(count):
-    with pytest.raises(DeepLabError, match="legal: 2 to 11"):
+    with pytest.raises(DeepLabError, match="give 2 to 11"):
         list(folds(random_dataset(SIZES), count, seed=0))
 
 

@@ -64,7 +64,7 @@ def test_opencv_agrees_but_for_the_outline():
 def test_run_lengths_are_column_major():
     mask = draw_runs([2, 3, 1, 6], (3, 4))
     assert mask.astype(int).tolist() == [[0, 1, 1, 1], [0, 1, 1, 1], [1, 0, 1, 1]]
-    with pytest.raises(DeepLabError, match="11 pixels in runs for an image of 3x4"):
+    with pytest.raises(DeepLabError, match="11 pixels in total, but the image is 3x4"):
         draw_runs([2, 3, 1, 5], (3, 4))
 
 

@@ -53,7 +53,7 @@ def test_every_bad_file_is_listed_and_nothing_is_written(source, save, make, rep
     with pytest.raises(DeepLabError, match=r"trainannot/b\.png.*and 2 more.*--skip_bad"):
         prepare(make, reporter=reporter)
     sizes, value, truncated = reporter.warnings
-    assert "mask is 4x6 (height x width), its image b.png 2x6" in sizes
+    assert "mask is 4x6 (height x width), but its image b.png is 2x6" in sizes
     assert "mask value 17 (24 pixels); legal: classes 0..10, void 11" in value
     assert "train/d.png: truncated" in truncated
     assert not files_below(tmp_path / "prepared")
@@ -82,7 +82,7 @@ def test_an_existing_dataset_is_kept_without_overwrite(source, save, make, repor
     save("raw/train/new.png", IMAGE)
     save("raw/trainannot/new.png", LABEL)
     assert prepare(make, reporter=reporter) == first
-    assert "exists already" in reporter.messages[-1]
+    assert "already exists" in reporter.messages[-1]
     again = prepare(make, overwrite=True, reporter=reporter)
     assert again.statistics["train"].num_images == 5
     assert [path.name for path in (tmp_path / "prepared/camvid").iterdir()] == ["1.0.0"]
@@ -114,7 +114,7 @@ def test_an_abort_leaves_the_old_and_nothing_half_written(
 def test_a_full_disk_gives_a_one_line_error(make, reporter, monkeypatch):
     full = Mock(side_effect=RuntimeError("write() failed: No space left on device"))
     monkeypatch.setattr(Camvid, "download_and_prepare", full)
-    with pytest.raises(DeepLabError, match=r"1\.0\.0 could not be written .*No space left"):
+    with pytest.raises(DeepLabError, match=r"1\.0\.0 cannot be written .*No space left"):
         prepare(make, reporter=reporter)
 
 
@@ -178,8 +178,8 @@ def test_the_summary_of_valid_data_is_one_line(source, save, make, reporter):
 
 def test_classes_without_a_pixel_and_those_that_fill_a_split_are_named(make, reporter):
     lines = summary(prepare(make, reporter=reporter)).splitlines()
-    assert "class 'Building' fills 100 % of train" in lines
-    (absent,) = [line for line in lines if line.startswith("no pixel in any split")]
+    assert "class 'Building' fills 100 % of the non-void pixels of split train" in lines
+    (absent,) = [line for line in lines if line.startswith("classes without a pixel in any split")]
     assert "10 of 11 classes: 'Sky', 'Pole'" in absent
 
 
@@ -187,15 +187,15 @@ def test_void_splits_masks_and_absent_classes_of_one_split_are_named(save, make,
     save("raw/trainannot/a.png", np.array([[3] * 6] * 4, np.uint8))
     save("raw/valannot/e.png", LABEL * 11)
     text = summary(prepare(make, reporter=reporter))
-    assert "every pixel of val is void" in text
-    assert "no pixel in val: 2 of 11 classes: 'Building', 'Road'" in text
+    assert "every pixel of split val is void" in text
+    assert "classes without a pixel in val (2 of 11): 'Building', 'Road'" in text
     assert "1 x every pixel of the mask is void: val/e" in text
 
 
 def test_examples_that_were_skipped_are_part_of_the_summary(source, save, make, reporter):
     damage(source, save)
     text = summary(prepare(make, skip_bad=True, reporter=reporter))
-    assert "3 examples left out" in text
+    assert "3 damaged examples left out" in text
     assert "b.png" in text
 
 

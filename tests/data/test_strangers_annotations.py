@@ -466,7 +466,7 @@ def test_one_list_of_cvat_is_split_by_a_hash(source, tmp_path):
     (source / "ImageSets/Segmentation/default.txt").write_text(
         "".join(path.read_text() for path in lists)
     )
-    with pytest.raises(DeepLabError, match=r"default.txt: no split has this name"):
+    with pytest.raises(DeepLabError, match=r"default.txt: this is not the name of a split"):
         built("cvat", source, tmp_path)
     for path in lists:
         path.unlink()
@@ -493,7 +493,7 @@ def test_images_may_lie_elsewhere(source, tmp_path):
     write_label_studio(source)
     (source / "images").rename(tmp_path / "photos")
     (source / "project-1.json").rename(tmp_path / "project.json")
-    with pytest.raises(DeepLabError, match="0 JSON files in it; give the JSON export"):
+    with pytest.raises(DeepLabError, match="contains 0 JSON files; give the JSON export"):
         built("label_studio", source, tmp_path)
     options = {"annotations": tmp_path / "project.json", "images": tmp_path / "photos"}
     assert built("label_studio", source, tmp_path, **options).problems() == []
@@ -568,8 +568,12 @@ def copied(name: str, pattern: str, replacement: str) -> Callable[[Path], None]:
 
 LABELS = "labels/train/drawing_0.txt"
 SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "broken JSON": ("labelme", text("train/drawing_1.json", "{"), r"drawing_1.json: not JSON"),
-    "no shapes": ("labelme", labelme(shapes=3), r"drawing_1.json: it has no list .* 'shapes'"),
+    "broken JSON": ("labelme", text("train/drawing_1.json", "{"), r"drawing_1.json: invalid JSON"),
+    "no shapes": (
+        "labelme",
+        labelme(shapes=3),
+        r"the key 'shapes' is missing",
+    ),
     "no label": ("labelme", shape(label=" "), r"drawing_1.json: shape 1 has no label"),
     "unknown label": ("labelme", shape(label="dics"), r"unknown class 'dics'; did you mean 'disc'"),
     "unknown type": (
@@ -580,31 +584,35 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "empty polygon": (
         "labelme",
         shape(shape_type="polygon", points=[]),
-        r"drawing_1.json cannot be drawn: shape 1 .*: 0 points, at least 3 are needed; draw it",
+        r"drawing_1.json cannot be drawn: shape 1 .*: 0 points, but at least 3 are required; draw",
     ),
-    "a point too many": ("labelme", shape(points=[[1, 1]] * 3), r"3 points, 2 are legal"),
+    "a point too many": (
+        "labelme",
+        shape(points=[[1, 1]] * 3),
+        r"3 points, but .* has 2",
+    ),
     "not a number": (
         "labelme",
         shape(shape_type="polygon", points=[[1, 1], [float("nan"), 2], [3, 4]]),
-        r"the point \(nan, 2\) is far outside of the image of 48x48",
+        r"the point \(x, y\) = \(nan, 2\) is far outside the image of 48x48",
     ),
     "text as point": ("labelme", shape(points=[["a", 1], [2, 3]]), "must be pairs of numbers"),
     "mask of another size": ("labelme", shape(points=[[0, 0], [1, 1]]), "does not fit the box"),
-    "mask is no image": ("labelme", shape(mask="?"), "its mask must be an image in base64"),
+    "mask is no image": ("labelme", shape(mask="?"), "its mask must be a base64-encoded image"),
     "no image": ("labelme", labelme(imagePath="b.png"), r"drawing_1.json: no image 'b.png' below"),
     "image elsewhere": ("labelme", labelme(imagePath="/etc/hosts"), r"no image '/etc/hosts' below"),
     "damaged image data": (
         "labelme",
         labelme(imagePath="b.png", imageData="AAAA"),
-        r"drawing_1.json: imageData: not an image that can be read",
+        r"drawing_1.json: imageData: not an image, or in a format that cannot be read",
     ),
     "no size": ("labelme", labelme(imageHeight={}), r"height {} and width 48 must be positive"),
     "size differs": (
         "labelme",
         labelme(imageHeight=47, imageWidth=48),
-        r"it is for an image of 47x48 \(height x width\), but the file is 48x48",
+        r"it states 47x48 \(height x width\) .*, but the image file is 48x48",
     ),
-    "id of a category": ("coco", coco(categories=[{"id": []}]), "the category None with id"),
+    "id of a category": ("coco", coco(categories=[{"id": []}]), "the category None with the id"),
     "no file name": (
         "coco",
         lambda source: edit(
@@ -619,25 +627,33 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda source: (source / "instances_val.json").write_bytes(
             (source / "annotations/instances_val.json").read_bytes()
         ),
-        r"instances_val.json: the image .* has the name of .*; rename one",
+        r"instances_val.json: the image .* has the same name as .*; rename one",
     ),
     "not COCO": (
         "coco",
         text("annotations/instances_val.json", "[]"),
-        "no list of objects 'images'",
+        "the key 'images' is missing or is not a list of objects",
     ),
     "no file": (
         "coco",
         lambda source: ["--annotations=no.json"],
         r"no.json: cannot read .*no such",
     ),
-    "two corners": ("coco", thing(segmentation=[[1, 2, 3, 4]]), "polygon of 4 numbers; it needs"),
-    "a box alone": ("coco", thing(segmentation=[]), r"annotation 0: it has no outline .*box alone"),
-    "far corner": ("coco", thing(segmentation=[[1, 1, 1e9, 2, 3, 3]]), r"far outside of the image"),
+    "two corners": (
+        "coco",
+        thing(segmentation=[[1, 2, 3, 4]]),
+        "polygon has 4 numbers",
+    ),
+    "a box alone": (
+        "coco",
+        thing(segmentation=[]),
+        r"annotation has no outline .*only a box",
+    ),
+    "far corner": ("coco", thing(segmentation=[[1, 1, 1e9, 2, 3, 3]]), r"far outside the image"),
     "runs of another size": (
         "coco",
         thing(segmentation={"size": [3, 4], "counts": [12]}),
-        r"run lengths are for a size of \[3, 4\], the image is \[48, 48\]",
+        r"run lengths have the size \[3, 4\] .*, but the image is \[48, 48\]",
     ),
     "short runs": ("coco", thing(segmentation={"size": [48, 48], "counts": [7]}), "have 7 pixels"),
     "damaged runs": (
@@ -648,28 +664,44 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "long runs": (
         "coco",
         thing(segmentation={"size": [48, 48], "counts": "ooo1ooo1"}),
-        "run lengths are damaged",
+        "damaged run lengths",
     ),
-    "unknown category": ("coco", thing(category_id=11), "its category 11 is not listed; legal: 30"),
-    "unknown image": ("coco", thing(image_id=77), "annotation 0: its image 77 is not listed"),
+    "unknown category": (
+        "coco",
+        thing(category_id=11),
+        "category_id 11 is not .*; legal: 30",
+    ),
+    "unknown image": ("coco", thing(image_id=77), "annotation 0: its image_id 77 is not an id"),
     "image missing": (
         "coco",
         removed("images/val/*"),
         r"no image 'drawing_2.png' below .*--images",
     ),
-    "text as label map": ("cvat", text("labelmap.txt", "disc 1 2 3"), r"line 1: lines are `name:r"),
-    "no color": ("cvat", text("labelmap.txt", "disc:1,2:::"), r"line 1: lines are `name:r,g,b::`"),
+    "text as label map": (
+        "cvat",
+        text("labelmap.txt", "disc 1 2 3"),
+        r"line 1: a line must have the form",
+    ),
+    "no color": (
+        "cvat",
+        text("labelmap.txt", "disc:1,2:::"),
+        r"must have the form `name:r,g,b::`",
+    ),
     "a color twice": (
         "cvat",
         text("labelmap.txt", "a:1,1,1::\nb:1,1,1::"),
-        "line 2: label 'b' repeats the name or",
+        "line 2: label 'b' has the name or",
     ),
     "unknown color": (
         "cvat",
         text("labelmap.txt", "disc:250,50,50::"),
-        r"color \(.*; not in .*labelmap.txt: add it there",
+        r"color \(.* not in .*labelmap.txt; add the color there",
     ),
-    "no label map": ("cvat", removed("labelmap.txt"), "no labelmap.txt in it; a cvat source is"),
+    "no label map": (
+        "cvat",
+        removed("labelmap.txt"),
+        "no labelmap.txt in it; a cvat source is",
+    ),
     "listed image missing": (
         "cvat",
         text("ImageSets/Segmentation/Train.txt", "drawing_9"),
@@ -678,39 +710,47 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "listed path leads out": (
         "cvat",
         text("ImageSets/Segmentation/Train.txt", "../drawing_0"),
-        r"Train.txt: '../drawing_0' leads out",
+        r"Train.txt: '../drawing_0' is outside",
     ),
-    "mask cut": ("cvat", cropped("SegmentationClass/*"), r"the mask is 47x48 .* of one size"),
+    "mask cut": ("cvat", cropped("SegmentationClass/*"), r"the mask is 47x48 .* the same size"),
     "task not in JSON": (
         "label_studio",
         copied("masks/task-1-*", "task-1-", "task-99-"),
-        r"task-99-.*: the task 99 is not in .*project-1.json; export the JSON again",
+        r"task-99-.*: task 99 is not in .*project-1.json; export the project",
     ),
     "two annotations": (
         "label_studio",
         copied("masks/task-1-*", "-annotation-41-", "-annotation-50-"),
-        "the task 1 has the annotations 41, 50; remove the masks of all but one",
+        r"task 1 has several annotations \(41, 50\); keep the masks of only one",
     ),
     "brush mask cut": (
         "label_studio",
         cropped("masks/task-1-*"),
-        r"47x48 \(height x width\), (but the file is|the image) 48x48",
+        r"47x48 \(height x width\).*, but the image (file )?is 48x48",
     ),
     "task without image": ("label_studio", removed("images/drawing_0.png"), "task 1: no image"),
-    "not the export": ("label_studio", text("project-1.json", "{}"), "no list of tasks"),
-    "class 9": ("yolo", text(LABELS, "9 0 0 1 0 1 1"), r"line 1: the class '9'; legal: 0..4"),
-    "pixels": ("yolo", text(LABELS, "\n0 0 0 30 0 1 1"), r"line 2: the coordinate 30; legal: 0..1"),
+    "not the export": ("label_studio", text("project-1.json", "{}"), "not a list of tasks"),
+    "class 9": (
+        "yolo",
+        text(LABELS, "9 0 0 1 0 1 1"),
+        r"the class '9' is illegal; legal: 0..4",
+    ),
+    "pixels": (
+        "yolo",
+        text(LABELS, "\n0 0 0 30 0 1 1"),
+        r"the coordinate 30 is illegal",
+    ),
     "box": ("yolo", text(LABELS, "0 0.5 0.5 0.1 0.1"), "a box, not a polygon"),
     "odd": ("yolo", text(LABELS, "0 0 0 1 0 1 1 1"), "7 numbers after the class"),
-    "words": ("yolo", text(LABELS, "0 a 0 1 0 1 1"), "coordinates are numbers between 0 and 1"),
+    "words": ("yolo", text(LABELS, "0 a 0 1 0 1 1"), "coordinates must be numbers between 0 and 1"),
     "stray labels": (
         "yolo",
         text("labels/train/no.txt", "0 0 0 1 0 1 1"),
-        r"no.txt: no image for it in .*images/train; add the image",
+        r"no.txt: no image with this name in .*images/train; add the image",
     ),
-    "broken YAML": ("yolo", text("data.yaml", "names: [a"), r"data.yaml: not YAML"),
+    "broken YAML": ("yolo", text("data.yaml", "names: [a"), r"data.yaml: invalid YAML"),
     "a number as split": ("yolo", text("data.yaml", "train: 5\nnames: [a, b]"), "5 must be a path"),
-    "no such date": ("yolo", text("data.yaml", "names: [2020-99-99]"), "data.yaml: not YAML"),
+    "no such date": ("yolo", text("data.yaml", "names: [2020-99-99]"), "data.yaml: invalid YAML"),
     "YAML's booleans": (
         "yolo",
         text("data.yaml", "train: images/train\nnames: [yes, no]"),
@@ -719,7 +759,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "number of names": (
         "yolo",
         text("data.yaml", "train: images/train\nnames: [a, b]\nnc: 3"),
-        r"2 names \(nc: 3\)",
+        r"2 names, but nc is 3",
     ),
     "no such split": (
         "yolo",
@@ -753,7 +793,7 @@ def test_skip_bad_leaves_damaged_annotations_out(case, source, tmp_path):
     WRITERS[name](source)
     spoil(source)
     prepared = prepare(tmp_path, f"--source={source}", "--skip_bad", dataset=name)
-    assert "1 examples left out" in prepared.printed
+    assert "1 damaged examples left out" in prepared.printed
     assert re.search(pattern, prepared.printed)
     assert len(prepared.labels()) == len(drawings()) - (name != "coco")
 

@@ -328,38 +328,47 @@ SPOILT = {
     ),
     "other suffix": (
         renamed("{stem}.json"),
-        r"images/train/drawing_0\.png: it has no mask; .*drawing_0\.png: no such file, but there "
+        r"train/drawing_0\.png: the image has no mask; .*drawing_0\.png: no such file, but there "
         r"is drawing_0\.json",
     ),
     "another name": (
         renamed("{stem}_m.png"),
-        r"drawing_0\.png: it has no mask; .*did you mean 'drawing_0_m\.png'\?.*1 x it has no image",
+        r"the image has no mask; .*did you mean 'drawing_0_m\.png'\?.*1 x the mask has no image",
     ),
-    "all XML": (all_masks_to(".xml"), r"masks: no masks found; it holds 6 \.xml, and masks are"),
-    "all ZIP": (all_masks_to(".npz"), r"masks: no masks found; it holds 6 \.npz, and masks are"),
+    "all XML": (
+        all_masks_to(".xml"),
+        r"no masks found; the folder contains 6 \.xml, but masks must",
+    ),
+    "all ZIP": (
+        all_masks_to(".npz"),
+        r"no masks found; the folder contains 6 \.npz, but masks must",
+    ),
     "other names": (
         other_names,
         r"none of 6 images \(drawing_0\.png, .*, …\) has a mask among 6 masks \(a\.png, .*prefix",
     ),
     "two kinds": (
         two_kinds,
-        r"6 images have two masks each, such as drawing_0\.png with drawing_0_reader1\.png and "
+        r"6 images have two masks each, for example drawing_0\.png has drawing_0_reader1\.png and "
         r"drawing_0_reader2\.png; .*--masks=DIR",
     ),
     "further mask": (
         further_mask,
-        r"drawing_0_old\.png: it has no image; .*names are matched as drawing_0\.png",
+        r"drawing_0_old\.png: the mask has no image; .*names match as in drawing_0\.png",
     ),
     "two formats": (two_formats, r"drawing_0\.\w+ and .*drawing_0\.\w+ have the same name"),
-    "no masks": (no_masks, r"masks: no masks found; it holds no files, and masks are"),
-    "no folder": (no_folders, r"source: no masks found among 6 pictures .*holds images/ and masks"),
+    "no masks": (no_masks, r"masks: no masks found; the folder contains no files, but masks must"),
+    "no folder": (
+        no_folders,
+        r"no masks found among 6 pictures .*contains images/ and masks",
+    ),
     "animation": (animation, r"drawing_0\.gif: the GIF file holds 2 pictures"),
     "image as HEIC": (
         image_as_heic,
-        r"masks/train/drawing_0\.png: it has no image; .*images/train/drawing_0\.jpg: no such "
+        r"drawing_0\.png: the mask has no image; .*images/train/drawing_0\.jpg: no such "
         r"file, but there is drawing_0\.heic",
     ),
-    "archive": (archive, r"source: a file, not a directory \(unpack an archive\)"),
+    "archive": (archive, r"source: a file, not a directory \(an archive must be unpacked\)"),
     "broken link": (broken_link, r"drawing_0\.png: broken symbolic link to moved/away\.png"),
     "broken folder": (broken_folder, r"masks/more: broken symbolic link to .*gone; repair"),
     "broken source": (broken_source, r"source: broken symbolic link to nowhere; repair"),
@@ -402,7 +411,7 @@ def test_a_split_without_usable_examples_counts_the_reasons(tmp_path):
     write_jpeg(masks[1].with_suffix(".jpg"), np.asarray(PIL.Image.open(masks[1])))
     masks[1].unlink()
     refused(
-        r"no usable example in split 'val': 1 x it has no mask: drawing_2; 1 x JPEG compression",
+        r"in split 'val': 1 x the image has no mask: drawing_2; 1 x JPEG compression",
         *("prepare", "folder", f"--source={source}", f"--data_dir={tmp_path / 'data'}"),
         "--skip_bad",
         unwritten=tmp_path / "data",

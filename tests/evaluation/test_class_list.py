@@ -174,7 +174,7 @@ def test_a_class_map_is_read_from_lines_or_json(tmp_path, name, text):
         ("map.txt", "\n", r"map\.txt: it is empty"),
         ("map.json", '["car"]', r"map\.json: a class map in JSON is"),
         ("map.json", '{"car": 1}', r"map\.json: a class map in JSON is"),
-        ("map.json", "{", r"map\.json: not JSON"),
+        ("map.json", "{", r"map\.json: invalid JSON"),
         ("map.txt", "cat: vehicle\n", r"map\.txt: unknown class 'cat'; did you mean 'car'\?"),
         ("map.txt", "car: vehicel\n", r"'vehicel' cannot be scored: the dataset .*'vehicle'\?"),
         ("map.txt", "ground: ground\n", r"class 'ground' cannot be scored: the model has no such"),

@@ -122,7 +122,7 @@ def test_an_unusual_layout_is_decoded_whole(tmp_path):
     with open_rows(path, rows_above=0) as image:
         np.testing.assert_array_equal(image.read(3, 9), read_image(path)[3:9])
     with (
-        pytest.raises(DeepLabError, match=r"10,873 pixels; a TIFF with .* up to 1,000 pixels"),
+        pytest.raises(DeepLabError, match=r"10,873 pixels, but a TIFF with .* to 1,000 pixels"),
         open_rows(path, rows_above=0, max_pixels=1000),
     ):
         pass
@@ -271,13 +271,13 @@ SPOILT = {
     "probabilities": (None, [TILE, "--probabilities"], "omit --probabilities"),
     "truncated": (truncated, [TILE], "truncated or damaged"),
     "overwritten": (overwritten, [TILE], "truncated or damaged"),
-    "near infrared": (with_near_infrared, [TILE], "opacity channel is neither 0 nor full"),
+    "near infrared": (with_near_infrared, [TILE], "of the pixels are partly transparent"),
     "five bands": (with_five_bands, [TILE], "5 bands"),
     "pages": (with_pages, [TILE], r"holds 3 pictures \(pages\); choose one with --page=N"),
     "no such page": (with_pages, [TILE, "--page=4"], "there is no page 4; the file holds 3 pages"),
     "page of one": (None, [TILE, "--page=2"], "there is no page 2; the file holds 1 page"),
     "page 0": (None, [TILE, "--page=0"], "page"),
-    "decoded whole": (painted, [TILE], r"a TIFF with the colors PALETTE .* up to 5,000 pixels"),
+    "decoded whole": (painted, [TILE], r"a TIFF with the colors PALETTE .* to 5,000 pixels"),
     "tifffile is missing": (None, [TILE], r"pip install 'deeplab_jax\[tiff\]'"),
 }
 

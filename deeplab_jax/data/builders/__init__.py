@@ -1,1 +1,1 @@
-"""TFDS builders: one dataset a file."""
+"""TFDS builders of the supported datasets and annotation formats, one per module."""

@@ -1,4 +1,4 @@
-"""Base classes of the builders that draw masks from the shapes in annotation files."""
+"""Base classes of the builders that draw labels from the shapes in annotation files."""
 
 import abc
 import dataclasses
@@ -26,20 +26,20 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.files import list_images, visible_files
 from deeplab_jax.labels import label_dtype, void_label
 
-# Notes on an example, see `Facts`.
-NO_PIXEL = "annotation that drew no pixel"
+# Remarks on an example, see `Facts.notes`.
+NO_PIXEL = "annotation that covers no pixel"
 NO_SHAPE = "image without annotations, all background"
 
 
 class ListedImage(NamedTuple):
-    """Image in an annotation file.
+    """Image that an annotation file refers to.
 
     Attributes:
       path: path of the image file.
-      size: (height, width) according to the annotation file; None if it does not contain them.
+      size: (height, width) according to the annotation file; None if the file does not state them.
       shapes: annotations of the image.
       origin: annotation file, for error messages; None: messages name only the image.
-      fault: reason why the example cannot be stored; empty if it can.
+      fault: reason why the example cannot be stored, or "".
     """
 
     path: Path
@@ -50,7 +50,7 @@ class ListedImage(NamedTuple):
 
 
 class DrawnBuilder(SegmentationBuilder):
-    """Builder that draws the label of each image; subclasses list the images and draw shapes."""
+    """Base class of builders that draw labels; subclasses list the images and draw shapes."""
 
     # Images by split and id, in the order in which they are stored.
     _images: dict[str, dict[str, ListedImage]]
@@ -59,8 +59,8 @@ class DrawnBuilder(SegmentationBuilder):
         """Creates a builder.
 
         Args:
-          masks_drawn_on: see `PairedFilesBuilder`; used only if the size in the annotation file
-            does not decide.
+          masks_drawn_on: see `PairedFilesBuilder`; used only for images with an EXIF orientation,
+            and only if the size in the annotation file does not decide.
           **kwargs: arguments of `SegmentationBuilder`.
         """
         self._masks_drawn_on = masks_drawn_on
@@ -77,14 +77,14 @@ class DrawnBuilder(SegmentationBuilder):
           size: (height, width) of the label.
 
         Returns:
-          Label [height, width], and notes for the report.
+          Label [height, width], and remarks for the report.
 
         Raises:
           DeepLabError: a shape is damaged or does not fit the size.
         """
 
     def read_storable_image(self, listed: ListedImage) -> StorableImage:
-        """Reads an image as it is stored."""
+        """Reads an image and encodes it for the prepared dataset."""
         return storable_image(listed.path, self.descriptor.intensity_range)
 
     def image_ids(self) -> dict[str, Sequence[str]]:
@@ -101,19 +101,19 @@ class DrawnBuilder(SegmentationBuilder):
             except (DeepLabError, KeyError, TypeError, ValueError) as error:
                 place = f" in {listed.origin}" if listed.origin else ""
                 raise DeepLabError(
-                    f"{listed.path}: its annotation{place} cannot be drawn: {error}"
+                    f"{listed.path}: the annotation of this image{place} cannot be drawn: {error}"
                 ) from error
         return LoadedExample(image.encoded, label, Facts(image.digest, (*image.notes, *notes)))
 
     def _draw_upright(
         self, listed: ListedImage, image: StorableImage
     ) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Draws the label for the upright image; returns the label, and notes for the report."""
+        """Returns the label for the image with its EXIF orientation applied, and remarks."""
         declared, stored = listed.size, stored_size(image.size, image.orientation)
         if declared not in (None, image.size, stored):
             raise DeepLabError(
-                f"it is for an image of {declared[0]}x{declared[1]} (height x width), but the file "
-                f"is {image.size[0]}x{image.size[1]}"
+                f"it states {declared[0]}x{declared[1]} (height x width) as the size of the image, "
+                f"but the image file is {image.size[0]}x{image.size[1]}; export both again"
             )
         if image.orientation == UPRIGHT:
             return self.draw(listed, image.size)
@@ -135,13 +135,13 @@ class DrawnBuilder(SegmentationBuilder):
 
 
 class Layer(NamedTuple):
-    """Drawn shape.
+    """A shape that was drawn for one class.
 
     Attributes:
       name: name of the class; None for void.
       mask: bool [height, width], True at pixels of the shape.
-      depth: order of overlapping shapes: those with a smaller depth are in front; of equal depths,
-        the later shape is in front.
+      depth: order of overlapping shapes. Shapes with a smaller depth cover others; among equal
+        depths, later shapes cover earlier ones.
     """
 
     name: str | None
@@ -150,15 +150,15 @@ class Layer(NamedTuple):
 
 
 class AnnotationsBuilder(DrawnBuilder):
-    """Builder for the files of an annotation tool, which subclasses read.
+    """Base class of builders for annotation tools; subclasses read the files of one tool.
 
     The label is drawn from layers. Pixels that no layer covers are background.
     """
 
     # Description of the expected files, for error messages.
     LAYOUT: str
-    # For images with an EXIF orientation, the image that the tool annotates: `displayed` or
-    # `stored`; None if this is unknown.
+    # Image with an EXIF orientation on which the tool draws: `displayed`, `stored` or, if this is
+    # unknown, None.
     DRAWN_ON: str | None = None
 
     def __init__(
@@ -179,12 +179,12 @@ class AnnotationsBuilder(DrawnBuilder):
             `classes.json` in the source, else the names in the annotation files).
           images: directory of the images (default: the source).
           intensity_range: see `read_image`.
-          masks_drawn_on: see `DrawnBuilder` (default: as the tool does, where that is known).
+          masks_drawn_on: see `DrawnBuilder` (default: `DRAWN_ON` of the tool).
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
-          DeepLabError: a directory is missing, nothing is annotated, there is only one class, or
-            the range is empty.
+          DeepLabError: a directory is missing, there are no annotations, there is only one class,
+            or `intensity_range` is empty.
         """
         self.source = unpacked(source, self)
         self.image_directory = given_directory(images) if images else self.source
@@ -209,7 +209,11 @@ class AnnotationsBuilder(DrawnBuilder):
 
     @abc.abstractmethod
     def layers(self, listed: ListedImage, size: tuple[int, int]) -> Iterator[Layer]:
-        """Yields the layers of an image, drawn at a size (height, width).
+        """Yields the drawn shapes of an image.
+
+        Args:
+          listed: image and its shapes.
+          size: (height, width) of the masks.
 
         Raises:
           DeepLabError: a shape is damaged or does not fit the size.
@@ -236,14 +240,14 @@ class AnnotationsBuilder(DrawnBuilder):
     def notes(self) -> list[str]:
         used = {listed.path for images in self._images.values() for listed in images.values()}
         count = sum(path not in used for paths in self._images_by_name.values() for path in paths)
-        unused = f"{count} images without annotation left out of {self.image_directory}"
+        unused = f"{count} images in {self.image_directory} without annotation are left out"
         return super().notes() + [unused] * bool(count)
 
     def find_image(self, name: str, beside: Path) -> Path:
         """Returns the image that an annotation file refers to.
 
-        The image must be in the source or in the directory of the images: at the given path or, if
-        there is none, in any subdirectory under the same file name.
+        The image must be below the source or the directory of the images. If there is no image at
+        the given path, an image with the same file name is searched in all subdirectories.
 
         Args:
           name: path of the image in the annotation file.
@@ -255,14 +259,14 @@ class AnnotationsBuilder(DrawnBuilder):
         relative = PureWindowsPath(name).as_posix()
         for directory in (beside, self.image_directory, self.image_directory / "images"):
             path = self.below(directory / relative)
-            # os.path.isfile accepts names that are not legal paths.
+            # os.path.isfile returns False, without an error, for names that are not legal paths.
             if path and os.path.isfile(path):
                 return path
         found = self._images_by_name[PurePosixPath(relative).name.lower()]
         if len(found) > 1:
             raise DeepLabError(
-                f"{found[0]} and {found[1]} both have the name of the image {name!r}; rename one, "
-                "or correct the path in the annotation file"
+                f"the image {name!r} could be {found[0]} or {found[1]}; rename one of them, or "
+                "correct the path in the annotation file"
             )
         if not found:
             raise DeepLabError(
@@ -272,7 +276,7 @@ class AnnotationsBuilder(DrawnBuilder):
         return found[0]
 
     def is_image(self, path: Path) -> bool:
-        """Returns whether an image file is an image of the dataset, not a mask."""
+        """Returns whether a file is an image of the dataset rather than a mask."""
         return True
 
     @functools.cached_property
@@ -313,14 +317,14 @@ def add_image(
     image_id: str,
     listed: ListedImage,
 ) -> None:
-    """Adds an image to those that were found.
+    """Adds an image to `found`, which contains images by split and id.
 
     Raises:
-      DeepLabError: an earlier one of the split has the same id.
+      DeepLabError: the split already contains an image with this id.
     """
     earlier = found.setdefault(split, {}).setdefault(image_id, listed)
     if earlier is not listed:
         raise DeepLabError(
-            f"{listed.origin}: the image {listed.path} has the name of {earlier.path} in "
-            f"{earlier.origin}; rename one, or remove one of the annotation files"
+            f"{listed.origin}: the image {listed.path} has the same name as {earlier.path} in "
+            f"{earlier.origin}; rename one image, or remove one of the annotation files"
         )

@@ -24,20 +24,20 @@ from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.reporter import Reporter
 
-# One image of this number goes to val where the source defines no splits.
+# If the source defines no splits, about one image in this number becomes part of val.
 VAL_SHARE = 5
-# Number of examples that a note names; more are shown as "…".
+# Maximum number of examples that a remark names.
 SHOWN_EXAMPLES = 3
 
 
 class Facts(NamedTuple):
-    """Facts about one example, determined when it was checked.
+    """Results of checking one example.
 
     Attributes:
-      digest: hash of the pixels of the image, or empty.
-      notes: remarks for the user; equal notes are counted.
+      digest: hash of the pixels of the image; empty: the image is not compared with others.
+      notes: remarks for the user; equal remarks on several examples become one line.
       mask: name of the mask file, for errors.
-      used_colors: color, in the palette of the mask, of each index that occurs in it.
+      used_colors: palette color of each index that occurs in the mask.
     """
 
     digest: bytes = b""
@@ -47,7 +47,7 @@ class Facts(NamedTuple):
 
 
 class Findings:
-    """Collects the facts about all examples, and compares them with each other."""
+    """Collects the facts about all examples, and compares the examples with each other."""
 
     def __init__(self) -> None:
         self._examples_with: dict[str, list[str]] = defaultdict(list)
@@ -58,8 +58,8 @@ class Findings:
         """Adds one example.
 
         Raises:
-          DeepLabError: the palette gives an index a color that differs from an earlier mask, so
-            it does not mean the same class in all files.
+          DeepLabError: an index has another palette color than in an earlier mask, so the index
+            does not mean the same class in all files.
         """
         for note in facts.notes:
             self._examples_with[note].append(f"{split}/{image_id}")
@@ -75,7 +75,7 @@ class Findings:
                 )
 
     def notes(self) -> list[str]:
-        """Returns a line for each different note, with a count and examples, and equal images."""
+        """Returns one line per different remark, with a count and examples, and equal images."""
         lines = [
             f"{len(examples)} x {note}: {shortened(examples, SHOWN_EXAMPLES)}"
             for note, examples in sorted(self._examples_with.items())
@@ -83,32 +83,35 @@ class Findings:
         return lines + self._equal_images()
 
     def _equal_images(self) -> list[str]:
-        """Returns a warning for each pair of splits, not both for training, that share images."""
+        """Returns a warning for each two splits that contain equal images.
+
+        Two splits for training, such as train and train_aug, may contain equal images.
+        """
         pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
         for names in self._names_of.values():
             for first, second in itertools.combinations(names, 2):
                 if not (first.startswith("train") and second.startswith("train")):
                     pairs[first, second].append(f"{names[first]} = {names[second]}")
         return [
-            f"{len(equal)} images of {first} are also in {second} (equal pixels): "
+            f"{len(equal)} images of split {first} are also in split {second} (equal pixels): "
             + shortened(equal, SHOWN_EXAMPLES)
             for (first, second), equal in sorted(pairs.items())
         ]
 
 
-# A note on an example, see `Facts`.
+# Remark on an example, see `Facts.notes`.
 ALL_VOID = "every pixel of the mask is void"
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedExample:
-    """An example ready to be stored.
+    """An example that is ready to be stored.
 
     Attributes:
-      image: upright image, an encoded JPEG or PNG with 8 bits per channel; if the bands are not
-        RGB, the result of `encode_bands`.
-      label: `label_dtype(num_classes)` [H, W], classes and `void_label(num_classes)`.
-      facts: facts for the check before writing.
+      image: image with its EXIF orientation applied, encoded as JPEG or PNG with 8 bits per
+        channel; if the bands are not RGB, the result of `encode_bands`.
+      label: classes and `void_label(num_classes)`, `label_dtype(num_classes)` [H, W].
+      facts: results of checking the example.
     """
 
     image: bytes
@@ -126,26 +129,27 @@ class Problem(NamedTuple):
 
 # TFDS has no types.
 class LocalDatasetInfo(tfds.core.DatasetInfo):  # type: ignore[misc]
-    """Dataset information that TFDS does not look up in its public bucket."""
+    """Dataset information of TFDS, without looking up the dataset in TFDS's public bucket."""
 
     def initialize_from_bucket(self) -> None:
-        """Does nothing; TFDS would query Google's bucket and leave an empty temporary folder."""
+        """Does nothing; TFDS would query its bucket on the web and leave an empty folder."""
 
 
 # TFDS has no types, so mypy does not know its keyword.
 class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg,misc]
-    """TFDS builder of images and masks; subclasses define how these are found and read.
+    """Base class of TFDS builders of images and masks; subclasses find and read the files.
 
-    TFDS receives encoded bytes, because it would encode arrays with TensorFlow. `info.metadata`
-    holds class_names, palette, intensity_range, bands, statistics (per split), left_out and notes.
+    Images are passed to TFDS as encoded bytes, because TFDS would encode arrays with TensorFlow.
+    `info.metadata` contains class_names, palette, intensity_range, bands, statistics (per split),
+    left_out and notes; see `Preparation` for the last three.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks beside the code for checksums of downloads, with a package it does not install.
+    # Without this, TFDS searches checksums of downloads with a package that it does not install.
     code_path = None
     # Classes and palette of the prepared dataset.
     descriptor: Descriptor
-    # Directory of the raw files, where there is one.
+    # Directory of the raw files, if there is one.
     source: Path
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -184,7 +188,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """
         self._findings, problems = Findings(), []
         names = [(split, name) for split, names in self.image_ids().items() for name in names]
-        # Decoding releases the GIL, so that threads use all cores.
+        # Decoding releases the GIL, so threads use all cores.
         threads = concurrent.futures.ThreadPoolExecutor()
         try:
             found = threads.map(lambda name: self._checked(*name), names)
@@ -203,7 +207,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return self._findings.notes()
 
     def leave_out(self, problems: Sequence[Problem], notes: Sequence[str] = ()) -> None:
-        """Excludes examples from writing, and stores the notes in the metadata."""
+        """Excludes examples from writing, and stores the reasons and the remarks as metadata."""
         self._left_out = frozenset((problem.split, problem.image_id) for problem in problems)
         reasons = [problem.reason for problem in problems]
         self.info.metadata.update(left_out=reasons, notes=list(notes))
@@ -220,7 +224,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             example = self.load(split, image_id)
         except DeepLabError as error:
             return Problem(split, image_id, str(error))
-        # The void value is the largest of the labels' type.
+        # The void label is the largest value of the dtype.
         if example.label.min() == np.iinfo(example.label.dtype).max:
             return example.facts._replace(notes=(*example.facts.notes, ALL_VOID))
         return example.facts
@@ -229,7 +233,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         dtype, bands = label_dtype(self.descriptor.num_classes), self.descriptor.bands
         image = tfds.features.Image(shape=(None, None, 3))
         if not bands.are_rgb:
-            # The bands lie below each other in one gray picture.
+            # `encode_bands` stacks the bands vertically in one gray picture.
             image = tfds.features.Image(shape=(None, None, 1), dtype=np.dtype(bands.dtype))
         features = {
             "image": image,
@@ -249,7 +253,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
             builder=self,
             features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(metadata),
-            # The order of `image_ids` is the order of evaluation; training shuffles on its own.
+            # Evaluation uses the order of `image_ids`. Training shuffles when it reads.
             disable_shuffling=True,
         )
 
@@ -258,7 +262,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
 
     def _generate_examples(self, split: str, image_ids: Sequence[str]) -> Iterator[Any]:
         counter, bands = StatisticsCounter(self.descriptor.num_classes), self.descriptor.bands
-        # The bands' statistics are those of the first split, train.
+        # Statistics of the bands are computed over the first split, train.
         is_first, pixels = split == next(iter(self.image_ids())), BandCounter(bands.count)
         for key, image_id in enumerate(self.reporter.track(image_ids, f"writing {split}")):
             example = self.load(split, image_id)
@@ -279,14 +283,16 @@ Example = TypeVar("Example")
 def in_splits(
     found: Mapping[str | None, dict[str, Example]], builder: SegmentationBuilder
 ) -> dict[str, dict[str, Example]]:
-    """Returns the examples by split; without splits a hash of the names chooses those of val.
+    """Returns the examples by split; if there are no splits, divides them into train and val.
+
+    The examples of val are chosen by a hash of their names.
 
     Args:
-      found: examples by split, or None, and id.
-      builder: its reporter receives the number of images that become val.
+      found: examples by id, by split or None.
+      builder: the reporter of this builder receives the number of images in val.
 
     Raises:
-      DeepLabError: only some of them are in a split.
+      DeepLabError: some examples are in a split and others are not.
     """
     undivided = found.get(None)
     if not undivided:
@@ -294,12 +300,12 @@ def in_splits(
     if divided := [split for split in SPLITS if found.get(split)]:
         raise DeepLabError(
             f"{next(iter(undivided))} is not in the folder of a split, but other files "
-            f"are in {divided[0]}; put all files into train, val or test, or none of them"
+            f"are in {divided[0]}/; put all files into train/, val/ or test/, or none of them"
         )
     chosen = _held_out(list(undivided))
     builder.reporter.message(
-        f"no train/ and val/ in {builder.source}: {len(chosen)} of {len(undivided)} images, chosen "
-        "by a hash of their names, become val"
+        f"no train/ and val/ in {builder.source}: the split val consists of {len(chosen)} of "
+        f"{len(undivided)} images, chosen by a hash of their names"
     )
     return {
         split: {name: one for name, one in undivided.items() if (name in chosen) == held}
@@ -308,7 +314,7 @@ def in_splits(
 
 
 def _held_out(names: list[str]) -> set[str]:
-    """Returns the names that go to val; files added later do not move the others."""
+    """Returns the names in val. Adding files later does not move other files between splits."""
     digests = {
         name: int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
         for name in names

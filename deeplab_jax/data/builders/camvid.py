@@ -1,4 +1,4 @@
-"""CamVid, with the splits of the SegNet tutorial: 367 train, 101 val, 233 test frames of 480 × 360.
+"""CamVid with the splits of the SegNet tutorial: 367 train, 101 val, 233 test frames of 480 × 360.
 
 Source: Brostow et al. 2009; Badrinarayanan et al. 2017 (arXiv:1511.00561).
 """

@@ -1,7 +1,7 @@
-"""Cityscapes: 2,975 train and 500 val images of 2048 × 1024 with fine annotations.
+"""Cityscapes: 2,975 train and 500 val images of 2048 × 1024 (width × height), fine annotations.
 
-The 19,998 images of `train_extra`, with coarse annotations, are optional. The 1,525 test images
-have no labels and are not prepared.
+The 19,998 images of the split `train_extra`, with coarse annotations, are optional. The 1,525 test
+images have no public labels and are not prepared.
 Source: Cordts et al. 2016 (arXiv:1604.01685).
 """
 
@@ -24,7 +24,7 @@ class Cityscapes(PairedFilesBuilder):
 
     LANDMARK = IMAGES
     LAYOUT = "a Cityscapes source contains leftImg8bit/ and gtFine/ with train/CITY/ and val/CITY/"
-    # labelIds are 0..33; license plates, −1, are 255 in an 8-bit file.
+    # labelIds are 0..33. License plates have the id −1, which is 255 in an 8-bit file.
     LABELS = dict.fromkeys((*range(34), 255), VOID_LABEL) | {
         label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_LABEL_IDS)
     }

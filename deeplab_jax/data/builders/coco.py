@@ -1,6 +1,6 @@
-"""COCO format with the user's own categories.
+"""A user's own dataset in COCO format.
 
-Source of the format: cocodataset.org/#format-data. Objects are drawn by pycocotools.
+Source of the format: cocodataset.org/#format-data. pycocotools draws the objects.
 """
 
 import re
@@ -25,11 +25,11 @@ from deeplab_jax.data.descriptors import parse_json, read_text
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
 
-# Names of annotation files. If there are any, other JSON files are ignored, because the captions
-# and keypoints of COCO have the same form.
+# Names of annotation files. If such files exist, other JSON files are ignored, because COCO's
+# captions and keypoints have the same form.
 PREFERRED = re.compile(r"instances.*|_annotations\.coco")
-# Characters of compressed run lengths. Each has six bits, of which the highest is set if another
-# character of the same number follows.
+# Characters of compressed run lengths. Each encodes six bits; the highest bit is set if the number
+# continues in the next character.
 RUN_CHARACTERS, CONTINUED = range(48, 112), 0x20
 
 
@@ -38,8 +38,8 @@ class CocoObject(NamedTuple):
 
     Attributes:
       identity: `id` of the annotation.
-      name: name of the category; None for a crowd.
-      segmentation: polygons or run lengths, as in the file.
+      name: name of the category; None for a crowd (`iscrowd`).
+      segmentation: `segmentation` of the annotation: polygons or run lengths.
     """
 
     identity: object
@@ -48,15 +48,14 @@ class CocoObject(NamedTuple):
 
 
 class Coco(AnnotationsBuilder):
-    """Draws the objects in COCO files, smaller ones in front of larger ones.
+    """Draws the objects in COCO files; smaller objects cover larger ones.
 
-    Crowds are void and behind all objects. The split is determined by the name of the annotation
-    file or of its directory. The classes are background and then the categories in the order of
-    their ids.
+    Crowds are void, and all objects cover them. The name of the annotation file or of its directory
+    determines the split. The classes are background, then the categories in the order of their ids.
     """
 
     LAYOUT = (
-        "a coco source holds images and JSON files such as annotations/instances_train.json, or "
+        "a coco source contains images and JSON files such as annotations/instances_train.json or "
         "train/_annotations.coco.json"
     )
 
@@ -113,22 +112,25 @@ class Coco(AnnotationsBuilder):
             _identity(image, "image", path): [] for image in images
         }
         if len(objects) < len(images):
-            raise DeepLabError(f"{path}: two images have the same id; give each its own")
+            raise DeepLabError(f"{path}: two images have the same id; give each a different id")
         faults: dict[object, str] = {}
         for number, thing in enumerate(annotations, 1):
             identity, image = _identity(thing, "annotation", path), thing.get("image_id")
             place = f"{path}: annotation {identity}"
             if not isinstance(image, int | str) or image not in objects:
                 shown = reprlib.repr(image)
-                fault = f"{place}: its image {shown} is not listed; list it, or remove this"
+                fault = (
+                    f"{place}: its image_id {shown} is not an id in `images`; add the image, or "
+                    "remove the annotation"
+                )
                 missing = ListedImage(path, None, (), path, fault)
                 add_image(found, split, f"annotations/{number}", missing)
                 continue
             category = thing.get("category_id")
             if not isinstance(category, int) or category not in names:
                 faults[image] = (
-                    f"{place}: its category {reprlib.repr(category)} is not listed; legal: "
-                    f"{', '.join(map(str, names))}"
+                    f"{place}: its category_id {reprlib.repr(category)} is not an id in "
+                    f"`categories`; legal: {', '.join(map(str, names))}"
                 )
                 continue
             name = None if thing.get("iscrowd") else names[category]
@@ -172,11 +174,14 @@ def draw_object(masks: ModuleType, segmentation: object, size: tuple[int, int]) 
     elif isinstance(segmentation, dict):
         runs = _checked_runs(masks, segmentation, size)
     else:
-        raise DeepLabError("it has no outline (perhaps a box alone); draw one, or remove it")
+        raise DeepLabError(
+            "the annotation has no outline (perhaps only a box); draw an outline, or remove the "
+            "annotation"
+        )
     try:
         return masks.decode(runs).astype(bool)
     except ValueError as error:
-        raise DeepLabError(f"its run lengths are damaged ({error}); export it again") from None
+        raise DeepLabError(f"damaged run lengths ({error}); export the file again") from None
 
 
 def _corners(polygon: object, size: tuple[int, int]) -> np.ndarray:
@@ -184,31 +189,31 @@ def _corners(polygon: object, size: tuple[int, int]) -> np.ndarray:
     numbers = polygon if isinstance(polygon, list) else []
     if len(numbers) < 6 or len(numbers) % 2:
         raise DeepLabError(
-            f"a polygon of {len(numbers)} numbers; it needs x, y of at least 3 corners: draw it "
-            "again, or remove it"
+            f"a polygon has {len(numbers)} numbers, but x, y of at least 3 corners are required; "
+            "draw the polygon again, or remove it"
         )
     return checked_points(list(zip(numbers[::2], numbers[1::2], strict=True)), size, 3).ravel()
 
 
 def _checked_runs(masks: ModuleType, runs: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Checks run lengths, because pycocotools does not, and converts them for decoding."""
+    """Checks run lengths and converts them for pycocotools, which does not check them."""
     if runs.get("size") != list(size):
         raise DeepLabError(
-            f"its run lengths are for a size of {runs.get('size')}, the image is {list(size)} "
-            "(height, width)"
+            f"the run lengths have the size {runs.get('size')} (height, width), but the image is "
+            f"{list(size)}; export the file again"
         )
     counts = runs.get("counts")
     if isinstance(counts, str):
         encoded = counts.encode()
         if not {*encoded} <= {*RUN_CHARACTERS} or (encoded and encoded[-1] - 48 & CONTINUED):
-            raise DeepLabError("its compressed run lengths are damaged; export it again")
+            raise DeepLabError("the compressed run lengths are damaged; export the file again")
         return {"size": list(size), "counts": encoded}
     if not isinstance(counts, list) or not all(type(count) is int for count in counts):
-        raise DeepLabError("its run lengths are neither a list of integers nor a compressed text")
+        raise DeepLabError("the run lengths must be a list of integers or a compressed string")
     if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
         raise DeepLabError(
-            f"its run lengths have {sum(counts)} pixels, the image {size[0] * size[1]}; export it "
-            "again"
+            f"the run lengths have {sum(counts)} pixels in total, but the image has "
+            f"{size[0] * size[1]}; export the file again"
         )
     return masks.frPyObjects({"size": list(size), "counts": counts}, *size)
 
@@ -219,17 +224,19 @@ def _names(categories: Sequence[dict[str, Any]], path: Path) -> dict[int, str]:
         identity, name = category.get("id"), category.get("name")
         if type(identity) is not int or not is_class_name(name):
             raise DeepLabError(
-                f"{path}: the category {name!r} with id {identity!r} needs an integer as id and a "
-                "name"
+                f"{path}: the category {name!r} with the id {identity!r} is invalid; its id must "
+                "be an integer and its name a string"
             )
         names[identity] = name
     if len(names) < len(categories):
-        raise DeepLabError(f"{path}: two categories have the same id; give each its own")
+        raise DeepLabError(f"{path}: two categories have the same id; give each a different id")
     return names
 
 
 def _identity(entry: dict[str, Any], kind: str, path: Path) -> int | str:
     identity = entry.get("id")
     if not isinstance(identity, int | str):
-        raise DeepLabError(f"{path}: the id {identity!r} of an {kind} is not an integer")
+        raise DeepLabError(
+            f"{path}: the id {identity!r} of an {kind} must be an integer or a string"
+        )
     return identity

@@ -9,7 +9,7 @@ from deeplab_jax.data.builders.paired_files import Pair, PairedFilesBuilder, pai
 from deeplab_jax.data.descriptors import COCO_STUFF, COCO_STUFF_UNUSED_IDS
 from deeplab_jax.labels import VOID_LABEL
 
-# The masks contain the values id − 1, 0..181 with gaps, and 255.
+# Values in the masks: id − 1, which is 0..181 with gaps.
 USED_VALUES = [value for value in range(182) if value + 1 not in COCO_STUFF_UNUSED_IDS]
 
 

@@ -1,7 +1,7 @@
-"""COCO with the classes of VOC, on which DeepLab v3 and v3+ are pretrained.
+"""COCO with the classes of PASCAL VOC, on which DeepLab v3 and v3+ are pretrained.
 
-Objects of all other COCO classes are background. train and val are those of COCO 2017: trainval of
-2014 without minival, and minival.
+Objects of all other COCO classes are background. The splits are train and val of COCO 2017. They
+correspond to trainval of COCO 2014 without minival, and to minival.
 Source: Lin et al. 2014 (arXiv:1405.0312); DeepLab v3 (arXiv 1706.05587), section 4.3.
 """
 
@@ -20,11 +20,11 @@ from deeplab_jax.labels import VOID_LABEL
 
 
 def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
-    """Draws a polygon: the mask is True at pixels whose centers are inside (even-odd rule).
+    """Returns the mask of a polygon: True at pixels whose centers are inside (even-odd rule).
 
     Args:
-      corners: x, y, x, y, … in pixels from the top left corner of the image; corners may be outside
-        of the image.
+      corners: x, y, x, y, … in pixels from the top left corner of the image. Corners may be outside
+        the image.
       size: (height, width) of the image.
 
     Returns:
@@ -32,7 +32,7 @@ def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
     """
     points = np.asarray(corners, float).reshape(-1, 2)
     mask = np.zeros(size, bool)
-    # Most objects are small, so only the bounding box is computed.
+    # Most objects are small, so only pixels in the bounding box are tested.
     left, top = (np.clip(np.floor(points.min(0)), 0, size[::-1])).astype(int)
     right, bottom = (np.clip(np.ceil(points.max(0)), 0, size[::-1])).astype(int)
     box = mask[top:bottom, left:right]
@@ -41,10 +41,10 @@ def draw_polygon(corners: Sequence[float], size: tuple[int, int]) -> np.ndarray:
 
 
 def _inside(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns whether each pixel center is inside: an odd number of edges is to its left."""
+    """Returns whether each pixel center is inside, that is, right of an odd number of edges."""
     (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
-    # Rows of pixel centers that each edge crosses, without its lower end; horizontal edges cross
-    # none.
+    # Rows of pixel centers that each edge crosses; the row of its lower end is excluded. Horizontal
+    # edges cross no row.
     first, last = (
         np.clip(np.ceil(end(y0, y1) - 0.5), 0, height).astype(int)
         for end in (np.minimum, np.maximum)
@@ -60,7 +60,7 @@ def _inside(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def draw_runs(counts: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-    """Decodes run lengths: numbers of pixels outside, inside, outside, …, column by column.
+    """Returns the mask of run lengths: counts of pixels outside, inside, outside, … by columns.
 
     Args:
       counts: run lengths; their sum is the number of pixels in the image.
@@ -74,12 +74,15 @@ def draw_runs(counts: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     """
     height, width = size
     if sum(counts) != height * width:
-        raise DeepLabError(f"{sum(counts)} pixels in runs for an image of {height}x{width}")
+        raise DeepLabError(
+            f"the run lengths have {sum(counts)} pixels in total, but the image is "
+            f"{height}x{width} (height x width)"
+        )
     inside = np.arange(len(counts)) % 2 == 1
     return np.repeat(inside, counts).reshape(width, height).T
 
 
-# Names of classes in COCO that differ from those in VOC.
+# COCO's names of classes for those that VOC names differently.
 COCO_NAMES = {
     "aeroplane": "airplane",
     "diningtable": "dining table",
@@ -89,16 +92,16 @@ COCO_NAMES = {
     "tvmonitor": "tv",
 }
 LAYOUT = (
-    "a COCO source holds train2017/ and val2017/ (or both in images/) and "
+    "a COCO source contains train2017/ and val2017/ (or both in images/) and "
     "annotations/instances_train2017.json, instances_val2017.json"
 )
 
 
 class CocoVoc(DrawnBuilder):
-    """Draws the objects in `annotations/instances_*2017.json` that belong to classes of VOC.
+    """Draws the objects of VOC's classes in `annotations/instances_*2017.json`.
 
-    train contains the images in which these objects have more than `min_area` pixels in total; val
-    contains all images. Smaller objects are in front of larger ones; crowds are void.
+    The split train contains only images in which these objects have more than `min_area` pixels in
+    total; val contains all images. Smaller objects cover larger ones; crowds are void.
     """
 
     descriptor = VOC
@@ -108,8 +111,8 @@ class CocoVoc(DrawnBuilder):
 
         Args:
           source: directory of the raw files.
-          min_area: images in train have more than this number of pixels of objects (default: 1000,
-            as in DeepLab v3, section 4.3).
+          min_area: images are part of train if their objects have more than this number of pixels
+            in total (default: 1000, as in DeepLab v3, section 4.3).
           **kwargs: arguments of `DrawnBuilder`.
 
         Raises:
@@ -143,7 +146,7 @@ class CocoVoc(DrawnBuilder):
             objects = self._objects_of(split, content["annotations"], labels, images)
             kept = [image for image in images if _area(objects[image["id"]]) > min_area]
             dropped = len(images) - len(kept)
-            self._left_out_counts[f"images of {split}: objects too small"] += dropped
+            self._left_out_counts[f"images of {split} with too few object pixels"] += dropped
             listed = {
                 Path(image["file_name"]).stem: ListedImage(
                     directory / image["file_name"], _declared_size(image), objects[image["id"]]
@@ -151,7 +154,10 @@ class CocoVoc(DrawnBuilder):
                 for image in kept
             }
         except (KeyError, TypeError) as error:
-            raise DeepLabError(f"{path}: not COCO's instances: no {error}") from error
+            raise DeepLabError(
+                f"{path}: not a COCO file of instances: {error} is missing or invalid; download "
+                "the annotations again"
+            ) from error
         if len(listed) < len(kept):
             raise DeepLabError(f"{path}: two images have the same file name; rename one")
         return listed
@@ -168,9 +174,9 @@ class CocoVoc(DrawnBuilder):
         listed = {image["id"] for image in images}
         for thing in annotations:
             if thing["category_id"] not in labels:
-                self._left_out_counts[f"annotations of {split}: not of VOC's classes"] += 1
+                self._left_out_counts[f"annotations of {split} with other classes than VOC's"] += 1
             elif thing["image_id"] not in listed:
-                self._left_out_counts[f"annotations of {split}: their image is not listed"] += 1
+                self._left_out_counts[f"annotations of {split} for images not in the file"] += 1
             else:
                 thing["label"] = labels[thing["category_id"]]
                 objects[thing["image_id"]].append(thing)
@@ -183,7 +189,7 @@ def draw_objects(
     """Draws the label of an image.
 
     Args:
-      objects: annotations of COCO, each with the `label` of its class.
+      objects: COCO annotations; each has an additional key `label`, the label of its class.
       size: (height, width) of the image.
 
     Returns:
@@ -202,12 +208,14 @@ def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     if isinstance(segmentation, list):
         return np.any([draw_polygon(polygon, size) for polygon in segmentation], axis=0)
     if isinstance(segmentation["counts"], str) or tuple(segmentation["size"]) != size:
-        raise DeepLabError(f"run lengths of another size than {size}, or compressed ones")
+        raise DeepLabError(
+            f"the run lengths are compressed, or their size is not {list(size)} (height, width)"
+        )
     return draw_runs(segmentation["counts"], size)
 
 
 def _labels(categories: Sequence[dict[str, Any]]) -> dict[int, int]:
-    """Returns the label in VOC of each COCO category that VOC has, by category id."""
+    """Returns {COCO category id: VOC label} for the categories that are classes of VOC."""
     names = [COCO_NAMES.get(name, name) for name in VOC.class_names]
     return {
         category["id"]: names.index(category["name"])
@@ -217,11 +225,11 @@ def _labels(categories: Sequence[dict[str, Any]]) -> dict[int, int]:
 
 
 def _declared_size(image: dict[str, Any]) -> tuple[int, int] | None:
-    """Returns the (height, width) in the entry of an image; None if they are missing."""
+    """Returns the (height, width) that COCO states for an image; None if they are missing."""
     height, width = image.get("height"), image.get("width")
     return None if height is None or width is None else (height, width)
 
 
 def _area(objects: Sequence[dict[str, Any]]) -> float:
-    """Returns the total number of pixels of all objects in an image, without crowds."""
+    """Returns the total number of pixels of the objects in an image, excluding crowds."""
     return sum(thing["area"] for thing in objects if not thing.get("iscrowd"))

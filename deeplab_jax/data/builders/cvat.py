@@ -1,4 +1,4 @@
-"""CVAT export "Segmentation mask 1.1".
+"""Datasets from CVAT's export "Segmentation mask 1.1".
 
 Source of the format: docs.cvat.ai, "Segmentation mask".
 """
@@ -39,10 +39,10 @@ IMAGES, MASKS = "JPEGImages", "SegmentationClass"
 
 
 class Cvat(PairedFilesBuilder):
-    """Reads the color-coded masks in `SegmentationClass/`, with the colors in `labelmap.txt`.
+    """Reads masks in `SegmentationClass/`; `labelmap.txt` defines the color of each class.
 
-    The splits are defined by lists in `ImageSets/Segmentation/` with the name of a split. If there
-    is a single list with another name, its images are divided by a hash of their names.
+    Lists in `ImageSets/Segmentation/`, such as `train.txt`, define the splits. If there is a single
+    list with another name, a hash of the file names divides its images into train and val.
     """
 
     LANDMARK = MASKS
@@ -86,15 +86,15 @@ class Cvat(PairedFilesBuilder):
         descriptor, labels, background = annotation_classes(self.name, colors, file, root)
         if background not in colors and BLACK in colors.values():
             raise DeepLabError(
-                f"{self._label_map}: black is the background, but has a different name here; "
-                f"rename it to {background!r}, or give the class another color"
+                f"{self._label_map}: black is the color of the background, but a class with "
+                f"another name has it; rename the class to {background!r}, or change its color"
             )
         colors.setdefault(background, BLACK)
         self._color_labels = _color_labels(colors, labels, self._label_map)
         for name in descriptor.class_names:
             if name not in colors:
                 raise DeepLabError(
-                    f"{self._label_map}: it has no color for the class {name!r}; add it"
+                    f"{self._label_map}: no color for the class {name!r}; add a line for it"
                 )
         palette = tuple(colors[name] for name in descriptor.class_names)
         self.descriptor = dataclasses.replace(
@@ -105,8 +105,8 @@ class Cvat(PairedFilesBuilder):
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
         if not self._images.is_dir():
             raise DeepLabError(
-                f"{self._images}: no such directory; export again with the images, or give their "
-                "directory with --images=DIR"
+                f"{self._images}: no such directory; export again with the images, or give the "
+                "directory of the images with --images=DIR"
             )
         masks_directory = self.source / MASKS
         images, masks = (
@@ -121,13 +121,16 @@ class Cvat(PairedFilesBuilder):
             split = named_split([path.stem])
             if split is None and len(lists) > 1:
                 raise DeepLabError(
-                    f"{path}: no split has this name; rename it to train.txt, val.txt or test.txt"
+                    f"{path}: this is not the name of a split; rename the list to train.txt, "
+                    "val.txt or test.txt"
                 )
             for line in read_text(path, "list of images").splitlines():
                 # Names with spaces are in quotes.
                 if name := line.strip().strip('"'):
                     if leads_out(name):
-                        raise DeepLabError(f"{path}: {name!r} leads out of {self._images}")
+                        raise DeepLabError(
+                            f"{path}: {name!r} is outside {self._images}; correct the path"
+                        )
                     image = images.get(name, self._images / f"{name}.*")
                     mask = masks.get(name, masks_directory / f"{name}.png")
                     found.setdefault(split, {})[name] = Pair(image, mask)
@@ -164,11 +167,13 @@ def read_label_map(path: Path) -> dict[str, Color]:
         match = LABEL_LINE.fullmatch(line.strip())
         color = (int(match[2]), int(match[3]), int(match[4])) if match else (0, 0, 0)
         if not match or max(color) > 255:
-            raise DeepLabError(f"{place}: lines are `name:r,g,b::`, as in `car:128,0,64::`")
+            raise DeepLabError(
+                f"{place}: a line must have the form `name:r,g,b::`, as in `car:128,0,64::`"
+            )
         name = match[1]
         if name in colors or color in colors.values():
             raise DeepLabError(
-                f"{place}: label {name!r} repeats the name or color of an earlier one; change it"
+                f"{place}: label {name!r} has the name or color of an earlier label; change it"
             )
         colors[name] = color
     return colors

@@ -1,4 +1,4 @@
-"""Functions for the exports of all annotation tools: archives, classes, splits, checked values."""
+"""Shared parts of reading exports of annotation tools: archives, classes, splits, checks."""
 
 import os
 import shutil
@@ -21,12 +21,12 @@ from deeplab_jax.data.descriptors import (
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import is_hidden, unpack_zip
 
-# Names of labels whose pixels are void, unless the user lists them as classes. labelme's own
-# converter gives the first of them the value -1.
+# Names of labels whose pixels are void, unless the user lists them as classes. labelme's converter
+# assigns -1 to the first name.
 IGNORED_NAMES = ("__ignore__", *VOID_NAMES)
-# Names of the background class, which consists of the pixels that no shape covers.
+# Names of the background class, to which all pixels without a shape belong.
 BACKGROUND_NAMES = ("background", "_background_")
-# Splits by the names of directories, or by words in the names of annotation files.
+# Maps names of directories, and words in names of annotation files, to splits.
 SPLIT_NAMES = {**{split: split for split in SPLITS}, **OTHER_SPLIT_NAMES}
 
 
@@ -37,10 +37,10 @@ def annotation_classes(
 
     Args:
       name: name of the dataset.
-      found: class names in the annotation files, in the order of the labels; background is moved to
+      found: class names in the annotation files, in the order of the labels. Background is moved to
         the front.
-      file: file of class names, which replaces those in the annotation files; None: no such file.
-      source: source, for error messages.
+      file: file of class names, which replace those in the annotation files; None: no such file.
+      source: source of the dataset, for error messages.
 
     Returns:
       Descriptor of the dataset, label of each class by name, and name of the background class.
@@ -62,20 +62,20 @@ def annotation_classes(
 
 
 def named_split(parts: Sequence[str]) -> str | None:
-    """Returns the split named by the last part of a path that is the name of a split, or None."""
+    """Returns the split that the parts of a path name, or None; the last such part decides."""
     named = [SPLIT_NAMES[part.lower()] for part in parts if part.lower() in SPLIT_NAMES]
     return named[-1] if named else None
 
 
 def image_name(file_name: str) -> str:
-    """Returns the id of an image: its path without suffix, drive, root and `..`."""
+    """Returns the id of an image: its path without suffix, drive, leading slash and `..`."""
     path = PurePosixPath(PureWindowsPath(file_name).as_posix())
     path = path.with_suffix("") if path.name else path
     return "/".join(part for part in path.parts if part not in ("/", "..") and ":" not in part)
 
 
 def is_class_name(value: object) -> TypeGuard[str]:
-    """Returns whether a value is the name of a class: one line of text that is not empty."""
+    """Returns whether a value is a legal name of a class: one line of text that is not empty."""
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
@@ -88,7 +88,8 @@ def entries(content: object, key: str, path: Path) -> list[dict[str, Any]]:
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise DeepLabError(
-            f"{path}: it has no list of objects {key!r}; export it again, or move it away"
+            f"{path}: the key {key!r} is missing or is not a list of objects; export the file "
+            "again, or remove it from the source"
         )
     return found
 
@@ -110,7 +111,7 @@ def declared_size(height: object, width: object) -> tuple[int, int] | None:
 
 
 def checked_points(points: Any, size: tuple[int, int], least: int) -> np.ndarray:
-    """Returns the points of a shape.
+    """Checks the points of a shape and returns them as an array.
 
     Args:
       points: pairs (x, y) in pixels.
@@ -121,33 +122,35 @@ def checked_points(points: Any, size: tuple[int, int], least: int) -> np.ndarray
       Points, float64 [number, 2], x and y.
 
     Raises:
-      DeepLabError: there are too few points, they are not pairs of numbers, or a point is farther
-        from the image than the size of the image.
+      DeepLabError: there are too few points, they are not pairs of numbers, or a point is outside
+        the image by more than the height or width of the image.
     """
     try:
         pairs = np.array(points, np.float64).reshape(len(points), 2)
     except (OverflowError, TypeError, ValueError):
         raise DeepLabError("its points must be pairs of numbers x, y; draw it again") from None
     if len(pairs) < least:
-        raise DeepLabError(f"{len(pairs)} points, at least {least} are needed; draw it again")
+        raise DeepLabError(
+            f"{len(pairs)} points, but at least {least} are required; draw the shape again"
+        )
     extent = np.array(size[::-1])
-    # Not a number is not inside either.
+    # NaN fails both comparisons, so it is outside.
     inside = ((pairs >= -extent) & (pairs <= 2 * extent)).all(axis=1)
     if not inside.all():
         x, y = pairs[~inside][0]
         raise DeepLabError(
-            f"the point ({x:g}, {y:g}) is far outside of the image of {size[0]}x{size[1]} (height "
-            "x width); coordinates are pixels of this image"
+            f"the point (x, y) = ({x:g}, {y:g}) is far outside the image of {size[0]}x{size[1]} "
+            "(height x width); give coordinates in pixels of this image"
         )
     return pairs
 
 
 def unpacked(source: str | Path, owner: object) -> Path:
-    """Returns the directory of a source; unpacks it first if it is a zip archive.
+    """Returns the directory of a source; unpacks the source first if it is a zip archive.
 
     Args:
       source: directory or zip archive.
-      owner: object; when it is garbage collected, the unpacked files are removed.
+      owner: object whose garbage collection removes the unpacked files.
 
     Raises:
       DeepLabError: the source does not exist, or the archive is damaged, too large or unsafe.
@@ -157,7 +160,7 @@ def unpacked(source: str | Path, owner: object) -> Path:
         return given_directory(path)
     temporary = tempfile.mkdtemp(prefix="deeplab_jax-")
     weakref.finalize(owner, shutil.rmtree, temporary, ignore_errors=True)
-    # The name of the archive is part of the path, so that error messages contain it.
+    # Error messages contain this path, and thereby the name of the archive.
     directory = Path(temporary) / path.name
     directory.mkdir()
     unpack_zip(path, directory)
@@ -168,7 +171,7 @@ def unpacked(source: str | Path, owner: object) -> Path:
 
 
 def given_directory(directory: str | Path) -> Path:
-    """Returns the path of a directory that the user has given.
+    """Returns the normalized path of a directory.
 
     Raises:
       DeepLabError: the directory does not exist.

@@ -1,4 +1,4 @@
-"""A user's own images and masks, matched by name."""
+"""A user's own dataset of image files and mask files, which are matched by name."""
 
 import contextlib
 import dataclasses
@@ -28,25 +28,27 @@ from deeplab_jax.errors import DeepLabError, nearest_names
 from deeplab_jax.files import absence
 from deeplab_jax.labels import VOID_LABEL, label_dtype, void_label
 
-# Value of `bands` that keeps every band.
+# Value of the argument `bands` that keeps all bands.
 ALL_BANDS = "all"
 BINARY_LABELS = {0: 0, VOID_LABEL: 1}
-# Number of masks without an image up to which the nearest name is searched among them.
+# Up to this number of masks without an image, errors suggest the mask with the most similar name.
 MANY_MASKS = 100
 
 
 class Folder(PairedFilesBuilder):
-    """Builder for a folder of images and masks, whose names match by one rule; see `pairing`.
+    """Builder for a folder of images and masks; `pairing` matches their names.
 
-    The folders `train/` and `val/` (`test/`) define the splits. Without them, val is a fifth of the
-    images, chosen by a hash of the name. Masks contain class indices (palette, gray or `.npy`;
-    16 bits for more than 255 classes); or 0 and 255 for two classes (as values, or as the opacity
-    of a single color); or the colors of a color map.
+    The folders `train/`, `val/` and, optionally, `test/` define the splits. Without these folders,
+    a hash of the names chooses a fifth of the images for val. Masks have one of three encodings:
+
+    * class indices (palette, gray or `.npy`; 16 bits for more than 255 classes),
+    * 0 and 255 for two classes (as values, or as the opacity of a single color),
+    * the colors of a color map.
     """
 
     LANDMARK = "."
     LAYOUT = (
-        "a folder source holds images/ and masks/ (or give the masks' directory as --masks=DIR)"
+        "a folder source contains images/ and masks/ (or give the masks' directory as --masks=DIR)"
     )
 
     def __init__(
@@ -64,38 +66,38 @@ class Folder(PairedFilesBuilder):
         """Finds pairs and classes.
 
         Args:
-          source: directory that holds `images/` and `masks/`, or images and masks in another
-            layout that is unambiguous, see `find_files`.
+          source: directory that contains `images/` and `masks/`, or another layout that
+            distinguishes images and masks; see `find_files`.
           masks: directory of the masks (default: `masks/` in the source, if it exists).
           classes: file of class names, see `folder_classes`.
           color_map: file of class colors, see `read_color_map`.
           intensity_range: see `read_image`.
-          bands: bands to read, numbered from 1, or `all`. Three bands become 8-bit red, green and
-            blue; any other number of bands, or `all`, keep their values, uint8 or uint16. None:
-            the images are ordinary pictures.
-          page: page of TIFF images of several pages, from 1, and of such masks; a mask of one page
-            serves any page. None refuses files of several pages.
+          bands: numbers of the bands to read, from 1, or `all`. Three bands are converted to 8-bit
+            red, green and blue. Other numbers of bands, and `all`, keep uint8 or uint16 values.
+            None: all images are converted to 8-bit RGB.
+          page: number of the page to read from TIFF files with several pages, from 1. Masks with
+            one page fit any number. None: such files are an error.
           **kwargs: arguments of `PairedFilesBuilder`.
 
         Raises:
-          DeepLabError: a directory is missing, fewer than two classes are given, the range is
-            empty, or the bands do not exist.
+          DeepLabError: a directory is missing, fewer than two classes are given, the intensity
+            range is empty, or the bands do not exist.
         """
         source = Path(source).expanduser()
         self._masks = Path(masks).expanduser() if masks else None
         if self._masks and not self._masks.is_dir():
             raise DeepLabError(f"{self._masks}: no such directory; {self.LAYOUT}")
-        # First, since a folder without images needs no class names.
+        # Find the files first: without images, the error must not be that class names are missing.
         self._found = find_files(find_root(source, ".", self.LAYOUT), self._masks, self.LAYOUT)
-        # Why an image has no mask, or a mask no image.
+        # For a pair with a missing file, the reason for the error.
         self._unmatched: dict[Pair, str] = {}
         check_intensity_range(intensity_range)
         descriptor, self._color_labels = folder_classes(source, classes, color_map)
         self._first, chosen = _first_bands(sorted(self._found.images.values()), bands, page)
         if intensity_range and not chosen.are_rgb:
             raise DeepLabError(
-                f"intensity_range maps values to 8 bits, but the values of {chosen} are kept; "
-                "leave it out, or choose three bands"
+                f"intensity_range maps values to 8 bits, but {chosen} keep their values; omit "
+                "intensity_range, or choose three bands"
             )
         self.descriptor = dataclasses.replace(
             descriptor, intensity_range=intensity_range, bands=chosen
@@ -139,11 +141,12 @@ class Folder(PairedFilesBuilder):
         return super().load(split, image_id)
 
     def _report_rule(self, found: Found, matching: Matching) -> None:
-        """Reports the rule by which names match, unless images and masks have equal names."""
+        """Reports how names match, unless images and masks have equal names."""
         image, mask = next(iter(matching.mask_of.items()))
         if image != mask:
             self.reporter.message(
-                f"masks are matched by name, as {found.masks[mask]} to {found.images[image]}"
+                "masks are matched to images by name, for example "
+                f"{found.masks[mask]} to {found.images[image]}"
             )
 
     def read_label(self, mask: MaskFile) -> np.ndarray:
@@ -159,13 +162,14 @@ class Folder(PairedFilesBuilder):
         return usual if all(map(Path.is_dir, usual)) else super().directories()
 
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
-        # With a color map the colors are the classes, and indices may differ from file to file.
+        # With a color map, the colors define the classes; palette indices may differ between files.
         return {} if self._color_labels else super().used_colors(mask)
 
     def _index_encoding(self) -> dict[str, Any]:
-        """Returns the arguments of `read_mask`; reports the encoding if inferred from the files.
+        """Returns the arguments of `read_mask` for masks of class indices.
 
-        In masks of two classes that hold only 0 and 255, 255 is the second class.
+        For two classes, the files determine the encoding, which is then reported: if all masks
+        contain only 0 and 255, or only these opacities, 255 is the second class.
         """
         names = self.descriptor.class_names
         masks = [pair.mask for pairs in self._pairs.values() for pair in pairs.values()]
@@ -173,17 +177,19 @@ class Folder(PairedFilesBuilder):
             if _differ_in_opacity(masks, self._page):
                 self.reporter.message(
                     "the masks have one color and differ only in opacity, 0 or 255: opaque pixels "
-                    f"are read as {names[1]!r}"
+                    f"are read as class {names[1]!r}"
                 )
                 return {"labels": BINARY_LABELS, "in_opacity": True}
             if _hold_only_binary_values(masks, self._page):
-                self.reporter.message(f"the masks hold only 0 and 255: 255 is {names[1]!r}")
+                self.reporter.message(
+                    f"the masks contain only 0 and 255: 255 is read as class {names[1]!r}"
+                )
                 return {"labels": BINARY_LABELS}
         if len(names) > VOID_LABEL:
             self.reporter.message(
-                f"{len(names)} classes: masks hold 0..{len(names) - 1}, and "
+                f"with {len(names)} classes, masks contain 0..{len(names) - 1} for classes and "
                 f"{void_label(len(names))} for void; {VOID_LABEL} is the class "
-                f"{names[VOID_LABEL]!r}"
+                f"{names[VOID_LABEL]!r}, not void"
             )
         return {"labels": identity_labels(len(names))}
 
@@ -191,24 +197,25 @@ class Folder(PairedFilesBuilder):
 def _first_bands(
     paths: Sequence[Path], wanted: Sequence[int] | str | None, page: int | None
 ) -> tuple[Path | None, Bands]:
-    """Returns the first readable image and the bands of the dataset, which are like its own.
+    """Returns the bands of the dataset, and the first readable image if it determines them.
 
     Args:
       paths: images of the dataset.
-      wanted, page: see `Folder`.
+      wanted: argument `bands` of `Folder`.
+      page: see `Folder`.
     """
     if wanted is None:
         return None, RGB
     chosen = None if isinstance(wanted, str) else tuple(wanted)
     if isinstance(wanted, str) and wanted != ALL_BANDS:
-        raise DeepLabError(f"bands={wanted!r} is not legal; give {ALL_BANDS!r}, or numbers from 1")
+        raise DeepLabError(f"bands={wanted!r} is illegal; give {ALL_BANDS!r}, or numbers from 1")
     if chosen is not None and (not chosen or min(chosen) < 1 or len(set(chosen)) < len(chosen)):
         raise DeepLabError(
-            f"bands {', '.join(map(str, chosen)) or 'without a number'}: give different numbers "
-            "from 1, in the order in which they become channels"
+            f"bands={','.join(map(str, chosen))} is illegal; give different numbers from 1, in the "
+            "order of the channels of the result"
         )
     if chosen is not None and len(chosen) == RGB.count:
-        # Each file is checked for itself; it may have further bands of any type.
+        # Files may have different further bands, so each file is checked when it is read.
         return None, dataclasses.replace(RGB, chosen=chosen)
     first, found = _first_readable(paths, page)
     check_pixel_type(found, str(first))
@@ -217,19 +224,23 @@ def _first_bands(
 
 
 def _first_readable(paths: Sequence[Path], page: int | None) -> tuple[Path, Bands]:
-    """Returns the first file that can be read, and its bands; unreadable ones are skipped."""
+    """Returns the first file that can be read, and the bands of that file."""
     failure: DeepLabError | None = None
     for path in paths:
         try:
             return path, file_bands(path, page)
         except DeepLabError as error:
             failure = failure or error
-    raise failure or DeepLabError("no image")
+    raise failure or DeepLabError("there is no image")
 
 
 def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, str]]:
-    """Yields images without a mask and masks without an image, with their key and the reason."""
-    # Folders of images and masks whose keys share a folder, and those of any pair.
+    """Yields images without a mask and masks without an image.
+
+    Each is yielded as a pair with the missing file, with its key (the path without suffix) and an
+    error message.
+    """
+    # For each folder in the keys, the folders on disk that contain its images and its masks.
     folders = {
         key.rpartition("/")[0]: (found.images[key].parent, found.masks[mask].parent)
         for key, mask in matching.mask_of.items()
@@ -244,14 +255,14 @@ def _unmatched(found: Found, matching: Matching) -> Iterator[tuple[Pair, str, st
             nearest = nearest_names(expected.name, names)
             reason += f"; did you mean {nearest[0]!r}?" if nearest else ""
         image = found.images[key]
-        yield Pair(image, expected), key, f"{image}: it has no mask; {expected}: {reason}"
+        yield Pair(image, expected), key, f"{image}: the image has no mask; {expected}: {reason}"
     example = _example(found, matching)
     for key in matching.without_image:
         mask = found.masks[key]
         folder, _ = folders.get(key.rpartition("/")[0], any_folders)
         expected = folder / f"{matching.rule.expected_image(key)}.jpg"
-        reason = f"{expected}: {absence(expected)}; names are matched as {example}"
-        yield Pair(expected, mask), key, f"{mask}: it has no image; {reason}"
+        reason = f"{expected}: {absence(expected)}; names match as in {example}"
+        yield Pair(expected, mask), key, f"{mask}: the mask has no image; {reason}"
 
 
 def _example(found: Found, matching: Matching) -> str:
@@ -263,7 +274,7 @@ def _hold_only_binary_values(masks: Sequence[Path], page: int | None) -> bool:
     """Returns whether the readable masks contain 255, and no other value except 0."""
     values: set[int] = set()
     for mask in masks:
-        # The check of the examples reports the error.
+        # Errors are reported later, when all examples are checked.
         with contextlib.suppress(DeepLabError):
             values |= mask_values(mask, page)
         if values - {0, VOID_LABEL}:
@@ -278,7 +289,7 @@ def _differ_in_opacity(masks: Sequence[Path], page: int | None) -> bool:
         try:
             mask = open_mask(path, page)
         except DeepLabError:
-            # The check of the examples names the file.
+            # Errors are reported later, when all examples are checked.
             continue
         color, opacity = constant_color(mask), mask.opacity()
         colors.add(color)

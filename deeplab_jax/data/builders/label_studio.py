@@ -1,4 +1,4 @@
-"""Label Studio export "Brush labels to PNG", together with the JSON export.
+"""Datasets from Label Studio's exports "Brush labels to PNG" and JSON.
 
 Source of the format: github.com/HumanSignal/label-studio-converter, brush.py.
 """
@@ -21,20 +21,20 @@ from deeplab_jax.data.masks import open_mask
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import IMAGE_SUFFIXES, visible_files
 
-# task-ID-annotation-ID-by-ANNOTATOR-TAG-CLASS-NUMBER.png
+# Names of masks: task-ID-annotation-ID-by-ANNOTATOR-TAG-CLASS-NUMBER.png
 MASK_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-\d+")
-# Prefix of the names of files that were uploaded to Label Studio.
+# Prefix that Label Studio adds to the names of uploaded files.
 UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
-# Minimum opacity of a pixel that belongs to a brush stroke.
+# Pixels of at least this opacity, 0..255, belong to a brush stroke.
 OPAQUE = 128
 
 
 class BrushMask(NamedTuple):
-    """Mask file of one class.
+    """Mask file of one class in one annotation.
 
     Attributes:
       path: path of the PNG.
-      annotation: number of the annotation.
+      annotation: id of the annotation.
       name: name of the class.
     """
 
@@ -44,14 +44,15 @@ class BrushMask(NamedTuple):
 
 
 class LabelStudio(AnnotationsBuilder):
-    """Combines the masks of each task, smaller ones in front; the JSON export names the image.
+    """Combines the masks of each task (image) into a label; smaller masks cover larger ones.
 
-    The export has no splits: the images of val are chosen by a hash of their names.
+    The JSON export contains the path of the image of each task. Label Studio has no splits, so a
+    hash of the names chooses the images of val.
     """
 
     LAYOUT = (
-        "a label_studio source holds the PNGs of the export 'Brush labels to PNG', the JSON export "
-        "(or --annotations=FILE) and the images (or --images=DIR)"
+        "a label_studio source contains the PNGs of the export 'Brush labels to PNG', the JSON "
+        "export (or --annotations=FILE) and the images (or --images=DIR)"
     )
 
     def __init__(self, *, annotations: str | Path | None = None, **kwargs: Any) -> None:
@@ -77,7 +78,7 @@ class LabelStudio(AnnotationsBuilder):
             isinstance(task, dict) and type(task.get("id")) is int for task in tasks
         ):
             raise DeepLabError(
-                f"{path}: no list of tasks with an integer as id; export the project as JSON"
+                f"{path}: not a list of tasks with integer ids; export the project as JSON"
             )
         masks = self._masks({tag for task in tasks for tag in _tags(task)})
         names = {mask.name for of_task in masks.values() for mask in of_task}
@@ -92,8 +93,8 @@ class LabelStudio(AnnotationsBuilder):
             add_image(found, None, identity, listed)
         for number, of_task in masks.items():
             fault = (
-                f"{of_task[0].path}: the task {number} is not in {path}; export the JSON again, or "
-                "remove the file"
+                f"{of_task[0].path}: task {number} is not in {path}; export the project as JSON "
+                "again, or remove this mask"
             )
             missing = ListedImage(of_task[0].path, None, (), path, fault)
             add_image(found, None, f"task-{number}", missing)
@@ -105,13 +106,13 @@ class LabelStudio(AnnotationsBuilder):
             if opacity.shape != size:
                 raise DeepLabError(
                     f"{path}: the mask is {opacity.shape[0]}x{opacity.shape[1]} (height x width), "
-                    f"the image {size[0]}x{size[1]}; they must have the same size"
+                    f"but the image is {size[0]}x{size[1]}; they must have the same size"
                 )
             mask = opacity >= OPAQUE
             yield Layer(name, mask, float(np.count_nonzero(mask)))
 
     def notes(self) -> list[str]:
-        skipped = f"{self._without_masks} tasks without a brush mask left out"
+        skipped = f"{self._without_masks} tasks without a brush mask are left out"
         return super().notes() + [skipped] * bool(self._without_masks)
 
     def is_image(self, path: Path) -> bool:
@@ -121,22 +122,22 @@ class LabelStudio(AnnotationsBuilder):
         files = self.json_files()
         if len(files) != 1:
             raise DeepLabError(
-                f"{self.source}: {len(files)} JSON files in it; give the JSON export of the "
+                f"{self.source} contains {len(files)} JSON files; give the JSON export of the "
                 "project with --annotations=FILE"
             )
         return files[0]
 
     def _masks(self, tags: set[str]) -> dict[str, list[BrushMask]]:
-        """Finds the mask files in the source, by the number of the task.
+        """Returns the mask files in the source by task id.
 
         Args:
-          tags: names of the labeling tags in the JSON export.
+          tags: names of the labeling tags in the JSON export, which are parts of file names.
         """
         masks = defaultdict(list)
         for path in visible_files(self.source, (".png",)):
             if match := MASK_NAME.fullmatch(path.stem):
                 task, annotation, _, rest = match.groups()
-                # Names of tags in the JSON export may contain hyphens.
+                # Names of tags may contain hyphens.
                 known = [tag for tag in sorted(tags, key=len) if rest.startswith(f"{tag}-")]
                 tag = known[-1] if known else rest.partition("-")[0]
                 name = rest.removeprefix(f"{tag}-")
@@ -147,8 +148,8 @@ class LabelStudio(AnnotationsBuilder):
         place = masks[0].path if masks else path
         if len(numbers := sorted({mask.annotation for mask in masks})) > 1:
             fault = (
-                f"{place}: the task {task['id']} has the annotations {', '.join(numbers)}; remove "
-                "the masks of all but one"
+                f"{place}: task {task['id']} has several annotations ({', '.join(numbers)}); "
+                "keep the masks of only one"
             )
             return ListedImage(place, None, masks, path, fault)
         try:
@@ -156,7 +157,7 @@ class LabelStudio(AnnotationsBuilder):
             size = encoded_size(read_bytes(place)[0]) if masks else None
         except DeepLabError as error:
             return ListedImage(place, None, masks, path, f"{path}: task {task['id']}: {error}")
-        # Pillow raises almost anything; drawing reports the damaged mask.
+        # On a damaged mask, Pillow raises exceptions of many types. Drawing reports the error.
         except Exception:
             size = None
         return ListedImage(image, size, masks, path)
@@ -177,14 +178,14 @@ class LabelStudio(AnnotationsBuilder):
 
 
 def _file_name(value: object) -> str:
-    """Returns the path of an image if a value is its path or URL, else an empty string."""
+    """Returns the path of an image from its path or URL; "" for any other value."""
     if not isinstance(value, str):
         return ""
     try:
         url = urllib.parse.urlsplit(value)
     except ValueError:
         return ""
-    # /data/local-files/?d=PATH
+    # URLs of local files have the form /data/local-files/?d=PATH.
     path = urllib.parse.parse_qs(url.query).get("d", [urllib.parse.unquote(url.path)])[0]
     return path.lstrip("/") if path.lower().endswith(IMAGE_SUFFIXES) else ""
 
@@ -204,6 +205,6 @@ def _tags(task: dict[str, Any]) -> set[str]:
 
 
 def _is_background(task: dict[str, Any]) -> bool:
-    """Returns whether a task has annotations, but none of them marks anything."""
+    """Returns whether a task has annotations, and all of them are empty."""
     results = list(_results(task))
     return bool(results) and not any(results)

@@ -1,4 +1,4 @@
-"""labelme annotations: one JSON file per image.
+"""Datasets from labelme annotations, one JSON file per image.
 
 Source of the format and of the drawing rules: github.com/wkentaro/labelme.
 """
@@ -26,7 +26,7 @@ from deeplab_jax.data.image_layout import DISPLAYED
 from deeplab_jax.data.images import StorableImage, open_image, storable_image
 from deeplab_jax.errors import DeepLabError, unknown_name
 
-# Width of lines and radius of points in labelme, in pixels.
+# Width of lines and radius of points as labelme draws them, in pixels.
 LINE_WIDTH, POINT_RADIUS = 10, 5
 # Minimum number of points of each type of shape.
 LEAST_POINTS = {
@@ -39,18 +39,18 @@ LEAST_POINTS = {
     "point": 1,
     "mask": 2,
 }
-# Types of shapes that may have more points.
+# Types of shapes that may have more than the minimum number of points.
 OPEN_ENDED = ("polygon", "linestrip")
 
 
 class Labelme(AnnotationsBuilder):
-    """Draws the shapes in all JSON files of the source, later ones in front.
+    """Draws the shapes in all JSON files below the source; later shapes cover earlier ones.
 
-    The splits are the directories `train/`, `val/` and `test/`. The image is the file `imagePath`
-    or, if it does not exist, the embedded `imageData`.
+    The directories `train/`, `val/` and `test/` define the splits. The image is the file
+    `imagePath`; if this file does not exist, it is the embedded `imageData`.
     """
 
-    LAYOUT = "a labelme source holds one JSON file for each image, anywhere below it"
+    LAYOUT = "a labelme source contains one JSON file per image, in any subdirectory"
     # labelme applies the EXIF orientation before it displays an image.
     DRAWN_ON = DISPLAYED
 
@@ -71,7 +71,8 @@ class Labelme(AnnotationsBuilder):
     def read_storable_image(self, listed: ListedImage) -> StorableImage:
         if listed.path != listed.origin:
             return super().read_storable_image(listed)
-        # Read again, so that the images are not all in memory.
+        # The embedded image is read again from the JSON file, because keeping all in memory is
+        # expensive.
         content: Any = parse_json(read_text(listed.path, "annotation"), listed.path)
         encoded = _decoded(content["imageData"], f"{listed.path}: imageData")
         limits = self.descriptor.intensity_range
@@ -93,7 +94,7 @@ class Labelme(AnnotationsBuilder):
         shapes = entries(content, "shapes", path)
         for number, shape in enumerate(shapes, 1):
             if not is_class_name(shape.get("label")):
-                raise DeepLabError(f"{path}: shape {number} has no label; give it one in labelme")
+                raise DeepLabError(f"{path}: shape {number} has no label; add one in labelme")
         name, embedded = content.get("imagePath"), isinstance(content.get("imageData"), str)
         image = path
         try:
@@ -108,26 +109,29 @@ class Labelme(AnnotationsBuilder):
 def draw_shape(
     kind: str, points: object, size: tuple[int, int], encoded_mask: object = None
 ) -> np.ndarray:
-    """Draws the mask of a shape like `shape_to_mask` of labelme.
+    """Draws the mask of a shape, equal to the result of labelme's `shape_to_mask`.
 
     Args:
       kind: type of the shape, `shape_type` in labelme.
       points: pairs (x, y) in pixels.
       size: (height, width) of the image.
-      encoded_mask: for the type `mask`, a base64-encoded PNG for the box between the two points.
+      encoded_mask: for the type `mask`, a base64-encoded PNG of the box between the two points.
 
     Returns:
       bool [height, width].
 
     Raises:
-      DeepLabError: the type is unknown, the points do not fit it, or the mask does not fit them.
+      DeepLabError: the type is unknown, the number of points is illegal for the type, or the mask
+        does not fit the box.
     """
     if kind not in LEAST_POINTS:
         raise unknown_name("shape_type", kind, LEAST_POINTS)
     least = LEAST_POINTS[kind]
     corners = checked_points(points, size, least)
     if kind not in OPEN_ENDED and len(corners) > least:
-        raise DeepLabError(f"{len(corners)} points, {least} are legal; draw it again")
+        raise DeepLabError(
+            f"{len(corners)} points, but this type of shape has {least}; draw the shape again"
+        )
     if kind == "mask":
         return _paste_mask(corners.astype(int), encoded_mask, size)
     canvas = PIL.Image.new("L", size[::-1])
@@ -142,7 +146,7 @@ def draw_shape(
             pen.line(xy, fill=1, width=LINE_WIDTH)
         case "circle" | "point":
             (x, y), (x1, y1) = xy[0], xy[-1]
-            # The same expression as in labelme; math.dist is rounded differently.
+            # This is labelme's expression; math.dist is rounded differently.
             circle = math.sqrt((x - x1) ** 2 + (y - y1) ** 2)
             radius = circle if kind == "circle" else POINT_RADIUS
             pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=1, outline=1)
@@ -157,8 +161,8 @@ def _paste_mask(corners: np.ndarray, encoded: object, size: tuple[int, int]) -> 
     if min(left, top) < 0 or box.shape != pixels.shape:
         shape = "x".join(map(str, pixels.shape))
         raise DeepLabError(
-            f"its mask of {shape} (height x width) does not fit the box from ({left}, {top}) to "
-            f"({right}, {bottom}) in the image; draw it again"
+            f"its mask of {shape} (height x width) does not fit the box from (x, y) = ({left}, "
+            f"{top}) to ({right}, {bottom}) in the image; draw the shape again"
         )
     box[:] = pixels.astype(bool)
     return mask
@@ -169,5 +173,5 @@ def _decoded(encoded: Any, name: str) -> bytes:
         return base64.b64decode(encoded, validate=True)
     except (TypeError, ValueError):
         raise DeepLabError(
-            f"{name} must be an image in base64; save the file again in labelme"
+            f"{name} must be a base64-encoded image; save the file again in labelme"
         ) from None

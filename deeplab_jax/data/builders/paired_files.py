@@ -16,26 +16,29 @@ from deeplab_jax.data.masks import MaskFile, open_mask, read_mask
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import MASK_SUFFIXES, absence, list_images
 
-# A note on an example, see `Facts`.
-DRAWN_ON_STORED = "mask was drawn on the stored pixels of an image with EXIF orientation; turned"
+# Remark on an example, see `Facts.notes`.
+DRAWN_ON_STORED = (
+    "mask was drawn on the stored pixels of an image with an EXIF orientation, "
+    "and is rotated like the image"
+)
 
 
 class Pair(NamedTuple):
-    """The files of one example; either of them may be missing."""
+    """Paths of the image and the mask of one example; one of the files may be missing."""
 
     image: Path
     mask: Path
 
 
 class PairedFilesBuilder(SegmentationBuilder):
-    """Builder for pairs of files below `source`; subclasses find the pairs and read the masks."""
+    """Base class of builders for image files with mask files; subclasses find the pairs."""
 
-    # Directories below `source` in which the dataset may lie, as its archives unpack.
+    # Directories below `source` that may contain the dataset, as its archives are unpacked.
     ROOTS: tuple[str, ...] = (".",)
-    # Subdirectory of a root that identifies the dataset, and the expected layout, for errors.
+    # Subdirectory by which the root is recognized, and the expected layout, for errors.
     LANDMARK: str
     LAYOUT: str
-    # Class, or void, of each legal mask value.
+    # Maps each legal mask value to a class or void.
     LABELS: Mapping[int, int]
 
     def __init__(
@@ -51,8 +54,10 @@ class PairedFilesBuilder(SegmentationBuilder):
         Args:
           source: directory of the raw files.
           masks_drawn_on: for images with an EXIF orientation, whether masks were drawn on the
-            `displayed` or the `stored` image. Only used if the sizes fit both; None: then an error.
-          page: page of TIFF files of several pages, from 1; None refuses them.
+            `displayed` or the `stored` image. It is used only if the size of the mask fits both;
+            None: such a mask is an error.
+          page: number of the page to read from TIFF files with several pages, from 1; None: such
+            files are an error.
           **kwargs: arguments of `SegmentationBuilder`.
 
         Raises:
@@ -71,18 +76,18 @@ class PairedFilesBuilder(SegmentationBuilder):
 
     @abc.abstractmethod
     def find_pairs(self) -> dict[str, dict[str, Pair]]:
-        """Returns the files by split and image id, in the order in which they are stored."""
+        """Returns the pairs by split and image id, in the order in which examples are stored."""
 
     def read_label(self, mask: MaskFile) -> np.ndarray:
-        """Reads an opened mask to `label_dtype(num_classes)` [H, W], classes and void."""
+        """Converts an opened mask to classes and void, `label_dtype(num_classes)` [H, W]."""
         return read_mask(mask, self.LABELS)
 
     def read_storable_image(self, path: Path) -> StorableImage:
-        """Reads an image in the form in which it is stored in the dataset."""
+        """Reads an image and encodes it for the prepared dataset."""
         return storable_image(path, page=self._page)
 
     def directories(self) -> set[Path]:
-        """Returns the directories in which files that do not belong to the dataset are reported."""
+        """Returns the directories whose unused files are reported."""
         return {file.parent for file in self._files}
 
     def image_ids(self) -> dict[str, Sequence[str]]:
@@ -99,7 +104,7 @@ class PairedFilesBuilder(SegmentationBuilder):
         return LoadedExample(image.encoded, label, facts)
 
     def used_colors(self, mask: MaskFile) -> Mapping[int, Color]:
-        """Returns the palette color of each index in a mask, which must be equal in all masks."""
+        """Returns the palette color of each index in a mask; all masks must agree on it."""
         return mask.used_colors()
 
     def notes(self) -> list[str]:
@@ -108,13 +113,13 @@ class PairedFilesBuilder(SegmentationBuilder):
     def _aligned(
         self, label: np.ndarray, mask: MaskFile, image: StorableImage, pair: Pair
     ) -> tuple[np.ndarray, bool]:
-        """Returns the upright label, and whether it was drawn on the stored pixels of the image."""
+        """Returns the label for the displayed image, and whether it was drawn on stored pixels."""
         stored = turned(turned_back(label, mask.orientation), image.orientation)
         if image.size not in (label.shape, stored.shape):
             height, width = image.size
             raise DeepLabError(
-                f"{pair.mask}: the mask is {label.shape[0]}x{label.shape[1]} (height x width), its "
-                f"image {pair.image.name} {height}x{width}; they must be of one size"
+                f"{pair.mask}: the mask is {label.shape[0]}x{label.shape[1]} (height x width), but "
+                f"its image {pair.image.name} is {height}x{width}; they must have the same size"
                 f"{_exif_reason(image.orientation, mask.orientation)}"
             )
         return aligned_label(
@@ -126,24 +131,32 @@ class PairedFilesBuilder(SegmentationBuilder):
         )
 
     def _left_out_files(self) -> list[str]:
-        """Returns a line with a count for each kind of file that is not part of the dataset."""
+        """Returns a line for each kind of unused file, with the number of such files."""
         lines, directories = [], self.directories()
-        # Directories inside another one are listed with it.
+        # Subdirectories are counted with the directory that contains them.
         for directory in sorted(path for path in directories if not directories & {*path.parents}):
             images, left_out = list_images(directory, MASK_SUFFIXES)
-            unused = {"images in no split, or without a partner": len({*images} - self._files)}
+            unused = {
+                "in no split, or without a matching image or mask": len({*images} - self._files)
+            }
             lines += [
-                f"{count} files left out of {directory}: {reason}"
+                f"{count} files left out in {directory}: {reason}"
                 for reason, count in sorted((left_out + Counter(unused)).items())
             ]
         return lines
 
 
 def find_root(source: Path, landmark: str, layout: str, roots: Sequence[str] = (".",)) -> Path:
-    """Returns the first possible root directory in a source that contains a known directory.
+    """Returns the root directory of a dataset below a source.
+
+    Args:
+      source: directory given by the user.
+      landmark: name of a directory that the root contains.
+      layout: expected layout, for the error message.
+      roots: possible roots, relative to the source; the first that fits is returned.
 
     Raises:
-      DeepLabError: none does; the message has the expected layout.
+      DeepLabError: no possible root contains the landmark.
     """
     for root in roots:
         if (source / root / landmark).is_dir():
@@ -151,18 +164,18 @@ def find_root(source: Path, landmark: str, layout: str, roots: Sequence[str] = (
     refuse_volumes(source)
     reason = f"no {landmark}/ in it" if source.is_dir() else "no such directory"
     if source.is_file():
-        reason = "a file, not a directory (unpack an archive)"
+        reason = "a file, not a directory (an archive must be unpacked)"
     elif source.is_symlink() and not source.exists():
         reason = absence(source)
     raise DeepLabError(f"{source}: {reason}; {layout}")
 
 
 def files_by_name(directory: Path, name_of: Callable[[Path], str]) -> dict[str, Path]:
-    """Returns the images anywhere below a directory, sorted by path, by their names.
+    """Returns {name: path} of all images below a directory, sorted by path.
 
     Args:
-      directory: directory to search.
-      name_of: function from a path, relative to the directory, to the name.
+      directory: directory to search, including subdirectories.
+      name_of: maps a path, relative to the directory, to a name.
 
     Raises:
       DeepLabError: two images have the same name.
@@ -179,7 +192,7 @@ def files_by_name(directory: Path, name_of: Callable[[Path], str]) -> dict[str, 
 
 
 def pairs_by_stem(images: Path, masks: Path) -> dict[str, Pair]:
-    """Returns the images anywhere below a directory, each paired with `masks/STEM.png`."""
+    """Pairs each image below a directory with `masks/STEM.png`; returns the pairs by stem."""
     stems = files_by_name(images, lambda path: path.stem)
     return {stem: Pair(image, masks / f"{stem}.png") for stem, image in stems.items()}
 
@@ -188,16 +201,16 @@ def _exif_reason(image_orientation: int, mask_orientation: int) -> str:
     if image_orientation == mask_orientation == 1:
         return ""
     return (
-        f" (after turning by EXIF orientation: {image_orientation} of the image, "
+        f" (after applying the EXIF orientations, {image_orientation} of the image and "
         f"{mask_orientation} of the mask)"
     )
 
 
 class ListedFilesBuilder(PairedFilesBuilder):
-    """Builder for the images in list files; subclasses define the paths of lists and masks."""
+    """Base class of builders that read the names of images from text files, one file per split."""
 
     LANDMARK = "JPEGImages"
-    # Directories below the source; the first that exists is read.
+    # Possible directories of masks and of lists; the first that exists is read.
     MASKS: tuple[str, ...]
     LISTS: tuple[str, ...]
 
@@ -209,7 +222,7 @@ class ListedFilesBuilder(PairedFilesBuilder):
         }
 
     def listed_pairs(self, stems: Sequence[str], masks: Path) -> dict[str, Pair]:
-        """Returns the image and the mask of each stem."""
+        """Returns {stem: pair} for image names without suffix (stems)."""
         images = self.source / self.LANDMARK
         return {stem: Pair(images / f"{stem}.jpg", masks / f"{stem}.png") for stem in stems}
 
@@ -221,6 +234,9 @@ class ListedFilesBuilder(PairedFilesBuilder):
 
 
 def listed_stems(path: Path) -> list[str]:
-    """Returns the stems in a list file, in which each line may be a path or have more columns."""
+    """Returns the stems (names without suffix) of the images in a list file.
+
+    Only the first column of each line is read. It may be a name or a path.
+    """
     lines = read_text(path, "list of images").splitlines()
     return [Path(line.split()[0]).stem for line in lines if line.strip()]

@@ -1,4 +1,7 @@
-"""Finds images and masks in a folder, and matches them by one rule for all names."""
+"""Finds images and masks in a folder, and matches them by their names.
+
+Files are identified by keys: a key is the path below the folder, without suffix, such as `train/a`.
+"""
 
 import dataclasses
 import itertools
@@ -13,28 +16,28 @@ from deeplab_jax.data.image_layout import refuse_volumes
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.files import IMAGE_SUFFIXES, MASK_SUFFIXES, list_images
 
-# Words in the name of a folder that mean images, or masks.
+# Words in names of folders that mean images, and words that mean masks.
 IMAGE_WORDS = {"image", "images", "img", "imgs", "inputs", "jpegimages", "photo", "photos", "rgb"}
 MASK_WORDS = {"annotation", "annotations", "groundtruth", "gt", "label", "labels", "mask", "masks"}
 MASK_WORDS |= {"seg", "segmentation", "segmentationclass", "segmentations", "targets", "truth"}
-# Formats of photographs; in a folder without further structure, other files are the masks.
+# Suffixes of photographs. If a single folder contains images and masks, other files are masks.
 PHOTO_SUFFIXES = (".jpeg", ".jpg")
-# Number of the most frequent prefixes and suffixes of mask names that are tried.
+# Number of prefixes and suffixes of mask names to try, the most frequent first.
 TRIED_AFFIXES = 3
 SHOWN_NAMES = 3
 
-# Files by their path without suffix, such as `train/a`.
+# Files by key, see above.
 Named = Mapping[str, Path]
 
 
 class Affixes(NamedTuple):
-    """Prefix and suffix of a file name, around the part that an image and its mask share."""
+    """Prefix and suffix of a file name around its core, which an image and its mask share."""
 
     prefix: str = ""
     suffix: str = ""
 
     def core(self, name: str) -> str | None:
-        """Returns a name without prefix and suffix; None if it has others."""
+        """Returns the name without prefix and suffix; None if it does not have them."""
         end = len(name) - len(self.suffix)
         if not (name.startswith(self.prefix) and name.endswith(self.suffix)):
             return None
@@ -48,7 +51,7 @@ class Rule:
     Attributes:
       image, mask: prefix and suffix of the names of images and of masks.
       folders: whether the folders of an image and its mask must have equal names.
-      doubled: whether the name of a mask contains the suffix of the image, as in `a.jpg.png`.
+      doubled: whether mask names contain the suffix of the image, as in `a.jpg.png`.
     """
 
     image: Affixes
@@ -57,7 +60,7 @@ class Rule:
     doubled: bool
 
     def match(self, images: Named, masks: Named) -> dict[str, str]:
-        """Returns the key of the mask of each image; empty if the rule is ambiguous."""
+        """Returns {key of image: key of its mask}; {} if the rule is ambiguous."""
         of_core: dict[tuple[str, str], str] = {}
         for key in masks:
             core = self._core(_undoubled(key) if self.doubled else key, self.mask)
@@ -69,12 +72,12 @@ class Rule:
         return {key: of_core[core] for key, core in cores.items() if core in of_core}
 
     def expected_mask(self, key: str) -> str:
-        """Returns the name, without folder and suffix, of the mask of an image."""
+        """Returns the expected name, without folder and suffix, of the mask of an image."""
         _, name = _split(key)
         return f"{self.mask.prefix}{self.image.core(name) or name}{self.mask.suffix}"
 
     def expected_image(self, key: str) -> str:
-        """Returns the name, without folder and suffix, of the image of a mask."""
+        """Returns the expected name, without folder and suffix, of the image of a mask."""
         _, name = _split(_undoubled(key) if self.doubled else key)
         return f"{self.image.prefix}{self.mask.core(name) or name}{self.image.suffix}"
 
@@ -86,13 +89,13 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """Result of matching images and masks.
+    """Result of matching images and masks by name.
 
     Attributes:
-      rule: rule by which their names match.
-      mask_of: key of the mask of each image that has one.
-      without_mask: keys of the other images.
-      without_image: keys of the other masks.
+      rule: rule by which the names match.
+      mask_of: {key of image: key of its mask}.
+      without_mask: keys of images that have no mask.
+      without_image: keys of masks that have no image.
     """
 
     rule: Rule
@@ -102,19 +105,20 @@ class Matching:
 
 
 def match_names(images: Named, masks: Named) -> Matching:
-    """Matches images and masks by the rule for which the most images have a mask.
+    """Matches images and masks by the rule that finds a mask for the most images.
 
-    The names of an image and its mask may be equal, or all masks (and all images) may have a prefix
-    and suffix of their own, or the name of the mask may contain the suffix of the image. Names are
-    compared within folders of equal names first; across folders only if they are unique. If this
-    leaves images without a mask, case and leading zeros of numbers are ignored, provided that every
-    image has a mask then.
+    The rules are: the names of an image and its mask are equal; all masks, and perhaps all images,
+    have a common prefix and suffix; or the name of a mask contains the suffix of its image.
+
+    Names are compared between folders of equal names. If the names are unique, they are also
+    compared across folders. If some images still have no mask, the names are compared again without
+    case and without leading zeros of numbers; this is used only if every image then has a mask.
 
     Args:
-      images, masks: names of the files; at least one each.
+      images, masks: files by key; at least one each.
 
     Raises:
-      DeepLabError: no image has a mask, or two rules give every image different masks.
+      DeepLabError: no image has a mask, or two rules find different masks for all images.
     """
     rule, mask_of = _best_match(images, masks)
     if len(mask_of) < len(images):
@@ -129,8 +133,8 @@ def match_names(images: Named, masks: Named) -> Matching:
     if not mask_of:
         raise DeepLabError(
             f"none of {len(images)} images ({_names(images.values())}) has a mask among "
-            f"{len(masks)} masks ({_names(masks.values())}): names must be equal, or differ by "
-            "one prefix or suffix that is the same for all"
+            f"{len(masks)} masks ({_names(masks.values())}): the names of an image and its mask "
+            "must be equal, or differ by one prefix or suffix that is the same for all"
         )
     used = set(mask_of.values())
     return Matching(
@@ -142,13 +146,13 @@ def match_names(images: Named, masks: Named) -> Matching:
 
 
 def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
-    """Returns the rule for which the most images have a mask, and the mask of each of these.
+    """Returns the rule that finds a mask for the most images, and {key of image: key of mask}.
 
     Raises:
-      DeepLabError: two rules give every image different masks.
+      DeepLabError: two rules find different masks for all images.
     """
     found = [(rule, rule.match(images, masks)) for rule in _rules(images, masks)]
-    # Prefixes of images are tried for sets in which nothing simpler matches.
+    # Rules with affixes of images are not compared: they are meant for sets without simpler rules.
     complete = [
         mask_of
         for rule, mask_of in found
@@ -158,16 +162,16 @@ def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
         key = next((key for key in images if first[key] != second[key]), None)
         if key is not None:
             raise DeepLabError(
-                f"{len(images)} images have two masks each, such as {images[key].name} with "
+                f"{len(images)} images have two masks each, for example {images[key].name} has "
                 f"{masks[first[key]].name} and {masks[second[key]].name}; move one kind of mask "
-                "to another folder, and give the masks' folder as --masks=DIR"
+                "to another folder, and give the folder to use as --masks=DIR"
             )
     # The first of equally good rules is the simplest.
     return max(found, key=lambda pair: len(pair[1]))
 
 
 def _loosened(key: str) -> str:
-    """Returns a key in lower case, without leading zeros of numbers."""
+    """Returns a key in lower case and without leading zeros of numbers."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", key.casefold())
 
 
@@ -187,7 +191,10 @@ def _rules(images: Named, masks: Named) -> Iterator[Rule]:
 
 
 def _frequent_affixes(names: Iterable[str], longer: Iterable[str]) -> list[Affixes]:
-    """Returns the most frequent prefixes and suffixes that extend a name, such as `_mask`."""
+    """Returns the prefixes and suffixes that extend names, the most frequent first.
+
+    For example, `_mask` is a suffix if `longer` contains `a_mask`, and `names` contains `a`.
+    """
     known = set(names)
     counts: Counter[Affixes] = Counter()
     for name in longer:
@@ -218,7 +225,7 @@ def _split(key: str) -> tuple[str, str]:
 
 
 def _undoubled(key: str) -> str:
-    """Returns a key without the suffix of an image file at its end."""
+    """Returns a key without an image suffix at its end: `a.jpg` becomes `a`."""
     stem, suffix = os.path.splitext(key)
     return stem if suffix.lower() in MASK_SUFFIXES else key
 
@@ -227,7 +234,7 @@ def _names(paths: Iterable[Path]) -> str:
     return shortened([path.name for path in paths], SHOWN_NAMES)
 
 
-# Names of folders that are splits.
+# Names of splits, which are also names of folders.
 SPLITS = ("train", "val", "test")
 OTHER_SPLIT_NAMES = {
     "training": "train",
@@ -238,27 +245,27 @@ OTHER_SPLIT_NAMES = {
 
 
 class Found(NamedTuple):
-    """Images and masks of a source by key: the path without suffix, such as `train/a`."""
+    """Images and masks of a source, by key."""
 
     images: dict[str, Path]
     masks: dict[str, Path]
 
 
 def find_files(source: Path, masks: Path | None, layout: str) -> Found:
-    """Finds the images and masks in a folder of the user.
+    """Finds the images and masks in a folder.
 
-    If the folders `images/` and `masks/` exist, or a folder of masks is given, these are used.
+    If the folders `images/` and `masks/` exist, or if `masks` is given, only these are searched.
     Otherwise words in the names of folders distinguish images and masks, as in `train/img/` and
-    `train/labels/`. If both are in the same folder, masks have longer names than images, or the
-    images are the JPEG files.
+    `train/labels/`. If both are in the same folder, masks are the files with longer names, or the
+    files that are not JPEG.
 
     Args:
-      source: folder of the user.
-      masks: folder of the masks, if it is given.
+      source: folder to search.
+      masks: folder of the masks; None if the user gave none.
       layout: expected layout, for errors.
 
     Raises:
-      DeepLabError: there are no images or no masks; the message lists what was found instead.
+      DeepLabError: there are no images or no masks. The message lists the files that were found.
     """
     image_folder, mask_folder = source / "images", masks or source / "masks"
     if image_folder.is_dir() and mask_folder.is_dir():
@@ -291,17 +298,17 @@ def _files(folder: Path, suffixes: Sequence[str], kind: str, layout: str) -> lis
     """Returns the files below a folder that have one of the suffixes.
 
     Raises:
-      DeepLabError: there are none; the message lists what was found instead.
+      DeepLabError: there are none. The message lists the files that were found.
     """
     found, left_out = list_images(folder, suffixes)
     if found:
         return found
     refuse_volumes(folder)
     there = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-    others = " (annotation files have builders of their own, see --help)" * (kind == "masks")
+    others = " (for annotation files, prepare another dataset, see --help)" * (kind == "masks")
     raise DeepLabError(
-        f"{folder}: no {kind} found; it holds {there or 'no files'}, and {kind} are "
-        f"{', '.join(suffixes)}{others}; {layout}"
+        f"{folder}: no {kind} found; the folder contains {there or 'no files'}, but {kind} must "
+        f"have the suffix {', '.join(suffixes)}{others}; {layout}"
     )
 
 
@@ -310,13 +317,13 @@ def _with_keys(folder: Path, paths: Iterable[Path]) -> Keyed:
 
 
 def _key(path: str) -> str:
-    """Returns a path whose first folder, if its name means a split, is renamed to that split."""
+    """Returns a key from a path: a first folder such as `training` is renamed to the split."""
     first, slash, rest = path.partition("/")
     return f"{OTHER_SPLIT_NAMES.get(first.lower(), first)}/{rest}" if slash else path
 
 
 def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
-    """Returns files by the role of their folder: `image`, `mask`, or `` without one."""
+    """Returns the files in folders of images (`image`), of masks (`mask`), and other."""
     of_role: dict[str, Keyed] = {"image": [], "mask": [], "": []}
     for path in paths:
         role, key = _role(path.relative_to(source).with_suffix("").as_posix())
@@ -325,7 +332,11 @@ def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
 
 
 def _role(path: str) -> tuple[str, str]:
-    """Returns the role of the nearest folder named like `images`, and the path without it."""
+    """Returns `image` or `mask` by the innermost folder whose name means it, and the path.
+
+    The words that mean images or masks are removed from the path, so that the keys of images and
+    masks are equal. Without such a folder, returns "" and the unchanged path.
+    """
     *folders, name = path.split("/")
     for at in reversed(range(len(folders))):
         words = _words(folders[at])
@@ -341,7 +352,7 @@ def _words(name: str) -> list[str]:
 
 
 def _without_outer_folder(named: Keyed) -> Keyed:
-    """Returns keys without folders that all of them share, except splits."""
+    """Removes the folders that all keys share, except folders of splits."""
     while len(outer := {key.partition("/")[0] for key, _ in named}) == 1:
         if not all("/" in key for key, _ in named) or outer <= {*SPLITS}:
             break
@@ -350,14 +361,14 @@ def _without_outer_folder(named: Keyed) -> Keyed:
 
 
 def _side_by_side(named: Keyed) -> tuple[Keyed, Keyed]:
-    """Returns images and masks that lie in the same folders."""
+    """Divides files in the same folders into images and masks, by their names and formats."""
     names = [_split(key)[1] for key, _ in named]
     known = set(names)
     extending: list[Keyed] = []
     for affixes in _frequent_affixes(names, names)[:1]:
         masks = [pair for pair in named if affixes.core(_split(pair[0])[1]) in known]
         means_mask = MASK_WORDS & {*_words(affixes.prefix), *_words(affixes.suffix)}
-        # The 0 that extends 1 to 10 means nothing.
+        # An extension without a separator, such as the 0 that extends 1 to 10, is not an affix.
         is_separated = not (affixes.prefix[-1:] + affixes.suffix[:1]).isalnum()
         if means_mask or (is_separated and 2 * len(masks) == len(named)):
             extending = [[pair for pair in named if pair not in masks], masks]

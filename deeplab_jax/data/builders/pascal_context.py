@@ -1,6 +1,7 @@
 """PASCAL-Context: 4,998 train and 5,105 val images of VOC 2010, 59 classes and background.
 
-Source: Mottaghi et al. 2014; DeepLab v2 (arXiv 1606.00915), section 4.2, for the number of images.
+Source: Mottaghi et al. 2014; DeepLab v2 (arXiv 1606.00915), section 4.2, states the numbers of
+images.
 """
 
 import numpy as np
@@ -10,14 +11,14 @@ from deeplab_jax.data.descriptors import PASCAL_CONTEXT
 from deeplab_jax.data.masks import MaskFile, identity_labels, read_mask
 from deeplab_jax.labels import VOID_LABEL
 
-# The masks of the authors and those of mmsegmentation have different class indices: the authors
-# start with the classes of VOC, mmsegmentation sorts all classes by name.
+# Directories of the masks of the dataset's authors, and of those of mmsegmentation. Their class
+# indices differ: the authors start with VOC's classes; mmsegmentation sorts all classes by name.
 AUTHORS, ALPHABETIC = "59_context_labels", "SegmentationClassContext"
 NAMES = PASCAL_CONTEXT.class_names
 
 
 class PascalContext(ListedFilesBuilder):
-    """Reads PASCAL-Context from `JPEGImages/` and lists of VOC 2010, and masks of either origin."""
+    """Reads PASCAL-Context: images and lists of VOC 2010, and masks with either class order."""
 
     ROOTS = (".", "VOCdevkit/VOC2010", "VOC2010")
     MASKS = (AUTHORS, ALPHABETIC)

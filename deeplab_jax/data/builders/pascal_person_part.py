@@ -1,7 +1,7 @@
 """PASCAL-Person-Part: 1,716 train and 1,817 val images of VOC 2010, six parts and background.
 
-Source: Chen et al. 2014 (Detect What You Can); DeepLab v2 (arXiv 1606.00915), section 4.3, for
-parts and number of images.
+Source: Chen et al. 2014 (Detect What You Can); DeepLab v2 (arXiv 1606.00915), section 4.3, states
+the parts and the numbers of images.
 """
 
 from deeplab_jax.data.builders.paired_files import ListedFilesBuilder

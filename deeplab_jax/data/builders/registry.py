@@ -1,4 +1,4 @@
-"""Which builder prepares which dataset."""
+"""Registry of the builders by dataset name."""
 
 from deeplab_jax.data.builders.ade20k import Ade20k
 from deeplab_jax.data.builders.base import SegmentationBuilder

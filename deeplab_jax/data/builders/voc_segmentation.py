@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 segmentation, optionally with the additional annotations of SBD.
+"""PASCAL VOC 2012 segmentation, optionally with SBD, the Semantic Boundaries Dataset.
 
 Source: Everingham et al. 2015; Hariharan et al. 2011 for `SegmentationClassAug`.
 """
@@ -18,9 +18,10 @@ AUG_LISTS = ("train_aug.txt", "trainaug.txt")
 class VocSegmentation(ListedFilesBuilder):
     """Reads VOC from `JPEGImages/`, `SegmentationClass/` and lists in `ImageSets/Segmentation/`.
 
-    If there is a directory `SegmentationClassAug/`, its masks form the split train_aug: those in
-    the list `train_aug.txt` or `trainaug.txt` or, without such a list, all except those of val. The
-    masks of val are read from `SegmentationClass/` unless `aug_val_masks` is set.
+    If there is a directory `SegmentationClassAug/`, its masks form the split train_aug. This split
+    contains the images in the list `train_aug.txt` or `trainaug.txt`. Without such a list, it
+    contains all images with a mask except those of val. The masks of val are read from
+    `SegmentationClass/`, unless `aug_val_masks` is set.
     """
 
     ROOTS = (".", "VOCdevkit/VOC2012", "VOC2012")
@@ -51,7 +52,7 @@ class VocSegmentation(ListedFilesBuilder):
         return pairs
 
     def _all_but(self, held_out: list[str]) -> list[str]:
-        """Returns the names, without suffix, of all masks of SBD except `held_out`."""
+        """Returns the names, without suffix, of all masks in the SBD directory but `held_out`."""
         stems = (path.stem for path in list_images(self.source / AUG_MASKS).images)
         excluded = set(held_out)
         return [stem for stem in stems if stem not in excluded]

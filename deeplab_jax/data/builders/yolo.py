@@ -1,4 +1,4 @@
-"""YOLO format of Ultralytics with segmentation polygons.
+"""Datasets in the YOLO format of Ultralytics with segmentation polygons.
 
 Source of the format: docs.ultralytics.com/datasets/segment. Polygons are drawn like
 `polygon2mask` of Ultralytics.
@@ -20,21 +20,21 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import list_images, visible_files
 
 DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-# Keys of the splits in the data file.
+# Maps keys in `data.yaml` to splits.
 SPLIT_KEYS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 IMAGES, LABELS = "images", "labels"
-# Tolerance for coordinates outside of 0..1 in Ultralytics.
+# Tolerance of Ultralytics for coordinates outside 0..1.
 TOLERANCE = 0.01
 
 
 class Yolo(AnnotationsBuilder):
-    """Draws the polygons in `labels/SPLIT/*.txt`, smaller ones in front.
+    """Draws the polygons in `labels/SPLIT/*.txt`; smaller polygons cover larger ones.
 
-    `data.yaml` contains the names of the classes, which come after background, and the directories
-    of the splits. In an image without a label file, all pixels are background.
+    `data.yaml` contains the directories of the splits and the names of the classes. Background is
+    class 0, before these classes. If an image has no label file, all its pixels are background.
     """
 
-    LAYOUT = "a yolo source holds data.yaml, images/train/ and labels/train/ (and val)"
+    LAYOUT = "a yolo source contains data.yaml, images/train/ and labels/train/ (and val)"
 
     def read_annotations(
         self,
@@ -43,12 +43,14 @@ class Yolo(AnnotationsBuilder):
         text = read_text(path, "description of the dataset")
         try:
             data = yaml.safe_load(text)
-        # Dates that do not exist are a ValueError.
+        # yaml raises ValueError for dates that do not exist.
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise DeepLabError(f"{path}: not YAML ({reason})") from error
+            raise DeepLabError(f"{path}: invalid YAML ({reason})") from error
         if not isinstance(data, dict):
-            raise DeepLabError(f"{path}: no names and splits in it; {self.LAYOUT}")
+            raise DeepLabError(
+                f"{path}: it must be a mapping with `names` and the splits; {self.LAYOUT}"
+            )
         self._names = _class_names(data, path)
         found: dict[str | None, dict[str, ListedImage]] = {}
         for key, split in SPLIT_KEYS.items():
@@ -67,34 +69,38 @@ class Yolo(AnnotationsBuilder):
             yield Layer(name, mask.astype(bool), float(np.count_nonzero(mask)))
 
     def _parsed(self, line: str, size: tuple[int, int]) -> tuple[str, np.ndarray]:
-        """Parses a line of a label file; returns the class name and corners, int32 [number, 2]."""
+        """Returns the class name and the corners, int32 [number, 2], in a line of a label file."""
         index, *numbers = line.split()
         if not index.isdecimal() or int(index) >= len(self._names):
             raise DeepLabError(
-                f"the class {index!r}; legal: 0..{len(self._names) - 1}, the names of data.yaml"
+                f"the class {index!r} is illegal; legal: 0..{len(self._names) - 1}, the indices of "
+                "`names` in data.yaml"
             )
         if len(numbers) == 4:
-            raise DeepLabError("a box, not a polygon; export the dataset for segmentation")
+            raise DeepLabError(
+                "the line contains a box, not a polygon; export the dataset for segmentation"
+            )
         if len(numbers) < 6 or len(numbers) % 2:
             raise DeepLabError(
-                f"{len(numbers)} numbers after the class; a polygon has x, y of at least 3 corners"
+                f"{len(numbers)} numbers after the class, but a polygon must have x, y of at least "
+                "3 corners"
             )
         try:
             corners = np.array(numbers, np.float32)
         except ValueError as error:
-            raise DeepLabError(f"{error}; coordinates are numbers between 0 and 1") from None
+            raise DeepLabError(f"{error}; coordinates must be numbers between 0 and 1") from None
         inside = (corners >= -TOLERANCE) & (corners <= 1 + TOLERANCE)
         if not inside.all():
             raise DeepLabError(
-                f"the coordinate {corners[~inside][0]:g}; legal: 0..1, fractions of the image's "
-                "width and height"
+                f"the coordinate {corners[~inside][0]:g} is illegal; legal: 0..1, fractions of the "
+                "image's width and height"
             )
-        # Truncated as by Ultralytics.
+        # Ultralytics truncates coordinates, too.
         scale = np.array(size[::-1], np.float32)
         return self._names[int(index)], (corners.reshape(-1, 2) * scale).astype(np.int32)
 
     def _data_file(self) -> Path:
-        """Returns the `data.yaml` in the uppermost directory that has one."""
+        """Returns the path of `data.yaml` in the uppermost directory that contains one."""
         files = [
             path
             for path in visible_files(self.source, (".yaml", ".yml"))
@@ -107,7 +113,7 @@ class Yolo(AnnotationsBuilder):
     def _image_paths(
         self, data: dict[str, Any], key: str, path: Path
     ) -> Iterator[tuple[Path, list[Path]]]:
-        """Yields the directories, or lists of images, of a split, each with its images."""
+        """Yields each directory or list of images of a split, together with its images."""
         places = data.get(key) or []
         for place in places if isinstance(places, list) else [places]:
             if not isinstance(place, str):
@@ -116,18 +122,18 @@ class Yolo(AnnotationsBuilder):
                 )
             top = data.get("path")
             roots = [path.parent / top] if isinstance(top, str) else []
-            # Ultralytics drops a leading ../, which exports of Roboflow have.
+            # Ultralytics ignores a leading ../, which Roboflow's exports contain.
             tried = [
                 self.below(root / name)
                 for root in (*roots, path.parent)
                 for name in (place, place.removeprefix("../"))
             ]
-            # os.path.exists accepts names that are not legal paths.
+            # os.path.exists returns False, without an error, for names that are not legal paths.
             legal = [one for one in tried if one and os.path.exists(one)]
             if not legal:
                 raise DeepLabError(
                     f"{path}: {key}: {place}: no such directory of images below {self.source}; "
-                    "correct it, as in `train: images/train`"
+                    "correct the path, as in `train: images/train`"
                 )
             yield legal[0], self._images_in(legal[0])
 
@@ -139,7 +145,7 @@ class Yolo(AnnotationsBuilder):
         listed = []
         for line in lines:
             if not (path := self.below(place.parent / line)):
-                raise DeepLabError(f"{place}: {line} is not below {self.source}; correct it")
+                raise DeepLabError(f"{place}: {line} is not below {self.source}; correct the path")
             listed.append(path)
         return listed
 
@@ -150,7 +156,7 @@ class Yolo(AnnotationsBuilder):
         place: Path,
         images: list[Path],
     ) -> None:
-        """Adds the images of a split to `found`, and label files that have no image."""
+        """Adds the images of a split to `found`, and an error for each label file without image."""
         labels = set()
         for image in images:
             labels.add(label := self._label_file(image))
@@ -167,12 +173,15 @@ class Yolo(AnnotationsBuilder):
         strays = place.is_dir() and directory != place and visible_files(directory, (".txt",))
         for label in strays or ():
             if label not in labels and label.name not in CLASS_FILES:
-                fault = f"{label}: no image for it in {place}; add the image, or remove the file"
+                fault = (
+                    f"{label}: no image with this name in {place}; add the image, or remove the "
+                    "label file"
+                )
                 identity = f"{LABELS}/{label.relative_to(directory).with_suffix('').as_posix()}"
                 add_image(found, split, identity, ListedImage(label, None, (), label, fault))
 
     def _label_file(self, image: Path) -> Path:
-        """Returns the label file of an image: the last `images` in the path becomes `labels`."""
+        """Returns the label file of an image: the last `images` in its path becomes `labels`."""
         parts = list(image.relative_to(self.source).parts)
         if IMAGES in parts[:-1]:
             parts[len(parts) - 1 - parts[::-1].index(IMAGES)] = LABELS
@@ -186,11 +195,11 @@ def _class_names(data: dict[str, Any], path: Path) -> list[str]:
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not all(map(is_class_name, names)):
         raise DeepLabError(
-            f"{path}: names must be a list of strings, or a mapping from 0, 1, … to strings "
-            "without gaps; put names such as yes and no in quotes"
+            f"{path}: names must be a list of strings, or a mapping from 0, 1, … (without gaps) to "
+            "strings; put names such as yes and no in quotes"
         )
     if data.get("nc", len(names)) != len(names) or len(set(names)) < len(names):
         raise DeepLabError(
-            f"{path}: {len(names)} names (nc: {data.get('nc')}); give each class its own name"
+            f"{path}: {len(names)} names, but nc is {data.get('nc')}; give nc names, all different"
         )
     return names
