@@ -1,4 +1,4 @@
-"""Prediction of image files: choosing the output files, and writing them."""
+"""Prediction of image files: plans the output files, then predicts and writes them."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """An input file (the first field) and the files that are written for it (all other fields)."""
+    """Base class of an input file and its output files: the first field, and all other fields."""
 
     @property
     def targets(self) -> tuple[Path, ...]:
@@ -56,11 +56,12 @@ AnyImageJob = TypeVar("AnyImageJob", bound=ImageJob)
 class FileJob(ImageJob):
     """One image and the files of its prediction.
 
+    For an image that is larger than Pillow reads (179 million pixels), all PNGs are TIFFs instead.
+
     Attributes:
       image: input file.
       class_map: PNG of the class indices at the size of the image: with a palette, or 16-bit gray
-        with more than 255 classes. A TIFF, like the two pictures, for an image that is larger than
-        Pillow reads.
+        with more than 255 classes.
       overlay: PNG of the image blended with the colors of its classes.
       probabilities: `.npz` with `probabilities`, float16 [H, W, num_classes], and `class_names`; or
         None.
@@ -95,22 +96,23 @@ def plan_files(
     by_rows: bool = False,
     page: int | None = None,
 ) -> list[FileJob]:
-    """Returns the files to write for each image; reads at most their headers, and writes nothing.
+    """Determines the files to write for each image; at most reads headers, and writes nothing.
 
     Args:
-      paths: image files and folders, which are searched with their subfolders.
-      output: directory of the predictions; paths relative to a given folder are kept.
-      probabilities: whether to write probabilities as well.
-      overwrite: whether existing targets are replaced; the last of two equal targets wins.
-      num_classes: number of classes of the model; above 255 a picture of the class colors is
-        written for each image.
-      by_rows: whether images are predicted with tiles and without a CRF. Files of images that are
-        larger than Pillow reads, 179 million pixels, are then TIFFs.
-      page: page of the images, see `read_image`.
+      paths: image files, and folders that are searched recursively.
+      output: directory of the predictions. In it, images in a folder keep their relative paths.
+      probabilities: whether to write probabilities, too.
+      overwrite: whether to replace existing files. If two images have the same output file, the
+        result of the last one is kept.
+      num_classes: number of classes of the model. If it is above 255, a picture of the class colors
+        is planned for each image.
+      by_rows: whether images are predicted with tiles and without a CRF, so that they may be larger
+        than Pillow reads (179 million pixels). The output files of such images are TIFFs.
+      page: number of the page to read from TIFF files, see `read_image`.
 
     Raises:
-      DeepLabError: a path does not exist, there is no image, a target is an input, exists or occurs
-        twice, or probabilities of an image are asked for that is larger than Pillow reads.
+      DeepLabError: a path does not exist, there is no image, an output file is an input, exists or
+        occurs twice, or probabilities are requested for an image larger than Pillow reads.
     """
 
     def job(image: Path, target: Path) -> FileJob:
@@ -119,8 +121,8 @@ def plan_files(
             suffix = ".tif"
             if probabilities:
                 raise DeepLabError(
-                    f"{image}: more than {max_whole_pixels():,} pixels; the probabilities of such "
-                    "an image are not written: omit --probabilities"
+                    f"{image}: more than {max_whole_pixels():,} pixels; probabilities cannot be "
+                    "written for such an image, omit --probabilities"
                 )
         class_map, blended, archive, colors = (
             target.with_name(f"{target.stem}{ending}")
@@ -152,29 +154,31 @@ def plan_classifications(
 
 
 def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
-    """Returns each image and the path of its result in `output`, with the suffix of the image.
+    """Returns each image, and the path of its result in `output`, with the suffix of the image.
 
     Raises:
-      DeepLabError: a path does not exist, or there is no image; files of medical images are named.
+      DeepLabError: a path does not exist, there is no image, or a file is a medical volume.
     """
     found = find_inputs(paths, output, IMAGE_SUFFIXES)
     if not found:
         for path in map(Path, paths):
             refuse_volumes(path)
         given = ", ".join(map(str, paths)) or "nothing"
-        raise DeepLabError(f"no image to predict: given {given}; give image files or folders")
+        raise DeepLabError(
+            f"no image to predict in {given}; give image files, or folders with images"
+        )
     return found
 
 
 def find_inputs(
     paths: Sequence[str | Path], output: str | Path, suffixes: Sequence[str]
 ) -> list[tuple[Path, Path]]:
-    """Returns each file to predict and the path of its result in `output`, with the same suffix.
+    """Returns each file to predict, and the path of its result in `output`, with the same suffix.
 
     Args:
       paths: files, and folders that are searched recursively.
-      output: directory for the predictions. If it is inside one of the folders, its files are
-        skipped, because they are predictions of an earlier run.
+      output: directory of the predictions. Files in it are not inputs, even if it is inside one of
+        the folders, because they are predictions of an earlier run.
       suffixes: suffixes of the files to find in folders. Files that are given by name may be hidden
         or have another suffix.
 
@@ -184,11 +188,11 @@ def find_inputs(
     remote = next((path for path in paths if not is_local(path)), None)
     if remote is not None:
         raise DeepLabError(
-            f"{remote}: images are read from local paths; copy the files, or mount the bucket"
+            f"{remote}: images must be on a local path; copy the files, or mount the bucket"
         )
     output, found = as_path(output), []
     if output.exists() and not output.is_dir():
-        raise DeepLabError(f"{output} is a file; the output must be a directory")
+        raise DeepLabError(f"--output={output} is a file; give a directory")
     for path in map(Path, paths):
         if not path.exists():
             reason = absence(path) if path.is_symlink() else "no such file or folder"
@@ -208,15 +212,15 @@ def find_inputs(
 def plan(
     found: Iterable[tuple[Any, Path]], job: Callable[[Any, Path], AnyJob], overwrite: bool
 ) -> list[AnyJob]:
-    """Returns a job for each input, after checking that all targets may be written.
+    """Returns a job for each input, after checking that all output files may be written.
 
     Args:
       found: inputs and the paths of their results, see `find_inputs`.
-      job: function from an input and the path of its result to a job.
+      job: returns the job of an input and the path of its result.
       overwrite: see `plan_files`.
 
     Raises:
-      DeepLabError: a target is an input file, exists or is not unique.
+      DeepLabError: an output file is an input, exists, or occurs twice.
     """
     pairs = list(found)
     inputs = {os.path.realpath(source) for source, _ in pairs if isinstance(source, Path)}
@@ -232,7 +236,7 @@ def plan(
             if target in claimed and not overwrite:
                 raise DeepLabError(
                     f"{claimed[target]} and {source} would both become {target}; "
-                    "rename one, or use --overwrite to keep the last"
+                    "rename one, or give --overwrite to keep the result of the last"
                 )
             if target.exists() and not overwrite:
                 raise DeepLabError(f"{target} exists; give another --output, or use --overwrite")
@@ -249,15 +253,15 @@ def readable_files(
     by_rows: bool = False,
     page: int | None = None,
 ) -> list[AnyImageJob]:
-    """Returns the jobs whose images can be read, after reading each of them once.
+    """Reads each image once, and returns the jobs whose images can be read.
 
     Args:
       jobs: result of `plan_files`, `plan_classifications` or `plan_submission`.
       skip_bad: whether to skip unreadable images with a warning.
       bands: bands of the input of the model.
       reporter: receives progress events and warnings.
-      by_rows: whether large images are predicted by rows, see `plan_files`.
-      page: page of the images, see `read_image`.
+      by_rows: see `plan_files`.
+      page: number of the page to read from TIFF files, see `read_image`.
 
     Raises:
       DeepLabError: an image cannot be read and `skip_bad` is false, or no image can be read.
@@ -273,13 +277,13 @@ def readable_files(
         except DeepLabError as error:
             if not skip_bad:
                 raise DeepLabError(
-                    f"{error}; nothing was written (--skip_bad skips such images)"
+                    f"{error}; nothing was written (to skip such images, give --skip_bad)"
                 ) from error
             reporter.warning(f"skipped: {error}")
         else:
             good.append(job)
     if not good:
-        raise DeepLabError(f"none of the {len(jobs)} images can be read")
+        raise DeepLabError(f"none of the {len(jobs)} images can be read; see the warnings above")
     if len(good) < len(jobs):
         reporter.warning(f"skipped {len(jobs) - len(good)} of {len(jobs)} images")
     return good
@@ -295,15 +299,16 @@ def predict_files(
 ) -> None:
     """Predicts images and writes the results, each file atomically.
 
-    With tiles, and without a CRF and probabilities, images are predicted and written by rows.
+    Images are predicted and written by rows if the predictor uses tiles and no CRF, and no
+    probabilities are written.
 
     Args:
       predictor: model to apply.
       jobs: result of `plan_files`.
       reporter: receives progress events.
-      overlay_bands: bands of the network's input, numbered from 1, that overlays show as red, green
-        and blue; see `displayed`.
-      page: page of the images, see `read_image`.
+      overlay_bands: numbers, from 1, of the bands of the network's input that overlays show as red,
+        green and blue; see `displayed`.
+      page: number of the page to read from TIFF files, see `read_image`.
 
     Raises:
       DeepLabError: an image cannot be read.
@@ -319,7 +324,7 @@ def predict_files(
             class_map = prediction.class_map
             _write_probabilities(job.probabilities, prediction.probabilities, predictor.class_names)
         else:
-            # Probabilities of a large image may not fit in memory.
+            # Without this case, the probabilities of a large image might exhaust the memory.
             class_map = predictor(image)
         write_class_map(job.class_map, class_map, predictor.palette)
         if job.colors:
@@ -331,7 +336,7 @@ def predict_files(
 def read_input(
     predictor: "Predictor", source: Path | bytes, name: str = "", page: int | None = None
 ) -> np.ndarray:
-    """Reads an image with the bands and dtype of the input of a model.
+    """Reads an image with the bands and the dtype that a model takes.
 
     Args:
       predictor: model to apply.
@@ -348,8 +353,8 @@ def _predict_by_rows(
     reporter: Reporter,
     page: int | None,
 ) -> None:
-    """Predicts images tile by tile; all files of an image appear when the last one is complete."""
-    # Imported here so that wrong arguments do not wait for JAX.
+    """Predicts images tile by tile; renames the files of an image when all are complete."""
+    # The import is local because it loads JAX; wrong arguments are reported before that.
     from deeplab_jax.inference.large_images import predict_rows
 
     total = sum(len(tiling.places(image_size(job.image, page))) for job in jobs)

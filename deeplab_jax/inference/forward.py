@@ -1,4 +1,4 @@
-"""The compiled forward pass that prediction, evaluation and verification share."""
+"""The compiled forward pass of prediction, evaluation and verification of exported files."""
 
 import dataclasses
 import functools
@@ -19,14 +19,14 @@ from deeplab_jax.inference.programs import Forward, Images
 from deeplab_jax.models import DeepLab, fold
 from deeplab_jax.parallel import batch_sharding, place, put_batch, replicated, sharded_over
 
-# (class map int32 [N, H, W], logits float32 [N, H, W, num_classes]) -> arrays of N rows.
+# (class map int32 [N, H, W], logits float32 [N, H, W, num_classes]) -> arrays [N, …].
 Finish = Callable[[jax.Array, jax.Array], Any]
-# (padded images [N, H, W, C], scale) -> logits [N, h, w, num_classes] at the resolution of the
-# scaled images.
+# (padded images [N, H, W, C], scale) -> logits [N, h, w, num_classes] at the size of the scaled
+# images.
 LogitsAtScale = Callable[[Images, float], Images]
 
 MAXIMUM, MEAN = "maximum of logits", "mean of probabilities"
-# Lower bound of probabilities whose logarithm is taken.
+# Probabilities are clipped to this minimum before their logarithm is computed.
 LEAST = 1e-30
 
 
@@ -62,11 +62,13 @@ def _purpose(finish: Finish) -> str:
 
 
 def fusion_rule(architecture: Architecture) -> str:
-    """Returns how results are fused: v2 takes the maximum of the logits, v3 and v3+ the mean.
+    """Returns how the results at several scales and flips are fused.
 
-    Networks that sum scores or were trained on several scales count as DeepLab v2.
+    DeepLab v2 takes the maximum of the logits; v3 and v3+ take the mean of the probabilities.
+    Networks that sum the scores of their branches, or that apply several scales in training, are
+    treated as DeepLab v2.
 
-    Source: DeepLab v2, section 4.1.1; v3 and v3+ as released.
+    Source: DeepLab v2, section 4.1.1; v3 and v3+: the authors' code.
     """
     like_v2 = architecture.fusion == "sum" or bool(architecture.multi_scale)
     return MAXIMUM if like_v2 else MEAN
@@ -80,17 +82,18 @@ def forward_pass(
     finish: Finish,
     mesh: Mesh | None,
 ) -> Forward:
-    """Returns the compiled function from variables and images to the result of `finish`.
+    """Returns a compiled function from variables and images to the result of `finish`.
 
-    Prediction, evaluation and verification share it, so that all assign the same class to a pixel.
-    Outputs that `finish` ignores are not computed. Equal arguments return the same function.
+    Prediction, evaluation and verification use the same function and therefore assign the same
+    class to a pixel. Outputs that `finish` ignores are not computed. Equal arguments return the
+    same function.
 
-    Without scales and flips the function is one compiled program. With them the network is compiled
-    once per scale and the results are accumulated one at a time, so that memory does not grow with
-    the number of scales.
+    Without scales and flips, the function is one compiled program. With them, the network is
+    compiled once per scale and the results are accumulated one by one. Memory therefore does not
+    grow with the number of scales.
 
     Args:
-      model: the network, at the output stride to apply.
+      model: the network, at the output stride to use.
       scales, flip: see `InferenceOptions`.
       finish: function of the class map and the logits at the resolution of the images (the logits
         are logarithms if probabilities are averaged). It is compiled and identified by its name,
@@ -106,7 +109,7 @@ def forward_pass(
             return finish(*outputs)
 
         compiled = jax.jit(forward, out_shardings=out_shardings)
-        # A program of several devices is traced with their mesh.
+        # A program for several devices is traced with their mesh.
         if mesh is not None:
             return compiled
         return programs.stored(compiled, model, _purpose(finish))
@@ -125,11 +128,11 @@ def forward_pass(
 
 @functools.lru_cache(maxsize=64)
 def finish_logits(finish: Finish, out_shardings: Any = None) -> Callable[[Any], Any]:
-    """Returns the compiled function from logits [N, H, W, num_classes] to the result of `finish`.
+    """Returns a compiled function from logits [N, H, W, num_classes] to the result of `finish`.
 
     Args:
       finish: see `forward_pass`.
-      out_shardings: sharding of the results; None: that of the logits.
+      out_shardings: sharding of the results; None: the sharding of the logits.
     """
 
     def finish_fused(logits: jax.Array) -> Any:
@@ -139,10 +142,10 @@ def finish_logits(finish: Finish, out_shardings: Any = None) -> Callable[[Any], 
 
 
 class Network(Protocol):
-    """A network that predictors call: a `FoldedNetwork`, or an exported file in its runtime.
+    """Network that a predictor calls: a `FoldedNetwork`, or an exported file in another runtime.
 
     Attributes:
-      model: the network, at the output stride to apply.
+      model: the network, at the output stride to use.
     """
 
     model: DeepLab
@@ -150,13 +153,14 @@ class Network(Protocol):
     def forward(
         self, options: InferenceOptions, finish: Finish, mesh: Mesh | None = None
     ) -> Callable[[np.ndarray], Any]:
-        """Returns the function from images to the result of `finish`; see `FoldedNetwork`."""
+        """Returns a function from images to the result of `finish`; see `FoldedNetwork`."""
 
 
 class FoldedNetwork:
-    """A network with folded batch normalization, whose variables are copied to devices only once.
+    """A network with folded batch normalization.
 
-    All predictors, evaluations and verifications of a model use the same object.
+    Its variables are copied to the devices only once, because all predictors, evaluations and
+    verifications of a model use the same object.
 
     Attributes:
       model: the network; biases replace batch normalization.
@@ -164,10 +168,10 @@ class FoldedNetwork:
     """
 
     def __init__(self, model: DeepLab, variables: Any) -> None:
-        """Folds batch normalization; the first call places the variables and compiles.
+        """Folds batch normalization; variables are copied to devices at the first prediction.
 
         Args:
-          model: the network, at the output stride to apply.
+          model: the network, at the output stride to use.
           variables: variables of the model, on any devices.
         """
         self.model, self.variables = fold(model, variables)
@@ -176,12 +180,12 @@ class FoldedNetwork:
     def forward(
         self, options: InferenceOptions, finish: Finish, mesh: Mesh | None = None
     ) -> Callable[[np.ndarray], Any]:
-        """Returns the compiled function from the images of this process to the result of `finish`.
+        """Returns a compiled function from the images of this process to the result of `finish`.
 
         Args:
           options: scales and flip; other fields are ignored.
           finish: see `forward_pass`.
-          mesh: devices that share the images; None uses the first device of this process.
+          mesh: devices over which images are sharded; None uses the first device of this process.
         """
         if mesh is not None and mesh.size == 1 and mesh.devices.flat[0] == jax.local_devices()[0]:
             mesh = None
@@ -204,13 +208,13 @@ class FoldedNetwork:
 
 
 def only_logits(class_map: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns the logits; to be used as `finish` of `forward_pass`."""
+    """Returns the logits; for use as the argument `finish` of `forward_pass`."""
     del class_map
     return logits
 
 
 def only_class_map(class_map: jax.Array, logits: jax.Array) -> jax.Array:
-    """Returns the class map; to be used as `finish` of `forward_pass`."""
+    """Returns the class map; for use as the argument `finish` of `forward_pass`."""
     del logits
     return class_map
 
@@ -228,7 +232,7 @@ def fused_logits(
       architecture: architecture of the network.
       scales, flip: see `InferenceOptions`.
       image: padded images, [N, H, W, C].
-      logits_at_scale: the network, made by `one_scale`.
+      logits_at_scale: applies the network, as returned by `one_scale`, at a scale.
 
     Returns:
       float32 [N, H, W, num_classes].
@@ -252,14 +256,14 @@ def fused_logits(
 
 
 def one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
-    """Returns the model, without its own scales (DeepLab v2's MSC) if other scales are given."""
+    """Returns the model; if other scales than (1,) are given, without DeepLab v2's own scales."""
     if scales == (1.0,) or not model.architecture.multi_scale:
         return model
     return model.clone(architecture=dataclasses.replace(model.architecture, multi_scale=()))
 
 
 def image_at_scale(model: DeepLab, image: jax.Array, scale: float) -> jax.Array:
-    """Returns padded images [N, H, W, C] at a scale: float32, or unchanged at scale 1."""
+    """Resizes padded images [N, H, W, C] by a scale, to float32; scale 1 returns them unchanged."""
     if scale == 1:
         return image
     size = scaled_size(model, (image.shape[1], image.shape[2]), scale)
@@ -271,7 +275,7 @@ def image_at_scale(model: DeepLab, image: jax.Array, scale: float) -> jax.Array:
 _mirror = jax.jit(lambda image: image[:, :, ::-1])
 
 
-# Compiled per model, not per predictor, so that compared strategies share programs.
+# The program is compiled once per model and scale, and used by predictors with different options.
 @functools.partial(jax.jit, static_argnames=("model", "scale", "mesh"))
 def _logits_at_scale(
     variables: Any, image: jax.Array, *, model: DeepLab, scale: float, mesh: Mesh | None
@@ -294,7 +298,7 @@ def _add(
     align_corners: bool,
     rule: str,
 ) -> jax.Array:
-    """Returns the running maximum of logits, or sum of probabilities, at full size."""
+    """Adds the result of one scale and flip to the maximum of logits or sum of probabilities."""
     upright = logits[:, :, ::-1] if mirrored else logits
     full = ops.resize_bilinear(upright, size, align_corners=align_corners)
     if rule == MAXIMUM:

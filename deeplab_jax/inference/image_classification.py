@@ -1,4 +1,4 @@
-"""Classification of whole images, the form in which backbones are published."""
+"""Classification of whole images with a backbone that was trained on image classes."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from deeplab_jax.inference.padding import Size, check_image
 from deeplab_jax.models import ImageClassifier
 from deeplab_jax.reporter import Reporter
 
-# Fraction of each side that the published evaluation keeps.
+# Fraction of each side of an image that the central crop keeps, as in the published evaluations.
 CENTRAL_FRACTION = 0.875
 DEFAULT_SIZE = (224, 224)
 TOP = 5
@@ -29,14 +29,14 @@ class ClassProbability(NamedTuple):
 
 
 class ImageClassification:
-    """Predicts the class of an image as a whole.
+    """Predicts the class of a whole image.
 
     Attributes:
       model: the network.
-      variables: its parameters and batch statistics, on the device.
+      variables: parameters and batch statistics of the network, on the device.
       class_names: names of the classes, in the order of the logits.
-      inference_size: (H, W) that the central crop is resized to.
-      source: where the model came from, for reports.
+      inference_size: (H, W) in pixels to which the central crop is resized.
+      source: name or path of the model, for reports.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ImageClassification:
 
 
 def central_crop(image: np.ndarray, size: Size) -> np.ndarray:
-    """Returns the central 87.5 % of each side of an image, resized bilinearly.
+    """Crops an image to the central 87.5 % of each side, and resizes the crop bilinearly.
 
     Args:
       image: uint8 [H, W, 3].
@@ -116,10 +116,10 @@ def classify_files(
       classifier: model to apply.
       jobs: result of `plan_classifications`.
       reporter: receives progress events.
-      page: page of the images, see `read_image`.
+      page: number of the page to read from TIFF files, see `read_image`.
 
     Returns:
-      Most probable classes of each image.
+      The most probable classes of each image.
 
     Raises:
       DeepLabError: an image cannot be read.

@@ -1,4 +1,4 @@
-"""Prediction of image files by rows of tiles, in memory that does not grow with their height."""
+"""Predicts large image files by rows of tiles; memory does not grow with the image height."""
 
 import functools
 import struct
@@ -18,9 +18,9 @@ from deeplab_jax.visualize.class_maps import Color, Overlay, color_table, colori
 if TYPE_CHECKING:
     from deeplab_jax.inference.predictor import Predictor
 
-# Side of the tiles of a TIFF, and the number of rows that are drawn and compressed at a time.
+# Side of the tiles of a written TIFF; also the number of rows that are drawn at a time.
 SIDE = 256
-# Filter of a PNG's row: the row as it is, or its difference from the row above.
+# Filter types of a row in a PNG: unchanged, or the difference from the row above.
 AS_IT_IS, DIFFERENCE = 0, 2
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, PALETTE = 0, 2, 3
@@ -34,19 +34,19 @@ def predict_rows(
     colors: Path | None,
     track: Callable[[Sequence[Place]], Iterable[Place]] = iter,
 ) -> None:
-    """Predicts an image and writes its class map and its pictures.
+    """Predicts an image by rows, and writes its class map, its overlay and its class colors.
 
-    It requires host memory for one row of tiles, of the image and of the class map. The classes are
-    first written to a temporary file beside the class map, which the caller removes; the pictures
-    are drawn from this file.
+    Host memory holds one row of tiles of the image and of the class map. Classes are first written
+    to a temporary file beside the class map, from which the other files are drawn. The caller
+    removes the temporary file.
 
     Args:
       predictor: model with tiles and without CRF.
-      image: the image.
+      image: image that is read by rows.
       class_map: file of the class indices: PNG, or TIFF by its suffix.
       overlay: file of the image blended with the colors of its classes, PNG or TIFF.
       colors: file of the class colors, PNG or TIFF; None: not written.
-      track: yields the tiles; for progress events.
+      track: yields its argument, the tiles; reports progress.
     """
     palette = predictor.palette
     scratch = _ClassFile(class_map.with_suffix(".classes"), image.size[1], len(palette))
@@ -55,7 +55,7 @@ def predict_rows(
     drawing = Overlay(palette)
 
     def draw(first: int, last: int) -> np.ndarray:
-        # The line depends on the rows below.
+        # The lines between classes depend on the rows below.
         below = min(last + thickness, image.size[0])
         drawn = drawing.draw(image.read(first, below), scratch.read(first, below), thickness)
         return drawn[: last - first]
@@ -68,7 +68,7 @@ def predict_rows(
 
 
 class _ClassFile:
-    """Class indices of an image, in a file of rows."""
+    """Temporary file of class indices, from which rows can be read again."""
 
     def __init__(self, path: Path, width: int, num_classes: int) -> None:
         self.path, self._width, self._dtype = path, width, label_dtype(num_classes)
@@ -96,14 +96,16 @@ def _write_picture(
     palette: Sequence[Color] | None = None,
     tags: Sequence[tuple[Any, ...]] = (),
 ) -> None:
-    """Writes a picture row by row, without having all of it in memory.
+    """Writes a picture in blocks of rows, so that it is never in memory as a whole.
 
     Args:
-      path: PNG, or TIFF by its suffix.
-      read: returns rows: uint8 [rows, W, 3] RGB, or class indices, uint8 or uint16 [rows, W].
-      size: (height, width).
-      palette: color of each class, for class indices; above 255 classes they are gray levels.
-      tags: further tags of a TIFF.
+      path: file to write; its suffix selects PNG or TIFF.
+      read: returns the rows [first, last): uint8 [rows, W, 3] RGB, or class indices, uint8 or
+        uint16 [rows, W].
+      size: (height, width) in pixels.
+      palette: color of each class, for class indices. With more than 255 classes, class indices are
+        written as gray levels.
+      tags: additional tags of a TIFF.
     """
     colors, dtype = None, np.dtype(np.uint8)
     if palette is not None:
@@ -160,7 +162,7 @@ def _write_tiff(
     colors: np.ndarray | None,
     tags: Sequence[tuple[Any, ...]],
 ) -> None:
-    """Writes a BigTIFF of tiles, compressed with deflate."""
+    """Writes a tiled BigTIFF, compressed with deflate."""
     tifffile = import_extra("tifffile", "tiff", f"{path.name}, a TIFF,")
 
     def tiles() -> Iterator[np.ndarray]:
@@ -179,7 +181,7 @@ def _write_tiff(
             compression="zlib",
             predictor=not indexed,
             photometric=kind,
-            # 16 bits per channel.
+            # TIFF color maps have 16 bits per channel.
             colormap=None if colors is None else colors.T.astype(np.uint16) * 257,
             extratags=tags,
             metadata=None,

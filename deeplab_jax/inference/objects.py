@@ -1,4 +1,4 @@
-"""Connected regions with bounding boxes, soft masks, and compositing with a new background."""
+"""Finds connected regions in class maps, and places images on a new background."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -12,7 +12,7 @@ from deeplab_jax.labels import MAX_CLASSES, void_label, void_of
 
 
 def soft_mask(probabilities: np.ndarray, classes: Collection[int]) -> np.ndarray:
-    """Returns the probability of each pixel to belong to any of the given classes.
+    """Returns the probability that a pixel belongs to any of the given classes, for each pixel.
 
     Args:
       probabilities: floating point [H, W, num_classes], such as `Prediction.probabilities`.
@@ -37,9 +37,9 @@ def soft_mask(probabilities: np.ndarray, classes: Collection[int]) -> np.ndarray
 def feathered(mask: np.ndarray, width: float) -> np.ndarray:
     """Smooths the edges of a mask by a Gaussian blur, for use as opacity.
 
-    Across a straight edge, the result is the cumulative normal distribution: ½ at the edge and 16 %
-    at a distance of `width` pixels outside. Beyond the border of the image, the values at the
-    border are repeated.
+    Across a straight edge, the result falls like a cumulative normal distribution: ½ at the edge,
+    and 16 % at `width` pixels outside the mask. At the border of the image, the blur repeats the
+    outermost values.
 
     Args:
       mask: [H, W], boolean or floating point 0..1.
@@ -52,16 +52,16 @@ def feathered(mask: np.ndarray, width: float) -> np.ndarray:
       DeepLabError: the width is negative.
     """
     if width < 0:
-        raise DeepLabError(f"feathering width={width} must not be negative")
+        raise DeepLabError(f"feathering width={width} must be 0 or more pixels")
     alpha: np.ndarray = np.asarray(mask, np.float32)
     if width:
-        # With kernel size (0, 0), OpenCV computes the kernel size from the width.
+        # For kernel size (0, 0), OpenCV computes the kernel size from `width`.
         alpha = cv2.GaussianBlur(alpha, (0, 0), width, borderType=cv2.BORDER_REPLICATE)
     return np.clip(alpha, 0, 1)
 
 
 def composite(image: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Places an image on a background: alpha·image + (1 − alpha)·background.
+    """Blends an image with a background: alpha·image + (1 − alpha)·background.
 
     Args:
       image: uint8 [H, W, 3].
@@ -84,7 +84,7 @@ def composite(image: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> n
 
 
 class Box(NamedTuple):
-    """Bounding box in pixels; the row `bottom` and the column `right` are outside."""
+    """Bounding box in pixels; the row `bottom` and the column `right` are outside the box."""
 
     top: int
     left: int
@@ -93,7 +93,7 @@ class Box(NamedTuple):
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Slices of the rows and columns, for use as `image[box.window]`."""
+        """Slices of rows and columns, as in `image[box.window]`."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
@@ -104,7 +104,7 @@ class SegmentedObject:
     Attributes:
       class_index: index of the class.
       box: bounding box.
-      mask: boolean, of the size of the box; True at pixels of the region.
+      mask: bool [height, width] of the box; True at pixels of the region.
       area: number of pixels.
       centroid: mean (row, column) of the pixels.
       score: mean probability of the class over the pixels; None: not computed.
@@ -139,13 +139,13 @@ def find_objects(
     probabilities: np.ndarray | None = None,
     num_classes: int | None = None,
 ) -> list[SegmentedObject]:
-    """Finds the connected regions of each class, ordered by class, then by decreasing area.
+    """Returns the connected regions of each class, ordered by class, then by decreasing area.
 
-    Objects of the same class that touch each other are one region.
+    Objects of the same class that touch each other form one region.
 
     Args:
       class_map: integers [H, W]; void is 255, or 65535 for more than 255 classes.
-      classes: classes to search for; None: all classes in the map.
+      classes: classes whose regions are returned; None: all classes in the map.
       min_area: minimum area of a region, in pixels.
       connectivity: 8, or 4 to separate pixels that share only a corner.
       probabilities: class probabilities [H, W, num_classes], for the scores.
@@ -182,8 +182,8 @@ def _void(class_map: np.ndarray, values: set[int], num_classes: int | None) -> i
         return void
     if void in values:
         raise DeepLabError(
-            f"the class map contains {void} and {max(values)}, but {void} is void for at most "
-            f"{void} classes and a class for more; pass num_classes"
+            f"the class map contains {void} and {max(values)}: {void} means void if there are at "
+            f"most {void} classes, and a class if there are more; give num_classes"
         )
     return MAX_CLASSES
 

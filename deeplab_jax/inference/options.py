@@ -1,4 +1,4 @@
-"""Inference options, and reading of CRF parameters from files."""
+"""Inference options, and CRF parameters in files."""
 
 import dataclasses
 import json
@@ -19,28 +19,33 @@ MAX_SCALE = 4.0
 
 @dataclasses.dataclass(frozen=True)
 class InferenceOptions:
-    """Inference strategy of predictors and evaluation.
+    """Options of prediction and evaluation: output stride, scales, flip, tiles and CRF.
 
-    The steps are: pad the image or cut it into tiles; for each scale and flip, resize the image,
-    apply the network, mirror back, and resize the logits to full size; fuse the results; join the
-    tiles; crop; refine with the CRF.
+    Inference has these steps:
+
+    1. The image is padded, or cut into tiles.
+    2. For each scale and flip, the image is resized, the network is applied, and the logits are
+       mirrored back and resized to full size.
+    3. The results of all scales and flips are fused.
+    4. Tiles are joined, and padding is cropped.
+    5. The CRF refines the result.
 
     Attributes:
       output_stride: ratio of the image size to the size of the encoder output; None: as in
         training.
-      scales: scale factors of the image, whose results are fused. Scales other than (1,) replace
-        `multi_scale` of the architecture.
+      scales: scale factors of the image. The results at all scales are fused. Scales other than
+        (1,) replace `multi_scale` of the architecture.
       flip: whether to also fuse the results of the mirrored image.
       tile: (H, W) of the tiles in pixels, rounded up to a size that the network accepts; None:
         whole images.
-      overlap: fraction of a tile, in [0, 0.5), at each side that is only used as context and
-        discarded. If it covers the radius of the receptive field, the result is the same as
-        without tiles.
+      overlap: fraction of a tile, in [0, 0.5), that is discarded at each side, because it is only
+        context. If it covers the radius of the receptive field, the result equals that without
+        tiles.
       crf: None: no CRF; `default`: published parameters for the architecture; otherwise a name in
         `crf.PARAMETERS`, or parameters.
 
     Raises:
-      DeepLabError: a value is invalid; the message states which are legal.
+      DeepLabError: a value is invalid. The message states the legal values.
     """
 
     output_stride: int | None = None
@@ -57,7 +62,7 @@ class InferenceOptions:
             raise DeepLabError(f"tile={tile!r} must be a height and a width in pixels")
         if not (FRACTION.holds(self.overlap) and self.overlap < 0.5):
             raise DeepLabError(
-                f"overlap={self.overlap!r} must be a fraction of the tile in [0, 0.5), which is "
+                f"overlap={self.overlap!r} must be in [0, 0.5): the fraction of a tile that is "
                 "discarded at each side"
             )
         names = (DEFAULT_CRF, *PARAMETERS)
@@ -66,7 +71,7 @@ class InferenceOptions:
 
     @property
     def fuses(self) -> bool:
-        """True if there are several results to fuse, or a single one at another scale than 1."""
+        """True if results are fused or rescaled: with a flip, or with other scales than (1,)."""
         return self.scales != (1.0,) or self.flip
 
     def describe(self) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def _check_scales(scales: Any) -> None:
             raise DeepLabError(f"scale {scale!r} is not legal; give {legal}")
     if len(set(scales)) < len(scales):
         shown = ", ".join(f"{scale:g}" for scale in scales)
-        raise DeepLabError(f"scales {shown} hold one scale twice; give {legal}")
+        raise DeepLabError(f"scales {shown} contain one scale twice; give {legal}")
 
 
 def read_crf_parameters(path: str | Path) -> CRFParameters:
@@ -93,11 +98,11 @@ def read_crf_parameters(path: str | Path) -> CRFParameters:
     Fields of `CRFParameters` with a default may be omitted.
 
     Args:
-      path: file with an object of fields and values, or a report of `crf-search`, which contains
-        such an object as `parameters`.
+      path: JSON file with an object {field: value}, or a report of `crf-search`, in which
+        `parameters` is such an object.
 
     Raises:
-      DeepLabError: the file does not exist, contains no such object, or contains an invalid value.
+      DeepLabError: the file does not exist, contains no such object, or a value is invalid.
     """
     path = Path(path)
     if not path.is_file():
@@ -117,7 +122,7 @@ def read_crf_parameters(path: str | Path) -> CRFParameters:
     if missing := [name for name in needed if name not in values]:
         raise DeepLabError(f"{path}: CRF parameters {', '.join(missing)} are missing")
     for name, value in values.items():
-        # Strings instead of numbers would fail later or not at all.
+        # A string instead of a number would cause an error later, or none.
         is_text = fields[name].type in (str, "str")
         if isinstance(value, bool) or not isinstance(value, str if is_text else int | float):
             kind = "a string" if is_text else "a number"

@@ -1,4 +1,4 @@
-"""Legal sizes of the network's input, to which images are padded."""
+"""Computes the sizes to which images are padded, which the network accepts as input."""
 
 import math
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.inference.options import Size
 from deeplab_jax.models import Architecture, DeepLab
 
-# Common denominators above it would require too much padding.
+# Scales with a larger common denominator are ignored, because they would require too much padding.
 MAX_DENOMINATOR = 8
 
 
 class Grid(NamedTuple):
-    """Legal sides of the network's input: k·step + plus pixels.
+    """Legal heights and widths of the network's input: k·step + plus pixels for integers k.
 
     Attributes:
-      step: distance between two legal sides, in pixels.
+      step: difference between successive legal sides, in pixels.
       plus: 1 if the network aligns corners when resizing, else 0.
     """
 
@@ -29,7 +29,7 @@ class Grid(NamedTuple):
     plus: int
 
     def round_up(self, size: Size, minimum: Size | None = None) -> Size:
-        """Returns the smallest legal (H, W) that is at least as large as each given size."""
+        """Returns the smallest legal (H, W) that is at least `size` and, if given, `minimum`."""
         step, plus = self
         wanted = (max(pair) for pair in zip(size, minimum or size, strict=True))
         height, width = (-(-max(side - plus, 1) // step) * step + plus for side in wanted)
@@ -37,15 +37,15 @@ class Grid(NamedTuple):
 
 
 def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> Grid:
-    """Returns the legal sides of an architecture's input.
+    """Returns the legal heights and widths of an architecture's input.
 
-    The sides of scaled images must be k·output_stride + 1, too: for scales (0.5, 0.75, 1) and
-    output stride 16, the step is 64. Scales such as 0.3, which would require a step of more than
-    eight output strides, are ignored.
+    The sides of scaled images must have the form k·output_stride + 1, too. For example, the scales
+    (0.5, 0.75, 1) at output stride 16 require a step of 64. Scales such as 0.3, which would require
+    a step of more than eight output strides, are ignored.
 
     Args:
       architecture: architecture with an output stride and, for DeepLab v2's MSC, with scales.
-      scales: scales of multi-scale inference; unless they are (1,), they replace the scales of the
+      scales: scales of multi-scale inference. Unless they are (1,), they replace the scales of the
         architecture.
     """
     if tuple(scales) == (1.0,):
@@ -58,10 +58,10 @@ def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> G
 def padded_size(
     model: DeepLab, size: Size, minimum: Size | None = None, scales: Sequence[float] = (1.0,)
 ) -> Size:
-    """Returns the smallest legal size that is at least `size` and `minimum`.
+    """Returns the smallest legal input size that is at least `size` and `minimum`.
 
-    Legal sides are k·step + 1, for which the corners of every feature map coincide with those of
-    the image; or k·step, if the network does not align corners when resizing.
+    If the network aligns corners when resizing, legal sides are k·step + 1. The corner samples of
+    every feature map then lie on the corner pixels of the image. Otherwise, legal sides are k·step.
 
     Args:
       model: model with an output stride.
@@ -75,17 +75,17 @@ def padded_size(
 def canvas_size(
     model: DeepLab, size: Size, minimum: Size | None = None, scales: Sequence[float] = (1.0,)
 ) -> Size:
-    """Returns the size that an image is padded to before prediction.
+    """Returns the size to which an image is padded before prediction.
 
-    The size depends only on the size of the image, so that a class map does not depend on other
-    images. An image not larger than the minimum is padded to the minimum. Otherwise each side is
-    rounded up to n·step + 1 with n in 1, 2, 3, 4, 6, 8, 12, 16, 24, …, and the shorter side to at
-    least half of the longer one, so that few programs are compiled for images of many sizes.
+    An image that is not larger than the minimum is padded to the minimum. For a larger image, each
+    side is rounded up to n·step + 1 with n in 1, 2, 3, 4, 6, 8, 12, 16, 24, …, and the shorter side
+    is at least half the longer side. With these few sizes, few programs are compiled. The result
+    depends only on this image, so class maps do not depend on other images.
 
     Args:
       model: model that determines the legal sizes.
       size: (H, W) of the image.
-      minimum: (H, W) that smaller images are padded to, or None.
+      minimum: (H, W) to which smaller images are padded, or None.
       scales: see `size_grid`.
     """
     least = padded_size(model, minimum, scales=scales) if minimum else (0, 0)
@@ -125,8 +125,8 @@ def check_image(image: Any, bands: Bands = RGB) -> None:
       bands: bands of the network's input.
 
     Raises:
-      DeepLabError: it is not a NumPy array [H, W, C] with this dtype and number of bands, or it
-        has no pixels.
+      DeepLabError: the value is not a NumPy array [H, W, C] with the dtype and the number of bands,
+        or it has no pixels.
     """
     if not isinstance(image, np.ndarray):
         raise DeepLabError(
@@ -134,12 +134,12 @@ def check_image(image: Any, bands: Bands = RGB) -> None:
         )
     if image.ndim != 3 or not image.size:
         raise DeepLabError(
-            f"an image must have shape [height, width, {bands.count}] and pixels; got "
-            f"{list(image.shape)}"
+            f"an image must have the shape [height, width, {bands.count}] and at least one pixel; "
+            f"got {list(image.shape)}"
         )
     found = Bands(image.shape[2], image.dtype.name)
     if (found.count, found.dtype) != (bands.count, bands.dtype):
         raise DeepLabError(
-            f"an image must have {bands}, which the model was trained on; got {found}, shape "
+            f"an image must have {bands}, as in training; got {found} with the shape "
             f"{list(image.shape)}"
         )

@@ -33,7 +33,7 @@ from deeplab_jax.models.output_stride import at_output_stride
 from deeplab_jax.visualize import legend_strip, overlay, png_bytes
 from deeplab_jax.visualize.class_maps import Color
 
-# Pixels. Narrower pictures are padded with white, so that the legend fits under them.
+# Minimum width of pictures in notebooks, in pixels; narrower ones are padded for their legend.
 MIN_PICTURE_WIDTH = 240
 
 
@@ -42,7 +42,7 @@ class Prediction:
     """Prediction for one image.
 
     Attributes:
-      image: the input, [H, W, C]; uint8 [H, W, 3] is RGB.
+      image: predicted image, [H, W, C]; uint8 [H, W, 3] is RGB.
       class_map: most probable class of each pixel, int32 [H, W].
       probabilities: float32 [H, W, num_classes]; sums to 1 over the classes.
       class_names: name of each class.
@@ -57,7 +57,7 @@ class Prediction:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Fraction of the pixels, 0..1, by name of each class that occurs, largest first."""
+        """Fraction of pixels, 0..1, of each class that occurs, by class name, largest first."""
         counts = np.bincount(self.class_map.ravel(), minlength=len(self.class_names))
         order = np.argsort(-counts, kind="stable")
         return {
@@ -93,31 +93,33 @@ class Prediction:
 
 
 class Predictor:
-    """Predicts images of any size: pads them, applies the network, and crops the result.
+    """Predicts class maps of images of any size.
 
-    Batch normalization is folded into the convolutions. By default whole images are predicted at
-    one scale; `with_options` returns a predictor for another strategy. Images are resized only to
-    the scales of the options. The network is compiled once for each padded size and scale; images
-    no larger than `inference_size` share one size, and so do all tiles.
+    Images are padded, the network is applied, and the result is cropped. Batch normalization is
+    folded into the convolutions. By default, a whole image is predicted at one scale;
+    `with_options` returns a predictor with other options. Images are resized only to the scales of
+    the options. The network is compiled once for each padded size and scale. All images that are
+    not larger than `inference_size` are padded to that size, and all tiles have one size.
 
     Attributes:
       model: the network, at the output stride of the options.
       variables: parameters and batch statistics as given to the constructor.
-      network: the folded model with its variables on the device, or the result of `make_network`;
-        shared by all predictors of a model that differ only in their options.
+      network: the folded model with its variables on the device, or the result of `make_network`.
+        Predictors of a model that differ only in their options use the same object.
       class_names: names of the classes, in the order of the logits.
       palette: color of each class, RGB 0..255.
-      inference_size: (H, W) that smaller images are padded to, or None. Tiles ignore it.
-      source: where the model came from, for reports.
-      options: the inference strategy.
+      inference_size: (H, W) to which smaller images are padded, or None. Tiles are not padded to
+        this size.
+      source: name or path of the model, for reports.
+      options: inference options.
       intensity_range: values that are mapped to 0 and 255 in image files with more than 8 bits;
         None: the range of each image.
       bands: bands of the images, and the bands to read from files.
       temperature: divisor of the logits before the softmax that gives probabilities (default: 1).
         Class maps and the results of a CRF do not depend on it.
-      tiling: how images are cut into tiles, or None.
+      tiling: division of images into tiles, or None.
       crf: parameters of the CRF, or None.
-      fixed_size: the only (H, W) in pixels that the network takes, or None.
+      fixed_size: the only (H, W) in pixels that the network accepts, or None.
     """
 
     fixed_size: Size | None = None
@@ -136,7 +138,7 @@ class Predictor:
         temperature: float = 1.0,
         make_network: Callable[[DeepLab, Any], Network] = FoldedNetwork,
     ) -> None:
-        """Prepares the network; it is compiled at the first image.
+        """Prepares the network, which is compiled at the first image.
 
         Raises:
           DeepLabError: the network does not support the options.
@@ -201,16 +203,16 @@ class Predictor:
         """Returns a predictor of the same model with another inference size.
 
         Args:
-          size: (H, W) in pixels that smaller images are padded to; None pads each image to the
-            nearest size that the network accepts.
+          size: (H, W) in pixels to which smaller images are padded; None: each image is padded to
+            the nearest larger size that the network accepts.
         """
         return self._changed(size, self.options)
 
     def with_networks(self, make_network: Callable[[DeepLab, Any], Network]) -> "Predictor":
-        """Returns a predictor of the same model whose networks another function makes.
+        """Returns a predictor of the same model that runs in another runtime.
 
         Args:
-          make_network: function from a model and its variables to a network.
+          make_network: returns the network to call for a model and its variables.
         """
         changed = copy.copy(self)
         changed._make_network, changed._networks = make_network, {}
@@ -225,11 +227,12 @@ class Predictor:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Returns the class of every pixel.
 
-        With tiles, image and result take 7 bytes of memory per pixel, in addition to the memory of
-        the network. With a CRF, the scores of all classes for the whole image are in memory, too.
+        With tiles, the image and the result take 7 bytes of memory per pixel, in addition to the
+        memory of the network. With a CRF, memory also holds the scores of all classes for the
+        whole image.
 
         Args:
-          image: uint8 [H, W, 3], RGB; or the bands that the network takes, see `bands`.
+          image: uint8 [H, W, 3], RGB; or other bands, see `bands`.
 
         Returns:
           int32 [H, W].
@@ -242,11 +245,11 @@ class Predictor:
     def predict_batch(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the class maps of images of any sizes.
 
-        Images that are padded to the same size form one batch; each result equals that of the image
-        alone.
+        Images that are padded to the same size form one batch. Each result equals that of
+        predicting the image alone.
 
         Args:
-          images: uint8 [H, W, 3] each, RGB; or the bands that the network takes, see `bands`.
+          images: uint8 [H, W, 3] each, RGB; or other bands, see `bands`.
 
         Returns:
           int32 [H, W] each, in the same order.
@@ -260,7 +263,7 @@ class Predictor:
 
     @property
     def takes_rows(self) -> bool:
-        """True with tiles, for RGB and without a CRF: images can be predicted by rows."""
+        """True if images can be predicted by rows: with tiles, for RGB, and without a CRF."""
         return self.tiling is not None and self.crf is None and self.bands.are_pictures
 
     def class_map_rows(
@@ -269,30 +272,31 @@ class Predictor:
         read: Callable[[int, int], np.ndarray],
         track: Callable[[Sequence[Place]], Iterable[Place]] = iter,
     ) -> Iterator[np.ndarray]:
-        """Returns the class map of an image that is read by rows, a row of tiles at a time.
+        """Predicts an image that is read by rows; returns an iterator over the class map.
 
-        Memory beside the network's is that of the image and the result below one row of tiles.
+        In addition to the network, memory holds one row of tiles of the image and of the result.
 
         Args:
           size: (H, W) of the image.
-          read: returns the rows from one number up to another, uint8 [rows, W, 3], RGB.
-          track: yields the tiles; for progress events.
+          read: returns the rows [first, last) of the image, uint8 [rows, W, 3], RGB.
+          track: yields its argument, the tiles; reports progress.
 
         Returns:
-          Iterator over successive rows, int32 [rows, W]; all together they are the result of the
-          whole image.
+          Iterator over blocks of successive rows, int32 [rows, W]. Together, they are the class map
+          of the whole image.
 
         Raises:
           DeepLabError: the options have no tiles, or a CRF, or the model takes other bands.
         """
         if self.tiling is None or not self.takes_rows:
             raise DeepLabError(
-                "an image is predicted by rows only with tiles, in RGB, and without a CRF"
+                "an image can be predicted by rows only with tiles, for RGB, and without a CRF; "
+                "set tile, and leave crf unset"
             )
         return run_tile_rows(self.tiling, self._classify, size, read, track)
 
     def predict(self, image: np.ndarray) -> Prediction:
-        """Returns class map, probabilities and legend of one image, with a notebook display.
+        """Returns class map, probabilities and legend of one image; notebooks display them.
 
         Args:
           image: see `__call__`.
@@ -324,21 +328,21 @@ class Predictor:
         return self._results(self._fuse, [image])[0]
 
     def check_size(self, size: Size) -> None:
-        """Checks that an image of (H, W) fits into the fixed size, if there is one.
+        """Checks that an image is not larger than `fixed_size`, if the network has one.
 
         Raises:
-          DeepLabError: the image is larger, and is not predicted in tiles.
+          DeepLabError: an image of (H, W) `size` is larger, and is not predicted in tiles.
         """
 
     def _canvas(self, size: Size) -> Size:
-        """Returns the (H, W) that an image of a size is padded to."""
+        """Returns the (H, W) to which an image of (H, W) `size` is padded."""
         scales = self.options.scales
         return canvas_size(self.model, size, self.inference_size, scales=scales)
 
     def _results(
         self, forward: Callable[[np.ndarray], Any], images: np.ndarray | Sequence[np.ndarray]
     ) -> list[Any]:
-        """Returns the result of each image, arrays [H, W, …], by tiles or by batches of one size.
+        """Applies a function to images, in tiles or in batches of one size.
 
         Args:
           forward: images [N, h, w, C] -> arrays [N, h, w, …].

@@ -1,7 +1,7 @@
-"""Traced programs on disk, which a new process reads instead of tracing the network.
+"""Stores traced programs on disk, so that a new process does not need to trace the network.
 
-Tracing a network takes longer than reading its compiled program from JAX's compile cache. A program
-is StableHLO, serialized by `jax.export`; it contains no weights and no Python objects.
+Tracing a network takes longer than reading its compiled program from JAX's compile cache. A traced
+program is StableHLO, serialized by `jax.export`. It contains no weights and no Python objects.
 """
 
 import contextlib
@@ -23,23 +23,24 @@ from deeplab_jax.files import PROGRAM_SUFFIX, program_directory, replacing
 Images = jax.Array | np.ndarray
 # (variables, images [N, H, W, C]) -> arrays of N rows.
 Forward = Callable[[Any, Images], Any]
-# Number of programs to keep, the newest; each has about 100 kB.
+# Maximum number of programs on disk, about 100 kB each. The oldest are removed.
 MAX_PROGRAMS = 64
 
 
 def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
     """Returns a compiled function whose traced programs are stored in `program_directory`.
 
-    If there is no such directory, the function is returned unchanged. Arguments must be on one
-    device.
+    If there is no such directory, the function is returned unchanged. The arguments of the function
+    must be on one device.
 
     Args:
       forward: the compiled function.
-      model: network that it applies, a Flax module; its fields determine the program.
-      purpose: name that identifies everything else that determines the program.
+      model: Flax module that the function applies. Its fields are part of the program's identity.
+      purpose: name for all else that determines the program, such as the rest of the function.
     """
     directory = program_directory()
-    # Modules of other packages, or fields without a stable text, do not identify a program.
+    # A model identifies a program only if it is a module of this package and the text of its fields
+    # is the same in all processes.
     known = type(model).__module__.startswith("deeplab_jax.") and " at 0x" not in repr(model)
     if directory is None or not known:
         return forward
@@ -65,7 +66,7 @@ def _exported(forward: Wrapped, arguments: Any, path: pathlib.Path) -> jax.expor
         return jax.export.deserialize(bytearray(path.read_bytes()))
     except FileNotFoundError:
         pass
-    # The parser raises many kinds of errors on damaged files.
+    # On damaged files, the parser raises exceptions of many types.
     except Exception:
         path.unlink(missing_ok=True)
     exported = jax.export.export(forward)(*arguments)
@@ -76,10 +77,10 @@ def _exported(forward: Wrapped, arguments: Any, path: pathlib.Path) -> jax.expor
 
 
 def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
-    """Removes the oldest files of a directory that end in a suffix, beyond the newest `most`."""
+    """Removes files with a suffix from a directory, except the newest `most`."""
     ages = {}
     for path in directory.glob(f"*{suffix}"):
-        # Another process may remove it meanwhile.
+        # Another process may have removed the file.
         with contextlib.suppress(FileNotFoundError):
             ages[path] = path.stat().st_mtime_ns
     for path in sorted(ages, key=ages.__getitem__)[:-most]:
@@ -88,7 +89,7 @@ def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
 
 @functools.cache
 def surroundings() -> tuple[str, ...]:
-    """Returns versions and properties of the machine on which a traced program depends."""
+    """Returns all that a traced program depends on: versions, and properties of the machine."""
     package = pathlib.Path(deeplab_jax.__file__).parent
     states = {path.relative_to(package): path.stat() for path in sorted(package.rglob("*.py"))}
     sources = [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states.items()]

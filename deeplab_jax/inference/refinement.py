@@ -12,7 +12,7 @@ from deeplab_jax.models import Architecture
 
 
 def find_parameters(options: InferenceOptions, architecture: Architecture) -> CRFParameters | None:
-    """Returns the CRF parameters of inference options, or None without a CRF.
+    """Returns the CRF parameters that inference options select, or None without a CRF.
 
     Raises:
       DeepLabError: a CRF is requested for a network whose input is not 8-bit RGB.
@@ -20,7 +20,7 @@ def find_parameters(options: InferenceOptions, architecture: Architecture) -> CR
     if options.crf is not None and not architecture.takes_rgb:
         raise DeepLabError(
             f"a CRF compares colors of 8-bit RGB images, but the model takes "
-            f"{architecture.in_channels} bands of {architecture.image_dtype}; leave crf out"
+            f"{architecture.in_channels} bands of {architecture.image_dtype}; leave crf unset"
         )
     if options.crf == DEFAULT_CRF:
         return crf_parameters(default_set(architecture))
@@ -30,8 +30,8 @@ def find_parameters(options: InferenceOptions, architecture: Architecture) -> CR
 def default_set(architecture: Architecture) -> str:
     """Returns the name of the published CRF parameters of an architecture.
 
-    DeepLab v3 and v3+ were published without a CRF and use the parameters of v2 on ResNet-101, the
-    network most similar to them.
+    DeepLab v3 and v3+ were published without a CRF. For them, the parameters of v2 on ResNet-101
+    are used, because that network is the most similar one.
     """
     large = "_largefov" if architecture.fov == "large" else ""
     if architecture.decoder == "msc":
@@ -45,7 +45,7 @@ def default_set(architecture: Architecture) -> str:
 
 
 def refine(logits: np.ndarray, image: np.ndarray, parameters: CRFParameters) -> np.ndarray:
-    """Returns the class probabilities of one image after the CRF.
+    """Refines logits with the CRF; returns the class probabilities of one image.
 
     Args:
       logits: float32 [H, W, num_classes], at the size of the image.

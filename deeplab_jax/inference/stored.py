@@ -1,4 +1,4 @@
-"""Loading of a predictor from a model on disk."""
+"""Loads a predictor from a model on disk."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def load(
       ema: whether to use the averaged parameters; None uses them if the run stored them.
 
     Returns:
-      A predictor of class maps, or of image classes for an image classifier.
+      A `Predictor` of class maps; or, for an image classifier, an `ImageClassification`.
 
     Raises:
       DeepLabError: the model, the checkpoint or the averaged parameters do not exist.

@@ -1,4 +1,4 @@
-"""Predictions in the formats of the VOC and Cityscapes evaluation servers."""
+"""Writes predictions in the formats of the VOC and Cityscapes evaluation servers."""
 
 import dataclasses
 import functools
@@ -19,21 +19,22 @@ from deeplab_jax.visualize import write_class_map, write_picture
 if TYPE_CHECKING:
     from deeplab_jax.inference.predictor import Predictor
 
-# comp6 allows any training data. For comp5, trained on VOC alone, rename the folder.
+# VOC's competition comp6 allows any training data. comp5 requires training on VOC alone; to submit
+# to it, rename the folder.
 VOC_FOLDER = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
 CITYSCAPES_FRAME = re.compile(r"([a-z-]+_\d{6}_\d{6})(_leftImg8bit)?", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class SubmissionJob(ImageJob):
-    """One image and the file of its class map."""
+    """One image, and the file of its class map."""
 
     class_map: Path
 
 
 class _Server(NamedTuple):
     descriptor: Descriptor
-    # Returns the path of a class map below the output.
+    # Maps an image to the path of its class map, relative to the output directory.
     place: Callable[[Path], Path]
     write: Callable[[Path, np.ndarray], None]
 
@@ -42,8 +43,8 @@ def _cityscapes_place(image: Path) -> Path:
     found = CITYSCAPES_FRAME.fullmatch(image.stem)
     if not found:
         raise DeepLabError(
-            f"{image} is not named like a Cityscapes frame; the server requires names such as "
-            "berlin_000000_000019_leftImg8bit.png"
+            f"{image}: this is not the name of a Cityscapes frame; the server requires names such "
+            "as berlin_000000_000019_leftImg8bit.png"
         )
     return Path(f"{found[1]}_labelIds.png")
 
@@ -86,10 +87,10 @@ def plan_submission(
 
 
 def check_submission(predictor: "Predictor", server: str) -> None:
-    """Checks that the classes of a model are those of the server.
+    """Checks that the classes of a model are those that a server expects.
 
     Raises:
-      DeepLabError: the classes differ; the message names the first difference.
+      DeepLabError: the classes differ. The message names the first difference.
     """
     wanted = SERVERS[server].descriptor
     if predictor.class_names == wanted.class_names:
@@ -112,14 +113,15 @@ def write_submission(
 ) -> None:
     """Predicts images and writes class maps in the format of a server, each file atomically.
 
-    VOC: palette PNG of the class index. Cityscapes: gray PNG of the labelId.
+    The format of VOC is a palette PNG of class indices; that of Cityscapes is a gray PNG of
+    labelIds.
 
     Args:
-      predictor: model that passes `check_submission`.
+      predictor: model whose classes passed `check_submission`.
       jobs: result of `plan_submission`.
       server: `voc` or `cityscapes`.
       reporter: receives progress events.
-      page: page of the images, see `read_image`.
+      page: number of the page to read from TIFF files, see `read_image`.
 
     Raises:
       DeepLabError: an image cannot be read.

@@ -1,4 +1,4 @@
-"""Prediction of images of any size in overlapping tiles, in bounded memory."""
+"""Predicts images of any size in overlapping tiles, with bounded memory."""
 
 import dataclasses
 import itertools
@@ -23,7 +23,7 @@ class Span(NamedTuple):
 
     Attributes:
       start: first pixel of the tile.
-      first, last: range [first, last) of the pixels whose result comes from the tile.
+      first, last: range [first, last) of the pixels whose result is taken from this tile.
     """
 
     start: int
@@ -40,18 +40,18 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """Division of images into tiles of one size.
+    """Division of images into overlapping tiles of one size.
 
-    Neighbors overlap by at least twice the margin. The result of a pixel comes from the tile in
-    which it lies deepest: at least the margin away from every border that is not a border of the
-    padded image. Results are not averaged. A network whose receptive field is within the margin
-    therefore returns the result of the whole image on the same canvas, and each pixel is written
-    once. Tiles start at multiples of the output stride, like the samples of the whole image's
-    feature map; the last tile is shifted inside.
+    Neighboring tiles overlap by at least twice the margin. The result of a pixel is taken from a
+    single tile: the one whose border is farthest away. The distance is at least the margin, except
+    at the border of the padded image. Results are not averaged. If the margin covers the radius of
+    the receptive field, the result equals that of the whole padded image. Tiles start at multiples
+    of the output stride, so that their feature maps sample the same positions as that of the whole
+    image. The last tile is shifted to end at the border of the padded image.
 
     Attributes:
       tile: (H, W) of every tile, a size that the network accepts.
-      margin: (rows, columns) on each side of a tile that are used only as context.
+      margin: (rows, columns) at each side of a tile that are only context.
       grid: legal sizes of tiles and padded images. Tiles start at multiples of `grid.step`, the
         output stride.
       fill: value of pixels outside the image, per channel.
@@ -64,10 +64,10 @@ class Tiling:
 
     @classmethod
     def of(cls, model: DeepLab, options: InferenceOptions) -> "Tiling":
-        """Returns the tiling of inference options with a tile size.
+        """Returns the tiling for inference options whose tile size is set.
 
         Raises:
-          DeepLabError: the overlap covers the whole tile.
+          DeepLabError: the overlap covers whole tiles.
           ValueError: the options have no tile size.
         """
         if options.tile is None:
@@ -85,8 +85,9 @@ class Tiling:
             least = next(n for n in cells if n > 2 * _margin(n, options.overlap, extra))
             side = least * stride + extra
             raise DeepLabError(
-                f"overlap {options.overlap:g} leaves nothing of tiles of {tile[0]}x{tile[1]} at "
-                f"output stride {stride}; give less, or tiles of at least {side}x{side}"
+                f"overlap {options.overlap:g} leaves nothing of tiles of {tile[0]}x{tile[1]} "
+                f"pixels at output stride {stride}; give a smaller overlap, or tiles of at least "
+                f"{side}x{side}"
             )
         return tiling
 
@@ -100,7 +101,7 @@ class Tiling:
         return height, width
 
     def canvas(self, size: Size) -> Size:
-        """Returns the (H, W) to which an image of a size is padded; at least that of a tile."""
+        """Returns the (H, W) to which an image is padded; it is at least the size of a tile."""
         return self.grid.round_up(size, self.tile)
 
     def places(self, size: Size) -> list[Place]:
@@ -112,7 +113,7 @@ class Tiling:
     def _spans(self, length: int, tile: int, core: int) -> list[Span]:
         starts = [*range(0, length - tile, core), length - tile]
         step, plus = self.grid
-        # Cuts each overlap in the middle, at a sample of the feature map.
+        # Cuts each overlap near its middle, at the position of a feature-map sample.
         cuts = [
             (before + after + tile - plus) // 2 // step * step
             for before, after in itertools.pairwise(starts)
@@ -121,8 +122,8 @@ class Tiling:
 
 
 def _margin(cells: int, overlap: float, extra: int) -> int:
-    """Returns the margin of a tile; both in samples of the feature map."""
-    # Without aligned corners the last pixels of a cell also need the neighboring sample.
+    """Returns the margin of a tile of `cells` samples, in samples of the feature map."""
+    # Without aligned corners, the last pixels of a cell also depend on the neighboring sample.
     return math.ceil(overlap * cells) + (1 if overlap and not extra else 0)
 
 
@@ -135,15 +136,16 @@ def run_tiles(
 ) -> Any:
     """Applies a function to the tiles of an image and joins the results.
 
-    Device memory: the variables and two calls of the function on `tiles_at_once` tiles, independent
-    of the image. Host memory: the image, the joined results (4 bytes per pixel for an int32 class
-    map, 4·num_classes for float32 logits) and the results of one call.
+    Device memory holds the variables and two calls of the function on `tiles_at_once` tiles; it
+    does not depend on the size of the image. Host memory holds the image, the joined results (4
+    bytes per pixel for an int32 class map, 4·num_classes for float32 logits) and the results of one
+    call.
 
     Args:
       tiling: division into tiles.
       forward: images [tiles_at_once, h, w, C] -> arrays [tiles_at_once, h, w, …].
-      image: [H, W, C], as the network takes it.
-      tiles_at_once: number of tiles per call; the last call repeats a tile to fill up.
+      image: [H, W, C] with the bands that the network takes.
+      tiles_at_once: number of tiles per call. The last call repeats a tile to have this number.
 
     Returns:
       NumPy arrays [H, W, …].
@@ -173,18 +175,18 @@ def run_tile_rows(
 ) -> Iterator[np.ndarray]:
     """Applies a function to the tiles of an image that is read by rows, and yields joined rows.
 
-    The rows are those of `run_tiles`. Host memory: the image and the results below one row of
-    tiles.
+    The rows equal those of `run_tiles`. Host memory holds one row of tiles of the image and of the
+    results.
 
     Args:
       tiling: division into tiles.
       forward: uint8 [1, h, w, 3] -> array [1, h, w, …].
       size: (H, W) of the image.
-      read: returns the rows from one number up to another, uint8 [rows, W, 3].
-      track: yields the tiles; for progress events.
+      read: returns the rows [first, last) of the image, uint8 [rows, W, 3].
+      track: yields its argument, the tiles; reports progress.
 
     Yields:
-      Successive rows of the result, [rows, W, …]; all together they are [H, W, …].
+      Blocks of successive rows of the result, [rows, W, …]. Together, they are [H, W, …].
     """
     height, width = size
 
@@ -201,7 +203,7 @@ def run_tile_rows(
             rows = place.rows
             shape = max(0, min(rows.last, height) - rows.first), width, *result.shape[3:]
             joined = np.empty(shape, result.dtype)
-        # In the coordinates of the joined rows.
+        # Positions relative to the block of joined rows.
         start, first, last = rows
         here = place._replace(rows=Span(start - first, 0, last - first))
         _write(joined, result, [here])
@@ -214,7 +216,13 @@ def _one_behind(
     cut: Callable[[Place], np.ndarray],
     count: int,
 ) -> Iterator[tuple[Sequence[Place], Any]]:
-    """Yields places with their results while the device computes the next ones."""
+    """Yields places with their results, while the device computes the results of the next places.
+
+    Args:
+      places: positions of the tiles.
+      forward, count: see `forward` and `tiles_at_once` of `run_tiles`.
+      cut: returns the tile at a place.
+    """
     waiting: tuple[Sequence[Place], Any] | None = None
     for group in groups(places, count):
         tiles = [cut(place) for place in group]
@@ -228,20 +236,20 @@ def _one_behind(
 
 
 def groups(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
-    """Yields lists of `count` successive items; the last may be shorter."""
+    """Yields lists of `count` successive items; the last list may be shorter."""
     remaining = iter(items)
     while group := list(itertools.islice(remaining, count)):
         yield group
 
 
 def _cut(rows: np.ndarray, place: Place, tiling: Tiling) -> np.ndarray:
-    """Returns the tile of the image's rows, padded with the fill value outside of the image."""
+    """Cuts a tile from rows of the image; pads it with the fill value outside the image."""
     column, width = place.columns.start, tiling.tile[1]
     return pad(rows[:, column : column + width], tiling.tile, tiling.fill)
 
 
 def _write(target: np.ndarray, results: np.ndarray, places: Sequence[Place]) -> None:
-    """Writes the pixels that belong to each tile and lie inside the image."""
+    """Writes the results of tiles into the target: the pixels that are taken from each tile."""
     height, width = target.shape[:2]
     for result, (rows, columns) in zip(results, places, strict=False):
         bottom, right = min(rows.last, height), min(columns.last, width)

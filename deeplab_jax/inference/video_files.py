@@ -1,4 +1,4 @@
-"""Video files and cameras: paths of results, reading frames, and writing results."""
+"""Plans output files for videos and cameras, reads frames, and writes results."""
 
 import contextlib
 import dataclasses
@@ -23,12 +23,12 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".web
 
 @dataclasses.dataclass(frozen=True)
 class VideoJob(Job):
-    """Video or camera, and the files to write for its prediction.
+    """A video or camera, and the files to write for its prediction.
 
     Attributes:
       source: path of the video, or index of a camera.
       overlay: MP4 of the frames blended with the colors of their classes.
-      masks: directory of palette PNGs, one per frame: `000000.png`, `000001.png`, …
+      masks: directory of palette PNGs of class indices, one per frame: `000000.png`, …
     """
 
     source: Path | int
@@ -85,11 +85,12 @@ def _job(source: Path | int, target: Path) -> VideoJob:
     return VideoJob(source, overlay, masks)
 
 
-# MPEG-4 part 2, the only codec that OpenCV's wheels encode fast.
+# MPEG-4 part 2 is the only codec that OpenCV's wheels encode fast.
 CODEC = "mp4v"
-# Frames per second of sources that do not report it, such as some cameras.
+# Frame rate, in frames per second, of sources that do not report theirs, such as some cameras.
 DEFAULT_RATE = 25.0
-# PNG compression level of the masks; the highest takes ten times as long for 10 % smaller files.
+# PNG compression level of the masks. The highest level takes ten times as long for files that are
+# 10 % smaller.
 COMPRESSION = 1
 
 
@@ -156,18 +157,18 @@ def writing(
     palette: Sequence[Color],
     reporter: Reporter,
 ) -> Iterator[Write]:
-    """Yields a function that writes frames and class maps.
+    """Yields a function that writes a frame and its class map.
 
-    Overlay and masks get their final names when the block succeeds; otherwise, neither is written.
-    OpenCV supports only even sizes: an odd side is extended by a copy of the last row or column,
-    and the header of the file contains the original size, to which players crop.
+    If the block succeeds, overlay and masks are renamed to their final names; otherwise neither is
+    written. OpenCV writes only even sizes. An odd side is therefore extended by a copy of the last
+    row or column, and the header of the file states the original size, to which players crop.
 
     Args:
       job: files to write.
       rate: frame rate, in frames per second.
       size: (H, W) of the frames.
       palette: RGB 0..255 of each class.
-      reporter: receives a warning if the size in the headers could not be changed.
+      reporter: receives a warning if the size in the header could not be changed.
 
     Raises:
       DeepLabError: the installed OpenCV cannot write the video.
@@ -185,7 +186,10 @@ def writing(
         writer = cv2.VideoWriter(str(temporary), codec, rate, even[::-1])
         if not writer.isOpened():
             suffix = temporary.suffix
-            raise DeepLabError(f"the installed OpenCV cannot write {suffix} files ({CODEC})")
+            raise DeepLabError(
+                f"the installed OpenCV cannot write {suffix} files with the codec {CODEC}; install "
+                "opencv-python-headless from PyPI"
+            )
         numbers = itertools.count()
 
         def write(picture: np.ndarray, class_map: np.ndarray) -> None:
@@ -201,7 +205,7 @@ def writing(
             writer.release()
         if even != size and not _state_size(temporary, even, size):
             reporter.warning(
-                f"{job.overlay}: {even[0]}x{even[1]} (height x width) instead of "
+                f"{job.overlay} has {even[0]}x{even[1]} pixels (height x width) instead of "
                 f"{size[0]}x{size[1]}, since the installed OpenCV writes even sizes only; the "
                 "masks have the size of the frames"
             )
@@ -210,19 +214,22 @@ def writing(
         masks.rename(job.masks)
 
 
-# Start code of the header that states the size of MPEG-4 part 2 frames, and a bound of its bytes.
+# Start code of the header that states the frame size in MPEG-4 part 2, and the maximum length of
+# that header in bytes.
 LAYER_START, LAYER_BYTES = b"\0\0\1\x20", 40
-# Places of width and height behind the names of two boxes of an MP4, see ISO/IEC 14496-12.
+# Offsets of the width and height in two boxes of an MP4, in bytes from the name of the box; see
+# ISO/IEC 14496-12.
 SAMPLE_SIZE, TRACK_SIZE = 28, 80
 
 
 def _state_size(path: Path, encoded: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Changes the (H, W) in the headers of an MP4 of MPEG-4 part 2 to a smaller one.
+    """Changes the frame size in the headers of an MP4 file from `encoded` to a smaller `size`.
 
-    Frames are coded in blocks of 16 x 16 pixels, of which decoders show the stated size.
+    MPEG-4 part 2 encodes frames in blocks of 16 x 16 pixels, and decoders crop frames to the size
+    in the header.
 
     Returns:
-      False, without a change, if the headers are not where they are expected.
+      True; False if the headers are not found, in which case the file is not changed.
     """
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
         boxes = content.rfind(b"moov")
@@ -231,10 +238,10 @@ def _state_size(path: Path, encoded: tuple[int, int], size: tuple[int, int]) -> 
         layer = content.find(LAYER_START, sample)
         patches = {
             sample: (_sides(encoded, 2, 0), _sides(size, 2, 0)),
-            # 16.16 fixed point.
+            # Fixed-point numbers with 16 bits before and after the point.
             track: (_sides(encoded, 4, 16), _sides(size, 4, 16)),
         }
-        # Width and height of 13 bits each between marker bits, at any bit.
+        # Width and height have 13 bits each, between marker bits, and may start at any bit.
         header = int.from_bytes(content[layer : layer + LAYER_BYTES])
         old, new = ((1 << 28) | (w << 15) | (1 << 14) | (h << 1) | 1 for h, w in (encoded, size))
         shifts = [

@@ -1,4 +1,4 @@
-"""Prediction of videos and cameras, and class maps that are stable over time."""
+"""Predicts videos and cameras, and computes class maps that are stable over time."""
 
 import collections
 import contextlib
@@ -28,8 +28,9 @@ def averaged_over_time(
 ) -> np.ndarray:
     """Returns the exponential moving average keep·previous + (1 − keep)·probabilities.
 
-    If a pixel changes from one certain class to another, the class of the average changes after
-    n frames, the smallest n with keep^n < ½: 4 frames at 0.8, 2 at 0.6, 1 below ½.
+    If the class of a pixel changes, and both classes have probability 1, the class of the average
+    changes after n frames, where n is the smallest number with keep^n < ½: n is 4 for keep = 0.8,
+    2 for 0.6, and 1 below ½.
 
     Args:
       previous: average up to the previous frame, or None at the first frame.
@@ -48,20 +49,20 @@ def averaged_over_time(
         return probabilities
     if previous.shape != probabilities.shape:
         sizes = f"{list(probabilities.shape)} after {list(previous.shape)}"
-        raise DeepLabError(f"frames must be of one size; got probabilities {sizes}")
+        raise DeepLabError(f"all frames must have the same size; got probabilities {sizes}")
     return probabilities + keep * (previous - probabilities)
 
 
 def stable_class_maps(
     frames: Iterable[np.ndarray], keep: float = 0.6, cut: float = 0.5
 ) -> Iterator[np.ndarray]:
-    """Yields the class map of each frame, from an exponential moving average of probabilities.
+    """Yields a class map per frame, from an exponential moving average of the probabilities.
 
     Args:
       frames: probabilities, floating point [H, W, num_classes] each.
       keep: weight of the previous average, see `averaged_over_time`.
-      cut: fraction of the pixels, 0..1. If more pixels than this change their class, the frame
-        starts a new scene and a new average; 1 disables this.
+      cut: fraction of pixels, 0..1. If the class changes in more than this fraction of the pixels,
+        the frame starts a new scene and a new average; 1 disables this.
 
     Yields:
       int32 [H, W].
@@ -88,8 +89,9 @@ def changed_share(
 
     Args:
       class_map, other: integers [H, W]; pixels that are void in either are ignored.
-      num_classes: number of classes of the model; required above 255 classes, where void is 65535
-        and 255 is a class. With None, void is 65535 in uint16 maps and 255 in all others.
+      num_classes: number of classes of the model. With more than 255 classes it is required,
+        because void is 65535 then, and 255 is a class. None: void is 65535 in uint16 maps, and 255
+        in all others.
     """
     voids = [
         void_of(one) if num_classes is None else void_label(num_classes)
@@ -113,7 +115,7 @@ def class_areas(class_map: np.ndarray, num_classes: int) -> np.ndarray:
 
 Item = TypeVar("Item")
 
-# Interval in seconds at which a waiting thread checks whether it should end.
+# Seconds between two checks of a waiting thread whether it should end.
 LOOK_INTERVAL = 0.1
 
 
@@ -121,14 +123,14 @@ LOOK_INTERVAL = 0.1
 def produced_ahead(
     items: Iterator[Item], waiting: int, *, newest: bool = False
 ) -> Iterator[Iterator[Item]]:
-    """Yields an iterator over items that a thread produces ahead of time.
+    """Yields an iterator over items that a thread computes in advance.
 
-    The iterator reraises errors of `items`. The thread ends when the context is left.
+    The iterator raises errors of `items`. The thread ends when the context is left.
 
     Args:
-      items: iterator that the thread consumes.
+      items: iterator that the thread runs.
       waiting: maximum number of items in the queue.
-      newest: whether a new item discards those that are still in the queue.
+      newest: whether a new item replaces all items in the queue.
     """
     ready: queue.Queue[Item | None] = queue.Queue(waiting)
     ended = threading.Event()
@@ -162,18 +164,21 @@ def produced_ahead(
             ended.set()
 
 
-# Frames per batch of a video; a camera's frames are predicted one at a time.
+# Number of frames per batch of a video. Frames of a camera are predicted one at a time.
 BATCH = 8
-# Maximum number of batches that wait between two stages.
+# Maximum number of batches in the queue between two stages.
 WAITING = 2
 
 
 @dataclasses.dataclass
 class _Frame:
-    """One frame in the pipeline.
+    """One frame in the stages of prediction.
 
-    `picture` is the decoded frame, uint8 [H, W, 3] BGR; `small` is the network's input, RGB;
-    `read_at` is the time of decoding in seconds.
+    Attributes:
+      picture: decoded frame, uint8 [H, W, 3] BGR.
+      small: input of the network, RGB.
+      read_at: time of decoding, in seconds.
+      class_map: result of the network; None: not predicted yet.
     """
 
     picture: np.ndarray
@@ -188,11 +193,12 @@ class VideoReport:
     Attributes:
       frames: number of frames.
       rate: frame rate of the video, in frames per second.
-      seconds: wall time from decoding the first frame to closing the file, without compilation.
+      seconds: wall time from decoding the first frame to closing the output file, without
+        compilation.
       network_size: (H, W) of the network's input.
-      milliseconds: median and 95th percentile per frame for each stage. `decode` includes
-        downsampling; `draw` includes upsampling, overlay, masks and encoding; `end to end` is the
-        time from decoding a frame to writing it, including waiting.
+      milliseconds: median and 95th percentile of the time per frame, for each stage. `decode`
+        includes downsampling. `draw` includes upsampling, overlay, masks and encoding. `end to end`
+        is the time from decoding a frame to writing it, including waiting.
     """
 
     frames: int
@@ -215,10 +221,10 @@ class VideoReport:
 
 
 def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
-    """Returns the largest size of the network's input for frames of a video, within the limit.
+    """Returns the (H, W) of the network's input for the frames of a video.
 
-    Frames are downsampled, never upsampled, to the nearest size that the network accepts without
-    padding; each side differs by less than one output stride from the exact aspect ratio.
+    It is the largest size within the limit and the size of the frames that the network accepts
+    without padding. Each side differs by less than one output stride from the exact aspect ratio.
 
     Args:
       predictor: model that determines the legal sizes.
@@ -245,28 +251,29 @@ def predict_video(
 ) -> VideoReport:
     """Predicts a video or the images of a camera, and writes an overlay video and masks.
 
-    If this fails, it writes neither of them.
-
-    Class maps are upsampled to the size of the frames by nearest neighbor. Decoding, network and
-    drawing run in three threads. Frames of a camera are dropped while the network is busy, and
-    Ctrl-C ends the recording.
+    If an error occurs, neither is written. Class maps are upsampled to the size of the frames by
+    nearest neighbor. Three threads decode, apply the network, and draw. Frames of a camera are
+    dropped while the network is busy, and Ctrl-C ends the recording.
 
     Args:
       predictor: model to apply.
       job: result of `plan_videos` or `plan_camera`.
       reporter: receives progress events.
       limit: maximum (H, W) of the network's input; None keeps the size of the frames.
-      seconds: duration to predict, in seconds of video or of recording; None: without a limit.
+      seconds: maximum duration, in seconds of the video or of the recording; None: no limit.
 
     Raises:
       DeepLabError: the video cannot be read, the size of its frames changes, or the input of the
         model is not RGB.
     """
     if not predictor.bands.are_rgb:
-        raise DeepLabError(f"the model takes {predictor.bands}; videos have three of uint8")
+        raise DeepLabError(
+            f"the model takes {predictor.bands}, but videos have three bands of uint8 (RGB); give "
+            "a model for RGB"
+        )
     with contextlib.closing(VideoSource(job.source)) as source:
         size = network_size(predictor, source.size, limit)
-        # Padding each frame to the inference size would only cost time.
+        # Without an inference size, frames are not padded, which saves time.
         run = _Run(predictor.with_inference_size(None), source, size, seconds)
         run.compile()
         with writing(job, source.rate, source.size, predictor.palette, reporter) as write:
@@ -274,7 +281,7 @@ def predict_video(
         report = run.report()
         if seconds is None and report.frames < source.count:
             reporter.warning(
-                f"{source.name}: {report.frames} of its {source.count} frames could be decoded"
+                f"{source.name}: only {report.frames} of {source.count} frames could be decoded"
             )
         return report
 
@@ -302,7 +309,7 @@ class _Run:
         """Predicts and writes all frames."""
         started = time.perf_counter()
         name, waiting = f"predicting {self._source.name}, frame", self._batch * WAITING
-        # Ctrl-C ends the recording of a camera.
+        # For a camera, Ctrl-C ends the recording without an error.
         ending = (KeyboardInterrupt,) if self._source.live else ()
         total = self._source.count
         if self._seconds is not None:
@@ -317,7 +324,7 @@ class _Run:
                     class_maps = self._classify(members)
                     for frame, class_map in zip(members, class_maps, strict=True):
                         drawn.append(drawing.submit(self._draw, frame, class_map, write))
-                        # Bounds the frames in memory; reraises the error of an earlier one.
+                        # Waits for earlier frames, which limits memory, and raises their errors.
                         if len(drawn) > waiting:
                             drawn[0].result()
                             drawn.popleft()
@@ -356,7 +363,7 @@ class _Run:
         """Returns the class map of each frame."""
         begun = time.perf_counter()
         small = [frame.small for frame in members]
-        # Repeats the last frame, so that the last batch needs no program of its own.
+        # The last frame is repeated, so that the last batch has the size of the others.
         small += small[-1:] * (self._batch - len(small))
         class_maps = self._predictor.predict_batch(small)
         dtype = label_dtype(len(self._predictor.class_names))

@@ -107,7 +107,7 @@ def test_another_list_of_classes_is_scored(evaluate, world):
         ({"dataset": ""}, "--dataset must be given"),
         ({"flop": "true"}, "flip"),
         ({"scales": "0.5,x"}, "--scales=0.5,x is not legal"),
-        ({"scales": "1,1"}, "hold one scale twice"),
+        ({"scales": "1,1"}, "contain one scale twice"),
         ({"scales": ""}, "scales"),
         ({"output_stride": "7"}, "must be one of 4, 8, 16, 32"),
         ({"output_stride": "x"}, "output_stride"),

@@ -102,10 +102,10 @@ def test_sixteen_bits_are_read_as_in_training(predict, tmp_path):
     ("flags", "complaint"),
     [
         (["--submission=voc"], "has 3 classes; the voc server requires the 21"),
-        (["--submission=cityscapes"], "is not named like a Cityscapes frame"),
+        (["--submission=cityscapes"], "this is not the name of a Cityscapes frame"),
         (["--submission=vok"], "submission"),
         (["--submission=voc", "--probabilities"], "omit --probabilities"),
-        (["--scales=1,1"], "hold one scale twice"),
+        (["--scales=1,1"], "contain one scale twice"),
         (["--output_stride=9"], "must be one of 4, 8, 16, 32"),
     ],
 )

@@ -38,7 +38,7 @@ def test_borders_and_width_0_change_nothing():
     np.testing.assert_array_equal(feathered(np.ones((5, 7)), 3.0), 1)
     mask = np.random.default_rng(0).random((5, 7)).astype(np.float32)
     np.testing.assert_array_equal(feathered(mask, 0), mask)
-    with pytest.raises(DeepLabError, match="must not be negative"):
+    with pytest.raises(DeepLabError, match="must be 0 or more"):
         feathered(mask, -1.0)
 
 

@@ -19,7 +19,7 @@ from deeplab_jax.models.architectures import resolve
         ({"scales": (5,)}, "up to 4"),
         ({"scales": ("1",)}, "scale '1'"),
         ({"scales": 0.5}, "scales=0.5"),
-        ({"scales": (0.5, 1, 0.5)}, "scales 0.5, 1, 0.5 hold one scale twice"),
+        ({"scales": (0.5, 1, 0.5)}, "scales 0.5, 1, 0.5 contain one scale twice"),
         ({"tile": (0, 5)}, "a height and a width"),
         ({"tile": (5,)}, "a height and a width"),
         ({"tile": (5.5, 5)}, "a height and a width"),

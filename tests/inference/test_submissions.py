@@ -69,7 +69,7 @@ def test_files_are_as_the_server_wants(tmp_path, server, descriptor, name, targe
 
 def test_mistakes_are_named(tmp_path):
     write_image(tmp_path / "images" / "street.png")
-    with pytest.raises(DeepLabError, match=r"street.png is not named .* berlin_000000_000019"):
+    with pytest.raises(DeepLabError, match=r"street.png: this is not the name .* berlin_"):
         plan_submission([tmp_path / "images"], tmp_path / "out", "cityscapes")
     (job,) = plan_submission([tmp_path / "images"], tmp_path / "out", "voc")
     job.class_map.parent.mkdir(parents=True)
