@@ -165,7 +165,7 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
             refuse_volumes(path)
         given = ", ".join(map(str, paths)) or "nothing"
         raise DeepLabError(
-            f"no image to predict in {given}; give image files, or folders with images"
+            f"no image to predict: given {given}; give image files, or folders with images"
         )
     return found
 
