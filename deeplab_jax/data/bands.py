@@ -179,9 +179,8 @@ def select(
         raise DeepLabError(f"{name}: the file has {found}; {whose} {bands}")
     if bands.chosen is not None and max(bands.chosen) > found.count:
         raise DeepLabError(
-            f"{name}: there is no band {max(bands.chosen)}: the dataset was prepared with "
-            f"--bands={','.join(map(str, bands.chosen))}, but this file has {found}, numbered "
-            "from 1"
+            f"{name}: there is no band {max(bands.chosen)}; the file has {found}, numbered from 1, "
+            f"but the dataset uses --bands={','.join(map(str, bands.chosen))}"
         )
     becomes_rgb = bands.are_rgb and bands.chosen is not None
     if not becomes_rgb and found.dtype != bands.dtype:

@@ -1,4 +1,4 @@
-"""Trained networks in the formats of other runtimes: StableHLO, ONNX and TFLite."""
+"""Exports trained networks to the formats of other runtimes: StableHLO, ONNX, TFLite, Core ML."""
 
 from deeplab_jax.lazy import lazy_names
 

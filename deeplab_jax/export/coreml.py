@@ -1,6 +1,6 @@
-"""Core ML export: a traced program in the operations of MIL, as an .mlpackage.
+"""Core ML export: translates a traced program to MIL, Core ML's Model Intermediate Language.
 
-The files are checked on other systems, but not executed: Core ML runs on Apple devices only.
+The written .mlpackage is checked on all systems, but only Apple devices can execute it.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ from deeplab_jax.ops import Padding
 
 SUFFIX = ".mlpackage"
 BINARY = {"sub": "sub", "div": "real_div", "max": "maximum", "min": "minimum"}
-# Key of the class names and colors that Xcode shows in its preview, by Apple's convention.
+# Apple's key for the class names and colors that Xcode shows in its preview.
 PREVIEW = "com.apple.coreml.model.preview"
 
 
 class MilWriter:
-    """Writer of MIL operations on maps [N, C, H, W]; a value is a MIL variable."""
+    """Writes a program in MIL operations on maps [N, C, H, W]; values are MIL variables."""
 
     def __init__(self, builder: Any) -> None:
         self._mil = builder
@@ -81,7 +81,7 @@ class MilWriter:
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
         raise NotImplementedError(
-            "Core ML files have one size, at which windows are those of `pool`"
+            "Core ML files have a fixed size, for which `pool` computes the mean over windows"
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
@@ -99,7 +99,7 @@ class MilWriter:
         return self._mil.reverse(x=inputs, axes=[1])
 
     def cast(self, inputs: Value, dtype: np.dtype) -> Value:
-        # Core ML converts images to floats, so that only the class map changes its type.
+        # Core ML converts images to floats, so only the class map is cast.
         name = {"float32": "fp32", "int32": "int32"}[dtype.name]
         if inputs.dtype.__name__ == name:
             return inputs
@@ -115,27 +115,27 @@ class MilWriter:
 def write_coreml(program: Program, path: str | Path) -> None:
     """Writes an ML program for iOS 15, macOS 12 and later.
 
-    An RGB image is an input of Core ML's type image; normalized images and those with other
-    channels are arrays of float32 [1, H, W, C].
+    RGB images have Core ML's input type image. Normalized images, and images with other bands, are
+    arrays float32 [1, H, W, C].
 
     Args:
-      program: program to export; its size must be fixed, and its batch 1.
-      path: path of the package, a directory that ends in `.mlpackage`, written atomically.
+      program: program to export; its size must be fixed, and its batch size must be 1.
+      path: path of the package, a directory that ends in `.mlpackage`; it is written atomically.
 
     Raises:
-      DeepLabError: coremltools is not installed, the path or the batch is not legal, or `translate`
-        does not support an operation of the network.
+      DeepLabError: coremltools is not installed, the path or the batch size is illegal, or
+        `translate` does not support an operation of the network.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
-        raise DeepLabError(f"{path} must end in {SUFFIX}, which is a directory that Xcode opens")
+        raise DeepLabError(f"{path} must end in {SUFFIX}, the suffix of Core ML packages")
     if program.options.batch not in (None, 1):
         raise DeepLabError("a Core ML file takes one image per call; omit --batch, or give 1")
     coremltools = _import_coremltools()
     metadata = _describe(program)
     with quiet_logger("coremltools"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # coremltools draws progress bars there.
+        # coremltools draws progress bars on stderr.
         with contextlib.redirect_stderr(io.StringIO()):
             model = _convert(program, metadata, coremltools)
         model.short_description = f"Semantic segmentation: {metadata.output['meaning']}"
@@ -163,7 +163,7 @@ def _import_coremltools() -> Any:
 
 
 def _describe(program: Program) -> Metadata:
-    """Returns the metadata of the file; an RGB image has the dtype `image`."""
+    """Returns the metadata of the file; the dtype of RGB images is `image`."""
     metadata = describe(program)
     shape = [1, *metadata.input["shape"][1:]]
     dtype = "image" if _takes_image(program) else "float32"
@@ -179,7 +179,7 @@ def _takes_image(program: Program) -> bool:
 
 
 def _input_text(metadata: Metadata) -> str:
-    """Returns the description of the input."""
+    """Returns a description of the input, which Xcode shows."""
     _, height, width, channels = metadata.input["shape"]
     if metadata.input["dtype"] == "image":
         return f"RGB image of {height}x{width} pixels"
@@ -189,7 +189,7 @@ def _input_text(metadata: Metadata) -> str:
 
 
 def _convert(program: Program, metadata: Metadata, coremltools: Any) -> Any:
-    """Returns the model of coremltools."""
+    """Converts the program with coremltools and returns its model."""
     from coremltools.converters.mil import Builder
 
     _, height, width, channels = shape = tuple(metadata.input["shape"])

@@ -1,4 +1,4 @@
-"""Engines: runtimes that execute a network in place of JAX, behind the interface of predictors."""
+"""Predictors whose network another runtime (engine) executes instead of JAX."""
 
 import functools
 import hashlib
@@ -33,13 +33,13 @@ from deeplab_jax.lazy import import_extra, import_tensorflow
 from deeplab_jax.models import DeepLab
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
-# Distributions that determine an exported file beside the network.
+# Python packages whose versions determine an exported file, in addition to the network.
 WRITERS = {"onnx": ("onnx",), "tflite": ("tensorflow", "tensorflow-cpu")}
-# Exported networks that are kept on disk, the newest, and loaded, those used last.
+# Maximum number of exported networks on disk (the newest) and in memory (the last used).
 MAX_FILES, MAX_LOADED = 32, 8
 
-# (network, (H, W) of the images, whether they are pixels, whether to return classes) -> file that
-# takes them. Images that are not pixels are floats, normalized as the metadata describe.
+# (network, (H, W) of the images, whether they are pixels, whether to return classes) -> exported
+# file. Images that are not pixels are floats that are normalized as the metadata state.
 FileOf = Callable[[DeepLab, Size, bool, bool], ExportedNetwork]
 
 
@@ -52,8 +52,8 @@ def with_engine(
 ) -> Predictor:
     """Returns a predictor of the same model whose network another runtime executes.
 
-    The network is exported once for each padded size, and stored beside the traced programs in
-    `program_directory`. Scales, flips, tiles and CRF work as with JAX.
+    The network is exported once for each padded size. The files are stored with the traced programs
+    in `program_directory`. Scales, flips, tiles and CRF have the same effect as with JAX.
 
     Args:
       predictor: predictor of the trained network.
@@ -80,7 +80,7 @@ def with_engine(
 
 
 def _import_runtime(engine: str) -> None:
-    """Imports the packages of an engine, so that missing ones are reported at once."""
+    """Imports the packages of an engine, so that a missing package is reported at the start."""
     purpose = f"the engine {engine}"
     if engine == "onnx":
         import_extra("onnx", "onnx", purpose)
@@ -90,20 +90,20 @@ def _import_runtime(engine: str) -> None:
 
 
 class EngineNetwork:
-    """A network whose exported files a runtime executes, with the interface of `FoldedNetwork`.
+    """A network that runs as exported files in another runtime, instead of `FoldedNetwork`.
 
     Attributes:
-      model: the network, at the output stride to apply.
+      model: the network, at the output stride to use.
     """
 
     def __init__(self, model: DeepLab, file_of: FileOf) -> None:
-        """Prepares the network; `file_of` is called for the first images of a size."""
+        """Prepares the network; `file_of` returns the file to run when images are predicted."""
         self.model, self._file_of = model, file_of
 
     def forward(
         self, options: InferenceOptions, finish: Finish, mesh: Mesh | None = None
     ) -> Callable[[np.ndarray], Any]:
-        """Returns the function from images to the result of `finish`.
+        """Returns a function from images to the result of `finish`.
 
         Args:
           options: scales and flip; other fields are ignored.
@@ -137,14 +137,14 @@ class EngineNetwork:
             if finish is only_class_map:
                 return outputs
             raise DeepLabError(
-                "this exported file returns classes, without probabilities; "
-                "export it with --argmax=outside"
+                "this exported file returns classes without probabilities; export it again with "
+                "--argmax=outside"
             )
 
         return call
 
     def _run(self, model: DeepLab, images: np.ndarray, classes: bool) -> np.ndarray:
-        """Returns the outputs for images [N, H, W, C], by calls of the batch size of the file."""
+        """Returns the outputs for images [N, H, W, C]; calls the file with its batch size."""
         pixels = np.issubdtype(images.dtype, np.integer)
         file = self._file_of(model, images.shape[1:3], pixels, classes)
         batch = file.metadata.input["shape"][0] or 1
@@ -164,7 +164,7 @@ _image_at_scale = jax.jit(
 
 
 class _ModelFiles:
-    """Files of a model with one size each, exported when they are first needed."""
+    """Exported files of a model, one per image size; each is written at its first use."""
 
     def __init__(
         self,
@@ -180,13 +180,13 @@ class _ModelFiles:
         self.load = functools.lru_cache(maxsize=MAX_LOADED)(self._load)
 
     def _load(self, model: DeepLab, size: Size, pixels: bool, classes: bool) -> ExportedNetwork:
-        """Returns the loaded file, see `FileOf`; a missing or damaged one is exported."""
+        """Returns the loaded file, see `FileOf`; exports it if it is missing or damaged."""
         options = ExportOptions(size=size, batch=1, preprocessing=pixels, argmax=classes)
         path = self._directory() / f"{self._name(model, options)}.{self._format}{ENGINE_SUFFIX}"
         if path.is_file():
             try:
                 return load_exported(path, self._threads)
-            # Runtimes raise many kinds of errors on damaged files.
+            # On damaged files, runtimes raise exceptions of many types.
             except Exception:
                 path.unlink(missing_ok=True)
         height, width = size
@@ -202,7 +202,7 @@ class _ModelFiles:
         return load_exported(path, self._threads)
 
     def _directory(self) -> Path:
-        """Returns the directory of the files; a temporary one if programs are not stored."""
+        """Returns the directory of the files; a temporary directory if programs are not stored."""
         directory = program_directory()
         if directory is not None:
             return directory
@@ -211,7 +211,7 @@ class _ModelFiles:
         return Path(self._temporary.name)
 
     def _name(self, model: DeepLab, options: ExportOptions) -> str:
-        """Returns the SHA-256 of everything that determines a file."""
+        """Returns the name of a file: the SHA-256 of everything that determines its content."""
         versions = [f"{name} {_version(name)}" for name in WRITERS[self._format]]
         facts = [repr(model), repr(options), self._weights, *versions, *programs.surroundings()]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()
@@ -237,8 +237,8 @@ def _version(distribution: str) -> str | None:
 class FilePredictor(Predictor):
     """Predictor whose network is one exported file.
 
-    The file determines the output stride and, if its size is fixed, the padded size: all images
-    must fit into it, or be predicted in tiles of this size.
+    The file determines the output stride. If its size is fixed, larger images must be predicted in
+    tiles of that size.
 
     Attributes:
       file: the file in its runtime.
@@ -252,15 +252,15 @@ class FilePredictor(Predictor):
           source: path of the file, for reports and errors.
 
         Raises:
-          DeepLabError: the file was exported by an earlier version, which did not describe its
-            network.
+          DeepLabError: the file was exported by an earlier release and contains no description of
+            the network.
         """
         self.file = file
         shape = file.metadata.input["shape"]
         self.fixed_size = None if None in shape[1:3] else (shape[1], shape[2])
         if file.metadata.model is None:
             raise DeepLabError(
-                f"{source} was exported by an earlier version, without a description of its "
+                f"{source} was exported by an earlier release and contains no description of its "
                 "network; export it again"
             )
         description = parse_description(dict(file.metadata.model))
@@ -284,24 +284,25 @@ class FilePredictor(Predictor):
         own = self._trained[0].architecture.output_stride
         if options.output_stride not in (None, own):
             raise DeepLabError(
-                f"{self.source} was exported at output stride {own}; use the model directory for "
-                "another one"
+                f"{self.source} was exported at output stride {own}; for another output stride, "
+                "give the model directory"
             )
         if options.scales != (1.0,):
             raise DeepLabError(
-                f"{self.source} takes images at one scale; use the model directory for others"
+                f"{self.source} takes images at one scale; for other scales, give the model "
+                "directory"
             )
         if self.file.metadata.output["name"] == "class_map" and (options.flip or options.crf):
             raise DeepLabError(
-                f"{self.source} returns classes, but flip and crf require logits; export it with "
-                "--argmax=outside, or use the model directory"
+                f"{self.source} returns classes, but flip and crf require logits; export it again "
+                "with --argmax=outside, or give the model directory"
             )
         if self.fixed_size and options.tile:
             (height, width), tile = self.fixed_size, padded_size(self._trained[0], options.tile)
             if tile != self.fixed_size:
                 raise DeepLabError(
-                    f"{self.source} takes images of {height}x{width}, not tiles of "
-                    f"{tile[0]}x{tile[1]}; give --tile={height}x{width}, or export it with "
+                    f"{self.source} takes images of {height}x{width} (height x width), not tiles "
+                    f"of {tile[0]}x{tile[1]}; give --tile={height}x{width}, or export it with "
                     "--size=any"
                 )
         super()._apply(options, self.fixed_size or inference_size)
@@ -313,30 +314,31 @@ class FilePredictor(Predictor):
         return self.fixed_size
 
     def check_size(self, size: Size) -> None:
-        """Checks that an image of (H, W) fits into the file; see `Predictor.check_size`."""
+        """Checks that an image is not larger than the file's size; see `Predictor.check_size`."""
         if self.fixed_size is None or self.tiling:
             return
         height, width = self.fixed_size
         if size[0] > height or size[1] > width:
             raise DeepLabError(
-                f"{self.source} takes images of up to {height}x{width}, but one has "
-                f"{size[0]}x{size[1]}; give --tile={height}x{width}, or export it with --size=any"
+                f"{self.source} takes images of up to {height}x{width} (height x width), but an "
+                f"image has {size[0]}x{size[1]}; give --tile={height}x{width}, or export the "
+                "network again with --size=any"
             )
 
 
 def load_file(
     path: str | Path, engine: str | None = None, *, threads: int | None = None
 ) -> FilePredictor:
-    """Returns the predictor of a file that `export` wrote, executed by the runtime of its format.
+    """Loads a file that `export` wrote, and returns its predictor.
 
     Args:
       path: path of a StableHLO, ONNX or TFLite file.
-      engine: engine of its format; None: that one.
+      engine: must be the engine that executes the format of the file, or None.
       threads: maximum number of threads of the runtime (default: number of cores).
 
     Raises:
-      DeepLabError: the file is missing or damaged, belongs to another engine or was not written by
-        `export`, or its runtime is not installed.
+      DeepLabError: the file is missing, damaged or not written by `export`, another engine executes
+        its format, or its runtime is not installed.
     """
     engines = {suffix: name for name, suffix in ENGINES.items()}
     own = engines.get(Path(path).suffix.lower())
@@ -344,7 +346,7 @@ def load_file(
         raise unknown_name("engine", engine, ENGINES)
     if engine not in (None, own):
         raise DeepLabError(
-            f"{path} is executed by the engine {own}, not {engine}; omit the engine, or give the "
-            "model directory"
+            f"the engine {own} executes {path}, but engine={engine} was given; omit the engine, "
+            "or give the model directory"
         )
     return FilePredictor(load_exported(path, threads), str(path))

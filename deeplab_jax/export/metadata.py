@@ -1,4 +1,4 @@
-"""Metadata of an exported file, which describe its input and output."""
+"""Metadata of exported files, which describe input, output and classes."""
 
 import dataclasses
 import importlib.metadata
@@ -15,9 +15,10 @@ from deeplab_jax.models import Architecture, preprocessing
 from deeplab_jax.models.preprocessing import channel_scale
 
 KEY = "deeplab_jax"
-# Advice for files without metadata.
+# End of the errors on files without metadata.
 NO_METADATA = (
-    "deeplab-jax export writes such files; deeplab-jax convert makes a model of a published file"
+    "export the model with `deeplab-jax export`, or convert a published file with "
+    "`deeplab-jax convert`"
 )
 
 
@@ -28,18 +29,20 @@ class Metadata:
     Attributes:
       class_names: class names in the order of the logits.
       palette: RGB color 0..255 of each class.
-      input: `name`, `dtype`, `shape` (None for a variable size), and `normalization`. This is
-        `inside` if the function normalizes pixels; otherwise, its input must be
-        pixel · scale + offset, with `scale` and `offset` per channel, `channels` (the order of the
-        channels: RGB, BGR, or `bands` as in the image), and `dtype` of the pixels (default: uint8).
-      sizes: `step` and `plus`: legal heights and widths are k · step + plus with k ≥ 1; `fill`:
-        pixel for padding; `largest`: maximum (H, W) of files of earlier versions, or None.
-      output: `name`, `dtype`, `shape` and `meaning`.
+      input: `name`, `dtype`, `shape` (None for a variable size) and `normalization` of the input.
+        `normalization` is `inside` if the file normalizes pixels. Otherwise, the caller must pass
+        pixel · scale + offset, and `normalization` has the keys `scale` and `offset` (per channel),
+        `channels` (order of the channels: RGB, BGR, or `bands` as in the image) and `dtype` of the
+        pixels (default: uint8).
+      sizes: legal image sizes. Heights and widths must be k · `step` + `plus` with k ≥ 1; `fill` is
+        the value of each channel for padding; `largest` is a maximum (H, W) in files of earlier
+        releases, or None.
+      output: `name`, `dtype`, `shape` and `meaning` of the output.
       source: origin of the weights.
       version: version of deeplab_jax that wrote the file.
       dtype: dtype of weights and computation, float32 or float16.
-      model: content of `model.json` of the network, with which `load` makes a predictor of the
-        file; None in files of earlier versions.
+      model: description of the network, as in `model.json`, which `load` requires for a predictor
+        of the file; None in files of earlier releases.
     """
 
     class_names: tuple[str, ...]
@@ -64,10 +67,10 @@ class Metadata:
         return np.dtype(name)
 
     def normalized(self, images: np.ndarray) -> np.ndarray:
-        """Returns the input of the function for images.
+        """Normalizes images, unless the file does; returns the input of the file.
 
         Args:
-          images: `pixels` [N, H, W, C]; RGB 0..255 for three channels of uint8.
+          images: [N, H, W, C] of the dtype `pixels`; RGB 0..255 for three channels of uint8.
         """
         given = self.input["normalization"]
         if given == "inside":
@@ -97,7 +100,7 @@ def describe(program: Program) -> Metadata:
             "shape": [*outer, architecture.in_channels],
             "normalization": normalized,
         },
-        # Files of earlier versions had a largest size; readers may look for it.
+        # Files of earlier releases have a largest size, so readers may expect the key.
         sizes={"step": step, "plus": plus, "largest": None, "fill": list(architecture.mean_pixel)},
         output={"name": name, "dtype": dtype, "shape": shape, "meaning": f"{what} of every pixel"},
         source=predictor.source,
@@ -110,7 +113,7 @@ def describe(program: Program) -> Metadata:
 def _model_description(predictor: Predictor) -> dict[str, Any]:
     """Returns the content of `model.json` for the network of a predictor."""
     description = ModelDescription(
-        # The values of all keywords are given, so that no default of this name applies.
+        # All keywords are stored, so the defaults of this name have no effect.
         architecture="deeplab_v3",
         overrides=predictor.model.architecture.describe(),
         class_names=predictor.class_names,
@@ -124,7 +127,7 @@ def _model_description(predictor: Predictor) -> dict[str, Any]:
 
 
 def normalization(architecture: Architecture) -> dict[str, Any]:
-    """Returns scale and offset of the input normalization, pixel · scale + offset."""
+    """Returns `scale`, `offset` and related keys of the input normalization; see `Metadata`."""
     order = "RGB" if architecture.takes_rgb else "bands"
     scale, offset = list(channel_scale(architecture)), [0.0] * architecture.in_channels
     match architecture.preprocessing:
@@ -166,4 +169,6 @@ def parse_metadata(text: str | bytes, where: str) -> Metadata:
         colors = tuple((red, green, blue) for red, green, blue in palette)
         return Metadata(tuple(names), colors, **values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DeepLabError(f"{where}: its metadata are damaged ({error!r}); export again") from None
+        raise DeepLabError(
+            f"{where}: damaged metadata ({error!r}); export the model again"
+        ) from None

@@ -23,18 +23,18 @@ helper, numpy_helper = onnx.helper, onnx.numpy_helper
 
 
 HALF = np.dtype(np.float16)
-# Operations whose result does not have the dtype of their first input.
+# ONNX operations whose result has another dtype than their first input.
 CHANGES_DTYPE = ("ArgMax", "Cast", "Shape")
 
 
 class OnnxWriter:
-    """Builder of an ONNX graph; values are represented by the names of ONNX tensors.
+    """Writes a program as an ONNX graph; values are names of ONNX tensors.
 
     Attributes:
       nodes: nodes in order of execution.
       constants: weights and other constants.
-      dtype: dtype of convolutions, weights and feature maps, float32 or float16. Normalization of
-        the image and averages are always computed in float32.
+      dtype: dtype of convolutions, weights and feature maps, float32 or float16. The image is
+        always normalized, and averages are always computed, in float32.
     """
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -42,23 +42,23 @@ class OnnxWriter:
         self.constants: list[TensorProto] = []
         self.dtype = np.dtype(dtype)
         self._names: dict[bytes, str] = {}
-        # Values of dtype float16.
+        # Names of float16 values.
         self._halves: set[str] = set()
-        # Result of a Relu → its input.
+        # Result of each Relu → input of that Relu.
         self._rectified: dict[str, str] = {}
-        # Traced shapes [N, H, W, C] of maps.
+        # Name of each map → its traced shape [N, H, W, C].
         self._shapes: dict[str, tuple[Any, ...]] = {}
-        # Symbolic height or width → (value that has it, axis of [N, C, H, W]).
+        # Symbolic height or width → (value with this size, axis of [N, C, H, W]).
         self._lengths: dict[Any, tuple[str, int]] = {}
-        # Symbolic heights and widths of the image, which the file checks at run time. Legal sizes
-        # are k · step + plus.
+        # Symbolic height and width of the image → value that the file has checked at run time.
+        # Legal sizes are k · step + plus.
         self._checked: dict[Any, str] = {}
         self._step, self._plus = 1, 0
 
     def node(self, kind: str, *inputs: Value, name: str = "", **attributes: Any) -> str:
         """Adds an operation and returns the name of its result.
 
-        Inputs that are arrays become constants; inputs that are integers become int64 [1].
+        Arrays among the inputs become constants; integers become constants int64 [1].
         """
         arrays = [np.array([i], np.int64) if isinstance(i, int) else i for i in inputs]
         operands = [self.constant(i) if isinstance(i, np.ndarray) else i for i in arrays]
@@ -129,7 +129,7 @@ class OnnxWriter:
             return result
         is_scalar = isinstance(right, np.ndarray) and right.size == 1
         if name == "min" and is_scalar and isinstance(left, str) and left in self._rectified:
-            # Runtimes fuse ReLU6 into the convolution before it if it is one operation.
+            # As one Clip operation, ReLU6 is fused into the preceding convolution by runtimes.
             before = self._rectified[left]
             dtype = HALF if before in self._halves else right.dtype
             limits = np.zeros((), dtype), right.reshape(()).astype(dtype)
@@ -138,7 +138,7 @@ class OnnxWriter:
         return self.node(name.capitalize(), left, right)
 
     def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
-        # OpenCV 5.0 reads outside of maps that have one row or one column.
+        # When resizing maps with one row or one column, OpenCV 5.0 reads outside the map.
         lengths = [
             after if before == 1 else 1
             for before, after in zip(self._shapes[inputs][1:3], like[1:3], strict=True)
@@ -157,7 +157,7 @@ class OnnxWriter:
         return self.node("Resize", inputs, "", "", self._size(inputs, like), **options)
 
     def _size(self, inputs: Value, like: Sequence[Any]) -> Value:
-        """Returns the shape [N, C, H, W] of a resized map, a constant if it is known.
+        """Returns the shape [N, C, H, W] of a resized map; a constant if the shape is fixed.
 
         Args:
           inputs: map to resize, [N, C, h, w].
@@ -172,7 +172,7 @@ class OnnxWriter:
         return self.node("Concat", outer, self._symbolic(height), self._symbolic(width), axis=0)
 
     def _symbolic(self, length: Any) -> str:
-        """Returns a height or width, which may be symbolic, as a value int64 [1].
+        """Returns a height or width as a value int64 [1]; computes it if it is symbolic.
 
         Raises:
           DeepLabError: no map has this size, and it cannot be computed from the image size.
@@ -185,26 +185,27 @@ class OnnxWriter:
             return self._length(*self._lengths[length])
         step, plus = self._step, self._plus
         for known, value in self._checked.items():
-            # If the known size is k · step + plus, this one is k · part + plus.
+            # If the known size is k · step + plus, the other size is k · part + plus.
             part = (length - plus) * step // (known - plus)
             if isinstance(part, int) and (known - plus) * part == (length - plus) * step:
                 steps = self.node("Div", self.node("Add", value, -plus), step)
                 return self.node("Add", self.node("Mul", steps, part), plus)
         raise DeepLabError(
-            f"the size {length} cannot be computed in an ONNX file; give one, as in --size=513x513"
+            f"the size {length} cannot be computed in an ONNX file; export with a fixed size, as "
+            "in --size=513x513"
         )
 
     def _length(self, value: str, axis: int) -> str:
-        """Returns the size of a value along an axis of [N, C, H, W], as a value int64 [1]."""
+        """Returns the length of an axis of [N, C, H, W] of a value, as a value int64 [1]."""
         return self.node("Gather", self.node("Shape", value), axis)
 
     def check_sizes(self, image: str, shape: Sequence[Any], step: int, plus: int) -> None:
-        """Makes the exported network fail for image sizes that the traced program does not support.
+        """Adds a check to the graph, so that the exported network refuses illegal image sizes.
 
-        ONNX has no operation for this. Therefore, the last resize uses the size computed here: the
-        image size plus element number `remainder` of an array that has the single element 0. If the
-        remainder is not 0, ONNX Runtime reports an index out of bounds in this node, whose name
-        states the legal sizes.
+        ONNX has no operation for checks. Therefore the last resize uses the image size plus an
+        element of an array with the single element 0. The index of this element is the remainder of
+        the size. If the remainder is not 0, ONNX Runtime reports an index out of bounds in this
+        node. The name of the node states the legal sizes.
 
         Args:
           image: image, [N, C, H, W].
@@ -234,7 +235,10 @@ class OnnxWriter:
         return self.node("MatMul", tall, self.node("Transpose", columns, perm=[1, 0]))
 
     def _window_matrix(self, length: str, window: int, stride: int) -> str:
-        """Returns the matrix [windows, length] with 1 / window at the pixels of each window."""
+        """Returns a matrix [windows, length] that averages over windows.
+
+        Each row is 1 / window at the pixels of one window, and 0 elsewhere.
+        """
         zero, one, most = (np.array(number, np.int64) for number in (0, 1, window))
         length = self.node("Squeeze", length)
         width = self.node("Min", length, most)
@@ -301,8 +305,8 @@ def _pads(padding: Padding) -> list[int]:
     return [top, left, bottom, right]
 
 
-# Operator set and the file format of its release. OpenCV supports neither the `axes` of Resize nor
-# the `start` of Shape, which later ones have.
+# Operator set, and the version of the file format that was released with it. Later operator sets
+# have the attributes `axes` of Resize and `start` of Shape, which OpenCV does not support.
 OPSET, FORMAT = 13, 7
 
 
@@ -314,7 +318,7 @@ def write_onnx(program: Program, path: str | Path) -> None:
       path: path of the file, which is written atomically.
 
     Raises:
-      DeepLabError: the network does not support dynamic sizes, or `translate` does not support
+      DeepLabError: the network does not support variable sizes, or `translate` does not support
         one of its operations.
     """
     with open_sizes(program):

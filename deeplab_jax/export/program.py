@@ -1,4 +1,4 @@
-"""The function to export, from images to class maps or logits, for fixed or variable sizes."""
+"""Makes the function to export, from images of fixed or variable size to classes or logits."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from deeplab_jax.inference import Predictor
 from deeplab_jax.inference.padding import Grid, Size, size_grid
 from deeplab_jax.models import fold
 
-# Size for networks without an inference size: the papers' crop.
+# (H, W) for networks without an inference size: the crop size of the papers.
 DEFAULT_SIZE = (513, 513)
 DTYPES = ("float32", "float16")
 
@@ -28,15 +28,15 @@ class ExportOptions:
     Attributes:
       size: (H, W) of the images in pixels; None: any legal size of the network.
       batch: number of images; None: any.
-      preprocessing: whether the function normalizes its input. True: the input is pixels, as for
-        the network (uint8 RGB, or bands). False: the input is float32, already normalized as the
-        metadata describes.
-      argmax: whether the function returns the class of every pixel, int32 [N, H, W]. False: logits,
-        float32 [N, H, W, num_classes].
-      portable: whether to use only plain operations, as other runtimes require. False (StableHLO
-        only): the implementations of each platform, of which those for CPUs are many times faster.
-      dtype: dtype of weights and computation, one of DTYPES; it does not change inputs and outputs.
-        The function is traced in float32 and converted when a file is written.
+      preprocessing: whether the function normalizes its input. True: the input is pixels (uint8
+        RGB, or other bands). False: the input is float32 that is normalized as the metadata state.
+      argmax: whether the function returns the class of every pixel, int32 [N, H, W]. False: it
+        returns logits, float32 [N, H, W, num_classes].
+      portable: whether to use only operations that all runtimes and platforms support. False
+        (StableHLO only): use the fastest implementations for each platform, which are many times
+        faster on CPUs.
+      dtype: dtype of weights and computation, one of DTYPES. Inputs and outputs keep their dtype.
+        The function is traced in float32 and converted when the file is written.
     """
 
     size: Size | None = None
@@ -50,25 +50,25 @@ class ExportOptions:
         """Checks the numbers and the dtype.
 
         Raises:
-          DeepLabError: a number is below 1, or the dtype is unknown.
+          DeepLabError: the size or the batch is below 1, or the dtype is unknown.
         """
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES)
         if min(*(self.size or (1, 1)), 1 if self.batch is None else self.batch) < 1:
             raise DeepLabError(
-                f"size {self.size} and batch {self.batch} are not legal; give numbers from 1 on"
+                f"size={self.size} and batch={self.batch} must be at least 1, or None"
             )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """A trained network as a function to export.
+    """Function to export, made from a trained network.
 
     Attributes:
       predictor: predictor of the network.
       options: inputs and outputs of the function.
-      function: function from images [N, H, W, in_channels] to class maps or logits. Its weights are
-        constants, and its batch normalizations are folded.
+      function: maps images [N, H, W, in_channels] to class maps or logits. The weights are
+        constants, and batch normalization is folded.
     """
 
     predictor: Predictor
@@ -77,18 +77,18 @@ class Program:
 
     @property
     def input_dtype(self) -> jnp.dtype:
-        """Dtype of the images: float32 if they are already normalized, else as for the network."""
+        """Dtype of the images: float32 if they must be normalized, else that of the pixels."""
         own = self.predictor.model.architecture.image_dtype
         return jnp.dtype(own if self.options.preprocessing else jnp.float32)
 
     @property
     def step(self) -> Grid:
-        """Step and offset in pixels; the legal sides of the input are k · step + offset."""
+        """Step and offset in pixels: legal heights and widths are k · step + offset."""
         return size_grid(self.predictor.model.architecture)
 
     @property
     def own_size(self) -> Size:
-        """Size of the options, or by default the padded inference size of the network."""
+        """(H, W) of the options; if they have none, the padded inference size of the network."""
         if self.options.size:
             return self.options.size
         wanted = self.predictor.inference_size or DEFAULT_SIZE
@@ -107,7 +107,7 @@ def make_program(predictor: Predictor, options: ExportOptions) -> Program:
     if not options.preprocessing:
         changes["preprocessing"] = "none"
     model = model.clone(architecture=dataclasses.replace(model.architecture, **changes))
-    # Variables on the host become constants of the traced function.
+    # Variables must be on the host to become constants of the traced function.
     variables = jax.device_get(variables)
 
     def function(image: jax.Array) -> jax.Array:
@@ -119,15 +119,15 @@ def make_program(predictor: Predictor, options: ExportOptions) -> Program:
 
 
 def suits(size: Size, step: int, plus: int) -> bool:
-    """Returns whether both sides of a size are k · step + plus with k ≥ 1."""
+    """Returns whether height and width are k · step + plus with k ≥ 1."""
     return all(side > plus and (side - plus) % step == 0 for side in size)
 
 
 def input_specification(program: Program) -> jax.ShapeDtypeStruct:
     """Returns shape and dtype of the images, with symbolic dimensions for variable sizes.
 
-    A variable batch size is `N`; variable sides are k · step + 1 with an integer k ≥ 1, or k · step
-    if the network does not align corners.
+    A variable batch size is `N`. Variable heights and widths are k · step + 1 with an integer
+    k ≥ 1, or k · step if the network does not align corners.
     """
     (step, plus), options = program.step, program.options
     sides = options.size or [f"{step}*{letter}" + (f"+{plus}" if plus else "") for letter in "hw"]
@@ -145,7 +145,7 @@ def check_suits(size: Size, step: int, plus: int) -> None:
       step, plus: legal sizes are k · step + plus with k ≥ 1.
 
     Raises:
-      DeepLabError: the size is not legal; the message contains the nearest legal ones.
+      DeepLabError: the size is illegal. The message states the nearest legal sizes.
     """
     if suits(size, step, plus):
         return
@@ -160,7 +160,7 @@ def check_suits(size: Size, step: int, plus: int) -> None:
 
 @contextmanager
 def open_sizes(program: Program) -> Iterator[None]:
-    """Raises an error that suggests a fixed size if tracing with variable sizes fails."""
+    """If tracing with variable sizes fails in the block, raises an error that suggests a size."""
     try:
         yield
     except Exception as error:
@@ -168,6 +168,6 @@ def open_sizes(program: Program) -> Iterator[None]:
             raise
         height, width = program.own_size
         raise DeepLabError(
-            f"this network does not support dynamic sizes ({type(error).__name__}); "
-            f"give one, as in --size={height}x{width}"
+            f"this network does not support variable sizes ({type(error).__name__}); give a fixed "
+            f"size, as in --size={height}x{width}"
         ) from error

@@ -1,6 +1,6 @@
-"""Writing of exported files, and their execution by the runtime of each format.
+"""Writes exported files, and loads them into the runtime of their format.
 
-StableHLO files also run without this package (docs/guides/deploy.md).
+StableHLO files also run without deeplab_jax; see docs/guides/deploy.md.
 """
 
 import dataclasses
@@ -30,14 +30,14 @@ from deeplab_jax.inference import Predictor
 from deeplab_jax.lazy import import_extra
 
 FORMATS = ("stablehlo", "onnx", "tflite", "coreml", "web")
-# Formats whose files have one size.
+# Formats whose files have a fixed image size.
 FIXED_FORMATS = ("tflite", "coreml")
 # Formats whose writers support `ExportOptions.dtype="float16"`.
 HALF_FORMATS = ("onnx", "tflite", "coreml", "web")
-# Platforms of a StableHLO file, and the members of its zip archive.
+# Platforms of a StableHLO file, and the names of the files in its zip archive.
 PLATFORMS = ("cpu", "cuda", "tpu")
 NETWORK, METADATA = "network.stablehlo", "metadata.json"
-# The network in the directory of a web page.
+# Name of the network's file in the directory of a web page.
 PAGE_NETWORK = "model.onnx"
 
 
@@ -49,30 +49,33 @@ def export(
     calibration: Sequence[np.ndarray] | None = None,
     runtime: str | Path | None = None,
 ) -> ExportOptions:
-    """Writes a network for another runtime, with batch normalizations folded, atomically.
+    """Writes a network to a file for another runtime.
+
+    Batch normalization is folded, and the file is written atomically.
 
     Args:
       predictor: predictor of the trained network; its options (scales, tiles, CRF) are ignored.
       path: path of the file; for `web`, of a directory; on this machine or in a bucket.
       format: one of FORMATS.
       options: inputs and outputs of the file (default: `ExportOptions()`).
-      calibration: images uint8 [H, W, 3] for quantizing a TFLite file to 8-bit integers, on which
-        the ranges are measured; None: floats.
-      runtime: directory of the npm package onnxruntime-web, which a `web` page contains; see
+      calibration: images uint8 [H, W, 3] on which the ranges of feature maps are measured, to
+        quantize a TFLite file to 8-bit integers; None: no quantization.
+      runtime: directory of the npm package onnxruntime-web, which is copied into a web page; see
         `web.find_runtime`.
 
     Returns:
-      The options with the size of the file, which is always fixed in TFLite and Core ML.
+      The options with the size of the file; in TFLite and Core ML files the size is always fixed.
 
     Raises:
-      DeepLabError: the format is unknown, its packages are not installed, the sizes of this network
-        cannot be left open, or the format lacks an operation of the network.
+      DeepLabError: the format is unknown, its packages are not installed, the network does not
+        support variable sizes, or the format does not support an operation of the network.
     """
     check_exports(predictor, format)
     program = program_for(predictor, format, options)
     if format != "stablehlo" and not program.options.portable:
         raise DeepLabError(
-            f"portable=False requires format stablehlo; {format} has portable operations only"
+            f"portable=False requires format stablehlo, not {format}; omit "
+            "portable=False (--noportable)"
         )
     if program.options.dtype != "float32" and format not in HALF_FORMATS:
         raise DeepLabError(
@@ -80,7 +83,10 @@ def export(
             f"{', '.join(HALF_FORMATS)}"
         )
     if calibration is not None and program.options.dtype != "float32":
-        raise DeepLabError("a calibrated TFLite file computes in 8-bit integers; omit the dtype")
+        raise DeepLabError(
+            f"dtype={program.options.dtype} cannot be combined with calibration, which makes a "
+            "TFLite file in 8-bit integers; omit one of them"
+        )
     with local_output(as_path(path)) as local:
         _write(program, local, format, calibration, runtime)
     return program.options
@@ -113,7 +119,7 @@ def _write(
 
 
 def check_exports(predictor: Predictor, format: str) -> None:
-    """Checks that a format exists and supports the type of a network.
+    """Checks that a format exists and supports a network.
 
     Raises:
       DeepLabError: the format is unknown, or the network is quantized and the format is not
@@ -123,16 +129,16 @@ def check_exports(predictor: Predictor, format: str) -> None:
         raise unknown_name("format", format, FORMATS)
     if format != "stablehlo" and predictor.model.architecture.quantization != "none":
         raise DeepLabError(
-            f"a quantized network cannot be exported to {format}; use --format=stablehlo, or "
-            "export the float network with --format=tflite and --calibrate, which quantizes it"
+            f"a quantized network cannot be exported to {format}; give --format=stablehlo, or "
+            "export the float network with --format=tflite --calibrate, which quantizes it"
         )
 
 
 def program_for(predictor: Predictor, format: str, options: ExportOptions | None = None) -> Program:
     """Returns the program to export to a format.
 
-    For FIXED_FORMATS, a variable size is replaced by a fixed one; for a web page, the batch size
-    is 1.
+    FIXED_FORMATS require a fixed size; if `options` has none, the default size is used. A web page
+    has batch size 1.
 
     Args:
       predictor: predictor of the trained network.
@@ -149,11 +155,11 @@ def program_for(predictor: Predictor, format: str, options: ExportOptions | None
 
 
 def _write_stablehlo(program: Program, path: str | Path) -> None:
-    """Writes a zip archive of the serialized function and its metadata, atomically."""
+    """Writes a zip archive with the serialized function and its metadata, atomically."""
     options: dict[str, Any] = {"platforms": PLATFORMS}
     if program.options.portable:
-        # Plain operations are the same on every platform. Lowering for several platforms would
-        # store each convolution once per platform.
+        # Portable operations are equal on all platforms. Lowering for several platforms would store
+        # each convolution once per platform.
         options["platforms"] = PLATFORMS[:1]
         options["disabled_checks"] = [jax_export.DisabledSafetyCheck.platform()]
     exporter = jax_export.export(jax.jit(program.function), **options)
@@ -166,7 +172,7 @@ def _write_stablehlo(program: Program, path: str | Path) -> None:
 
 
 def _read_stablehlo(path: Path) -> tuple[jax_export.Exported, bytes]:
-    """Returns the exported function and the text of its metadata.
+    """Reads a StableHLO file; returns the exported function and the text of its metadata.
 
     Raises:
       DeepLabError: the file was not written by `export`.
@@ -177,31 +183,31 @@ def _read_stablehlo(path: Path) -> tuple[jax_export.Exported, bytes]:
             return network, archive.read(METADATA)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise DeepLabError(
-            f"{path} is not an exported StableHLO file ({error}); deeplab-jax export writes one"
+            f"{path} is not a StableHLO file that deeplab-jax export wrote ({error}); export the "
+            "model again"
         ) from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExportedNetwork:
-    """An exported file that is loaded in its runtime.
+    """An exported file that is loaded in the runtime of its format.
 
     Attributes:
       metadata: metadata of the file.
-      run: function from the input to the output of the file, as described in the metadata.
+      run: maps the input of the file to its output; the metadata describe both.
     """
 
     metadata: Metadata
     run: Callable[[np.ndarray], np.ndarray]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns the result for images.
+        """Applies the network to images, which are normalized first if the file does not do so.
 
         Args:
-          images: [N, H, W, C], as for the network: uint8 RGB 0..255, or bands. They are normalized
-            here if the file does not do it.
+          images: [N, H, W, C]: uint8 RGB 0..255, or other bands that the network takes.
 
         Returns:
-          int32 [N, H, W] or float32 [N, H, W, num_classes].
+          Class maps, int32 [N, H, W]; or logits, float32 [N, H, W, num_classes].
 
         Raises:
           DeepLabError: the images have another shape or dtype, or a size that the file does not
@@ -212,7 +218,7 @@ class ExportedNetwork:
         if images.dtype != pixels or images.ndim != 4 or images.shape[3] != channels:
             meaning = "RGB 0..255" if (channels, pixels.name) == (3, "uint8") else "bands"
             raise DeepLabError(
-                f"images are {pixels} [N, H, W, {channels}], {meaning}; got {images.dtype} "
+                f"images must be {pixels} [N, H, W, {channels}], {meaning}; got {images.dtype} "
                 f"{list(images.shape)}"
             )
         size = images.shape[1:3]
@@ -220,14 +226,15 @@ class ExportedNetwork:
             check_suits(size, sizes["step"], sizes["plus"])
         elif tuple(given[1:3]) != size:
             raise DeepLabError(
-                f"images of {size[0]}x{size[1]}, but this file takes only {given[1]}x{given[2]}; "
-                "pad or shrink them, or export it with another --size"
+                f"images have {size[0]}x{size[1]} pixels, but this file takes only "
+                f"{given[1]}x{given[2]} (height x width); pad or downsample them, or export with "
+                "another --size"
             )
         largest = sizes["largest"]
         if largest and any(side > most for side, most in zip(size, largest, strict=True)):
             raise DeepLabError(
-                f"images of {size[0]}x{size[1]} are larger than {largest[0]}x{largest[1]}, which "
-                "this file was exported for; export it again"
+                f"images have {size[0]}x{size[1]} pixels (height x width), but this file takes at "
+                f"most {largest[0]}x{largest[1]}; export the model again"
             )
         return self.run(self.metadata.normalized(images))
 
@@ -246,7 +253,7 @@ def load_exported(path: str | Path, threads: int | None = None) -> ExportedNetwo
     if (path / PAGE_NETWORK).is_file():
         path = path / PAGE_NETWORK
     if not path.is_file():
-        raise DeepLabError(f"{path}: there is no such file; deeplab-jax export writes one")
+        raise DeepLabError(f"{path}: no such file; write one with `deeplab-jax export`")
     if zipfile.is_zipfile(path):
         exported, text = _read_stablehlo(path)
         function, metadata = jax.jit(exported.call), parse_metadata(text, where=str(path))
@@ -279,7 +286,7 @@ def _load_onnx(path: Path, threads: int) -> ExportedNetwork:
     onnxruntime = import_extra("onnxruntime", "onnx", "this file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Omits hints about shapes and optimizations; errors are raised.
+    # Hints about shapes and optimizations are not logged; errors are raised.
     options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]
     try:

@@ -1,4 +1,4 @@
-"""TFLite (LiteRT) export: translates a traced program to TensorFlow, which converts it."""
+"""TFLite (LiteRT) export: translates a traced program to TensorFlow, which writes the file."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ class TensorFlowWriter:
         raw = self._tf.raw_ops
         convolve = raw.Conv2D
         if groups > 1:
-            # TensorFlow's depthwise kernels are [rows, columns, channels, 1].
+            # Depthwise kernels of TensorFlow have the shape [rows, columns, channels, 1].
             convolve, kernel = raw.DepthwiseConv2dNative, kernel.transpose(0, 1, 3, 2)
         outputs = convolve(input=inputs, filter=kernel, **options)
         return outputs if bias is None else self._tf.nn.bias_add(outputs, bias)
@@ -50,7 +50,10 @@ class TensorFlowWriter:
         rate: Pair = (1, 1),
         value: float = 0,
     ) -> tuple[Value, str]:
-        """Returns the inputs and `SAME` or `VALID`; if the padding is neither, pads the inputs."""
+        """Returns inputs and a padding that TensorFlow knows, `SAME` or `VALID`.
+
+        If the padding is neither, the inputs are padded explicitly.
+        """
         if not any(map(any, padding)):
             return inputs, "VALID"
         axes = zip(inputs.shape[1:3], window, stride, rate, strict=True)
@@ -85,12 +88,12 @@ class TensorFlowWriter:
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
         raise NotImplementedError(
-            "TFLite files have one size, at which windows are those of `pool`"
+            "TFLite files have a fixed size, for which `pool` computes the mean over windows"
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
         if kind == "max":
-            # Not all kernels of TFLite support infinity.
+            # Some kernels of TFLite do not support infinity.
             least = float(np.finfo(np.float32).min)
             inputs, name = self._padded(inputs, window, stride, padding, value=least)
             return self._tf.nn.max_pool2d(inputs, window, stride, name)
@@ -114,31 +117,32 @@ class TensorFlowWriter:
         pass
 
 
-# The first bytes of a TFLite file, after an offset of four.
+# Bytes 4 to 7 of a TFLite file.
 IDENTIFIER = b"TFL3"
 
 
 def write_tflite(
     program: Program, path: str | Path, calibration: Sequence[np.ndarray] | None = None
 ) -> None:
-    """Writes a TFLite file in floats or in 8-bit integers.
+    """Writes a TFLite file that computes in floats or in 8-bit integers.
 
-    TensorFlow quantizes kernels to int8 with a scale per output channel, and feature maps to int8
-    with a scale and a zero point per map, from the ranges on the calibration images. Input and
-    output have the dtypes of `program.options` in both cases.
+    For 8-bit integers, TensorFlow quantizes kernels to int8 with a scale per output channel, and
+    feature maps to int8 with a scale and a zero point per map. These follow from the ranges that
+    are measured on the calibration images. Quantization does not change the dtypes of input and
+    output.
 
     Args:
       program: program to export; its size must be fixed.
       path: path of the file, which is written atomically.
-      calibration: images uint8 [H, W, 3] on which ranges are measured; None: floats.
+      calibration: images uint8 [H, W, 3] on which ranges are measured; None: no quantization.
 
     Raises:
-      DeepLabError: TensorFlow is not installed, or TFLite lacks an operation of the network.
+      DeepLabError: TensorFlow is not installed, or an operation of the network is not supported.
     """
     tensorflow = import_tensorflow("tflite", "TFLite export")
     converter = _converter(program, tensorflow)
     if program.options.dtype == "float16":
-        # Weights are stored in float16; the runtime decides whether it computes in it.
+        # Weights are stored in float16. The runtime computes in float16 or in float32.
         converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tensorflow.float16]
     if calibration is not None:
@@ -152,7 +156,7 @@ def write_tflite(
 
 
 def _converter(program: Program, tensorflow: ModuleType) -> Any:
-    """Returns TensorFlow's converter of a program."""
+    """Translates a program to TensorFlow; returns TensorFlow's converter to TFLite."""
     shape = (*program.own_size, program.predictor.model.architecture.in_channels)
     batch, dtype = program.options.batch, program.input_dtype
     traced = jax.make_jaxpr(program.function)(jax.ShapeDtypeStruct((batch or 1, *shape), dtype))
@@ -170,7 +174,7 @@ def _converter(program: Program, tensorflow: ModuleType) -> Any:
 
 
 def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yields an input of the network for each image."""
+    """Yields the input of the network for each calibration image, resized and padded."""
     metadata, size = describe(program), program.own_size
     for image in images:
         padded = pad(fitted(image, size), size, metadata.sizes["fill"])
@@ -178,7 +182,7 @@ def _samples(program: Program, images: Sequence[np.ndarray]) -> Iterator[list[np
 
 
 def _with_metadata(content: bytes, metadata: Metadata) -> bytes:
-    """Returns the content of a file with an additional entry of metadata."""
+    """Adds the metadata to the content of a TFLite file."""
     import flatbuffers
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -194,7 +198,7 @@ def _with_metadata(content: bytes, metadata: Metadata) -> bytes:
 
 
 def read_tflite_metadata(path: str | Path) -> Metadata:
-    """Reads the metadata of a file that `write_tflite` wrote; does not require TensorFlow.
+    """Reads the metadata of a file that `write_tflite` wrote, without TensorFlow.
 
     Raises:
       DeepLabError: the file is not a TFLite file or has no metadata.
@@ -203,7 +207,7 @@ def read_tflite_metadata(path: str | Path) -> Metadata:
 
     content = Path(path).read_bytes()
     if content[4:8] != IDENTIFIER:
-        raise DeepLabError(f"{path} is not a TFLite file")
+        raise DeepLabError(f"{path} is not a TFLite file; {NO_METADATA}")
     model = tflite.Model.GetRootAs(content, 0)
     for index in range(model.MetadataLength()):
         entry = model.Metadata(index)

@@ -1,8 +1,8 @@
-"""Translates a traced program (jaxpr), operation by operation, to the operations of a runtime.
+"""Translates a traced program (jaxpr) to the operations of another runtime.
 
-The program of `make_program` consists of about twenty JAX primitives on maps [N, H, W, C], each of
-which a `Writer` expresses in operations of its runtime. This module walks through the program,
-evaluates constants, and combines convolutions with their biases.
+The program of `make_program` consists of about twenty JAX primitives on maps [N, H, W, C]. For each
+of them, the `Writer` of a runtime writes the runtime's operations. This module iterates over the
+program, evaluates constants, and combines convolutions with their biases.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.ops import MEAN_NAME, RESIZE_NAMES, Padding, parse_windows_name
 
-# A value of the runtime, or a constant.
+# A value in the runtime, or a constant (NumPy array).
 Value = Any
 Pair = tuple[int, int]
 
@@ -32,45 +32,46 @@ class Geometry(NamedTuple):
 
 
 class Writer(Protocol):
-    """Writes operations of a runtime; the arguments are maps in the order [N, H, W, C].
+    """Writes operations of a runtime.
 
-    Constants are NumPy arrays that broadcast against the other operand.
+    Shapes and axes in the arguments are those of maps [N, H, W, C]. Constants are NumPy arrays that
+    broadcast against the other operand.
     """
 
     def convolution(
         self, inputs: Value, kernel: np.ndarray, bias: np.ndarray | None, geometry: Geometry
     ) -> Value:
-        """Convolves with a kernel [rows, columns, in / groups, out]."""
+        """Convolves inputs with a kernel [rows, columns, in / groups, out], and adds the bias."""
 
     def binary(self, name: str, left: Value, right: Value) -> Value:
-        """Applies `add`, `sub`, `mul`, `div`, `max` or `min`."""
+        """Applies the binary operation `add`, `sub`, `mul`, `div`, `max` or `min`."""
 
     def resize(self, inputs: Value, like: Sequence[Any], align_corners: bool) -> Value:
-        """Resizes to a shape [N, H, W, C], in which H and W may be symbolic."""
+        """Resizes inputs bilinearly to the shape `like`, [N, H, W, C]; H and W may be symbolic."""
 
     def mean(self, inputs: Value) -> Value:
         """Averages over H and W; returns [N, 1, 1, C]."""
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
-        """Averages over windows that are clipped to an H and W known only at run time."""
+        """Averages over windows; windows are clipped to H and W, which are known at run time."""
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
-        """Computes the `max` or `sum` over windows."""
+        """Computes the maximum (`max`) or the sum (`sum`) over windows."""
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
-        """Concatenates channels."""
+        """Concatenates maps along the channels."""
 
     def reverse_channels(self, inputs: Value) -> Value:
-        """Converts between RGB and BGR."""
+        """Reverses three channels, which converts between RGB and BGR."""
 
     def cast(self, inputs: Value, dtype: np.dtype) -> Value:
         """Changes the dtype."""
 
     def argmax(self, inputs: Value) -> Value:
-        """Computes the index of the largest channel, int32 [N, H, W]."""
+        """Returns the index of the channel with the largest value, int32 [N, H, W]."""
 
     def seen(self, value: Value, shape: Sequence[Any]) -> None:
-        """Called with every new value and its traced shape."""
+        """Receives every new value and its traced shape [N, H, W, C]."""
 
 
 def flat_padding(padding: Padding) -> list[int]:
@@ -80,7 +81,7 @@ def flat_padding(padding: Padding) -> list[int]:
 
 
 def channels_first(value: Value) -> Value:
-    """Returns a constant for maps [N, H, W, C] as one for maps [N, C, H, W]."""
+    """Transposes a constant that broadcasts with maps [N, H, W, C] for maps [N, C, H, W]."""
     if not isinstance(value, np.ndarray):
         return value
     if value.ndim == 4:
@@ -89,7 +90,7 @@ def channels_first(value: Value) -> Value:
 
 
 class _Convolution(NamedTuple):
-    """A convolution that is not written yet, because a bias may follow it."""
+    """A convolution that is written later, because a bias may follow."""
 
     inputs: Value
     kernel: np.ndarray
@@ -122,7 +123,7 @@ class _Walk:
         self.writer = writer
 
     def settled(self, value: Value, bias: np.ndarray | None = None) -> Value:
-        """Returns a value of the runtime; a pending convolution is written first."""
+        """Returns a value in the runtime; writes the value first if it is a pending convolution."""
         if not isinstance(value, _Convolution):
             return value
         result = self.writer.convolution(value.inputs, value.kernel, bias, value.geometry)
@@ -130,7 +131,7 @@ class _Walk:
         return result
 
     def run(self, jaxpr: Jaxpr, constants: list[np.ndarray], inputs: list[Value]) -> list[Value]:
-        """Returns the outputs of a program or of a function that it calls."""
+        """Translates a program, or a function that a program calls; returns the outputs."""
         known: dict[Var, Value] = dict(zip(jaxpr.constvars, constants, strict=True))
         known |= dict(zip(jaxpr.invars, inputs, strict=True))
         needed = _needed(jaxpr)
@@ -168,12 +169,12 @@ class _Walk:
         if primitive not in _PRIMITIVES:
             raise DeepLabError(
                 f"this network has an operation that cannot be exported to this format "
-                f"({primitive}); --format=stablehlo takes every network"
+                f"({primitive}); export with --format=stablehlo, which supports all networks"
             )
         return [_PRIMITIVES[primitive](self.writer, equation, *map(self.settled, values))]
 
     def _biased(self, left: Value, right: Value) -> Value | None:
-        """Returns a convolution combined with its bias, if the operands are these; else None."""
+        """Writes a convolution with a bias if these are the operands; otherwise returns None."""
         for convolution, bias in ((left, right), (right, left)):
             if isinstance(convolution, _Convolution) and isinstance(bias, np.ndarray):
                 channels = convolution.kernel.shape[-1]
@@ -207,7 +208,7 @@ def _called(equation: JaxprEqn) -> ClosedJaxpr | None:
 
 
 def _broadcast(equation: JaxprEqn, value: Value) -> Value:
-    """Reshapes constants to the rank of the result; runtimes broadcast the operands."""
+    """Reshapes a constant to the rank of the result; runtimes broadcast the operands."""
     if not isinstance(value, np.ndarray):
         return value
     shape = [1] * len(equation.params["shape"])
@@ -235,7 +236,8 @@ def _cast(writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
     return writer.cast(inputs, np.dtype(equation.params["new_dtype"]))
 
 
-# Translations of named functions and of primitives, from writer, equation and operands.
+# Translations of named functions, and of primitives, by name; called with writer, equation and
+# operands.
 _NAMED: dict[str, Callable[..., Value]] = {
     MEAN_NAME: lambda writer, equation, inputs: writer.mean(inputs),
     **{name: partial(_resize, align_corners) for align_corners, name in RESIZE_NAMES.items()},

@@ -1,4 +1,4 @@
-"""Compares the outputs of an exported file with those of the network on real images."""
+"""Compares the outputs of an exported file with the outputs of the network on real images."""
 
 import dataclasses
 import itertools
@@ -14,9 +14,10 @@ from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import only_logits
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
-# Batch sizes to compare at, if the batch size of the file is not fixed.
+# Batch sizes for the comparison if the batch size of the file is not fixed.
 BATCHES = (1, 2, 3)
-# Two logits tie if they differ by at most TIE, or by at most this fraction of the largest logit.
+# Two logits are considered equal (a tie) if they differ by at most TIE, or by at most TIE_FRACTION
+# of the largest logit.
 TIE, TIE_FRACTION = 1e-3, 2e-5
 
 
@@ -26,14 +27,15 @@ class Verification:
 
     Attributes:
       images: number of compared images.
-      size: (H, W) that the images were padded to, in pixels.
+      size: (H, W) in pixels to which the images were padded.
       batch: number of images per call.
       largest_difference: maximum absolute difference of logits; None if the file returns class
         maps.
       largest_logit: maximum absolute logit of the network.
       label_agreement: fraction of pixels with the same class, 0..1.
-      largest_margin: maximum, over all pixels with different classes, of the difference between the
-        network's logits for its own class and for the class of the file; 0 if all classes agree.
+      largest_margin: at a pixel where the classes differ, the margin is the network's logit for its
+        own class minus its logit for the file's class. This is the maximum over these pixels; 0 if
+        all classes agree.
     """
 
     images: int
@@ -46,7 +48,7 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """True if classes differ only where two logits are equal up to float32 rounding."""
+        """True if classes differ only at pixels where two logits tie; see TIE."""
         return self.largest_margin <= max(TIE, TIE_FRACTION * self.largest_logit)
 
     def __str__(self) -> str:
@@ -62,14 +64,14 @@ class Verification:
 
 
 def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]]:
-    """Returns the pairs (size, batch size) at which to compare a file with its network.
+    """Returns the pairs (size, batch size) for which a file is compared with its network.
 
-    They include a smaller and a larger size if the size is not fixed, and several batch sizes if
-    the batch size is not fixed.
+    If the size of the file is not fixed, they include a smaller and a larger size; if the batch
+    size is not fixed, they include several batch sizes.
 
     Args:
       program: exported program.
-      sizes: (H, W) in pixels to compare at instead.
+      sizes: sizes (H, W) in pixels to use instead of these.
 
     Raises:
       DeepLabError: the file does not support one of the sizes.
@@ -80,20 +82,20 @@ def cases(program: Program, sizes: Sequence[Size] = ()) -> list[tuple[Size, int]
             check_suits(size, *program.step)
         elif size != options.size:
             raise DeepLabError(
-                f"the file supports only {options.size[0]}x{options.size[1]}, not "
-                f"{size[0]}x{size[1]}; export without --size, or compare at that size"
+                f"the file supports only images of {options.size[0]}x{options.size[1]} (height x "
+                f"width), not {size[0]}x{size[1]}; export without --size, or omit --verify_size"
             )
     sizes = list(sizes) or [program.own_size, *(() if options.size else _other_sizes(program))]
     batches = BATCHES if options.batch is None else (options.batch,)
-    # The last entry of the shorter list is repeated.
+    # The shorter list is extended by its last entry.
     pairs = itertools.zip_longest(sizes, batches)
     return [(size or sizes[-1], batch or batches[-1]) for size, batch in pairs]
 
 
 def _other_sizes(program: Program) -> tuple[Size, Size]:
-    """Returns a smaller size in portrait format and a larger one in landscape format.
+    """Returns a smaller size in portrait format, and a larger size in landscape format.
 
-    The larger one exceeds the crop of `image_pooling=crop`, so that pooling windows are smaller
+    The larger size exceeds the training crop, so the windows of `image_pooling=crop` are smaller
     than the feature map.
     """
     (step, plus), own = program.step, program.own_size
@@ -117,14 +119,15 @@ def verify(
     batch: int = 1,
     reporter: Reporter | None = None,
 ) -> Verification:
-    """Compares the outputs of a file and its network on the same images.
+    """Compares the outputs of an exported file and of its network on the same images.
 
     Args:
-      exported: file in its runtime, from `load_exported`.
+      exported: loaded file, returned by `load_exported`.
       predictor: predictor of the network.
-      images: uint8 [H, W, 3]; larger ones are shrunk to fit `size`, then all are padded to it.
+      images: uint8 [H, W, 3]. Larger images are downsampled to fit `size`; then all images are
+        padded to `size`.
       size: (H, W) in pixels.
-      batch: number of images per call; the last call repeats the last image.
+      batch: number of images per call. The last call repeats the last image to have this number.
       reporter: receives progress events.
     """
     original = predictor.network.forward(InferenceOptions(), only_logits)

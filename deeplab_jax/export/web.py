@@ -13,7 +13,7 @@ from deeplab_jax.export.onnx import write_onnx
 from deeplab_jax.export.program import Program
 
 PACKAGE = "onnxruntime-web"
-# Subdirectory of the page for files of onnxruntime-web, and the files that the page loads: its
+# Subdirectory of the page for onnxruntime-web, and the files in it that the page loads: the
 # JavaScript interface, and the runtime in WebAssembly.
 RUNTIME = "runtime"
 RUNTIME_FILES = (
@@ -27,12 +27,11 @@ NETWORK, DESCRIPTION = "model.onnx", "model.json"
 
 
 def find_runtime(directory: str | Path | None = None) -> Path:
-    """Finds the directory of the npm package onnxruntime-web.
+    """Returns the directory of the npm package onnxruntime-web.
 
     Args:
-      directory: directory of the package, or a directory with `node_modules` in which it is
-        installed; None: the current directory and its parents are searched for `node_modules`, like
-        Node does.
+      directory: directory of the package, or a directory whose `node_modules` contains the package;
+        None: `node_modules` is searched in the current directory and its parents, as Node does.
 
     Raises:
       DeepLabError: the package is not found.
@@ -50,21 +49,21 @@ def find_runtime(directory: str | Path | None = None) -> Path:
     place = f"in {directory}" if directory else "in node_modules of this directory or its parents"
     raise DeepLabError(
         f"the npm package {PACKAGE} was not found {place}; run `npm install {PACKAGE}`, or give "
-        "its directory, as in --runtime=node_modules/onnxruntime-web"
+        "the directory of the package, as in --runtime=node_modules/onnxruntime-web"
     )
 
 
 def write_page(program: Program, path: str | Path, runtime: str | Path | None = None) -> None:
-    """Writes a static page to a directory; an earlier page in it is replaced.
+    """Writes a static page to a directory; replaces an earlier page in this directory.
 
     Args:
-      program: program to export, which maps one uint8 image to a class map.
+      program: program to export; it must map one uint8 image to a class map.
       path: directory of the page.
       runtime: see `find_runtime`.
 
     Raises:
       DeepLabError: the page does not support the options or the network, onnxruntime-web is not
-        found, or the directory contains something else.
+        found, or the directory exists and is not an exported page.
     """
     _check(program)
     path, package = Path(path), find_runtime(runtime)
@@ -81,7 +80,7 @@ def write_page(program: Program, path: str | Path, runtime: str | Path | None = 
             (page / name).write_bytes((sources / name).read_bytes())
         for name in RUNTIME_FILES:
             shutil.copyfile(package / "dist" / name, page / RUNTIME / name)
-        # Version and license of onnxruntime-web.
+        # Files with the version and the license of onnxruntime-web.
         for name in ("package.json", "LICENSE", "ThirdPartyNotices.txt"):
             if (package / name).is_file():
                 shutil.copyfile(package / name, page / RUNTIME / name)
@@ -104,18 +103,18 @@ def _check(program: Program) -> None:
         )
     if not options.preprocessing or not options.argmax:
         raise DeepLabError(
-            "a web page passes uint8 RGB and shows classes; --preprocessing and --argmax must be "
-            "inside"
+            "a web page requires a network that takes uint8 RGB and returns classes; "
+            "--preprocessing and --argmax must be inside"
         )
     if options.batch != 1:
-        raise DeepLabError("a web page passes one image at a time; --batch must be 1")
+        raise DeepLabError("a web page predicts one image at a time; --batch must be 1")
 
 
 def _description(program: Program, package: Path) -> str:
     """Returns the JSON that the page reads: classes, legal image sizes and versions.
 
-    `sizes` has the entries of the metadata and in addition `fixed`, the only legal (H, W) or null,
-    and `minimum`, the (H, W) that smaller images are padded to or null.
+    `sizes` has the entries of the metadata and two others: `fixed` is the only legal (H, W), or
+    null; `minimum` is the (H, W) to which smaller images are padded, or null.
     """
     metadata, smallest = describe(program), program.predictor.inference_size
     minimum = program.step.round_up(smallest) if smallest else None
@@ -130,7 +129,7 @@ def _description(program: Program, package: Path) -> str:
 
 
 def _version(package: Path) -> str:
-    """Returns the version of an npm package, given its directory."""
+    """Returns the version of the npm package in a directory."""
     try:
         return json.loads((package / "package.json").read_text("utf-8"))["version"]
     except (OSError, ValueError, KeyError):

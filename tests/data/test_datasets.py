@@ -144,8 +144,8 @@ def test_array_dataset(images, masks):
         (IMAGES, MASKS[:, :3], None, r"mask is int32\[3, 5\]; .* of shape \[4, 5\]"),
         (IMAGES, MASKS.astype(float), None, "mask is float64"),
         (IMAGES, MASKS, ["a", "b"], r"expected class indices 0\.\.1, or 255"),
-        (IMAGES, MASKS - 1, None, "mask values"),
-        (IMAGES, MASKS * 2, None, "mask values"),
+        (IMAGES, MASKS - 1, None, "mask value"),
+        (IMAGES, MASKS * 2, None, "mask value"),
     ],
 )
 def test_illegal_arrays(images, masks, names, complaint):

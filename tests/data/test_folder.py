@@ -87,7 +87,7 @@ def test_binary_masks_are_understood_from_the_whole_set(
     train = prepared()("train+val")
     found = np.unique([train[index]["label"] for index in range(6)])
     assert found.tolist() == expected
-    assert any("255 is 'road'" in text for text in reporter.messages) == (len(values) == 2)
+    assert any("read as class 'road'" in text for text in reporter.messages) == (len(values) == 2)
 
 
 def test_painted_masks(save, prepared, tmp_path):

@@ -95,6 +95,6 @@ def test_masks_with_the_orientation_of_their_image_are_turned_with_it(pair, orie
 
 def test_other_sizes_are_refused_and_exif_is_named(pair):
     with pytest.raises(
-        DeepLabError, match=r"mask is 6x8 .*image x\.png 9x6.*EXIF.* 6 of the image"
+        DeepLabError, match=r"mask is 6x8 .*image x\.png is 9x6.*EXIF.* 6 of the image"
     ):
         pair(6, STORED_LABEL[:, :8])

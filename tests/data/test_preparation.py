@@ -158,7 +158,7 @@ def test_equal_images_in_train_and_val_are_found_by_their_pixels(source, save, m
     save("raw/valannot/f.png", LABEL)
     preparation = prepare(make, reporter=reporter)
     (line,) = [note for note in preparation.notes if "equal pixels" in note]
-    assert line.startswith("2 images of train are also in val")
+    assert line.startswith("2 images of split train are also in split val")
     assert "a = e, d = f" in line
     assert line in summary(preparation)
     assert line in render(preparation)
@@ -180,7 +180,7 @@ def test_classes_without_a_pixel_and_those_that_fill_a_split_are_named(make, rep
     lines = summary(prepare(make, reporter=reporter)).splitlines()
     assert "class 'Building' fills 100 % of the non-void pixels of split train" in lines
     (absent,) = [line for line in lines if line.startswith("classes without a pixel in any split")]
-    assert "10 of 11 classes: 'Sky', 'Pole'" in absent
+    assert "(10 of 11): 'Sky', 'Pole'" in absent
 
 
 def test_void_splits_masks_and_absent_classes_of_one_split_are_named(save, make, reporter):

@@ -324,7 +324,7 @@ SPOILT = {
     ),
     "far value": (
         array(lambda label: label.astype(np.int64) << 40),
-        r"drawing_0\.npy: values 0\.\.\d+ are not class indices",
+        r"drawing_0\.npy: the values 0\.\.\d+ are not class indices",
     ),
     "other suffix": (
         renamed("{stem}.json"),

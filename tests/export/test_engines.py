@@ -193,7 +193,7 @@ def test_a_file_of_one_size_pads_images_to_it(predictor, onnx_file):
     )
     # Videos change the inference size.
     assert found.with_inference_size(None)(image).shape == (40, 90)
-    with pytest.raises(DeepLabError, match=r"up to 65x97, but one has 66x97; give --tile=65x97"):
+    with pytest.raises(DeepLabError, match=r"but an image has 66x97; give --tile=65x97"):
         found(noise(66, 97))
     assert found.with_options(InferenceOptions(tile=(65, 97), overlap=0.0))(
         noise(66, 97)
@@ -221,7 +221,7 @@ def test_options_that_a_file_does_not_support(onnx_file, options, reason):
 
 def test_files_that_are_no_models(predictor, onnx_file, tmp_path):
     path = onnx_file(size=(65, 97))
-    with pytest.raises(DeepLabError, match="executed by the engine onnx, not tflite"):
+    with pytest.raises(DeepLabError, match="but engine=tflite"):
         deeplab_jax.load(path, engine="tflite")
     with pytest.raises(DeepLabError, match="omit checkpoint and ema"):
         deeplab_jax.load(path, checkpoint="last")
