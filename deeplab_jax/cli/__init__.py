@@ -1,1 +1,1 @@
-"""The commands: each parses its flags, calls the library and prints."""
+"""The commands of `deeplab-jax`: each parses its flags, calls the library and prints results."""

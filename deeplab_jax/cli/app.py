@@ -1,9 +1,9 @@
 """usage: deeplab-jax app [--model=M,…] [--flag=value …]
 
-Serves a web page that takes images by drag and drop or from the camera, and an HTTP API. Both
-return mask, overlay, legend, class areas and computation time. The server listens on this machine
-only, unless --host is given. Without --model the page offers all pretrained names, which are
-downloaded on first use.
+Serves a web page and an HTTP API for predictions. The page takes images by drag and drop or from
+the camera. Both return mask, overlay, legend, class areas and computation time. By default, only
+this machine can connect to the server; see --host. Without --model, the page offers all pretrained
+models, which are downloaded on first use.
 
 examples:
   deeplab-jax app --model=runs/camvid
@@ -24,9 +24,9 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "model",
         [],
-        "Workdirs, model directories, or names that `deeplab-jax models` lists; the first is "
-        "selected. The page shows a directory by its name, without its path (default: all "
-        "pretrained names).",
+        "Workdirs, model directories, or names that `deeplab-jax models` lists, separated by "
+        "commas. The first is selected on the page, which shows names of directories without "
+        "their paths (default: all pretrained models).",
     )
     flags.define("engine", None, ENGINE_HELP, choices=list(ENGINES))
     flags.define("host", "127.0.0.1", "Network address to listen on; 0.0.0.0: all interfaces.")
@@ -43,8 +43,8 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError(f"app takes no paths; did you mean --model={','.join(paths)}?")
     limits = (flags.max_megabytes, flags.max_megapixels, flags.max_seconds, flags.max_waiting)
     if min(limits) <= 0 or not 0 < flags.port < 2**16:
-        raise DeepLabError("limits must be above 0 and --port within 1 to 65535")
-    # Imported here so that --help and wrong flags do not wait for JAX.
+        raise DeepLabError("the --max_… flags must be above 0, and --port from 1 to 65535")
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.app.page import import_gradio, return_large_blocks, serving
     from deeplab_jax.app.service import Limits, SegmentationService, shown_names
 
@@ -61,5 +61,5 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if flags.model:
         answers.warm_up(answers.names[0])
     with serving(answers, flags.host, flags.port) as address:
-        console.print(f"the page is at {address}; Ctrl-C ends it")
+        console.print(f"the page is at {address}; Ctrl-C ends the server")
         threading.Event().wait()

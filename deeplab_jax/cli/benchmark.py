@@ -1,12 +1,12 @@
 """usage: deeplab-jax benchmark NAME [--flag=value …]
 
-inference  latency and peak memory of a forward pass in JAX, then of the engines jax, onnx (ONNX
-           Runtime) and tflite (LiteRT) side by side, from pixels to class maps
+inference  latency and peak memory of a forward pass in JAX, and of prediction, from pixels to class
+           maps, with the engines jax, onnx (ONNX Runtime) and tflite (LiteRT)
 training   time and peak memory of a training step
-pipeline   throughput of the input pipeline, in total and per core, and the number of cores that an
-           accelerator needs
+pipeline   throughput of the input pipeline, in total and per core, and the number of cores required
+           to supply an accelerator
 scaling    time of a forward pass by image size, batch size and output stride, with a plot
-start      start-up time of --help, `models`, `inspect`, error messages, and of `predict` up to the
+start      time of --help, `models`, `inspect` and an error message, and of `predict` up to the
            first mask, with a warm and a cold compile cache
 compile    time to the first training step, with a cold and a warm compile cache
 shapes     mean IoU on the built-in `shapes` dataset: DeepLab v3+, the same network at output stride
@@ -70,8 +70,8 @@ def define_flags(flags: Flags) -> None:
     flags.define("workdir", None, "shapes: directory for the two runs.")
     flags.define("image", None, "crf: image file (default: a generated image).")
     flags.define("crf", "deeplab_largefov", "crf: name of published CRF parameters.")
-    flags.define("num_classes", 21, "crf: number of classes.", least=2)
-    flags.define("repetitions", 5, "Number of repetitions; results are medians.", least=1)
+    flags.define("num_classes", 21, "crf: number of classes of the logits.", least=2)
+    flags.define("repetitions", 5, "Number of repetitions, whose median is printed.", least=1)
     flags.define("json", False, "Print JSON instead of text.")
     flags.define("num_images", 400, "pipeline: number of images per measurement.", least=0)
     flags.define("workers", 0, "pipeline: number of data-loading processes; 0: threads.", least=0)
@@ -80,10 +80,10 @@ def define_flags(flags: Flags) -> None:
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Runs one benchmark and prints its results."""
     if len(paths) != 1:
-        raise DeepLabError(f"benchmark takes one name; legal: {', '.join(BENCHMARKS)}")
+        raise DeepLabError(f"give the name of one benchmark; legal: {', '.join(BENCHMARKS)}")
     if paths[0] not in BENCHMARKS:
         raise unknown_name("benchmark", paths[0], BENCHMARKS)
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.benchmark.machine import describe_machine
 
     figures = BENCHMARKS[paths[0]](flags, console)
@@ -143,8 +143,8 @@ def _engines(flags: Flags, console: Console) -> dict[str, object]:
             try:
                 export(predictor, models[engine], engine, options)
             except DeepLabError as error:
-                # Its packages are not installed, or it does not support the network.
-                console.warning(f"without {engine}: {error}")
+                # The packages are not installed, or the engine does not support the network.
+                console.warning(f"the engine {engine} is not measured: {error}")
                 del models[engine]
         rows = measure_models(
             models, size, flags.batch_size, repetitions=flags.repetitions, reporter=console
@@ -215,7 +215,7 @@ def _compile(flags: Flags, console: Console) -> dict[str, float]:
     from deeplab_jax.benchmark.start import measure_start
 
     network = flags.network
-    console.message(f"{network}: two processes, one after the other")
+    console.message(f"{network}: two processes are measured, one after the other")
     return measure_start(network, parse_size(flags.crop), flags.batch_size, flags.dtype)
 
 

@@ -18,15 +18,19 @@ from deeplab_jax.files import (
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 OFF = "off"
-# Suffixes of the two files per program in JAX's cache: the program, and the time of its last use.
+# JAX's cache contains two files per program, with these suffixes: the program, and the time of its
+# last use.
 PROGRAM, USED = "-cache", "-atime"
 
 
 def set_defaults(most_bytes: int) -> None:
-    """Sets the default cache directories in the environment, which JAX reads on import.
+    """Sets the default cache directories in environment variables, which JAX reads on import.
 
-    Only the default directory gets a size limit: JAX does not support a directory that one process
-    uses with a limit and another one without.
+    Only the default directory has a size limit. A directory that the user chooses may be in use by
+    other programs without a limit, and JAX does not support using one directory in both ways.
+
+    Args:
+      most_bytes: maximum size of the default directory, in bytes.
     """
     os.environ.setdefault(PROGRAM_CACHE, str(cache_directory() / "programs"))
     if VARIABLE not in os.environ:
@@ -67,7 +71,7 @@ def apply_flags(flags: Flags) -> None:
         if is_local(folder):
             os.environ[PROGRAM_CACHE] = folder
         else:
-            # JAX limits the size of local directories only. Traced programs stay on this machine.
+            # JAX can limit the size of local directories only. Traced programs are stored locally.
             jax.config.update("jax_compilation_cache_max_size", -1)
     if flags.clear_compile_cache:
         for place in (_compiled_directory(), os.environ.get(PROGRAM_CACHE)):
@@ -93,7 +97,7 @@ def mend(folder: pathlib.Path) -> None:
     # A cache in a bucket has no size limit, and therefore no last-use times.
     for program in folder.glob(f"*{PROGRAM}") if is_local(folder) else ():
         used = program.with_name(program.name.removesuffix(PROGRAM) + USED)
-        # Another process may remove the program, and the directory may not be writable.
+        # Another process may have removed the program, or the directory may not be writable.
         with contextlib.suppress(OSError):
             if not used.exists():
                 used.write_bytes(program.stat().st_mtime_ns.to_bytes(8, "little"))
@@ -110,4 +114,4 @@ def clear(folder: pathlib.Path) -> None:
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
-                raise DeepLabError(f"cannot clear the compile cache: {error}") from error
+                raise DeepLabError(f"the compile cache cannot be cleared: {error}") from error

@@ -1,4 +1,4 @@
-"""Steps that `quantize` and `prune` share: flags, fine-tuning, writing the model and a report."""
+"""Common steps of `quantize` and `prune`: flags, fine-tuning, writing the model and a report."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def define_compression_flags(flags: Flags) -> None:
-    """Defines the flags that `quantize` and `prune` share."""
+    """Defines the common flags of `quantize` and `prune`."""
     flags.define_model()
     flags.define_dataset("val")
     flags.define("output", None, "Model directory to write; must be new.")
@@ -36,8 +36,8 @@ def open_sources(
       The path of the model, the model, and the split to evaluate on.
 
     Raises:
-      DeepLabError: a flag is missing, an argument is given that is not a flag, the output exists,
-        or there is no such model or dataset.
+      DeepLabError: a flag is missing, an argument is not a flag, the output exists, or there is no
+        such model or dataset.
     """
     flags.refuse(command, paths, "give the model as --model")
     flags.require("model", "output", "dataset", "data_dir")
@@ -61,7 +61,7 @@ def fine_tuned(
       flags: flags of the command.
       source: path given by --model; if it is a workdir, its config is used.
       stored: model to fine-tune; with --steps=0 it is returned unchanged.
-      adjust: function that modifies the run before it starts.
+      adjust: returns the modified run; it is called before the run starts.
       console: receives progress events.
     """
     from deeplab_jax.compression.fine_tuning import fine_tune
@@ -74,11 +74,11 @@ def fine_tuned(
 
 
 def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "ConfigDict":
-    """Returns the config of the fine-tuning run, except network and initial weights.
+    """Returns the config of the fine-tuning run, without network and initial weights.
 
     Args:
       flags: flags of the command.
-      source: path given by --model; if it is a workdir, its config is the default.
+      source: path given by --model. If it is a workdir, its config is the default.
       console: prints the main fields.
     """
     from deeplab_jax import config as configs
@@ -90,7 +90,7 @@ def _fine_tuning_config(flags: Flags, source: Path, console: Console) -> "Config
         field, _, _ = assignment.partition("=")
         if field.startswith("model."):
             raise DeepLabError(
-                f"--config.{field} cannot be set: --model defines the network; leave it out"
+                f"--config.{field} cannot be set, because --model defines the network; omit it"
             )
     flags.override_config(config)
     console.message(

@@ -1,4 +1,4 @@
-"""Reporter of the commands: a live line on a terminal, periodic lines elsewhere."""
+"""Prints the results and the progress of commands: a live line on a terminal, else log lines."""
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
@@ -10,7 +10,7 @@ import rich.table
 
 from deeplab_jax.reporter import Item, Reporter
 
-# Minimum number of seconds between progress lines where stderr is not a terminal.
+# Minimum number of seconds between progress lines if stderr is not a terminal.
 PLAIN_INTERVAL = 10.0
 
 

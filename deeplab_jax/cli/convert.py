@@ -6,9 +6,9 @@ safetensors, frozen TensorFlow graph), the path prefix of a TensorFlow checkpoin
 lists, which is downloaded.
 
 The architecture is detected from the names of the arrays; --architecture and --set override it. The
-command prints how many arrays each part of the network uses, how many batch normalizations the file
-stores folded into convolutions, and which arrays are unused and why. A missing array, or one with
-an unexpected shape, is an error.
+command prints how many arrays each part of the network uses, how many batch normalizations were
+already folded into convolutions, and which arrays are unused and why. If an array is missing or has
+an unexpected shape, the command fails and writes nothing.
 
 examples:
   deeplab-jax convert deeplabv3_257_mv_gpu.tflite --output=models/voc
@@ -25,7 +25,7 @@ from deeplab_jax.cli.flags import Flags, parse_keywords
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import as_path, check_new_directory
 
-# Number of names shown per group without --list.
+# Number of unused arrays that are printed per reason without --list.
 SHOWN = 3
 
 
@@ -48,9 +48,9 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Converts, writes the model directory and prints how the arrays are used."""
+    """Converts weights, writes the model directory, and prints how the arrays are used."""
     if len(paths) != 1:
-        raise DeepLabError("convert takes one SOURCE; --help shows an example")
+        raise DeepLabError("give one SOURCE to convert; --help shows an example")
     flags.require("output")
     overrides = parse_keywords(flags.set or "")
     output = as_path(flags.output).expanduser()
@@ -77,7 +77,7 @@ def account(conversion: "pretrained.Conversion", *, every: bool) -> Iterator[str
 
     Args:
       conversion: the conversion to describe.
-      every: list all unused arrays, not only the first few per reason.
+      every: whether to list all unused arrays, instead of the first few per reason.
     """
     description, assignment = conversion.description, conversion.assignment
     keywords = ", ".join(f"{name}={value}" for name, value in description.overrides.items())

@@ -1,10 +1,11 @@
 """usage: deeplab-jax crf-search --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
 Searches a grid of dense CRF parameters for the highest mean IoU on a few images. Do not use these
-images for the final evaluation. The bilateral kernel has a weight w1 and standard deviations σα
-(position, in pixels) and σβ (color, in levels of 0..255). The default grid is that of DeepLab v2:
-w1 from 3 to 6, σα from 30 to 100, σβ from 3 to 6, 128 points in total. The network runs once per
-image, the CRF once per image and point. --output writes a JSON file that --crf accepts.
+images for the final evaluation. The searched parameters are those of the bilateral kernel: its
+weight w1, and its standard deviations σα (position, in pixels) and σβ (color, in levels of 0..255).
+The default grid is that of DeepLab v2: w1 from 3 to 6, σα from 30 to 100, σβ from 3 to 6, 128
+points in total. The network runs once per image, the CRF once per image and point. --output writes
+a JSON file that --crf accepts.
 
 examples:
   deeplab-jax crf-search --model=runs/voc --dataset=voc_segmentation --split=train \\
@@ -22,13 +23,13 @@ from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
 
-# Flag, field of CRFGrid, searched values and an example.
+# For each searched parameter: flag, field of CRFGrid, description of the values, and an example.
 GRID_FLAGS = (
     ("w1", "bilateral_weights", "Weights of the bilateral kernel", "3,4,5,6"),
     ("sigma_alpha", "bilateral_position_stds", "Values of σα in pixels", "30,50,70"),
     ("sigma_beta", "bilateral_color_stds", "Values of σβ in levels of 0..255", "3,5"),
 )
-# Number of grid points in the printed table; the output file contains all.
+# Number of grid points in the printed table. The output file contains all points.
 ROWS = 10
 
 
@@ -48,12 +49,12 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.refuse("crf-search", paths, "give a dataset as --dataset")
     flags.require("model", "dataset", "split", "data_dir")
     if flags.crf:
-        raise DeepLabError("crf-search chooses the CRF parameters itself; leave out --crf")
+        raise DeepLabError("--crf cannot be given, because crf-search searches the CRF parameters")
     settings, options = flags.split_settings(), flags.inference_options()
     values = {field: flags.numbers(flag, float, example) for flag, field, _, example in GRID_FLAGS}
     grid: dict[str, Any] = {field: tried for field, tried in values.items() if tried}
     flags.check_sources()
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.evaluation import CRFGrid, crf_search_table, search_crf
 
     found = search_crf(

@@ -1,8 +1,8 @@
 """usage: deeplab-jax demo --workdir=DIR
 
 Draws the built-in `shapes` dataset, trains a small DeepLab v3+ on it, evaluates the model on
-held-out images and writes pictures. Takes about 6 minutes on two CPU cores. The same command
-resumes an interrupted run.
+held-out images and writes pictures. This takes about 6 minutes on two CPU cores. To resume an
+interrupted run, repeat the command.
 
 example:
   deeplab-jax demo --workdir=runs/demo
@@ -29,7 +29,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prepares, trains and evaluates; prints the path of the results."""
     flags.refuse("demo", paths)
     flags.require("workdir")
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax import config as configs
     from deeplab_jax.data.builders.registry import BUILDERS
     from deeplab_jax.data.preparation import prepare

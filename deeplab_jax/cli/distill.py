@@ -1,10 +1,10 @@
 """usage: deeplab-jax distill --model=TEACHER --config=FILE --output=DIR [--flag=value …]
 
-Trains the network of a config, the student, to imitate a larger one, the teacher. The distillation
-loss T²·KL(teacher ‖ student) is multiplied by --weight and added to the loss of the config. It
-compares the predicted probabilities after the logits of both networks are divided by T, the
---temperature. Teacher and dataset must have the same classes. DIR is the workdir of the training
-run; the same command resumes an interrupted run.
+Trains the network of a config, the student, to imitate a larger network, the teacher. The
+distillation loss is T²·KL(teacher ‖ student), where T is --temperature: the logits of both networks
+are divided by T, and their probabilities are compared. This loss is multiplied by --weight and
+added to the loss of the config. Teacher and dataset must have the same classes. DIR is the workdir
+of the training run. To resume an interrupted run, repeat the command.
 
 examples:
   deeplab-jax distill --model=runs/camvid_large --config=camvid:cpu --output=runs/camvid_taught \\
@@ -24,7 +24,7 @@ def define_flags(flags: Flags) -> None:
     flags.define_model()
     flags.define_config()
     flags.define("output", None, "Workdir of the training run.")
-    flags.define("weight", 1.0, "Weight of the distillation loss, from 0.")
+    flags.define("weight", 1.0, "Weight of the distillation loss, at least 0.")
     flags.define("temperature", 2.0, "Divisor of the logits of both networks, above 0.")
 
 
@@ -34,7 +34,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "config", "output")
     config = flags.read_config()
     source = pretrained.locate(flags.model, console)
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.fine_tuning import distilled
 
     teacher = checkpointing.read_model(source, flags.checkpoint, flags.ema)

@@ -1,20 +1,21 @@
 """usage: deeplab-jax evaluate --model=M --dataset=NAME --split=S --data_dir=DIR [--flag=value …]
 
-Evaluates a trained model on a split of a prepared dataset: mean IoU and other metrics. The default
-is whole images at one scale. M is the workdir of a training run, a model directory, or the name of
-pretrained weights. --output writes metrics.json, confusion_matrix.png and contact_sheet.png.
+Evaluates a trained model on a split of a prepared dataset, and prints mean IoU and other metrics.
+By default, whole images are predicted at one scale. M is the workdir of a training run, a model
+directory, or the name of pretrained weights. --output writes metrics.json, confusion_matrix.png and
+contact_sheet.png.
 
 --calibration measures how well the class probabilities agree with the truth: expected calibration
 error (ECE) of the confidence, its mean over classes (classwise ECE), Brier score (0 to 2) and
 negative log-likelihood (NLL). --output then writes reliability.png. `calibrate` improves them.
 
---table compares inference strategies. It applies --output_stride, --scales, --flip and --crf one
-after the other and prints how much each of them changes the metrics, with a 95 % interval. --output
-then writes strategies.json. Without these flags, the table has the rows of table 6 of DeepLab v3
-(output strides 16 and 8, six scales, flips) and one row for the CRF.
+--table compares inference options. It adds --output_stride, --scales, --flip and --crf one after
+the other and prints how much each of them changes the metrics, with a 95 % interval. --output then
+writes strategies.json. Without these flags, the table has the rows of table 6 of DeepLab v3 (output
+strides 16 and 8, six scales, flips) and one row for the CRF.
 
---class_map and --classes evaluate on other classes than those of the model. True classes outside
-the list are void; predicted classes outside it count as wrong where the truth is scored.
+--class_map and --classes evaluate on other classes than those of the model. Pixels whose true class
+is not scored are void. At other pixels, a predicted class that is not scored counts as wrong.
 
 examples:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\
@@ -44,7 +45,9 @@ def define_flags(flags: Flags) -> None:
     flags.define_inference()
     flags.define_dataset("val")
     flags.define("output", None, "Directory for the metrics and pictures.")
-    flags.define("trimap", None, "Widths of the trimap bands around void, in pixels, as in 1,5,10.")
+    flags.define(
+        "trimap", None, "Widths of bands around void pixels to score, in pixels, as in 1,5,10."
+    )
     flags.define("calibration", False, "Also measure the calibration of the class probabilities.")
     flags.define(
         "calibration_bins", 15, "Number of equal-width bins of the calibration errors.", least=1
@@ -58,7 +61,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "classes", list, "Names of the classes to score, as in car,bus (default: all classes)."
     )
-    flags.define("table", False, "Compare inference strategies, adding one flag at a time.")
+    flags.define("table", False, "Compare inference options, adding one flag at a time.")
     flags.define("spatial", 1, "Number of devices over which image rows are sharded.", least=1)
     flags.define_hosts()
 
@@ -69,7 +72,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     flags.require("model", "dataset", "split", "data_dir")
     widths = flags.numbers("trimap", int, "1,5,10")
     if flags.table and widths:
-        raise DeepLabError("--trimap cannot be combined with --table; leave one of them out")
+        raise DeepLabError("--trimap cannot be combined with --table; omit one of them")
     if flags.table and flags.calibration:
         raise DeepLabError("--calibration cannot be combined with --table; leave one of them out")
     if not flags["calibration_bins"].using_default_value and not flags.calibration:
@@ -93,7 +96,7 @@ def _measure(
     reporter: Reporter,
 ) -> str:
     """Evaluates and returns the table."""
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.evaluation import table
     from deeplab_jax.parallel import make_mesh
 

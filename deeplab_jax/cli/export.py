@@ -3,14 +3,16 @@
 Exports a trained network to another runtime: stablehlo (JAX, on CPU, GPU and TPU), onnx (ONNX
 Runtime, OpenCV and others), tflite (LiteRT: phones and single-board computers), coreml (Apple
 devices; these files have not been run on a device) or web (a directory with a static page that runs
-the network in the browser). Batch normalizations are folded into convolutions. The file includes
+the network in the browser). Batch normalization is folded into convolutions. The file also contains
 class names, palette and normalization.
 
-The file takes the images of the network, RGB in uint8 or other bands, and by default returns the
-class of every pixel. Any batch size and any size k · output stride + 1 are legal; TFLite and Core
-ML files have one size, and OpenCV requires an ONNX file of one size. --verify compares the file
-with the network on images: at the network's size, a smaller and a larger one if sizes are dynamic,
-or at those of --verify_size.
+The input of the file is uint8 RGB or other bands, as for the network. By default, it returns the
+class of every pixel. It accepts any batch size, and heights and widths k · output stride + 1.
+TFLite and Core ML files accept only one size, which OpenCV also requires of an ONNX file.
+
+--verify compares the file with the network on images. The images are padded to the size of the
+network and, if the file accepts any size, to a smaller and a larger size. --verify_size sets other
+sizes.
 
 examples:
   deeplab-jax export --model=runs/camvid --format=stablehlo --output=camvid.stablehlo
@@ -37,13 +39,13 @@ if TYPE_CHECKING:
     from deeplab_jax.export.program import Program, Size
 
 FORMATS = ["stablehlo", "onnx", "tflite", "coreml", "web"]
-# Formats whose files take one image by default.
+# Formats whose files take one image per call by default.
 ONE_IMAGE = ("tflite", "coreml", "web")
 SIDES = ("inside", "outside")
 ANY = "any"
-# dtype and quantization of networks that a file must match up to rounding.
+# A file with this dtype and without quantization must agree with the network up to rounding.
 FLOATS = ("float32", "none")
-# More images barely change the ranges.
+# Maximum number of images for calibration; more images hardly change the ranges.
 MAX_CALIBRATION = 100
 
 
@@ -61,11 +63,14 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "preprocessing",
         "inside",
-        "Place of the normalization; outside: the input of the file is normalized float32.",
+        "inside: the file normalizes pixels; outside: its input must be normalized float32.",
         choices=SIDES,
     )
     flags.define(
-        "argmax", "inside", "Place of the argmax; outside: the file returns logits.", choices=SIDES
+        "argmax",
+        "inside",
+        "inside: the file returns class maps; outside: it returns logits.",
+        choices=SIDES,
     )
     flags.define(
         "portable",
@@ -76,10 +81,15 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "dtype",
         "float32",
-        "Type of weights and computation (float16: not stablehlo); input and output do not change.",
+        "Data type of weights and computation; input and output keep theirs. float16 is not "
+        "supported by stablehlo.",
         choices=["float32", "float16"],
     )
-    flags.define("verify", None, "Images or folders to verify the file on, separated by commas.")
+    flags.define(
+        "verify",
+        None,
+        "Images or folders for comparing the file with the network, as in a.jpg,photos.",
+    )
     flags.define(
         "calibrate",
         None,
@@ -88,8 +98,8 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "verify_size",
         list,
-        "Image sizes for --verify, as in 257x257,513x513 (default: that of the network and two "
-        "others).",
+        "Image sizes for --verify, as in 257x257,513x513 (default: the size of the "
+        "network, a smaller and a larger one).",
     )
     flags.define("verify_limit", 50, "Maximum number of images for --verify.")
     flags.define(
@@ -101,7 +111,7 @@ def define_flags(flags: Flags) -> None:
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
-    """Exports, and verifies the file against the network."""
+    """Exports a model, and compares the file with the network if --verify is given."""
     flags.require("model", "format", "output")
     if paths:
         raise DeepLabError(f"export takes no paths; did you mean --verify={','.join(paths)}?")
@@ -109,13 +119,13 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if output.exists() and not flags.overwrite:
         raise DeepLabError(f"{output} exists; give another --output, or --overwrite")
     if flags.verify_size and not flags.verify:
-        raise DeepLabError("--verify_size requires images; give --verify=photos")
+        raise DeepLabError("--verify_size requires --verify, as in --verify=photos")
     if flags.runtime and flags.format != "web":
         raise DeepLabError("--runtime requires --format=web")
     if flags.verify and flags.format == "coreml":
         raise DeepLabError(
-            "--verify cannot run a Core ML file, which runs on Apple devices only; verify the same "
-            "network as --format=onnx"
+            "--verify cannot run a Core ML file, which runs on Apple devices only; to verify the "
+            "network, export it with --format=onnx"
         )
     if flags.calibrate and flags.format != "tflite":
         raise DeepLabError("--calibrate requires --format=tflite")
@@ -125,7 +135,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     images = _find(flags.verify, output, flags.verify_limit)
     calibration = _find(flags.calibrate, output, MAX_CALIBRATION)
     pretrained.check_reference(flags.model)
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.export.program import ExportOptions
     from deeplab_jax.export.runtimes import export, program_for
     from deeplab_jax.export.verification import cases
@@ -140,7 +150,9 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     )
     predictor = flags.load_predictor(console)
     if not isinstance(predictor, inference.Predictor):
-        raise DeepLabError(f"{flags.model} classifies whole images; only segmentation is exported")
+        raise DeepLabError(
+            f"{flags.model} classifies whole images; only segmentation models can be exported"
+        )
     samples = _read(calibration, predictor) or None
     program = program_for(predictor, flags.format, options)
     compared = cases(program, sizes)
@@ -200,10 +212,10 @@ def _verify(
     calibrated: bool,
     console: Console,
 ) -> None:
-    """Verifies the file and prints the results.
+    """Compares the file with the network and prints the results.
 
     Raises:
-      DeepLabError: file and network compute in float32 and differ.
+      DeepLabError: the file computes in float32, and its classes differ from the network's.
     """
     from deeplab_jax.export.runtimes import load_exported
     from deeplab_jax.export.verification import verify
@@ -221,6 +233,6 @@ def _verify(
             differing.append(f"{size[0]}x{size[1]}")
     if differing:
         raise DeepLabError(
-            f"{output} differs from the network at {', '.join(differing)}; do not use it there: "
-            "export another --format, or one --size"
+            f"{output} differs from the network at {', '.join(differing)}; do not use the file at "
+            "these sizes: export with another --format, or with a fixed --size"
         )

@@ -1,4 +1,4 @@
-"""Command-line flags: definition, groups that several commands share, and parsing of values."""
+"""Command-line flags: definition, groups for several commands, and parsing of values."""
 
 import contextlib
 import math
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 MODEL_HELP = "Workdir, model directory, hf://user/name, or a name that `deeplab-jax models` lists."
 ENGINE_HELP = (
-    "Runtime of the network: onnx (ONNX Runtime) and tflite (LiteRT) use CPUs and export the model "
-    "once per image size (default: jax; for a file, that of its format)."
+    "Runtime of the network: jax, onnx (ONNX Runtime) or tflite (LiteRT). onnx and tflite run on "
+    "CPUs, and export the model once per image size (default: jax; for an exported file, the "
+    "runtime of its format)."
 )
 DEFINE: dict[type, Callable[..., object]] = {
     bool: absl_flags.DEFINE_bool,
@@ -37,12 +38,15 @@ DEFINE: dict[type, Callable[..., object]] = {
 
 
 class _OptionalValue(absl_flags.ArgumentParser[str]):
-    """Parser of `--NAME`, `--NAME=VALUE` and `--noNAME`; absl passes `true` for a missing value."""
+    """Parser of a flag with an optional value: `--NAME`, `--NAME=VALUE` and `--noNAME`.
+
+    For `--NAME`, absl passes `true` to the parser.
+    """
 
     syntactic_help = "a value, or nothing for the default"
 
     def __init__(self, bare: str) -> None:
-        """Parses a flag without a value as `bare`."""
+        """Creates a parser that returns `bare` for a flag without a value."""
         self._bare = bare
 
     def parse(self, argument: str | None) -> str | None:
@@ -52,7 +56,7 @@ class _OptionalValue(absl_flags.ArgumentParser[str]):
 
 
 class Flags(absl_flags.FlagValues):
-    """Flags of one command, with methods for groups of flags that several commands share."""
+    """Flags of one command, with methods that define and read groups of flags."""
 
     def define(
         self,
@@ -73,7 +77,7 @@ class Flags(absl_flags.FlagValues):
           help: description with unit and range, printed by --help.
           choices: legal values; empty: all values of the type.
           least: smallest legal integer.
-          bare: value of the flag if it is given without one; empty: the flag requires a value.
+          bare: value of the flag if it is given without a value; empty: a value is required.
         """
         if bare:
             parser = _OptionalValue(bare)
@@ -92,14 +96,14 @@ class Flags(absl_flags.FlagValues):
         """Checks that flags are given.
 
         Raises:
-          DeepLabError: flags are missing; the message names them.
+          DeepLabError: flags are missing. The message names them.
         """
         missing = [f"--{name}" for name in names if not self[name].value]
         if missing:
             raise DeepLabError(f"{', '.join(missing)} must be given; --help shows an example")
 
     def refuse(self, command: str, arguments: Sequence[str], instead: str = "") -> None:
-        """Checks that the command line contains nothing but flags.
+        """Checks that the command line contains only flags.
 
         Args:
           command: name of the command.
@@ -107,7 +111,7 @@ class Flags(absl_flags.FlagValues):
           instead: advice for the message.
 
         Raises:
-          DeepLabError: there is such an argument.
+          DeepLabError: an argument is not a flag.
         """
         if arguments:
             instead = instead or f"see deeplab-jax {command} --help"
@@ -116,7 +120,7 @@ class Flags(absl_flags.FlagValues):
     def numbers(
         self, name: str, kind: type[Number], example: str, least: float = -math.inf
     ) -> tuple[Number, ...]:
-        """Returns the numbers of a flag such as 0.5,0.75,1; () if the flag is not given.
+        """Parses a flag with numbers, such as 0.5,0.75,1; returns () if the flag is not given.
 
         Args:
           name: name of the flag.
@@ -141,11 +145,13 @@ class Flags(absl_flags.FlagValues):
         )
 
     def define_model(self, engine: bool = False) -> None:
-        """Defines --model, --checkpoint and --ema; and --engine, with which files are models."""
+        """Defines --model, --checkpoint and --ema; if `engine`, also --engine."""
         self.define("model", None, MODEL_HELP)
         self.define("checkpoint", "best", "Checkpoint of a workdir: best, last or a step.")
         self.define(
-            "ema", bool, "Use the averaged parameters (default: on if the run stored them)."
+            "ema",
+            bool,
+            "Use the moving average of the parameters (default: on if the run stored it).",
         )
         if engine:
             self.define("engine", None, ENGINE_HELP, choices=list(ENGINES))
@@ -153,10 +159,10 @@ class Flags(absl_flags.FlagValues):
     def load_predictor(
         self, reporter: Reporter
     ) -> "inference.Predictor | inference.ImageClassification":
-        """Loads the model that the flags name.
+        """Loads the model that --model, --checkpoint, --ema and --engine select.
 
         Raises:
-          DeepLabError: --model is missing or names no model, or there is no such checkpoint.
+          DeepLabError: --model is missing or is not a model, or there is no such checkpoint.
         """
         self.require("model")
         if "engine" not in self:
@@ -165,7 +171,7 @@ class Flags(absl_flags.FlagValues):
         return loading.load(self.model, self.checkpoint, self.ema, reporter, engine)
 
     def define_config(self) -> None:
-        """Defines --config, and --override, to which --config.FIELD=VALUE is rewritten for absl."""
+        """Defines --config and --override; --config.FIELD=VALUE is rewritten to the latter."""
         self.define("config", None, "Path or name of a config, with optional :key=value arguments.")
         absl_flags.DEFINE_multi_string(
             "override",
@@ -180,7 +186,7 @@ class Flags(absl_flags.FlagValues):
         Raises:
           DeepLabError: there is no such config or field, or a value is of the wrong type.
         """
-        # Imported late: most commands need no ml_collections.
+        # The import is local, because most commands do not need ml_collections.
         from deeplab_jax import config
 
         return self.override_config(config.load(self.config))
@@ -225,7 +231,7 @@ class Flags(absl_flags.FlagValues):
         )
 
     def open_split(self) -> "data.Dataset":
-        """Opens the dataset split that the flags name.
+        """Opens the dataset split that --dataset, --data_dir and --split select.
 
         Raises:
           DeepLabError: see `open_dataset`.
@@ -233,7 +239,7 @@ class Flags(absl_flags.FlagValues):
         return data.open_dataset(self.dataset, self.data_dir, self.split)
 
     def split_settings(self) -> dict[str, Any]:
-        """Returns --size, --batch_size, --workers and --limit as keywords for an evaluation.
+        """Returns --size, --batch_size, --workers and --limit as arguments of an evaluation.
 
         Raises:
           DeepLabError: the size is not legal.
@@ -269,7 +275,8 @@ class Flags(absl_flags.FlagValues):
         self.define(
             "overlap",
             0.25,
-            "Fraction of a tile, at each side, that only serves as context, in [0, 0.5).",
+            "Fraction of a tile, in [0, 0.5), that is discarded at each side, because it is only "
+            "context.",
         )
         self.define(
             "crf",
@@ -284,7 +291,7 @@ class Flags(absl_flags.FlagValues):
         """Returns the inference options that the flags select.
 
         Raises:
-          DeepLabError: a value is illegal; the message names the legal ones.
+          DeepLabError: a value is illegal. The message states the legal values.
         """
         scales = self.numbers("scales", float, "0.5,0.75,1")
         if not self["overlap"].using_default_value and not self.tile:
@@ -321,7 +328,7 @@ def parse_size(text: str) -> tuple[int, int]: ...
 @overload
 def parse_size(text: None) -> None: ...
 def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Returns (height, width) of a flag such as 513x513, or None for None.
+    """Parses a size such as 513x513 to (height, width); returns None for None.
 
     Raises:
       DeepLabError: the text is not height x width.
@@ -335,7 +342,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
-    """Parses KEY=VALUE pairs; the values are Python literals or strings.
+    """Parses pairs KEY=VALUE to a dict; values are Python literals or strings.
 
     Args:
       text: KEY=VALUE pairs; may be empty.
@@ -352,7 +359,7 @@ def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
         is_sequence = value[:1] in ("(", "[", "{")
         if not (key.isidentifier() and value) or (separator in value and not is_sequence):
             raise DeepLabError(
-                f"{part.strip()!r} is not KEY=VALUE; tuples take brackets, as in "
+                f"{part.strip()!r} must be KEY=VALUE; write tuples in brackets, as in "
                 "atrous_rates=(12,24,36)"
             )
         if key in keywords:
@@ -363,12 +370,12 @@ def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
     return keywords
 
 
-# Exit status of a process whose job failed in another process.
+# Exit status of a process if another process of the job failed.
 FAILED_ELSEWHERE = 3
 
 
 class HostConsole(Reporter):
-    """Reporter of every process but the first: prints warnings only, with the process index."""
+    """Reporter of all processes but the first: prints only warnings, with the process index."""
 
     def __init__(self, console: Console, process: int) -> None:
         """Passes warnings on to a console."""
@@ -380,7 +387,7 @@ class HostConsole(Reporter):
 
 @contextlib.contextmanager
 def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
-    """Joins a job of one or more processes for the duration of a block.
+    """Joins a job of one or more processes for the duration of the block.
 
     Args:
       flags: flags of the command, with those of `Flags.define_hosts`.
@@ -392,7 +399,7 @@ def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
     Raises:
       DeepLabError: see `joined_hosts`.
     """
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     import jax
 
     from deeplab_jax.parallel import Addresses, is_first_host, joined_hosts
@@ -407,7 +414,7 @@ def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
 
 
 def leave(status: int) -> None:
-    """Ends the process immediately; at a normal exit JAX waits for the other processes."""
+    """Ends the process at once; at a normal exit, JAX would wait for the other processes."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

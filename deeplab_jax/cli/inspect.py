@@ -10,8 +10,9 @@ network is traced and not run.
 --set=KEY=VALUE,… sets keywords of the network; tuples take brackets. --set without a value prints
 the type, default and description of every keyword; --config does the same for every config field.
 
-Multiply-adds are also printed in TensorFlow's convention, which the papers' tables use: for an
-atrous convolution that is not depthwise, the feature map is padded to a multiple of the rate.
+Multiply-adds are also printed in TensorFlow's convention, which the tables of the papers use. In
+this convention, the feature map of an atrous convolution that is not depthwise is padded to a
+multiple of the rate.
 
 examples:
   deeplab-jax inspect --config=loss
@@ -37,10 +38,10 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 if TYPE_CHECKING:
     from deeplab_jax.models.summary import LayerSummary
 
-# Number of leading components of a path that name a block of the backbone or a part of the head.
+# Number of leading components of a layer's path that identify a block or a part of the head.
 UNIT_DEPTH = 2
 TITLES = ("layer", "kernel", "rate", "output", "parameters", "MMACs")
-# Value of --set and --config if they are given without one; prints descriptions.
+# Value of --set and --config if they are given without a value, which prints descriptions.
 HELP = "help"
 
 
@@ -90,7 +91,7 @@ def _described(flags: Flags) -> Iterator[str]:
     Raises:
       DeepLabError: there is no such section or field.
     """
-    # Imported here: the summary of a network does not need the config.
+    # The import is local, because the summary of a network does not need the config.
     from deeplab_jax.config_fields import declared_fields, model_fields
 
     if flags.config:
@@ -118,26 +119,26 @@ def _described_model(flags: Flags, paths: list[str], console: Console) -> "model
     keywords = ("backbone", "set", "num_classes")
     given = paths + [f"--{name}" for name in keywords if flags[name].value is not None]
     if given:
-        raise DeepLabError(f"--model defines the whole network; leave out {', '.join(given)}")
+        raise DeepLabError(f"--model defines the whole network; omit {', '.join(given)}")
     description = checkpointing.read_description(pretrained.locate(flags.model, console))
     if description.task == checkpointing.CLASSIFICATION:
         backbone = description.overrides["backbone"]
         raise DeepLabError(
-            f"{flags.model} classifies whole images; give an architecture with "
-            f"--backbone={backbone} to see a segmentation network on its backbone"
+            f"{flags.model} classifies whole images; to inspect a segmentation network with the "
+            f"same backbone, give an architecture and --backbone={backbone}"
         )
     return description.create_model()
 
 
 def _named_model(flags: Flags, paths: list[str]) -> "models.DeepLab":
     if len(paths) != 1:
-        raise DeepLabError("inspect takes one architecture, or --model; --help shows an example")
+        raise DeepLabError("give one architecture to inspect, or --model; --help shows an example")
     keywords = parse_keywords(flags.set or "")
     for name in ("backbone", "num_classes"):
         if flags[name].value is None:
             continue
         if name in keywords:
-            raise DeepLabError(f"{name} is given twice: by --{name} and in --set")
+            raise DeepLabError(f"{name} is given by --{name} and in --set; omit one of them")
         keywords[name] = flags[name].value
     check_names(paths[0], keywords)
     backbone = keywords.get("backbone")
@@ -147,7 +148,7 @@ def _named_model(flags: Flags, paths: list[str]) -> "models.DeepLab":
 
 
 def _rows(layers: Iterable["LayerSummary"], every: bool) -> Iterator[tuple[str, ...]]:
-    """Yields table rows: one per block, or one per convolution below the row of its module."""
+    """Yields table rows: one per block; if `every`, also one per convolution below its module."""
     if not every:
         for name, group in itertools.groupby(layers, _unit):
             yield name, *_cells(list(group))

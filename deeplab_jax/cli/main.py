@@ -41,7 +41,7 @@ COMMANDS = {
     "demo": "train and evaluate a small model on built-in data",
 }
 USAGE_ERROR, INTERRUPTED = 2, 130
-# Maximum size of the compile cache.
+# Maximum size of the compile cache, in bytes.
 COMPILED_BYTES = 4 * 2**30
 
 
@@ -56,7 +56,7 @@ Run COMMAND --help for its flags."""
 
 
 def command_help(documentation: str, flag_values: Flags) -> str:
-    """Returns a command's documentation followed by its flags."""
+    """Returns the help of a command: its documentation, then its flags."""
     rows = [_flag_help(flag_values[name]) for name in flag_values]
     return "\n".join([documentation.strip(), "", "flags:", *rows])
 
@@ -81,10 +81,10 @@ def _flag_help(flag: absl_flags.Flag[Any]) -> str:
 
 
 def load_command(name: str) -> tuple[ModuleType, Flags]:
-    """Returns the module of a command and its flags, not parsed yet.
+    """Returns the module of a command, and its flags before parsing.
 
     Raises:
-      DeepLabError: there is no such command; the message names the nearest.
+      DeepLabError: there is no such command. The message suggests the most similar one.
     """
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
@@ -98,9 +98,10 @@ def load_command(name: str) -> tuple[ModuleType, Flags]:
 
 
 def spell_out_overrides(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with each `--config.FIELD=VALUE` written as `--override=FIELD=VALUE`.
+    """Rewrites each argument `--config.FIELD=VALUE` to `--override=FIELD=VALUE`.
 
-    absl cannot parse flags with arbitrary names. `--config.FIELD VALUE` is also accepted.
+    This is required because absl cannot parse flags with arbitrary names. `--config.FIELD VALUE` is
+    also accepted.
     """
     prefix, spelled = "--config.", []
     following = iter(arguments)
@@ -120,7 +121,7 @@ def run(argv: Sequence[str], console: Console) -> int:
         console.print(overview())
         return 0 if argv else USAGE_ERROR
     name, arguments = argv[0], list(argv[1:])
-    # Searched for here, because parsing the flags may fail.
+    # --debug must take effect even if parsing the flags fails.
     debug = any(argument in ("--debug", "--debug=true") for argument in arguments)
 
     def work() -> None:
@@ -144,12 +145,12 @@ def run(argv: Sequence[str], console: Console) -> int:
 def exit_status(
     work: Callable[[], None], console: Console, debug: bool, interrupted: str = "interrupted"
 ) -> int:
-    """Runs a function and returns the exit status; a user's error is printed as one line.
+    """Runs a function and returns the exit status; prints a DeepLabError as one line.
 
     Args:
       work: function that parses the flags and runs the command.
-      console: prints the line.
-      debug: raise the error instead of printing it.
+      console: prints the error.
+      debug: whether to raise the error instead of printing it.
       interrupted: message after Ctrl-C.
     """
     try:
@@ -166,13 +167,13 @@ def exit_status(
 
 
 def prepare_environment() -> None:
-    """Sets environment variables that libraries read on import; the user's values take priority."""
-    # Between TensorFlow's log lines, the error message would be hard to find.
+    """Sets environment variables that libraries read on import, unless the user has set them."""
+    # TensorFlow's log lines would hide error messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Avoids the oneDNN notice on stderr; TensorFlow only reads files here.
+    # This avoids TensorFlow's notice on oneDNN. TensorFlow is only used to read and write files.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    # Pillow's warnings about damaged images lack the file name; the error messages here contain it.
+    # Pillow's warnings about damaged images do not contain the file name; errors here do.
     warnings.filterwarnings("ignore", module="PIL")
     compile_cache.set_defaults(COMPILED_BYTES)
 

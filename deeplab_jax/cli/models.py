@@ -1,8 +1,8 @@
 """usage: deeplab-jax models
 
-Lists the architectures, the backbones with their keywords, and the pretrained weights. The name of
-pretrained weights can be given as --model or to `convert`. Each is listed with the network, the
-classes, the published accuracy and the license.
+Lists the architectures, the backbones with their keywords, and the pretrained weights. For
+pretrained weights, the list states network, classes, published accuracy and license. Their names
+can be given as --model, or to `convert`.
 
 example:
   deeplab-jax models
@@ -15,7 +15,7 @@ from deeplab_jax.cli.flags import Flags
 
 
 def define_flags(flags: Flags) -> None:
-    """Defines no flags: the command has only the common ones."""
+    """Defines no flags; the command has only the flags that all commands have."""
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

@@ -54,7 +54,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     config = flags.read_config()
     # The accelerators of this machine are not used. JAX reads the variable on first use.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.planning import plan
 
     planned = plan(

@@ -3,10 +3,12 @@
 Writes two files per image: NAME.png, a palette PNG whose pixel values are class indices, and
 NAME_overlay.png, the image with the class colors drawn over it. With more than 255 classes,
 NAME.png is 16-bit gray, and NAME_colors.png shows the class colors. A PATH is an image, a video or
-a folder, which is searched recursively; the names of subfolders are kept below DIR. M is the
-workdir of a training run, a model directory, the name of pretrained weights, which are downloaded
-on first use, or a .onnx, .tflite or .stablehlo file of `export`. With a classifier of whole images,
-the command writes NAME_classes.json instead, with the five most probable classes.
+a folder. Folders are searched recursively, and the names of subfolders are kept below DIR.
+
+M is the workdir of a training run, a model directory, the name of pretrained weights, which are
+downloaded on first use, or a .onnx, .tflite or .stablehlo file that `export` wrote. If the model
+classifies whole images, the command instead writes NAME_classes.json with the five most probable
+classes.
 
 For a video, the command writes NAME.mp4, the frames with the class colors drawn over them, and
 NAME_masks/ with a palette PNG per frame. The network processes frames downsampled to its inference
@@ -21,8 +23,8 @@ memory. Above 179 million pixels the files are TIFFs: NAME.tif and NAME_overlay.
 --engine=onnx and --engine=tflite run the network in ONNX Runtime and LiteRT instead of JAX, with
 the same masks. On CPUs a TFLite file of `export --calibrate`, in 8-bit integers, is the fastest.
 
-All images are read before anything is written. A damaged image stops the command; with --skip_bad
-it is left out and counted. Inputs are never overwritten.
+All images are read before anything is written. If an image is damaged, the command fails; with
+--skip_bad, such images are skipped and counted. Inputs are never overwritten.
 
 examples:
   deeplab-jax predict --model=runs/camvid --output=predictions photos street.jpg
@@ -45,7 +47,7 @@ from deeplab_jax.files import is_exported
 if TYPE_CHECKING:
     from deeplab_jax.data.descriptors import Bands
 
-# Flags that do not apply to a classifier of whole images.
+# Flags that do not apply to a model that classifies whole images.
 OF_PIXELS = (
     *("output_stride", "scales", "flip", "tile", "overlap", "crf", "submission"),
     "overlay_bands",
@@ -84,10 +86,14 @@ def define_flags(flags: Flags) -> None:
         "band shown as gray (default: 1,2,3).",
     )
     flags.define(
-        "page", int, "Page of TIFF files of several pages, from 1 (default: refuse them).", least=1
+        "page",
+        int,
+        "Number of the page to read from TIFF files with several pages, from 1 (default: such "
+        "files are an error).",
+        least=1,
     )
     flags.define("overwrite", False, "Replace predictions that already exist.")
-    flags.define("skip_bad", False, "Leave out images that cannot be read.")
+    flags.define("skip_bad", False, "Skip images that cannot be read, instead of failing.")
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
@@ -101,7 +107,9 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         paths = _without_images(paths, flags.output, videos)
     task, class_names, bands = _read_description(flags, console)
     if videos and task == checkpointing.CLASSIFICATION:
-        raise DeepLabError(f"{flags.model} classifies whole images; it takes no videos")
+        raise DeepLabError(
+            f"{flags.model} classifies whole images and cannot predict videos; give images"
+        )
     if paths:
         if task == checkpointing.CLASSIFICATION:
             _classify(flags, paths, console)
@@ -133,14 +141,14 @@ def _plan_videos(flags: Flags, paths: list[str]) -> "list[inference.VideoJob]":
     if flags.camera is not None:
         videos.append(inference.plan_camera(flags.camera, flags.output, overwrite=flags.overwrite))
     if videos and flags.probabilities:
-        raise DeepLabError("probabilities of videos are not written; leave out --probabilities")
+        raise DeepLabError("probabilities cannot be written for videos; omit --probabilities")
     if flags.seconds is not None and flags.seconds <= 0:
         raise DeepLabError(f"--seconds={flags.seconds} is not legal; give a number above 0")
     return videos
 
 
 def _without_images(paths: list[str], output: str, videos: "list[inference.VideoJob]") -> list[str]:
-    """Returns the paths, or none if they are folders that hold only videos."""
+    """Returns the paths; [] if they are folders that contain only videos."""
     try:
         inference.find_images(paths, output)
     except DeepLabError:
@@ -187,7 +195,7 @@ def _segment(
     if predictor.fixed_size and not flags.tile:
         from deeplab_jax.data.images import read_image
 
-        # Checked before anything is written.
+        # Sizes are checked before anything is written.
         for job in jobs:
             try:
                 image = read_image(job.image, bands=bands, page=flags.page)
@@ -212,7 +220,7 @@ def _overlay_bands(flags: Flags, count: int) -> tuple[int, ...] | None:
     ):
         raise DeepLabError(
             f"--overlay_bands={','.join(given)} is not legal; give one or three numbers from 1 to "
-            f"{count}, which the model takes"
+            f"{count}, the number of bands that the model takes"
         )
     return tuple(map(int, given))
 
@@ -221,13 +229,11 @@ def _classify(flags: Flags, paths: list[str], console: Console) -> None:
     if flags.probabilities:
         raise DeepLabError(
             f"{flags.model} classifies whole images: there are no probabilities of pixels; "
-            "leave out --probabilities"
+            "omit --probabilities"
         )
     given = [name for name in OF_PIXELS if not flags[name].using_default_value]
     if given:
-        raise DeepLabError(
-            f"{flags.model} classifies whole images: leave out --{', --'.join(given)}"
-        )
+        raise DeepLabError(f"{flags.model} classifies whole images; omit --{', --'.join(given)}")
     jobs = inference.plan_classifications(paths, flags.output, overwrite=flags.overwrite)
     jobs = inference.readable_files(
         jobs, skip_bad=flags.skip_bad, reporter=console, page=flags.page

@@ -2,9 +2,13 @@
 
 Converts raw images and masks into a dataset for training and evaluation.
 
-DATASET is camvid, voc_segmentation, cityscapes, ade20k, coco_stuff, coco_voc, pascal_context,
-pascal_person_part, folder (your own images/ and masks/), labelme, coco, cvat, label_studio, yolo
-(your own annotation files) or shapes (built in, without a source).
+DATASET is one of:
+  camvid, voc_segmentation, cityscapes, ade20k, coco_stuff, coco_voc, pascal_context,
+  pascal_person_part                       published datasets, from their files
+  folder                                   your own images/ and masks/
+  labelme, coco, cvat, label_studio, yolo  your own images and annotation files
+  shapes                                   built-in drawings, without a source
+
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
 
@@ -61,7 +65,7 @@ def define_flags(flags: Flags) -> None:
         False,
         "Print image counts and sizes, class fractions and weights, and damaged files.",
     )
-    flags.define("skip_bad", False, "Leave damaged examples out instead of failing.")
+    flags.define("skip_bad", False, "Leave out damaged examples, instead of failing.")
     flags.define("overwrite", False, "Replace an existing dataset.")
     flags.define(
         "aug_val_masks",
@@ -71,9 +75,9 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "masks_drawn_on",
         None,
-        "Orientation in which the masks of images with an EXIF orientation were drawn, if their "
-        "sizes do not determine it: displayed by viewers, or stored in the file (default: such "
-        "images are refused).",
+        "For images with an EXIF orientation: whether their masks were drawn on the image as "
+        "viewers display it (displayed) or as the file stores it (stored). Used only if the size "
+        "of the mask does not determine it (default: such images are an error).",
         choices=[DISPLAYED, STORED],
     )
     _define_folder_flags(flags)
@@ -89,8 +93,8 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "classes",
         None,
-        "folder, annotation files: class names, text file with one per line or JSON (default for "
-        "annotation files: background and the names in them).",
+        "folder, annotation files: file of class names, one per line, or JSON (default for "
+        "annotation files: background, then the names in them).",
     )
     flags.define(
         "images", None, "Annotation files: directory of the images (default: below the source)."
@@ -125,7 +129,8 @@ def _define_folder_flags(flags: Flags) -> None:
     flags.define(
         "page",
         int,
-        "folder: page of TIFF files of several pages, from 1 (default: refuse them).",
+        "folder: number of the page to read from TIFF files with several pages, from 1 (default: "
+        "such files are an error).",
         least=1,
     )
 
@@ -133,14 +138,14 @@ def _define_folder_flags(flags: Flags) -> None:
 def run(flags: Flags, paths: Sequence[str], console: Console) -> None:
     """Prepares one dataset."""
     if len(paths) != 1:
-        raise DeepLabError(f"prepare takes one dataset; legal: {', '.join(OPTIONS)}")
+        raise DeepLabError(f"give one dataset to prepare; legal: {', '.join(OPTIONS)}")
     name = paths[0]
     if name not in OPTIONS:
         raise unknown_name("dataset", name, OPTIONS)
     if not flags.data_dir:
-        raise DeepLabError("--data_dir=DIR is needed: directory of the prepared datasets")
+        raise DeepLabError("give --data_dir=DIR, the directory of the prepared datasets")
     options = _options(name, flags)
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.data.builders.registry import BUILDERS
     from deeplab_jax.data.preparation import prepare, render, summary
 
@@ -165,9 +170,9 @@ def _options(name: str, flags: Flags) -> dict[str, Any]:
     for option in given:
         if option not in OPTIONS[name]:
             legal = ", ".join(f"--{legal}" for legal in OPTIONS[name])
-            raise DeepLabError(f"--{option} does not apply to {name}; legal: {legal}")
+            raise DeepLabError(f"--{option} does not apply to {name}; flags that do: {legal}")
     if "source" in OPTIONS[name] and "source" not in given:
-        raise DeepLabError(f"--source=DIR is needed: directory of the raw files of {name}")
+        raise DeepLabError(f"give --source=DIR, the directory of the raw files of {name}")
     if "intensity_range" in given:
         given["intensity_range"] = _intensity_range(given["intensity_range"])
     if "bands" in given:
@@ -196,9 +201,9 @@ def _bands(values: list[str]) -> str | tuple[int, ...]:
 
 
 def _configuration(name: str) -> "tfds.core.BuilderConfig":
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     import tensorflow_datasets as tfds
 
     if not name.replace("_", "").replace("-", "").isalnum():
-        raise DeepLabError(f"--name={name}: use letters, digits, - and _")
+        raise DeepLabError(f"--name={name} is not legal; give letters, digits, - and _")
     return tfds.core.BuilderConfig(name=name)

@@ -1,10 +1,13 @@
 """usage: deeplab-jax prune --model=M --output=DIR --dataset=NAME --data_dir=DIR [--flag=value …]
 
-Prunes a model and fine-tunes it. --structured removes whole channels from bottlenecks, ASPP
-branches and the decoder until at most a fraction --macs=0.5 of the multiply-adds is left. The
-resulting network is smaller and faster. Without --structured, the smallest weights of every dense
-kernel are set to 0 during training, up to a fraction --sparsity=0.5. The resulting model is smaller
-when compressed, but not faster.
+Prunes a model and fine-tunes it. There are two kinds of pruning:
+
+--structured removes whole channels from bottlenecks, ASPP branches and the decoder, until at most a
+fraction --macs=0.5 of the multiply-adds is left. The resulting network is smaller and faster.
+
+Without --structured, the smallest weights of every dense kernel are set to 0 during training, up to
+a fraction --sparsity=0.5. The resulting model is smaller when it is compressed (zip), but not
+faster.
 
 Fine-tuning (--steps=N) uses the config of the model's workdir or --config=FILE, with overrides
 --config.FIELD=VALUE. It writes to DIR-training; the same command resumes an interrupted run.
@@ -49,16 +52,18 @@ def define_flags(flags: Flags) -> None:
         0.0,
         "Weight of the distillation loss with the unpruned model as teacher; 0: off.",
     )
-    flags.define("multiple", 8, "Number of channels of which pruned widths are multiples.", least=1)
+    flags.define("multiple", 8, "Keep a multiple of this number of channels.", least=1)
     flags.define("calibration_limit", 32, "Number of images used to rank the channels.", least=1)
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Prunes, fine-tunes and evaluates; prints the report and the path of the model."""
     if not flags.structured and not flags.steps:
-        raise DeepLabError("weights are pruned during fine-tuning; give --steps=N")
+        raise DeepLabError(
+            "without --structured, weights are pruned during fine-tuning; give --steps=N"
+        )
     source, stored, dataset = compression.open_sources(flags, "prune", paths, console)
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.fine_tuning import distilled
     from deeplab_jax.compression.magnitude_pruning import pruned_gradually
     from deeplab_jax.compression.pruning import check_prunable

@@ -1,15 +1,16 @@
 """usage: deeplab-jax quantize --model=M --output=DIR --dataset=NAME --data_dir=DIR [--flag=value …]
 
-Quantizes the convolutions of a model to 8-bit integers: int8 kernels with a scale per output
-channel and int8 inputs with ranges calibrated on images. DIR is a model directory that every
-command accepts, about a quarter of the original size. Prints mean IoU, size and latency before and
-after quantization, and writes them to DIR/report.json. On CPUs JAX runs the quantized model no
-faster; there, export the float model with `export --format=tflite --calibrate` and run that file
-with `predict`.
+Quantizes the convolutions of a model to 8-bit integers: kernels to int8 with a scale per output
+channel, and inputs to int8 with ranges that are calibrated on images. DIR is a model directory that
+every command accepts; it has about a quarter of the original size. The command prints mean IoU,
+size and latency before and after quantization, and writes them to DIR/report.json.
 
-If accuracy drops too much, --steps=N runs quantization-aware fine-tuning first, with the config of
-the model's workdir or --config=FILE and overrides --config.FIELD=VALUE. It writes to DIR-training;
-the same command resumes an interrupted run.
+On CPUs, the quantized model is not faster in JAX. For fast prediction on CPUs, export the float
+model with `export --format=tflite --calibrate`, and run that file with `predict`.
+
+If the accuracy drops too much, give --steps=N for quantization-aware fine-tuning. It uses the
+config of the model's workdir or --config=FILE, with overrides --config.FIELD=VALUE, and writes to
+DIR-training. To resume an interrupted run, repeat the command.
 
 examples:
   deeplab-jax quantize --model=deeplabv3_mobilenetv2_voc_coreml_lut8 --output=models/voc_int8 \\
@@ -42,7 +43,7 @@ def define_flags(flags: Flags) -> None:
 def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Quantizes and evaluates; prints the report and the path of the model."""
     source, stored, dataset = compression.open_sources(flags, "quantize", paths, console)
-    # Imported here so that --help and wrong flags do not wait for JAX.
+    # The import is local, so that --help and wrong flags do not wait for JAX.
     from deeplab_jax.compression.calibration import calibration_images
     from deeplab_jax.compression.quantization import check_quantizable, quantization_aware, quantize
 

@@ -1,13 +1,13 @@
 """usage: deeplab-jax train --config=FILE[:key=value,…] --workdir=DIR [--config.FIELD=VALUE …]
 
-Trains a model, or resumes an interrupted run: the same command with the same workdir restores the
-newest checkpoint. FILE is a path or the name of a packaged config (shapes, camvid, voc).
+Trains a model. To resume an interrupted run, repeat the command with the same workdir: it restores
+the newest checkpoint. FILE is a path or the name of a packaged config (shapes, camvid, voc).
 
-Several processes can train together. On TPU pods, SLURM and GKE they are detected; elsewhere, start
-each with --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.
+Several processes can train together. On TPU pods, SLURM and GKE they are detected. Elsewhere, start
+each process with --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.
 
---folds=5 runs a five-fold cross-validation on the training split: it trains five networks, each
-validated on the fold that it is not trained on, and prints the mean and the standard deviation of
+--folds=5 runs a five-fold cross-validation on the training split. It trains five networks, each on
+four folds, evaluates each on the remaining fold, and prints the mean and the standard deviation of
 the five mean IoUs.
 
 --preview=FILE.png draws the first training batch after all augmentation, and does not train.
@@ -54,12 +54,12 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     """Trains and prints the path of the results."""
     flags.refuse("train", paths)
     if not flags.config or not (flags.workdir or flags.preview):
-        raise DeepLabError("train needs --config=FILE and --workdir=DIR")
+        raise DeepLabError("give --config=FILE and --workdir=DIR to train")
     if flags.preview and (flags.folds or flags.profile or flags.workdir):
         raise DeepLabError("--preview does not train; leave out --workdir, --folds and --profile")
     config = flags.read_config()
     if flags.folds and flags.profile:
-        raise DeepLabError("--profile requires a single run; leave --folds out")
+        raise DeepLabError("--profile requires a single run; omit --folds")
     data.prepared_directory(config.data.name, config.data.data_dir, console)
     if flags.preview:
         console.print(_preview(pathlib.Path(flags.preview).expanduser(), config, console))

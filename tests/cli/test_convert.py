@@ -79,8 +79,8 @@ def test_directories_names_and_overrides(deeplab, tmp_path, weights):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "convert takes one SOURCE"),
-        (["WEIGHTS", "other"], "convert takes one SOURCE"),
+        ([], "give one SOURCE to convert"),
+        (["WEIGHTS", "other"], "give one SOURCE to convert"),
         (["WEIGHTS"], "--output must be given"),
         (["WEIGHTS", "--output=."], "exists and is not empty"),
         (["nowhere.tflite", "--output=out"], "nowhere.tflite: there is no such file"),

@@ -42,7 +42,11 @@ def test_found_parameters_are_accepted_by_other_commands(world, capsys):
 
 @pytest.mark.parametrize(
     ("extra", "message"),
-    [("--crf", "leave out --crf"), ("images", "takes no argument 'images'"), ("--w1=few", "--w1")],
+    [
+        ("--crf", "--crf cannot"),
+        ("images", "takes no argument 'images'"),
+        ("--w1=few", "--w1"),
+    ],
 )
 def test_mistakes_are_reported(world, capsys, extra, message):
     assert command("crf-search", world, extra) == 2

@@ -119,7 +119,7 @@ def test_another_list_of_classes_is_scored(evaluate, world):
         ({"crf": "deeplap"}, "did you mean 'deeplab'"),
         ({"trimap": "1,a"}, "--trimap=1,a is not legal"),
         ({"trimap": "0"}, "trimap width 0 must be an integer"),
-        ({"trimap": "3", "table": "true"}, "leave one of them out"),
+        ({"trimap": "3", "table": "true"}, "omit one of them"),
     ],
 )
 def test_mistakes_give_one_line_errors(evaluate, world, flags, complaint):

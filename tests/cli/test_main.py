@@ -46,7 +46,7 @@ def test_the_help_of_a_command_shows_usage_example_and_flags(deeplab, command, w
         (["evaluate", "--space=2"], "flag --space is now called --spatial"),
         (["predict", "--space=2"], "Unknown command line flag 'space'"),
         (["train", "shapes"], "train takes no argument 'shapes'"),
-        (["train"], "train needs --config=FILE and --workdir=DIR"),
+        (["train"], "give --config=FILE and --workdir=DIR"),
         (["train", "--config=shape", "--workdir=unwritten"], "did you mean 'shapes'?"),
         (["train", "--config=shapes:stesp=3", "--workdir=unwritten"], "did you mean 'steps'?"),
         ([*TRAIN, "--config.training.num_stesp=3"], "did you mean 'training.num_steps'?"),

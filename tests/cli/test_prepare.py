@@ -57,10 +57,10 @@ def test_a_named_folder(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "takes one dataset; legal: camvid"),
+        ([], "give one dataset to prepare; legal: camvid"),
         (["camvod"], "unknown dataset 'camvod'; did you mean 'camvid'"),
-        (["camvid"], "--data_dir=DIR is needed"),
-        (["camvid", "--data_dir=x"], "--source=DIR is needed"),
+        (["camvid"], "give --data_dir=DIR"),
+        (["camvid", "--data_dir=x"], "give --source=DIR"),
         (["camvid", "--data_dir=x", "--source=/nowhere"], "/nowhere: no such directory"),
         (["shapes", "--data_dir=x", "--source=y"], "--source does not apply to shapes"),
         (["folder", "--data_dir=x", "--source=y", "--name=a/b"], "--name=a/b: use letters"),
