@@ -138,7 +138,7 @@ def _named_model(flags: Flags, paths: list[str]) -> "models.DeepLab":
         if flags[name].value is None:
             continue
         if name in keywords:
-            raise DeepLabError(f"{name} is given by --{name} and in --set; omit one of them")
+            raise DeepLabError(f"{name} is given twice, by --{name} and in --set; omit one of them")
         keywords[name] = flags[name].value
     check_names(paths[0], keywords)
     backbone = keywords.get("backbone")

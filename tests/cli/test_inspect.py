@@ -110,8 +110,8 @@ def test_a_section_or_a_field_is_described_alone(inspect):
         (["deeplab_v3", "--num_classes=0"], "num_classes"),
         (["deeplab_v3", "--size=513"], "513x513"),
         (["--model=nowhere"], "nowhere is not a model"),
-        (["deeplab_v3", "--model=nowhere"], "leave out deeplab_v3"),
-        (["--model=nowhere", "--backbone=resnet_50"], "leave out --backbone"),
+        (["deeplab_v3", "--model=nowhere"], "omit deeplab_v3"),
+        (["--model=nowhere", "--backbone=resnet_50"], "omit --backbone"),
     ],
 )
 def test_mistakes_give_one_line_errors(inspect, arguments, complaint):

@@ -63,7 +63,7 @@ def test_a_named_folder(command, tmp_path):
         (["camvid", "--data_dir=x"], "give --source=DIR"),
         (["camvid", "--data_dir=x", "--source=/nowhere"], "/nowhere: no such directory"),
         (["shapes", "--data_dir=x", "--source=y"], "--source does not apply to shapes"),
-        (["folder", "--data_dir=x", "--source=y", "--name=a/b"], "--name=a/b: use letters"),
+        (["folder", "--data_dir=x", "--source=y", "--name=a/b"], "--name=a/b is not legal"),
         (
             ["folder", "--data_dir=x", "--source=y", "--intensity_range=1"],
             "--intensity_range takes two numbers",

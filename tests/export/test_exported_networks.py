@@ -223,7 +223,7 @@ def test_files_that_are_limited_to_a_size(made, tmp_path):
     exported = load_exported(tmp_path / "network")
     exported.metadata.sizes["largest"] = [65, 97]
     assert exported(noise(1, 65, 97)).shape == (1, 65, 97, 4)
-    with pytest.raises(DeepLabError, match="larger than 65x97"):
+    with pytest.raises(DeepLabError, match="at most 65x97"):
         exported(noise(1, 81, 97))
 
 

@@ -125,7 +125,7 @@ def test_predict_writes_the_classes_of_each_image(command, directory, photos, tm
         (["predict", "--model=MODEL", "--output=out", "photos", "--probabilities"], "of pixels"),
         (
             ["predict", "--model=MODEL", "--output=out", "photos", "--flip", "--tile=65x65"],
-            "leave out --flip, --tile",
+            "omit --flip, --tile",
         ),
         (["predict", "--model=MODEL", "--output=out"], "no image to predict"),
         (["inspect", "--model=MODEL"], "--backbone=mobilenet_v2"),

@@ -110,7 +110,7 @@ def test_an_encoder_that_rounds_sizes_is_reported(predictor, tmp_path, monkeypat
         predict_video(predictor, job, reporter, seconds=0.1)
     assert frames_of(job.overlay)[0].shape == (76, 102, 3)
     (warning,) = reporter.warnings
-    assert "camera_0.mp4: 76x102 (height x width) instead of 75x101, since" in warning
+    assert "camera_0.mp4 has 76x102 pixels (height x width) instead of 75x101, since" in warning
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_missing_frames_are_reported(predictor, tmp_path, monkeypatch):
         patched.setattr(cv2, "VideoCapture", Cut)
         predict_video(predictor, job, listens)
     (warning,) = listens.warnings
-    assert f"{FRAMES} of its {FRAMES + 1} frames could be decoded" in warning
+    assert f"only {FRAMES} of {FRAMES + 1} frames could be decoded" in warning
     predict_video(predictor, job, listens)
     assert len(listens.warnings) == 1
 
