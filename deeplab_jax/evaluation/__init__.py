@@ -1,4 +1,4 @@
-"""Evaluation of models on a dataset split, during training and afterwards."""
+"""Evaluates models on a dataset split, during and after training."""
 
 from deeplab_jax.evaluation.comparison import (
     compare_strategies,

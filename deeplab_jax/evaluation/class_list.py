@@ -1,4 +1,4 @@
-"""Scoring on another list of classes than those of the model."""
+"""Evaluates a model on other classes than its own, of which each class is a part."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,24 +12,24 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.visualize.class_maps import Color
 
-# Name and color, in pictures, of predictions that are none of the scored classes.
+# Name and color, in pictures, of predictions that belong to no scored class.
 UNSCORED, UNSCORED_COLOR = "not scored", (90, 90, 90)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassList:
-    """Classes that are scored, each made of classes of the dataset and of the model.
+    """Classes to score; each consists of classes of the dataset and classes of the model.
 
-    A true class that is part of none of them is void. A predicted class that is part of none of
-    them remains a prediction: it is counted as wrong wherever the truth is scored. Predictions are
-    those that `predict` writes; no class is excluded before the argmax.
+    True classes that belong to no scored class are void. Predicted classes that belong to no scored
+    class are counted as wrong at pixels whose true class is scored. The predictions are those that
+    `predict` writes: all classes of the model take part in the argmax.
 
     Attributes:
       names: name of each scored class.
-      palette: RGB 0..255 of each scored class, and of other predictions.
-      class_map: scored class of each name, as given.
+      palette: RGB 0..255 of each scored class, and of predictions that belong to none.
+      class_map: {class name: name of the scored class}, as the user gave it.
       of_truth: int [classes of the dataset]: index of the scored class, or -1 for void.
-      of_prediction: int [classes of the model]: index of the scored class, or `len(names)`.
+      of_prediction: int [classes of the model]: index of the scored class; `len(names)` for none.
     """
 
     names: tuple[str, ...]
@@ -49,18 +49,18 @@ class ClassList:
         return len(self.outcomes)
 
     def truth(self, label: np.ndarray) -> np.ndarray:
-        """Returns a label of the dataset as scored classes and `void_label(num_outcomes)`."""
+        """Converts a label of the dataset to scored classes and `void_label(num_outcomes)`."""
         void = void_label(self.num_outcomes)
         table = np.full(void_label(len(self.of_truth)) + 1, void, label_dtype(self.num_outcomes))
         table[: len(self.of_truth)] = np.where(self.of_truth < 0, void, self.of_truth)
         return table[label]
 
     def prediction(self, class_map: np.ndarray) -> np.ndarray:
-        """Returns a class map of the model as scored classes and `len(names)` for the others."""
+        """Converts a class map of the model to scored classes, and `len(names)` for no class."""
         return self.of_prediction.astype(label_dtype(self.num_outcomes))[class_map]
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
-        """Returns the summed probabilities, float32 [..., num_outcomes], of those of the model."""
+        """Sums the probabilities of the model's classes by outcome, float32 [..., num_outcomes]."""
         member = self.of_prediction[:, None] == np.arange(self.num_outcomes)
         return probabilities.astype(np.float32) @ member.astype(np.float32)
 
@@ -75,15 +75,15 @@ def make_class_list(
     class_map: Mapping[str, str] | str | Path | None = None,
     classes: Sequence[str] | None = None,
 ) -> ClassList | None:
-    """Returns the classes that are scored; None if all classes of the model are.
+    """Returns the classes to score; None if the classes of the model are scored.
 
     Args:
       class_names: classes of the model.
       dataset: classes of the dataset.
-      class_map: scored class of each class of the model or the dataset, by name, or its file, see
-        `read_class_map`. A class that bears the name of a scored class is part of it unless the map
-        states otherwise; all others are part of none.
-      classes: scored classes (default: all that occur in the map).
+      class_map: {name of a class of the model or the dataset: name of the scored class}, or a file,
+        see `read_class_map`. If a class is not in the map, it belongs to the scored class with its
+        name, if there is one.
+      classes: names of the scored classes (default: all scored classes in the map).
 
     Raises:
       DeepLabError: a name is unknown, or a scored class has no class of the dataset or the model.
@@ -101,7 +101,7 @@ def make_class_list(
     targets = [name for name in dict.fromkeys(given.values()) if name.lower() not in VOID_NAMES]
     if class_map is None:
         targets = list(dict.fromkeys(classes or ()))
-    # Scored classes of the dataset are in its order.
+    # Scored classes that are classes of the dataset keep the order of the dataset.
     targets = [name for name in dataset.class_names if name in targets] + [
         name for name in targets if name not in dataset.class_names
     ]
@@ -117,7 +117,7 @@ def make_class_list(
             if target not in [part_of.get(name) for name in members]:
                 raise DeepLabError(
                     f"class {target!r} cannot be scored: the {kind} has no such class, and the "
-                    f"class map gives it none; {unknown_name('class', target, members)}"
+                    f"class map assigns none to it; {unknown_name('class', target, members)}"
                 )
     index = {name: position for position, name in enumerate(targets)}
     colors = dict(zip(dataset.class_names, dataset.palette, strict=True))
@@ -141,7 +141,9 @@ def read_class_map(path: Path) -> dict[str, str]:
     if path.suffix.lower() == ".json":
         entries = parse_json(text, path)
         if not isinstance(entries, dict) or not all(map(_is_name, entries.values())):
-            raise DeepLabError(f'{path}: a class map in JSON is {{"from": "to", …}}')
+            raise DeepLabError(
+                f'{path}: a class map in JSON must have the form {{"from": "to", …}}'
+            )
         pairs = list(entries.items())
     else:
         pairs = []
@@ -155,7 +157,7 @@ def read_class_map(path: Path) -> dict[str, str]:
     names = [name for name, _ in pairs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or not pairs:
-        reason = "it is empty" if twice is None else f"{twice!r} is there twice"
+        reason = "the file is empty" if twice is None else f"{twice!r} occurs twice"
         raise DeepLabError(f"{path}: {reason}; give each class once, as in `car: vehicle`")
     return dict(pairs)
 

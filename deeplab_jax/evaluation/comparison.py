@@ -1,4 +1,4 @@
-"""Comparison of inference strategies by metrics and time per image."""
+"""Compares inference options (strategies) by metrics and time per image."""
 
 import copy
 import dataclasses
@@ -31,7 +31,7 @@ from deeplab_jax.reporter import LoggingReporter, Reporter
 
 # Scales for VOC in the tables of DeepLab v3 and v3+ (v3, section 4.1).
 PAPERS_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-# Number of images that are predicted again, after compilation, to measure the time per image.
+# Number of images that are predicted again after compilation to measure the time per image.
 TIMED_IMAGES = 8
 
 
@@ -41,9 +41,9 @@ class StrategyResult:
 
     Attributes:
       settings: settings of the strategy.
-      overlaps: int64 [images, 3, num_classes]: for each class the true positives, the pixels of the
-        truth and the pixels of the prediction. Confusion matrices per image would not fit into
-        memory for many classes.
+      overlaps: int64 [images, 3, num_classes]: for each class, the number of true positives, of
+        pixels in the truth, and of pixels in the prediction. With many classes, confusion matrices
+        per image would not fit into memory.
       boundary: int64 [images, num_classes, 4], counts of `BoundaryMatch`.
       seconds_per_image: time from the encoded image to the class map, without compilation.
     """
@@ -55,10 +55,10 @@ class StrategyResult:
 
 
 def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
-    """Returns the strategies that lead from plain inference to these options, one change at a time.
+    """Returns strategies from default options to the given options, with one change at a time.
 
-    Output stride, scales, flip and CRF are added in this order, that of the papers. Tiles are used
-    from the first step on.
+    Output stride, scales, flip and CRF are added in this order, as in the papers. All strategies
+    use the tiles of the given options.
 
     Returns:
       Options by the name of the step.
@@ -84,7 +84,7 @@ def papers_steps(base: InferenceOptions | None = None) -> dict[str, InferenceOpt
     """Returns the inference strategies of table 6 of DeepLab v3 by name, followed by a CRF.
 
     Args:
-      base: options that provide the tiles of all strategies and the CRF of the last one (default:
+      base: options with the tiles of all strategies and the CRF of the last strategy (default:
         whole images, and the published CRF parameters of the architecture).
     """
     base = base or InferenceOptions()
@@ -119,8 +119,8 @@ def compare_strategies(
     Args:
       predictor: model to evaluate.
       dataset: split with the classes of the model.
-      strategies: options by name, see `strategy_steps`; each strategy is compared with the one
-        before.
+      strategies: options by name, see `strategy_steps`. Each strategy is compared with the previous
+        one.
       class_map, classes: classes that are scored, see `evaluate`.
       output: directory for `strategies.json`.
       reporter: receives progress events (default: the logger).
@@ -129,9 +129,9 @@ def compare_strategies(
     Returns:
       One dictionary per strategy with `strategy`, `mean_iou`, `boundary_f_score`,
       `seconds_per_image`, `settings`, `mean_iou_change` and `boundary_f_score_change`. The changes
-      are relative to the strategy before (None for the first one). They contain the `difference`
-      and the bounds `low` and `high` of its 95 % interval, from a paired bootstrap over images
-      (1,000 resamples, seed 0).
+      are relative to the previous strategy (None for the first strategy). They contain the
+      `difference` and the bounds `low` and `high` of its 95 % interval, from a paired bootstrap
+      over images (1,000 resamples, seed 0).
 
     Raises:
       DeepLabError: see `evaluate`, or there is no strategy.
@@ -140,9 +140,9 @@ def compare_strategies(
     if not strategies:
         raise DeepLabError("no strategy to evaluate; give at least one")
     if not isinstance(predictor, Predictor):
-        # Raises the error for classifiers of whole images.
+        # This raises an error for models that classify whole images.
         make_inference(predictor, dataset, EvaluationSettings(**settings))
-    # Creates all predictors first, so that errors are raised before any evaluation.
+    # All predictors are created first, so that errors are raised before any evaluation.
     predictors = {name: predictor.with_options(options) for name, options in strategies.items()}
     class_list = make_class_list(predictor.class_names, dataset.descriptor, class_map, classes)
     if class_list is None:
@@ -163,7 +163,7 @@ def _measure(
     predictor: Predictor, inference: Inference, settings: EvaluationSettings, reporter: Reporter
 ) -> StrategyResult:
     class_list = settings.class_list
-    # Only scored classes are compared; the last outcome of a class list is not.
+    # Only scored classes are compared. The last outcome of a class list is not a scored class.
     scored = len(class_list.names) if class_list else len(predictor.class_names)
     outcomes = class_list.num_outcomes if class_list else scored
     overlaps = np.zeros((inference.num_images, 3, scored), np.int64)
@@ -184,7 +184,7 @@ def _measure(
 
 
 def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
-    """Returns the mean time per image over the first images; several hosts work in parallel."""
+    """Returns the mean time per image, in seconds, over the first images of all hosts."""
     timed = copy.copy(inference)
     timed.num_images = min(inference.num_images, max(TIMED_IMAGES, inference.batch_size))
     started = time.perf_counter()

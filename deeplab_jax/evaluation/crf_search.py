@@ -29,10 +29,10 @@ from deeplab_jax.reporter import LoggingReporter, Reporter
 
 # Number of images that the papers use for the search.
 DEFAULT_LIMIT = 100
-# Classes whose probability is below this value in all pixels of an image are left out of the CRF of
-# this image. The time of the CRF is proportional to the number of classes.
+# The CRF of an image excludes classes whose probability is below this value in all its pixels,
+# because the time of a CRF is proportional to the number of classes.
 LEAST_PROBABILITY = 1e-3
-# Defaults of the parameters that the grid does not vary: w2 = 3, σγ = 3 and 10 iterations.
+# Parameters that are equal at all points of the grid: w2 = 3, σγ = 3 and 10 iterations.
 SMOOTHNESS = CRFParameters(1.0, 1.0, 1.0)
 
 
@@ -42,8 +42,10 @@ class CRFGrid:
 
     Attributes:
       bilateral_weights: values of w1, the weight of the bilateral kernel.
-      bilateral_position_stds: values of σα, its standard deviation in position, in pixels.
-      bilateral_color_stds: values of σβ, its standard deviation in color, in levels 0..255.
+      bilateral_position_stds: values of σα, the standard deviation of the bilateral kernel in
+        position, in pixels.
+      bilateral_color_stds: values of σβ, the standard deviation of the bilateral kernel in color,
+        in levels of 0..255.
       fixed: values of all other parameters.
     """
 
@@ -53,7 +55,10 @@ class CRFGrid:
     fixed: CRFParameters = SMOOTHNESS
 
     def points(self) -> list[CRFParameters]:
-        """Returns all points of the grid; the weight varies fastest, so points share lattices."""
+        """Returns all points of the grid; the weight varies fastest.
+
+        Successive points with equal standard deviations use the same permutohedral lattice.
+        """
         spreads = itertools.product(self.bilateral_position_stds, self.bilateral_color_stds)
         return [
             dataclasses.replace(
@@ -84,18 +89,18 @@ def search_crf(
 
     Args:
       predictor: model to apply.
-      dataset: split with the classes of the model; not the split for the final evaluation.
+      dataset: split with the classes of the model. Do not use the split of the final evaluation.
       grid: points to try (default: those of DeepLab v2).
-      options: inference strategy, whose CRF is ignored (default: that of the predictor).
+      options: inference options, whose CRF is ignored (default: those of the predictor).
       limit: maximum number of images, from the start of the split (default: 100).
       output: JSON file for the result, readable by `read_crf_parameters` and `--crf=FILE.json`.
       reporter: receives progress events (default: the logger).
       **settings: see `evaluate`.
 
     Returns:
-      A dictionary with `parameters` and `mean_iou` of the best point (the first one if several are
-      equal), `mean_iou_without_crf`, `table` with the parameters and the `mean_iou` of every point,
-      best first, `num_images` and `settings`.
+      A dictionary with `parameters` and `mean_iou` of the best point, `mean_iou_without_crf`,
+      `table` (parameters and `mean_iou` of every point, best first), `num_images` and `settings`.
+      If several points are best, the first of them is returned.
 
     Raises:
       DeepLabError: see `evaluate`, or the grid is empty or has invalid values.
@@ -130,7 +135,7 @@ def _count(
 ) -> np.ndarray:
     """Returns the confusion matrices of the images of this host, int64 [1 + points, C, C].
 
-    The first one is without a CRF, the others are with the CRF of each point.
+    The first matrix is without a CRF; the others are with the CRF of each point.
     """
     classes = len(predictor.class_names)
     counts = np.zeros((1 + len(points), classes, classes), np.int64)

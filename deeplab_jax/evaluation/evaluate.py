@@ -33,15 +33,15 @@ from deeplab_jax.visualize import Panel
 
 
 def _common_size(dataset: Dataset) -> Size | None:
-    """Returns the (H, W) that all images have, or None if they differ or there is no image."""
+    """Returns the (H, W) of all images; None if they differ, or if there is no image."""
     sizes = set(map(tuple, image_sizes(dataset, len(dataset)).tolist()))
     return sizes.pop() if len(sizes) == 1 else None
 
 
 class Evaluator:
-    """Evaluates a model repeatedly with different variables, compiling it only once.
+    """Evaluates a model repeatedly with different variables, and compiles it only once.
 
-    The trainer uses it for validation.
+    The training loop uses it for validation.
     """
 
     def __init__(self, model: DeepLab, dataset: Dataset, **settings: Any) -> None:
@@ -73,16 +73,16 @@ class Evaluator:
         *,
         stopping: Callable[[], bool] = lambda: False,
     ) -> ConfusionMatrix | None:
-        """Returns the confusion matrix of the whole split; it is the same on every host.
+        """Evaluates the whole split; returns its confusion matrix, which is equal on all hosts.
 
         Args:
           variables: variables of the model, on any devices.
           reporter: receives progress events (default: none).
-          stopping: is called after every batch; the evaluation ends with None once it returns True,
-            which it must do on all hosts after the same batch.
+          stopping: is called after every batch. If it returns True, the evaluation ends, and the
+            result is None. It must return the same on all hosts.
 
         Raises:
-          DeepLabError: an image is damaged or larger than the size.
+          DeepLabError: an image is damaged, or larger than the size to which images are padded.
         """
         mesh, classes = self._inference.mesh, self._model.architecture.num_classes
         network = FoldedNetwork(self._model, place(variables, replicated(mesh)))
@@ -122,9 +122,9 @@ def evaluate(
         each band.
       calibration_bins: number of bins of the calibration metrics, 1..1000 (default: they are not
         computed); see `CalibrationCounts`.
-      class_map, classes: classes that are scored, see `make_class_list` (default: all). All other
-        true classes are void. All other predicted classes are wrong where the truth is scored, and
-        the confusion matrix has one more column for them.
+      class_map, classes: classes to score, see `make_class_list` (default: all). All other true
+        classes are void. All other predicted classes are wrong at pixels whose true class is
+        scored; the confusion matrix has an additional column for them.
       output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`, and with
         calibration metrics `reliability.png`.
       reporter: receives progress events (default: the logger).
@@ -192,7 +192,9 @@ def check_labelled(counts: np.ndarray, inference: Inference) -> None:
     """
     if not counts.any():
         name = f"{inference.dataset.name}/{inference.dataset.split}"
-        raise DeepLabError(f"{name} cannot be evaluated: every pixel is void")
+        raise DeepLabError(
+            f"{name} cannot be evaluated: every pixel is void; give a split with labeled pixels"
+        )
 
 
 def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Reporter) -> None:
@@ -201,15 +203,15 @@ def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Report
     other = [f"{mine!r} is {theirs!r}" for mine, theirs in names if mine != theirs]
     if other:
         reporter.warning(
-            f"{len(other)} classes of the model have different names in {dataset.name}; for "
-            f"example, {other[0]} there"
+            f"{len(other)} classes of the model have other names in the dataset {dataset.name}; "
+            f"for example, {other[0]} there"
         )
 
 
 def describe_settings(
     predictor: Predictor, inference: Inference, settings: EvaluationSettings
 ) -> dict[str, Any]:
-    """Returns the settings that determine the metrics, and the devices, JSON-serializable."""
+    """Returns the settings on which the metrics depend, and the devices, as JSON-ready values."""
     device = inference.mesh.devices.flat[0]
     options, architecture = predictor.options, predictor.model.architecture
     tiling = predictor.tiling

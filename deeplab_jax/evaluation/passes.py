@@ -33,18 +33,18 @@ Forward = Callable[[np.ndarray], Any]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of inference over a split; only `size`, `limit` and `class_list` affect metrics.
+    """Settings of inference over a split. Only `size`, `limit` and `class_list` affect metrics.
 
     Attributes:
       size: (H, W) to which every image is padded, rounded up to a size that the network accepts
         (default: a size derived from each image, see `canvas_size`). Not allowed with tiles.
-      batch_size: number of images or tiles per batch across all hosts, rounded up to a multiple of
-        the `data` axis of the mesh.
+      batch_size: number of images or tiles per batch across all hosts. It is rounded up to a
+        multiple of the size of the mesh axis `data`.
       mesh: mesh of the devices to use (default: all devices).
       workers: number of data-loading processes; 0: threads of this process.
       limit: maximum number of images, from the start of the split.
-      class_list: classes that are scored (default: those of the model, which must then be those of
-        the dataset).
+      class_list: classes to score (default: the classes of the model, which the dataset must then
+        have, too).
     """
 
     size: Size | None = None
@@ -99,10 +99,10 @@ class WholeImageInference:
         self._fill, self._workers = model.architecture.mean_pixel, settings.workers
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
-        """Yields this host's part of each batch, and the result of a function for it.
+        """Applies a function to this host's part of each batch; yields the parts and the results.
 
         Every host runs the same number of steps. If the rows of an image are sharded over several
-        hosts, one of them yields it. The device computes the next batch in advance.
+        hosts, only one of them yields the image. The devices compute the next batch in advance.
 
         Args:
           forward: function compiled for the mesh.
@@ -149,7 +149,7 @@ class WholeImageInference:
 
 
 class TiledInference:
-    """Inference over the images of a split by tiles, as a predictor cuts them.
+    """Inference over the images of a split, in tiles as of a predictor.
 
     Images differ in their number of tiles, so each host predicts separate images on its own
     devices. The results of only one image at a time are in memory.
@@ -170,15 +170,15 @@ class TiledInference:
         """Determines the devices and the batch size.
 
         Args:
-          model, dataset, settings: see `WholeImageInference`; `workers` is ignored, since reading
-            takes little time compared with many tiles.
+          model, dataset, settings: see `WholeImageInference`. `workers` is ignored, since reading
+            an image takes little time compared with predicting its tiles.
           tiling: division of images into tiles.
 
         Raises:
           DeepLabError: see `WholeImageInference`, or a size is given.
         """
         if settings.size is not None:
-            raise DeepLabError("size (--size) applies to whole images; leave it out with tiles")
+            raise DeepLabError("size (--size) applies to whole images only; omit it with tiles")
         self.dataset, self._tiling = dataset, tiling
         self.num_images = count_images(model, dataset, settings)
         mesh = settings.mesh
@@ -186,7 +186,7 @@ class TiledInference:
         self.batch_size = -(-settings.batch_size // self.mesh.size) * self.mesh.size
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
-        """Yields each image of this host as a batch of one, and the result of a function for it.
+        """Applies a function to each image of this host; yields batches of one, and the results.
 
         Args:
           forward: function compiled for the mesh; results have shape [N, h, w, …].
@@ -216,7 +216,7 @@ Inference = WholeImageInference | TiledInference
 def make_inference(
     predictor: Predictor, dataset: Dataset, settings: EvaluationSettings
 ) -> Inference:
-    """Returns the inference over a split, by whole images or tiles, that a predictor requires.
+    """Returns the inference over a split with the options of a predictor: whole images or tiles.
 
     Args:
       predictor: model and inference options.
@@ -270,13 +270,13 @@ def count_images(model: DeepLab, dataset: Dataset, settings: EvaluationSettings)
     taken = Bands(architecture.in_channels, architecture.image_dtype)
     if (found.count, found.dtype) != (taken.count, taken.dtype):
         raise DeepLabError(
-            f"the model takes {taken}, the images of {dataset.name} have {found}; evaluate on data "
-            "with the bands of the model"
+            f"the model takes {taken}, but the images of {dataset.name} have {found}; evaluate on "
+            "data with the bands of the model"
         )
     outputs, classes = architecture.num_classes, dataset.descriptor.num_classes
     if outputs != classes and settings.class_list is None:
         raise DeepLabError(
-            f"the model has {outputs} classes, the dataset {dataset.name} has {classes}; "
+            f"the model has {outputs} classes, but the dataset {dataset.name} has {classes}; "
             "evaluate on data with the classes of the model, state which classes correspond "
             "(--class_map=FILE, in Python class_map), or fine-tune the model"
         )

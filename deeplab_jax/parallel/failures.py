@@ -1,4 +1,4 @@
-"""Failures and stop signals in one process that all processes of a multi-host job must act on."""
+"""Passes failures and stop signals of one process to all processes of a multi-host job."""
 
 import collections
 import contextlib
@@ -18,12 +18,12 @@ from deeplab_jax.parallel.hosts import START_SECONDS, Addresses, End, start_host
 from deeplab_jax.parallel.mesh import replicated
 from deeplab_jax.parallel.private_jax import coordination_client
 
-# Number of steps by which the result is delayed, so that a call never waits for the devices.
+# Number of steps by which a result is delayed, so that no call waits for the devices.
 LAG = 2
 
 
 class PreemptionSync:
-    """Determines in all processes, at the same step, whether any of them should stop."""
+    """Lets all processes stop after the same step if any process received a stop signal."""
 
     def __init__(self, mesh: Mesh) -> None:
         """Compiles the reduction over the devices of a mesh."""
@@ -53,7 +53,7 @@ KEY = "deeplab_jax/failures"
 POLL_SECONDS = 1.0
 # Seconds to wait after a connection error for the message of the process that failed.
 MESSAGE_SECONDS = 8.0
-# Maximum number of seconds between the interruptions of the processes of one job.
+# If a job is preempted, all its processes are interrupted within this number of seconds.
 TOGETHER_SECONDS = 10
 # Start of the watchdog's message, at which every process prints its stacks.
 STALLED = "no progress"
@@ -74,8 +74,8 @@ def joined_hosts(
 
     Args:
       addresses, start_seconds: see `start_hosts`.
-      end: function that receives a message and must end the process. It is called in another
-        thread, because the main thread may wait for a host that no longer responds.
+      end: receives a message and must end the process. It is called in another thread, because the
+        main thread may be waiting for a host that no longer responds.
 
     Yields:
       The number of processes.
@@ -134,7 +134,7 @@ def failure_of_others() -> str | None:
 
 
 def _announced(error: BaseException) -> BaseException:
-    """Reports an error to the other processes if it is this process that failed.
+    """Reports an error to the other processes, unless the error came from another process.
 
     Returns:
       The error to raise.
@@ -156,7 +156,7 @@ def _announced(error: BaseException) -> BaseException:
 
 
 def _all_are_interrupted() -> bool:
-    """Returns whether all other processes were interrupted, too, as when a job is preempted."""
+    """Returns whether all other processes were interrupted, too, as if the job is preempted."""
     try:
         coordination_client().wait_at_barrier(f"{KEY}/interrupted", TOGETHER_SECONDS * 1000)
     except RuntimeError:
@@ -179,8 +179,8 @@ def announce(message: str) -> None:
 def _let_others_read() -> None:
     """Gives the other processes time to read the message.
 
-    Only process 0 waits, because it runs the key-value store and JAX aborts the others when it
-    ends.
+    Only process 0 waits: it runs the key-value store, and JAX aborts the other processes when
+    process 0 ends.
     """
     if jax.process_index() == 0:
         time.sleep(3 * POLL_SECONDS)

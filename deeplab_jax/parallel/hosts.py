@@ -1,4 +1,4 @@
-"""Processes of a multi-host job (usually one per host): start, barriers, and process 0."""
+"""Connects the processes of a multi-host job (usually one per host), and synchronizes them."""
 
 import contextlib
 import dataclasses
@@ -20,8 +20,8 @@ from jax.experimental import multihost_utils
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel.private_jax import backends_are_initialized, coordination_client
 
-# Timeouts in seconds for a process that does not start, that does not send heartbeats, and that
-# does not reach the end of the job.
+# Timeouts in seconds: for the start of all processes, for heartbeats of a process, and for all
+# processes to reach the end of the job.
 START_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 120, 100, 20
 # Timeout of barriers in seconds. Failures of other processes are detected much earlier.
 WAIT_SECONDS = 24 * 3600
@@ -37,7 +37,7 @@ End = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Addresses:
-    """Position of a process in a multi-host job; None: detected from the cluster.
+    """Address of a multi-host job, and index of this process; None: detected from the cluster.
 
     Attributes:
       coordinator_address: host:port of process 0. The port must be free and reachable from all
@@ -55,8 +55,8 @@ class Addresses:
         given = (address, processes, index)
         if any(value is not None for value in given) and None in given:
             raise DeepLabError(
-                "--coordinator, --num_processes and --process_id go together (or the environment "
-                f"variables {', '.join(VARIABLES)}); got {', '.join(map(str, given))}"
+                "--coordinator, --num_processes and --process_id must be given together (or the "
+                f"environment variables {', '.join(VARIABLES)}); got {', '.join(map(str, given))}"
             )
         if address is None or processes is None or index is None:
             return
@@ -69,7 +69,7 @@ class Addresses:
             )
 
     def or_of(self, environment: Mapping[str, str]) -> "Addresses":
-        """Returns these addresses, or those in environment variables if these are unset.
+        """Returns these addresses; if they are unset, returns those of environment variables.
 
         Args:
           environment: environment variables; see VARIABLES.
@@ -103,16 +103,15 @@ def start_hosts(
     Args:
       addresses: addresses of the job (default: from environment variables or the cluster).
       start_seconds: maximum time to wait for all processes, in seconds.
-      end: function that is called with a message if not all processes start in time, and that must
-        end this process, because JAX waits outside Python (default: JAX aborts the process some
-        seconds later).
+      end: receives a message if not all processes start in time, and must end this process, because
+        JAX waits outside Python (default: JAX aborts the process some seconds later).
 
     Returns:
       The number of processes of the job.
 
     Raises:
-      DeepLabError: the addresses are invalid, the cluster cannot be detected, or this process found
-        no others although the environment variables are those of a job of several processes.
+      DeepLabError: the addresses are invalid, the cluster cannot be detected, or the environment
+        variables are those of a job of several processes, but no other process was found.
     """
     addresses = (addresses or Addresses()).or_of(os.environ)
     if addresses.coordinator_address is None:
@@ -187,7 +186,7 @@ def _late(addresses: Addresses, seconds: float) -> str:
 
 
 def alone(environment: Mapping[str, str]) -> bool:
-    """Returns whether SLURM runs a single process; JAX would use only one GPU of its node."""
+    """Returns whether SLURM runs a single process, for which JAX would use only one GPU."""
     return environment.get("SLURM_NTASKS") == "1"
 
 
@@ -203,10 +202,7 @@ def local_devices(environment: Mapping[str, str]) -> list[int] | None:
 
 
 def members(environment: Mapping[str, str]) -> str | None:
-    """Returns `NAME=value` of a variable that indicates a job of several processes, or None.
-
-    Without such a variable, as set by Kubernetes, a process cannot know that there are others.
-    """
+    """Returns `NAME=value` of an environment variable of a job of several processes, or None."""
     for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"):
         if environment.get(name, "").isdecimal() and int(environment[name]) > 1:
             return f"{name}={environment[name]}"
@@ -218,7 +214,7 @@ def members(environment: Mapping[str, str]) -> str | None:
 
 
 def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
-    """Checks that a process that is not connected to others does not belong to a larger job.
+    """Raises an error if this process found no others, but belongs to a job of several processes.
 
     Raises:
       DeepLabError: an environment variable indicates a job of several processes.
@@ -233,7 +229,7 @@ def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
     )
     raise DeepLabError(
         f"{found} reports a job of several processes, but this process found no others; {package}"
-        "give --coordinator, --num_processes and --process_id (for a process of its own: "
+        "give --coordinator, --num_processes and --process_id (to train in this process only: "
         "--coordinator=localhost:1234 --num_processes=1 --process_id=0)"
     )
 
@@ -258,21 +254,21 @@ def from_first_host(value: Any) -> Any:
 def wait_for_hosts(name: str) -> None:
     """Waits until all processes have called this function (barrier).
 
-    It does not use the devices. On CPUs, a collective operation fails if the processes do not reach
-    it within 30 s of each other.
+    The barrier does not use the devices. A collective operation on CPUs would fail if the processes
+    did not reach it within 30 s of each other.
 
     Args:
       name: name of the barrier, which may be used several times.
     """
     if jax.process_count() > 1:
-        # The number makes the name unique.
+        # The number makes the name unique for each use.
         barrier = f"deeplab_jax/{name}/{next(_BARRIERS)}"
         coordination_client().wait_at_barrier(barrier, WAIT_SECONDS * 1000)
 
 
 @contextlib.contextmanager
 def first_host_first(name: str) -> Iterator[None]:
-    """Runs a block in process 0 first and then in all others, which may read what it wrote."""
+    """Runs a block in process 0 first, then in all others, which may read files of process 0."""
     if not is_first_host():
         wait_for_hosts(name)
     yield
@@ -287,7 +283,7 @@ def check_hosts_agree(facts: Mapping[str, Any]) -> None:
       facts: JSON-ready values by name, such as config fields, datasets and versions.
 
     Raises:
-      DeepLabError: a value differs from that of process 0; the message contains both.
+      DeepLabError: a value differs from that of process 0. The message contains both values.
     """
     if jax.process_count() == 1:
         return
@@ -313,8 +309,8 @@ def check_hosts_agree(facts: Mapping[str, Any]) -> None:
 def latest_of_hosts(name: str, value: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Publishes values of this process, and returns the latest ones of each process.
 
-    It never waits for other processes, so that values may be those of an earlier call, and those of
-    a process that has not called it yet are missing. It does not use the devices.
+    This function does not wait for other processes. Their values may be those of an earlier call,
+    and the values of a process that has not called it yet are missing. The devices are not used.
 
     Args:
       name: name of the values.

@@ -26,12 +26,11 @@ def make_mesh(
 
     Args:
       devices: devices of this job, or of a topology to compile for (default: all of this job).
-      data: number of devices, or of groups of `spatial` devices, that the batch is sharded over;
-        −1: all.
-      spatial: number of devices that the rows of each image are sharded over.
+      data: number of shards of the batch; each is on `spatial` devices; −1: use all devices.
+      spatial: number of devices over which the rows of each image are sharded.
 
     Raises:
-      DeepLabError: the devices do not form such a mesh; the message lists the meshes they form.
+      DeepLabError: the number of devices does not fit. The message lists the legal meshes.
     """
     devices = jax.devices() if devices is None else list(devices)
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
@@ -43,7 +42,8 @@ def make_mesh(
             f"legal (data × spatial): {legal}, or data=-1 for all devices"
         )
     sizes = set(collections.Counter(device.process_index for device in devices).values())
-    # Otherwise a process would have devices of two groups, each shared with another process.
+    # Otherwise the devices of one process would have rows of several images, of which other
+    # processes have the remaining rows.
     if len(sizes) > 1 or any(size % spatial and spatial % size for size in sizes):
         raise DeepLabError(
             f"parallel.spatial={spatial} must be a divisor or a multiple of the number of devices "
@@ -97,7 +97,7 @@ def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> N
         legal = [str(size) for size in (lower, lower + parts) if size > 0]
         raise DeepLabError(
             f"{field}={batch_size} is not divisible by {parts}, the size of the mesh axis `data`; "
-            f"nearest that are: {', '.join(legal)}"
+            f"nearest legal values: {', '.join(legal)}"
         )
 
 

@@ -18,8 +18,8 @@ class DataShare:
     Attributes:
       index: index of the part, from 0.
       count: number of parts.
-      counts: True for exactly one process of each part, whose results for the part are counted.
-        Processes that share the rows of the same images read the same part.
+      counts: whether the results of this process for the part are counted. Processes over which the
+        rows of the same images are sharded read the same part, and only one of them counts.
     """
 
     index: int
@@ -44,7 +44,7 @@ def _of(devices: Any) -> set[int]:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Builds global arrays, sharded over `data`, from the parts that the processes read.
+    """Builds global arrays, sharded over `data`, from the examples that each process has read.
 
     Args:
       batch: arrays with the examples of this process along the first axis; see `data_share`.
@@ -85,7 +85,7 @@ def _moved(array: jax.Array, sharding: Sharding) -> jax.Array:
 
 
 def rows_of_this_process(array: jax.Array) -> np.ndarray:
-    """Returns the rows of a global array that are on the devices of this process, each once."""
+    """Returns the entries along the first axis of a global array that this process has."""
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 
@@ -121,5 +121,5 @@ def _split_axis(shape: tuple[int, ...], parts: int) -> int | None:
     if len(shape) < 2 or parts == 1:
         return None
     dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
-    # The last one of equally long axes is chosen, the output channels.
+    # If several axes have this length, the last of them is chosen, the output channels.
     return max(dividing, key=lambda axis: (shape[axis], axis), default=None)

@@ -1,7 +1,7 @@
-"""Private functions of JAX that this package uses; no other module imports from `jax._src`.
+"""Private functions of JAX. No other module of this package imports from `jax._src`.
 
-A new version of JAX may move them. They work with jax 0.10.2 (all tests), 0.11.2 (a training step
-on a GPU) and 0.12.0 (interruption, and eight devices).
+A new version of JAX may move these functions. They were tested with jax 0.10.2 (all tests), 0.11.2
+(a training step on a GPU) and 0.12.0 (interruption, and eight devices).
 """
 
 from typing import Any

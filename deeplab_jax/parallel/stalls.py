@@ -1,4 +1,4 @@
-"""Detection of a training process that makes no progress."""
+"""Watchdog that ends a training process without progress."""
 
 import contextlib
 import multiprocessing
@@ -18,10 +18,10 @@ from deeplab_jax.parallel.failures import STALLED, announce, print_stacks
 GRACE_SECONDS = 20.0
 # Exit status of a process that could not clean up.
 STALLED_STATUS = 4
-# Interrupts the main thread, also while it waits for a lock.
+# Signal that interrupts the main thread, even while it waits for a lock.
 SIGNAL = getattr(signal, "SIGUSR2", signal.SIGINT)
 
-# Receives what the process does next, and by what factor it may take longer than a step.
+# Function that receives the name of the next activity, and a factor by which it may take longer.
 Progress = Callable[..., None]
 
 
@@ -90,7 +90,7 @@ class _Watch:
             announce(self.message)
         signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
         cleaned_up = self.done.wait(GRACE_SECONDS)
-        # Python waits for its child processes at exit, also for stopped ones.
+        # At exit, Python waits for child processes, even if they are stopped.
         for child in multiprocessing.active_children():
             child.kill()
         if not cleaned_up:

@@ -1,4 +1,4 @@
-"""Collectives of a compiled program, and the mesh axes along which they communicate.
+"""Finds the collective operations of a compiled program, and their mesh axes.
 
 XLA writes replica groups in three forms: as lists, `{{0,1},{2,3}}`; as a reshaped range,
 `[2,2]<=[2,2]T(1,0)`; and as axes of a mesh, `mesh['a'=2,'b'=2] {'b'}`.
@@ -38,11 +38,11 @@ def read_pairs(attributes: str) -> Groups | None:
 
 
 def axes_joined(groups: Iterable[Sequence[int]], mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
-    """Returns the mesh axes along which the members of a group differ.
+    """Returns the mesh axes along which the devices of a group communicate.
 
     Args:
-      groups: groups of partition numbers, which index the devices of the mesh in order. An empty
-        list is a single group of all partitions.
+      groups: groups of partition numbers, which are indices of devices in the order of the mesh. An
+        empty list means one group of all partitions.
       mesh_shape: length of each axis, in the order of the mesh.
     """
     names, shape = list(mesh_shape), tuple(mesh_shape.values())
@@ -149,7 +149,7 @@ def _collective(
     mesh_shape: Mapping[str, int],
     times: int,
 ) -> Iterator[Collective]:
-    """Yields the collective of an instruction, if it is one; `-done` instructions are not."""
+    """Yields an instruction as a `Collective`, if it is one; `-done` instructions are ignored."""
     kind = instruction.opcode.removesuffix("-start")
     transfer = TRANSFER.search(instruction.attributes) if kind == SEND else None
     if transfer:
@@ -166,7 +166,7 @@ def _collective(
     )
     arrays = operands
     if kind == "all-gather":
-        # The asynchronous form returns its operands before the gathered arrays.
+        # The results of an asynchronous all-gather are its operands, then the gathered arrays.
         skipped = len(operands) if instruction.opcode.endswith("-start") else 0
         arrays = instruction.results[skipped:] or instruction.results
     yield Collective(kind, arrays, axes_joined(groups, mesh_shape), times)

@@ -93,7 +93,7 @@ def compile_step(run: Run) -> CompiledStep:
 
 @contextlib.contextmanager
 def _uncached() -> Iterator[None]:
-    """Disables the compile cache, with which no compilation time could be measured."""
+    """Disables the compile cache, because compilation time is measured."""
     # The type stubs of JAX do not declare its options.
     before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
@@ -128,9 +128,9 @@ def _memory(analysis: Any) -> dict[str, int]:
     return memory | {"total": sum(memory.values())}
 
 
-# Maximum number of compilations of a search, in addition to that of the configured batch.
+# Maximum number of compilations in a search, in addition to that of the configured batch size.
 MOST_COMPILATIONS = 6
-ESTIMATED = "estimated from one compilation: all memory but the state is proportional to the batch"
+ESTIMATED = "estimated from one compilation: memory without the state is proportional to the batch"
 
 
 class LargestBatch(NamedTuple):
@@ -164,11 +164,11 @@ def searched_largest_batch(
 ) -> LargestBatch:
     """Searches the largest batch that fits, by compiling several batch sizes.
 
-    Alternates between interpolation and bisection of the interval between the largest batch that is
-    known to fit and the smallest that is known not to fit.
+    The search narrows the interval between the largest batch that fits and the smallest batch that
+    does not fit. It alternates between interpolation and bisection.
 
     Args:
-      used: function that compiles for a number of images and returns the bytes per chip.
+      used: compiles the step for a number of images and returns the bytes per chip.
       first: (images, bytes) of the first compilation.
       fixed: bytes per chip that do not depend on the batch, for the first guess.
       usable: bytes per chip that programs can use.
@@ -189,7 +189,13 @@ def searched_largest_batch(
 
 
 def _crossing(known: dict[int, int], usable: int, end: int) -> int:
-    """Returns the images at which the line through `end` and the previous point is at `usable`."""
+    """Interpolates memory linearly; returns the number of images at which it reaches `usable`.
+
+    Args:
+      known: bytes per chip by number of images.
+      usable: bytes per chip that programs can use.
+      end: number of images at one end of the line; the other end is the previous known number.
+    """
     start = max(images for images in known if images < end)
     slope = max((known[end] - known[start]) / (end - start), 1.0)
     return int(start + (usable - known[start]) / slope)

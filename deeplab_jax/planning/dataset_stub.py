@@ -1,4 +1,4 @@
-"""Placeholder for a dataset that is not present; only its classes are known."""
+"""Placeholder for a dataset that is not on this machine, of which only the classes are known."""
 
 import copy
 import dataclasses
@@ -20,7 +20,7 @@ KNOWN["coco_voc"] = descriptors.VOC
 
 @dataclasses.dataclass(eq=False)
 class Unseen:
-    """Implementation of `Dataset` that has classes but no examples."""
+    """Dataset with classes but without examples."""
 
     name: str
     descriptor: Descriptor
@@ -62,7 +62,7 @@ def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen
 def assemble_unseen(
     config: ConfigDict, mesh: Mesh, num_classes: int | None, reporter: Reporter
 ) -> Run:
-    """Assembles the training run of a config as `train` does, but without the dataset."""
+    """Builds the training run of a config as `train` does, but without opening the dataset."""
     config = copy.deepcopy(config)
     # Oversampling and copy-paste need the dataset, and do not change the training step.
     config.data.oversample_classes = None

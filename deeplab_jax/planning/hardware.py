@@ -34,8 +34,8 @@ class Work:
     Attributes:
       flops: number of floating-point operations.
       hbm_bytes: bytes read from and written to memory.
-      reduced_bytes: bytes in all-reduces; other collectives count half.
-      reductions: number of these collectives.
+      reduced_bytes: bytes in all-reduces, plus half of the bytes in other collectives.
+      reductions: number of all these collectives.
       halo_bytes: bytes sent to the chips with neighboring rows of an image.
     """
 
@@ -110,7 +110,7 @@ def scaling(work: Work, chip: Chip, smallest: int = 1, slices: int = 1) -> dict[
     Args:
       work: work of one chip, the same for any number of chips.
       chip: specifications of the chip.
-      smallest: smallest number of chips, which is the number that shares one image.
+      smallest: smallest number of chips: the number over which the rows of one image are sharded.
       slices: number of slices; a number of chips that exceeds the largest slice or host is split
         among more of them.
     """
@@ -123,8 +123,8 @@ def scaling(work: Work, chip: Chip, smallest: int = 1, slices: int = 1) -> dict[
     }
 
 
-# Environment of the compiler, which runs without a TPU and must not query the metadata server of
-# the cloud.
+# Environment variables of the TPU compiler. It runs without a TPU and must not query the metadata
+# server of the cloud.
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1",

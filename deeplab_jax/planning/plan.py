@@ -24,14 +24,15 @@ class Traffic:
 
     Attributes:
       collectives: {kind: {"count", "bytes"}} of all collectives.
-      expected_reductions: all-reduces over the batch that the shapes of the network require.
-      reductions: all-reduces over the batch in the compiled program.
+      expected_reductions: bytes of all-reduces over the batch, computed from the shapes of the
+        network.
+      reductions: bytes of all-reduces over the batch in the compiled program.
       halo: count and bytes of exchanges between chips with neighboring rows of an image.
-      gathered_activations: count and bytes of activations gathered from chips with other images;
-        should be 0.
-      gathered_parameters: count and bytes of gathers of fully sharded parameters.
-      expected_gathers: bytes of the sharded parameters in the dtype of the computation, gathered
-        once.
+      gathered_activations: count and bytes of all-gathers of activations from chips with other
+        images; should be 0.
+      gathered_parameters: count and bytes of all-gathers of fully sharded parameters.
+      expected_gathers: bytes of gathering each sharded parameter once, in the dtype of the
+        computation.
       between_slices: {name: {"count", "bytes"}} of transfers between TPU slices, in bytes per slice
         and step. All-reduces should be the only ones.
     """
@@ -60,9 +61,9 @@ class Plan:
       num_hosts: number of hosts, each of which feeds its chips.
       step: result of the compilation.
       usable_hbm_bytes: bytes of memory per chip that programs can use.
-      analytic_flops_per_chip: 2 · multiply-adds · 3 passes · images per chip, without
-        rematerialization.
-      largest_batch: largest number of images per position on the `data` axis.
+      analytic_flops_per_chip: 2 · multiply-adds · 3 passes (forward and two of backward) · images
+        per chip, without rematerialization.
+      largest_batch: largest number of images per shard of the batch.
       flops_per_chip: operations of the convolutions and matrix products of the compiled program,
         without products with padding.
       hbm_traffic_per_chip: bytes that the program reads from and writes to the main memory.
@@ -257,7 +258,7 @@ def _with_traffic(planned: Plan, run: Run, smallest: int) -> Plan:
     Args:
       planned: plan whose step fits.
       run: planned training run.
-      smallest: number of chips that share one image.
+      smallest: number of chips over which the rows of one image are sharded.
     """
     program = hlo.parse(planned.step.text)
     flops, moved = work.total_flops(program), work.memory_traffic(program)

@@ -1,4 +1,4 @@
-"""All-reduces that data-parallel training requires, and those in a compiled training step."""
+"""Compares the all-reduces that training requires with those in a compiled training step."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -11,9 +11,9 @@ from flax import traverse_util
 from deeplab_jax.models import Architecture
 from deeplab_jax.planning.collectives import Collective, count
 
-# Numbers per channel of batch normalization that are summed over the batch: values and squares in
-# the forward pass, and the gradient of the mean in the backward pass. The gradients of offset and
-# scale count as gradients of parameters.
+# Number of sums over the batch per channel of batch normalization: of values and squares in the
+# forward pass, and of the gradient of the mean in the backward pass. The gradients of offset and
+# scale are counted as gradients of parameters.
 SUMS_PER_CHANNEL = 3
 SUM_BYTES = 4
 # Name of the convolution on the shortcut of a residual unit, in all backbones that have one.
@@ -43,7 +43,7 @@ class Reductions(NamedTuple):
 def expected_reductions(
     architecture: Architecture, variables: Any, accumulation_steps: int = 1
 ) -> Reductions:
-    """Returns the all-reduces that the shapes of a network require, with replicated parameters.
+    """Returns the all-reduces of training with replicated parameters, from the network's shapes.
 
     Args:
       architecture: architecture of the network.
@@ -57,8 +57,8 @@ def expected_reductions(
     )
     flat = traverse_util.flatten_dict(variables.get("batch_stats", {}))
     channels = {path: math.prod(leaf.shape) for path, leaf in flat.items() if path[-1] == "mean"}
-    # A shortcut and the branch to which it is added have the same gradient, so one sum serves the
-    # offsets of both.
+    # A shortcut and the branch to which it is added have the same gradient, so the offsets of both
+    # require only one sum.
     shared = sum(width for path, width in channels.items() if SHORTCUT in path)
     local = architecture.frozen_batch_norm or architecture.ghost_batch_size > 0
     numbers = 0 if local else SUMS_PER_CHANNEL * sum(channels.values()) - shared
@@ -71,9 +71,9 @@ def found_reductions(
 ) -> Reductions:
     """Classifies the all-reduces in a compiled step.
 
-    All-reduces of vectors count as gradients up to the size of all vector parameters; the rest
-    belongs to batch normalization. All-reduces along `spatial` alone combine feature maps, not
-    images, and count as others.
+    All-reduces of vectors are counted as gradients, up to the size of all vector parameters; the
+    rest is counted as batch normalization. All-reduces along `spatial` only do not combine images
+    and are counted as others.
     """
     kernels = vectors = others = 0
     summing = (each for each in collectives if each.kind in ("all-reduce", "reduce-scatter"))

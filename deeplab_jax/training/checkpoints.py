@@ -1,4 +1,4 @@
-"""Files of a training workdir: config, fingerprints of the data, list of starts, checkpoints."""
+"""Reads and writes the files of a workdir: config, data fingerprints, starts, checkpoints."""
 
 import contextlib
 import copy
@@ -43,7 +43,7 @@ from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.state import TrainState
 
 CONFIG_FILE = "config.json"
-# Fingerprints of the training and validation data.
+# File with the fingerprints of the training and validation data.
 DATA_FILE = "data.json"
 MANIFEST_FILE = "manifest.json"
 PACKAGES = ("deeplab_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -81,7 +81,7 @@ def network_of(
             data |= {name: value for name, value in statistics.items() if not keywords.get(name)}
             keywords = {name: keywords[name] for name in keywords if name not in data}
     elif keywords.get("pixel_mean"):
-        # The dataset is not known where a recorded config is compared.
+        # If a stored config is compared, the dataset is unknown.
         data["in_channels"] = len(keywords["pixel_mean"])
     return resolve_stored(architecture, data | keywords, version)
 
@@ -94,7 +94,7 @@ def with_network(config: ConfigDict, network: Architecture) -> ConfigDict:
         for name in model:
             if name in values:
                 model[name] = values[name]
-        # `aspp` is a shorthand for atrous_rates, which are set.
+        # `aspp` is a shorthand for `atrous_rates`, which are set here.
         model.aspp = None
     return resolved
 
@@ -107,8 +107,8 @@ def check_workdir(workdir: pathlib.Path) -> None:
     """
     if str(workdir).startswith("s3://"):
         raise DeepLabError(
-            f"{workdir} cannot be a workdir: Orbax finishes a checkpoint on S3 by a rename, which "
-            "S3 does file by file, so that an interruption leaves half a checkpoint; give a local "
+            f"{workdir} cannot be a workdir: Orbax renames a complete checkpoint, and S3 renames "
+            "its files one by one, so an interruption could leave half a checkpoint; give a local "
             "directory, or gs://BUCKET/…"
         )
 
@@ -116,16 +116,17 @@ def check_workdir(workdir: pathlib.Path) -> None:
 def claim(
     workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, dict[str, Any]] | None = None
 ) -> ConfigDict:
-    """Writes config and data fingerprints to a workdir, or compares them with those in it.
+    """Writes config and data fingerprints to a new workdir; compares them in an existing workdir.
 
-    In the written config, every field of the section `model` is set. The config of a run that an
-    earlier release started keeps its format version, which determines the defaults of unset fields.
+    In the written config, every field of the section `model` is set. If an earlier release started
+    the run, its config keeps its format version, which determines the defaults of unset fields.
 
     Args:
       workdir: directory of the run.
       config: config of the run.
-      data: fingerprints of the datasets by role, such as `train`; None: they are not compared. A
-        workdir without fingerprints, from an earlier release, accepts any data.
+      data: fingerprints of the datasets by use (`train`, `validation`); None: they are not
+        compared. A workdir of an earlier release may have no fingerprints and then accepts any
+        data.
 
     Returns:
       The config with every field of the section `model` set.
@@ -176,7 +177,7 @@ def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> No
 
 
 def format_version(workdir: pathlib.Path | None) -> int:
-    """Returns the format version of the config in a workdir; the current one for a new workdir.
+    """Returns the format version of the config in a workdir; for a new workdir, the current one.
 
     Raises:
       DeepLabError: the config cannot be read, or was written by a later release.
@@ -203,14 +204,14 @@ def _read_config(path: pathlib.Path) -> ConfigDict:
 
 
 def write_manifest(workdir: pathlib.Path, mesh: Mesh) -> None:
-    """Appends this start of the run to `manifest.json`: commit, versions, devices and command."""
+    """Appends a row for this start to `manifest.json`: commit, versions, devices and command."""
     path = workdir / MANIFEST_FILE
     starts = json.loads(path.read_text()) if path.exists() else []
     write_text(path, json.dumps([*starts, _manifest(mesh)], indent=2) + "\n")
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the packages that decide what training computes."""
+    """Returns the versions of the packages that affect the results of training."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
@@ -230,7 +231,7 @@ def _manifest(mesh: Mesh) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Returns the Git commit of the code, with `+` if files are changed; None without Git."""
+    """Returns the Git commit of the code, and `+` if files are changed; None without Git."""
     here = pathlib.Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -246,7 +247,10 @@ def _commit() -> str | None:
 
 
 class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
-    """Saves and restores the checkpoints of a run; a context manager that waits for saving."""
+    """Saves and restores the checkpoints of a run.
+
+    As a context manager, it waits at the end of the block until the last save has finished.
+    """
 
     def __init__(self, workdir: pathlib.Path, reporter: Reporter | None = None) -> None:
         """Moves damaged checkpoints to another directory and opens the others.
@@ -272,7 +276,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             with self._explained():
                 self._manager.close()
         except DeepLabError:
-            # An error inside the block is more important than that of saving after it.
+            # If the block failed, its error is raised instead of an error of saving.
             if raised[0] is None:
                 raise
 
@@ -286,8 +290,8 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 
         Args:
           state: state to save; it may be donated after this method returns.
-          info: further content of the checkpoint for a JSON file: config, class names and position
-            in the data.
+          info: values for the JSON file of the checkpoint: config, class names and position in the
+            data.
           mean_iou: validation mean IoU at this step, which ranks the checkpoints; None: no
             validation.
 
@@ -300,9 +304,9 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             save_items(self._manager, int(state.step), _items(state), info, metrics)
 
     def rank(self, state: TrainState, info: dict[str, Any], mean_iou: float) -> None:
-        """Saves the newest checkpoint again, with the mean IoU of a later validation of it.
+        """Saves the newest checkpoint again, with a mean IoU that was measured after it was saved.
 
-        If it is the only checkpoint, it is not replaced, because that would first delete it.
+        If there is no other checkpoint, it is not replaced, because Orbax would first delete it.
 
         Args:
           state, info: see `save`.
@@ -341,12 +345,12 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             reason = " ".join(str(failure).split())[:300]
             raise DeepLabError(
                 f"could not save a checkpoint in {self._workdir}: {reason}; {kept}; "
-                "make room and start the same command again"
+                "free disk space and start the same command again"
             ) from failure
 
 
 def _newest_good(workdir: pathlib.Path) -> str:
-    """Returns a clause that names the newest checkpoint without damage."""
+    """Returns a clause for error messages, which names the newest undamaged checkpoint."""
     try:
         step = newest_good_step(workdir)
     except OSError:
@@ -355,7 +359,7 @@ def _newest_good(workdir: pathlib.Path) -> str:
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """Divides a state into the items of a checkpoint."""
+    """Returns the items of a checkpoint (parts that can be read separately) for a state."""
     optimizer = {"step": state.step, "state": state.optimizer_state}
     averages = {} if state.ema is None else {EMA: state.ema}
     return {VARIABLES: state.variables, OPTIMIZER: optimizer, **averages}

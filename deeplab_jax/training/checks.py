@@ -1,4 +1,4 @@
-"""Checks whether fields of a config fit each other, the network, the data and the devices."""
+"""Checks that the fields of a config fit each other, the network, the data and the devices."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
       mesh: device mesh.
 
     Raises:
-      DeepLabError: the batch size is invalid; the message suggests valid sizes.
+      DeepLabError: the batch size is not divisible. The message states the divisor.
     """
     check_divisible(batch_size, mesh, "training.batch_size")
     multiple = parts * data_size(mesh)
@@ -60,7 +60,7 @@ def check_ghost_batch_size(group: int, batch_size: int, parts: int) -> None:
       parts: number of microbatches per batch.
 
     Raises:
-      DeepLabError: it does not divide; the message lists the legal sizes.
+      DeepLabError: the ghost batch size is not a divisor. The message lists the legal sizes.
     """
     together = batch_size // parts
     if group and together % group:
@@ -77,8 +77,9 @@ def check_pooled_statistics(
 ) -> None:
     """Checks the number of values per channel in batch normalization after image pooling.
 
-    This layer has the fewest values, often one per image. One value is refused, and two cause a
-    warning. Nothing is checked if no batch normalization follows the pooling, or if it is frozen.
+    After image pooling, there are few values per channel, often one per image. One value is an
+    error, and two values cause a warning. Nothing is checked if no batch normalization follows the
+    pooling, or if batch normalization is frozen.
 
     Args:
       architecture: architecture of the network.
@@ -127,14 +128,14 @@ def pooled_size(architecture: Architecture, crop_size: Size) -> Size | None:
 
 
 def check_chunk_rows(rows: int, mesh: Mesh) -> None:
-    """Checks that the loss is not computed in chunks of rows while rows are sharded over devices.
+    """Checks that the loss is not computed in chunks of rows if rows are sharded over devices.
 
     Args:
       rows: number of rows per chunk; 0: no chunks.
       mesh: device mesh.
 
     Raises:
-      DeepLabError: both are requested.
+      DeepLabError: both are set.
     """
     if rows and spatial_size(mesh) > 1:
         raise DeepLabError(
@@ -179,8 +180,8 @@ def check_bands(train_set: Dataset, validation_set: Dataset, augmentation: Confi
     ours, theirs = train_set.descriptor.bands, validation_set.descriptor.bands
     if (ours.count, ours.dtype, ours.chosen) != (theirs.count, theirs.dtype, theirs.chosen):
         raise DeepLabError(
-            f"{train_set.name} has {_shown_bands(ours)} and {validation_set.name} "
-            f"{_shown_bands(theirs)}; train and validation must agree"
+            f"training and validation data must have the same bands, but {train_set.name} has "
+            f"{_shown_bands(ours)} and {validation_set.name} has {_shown_bands(theirs)}"
         )
     for name in ("photometric", "randaugment"):
         value = augmentation[name]
@@ -198,10 +199,10 @@ def _shown_bands(bands: Bands) -> str:
 def check_crop_size(
     crop_size: tuple[int, int], architecture: Architecture, strict: bool, reporter: Reporter
 ) -> None:
-    """Warns of a crop size other than k·output_stride + 1, for which resized maps are shifted.
+    """Warns if height or width of the crops is not k·output_stride + 1, which shifts resized maps.
 
-    With `multi_scale`, the size at every scale must have this form: for (1, 0.75, 0.5) and output
-    stride 8, the crop size must be k·32 + 1. With `align_corners=False`, any size is valid.
+    With `multi_scale`, the size at every scale must have this form. For example, the scales (1,
+    0.75, 0.5) at output stride 8 require k·32 + 1. With `align_corners=False`, any size is valid.
 
     Args:
       crop_size: height and width of the training images, in pixels.

@@ -30,8 +30,8 @@ class CrossValidation:
 
     Attributes:
       workdir: directory with one workdir `fold_N` per fold.
-      mean_ious: mean IoU of each fold after its last training step; NaN for folds without valid
-        pixels.
+      mean_ious: mean IoU of each fold after the last training step; NaN for folds without valid
+        (not void) pixels.
     """
 
     workdir: pathlib.Path
@@ -46,7 +46,7 @@ class CrossValidation:
     def standard_deviation(self) -> float:
         """Sample standard deviation (divisor n − 1) of `mean_ious`, ignoring NaN.
 
-        It is NaN for fewer than two values.
+        If there are fewer than two values, the result is NaN.
         """
         return statistics.stdev(self._numbers) if len(self._numbers) > 1 else math.nan
 
@@ -63,10 +63,10 @@ def cross_validate(
     *,
     reporter: Reporter | None = None,
 ) -> CrossValidation:
-    """Trains one network per fold, on the images of all other folds, and validates it on the fold.
+    """Runs a cross-validation: one network per fold is trained on all other folds.
 
-    If it was interrupted before, finished folds are not repeated and an interrupted fold is
-    resumed.
+    Each network is evaluated on its fold. If an earlier call was interrupted, finished folds are
+    not repeated, and the interrupted fold is resumed.
 
     Args:
       config: config of all folds, see deeplab_jax/config_fields.py.
@@ -117,8 +117,8 @@ def _finished(workdir: pathlib.Path, count: int) -> list[float]:
     written = json.loads(path.read_text())
     if written["folds"] != count:
         raise DeepLabError(
-            f"{workdir} has {written['folds']} folds, not {count}; use another --workdir, or "
-            f"--folds={written['folds']} to resume"
+            f"{workdir} was started with {written['folds']} folds, not {count}; give another "
+            f"--workdir, or --folds={written['folds']} to resume"
         )
     return [math.nan if mean_iou is None else mean_iou for mean_iou in written["mean_ious"]]
 

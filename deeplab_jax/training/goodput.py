@@ -1,4 +1,7 @@
-"""Goodput of a workdir over all its starts, from its log `timeline.jsonl`."""
+"""Goodput of a training run: fraction of the time that was used for training steps.
+
+It is computed over all starts of the run, from the log `timeline.jsonl` in the workdir.
+"""
 
 import contextlib
 import dataclasses
@@ -14,7 +17,7 @@ from deeplab_jax.training.writers import RowFile, read_row_file
 
 TIMELINE_FILE = "timeline.jsonl"
 START, TRAINING, STEPS, END = "start", "training", "steps", "end"
-# Activities whose seconds a row of the timeline states, since the row before it.
+# Names, in rows of the timeline, of the seconds of three activities since the previous row.
 INPUT, CHECKPOINT, VALIDATION = "input_seconds", "checkpoint_seconds", "validation_seconds"
 ACTIVITIES = (INPUT, CHECKPOINT, VALIDATION)
 Event = Mapping[str, Any]
@@ -22,23 +25,23 @@ Event = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Goodput:
-    """Use of the time of a workdir over all its starts, in seconds.
+    """Use of the time of a training run over all its starts, in seconds.
 
     goodput = productive ÷ (wall − lost − start-up)
 
     Attributes:
       starts: number of starts of the run.
       wall: time from the start of each process to its last row in the timeline. The time between
-        two starts does not count.
-      start_up: time from the start of each process to its first training step: imports, restoring
-        the checkpoint, compiling, reading the first batch.
-      lost: time of the steps after the last checkpoint of a start, which a later start repeated. It
-        depends on the interval between checkpoints and on the moments of the interruptions.
-      productive: time of training steps and validations that were not repeated, without the three
-        times below and without the end of a start, which saves the last checkpoint and draws.
+        two starts is not counted.
+      start_up: time from the start of each process to its first training step, for imports,
+        restoring the checkpoint, compiling, and reading the first batch.
+      lost: time of steps that a later start repeated, because they came after the last checkpoint.
+        It depends on the interval between checkpoints and on the moments of the interruptions.
+      productive: time of training steps and validations that were not repeated. It does not include
+        the following times, nor saving the last checkpoint and drawing pictures at the end.
       input: time for which the devices waited for a batch.
       checkpoint: time for which saving of checkpoints blocked training.
-      longest_start_up: the longest start-up that reached its first training step.
+      longest_start_up: longest start-up time among the starts that reached a training step.
     """
 
     starts: int
@@ -78,7 +81,7 @@ def goodput(events: Sequence[Event]) -> Goodput:
             starts.append([])
         if starts:
             starts[-1].append(event)
-    # Step from which each start trained, and the last step of the start before it that counts.
+    # First step of each start. Later steps of the previous start were repeated.
     resumed = [
         next((one["step"] for one in start if one["event"] == TRAINING), math.inf)
         for start in starts
@@ -94,7 +97,7 @@ def goodput(events: Sequence[Event]) -> Goodput:
 
 
 def _of_start(events: Sequence[Event], kept: float) -> Goodput:
-    """Computes the use of the time of one start, whose steps after `kept` were repeated."""
+    """Computes the use of the time of one start; its steps after step `kept` were repeated."""
     first = next((n for n, one in enumerate(events) if one["event"] == TRAINING), None)
     wall = _seconds(events[0], events[-1])
     if first is None:
@@ -127,7 +130,7 @@ def _kept_fraction(before: Event, after: Event, kept: float) -> float:
 
 
 class Timeline(contextlib.AbstractContextManager["Timeline"]):
-    """Log of the time of a run, to which every start appends; a context manager."""
+    """Writes `timeline.jsonl`, a log of the time of a run; every start appends to it."""
 
     def __init__(self, workdir: pathlib.Path, started: float) -> None:
         """Opens the log and records the start.
@@ -187,7 +190,8 @@ def read_timeline(workdir: pathlib.Path) -> list[Event]:
 def process_start() -> float:
     """Returns the time at which this process started, in seconds since 1970."""
     try:
-        # The 22nd field, 19 after the name in parentheses: clock ticks since the machine started.
+        # The 22nd field, which is field 19 after the name in parentheses, is the start time in
+        # clock ticks since the machine started.
         fields = pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         seconds = int(fields[19]) / os.sysconf("SC_CLK_TCK")
         return min(time.time(), time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + seconds)

@@ -1,4 +1,4 @@
-"""Parts of the training loop: messages, early stopping, checks for NaN, pictures."""
+"""Messages, early stopping, checks for NaN, and pictures of the training loop."""
 
 import collections
 import itertools
@@ -30,7 +30,7 @@ from deeplab_jax.visualize import (
 def describe_start(
     run: Run, state: TrainState, compiled: jax.stages.Compiled, seconds: float
 ) -> Iterator[str]:
-    """Yields messages about devices, data, model and memory for the start of a run.
+    """Yields the messages at the start of a run: devices, data, model, compilation and memory.
 
     Args:
       run: training run.
@@ -70,7 +70,8 @@ def _memory(compiled: jax.stages.Compiled) -> str:
 
 MetricsRow = Mapping[str, float]
 VALIDATION = "validation_mean_iou"
-# Number of validations without a new best after which a falling training loss is a warning.
+# A warning of overfitting requires this number of validations without a new best, during which the
+# training loss fell.
 PARTING = 3
 
 
@@ -103,7 +104,7 @@ def intervals(rows: Iterable[MetricsRow]) -> list[Interval]:
 
 
 def validations_since_best(rows: Iterable[MetricsRow]) -> int:
-    """Returns the number of validations after the best one; 0 if there are no validations.
+    """Returns the number of validations after the best validation; 0 if there is none.
 
     A mean IoU of NaN (no labeled pixels) ranks below any number.
     """
@@ -111,7 +112,10 @@ def validations_since_best(rows: Iterable[MetricsRow]) -> int:
 
 
 def curves_part(rows: Iterable[MetricsRow]) -> str | None:
-    """Returns a warning if the training loss falls and validation stagnates, else None."""
+    """Returns a warning of overfitting if the training loss falls, but the mean IoU does not rise.
+
+    Otherwise returns None.
+    """
     found = intervals(rows)
     since = _since_best(found)
     last = found[-PARTING - 1 :]
@@ -139,18 +143,18 @@ def _falling(values: Sequence[float]) -> bool:
     return all(later < earlier for earlier, later in itertools.pairwise(values))
 
 
-# Number of steps by which the check lags, so that it never waits for the devices.
+# Number of steps by which the check is delayed, so that it does not wait for the devices.
 LAG = 2
 
 
 class FiniteCheck:
-    """Checks that metrics are finite, a few steps late, so that it never waits for the devices."""
+    """Checks that metrics are finite, with a delay of `LAG` steps so as not to wait for devices."""
 
     def __init__(self) -> None:
         self._waiting: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Adds the metrics of a step and checks those of `LAG` steps before.
+        """Adds the metrics of a step, and checks the metrics of `LAG` steps before.
 
         Raises:
           DeepLabError: the loss or the gradient norm is not finite.

@@ -30,7 +30,7 @@ from deeplab_jax.training.state import (
 from deeplab_jax.training.unfolding import BATCHES, unfold_batch_norm
 
 Path = tuple[str, ...]
-# Paths of the fully connected layers in a converted VGG-16.
+# Path of the fully connected layers fc6 and fc7 in a converted VGG-16.
 SOURCE = ("params", "large_fov")
 FULLY_CONNECTED = ("fc6", "fc7")
 
@@ -40,9 +40,9 @@ def decimated(
 ) -> dict[Path, np.ndarray]:
     """Subsamples the layers fc6 and fc7 of VGG-16 to the shapes of another network.
 
-    Kernels keep evenly spaced rows and columns, including the corners: every third for 3×3 out of
-    7×7. Layers with fewer channels keep randomly drawn filters, and fc7 keeps the inputs that come
-    from these filters. All ASPP branches get the same values.
+    Evenly spaced rows and columns of kernels are kept, including the corners: every third one, if
+    7×7 becomes 3×3. If fc6 has fewer channels in the other network, randomly drawn filters are
+    kept, and fc7 keeps the inputs from these filters. All ASPP branches get the same values.
 
     Args:
       given: arrays of VGG-16 by path.
@@ -78,8 +78,8 @@ def is_fully_connected(path: Path) -> bool:
 def _cut(array: np.ndarray, shape: tuple[int, ...], layer: str, seed: int) -> np.ndarray:
     if len(shape) != array.ndim or np.any(np.array(shape) > array.shape):
         raise DeepLabError(
-            f"{layer} of shape {list(shape)} cannot be subsampled from {list(array.shape)}; change "
-            "model.fov or model.fc_channels, or set training.init_scope=backbone"
+            f"{layer} of shape {list(shape)} cannot be subsampled from {list(array.shape)} in "
+            "VGG-16; change model.fov or model.fc_channels, or set training.init_scope=backbone"
         )
     for axis, (size, kept) in enumerate(zip(array.shape, shape, strict=True)):
         array = np.take(array, _positions(size, kept, axis, array.ndim, layer, seed), axis)
@@ -103,12 +103,16 @@ def for_bands(
     source: Architecture,
     architecture: Architecture,
 ) -> dict[Path, np.ndarray]:
-    """Returns arrays whose first kernels take the bands of another network instead of RGB.
+    """Adapts the kernels of the first convolution from RGB to other bands.
 
-    Bands 1, 2 and 3 take the kernels of red, green and blue, further bands their mean; one or two
-    bands take the mean. All are multiplied by 3 / bands, so that an image that is equal in all
-    bands gets the response that a gray one had. They are also multiplied by the standard deviation
-    of ImageNet's colors after the normalization of the source, since the bands have one of 1.
+    Bands 1, 2 and 3 get the kernels of red, green and blue. All other bands get the mean of these
+    kernels; with only one or two bands, each gets the mean. The kernels are then multiplied by two
+    factors:
+
+    * 3 / number of bands. An image that is equal in all bands then has the same response as a gray
+      image in the source network.
+    * The standard deviation of ImageNet's pixels after the normalization of the source network,
+      because bands are normalized to a standard deviation of 1.
 
     Args:
       given: arrays of a network for RGB by path.
@@ -137,7 +141,7 @@ def for_bands(
 CLASSIFIER, BACKBONE = "classifier", "backbone"
 # Legal values of `training.init_scope`, see `initialize_from`.
 PARTS = ("all", "backbone", "matching", "vgg_decimated")
-# Keywords on which trained variables depend, but not the shapes of the variables. The last one does
+# Keywords that affect the values of trained variables, but not their shapes. The last keyword does
 # not affect backbones.
 CONVENTIONS = ("preprocessing", "stride_placement", "align_corners")
 
@@ -169,11 +173,11 @@ def initialize_from(
         keep these values.
       source: workdir or model directory of the other model.
       reporter: receives a message that lists the variables that are not loaded.
-      parts: variables to load. `all`: all of them, except classifiers of another shape; `backbone`:
-        those of the backbone; `matching`: those that match in name and shape; `vgg_decimated`: the
-        backbone, and fc6 and fc7 subsampled by `decimated`.
-      architecture: architecture of the model to train. If it takes other bands than RGB and the
-        other model takes RGB, the first kernels are adapted by `for_bands` (default: unchanged).
+      parts: variables to load. `all`: all variables, except classifiers of another shape;
+        `backbone`: variables of the backbone; `matching`: variables whose name and shape are equal;
+        `vgg_decimated`: variables of the backbone, and fc6 and fc7 subsampled by `decimated`.
+      architecture: architecture of the model to train. If it takes other bands than RGB, and the
+        other model takes RGB, the first kernels are adapted by `for_bands`. None: no adaptation.
 
     Raises:
       DeepLabError: a variable that must be loaded is missing or has another shape.
@@ -189,8 +193,8 @@ def initialize_from(
         if theirs.takes_rgb:
             given = for_bands(given, wanted, theirs, architecture)
             reporter.message(
-                f"the first kernels of {source} take 3 channels; {architecture.in_channels} bands "
-                "start from those of R, G and B and their mean"
+                f"the first kernels of {source} take RGB; they are adapted to "
+                f"{architecture.in_channels} bands"
             )
     given = (
         decimated(given, wanted)
@@ -227,9 +231,10 @@ def _check_channels(
 def warn_of_conventions(
     architecture: Architecture, source: pathlib.Path, reporter: Reporter, parts: str = "all"
 ) -> None:
-    """Warns if the model that variables are loaded from has other conventions than the new model.
+    """Warns if the source of variables and the new model differ in a keyword of CONVENTIONS.
 
-    Conventions are the keywords in CONVENTIONS, such as the normalization of input pixels.
+    An example is the normalization of input pixels. With another normalization, loaded weights may
+    not work well.
 
     Args:
       architecture: architecture of the model to train.
@@ -300,7 +305,7 @@ def _started_afresh(
     source: pathlib.Path,
     whole: bool,
 ) -> list[str]:
-    """Returns messages about the arrays, or parts of the network, that are not loaded."""
+    """Returns messages that list the arrays, or the parts of the network, that are not loaded."""
     afresh = [path for path in wanted if path not in fitting]
     if not whole:
         names = list(dict.fromkeys(path[1] for path in afresh))
@@ -321,8 +326,8 @@ def _started_afresh(
 def initial_state(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> TrainState:
     """Returns the state that training starts from.
 
-    It is that of the last checkpoint if there is one. Otherwise it is initialized from the model
-    `training.init_from`, or randomly.
+    If there is a checkpoint, its state is restored. Otherwise the state is initialized from the
+    model `training.init_from`, or randomly.
     """
     spec, seed = run.state_spec, run.config.seed
     if checkpointer.latest_step is not None:

@@ -16,9 +16,11 @@ from deeplab_jax.files import is_local, write_text
 from deeplab_jax.reporter import Reporter
 
 LOCK_FILE = "lock.json"
-# Seconds between two heartbeats, and without one until the lock is taken over.
+# Seconds between two heartbeats of the owner, and seconds without a heartbeat after which another
+# process takes over the lock.
 HEARTBEAT_SECONDS, STALE_SECONDS = 10.0, 45.0
-# Seconds until a claim in a bucket, which has no exclusive creation, counts as the last one.
+# Buckets have no exclusive creation: a process owns a lock that still has its token after this
+# number of seconds.
 SETTLE_SECONDS = 1.0
 # Tokens of the locks that this process holds.
 _HELD: set[str] = set()
@@ -28,16 +30,17 @@ _HELD: set[str] = set()
 def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable[[], None]]:
     """Locks a workdir, local or in a bucket, while the block runs.
 
-    The lock of a process that has ended is taken over: immediately if it ran on this host, else
-    when its heartbeat has not changed for STALE_SECONDS. The clocks of hosts are not compared.
+    The lock of a process that has ended is taken over: at once if the process ran on this host,
+    otherwise after its heartbeat has not changed for STALE_SECONDS. Clocks of different hosts are
+    not compared.
 
     Args:
       workdir: directory of the run.
       reporter: receives a message before waiting for, or taking over, the lock of another process.
 
     Yields:
-      A function that raises a DeepLabError if another run has taken over the lock, which can happen
-      after this process was suspended.
+      A function that raises a DeepLabError if another run has taken over the lock. This can happen
+      while this process is suspended.
 
     Raises:
       DeepLabError: another run trains in the workdir.
@@ -52,7 +55,7 @@ def workdir_lock(workdir: pathlib.Path, reporter: Reporter) -> Iterator[Callable
         count = 0
         while not done.wait(HEARTBEAT_SECONDS):
             count += 1
-            # A bucket that cannot be reached for a while does not end the run.
+            # If a bucket cannot be reached for some time, the run continues.
             with contextlib.suppress(OSError):
                 if (_read(path) or {}).get("token") != token:
                     lost.set()
@@ -128,7 +131,8 @@ def _died_here(owner: dict[str, Any]) -> bool:
     if owner.get("host") != socket.gethostname() or not isinstance(process, int):
         return False
     if process == os.getpid():
-        # An earlier container with the same name, unless this process itself holds the lock.
+        # The owner was in an earlier container with the same host name and process id, unless this
+        # process itself holds the lock.
         return owner.get("token") not in _HELD
     try:
         os.kill(process, 0)
@@ -140,7 +144,7 @@ def _died_here(owner: dict[str, Any]) -> bool:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the content of the lock; None if it is free, {} while it is being written."""
+    """Returns the content of the lock file; None if there is none, {} while it is being written."""
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:

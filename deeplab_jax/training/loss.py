@@ -28,7 +28,7 @@ class Outputs(NamedTuple):
     maps: Mapping[str, jax.Array]
 
 
-# Loss function (outputs, label of the same images, label of the whole batch, step) → scalar.
+# Loss function: (outputs, label of the same images, label of the whole batch, step) → scalar.
 Objective = Callable[[Outputs, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -87,11 +87,11 @@ def _one_scale(
 
 
 def _of_scores(loss: losses.Loss, batch_label: jax.Array) -> losses.Loss:
-    """Returns a loss that first downsamples the label to the size of the scores.
+    """Returns a loss that downsamples the label to the size of the scores before computing.
 
-    The divisor is the number of valid pixels in the downsampled label of the whole batch. The
-    argument `normalizer` is ignored, because the size may differ between the classifier and the
-    auxiliary head.
+    Sums are divided by the number of valid pixels in the downsampled label of the whole batch. The
+    argument `normalizer` of the result is ignored, because the scores of the classifier and of the
+    auxiliary head may have different sizes.
     """
 
     def shrunk(

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, and their construction from a config."""
+"""Builds optimizers and learning-rate schedules from a config."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -17,7 +17,7 @@ from deeplab_jax.errors import DeepLabError
 def poly_schedule(
     base_learning_rate: float, num_steps: int, power: float = 0.9, warmup_steps: int = 0
 ) -> optax.Schedule:
-    """Returns the schedule lr(t) = base·(1 − t/num_steps)^power, which is 0 from `num_steps` on.
+    """Returns the schedule lr(t) = base·(1 − t/num_steps)^power; it is 0 from `num_steps` on.
 
     Args:
       base_learning_rate: learning rate at step 0, before the warm-up factor.
@@ -29,8 +29,8 @@ def poly_schedule(
     """
 
     def learning_rate(step: jax.Array | int) -> jax.Array:
-        # The subtraction is in integers. Compiled, optax.polynomial_schedule multiplies by a
-        # rounded 1/num_steps and is NaN at the last step for many values, such as 30,000.
+        # The subtraction uses integers. In compiled programs, optax.polynomial_schedule multiplies
+        # by a rounded 1/num_steps and is NaN at the last step for many values, such as 30,000.
         left = jnp.maximum(num_steps - step, 0) / num_steps
         return base_learning_rate * left**power
 
@@ -55,7 +55,7 @@ def step_schedule(
     """
 
     def learning_rate(step: jax.Array | int) -> jax.Array:
-        # The division is in integers. optax.exponential_decay can drop one step too late.
+        # The division uses integers. optax.exponential_decay can drop one step too late.
         return base_learning_rate * factor ** jnp.floor_divide(step, steps_per_drop)
 
     return with_warmup(learning_rate, warmup_steps)
@@ -64,7 +64,7 @@ def step_schedule(
 def cosine_schedule(
     base_learning_rate: float, num_steps: int, warmup_steps: int = 0
 ) -> optax.Schedule:
-    """Returns the schedule lr(t) = base·½·(1 + cos(π·t/num_steps)), 0 from `num_steps` on.
+    """Returns the schedule lr(t) = base·½·(1 + cos(π·t/num_steps)); it is 0 from `num_steps` on.
 
     Args:
       base_learning_rate: learning rate at step 0, before the warm-up factor.
@@ -79,8 +79,8 @@ def cosine_schedule(
 def with_warmup(schedule: optax.Schedule, warmup_steps: int) -> optax.Schedule:
     """Adds a linear warm-up to a schedule: lr(t)·min((t + 1)/warmup_steps, 1).
 
-    The factor is 1/warmup_steps at step 0, not 0, so the first step already has an effect. It is 1
-    from step warmup_steps − 1 on, where the schedule is the same as without warm-up.
+    At step 0, the factor is 1/warmup_steps rather than 0, so the first step has an effect. From
+    step warmup_steps − 1 on, the factor is 1, and the schedule is the same as without warm-up.
 
     Args:
       schedule: learning rate as a function of the step.
@@ -101,7 +101,7 @@ def with_warmup(schedule: optax.Schedule, warmup_steps: int) -> optax.Schedule:
 # arXiv 1708.03888, section 4.
 LARS_COEFFICIENT = 0.001
 PARTS = ("backbone", "head", "decoder", "classifier", "auxiliary")
-# Names of classifiers inside a head: in LR-ASPP, and in the branches of DeepLab v2 on VGG-16.
+# Names of classifiers inside a head: of LR-ASPP, and of the branches of DeepLab v2 on VGG-16.
 SCORING = ("classifier", "low_level_classifier", "fc8")
 Names = tuple[str, ...]
 
@@ -131,8 +131,9 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
 def decayed_parameters(params: Any, decay_depthwise: bool) -> Any:
     """Returns a tree of booleans that is True for parameters with weight decay.
 
-    These are all convolution kernels, but depthwise kernels only if `decay_depthwise` is set (the
-    released code does not decay them). Biases, scales and offsets have no weight decay.
+    Weight decay applies to the kernels of convolutions. It applies to depthwise kernels only if
+    `decay_depthwise` is set; the authors' code does not decay them. Biases, scales and offsets have
+    no weight decay.
     """
 
     def decayed(path: tuple[jax.tree_util.DictKey, ...], _: jax.Array) -> bool:
@@ -147,10 +148,10 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns the optimizer that a config specifies.
 
-    Weight decay adds wd·w to the gradient (L2 regularization). `adamw` and `lamb` add it after the
-    scaling of Adam instead, which would reduce it (arXiv 1711.05101). For large batches, `lars` and
-    `lamb` then scale the update of each array by the norm of the array (arXiv 1708.03888,
-    1904.00962).
+    Weight decay adds wd·w to the gradient (L2 regularization). `adamw` and `lamb` add wd·w after
+    Adam's scaling instead, so that the scaling does not reduce it (arXiv 1711.05101). For large
+    batches, `lars` and `lamb` also scale the update of each array by the norm of the array
+    (arXiv 1708.03888, 1904.00962).
 
     Args:
       config: section `optimizer` of the config; see deeplab_jax/config_fields.py.
@@ -186,7 +187,7 @@ def _direction(
             return [adam, decay, *descent]
         case "lamb":
             return [adam, decay, optax.scale_by_trust_ratio(), *descent]
-    # In LARS, parameters without weight decay also have unscaled updates.
+    # In LARS, the updates of parameters without weight decay are not scaled.
     trust = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=LARS_COEFFICIENT), decayed)
     return [decay, trust, *descent, momentum]
 
@@ -197,8 +198,9 @@ def scale_by_part(multipliers: Mapping[str, float]) -> optax.GradientTransformat
     Args:
       multipliers: multipliers of the parts `backbone`, `head`, `decoder`, `classifier` and
         `auxiliary`. The multipliers `bias` (of convolution biases) and `norm` (of normalization
-        scales and offsets) apply in addition to that of the part. Classifiers inside a head, such
-        as the branches of DeepLab v2, have the multiplier `classifier` instead of `head`.
+        scales and offsets) apply in addition to the multiplier of the part. Classifiers inside a
+        head, such as the branches of DeepLab v2, have the multiplier `classifier` instead of
+        `head`.
     """
 
     def scaled_updates(updates: Any, _: Any) -> Any:
@@ -294,8 +296,8 @@ def _factor(names: Names, present: Collection[Names], multipliers: Mapping[str, 
 def _gives_scores(module: Names, present: Collection[Names]) -> bool:
     """Returns whether a module of the head is a classifier.
 
-    The branches of DeepLab v2 on a ResNet are classifiers. They have a bias, while the branches of
-    other versions have batch normalization instead.
+    The branches of DeepLab v2 on a ResNet are classifiers. They are recognized by their bias; the
+    branches of other versions have batch normalization instead.
     """
     bare_branch = module[-1].startswith("rate_") and (*module, "bias") in present
     return module[-1] in SCORING or bare_branch

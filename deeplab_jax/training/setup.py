@@ -52,11 +52,12 @@ class Run:
     """Training run, with all parts built from its config.
 
     Attributes:
-      config: config with the arguments of the caller applied and all keywords of the network set.
+      config: config of the run, with the arguments of `train` applied and all keywords of the
+        network set.
       workdir: directory of the run.
       mesh: device mesh.
       train, validation: datasets.
-      model, description: network and its description, the content of `model.json`.
+      model, description: network, and the content of its `model.json`.
       augmentation: augmentation of training examples.
       learning_rate, optimizer: learning-rate schedule and optimizer.
       objective: loss to minimize.
@@ -108,8 +109,8 @@ def assemble(
       train, validation: name of a prepared dataset, a pair of arrays (images, masks), or an opened
         dataset; None: the dataset of the config.
       batch_size: replaces `config.training.batch_size`.
-      epochs: number of epochs, replaces `config.training.num_steps`. The model is then evaluated
-        and saved after each epoch.
+      epochs: number of epochs, which replaces `config.training.num_steps`. The model is then
+        evaluated and saved after each epoch.
       reporter: receives warnings.
 
     Raises:
@@ -184,7 +185,7 @@ def _adjusted(
 
 
 def warn_of_absent_classes(train_set: Dataset, reporter: Reporter) -> None:
-    """Warns of classes without any pixel in in-memory arrays; for files, `prepare` warns."""
+    """Warns of classes without any pixel in in-memory arrays. For files, `prepare` warns."""
     absent = train_set.absent_classes if isinstance(train_set, ArrayDataset) else ()
     if absent:
         reporter.warning(
@@ -199,8 +200,8 @@ def _binary_arrays(
 ) -> bool | None:
     """Returns whether 255 is class 1 (and not void) in the given arrays, see `ArrayDataset`.
 
-    The answer is the same for training and validation: if one has the values 0 and 255 and the
-    other 0, 1 and 255, then 255 is void in both.
+    The result applies to training and validation: 255 is class 1 only if the masks of both together
+    contain only 0 and 255.
     """
     if not (isinstance(train, tuple) and isinstance(validation, tuple)):
         return None
@@ -225,7 +226,7 @@ def open_source(
       binary: for arrays, whether 255 is class 1; see `ArrayDataset`.
 
     Raises:
-      DeepLabError: the dataset does not exist, or neither `source` nor the config has one.
+      DeepLabError: the dataset does not exist, or neither `source` nor the config names a dataset.
     """
     names = config.data.class_names
     if source is None or isinstance(source, str):

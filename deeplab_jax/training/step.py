@@ -22,7 +22,7 @@ class StepLayout:
     """Shardings of the arguments and results of a training step.
 
     Attributes:
-      mesh: device mesh; None: the device that the arguments are on.
+      mesh: device mesh; None: the device of the arguments.
       state_sharding: sharding of every array of the state; None: all replicated.
     """
 
@@ -37,7 +37,7 @@ class StepLayout:
     def variables(self, variables: Any) -> Any:
         """Constrains variables that are sharded in the state to be replicated (all-gather).
 
-        Without this constraint, the compiler might move feature maps instead, which are larger.
+        Without this constraint, the compiler might gather feature maps, which are larger.
         """
         if self.state_sharding is None or self.mesh is None:
             return variables
@@ -51,7 +51,7 @@ class StepLayout:
         return jax.lax.with_sharding_constraint(gradients, own)
 
     def jit(self, step: Callable[..., Any]) -> "Step":
-        """Jits a step (state, batch) → (state, metrics); the state passed to it is donated."""
+        """Jits a step (state, batch) → (state, metrics); the input state is donated."""
         if self.mesh is None:
             return jax.jit(step, donate_argnums=0)
         whole = replicated(self.mesh)
@@ -68,7 +68,8 @@ Batch = dict[str, jax.Array]
 # (state, batch) → (state, metrics), jitted.
 Step = jax.stages.Wrapped
 
-# Folded into the seed to get the random stream of dropout; initialization uses the seed itself.
+# Number that is folded into the seed for the random keys of dropout. Initialization uses the seed
+# itself.
 DROPOUT_STREAM = 1
 
 
@@ -87,19 +88,19 @@ def make_train_step(
 ) -> Step:
     """Returns the jitted training step (state, batch) → (state, metrics).
 
-    The batch is sharded over the mesh axis `data`, the rows of its images over `spatial`. Loss and
-    batch normalization average over all devices. The state passed to the step is donated. The
-    metrics are the scalars `loss`, `learning_rate` and `gradient_norm`.
+    The batch is sharded over the mesh axis `data`, and the rows of its images over `spatial`. Loss
+    and batch normalization average over all devices. The input state is donated. The metrics are
+    the scalars `loss`, `learning_rate` and `gradient_norm`.
 
     Args:
       model, optimizer, learning_rate: network to train, its optimizer and schedule.
       objective: loss to minimize.
-      mesh, state_sharding: see `StepLayout`. The devices may belong to a topology that the step is
-        compiled for ahead of time.
+      mesh, state_sharding: see `StepLayout`. For ahead-of-time compilation, the devices of the mesh
+        are those of a topology.
       seed: random seed of dropout.
-      accumulation_steps: number of microbatches that gradients are accumulated over. Batch
-        normalization uses the statistics of each microbatch; otherwise the gradient equals that of
-        the whole batch.
+      accumulation_steps: number of microbatches over which gradients are accumulated. Batch
+        normalization uses the statistics of each microbatch. Apart from this, the gradient equals
+        that of the whole batch.
       ema_decay: decay of the moving average of the variables; ignored if the state has none.
       l1: weight of the L1 norm of the kernels.
     """
@@ -226,8 +227,8 @@ def in_parts(array: jax.Array, parts: int) -> jax.Array:
 def averaged(ema: Variables, variables: Variables, step: jax.Array, decay: float) -> Variables:
     """Updates the moving average of the variables: decay·ema + (1 − decay)·variables.
 
-    At step t the decay is min(decay, (1 + t)/(10 + t)), so that the initial values have little
-    weight (as in TensorFlow's ExponentialMovingAverage with `num_updates`).
+    At step t, the decay is min(decay, (1 + t)/(10 + t)), so that the initial values have little
+    weight, as in TensorFlow's ExponentialMovingAverage with `num_updates`.
     """
     rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
     return jax.tree.map(lambda old, new: old + rate.astype(old.dtype) * (new - old), ema, variables)

@@ -1,4 +1,4 @@
-"""Training of a run in a workdir: opens data, lock, logs and checkpoints around the loop."""
+"""Trains a network in a workdir: opens data, lock, logs and checkpoints, and runs the loop."""
 
 import contextlib
 import dataclasses
@@ -47,9 +47,9 @@ from deeplab_jax.training.writers import Monitor, check_writers
 def interruption() -> Iterator[Callable[[], bool]]:
     """Yields a function that returns whether the process has received SIGINT or SIGTERM.
 
-    The first signal is only recorded, so that a checkpoint can be saved; the second one has its
-    usual effect. Outside the main thread, Python receives no signals, and the function returns
-    False.
+    The first signal is only recorded, so that a checkpoint can be saved; the second signal has its
+    usual effect. Python receives signals in the main thread only; in other threads, the function
+    always returns False.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -205,7 +205,7 @@ def _open_workdir(run: Run, evaluator: Evaluator) -> None:
     wait_for_hosts("workdir")
 
 
-# Fields that each host may set for itself.
+# Config fields that may differ between hosts.
 LOCAL_FIELDS = ("data.data_dir", "data.workers")
 
 

@@ -1,9 +1,10 @@
-"""Restores batch normalization in networks that were published with it folded (unfolding).
+"""Restores batch normalization that was folded into convolutions (unfolding).
 
-After folding, each batch normalization is the identity. If such a network is trained, it normalizes
-by the statistics of the batch and computes a different function. Unfolding therefore measures the
-means and variances on training images, and sets scales and offsets that undo the normalization, so
-that training starts from the published function.
+Some networks are published in this form. In a converted network, each folded batch normalization is
+the identity. In training, however, it would normalize by the statistics of the batch, and the
+network would compute another function. Unfolding measures the means and variances on training
+images, and sets scales and offsets that undo the normalization. Training then starts from the
+published function.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from deeplab_jax.parallel import replicated
 from deeplab_jax.training.state import Variables
 
 Path = tuple[str, ...]
-# Number of training batches that the statistics are measured on.
+# Number of training batches on which the statistics are measured.
 BATCHES = 8
 
 
@@ -33,7 +34,7 @@ def unfold_batch_norm(
     batches: Iterable[jax.Array],
     mesh: Mesh,
 ) -> Variables:
-    """Returns variables with measured batch statistics that compute the same function.
+    """Returns variables that compute the same function with measured batch statistics.
 
     Args:
       model: network.
@@ -80,7 +81,7 @@ def _measurement(
 
 
 def _merged(batches: Sequence[Statistics]) -> Statistics:
-    """Combines the statistics of batches of equal size to those over all pixels."""
+    """Combines the statistics of batches of equal size to the statistics of all batches."""
     means, variances, epsilons = map(np.stack, zip(*batches, strict=True))
     # Total variance: mean of the variances within batches plus variance of the batch means.
     return Statistics(means.mean(0), variances.mean(0) + means.var(0), epsilons[0])
@@ -89,7 +90,10 @@ def _merged(batches: Sequence[Statistics]) -> Statistics:
 def _restated(
     flat: Mapping[Path, np.ndarray], path: Path, statistics: Statistics
 ) -> dict[Path, np.ndarray | jax.Array]:
-    """Returns the variables of one batch normalization with other statistics, same function."""
+    """Returns the variables of a batch normalization that has the given statistics.
+
+    Scale and offset are chosen so that the function of the layer does not change.
+    """
     mean, variance, epsilon = statistics
     scale, offset = flat["params", *path, "scale"], flat["params", *path, "bias"]
     old_mean, old_variance = (flat["batch_stats", *path, name] for name in ("mean", "var"))

@@ -262,7 +262,7 @@ def test_a_model_for_rgb_initializes_one_for_bands(five_bands, tmp_path):
     spread = 2 * np.array([0.229, 0.224, 0.225])[:, None]
     gray = (given[path] * spread).sum(2)
     np.testing.assert_allclose(found[path].sum(2), gray, rtol=1e-4, atol=1e-6)
-    assert any("5 bands start from those of R, G and B" in text for text in reporter.messages)
+    assert any("they are adapted to 5 bands" in text for text in reporter.messages)
     four = dataclasses.replace(network, in_channels=4, pixel_mean=(1.0,) * 4, pixel_std=(1.0,) * 4)
     with pytest.raises(DeepLabError, match="takes 5 bands, but the data has 4; give a model for"):
         initialize_from(fresh, five_bands, reporter, "all", four)

@@ -47,7 +47,10 @@ SHOWN = {
     ],
     "data.md": [
         ("is refused with both names", "data/test_strangers_masks.py::test_spoilt_masks_are"),
-        ("refuses files with others", "data/test_strangers_bands.py::test_a_model_of_bands_ref"),
+        (
+            "refuses files with other bands",
+            "data/test_strangers_bands.py::test_a_model_of_bands_ref",
+        ),
         ("need 8-bit RGB", "data/test_strangers_bands.py::test_spoilt_bands_give_one_line"),
         ("are never read", "data/test_strangers_annotations.py::test_unsafe_archives_are_refused"),
         ("TIFF of several pages", "data/test_strangers_large.py::test_a_page_is_read_by_its"),

@@ -130,7 +130,7 @@ def test_an_image_larger_than_the_size_is_an_error(dataset):
 
 def test_mistakes_are_named(dataset):
     two_classes = RedReader(Architecture("mobilenet_v2", num_classes=2))
-    with pytest.raises(DeepLabError, match="has 2 classes, the dataset arrays has 4"):
+    with pytest.raises(DeepLabError, match="has 2 classes, but the dataset arrays has 4"):
         Evaluator(two_classes, dataset)
     with pytest.raises(DeepLabError, match="nothing to evaluate"):
         Evaluator(RedReader(), dataset, limit=0)
@@ -144,5 +144,6 @@ def test_other_class_names_are_warned_of(dataset):
     warnings = RecordingReporter()
     evaluate(predictor, dataset, limit=1, reporter=warnings)
     assert warnings.warnings == [
-        "1 classes of the model have different names in arrays; for example, 'wood' is 'tree' there"
+        "1 classes of the model have other names in the dataset arrays; for example, "
+        "'wood' is 'tree' there"
     ]

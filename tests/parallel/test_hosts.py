@@ -15,8 +15,8 @@ from deeplab_jax.parallel.hosts import VARIABLES, alone, local_devices
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("a:1", 2, None), "go together"),
-        ((None, None, 1), "go together"),
+        (("a:1", 2, None), "must be given together"),
+        ((None, None, 1), "must be given together"),
         (("a", 2, 0), "host:port"),
         (("a:1", 2, 2), "0..1"),
         (("a:1", 0, 0), "num_processes=0"),
@@ -36,7 +36,7 @@ def test_environment_variables_complete_the_flags():
     assert Addresses().or_of({VARIABLES[0]: "a:1"}) == Addresses()
     with pytest.raises(DeepLabError, match="whole number"):
         Addresses().or_of(environment | {VARIABLES[1]: "four"})
-    with pytest.raises(DeepLabError, match="go together"):
+    with pytest.raises(DeepLabError, match="must be given together"):
         Addresses().or_of({VARIABLES[1]: "4"})
 
 
