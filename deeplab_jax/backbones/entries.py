@@ -1,4 +1,4 @@
-"""Registry of backbones: the module of each, and the conventions it was published with."""
+"""Registry of backbones: for each, its Flax module and the conventions of its published weights."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -19,7 +19,7 @@ IMAGES, NUM_CLASSES = 16, 21
 def measure(
     network: str, crop: tuple[int, int], batch_size: int, dtype: str, started: float
 ) -> dict[str, float]:
-    """Returns the seconds spent in each part of the start-up, in the order of `train`.
+    """Starts a training; returns the seconds of each part up to the first step, in order.
 
     Args:
       network: ARCHITECTURE/BACKBONE.

@@ -13,7 +13,7 @@ shapes     mean IoU on the built-in `shapes` dataset: DeepLab v3+, the same netw
            32 without a decoder, and a per-pixel classifier (10 minutes on two cores)
 crf        time of the dense CRF on one image, in total and per step, compared with pydensecrf
 
-A flag whose description starts with names of benchmarks applies only to them.
+A flag whose description starts with "For NAME:" applies only to the benchmark NAME.
 
 examples:
   deeplab-jax benchmark inference --network=deeplab_v3/resnet_50 --size=513x513
@@ -51,30 +51,38 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "engines",
         ["jax", "onnx", "tflite"],
-        "inference: engines to compare, in float32; empty: none.",
+        "For inference: engines to compare, in float32; empty: none.",
     )
-    flags.define("dataset", None, "pipeline: name of a prepared dataset.")
+    flags.define("dataset", None, "For pipeline: name of a prepared dataset.")
     flags.define("data_dir", None, "Directory of the prepared datasets.")
-    flags.define("crop", "513x513", "pipeline, compile: height x width of the crops, in pixels.")
     flags.define(
-        "consumes", 600.0, "pipeline: training throughput of the accelerator, in images per second."
+        "crop", "513x513", "For pipeline and compile: height x width of the crops, in pixels."
+    )
+    flags.define(
+        "consumes",
+        600.0,
+        "For pipeline: training throughput of the accelerator, in images per second.",
     )
     flags.define(
         "sizes",
         ["513x513", "257x257", "1025x1025", "2049x2049"],
-        "scaling: image sizes in pixels to time at the first batch size.",
+        "For scaling: image sizes in pixels to time at the first batch size.",
     )
-    flags.define("batch_sizes", "1,2,4,8", "scaling: batch sizes to time at the first image size.")
-    flags.define("output_strides", "32,16,8", "scaling: output strides of the network.")
-    flags.define("output", None, "scaling: directory for the CSV file and the plot.")
-    flags.define("workdir", None, "shapes: directory for the two runs.")
-    flags.define("image", None, "crf: image file (default: a generated image).")
-    flags.define("crf", "deeplab_largefov", "crf: name of published CRF parameters.")
-    flags.define("num_classes", 21, "crf: number of classes of the logits.", least=2)
+    flags.define(
+        "batch_sizes", "1,2,4,8", "For scaling: batch sizes to time at the first image size."
+    )
+    flags.define("output_strides", "32,16,8", "For scaling: output strides of the network.")
+    flags.define("output", None, "For scaling: directory for the CSV file and the plot.")
+    flags.define("workdir", None, "For shapes: directory for the two runs.")
+    flags.define("image", None, "For crf: image file (default: a generated image).")
+    flags.define("crf", "deeplab_largefov", "For crf: name of published CRF parameters.")
+    flags.define("num_classes", 21, "For crf: number of classes of the logits.", least=2)
     flags.define("repetitions", 5, "Number of repetitions, whose median is printed.", least=1)
     flags.define("json", False, "Print JSON instead of text.")
-    flags.define("num_images", 400, "pipeline: number of images per measurement.", least=0)
-    flags.define("workers", 0, "pipeline: number of data-loading processes; 0: threads.", least=0)
+    flags.define("num_images", 400, "For pipeline: number of images per measurement.", least=0)
+    flags.define(
+        "workers", 0, "For pipeline: number of data-loading processes; 0: threads.", least=0
+    )
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

@@ -5,17 +5,19 @@ By default, whole images are predicted at one scale. M is the workdir of a train
 directory, or the name of pretrained weights. --output writes metrics.json, confusion_matrix.png and
 contact_sheet.png.
 
---calibration measures how well the class probabilities agree with the truth: expected calibration
-error (ECE) of the confidence, its mean over classes (classwise ECE), Brier score (0 to 2) and
-negative log-likelihood (NLL). --output then writes reliability.png. `calibrate` improves them.
+With --calibration, the command also measures how well the class probabilities agree with the truth.
+It prints the expected calibration error (ECE) of the confidence, the mean ECE over the classes
+(classwise ECE), the Brier score (0 to 2) and the negative log-likelihood (NLL). --output then also
+writes reliability.png. The command `calibrate` improves these values.
 
---table compares inference options. It adds --output_stride, --scales, --flip and --crf one after
-the other and prints how much each of them changes the metrics, with a 95 % interval. --output then
+With --table, the command compares inference options. It adds --output_stride, --scales, --flip and
+--crf one after the other and prints how much each changes the metrics, with a 95 % interval. It
 writes strategies.json. Without these flags, the table has the rows of table 6 of DeepLab v3 (output
 strides 16 and 8, six scales, flips) and one row for the CRF.
 
---class_map and --classes evaluate on other classes than those of the model. Pixels whose true class
-is not scored are void. At other pixels, a predicted class that is not scored counts as wrong.
+With --class_map or --classes, the model is evaluated on other classes than its own. Pixels whose
+true class is not scored are void. At other pixels, a predicted class that is not scored counts as
+wrong.
 
 examples:
   deeplab-jax evaluate --model=runs/camvid --dataset=camvid --split=val --data_dir=data \\

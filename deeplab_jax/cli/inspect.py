@@ -7,8 +7,8 @@ image size. ARCH is an architecture that `deeplab-jax models` lists. M is the wo
 run, a model directory, or the name of pretrained weights. This takes about a second, because the
 network is traced and not run.
 
---set=KEY=VALUE,… sets keywords of the network; tuples take brackets. --set without a value prints
-the type, default and description of every keyword; --config does the same for every config field.
+Set keywords of the network with --set=KEY=VALUE,…; write tuples in brackets. Without a value, --set
+prints the type, default and description of every keyword, and --config those of config fields.
 
 Multiply-adds are also printed in TensorFlow's convention, which the tables of the papers use. In
 this convention, the feature map of an atrous convolution that is not depthwise is padded to a

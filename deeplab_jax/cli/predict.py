@@ -18,10 +18,11 @@ the first camera until --seconds or Ctrl-C.
 With --tile, an image is read, predicted and written in parts, so that a TIFF of any size fits in
 memory. Above 179 million pixels the files are TIFFs: NAME.tif and NAME_overlay.tif.
 
---submission=voc or --submission=cityscapes writes files for the evaluation server instead.
+With --submission=voc or --submission=cityscapes, the command instead writes files for the
+evaluation server.
 
---engine=onnx and --engine=tflite run the network in ONNX Runtime and LiteRT instead of JAX, with
-the same masks. On CPUs a TFLite file of `export --calibrate`, in 8-bit integers, is the fastest.
+With --engine=onnx or --engine=tflite, the network runs in ONNX Runtime or LiteRT instead of JAX,
+with the same masks. On CPUs, a TFLite file in 8-bit integers (`export --calibrate`) is the fastest.
 
 All images are read before anything is written. If an image is damaged, the command fails; with
 --skip_bad, such images are skipped and counted. Inputs are never overwritten.
@@ -174,7 +175,10 @@ def _segment(
     server, overwrite = flags.submission, flags.overwrite
     shown = _overlay_bands(flags, bands.count)
     if server and flags.probabilities:
-        raise DeepLabError("evaluation servers accept no probabilities; omit --probabilities")
+        raise DeepLabError(
+            "--submission cannot be combined with --probabilities: evaluation servers accept "
+            "class maps only; omit --probabilities"
+        )
     by_rows = flags.tile is not None and flags.crf is None and not server and bands.are_pictures
     if server:
         jobs = inference.plan_submission(paths, flags.output, server, overwrite=overwrite)

@@ -12,8 +12,8 @@ DATASET is one of:
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
 
-If the description of a flag starts with names such as `folder` or `annotation files`, the flag
-applies only to those datasets.
+If the description of a flag starts with "For NAME:", the flag applies only to the dataset NAME.
+"Annotation files" means the datasets labelme, coco, cvat, label_studio and yolo.
 
 examples:
   deeplab-jax prepare camvid --source=~/CamVid --data_dir=data --report
@@ -70,7 +70,7 @@ def define_flags(flags: Flags) -> None:
     flags.define(
         "aug_val_masks",
         False,
-        "voc_segmentation: read the masks of val from SegmentationClassAug.",
+        "For voc_segmentation: read the masks of val from SegmentationClassAug.",
     )
     flags.define(
         "masks_drawn_on",
@@ -81,56 +81,60 @@ def define_flags(flags: Flags) -> None:
         choices=[DISPLAYED, STORED],
     )
     _define_folder_flags(flags)
-    flags.define("num_train", int, "shapes: number of training images (default: 1600).", least=0)
-    flags.define("num_val", int, "shapes: number of validation images (default: 200).", least=0)
-    flags.define("size", int, "shapes: side of the images in pixels (default: 96).", least=0)
-    flags.define("seed", int, "shapes: seed of the images (default: 0).", least=0)
+    flags.define(
+        "num_train", int, "For shapes: number of training images (default: 1600).", least=0
+    )
+    flags.define("num_val", int, "For shapes: number of validation images (default: 200).", least=0)
+    flags.define("size", int, "For shapes: side of the images in pixels (default: 96).", least=0)
+    flags.define("seed", int, "For shapes: seed of the images (default: 0).", least=0)
 
 
 def _define_folder_flags(flags: Flags) -> None:
     """Defines the flags for a user's own images with masks or annotation files."""
-    flags.define("masks", None, "folder: directory of the masks (default: found in the source).")
+    flags.define(
+        "masks", None, "For folder: directory of the masks (default: found in the source)."
+    )
     flags.define(
         "classes",
         None,
-        "folder, annotation files: file of class names, one per line, or JSON (default for "
+        "For folder and annotation files: file of class names, one per line, or JSON (default for "
         "annotation files: background, then the names in them).",
     )
     flags.define(
-        "images", None, "Annotation files: directory of the images (default: below the source)."
+        "images", None, "For annotation files: directory of the images (default: the source)."
     )
     flags.define(
         "annotations",
         None,
-        "coco, label_studio: the annotation file (default: JSON files below the source).",
+        "For coco and label_studio: the annotation file (default: JSON files below the source).",
     )
     flags.define(
-        "color_map", None, 'folder: class colors, lines `r g b name` or JSON {"name": [r,g,b]}.'
+        "color_map", None, 'For folder: class colors, lines `r g b name` or JSON {"name": [r,g,b]}.'
     )
     flags.define(
         "name",
         None,
-        "folder, annotation files: name of this dataset; other commands refer to it as "
+        "For folder and annotation files: name of this dataset; other commands refer to it as "
         "DATASET/NAME.",
     )
     flags.define(
         "intensity_range",
         list,
-        "folder, annotation files: two levels of a 16-bit image, LOW,HIGH, that are mapped to 0 "
-        "and 255 (default: 0 and the maximum of each image).",
+        "For folder and annotation files: two levels of a 16-bit image, LOW,HIGH, that are mapped "
+        "to 0 and 255 (default: 0 and the maximum of each image).",
     )
     flags.define(
         "bands",
         list,
-        "folder: positions, from 1, of the bands to read, or all. Three bands, as in 4,3,2, become "
-        "red, green and blue of 8 bits; any other count keeps its uint8 or uint16 values "
+        "For folder: positions, from 1, of the bands to read, or all. Three bands, as in 4,3,2, "
+        "become red, green and blue of 8 bits; any other count keeps its uint8 or uint16 values "
         "(default: only gray and RGB images are accepted).",
     )
     flags.define(
         "page",
         int,
-        "folder: number of the page to read from TIFF files with several pages, from 1 (default: "
-        "such files are an error).",
+        "For folder: number of the page to read from TIFF files with several pages, from 1 "
+        "(default: such files are an error).",
         least=1,
     )
 

@@ -2,8 +2,8 @@
 
 Prunes a model and fine-tunes it. There are two kinds of pruning:
 
---structured removes whole channels from bottlenecks, ASPP branches and the decoder, until at most a
-fraction --macs=0.5 of the multiply-adds is left. The resulting network is smaller and faster.
+With --structured, whole channels are removed from bottlenecks, ASPP branches and the decoder, until
+at most a fraction --macs=0.5 of the multiply-adds is left. The network is then smaller and faster.
 
 Without --structured, the smallest weights of every dense kernel are set to 0 during training, up to
 a fraction --sparsity=0.5. The resulting model is smaller when it is compressed (zip), but not

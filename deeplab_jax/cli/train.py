@@ -6,11 +6,12 @@ the newest checkpoint. FILE is a path or the name of a packaged config (shapes, 
 Several processes can train together. On TPU pods, SLURM and GKE they are detected. Elsewhere, start
 each process with --coordinator=HOST:PORT --num_processes=N --process_id=0…N-1.
 
---folds=5 runs a five-fold cross-validation on the training split. It trains five networks, each on
-four folds, evaluates each on the remaining fold, and prints the mean and the standard deviation of
-the five mean IoUs.
+With --folds=5, the command runs a five-fold cross-validation on the training split. It trains five
+networks, each on four folds, evaluates each on the remaining fold, and prints the mean and the
+standard deviation of the five mean IoUs.
 
---preview=FILE.png draws the first training batch after all augmentation, and does not train.
+With --preview=FILE.png, the command draws the first training batch after all augmentation, and does
+not train.
 
 examples:
   deeplab-jax train --config=camvid:cpu --preview=batch.png --config.augmentation.cutmix=0.5

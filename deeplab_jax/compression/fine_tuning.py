@@ -89,7 +89,7 @@ def fine_tune(
     def checked(run: Run) -> Run:
         if len(run.description.class_names) != num_classes:
             raise DeepLabError(
-                f"the model has {num_classes} classes, {run.train.name} has "
+                f"the model has {num_classes} classes, but {run.train.name} has "
                 f"{len(run.description.class_names)}; fine-tune on a dataset with the same classes"
             )
         return adjust(run)

@@ -98,7 +98,7 @@ def quantized_variables(
       ranges: range of the input of every convolution; see `calibrate`.
 
     Raises:
-      DeepLabError: a parameter belongs to no convolution that is computed.
+      DeepLabError: the network has parameters outside of convolutions.
     """
     folded = traverse_util.flatten_dict(fold(model, variables)[1]["params"])
     quantized: dict[Path, np.ndarray] = {}
@@ -109,7 +109,8 @@ def quantized_variables(
     if folded:
         left = ", ".join(map("/".join, folded))
         raise DeepLabError(
-            f"this network cannot be quantized: these parameters belong to no convolution: {left}"
+            f"this network cannot be quantized, because it has parameters outside of convolutions: "
+            f"{left}"
         )
     return {"params": traverse_util.unflatten_dict(quantized)}
 

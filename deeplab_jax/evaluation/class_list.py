@@ -132,7 +132,7 @@ def make_class_list(
 
 
 def read_class_map(path: Path) -> dict[str, str]:
-    """Reads the scored class of each class, from lines `from: to` or JSON {"from": "to"}.
+    """Reads a map from classes to scored classes: lines `from: to` or JSON {"from": "to"}.
 
     Raises:
       DeepLabError: the file does not exist, has neither form, or names a class twice.

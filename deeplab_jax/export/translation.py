@@ -81,7 +81,7 @@ def flat_padding(padding: Padding) -> list[int]:
 
 
 def channels_first(value: Value) -> Value:
-    """Transposes a constant that broadcasts with maps [N, H, W, C] for maps [N, C, H, W]."""
+    """Converts a constant operand of maps [N, H, W, C] to an operand of maps [N, C, H, W]."""
     if not isinstance(value, np.ndarray):
         return value
     if value.ndim == 4:

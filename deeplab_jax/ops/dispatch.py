@@ -116,10 +116,10 @@ def dispatch(
 
 
 def named(name: str, function: Callable[[jax.Array], jax.Array], operand: jax.Array) -> jax.Array:
-    """Computes `function(operand)`; in an exported program it is a call of a function `name`.
+    """Computes `function(operand)` such that exported programs contain a call of function `name`.
 
-    The converters to other formats can then replace several JAX primitives by one operation of the
-    runtime.
+    Converters to other formats recognize this name, and replace the JAX primitives of the function
+    by one operation of the runtime.
     """
     if not exporting():
         return function(operand)

@@ -120,7 +120,7 @@ class _Limited(io.RawIOBase):
         data = self._file.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise DeepLabError(f"it unpacks to more than {self._max_bytes:,} bytes")
+            raise DeepLabError(f"the archive unpacks to more than {self._max_bytes:,} bytes")
         return data
 
 

@@ -90,7 +90,7 @@ class Pace:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Measures a block that reads the batch of the next step."""
+        """Measures the time of the block, which must read the batch of the next step."""
         started = time.perf_counter()
         yield
         self._batches.append((started, time.perf_counter()))

@@ -173,7 +173,12 @@ def make_optimizer(
 def _direction(
     config: ConfigDict, descent: list[optax.GradientTransformation]
 ) -> list[optax.GradientTransformation]:
-    """Returns the gradient transformations of an optimizer; `descent` applies the learning rate."""
+    """Returns the gradient transformations of the optimizer that the config names, in order.
+
+    Args:
+      config: section `optimizer` of the config.
+      descent: transformations that apply the learning rate, and the multipliers of parts.
+    """
     decayed = partial(decayed_parameters, decay_depthwise=config.decay_depthwise)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
     momentum = optax.trace(config.momentum, nesterov=config.nesterov)

@@ -77,7 +77,11 @@ class RowFile:
                 self.flush()
 
     def close(self, failed: bool = False) -> None:
-        """Stores all rows and closes the file; `failed`: an error that matters more is raised."""
+        """Stores all rows and closes the file.
+
+        Args:
+          failed: whether the run has failed; an error of storing is then not raised.
+        """
         if self._is_local:
             self._file.close()
             return

@@ -75,7 +75,7 @@ class Findings:
                 )
 
     def notes(self) -> list[str]:
-        """Returns one line per different remark, with a count and examples, and equal images."""
+        """Returns lines for the user: each remark with a count and examples, and equal images."""
         lines = [
             f"{len(examples)} x {note}: {shortened(examples, SHOWN_EXAMPLES)}"
             for note, examples in sorted(self._examples_with.items())

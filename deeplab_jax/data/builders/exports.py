@@ -62,7 +62,10 @@ def annotation_classes(
 
 
 def named_split(parts: Sequence[str]) -> str | None:
-    """Returns the split that the parts of a path name, or None; the last such part decides."""
+    """Returns the split that the last part of a path names that is a split, or None.
+
+    For example, the parts ("export", "valid", "images") name the split `val`.
+    """
     named = [SPLIT_NAMES[part.lower()] for part in parts if part.lower() in SPLIT_NAMES]
     return named[-1] if named else None
 
