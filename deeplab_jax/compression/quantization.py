@@ -109,7 +109,7 @@ def quantized_variables(
     if folded:
         left = ", ".join(map("/".join, folded))
         raise DeepLabError(
-            f"this network cannot be quantized, because it has parameters outside of convolutions: "
+            f"this network cannot be quantized, because these parameters are not of a convolution: "
             f"{left}"
         )
     return {"params": traverse_util.unflatten_dict(quantized)}

@@ -62,9 +62,10 @@ def annotation_classes(
 
 
 def named_split(parts: Sequence[str]) -> str | None:
-    """Returns the split that the last part of a path names that is a split, or None.
+    """Returns the split (train, val or test) that a folder in a path is named after, or None.
 
-    For example, the parts ("export", "valid", "images") name the split `val`.
+    For example, the parts ("export", "valid", "images") give `val`. If several folders are named
+    after a split, the last one counts.
     """
     named = [SPLIT_NAMES[part.lower()] for part in parts if part.lower() in SPLIT_NAMES]
     return named[-1] if named else None
