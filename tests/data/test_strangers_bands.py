@@ -601,8 +601,8 @@ def arrays(count, dtype, number=4):
 @pytest.mark.parametrize(
     ("ours", "theirs", "changes", "complaint"),
     [
-        (arrays(5, np.uint16), arrays(4, np.uint16), {}, "has 5 bands of uint16 and arrays 4 band"),
-        (arrays(5, np.uint16), arrays(5, np.uint8), {}, "has 5 bands of uint16 and arrays 5 bands"),
+        (arrays(5, np.uint16), arrays(4, np.uint16), {}, "has 5 bands of uint16 and arrays has 4"),
+        (arrays(5, np.uint16), arrays(5, np.uint8), {}, "uint16 and arrays has 5 bands of uint8"),
         (
             arrays(5, np.uint16),
             arrays(5, np.uint16),
@@ -637,7 +637,9 @@ def test_training_refuses_bands_that_do_not_fit(tmp_path, ours, theirs, changes,
 def test_evaluation_refuses_other_bands(five_bands):
     predictor = deeplab_jax.load(five_bands)
     dataset = ArrayDataset(*arrays(3, np.uint8), class_names=CLASSES)
-    with pytest.raises(DeepLabError, match="takes 5 bands of uint16, the images of arrays have"):
+    with pytest.raises(
+        DeepLabError, match="takes 5 bands of uint16, but the images of arrays have"
+    ):
         deeplab_jax.evaluate(predictor, dataset)
 
 
