@@ -22,8 +22,8 @@ class InvertedResidual(nn.Module):
 
     Attributes:
       features: number of output channels.
-      expanded: number of channels of the depthwise convolution; if it equals that of the input,
-        there is no expansion.
+      expanded: number of channels of the depthwise convolution; if the input has this number of
+        channels, there is no expansion.
       stride, rate: stride and atrous rate of the depthwise convolution.
       residual: whether to add the input if it has as many channels as the output. It is False for
         units with a nominal stride of 2, even if that stride became a rate.
@@ -83,7 +83,8 @@ class V2Layer(NamedTuple):
     Attributes:
       features: number of output channels.
       stride: stride of the depthwise convolution.
-      expansion: ratio of the channels of the depthwise convolution to those of the input.
+      expansion: number of channels of the depthwise convolution, divided by the number of channels
+        of the input.
     """
 
     features: int

@@ -132,9 +132,10 @@ class ResidualUnit(nn.Module):
         basic unit.
       conv_norm: constructor of the convolutions.
       groups: number of channel groups of the 3×3 convolution in a bottleneck unit.
-      squeezed: number of channels inside squeeze and excitation after that convolution; 0: none.
-      average_shortcut: whether the shortcut averages 2×2 pixels, see `Variant`. It does so at
-        stride 1, too, if the stride was replaced by a rate, as in timm.
+      squeezed: number of channels inside squeeze and excitation after the 3×3 convolution; 0: no
+        squeeze and excitation.
+      average_shortcut: whether the shortcut averages 2×2 pixels, see `Variant`. As in timm, if the
+        stride was replaced by a rate, the shortcut averages at stride 1.
       drop_rate: rate of stochastic depth.
     """
 

@@ -144,9 +144,10 @@ def _steps(workdir: pathlib.Path) -> list[epath.Path]:
 
 
 def _is_unfinished(directory: epath.Path) -> bool:
-    """Returns whether the save of a checkpoint, or its deletion, did not come to its end.
+    """Returns whether a checkpoint in a bucket is only partly saved, or partly deleted.
 
-    Buckets cannot rename, so that a checkpoint has its name from the beginning of the save.
+    Buckets cannot rename. A checkpoint there has its final name from the beginning of the save, so
+    the name does not show whether the save has finished.
     """
     return not is_local(directory) and not (directory / COMMITTED).exists()
 
@@ -158,9 +159,9 @@ def uncommit(directory: epath.Path) -> None:
 
 
 def remove_unfinished(workdir: pathlib.Path, report: Callable[[str], None]) -> None:
-    """Removes what interrupted saves and deletions left in a bucket.
+    """Removes the partial checkpoints that interrupted saves and deletions left in a bucket.
 
-    On this machine Orbax does this itself.
+    In local directories, Orbax removes them itself.
 
     Args:
       workdir: workdir of a training run that is resumed.

@@ -24,8 +24,8 @@ NUMBERS = {
 class CRFParameters:
     """Parameters of the kernels and of mean-field inference in a dense CRF.
 
-    The class is a pytree of its five numeric parameters, so it can be differentiated with respect
-    to; the gradients of the standard deviations are 0.
+    The class is a pytree whose leaves are the five weights and standard deviations. `jax.grad` can
+    therefore differentiate with respect to them; the gradients of the standard deviations are 0.
 
     Attributes:
       bilateral_weight: w1, weight of the bilateral kernel exp(−|Δp|² / 2σα² − |ΔI|² / 2σβ²).
@@ -55,9 +55,10 @@ class CRFParameters:
     filtering: str = "auto"
 
 
-# Published parameters: weight, position and color standard deviation of the bilateral kernel, then
-# weight and standard deviation of the smoothness kernel, which are 3 and 3 in v1 and v2. The sets
-# of v1 are from a published copy of the authors' list, with one line per released model.
+# Published parameters. The first three numbers are weight, position standard deviation and color
+# standard deviation of the bilateral kernel. The last two are weight and standard deviation of the
+# smoothness kernel, which are 3 and 3 in DeepLab v1 and v2. The parameters of v1 are from a
+# published copy of the authors' list, which has one line per released model.
 PARAMETERS: Mapping[str, CRFParameters] = types.MappingProxyType(
     {
         "deeplab": CRFParameters(5.0, 50.0, 10.0),

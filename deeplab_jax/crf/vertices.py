@@ -80,7 +80,7 @@ def _ranks(values: list[jax.Array]) -> list[jax.Array]:
 
 
 def _barycentric(offset: Float[Array, "v N"], rank: Int32[Array, "v N"]) -> Float[Array, "v N"]:
-    """Computes barycentric weights, the differences between neighbors among the sorted offsets."""
+    """Computes barycentric weights: the differences between successive sorted offsets."""
     size = offset.shape[0]
     # Python sums of a few rows are faster than a reduction over the short first axis.
     ordered = [

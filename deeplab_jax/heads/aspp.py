@@ -173,7 +173,8 @@ def _maximum(part: jax.Array, axis: int) -> jax.Array:
 class SpatialPyramidPooling(nn.Module):
     """Spatial pyramid pooling: maxima over 1, 4, 9 and 36 bins, and the features themselves.
 
-    Each is projected by a 1×1 convolution and upsampled; all are concatenated and projected.
+    A 1×1 convolution projects the features, and another one the maxima of each level. The projected
+    maxima are upsampled. All results are concatenated and projected once more.
 
     Attributes:
       channels: number of output channels of every level and of the projection.

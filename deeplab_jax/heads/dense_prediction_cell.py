@@ -34,11 +34,12 @@ BRANCHES = (
 class DensePredictionCell(nn.Module):
     """Dense prediction cell: five separable convolutions, concatenated and projected.
 
-    Some of the convolutions have the output of another one as their input.
+    Some of the convolutions take the output of another of the five as input.
 
     Attributes:
       channels: number of output channels of every branch and of the projection.
-      output_stride: output stride of the features; the rates double when it halves.
+      output_stride: output stride of the features; at half the output stride, the rates are twice
+        as large.
       dropout_rate: fraction of the concatenated features dropped in training.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.

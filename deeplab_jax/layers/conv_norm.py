@@ -22,11 +22,11 @@ REMAT = ("none", "norm", "block")
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """Settings that all layers of a network share; every module passes them to its submodules.
+    """Settings that all layers of a network share. Modules pass a `Form` to their submodules.
 
     Attributes:
-      dtype: dtype of the computation. Parameters and statistics are float32, or float64 if `dtype`
-        is.
+      dtype: dtype of the computation. Parameters and statistics are float64 if `dtype` is float64,
+        else float32.
       kind: `trained`: convolution and batch normalization are separate; `folded`: batch
         normalization is folded into kernels and biases; `int8`: convolutions compute in 8-bit
         integers; `rounded`: like `trained`, with kernels and inputs of convolutions rounded to

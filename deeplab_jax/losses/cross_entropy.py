@@ -166,8 +166,8 @@ def hardest(losses: Float[Array, "*shape"], count: jax.Array) -> Float32[Array, 
     """Returns 1 at the `count` largest losses, 0 elsewhere, and equal fractions at ties.
 
     The threshold is found bit by bit: non-negative floats have the same order as their bit
-    patterns, and for each of 31 bits the losses above a candidate are counted. On CPUs this takes a
-    tenth of the time of a sort. It also works on sharded losses, and `count` may be traced.
+    patterns, and for each of 31 bits the losses above a candidate are counted. On CPUs, this takes
+    a tenth of the time of a sort. The losses may be sharded, and `count` may be traced.
 
     Args:
       losses: any shape, values ≥ 0.

@@ -86,7 +86,7 @@ TOLERANCE = 0.0075
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundaryMatch:
-    """Numbers of boundary pixels, and of those that match, per class, for the boundary F-score.
+    """Counts per class from which the boundary F-score is computed.
 
     A pixel is on the boundary of its class if one of its four neighbors inside the image has a
     different value (which may be void). Pixels that are void in the truth are first set to void in
@@ -94,8 +94,9 @@ class BoundaryMatch:
     is at most 0.75 % of the image diagonal.
 
     Attributes:
-      counts: int64 [num_classes, 4]: number of predicted boundary pixels, of those that match, of
-        true boundary pixels, and of those that match.
+      counts: int64 [num_classes, 4]: number of predicted boundary pixels, number of predicted
+        boundary pixels that match, number of true boundary pixels, and number of true boundary
+        pixels that match.
     """
 
     counts: np.ndarray
@@ -167,18 +168,19 @@ def _outline(labels: Integer[np.ndarray, "H W"], void: np.integer) -> Integer[np
 def _meetings(
     outline: Integer[np.ndarray, "H W"], other: Integer[np.ndarray, "H W"], radius: float
 ) -> tuple[np.ndarray, ...]:
-    """Finds the pixels of one outline that match the other outline.
+    """Returns the classes of the pixels of one outline that match the other outline.
 
-    It loops over the offsets within the tolerance, shortest first, for all remaining pixels of all
-    classes at once, and removes pixels that match. Because outlines have few pixels, this is faster
-    than a distance map per class.
+    The loop tries the offsets up to `radius`, shortest first. Each offset is tried for all pixels
+    of all classes that have not matched yet. Because outlines have few pixels, this is faster than
+    a distance map per class.
 
     Args:
       outline, other: results of `_outline`.
       radius: maximum distance of matching pixels, in pixels.
 
     Returns:
-      The class of each pixel of `outline`, and the class of each of those that match.
+      Two arrays: the class of each boundary pixel of `outline`, and the class of each boundary
+      pixel that matches.
     """
     reach = int(radius)
     padded = np.pad(other, reach, constant_values=-1)

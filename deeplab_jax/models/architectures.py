@@ -68,8 +68,8 @@ def create_model(architecture: str, **overrides: Any) -> DeepLab:
     Args:
       architecture: name of the architecture, one of `list_models()`.
       **overrides: fields of `Architecture`, or `aspp`. All other fields have the default of the
-        architecture or of the backbone. Default atrous rates depend on the output stride: they
-        double when it halves.
+        architecture or of the backbone. Default atrous rates depend on the output stride: at half
+        the output stride, the rates are twice as large.
 
     Raises:
       DeepLabError: a name, keyword or value is invalid; the message states which are legal.

@@ -1,4 +1,4 @@
-"""Image classifiers, as which backbones trained on ImageNet are published."""
+"""Image classifiers: the networks in which backbones trained on ImageNet are published."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,9 +29,10 @@ READ = (
 class ImageClassifier(nn.Module):
     """Image classifier: backbone at output stride 32 → global average → logits.
 
-    MobileNetV2 has an additional 1×1 convolution before the average (arXiv 1801.04381, table 2),
-    MobileNetV3 has one after it (arXiv 1905.02244, tables 1 and 2); so have EfficientNet and
-    MobileNetV4. ConvNeXt has a layer normalization after it (arXiv 2201.03545).
+    MobileNetV2 has an additional 1×1 convolution before the average (arXiv 1801.04381, table 2).
+    MobileNetV3 has one after the average (arXiv 1905.02244, tables 1 and 2). EfficientNet has one
+    before the average, and MobileNetV4 has one after the average. ConvNeXt has a layer
+    normalization after the average (arXiv 2201.03545).
 
     Attributes:
       architecture: backbone, number of classes and other keywords; heads and decoders are ignored.

@@ -94,14 +94,14 @@ def _is_wanted(name: str, wanted: re.Pattern[str], is_folder: bool, is_regular: 
     if is_folder or not wanted.search(name) or PurePosixPath(name).name.startswith("._"):
         return False
     if not is_regular:
-        raise DeepLabError(f"its member {name!r} is not a regular file")
+        raise DeepLabError(f"the member {name!r} of the archive is not a regular file")
     return True
 
 
 def _copy(content: IO[bytes], target: Path, max_bytes: int) -> int:
     """Copies a file of at most `max_bytes` and returns the number of bytes."""
     if target.exists():
-        raise DeepLabError(f"it contains two files named {target.name}")
+        raise DeepLabError(f"the archive contains two files named {target.name}")
     with target.open("wb") as file:
         shutil.copyfileobj(_Limited(content, max_bytes), file)
         return file.tell()
@@ -125,13 +125,13 @@ class _Limited(io.RawIOBase):
 
 
 class _CheckedInfo(tarfile.TarInfo):
-    """Tar header; raises an error for a huge one, which tarfile would read into memory."""
+    """Tar header that refuses a huge size, because tarfile would read the header into memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
         if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER_BYTES:
-            raise DeepLabError(f"it has a header of {info.size:,} bytes")
+            raise DeepLabError(f"the archive has a header of {info.size:,} bytes")
         return info
 
 
@@ -205,7 +205,11 @@ def find_weights(path: Path) -> Path:
 
 
 def _only_one(folder: Path) -> Path:
-    """Returns the weights file of a directory: by suffix, or among several the usual or last."""
+    """Returns the weights file of a directory; suffixes are searched in the order of `SUFFIXES`.
+
+    If several files have the suffix, the one with a usual name counts, or the checkpoint that the
+    directory lists as its last.
+    """
     visible = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
     state = folder / STATE
     latest = LATEST.search(state.read_text("utf-8", "replace")) if state.is_file() else None

@@ -114,7 +114,7 @@ class _Assigner:
             "/".join(module[:-1] if is_norm else module), rules, self.convention.norm
         )
         if scopes is None:
-            self.result.missing[path] = f"networks of {self.convention.name} have no such part"
+            self.result.missing[path] = f"no network of {self.convention.name} has this part"
             return
         names = self._names(NORM_LEAVES[leaf] if is_norm else leaf, scopes)
         biases = self._names("bias", scopes) if is_norm else []

@@ -124,7 +124,7 @@ def convert(
     if wrong:
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise DeepLabError(
-            f"{source} does not fill {found.architecture} with {found.overrides}: "
+            f"{source} does not fit the network {found.architecture} with {found.overrides}: "
             f"{'; '.join(wrong[:SHOWN])}{more}"
         )
     if assignment.folded:

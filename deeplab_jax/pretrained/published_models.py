@@ -96,7 +96,7 @@ class PretrainedModel:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Class names of a segmentation dataset, or None if the file or its outputs decide."""
+        """Class names of a segmentation dataset, or None if the weights file determines them."""
         return SEGMENTATION_CLASSES.get(self.data_set)
 
     @property

@@ -21,8 +21,8 @@ from deeplab_jax.sharing.model_card import CardNotes, model_card
 from deeplab_jax.sharing.training_facts import TrainingFacts
 from deeplab_jax.visualize import legend_strip, write_picture
 
-# Photographs of scikit-image that may be shown, with their credit: by a class that they show, and
-# the one for all other models.
+# Photographs of scikit-image that may be published: {class that the photograph shows: (name,
+# credit)}, and the photograph for models with none of these classes.
 PHOTOGRAPHS = {
     "person": ("astronaut", "NASA, public domain"),
     "cat": ("chelsea", "Stéfan van der Walt, CC0"),
@@ -63,11 +63,12 @@ def write_shared_directory(
 def example_image(stored: StoredModel) -> tuple[np.ndarray, str] | None:
     """Returns an image that may be shown, uint8 [H, W, 3], and a caption.
 
-    It is a photograph of scikit-image if that is installed and the model was not trained on
-    drawings, else a drawing. Images of datasets are never used, because few may be published.
+    The image is a photograph of scikit-image if scikit-image is installed and the model was not
+    trained on drawings. Otherwise, it is a drawing. Images of datasets are never used, because few
+    of them may be published.
 
     Returns:
-      None if the model takes no 8-bit RGB images, or classifies whole images.
+      Image and caption; None if the model takes no 8-bit RGB images, or classifies whole images.
     """
     description = stored.description
     bands = description.image_bands

@@ -118,7 +118,7 @@ def _read_metrics(reference: str, description: ModelDescription) -> dict[str, An
     scored = list(metrics["per_class_iou"])
     if "classes" not in metrics["settings"] and scored != list(description.class_names):
         raise DeepLabError(
-            f"{path} has the metrics of another model: its classes are {', '.join(scored[:3])}, …, "
-            f"those of this model are {', '.join(description.class_names[:3])}, …"
+            f"{path} has the metrics of a model with other classes: {', '.join(scored[:3])}, …; "
+            f"this model has the classes {', '.join(description.class_names[:3])}, …"
         )
     return metrics

@@ -37,7 +37,7 @@ DARKEST, BRIGHTEST = 2, 98
 
 
 def displayed(image: np.ndarray, bands: Sequence[int] | None = None) -> np.ndarray:
-    """Returns an image with any bands as a picture.
+    """Converts an image with any number of bands to an 8-bit RGB picture.
 
     Args:
       image: uint8 or uint16 [H, W, C].
@@ -114,7 +114,7 @@ class Overlay:
         Args:
           image: uint8 [H, W, 3].
           class_map: integers [H, W].
-          thickness: width of the line in pixels; None uses that of the size of the image.
+          thickness: width of the line in pixels; None: the result of `line_thickness`.
 
         Returns:
           uint8 [H, W, 3], in the channel order of the image.
@@ -132,7 +132,7 @@ class Overlay:
 
 
 def line_thickness(size: tuple[int, ...]) -> int:
-    """Returns the width, in pixels, of the line at the borders of classes for an image's size."""
+    """Returns the width in pixels of the line between classes, for an image of a size (H, W, …)."""
     return 1 + round(math.hypot(*size) / 1200)
 
 

@@ -93,7 +93,7 @@ def test_directories_names_and_overrides(deeplab, tmp_path, weights):
             ["WEIGHTS", "--output=out", "--set=num_classes=20"],
             "logits/semantic/weights has the shape",
         ),
-        (["WEIGHTS", "--output=out", "--set=aux_head=True"], "does not fill"),
+        (["WEIGHTS", "--output=out", "--set=aux_head=True"], "does not fit the network"),
         (["WEIGHTS", "--output=out", "--classes=text.txt"], "21 outputs, but 1 class names"),
         (["WEIGHTS", "--output=out", "--classes=none.txt"], "none.txt"),
         (["WEIGHTS", "--output=out", "--architeture=x"], "architeture"),

@@ -34,7 +34,7 @@ def test_a_wrong_config_gives_a_one_line_error(commands, tmp_path, read_lines, o
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("network.tflite", b"TFL3", "it is not a TFLite file"),
+        ("network.tflite", b"TFL3", "the file is not a TFLite file"),
         ("weights.safetensors", b"\xff" * 64, "weights.safetensors"),
         ("weights.npz", b"PK", "unknown format .npz; legal: .tflite"),
     ],

@@ -69,7 +69,7 @@ def test_unsupported_configurations_are_refused(tmp_path):
     save("MobileNetV2ForSemanticSegmentation", tmp_path)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_act": "gelu"}))
-    with pytest.raises(DeepLabError, match="its hidden_act is 'gelu'"):
+    with pytest.raises(DeepLabError, match=r"hidden_act in config\.json is 'gelu'"):
         convert(tmp_path)
 
 

@@ -78,7 +78,7 @@ def test_classifiers(name, backbone, normalize, tmp_path):
 @pytest.mark.parametrize("name", ["resnet26d", "seresnet50", "mnasnet_100", "mobilenetv2_120d"])
 def test_relatives_are_not_taken_for_what_they_are_not(name, tmp_path):
     save(name, tmp_path)
-    with pytest.raises(DeepLabError, match=r"contains no known network|does not fill"):
+    with pytest.raises(DeepLabError, match=r"contains no known network|does not fit the network"):
         convert(tmp_path)
 
 

@@ -157,7 +157,10 @@ def test_a_license_that_the_hub_does_not_list_gets_a_name(stored, tmp_path):
         (None, "no such file; give what `deeplab-jax evaluate --output` wrote"),
         ("{", "is not a metrics.json of evaluate"),
         (json.dumps({"mean_iou": 1}), "it must have mean_iou, per_class_iou"),
-        (json.dumps(METRICS | {"per_class_iou": {"sky": 1}}), "has the metrics of another model"),
+        (
+            json.dumps(METRICS | {"per_class_iou": {"sky": 1}}),
+            "has the metrics of a model with other classes",
+        ),
     ],
 )
 def test_wrong_metrics_are_refused(stored, tmp_path, content, message):

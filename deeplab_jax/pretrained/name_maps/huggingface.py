@@ -50,7 +50,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     for field, wanted in FIXED.items():
         found = configuration.get(field, wanted)
         if found != wanted:
-            raise DeepLabError(f"its {field} is {found!r}; only {wanted!r} is supported")
+            raise DeepLabError(f"{field} in config.json is {found!r}; only {wanted!r} is supported")
     overrides: dict[str, Any] = {"backbone": "mobilenet_v2", "num_classes": classes}
     multiplier = configuration.get("depth_multiplier", stem / 32)
     if multiplier != 1:

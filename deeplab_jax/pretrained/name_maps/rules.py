@@ -24,7 +24,7 @@ class Rule(NamedTuple):
       theirs: scope of kernel and bias.
       norm: scope of the batch normalization; empty if the convention determines it.
       moved: number of input channels of the kernel to move from the end to the front, for modules
-        whose inputs are concatenated in another order.
+        whose inputs the other codebase concatenates in another order.
     """
 
     ours: str

@@ -137,7 +137,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
         return _classifier(found, scores)
     if head is None:
         raise DeepLabError(
-            f"it contains the backbone {backbone}, but no classifier ({SEMANTIC} or "
+            f"the file contains the backbone {backbone}, but no classifier ({SEMANTIC} or "
             f"{classifier_scope(backbone)})"
         )
     overrides = {**found, **head}

@@ -66,7 +66,7 @@ def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, str]:
         if [mean, std] == [list(values) for values in numbers]:
             return {"preprocessing": preprocessing}
     raise DeepLabError(
-        f"its images are normalized by mean {mean} and standard deviation {std}, which no "
+        f"the images are normalized by mean {mean} and standard deviation {std}, which no "
         "`preprocessing` supports"
     )
 

@@ -22,7 +22,7 @@ class Family(NamedTuple):
     Attributes:
       names: names of the networks in timm.
       identify: function that returns the name of a network by the names and shapes of its arrays,
-        or None if they belong to no network of this family.
+        or None if the arrays belong to no network of this family.
       rules: function that maps a name to the name map of the image classifier.
       classifier: scope of the last layer of the image classifier.
     """
@@ -67,7 +67,7 @@ def _depths(arrays: Arrays, block: str, first: int) -> tuple[int, ...]:
 
 
 def _same(ours: str, theirs: str) -> Rule:
-    """Returns a rule for a layer that has both names of kernels and names of normalizations."""
+    """Returns a rule for a layer whose kernel and normalization have the same scope in timm."""
     return Rule(ours, theirs, theirs)
 
 

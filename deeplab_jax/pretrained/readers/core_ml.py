@@ -26,10 +26,13 @@ def read_core_ml(path: Path) -> PublishedWeights:
     model.ParseFromString(path.read_bytes())
     kind = model.WhichOneof("Type")
     if kind not in NETWORKS:
-        raise DeepLabError(f"its model type is {kind or 'unknown'}, not a neural network")
+        raise DeepLabError(
+            f"the type of the Core ML model is {kind or 'unknown'}; only neural networks are "
+            "supported"
+        )
     image = next((i for i in model.description.input if i.type.HasField("imageType")), None)
     if image is None:
-        raise DeepLabError("none of its inputs is an image")
+        raise DeepLabError("none of the inputs of the Core ML model is an image")
     size = (image.type.imageType.height, image.type.imageType.width)
     layers = getattr(model, kind).layers
     window = next((layer.pooling.kernelSize for layer in layers if layer.HasField("pooling")), None)
@@ -144,7 +147,14 @@ def _unpacked(raw: bytes, bits: int, count: int) -> np.ndarray:
 
 
 def _strided(size: Size, options: Any, padding: str, reach: Size) -> Size:
-    """Returns the output size of a convolution or pooling with windows of `reach` pixels."""
+    """Returns the output size (h, w) of a convolution or pooling.
+
+    Args:
+      size: (h, w) of the input.
+      options: fields of the layer in the Core ML file.
+      padding: name of the field that selects the padding.
+      reach: height and width of the windows in pixels, including the gaps of an atrous kernel.
+    """
     stride = _pair(options.stride, 1)
     if options.WhichOneof(padding) == "same":
         return -(-size[0] // stride[0]), -(-size[1] // stride[1])

@@ -145,7 +145,7 @@ class _Graph:
             self._scope(node): node for node in nodes.values() if node.op in CONVOLUTIONS
         }
         if not self.convolutions:
-            raise DeepLabError("it is not a frozen graph of a network: it contains no convolution")
+            raise DeepLabError("the file contains no convolution, so it is not a frozen network")
 
     def published(self) -> PublishedWeights:
         strides = self.nodes.strides()

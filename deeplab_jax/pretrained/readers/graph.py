@@ -73,10 +73,13 @@ def published_graph(
     arrays: dict[str, np.ndarray] = {}
     convolutions = list(convolutions)
     if not convolutions:
-        raise DeepLabError("it contains no convolution")
+        raise DeepLabError("the file contains no convolution, so it is not a supported network")
     for convolution in convolutions:
         if arrays.keys() & convolution.arrays.keys():
-            raise DeepLabError(f"two convolutions have the name {convolution.scope}")
+            raise DeepLabError(
+                f"the file contains two convolutions with the name {convolution.scope}, so their "
+                "weights cannot be distinguished"
+            )
         arrays |= convolution.arrays
     facts = GraphFacts(
         image_size=image_size,

@@ -47,7 +47,9 @@ class _Unpickler(pickle.Unpickler):
                 return lambda *arguments: arguments
             case "torch", _ if name in DTYPES:
                 return DTYPES[name]
-        raise DeepLabError(f"it is refused because it may run code: it contains {module}.{name}")
+        raise DeepLabError(
+            f"the file is refused because it may run code: it contains {module}.{name}"
+        )
 
     def persistent_load(self, pid: Any) -> _Storage:
         """Returns the storage that a persistent id describes; refuses any other id."""
@@ -58,7 +60,9 @@ class _Unpickler(pickle.Unpickler):
                 storage = _Storage(key, dtype, count)
                 if self.storages.setdefault(key, storage) == storage:
                     return storage
-        raise DeepLabError(f"it contains the reference {pid!r}, which is not that of a storage")
+        raise DeepLabError(
+            f"the file contains the reference {pid!r}, which is not that of a storage"
+        )
 
 
 def read_pinned(content: bytes, checksums: Sequence[str]) -> dict[str, np.ndarray]:
@@ -76,7 +80,7 @@ def read_pinned(content: bytes, checksums: Sequence[str]) -> dict[str, np.ndarra
         damaged or contains anything but a state dict.
     """
     if not checksums or not all(map(PINNED.fullmatch, checksums)):
-        raise DeepLabError("its catalog entry pins no SHA-256, so it is not read")
+        raise DeepLabError("the catalog entry of the file has no SHA-256, so the file is not read")
     verify_content(io.BytesIO(content), checksums)
     try:
         return _read(content)
@@ -84,14 +88,16 @@ def read_pinned(content: bytes, checksums: Sequence[str]) -> dict[str, np.ndarra
         raise
     except Exception as error:
         # For a damaged file, the unpickler raises exceptions of any type.
-        raise DeepLabError(f"it is damaged, or not a legacy PyTorch file: {error!r}") from error
+        raise DeepLabError(
+            f"the file is damaged, or not a legacy PyTorch file: {error!r}"
+        ) from error
 
 
 def _read(content: bytes) -> dict[str, np.ndarray]:
     stream = io.BytesIO(content)
     magic, protocol, machine = (_Unpickler(stream).load() for _ in range(3))
     if (magic, protocol, machine["little_endian"]) != (MAGIC, PROTOCOL, True):
-        raise DeepLabError("it is not a legacy PyTorch file of a little-endian machine")
+        raise DeepLabError("the file is not a legacy PyTorch file of a little-endian machine")
     unpickler = _Unpickler(stream)
     tensors, keys = unpickler.load(), _Unpickler(stream).load()
     values, position = {}, stream.tell()

@@ -78,7 +78,7 @@ def published_state_dict(
         unwrapped = _renamed(unwrapped, operator.methodcaller("removeprefix", wrapper))
     floats = {name: array for name, array in unwrapped.items() if _is_float(array)}
     if not floats:
-        raise DeepLabError("it contains no floating-point arrays")
+        raise DeepLabError("the file contains no floating-point arrays")
     configuration = configuration_beside(path)
     left = {
         name: "it counts training batches"
@@ -153,15 +153,17 @@ def _load(torch: ModuleType, path: Path) -> Any:
         raise
     except Exception as error:
         # For a damaged file, torch raises exceptions of any type.
-        problem = "it is damaged, or not written by torch.save"
+        problem = "the file is damaged, or not written by torch.save"
         called = CALLED.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if called:
             problem = (
-                f"it is refused because it may run code: it contains {called[1]}; ask the author "
-                "for a state dict or a safetensors file"
+                f"the file is refused because it may run code: it contains {called[1]}; ask the "
+                "author for a state dict or a safetensors file"
             )
         elif "TorchScript" in str(error):
-            problem = "it is a TorchScript program, which is not supported; save its state_dict()"
+            problem = (
+                "the file is a TorchScript program, which is not supported; save its state_dict()"
+            )
         raise DeepLabError(problem) from error
 
 
@@ -179,10 +181,10 @@ def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:
         if place is None:
             found = ", ".join(map(str, list(content)[:8])) or "nothing"
             raise DeepLabError(
-                f"it contains {found}, but no state dict; legal keys: {', '.join(PLACES)}"
+                f"the file contains {found}, but no state dict; legal keys: {', '.join(PLACES)}"
             )
         content = content[place]
-    raise DeepLabError(f"it contains a {type(content).__name__}, but no state dict")
+    raise DeepLabError(f"the file contains a {type(content).__name__}, but no state dict")
 
 
 def _holds_tensors(content: Any, torch: ModuleType) -> bool:
@@ -208,5 +210,5 @@ def read_safetensors(path: Path) -> PublishedWeights:
         with safe_open(path, framework="np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise DeepLabError(f"it is damaged, or not a safetensors file: {error}") from error
+        raise DeepLabError(f"the file is damaged, or not a safetensors file: {error}") from error
     return published_state_dict(arrays, path, {})

@@ -57,7 +57,7 @@ def read_checkpoint(path: Path, prefer_averages: bool = True) -> PublishedWeight
     chosen, ignored = choose_variables(dtypes, prefer_averages)
     floating = {name: stored for name, stored in chosen.items() if dtypes[stored].is_floating}
     if not floating:
-        raise DeepLabError("it contains no floating-point variables")
+        raise DeepLabError("the file contains no floating-point variables")
     others = [stored for name, stored in chosen.items() if name not in floating]
     return PublishedWeights(
         arrays={name: reader.get_tensor(stored) for name, stored in floating.items()},

@@ -35,7 +35,7 @@ def read_tflite(path: Path) -> PublishedWeights:
     """
     content = path.read_bytes()
     if content[4:8] != MAGIC:
-        raise DeepLabError("it is not a TFLite file: the identifier TFL3 is missing")
+        raise DeepLabError("the file is not a TFLite file: the identifier TFL3 is missing")
     return _Network(content).published()
 
 
@@ -49,7 +49,7 @@ class _Network:
     def __init__(self, content: bytes) -> None:
         self.model = tflite.Model.GetRootAsModel(content, 0)
         if self.model.SubgraphsLength() != 1:
-            raise DeepLabError(f"it has {self.model.SubgraphsLength()} subgraphs; expected 1")
+            raise DeepLabError(f"the file has {self.model.SubgraphsLength()} subgraphs; expected 1")
         self.graph = self.model.Subgraphs(0)
         operators = [self.graph.Operators(n) for n in range(self.graph.OperatorsLength())]
         self.operators = [(self._operator_name(operator), operator) for operator in operators]
@@ -62,7 +62,9 @@ class _Network:
     def published(self) -> PublishedWeights:
         image = self.graph.Tensors(self.graph.Inputs(0)).ShapeAsNumpy().tolist()
         if len(image) != 4:
-            raise DeepLabError(f"its input has the shape {image}, which is not an image batch")
+            raise DeepLabError(
+                f"the input of the network has the shape {image}, which is not an image batch"
+            )
         return graph.published_graph(
             self._convolutions(),
             tuple(image[1:3]),
@@ -130,9 +132,9 @@ class _Network:
         tensor = self.graph.Tensors(number)
         data = self.model.Buffers(tensor.Buffer()).DataAsNumpy()
         if isinstance(data, int) or not data.size:
-            raise DeepLabError(f"its weights {self._name(number)} are not constants")
+            raise DeepLabError(f"the weights {self._name(number)} are not constants")
         if tensor.Type() not in DTYPES:
-            raise DeepLabError(f"its weights {self._name(number)} have an unsupported type")
+            raise DeepLabError(f"the weights {self._name(number)} have an unsupported type")
         values = np.frombuffer(data.tobytes(), DTYPES[tensor.Type()])
         return _dequantized(values.reshape(self._shape(number)), tensor.Quantization())
 
