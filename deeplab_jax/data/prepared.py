@@ -53,7 +53,8 @@ def prepared_directory(name: str, data_dir: str | Path, reporter: Reporter | Non
         return versions[-1] if is_local(root) else local_copy(versions[-1], reporter)
     there = f"prepared there: {', '.join(legal)}" if legal else "no dataset is prepared there"
     make = (
-        f"prepare it with `deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (see --help)"
+        f"prepare it with `deeplab-jax prepare {name.split('/')[0]} --data_dir={root} …` (see "
+        "--help)"
         if is_local(root)
         else "copy the directory of a prepared dataset there"
     )
