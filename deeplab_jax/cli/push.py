@@ -27,7 +27,7 @@ from deeplab_jax import checkpointing, pretrained, sharing
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.files import check_new_directory
+from deeplab_jax.files import as_path, check_new_directory
 
 CARD_FLAGS = ("license", "metrics", "about")
 
@@ -63,7 +63,7 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("--repo or --output must be given; --help shows an example")
     address = _address(flags)
     if flags.output:
-        check_new_directory(Path(flags.output).expanduser())
+        check_new_directory(as_path(flags.output).expanduser())
     pretrained.check_reference(flags.model)
     with _directory(flags, console) as directory:
         if address is None:
@@ -109,7 +109,7 @@ def _directory(flags: Flags, console: Console) -> Iterator[Path]:
         return
     with contextlib.ExitStack() as stack:
         if flags.output:
-            directory = Path(flags.output).expanduser()
+            directory = as_path(flags.output).expanduser()
         else:
             temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="deeplab-jax-push-"))
             directory = Path(temporary) / "model"
