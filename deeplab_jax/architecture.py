@@ -239,7 +239,7 @@ class Architecture:
     align_corners: bool = keyword(
         True,
         "Alignment of the corner pixels' centers in every resize; False: half-pixel centers.",
-        shown_default="True; torchvision False",
+        shown_default="True; torchvision and ConvNeXt False",
     )
     preprocessing: str = keyword(
         "minus_one_one",

@@ -63,6 +63,8 @@ class BackboneEntry:
       head: published head of DeepLab v3 on this backbone.
       pooled_norm: whether the published image classifier has a layer normalization after the
         pooling.
+      align_corners: default of `Architecture.align_corners`: False if maps are computed from
+        patches, so that their corners are not centered on those of the image.
     """
 
     module: Callable[..., nn.Module]
@@ -78,6 +80,7 @@ class BackboneEntry:
     separable: bool = False
     head: str = "aspp"
     pooled_norm: bool = False
+    align_corners: bool = True
 
     @property
     def has_multi_grid(self) -> bool:
@@ -164,7 +167,7 @@ def _timm_resnet(name: str) -> BackboneEntry:
 def _convnext(name: str) -> BackboneEntry:
     make = partial(convnext.ConvNeXt, name_in_timm=name)
     features = convnext.features(convnext.SIZES[name])
-    return _of_timm(name, make, features, None, pooled_norm=True)
+    return _of_timm(name, make, features, None, pooled_norm=True, align_corners=False)
 
 
 def _regnet(name: str) -> BackboneEntry:

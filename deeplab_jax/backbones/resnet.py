@@ -197,10 +197,9 @@ def _averaged(inputs: jax.Array, stride: int) -> jax.Array:
     Windows over the lower and right borders average the pixels inside the map at stride 2, and
     count zeros outside at stride 1, as in timm.
     """
-    beyond = [(0, 1 if stride == 1 else length % 2) for length in inputs.shape[1:3]]
-    return nn.avg_pool(
-        inputs, (2, 2), (stride, stride), padding=beyond, count_include_pad=stride == 1
-    )
+    if stride == 1:
+        return nn.avg_pool(inputs, (2, 2), padding=((0, 1), (0, 1)))
+    return ops.mean_over_pairs(inputs)
 
 
 class ResNet(nn.Module):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deeplab_jax import ops
+from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import DeepLab
 from deeplab_jax.models.receptive_field import Operation, Program, flatten
 
@@ -101,6 +102,9 @@ def channel_graph(model: DeepLab, size: tuple[int, int]) -> ChannelGraph:
     Args:
       model: network in floating point.
       size: (H, W) of the image for which multiply-adds are counted.
+
+    Raises:
+      DeepLabError: the network has convolutions in groups of several channels.
     """
     image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
 
@@ -155,6 +159,12 @@ class _Tracing:
         (image, kernel), (output,) = operation.inputs[:2], operation.outputs
         inputs = np.full(image.shape[-1], NO_CHANNEL) if given is None else given.numbers
         depthwise = operation.params["feature_group_count"] > 1
+        if depthwise and kernel.shape[2] > 1:
+            raise DeepLabError(
+                f"{operation.path} is a convolution in groups of {kernel.shape[2]} channels, which "
+                "cannot be removed one by one; prune a network without such groups, or use "
+                "deeplab-jax quantize or distill"
+            )
         cost = math.prod(output.shape[1:3]) * math.prod(kernel.shape[:2])
         if before := self._layers.get(operation.path):
             # The same convolution at another scale of the image.

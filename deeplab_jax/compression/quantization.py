@@ -93,12 +93,14 @@ def quantized_variables(
 ) -> dict[str, Any]:
     """Returns the variables for the same network with `quantization="int8"`.
 
+    Parameters of layer normalizations and layer scales stay in floating point.
+
     Args:
       model, variables: network and its variables, in floating point.
       ranges: range of the input of every convolution; see `calibrate`.
 
     Raises:
-      DeepLabError: the network has parameters outside of convolutions.
+      DeepLabError: a kernel belongs to no convolution that is computed.
     """
     folded = traverse_util.flatten_dict(fold(model, variables)[1]["params"])
     quantized: dict[Path, np.ndarray] = {}
@@ -106,12 +108,12 @@ def quantized_variables(
         bias = (*path, "norm", "bias") if (*path, "norm", "bias") in folded else (*path, "bias")
         layer = _quantized_layer(folded.pop((*path, "kernel")), folded.pop(bias), extremes)
         quantized |= {(*path, name): array for name, array in layer.items()}
-    if folded:
-        left = ", ".join(map("/".join, folded))
+    if left := ["/".join(path) for path in folded if path[-1] == "kernel"]:
         raise DeepLabError(
-            f"this network cannot be quantized, because these parameters are not of a convolution: "
-            f"{left}"
+            "this network cannot be quantized, because these kernels are not of a convolution: "
+            f"{', '.join(left)}"
         )
+    quantized |= {path: np.asarray(array, np.float32) for path, array in folded.items()}
     return {"params": traverse_util.unflatten_dict(quantized)}
 
 

@@ -89,8 +89,30 @@ class MilWriter:
         options |= {"pad_type": "custom", "pad": flat_padding(padding)}
         if kind == "max":
             return self._mil.max_pool(x=inputs, **options)
+        if kind == "mean":
+            return self._mil.avg_pool(x=inputs, exclude_padding_from_average=True, **options)
         means = self._mil.avg_pool(x=inputs, exclude_padding_from_average=False, **options)
         return self._mil.mul(x=means, y=np.float32(np.prod(window)))
+
+    def sigmoid(self, inputs: Value) -> Value:
+        return self._mil.sigmoid(x=inputs)
+
+    def gelu(self, inputs: Value) -> Value:
+        return self._mil.gelu(x=inputs, mode="EXACT")
+
+    def standardize_channels(self, inputs: Value, epsilon: float) -> Value:
+        mil = self._mil
+        centered = mil.sub(x=inputs, y=mil.reduce_mean(x=inputs, axes=[1], keep_dims=True))
+        squares = mil.mul(x=centered, y=centered)
+        variance = mil.reduce_mean(x=squares, axes=[1], keep_dims=True)
+        factor = mil.rsqrt(x=mil.add(x=variance, y=np.float32(epsilon)), epsilon=0.0)
+        return mil.mul(x=centered, y=factor)
+
+    def relative_norms(self, inputs: Value, epsilon: float) -> Value:
+        mil = self._mil
+        norms = mil.reduce_l2_norm(x=inputs, axes=[2, 3], keep_dims=True)
+        mean = mil.reduce_mean(x=norms, axes=[1], keep_dims=True)
+        return mil.real_div(x=norms, y=mil.add(x=mean, y=np.float32(epsilon)))
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
         return self._mil.concat(values=list(inputs), axis=1)

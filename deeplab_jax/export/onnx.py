@@ -257,6 +257,8 @@ class OnnxWriter:
         options: dict[str, Any] = {"kernel_shape": window, "strides": stride}
         if kind == "max":
             return self.node("MaxPool", inputs, pads=_pads(padding), **options)
+        if kind == "mean":
+            return self.node("AveragePool", self.single(inputs), pads=_pads(padding), **options)
         inputs = self.single(inputs)
         if any(map(any, padding)):
             # OpenCV 4.10 ignores `count_include_pad`.
@@ -265,6 +267,32 @@ class OnnxWriter:
             inputs = self.node("Pad", inputs, edges)
         means = self.node("AveragePool", inputs, **options)
         return self.node("Mul", means, np.float32(np.prod(window)).reshape(1))
+
+    def sigmoid(self, inputs: Value) -> Value:
+        return self.node("Sigmoid", inputs)
+
+    def gelu(self, inputs: Value) -> Value:
+        half, one, root = self._scalars(inputs, 0.5, 1.0, 0.5**0.5)
+        distribution = self.node("Add", self.node("Erf", self.node("Mul", inputs, root)), one)
+        return self.node("Mul", self.node("Mul", inputs, half), distribution)
+
+    def _scalars(self, like: str, *numbers: float) -> list[np.ndarray]:
+        dtype = HALF if like in self._halves else np.float32
+        return [np.full(1, number, dtype) for number in numbers]
+
+    def standardize_channels(self, inputs: Value, epsilon: float) -> Value:
+        # The squares may exceed the maximum of float16.
+        inputs = self.single(inputs)
+        centered = self.node("Sub", inputs, self.node("ReduceMean", inputs, axes=[1]))
+        squares = self.node("Mul", centered, centered)
+        variance = self.node("ReduceMean", squares, axes=[1])
+        deviation = self.node("Sqrt", self.node("Add", variance, np.float32([epsilon])))
+        return self.node("Div", centered, deviation)
+
+    def relative_norms(self, inputs: Value, epsilon: float) -> Value:
+        norms = self.node("ReduceL2", self.single(inputs), axes=[2, 3])
+        mean = self.node("ReduceMean", norms, axes=[1])
+        return self.node("Div", norms, self.node("Add", mean, np.float32([epsilon])))
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
         return self.node("Concat", *self._alike(*inputs), axis=1)

@@ -35,7 +35,7 @@ class TensorFlowWriter:
         options = {"strides": [1, *stride, 1], "padding": name, "dilations": [1, *rate, 1]}
         raw = self._tf.raw_ops
         convolve = raw.Conv2D
-        if groups > 1:
+        if groups == inputs.shape[-1] and groups > 1:
             # Depthwise kernels of TensorFlow have the shape [rows, columns, channels, 1].
             convolve, kernel = raw.DepthwiseConv2dNative, kernel.transpose(0, 1, 3, 2)
         outputs = convolve(input=inputs, filter=kernel, **options)
@@ -97,9 +97,29 @@ class TensorFlowWriter:
             least = float(np.finfo(np.float32).min)
             inputs, name = self._padded(inputs, window, stride, padding, value=least)
             return self._tf.nn.max_pool2d(inputs, window, stride, name)
+        if kind == "mean":
+            # Its SAME padding is not counted.
+            return self._tf.nn.avg_pool2d(inputs, window, stride, "SAME")
         if any(map(any, padding)):
             inputs = self._tf.pad(inputs, [(0, 0), *padding, (0, 0)])
         return self._tf.nn.avg_pool2d(inputs, window, stride, "VALID") * float(np.prod(window))
+
+    def sigmoid(self, inputs: Value) -> Value:
+        return self._tf.sigmoid(inputs)
+
+    def gelu(self, inputs: Value) -> Value:
+        return self._tf.nn.gelu(inputs)
+
+    def standardize_channels(self, inputs: Value, epsilon: float) -> Value:
+        tf = self._tf
+        centered = inputs - tf.reduce_mean(inputs, -1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centered), -1, keepdims=True)
+        return centered * tf.math.rsqrt(variance + epsilon)
+
+    def relative_norms(self, inputs: Value, epsilon: float) -> Value:
+        tf = self._tf
+        norms = tf.sqrt(tf.reduce_sum(tf.square(inputs), (1, 2), keepdims=True))
+        return norms / (tf.reduce_mean(norms, -1, keepdims=True) + epsilon)
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
         return self._tf.concat(inputs, -1)

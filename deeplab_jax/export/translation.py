@@ -15,7 +15,15 @@ from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.ops import MEAN_NAME, RESIZE_NAMES, Padding, parse_windows_name
+from deeplab_jax.ops import (
+    GELU_NAME,
+    MEAN_NAME,
+    PAIRS_NAME,
+    RESIZE_NAMES,
+    Padding,
+    parse_channels_name,
+    parse_windows_name,
+)
 
 # A value in the runtime, or a constant (NumPy array).
 Value = Any
@@ -56,7 +64,22 @@ class Writer(Protocol):
         """Averages over windows; windows are clipped to H and W, which are known at run time."""
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:
-        """Computes the maximum (`max`) or the sum (`sum`) over windows."""
+        """Computes the maximum (`max`), the sum (`sum`) or the mean (`mean`) over windows.
+
+        The mean is over the pixels inside the map.
+        """
+
+    def sigmoid(self, inputs: Value) -> Value:
+        """Applies the logistic function."""
+
+    def gelu(self, inputs: Value) -> Value:
+        """Applies the exact GELU."""
+
+    def standardize_channels(self, inputs: Value, epsilon: float) -> Value:
+        """Computes `ops.standardize_channels`."""
+
+    def relative_norms(self, inputs: Value, epsilon: float) -> Value:
+        """Computes `ops.relative_norms`; returns [N, 1, 1, C]."""
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
         """Concatenates maps along the channels."""
@@ -154,6 +177,9 @@ class _Walk:
                 return [_NAMED[name](self.writer, equation, *map(self.settled, values))]
             if name and (windows := parse_windows_name(name)):
                 return [self.writer.mean_over_windows(self.settled(values[0]), *windows)]
+            if name and (operation := parse_channels_name(name)):
+                method, epsilon = operation
+                return [getattr(self.writer, method)(self.settled(values[0]), epsilon)]
             return self.run(called.jaxpr, list(map(np.asarray, called.consts)), values)
         if primitive == "broadcast_in_dim":
             return [_broadcast(equation, self.settled(values[0]))]
@@ -236,16 +262,21 @@ def _cast(writer: Writer, equation: JaxprEqn, inputs: Value) -> Value:
     return writer.cast(inputs, np.dtype(equation.params["new_dtype"]))
 
 
+# Window, stride and padding of `ops.mean_over_pairs`.
+PAIRS = (2, 2), (2, 2), ((0, 1), (0, 1))
 # Translations of named functions, and of primitives, by name; called with writer, equation and
 # operands.
 _NAMED: dict[str, Callable[..., Value]] = {
     MEAN_NAME: lambda writer, equation, inputs: writer.mean(inputs),
+    PAIRS_NAME: lambda writer, equation, inputs: writer.pool("mean", inputs, *PAIRS),
+    GELU_NAME: lambda writer, equation, inputs: writer.gelu(inputs),
     **{name: partial(_resize, align_corners) for align_corners, name in RESIZE_NAMES.items()},
 }
 _PRIMITIVES: dict[str, Callable[..., Value]] = {
     **dict.fromkeys(("add", "sub", "mul", "div", "max", "min"), _binary),
     "reduce_window_max": partial(_pool, "max"),
     "reduce_window_sum": partial(_pool, "sum"),
+    "logistic": lambda writer, equation, inputs: writer.sigmoid(inputs),
     "concatenate": lambda writer, equation, *inputs: writer.concatenate(inputs),
     "rev": lambda writer, equation, inputs: writer.reverse_channels(inputs),
     "convert_element_type": _cast,

@@ -32,7 +32,8 @@ def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
     inputs = ops.as_array(inputs)
     depthwise, channels = getattr(layer, "depthwise", False), inputs.shape[-1]
     features = channels if depthwise else layer.form.output_channels(layer)
-    shape = (layer.kernel_size, layer.kernel_size, 1 if depthwise else channels, features)
+    groups = channels if depthwise else getattr(layer, "groups", 1)
+    shape = (layer.kernel_size, layer.kernel_size, channels // groups, features)
     zeros, ones = nn.initializers.zeros, nn.initializers.ones
     kernel = layer.param("kernel", zeros, shape, jnp.int8)
     kernel_scale = layer.param("kernel_scale", ones, (features,))
@@ -46,7 +47,7 @@ def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
         stride=layer.stride,
         rate=layer.rate,
         padding=layer.padding(inputs.shape[1:3]),
-        depthwise=depthwise,
+        groups=groups,
     )
     return sums * (input_scale * kernel_scale) + bias
 

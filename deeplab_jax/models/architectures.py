@@ -80,7 +80,10 @@ def create_model(architecture: str, **overrides: Any) -> DeepLab:
 def _backbone_defaults(architecture: str, values: Mapping[str, Any]) -> dict[str, Any]:
     entry = find_backbone(values["backbone"])
     caffe = architecture == "deeplab_v2" and entry.has_multi_grid
-    defaults: dict[str, Any] = {"preprocessing": entry.preprocessing}
+    defaults: dict[str, Any] = {
+        "preprocessing": entry.preprocessing,
+        "align_corners": entry.align_corners,
+    }
     if "stride_placement" in entry.options:
         defaults["stride_placement"] = "caffe" if caffe else "slim"
     if caffe and entry.preprocessing == "mean":

@@ -1,10 +1,9 @@
 """Convolution and resizing of arrays, with implementations for CPUs, GPUs and TPUs."""
 
 from deeplab_jax.ops.channels import (
-    CHANNEL_MEAN_NAME,
     GELU_NAME,
-    NORM_NAME,
     gelu,
+    parse_channels_name,
     relative_norms,
     standardize_channels,
 )
@@ -15,10 +14,12 @@ from deeplab_jax.ops.integers import integer_convolution, quantize
 from deeplab_jax.ops.joined_maps import JoinedMaps, as_array
 from deeplab_jax.ops.resize import (
     MEAN_NAME,
+    PAIRS_NAME,
     RESIZE_NAMES,
     ResizedRows,
     argmax_of_resized,
     mean_over_map,
+    mean_over_pairs,
     mean_over_windows,
     parse_windows_name,
     resize_bilinear,
@@ -27,10 +28,9 @@ from deeplab_jax.ops.resize import (
 from deeplab_jax.ops.xla_convolution import Padding, Rate, Size, same_padding, symmetric_padding
 
 __all__ = [
-    "CHANNEL_MEAN_NAME",
     "GELU_NAME",
     "MEAN_NAME",
-    "NORM_NAME",
+    "PAIRS_NAME",
     "RESIZE_NAMES",
     "Dispatch",
     "JoinedMaps",
@@ -48,7 +48,9 @@ __all__ = [
     "gelu",
     "integer_convolution",
     "mean_over_map",
+    "mean_over_pairs",
     "mean_over_windows",
+    "parse_channels_name",
     "parse_windows_name",
     "quantize",
     "relative_norms",

@@ -7,10 +7,10 @@ import numpy as np
 from deeplab_jax.arrays import Array, Float
 from deeplab_jax.ops.dispatch import named
 
-# Names of the functions in exported programs.
-CHANNEL_MEAN_NAME = "mean_over_channels"
-NORM_NAME = "norm_over_map"
+# Names of the functions in exported programs; the last two contain epsilon.
 GELU_NAME = "gelu"
+STANDARDIZE_NAME = "standardize_channels_{:g}"
+NORMS_NAME = "relative_norms_{:g}"
 
 
 def gelu(inputs: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -38,8 +38,13 @@ def standardize_channels(
     Returns:
       [N, H, W, C] in the dtype of the inputs.
     """
-    centered = inputs - _channel_mean(inputs)
-    return centered * jax.lax.rsqrt(_channel_mean(centered * centered) + epsilon)
+
+    def standardize(inputs: jax.Array) -> jax.Array:
+        centered = inputs - jnp.mean(inputs, -1, keepdims=True)
+        variance = jnp.mean(centered * centered, -1, keepdims=True)
+        return centered * jax.lax.rsqrt(variance + epsilon)
+
+    return named(STANDARDIZE_NAME.format(epsilon), standardize, inputs)
 
 
 def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Array, "N 1 1 C"]:
@@ -52,15 +57,20 @@ def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Arr
     Returns:
       [N, 1, 1, C] in the dtype of the inputs.
     """
-    norms = named(NORM_NAME, _norm_over_map, inputs)
-    return norms / (_channel_mean(norms) + epsilon)
+
+    def relative(inputs: jax.Array) -> jax.Array:
+        squares = jnp.sum(inputs * inputs, (1, 2), keepdims=True)
+        # The gradient of the root is infinite at 0, which only a channel without responses has.
+        norms = jnp.sqrt(jnp.maximum(squares, np.finfo(inputs.dtype).tiny))
+        return norms / (jnp.mean(norms, -1, keepdims=True) + epsilon)
+
+    return named(NORMS_NAME.format(epsilon), relative, inputs)
 
 
-def _norm_over_map(inputs: jax.Array) -> jax.Array:
-    squares = jnp.sum(inputs * inputs, (1, 2), keepdims=True)
-    # The gradient of the root is infinite at 0, which only a channel without any response has.
-    return jnp.sqrt(jnp.maximum(squares, np.finfo(inputs.dtype).tiny))
-
-
-def _channel_mean(inputs: jax.Array) -> jax.Array:
-    return named(CHANNEL_MEAN_NAME, lambda maps: jnp.mean(maps, -1, keepdims=True), inputs)
+def parse_channels_name(name: str) -> tuple[str, float] | None:
+    """Returns a name of this module without epsilon, and epsilon; None for other names."""
+    for template in (STANDARDIZE_NAME, NORMS_NAME):
+        start = template.partition("{")[0]
+        if name.startswith(start):
+            return start.rstrip("_"), float(name.removeprefix(start))
+    return None

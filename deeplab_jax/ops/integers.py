@@ -40,7 +40,7 @@ def integer_convolution(
     stride: int = 1,
     rate: Rate = 1,
     padding: Padding,
-    depthwise: bool = False,
+    groups: int = 1,
 ) -> Float32[Array, "N P Q D"]:
     """Computes the convolution of (levels − zero_point) with an int8 kernel, with int32 sums.
 
@@ -50,21 +50,21 @@ def integer_convolution(
     Args:
       levels: float32 [N, H, W, C], whole numbers −128..127.
       zero_point: int8 scalar, the level that represents 0; pixels outside the map have it, too.
-      kernel: int8 [k, k, C, D]; for a depthwise convolution [k, k, 1, C].
+      kernel: int8 [k, k, C / groups, D].
       stride, rate, padding: see `convolution`.
-      depthwise: whether the convolution is depthwise.
+      groups: number of channel groups; C for a depthwise convolution.
 
     Returns:
       float32 [N, H', W', D].
     """
 
     def floats(levels: jax.Array, zero_point: jax.Array, kernel: jax.Array) -> jax.Array:
-        convolve = depthwise_convolution if depthwise else convolution
+        depthwise = groups == levels.shape[-1] == kernel.shape[-1]
+        convolve = depthwise_convolution if depthwise else partial(convolution, groups=groups)
         inputs, weights = levels - zero_point.astype(jnp.float32), kernel.astype(jnp.float32)
         return convolve(inputs, weights, stride=stride, rate=rate, padding=padding)
 
     window = Window.of(kernel, stride, rate, padding)
-    groups = levels.shape[-1] if depthwise else 1
     integers = partial(_integers, window=window, groups=groups)
     return dispatch(integers, floats, levels, zero_point, kernel)
 

@@ -229,8 +229,9 @@ def _argmax(scores: Float[Array, "... C"]) -> Int32[Array, "..."]:
 
 Pair = tuple[int, int]
 
-# Names of the functions for averages in exported programs; the second contains window and stride.
+# Names of the functions for averages in exported programs; the last contains window and stride.
 MEAN_NAME = "mean_over_map"
+PAIRS_NAME = "mean_over_pairs"
 WINDOWS_NAME = "mean_over_windows_{}x{}_stride_{}x{}"
 
 
@@ -244,6 +245,28 @@ def mean_over_map(inputs: Float[Array, "N H W C"]) -> Float[Array, "N 1 1 C"]:
       [N, 1, 1, C] in the dtype of the inputs.
     """
     return named(MEAN_NAME, lambda inputs: jnp.mean(inputs, (1, 2), keepdims=True), inputs)
+
+
+def mean_over_pairs(inputs: Float[Array, "N H W C"]) -> Float[Array, "N P Q C"]:
+    """Averages 2×2 pixels at stride 2; windows beyond the map average the pixels inside it.
+
+    Args:
+      inputs: [N, H, W, C], floating point.
+
+    Returns:
+      [N, ⌈H/2⌉, ⌈W/2⌉, C] in the dtype of the inputs.
+    """
+    return named(PAIRS_NAME, _mean_over_pairs, inputs)
+
+
+def _mean_over_pairs(inputs: jax.Array) -> jax.Array:
+    def sums(maps: jax.Array) -> jax.Array:
+        # For an even number of pixels, no window reaches the padding.
+        window, padding = (1, 2, 2, 1), ((0, 0), (0, 1), (0, 1), (0, 0))
+        zero = jnp.zeros((), maps.dtype)
+        return lax.reduce_window(maps, zero, lax.add, window, window, padding)
+
+    return sums(inputs) / sums(jnp.ones((1, *inputs.shape[1:3], 1), inputs.dtype))
 
 
 def mean_over_windows(

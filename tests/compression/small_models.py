@@ -27,6 +27,8 @@ SMALL = {
         "deeplab_v3",
         {"backbone": "mobilenet_v3_small", "depth_multiplier": 0.5, "aspp_channels": 16},
     ),
+    "convnext": ("deeplab_v3", {"backbone": "timm/convnext_atto", "aspp_channels": 16}),
+    "regnet": ("deeplab_v3", {"backbone": "timm/regnety_002", "aspp_channels": 16}),
     "resnet": (
         "deeplab_v3",
         {"backbone": "resnet_18", "aspp_channels": 16, "aux_head": True, "output_stride": 32},

@@ -64,7 +64,10 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "name",
-    ["mobilenet_v2", pytest.param("mobilenet_v3", marks=SLOW), pytest.param("resnet", marks=SLOW)],
+    [
+        "mobilenet_v2",
+        *(pytest.param(n, marks=SLOW) for n in ("mobilenet_v3", "resnet", "convnext")),
+    ],
 )
 def test_unused_channels_are_pruned_exactly(name):
     model = stored(name)
@@ -76,6 +79,11 @@ def test_unused_channels_are_pruned_exactly(name):
     assert_same(logits(small, images(2)), logits(whole, images(2)))
     full, less = (summarize(each.model, SIZE).macs for each in (whole, small))
     assert less == graph.macs(kept) < 0.85 * full == 0.85 * graph.macs(np.ones_like(kept))
+
+
+def test_channels_in_groups_are_refused():
+    with pytest.raises(DeepLabError, match=r"conv2 is a convolution in groups of 8 channels"):
+        channel_graph(stored("regnet").model, SIZE)
 
 
 def test_channels_of_sums_and_outputs_are_not_pruned():

@@ -54,7 +54,7 @@ def test_convolution_in_integers_is_exact(size, stride, rate, pad, depthwise, po
             stride=stride,
             rate=rate,
             padding=((pad, pad), (pad, pad)),
-            depthwise=depthwise,
+            groups=5 if depthwise else 1,
         )
 
     given = jnp.asarray(levels, jnp.float32)
@@ -125,6 +125,17 @@ def test_ranges_are_means_over_images():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["convnext", "regnet"])
+def test_layers_of_timm_are_quantized(name):
+    """Grouped convolutions are integers; layer normalization and layer scale are floats."""
+    float_model, batch = stored(name), images(2, seed=3)
+    found = logits(quantize(float_model, [images(2), batch], "noise"), batch)
+    expected = logits(float_model, batch)
+    assert np.abs(found - expected).mean() < 0.05 * np.abs(expected).max()
+    assert np.any(found != expected)
+
+
 def test_a_quantised_model_is_stored_small_and_loads(int8, tmp_path):
     original = stored("mobilenet_v2")
     checkpointing.write_model(tmp_path / "float", original.description, original.variables)

@@ -20,6 +20,7 @@ from deeplab_jax.export.verification import cases
 
 LOGITS = ExportOptions(argmax=False)
 MOBILE = {"backbone": "mobilenet_v2", "depth_multiplier": 0.25, "aspp_channels": 16}
+NARROW = {"aspp_channels": 16}
 CROP = {"image_pooling": "crop", "pooling_crop": (33, 65)}
 # Together they have every operation of the family.
 NETWORKS = {
@@ -37,6 +38,10 @@ NETWORKS = {
         {"backbone": "mobilenet_v3_small", "head": "lr_aspp", "align_corners": False}
         | {"stride_placement": "torchvision", "preprocessing": "mean_std"},
     ),
+    "convnext": ("deeplab_v3plus", NARROW | {"backbone": "timm/convnext_atto"}),
+    "convnext_v2": ("deeplab_v3", NARROW | {"backbone": "timm/convnextv2_atto"}),
+    "regnet": ("deeplab_v3", NARROW | {"backbone": "timm/regnety_002"}),
+    "resnet_d": ("deeplab_v3", NARROW | {"backbone": "timm/resnet18d"}),
     "bgr": ("deeplab_v3", MOBILE | {"preprocessing": "caffe_bgr", "aux_head": False}),
 }
 QUICK = ("crop",)
