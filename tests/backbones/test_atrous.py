@@ -166,6 +166,46 @@ def test_mobilenet_v3(placement, lost, after):
     assert depthwise == [(1, 1), lost, after, after]
 
 
+# In timm, the first unit of a stage without its stride keeps the rate of the stage before.
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        (
+            "timm/convnext_atto",
+            {
+                "stage_2/downsample/patches": (2, 1),
+                "stage_3/downsample/patches": (1, 1),
+                "stage_3/block_1/depthwise": (1, 2),
+                "stage_4/downsample/patches": (1, 2),
+                "stage_4/block_1/depthwise": (1, 4),
+            },
+        ),
+        (
+            "timm/regnety_002",
+            {
+                "stage_2/block_1/conv2": (2, 1),
+                "stage_3/block_1/conv2": (1, 1),
+                "stage_3/block_2/conv2": (1, 2),
+                "stage_4/block_1/conv2": (1, 2),
+                "stage_4/block_7/conv2": (1, 4),
+            },
+        ),
+        (
+            "timm/resnet18d",
+            {
+                "block3/unit_1/conv1": (1, 1),
+                "block3/unit_1/conv2": (1, 2),
+                "block4/unit_1/conv1": (1, 2),
+                "block4/unit_1/conv2": (1, 4),
+            },
+        ),
+    ],
+)
+def test_backbones_of_timm_at_output_stride_8(backbone, expected):
+    found = units(backbone, 8)
+    assert {path: found[path] for path in expected} == expected
+
+
 @pytest.mark.parametrize("output_stride", [12, 64])
 def test_an_illegal_output_stride_names_the_legal_ones(output_stride):
     with pytest.raises(

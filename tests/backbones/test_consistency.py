@@ -20,17 +20,15 @@ def image_and_variables(backbone, size):
 
 
 def _without_squeezing(variables):
-    """Channel weights of MobileNetV3 that do not depend on the map.
+    """Returns variables with which gates do not depend on the map.
 
     Squeeze and excitation averages the whole map, and a finer map has additional pixels, so it is
-    not atrous-consistent in any implementation.
+    not atrous-consistent in any implementation. The same holds for global response normalization.
     """
+    gates = ("excite", "kernel"), ("response_norm", "scale")
     flat = traverse_util.flatten_dict(variables)
     return traverse_util.unflatten_dict(
-        {
-            path: np.zeros_like(leaf) if path[-2:] == ("excite", "kernel") else leaf
-            for path, leaf in flat.items()
-        }
+        {path: np.zeros_like(leaf) if path[-2:] in gates else leaf for path, leaf in flat.items()}
     )
 
 
@@ -62,6 +60,14 @@ def features(backbone, size, output_stride):
         ],
         # A MobileNet's SAME padding is consistent on sizes of k·32 + 1 only.
         ("resnet_50", (64, 90), 32, 8),
+        *[("timm/regnety_002", (65, 97), coarse, 8) for coarse in (16, 32)],
+        # At output stride 8, timm centers the dilated 2×2 kernels of a ConvNeXt and does not dilate
+        # the averages of a ResNet-D, so only 16 and 32 agree.
+        ("timm/convnext_atto", (64, 96), 32, 16),
+        pytest.param("timm/convnextv2_atto", (64, 96), 32, 16, marks=pytest.mark.slow),
+        pytest.param("timm/resnet18d", (64, 96), 32, 16, marks=pytest.mark.slow),
+        pytest.param("timm/resnet34", (65, 97), 32, 8, marks=pytest.mark.slow),
+        pytest.param("timm/resnext50_32x4d", (65, 97), 32, 8, marks=pytest.mark.slow),
     ],
 )
 def test_coarse_features_are_the_fine_ones_subsampled(backbone, size, coarse, fine):

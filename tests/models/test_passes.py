@@ -7,6 +7,7 @@ import pytest
 from compiling import run_once
 from heads import HEADS
 from random_variables import random_variables
+from selection import one_of_each_family
 
 from deeplab_jax.backbones import BACKBONES
 from deeplab_jax.losses import softmax_cross_entropy
@@ -15,10 +16,6 @@ from deeplab_jax.models.keywords import read_keywords
 
 # Odd, even, and neither square.
 SIZES = {"float32": (33, 49), "bfloat16": (34, 48)}
-# Of the families of timm, one small network each.
-OF_ITS_KIND = [
-    name for name in BACKBONES if not name.startswith("timm/") or name.endswith(("atto", "_002"))
-]
 NARROW = {"num_classes": 5, "aspp_channels": 8, "low_level_channels": 4, "fc_channels": 16}
 
 
@@ -63,7 +60,7 @@ def assert_learns(model, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", SIZES)
-@pytest.mark.parametrize("backbone", OF_ITS_KIND)
+@pytest.mark.parametrize("backbone", one_of_each_family(BACKBONES))
 def test_every_backbone(backbone, dtype):
     model = create_model("deeplab_v3", backbone=backbone, head="plain", num_classes=5, dtype=dtype)
     assert_learns(model, SIZES[dtype])
