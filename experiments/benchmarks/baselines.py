@@ -148,7 +148,12 @@ BASELINES = {
     ),
     "transformers": Baseline(("mobilenet_v2",), pytorch=True),
     "segmentation_models": Baseline(
-        ("resnet50", "resnet101", "mobilenet_v2", "tu-xception65"), trained=True, pytorch=True
+        (
+            *("resnet50", "resnet101", "mobilenet_v2", "tu-xception65"),
+            *("tu-convnext_tiny", "tu-efficientnet_lite0", "tu-tf_efficientnetv2_s"),
+        ),
+        trained=True,
+        pytorch=True,
     ),
     "keras_hub": Baseline(("resnet_50",)),
     "tflite": Baseline(("mobilenet_v2",)),
