@@ -66,6 +66,7 @@ def features(backbone, size, output_stride):
         ("timm/convnext_atto", (64, 96), 32, 16),
         pytest.param("timm/convnextv2_atto", (64, 96), 32, 16, marks=pytest.mark.slow),
         pytest.param("timm/resnet18d", (64, 96), 32, 16, marks=pytest.mark.slow),
+        pytest.param("timm/efficientnet_lite0", (65, 97), 32, 8, marks=pytest.mark.slow),
         pytest.param("timm/resnet34", (65, 97), 32, 8, marks=pytest.mark.slow),
         pytest.param("timm/resnext50_32x4d", (65, 97), 32, 8, marks=pytest.mark.slow),
     ],

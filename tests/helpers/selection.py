@@ -18,7 +18,7 @@ def slow_unless(quick: Callable[[Any], bool], cases: Iterable[Any]) -> list[Any]
 # Small networks of timm, one of each family. tests/backbones compares all of them with timm.
 SMALL_OF_TIMM = (
     *("timm/resnet18d", "timm/convnext_atto", "timm/regnety_002"),
-    *("timm/efficientnet_lite0", "timm/mobilenetv4_conv_small"),
+    *("timm/efficientnet_lite0", "timm/mobilenetv4_conv_small_035"),
 )
 
 
