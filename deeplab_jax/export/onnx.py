@@ -286,13 +286,13 @@ class OnnxWriter:
         centered = self.node("Sub", inputs, self.node("ReduceMean", inputs, axes=[1]))
         squares = self.node("Mul", centered, centered)
         variance = self.node("ReduceMean", squares, axes=[1])
-        deviation = self.node("Sqrt", self.node("Add", variance, np.float32([epsilon])))
+        deviation = self.node("Sqrt", self.node("Add", variance, np.full(1, epsilon, np.float32)))
         return self.node("Div", centered, deviation)
 
     def relative_norms(self, inputs: Value, epsilon: float) -> Value:
         norms = self.node("ReduceL2", self.single(inputs), axes=[2, 3])
         mean = self.node("ReduceMean", norms, axes=[1])
-        return self.node("Div", norms, self.node("Add", mean, np.float32([epsilon])))
+        return self.node("Div", norms, self.node("Add", mean, np.full(1, epsilon, np.float32)))
 
     def concatenate(self, inputs: Sequence[Value]) -> Value:
         return self.node("Concat", *self._alike(*inputs), axis=1)

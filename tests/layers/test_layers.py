@@ -9,15 +9,7 @@ from flax import linen as nn
 from flax import traverse_util
 from random_variables import random_variables
 
-from deeplab_jax.layers import (
-    Classifier,
-    ConvNorm,
-    Form,
-    Normalization,
-    SeparableConvNorm,
-    StochasticDepth,
-    depth_rates,
-)
+from deeplab_jax.layers import Classifier, ConvNorm, Form, Normalization, SeparableConvNorm
 
 NORMALIZATION = Normalization(decay=0.9, epsilon=1e-3)
 INPUTS = np.random.default_rng(0).normal(size=(2, 8, 7, 4)).astype(np.float32)
@@ -121,16 +113,3 @@ def test_the_classifier_adds_its_bias_and_starts_small():
     fresh = run_once(module.init, jax.random.key(0), wide)["params"]
     assert np.std(fresh["kernel"]) == pytest.approx(0.01, rel=0.15)
     assert not np.any(fresh["bias"])
-
-
-def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
-    branch, module = np.ones((400, 2, 3, 1), np.float32), StochasticDepth(0.25)
-    rngs = {"dropout": jax.random.key(0)}
-    kept = np.asarray(module.apply({}, branch, True, rngs=rngs))
-    assert np.all(kept == kept[:, :1, :1])
-    np.testing.assert_allclose(np.unique(kept), [0, 4 / 3])
-    assert abs(kept.mean() - 1) < 0.1
-    np.testing.assert_array_equal(module.apply({}, branch, False), branch)
-    # Without a rate, no random stream is needed.
-    np.testing.assert_array_equal(StochasticDepth(0.0).apply({}, branch, True), branch)
-    assert depth_rates(0.3, 4) == pytest.approx([0, 0.1, 0.2, 0.3])
