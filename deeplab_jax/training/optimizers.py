@@ -249,7 +249,6 @@ def scale_by_layer(decay: float) -> optax.GradientTransformation:
 # Stages and units whose names do not have the order of the computation.
 STAGE_ORDER = {"stem": -1, "entry_flow": 0, "middle_flow": 1, "exit_flow": 2}
 BEFORE_BLOCKS = "downsample"
-FINAL = ("head", "final", "conv_head")
 
 
 def backbone_units(paths: Iterable[Names]) -> list[str]:
@@ -272,11 +271,10 @@ def _unit(path: Names) -> str:
 
 def _unit_order(unit: str) -> tuple[Any, ...]:
     stage, _, block = unit.partition("/")
-    is_final = stage in FINAL
     order = STAGE_ORDER.get(stage, STAGE_ORDER["stem"] if stage.startswith("stem") else 0)
     # Convolutions of the entry flow and downsampling come before the blocks.
     is_block = bool(block) and not block.startswith((BEFORE_BLOCKS, "conv"))
-    return is_final, order, _natural(stage), is_block, _natural(block)
+    return order, _natural(stage), is_block, _natural(block)
 
 
 def _natural(name: str) -> list[int]:

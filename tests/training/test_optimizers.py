@@ -309,6 +309,8 @@ def test_a_negative_multiplier_is_refused():
         ("xception_41", "entry_flow/conv1_1", "exit_flow/block2", 15),
         ("mobilenet_v2", "layer_1", "layer_18", 18),
         ("timm/convnext_tiny", "stem", "stage_4/block_3", 22),
+        pytest.param("timm/efficientnet_b0", "stem", "stage_7/block_1", 17, marks=pytest.mark.slow),
+        pytest.param("timm/regnety_016", "stem", "stage_4/block_2", 28, marks=pytest.mark.slow),
     ],
 )
 def test_units_of_a_backbone_are_in_the_order_of_the_computation(backbone, first, last, number):
