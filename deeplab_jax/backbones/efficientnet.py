@@ -31,7 +31,7 @@ class Row(NamedTuple):
       kernel_size: kernel size of the spatial convolution; 0: an inverted residual without one
         between its 1×1 convolutions.
       stride: stride of the first unit.
-      expansion: ratio of the number of hidden channels to that of the inputs; 1: an inverted
+      expansion: number of hidden channels divided by the number of input channels; 1: an inverted
         residual without the 1×1 expansion.
       features: number of output channels.
       first_kernel: kernel size of a further depthwise convolution before the expansion; 0: none.
@@ -234,7 +234,7 @@ def stem_channels(network: Network) -> int:
 
 
 def units(network: Network) -> list[list[Row]]:
-    """Returns a row with one unit, scaled by the multipliers, for every unit of each stage."""
+    """Returns the units of each stage, each as a row with one unit and scaled channel numbers."""
     stages, last = [], len(network.stages) - 1
     for number, rows in enumerate(network.stages):
         depth = 1 if network.fixed_ends and number in (0, last) else network.depth
@@ -248,7 +248,7 @@ def units(network: Network) -> list[list[Row]]:
 
 
 def features(network: Network) -> tuple[Feature, ...]:
-    """Returns the last stage at each stride of 4 or more."""
+    """Returns the outputs of the last stage at each stride of 4 or more."""
     stride, found = 2, {}
     for number, rows in enumerate(units(network), start=1):
         stride *= math.prod(row.stride for row in rows)
@@ -358,7 +358,7 @@ class EfficientNet(nn.Module):
     Attributes:
       name_in_timm: name of the network, a key of `NETWORKS`.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
-      stochastic_depth: rate of stochastic depth that the units approach linearly, from 0.
+      stochastic_depth: upper bound of the rates of stochastic depth, which rise linearly from 0.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
 

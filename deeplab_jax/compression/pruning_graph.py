@@ -86,7 +86,12 @@ class ChannelGraph:
 
 
 class _Channels(NamedTuple):
-    """Channel axis of an array, and the numbers of the channels along it."""
+    """Channels of an array.
+
+    Attributes:
+      axis: channel axis of the array.
+      numbers: number of the channel in the graph, for each position on the axis.
+    """
 
     axis: int
     numbers: np.ndarray

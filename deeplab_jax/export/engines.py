@@ -248,7 +248,7 @@ class FilePredictor(Predictor):
         """Prepares the predictor.
 
         Args:
-          file: file in its runtime.
+          file: exported file, opened in its runtime (ONNX Runtime or LiteRT).
           source: path of the file, for reports and errors.
 
         Raises:

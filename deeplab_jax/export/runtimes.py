@@ -218,8 +218,8 @@ class ExportedNetwork:
         if images.dtype != pixels or images.ndim != 4 or images.shape[3] != channels:
             meaning = "RGB 0..255" if (channels, pixels.name) == (3, "uint8") else "bands"
             raise DeepLabError(
-                f"images must be {pixels} [N, H, W, {channels}], {meaning}; got {images.dtype} "
-                f"{list(images.shape)}"
+                f"images must have dtype {pixels} and shape [N, H, W, {channels}] ({meaning}), got "
+                f"{images.dtype} {list(images.shape)}"
             )
         size = images.shape[1:3]
         if given[1] is None:

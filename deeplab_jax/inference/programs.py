@@ -77,7 +77,7 @@ def _exported(forward: Wrapped, arguments: Any, path: pathlib.Path) -> jax.expor
 
 
 def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
-    """Removes files with a suffix from a directory, except the newest `most`."""
+    """Keeps the newest `most` files with a suffix in a directory, and removes the older ones."""
     ages = {}
     for path in directory.glob(f"*{suffix}"):
         # Another process may have removed the file.

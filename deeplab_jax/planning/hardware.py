@@ -205,8 +205,8 @@ def _gpu_hosts(name: str, chip: Chip, shape: tuple[int, ...], num_slices: int) -
         )
     if num_slices > 1:
         raise DeepLabError(
-            f"--num_slices={num_slices} is for TPUs; {name.partition(':')[0]}:{hosts}x{per_host} "
-            "names the number of hosts first"
+            f"--num_slices={num_slices} is only for TPUs; for GPUs, give hosts x GPUs per host in "
+            f"the topology, as in {name.partition(':')[0]}:{hosts}x{per_host}"
         )
     return Topology(name, chip, (per_host,), hosts)
 

@@ -72,8 +72,8 @@ def found_reductions(
     """Classifies the all-reduces in a compiled step.
 
     All-reduces of vectors are counted as gradients, up to the size of all vector parameters; the
-    rest is counted as batch normalization. All-reduces along `spatial` only do not combine images
-    and are counted as others.
+    remaining ones are counted as batch normalization. All-reduces along the mesh axis `spatial`
+    alone do not combine images. They are counted as others.
     """
     kernels = vectors = others = 0
     summing = (each for each in collectives if each.kind in ("all-reduce", "reduce-scatter"))
@@ -96,12 +96,12 @@ def found_reductions(
 
 
 def gathered_activations(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns count and bytes of gathers along `data` of arrays that are not parameters."""
+    """Returns number and bytes of the all-gathers along the mesh axis `data` of other arrays."""
     return count(_gathers(collectives, variables, parameters=False))
 
 
 def gathered_parameters(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns count and bytes of gathers of fully sharded (FSDP) parameters."""
+    """Returns number and bytes of the all-gathers of fully sharded (FSDP) parameters."""
     return count(_gathers(collectives, variables, parameters=True))
 
 
@@ -127,6 +127,6 @@ def expected_gathers(architecture: Architecture, params: Any) -> int:
 
 
 def halo_traffic(collectives: Iterable[Collective]) -> dict[str, int]:
-    """Returns count and bytes of the halo exchanges between neighbors along `spatial`."""
+    """Returns number and bytes of the halo exchanges between neighbors on the axis `spatial`."""
     permutes = (each for each in collectives if each.kind == "collective-permute")
     return count(each for each in permutes if each.axes == ("spatial",))

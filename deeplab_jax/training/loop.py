@@ -1,4 +1,4 @@
-"""Training loop: steps, with logs, validations and checkpoints between them."""
+"""Training loop, which trains, logs, validates and saves checkpoints."""
 
 import dataclasses
 import math
@@ -111,7 +111,7 @@ class Logs:
 
 @dataclasses.dataclass
 class Loop:
-    """Training loop.
+    """Training loop of a run, called by `train`.
 
     Attributes:
       run: training run.
@@ -321,7 +321,7 @@ class Loop:
         if math.isnan(mean_iou):
             self.reporter.warning(
                 f"step {step}: the mean IoU is NaN because the validation images have no labeled "
-                "pixel, so neither the best checkpoint nor training.patience can go by it; check "
+                "pixel, so neither the best checkpoint nor early stopping can be determined; check "
                 "data.validation_split and evaluation.limit"
             )
         warning = curves_part(read_rows(self.run.workdir))

@@ -28,9 +28,9 @@ UTILIZATION, CPU_UTILIZATION = "flops_utilization", "flops_utilization_of_measur
 
 
 class StepClock:
-    """Measures in a thread of its own when the devices finish each step.
+    """Measures when the devices finish each step.
 
-    The training loop never waits for it, and it never waits for the devices in the loop.
+    A separate thread waits for the devices, so the training loop does not have to wait.
     """
 
     def __init__(self) -> None:
@@ -219,17 +219,17 @@ def peak_memory(mesh: Mesh) -> dict[str, float]:
     return {"peak_memory_bytes": max(peaks)} if peaks else {}
 
 
-# Fraction of a step for which the devices of a host must wait for it, and the factor by which this
-# must exceed the median of all other hosts, for a warning.
+# A host is slow if its devices wait for input for more than SLOW_FRACTION of a step, and for more
+# than SLOW_FACTOR times the median of all other hosts.
 SLOW_FRACTION, SLOW_FACTOR = 0.1, 3.0
 
 
 def slow_host(times: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Returns the times of the host for which the others wait; None if there is none.
+    """Returns the times of the slow host for which all other hosts wait; None if no host is slow.
 
-    All hosts finish a step together, because gradients are summed. A host that reads its images
-    late begins the step late: its devices wait for input, and the devices of the others wait for it
-    in the sum. A slow device or link does not show in these times.
+    All hosts finish a step together, because gradients are summed. If a host reads its images late,
+    its devices wait for input, and the devices of the other hosts wait in the sum of the gradients.
+    A slow device or a slow connection does not change these times.
 
     Args:
       times: `input_wait_fraction` of each process, with any further values.
@@ -244,7 +244,7 @@ def slow_host(times: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def slow_host_warning(times: Mapping[str, Any]) -> str:
-    """Returns the warning about a slow host, from the times of its process."""
+    """Returns a warning about a slow host; `times` is the result of `slow_host`."""
     return (
         f"process {times['process']} on {times['host']} is slow: its devices wait for input for "
         f"{times['input_wait_fraction']:.0%} of a step of {times['step_seconds']:.3g} s, and all "

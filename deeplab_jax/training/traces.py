@@ -73,12 +73,14 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
                     self._found.set()
 
     def agreed_start(self, step: int, interval: int) -> int | None:
-        """Returns the step after which all processes trace, to be published by process 0.
+        """Returns the step after which all processes trace; None if no trace was requested.
+
+        Process 0 calls this method and sends the result to all processes.
 
         Args:
           step: step at which the processes log.
-          interval: number of steps until they log again. All read the request by then, because no
-            process computes a step without the others.
+          interval: number of steps until the processes log again. Until then, all processes read
+            the request, because no process computes a step without the others.
         """
         if self._found.is_set():
             self._found.clear()
@@ -86,7 +88,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         return self._agreed
 
     def agree(self, step: int, agreed: int | None) -> None:
-        """Begins a trace after `step` if process 0 published this step."""
+        """Begins a trace after `step` if process 0 has requested it, see `agreed_start`."""
         if agreed == step:
             self._begin_after = step
 

@@ -29,14 +29,15 @@ _REMEMBERING = threading.Lock()
 PROJECT = "deeplab_jax"
 # Seconds between two writes of a file of rows into a bucket.
 BUCKET_SECONDS = 15.0
-# Maximum number of seconds that the end of a run waits for rows on their way to a tracker.
+# Maximum number of seconds that a run waits at its end until a tracker has received all rows.
 CLOSE_SECONDS = 60.0
 
 
 class RowFile:
-    """File of JSON objects, one per line, that only grows; on this machine or in a bucket.
+    """File of JSON objects, one per line, to which rows are appended.
 
-    Objects in a bucket cannot be appended to, so that a thread stores all rows at intervals.
+    The file is on this machine or in a bucket. Nothing can be appended to an object in a bucket, so
+    a thread stores the whole file there every BUCKET_SECONDS seconds.
     """
 
     def __init__(self, path: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -228,7 +229,7 @@ def _remember(workdir: pathlib.Path, name: str, identifier: str) -> None:
 
 
 class Guarded:
-    """Writer in a thread of its own, whose failure ends the writer and not the training."""
+    """Runs a writer in a separate thread. If the writer fails, training continues without it."""
 
     def __init__(self, name: str, make: Callable[[], Writer], reporter: Reporter) -> None:
         """Starts the thread, which makes the writer.
@@ -252,7 +253,7 @@ class Guarded:
         self._work.put(failed)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            self._warn("it did not finish in time")
+            self._warn(f"it did not finish within {CLOSE_SECONDS:.0f} s")
 
     def _run(self) -> None:
         try:

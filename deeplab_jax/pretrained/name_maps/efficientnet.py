@@ -38,7 +38,14 @@ MOBILENET_V4 = "mobilenetv4"
 
 
 class _Signature(NamedTuple):
-    """Facts that distinguish the networks."""
+    """Properties of the arrays by which networks are distinguished.
+
+    Attributes:
+      units: number of units in each stage.
+      stem: number of channels of the first convolution; None: there is no such array.
+      features: number of output channels of the last stage; None: there is no such array.
+      squeeze: whether the network has squeeze and excitation.
+    """
 
     units: tuple[int, ...]
     stem: int | None

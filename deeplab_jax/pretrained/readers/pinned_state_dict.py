@@ -1,8 +1,9 @@
-"""Reader of state dicts in PyTorch's legacy layout, for files whose checksum the catalog pins.
+"""Reader of PyTorch files in the legacy format, without torch.
 
-The layout is: magic number, protocol version, facts about the machine, state dict and keys of the
-storages, one pickle each; then for every key the number of elements in 8 bytes, and the elements.
-The reader needs no torch. Other PyTorch files are read by `state_dict.read_pytorch`.
+It only reads files whose SHA-256 the catalog of published weights contains. A file has five
+pickles: magic number, protocol version, facts about the machine, state dict, and keys of the
+storages. For every key, the number of elements (8 bytes) and the elements follow. Other PyTorch
+files are read by `state_dict.read_pytorch`.
 """
 
 import io
