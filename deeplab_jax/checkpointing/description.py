@@ -56,7 +56,7 @@ class ModelDescription:
 
     @property
     def image_bands(self) -> Bands:
-        """Bands of the images, and the bands of a file that become those."""
+        """Number and dtype of the bands of an image, and the bands of a file that are read."""
         count = self.overrides.get("in_channels", RGB.count)
         return Bands(count, self.overrides.get("image_dtype", RGB.dtype), self.bands)
 

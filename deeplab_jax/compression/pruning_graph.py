@@ -64,7 +64,11 @@ class ChannelGraph:
     num_channels: int
 
     def macs(self, kept: np.ndarray) -> int:
-        """Returns the multiply-adds with only the kept channels, a mask bool [num_channels]."""
+        """Returns the multiply-adds of the network without the channels that are not kept.
+
+        Args:
+          kept: bool [num_channels], whether each channel is kept.
+        """
         # The channels of the image have the number -1, which indexes the last entry.
         kept = np.append(kept, True)
         total = 0

@@ -30,7 +30,7 @@ class Subset:
         return self._dataset[int(self._positions[index])]
 
     def content(self) -> Iterator[bytes]:
-        """Yields bytes that identify the examples: positions, and digest of the whole dataset."""
+        """Yields the positions of the examples in the dataset, and the digest of the dataset."""
         yield self._positions.astype("<i8").tobytes()
         yield bytes.fromhex(fingerprint(self._dataset)["content"])
 

@@ -219,7 +219,7 @@ def _coverage(contours: tuple[np.ndarray, ...], pose: Pose, size: Size) -> np.nd
 def _filling(
     random: np.random.Generator, name: str, background: np.ndarray, size: Size
 ) -> np.ndarray:
-    """Draws textures until the mean color of one differs enough from that of the background."""
+    """Returns a texture whose mean color differs enough from the color of the background."""
     while True:
         filling = draw_material(random, name, size)
         if np.linalg.norm(mean_color(filling) - background) >= CONTRAST:

@@ -153,14 +153,18 @@ def check_suits(size: Size, step: int, plus: int) -> None:
     near = [[max(1, rounded(ratio)) * step + plus for ratio in ratios] for rounded in (floor, ceil)]
     nearest = " or ".join(dict.fromkeys(f"{height}x{width}" for height, width in near))
     raise DeepLabError(
-        f"{size[0]}x{size[1]} does not suit this network: height and width must be k · {step}"
-        f"{f' + {plus}' if plus else ''} with k from 1 on; nearest: {nearest}"
+        f"images of {size[0]}x{size[1]} pixels are not supported: height and width must be "
+        f"k · {step}{f' + {plus}' if plus else ''} for an integer k ≥ 1; nearest sizes: {nearest}"
     )
 
 
 @contextmanager
 def open_sizes(program: Program) -> Iterator[None]:
-    """If tracing with variable sizes fails in the block, raises an error that suggests a size."""
+    """Context in which the network is traced for images of any size.
+
+    Raises:
+      DeepLabError: the network does not support variable sizes. The message suggests a fixed size.
+    """
     try:
         yield
     except Exception as error:

@@ -218,7 +218,7 @@ def _needed(jaxpr: Jaxpr) -> Counter[Var]:
 
 
 def _traced(atom: Var | Literal) -> ShapedArray:
-    """Returns shape and dtype of a value of the program; all of them are arrays."""
+    """Returns shape and dtype of a value of the program, which must be an array."""
     if not isinstance(atom.aval, ShapedArray):
         raise TypeError(f"{atom} is not an array, but {atom.aval}")
     return atom.aval

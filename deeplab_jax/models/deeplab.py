@@ -103,7 +103,7 @@ class DeepLab(nn.Module):
         if train and self.form.kind in ("folded", "int8"):
             kind = {"int8": "quantized"}.get(self.form.kind, "folded")
             raise DeepLabError(
-                f"a {kind} network cannot be trained; train the network before it is {kind}"
+                f"a {kind} network cannot be trained; train the original network instead"
             )
         logits, maps = ops.constrain_rows(self._logits(ops.constrain_rows(image), train))
         check_widths(self.form, self.variables["params"])

@@ -176,10 +176,10 @@ def rename_widths(
 def rename_branches_to_match(
     given: Mapping[Path, Any], wanted: Iterable[Path]
 ) -> Mapping[Path, Any]:
-    """Renames ASPP branches to those of the same network at another output stride.
+    """Gives ASPP branches the names that they have in the same network at another output stride.
 
-    The name of a branch contains its rate, and all rates double when the output stride halves. If
-    the rates of the two networks are not in proportion, nothing is renamed.
+    The name of a branch contains the atrous rate, and at half the output stride all rates are twice
+    as large. If the rates of the two networks are not in proportion, nothing is renamed.
 
     Args:
       given: arrays of the trained network by path.

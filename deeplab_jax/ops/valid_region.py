@@ -58,7 +58,8 @@ def output_span(shift: int, length: int, outputs: int) -> Span:
 def sum_over_taps(inputs: Inputs, kernel: Kernel, window: Window) -> Outputs:
     """Computes the convolution at stride 1 as a sum over taps; see `ops.convolution`.
 
-    For each row of taps, the pixel rows that it falls on are sliced once, contiguous in memory.
+    For each row of the kernel, the rows of pixels that it multiplies are sliced once. They are
+    contiguous in memory.
     """
     height, width = window.outputs(inputs.shape[1:3])
     total = jnp.zeros((inputs.shape[0], height, width, kernel.shape[-1]), inputs.dtype)

@@ -353,8 +353,8 @@ def _other_variables(run: Run, fresh: Variables, reporter: Reporter) -> Variable
     if not start.folded or architecture.frozen_batch_norm:
         return start.variables
     reporter.message(
-        f"restoring {len(start.folded)} folded batch normalizations, with statistics of {BATCHES} "
-        "training batches"
+        f"the initial weights contain {len(start.folded)} batch normalizations folded into "
+        f"convolutions; computing their statistics from {BATCHES} training batches"
     )
     batches = itertools.islice(run_batches(run, first=0), BATCHES)
     images = (batch["image"] for batch in batches)

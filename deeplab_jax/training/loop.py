@@ -148,7 +148,7 @@ class Loop:
             state = self._run_steps(state)
         else:
             early = f" (of {self.num_steps}: it stopped early)" if first < self.num_steps else ""
-            self.reporter.message(f"all {first} steps are done already{early}")
+            self.reporter.message(f"nothing to train: all {first} steps are done already{early}")
             if not self._catch_up(first, state):
                 self._evaluate(first, state)
         return TrainingResult(self.run.workdir, int(state.step), self.mean_iou)
