@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from deeplab_jax.arrays import Array, Float, Int32, Shaped
@@ -263,7 +264,7 @@ def _mean_over_pairs(inputs: jax.Array) -> jax.Array:
     def sums(maps: jax.Array) -> jax.Array:
         # For an even number of pixels, no window reaches the padding.
         window, padding = (1, 2, 2, 1), ((0, 0), (0, 1), (0, 1), (0, 0))
-        zero = jnp.zeros((), maps.dtype)
+        zero = np.zeros((), maps.dtype)
         return lax.reduce_window(maps, zero, lax.add, window, window, padding)
 
     return sums(inputs) / sums(jnp.ones((1, *inputs.shape[1:3], 1), inputs.dtype))

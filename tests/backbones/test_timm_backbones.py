@@ -21,10 +21,11 @@ from backbones.timm_weights import (
     summary,
 )
 from compiling import run_once
-from selection import slow_unless
+from selection import SMALL_OF_TIMM, slow_unless
 
 from deeplab_jax import ops
 from deeplab_jax.backbones import BACKBONES, find_backbone
+from deeplab_jax.models import create_model, summarize
 
 TOLERANCE = 1e-4
 RECORDED = pathlib.Path(__file__).parent / "timm_numbers.json"
@@ -89,6 +90,15 @@ def test_every_variable_has_its_name_and_size_in_timm(name):
         theirs: int(np.prod(shape)) for theirs, shape in named_variables(f"timm/{name}").values()
     }
     assert summary(arrays) == recorded()["networks"][name]
+
+
+@pytest.mark.parametrize(
+    "backbone", slow_unless(lambda backbone: backbone == "timm/resnet18d", SMALL_OF_TIMM)
+)
+def test_networks_are_summarized(backbone):
+    summary = summarize(create_model("deeplab_v3plus", backbone=backbone), (65, 65))
+    assert summary.macs > 0
+    assert summary.receptive_field > 65
 
 
 def compared(name):
