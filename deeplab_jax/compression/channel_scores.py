@@ -129,7 +129,16 @@ def elimination_costs(covariance: np.ndarray, gram: np.ndarray, free: np.ndarray
 
 
 def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
-    """Removes a channel from both matrices in place; adds its kernels to the other channels."""
+    """Updates both matrices in place after a channel is removed.
+
+    The kernels of the removed channel are added to those of the other channels, so that the outputs
+    change as little as possible.
+
+    Args:
+      precision: inverse of the covariance of the channels.
+      gram: inner product of the kernels of each pair of channels.
+      channel: index of the removed channel.
+    """
     column, pivot = precision[:, channel].copy(), precision[channel, channel]
     slopes = column / pivot
     precision -= np.outer(slopes, column)

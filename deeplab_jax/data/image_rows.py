@@ -260,7 +260,7 @@ class _TiffRows:
         return to_bytes(colors.astype(np.float64), low, high)
 
     def _samples(self, first: int, last: int) -> np.ndarray:
-        """Returns the stored samples of rows, [last - first, W, samples]."""
+        """Returns the stored values of the rows [first, last), as [last - first, W, samples]."""
         with _damage_named(self._name):
             if _is_plain(self._page):
                 return self._plain_samples(first, last)
@@ -289,7 +289,7 @@ class _TiffRows:
         return samples.astype(page.dtype, copy=False)
 
     def _decoded(self, at: int) -> np.ndarray:
-        """Decodes one row of tiles, or one strip: [rows, W, samples]."""
+        """Returns the pixels of one row of tiles, or of one strip, [rows, W, samples]."""
         if self._segments[0] == at:
             return self._segments[1]
         page, (height, width) = self._page, self.size

@@ -204,7 +204,7 @@ def warn_of_other_names(predictor: Predictor, dataset: Dataset, reporter: Report
     if other:
         reporter.warning(
             f"{len(other)} classes of the model have other names in the dataset {dataset.name}; "
-            f"for example, {other[0]} there"
+            f"for example, the class {other[0]} in the dataset"
         )
 
 

@@ -88,7 +88,7 @@ class TensorFlowWriter:
 
     def mean_over_windows(self, inputs: Value, window: Pair, stride: Pair) -> Value:
         raise NotImplementedError(
-            "TFLite files have a fixed size, for which `pool` computes the mean over windows"
+            "in TFLite files, which have a fixed size, windows are averaged by the method `pool`"
         )
 
     def pool(self, kind: str, inputs: Value, window: Pair, stride: Pair, padding: Padding) -> Value:

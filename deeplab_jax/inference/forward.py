@@ -45,7 +45,7 @@ class AtTemperature:
     temperature: float
 
     def __call__(self, class_map: jax.Array, logits: jax.Array) -> Any:
-        """Returns the result of `finish`."""
+        """Returns the result of `finish` for the class map and the divided logits."""
         return self.finish(class_map, logits / self.temperature)
 
 
@@ -256,7 +256,10 @@ def fused_logits(
 
 
 def one_scale(model: DeepLab, scales: tuple[float, ...]) -> DeepLab:
-    """Returns the model; if other scales than (1,) are given, without DeepLab v2's own scales."""
+    """Returns the model with `multi_scale=()`, unless the scales of inference are (1,).
+
+    The scales of inference replace the scales that DeepLab v2 applies inside the network.
+    """
     if scales == (1.0,) or not model.architecture.multi_scale:
         return model
     return model.clone(architecture=dataclasses.replace(model.architecture, multi_scale=()))

@@ -37,7 +37,7 @@ class VideoJob(Job):
 
     @property
     def image(self) -> Path:
-        """Path of the video, or a name for the camera."""
+        """Path of the video, or `camera N` for a camera."""
         return self.source if isinstance(self.source, Path) else Path(f"camera {self.source}")
 
 

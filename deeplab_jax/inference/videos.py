@@ -333,7 +333,7 @@ class _Run:
         self._spent = time.perf_counter() - started
 
     def report(self) -> VideoReport:
-        """Returns the timing of the run."""
+        """Returns the number of frames, and the time that each stage took per frame."""
         milliseconds = {
             name: (1000 * float(np.percentile(values, 50)), 1000 * float(np.percentile(values, 95)))
             for name, values in self._times.items()

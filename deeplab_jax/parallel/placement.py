@@ -85,7 +85,7 @@ def _moved(array: jax.Array, sharding: Sharding) -> jax.Array:
 
 
 def rows_of_this_process(array: jax.Array) -> np.ndarray:
-    """Returns the entries along the first axis of a global array that this process has."""
+    """Returns the part of a global array, along the first axis, that this process stores."""
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 

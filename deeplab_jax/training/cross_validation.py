@@ -97,7 +97,7 @@ def cross_validate(
         if number <= len(done):
             reporter.message(f"fold {number} of {count} is done: {done[number - 1]:.4f} mean IoU")
             continue
-        reporter.message(f"fold {number} of {count}")
+        reporter.message(f"fold {number} of {count}: training on the other folds")
         result = train(config, workdir / f"fold_{number}", seen, unseen, reporter=reporter)
         done = [*done, result.mean_iou]
         if is_first_host():

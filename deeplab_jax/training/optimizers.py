@@ -261,7 +261,7 @@ def backbone_units(paths: Iterable[Names]) -> list[str]:
 
 
 def _unit(path: Names) -> str:
-    """Returns the unit of a parameter of the backbone, such as `block1/unit_1`; "" elsewhere."""
+    """Returns the backbone unit that a parameter belongs to, such as `block1/unit_1`, or ""."""
     if path[0] != "backbone":
         return ""
     first, *others = path[1].split("/")

@@ -145,5 +145,5 @@ def test_other_class_names_are_warned_of(dataset):
     evaluate(predictor, dataset, limit=1, reporter=warnings)
     assert warnings.warnings == [
         "1 classes of the model have other names in the dataset arrays; for example, "
-        "'wood' is 'tree' there"
+        "the class 'wood' is 'tree' in the dataset"
     ]

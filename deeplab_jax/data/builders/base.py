@@ -181,7 +181,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         """
 
     def problems(self) -> list[Problem]:
-        """Loads all examples and returns those that cannot be stored.
+        """Checks all examples, and returns a problem for each one that cannot be stored.
 
         Raises:
           DeepLabError: the examples contradict each other; see `Findings.add`.

@@ -205,6 +205,6 @@ def _tags(task: dict[str, Any]) -> set[str]:
 
 
 def _is_background(task: dict[str, Any]) -> bool:
-    """Returns whether a task has annotations, and all of them are empty."""
+    """Returns whether an image shows only background: it has annotations, and all are empty."""
     results = list(_results(task))
     return bool(results) and not any(results)

@@ -146,7 +146,7 @@ def match_names(images: Named, masks: Named) -> Matching:
 
 
 def _best_match(images: Named, masks: Named) -> tuple[Rule, dict[str, str]]:
-    """Returns the rule that finds a mask for the most images, and {key of image: key of mask}.
+    """Returns the rule that finds masks for most images, and the mask name of each image name.
 
     Raises:
       DeepLabError: two rules find different masks for all images.
