@@ -28,6 +28,14 @@ SMALL = {
         {"backbone": "mobilenet_v3_small", "depth_multiplier": 0.5, "aspp_channels": 16},
     ),
     "convnext": ("deeplab_v3", {"backbone": "timm/convnext_atto", "aspp_channels": 16}),
+    "efficientnet": (
+        "deeplab_v3",
+        {"backbone": "timm/efficientnet_b0", "aspp_channels": 16, "aux_head": True},
+    ),
+    "mobilenet_v4": (
+        "deeplab_v3",
+        {"backbone": "timm/mobilenetv4_conv_small_035", "aspp_channels": 16},
+    ),
     "regnet": ("deeplab_v3", {"backbone": "timm/regnety_002", "aspp_channels": 16}),
     "resnet": (
         "deeplab_v3",

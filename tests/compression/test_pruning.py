@@ -66,7 +66,10 @@ SLOW = pytest.mark.slow
     "name",
     [
         "mobilenet_v2",
-        *(pytest.param(n, marks=SLOW) for n in ("mobilenet_v3", "resnet", "convnext")),
+        *(
+            pytest.param(n, marks=SLOW)
+            for n in ("mobilenet_v3", "resnet", "convnext", "efficientnet", "mobilenet_v4")
+        ),
     ],
 )
 def test_unused_channels_are_pruned_exactly(name):

@@ -126,7 +126,7 @@ def test_ranges_are_means_over_images():
 
 @pytest.mark.slow
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["convnext", "regnet"])
+@pytest.mark.parametrize("name", ["convnext", "regnet", "efficientnet", "mobilenet_v4"])
 def test_layers_of_timm_are_quantized(name):
     """Grouped convolutions are integers; layer normalization and layer scale are floats."""
     float_model, batch = stored(name), images(2, seed=3)

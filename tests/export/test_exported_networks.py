@@ -41,6 +41,8 @@ NETWORKS = {
     "convnext": ("deeplab_v3plus", NARROW | {"backbone": "timm/convnext_atto"}),
     "convnext_v2": ("deeplab_v3", NARROW | {"backbone": "timm/convnextv2_atto"}),
     "regnet": ("deeplab_v3", NARROW | {"backbone": "timm/regnety_002"}),
+    "efficientnet": ("deeplab_v3plus", NARROW | {"backbone": "timm/tf_efficientnet_b0"}),
+    "mobilenet_v4": ("deeplab_v3", NARROW | {"backbone": "timm/mobilenetv4_conv_small_035"}),
     "resnet_d": ("deeplab_v3", NARROW | {"backbone": "timm/resnet18d"}),
     "bgr": ("deeplab_v3", MOBILE | {"preprocessing": "caffe_bgr", "aux_head": False}),
 }
