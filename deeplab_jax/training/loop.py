@@ -1,5 +1,6 @@
 """Training loop, which trains, logs, validates and saves checkpoints."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -145,7 +146,8 @@ class Loop:
         first = int(state.step)
         if first < self.num_steps and not self._no_better():
             self._catch_up(first, state)
-            state = self._run_steps(state)
+            with contextlib.closing(self.pace):
+                state = self._run_steps(state)
         else:
             early = f" (of {self.num_steps}: it stopped early)" if first < self.num_steps else ""
             self.reporter.message(f"nothing to train: all {first} steps are done already{early}")

@@ -40,8 +40,7 @@ class StepClock:
         threading.Thread(target=self._run, name="step clock", daemon=True).start()
 
     def _run(self) -> None:
-        while True:
-            loss = self._waiting.get()
+        while (loss := self._waiting.get()) is not None:
             # The training loop reports a failure of the devices.
             with contextlib.suppress(Exception):
                 jax.block_until_ready(loss)
@@ -52,6 +51,10 @@ class StepClock:
     def dispatched(self, loss: jax.Array) -> None:
         """Adds a step that was passed to the devices."""
         self._waiting.put(loss)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._waiting.put(None)
 
     def finish(self) -> list[float]:
         """Waits for all added steps; returns their ends in seconds of `time.perf_counter`."""
@@ -72,6 +75,10 @@ class Pace:
         self._clock = StepClock()
         self.totals: dict[str, float] = {}
         self.start()
+
+    def close(self) -> None:
+        """Ends the measurements; to be called after the last step."""
+        self._clock.close()
 
     def start(self) -> None:
         """Starts a measurement; to be called just before the next step."""
