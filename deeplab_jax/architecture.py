@@ -15,6 +15,7 @@ from deeplab_jax.declarations import (
     COUNT,
     DIFFERENT_POSITIVES,
     FRACTION,
+    FRACTIONS,
     NUMBERS,
     POSITIVE,
     POSITIVES,
@@ -39,6 +40,8 @@ PREPROCESSINGS = ("minus_one_one", *RGB_PREPROCESSINGS, "none")
 # Types of pixels, with their largest value.
 LARGEST_PIXEL = {"uint8": 255, "uint16": 65535}
 STRIDE_PLACEMENTS = ("slim", "caffe", "torchvision")
+RATE_STARTS = ("next_unit", "same_unit", "next_stage", "first_units")
+LOW_LEVEL_SOURCES = ("convolution", "block")
 
 
 def mean_pixel(
@@ -167,6 +170,12 @@ class Architecture:
         rule=POSITIVE,
         shown_default="256; `lr_aspp` 128",
     )
+    projection_size: int = keyword(
+        1,
+        "Kernel size of the projection after the concatenation of the ASPP branches: 1 or 3.",
+        legal=(1, 3),
+        source="3: mmsegmentation",
+    )
     dropout_rate: float = keyword(
         0.1,
         "Fraction of features dropped after the projection, or after fc6 and fc7.",
@@ -191,11 +200,36 @@ class Architecture:
         rule=CONVOLUTIONS,
         shown_default="((3, 256), (3, 256)); `conv2_conv3` ((3, 256),)",
     )
+    decoder_dropout: tuple[float, ...] = keyword(
+        (),
+        "Fraction of features dropped after each decoder convolution; (): none.",
+        rule=FRACTIONS,
+        source="pytorch-deeplab-xception",
+    )
+    low_level_source: str = keyword(
+        "convolution",
+        "Low-level features of the decoder: `convolution` (output of the last convolution before "
+        "the shortcut in a ResNet, of the depthwise convolution in MobileNetV2) or `block` (output "
+        "of the block).",
+        legal=LOW_LEVEL_SOURCES,
+        source="`convolution`: as released; `block`: PyTorch codebases",
+    )
     separable: bool = keyword(
         False,
         "Depthwise separable convolutions in the ASPP branches and the decoder.",
         source="DeepLab v3+, section 3.1",
         shown_default="v3+ on Xception True, else False",
+    )
+    separable_norm: bool = keyword(
+        True,
+        "Batch normalization and ReLU between the depthwise and the 1×1 convolution of the "
+        "separable convolutions in ASPP and decoder.",
+        source="False: segmentation_models.pytorch",
+    )
+    refine_encoder: bool = keyword(
+        False,
+        "Additional 3×3 convolution between the head and the decoder, separable if `separable`.",
+        source="segmentation_models.pytorch",
     )
     refine: bool = keyword(
         False, "Additional 3×3 convolution before the classifier.", shown_default="torchvision only"
@@ -223,6 +257,22 @@ class Architecture:
         source="arXiv 1603.09382",
         rule=FRACTION,
     )
+    last_convolution: bool = keyword(
+        False,
+        "1×1 convolution to 1280 channels at the end of MobileNetV2, as in the image classifier.",
+        source="segmentation_models.pytorch",
+    )
+    pad_first_convolution: bool = keyword(
+        True,
+        "Padding of the first convolution of MobileNetV2.",
+        source="False: DeepLabV3Plus-Pytorch",
+    )
+    pad_before_expansion: bool = keyword(
+        False,
+        "Padding of a MobileNetV2 unit before its expansion instead of before its depthwise "
+        "convolution.",
+        source="DeepLabV3Plus-Pytorch, pytorch-deeplab-xception",
+    )
     aux_head: bool = keyword(
         False,
         "Auxiliary classifier on an intermediate feature map, for training only.",
@@ -236,10 +286,25 @@ class Architecture:
         legal=STRIDE_PLACEMENTS,
         shown_default="v2 on a ResNet `caffe`; torchvision's own; else `slim`",
     )
+    rate_start: str = keyword(
+        "next_unit",
+        "First unit with the higher atrous rate where a stride becomes a rate: the unit after the "
+        "one that loses the stride (`next_unit`), that unit (`same_unit`), or the first unit of "
+        "the next stage (`next_stage`); with `first_units`, that unit and the first unit of every "
+        "later stage, and no others.",
+        legal=RATE_STARTS,
+        source="`next_unit`: slim, torchvision; `same_unit`: segmentation_models.pytorch; "
+        "`next_stage`, `first_units`: MobileNetV2 of pytorch-deeplab-xception and mmsegmentation",
+    )
     align_corners: bool = keyword(
         True,
         "Alignment of the corner pixels' centers in every resize; False: half-pixel centers.",
         shown_default="True; torchvision and ConvNeXt False",
+    )
+    multiple_of_stride: bool = keyword(
+        False,
+        "Input sides that are multiples of the output stride, although corners are aligned.",
+        source="segmentation_models.pytorch",
     )
     preprocessing: str = keyword(
         "minus_one_one",
@@ -324,6 +389,11 @@ class Architecture:
         return rows, columns
 
     @property
+    def size_remainder(self) -> int:
+        """Remainder of the legal input sides divided by the output stride: 0 or 1."""
+        return int(self.align_corners and not self.multiple_of_stride)
+
+    @property
     def mean_pixel(self) -> tuple[int, ...]:
         """Pixel value that images are padded with, one number per channel; see `mean_pixel`."""
         if self.pixel_mean:
@@ -371,6 +441,16 @@ def check_combination(network: Architecture) -> None:
         raise DeepLabError(
             f"fov={network.fov!r} sets the kernel size of fc6, a layer that only head='large_fov' "
             "with fc_channels above 0 has; leave fov unset"
+        )
+    if network.decoder_dropout and len(network.decoder_dropout) != len(network.decoder_convs):
+        raise DeepLabError(
+            f"decoder_dropout={network.decoder_dropout} must have one fraction for each of the "
+            f"{len(network.decoder_convs)} decoder_convs, or none"
+        )
+    if network.multiple_of_stride and not network.align_corners:
+        raise DeepLabError(
+            "multiple_of_stride=True has no effect with align_corners=False, whose input sides are "
+            "multiples of the output stride; leave multiple_of_stride unset"
         )
     ends_in_scores = network.head_gives_scores or (network.head == "large_fov" and not has_fc6)
     if network.decoder != "none" and ends_in_scores:
@@ -467,8 +547,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
 }
 # Keywords that each backbone uses. The networks are in deeplab_jax/backbones/entries.py, in the
 # same order.
-_RESNET = ("multi_grid", "stride_placement", "cascade_blocks", "stochastic_depth")
-_TIMM_RESNET = ("multi_grid", "cascade_blocks", "stochastic_depth")
+_RESNET = ("multi_grid", "stride_placement", "rate_start", "cascade_blocks", "stochastic_depth")
+_TIMM_RESNET = ("multi_grid", "rate_start", "cascade_blocks", "stochastic_depth")
 _CONVNEXT_SMALL = ("atto", "femto", "pico", "nano")
 _EFFICIENTNETS = (
     *(f"efficientnet_b{size}" for size in range(5)),
@@ -480,12 +560,16 @@ BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
     **{f"resnet_{depth}": _RESNET for depth in (18, 50, 101)},
     **{f"resnet_{depth}_beta": _RESNET for depth in (18, 50, 101)},
     **{f"xception_{depth}": () for depth in (41, 65, 71)},
-    "mobilenet_v2": ("depth_multiplier", "width_divisor", "stride_placement"),
+    "mobilenet_v2": (
+        *("depth_multiplier", "width_divisor", "stride_placement", "rate_start"),
+        *("last_convolution", "pad_first_convolution", "pad_before_expansion"),
+    ),
     **{
         f"mobilenet_v3_{form}": ("depth_multiplier", "stride_placement")
         for form in ("large", "large_seg", "small", "small_seg")
     },
     **{f"timm/{name}": _TIMM_RESNET for name in ("resnet34", "resnet152")},
+    **{f"timm/resnet{depth}c": _TIMM_RESNET for depth in (50, 101)},
     **{f"timm/resnet{depth}d": _TIMM_RESNET for depth in (18, 34, 50, 101)},
     "timm/resnext50_32x4d": _TIMM_RESNET,
     **{
@@ -494,6 +578,11 @@ BACKBONE_KEYWORDS: Mapping[str, tuple[str, ...]] = {
             *(f"convnext_{size}" for size in (*_CONVNEXT_SMALL, "tiny", "small", "base")),
             *(f"convnextv2_{size}" for size in (*_CONVNEXT_SMALL, "tiny", "base")),
             *(f"regnety_{size}" for size in ("002", "008", "016", "040", "080", "160")),
+        )
+    },
+    **{
+        f"timm/{name}": ("rate_start", "stochastic_depth")
+        for name in (
             *_EFFICIENTNETS,
             *(f"tf_{name}" for name in _EFFICIENTNETS),
             *(

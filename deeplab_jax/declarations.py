@@ -116,6 +116,7 @@ DIFFERENT_POSITIVES = Rule(
     lambda values: _all(values, _is_positive) and len(set(values)) == len(values),
     "different whole numbers of at least 1",
 )
+FRACTIONS = Rule(lambda values: _all(values, FRACTION.holds), "numbers in [0, 1)")
 NUMBERS = Rule(lambda values: _all(values, _is_number), "numbers, one for each channel")
 ABOVE_ZEROS = Rule(
     lambda values: _all(values, lambda value: _is_number(value) and value > 0),

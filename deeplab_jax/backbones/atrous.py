@@ -27,7 +27,9 @@ class Unit(NamedTuple):
     rate: int
 
 
-def strides_to_rates(strides: Sequence[int], output_stride: int, name: str) -> list[Unit]:
+def strides_to_rates(
+    strides: Sequence[int], output_stride: int, name: str, *, same_unit: bool = False
+) -> list[Unit]:
     """Returns the stride and atrous rate of each unit for an output stride.
 
     When the product of the strides has reached `output_stride`, all further units have stride 1.
@@ -38,6 +40,8 @@ def strides_to_rates(strides: Sequence[int], output_stride: int, name: str) -> l
       strides: nominal stride of every unit, in order.
       output_stride: ratio of image size to the size of the last feature map.
       name: name of the network, for the error message.
+      same_unit: whether a dropped stride also multiplies the rate of the unit that would have had
+        it.
 
     Raises:
       DeepLabError: no product of the first strides equals `output_stride`.
@@ -45,7 +49,7 @@ def strides_to_rates(strides: Sequence[int], output_stride: int, name: str) -> l
     units, current_stride, rate = [], 1, 1
     for stride in strides:
         if current_stride == output_stride:
-            units.append(Unit(1, rate))
+            units.append(Unit(1, rate * stride if same_unit else rate))
             rate *= stride
         else:
             units.append(Unit(stride, 1))

@@ -358,6 +358,8 @@ class EfficientNet(nn.Module):
     Attributes:
       name_in_timm: name of the network, a key of `NETWORKS`.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
+      rate_start: first unit with the higher rate where a stride becomes a rate: `next_unit`, or
+        `same_unit` for the one that loses the stride.
       stochastic_depth: upper bound of the rates of stochastic depth, which rise linearly from 0.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
@@ -367,6 +369,7 @@ class EfficientNet(nn.Module):
 
     name_in_timm: str
     output_stride: int = 16
+    rate_start: str = "next_unit"
     stochastic_depth: float = 0.0
     normalization: Normalization = Normalization(0.9, 1e-5)
     form: Form = Form()
@@ -377,7 +380,12 @@ class EfficientNet(nn.Module):
         network = NETWORKS[self.name_in_timm]
         stages = units(network)
         strides = [2, *(row.stride for rows in stages for row in rows)]
-        stem, *walk = strides_to_rates(strides, self.output_stride, self.name_in_timm)
+        stem, *walk = strides_to_rates(
+            strides,
+            self.output_stride,
+            self.name_in_timm,
+            same_unit=self.rate_start == "same_unit",
+        )
         conv_norm = partial(
             ConvNorm,
             normalization=self.normalization,

@@ -50,6 +50,7 @@ class BackboneEntry:
         `options` lists and, unless `normalization` is None, `normalization`.
       options: further keywords of `Architecture` that the module accepts.
       low_level: endpoints for decoders, finest first, at least two.
+      blocks: outputs of the blocks that `low_level` lies in; () if decoders cannot use them.
       normalization: published hyperparameters of batch normalization; None for a network without.
       preprocessing: published normalization of input pixels (see models/preprocessing.py).
       auxiliary: endpoint that the auxiliary head is attached to.
@@ -74,6 +75,7 @@ class BackboneEntry:
     preprocessing: str
     auxiliary: Feature
     intermediate: tuple[Feature, ...]
+    blocks: tuple[Feature, ...] = ()
     multi_grid_size: int = 0
     fully_connected: bool = False
     wide: Wide | None = None
@@ -99,6 +101,7 @@ def _resnet(depth: int, beta_stem: bool) -> BackboneEntry:
         preprocessing="minus_one_one" if beta_stem else "mean",
         auxiliary=Feature("block3", low_level[2].channels, 16),
         intermediate=low_level,
+        blocks=resnet.block_features(form),
         multi_grid_size=form.block_sizes[3],
     )
 
@@ -210,6 +213,7 @@ BACKBONES = {
         preprocessing="minus_one_one",
         auxiliary=mobilenet.V2_LOW_LEVEL[2],
         intermediate=mobilenet.V2_LOW_LEVEL,
+        blocks=mobilenet.V2_BLOCKS,
         head="pooling",
         wide=Wide(1280, "before", nn.relu6, "layer_19"),
     ),

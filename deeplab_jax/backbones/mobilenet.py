@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from deeplab_jax import ops
-from deeplab_jax.backbones.atrous import Feature, strides_to_rates
+from deeplab_jax.backbones.atrous import Feature, Unit, strides_to_rates
 from deeplab_jax.layers import ConvNorm, Form, Normalization, SqueezeExcitation
 
 
@@ -30,6 +30,8 @@ class InvertedResidual(nn.Module):
       conv_norm: constructor of the convolutions.
       kernel_size: kernel size of the depthwise convolution.
       squeeze_excitation: whether squeeze and excitation follow the depthwise convolution.
+      pad_first: whether to pad the input of the expansion instead of that of the depthwise
+        convolution.
     """
 
     features: int
@@ -40,13 +42,17 @@ class InvertedResidual(nn.Module):
     conv_norm: partial[ConvNorm]
     kernel_size: int = 3
     squeeze_excitation: bool = False
+    pad_first: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Returns the outputs of the unit and of its depthwise convolution (for decoders)."""
         hidden = inputs
-        if self.expanded != inputs.shape[-1]:
-            hidden = self.conv_norm(self.expanded, kernel_size=1, name="expand")(hidden, train)
+        expands = self.expanded != inputs.shape[-1]
+        before = self.rate * (self.kernel_size // 2) if self.pad_first and expands else None
+        if expands:
+            expand = self.conv_norm(self.expanded, kernel_size=1, pad=before, name="expand")
+            hidden = expand(hidden, train)
         hidden = depthwise = self.conv_norm(
             self.expanded,
             kernel_size=self.kernel_size,
@@ -54,6 +60,7 @@ class InvertedResidual(nn.Module):
             rate=self.rate,
             depthwise=True,
             kernel_init=None,
+            pad=None if before is None else 0,
             name="depthwise",
         )(hidden, train)
         if self.squeeze_excitation:
@@ -101,6 +108,7 @@ V2_LAYERS = (
     *(V2Layer(160, 2, 6), V2Layer(160, 1, 6), V2Layer(160, 1, 6)),
     V2Layer(320, 1, 6),
 )
+V2_BLOCKS = (Feature("layer_4", 24, 4), Feature("layer_7", 32, 8), Feature("layer_14", 96, 16))
 V2_LOW_LEVEL = (
     Feature("layer_4/depthwise", 144, 4),
     Feature("layer_7/depthwise", 192, 8),
@@ -125,6 +133,13 @@ class MobileNetV2(nn.Module):
         rounded to multiples of 8, as in slim's image classifiers.
       stride_placement: `torchvision` pads symmetrically; any other value pads like TensorFlow's
         `SAME`.
+      rate_start: first unit with the higher rate where a stride becomes a rate, see
+        `Architecture.rate_start`.
+      last_convolution: whether the 1×1 convolution to 1280 channels of the image classifier
+        follows.
+      pad_first_convolution: whether to pad the image before the first convolution.
+      pad_before_expansion: whether to pad the input of each unit symmetrically, before its
+        expansion.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
     """
@@ -133,14 +148,17 @@ class MobileNetV2(nn.Module):
     depth_multiplier: float = 1.0
     width_divisor: int = 1
     stride_placement: str = "slim"
+    rate_start: str = "next_unit"
+    last_convolution: bool = False
+    pad_first_convolution: bool = True
+    pad_before_expansion: bool = False
     normalization: Normalization = NORMALIZATION
     form: Form = Form()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> dict[str, jax.Array]:
         """Maps a normalized image [N, H, W, C] to endpoints by name; the last is `output`."""
-        strides = (2, *(layer.stride for layer in V2_LAYERS))
-        units = strides_to_rates(strides, self.output_stride, "mobilenet_v2")
+        units = self._units()
         conv_norm = partial(
             ConvNorm,
             normalization=self.normalization,
@@ -149,7 +167,9 @@ class MobileNetV2(nn.Module):
             kernel_init=CONVOLUTION_INIT,
             form=self.form,
         )
-        hidden = conv_norm(self._width(32), stride=units[0].stride, name="layer_1")(image, train)
+        pad = None if self.pad_first_convolution else 0
+        first = conv_norm(self._width(32), stride=units[0].stride, pad=pad, name="layer_1")
+        hidden = first(image, train)
         endpoints = {"layer_1": hidden}
         for number, (layer, unit) in enumerate(zip(V2_LAYERS, units[1:], strict=True), start=2):
             name, width = f"layer_{number}", hidden.shape[-1]
@@ -162,10 +182,27 @@ class MobileNetV2(nn.Module):
                 unit.rate,
                 layer.stride == 1,
                 conv_norm,
+                pad_first=self.pad_before_expansion,
                 name=name,
             )(hidden, train)
             endpoints[name] = hidden
+        if self.last_convolution:
+            width = int(1280 * max(1.0, self.depth_multiplier))
+            hidden = conv_norm(width, kernel_size=1, name="layer_19")(hidden, train)
         return endpoints | {"output": hidden}
+
+    def _units(self) -> list[Unit]:
+        """Returns the stride and rate of the first convolution and of every layer."""
+        strides = (2, *(layer.stride for layer in V2_LAYERS))
+        same_unit = self.rate_start in ("same_unit", "first_units")
+        units = strides_to_rates(strides, self.output_stride, "mobilenet_v2", same_unit=same_unit)
+        if self.rate_start in ("next_stage", "first_units"):
+            for number in range(1, len(V2_LAYERS)):
+                # The layers of a stage have equally many channels.
+                if V2_LAYERS[number].features == V2_LAYERS[number - 1].features:
+                    rate = units[number].rate if self.rate_start == "next_stage" else 1
+                    units[number + 1] = Unit(units[number + 1].stride, rate)
+        return units
 
     def _width(self, features: int) -> int:
         return scaled_width(features, self.depth_multiplier, self.width_divisor)

@@ -88,6 +88,9 @@ _DEEP = Variant(stem_width=32, average_shortcut=True)
 TIMM: Mapping[str, tuple[int, Variant]] = {
     "resnet34": (34, Variant()),
     "resnet152": (152, Variant()),
+    # ResNetV1c of mmsegmentation.
+    "resnet50c": (50, Variant(stem_width=32)),
+    "resnet101c": (101, Variant(stem_width=32)),
     "resnet18d": (18, _DEEP),
     "resnet34d": (34, _DEEP),
     "resnet50d": (50, _DEEP),
@@ -115,7 +118,7 @@ def low_level_features(depth: Depth) -> tuple[Feature, ...]:
 
 
 def block_features(depth: Depth) -> tuple[Feature, ...]:
-    """Returns the outputs of block1, block2 and block3, which timm's networks give to decoders."""
+    """Returns the outputs of block1, block2 and block3 as endpoints for decoders."""
     return tuple(
         Feature(f"block{block}", depth.expansion * WIDTHS[block - 1], 2 ** (block + 1))
         for block in (1, 2, 3)
@@ -214,6 +217,8 @@ class ResNet(nn.Module):
       stride_placement: position of the stride between two blocks. `slim`: the 3×3 convolution in
         the last unit of the first block; `caffe`: the first convolution in the first unit of the
         second block; `torchvision`: the first 3×3 convolution in that unit.
+      rate_start: first unit with the higher rate where a stride becomes a rate: `next_unit`, or
+        `same_unit` for the one that loses the stride.
       cascade_blocks: number of the last block, 4 to 7; block5 to block7 form DeepLab v3's cascade
         (section 3.2).
       variant: changes to the published network, see `Variant`.
@@ -227,6 +232,7 @@ class ResNet(nn.Module):
     output_stride: int = 16
     multi_grid: tuple[int, ...] | None = None
     stride_placement: str = "slim"
+    rate_start: str = "next_unit"
     cascade_blocks: int = 4
     variant: Variant = Variant()
     stochastic_depth: float = 0.0
@@ -270,6 +276,7 @@ class ResNet(nn.Module):
             [4, *(stride for unit in strides for stride in unit)],
             self.output_stride,
             f"resnet_{self.depth} with {len(sizes)} blocks",
+            same_unit=self.rate_start == "same_unit",
         )[1:]
         units = (walk[start : start + count] for start in range(0, len(walk), count))
         return {

@@ -106,7 +106,10 @@ def quantized_variables(
     quantized: dict[Path, np.ndarray] = {}
     for path, extremes in ranges.items():
         bias = (*path, "norm", "bias") if (*path, "norm", "bias") in folded else (*path, "bias")
-        layer = _quantized_layer(folded.pop((*path, "kernel")), folded.pop(bias), extremes)
+        kernel = folded.pop((*path, "kernel"))
+        # A depthwise convolution without normalization has no bias.
+        zeros = np.zeros(kernel.shape[OUTPUT_CHANNELS], np.float32)
+        layer = _quantized_layer(kernel, folded.pop(bias, zeros), extremes)
         quantized |= {(*path, name): array for name, array in layer.items()}
     if left := ["/".join(path) for path in folded if path[-1] == "kernel"]:
         raise DeepLabError(

@@ -1,6 +1,7 @@
 """ASPP and related heads: LargeFOV (v1), summed ASPP (v2), ASPP with image pooling (v3), SPP."""
 
 import functools
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -220,6 +221,8 @@ class ASPP(nn.Module):
       image_pooling: whether image pooling is one of the branches.
       pooling_window: window of image pooling, see `ImagePooling`.
       separable: whether the 3×3 branches are depthwise separable (DeepLab v3+).
+      separable_norm: whether they normalize the output of the depthwise convolution.
+      projection_size: kernel size of the projection.
       dropout_rate: fraction of the projected features dropped in training.
       normalization: hyperparameters of batch normalization.
       align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
@@ -234,6 +237,8 @@ class ASPP(nn.Module):
     normalization: Normalization
     pooling_window: tuple[int, int] | None = None
     align_corners: bool = True
+    separable_norm: bool = True
+    projection_size: int = 1
     form: Form = Form()
 
     @nn.compact
@@ -242,7 +247,8 @@ class ASPP(nn.Module):
         conv_norm = partial(
             ConvNorm, self.channels, normalization=self.normalization, form=self.form
         )
-        atrous = SeparableConvNorm if self.separable else ConvNorm
+        separable = partial(SeparableConvNorm, inner_norm=self.separable_norm)
+        atrous: Callable[..., nn.Module] = separable if self.separable else ConvNorm
         branches = []
         if self.image_pooling:
             pooling = ImagePooling(
@@ -264,7 +270,7 @@ class ASPP(nn.Module):
                 name=f"rate_{rate}",
             )
             branches.append(branch(features, train))
-        projected = conv_norm(kernel_size=1, name="projection")(
+        projected = conv_norm(kernel_size=self.projection_size, name="projection")(
             jnp.concatenate(branches, axis=-1), train
         )
         return nn.Dropout(self.dropout_rate)(projected, deterministic=not train)

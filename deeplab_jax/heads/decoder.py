@@ -1,6 +1,7 @@
 """Decoders of DeepLab v3+, and the multi-scale features of DeepLab v1 (DeepLab-MSc)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -53,6 +54,8 @@ class Decoder(nn.Module):
       convolutions: (kernel size, number of channels) of each convolution after the concatenation.
       separable: whether these convolutions are depthwise separable.
       normalization: hyperparameters of batch normalization.
+      separable_norm: whether a separable convolution normalizes the output of its depthwise one.
+      dropout: fraction of the features dropped in training after each convolution; (): none.
       align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
       form: settings common to all layers, see `layers.Form`.
     """
@@ -62,6 +65,8 @@ class Decoder(nn.Module):
     separable: bool
     normalization: Normalization
     align_corners: bool = True
+    separable_norm: bool = True
+    dropout: tuple[float, ...] = ()
     form: Form = Form()
 
     @nn.compact
@@ -75,8 +80,9 @@ class Decoder(nn.Module):
             name="low_level",
         )(low_level, train)
         joined = ops.JoinedMaps(encoded, reduced, self.align_corners)
+        separable = partial(SeparableConvNorm, inner_norm=self.separable_norm)
         # Only ConvNorm accepts joined maps.
-        convolution: Callable[..., Any] = SeparableConvNorm if self.separable else ConvNorm
+        convolution: Callable[..., Any] = separable if self.separable else ConvNorm
         hidden: jax.Array | ops.JoinedMaps = joined.array() if self.separable else joined
         for number, (kernel_size, channels) in enumerate(self.convolutions, start=1):
             hidden = convolution(
@@ -86,6 +92,9 @@ class Decoder(nn.Module):
                 form=self.form,
                 name=f"refine_{number}",
             )(hidden, train)
+            if self.dropout:
+                rate = self.dropout[number - 1]
+                hidden = nn.Dropout(rate)(ops.as_array(hidden), deterministic=not train)
         return ops.as_array(hidden)
 
 
@@ -100,6 +109,8 @@ class TwoStageDecoder(nn.Module):
     separable: bool
     normalization: Normalization
     align_corners: bool = True
+    separable_norm: bool = True
+    dropout: tuple[float, ...] = ()
     form: Form = Form()
 
     @nn.compact
@@ -114,6 +125,8 @@ class TwoStageDecoder(nn.Module):
                 self.separable,
                 self.normalization,
                 self.align_corners,
+                self.separable_norm,
+                self.dropout,
                 self.form,
                 name=name,
             )(encoded, low_level, train)

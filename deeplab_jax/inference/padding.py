@@ -22,7 +22,7 @@ class Grid(NamedTuple):
 
     Attributes:
       step: difference between successive legal sides, in pixels.
-      plus: 1 if the network aligns corners when resizing, else 0.
+      plus: remainder of the sides, see `Architecture.size_remainder`.
     """
 
     step: int
@@ -52,7 +52,7 @@ def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> G
         scales = architecture.multi_scale or scales
     parts = math.lcm(*(Fraction(scale).limit_denominator(100).denominator for scale in scales))
     step = architecture.output_stride * (parts if parts <= MAX_DENOMINATOR else 1)
-    return Grid(step, int(architecture.align_corners))
+    return Grid(step, architecture.size_remainder)
 
 
 def padded_size(
@@ -61,7 +61,8 @@ def padded_size(
     """Returns the smallest legal input size that is at least `size` and `minimum`.
 
     If the network aligns corners when resizing, legal sides are k·step + 1. The corner samples of
-    every feature map then lie on the corner pixels of the image. Otherwise, legal sides are k·step.
+    every feature map then lie on the corner pixels of the image. Otherwise, and with
+    `Architecture.multiple_of_stride`, legal sides are k·step.
 
     Args:
       model: model with an output stride.
@@ -109,9 +110,9 @@ def _coarse(count: int) -> int:
 def scaled_size(model: DeepLab, size: Size, scale: float) -> Size:
     """Returns the (H, W) of a padded image after scaling.
 
-    A side d becomes ⌊(d − 1)·scale + 1⌋ if the network aligns corners, else d·scale, rounded.
+    A side d becomes ⌊(d − 1)·scale + 1⌋ if legal sides are k·step + 1, else d·scale, rounded.
     """
-    if model.architecture.align_corners:
+    if model.architecture.size_remainder:
         return ops.scaled_size(size, scale)
     height, width = (max(1, round(side * scale)) for side in size)
     return height, width

@@ -73,7 +73,7 @@ class Tiling:
         if options.tile is None:
             raise ValueError("the options have no tile size")
         architecture = model.architecture
-        grid = Grid(architecture.output_stride, int(architecture.align_corners))
+        grid = Grid(architecture.output_stride, architecture.size_remainder)
         stride, extra = grid
         tile = padded_size(model, options.tile, scales=options.scales)
         rows, columns = (

@@ -216,32 +216,34 @@ class ConvNorm(nn.Module):
 
     Attributes:
       features: number of output channels; for a depthwise convolution equal to the input channels.
-      normalization: hyperparameters of batch normalization.
+      normalization: hyperparameters of batch normalization; None: neither normalization nor bias.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels;
         `rate` may be a pair (along rows, along columns).
       depthwise: whether the convolution is depthwise.
       groups: number of channel groups of a convolution that is not depthwise.
       same_padding: whether to pad like TensorFlow's `SAME` (MobileNets) instead of symmetrically.
+      pad: number of zeros on every side of the input; None: as many as keep the size at stride 1.
       activation: activation function; None for a linear output.
       kernel_init: initializer of the kernel; None: as in the released DeepLab code.
       form: settings common to all layers, see `Form`.
     """
 
     features: int
-    normalization: Normalization
+    normalization: Normalization | None
     kernel_size: int = 3
     stride: int = 1
     rate: ops.Rate = 1
     depthwise: bool = False
     groups: int = 1
     same_padding: bool = False
+    pad: int | None = None
     activation: Callable[[jax.Array], jax.Array] | None = nn.relu
     kernel_init: Initializer | None = None
     form: Form = Form()
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features].
+        """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features], unless `pad` is set.
 
         Raises:
           DeepLabError: see `refuse_single_values`.
@@ -253,6 +255,8 @@ class ConvNorm(nn.Module):
 
     def padding(self, size: ops.Size) -> ops.Padding:
         """Returns the padding for an input of `size` (H, W)."""
+        if self.pad is not None:
+            return ((self.pad, self.pad),) * 2
         if self.same_padding:
             return ops.same_padding(size, self.kernel_size, self.stride, self.rate)
         return ops.symmetric_padding(self.kernel_size, self.rate)
@@ -261,14 +265,15 @@ class ConvNorm(nn.Module):
         if self.form.kind == "int8":
             outputs = convolve_in_integers(self, inputs).astype(self.form.dtype)
         else:
-            outputs = self._norm(train)(self._convolve(inputs, train))
+            outputs = self._convolve(inputs, train)
+            if self.normalization is not None:
+                outputs = self._norm(self.normalization, train)(outputs)
         outputs = outputs if self.activation is None else self.activation(outputs)
         return ops.constrain_rows(outputs)
 
-    def _norm(self, train: bool) -> nn.Module:
+    def _norm(self, constants: Normalization, train: bool) -> nn.Module:
         if self.form.kind == "folded":
             return Bias(self.form, name="norm")
-        constants = self.normalization
         make: Callable[..., nn.Module] = nn.BatchNorm
         if constants.group:
             make = partial(GroupedBatchNorm, group_size=constants.group)
@@ -305,9 +310,10 @@ class ConvNorm(nn.Module):
             rate=self.rate,
             padding=self.padding(inputs.shape[1:3]),
         )
-        if train and not self.normalization.frozen and not self.is_initializing():
+        constants = self.normalization
+        if train and constants and not constants.frozen and not self.is_initializing():
             layer = "/".join(self.path) or "a layer"
-            refuse_single_values(outputs.shape, self.normalization.group, layer)
+            refuse_single_values(outputs.shape, constants.group, layer)
         return outputs
 
 
@@ -326,6 +332,7 @@ class SeparableConvNorm(nn.Module):
       kernel_size, stride, rate: kernel size, stride and atrous rate of the depthwise convolution,
         in pixels; `rate` may be a pair (along rows, along columns).
       activation: activation function after both convolutions; None for none.
+      inner_norm: whether normalization and activation follow the depthwise convolution.
       depthwise_init, pointwise_init: initializers of the two kernels.
       form: settings common to all layers, see `Form`.
     """
@@ -336,6 +343,7 @@ class SeparableConvNorm(nn.Module):
     stride: int = 1
     rate: ops.Rate = 1
     activation: Callable[[jax.Array], jax.Array] | None = nn.relu
+    inner_norm: bool = True
     depthwise_init: Initializer = DEPTHWISE_INIT
     pointwise_init: Initializer = POINTWISE_INIT
     form: Form = Form()
@@ -345,12 +353,12 @@ class SeparableConvNorm(nn.Module):
         """Maps [N, H, W, C] to [N, ⌈H/stride⌉, ⌈W/stride⌉, features]."""
         outputs = ConvNorm(
             inputs.shape[-1],
-            self.normalization,
+            self.normalization if self.inner_norm else None,
             kernel_size=self.kernel_size,
             stride=self.stride,
             rate=self.rate,
             depthwise=True,
-            activation=self.activation,
+            activation=self.activation if self.inner_norm else None,
             kernel_init=self.depthwise_init,
             form=self.form,
             name="depthwise",

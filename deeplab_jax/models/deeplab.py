@@ -14,7 +14,7 @@ from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.heads import AuxiliaryHead
-from deeplab_jax.layers import ConvNorm, Form, check_widths
+from deeplab_jax.layers import Form, check_widths
 from deeplab_jax.models import parts
 from deeplab_jax.models.preprocessing import preprocess
 
@@ -171,7 +171,10 @@ class DeepLab(nn.Module):
         form = self.form
         backbone = parts.make_backbone(options, form)
         head, decoder = parts.make_head(options, form), parts.make_decoder(options, form)
-        refine = self._refine() if options.refine else None
+        refine_encoder, refine = (
+            parts.make_refinement(options, form, name) if getattr(options, name) else None
+            for name in ("refine_encoder", "refine")
+        )
         classifier = None if options.head_gives_scores else parts.make_classifier(options, form)
 
         def run(pixels: jax.Array, train: bool) -> Maps:
@@ -179,6 +182,8 @@ class DeepLab(nn.Module):
             features = ops.constrain_rows(head(maps, train))
             if classifier is None:
                 return maps | {"features": maps["output"], "scores": features}
+            if refine_encoder is not None:
+                features = refine_encoder(features, train)
             features = decoder(features, maps | {"image": pixels}, train)
             features = ops.constrain_rows(features)
             if refine is not None:
@@ -186,11 +191,6 @@ class DeepLab(nn.Module):
             return maps | {"features": features, "scores": classifier(features)}
 
         return run
-
-    def _refine(self) -> nn.Module:
-        options = self.architecture
-        norm = parts.normalization(options, parts.HEAD_NORMALIZATION)
-        return ConvNorm(options.aspp_channels, norm, form=self.form, name="refine")
 
     def _scaled(self, pixels: jax.Array, scale: float) -> jax.Array:
         size = ops.scaled_size(pixels.shape[1:3], scale)

@@ -7,7 +7,7 @@ differ also compute different networks.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from deeplab_jax.architecture import Architecture
+from deeplab_jax.architecture import RATE_STARTS, Architecture
 from deeplab_jax.backbones import BACKBONES, find_backbone
 from deeplab_jax.errors import DeepLabError
 
@@ -45,6 +45,12 @@ def _refines_with_convolutions(options: Architecture) -> bool:
     return options.decoder in ("v3plus", "conv2_conv3") and bool(options.decoder_convs)
 
 
+def _has_separable_parts(options: Architecture) -> bool:
+    has_branches = _has_concatenated_aspp(options) and bool(options.atrous_rates)
+    refines = options.refine_encoder and not options.head_gives_scores
+    return has_branches or refines or _refines_with_convolutions(options)
+
+
 # Parts other than the backbone, which uses `BackboneEntry.options` and BATCH_NORM.
 PARTS = (
     Part(
@@ -53,7 +59,7 @@ PARTS = (
         (
             *("backbone", "num_classes", "in_channels", "output_stride", "head", "decoder"),
             *("multi_scale", "aux_head", "align_corners", "preprocessing", "widths"),
-            *("quantization", "image_dtype", "dtype"),
+            *("quantization", "image_dtype", "dtype", "multiple_of_stride"),
         ),
     ),
     Part(
@@ -85,7 +91,7 @@ PARTS = (
     Part(
         "head='aspp' with fusion='concat'",
         _has_concatenated_aspp,
-        ("image_pooling", "aspp_channels", "dropout_rate", *BATCH_NORM),
+        ("image_pooling", "aspp_channels", "projection_size", "dropout_rate", *BATCH_NORM),
     ),
     Part(
         "head='aspp' with fusion='concat' and atrous_rates",
@@ -95,7 +101,7 @@ PARTS = (
     Part(
         "head='pooling'",
         lambda options: options.head == "pooling",
-        ("image_pooling", "aspp_channels", "dropout_rate", *BATCH_NORM),
+        ("image_pooling", "aspp_channels", "projection_size", "dropout_rate", *BATCH_NORM),
     ),
     Part(
         "head='spp' or 'dpc'",
@@ -115,22 +121,32 @@ PARTS = (
     Part(
         "decoder='v3plus' or 'conv2_conv3'",
         lambda options: options.decoder in ("v3plus", "conv2_conv3"),
-        ("low_level_channels", "decoder_convs", *BATCH_NORM),
+        ("low_level_channels", "low_level_source", "decoder_convs", *BATCH_NORM),
     ),
     Part(
         "decoder='v3plus' or 'conv2_conv3' with decoder_convs",
         _refines_with_convolutions,
-        ("separable",),
+        ("separable", "decoder_dropout"),
+    ),
+    Part(
+        "separable=True",
+        lambda options: options.separable and _has_separable_parts(options),
+        ("separable_norm",),
     ),
     Part(
         "a head that outputs features",
         lambda options: not options.head_gives_scores,
-        ("refine",),
+        ("refine", "refine_encoder"),
     ),
     Part(
         "refine=True",
         lambda options: options.refine and not options.head_gives_scores,
         ("aspp_channels", *BATCH_NORM),
+    ),
+    Part(
+        "refine_encoder=True",
+        lambda options: options.refine_encoder and not options.head_gives_scores,
+        ("aspp_channels", "separable", *BATCH_NORM),
     ),
     Part("aux_head=True", lambda options: options.aux_head, BATCH_NORM),
 )
@@ -144,6 +160,7 @@ PADDINGS = ("slim", "torchvision")
 ALL_VALUES = {
     "image_pooling": "this head always pools",
     "stride_placement": "only ResNets support every stride placement",
+    "rate_start": "only MobileNetV2 supports every start",
 }
 
 
@@ -212,6 +229,10 @@ def check_backbone(options: Architecture) -> None:
         raise DeepLabError(
             f"{options.backbone} supports only one stride placement; leave stride_placement unset"
         )
+    if options.low_level_source == "block" and not entry.blocks:
+        raise DeepLabError(
+            f"{options.backbone} supports only one low_level_source; leave low_level_source unset"
+        )
     if options.head == "cascade" and "cascade_blocks" not in entry.options:
         raise DeepLabError(
             f"{options.backbone} has no cascade, which repeats block4 of a ResNet; use "
@@ -239,6 +260,8 @@ def _restricted_values(options: Architecture) -> dict[str, tuple[str | None, ...
     entry = find_backbone(options.backbone)
     if "stride_placement" in entry.options and not entry.has_multi_grid:
         found["stride_placement"] = (*PADDINGS, None)
+    if "rate_start" in entry.options and options.backbone != "mobilenet_v2":
+        found["rate_start"] = RATE_STARTS[:2]
     return found
 
 

@@ -15,7 +15,7 @@ from flax import linen as nn
 from deeplab_jax import heads
 from deeplab_jax.architecture import Architecture
 from deeplab_jax.backbones import find_backbone
-from deeplab_jax.layers import Classifier, Form, Normalization
+from deeplab_jax.layers import Classifier, ConvNorm, Form, Normalization, SeparableConvNorm
 
 # Feature maps of the backbone by name of the endpoint.
 Maps = Mapping[str, jax.Array]
@@ -73,6 +73,8 @@ def _concatenated(options: Architecture, rates: tuple[int, ...], **common: Any) 
         image_pooling=options.image_pooling != "none",
         pooling_window=options.pooling_window,
         separable=options.separable,
+        separable_norm=options.separable_norm,
+        projection_size=options.projection_size,
         dropout_rate=options.dropout_rate,
         align_corners=options.align_corners,
         **_norm(options),
@@ -147,7 +149,8 @@ def atrous_classifier(options: Architecture) -> bool:
 
 
 def _finer_maps(options: Architecture, *sources: int) -> tuple[str, ...]:
-    low_level = find_backbone(options.backbone).low_level
+    entry = find_backbone(options.backbone)
+    low_level = entry.blocks if options.low_level_source == "block" else entry.low_level
     return tuple(low_level[source].name for source in sources)
 
 
@@ -166,6 +169,8 @@ def _low_level_decoder(
             low_level_channels=options.low_level_channels,
             convolutions=options.decoder_convs,
             separable=options.separable,
+            separable_norm=options.separable_norm,
+            dropout=options.decoder_dropout,
             align_corners=options.align_corners,
             form=form,
             name="decoder",
@@ -199,6 +204,19 @@ DECODERS: dict[str, Callable[[Architecture, Form], Decoder]] = {
 def make_decoder(options: Architecture, form: Form) -> Decoder:
     """Returns the decoder, a function that maps (features, endpoints, train) to finer features."""
     return DECODERS[options.decoder](options, form)
+
+
+def make_refinement(options: Architecture, form: Form, name: str) -> nn.Module:
+    """Returns a 3×3 convolution that refines features: `refine` or `refine_encoder`.
+
+    The latter is separable if the ASPP and the decoder are.
+    """
+    norm = normalization(options, HEAD_NORMALIZATION)
+    if name == "refine_encoder" and options.separable:
+        return SeparableConvNorm(
+            options.aspp_channels, norm, inner_norm=options.separable_norm, form=form, name=name
+        )
+    return ConvNorm(options.aspp_channels, norm, form=form, name=name)
 
 
 def make_classifier(options: Architecture, form: Form) -> nn.Module:

@@ -18,6 +18,8 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import check_member_path
 
 TAR_SUFFIXES, ZIP_SUFFIXES = (".tar.gz", ".tgz", ".tar"), (".zip",)
+# Suffixes of files of torch.save, in spite of their names.
+TORCH_TAR_SUFFIXES = (".pth.tar", ".pt.tar")
 # Maximum unpacked size of an archive. The largest released archives unpack to less than 1 GiB.
 MAX_BYTES = 4 * 2**30
 # Maximum size of a tar header, since long names and extended headers are read into memory.
@@ -28,7 +30,8 @@ DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMA
 
 def is_archive(path: Path) -> bool:
     """Returns whether the suffix of a path is that of an archive."""
-    return path.name.endswith(TAR_SUFFIXES + ZIP_SUFFIXES)
+    is_torch = path.name.endswith(TORCH_TAR_SUFFIXES)
+    return not is_torch and path.name.endswith(TAR_SUFFIXES + ZIP_SUFFIXES)
 
 
 def extract(
@@ -140,7 +143,10 @@ INDEX = ".index"
 PART_OF_CHECKPOINT = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 DATA = re.compile(r"\.data-\d+-of-(\d+)$")
 # Suffixes of weights in order of preference: a checkpoint contains more than a graph beside it.
-SUFFIXES = (INDEX, ".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".tflite", ".mlmodel", ".pb")
+SUFFIXES = (
+    *(INDEX, ".ckpt", ".safetensors", ".pth", ".pt", *TORCH_TAR_SUFFIXES, ".bin"),
+    *(".tflite", ".mlmodel", ".pb"),
+)
 # Usual names of the weights on Hugging Face.
 USUAL_NAMES = ("model.safetensors", "pytorch_model.bin")
 # File in which TensorFlow lists the checkpoints of a directory, and its entry for the last one.

@@ -122,7 +122,7 @@ class _Assigner:
             next(filter(self.weights.arrays.__contains__, group), None) for group in (names, biases)
         )
         if found is not None:
-            self._take(path, found, scopes.moved)
+            self._take(path, found, scopes.moved, scopes.background)
         elif bias is not None:
             self._take_folded(path, bias)
         else:
@@ -136,7 +136,7 @@ class _Assigner:
         templates = self.convention.leaves[leaf]
         return [template.format(**scopes._asdict()) for template in templates]
 
-    def _take(self, path: Path, name: str, moved: int = 0) -> None:
+    def _take(self, path: Path, name: str, moved: int = 0, background: bool = False) -> None:
         stored, shape, result = self.stored(name), self.wanted.shapes[path], self.result
         ours, theirs = "/".join(path), self.weights.arrays[name]
         if stored in result.sources.values():
@@ -145,7 +145,10 @@ class _Assigner:
         result.sources[path] = stored
         array = to_our_layout(theirs, self.weights.layout, shape)
         if moved and array.ndim == 4:
-            array = np.roll(array, moved, axis=2)
+            # The input channels of a depthwise kernel are its last axis.
+            array = np.roll(array, moved, axis=3 if array.shape[2] == 1 else 2)
+        if background and (array.shape[-1], shape[-1]) == (1, 2):
+            array = np.concatenate([np.zeros_like(array), array], axis=-1)
         if array.shape == shape:
             result.arrays[path] = np.ascontiguousarray(array, np.float32)
         else:

@@ -111,11 +111,12 @@ def convert(
     """
     weights = read_weights(source, prefer_averages)
     convention, found = identify(weights, source)
+    known = found.class_names
     found = Identified(
         architecture or (entry and entry.architecture) or found.architecture,
         {**found.overrides, **(entry.overrides if entry else {}), **(overrides or {})},
     )
-    names = class_names or (entry and entry.class_names) or weights.class_names
+    names = class_names or (entry and entry.class_names) or known or weights.class_names
     description = _describe(source, weights, found, names, entry)
     wanted = wanted_variables(description.create_model())
     assignment = assign(wanted, weights, convention, convention.rules(found))

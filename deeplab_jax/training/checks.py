@@ -202,7 +202,8 @@ def check_crop_size(
     """Warns if height or width of the crops is not k·output_stride + 1, which shifts resized maps.
 
     With `multi_scale`, the size at every scale must have this form. For example, the scales (1,
-    0.75, 0.5) at output stride 8 require k·32 + 1. With `align_corners=False`, any size is valid.
+    0.75, 0.5) at output stride 8 require k·32 + 1. With `align_corners=False`, any size is valid;
+    with `multiple_of_stride=True`, it must be a multiple of the output stride.
 
     Args:
       crop_size: height and width of the training images, in pixels.
@@ -214,12 +215,14 @@ def check_crop_size(
       DeepLabError: `strict` is set, and the crop size does not have this form.
     """
     stride = size_grid(architecture).step
-    if not architecture.align_corners or all((side - 1) % stride == 0 for side in crop_size):
+    plus = architecture.size_remainder
+    if not architecture.align_corners or all((side - plus) % stride == 0 for side in crop_size):
         return
-    lower = tuple((side - 1) // stride * stride + 1 for side in crop_size)
-    upper = tuple(-(-(side - 1) // stride) * stride + 1 for side in crop_size)
+    lower = tuple((side - plus) // stride * stride + plus for side in crop_size)
+    upper = tuple(-(-(side - plus) // stride) * stride + plus for side in crop_size)
+    form = f"k·{stride}+1" if plus else f"k·{stride}"
     text = (
-        f"augmentation.crop_size={_shown(crop_size)} is not k·{stride}+1, so maps are shifted "
+        f"augmentation.crop_size={_shown(crop_size)} is not {form}, so maps are shifted "
         f"when they are resized; nearest that are: {_shown(lower)} and {_shown(upper)}"
     )
     if strict:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import pathlib
+import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -143,7 +144,10 @@ CLASSIFIER, BACKBONE = "classifier", "backbone"
 PARTS = ("all", "backbone", "matching", "vgg_decimated")
 # Keywords that affect the values of trained variables, but not their shapes. The last keyword does
 # not affect backbones.
-CONVENTIONS = ("preprocessing", "stride_placement", "align_corners")
+CONVENTIONS = (
+    *("preprocessing", "stride_placement", "rate_start"),
+    *("pad_first_convolution", "pad_before_expansion", "align_corners"),
+)
 
 
 class Initialization(NamedTuple):
@@ -204,7 +208,8 @@ def initialize_from(
     fitting = _fitting(given, wanted)
     if parts == "backbone":
         fitting = {path for path in fitting if path[1] == BACKBONE}
-    _check(wanted, fitting, parts, source)
+    flags = _differing_flags(description, architecture) if architecture else ""
+    _check(wanted, fitting, parts, source, flags)
     for line in _started_afresh(given, wanted, fitting, source, whole=parts == "all"):
         reporter.message(line)
     taken = {path: given[path] if path in fitting else array for path, array in wanted.items()}
@@ -276,8 +281,28 @@ def _unit(path: Path) -> Path:
     return tuple(module[:-1] if module[-1] == "norm" else module)
 
 
+# Keywords that do not describe the network that variables belong to.
+OF_THE_RUN = ("num_classes", "dtype", "frozen_batch_norm", "ghost_batch_size", "quantization")
+
+
+def _differing_flags(
+    description: checkpointing.ModelDescription, architecture: Architecture
+) -> str:
+    """Returns the flags that set `config.model` to the architecture of another model."""
+    if description.task == checkpointing.CLASSIFICATION:
+        return ""
+    theirs, ours = description.create_model().architecture.describe(), architecture.describe()
+    differing = (name for name in theirs if theirs[name] != ours[name] and name not in OF_THE_RUN)
+    pairs = ((name, str(theirs[name]).replace(" ", "")) for name in differing)
+    return " ".join(f"--config.model.{name}={shlex.quote(value)}" for name, value in pairs)
+
+
 def _check(
-    wanted: Mapping[Path, Any], fitting: set[Path], parts: str, source: pathlib.Path
+    wanted: Mapping[Path, Any],
+    fitting: set[Path],
+    parts: str,
+    source: pathlib.Path,
+    flags: str,
 ) -> None:
     needed = {
         "all": [path for path in wanted if CLASSIFIER not in path],
@@ -292,7 +317,8 @@ def _check(
         raise DeepLabError(
             f"training.init_from={source} is a different network: {len(foreign)} arrays are "
             f"missing or have another shape, first {foreign[0]}; set config.model to the "
-            "architecture of that network, or training.init_scope to backbone or matching"
+            f"architecture of that network{flags and f' ({flags})'}, or training.init_scope to "
+            "backbone or matching"
         )
     if not fitting:
         raise DeepLabError(f"no variable of training.init_from={source} matches this network")

@@ -83,19 +83,29 @@ OTHER = {
     "image_pooling": ("none", "global"),
     "pooling_crop": ((33, 33),),
     "aspp_channels": (12,),
+    "projection_size": (3,),
     "dropout_rate": (0.3,),
     "decoder": ("v3plus", "none"),
     "low_level_channels": (6,),
     "decoder_convs": (((3, 6),),),
+    "decoder_dropout": ((0.3, 0.3),),
+    "low_level_source": ("block",),
     "separable": (True, False),
+    "separable_norm": (False,),
+    "refine_encoder": (True, False),
     "refine": (True, False),
     "multi_scale": ((1, 0.5),),
     "depth_multiplier": (0.5,),
     "width_divisor": (8,),
+    "last_convolution": (True,),
+    "pad_first_convolution": (False,),
+    "pad_before_expansion": (True,),
     "stochastic_depth": (0.5,),
     "aux_head": (True, False),
     "stride_placement": ("torchvision", "slim"),
+    "rate_start": ("same_unit",),
     "align_corners": (True, False),
+    "multiple_of_stride": (True,),
     "preprocessing": ("none",),
     "batch_norm_decay": (0.5,),
     "batch_norm_epsilon": (0.5,),
@@ -125,6 +135,8 @@ VARIANTS = {
     "no convolutions": {"head": "plain", "decoder": "v3plus", "decoder_convs": ()},
     "msc": {"head": "plain", "decoder": "msc"},
     "frozen": {"head": "pooling", "frozen_batch_norm": True},
+    "refined": {"head": "plain", "refine_encoder": True},
+    "bare separable": {"head": "plain", "decoder": "v3plus", "separable": True},
 }
 # Other programs of the same function: batch norm of groups that uses the moving averages, and maps
 # that are joined at once because no convolution follows. The decay of frozen averages waits.
@@ -135,6 +147,8 @@ EQUAL = {
     ("no convolutions", "separable"),
     ("lr_aspp crop", "image_pooling"),
 }
+# Concerns the sizes of images, not what is computed from one (test_codebases.py).
+OF_SIZES = {"multiple_of_stride"}
 BASES = {name: (name, {"backbone": "tiny"}) for name in list_models()} | {
     name: ("deeplab_v3", {"backbone": "tiny"} | keywords) for name, keywords in VARIANTS.items()
 }
@@ -207,7 +221,7 @@ def test_a_keyword_changes_the_program_or_is_refused(base):
         modes = (False,) if keyword == "quantization" else (True, False)
         # What changes training need not change inference.
         same = all(program(changed, train) == before[train] for train in modes)
-        if same != refused and (base, keyword) not in EQUAL:
+        if same != refused and (base, keyword) not in EQUAL and keyword not in OF_SIZES:
             wrong.append((keyword, value, "refused" if refused else "accepted"))
     assert not wrong
 
@@ -247,6 +261,7 @@ REAL = {
 OF_BACKBONES = (
     *("multi_grid", "cascade_blocks", "depth_multiplier", "width_divisor", "stride_placement"),
     *("batch_norm_epsilon", "batch_norm_decay", "frozen_batch_norm", "stochastic_depth"),
+    *("rate_start", "last_convolution", "pad_first_convolution", "pad_before_expansion"),
 )
 
 

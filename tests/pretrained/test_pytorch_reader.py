@@ -92,6 +92,48 @@ def test_the_older_format_of_pytorch(tmp_path):
     assert list(read_weights(path).arrays) == ["conv.weight"]
 
 
+@pytest.mark.parametrize("name", ["epoch=3-step=9.ckpt", "model.pth.tar", "old.pth.tar"])
+def test_files_of_pytorch_with_other_suffixes(name, tmp_path):
+    """Lightning's, beside normalization constants, and DataParallel's, beside a NumPy score."""
+    arrays = {f"model.module.{key}": value for key, value in state_dict().items()}
+    content = {
+        "state_dict": {**arrays, "mean": torch.zeros(3), "std": torch.ones(3)},
+        "optimizer": {"state": {0: {"momentum_buffer": KERNEL}}, "param_groups": [{"lr": 0.1}]},
+        "best_pred": np.float64(0.7),
+        "hyper_parameters": {"encoder_name": "resnet34"},
+    }
+    is_old = name.startswith("old")
+    torch.save(content, tmp_path / name, _use_new_zipfile_serialization=not is_old)
+    assert list(read_weights(tmp_path).arrays) == ["conv.weight", "mean", "std"]
+
+
+CONFIGURATION = """
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    backbone=dict(type='ResNetV1c', dilations=(1, 1, 1, 2), multi_grid=(1, 2, 4)),
+    decode_head=dict(align_corners=True, norm_cfg=norm_cfg))
+img_norm_cfg = {'mean': [123.675, 116.28, 103.53], 'to_rgb': True}
+harm = __import__('os').mkdir('harm')
+"""
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_the_configuration_of_mmsegmentation_is_read_and_not_run(version, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    classes, palette = ("road", "sky"), [[0, 0, 0], [255, 0, 0]]
+    meta = {"config": CONFIGURATION, "CLASSES": classes, "PALETTE": palette}
+    if version:
+        dataset = {"classes": list(classes), "palette": palette}
+        meta = {"cfg": CONFIGURATION, "dataset_meta": dataset}
+    weights = read_weights(write({"meta": meta, "state_dict": state_dict()}, tmp_path))
+    assert weights.class_names == classes
+    model = weights.configuration["model"]
+    assert model["backbone"]["multi_grid"] == [1, 2, 4]
+    assert model["decode_head"] == {"align_corners": True, "norm_cfg": None}
+    assert weights.configuration["img_norm_cfg"]["to_rgb"] is True
+    assert not (tmp_path / "harm").exists()
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_a_directory_with_a_configuration(name, tmp_path):
     if name.endswith(".bin"):

@@ -79,10 +79,12 @@ def identify(arrays: Arrays) -> str | None:
         None if head is None else head.shape[1],
         any(".se.conv_reduce." in name for name in arrays),
     )
-    names = (
-        name for name, network in efficientnet.NETWORKS.items() if _signature(network) == found
-    )
-    return next(names, None)
+    for name, network in efficientnet.NETWORKS.items():
+        signature = _signature(network)
+        # Networks that return feature maps have no such convolution.
+        if signature == found or (head is None and signature._replace(features=None) == found):
+            return name
+    return None
 
 
 def timm_rules(name: str) -> tuple[Rule, ...]:
@@ -134,10 +136,10 @@ PORTED_LAYERS: Layers = {
 }
 
 
-def _identify_ported(weights: PublishedWeights) -> Identified | None:
-    arrays = weights.arrays
-    head, classes = arrays.get("_conv_head.weight"), outputs(arrays, "_fc")
-    if head is None or classes is None:
+def ported_name(arrays: Arrays) -> str | None:
+    """Returns the name in timm of the network with the names of EfficientNet-PyTorch, or None."""
+    head = arrays.get("_conv_head.weight")
+    if head is None:
         return None
     count = len({name.split(".")[1] for name in arrays if name.startswith("_blocks.")})
     squeeze = any("._se_reduce." in name for name in arrays)
@@ -145,9 +147,15 @@ def _identify_ported(weights: PublishedWeights) -> Identified | None:
     for name, network in PORTED.items():
         signature = _signature(network)
         if signature._replace(units=(sum(signature.units),)) == found:
-            overrides = {"backbone": f"timm/{name}", "num_classes": classes}
-            return Identified(IMAGE_CLASSIFIER, overrides)
+            return name
     return None
+
+
+def _identify_ported(weights: PublishedWeights) -> Identified | None:
+    name, classes = ported_name(weights.arrays), outputs(weights.arrays, "_fc")
+    if name is None or classes is None:
+        return None
+    return Identified(IMAGE_CLASSIFIER, {"backbone": f"timm/{name}", "num_classes": classes})
 
 
 def ported_rules(name: str, prefix: str = "") -> tuple[Rule, ...]:

@@ -25,12 +25,15 @@ class Rule(NamedTuple):
       norm: scope of the batch normalization; empty if the convention determines it.
       moved: number of input channels of the kernel to move from the end to the front, for modules
         whose inputs the other codebase concatenates in another order.
+      background: whether a single output is the score of the foreground, before which a background
+        with the score 0 is inserted.
     """
 
     ours: str
     theirs: str
     norm: str = ""
     moved: int = 0
+    background: bool = False
 
 
 class Scopes(NamedTuple):
@@ -39,12 +42,13 @@ class Scopes(NamedTuple):
     Attributes:
       convolution: scope of kernel and bias.
       norm: scope of the batch normalization.
-      moved: see `Rule`.
+      moved, background: see `Rule`.
     """
 
     convolution: str
     norm: str
     moved: int = 0
+    background: bool = False
 
 
 def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scopes | None:
@@ -60,7 +64,8 @@ def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scope
         if found:
             convolution = _filled(rule.theirs, found.groupdict())
             norm = _filled(rule.norm, found.groupdict()) or default_norm
-            return Scopes(convolution, norm.format(convolution=convolution), rule.moved)
+            norm = norm.format(convolution=convolution)
+            return Scopes(convolution, norm, rule.moved, rule.background)
     return None
 
 
@@ -87,10 +92,12 @@ class Identified(NamedTuple):
     Attributes:
       architecture: a name that `list_models` returns, or `IMAGE_CLASSIFIER`.
       overrides: keywords of `create_model`.
+      class_names: names of the classes; None: unknown.
     """
 
     architecture: str
     overrides: Mapping[str, Any]
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,9 +49,30 @@ def identify(weights: PublishedWeights) -> dict[str, Any] | None:
 
 def rules(backbone: str) -> tuple[Rule, ...]:
     """Returns the name map of an image classifier on a `timm/…` backbone."""
+    return (*backbone_rules(backbone), Rule("classifier", _family(backbone).classifier))
+
+
+def backbone_rules(backbone: str) -> tuple[Rule, ...]:
+    """Returns the name map of a `timm/…` backbone."""
+    return _family(backbone).rules(backbone.removeprefix(PREFIX))
+
+
+def _family(backbone: str) -> Family:
     name = backbone.removeprefix(PREFIX)
-    family = next(family for family in FAMILIES if name in family.names)
-    return (*family.rules(name), Rule("classifier", family.classifier))
+    return next(family for family in FAMILIES if name in family.names)
+
+
+def identify_backbone(arrays: Arrays, named: str = "") -> str | None:
+    """Returns the name of a `timm/…` backbone by the names and shapes of its arrays, or None.
+
+    Args:
+      arrays: arrays by name.
+      named: name of the network in timm, if it is known.
+    """
+    if any(named in family.names for family in FAMILIES):
+        return f"{PREFIX}{named}"
+    found = (family.identify(arrays) for family in FAMILIES)
+    return next((f"{PREFIX}{name}" for name in found if name is not None), None)
 
 
 def _depths(arrays: Arrays, block: str, first: int) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Names in torchvision: segmentation networks and ImageNet classifiers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,23 +34,10 @@ MOBILENETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 HEAD = (
-    Rule("aspp/pointwise", "classifier.0.convs.0.0", "classifier.0.convs.0.1"),
-    Rule("aspp/image_pooling/conv", "classifier.0.convs.4.1", "classifier.0.convs.4.2"),
-    # torchvision concatenates image pooling last, this codebase first.
-    Rule("aspp/projection", "classifier.0.project.0", "classifier.0.project.1", moved=256),
     Rule("refine", "classifier.1", "classifier.2"),
     Rule("classifier", "classifier.4"),
     Rule("auxiliary/conv", "aux_classifier.0", "aux_classifier.1"),
     Rule("auxiliary/classifier", "aux_classifier.4"),
-)
-MOBILENET_V2 = (
-    Rule("backbone/layer_1", "features.0.0", "features.0.1"),
-    Rule("backbone/layer_2/depthwise", "features.1.conv.0.0", "features.1.conv.0.1"),
-    Rule("backbone/layer_2/project", "features.1.conv.1", "features.1.conv.2"),
-    Rule("backbone/layer_{n}/expand", "features.{n-1}.conv.0.0", "features.{n-1}.conv.0.1"),
-    Rule("backbone/layer_{n}/depthwise", "features.{n-1}.conv.1.0", "features.{n-1}.conv.1.1"),
-    Rule("backbone/layer_{n}/project", "features.{n-1}.conv.2", "features.{n-1}.conv.3"),
-    Rule("layer_19", "features.18.0", "features.18.1"),
 )
 # DeepLab v1 starts from VGG-16 with its fully connected layers as convolutions.
 VGG = (
@@ -104,17 +91,81 @@ def rules(identified: Identified) -> Sequence[Rule]:
         mobile = identified.architecture == PRESETS["mobilenet_v3_large"]
         backbone = mobilenet_v3_rules("large", "backbone.") if mobile else resnet_rules("backbone.")
         rates = resolve(identified.architecture, **identified.overrides).atrous_rates
-        scopes = ((rate, f"classifier.0.convs.{n}") for n, rate in enumerate(rates, start=1))
-        branches = (Rule(f"aspp/rate_{rate}", f"{at}.0", f"{at}.1") for rate, at in scopes)
-        return (*backbone, *branches, *HEAD)
+        return (*backbone, *aspp_rules("classifier.0", rates), *HEAD)
     backbone = identified.overrides["backbone"]
     scores = Rule("classifier", _scores(backbone))
     if backbone == "mobilenet_v2":
-        return (*MOBILENET_V2, scores)
+        last = Rule("layer_19", "features.18.0", "features.18.1")
+        return (*mobilenet_v2_rules(), last, scores)
     if backbone.startswith("resnet"):
         return (*resnet_rules(""), scores)
     units = mobilenet_v3_rules(backbone.rpartition("_")[2], "features.")
     return (*units, Rule("hidden", "classifier.0"), scores)
+
+
+def aspp_rules(
+    scope: str, rates: Sequence[int], channels: int = 256, inner: str | None = None
+) -> tuple[Rule, ...]:
+    """Returns torchvision's name map of ASPP, which several codebases use.
+
+    Args:
+      scope: scope of ASPP.
+      rates: atrous rates of the branches.
+      channels: number of output channels of each branch.
+      inner: prefix of the two parts of a separable convolution; None: no branch is separable.
+    """
+    pooling = f"{scope}.convs.{len(rates) + 1}"
+    rules = [
+        Rule("aspp/pointwise", f"{scope}.convs.0.0", f"{scope}.convs.0.1"),
+        Rule("aspp/image_pooling/conv", f"{pooling}.1", f"{pooling}.2"),
+        # torchvision concatenates image pooling last, this codebase first.
+        Rule("aspp/projection", f"{scope}.project.0", f"{scope}.project.1", moved=channels),
+    ]
+    for number, rate in enumerate(rates, start=1):
+        rules += conv_rules(f"aspp/rate_{rate}", f"{scope}.convs.{number}", 0, inner)
+    return tuple(rules)
+
+
+def conv_rules(
+    ours: str, scope: str, number: int, inner: str | None, moved: int = 0
+) -> tuple[Rule, ...]:
+    """Returns the name map of a convolution and its normalization in a Sequential.
+
+    Args:
+      ours: path of the module.
+      scope: scope of the Sequential.
+      number: number of the convolution in it; the normalization is the next.
+      inner: see `aspp_rules`.
+      moved: see `Rule`.
+    """
+    convolution, norm = f"{scope}.{number}", f"{scope}.{number + 1}"
+    if inner is None:
+        return (Rule(ours, convolution, norm, moved),)
+    return (
+        Rule(f"{ours}/depthwise", f"{convolution}.{inner}0", moved=moved),
+        Rule(f"{ours}/pointwise", f"{convolution}.{inner}1", norm, moved),
+    )
+
+
+def mobilenet_v2_rules(feature: Callable[[int], str] = "features.{}".format) -> tuple[Rule, ...]:
+    """Returns the name map of a MobileNetV2 without its last convolution.
+
+    Args:
+      feature: function that returns the scope of a layer by its number in torchvision's list.
+    """
+    rules = [
+        Rule("backbone/layer_1", f"{feature(0)}.0", f"{feature(0)}.1"),
+        Rule("backbone/layer_2/depthwise", f"{feature(1)}.conv.0.0", f"{feature(1)}.conv.0.1"),
+        Rule("backbone/layer_2/project", f"{feature(1)}.conv.1", f"{feature(1)}.conv.2"),
+    ]
+    for number in range(2, len(mobilenet.V2_LAYERS) + 1):
+        ours, unit = f"backbone/layer_{number + 1}", f"{feature(number)}.conv"
+        rules += [
+            Rule(f"{ours}/expand", f"{unit}.0.0", f"{unit}.0.1"),
+            Rule(f"{ours}/depthwise", f"{unit}.1.0", f"{unit}.1.1"),
+            Rule(f"{ours}/project", f"{unit}.2", f"{unit}.3"),
+        ]
+    return tuple(rules)
 
 
 def mobilenet_v3_rules(form: str, prefix: str) -> tuple[Rule, ...]:

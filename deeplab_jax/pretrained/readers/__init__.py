@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.pretrained.archives import INDEX, find_weights, index_of
+from deeplab_jax.pretrained.archives import INDEX, TORCH_TAR_SUFFIXES, find_weights, index_of
 from deeplab_jax.pretrained.readers.tensorflow_checkpoint import checkpoint_file
 from deeplab_jax.pretrained.weights import PublishedWeights
 
@@ -17,6 +17,9 @@ READERS = {
     ".pb": ("frozen_graph", "read_frozen_graph"),
     **dict.fromkeys((INDEX, ".ckpt"), ("tensorflow_checkpoint", "read_checkpoint")),
 }
+
+# First bytes of a ZIP archive, which torch.save writes.
+ZIP_MAGIC = b"PK\x03\x04"
 
 
 def weights_file(path: Path) -> Path:
@@ -32,6 +35,17 @@ def weights_file(path: Path) -> Path:
     return checkpoint_file(found) if index_of(found).is_file() else found
 
 
+def _suffix(path: Path) -> str:
+    """Returns the suffix of a file; that of PyTorch for a file of torch.save with another suffix.
+
+    PyTorch Lightning writes `epoch=3.ckpt`, other codebases `checkpoint.pth.tar`.
+    """
+    if path.suffix == ".ckpt":
+        with path.open("rb") as file:
+            return ".pth" if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC else path.suffix
+    return ".pth" if path.name.endswith(TORCH_TAR_SUFFIXES) else path.suffix
+
+
 def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
     """Reads published weights; the suffix of the file determines the format.
 
@@ -45,7 +59,7 @@ def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
     if not weights_file(path).exists():
         raise DeepLabError(f"{path}: there is no such file")
     path = find_weights(path)
-    suffix = INDEX if index_of(path).exists() else path.suffix
+    suffix = INDEX if index_of(path).exists() else _suffix(path)
     if suffix not in READERS:
         given, legal = suffix or "no suffix", ", ".join(READERS)
         raise DeepLabError(f"{path}: unknown format {given}; legal: {legal}")

@@ -1,9 +1,11 @@
 """Readers of PyTorch and safetensors files, and of the `config.json` beside them."""
 
+import ast
 import json
 import operator
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +19,9 @@ from deeplab_jax.lazy import import_extra
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 CONFIGURATION = "config.json"
-# Keys that distinguish the configuration of a network (transformers, timm) from other files named
-# `config.json`.
-MARKS = ("architectures", "architecture")
+# Keys that distinguish the configuration of a network (transformers, timm,
+# segmentation_models.pytorch) from other files named `config.json`.
+MARKS = ("architectures", "architecture", "encoder_name")
 
 
 def configuration_beside(path: Path) -> Mapping[str, Any]:
@@ -41,6 +43,9 @@ def configuration_beside(path: Path) -> Mapping[str, Any]:
 
 def class_names(configuration: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Returns the class names of a configuration, or None if it only numbers the classes."""
+    listed = configuration.get("classes")
+    if isinstance(listed, list | tuple):
+        return tuple(map(str, listed))
     names = configuration.get("id2label")
     if not isinstance(names, dict) or not all(str(number).isdecimal() for number in names):
         return None
@@ -54,12 +59,16 @@ WRAPPERS = ("model.", "net.", "network.", "base.", "scale.", "Scale.")
 # Parts that PyTorch inserts into names for data parallelism, averaged weights, torch.compile,
 # sharding and gradient checkpointing.
 INNER_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-# First parts of the names of losses, which training loops store beside the network.
-BESIDE = ("criterion", "loss", "loss_fn", "losses")
+# First parts of the names of losses and normalizations, which training loops store beside the
+# network.
+BESIDE = ("criterion", "loss", "loss_fn", "losses", "mean", "std")
 
 
 def published_state_dict(
-    arrays: Mapping[str, np.ndarray], path: Path, ignored: Mapping[str, str]
+    arrays: Mapping[str, np.ndarray],
+    path: Path,
+    ignored: Mapping[str, str],
+    training: Mapping[str, Any] | None = None,
 ) -> PublishedWeights:
     """Returns the floating-point arrays of a network as float32.
 
@@ -69,6 +78,7 @@ def published_state_dict(
       arrays: arrays of any type by name.
       path: path of the file, which may have a `config.json` beside it.
       ignored: names of the entries that were not read, with the reason.
+      training: configuration that the file contains, instead of the `config.json`.
 
     Raises:
       DeepLabError: there is no floating-point array, or two names differ only in such prefixes.
@@ -79,7 +89,7 @@ def published_state_dict(
     floats = {name: array for name, array in unwrapped.items() if _is_float(array)}
     if not floats:
         raise DeepLabError("the file contains no floating-point arrays")
-    configuration = configuration_beside(path)
+    configuration = training or configuration_beside(path)
     left = {
         name: "it counts training batches"
         if name.endswith("num_batches_tracked")
@@ -140,15 +150,19 @@ def read_pytorch(path: Path) -> PublishedWeights:
         installed.
     """
     torch = import_extra("torch", "torch", "a PyTorch file")
-    tensors = _state_dict(_load(torch, path), torch)
+    content = _load(torch, path)
+    tensors = _state_dict(content, torch)
     arrays = {name: _array(torch, name, t) for name, t in tensors.items() if torch.is_tensor(t)}
     others = {name: "it is not an array" for name in tensors if name not in arrays}
-    return published_state_dict(arrays, path, others)
+    return published_state_dict(arrays, path, others, _training_configuration(content))
 
 
 def _load(torch: ModuleType, path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_scalars()):
+            # The warning concerns sparse arrays, which are refused afterwards.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:
@@ -165,6 +179,60 @@ def _load(torch: ModuleType, path: Path) -> Any:
                 "the file is a TorchScript program, which is not supported; save its state_dict()"
             )
         raise DeepLabError(problem) from error
+
+
+def _numpy_scalars() -> list[Any]:
+    """Returns what torch must allow for NumPy scalars, such as the best score of a training run.
+
+    They hold numbers only, and NumPy 1 and 2 store their constructor under different names.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    types = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    return [np.dtype, *((scalar, name) for name in names), *(type(np.dtype(t)) for t in types)]
+
+
+def _training_configuration(content: Any) -> Mapping[str, Any]:
+    """Returns the training configuration and the class names that mmsegmentation stores, or {}."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return {}
+    dataset = meta.get("dataset_meta")
+    classes = meta.get("CLASSES", dataset.get("classes") if isinstance(dataset, Mapping) else None)
+    text = meta.get("cfg", meta.get("config"))
+    settings = _assignments(text) if isinstance(text, str) else {}
+    return {**settings, "classes": classes}
+
+
+def _assignments(text: str) -> dict[str, Any]:
+    """Returns the values that a Python configuration assigns to names, without running it.
+
+    Only literals and `dict(…)` are understood; other values are None.
+    """
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError):
+        return {}
+    assigned = (each for each in statements if isinstance(each, ast.Assign))
+    return {
+        each.targets[0].id: _value(each.value)
+        for each in assigned
+        if isinstance(each.targets[0], ast.Name)
+    }
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {each.arg: _value(each.value) for each in node.keywords if each.arg}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {key.value: _value(value) for key, value in pairs if isinstance(key, ast.Constant)}
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_value(each) for each in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
 
 
 def _state_dict(content: Any, torch: ModuleType) -> Mapping[str, Any]:

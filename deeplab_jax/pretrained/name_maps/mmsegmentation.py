@@ -1,0 +1,242 @@
+"""Names in mmsegmentation: DeepLab v3 and v3+ (ASPPHead, DepthwiseSeparableASPPHead).
+
+The names do not show output stride, multi-grid, alignment of corners and dropout. They are read
+from the training configuration that is stored in the checkpoint; without it, those of the published
+`d8` networks hold.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deeplab_jax.backbones import mobilenet
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models.architectures import resolve
+from deeplab_jax.pretrained.name_maps.rules import (
+    LEAVES,
+    Convention,
+    Identified,
+    Rule,
+    outputs,
+    resnet_name,
+    resnet_rules,
+)
+from deeplab_jax.pretrained.weights import PublishedWeights
+
+NAME = "mmsegmentation"
+SUPPORTED = (
+    "ASPPHead and DepthwiseSeparableASPPHead on ResNet and ResNetV1c of depth 50 and 101 and on "
+    "MobileNetV2"
+)
+ASPP = "decode_head.aspp_modules"
+
+
+def identify(weights: PublishedWeights) -> Identified | None:
+    """Identifies a DeepLab of mmsegmentation by names and configuration.
+
+    Raises:
+      DeepLabError: the network is of this codebase, but it is not supported.
+    """
+    arrays = weights.arrays
+    classes = outputs(arrays, "decode_head.conv_seg")
+    if classes is None:
+        return None
+    plain = f"{ASPP}.1.conv.weight" in arrays
+    if not plain and f"{ASPP}.1.depthwise_conv.conv.weight" not in arrays:
+        raise _unsupported("its decode head has no ASPP")
+    if classes == 1:
+        raise _unsupported("its single output has a threshold (out_channels=1)")
+    model = weights.configuration.get("model", {})
+    head, backbone = model.get("decode_head", {}), model.get("backbone", {})
+    channels = arrays["decode_head.bottleneck.conv.weight"].shape[0]
+    overrides = {
+        "num_classes": classes,
+        "head": "aspp",
+        "aspp_channels": channels,
+        "projection_size": 3,
+        "align_corners": bool(head.get("align_corners", False)),
+        "batch_norm_decay": 0.9,
+        **_backbone(arrays, backbone),
+        **_preprocessing(weights.configuration),
+        "aux_head": _has_auxiliary_head(arrays),
+    }
+    dilations = head.get("dilations")
+    if dilations:
+        overrides["atrous_rates"] = tuple(dilations[1:])
+    dropout = head.get("dropout_ratio", 0.1)
+    if plain:
+        return Identified("deeplab_v3", {**overrides, "separable": False, "dropout_rate": dropout})
+    low_level = outputs(arrays, "decode_head.c1_bottleneck.conv")
+    if low_level is None:
+        raise _unsupported("its decode head has no low-level features (c1_in_channels=0)")
+    decoder = {
+        "low_level_channels": low_level,
+        "separable": True,
+        "decoder_convs": ((3, channels), (3, channels)),
+        "dropout_rate": 0.0,
+        "decoder_dropout": (0.0, dropout),
+    }
+    # The low-level features of timm's backbones are those of the block already.
+    if not overrides["backbone"].startswith("timm/"):
+        decoder["low_level_source"] = "block"
+    return Identified("deeplab_v3plus", overrides | decoder)
+
+
+def _unsupported(reason: str) -> DeepLabError:
+    return DeepLabError(f"{reason}; of {NAME}, supported are {SUPPORTED}")
+
+
+def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keywords of the backbone from its names and its configuration.
+
+    Raises:
+      DeepLabError: the backbone is not supported.
+    """
+    stride, dilations = _output_stride(settings)
+    if "backbone.layer7.0.conv.0.conv.weight" in arrays:
+        return {
+            "backbone": "mobilenet_v2",
+            "output_stride": stride,
+            "stride_placement": "torchvision",
+            "rate_start": "first_units",
+            "batch_norm_epsilon": 1e-5,
+        }
+    keywords: dict[str, Any] = {
+        **_resnet(arrays, settings.get("style") == "caffe"),
+        "output_stride": stride,
+        "rate_start": "next_unit" if settings.get("contract_dilation", True) else "same_unit",
+    }
+    multi_grid = settings.get("multi_grid")
+    if multi_grid:
+        # These rates are absolute. The first unit has the rate of the block before.
+        base = dilations[-1]
+        bases = [base // 2 if keywords["rate_start"] == "next_unit" else base, base, base]
+        if any(rate % unit for rate, unit in zip(multi_grid, bases, strict=True)):
+            raise _unsupported(f"its multi_grid is {multi_grid} with the dilation {base}")
+        keywords["multi_grid"] = tuple(
+            rate // unit for rate, unit in zip(multi_grid, bases, strict=True)
+        )
+    return keywords
+
+
+def _resnet(arrays: Mapping[str, Any], caffe: bool) -> dict[str, Any]:
+    """Returns backbone and stride placement of a ResNet or a ResNetV1c.
+
+    Raises:
+      DeepLabError: the backbone is not supported.
+    """
+    backbone = resnet_name(arrays, "backbone.")
+    stem = [outputs(arrays, f"backbone.stem.{place}") for place in (0, 3, 6)]
+    # The shortcuts of ResNetV1d have the numbers 1 and 2.
+    changed = "backbone.layer2.0.downsample.2.bias" in arrays
+    if backbone == "resnet_18":
+        raise _unsupported("its backbone ResNet-18 dilates only half of its convolutions")
+    if backbone is not None and not changed:
+        if stem == [None] * 3:
+            placement = "caffe" if caffe else "torchvision"
+            return {"backbone": backbone, "stride_placement": placement}
+        if stem == [32, 32, 64] and not caffe:
+            return {"backbone": f"timm/{backbone.replace('_', '')}c"}
+    raise _unsupported("its backbone is not supported")
+
+
+def _output_stride(settings: Mapping[str, Any]) -> tuple[int, Sequence[int]]:
+    """Returns the output stride and the dilations of the stages."""
+    dilations = settings.get("dilations") or (1, 1, 2, 4)
+    return 32 // dilations[-1], dilations
+
+
+def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keywords of the normalization.
+
+    Raises:
+      DeepLabError: the network takes images with blue first.
+    """
+    found = configuration.get("img_norm_cfg") or configuration.get("data_preprocessor") or {}
+    if not found.get("to_rgb", found.get("bgr_to_rgb", True)):
+        raise _unsupported("it takes images in the order blue, green, red")
+    mean, std = found.get("mean"), found.get("std")
+    if not mean or not std or (mean, std) == IMAGENET:
+        return {"preprocessing": "mean_std"}
+    return {"preprocessing": "mean_std", "pixel_mean": tuple(mean), "pixel_std": tuple(std)}
+
+
+# Mean and standard deviation of ImageNet, in pixel values.
+IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+AUXILIARY = "auxiliary_head"
+
+
+def _has_auxiliary_head(arrays: Mapping[str, Any]) -> bool:
+    """Returns whether there is an auxiliary head of the form that `AuxiliaryHead` has."""
+    kernel = arrays.get(f"{AUXILIARY}.convs.0.conv.weight")
+    further = (f"{AUXILIARY}.convs.1.conv.weight", f"{AUXILIARY}.conv_cat.conv.weight")
+    return (
+        kernel is not None
+        and kernel.shape[0] == kernel.shape[1] // 4
+        and not any(name in arrays for name in further)
+    )
+
+
+def rules(identified: Identified) -> Sequence[Rule]:
+    """Returns the name map of a DeepLab of mmsegmentation."""
+    options = identified.overrides
+    backbone = resnet_rules("backbone.")
+    if options["backbone"] == "mobilenet_v2":
+        backbone = _mobilenet_rules()
+    elif options["backbone"].startswith("timm/"):
+        backbone = (*STEM, *backbone)
+    rates = resolve(identified.architecture, **options).atrous_rates
+    scopes = ((f"aspp/rate_{rate}", f"{ASPP}.{n}") for n, rate in enumerate(rates, start=1))
+    return (
+        *backbone,
+        *HEAD,
+        *(rule for ours, scope in scopes for rule in _conv_rules(ours, scope)),
+        *_conv_rules("decoder/refine_{n}", "decode_head.sep_bottleneck.{n-1}"),
+        Rule("classifier", "decode_head.conv_seg"),
+        Rule("auxiliary/conv", f"{AUXILIARY}.convs.0.conv", f"{AUXILIARY}.convs.0.bn"),
+        Rule("auxiliary/classifier", f"{AUXILIARY}.conv_seg"),
+    )
+
+
+def _conv_rules(ours: str, scope: str) -> tuple[Rule, ...]:
+    """Returns the name map of a ConvModule or of a DepthwiseSeparableConvModule."""
+    parts = ("depthwise", "pointwise")
+    separable = (
+        Rule(f"{ours}/{part}", f"{scope}.{part}_conv.conv", f"{scope}.{part}_conv.bn")
+        for part in parts
+    )
+    return (Rule(ours, f"{scope}.conv", f"{scope}.bn"), *separable)
+
+
+STEM = tuple(
+    Rule(f"backbone/stem_{number}", f"backbone.stem.{place}", f"backbone.stem.{place + 1}")
+    for number, place in enumerate((0, 3, 6), start=1)
+)
+HEAD = (
+    *_conv_rules("aspp/image_pooling/conv", "decode_head.image_pool.1"),
+    *_conv_rules("aspp/pointwise", f"{ASPP}.0"),
+    *_conv_rules("aspp/projection", "decode_head.bottleneck"),
+    *_conv_rules("decoder/low_level", "decode_head.c1_bottleneck"),
+)
+
+
+def _mobilenet_rules() -> tuple[Rule, ...]:
+    """Returns the name map of MobileNetV2, whose units are numbered within each stage."""
+    rules = list(_conv_rules("backbone/layer_1", "backbone.conv1"))
+    stage, unit, width = 0, 0, 0
+    for number, layer in enumerate(mobilenet.V2_LAYERS, start=2):
+        stage, unit = (stage, unit + 1) if layer.features == width else (stage + 1, 0)
+        width = layer.features
+        parts = ("depthwise", "project") if number == 2 else ("expand", "depthwise", "project")
+        for place, part in enumerate(parts):
+            scope = f"backbone.layer{stage}.{unit}.conv.{place}"
+            rules += _conv_rules(f"backbone/layer_{number}/{part}", scope)
+    return tuple(rules)
+
+
+MMSEGMENTATION = Convention(
+    NAME,
+    identify,
+    rules,
+    LEAVES,
+    ignored={rf"^{AUXILIARY}\.": "this auxiliary head is not supported and only serves training"},
+)

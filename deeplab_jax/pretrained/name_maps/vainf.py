@@ -1,0 +1,122 @@
+"""Names in VainF/DeepLabV3Plus-Pytorch: DeepLab v3 and v3+ on ResNets and MobileNetV2.
+
+The names do not show the output stride, which is 16 in the published networks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models.architectures import resolve
+from deeplab_jax.pretrained.name_maps.rules import (
+    LEAVES,
+    Convention,
+    Identified,
+    Rule,
+    outputs,
+    resnet_name,
+    resnet_rules,
+)
+from deeplab_jax.pretrained.name_maps.torchvision import (
+    aspp_rules,
+    conv_rules,
+    mobilenet_v2_rules,
+)
+from deeplab_jax.pretrained.weights import PublishedWeights
+
+NAME = "VainF/DeepLabV3Plus-Pytorch"
+# Scopes of ASPP and of the classifier by architecture.
+SCOPES = {
+    "deeplab_v3plus": ("classifier.aspp", "classifier.classifier.3"),
+    "deeplab_v3": ("classifier.classifier.0", "classifier.classifier.4"),
+}
+COMMON = {
+    "output_stride": 16,
+    "head": "aspp",
+    "stride_placement": "torchvision",
+    "preprocessing": "mean_std",
+    "align_corners": False,
+    "batch_norm_decay": 0.99,
+}
+# Prefix of the parts of a separable convolution.
+BODY = "body."
+
+
+def identify(weights: PublishedWeights) -> Identified | None:
+    """Identifies a DeepLab of VainF's codebase by its names.
+
+    Raises:
+      DeepLabError: the backbone is not supported.
+    """
+    arrays = weights.arrays
+    for architecture, (aspp, classifier) in SCOPES.items():
+        classes = outputs(arrays, classifier)
+        if f"{aspp}.convs.0.0.weight" in arrays and classes is not None:
+            separable = f"{aspp}.convs.1.0.{BODY}0.weight" in arrays
+            overrides = {**_backbone(weights), **COMMON, "num_classes": classes}
+            overrides |= _head(architecture, separable)
+            return Identified(architecture, overrides)
+    return None
+
+
+def _backbone(weights: PublishedWeights) -> dict[str, Any]:
+    if "backbone.low_level_features.0.0.weight" in weights.arrays:
+        return {
+            "backbone": "mobilenet_v2",
+            "batch_norm_epsilon": 1e-5,
+            "pad_first_convolution": False,
+            "pad_before_expansion": True,
+        }
+    backbone = resnet_name(weights.arrays, "backbone.")
+    if backbone is None:
+        hrnet = any(name.startswith("backbone.stage4.") for name in weights.arrays)
+        raise DeepLabError(
+            f"its backbone {'HRNet ' if hrnet else ''}is not supported; of {NAME}, supported are "
+            "resnet50, resnet101 and mobilenet"
+        )
+    return {"backbone": backbone}
+
+
+def _head(architecture: str, separable: bool) -> dict[str, Any]:
+    head: dict[str, Any] = {"separable": separable}
+    if separable:
+        head["separable_norm"] = False
+    if architecture == "deeplab_v3plus":
+        return head | {"low_level_source": "block", "decoder_convs": ((3, 256),)}
+    return head | {_refinement(separable): True}
+
+
+def _refinement(separable: bool) -> str:
+    """Returns the keyword of the convolution after ASPP in v3; the first is never separable."""
+    return "refine_encoder" if separable else "refine"
+
+
+def rules(identified: Identified) -> Sequence[Rule]:
+    """Returns the name map of a DeepLab of VainF's codebase."""
+    options = identified.overrides
+    backbone = resnet_rules("backbone.")
+    if options["backbone"] == "mobilenet_v2":
+        backbone = mobilenet_v2_rules(_feature)
+    aspp, classifier = SCOPES[identified.architecture]
+    rates = resolve(identified.architecture, **options).atrous_rates
+    inner = BODY if options["separable"] else None
+    ours, number, moved = _refinement(options["separable"]), 1, 0
+    if identified.architecture == "deeplab_v3plus":
+        # Low-level features come first in its concatenation, last in this codebase.
+        ours, number, moved = "decoder/refine_1", 0, 256
+    return (
+        *backbone,
+        *aspp_rules(aspp, rates, 256, inner),
+        Rule("decoder/low_level", "classifier.project.0", "classifier.project.1"),
+        *conv_rules(ours, "classifier.classifier", number, inner, moved),
+        Rule("classifier", classifier),
+    )
+
+
+def _feature(number: int) -> str:
+    """Returns the scope of a layer of MobileNetV2."""
+    part = "low" if number < 4 else "high"
+    return f"backbone.{part}_level_features.{number}"
+
+
+VAINF = Convention(NAME, identify, rules, LEAVES)

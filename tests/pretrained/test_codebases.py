@@ -1,0 +1,165 @@
+"""Networks of other DeepLab codebases give the same logits here, and relatives are refused."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from pretrained.codebases import NETWORKS, at_pixels, draw, logits_of, read_listing
+from pretrained.peers import images
+from safetensors.numpy import save_file
+
+from deeplab_jax.errors import DeepLabError
+from deeplab_jax.pretrained import convert
+from deeplab_jax.pretrained.conversion import identify
+from deeplab_jax.pretrained.weights import PublishedWeights
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS if NETWORKS[name].slow]
+FAST = [name for name in NETWORKS if not NETWORKS[name].slow]
+CODEBASES = {
+    "smp": "segmentation_models.pytorch",
+    "vainf": "VainF/DeepLabV3Plus-Pytorch",
+    "jfzhang95": "jfzhang95/pytorch-deeplab-xception",
+    "mmseg": "mmsegmentation",
+}
+
+
+@pytest.mark.parametrize("name", [*FAST, *SLOW])
+def test_logits_equal_those_of_the_original_code(name, tmp_path):
+    network, source = NETWORKS[name], tmp_path / "model.safetensors"
+    shapes = read_listing(name)
+    save_file({key: draw(key, shape) for key, shape in shapes.items()}, source)
+    conversion = convert(source, overrides=network.overrides)
+    assert conversion.convention == CODEBASES[name.partition("_")[0]]
+    assert conversion.description.architecture == network.architecture
+    assert network.found.items() <= conversion.description.overrides.items()
+    unused = set(conversion.assignment.unused.values())
+    assert unused <= {"it repeats an array of features"}
+    model = conversion.description.create_model()
+    apply = jax.jit(model.apply)
+    # In the quick tests, one size of each network.
+    expected = list(logits_of(name).items())[slice(None) if network.slow else slice(1, 2)]
+    for size, logits in expected:
+        found = at_pixels(np.asarray(apply(conversion.variables, images(size)))[0])
+        assert np.abs(found - logits).max() < 1e-4 * np.abs(logits).max(), size
+
+
+def weights_of(name, changes=None, **configuration):
+    """Returns the arrays of a listing, all zero, some changed or (None) left out."""
+    shapes = {**read_listing(name), **(changes or {})}
+    arrays = {
+        key: np.broadcast_to(np.float32(0), shape)
+        for key, shape in shapes.items()
+        if shape is not None
+    }
+    return PublishedWeights(arrays, "pytorch", configuration=configuration)
+
+
+def overrides_of(weights, tmp_path):
+    return identify(weights, tmp_path)[1].overrides
+
+
+SMP = "smp_v3plus_mobilenet_v2"
+
+
+def test_configurations_of_segmentation_models(tmp_path):
+    settings = {"encoder_output_stride": 8, "decoder_atrous_rates": [3, 6, 9]}
+    found = overrides_of(weights_of(SMP, decoder_aspp_dropout=0.2, **settings), tmp_path)
+    assert (found["output_stride"], found["atrous_rates"]) == (8, (3, 6, 9))
+    assert found["dropout_rate"] == 0.2
+    bands = {"encoder.features.0.0.weight": (32, 4, 3, 3)}
+    found = overrides_of(weights_of(SMP, bands), tmp_path)
+    assert (found["in_channels"], found["pixel_std"]) == (4, (255.0,) * 4)
+
+
+MODEL = {
+    "backbone": {
+        "dilations": [1, 1, 1, 2],
+        "multi_grid": [1, 2, 4],
+        "contract_dilation": True,
+        "style": "pytorch",
+    },
+    "decode_head": {"align_corners": True, "dilations": [1, 6, 12, 18], "dropout_ratio": 0.2},
+}
+
+
+def test_configurations_of_mmsegmentation(tmp_path):
+    name = "mmseg_v3plus_resnet50_d16_mg124"
+    found = overrides_of(weights_of(name, model=MODEL), tmp_path)
+    expected = {
+        "output_stride": 16,
+        "multi_grid": (1, 1, 2),
+        "rate_start": "next_unit",
+        "align_corners": True,
+        "atrous_rates": (6, 12, 18),
+        "dropout_rate": 0.0,
+        "decoder_dropout": (0.0, 0.2),
+        "preprocessing": "mean_std",
+    }
+    assert expected.items() <= found.items()
+    settings = {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0], "bgr_to_rgb": True}
+    found = overrides_of(weights_of(name, data_preprocessor=settings), tmp_path)
+    assert (found["pixel_mean"], found["pixel_std"]) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+
+
+VAINF, JF, MM = "vainf_v3plus_mobilenet", "jfzhang95_resnet", "mmseg_v3_resnet50"
+STEM = "backbone.low_level_features.0.0.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "configuration", "reason"),
+    [
+        (SMP, {}, {"activation": "sigmoid"}, "activation is 'sigmoid'.*set activation to null"),
+        (SMP, {}, {"encoder_depth": 4}, "encoder_depth is 4, not 5"),
+        (SMP, {}, {"upsampling": 8}, "upsampling is 8, not 4"),
+        (
+            SMP,
+            {"encoder.features.18.0.weight": None},
+            {"encoder_name": "timm-resnest50d"},
+            "encoder timm-resnest50d is not supported; of segmentation_models.pytorch, supported",
+        ),
+        (SMP, {"decoder.aspp.0.project.0.weight": None}, {"_model_class": "Unet"}, "it is Unet"),
+        (VAINF, {STEM: None, "backbone.stage4.0.x": (1,)}, {}, "backbone HRNet is not supported"),
+        (JF, {"backbone.layer0.0.weight": (1,)}, {}, "backbone DRN is not supported"),
+        (
+            JF,
+            {"backbone.layer4.0.conv1.weight": None, "backbone.block20.skip.weight": (1,)},
+            {},
+            "backbone Xception is not supported",
+        ),
+        (MM, {"backbone.layer2.0.downsample.2.bias": (512,)}, {}, "its backbone is not supported"),
+        (MM, {"decode_head.aspp_modules.1.conv.weight": None}, {}, "decode head has no ASPP"),
+        (MM, {"decode_head.conv_seg.weight": (1, 512, 1, 1)}, {}, "has a threshold"),
+        (MM, {}, {"img_norm_cfg": {"to_rgb": False}}, "order blue, green, red"),
+    ],
+)
+def test_unsupported_variants_are_refused_with_the_reason(
+    name, changes, configuration, reason, tmp_path
+):
+    with pytest.raises(DeepLabError, match=reason):
+        identify(weights_of(name, changes, **configuration), tmp_path)
+
+
+def test_a_single_output_is_the_score_of_the_foreground(tmp_path):
+    shapes = read_listing(SMP)
+    shapes |= {"segmentation_head.0.weight": (1, 256, 1, 1), "segmentation_head.0.bias": (1,)}
+    arrays = {key: draw(key, shape) for key, shape in shapes.items()}
+    save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"encoder_name": "mobilenet_v2"}))
+    conversion = convert(tmp_path)
+    assert conversion.description.class_names == ("background", "foreground")
+    classifier = conversion.variables["params"]["classifier"]
+    kernel = arrays["segmentation_head.0.weight"][0, :, 0, 0]
+    np.testing.assert_array_equal(classifier["kernel"][0, 0], np.stack([0 * kernel, kernel], 1))
+    np.testing.assert_array_equal(classifier["bias"], [0, arrays["segmentation_head.0.bias"][0]])
+
+
+def test_sizes_of_segmentation_models_are_multiples_of_the_output_stride(tmp_path):
+    from deeplab_jax.inference.padding import size_grid
+    from deeplab_jax.models import create_model
+
+    _, found = identify(weights_of(SMP), tmp_path)
+    architecture = create_model(found.architecture, **found.overrides).architecture
+    assert size_grid(architecture) == (16, 0)
+    assert size_grid(dataclasses.replace(architecture, multiple_of_stride=False)) == (16, 1)
