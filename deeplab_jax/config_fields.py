@@ -291,8 +291,7 @@ def _factor(part: str) -> float:
 class Multipliers:
     """Learning-rate multipliers of the parts of the network; 0 freezes a part.
 
-    The released DeepLab v2 has 10 for `classifier` and 2 for `bias`; on ResNet-101 also 0 for
-    `norm`.
+    DeepLab v2 was released with `classifier=10` and `bias=2`, and on ResNet-101 with `norm=0`, too.
     """
 
     backbone: float = _factor("the backbone")

@@ -46,7 +46,7 @@ class _OptionalValue(absl_flags.ArgumentParser[str]):
     syntactic_help = "a value, or nothing for the default"
 
     def __init__(self, bare: str) -> None:
-        """Creates a parser that returns `bare` for a flag without a value."""
+        """Creates a parser whose result for a flag without a value is `bare`."""
         self._bare = bare
 
     def parse(self, argument: str | None) -> str | None:

@@ -191,7 +191,7 @@ def draw_scene(seed: int, split: int, index: int, size: int = 96) -> tuple[np.nd
 
 
 def _place(random: np.random.Generator, size: int) -> list[Pose]:
-    """Returns random positions of shapes; their distances are at least those of SEPARATION."""
+    """Returns random positions and sizes of shapes that overlap at most as SEPARATION allows."""
     placed: list[Pose] = []
     for _ in range(random.integers(NUM_SHAPES[0], NUM_SHAPES[1] + 1)):
         radius = size * math.exp(random.uniform(*np.log(RADIUS)))

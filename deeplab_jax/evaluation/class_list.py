@@ -45,7 +45,7 @@ class ClassList:
 
     @property
     def num_outcomes(self) -> int:
-        """Number of outcomes."""
+        """Number of `outcomes`: the scored classes, and one class for unscored predictions."""
         return len(self.outcomes)
 
     def truth(self, label: np.ndarray) -> np.ndarray:

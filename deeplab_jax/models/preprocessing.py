@@ -56,7 +56,7 @@ def preprocess(
 
 
 def channel_scale(options: Architecture) -> tuple[float, ...]:
-    """Returns the factor from a pixel's value to the normalized one, per channel.
+    """Returns the factor by which the normalization multiplies pixel values, for each channel.
 
     Channels are in the order of the network's first kernel, which is BGR for `caffe_bgr`.
     """

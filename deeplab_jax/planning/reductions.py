@@ -96,7 +96,7 @@ def found_reductions(
 
 
 def gathered_activations(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns number and bytes of the all-gathers along the mesh axis `data` of other arrays."""
+    """Returns number and bytes of the all-gathers of arrays that are not parameters."""
     return count(_gathers(collectives, variables, parameters=False))
 
 

@@ -101,10 +101,11 @@ def total_flops(program: Program) -> int:
 
 
 def memory_traffic(program: Program) -> dict[int, int]:
-    """Returns the bytes read and written by number of the memory, in every loop iteration.
+    """Returns {number of the memory: bytes that the program reads from it and writes to it}.
 
-    An instruction reads its operands and writes its results once. A fusion that takes a slice of an
-    operand reads only the slice, and one that updates a slice of an operand writes only the slice.
+    Instructions in loops count once per iteration. An instruction reads its operands and writes its
+    results once. If a fusion takes a slice of an operand, it reads only the slice. If a fusion
+    updates a slice of an operand, it writes only the slice.
     """
     moved: Counter[int] = Counter()
     for instruction, computation, times in executed(program):

@@ -211,10 +211,13 @@ def find_weights(path: Path) -> Path:
 
 
 def _only_one(folder: Path) -> Path:
-    """Returns the weights file of a directory; suffixes are searched in the order of `SUFFIXES`.
+    """Returns the weights file of a directory.
 
-    If several files have the suffix, the one with a usual name counts, or the checkpoint that the
-    directory lists as its last.
+    The first suffix in `SUFFIXES` that occurs in the directory decides. If several files have it,
+    the function returns the file with a usual name, or the last TensorFlow checkpoint.
+
+    Raises:
+      DeepLabError: there is no weights file, or there are several and none of these rules applies.
     """
     visible = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
     state = folder / STATE

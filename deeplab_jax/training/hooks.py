@@ -154,7 +154,7 @@ class FiniteCheck:
         self._waiting: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
 
     def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
-        """Adds the metrics of a step, and checks the metrics of `LAG` steps before.
+        """Adds the metrics of a step, and checks the metrics of the step `LAG` steps earlier.
 
         Raises:
           DeepLabError: the loss or the gradient norm is not finite.

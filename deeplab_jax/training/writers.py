@@ -140,7 +140,7 @@ class TensorBoard:
 class WandB:
     """Writer of a run in Weights & Biases.
 
-    The environment variables of its client apply, such as WANDB_PROJECT, WANDB_ENTITY and
+    The environment variables of the package wandb apply, such as WANDB_PROJECT, WANDB_ENTITY and
     WANDB_MODE=offline.
     """
 

@@ -197,7 +197,7 @@ class Folder(PairedFilesBuilder):
 def _first_bands(
     paths: Sequence[Path], wanted: Sequence[int] | str | None, page: int | None
 ) -> tuple[Path | None, Bands]:
-    """Returns the bands of the dataset, and the first readable image if it determines them.
+    """Returns the bands of the dataset, and the image from which they were determined, if any.
 
     Args:
       paths: images of the dataset.

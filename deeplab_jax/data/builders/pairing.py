@@ -323,7 +323,7 @@ def _key(path: str) -> str:
 
 
 def _roles(source: Path, paths: Iterable[Path]) -> dict[str, Keyed]:
-    """Returns the files in folders of images (`image`), of masks (`mask`), and other."""
+    """Returns files by kind of folder: of images (`image`), of masks (`mask`), and others ("")."""
     of_role: dict[str, Keyed] = {"image": [], "mask": [], "": []}
     for path in paths:
         role, key = _role(path.relative_to(source).with_suffix("").as_posix())
