@@ -350,7 +350,7 @@ def check_member_path(name: str) -> None:
       DeepLabError: the path leads out of the directory into which the archive is unpacked.
     """
     if leads_out(name):
-        raise DeepLabError(f"its member {name!r} leads out of the archive")
+        raise DeepLabError(f"the path of the member {name!r} leads out of the archive")
 
 
 def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
@@ -376,7 +376,7 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
                 # 8 is a regular file; systems without file types write 0.
                 if member.external_attr >> 28 not in (0, 8) or path in targets:
                     raise DeepLabError(
-                        f"its member {member.filename!r} is not a plain file, or occurs twice"
+                        f"the member {member.filename!r} is not a plain file, or occurs twice"
                     )
                 targets[path] = member
             # zipfile reads no more bytes of a member than its header declares.
@@ -384,8 +384,8 @@ def unpack_zip(archive: Path, directory: Path, max_bytes: int = MAX_UNPACKED_BYT
             limit = min(max_bytes, shutil.disk_usage(directory).free)
             if size > limit:
                 raise DeepLabError(
-                    f"it unpacks to {size:,} bytes, at most {limit:,} are possible; unpack it and "
-                    "give the directory"
+                    f"the archive unpacks to {size:,} bytes, but at most {limit:,} are possible; "
+                    "unpack the archive and give the directory"
                 )
             for path, member in targets.items():
                 path.parent.mkdir(parents=True, exist_ok=True)

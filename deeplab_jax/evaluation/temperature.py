@@ -92,8 +92,8 @@ def fit_temperature(
         raise DeepLabError(
             f"the likelihood of {dataset.name}/{dataset.split} has no maximum at a temperature in "
             f"{LEAST:g}..{MOST:g}: "
-            + ("the model is no better than chance" if index == 0 else "it makes no errors")
-            + "; use a split on which it is better than chance and was not trained"
+            + ("the model is no better than chance" if index == 0 else "the model makes no errors")
+            + "; use a split that was not used for training, and a model that is better than chance"
         )
     between = np.geomspace(tried[index - 1], tried[index], NODES)
     inverse, after = _minimum(between, _likelihoods(inference, predictor, between, reporter))

@@ -204,8 +204,8 @@ def test_objects_lie_on_the_upright_image(
     [
         (3, SIZE, "EXIF orientation is 3.*--masks_drawn_on"),
         (6, None, "EXIF orientation is 6.*--masks_drawn_on"),
-        (1, SIZE[::-1], r"it states 50x40 \(height x width\) .*, but the image file is 40x50"),
-        (1, (80, 100), "it states 80x100"),
+        (1, SIZE[::-1], r"state 50x40 \(height x width\) .*, but the image file is 40x50"),
+        (1, (80, 100), "the annotations state 80x100"),
     ],
 )
 def test_objects_that_may_lie_elsewhere_are_refused(

@@ -598,7 +598,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "text as point": ("labelme", shape(points=[["a", 1], [2, 3]]), "must be pairs of numbers"),
     "mask of another size": ("labelme", shape(points=[[0, 0], [1, 1]]), "does not fit the box"),
-    "mask is no image": ("labelme", shape(mask="?"), "its mask must be a base64-encoded image"),
+    "mask is no image": ("labelme", shape(mask="?"), "the mask must be a base64-encoded image"),
     "no image": ("labelme", labelme(imagePath="b.png"), r"drawing_1.json: no image 'b.png' below"),
     "image elsewhere": ("labelme", labelme(imagePath="/etc/hosts"), r"no image '/etc/hosts' below"),
     "damaged image data": (
@@ -610,7 +610,7 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "size differs": (
         "labelme",
         labelme(imageHeight=47, imageWidth=48),
-        r"it states 47x48 \(height x width\) .*, but the image file is 48x48",
+        r"the annotations state 47x48 \(height x width\) .*, but the image file is 48x48",
     ),
     "id of a category": ("coco", coco(categories=[{"id": []}]), "the category None with the id"),
     "no file name": (
@@ -818,7 +818,10 @@ def link(name: str) -> zipfile.ZipInfo:
         ([("/a.txt", b"")], "leads out of the archive"),
         ([("b\\..\\..\\a.txt", b"")], "leads out of the archive"),
         ([(link("a.txt"), b"/etc/passwd")], "not a plain file"),
-        ([("a.txt", bytes(2000)), ("b.txt", bytes(2000))], "unpacks to 4,000 bytes, at most 3,000"),
+        (
+            [("a.txt", bytes(2000)), ("b.txt", bytes(2000))],
+            "unpacks to 4,000 bytes, but at most 3,000",
+        ),
         ([("a", b""), ("a/b", b"")], "damaged"),
     ],
 )

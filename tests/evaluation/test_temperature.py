@@ -110,7 +110,7 @@ def labelled(values):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (lambda red: red % 4, "it makes no errors"),
+        (lambda red: red % 4, "the model makes no errors"),
         (lambda red: (red + 1) % 4, "no better than chance"),
         (lambda red: np.full_like(red, 255), "every pixel is void"),
     ],

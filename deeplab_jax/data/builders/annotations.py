@@ -112,8 +112,9 @@ class DrawnBuilder(SegmentationBuilder):
         declared, stored = listed.size, stored_size(image.size, image.orientation)
         if declared not in (None, image.size, stored):
             raise DeepLabError(
-                f"it states {declared[0]}x{declared[1]} (height x width) as the size of the image, "
-                f"but the image file is {image.size[0]}x{image.size[1]}; export both again"
+                f"the annotations state {declared[0]}x{declared[1]} (height x width) as the size "
+                f"of the image, but the image file is {image.size[0]}x{image.size[1]}; export both "
+                "again"
             )
         if image.orientation == UPRIGHT:
             return self.draw(listed, image.size)

@@ -132,7 +132,9 @@ def checked_points(points: Any, size: tuple[int, int], least: int) -> np.ndarray
     try:
         pairs = np.array(points, np.float64).reshape(len(points), 2)
     except (OverflowError, TypeError, ValueError):
-        raise DeepLabError("its points must be pairs of numbers x, y; draw it again") from None
+        raise DeepLabError(
+            "the points of the shape must be pairs of numbers x, y; draw the shape again"
+        ) from None
     if len(pairs) < least:
         raise DeepLabError(
             f"{len(pairs)} points, but at least {least} are required; draw the shape again"

@@ -155,13 +155,13 @@ def draw_shape(
 
 def _paste_mask(corners: np.ndarray, encoded: object, size: tuple[int, int]) -> np.ndarray:
     (left, top), (right, bottom) = corners.tolist()
-    pixels = np.asarray(open_image(_decoded(encoded, "its mask"), "its mask"))
+    pixels = np.asarray(open_image(_decoded(encoded, "the mask"), "the mask"))
     mask = np.zeros(size, bool)
     box = mask[max(top, 0) : max(bottom + 1, 0), max(left, 0) : max(right + 1, 0)]
     if min(left, top) < 0 or box.shape != pixels.shape:
         shape = "x".join(map(str, pixels.shape))
         raise DeepLabError(
-            f"its mask of {shape} (height x width) does not fit the box from (x, y) = ({left}, "
+            f"the mask of {shape} (height x width) does not fit the box from (x, y) = ({left}, "
             f"{top}) to ({right}, {bottom}) in the image; draw the shape again"
         )
     box[:] = pixels.astype(bool)
