@@ -42,9 +42,11 @@ def main(check: bool) -> None:
         if text == before:
             continue
         outdated.append(str(path.relative_to(ROOT)))
-        if not check and text is None:
+        if check:
+            continue
+        if text is None:
             path.unlink()
-        elif not check:
+        else:
             path.write_text(text, encoding="utf-8")
     if check and outdated:
         sys.exit(f"{', '.join(outdated)}: outdated; run make format")

@@ -69,7 +69,8 @@ def blocks(text: str, line: int = 1) -> Iterator[tuple[int, str]]:
       text: docstring, comment, message or prose of a page.
       line: number of the first line of the text.
     """
-    first, lines = line, []
+    first = line
+    lines: list[str] = []
     for number, content in enumerate(text.splitlines(), start=line):
         starts_block = not content.strip() or LIST_ITEM.match(content)
         if starts_block and lines:
@@ -114,9 +115,10 @@ def _joined(node: ast.expr) -> str | None:
 def _strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Yields line and text of every string with more than one word; f-strings as a whole."""
     for node in ast.iter_child_nodes(tree):
-        text = _joined(node) if isinstance(node, ast.expr) else None
-        if text is not None and " " in text.strip():
-            yield node.lineno, text
+        if isinstance(node, ast.expr):
+            text = _joined(node)
+            if text is not None and " " in text.strip():
+                yield node.lineno, text
         if isinstance(node, ast.JoinedStr):
             for part in node.values:
                 if isinstance(part, ast.FormattedValue):
@@ -127,7 +129,8 @@ def _strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def _comments(source: str) -> Iterator[tuple[int, str]]:
     """Yields line and text of comments; comments on adjacent lines are one text."""
-    first, lines, place = 0, [], (0, 0)
+    first, place = 0, (0, 0)
+    lines: list[str] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.COMMENT:
             continue

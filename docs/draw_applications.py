@@ -48,7 +48,7 @@ class Scene:
         right, bottom = left + size[0], top + size[1]
         self.fill(name, color, (left, top), (right, top), (right, bottom), (left, bottom))
 
-    def _paint(self, name: str, color: np.ndarray, draw: Callable) -> None:
+    def _paint(self, name: str, color: np.ndarray, draw: Callable[[np.ndarray], object]) -> None:
         mask = np.zeros(tuple(self.size), np.uint8)
         draw(mask)
         self.image[mask > 0] = color
@@ -152,9 +152,9 @@ def draw_cells(seed: int) -> tuple[np.ndarray, np.ndarray]:
         # Vessels are as bright as spots, so brightness alone does not distinguish them.
         (x, y), angle = random.uniform(0, 97, 2), random.uniform(0, np.pi)
         reach = 40 * np.array((np.cos(angle), np.sin(angle)))
-        ends = [tuple(np.rint((x, y) + sign * reach).astype(int).tolist()) for sign in (-1, 1)]
+        first, last = (np.rint((x, y) + sign * reach).astype(int).tolist() for sign in (-1, 1))
         vessel = np.zeros(CELLS, np.float32)
-        cv2.line(vessel, *ends, random.uniform(500, 1100), int(random.integers(2, 5)))
+        cv2.line(vessel, first, last, random.uniform(500, 1100), int(random.integers(2, 5)))
         light = light + vessel
     for _ in range(random.integers(1, 5)):
         center = tuple(random.integers(6, 91, 2).tolist())
@@ -169,7 +169,9 @@ def draw_cells(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.rint(image), 0, 4095).astype(np.uint16), label
 
 
-def write_set(folder: Path, name: str, draw: Callable, number: int) -> None:
+def write_set(
+    folder: Path, name: str, draw: Callable[..., tuple[np.ndarray, np.ndarray]], number: int
+) -> None:
     """Writes images/, masks/ and classes.txt as `prepare folder` reads them."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,7 +18,7 @@ COLORS = {
     "join": ("#fff3b0", "joining"),
     "crf": ("#e3d4ee", "fully connected CRF"),
 }
-LINES = {"color": "#333333", "linewidth": 1}
+LINES: dict[str, Any] = {"color": "#333333", "linewidth": 1}
 ARROW = LINES | {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
 # Inches: from column to column and row to row, a box's width, a line's height, the decoder's level.
 COLUMN, ROW, WIDTH, LINE, DECODER = 1.34, 0.56, 1.12, 0.15, -2.06
@@ -130,7 +130,7 @@ def draw(network: Network, path: Path) -> None:
 
 def _draw_box(axes: Axes, box: Box) -> None:
     (_, top), (left, _), (_, bottom) = box.side(up=1), box.side(right=-1), box.side(up=-1)
-    style = {"boxstyle": "round,pad=0,rounding_size=0.06", "edgecolor": "#555555"}
+    style: dict[str, Any] = {"boxstyle": "round,pad=0,rounding_size=0.06", "edgecolor": "#555555"}
     corner, color = (left, bottom), COLORS[box.kind][0]
     axes.add_patch(FancyBboxPatch(corner, WIDTH, top - bottom, facecolor=color, **style))
     axes.text(box.x, box.y, box.text, ha="center", va="center", fontsize=8)

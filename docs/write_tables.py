@@ -11,6 +11,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from deeplab_jax.architecture import Architecture, Shorthands
 from deeplab_jax.cli.main import COMMANDS, command_help, load_command
@@ -35,7 +36,7 @@ def table_lines(header: list[str], rows: list[list[str]]) -> Iterator[str]:
         yield "| " + " | ".join(row) + " |"
 
 
-def row(name: str, field: dataclasses.Field) -> list[str]:
+def row(name: str, field: dataclasses.Field[Any]) -> list[str]:
     """Returns the row of a field: name, help with unit and source, default."""
     default = declaration(field).shown_default or f"`{default_text(field)}`"
     return [f"`{name}`", help_text(field), default]
@@ -108,7 +109,7 @@ def crf_parameters() -> Iterator[str]:
 
 def xla_options() -> Iterator[str]:
     """Yields the table of compiler options per platform."""
-    found: dict[str, tuple[list[str], dict]] = {}
+    found: dict[str, tuple[list[str], dict[str, Any]]] = {}
     for platform in XLA_PLATFORMS:
         for name, option in platform_options(platform).items():
             found.setdefault(name, ([], option))[0].append(f"`{platform}`")
