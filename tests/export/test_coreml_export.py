@@ -41,7 +41,8 @@ def test_same_logits_by_the_documented_operations(tmp_path, name):
     found = mil_interpreter.run(program, image=pixels)["logits"]
     assert_same(found, expected_logits(predictor, image))
     convolutions = [op for op in program.operations if op.op_type == "conv"]
-    assert sum(op.groups.val > 1 for op in convolutions) == depthwise_layers(predictor)
+    depthwise = [op for op in convolutions if 1 < op.groups.val == op.weight.shape[0]]
+    assert len(depthwise) == depthwise_layers(predictor)
     if name == "v3":
         kinds = Counter(op.op_type for op in program.operations)
         # One multiplication and one subtraction normalize the image; the rest is folded.

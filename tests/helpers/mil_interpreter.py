@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from coremltools.converters.mil.frontend.milproto.load import load
@@ -77,15 +78,34 @@ def pool(x, kernel_sizes, strides, pad_type, pad, initial, combine):
 
 
 def average_pool(x, kernel_sizes, exclude_padding_from_average, ceil_mode=False, **options):
-    assert not exclude_padding_from_average
     assert not ceil_mode
     total = pool(x, kernel_sizes, **options, initial=0, combine=lax.add)
+    if exclude_padding_from_average:
+        return total / pool(np.ones_like(x), kernel_sizes, **options, initial=0, combine=lax.add)
     return total / np.prod(kernel_sizes).astype(x.dtype)
 
 
 def max_pool(x, kernel_sizes, ceil_mode=False, **options):
     assert not ceil_mode
     return pool(x, kernel_sizes, **options, initial=-np.inf, combine=lax.max)
+
+
+def layer_norm(x, axes, epsilon, gamma=1, beta=0):
+    """Normalizes over `axes`, whose shape `gamma` and `beta` have."""
+    axes = tuple(map(int, axes))
+    shape = [side if axis in axes else 1 for axis, side in enumerate(x.shape)]
+    gamma, beta = (np.reshape(v, shape) if np.ndim(v) else v for v in (gamma, beta))
+    centered = x - jnp.mean(x, axes, keepdims=True)
+    variance = jnp.mean(jnp.square(centered), axes, keepdims=True)
+    return centered / jnp.sqrt(variance + epsilon) * gamma + beta
+
+
+def batch_norm(x, mean, variance, gamma=1, beta=0, epsilon=1e-5):
+    """Normalizes each channel of [N, C, H, W] by given statistics."""
+    mean, variance, gamma, beta = (
+        np.reshape(v, (-1, 1, 1)) if np.ndim(v) else v for v in (mean, variance, gamma, beta)
+    )
+    return (x - mean) / np.sqrt(variance + epsilon) * gamma + beta
 
 
 TYPES = {"fp16": np.float16, "fp32": np.float32, "int32": np.int32}
@@ -102,10 +122,18 @@ OPERATIONS = {
     "cast": lambda x, dtype: x.astype(TYPES[str(dtype)]),
     "concat": lambda values, axis, interleave=False: np.concatenate(values, int(axis)),
     "conv": convolution,
+    "batch_norm": batch_norm,
     "identity": lambda x: x,
+    "gelu": lambda x, mode: jax.nn.gelu(x, approximate={"EXACT": False}[str(mode)]),
+    "layer_norm": layer_norm,
+    "rsqrt": lambda x, epsilon: 1 / np.sqrt(x + epsilon),
+    "sigmoid": lambda x: jax.nn.sigmoid(x),
     "avg_pool": average_pool,
     "max_pool": max_pool,
     "reduce_argmax": lambda x, axis, keep_dims: x.argmax(int(axis)).astype(np.int32),
+    "reduce_l2_norm": lambda x, axes, keep_dims: jnp.sqrt(
+        jnp.sum(jnp.square(x), tuple(axes), keepdims=bool(keep_dims))
+    ),
     "reduce_mean": lambda x, axes, keep_dims: jnp.mean(x, tuple(axes), keepdims=bool(keep_dims)),
     "resize_bilinear": resize,
     "reverse": lambda x, axes: np.flip(x, tuple(axes)),
