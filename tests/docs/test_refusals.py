@@ -93,6 +93,10 @@ SHOWN = {
             "`evaluate` refuses classifiers",
             "inference/test_image_classification.py::test_classifiers_refuse_segmentation",
         ),
+        (
+            "Other variants are refused with the reason",
+            "pretrained/test_codebases.py::test_unsupported_variants_are_refused_with_the_reason",
+        ),
     ],
     "app.md": [
         ("never by a path", "app/test_model_names.py::test_pages_show_names_and_no_paths"),
