@@ -119,7 +119,12 @@ STEM = "backbone.low_level_features.0.0.weight"
             {"encoder_name": "timm-resnest50d"},
             "encoder timm-resnest50d is not supported; of segmentation_models.pytorch, supported",
         ),
-        (SMP, {"decoder.aspp.0.project.0.weight": None}, {"_model_class": "Unet"}, "it is Unet"),
+        (
+            SMP,
+            {"decoder.aspp.0.project.0.weight": None},
+            {"_model_class": "Unet"},
+            "the network is Unet",
+        ),
         (VAINF, {STEM: None, "backbone.stage4.0.x": (1,)}, {}, "backbone HRNet is not supported"),
         (JF, {"backbone.layer0.0.weight": (1,)}, {}, "backbone DRN is not supported"),
         (
@@ -128,7 +133,7 @@ STEM = "backbone.low_level_features.0.0.weight"
             {},
             "backbone Xception is not supported",
         ),
-        (MM, {"backbone.layer2.0.downsample.2.bias": (512,)}, {}, "its backbone is not supported"),
+        (MM, {"backbone.layer2.0.downsample.2.bias": (512,)}, {}, "the backbone is not supported"),
         (MM, {"decode_head.aspp_modules.1.conv.weight": None}, {}, "decode head has no ASPP"),
         (MM, {"decode_head.conv_seg.weight": (1, 512, 1, 1)}, {}, "has a threshold"),
         (MM, {}, {"img_norm_cfg": {"to_rgb": False}}, "order blue, green, red"),

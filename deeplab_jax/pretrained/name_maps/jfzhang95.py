@@ -74,7 +74,7 @@ def _backbone(weights: PublishedWeights) -> dict[str, Any]:
     if backbone is None or drn or xception:
         name = "DRN " if drn else "Xception " if xception else ""
         raise DeepLabError(
-            f"its backbone {name}is not supported; of {NAME}, supported are resnet and mobilenet"
+            f"the backbone {name}is not supported; of {NAME}, supported are resnet and mobilenet"
         )
     return {"backbone": backbone, "multi_grid": (1, 2, 4), "rate_start": "same_unit"}
 

@@ -1,8 +1,8 @@
 """Names in mmsegmentation: DeepLab v3 and v3+ (ASPPHead, DepthwiseSeparableASPPHead).
 
-The names do not show output stride, multi-grid, alignment of corners and dropout. They are read
-from the training configuration that is stored in the checkpoint; without it, those of the published
-`d8` networks hold.
+The names do not show output stride, multi-grid, alignment of corners and dropout. These settings
+are read from the training configuration in the checkpoint. If the checkpoint has none, the settings
+of the published `d8` networks are used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,9 +42,9 @@ def identify(weights: PublishedWeights) -> Identified | None:
         return None
     plain = f"{ASPP}.1.conv.weight" in arrays
     if not plain and f"{ASPP}.1.depthwise_conv.conv.weight" not in arrays:
-        raise _unsupported("its decode head has no ASPP")
+        raise _unsupported("the decode head has no ASPP")
     if classes == 1:
-        raise _unsupported("its single output has a threshold (out_channels=1)")
+        raise _unsupported("the single output has a threshold (out_channels=1)")
     model = weights.configuration.get("model", {})
     head, backbone = model.get("decode_head", {}), model.get("backbone", {})
     channels = arrays["decode_head.bottleneck.conv.weight"].shape[0]
@@ -67,7 +67,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
         return Identified("deeplab_v3", {**overrides, "separable": False, "dropout_rate": dropout})
     low_level = outputs(arrays, "decode_head.c1_bottleneck.conv")
     if low_level is None:
-        raise _unsupported("its decode head has no low-level features (c1_in_channels=0)")
+        raise _unsupported("the decode head has no low-level features (c1_in_channels=0)")
     decoder = {
         "low_level_channels": low_level,
         "separable": True,
@@ -107,11 +107,12 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     }
     multi_grid = settings.get("multi_grid")
     if multi_grid:
-        # These rates are absolute. The first unit has the rate of the block before.
+        # These rates are not relative to the rate of the block. The first unit has the rate of the
+        # block before.
         base = dilations[-1]
         bases = [base // 2 if keywords["rate_start"] == "next_unit" else base, base, base]
         if any(rate % unit for rate, unit in zip(multi_grid, bases, strict=True)):
-            raise _unsupported(f"its multi_grid is {multi_grid} with the dilation {base}")
+            raise _unsupported(f"the multi_grid is {multi_grid} with the dilation {base}")
         keywords["multi_grid"] = tuple(
             rate // unit for rate, unit in zip(multi_grid, bases, strict=True)
         )
@@ -129,14 +130,14 @@ def _resnet(arrays: Mapping[str, Any], caffe: bool) -> dict[str, Any]:
     # The shortcuts of ResNetV1d have the numbers 1 and 2.
     changed = "backbone.layer2.0.downsample.2.bias" in arrays
     if backbone == "resnet_18":
-        raise _unsupported("its backbone ResNet-18 dilates only half of its convolutions")
+        raise _unsupported("the backbone ResNet-18 dilates only half of its convolutions")
     if backbone is not None and not changed:
         if stem == [None] * 3:
             placement = "caffe" if caffe else "torchvision"
             return {"backbone": backbone, "stride_placement": placement}
         if stem == [32, 32, 64] and not caffe:
             return {"backbone": f"timm/{backbone.replace('_', '')}c"}
-    raise _unsupported("its backbone is not supported")
+    raise _unsupported("the backbone is not supported")
 
 
 def _output_stride(settings: Mapping[str, Any]) -> tuple[int, Sequence[int]]:
@@ -153,7 +154,7 @@ def _preprocessing(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = configuration.get("img_norm_cfg") or configuration.get("data_preprocessor") or {}
     if not found.get("to_rgb", found.get("bgr_to_rgb", True)):
-        raise _unsupported("it takes images in the order blue, green, red")
+        raise _unsupported("the network takes images in the order blue, green, red")
     mean, std = found.get("mean"), found.get("std")
     if not mean or not std or (mean, std) == IMAGENET:
         return {"preprocessing": "mean_std"}

@@ -126,15 +126,15 @@ def _unsupported(reason: str) -> DeepLabError:
 
 def _check_configuration(values: Mapping[str, Any], architecture: str) -> None:
     if values["encoder_depth"] != 5:
-        raise _unsupported(f"its encoder_depth is {values['encoder_depth']}, not 5")
+        raise _unsupported(f"the encoder_depth is {values['encoder_depth']}, not 5")
     if values["activation"] not in (None, "identity"):
         raise DeepLabError(
-            f"its activation is {values['activation']!r}, but networks here output logits; set "
-            "activation to null in config.json to convert it without"
+            f"the activation is {values['activation']!r}, but networks here output logits; set "
+            "activation to null in config.json to convert the network without it"
         )
     published = 4 if architecture == V3_PLUS else values["encoder_output_stride"]
     if values["upsampling"] not in (None, published):
-        raise _unsupported(f"its upsampling is {values['upsampling']}, not {published}")
+        raise _unsupported(f"the upsampling is {values['upsampling']}, not {published}")
 
 
 def _decoder(names: Names, arrays: Mapping[str, Any], channels: int) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _decoder(names: Names, arrays: Mapping[str, Any], channels: int) -> dict[str
     if names.architecture == V3:
         return {"refine": True, **inner}
     if not separable:
-        raise _unsupported("its ASPP is not separable (decoder_aspp_separable) but its decoder is")
+        raise _unsupported("the ASPP is not separable (decoder_aspp_separable) but its decoder is")
     return {"refine_encoder": True, "decoder_convs": ((3, channels),), **inner}
 
 
@@ -176,7 +176,7 @@ def _encoder(names: Names, weights: PublishedWeights) -> dict[str, Any]:
     first = next((encoder[name] for name in FIRST if name in encoder), None)
     if backbone is None or first is None:
         name = weights.configuration.get("encoder_name", "")
-        raise _unsupported(f"its encoder {name} is not supported".replace("  ", " "))
+        raise _unsupported(f"the encoder {name} is not supported".replace("  ", " "))
     if not backbone.startswith(timm_backbones.PREFIX):
         keywords["stride_placement"] = "torchvision"
     channels = first.shape[1]
@@ -242,7 +242,7 @@ def identify_others(weights: PublishedWeights) -> None:
     arrays = weights.arrays
     if "segmentation_head.0.weight" in arrays and any(n.startswith("encoder.") for n in arrays):
         which = weights.configuration.get("_model_class", "another network")
-        raise _unsupported(f"it is {which}")
+        raise _unsupported(f"the network is {which}")
 
 
 UNUSED = r"^classification_head\.|^encoder\.(_conv_head|_bn1|conv_head|bn2)\."

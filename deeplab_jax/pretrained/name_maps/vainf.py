@@ -71,7 +71,7 @@ def _backbone(weights: PublishedWeights) -> dict[str, Any]:
     if backbone is None:
         hrnet = any(name.startswith("backbone.stage4.") for name in weights.arrays)
         raise DeepLabError(
-            f"its backbone {'HRNet ' if hrnet else ''}is not supported; of {NAME}, supported are "
+            f"the backbone {'HRNet ' if hrnet else ''}is not supported; of {NAME}, supported are "
             "resnet50, resnet101 and mobilenet"
         )
     return {"backbone": backbone}
