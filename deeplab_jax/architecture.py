@@ -288,10 +288,10 @@ class Architecture:
     )
     rate_start: str = keyword(
         "next_unit",
-        "First unit with the higher atrous rate where a stride becomes a rate: the unit after the "
-        "one that loses the stride (`next_unit`), that unit (`same_unit`), or the first unit of "
-        "the next stage (`next_stage`); with `first_units`, that unit and the first unit of every "
-        "later stage, and no others.",
+        "First unit with the new atrous rate if the stride of a unit becomes a rate: the next unit "
+        "(`next_unit`), the unit itself (`same_unit`), or the first unit of the next stage "
+        "(`next_stage`). With `first_units`, only the unit itself and the first unit of every "
+        "later stage have the rate.",
         legal=RATE_STARTS,
         source="`next_unit`: slim, torchvision; `same_unit`: segmentation_models.pytorch; "
         "`next_stage`, `first_units`: MobileNetV2 of pytorch-deeplab-xception and mmsegmentation",

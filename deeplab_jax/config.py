@@ -212,7 +212,7 @@ def _section(config: ConfigDict, field: str) -> tuple[ConfigDict, str]:
 
 
 def _parse(field: str, text: str, kind: type) -> Any:
-    """Parses the text of a value of type `kind`; `field` is its name in the error."""
+    """Converts text to a value of type `kind`; error messages name `field`."""
     if kind is str:
         return text
     value = parse_literal(text)

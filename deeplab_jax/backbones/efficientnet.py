@@ -358,8 +358,8 @@ class EfficientNet(nn.Module):
     Attributes:
       name_in_timm: name of the network, a key of `NETWORKS`.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
-      rate_start: first unit with the higher rate where a stride becomes a rate: `next_unit`, or
-        `same_unit` for the one that loses the stride.
+      rate_start: if the stride of a unit becomes a rate, the first unit with this rate: the
+        unit itself (`same_unit`) or the next one (`next_unit`).
       stochastic_depth: upper bound of the rates of stochastic depth, which rise linearly from 0.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.

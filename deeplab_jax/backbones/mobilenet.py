@@ -133,10 +133,10 @@ class MobileNetV2(nn.Module):
         rounded to multiples of 8, as in slim's image classifiers.
       stride_placement: `torchvision` pads symmetrically; any other value pads like TensorFlow's
         `SAME`.
-      rate_start: first unit with the higher rate where a stride becomes a rate, see
+      rate_start: first unit with the new rate if a stride becomes a rate, see
         `Architecture.rate_start`.
-      last_convolution: whether the 1×1 convolution to 1280 channels of the image classifier
-        follows.
+      last_convolution: whether the backbone ends with the 1×1 convolution to 1280 channels of the
+        image classifier.
       pad_first_convolution: whether to pad the image before the first convolution.
       pad_before_expansion: whether to pad the input of each unit symmetrically, before its
         expansion.

@@ -217,8 +217,8 @@ class ResNet(nn.Module):
       stride_placement: position of the stride between two blocks. `slim`: the 3×3 convolution in
         the last unit of the first block; `caffe`: the first convolution in the first unit of the
         second block; `torchvision`: the first 3×3 convolution in that unit.
-      rate_start: first unit with the higher rate where a stride becomes a rate: `next_unit`, or
-        `same_unit` for the one that loses the stride.
+      rate_start: if the stride of a unit becomes a rate, the first unit with this rate: the
+        unit itself (`same_unit`) or the next one (`next_unit`).
       cascade_blocks: number of the last block, 4 to 7; block5 to block7 form DeepLab v3's cascade
         (section 3.2).
       variant: changes to the published network, see `Variant`.

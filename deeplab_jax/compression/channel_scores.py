@@ -152,7 +152,7 @@ def _eliminate(precision: np.ndarray, gram: np.ndarray, channel: int) -> None:
 def _reconstruction(
     graph: ChannelGraph, model: DeepLab, variables: Any, moments: Mapping[str, Moments]
 ) -> np.ndarray:
-    """Returns the fraction of output variance lost by removing each channel, per MAC saved.
+    """Returns, for each channel, the lost fraction of output variance per saved multiply-add.
 
     The fraction is summed over the layers that take the channel as input.
     """

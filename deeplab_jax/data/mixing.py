@@ -30,7 +30,7 @@ def training_crop(
     num_classes: int | None = None,
     pasted: Sequence[int] = (),
 ) -> Crop:
-    """Returns an augmented crop, mixed with a crop of another example if the augmentation says so.
+    """Returns an augmented crop, which may be mixed with a crop of another example.
 
     Args:
       example: training example of any size.

@@ -228,7 +228,7 @@ def _band_table(bands: Bands) -> str:
 
 
 def class_doubts(names: Sequence[str], statistics: Mapping[str, SplitStatistics]) -> list[str]:
-    """Returns warnings about classes without pixels, and splits with no class or only one."""
+    """Returns warnings about classes without pixels, and about splits with at most one class."""
     lines, absent_in = [], {}
     for split, values in statistics.items():
         pixels = values.class_pixels

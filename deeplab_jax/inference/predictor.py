@@ -331,7 +331,7 @@ class Predictor:
         """Checks that an image is not larger than `fixed_size`, if the network has one.
 
         Raises:
-          DeepLabError: an image of (H, W) `size` is larger, and is not predicted in tiles.
+          DeepLabError: an image of `size` (H, W) is larger and is not predicted in tiles.
         """
 
     def _canvas(self, size: Size) -> Size:
