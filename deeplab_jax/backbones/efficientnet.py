@@ -91,7 +91,7 @@ EFFICIENTNET: Stages = (
 )
 # (width, depth) of the sizes B0 to B4, and of Lite0 to Lite4.
 MULTIPLIERS = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))
-# arXiv 2104.00298, table 4, and the released code for M.
+# arXiv 2104.00298, rows as in timm.
 EFFICIENTNET_V2: Mapping[str, Stages] = {
     "s": (
         (Row(RESIDUAL_CONV, 2, 3, 1, 1, 24),),
@@ -111,7 +111,7 @@ EFFICIENTNET_V2: Mapping[str, Stages] = {
         (Row(INVERTED, 5, 3, 1, 6, 512),),
     ),
 }
-# arXiv 2404.10518, tables 11 to 13.
+# arXiv 2404.10518, rows as in timm.
 MOBILENET_V4: Mapping[str, Stages] = {
     "small": (
         (Row(CONV, 1, 3, 2, 1, 32), Row(CONV, 1, 1, 1, 1, 32)),
