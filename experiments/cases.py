@@ -159,6 +159,8 @@ def _why_not(table: Table, row: Row, preset: Preset, init: str) -> str | None:
     """Returns why a small training from scratch cannot represent the row, or None if it can."""
     if not preset.scales_down:
         return None
+    if table.claims:
+        return "its sizes are part of the task; use the preset paper"
     if row.after and row.after.recipe.partition(":")[0] not in ("deeplab_v1",):
         return "starts from a network trained on COCO, for which there is no small dataset"
     if row.after:

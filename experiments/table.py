@@ -62,6 +62,25 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Claim:
+    """Claim of a paper, and the effect by which `experiments.claims` decides it.
+
+    Attributes:
+      text: the claim, in one line.
+      source: paper, table and page.
+      better, worse: labels of the rows; the claim expects a higher value of the first.
+      effect: smallest relevant difference in the metric of the table, above 0; fixed before any
+        run.
+    """
+
+    text: str
+    source: str
+    better: str
+    worse: str
+    effect: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
     """A table of a paper, or an ablation of this project.
 
@@ -74,6 +93,7 @@ class Table:
       metric: metric of `Row.published`, one of `METRICS`.
       dataset, split: dataset and split of the published values.
       notes: remarks that the report prints below the table.
+      claims: claims that the rows decide.
     """
 
     title: str
@@ -85,6 +105,7 @@ class Table:
     dataset: str = "VOC12"
     split: str = "val"
     notes: str = ""
+    claims: tuple[Claim, ...] = ()
 
     def training(self, row: Row) -> Training:
         """Returns the training of a row."""

@@ -8,6 +8,8 @@ DATASET is one of:
   folder                                   your own images/ and masks/
   labelme, coco, cvat, label_studio, yolo  your own images and annotation files
   shapes                                   built-in drawings, without a source
+  diagnostic_distance, diagnostic_scales, diagnostic_global, diagnostic_thin, diagnostic_rare
+                                           drawings that test one claim of the papers each
 
 Every file is checked before anything is written. The summary lists possible problems: classes
 without a pixel, files that are left out, identical images in train and val.
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 # Flags of each dataset in addition to the common ones.
 RAW = ("source", "masks_drawn_on")
 ANNOTATED = (*RAW, "classes", "intensity_range", "name")
+DRAWN = ("num_train", "num_val", "size", "seed")
 OPTIONS = {
     "camvid": RAW,
     "voc_segmentation": (*RAW, "aug_val_masks"),
@@ -48,7 +51,10 @@ OPTIONS = {
     **dict.fromkeys(("labelme", "cvat"), (*ANNOTATED, "images")),
     **dict.fromkeys(("coco", "label_studio"), (*ANNOTATED, "images", "annotations")),
     "yolo": ANNOTATED,
-    "shapes": ("num_train", "num_val", "size", "seed"),
+    "shapes": DRAWN,
+    "diagnostic_distance": (*DRAWN, "distance"),
+    **dict.fromkeys(("diagnostic_scales", "diagnostic_global"), DRAWN),
+    **dict.fromkeys(("diagnostic_thin", "diagnostic_rare"), DRAWN),
 }
 
 
@@ -82,11 +88,19 @@ def define_flags(flags: Flags) -> None:
     )
     _define_folder_flags(flags)
     flags.define(
-        "num_train", int, "For shapes: number of training images (default: 1600).", least=0
+        "num_train", int, "For drawings: number of training images (default: 1600).", least=0
     )
-    flags.define("num_val", int, "For shapes: number of validation images (default: 200).", least=0)
-    flags.define("size", int, "For shapes: side of the images in pixels (default: 96).", least=0)
-    flags.define("seed", int, "For shapes: seed of the images (default: 0).", least=0)
+    flags.define(
+        "num_val", int, "For drawings: number of validation images (default: 200).", least=0
+    )
+    flags.define("size", int, "For drawings: side of the images in pixels (default: 96).", least=0)
+    flags.define("seed", int, "For drawings: seed of the images (default: 0).", least=0)
+    flags.define(
+        "distance",
+        int,
+        "For diagnostic_distance: distance of the cue in pixels (default: 24).",
+        least=1,
+    )
 
 
 def _define_folder_flags(flags: Flags) -> None:

@@ -169,7 +169,9 @@ CONSEQUENCES = {
 
 
 def published_rows() -> list[tuple[str, Table, Case]]:
-    tables = ((name, find_table(name)) for name in NAMES if not name.startswith("own/"))
+    tables = (
+        (name, find_table(name)) for name in NAMES if not name.startswith(("own/", "diagnostic/"))
+    )
     return [(name, table, case) for name, table in tables for case in cases(name)]
 
 

@@ -8,6 +8,7 @@ from deeplab_jax.data.builders.coco import Coco
 from deeplab_jax.data.builders.coco_stuff import CocoStuff
 from deeplab_jax.data.builders.coco_voc import CocoVoc
 from deeplab_jax.data.builders.cvat import Cvat
+from deeplab_jax.data.builders.diagnostics import BUILT_IN
 from deeplab_jax.data.builders.folder import Folder
 from deeplab_jax.data.builders.label_studio import LabelStudio
 from deeplab_jax.data.builders.labelme import Labelme
@@ -35,5 +36,6 @@ BUILDERS: dict[str, type[SegmentationBuilder]] = {
         LabelStudio,
         Yolo,
         Shapes,
+        *BUILT_IN,
     )
 }

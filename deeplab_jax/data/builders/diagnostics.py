@@ -1,0 +1,57 @@
+"""Built-in datasets of diagnostic tasks, see `deeplab_jax.data.diagnostics`."""
+
+from typing import Any
+
+from deeplab_jax.data.builders.base import LoadedExample
+from deeplab_jax.data.builders.shapes import SPLITS, Shapes
+from deeplab_jax.data.diagnostics import DIAGNOSTICS, draw_diagnostic
+from deeplab_jax.data.images import encode_png
+
+
+class _Diagnostic(Shapes):
+    """Draws images of the task with the name of the builder, stored without loss."""
+
+    def __init__(self, *, distance: int | None = None, **kwargs: Any) -> None:
+        self._distance = distance
+        super().__init__(**kwargs)
+        # Refuses illegal sizes and distances before anything is written.
+        draw_diagnostic(self.name, 0, 0, 0, self._size, distance)
+
+    def load(self, split: str, image_id: str) -> LoadedExample:
+        image, label = draw_diagnostic(
+            self.name, self._seed, SPLITS.index(split), int(image_id), self._size, self._distance
+        )
+        return LoadedExample(encode_png(image), label)
+
+
+class DiagnosticDistance(_Diagnostic):
+    """Context at a known distance."""
+
+    descriptor = DIAGNOSTICS["diagnostic_distance"].descriptor
+
+
+class DiagnosticScales(_Diagnostic):
+    """Objects of many scales."""
+
+    descriptor = DIAGNOSTICS["diagnostic_scales"].descriptor
+
+
+class DiagnosticGlobal(_Diagnostic):
+    """A cue anywhere in the image."""
+
+    descriptor = DIAGNOSTICS["diagnostic_global"].descriptor
+
+
+class DiagnosticThin(_Diagnostic):
+    """Thin structures."""
+
+    descriptor = DIAGNOSTICS["diagnostic_thin"].descriptor
+
+
+class DiagnosticRare(_Diagnostic):
+    """Rare classes."""
+
+    descriptor = DIAGNOSTICS["diagnostic_rare"].descriptor
+
+
+BUILT_IN = (DiagnosticDistance, DiagnosticScales, DiagnosticGlobal, DiagnosticThin, DiagnosticRare)

@@ -1,0 +1,26 @@
+"""Context at a distance: rate of the only atrous branch, with the cue 36 pixels away."""
+
+from experiments.table import Claim, Row, Table
+
+NEAR, COVERING, BEYOND = "rate 1 (8 px)", "rate 4 (32 px)", "rate 12 (96 px)"
+RATES = {NEAR: 1, COVERING: 4, BEYOND: 12}
+SOURCE = "v3, figure 4 and table 5, pages 4 and 6"
+TABLE = Table(
+    title="Atrous rate at output stride 8, with the cue at a distance of 36 pixels",
+    paper="diagnostic",
+    number="distance",
+    recipe="diagnostics:task=distance",
+    dataset="diagnostic_distance",
+    rows=tuple(
+        Row(label, changes={"model.output_stride": 8, "model.atrous_rates": (rate,)})
+        for label, rate in RATES.items()
+    ),
+    claims=(
+        Claim("a rate that covers the context beats a small one", SOURCE, COVERING, NEAR, 10.0),
+        Claim("a rate as large as the map falls back", SOURCE, COVERING, BEYOND, 10.0),
+    ),
+    notes=(
+        "Prepare the images with `prepare diagnostic_distance --distance=36`. A filter at rate 12 "
+        "on a map of 13 × 13 uses its center alone at most positions."
+    ),
+)

@@ -1,0 +1,25 @@
+"""Global cue: image pooling on and off."""
+
+from experiments.table import Claim, Row, Table
+
+ON, OFF = "with image pooling", "without image pooling"
+TABLE = Table(
+    title="Image pooling, with one cue anywhere in the image",
+    paper="diagnostic",
+    number="global",
+    recipe="diagnostics:task=global",
+    dataset="diagnostic_global",
+    rows=(
+        Row(ON, changes={"model.image_pooling": "global"}),
+        Row(OFF, changes={"model.image_pooling": "none"}),
+    ),
+    claims=(
+        Claim(
+            "image pooling adds context of the whole image",
+            "v3, table 5, page 6, and section 3.3",
+            ON,
+            OFF,
+            10.0,
+        ),
+    ),
+)

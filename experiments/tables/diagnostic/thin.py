@@ -1,0 +1,34 @@
+"""Thin structures: output stride and decoder."""
+
+from experiments.table import Claim, Row, Table
+
+STRIDES = {stride: f"output stride {stride}" for stride in (32, 16, 8)}
+DECODER = "output stride 16, decoder"
+SMALL_DECODER = {
+    "model.decoder": "v3plus",
+    "model.low_level_channels": 16,
+    "model.decoder_convs": ((3, 48), (3, 48)),
+}
+V3_STRIDES, V1_STRIDES = "v3, table 1, page 5", "v1, section 3.1; v3, table 1, page 5"
+TABLE = Table(
+    title="Output stride and decoder, on lines of one to three pixels",
+    paper="diagnostic",
+    number="thin",
+    recipe="diagnostics:task=thin",
+    dataset="diagnostic_thin",
+    rows=(
+        *(Row(label, changes={"model.output_stride": s}) for s, label in STRIDES.items()),
+        Row(DECODER, changes={"model.output_stride": 16} | SMALL_DECODER),
+    ),
+    claims=(
+        Claim("output stride 16 beats 32", V3_STRIDES, STRIDES[16], STRIDES[32], 3.0),
+        Claim("output stride 8 beats 16", V1_STRIDES, STRIDES[8], STRIDES[16], 3.0),
+        Claim(
+            "a decoder with low-level features recovers outlines",
+            "v3+, tables 1 and 2, page 9",
+            DECODER,
+            STRIDES[16],
+            5.0,
+        ),
+    ),
+)
