@@ -10,6 +10,10 @@ It prints the expected calibration error (ECE) of the confidence, the mean ECE o
 (classwise ECE), the Brier score (0 to 2) and the negative log-likelihood (NLL). --output then also
 writes reliability.png. The command `calibrate` improves these values.
 
+With --uncertainty, the command also measures how well uncertainties find wrong pixels. It prints the
+AUROC (0.5 for random uncertainty) and the AUPR (for random uncertainty, the fraction of wrong
+pixels). --output then also writes uncertainty.png.
+
 With --table, the command compares inference options. It adds --output_stride, --scales, --flip and
 --crf one after the other and prints how much each changes the metrics, with a 95 % interval. It
 writes strategies.json. Without these flags, the table has the rows of table 6 of DeepLab v3 (output
@@ -55,6 +59,13 @@ def define_flags(flags: Flags) -> None:
         "calibration_bins", 15, "Number of equal-width bins of the calibration errors.", least=1
     )
     flags.define(
+        "uncertainty",
+        list,
+        "Uncertainties whose detection of errors is measured, as in entropy,dropout: confidence, "
+        "entropy, dropout (MC dropout) and scales (variance over scales and flips).",
+    )
+    flags.define("dropout_samples", 8, "Number of dropout masks of MC dropout.", least=2)
+    flags.define(
         "class_map",
         None,
         "File that maps classes of the model or the dataset to scored classes: lines `from: to` "
@@ -77,6 +88,8 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
         raise DeepLabError("--trimap cannot be combined with --table; omit one of them")
     if flags.table and flags.calibration:
         raise DeepLabError("--calibration cannot be combined with --table; leave one of them out")
+    if flags.table and flags.uncertainty:
+        raise DeepLabError("--uncertainty cannot be combined with --table; leave one of them out")
     if not flags["calibration_bins"].using_default_value and not flags.calibration:
         raise DeepLabError("--calibration_bins requires --calibration; give it, too")
     options, settings = flags.inference_options(), flags.split_settings()
@@ -108,6 +121,8 @@ def _measure(
     settings |= {"class_map": flags.class_map, "classes": flags.classes}
     if flags.table:
         return _compare(predictor, dataset, options, settings)
+    settings |= {"uncertainty": tuple(flags.uncertainty or ())}
+    settings |= {"dropout_samples": flags.dropout_samples}
     settings |= {"calibration_bins": flags.calibration_bins if flags.calibration else None}
     return table(
         deeplab_jax.evaluate(predictor, dataset, options=options, trimap_widths=widths, **settings)

@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplab_jax.data import Dataset
 from deeplab_jax.errors import DeepLabError
-from deeplab_jax.evaluation.class_list import ClassList, make_class_list
+from deeplab_jax.evaluation.class_list import make_class_list
 from deeplab_jax.evaluation.passes import (
     EvaluationSettings,
     Inference,
@@ -20,16 +20,16 @@ from deeplab_jax.evaluation.passes import (
     sum_over_hosts,
 )
 from deeplab_jax.evaluation.report import SegmentationMetrics, metrics_dictionary, write_report
-from deeplab_jax.evaluation.results import image_results, only_labels
+from deeplab_jax.evaluation.results import ImageResult, image_results, only_labels
 from deeplab_jax.files import as_path
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.inference.forward import FoldedNetwork, fusion_rule
 from deeplab_jax.inference.padding import Size
+from deeplab_jax.inference.uncertainty import DROPOUT
 from deeplab_jax.metrics import ConfusionMatrix
 from deeplab_jax.models import DeepLab
 from deeplab_jax.parallel import place, replicated
 from deeplab_jax.reporter import LoggingReporter, Reporter
-from deeplab_jax.visualize import Panel
 
 
 def _common_size(dataset: Dataset) -> Size | None:
@@ -126,10 +126,10 @@ def evaluate(
         classes are void. All other predicted classes are wrong at pixels whose true class is
         scored; the confusion matrix has an additional column for them.
       output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`, and with
-        calibration metrics `reliability.png`.
+        calibration metrics `reliability.png`, with uncertainties `uncertainty.png`.
       reporter: receives progress events (default: the logger).
-      **settings: fields of `EvaluationSettings`: size, batch_size, mesh, workers, limit. Without a
-        size, each image is padded as the predictor pads it.
+      **settings: fields of `EvaluationSettings`: size, batch_size, mesh, workers, limit,
+        uncertainty, dropout_samples. Without a size, each image is padded as the predictor pads it.
 
     Returns:
       The content of `metrics.json`. Metrics are in 0..1, or None if they are undefined.
@@ -150,8 +150,8 @@ def evaluate(
         outcomes, palette = class_list.outcomes, class_list.palette
     else:
         warn_of_other_names(predictor, dataset, reporter)
-    counted = SegmentationMetrics.empty(len(outcomes), trimap_widths, calibration_bins)
-    counted, sheet = _count(inference, predictor, class_list, counted, reporter)
+    measured = len(outcomes), trimap_widths, calibration_bins, chosen.uncertainty
+    counted, sheet = _count(inference, predictor, chosen, measured, reporter)
     metrics = metrics_dictionary(outcomes[: len(counted.confusion.counts)], counted) | {
         "num_images": inference.num_images,
         "settings": describe_settings(predictor, inference, chosen),
@@ -164,24 +164,37 @@ def evaluate(
 def _count(
     inference: Inference,
     predictor: Predictor,
-    class_list: ClassList | None,
-    counted: SegmentationMetrics,
+    settings: EvaluationSettings,
+    measured: tuple[Any, ...],
     reporter: Reporter,
-) -> tuple[SegmentationMetrics, list[Panel]]:
-    """Returns the counts over the whole split, and evenly spaced images of this host."""
+) -> tuple[SegmentationMetrics, list[ImageResult]]:
+    """Returns the counts over the whole split, and evenly spaced images of this host.
+
+    `measured` are the arguments of `SegmentationMetrics.empty`.
+    """
+    class_list, counted = settings.class_list, SegmentationMetrics.empty(*measured)
     own = inference.own_positions()
     shown = own[np.linspace(0, len(own) - 1, SHEET_ROWS).round().astype(int)] if len(own) else own
     sheet = []
     with_probabilities = counted.calibration is not None
-    results = image_results(inference, predictor, reporter, class_list, with_probabilities)
-    for index, panel, bins, probabilities in results:
-        counted = counted.add(panel, bins, probabilities)
-        sheet += [(index, panel)] if index in shown else []
+    results = image_results(
+        inference,
+        predictor,
+        reporter,
+        class_list,
+        with_probabilities,
+        settings.uncertainty,
+        settings.dropout_samples,
+    )
+    for result in results:
+        counted = counted.add(*result[1:])
+        # The large arrays of the other images are not kept.
+        sheet += [result._replace(probabilities=None)] if result.position in shown else []
     counted = counted.over_hosts()
     if class_list is not None:
         counted = counted.without_last()
     check_labelled(counted.confusion.counts, inference)
-    return counted, [panel for _, panel in sorted(sheet, key=lambda pair: pair[0])]
+    return counted, sorted(sheet, key=lambda result: result.position)
 
 
 def check_labelled(counts: np.ndarray, inference: Inference) -> None:
@@ -230,6 +243,8 @@ def describe_settings(
         "fusion": fusion_rule(architecture) if options.fuses else None,
         "tile": None if tiling is None else list(tiling.tile),
         "overlap": None if tiling is None else options.overlap,
+        "uncertainty": list(settings.uncertainty) or None,
+        "dropout_samples": settings.dropout_samples if DROPOUT in settings.uncertainty else None,
         "temperature": None if predictor.temperature == 1 else predictor.temperature,
         "crf": None if predictor.crf is None else dataclasses.asdict(predictor.crf),
         "batch_size": inference.batch_size,

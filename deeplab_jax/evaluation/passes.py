@@ -1,7 +1,7 @@
 """Inference over a dataset split, with whole images or tiles."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from deeplab_jax.data.descriptors import Bands
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.evaluation.class_list import ClassList
 from deeplab_jax.inference import ImageClassification, Predictor
+from deeplab_jax.inference.options import DEFAULT_SAMPLES
 from deeplab_jax.inference.padding import Size, canvas_size, padded_size
 from deeplab_jax.inference.tiles import Tiling, run_tiles
 from deeplab_jax.models import DeepLab
@@ -33,7 +34,7 @@ Forward = Callable[[np.ndarray], Any]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of inference over a split. Only `size`, `limit` and `class_list` affect metrics.
+    """Settings of inference over a split. Batch size, mesh and workers do not affect metrics.
 
     Attributes:
       size: (H, W) to which every image is padded, rounded up to a size that the network accepts
@@ -45,6 +46,8 @@ class EvaluationSettings:
       limit: maximum number of images, from the start of the split.
       class_list: classes to score (default: the classes of the model, which the dataset must then
         have, too).
+      uncertainty: names of UNCERTAINTIES whose detection of errors `evaluate` measures.
+      dropout_samples: number of dropout masks of the uncertainty `dropout`, at least 2.
     """
 
     size: Size | None = None
@@ -53,6 +56,8 @@ class EvaluationSettings:
     workers: int = 0
     limit: int | None = None
     class_list: ClassList | None = None
+    uncertainty: Sequence[str] = ()
+    dropout_samples: int = DEFAULT_SAMPLES
 
 
 class WholeImageInference:

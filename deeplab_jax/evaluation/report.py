@@ -5,22 +5,27 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from deeplab_jax.evaluation.passes import sum_over_hosts
+from deeplab_jax.evaluation.results import ImageResult
 from deeplab_jax.files import write_text
+from deeplab_jax.labels import void_label
 from deeplab_jax.metrics import (
     BoundaryMatch,
     CalibrationCounts,
     ConfusionMatrix,
+    ErrorDetection,
     PrecisionRecall,
     TrimapConfusion,
 )
 from deeplab_jax.visualize import (
     Panel,
     contact_sheet,
+    uncertainty_sheet,
     write_confusion_matrix,
     write_picture,
     write_reliability_diagram,
@@ -38,6 +43,7 @@ class SegmentationMetrics:
       boundary: counts of boundary pixels.
       trimap: confusion matrices within bands around void pixels.
       calibration: sums for calibration metrics, or None.
+      detection: histograms of each uncertainty, by name.
     """
 
     confusion: ConfusionMatrix
@@ -45,6 +51,7 @@ class SegmentationMetrics:
     boundary: BoundaryMatch
     trimap: TrimapConfusion
     calibration: CalibrationCounts | None = None
+    detection: Mapping[str, ErrorDetection] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def empty(
@@ -52,6 +59,7 @@ class SegmentationMetrics:
         num_classes: int,
         trimap_widths: Sequence[int] = (),
         calibration_bins: int | None = None,
+        uncertainty: Sequence[str] = (),
     ) -> "SegmentationMetrics":
         """Returns counts that are all 0.
 
@@ -65,10 +73,15 @@ class SegmentationMetrics:
             BoundaryMatch.empty(num_classes),
             TrimapConfusion.empty(num_classes, trimap_widths),
             None if bins is None else CalibrationCounts.empty(num_classes, bins),
+            {name: ErrorDetection.empty() for name in uncertainty},
         )
 
     def add(
-        self, panel: Panel, bins: np.ndarray, probabilities: np.ndarray | None = None
+        self,
+        panel: Panel,
+        bins: np.ndarray,
+        probabilities: np.ndarray | None = None,
+        uncertainty: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> "SegmentationMetrics":
         """Returns the counts with those of one image added.
 
@@ -76,7 +89,14 @@ class SegmentationMetrics:
           panel: image, truth and prediction.
           bins: result of `probability_bins`, uint16 [num_classes, H, W].
           probabilities: [H, W, num_classes], required for calibration metrics.
+          uncertainty: uncertainty of each pixel [H, W], by name.
         """
+        valid = panel.truth != void_label(len(bins))
+        wrong = (panel.truth != panel.prediction)[valid]
+        detection = {
+            name: histogram.add(wrong, uncertainty[name][valid])
+            for name, histogram in self.detection.items()
+        }
         calibration = self.calibration
         if calibration is not None:
             if probabilities is None:
@@ -89,6 +109,7 @@ class SegmentationMetrics:
             self.boundary.merge(BoundaryMatch.from_labels(*labels)),
             self.trimap.add(panel.truth, panel.prediction),
             calibration,
+            detection,
         )
 
     def without_last(self) -> "SegmentationMetrics":
@@ -99,6 +120,7 @@ class SegmentationMetrics:
             BoundaryMatch(self.boundary.counts[:-1]),
             TrimapConfusion(self.trimap.widths, self.trimap.counts[:, :-1]),
             self.calibration and self.calibration.without_last(),
+            self.detection,
         )
 
     def over_hosts(self) -> "SegmentationMetrics":
@@ -112,6 +134,10 @@ class SegmentationMetrics:
             BoundaryMatch(sum_over_hosts(self.boundary.counts)),
             TrimapConfusion(self.trimap.widths, sum_over_hosts(self.trimap.counts)),
             calibration and CalibrationCounts(*map(sum_over_hosts, vars(calibration).values())),
+            {
+                name: ErrorDetection(sum_over_hosts(histogram.counts))
+                for name, histogram in self.detection.items()
+            },
         )
 
 
@@ -151,6 +177,15 @@ def metrics_dictionary(class_names: Sequence[str], counted: SegmentationMetrics)
         "trimap_mean_iou": _by_width(counted.trimap.mean_iou) or None,
         "confusion_matrix": confusion.counts.tolist(),
         "calibration": counted.calibration and _calibration(class_names, counted.calibration),
+        "uncertainty": {
+            name: {
+                "auroc": _known(histogram.auroc),
+                "aupr": _known(histogram.aupr),
+                "error_rate": _known(histogram.error_rate),
+            }
+            for name, histogram in counted.detection.items()
+        }
+        or None,
     }
 
 
@@ -183,6 +218,9 @@ def table(metrics: Mapping[str, Any]) -> str:
         lines.append(f"{f'trimap IoU, {pixels} px':<{width}}  {_percent(value)}")
     for key, text in CALIBRATION.items() if metrics["calibration"] else ():
         lines.append(f"{text:<{width}}  {_number(metrics['calibration'][key])}")
+    for name, found in (metrics["uncertainty"] or {}).items():
+        values = "  ".join(f"{key.upper()} {_number(found[key])}" for key in ("auroc", "aupr"))
+        lines.append(f"{f'errors by {name}':<{width}}  {values}")
     lines += [f"{'images':<{width}}  {metrics['num_images']:>6}", ""]
     return "\n".join([*lines, *settings_lines(metrics["settings"])])
 
@@ -199,14 +237,14 @@ def settings_lines(settings: Mapping[str, Any]) -> list[str]:
 def write_report(
     output: Path,
     metrics: Mapping[str, Any],
-    rows: Sequence[Panel],
+    rows: Sequence[ImageResult],
     class_names: Sequence[str],
     palette: Sequence[Color],
 ) -> None:
     """Writes `metrics.json` and its pictures, each atomically.
 
-    The pictures are `confusion_matrix.png`, `contact_sheet.png` and, with calibration metrics,
-    `reliability.png`.
+    The pictures are `confusion_matrix.png`, `contact_sheet.png`, with calibration metrics
+    `reliability.png`, and with uncertainties `uncertainty.png`.
 
     Args:
       output: directory, created if missing.
@@ -218,7 +256,11 @@ def write_report(
     write_text(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     counts = np.asarray(metrics["confusion_matrix"])
     write_confusion_matrix(output / "confusion_matrix.png", counts, class_names)
-    write_picture(output / "contact_sheet.png", contact_sheet(rows, class_names, palette))
+    panels = [row.panel for row in rows]
+    write_picture(output / "contact_sheet.png", contact_sheet(panels, class_names, palette))
+    if metrics["uncertainty"]:
+        maps = [row.uncertainty for row in rows]
+        write_picture(output / "uncertainty.png", uncertainty_sheet(panels, maps))
     if calibration := metrics["calibration"]:
         error = calibration["expected_calibration_error"]
         write_reliability_diagram(output / "reliability.png", calibration["reliability"], error)

@@ -1,6 +1,7 @@
 """Results of a model for each image of a dataset split."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,9 @@ from deeplab_jax.evaluation.class_list import ClassList
 from deeplab_jax.evaluation.passes import Inference
 from deeplab_jax.inference import Predictor
 from deeplab_jax.inference.forward import only_logits
+from deeplab_jax.inference.options import DEFAULT_SAMPLES
 from deeplab_jax.inference.refinement import refine
+from deeplab_jax.inference.uncertainty import of_probabilities, uncertainty_functions
 from deeplab_jax.labels import label_dtype
 from deeplab_jax.metrics import NUM_BINS, probability_bins
 from deeplab_jax.reporter import Reporter
@@ -26,12 +29,25 @@ class ImageResult(NamedTuple):
       panel: image, truth and prediction; with a class list, labels are in its classes.
       bins: result of `probability_bins`, uint16 [num_classes, H, W].
       probabilities: float32 [H, W, num_classes], or None if they were not requested.
+      uncertainty: uncertainty of each pixel, float32 [H, W], 0..1, by name.
     """
 
     position: int
     panel: Panel
     bins: np.ndarray
     probabilities: np.ndarray | None = None
+    uncertainty: Mapping[str, np.ndarray] = MappingProxyType({})
+
+    def with_uncertainty(
+        self, names: Sequence[str], computed: Mapping[str, np.ndarray]
+    ) -> "ImageResult":
+        """Returns the result with uncertainties, those of probabilities and computed ones."""
+        if not names and not computed:
+            return self
+        found = dict(computed)
+        if self.probabilities is not None:
+            found |= {name: of_probabilities(name, self.probabilities) for name in names}
+        return self._replace(uncertainty=found)
 
 
 def image_results(
@@ -40,6 +56,8 @@ def image_results(
     reporter: Reporter,
     class_list: ClassList | None = None,
     probabilities: bool = False,
+    uncertainty: Sequence[str] = (),
+    dropout_samples: int = DEFAULT_SAMPLES,
 ) -> Iterator[ImageResult]:
     """Yields the result for each image of this host, exactly once, at the size of the image.
 
@@ -49,23 +67,37 @@ def image_results(
       reporter: receives progress events.
       class_list: classes that are scored (default: those of the model).
       probabilities: whether to return the probabilities, at the temperature of the predictor.
+      uncertainty, dropout_samples: see `EvaluationSettings`.
+
+    Raises:
+      DeepLabError: the predictor does not support an uncertainty, see `uncertainty_functions`.
     """
+    mesh, options = inference.mesh, predictor.options
+    variances = uncertainty_functions(predictor, uncertainty, mesh, dropout_samples)
+    shown = [name for name in uncertainty if name not in variances]
     if predictor.crf is not None:
         for index, scores, image, label in image_scores(inference, predictor, reporter):
             refined = refine(scores, image, predictor.crf)
             class_map = refined.argmax(axis=-1).astype(label_dtype(scores.shape[-1]))
-            yield _in_bins(index, Panel(image, label, class_map), refined, class_list)
+            result = _in_bins(index, Panel(image, label, class_map), refined, class_list)
+            yield result.with_uncertainty(shown, {})
         return
     # Bins are half as large as probabilities.
-    only_bins = class_list is None and not probabilities
+    only_bins = class_list is None and not probabilities and not shown
     finish = predictor.calibrated(classes_and_bins if only_bins else classes_and_probabilities)
-    forward = predictor.network.forward(predictor.options, finish, inference.mesh)
-    for index, image, label, (class_map, ranking) in _own(inference.run(forward, reporter)):
+    forward = predictor.network.forward(options, finish, mesh)
+
+    def run(images: np.ndarray) -> tuple[Any, dict[str, Any]]:
+        return forward(images), {name: of(images) for name, of in variances.items()}
+
+    for index, image, label, outputs in _own(inference.run(run, reporter)):
+        (class_map, ranking), computed = outputs
         panel = Panel(image, label, class_map)
         if only_bins:
-            yield ImageResult(index, panel, np.moveaxis(ranking, -1, 0))
+            result = ImageResult(index, panel, np.moveaxis(ranking, -1, 0))
         else:
-            yield _in_bins(index, panel, ranking, class_list)
+            result = _in_bins(index, panel, ranking, class_list)
+        yield result.with_uncertainty(shown, computed)
 
 
 def image_scores(

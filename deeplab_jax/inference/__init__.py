@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".predictor": "Prediction Predictor",
         ".stored": "load predictor_of",
         ".submissions": "SERVERS SubmissionJob check_submission plan_submission write_submission",
+        ".uncertainty": "UNCERTAINTIES uncertainty_functions",
         ".video_files": "VideoJob is_video plan_camera plan_videos",
         ".videos": (
             "VideoReport averaged_over_time changed_share class_areas predict_video "

@@ -118,7 +118,7 @@ def forward_pass(
 
     def forward_fused(variables: Any, image: Images) -> Any:
         def logits_at_scale(image: Images, scale: float) -> jax.Array:
-            return _logits_at_scale(variables, image, model=network, scale=scale, mesh=mesh)
+            return apply_at_scale(variables, image, model=network, scale=scale, mesh=mesh)
 
         fused = fused_logits(model.architecture, scales, flip, image, logits_at_scale)
         return finish_fused(fused)
@@ -187,13 +187,22 @@ class FoldedNetwork:
           finish: see `forward_pass`.
           mesh: devices over which images are sharded; None uses the first device of this process.
         """
-        if mesh is not None and mesh.size == 1 and mesh.devices.flat[0] == jax.local_devices()[0]:
-            mesh = None
+        mesh = _one_device_as_none(mesh)
         compiled = forward_pass(self.model, options.scales, options.flip, finish, mesh)
+        return self.bind(compiled, mesh)
+
+    def bind(self, function: Forward, mesh: Mesh | None = None) -> Callable[[np.ndarray], Any]:
+        """Returns a function from the images of this process, which adds the variables.
+
+        Args:
+          function: compiled function of the variables and the images.
+          mesh: devices that share the images; None uses the first device of this process.
+        """
+        mesh = _one_device_as_none(mesh)
 
         def call(images: np.ndarray) -> Any:
             placed = images if mesh is None else put_batch({"image": images}, mesh)["image"]
-            return compiled(self._on(mesh), placed)
+            return function(self._on(mesh), placed)
 
         return call
 
@@ -205,6 +214,12 @@ class FoldedNetwork:
                 else place(self.variables, replicated(mesh))
             )
         return self._placed[mesh]
+
+
+def _one_device_as_none(mesh: Mesh | None) -> Mesh | None:
+    if mesh is not None and mesh.size == 1 and mesh.devices.flat[0] == jax.local_devices()[0]:
+        return None
+    return mesh
 
 
 def only_logits(class_map: jax.Array, logits: jax.Array) -> jax.Array:
@@ -247,7 +262,7 @@ def fused_logits(
         rule = MAXIMUM
     total = None
     for scale, mirrored in members:
-        logits = logits_at_scale(_mirror(image) if mirrored else image, scale)
+        logits = logits_at_scale(mirror(image) if mirrored else image, scale)
         adding = {"align_corners": architecture.align_corners, "rule": rule}
         total = _add(total, logits, size=image.shape[1:3], mirrored=mirrored, **adding)
     if total is None:
@@ -275,12 +290,12 @@ def image_at_scale(model: DeepLab, image: jax.Array, scale: float) -> jax.Array:
     )
 
 
-_mirror = jax.jit(lambda image: image[:, :, ::-1])
+mirror = jax.jit(lambda image: image[:, :, ::-1])
 
 
 # The program is compiled once per model and scale, and used by predictors with different options.
 @functools.partial(jax.jit, static_argnames=("model", "scale", "mesh"))
-def _logits_at_scale(
+def apply_at_scale(
     variables: Any, image: jax.Array, *, model: DeepLab, scale: float, mesh: Mesh | None
 ) -> jax.Array:
     """Returns logits [N, h, w, num_classes] at the resolution of the scaled image."""

@@ -15,6 +15,8 @@ Size = tuple[int, int]
 # Value of `InferenceOptions.crf` that selects the published parameters for the architecture.
 DEFAULT_CRF = "default"
 MAX_SCALE = 4.0
+# Number of dropout masks of MC dropout.
+DEFAULT_SAMPLES = 8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -311,7 +311,9 @@ class ConvNorm(nn.Module):
             padding=self.padding(inputs.shape[1:3]),
         )
         constants = self.normalization
-        if train and constants and not constants.frozen and not self.is_initializing():
+        # Folded layers receive `train` for MC dropout.
+        normalizes = train and self.form.kind != "folded" and not self.is_initializing()
+        if normalizes and constants and not constants.frozen:
             layer = "/".join(self.path) or "a layer"
             refuse_single_values(outputs.shape, constants.group, layer)
         return outputs

@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         ".boundary": "BoundaryMatch TrimapConfusion",
         ".calibration": "DEFAULT_BINS CalibrationCounts",
         ".confusion": "ConfusionMatrix",
+        ".error_detection": "ErrorDetection",
     },
 )

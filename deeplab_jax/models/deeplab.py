@@ -79,7 +79,11 @@ class DeepLab(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image: jax.Array, train: bool = False, endpoints: bool = False
+        self,
+        image: jax.Array,
+        train: bool = False,
+        endpoints: bool = False,
+        dropout: bool = False,
     ) -> jax.Array | tuple[jax.Array, Maps]:
         """Returns the logits of every pixel.
 
@@ -92,6 +96,7 @@ class DeepLab(nn.Module):
             `features` (before the classifier), `scores` (before upsampling), with `multi_scale`
             `scores_0.75` etc., `fused_scores` (maximum over all scales), and with `aux_head`
             `auxiliary` (logits [N, H, W, num_classes]) and `auxiliary_scores`.
+          dropout: whether to apply dropout without `train`, see `logits_with_dropout`.
 
         Returns:
           Logits [N, H, W, num_classes] in float32; with `endpoints`, a pair (logits, dict of maps).
@@ -105,7 +110,7 @@ class DeepLab(nn.Module):
             raise DeepLabError(
                 f"a {kind} network cannot be trained; train the original network instead"
             )
-        logits, maps = ops.constrain_rows(self._logits(ops.constrain_rows(image), train))
+        logits, maps = ops.constrain_rows(self._logits(ops.constrain_rows(image), train, dropout))
         check_widths(self.form, self.variables["params"])
         return (logits, maps) if endpoints else logits
 
@@ -140,7 +145,23 @@ class DeepLab(nn.Module):
         )
         return class_map, logits
 
-    def _logits(self, image: jax.Array, train: bool) -> tuple[jax.Array, Maps]:
+    def logits_with_dropout(self, image: jax.Array) -> jax.Array:
+        """Returns the logits of a folded network with dropout in head and decoder (MC dropout).
+
+        Args:
+          image: see `__call__`. The random stream `dropout` is required.
+
+        Raises:
+          DeepLabError: the network is not folded.
+        """
+        if self.form.kind not in ("folded", "int8"):
+            raise DeepLabError("MC dropout requires folded normalization; see models.fold")
+        logits, _ = self(image, endpoints=True, dropout=True)
+        return logits
+
+    def _logits(
+        self, image: jax.Array, train: bool, dropout: bool = False
+    ) -> tuple[jax.Array, Maps]:
         options = self.architecture
         if image.ndim != 4 or image.shape[-1] != options.in_channels:
             raise DeepLabError(
@@ -154,7 +175,7 @@ class DeepLab(nn.Module):
             mean=options.pixel_mean,
             std=options.pixel_std,
         )
-        network = self._network()
+        network = self._network(dropout)
         maps = network(pixels, train)
         for scale in options.multi_scale[1:]:
             maps[f"scores_{scale:g}"] = network(self._scaled(pixels, scale), train)["scores"]
@@ -165,8 +186,12 @@ class DeepLab(nn.Module):
             maps["auxiliary"] = self._resize(maps["auxiliary_scores"], image)
         return logits, maps
 
-    def _network(self) -> Callable[[jax.Array, bool], Maps]:
-        """Returns a function that maps (normalized image at one scale, train) to feature maps."""
+    def _network(self, dropout: bool = False) -> Callable[[jax.Array, bool], Maps]:
+        """Returns a function that maps (normalized image at one scale, train) to feature maps.
+
+        Args:
+          dropout: whether head and decoder apply dropout without training.
+        """
         options = self.architecture
         form = self.form
         backbone = parts.make_backbone(options, form)
@@ -179,12 +204,12 @@ class DeepLab(nn.Module):
 
         def run(pixels: jax.Array, train: bool) -> Maps:
             maps = ops.constrain_rows(backbone(pixels, train))
-            features = ops.constrain_rows(head(maps, train))
+            features = ops.constrain_rows(head(maps, train or dropout))
             if classifier is None:
                 return maps | {"features": maps["output"], "scores": features}
             if refine_encoder is not None:
                 features = refine_encoder(features, train)
-            features = decoder(features, maps | {"image": pixels}, train)
+            features = decoder(features, maps | {"image": pixels}, train or dropout)
             features = ops.constrain_rows(features)
             if refine is not None:
                 features = refine(features, train)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -53,9 +54,12 @@ def contact_sheet(
     Returns:
       uint8 [height, width, 3].
     """
-    strips = [_strip(panel, palette, cell_width) for panel in panels]
+    strips = []
+    for image, *class_maps in panels:
+        colors = [colorize(class_map, palette) for class_map in class_maps]
+        strips.append(_strip(image, colors, cell_width))
     width = strips[0].shape[1]
-    parts = [_titles(width, cell_width), *strips]
+    parts = [_titles(TITLES, width, cell_width), *strips]
     parts.append(legend_strip(_occurring(panels, class_names, palette), width))
     return np.concatenate(parts)
 
@@ -95,24 +99,61 @@ def example_sheet(
     return np.concatenate([*rows, legend])
 
 
-def _strip(panel: Panel, palette: Sequence[Color], cell_width: int) -> np.ndarray:
-    height, width = panel.truth.shape
+def uncertainty_sheet(
+    panels: Sequence[Panel], maps: Sequence[Mapping[str, np.ndarray]], cell_width: int = 320
+) -> np.ndarray:
+    """Draws a row with image, errors and uncertainties for each panel.
+
+    Wrong pixels are white, void pixels gray. Each uncertainty is drawn from black (0) over red to
+    light yellow (the 99th percentile over all rows).
+
+    Args:
+      panels: rows of the sheet, at least one.
+      maps: uncertainty of each pixel [H, W], by name, for each row.
+      cell_width: width of each image on the sheet, in pixels (default: 320).
+
+    Returns:
+      uint8 [height, width, 3].
+    """
+    names, strips = list(maps[0]), []
+    highest = {
+        name: float(np.quantile(np.concatenate([row[name].ravel() for row in maps]), 0.99))
+        for name in names
+    }
+    for panel, row in zip(panels, maps, strict=True):
+        errors = np.where(panel.truth != panel.prediction, np.uint8(255), np.uint8(0))
+        # Void is the largest value of the dtype of labels.
+        errors[panel.truth == np.iinfo(panel.truth.dtype).max] = 128
+        heat = [heat_map(row[name] / max(highest[name], 1e-9)) for name in names]
+        strips.append(_strip(panel.image, [np.stack([errors] * 3, axis=-1), *heat], cell_width))
+    titles = ("image", "errors", *names)
+    return np.concatenate([_titles(titles, strips[0].shape[1], cell_width), *strips])
+
+
+def heat_map(values: np.ndarray) -> np.ndarray:
+    """Returns colors, uint8 [H, W, 3], for values [H, W] from black (0) to light yellow (1)."""
+    levels = (np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1].copy()
+
+
+def _strip(image: np.ndarray, others: Sequence[np.ndarray], cell_width: int) -> np.ndarray:
+    """Draws an image and pictures of the same size side by side."""
+    height, width = image.shape[:2]
     size = (cell_width, max(1, round(height * cell_width / width)))
-    cells = [Image.fromarray(displayed(panel.image)).resize(size, Image.Resampling.LANCZOS)]
-    for class_map in (panel.truth, panel.prediction):
-        colors = Image.fromarray(colorize(class_map, palette))
-        cells.append(colors.resize(size, Image.Resampling.NEAREST))
-    strip = Image.new("RGB", (3 * (cell_width + MARGIN) + MARGIN, size[1] + MARGIN), PAPER)
+    cells = [Image.fromarray(displayed(image)).resize(size, Image.Resampling.LANCZOS)]
+    cells += [Image.fromarray(one).resize(size, Image.Resampling.NEAREST) for one in others]
+    full_width = len(cells) * (cell_width + MARGIN) + MARGIN
+    strip = Image.new("RGB", (full_width, size[1] + MARGIN), PAPER)
     for column, cell in enumerate(cells):
         strip.paste(cell, (MARGIN + column * (cell_width + MARGIN), 0))
     return np.asarray(strip)
 
 
-def _titles(width: int, cell_width: int) -> np.ndarray:
+def _titles(titles: Sequence[str], width: int, cell_width: int) -> np.ndarray:
     band = Image.new("RGB", (width, ROW + MARGIN // 2), PAPER)
     draw = ImageDraw.Draw(band)
     font = ImageFont.load_default(FONT_SIZE)
-    for column, title in enumerate(TITLES):
+    for column, title in enumerate(titles):
         center = MARGIN + column * (cell_width + MARGIN) + cell_width // 2
         draw.text((center, band.height // 2), title, INK, font, anchor="mm")
     return np.asarray(band)

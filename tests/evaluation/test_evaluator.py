@@ -104,6 +104,7 @@ def test_metrics_have_the_keys_of_the_interface(dataset):
         "trimap_mean_iou",
         "confusion_matrix",
         "calibration",
+        "uncertainty",
         "num_images",
         "settings",
     ]

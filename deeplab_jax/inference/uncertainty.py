@@ -1,0 +1,193 @@
+"""Uncertainty of predictions, by pixel: of probabilities, MC dropout, or scales and flips."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from deeplab_jax import ops
+from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.inference.forward import FoldedNetwork, apply_at_scale, mirror, one_scale
+from deeplab_jax.inference.options import DEFAULT_SAMPLES, InferenceOptions
+from deeplab_jax.inference.padding import Size
+from deeplab_jax.inference.predictor import Predictor
+from deeplab_jax.models import DeepLab
+
+CONFIDENCE, ENTROPY, DROPOUT, SCALES = "confidence", "entropy", "dropout", "scales"
+UNCERTAINTIES = (CONFIDENCE, ENTROPY, DROPOUT, SCALES)
+# Seed of the dropout masks.
+SEED = 0
+
+# Images [N, h, w, C] -> uncertainty, float32 [N, h, w].
+Uncertainty = Callable[[np.ndarray], Any]
+
+
+def check_uncertainties(names: Sequence[str]) -> None:
+    """Checks the names of uncertainties.
+
+    Raises:
+      DeepLabError: a name is unknown or repeated.
+    """
+    for name in names:
+        if name not in UNCERTAINTIES:
+            raise unknown_name("uncertainty", name, UNCERTAINTIES)
+    if len(set(names)) < len(names):
+        raise DeepLabError(f"uncertainty {','.join(names)} contains one name twice; list it once")
+
+
+def of_probabilities(name: str, probabilities: np.ndarray) -> np.ndarray:
+    """Returns the uncertainty of probabilities, float32 [...], 0..1.
+
+    Args:
+      name: `confidence`: 1 − the largest probability; `entropy`: Σ −p·ln p / ln(number of classes).
+      probabilities: float32 [..., C].
+    """
+    if name == CONFIDENCE:
+        return 1 - probabilities.max(axis=-1)
+    information = -probabilities * np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return information.sum(axis=-1) / np.log(max(2, probabilities.shape[-1]))
+
+
+def uncertainty_functions(
+    predictor: Predictor,
+    names: Sequence[str],
+    mesh: Mesh | None = None,
+    samples: int = DEFAULT_SAMPLES,
+) -> dict[str, Uncertainty]:
+    """Returns functions from padded images to the uncertainties that `of_probabilities` lacks.
+
+    Args:
+      predictor: model and inference options.
+      names: names of UNCERTAINTIES; `confidence` and `entropy` are left out of the result.
+      mesh: devices that share the images; None uses the first device of this process.
+      samples: number of dropout masks.
+
+    Raises:
+      DeepLabError: a name is unknown; the network is not executed by JAX or has no dropout; or the
+        options have a single scale without flips, or too few dropout masks.
+    """
+    check_uncertainties(names)
+    network, options = predictor.network, predictor.options
+    needed = [name for name in names if name in (DROPOUT, SCALES)]
+    functions: dict[str, Uncertainty] = {}
+    if not needed:
+        return functions
+    if predictor.crf is not None:
+        raise DeepLabError(
+            f"uncertainty {needed[0]!r} does not apply to a CRF; leave out crf (--crf)"
+        )
+    if not isinstance(network, FoldedNetwork):
+        raise DeepLabError(
+            f"uncertainty {needed[0]!r} requires a model directory and the engine jax; "
+            f"{CONFIDENCE} and {ENTROPY} work with every engine"
+        )
+    if SCALES in names:
+        functions[SCALES] = network.bind(_scale_variance(network.model, options), mesh)
+    if DROPOUT in names:
+        _check_dropout(network)
+        functions[DROPOUT] = network.bind(_dropout_variance(network.model, samples), mesh)
+    return functions
+
+
+def _dropout_variance(model: DeepLab, samples: int) -> Callable[[Any, Any], jax.Array]:
+    """Returns the compiled function for MC dropout at one scale.
+
+    Every image is processed with the same masks, so that its result does not depend on the batch.
+
+    Source: Gal and Ghahramani, "Dropout as a Bayesian Approximation", 2016.
+    """
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+        raise DeepLabError(f"dropout_samples={samples!r} must be a whole number of at least 2")
+    keys = jax.random.split(jax.random.key(SEED), samples)
+
+    def probabilities(variables: Any, image: jax.Array, key: jax.Array) -> jax.Array:
+        streams = {"dropout": key}
+        logits = model.apply(variables, image[None], rngs=streams, method="logits_with_dropout")
+        return jax.nn.softmax(logits[0], axis=-1)
+
+    def variance(variables: Any, image: jax.Array) -> jax.Array:
+        # The backbone does not depend on the key, so that it is computed once per image.
+        sampled = jax.vmap(partial(probabilities, variables, image))(keys)
+        return sampled.var(axis=0).sum(axis=-1)
+
+    @jax.jit
+    def of_batch(variables: Any, images: Any) -> jax.Array:
+        return jax.lax.map(partial(variance, variables), images)
+
+    return of_batch
+
+
+def _check_dropout(network: FoldedNetwork) -> None:
+    """Checks that a network has dropout.
+
+    Raises:
+      DeepLabError: it has none.
+    """
+    channels = network.model.architecture.in_channels
+    image = jax.ShapeDtypeStruct((1, 33, 33, channels), jnp.uint8)
+    apply = partial(network.model.apply, method="logits_with_dropout")
+    try:
+        # Without a random stream, a layer of dropout raises an error.
+        jax.eval_shape(apply, network.variables, image)
+    except flax.errors.InvalidRngError:
+        return
+    raise DeepLabError(
+        "uncertainty 'dropout' requires a network with dropout, but this one has none "
+        "(dropout_rate is 0, or its head has no dropout); use scales, confidence or entropy"
+    )
+
+
+def _scale_variance(model: DeepLab, options: InferenceOptions) -> Callable[[Any, Any], jax.Array]:
+    """Returns the function for the variance over the scales and flips of the options."""
+    flips = (False, True) if options.flip else (False,)
+    members = [(scale, mirrored) for scale in options.scales for mirrored in flips]
+    if len(members) < 2:
+        raise DeepLabError(
+            "uncertainty 'scales' requires several scales or flips; give --scales, as in "
+            "--scales=0.75,1,1.25, or --flip"
+        )
+    network, align_corners = one_scale(model, options.scales), model.architecture.align_corners
+
+    def variance(variables: Any, image: Any) -> jax.Array:
+        size, total = image.shape[1:3], None
+        for scale, mirrored in members:
+            seen = mirror(image) if mirrored else image
+            logits = apply_at_scale(variables, seen, model=network, scale=scale, mesh=None)
+            total = _add_moments(
+                total, logits, size=size, mirrored=mirrored, align_corners=align_corners
+            )
+        return _variance(total, count=len(members))
+
+    return variance
+
+
+@partial(jax.jit, static_argnames=("size", "mirrored", "align_corners"), donate_argnums=0)
+def _add_moments(
+    total: tuple[jax.Array, jax.Array] | None,
+    logits: jax.Array,
+    *,
+    size: Size,
+    mirrored: bool,
+    align_corners: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns Σ p [N, H, W, C] and Σ ‖p‖² [N, H, W] over the members so far."""
+    upright = logits[:, :, ::-1] if mirrored else logits
+    full = ops.resize_bilinear(upright, size, align_corners=align_corners)
+    probabilities = jax.nn.softmax(full, axis=-1)
+    squares = (probabilities**2).sum(axis=-1)
+    if total is None:
+        return probabilities, squares
+    return total[0] + probabilities, total[1] + squares
+
+
+@partial(jax.jit, static_argnames="count")
+def _variance(total: tuple[jax.Array, jax.Array] | None, *, count: int) -> jax.Array:
+    """Returns the variance over members, summed over classes: mean ‖p‖² − ‖mean p‖²."""
+    assert total is not None
+    mean = total[0] / count
+    return jnp.maximum(total[1] / count - (mean**2).sum(axis=-1), 0)

@@ -1,0 +1,82 @@
+"""Detection of errors by uncertainty: AUROC and AUPR over all pixels of a split."""
+
+import dataclasses
+
+import numpy as np
+
+from deeplab_jax.arrays import Bool, Float
+
+# Scores are float32; bits below the 13 highest of the mantissa are ignored. Scores that differ by
+# less than 1/8192 of their value are therefore equal.
+DROPPED_BITS = 10
+NUM_SCORES = (int(np.float32(1).view(np.uint32)) >> DROPPED_BITS) + 1
+
+
+def score_bins(scores: Float[np.ndarray, "*shape"]) -> np.ndarray:
+    """Returns the index of the bin of each score, int64; the order of scores is kept.
+
+    Args:
+      scores: float32, 0..1; values outside are clipped.
+    """
+    clipped = np.clip(scores.astype(np.float32), np.float32(0), np.float32(1))
+    # Adding 0 turns −0 into 0. The bits of non-negative floats have the order of their values.
+    return ((clipped + np.float32(0)).view(np.uint32) >> DROPPED_BITS).astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ErrorDetection:
+    """Histogram of the uncertainty of correct and wrong pixels; memory does not grow with images.
+
+    Attributes:
+      counts: int64 [2, NUM_SCORES], number of correct (row 0) and wrong (row 1) pixels by score.
+    """
+
+    counts: np.ndarray
+
+    @classmethod
+    def empty(cls) -> "ErrorDetection":
+        """Returns a histogram of zeros."""
+        return cls(np.zeros((2, NUM_SCORES), np.int64))
+
+    def add(
+        self, wrong: Bool[np.ndarray, "..."], uncertainty: Float[np.ndarray, "..."]
+    ) -> "ErrorDetection":
+        """Returns the histogram with the valid pixels of one image added.
+
+        Args:
+          wrong: whether each pixel is predicted incorrectly.
+          uncertainty: uncertainty of each pixel, 0..1.
+        """
+        bins = score_bins(uncertainty)
+        rows = [np.bincount(bins[wrong == row], minlength=NUM_SCORES) for row in (False, True)]
+        return self.merge(ErrorDetection(np.stack(rows)))
+
+    def merge(self, other: "ErrorDetection") -> "ErrorDetection":
+        """Returns the sum of this histogram and another."""
+        return ErrorDetection(self.counts + other.counts)
+
+    @property
+    def auroc(self) -> float:
+        """Probability that a wrong pixel is more uncertain than a correct one; ties count half.
+
+        NaN if no pixel is wrong or none is correct.
+        """
+        correct, wrong = self.counts
+        below = np.cumsum(correct) - correct
+        pairs = float(correct.sum()) * float(wrong.sum())
+        found = float((wrong * (below + correct / 2)).sum())
+        return found / pairs if pairs else float("nan")
+
+    @property
+    def aupr(self) -> float:
+        """Average precision of wrong pixels, ranked by decreasing uncertainty; NaN without any."""
+        correct, wrong = self.counts[:, ::-1]
+        found, claimed = np.cumsum(wrong), np.cumsum(correct + wrong)
+        precision = found / np.maximum(claimed, 1)
+        return float((wrong * precision).sum() / found[-1]) if found[-1] else float("nan")
+
+    @property
+    def error_rate(self) -> float:
+        """Fraction of wrong pixels, which is the AUPR of random uncertainty; NaN without pixels."""
+        correct, wrong = self.counts.sum(axis=1)
+        return float(wrong / (correct + wrong)) if correct + wrong else float("nan")
