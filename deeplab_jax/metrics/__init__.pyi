@@ -9,3 +9,4 @@ from .boundary import TrimapConfusion as TrimapConfusion
 from .calibration import DEFAULT_BINS as DEFAULT_BINS
 from .calibration import CalibrationCounts as CalibrationCounts
 from .confusion import ConfusionMatrix as ConfusionMatrix
+from .error_detection import ErrorDetection as ErrorDetection

@@ -9,6 +9,8 @@ from .class_maps import write_picture as write_picture
 from .sheet import Panel as Panel
 from .sheet import contact_sheet as contact_sheet
 from .sheet import example_sheet as example_sheet
+from .sheet import heat_map as heat_map
+from .sheet import uncertainty_sheet as uncertainty_sheet
 from .curves import write_confusion_matrix as write_confusion_matrix
 from .curves import write_reliability_diagram as write_reliability_diagram
 from .curves import write_training_curves as write_training_curves
