@@ -10,8 +10,8 @@ It prints the expected calibration error (ECE) of the confidence, the mean ECE o
 (classwise ECE), the Brier score (0 to 2) and the negative log-likelihood (NLL). --output then also
 writes reliability.png. The command `calibrate` improves these values.
 
-With --uncertainty, the command also measures how well uncertainties find wrong pixels. It prints the
-AUROC (0.5 for random uncertainty) and the AUPR (for random uncertainty, the fraction of wrong
+With --uncertainty, the command also measures how well uncertainties find wrong pixels. It prints
+the AUROC (0.5 for random uncertainty) and the AUPR (for random uncertainty, the fraction of wrong
 pixels). --output then also writes uncertainty.png.
 
 With --table, the command compares inference options. It adds --output_stride, --scales, --flip and
