@@ -53,6 +53,7 @@ def test_uncertainties_of_probabilities_equal_their_definitions():
     assert of_probabilities("confidence", uniform) == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_the_variance_of_scales_equals_that_of_single_predictions(predictor, images):
     fused = predictor.with_options(OPTIONS)
     found = uncertainty_functions(fused, ["scales"])["scales"](images)
@@ -68,6 +69,7 @@ def test_the_variance_of_scales_equals_that_of_single_predictions(predictor, ima
     assert found.max() > 1e-4
 
 
+@pytest.mark.slow
 def test_dropout_varies_and_does_not_depend_on_the_batch(predictor, images):
     function = uncertainty_functions(predictor, ["dropout"], samples=4)["dropout"]
     both = np.asarray(function(images))
