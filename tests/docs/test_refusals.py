@@ -74,6 +74,9 @@ SHOWN = {
         ),
         ("above 179 million pixels", "inference/test_large_images.py::test_what_cannot_be_done"),
     ],
+    "experiments.md": [
+        ("cannot be shown here", "experiments/test_decided_claims.py::test_the_rule_decides"),
+    ],
     "volumes.md": [
         ("DICOM and NIfTI files", "data/test_strangers_large.py::test_volumes_are_refused"),
         ("nothing is written", "data/test_strangers_large.py::test_the_recipe_refuses"),
