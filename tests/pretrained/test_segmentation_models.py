@@ -6,7 +6,10 @@ from pretrained.peers import assert_same_logits, mean_std, peer, randomize
 
 torch = peer("torch")
 smp = peer("segmentation_models_pytorch")
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning"),
+]
 NAME = "segmentation_models.pytorch"
 
 
@@ -32,7 +35,6 @@ def make(kind, encoder, **options):
         ("tu-convnextv2_atto", "timm/convnextv2_atto"),
         ("tu-regnety_002", "timm/regnety_002"),
         ("tu-efficientnet_b0", "timm/efficientnet_b0"),
-        ("efficientnet-b0", "timm/tf_efficientnet_b0"),
         ("efficientnet-b1", "timm/tf_efficientnet_b1"),
         ("timm-efficientnet-b0", "timm/efficientnet_b0"),
         ("timm-tf_efficientnet_lite0", "timm/efficientnet_lite0"),

@@ -26,7 +26,7 @@ from deeplab_jax.pretrained.weights import PublishedWeights
 NAME = "segmentation_models.pytorch"
 SUPPORTED = (
     "DeepLabV3 and DeepLabV3Plus with the encoders resnet18 to resnet152, resnext50_32x4d, "
-    "mobilenet_v2, efficientnet-b0 and b1, timm-efficientnet-b0 to b4 and lite0 to lite4, and tu- "
+    "mobilenet_v2, efficientnet-b1, timm-efficientnet-b0 to b4 and lite0 to lite4, and tu- "
     "encoders that are backbones here (timm/…)"
 )
 # Prefixes of the encoders of this codebase, and of those of timm (`tu-`).
@@ -192,9 +192,10 @@ FIRST = (
     *("features.0.0.weight", "conv1.weight", "conv1.0.weight"),
     *("stem.0.weight", "stem.conv.weight", "conv_stem.weight", "_conv_stem.weight"),
 )
-# EfficientNets whose paddings, which are computed for one image size, are those of TensorFlow at
-# every size that is a multiple of the output stride. The larger ones pad other sides.
-STATIC_AS_DYNAMIC = ("tf_efficientnet_b0", "tf_efficientnet_b1")
+# EfficientNet whose padding, which is computed for one image size, is that of TensorFlow at every
+# size that is a multiple of the output stride. Larger ones pad other sides, and B0 raises the rate
+# in the middle of a stage.
+STATIC_AS_DYNAMIC = ("tf_efficientnet_b1",)
 # Numbered parts that timm merges with the name before them, if it returns feature maps.
 FLATTENED = re.compile(r"^(stem|stages|blocks)_(?=\d)")
 
@@ -247,9 +248,13 @@ def identify_others(weights: PublishedWeights) -> None:
 
 UNUSED = r"^classification_head\.|^encoder\.(_conv_head|_bn1|conv_head|bn2)\."
 IGNORED = {UNUSED: "the segmentation network does not use this layer"}
+# ConvNeXt names its layer scale `gamma`.
+TIMM_LEAVES = {**LEAVES, "layer_scale": ["{convolution}.gamma"]}
 SEGMENTATION_MODELS = (
     *(
-        Convention(NAME, partial(identify, names), partial(rules, names), LEAVES, ignored=IGNORED)
+        Convention(
+            NAME, partial(identify, names), partial(rules, names), TIMM_LEAVES, ignored=IGNORED
+        )
         for decoder in DECODERS
         for names in (decoder, decoder._replace(encoder=OF_TIMM))
     ),
