@@ -87,9 +87,9 @@ def run(flags: Flags, paths: list[str], console: Console) -> None:
     if flags.table and widths:
         raise DeepLabError("--trimap cannot be combined with --table; omit one of them")
     if flags.table and flags.calibration:
-        raise DeepLabError("--calibration cannot be combined with --table; leave one of them out")
+        raise DeepLabError("--calibration cannot be combined with --table; omit one of them")
     if flags.table and flags.uncertainty:
-        raise DeepLabError("--uncertainty cannot be combined with --table; leave one of them out")
+        raise DeepLabError("--uncertainty cannot be combined with --table; omit one of them")
     if not flags["calibration_bins"].using_default_value and not flags.calibration:
         raise DeepLabError("--calibration_bins requires --calibration; give it, too")
     options, settings = flags.inference_options(), flags.split_settings()

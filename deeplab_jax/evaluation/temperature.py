@@ -79,7 +79,7 @@ def fit_temperature(
         predictor = predictor.with_options(options or predictor.options)
         if predictor.crf is not None:
             raise DeepLabError(
-                "a temperature does not apply to the probabilities of a CRF; leave out crf (--crf)"
+                "a temperature does not apply to the probabilities of a CRF; omit crf (--crf)"
             )
     chosen = EvaluationSettings(**settings)
     inference = make_inference(predictor, dataset, chosen)

@@ -79,7 +79,7 @@ def uncertainty_functions(
         return functions
     if predictor.crf is not None:
         raise DeepLabError(
-            f"uncertainty {needed[0]!r} does not apply to a CRF; leave out crf (--crf)"
+            f"uncertainty {needed[0]!r} does not apply to a CRF; omit crf (--crf)"
         )
     if not isinstance(network, FoldedNetwork):
         raise DeepLabError(
