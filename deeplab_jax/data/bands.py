@@ -165,7 +165,7 @@ def select(
       pixels: all bands of the file, [H, W, C].
       bands: bands to select.
       name: name of the file, for errors.
-      whose: words before the expected bands in errors, such as "the model takes".
+      whose: words that precede the expected bands in error messages, such as "the model takes".
 
     Returns:
       [H, W, bands.count] in the dtype of `bands`. If three bands are selected as RGB, the dtype is

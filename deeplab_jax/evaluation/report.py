@@ -113,7 +113,10 @@ class SegmentationMetrics:
         )
 
     def without_last(self) -> "SegmentationMetrics":
-        """Returns the counts of all true classes but the last, which remains as a prediction."""
+        """Returns the counts without the true pixels of the last class.
+
+        Predictions of the last class on pixels of other classes remain.
+        """
         return SegmentationMetrics(
             ConfusionMatrix(self.confusion.counts[:-1]),
             PrecisionRecall(self.ranking.positives[:-1], self.ranking.pixels[:-1]),

@@ -64,7 +64,8 @@ def export(
         `web.find_runtime`.
 
     Returns:
-      The options with the size of the file; in TFLite and Core ML files the size is always fixed.
+      The options, with the height and width of the input that the file accepts. TFLite and Core ML
+      files always have a fixed input size.
 
     Raises:
       DeepLabError: the format is unknown, its packages are not installed, the network does not

@@ -37,7 +37,7 @@ class AtTemperature:
     The class map is computed before the division, so it does not depend on the temperature.
 
     Attributes:
-      finish: function of the class map and the divided logits.
+      finish: function of the class map and the logits.
       temperature: divisor, above 0.
     """
 
@@ -45,7 +45,7 @@ class AtTemperature:
     temperature: float
 
     def __call__(self, class_map: jax.Array, logits: jax.Array) -> Any:
-        """Returns the result of `finish` for the class map and the divided logits."""
+        """Returns `finish` of the class map and of the logits, divided by the temperature."""
         return self.finish(class_map, logits / self.temperature)
 
 

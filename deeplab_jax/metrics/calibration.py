@@ -166,7 +166,7 @@ class CalibrationCounts:
 def _histograms(
     probability: np.ndarray, positive: np.ndarray, num_bins: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the pixels, positives and sum of probabilities of each bin."""
+    """Returns the number of pixels and of positives, and the sum of probabilities, per bin."""
     bins = np.clip(np.ceil(probability * num_bins) - 1, 0, num_bins - 1).astype(np.intp)
     return (
         np.bincount(bins, minlength=num_bins),

@@ -29,8 +29,8 @@ class Chip:
       source: publication of the specifications.
       network_bandwidth: bytes per second that a chip sends to other slices or hosts; 0: not
         published.
-      chip_config: compiler option with which a chip of several cores is one device.
-      device_kinds: names that JAX gives to devices of this chip, or their beginnings for a GPU.
+      chip_config: compiler option that makes a chip with several cores appear as one device.
+      device_kinds: names that JAX gives to devices of this chip; for a GPU, how these names begin.
       target: description of a GPU for the compiler, as fields of XLA's GpuTargetConfigProto; empty
         for a TPU.
     """

@@ -26,7 +26,7 @@ def check_upload(address: HubAddress) -> None:
     """Checks that an upload is possible, without a request: names, token, and offline mode.
 
     Raises:
-      DeepLabError: it is not; the message states what to do.
+      DeepLabError: the upload is not possible; the message states what to do.
     """
     check_repository(address.repository, f"--repo={address.repository}")
     if address.revision is not None and not REVISION.fullmatch(address.revision):

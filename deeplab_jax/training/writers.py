@@ -62,7 +62,7 @@ class RowFile:
             self._text += line
 
     def flush(self) -> None:
-        """Stores all rows in the bucket; required before a checkpoint of their step is saved."""
+        """Stores all rows in the bucket; required before the checkpoint of that step is saved."""
         if self._is_local:
             return
         with self._storing:
@@ -340,7 +340,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
         self._rows.close(failed)
 
     def flush(self) -> None:
-        """Stores all rows in the bucket; required before a checkpoint of their step is saved."""
+        """Stores all rows in the bucket; required before the checkpoint of that step is saved."""
         self._rows.flush()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -207,7 +207,7 @@ class SegmentationBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tru
         return self._findings.notes()
 
     def leave_out(self, problems: Sequence[Problem], notes: Sequence[str] = ()) -> None:
-        """Excludes examples from writing, and stores the reasons and the remarks as metadata."""
+        """Excludes examples from the dataset, and stores reasons and remarks as metadata."""
         self._left_out = frozenset((problem.split, problem.image_id) for problem in problems)
         reasons = [problem.reason for problem in problems]
         self.info.metadata.update(left_out=reasons, notes=list(notes))

@@ -113,7 +113,11 @@ class PairedFilesBuilder(SegmentationBuilder):
     def _aligned(
         self, label: np.ndarray, mask: MaskFile, image: StorableImage, pair: Pair
     ) -> tuple[np.ndarray, bool]:
-        """Returns the label for the displayed image, and whether it was drawn on stored pixels."""
+        """Returns the label turned as the image is displayed, and how the mask was drawn.
+
+        The second value is True if the mask was drawn on the pixels as stored, before the rotation
+        that the EXIF orientation of the image requires.
+        """
         stored = turned(turned_back(label, mask.orientation), image.orientation)
         if image.size not in (label.shape, stored.shape):
             height, width = image.size

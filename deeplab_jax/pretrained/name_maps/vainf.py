@@ -87,7 +87,10 @@ def _head(architecture: str, separable: bool) -> dict[str, Any]:
 
 
 def _refinement(separable: bool) -> str:
-    """Returns the keyword of the convolution after ASPP in v3; the first is never separable."""
+    """Returns the keyword for the convolution after the ASPP of v3.
+
+    The convolution that `refine` adds cannot be separable; the one of `refine_encoder` can.
+    """
     return "refine_encoder" if separable else "refine"
 
 
