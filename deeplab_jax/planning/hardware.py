@@ -246,6 +246,8 @@ def _tpu_devices(topology: Topology) -> list[jax.Device]:
 
 def _gpu_devices(topology: Topology) -> list[jax.Device]:
     import_extra("jax_plugins.xla_cuda13", "cuda", "a plan for GPUs")
+    # The plugin only compiles, which requires no CUDA libraries.
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     if "cpu" not in os.environ.get("JAX_PLATFORMS", ""):
         raise DeepLabError("a plan for GPUs requires JAX_PLATFORMS=cpu in the environment")
     described = topologies.get_topology_desc(

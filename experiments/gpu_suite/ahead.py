@@ -3,7 +3,7 @@
     python -m experiments.gpu_suite.ahead --output=FILE [--device=h200] [--step] [--toy]
 
 Counts kernels and bytes of the compiled programs; no times are measured. Requires
-jax-cuda12-plugin and jax-cuda12-pjrt in the version of JAX, but neither CUDA nor a GPU. A JSON row
+jax-cuda13-plugin and jax-cuda13-pjrt in the version of JAX, but neither CUDA nor a GPU. A JSON row
 is written after every compilation; the same command resumes.
 """
 
@@ -18,22 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-DEVICES = {"h100": (3.35e12, 80e9), "h200": (4.8e12, 141e9)}
-# Description of a Hopper GPU for the compiler; bandwidth and memory are filled in.
-TARGET = """
-gpu_device_info {{
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472 core_count: 132 fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: {bandwidth:.0f} device_memory_size: {memory:.0f}
-  l2_cache_size: 62914560 clock_rate_ghz: 1.98
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-  cuda_compute_capability {{ major: 9 minor: 0 }}
-}}
-platform_name: "CUDA"
-dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
-"""
+DEVICES = ("h100", "h200")
 # Maximum kernel width of the networks. A wider window means that XLA compiled the gradient of a
 # kernel as a convolution whose kernel is a feature map.
 WIDEST_KERNEL = 9
@@ -94,16 +79,10 @@ def figures(compiled: Any) -> dict[str, Any]:
 def described_device(name: str) -> Any:
     """Returns the device to compile for; `here` is the first device of this machine."""
     import jax
-    from jax.experimental import topologies
 
-    if name == "here":
-        return jax.devices()[0]
-    bandwidth, memory = DEVICES[name]
-    target = TARGET.format(bandwidth=bandwidth, memory=memory)
-    described = topologies.get_topology_desc(
-        "", platform="cuda", target_config=target, topology="1x1x1"
-    )
-    return described.devices[0]
+    from deeplab_jax.planning.hardware import parse_topology, topology_devices
+
+    return jax.devices()[0] if name == "here" else topology_devices(parse_topology(f"{name}:1"))[0]
 
 
 def measurements(device: str, toy: bool, step: bool) -> list:
@@ -185,11 +164,10 @@ def main() -> None:
     parser.add_argument("--step", action="store_true", help="compile the training step of part a")
     parser.add_argument("--toy", action="store_true", help="use tiny sizes")
     arguments = parser.parse_args()
-    # The plugin is used for compilation only, which needs no CUDA libraries.
-    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     # XLA chooses between Triton and cuBLAS by measurements on the GPU. Without a GPU, its choice of
     # tiles fails for some products, so Triton is disabled.
     if arguments.device != "here":
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
         os.environ.setdefault("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false")
     from experiments.gpu_suite import machine, rows
 
