@@ -180,16 +180,9 @@ def writing(
     ):
         masks = Path(folder) / job.masks.name
         masks.mkdir()
-        codec = cv2.VideoWriter.fourcc(*CODEC)
         bottom, right = (length % 2 for length in size)
         even = (size[0] + bottom, size[1] + right)
-        writer = cv2.VideoWriter(str(temporary), codec, rate, even[::-1])
-        if not writer.isOpened():
-            suffix = temporary.suffix
-            raise DeepLabError(
-                f"the installed OpenCV cannot write {suffix} files with the codec {CODEC}; install "
-                "opencv-python-headless from PyPI"
-            )
+        writer = _opened_writer(temporary, rate, even)
         numbers = itertools.count()
 
         def write(picture: np.ndarray, class_map: np.ndarray) -> None:
@@ -212,6 +205,16 @@ def writing(
         if job.masks.is_dir():
             shutil.rmtree(job.masks)
         masks.rename(job.masks)
+
+
+def _opened_writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*CODEC), rate, size[::-1])
+    if not writer.isOpened():
+        raise DeepLabError(
+            f"the installed OpenCV cannot write {path.suffix} files with the codec {CODEC}; "
+            "install opencv-python-headless from PyPI"
+        )
+    return writer
 
 
 # Start code of the header that states the frame size in MPEG-4 part 2, and the maximum length of
