@@ -28,7 +28,22 @@ RATES = {
 
 
 # Keywords of later releases.
-ADDED = {"image_dtype": "uint8", "pixel_mean": [], "pixel_std": []}
+ADDED = {
+    "image_dtype": "uint8",
+    "pixel_mean": [],
+    "pixel_std": [],
+    "rate_start": "next_unit",
+    "projection_size": 1,
+    "stochastic_depth": 0.0,
+    "decoder_dropout": [],
+    "pad_first_convolution": True,
+    "low_level_source": "convolution",
+    "separable_norm": True,
+    "refine_encoder": False,
+    "last_convolution": False,
+    "pad_before_expansion": False,
+    "multiple_of_stride": False,
+}
 
 
 def described(name):

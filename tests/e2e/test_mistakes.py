@@ -60,7 +60,7 @@ def test_an_indivisible_batch_size_names_the_nearest(commands, tmp_path):
     eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     failed = commands.run(*words, status=2, **eight)
     assert "batch_size=10 is not divisible" in failed.stderr
-    assert "nearest that are: 8, 16" in failed.stderr
+    assert "nearest legal values: 8, 16" in failed.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -209,7 +209,7 @@ def test_fixed_sizes_refuse_all_others(made, tmp_path):
     with pytest.raises(DeepLabError, match=r"49x33.*33x49"):
         exported(noise(1, 49, 33))
     for images in (noise(1, 33, 49).astype(np.float32), noise(33, 49), noise(1, 33, 49)[..., :2]):
-        with pytest.raises(DeepLabError, match=r"uint8 \[N, H, W, 3\]"):
+        with pytest.raises(DeepLabError, match=r"uint8 and shape \[N, H, W, 3\]"):
             exported(images)
 
 

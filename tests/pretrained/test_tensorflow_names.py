@@ -219,7 +219,7 @@ def test_lists_are_what_the_released_code_makes(name):
 @pytest.mark.parametrize("name", official_variables.LISTS)
 def test_the_network_is_recognized(name):
     _, identified = identify(empty_weights(official_variables.read(name)), "a file")
-    assert identified == EXPECTED[name]
+    assert identified[:2] == EXPECTED[name]
 
 
 @pytest.mark.parametrize(
