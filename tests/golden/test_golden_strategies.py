@@ -3,14 +3,13 @@
 import jax
 import numpy as np
 import pytest
-from golden.recording import recorded
+from golden.recording import FOLDER, recorded
 from random_variables import random_variables
 from selection import slow_unless
 
 from deeplab_jax.crf import CRFParameters
 from deeplab_jax.data import ArrayDataset
 from deeplab_jax.data.descriptors import SHAPES
-from deeplab_jax.data.shapes import draw_scene
 from deeplab_jax.evaluation import evaluate
 from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.models import create_model
@@ -28,13 +27,10 @@ UNLIKE = 0.001
 
 @pytest.fixture(scope="module")
 def dataset():
-    scenes = [draw_scene(5, 1, index) for index in range(3)]
-    cuts = [(65, 65), (50, 65), (65, 41)]
-    pairs = [
-        (image[:height, :width], label[:height, :width])
-        for (image, label), (height, width) in zip(scenes, cuts, strict=True)
-    ]
-    return ArrayDataset(*zip(*pairs, strict=True), class_names=SHAPES.class_names)
+    """Parts of drawn scenes, stored because versions of OpenCV draw some pixels differently."""
+    with np.load(FOLDER / "strategies" / "scenes.npz") as scenes:
+        images, labels = ([scenes[f"{kind}_{n}"] for n in range(3)] for kind in ("image", "label"))
+    return ArrayDataset(images, labels, class_names=SHAPES.class_names)
 
 
 @pytest.fixture(scope="module")
