@@ -30,7 +30,8 @@ def test_agrees_with_scipy_on_a_ratio():
         n_resamples=4000,
         vectorized=False,
         method="percentile",
-        rng=np.random.default_rng(2),
+        # Called rng since SciPy 1.15.
+        random_state=np.random.default_rng(2),
     ).confidence_interval
     assert change.difference == pytest.approx(statistic(np.arange(60)))
     width = expected.high - expected.low
