@@ -50,17 +50,26 @@ PLANS = {
 
 
 def planned(name: str) -> dict[str, Any]:
-    """Compiles one of `PLANS` and returns its description."""
+    """Compiles one of `PLANS` and returns its description, with commit, versions and date."""
     # As for `deeplab-jax plan`, JAX must not start the accelerators of this machine.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # Imported here, because writing the table of existing plans needs no compiler.
     from deeplab_jax.planning import plan
 
-    run = PLANS[name]
+    run, origin = PLANS[name], _origin()
     config = configs.load(run.config)
     for field, text in (run.fields | {"model.dtype": "bfloat16"}).items():
         configs.override(config, field, text)
-    return plan(config, run.topology, num_slices=run.num_slices).describe()
+    described = plan(config, run.topology, num_slices=run.num_slices).describe()
+    return described | {"origin": origin}
+
+
+def _origin() -> dict[str, str]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    hardware = f"compiled on one core of an AMD EPYC, JAX {version('jax')}"
+    return {"commit": commit, "hardware": hardware, "date": time.strftime("%Y-%m-%d")}
 
 
 def label(plan: dict[str, Any]) -> str:
@@ -103,20 +112,17 @@ def figures(plan: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 def write_table(directory: pathlib.Path) -> None:
     """Writes the figures of all plans in a directory to the table of the docs."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    hardware = f"compiled on one core of an AMD EPYC, JAX {version('jax')}"
     paths = [directory / f"{name}.json" for name in PLANS]
+    command = f"python -m experiments.pod_plans {directory}"
     rows = [
-        (label(plan), quantity, value, unit, f"python -m experiments.pod_plans {directory}")
+        (label(plan), quantity, value, unit, command, *plan["origin"].values())
         for plan in (json.loads(path.read_text()) for path in paths if path.exists())
         for quantity, (value, unit) in figures(plan).items()
     ]
     with MEASURED.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows((*row, commit, hardware, time.strftime("%Y-%m-%d")) for row in rows)
+        writer.writerows(rows)
 
 
 def main(arguments: list[str]) -> None:
