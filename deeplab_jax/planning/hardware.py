@@ -219,6 +219,8 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
     """
     try:
         devices = _gpu_devices(topology) if topology.chip.is_gpu else _tpu_devices(topology)
+    except DeepLabError:
+        raise
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         message = f"the compiler does not support {topology.name}: {reason}"
@@ -245,7 +247,7 @@ def _tpu_devices(topology: Topology) -> list[jax.Device]:
 
 
 def _gpu_devices(topology: Topology) -> list[jax.Device]:
-    import_extra("jax_plugins.xla_cuda13", "cuda", "a plan for GPUs")
+    import_extra("jax_cuda13_plugin", "cuda", "a plan for GPUs")
     # The plugin only compiles, which requires no CUDA libraries.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     if "cpu" not in os.environ.get("JAX_PLATFORMS", ""):

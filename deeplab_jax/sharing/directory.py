@@ -28,6 +28,8 @@ PHOTOGRAPHS = {
     "cat": ("chelsea", "Stéfan van der Walt, CC0"),
 }
 ANY_PHOTOGRAPH = ("coffee", "Rachel Michetti, CC0")
+# Small examples are enlarged to at least half of this height in pixels.
+MINIMUM_HEIGHT = 200
 # Seed, split and index of the drawn example, which is in no dataset.
 SCENE = (0, 9, 0)
 
@@ -79,7 +81,7 @@ def example_image(stored: StoredModel) -> tuple[np.ndarray, str] | None:
         photograph = _photograph(names)
         if photograph is not None:
             return photograph
-    image, _ = draw_scene(*SCENE, size=192)
+    image, _ = draw_scene(*SCENE)
     return image, "Mask of the model on a drawn image"
 
 
@@ -111,4 +113,7 @@ def _drawn(stored: StoredModel, image: np.ndarray) -> np.ndarray:
     )
     prediction = predictor.predict(image)
     pair = np.concatenate([image, prediction.overlay], axis=1)
+    # Drawings have the size of the training images, since a model may fail at other sizes.
+    factor = max(1, MINIMUM_HEIGHT // len(pair))
+    pair = pair.repeat(factor, axis=0).repeat(factor, axis=1)
     return np.concatenate([pair, legend_strip(prediction.legend, pair.shape[1])])

@@ -78,10 +78,15 @@ def test_an_unknown_slice_error_lists_the_legal_ones(name, complaint):
         parse_topology(name)
 
 
-def test_a_missing_compiler_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "libtpu", None)
-    with pytest.raises(DeepLabError, match=r"pip install 'deeplab_jax\[tpu\]'"):
-        topologies.topology_devices(parse_topology("v5e:2x2"))
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("v5e:2x2", "libtpu", "tpu"), ("h100:8", "jax_cuda13_plugin", "cuda")],
+)
+def test_a_missing_compiler_error_names_the_extra(monkeypatch, name, module, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    message = rf"^a plan for [TG]PUs requires {module}.* pip install 'deeplab_jax\[{extra}\]'"
+    with pytest.raises(DeepLabError, match=message):
+        topologies.topology_devices(parse_topology(name))
 
 
 def test_published_figures_are_in_order():

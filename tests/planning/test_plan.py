@@ -85,14 +85,6 @@ def small_config(spatial=1):
     return config
 
 
-def gpu_compiler_installed():
-    """Returns whether the compiler for GPUs is installed, with which a plan needs no GPU."""
-    return (
-        importlib.util.find_spec("jax_plugins") is not None
-        and importlib.util.find_spec("jax_plugins.xla_cuda13") is not None
-    )
-
-
 @pytest.fixture
 def printed(monkeypatch, capsys):
     """Returns what the command prints of a plan that nobody computed."""
@@ -251,7 +243,7 @@ def test_slices_send_gradients_and_statistics_once_and_no_rows():
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not gpu_compiler_installed(),
+    importlib.util.find_spec("jax_cuda13_plugin") is None,
     reason="jax_cuda13_plugin, the compiler for GPUs, is not installed",
 )
 def test_a_plan_for_gpus_needs_none():
