@@ -1,10 +1,10 @@
-"""Declarations of all config fields: type, default, unit, source and help."""
+"""Sections of the config and their fields: type, default, unit, source and help of each."""
 
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from deeplab_jax.architecture import Architecture, Shorthands
+from deeplab_jax.architecture_fields import ArchitectureFields, Shorthands
 from deeplab_jax.declarations import (
     ABOVE_ZERO,
     COUNT,
@@ -19,6 +19,7 @@ from deeplab_jax.declarations import (
     keyword,
     kind,
 )
+from deeplab_jax.optimization_fields import Loss, Optimizer, Schedule
 
 # Keywords of a network that the dataset determines, or that training does not support.
 NOT_IN_CONFIG = ("num_classes", "in_channels", "image_dtype", "quantization")
@@ -221,159 +222,6 @@ class Parallel:
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss:
-    """Weighted sum of losses; deeplab_jax/losses has the formula and source of each."""
-
-    cross_entropy: float = keyword(1.0, "Weight of the cross-entropy; 0: off.")
-    focal: float = keyword(0.0, "Weight of the focal loss; 0: off.", source="arXiv 1708.02002")
-    dice: float = keyword(0.0, "Weight of the Dice loss; 0: off.", source="arXiv 1606.04797")
-    lovasz: float = keyword(
-        0.0, "Weight of the Lovász-softmax loss; 0: off.", source="arXiv 1705.08790"
-    )
-    class_weights: tuple[float, ...] | None = keyword(
-        None, "Weight of each class in the cross-entropy; unset: 1 for all."
-    )
-    label_smoothing: float = keyword(
-        0.0, "Label smoothing of the cross-entropy, 0..1.", rule=FRACTION
-    )
-    focal_gamma: float = keyword(
-        2.0, "Exponent γ of the focal loss, from 0.", source="arXiv 1708.02002", rule=NOT_NEGATIVE
-    )
-    hard_pixel_fraction: float = keyword(
-        1.0,
-        "Fraction of the hardest pixels kept in the cross-entropy, 0..1.",
-        rule=NONZERO_FRACTION,
-    )
-    hard_pixel_anneal_steps: int = keyword(
-        0, "Number of steps over which `hard_pixel_fraction` falls from 1; 0: constant.", rule=COUNT
-    )
-    upsample_logits: bool = keyword(
-        True,
-        "Upsampling of the logits to the label size; False: downsampling of the label to the size "
-        "of the logits.",
-        source="DeepLab v3, section 4.1; v1, v2: False",
-    )
-    chunk_rows: int = keyword(
-        0,
-        "Number of label rows that the loss is computed on at a time, to save memory; 0: all. "
-        "Requires cross-entropy as the only loss and upsampled logits.",
-        unit="rows",
-        rule=COUNT,
-    )
-    normalization: str = keyword(
-        "pixels",
-        "Normalization of the loss: mean over all labeled pixels of the batch (`pixels`, v3), or "
-        "mean per image, then over the images (`images`, v2 on ResNet-101).",
-        legal=("pixels", "images"),
-    )
-    supervise_all_scales: bool = keyword(
-        False,
-        "Loss on the scores of every scale of `model.multi_scale`, in addition to the fused ones.",
-        source="DeepLab v2, released",
-    )
-    auxiliary_weight: float = keyword(
-        0.5,
-        "Weight of the loss of the auxiliary head; 0: off.",
-        source="torchvision",
-        rule=NOT_NEGATIVE,
-    )
-    l1: float = keyword(
-        0.0, "Weight of the L1 norm of the convolution kernels; 0: off.", rule=NOT_NEGATIVE
-    )
-
-
-def _factor(part: str) -> float:
-    """Declares the learning-rate multiplier of one part of the network."""
-    return keyword(1.0, f"Learning-rate multiplier of {part}; 0 freezes it.", rule=NOT_NEGATIVE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Multipliers:
-    """Learning-rate multipliers of the parts of the network; 0 freezes a part.
-
-    DeepLab v2 was released with `classifier=10` and `bias=2`, and on ResNet-101 with `norm=0`, too.
-    """
-
-    backbone: float = _factor("the backbone")
-    head: float = _factor("the head, without its classifiers")
-    decoder: float = _factor("the decoder")
-    classifier: float = _factor("all classifiers, including those inside a head")
-    auxiliary: float = _factor("the auxiliary head")
-    bias: float = _factor("convolution biases, in addition to that of their part")
-    norm: float = _factor("normalization scales and offsets, in addition to that of their part")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Optimizer:
-    """Optimizer, and the learning-rate multipliers of the parts of the network."""
-
-    name: str = keyword(
-        "sgd",
-        "Optimizer: `sgd` (with momentum), `adam`, `adamw`, `lars` or `lamb`.",
-        legal=("sgd", "adam", "adamw", "lars", "lamb"),
-    )
-    momentum: float = keyword(
-        0.9, "Momentum of `sgd`, or decay of the first moment of Adam, in [0, 1)."
-    )
-    weight_decay: float = keyword(
-        4e-5,
-        "Weight decay of convolution kernels; 0: off.",
-        source="released code",
-        rule=NOT_NEGATIVE,
-    )
-    decay_depthwise: bool = keyword(
-        False,
-        "Weight decay also applies to depthwise kernels.",
-        source="released code: False",
-    )
-    nesterov: bool = keyword(False, "Nesterov momentum for `sgd`.")
-    layer_decay: float = keyword(
-        1.0,
-        "Factor on the learning rate per unit of the backbone, from the last unit (once) to the "
-        "first; 1: off.",
-        source="arXiv 2003.10555, 2106.08254",
-        rule=NONZERO_FRACTION,
-    )
-    clip_norm: float = keyword(
-        0.0, "Maximum global gradient norm; 0 disables clipping.", rule=NOT_NEGATIVE
-    )
-    multipliers: Multipliers
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """Learning-rate schedule."""
-
-    base_learning_rate: float = keyword(
-        0.007, "Learning rate before the schedule, above 0.", source="DeepLab v3, section 4"
-    )
-    name: str = keyword(
-        "poly",
-        "Schedule: `poly`, `step`, `cosine` or `constant`.",
-        legal=("poly", "step", "cosine", "constant"),
-    )
-    power: float = keyword(
-        0.9,
-        "Power of `poly`: (1 − step/num_steps)^power.",
-        source="DeepLab v2, section 4.1.1",
-    )
-    steps_per_drop: int = keyword(
-        2000,
-        "Number of steps between two drops of the learning rate by `step`.",
-        source="DeepLab v1, section 4.1",
-    )
-    drop_factor: float = keyword(
-        0.1, "Factor on the learning rate at each drop by `step`, below 1."
-    )
-    warmup_steps: int = keyword(
-        0,
-        "Number of warm-up steps: the learning rate of step t (from 0) is multiplied by "
-        "(t + 1)/warmup_steps; 0: no warm-up.",
-        rule=COUNT,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Validation during a run."""
 
@@ -401,7 +249,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Config fields of a training run, without the section `model`; see `Architecture` for it."""
+    """Config fields of a run, without those of `ArchitectureFields` in the section `model`."""
 
     seed: int = keyword(0, "Seed of initialization, data order, augmentation and dropout, from 0.")
     data: Data
@@ -443,7 +291,7 @@ def declared_fields(
 
 def model_fields() -> Iterator[tuple[str, type, dataclasses.Field[Any]]]:
     """Yields (name, class, field) for every field in the section `model` of the config."""
-    for owner in (Shorthands, Architecture):
+    for owner in (Shorthands, ArchitectureFields):
         for field in dataclasses.fields(owner):
             if field.name not in NOT_IN_CONFIG:
                 yield field.name, owner, field

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from deeplab_jax.architecture import Architecture, Shorthands
+from deeplab_jax.architecture_fields import ArchitectureFields, Shorthands
 from deeplab_jax.cli.main import COMMANDS, command_help, load_command
 from deeplab_jax.config_fields import declared_fields
 from deeplab_jax.crf import PARAMETERS
@@ -44,7 +44,7 @@ def row(name: str, field: dataclasses.Field[Any]) -> list[str]:
 
 def keywords() -> Iterator[str]:
     """Yields the table of network keywords."""
-    fields = (*dataclasses.fields(Architecture), *dataclasses.fields(Shorthands))
+    fields = (*dataclasses.fields(ArchitectureFields), *dataclasses.fields(Shorthands))
     rows = [row(field.name, field) for field in fields if field.name != "architecture"]
     yield from table_lines(["keyword", "description", "default"], rows)
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from deeplab_jax.architecture import BACKBONE_KEYWORDS
 from deeplab_jax.backbones import (
     convnext,
     efficientnet,
+    efficientnet_networks,
     mobilenet,
     regnet,
     resnet,
@@ -21,6 +21,7 @@ from deeplab_jax.backbones import (
 from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.errors import unknown_name
 from deeplab_jax.layers import Normalization
+from deeplab_jax.named_architectures import BACKBONE_KEYWORDS
 
 
 class Wide(NamedTuple):
@@ -180,14 +181,16 @@ def _regnet(name: str) -> BackboneEntry:
 
 
 def _efficientnet(name: str) -> BackboneEntry:
-    network = efficientnet.NETWORKS[name]
+    network = efficientnet_networks.NETWORKS[name]
     return _of_timm(
         name,
         partial(efficientnet.EfficientNet, name_in_timm=name),
-        efficientnet.features(network),
-        efficientnet.normalization(network),
+        efficientnet_networks.features(network),
+        efficientnet_networks.normalization(network),
         preprocessing=network.preprocessing,
-        wide=Wide(efficientnet.head_channels(network), network.head_place, network.activation),
+        wide=Wide(
+            efficientnet_networks.head_channels(network), network.head_place, network.activation
+        ),
     )
 
 
@@ -221,7 +224,7 @@ BACKBONES = {
     **{f"timm/{name}": _timm_resnet(name) for name in resnet.TIMM},
     **{f"timm/{name}": _convnext(name) for name in convnext.SIZES},
     **{f"timm/{name}": _regnet(name) for name in regnet.SIZES},
-    **{f"timm/{name}": _efficientnet(name) for name in efficientnet.NETWORKS},
+    **{f"timm/{name}": _efficientnet(name) for name in efficientnet_networks.NETWORKS},
 }
 
 

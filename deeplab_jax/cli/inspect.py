@@ -29,11 +29,12 @@ from typing import TYPE_CHECKING
 import rich.table
 
 from deeplab_jax import checkpointing, models, pretrained
-from deeplab_jax.architecture import BACKBONE_KEYWORDS, Architecture, Shorthands, check_names
+from deeplab_jax.architecture_fields import ArchitectureFields, Shorthands
 from deeplab_jax.cli.console import Console, make_table
 from deeplab_jax.cli.flags import MODEL_HELP, Flags, parse_keywords, parse_size
 from deeplab_jax.declarations import declaration, default_text, help_text, kind
 from deeplab_jax.errors import DeepLabError, unknown_name
+from deeplab_jax.named_architectures import BACKBONE_KEYWORDS, check_names
 
 if TYPE_CHECKING:
     from deeplab_jax.models.summary import LayerSummary
@@ -98,7 +99,7 @@ def _described(flags: Flags) -> Iterator[str]:
         model = ((f"model.{name}", owner, field) for name, owner, field in model_fields())
         fields = [*declared_fields(), *model]
     else:
-        owners = (Architecture, Shorthands)
+        owners = (ArchitectureFields, Shorthands)
         fields = [
             (field.name, owner, field) for owner in owners for field in dataclasses.fields(owner)
         ]

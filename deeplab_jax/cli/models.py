@@ -9,9 +9,9 @@ example:
 """
 
 from deeplab_jax import pretrained
-from deeplab_jax.architecture import BACKBONE_KEYWORDS, list_models
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
+from deeplab_jax.named_architectures import BACKBONE_KEYWORDS, list_models
 
 
 def define_flags(flags: Flags) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from deeplab_jax.architecture import LARGEST_PIXEL
 from deeplab_jax.data.descriptors import Bands
 from deeplab_jax.data.image_layout import max_whole_pixels
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra
+from deeplab_jax.pixels import LARGEST_PIXEL
 
 NPY_START = b"\x93NUMPY"
 ORIENTATION_TAG = 274

@@ -7,7 +7,6 @@ from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
-from deeplab_jax.architecture import LARGEST_PIXEL
 from deeplab_jax.data.descriptors import Bands, Descriptor, check_several_classes, describe
 from deeplab_jax.data.statistics import BandCounter
 from deeplab_jax.errors import DeepLabError
@@ -19,6 +18,7 @@ from deeplab_jax.labels import (
     label_dtype,
     void_label,
 )
+from deeplab_jax.pixels import LARGEST_PIXEL
 
 
 class Example(TypedDict):

@@ -5,7 +5,8 @@ from deeplab_jax.lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "..architecture": "Architecture list_models",
+        "..architecture": "Architecture",
+        "..named_architectures": "list_models",
         ".architectures": "create_model resolve_stored",
         ".deeplab": "DeepLab fold",
         ".image_classifier": "ImageClassifier create_classifier restore_classifier",

@@ -3,13 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deeplab_jax.architecture import (
-    ARCHITECTURES,
-    KEYWORDS,
-    Architecture,
-    check_names,
-    default_aspp_rates,
-)
+from deeplab_jax.architecture import Architecture
+from deeplab_jax.architecture_fields import KEYWORDS
 from deeplab_jax.backbones import find_backbone
 from deeplab_jax.formats import with_new_keywords
 from deeplab_jax.models.deeplab import DeepLab
@@ -20,9 +15,11 @@ from deeplab_jax.models.output_stride import (
     STRIDES,
     SUMMED_RATES,
     Published,
+    default_aspp_rates,
     published_rates,
     rescaled,
 )
+from deeplab_jax.named_architectures import ARCHITECTURES, check_names
 
 # ASPP rates in torchvision's networks, at the output stride of each published network.
 TORCHVISION_RATES = (12, 24, 36)

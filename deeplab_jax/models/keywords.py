@@ -7,7 +7,8 @@ differ also compute different networks.
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from deeplab_jax.architecture import RATE_STARTS, Architecture
+from deeplab_jax.architecture import Architecture
+from deeplab_jax.architecture_fields import RATE_STARTS
 from deeplab_jax.backbones import BACKBONES, find_backbone
 from deeplab_jax.errors import DeepLabError
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from deeplab_jax.architecture import RATES_AT_16, Architecture
+from deeplab_jax.architecture import Architecture
+from deeplab_jax.architecture_fields import RATES_AT_16
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models.deeplab import DeepLab
 
@@ -39,6 +40,11 @@ FC6_RATES = {
 }
 # DeepLab v3, section 3.3.
 CONCATENATED_RATES = Published(RATES_AT_16, 16)
+
+
+def default_aspp_rates(output_stride: int) -> tuple[int, ...]:
+    """Returns the default ASPP rates: (6, 12, 18) at output stride 16, (12, 24, 36) at 8."""
+    return tuple(rate * 16 // output_stride for rate in RATES_AT_16)
 
 
 def published_rates(

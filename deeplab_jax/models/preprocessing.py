@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from deeplab_jax.architecture import (
+from deeplab_jax.architecture import Architecture
+from deeplab_jax.pixels import (
     CAFFE_MEAN_BGR,
     LARGEST_PIXEL,
     SLIM_MEAN,
     TORCHVISION_MEAN,
     TORCHVISION_STD,
     VGG_MEAN,
-    Architecture,
 )
 
 
@@ -28,7 +28,7 @@ def preprocess(
     Args:
       image: pixels [N, H, W, C], integers or floating point; RGB 0..255 except for `none`,
         `minus_one_one`, and `mean_std` with a mean.
-      name: preprocessing, one of `architecture.PREPROCESSINGS`.
+      name: preprocessing, one of `pixels.PREPROCESSINGS`.
       dtype: dtype of the result.
       image_dtype: integer type whose range `minus_one_one` maps to -1..1.
       mean, std: mean and standard deviation of each channel for `mean_std`, in pixel values; ():

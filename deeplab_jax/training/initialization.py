@@ -13,12 +13,12 @@ import numpy as np
 from flax import traverse_util
 
 from deeplab_jax import checkpointing
-from deeplab_jax.architecture import TORCHVISION_STD
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.models import Architecture
 from deeplab_jax.models.output_stride import rename_branches_to_match
 from deeplab_jax.models.preprocessing import channel_scale
 from deeplab_jax.parallel import place, state_shardings
+from deeplab_jax.pixels import TORCHVISION_STD
 from deeplab_jax.pretrained import locate
 from deeplab_jax.reporter import Reporter
 from deeplab_jax.training.checkpoints import Checkpointer

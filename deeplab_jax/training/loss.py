@@ -36,7 +36,7 @@ def make_objective(config: ConfigDict, architecture: Architecture) -> Objective:
     """Returns the loss function that a config specifies.
 
     Args:
-      config: section `loss` of the config; see deeplab_jax/config_fields.py.
+      config: section `loss` of the config; see deeplab_jax/optimization_fields.py.
       architecture: architecture of the network, which determines the endpoints.
 
     Raises:

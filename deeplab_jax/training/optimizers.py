@@ -110,7 +110,7 @@ def make_schedule(config: ConfigDict, num_steps: int) -> optax.Schedule:
     """Returns the learning-rate schedule that a config specifies.
 
     Args:
-      config: section `schedule` of the config; see deeplab_jax/config_fields.py.
+      config: section `schedule` of the config; see deeplab_jax/optimization_fields.py.
       num_steps: number of training steps.
 
     Raises:
@@ -154,7 +154,7 @@ def make_optimizer(
     (arXiv 1708.03888, 1904.00962).
 
     Args:
-      config: section `optimizer` of the config; see deeplab_jax/config_fields.py.
+      config: section `optimizer` of the config; see deeplab_jax/optimization_fields.py.
       learning_rate: learning-rate schedule.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from deeplab_jax.backbones import efficientnet, find_backbone
+from deeplab_jax.backbones import efficientnet_networks, find_backbone
 from deeplab_jax.layers import StochasticDepth, record_inputs
 from deeplab_jax.models.image_classifier import create_classifier
 from deeplab_jax.pretrained.assignment import NORM_LEAVES
@@ -69,7 +69,7 @@ def test_names_and_sizes_are_those_of_the_published_files(name):
 def test_networks_with_the_same_padding_are_told_apart():
     signatures = [
         names._signature(network)
-        for network in efficientnet.NETWORKS.values()
+        for network in efficientnet_networks.NETWORKS.values()
         if not network.tensorflow
     ]
     assert len(set(signatures)) == len(signatures) == 17
@@ -103,9 +103,9 @@ def test_stochastic_depth_rises_linearly_with_the_unit():
     ],
 )
 def test_widths_of_stages(name, widths, channels):
-    network = efficientnet.NETWORKS[name]
-    stages = efficientnet.units(network)
+    network = efficientnet_networks.NETWORKS[name]
+    stages = efficientnet_networks.units(network)
     assert tuple(rows[-1].features for rows in stages) == widths
-    assert efficientnet.head_channels(network) == channels
-    strides = [feature.stride for feature in efficientnet.features(network)]
+    assert efficientnet_networks.head_channels(network) == channels
+    strides = [feature.stride for feature in efficientnet_networks.features(network)]
     assert strides == [4, 8, 16, 32]

@@ -5,7 +5,7 @@ import pytest
 from stand_ins import write_workdir
 
 from deeplab_jax import config as configs
-from deeplab_jax.architecture import Architecture, Shorthands
+from deeplab_jax.architecture_fields import ArchitectureFields, Shorthands
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import parse_keywords
 from deeplab_jax.cli.main import run
@@ -68,7 +68,7 @@ def test_every_keyword_is_described_as_declared(inspect, flag):
     status, printed, error = inspect(flag)
     assert (status, error) == (0, "")
     lines = {line.partition(":")[0]: line for line in printed.splitlines()}
-    for owner in (Architecture, Shorthands):
+    for owner in (ArchitectureFields, Shorthands):
         for field in dataclasses.fields(owner):
             assert declaration(field).help in lines[field.name]
             assert all(str(legal) in lines[field.name] for legal in declaration(field).legal)

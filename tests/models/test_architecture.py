@@ -3,10 +3,10 @@ import json
 
 import pytest
 
-from deeplab_jax.architecture import BACKBONE_KEYWORDS
 from deeplab_jax.backbones import BACKBONES
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.models import create_model, list_models
+from deeplab_jax.named_architectures import BACKBONE_KEYWORDS
 
 
 def test_names_decide_and_keywords_change():

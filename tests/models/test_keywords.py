@@ -12,7 +12,8 @@ from flax import linen as nn
 from selection import slow_unless
 
 from deeplab_jax import ops
-from deeplab_jax.architecture import KEYWORDS, Architecture
+from deeplab_jax.architecture import Architecture
+from deeplab_jax.architecture_fields import KEYWORDS
 from deeplab_jax.backbones import BACKBONES, BackboneEntry, Feature
 from deeplab_jax.backbones.atrous import strides_to_rates
 from deeplab_jax.errors import DeepLabError

@@ -2,8 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deeplab_jax.architecture import PREPROCESSINGS
 from deeplab_jax.models.preprocessing import preprocess
+from deeplab_jax.pixels import PREPROCESSINGS
 
 PIXEL = np.array([255, 0, 51], np.uint8).reshape(1, 1, 1, 3)
 

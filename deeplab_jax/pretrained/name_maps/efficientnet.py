@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deeplab_jax.backbones import efficientnet
-from deeplab_jax.backbones.efficientnet import CONV, FUSED, RESIDUAL_CONV, Network, Row
+from deeplab_jax.backbones import efficientnet_networks as networks
+from deeplab_jax.backbones.efficientnet_networks import CONV, FUSED, RESIDUAL_CONV, Network, Row
 from deeplab_jax.pretrained.name_maps.rules import (
     IMAGE_CLASSIFIER,
     LEAVES,
@@ -54,10 +54,10 @@ class _Signature(NamedTuple):
 
 
 def _signature(network: Network) -> _Signature:
-    stages = efficientnet.units(network)
+    stages = networks.units(network)
     return _Signature(
         tuple(map(len, stages)),
-        efficientnet.stem_channels(network),
+        networks.stem_channels(network),
         stages[-1][-1].features,
         network.squeeze,
     )
@@ -79,7 +79,7 @@ def identify(arrays: Arrays) -> str | None:
         None if head is None else head.shape[1],
         any(".se.conv_reduce." in name for name in arrays),
     )
-    for name, network in efficientnet.NETWORKS.items():
+    for name, network in networks.NETWORKS.items():
         signature = _signature(network)
         # Networks that return feature maps have no such convolution.
         if signature == found or (head is None and signature._replace(features=None) == found):
@@ -89,7 +89,7 @@ def identify(arrays: Arrays) -> str | None:
 
 def timm_rules(name: str) -> tuple[Rule, ...]:
     """Returns timm's name map of an image classifier, without its last layer."""
-    network, universal = efficientnet.NETWORKS[name], name.startswith(MOBILENET_V4)
+    network, universal = networks.NETWORKS[name], name.startswith(MOBILENET_V4)
     rules = [
         Rule("backbone/stem", "conv_stem", "bn1"),
         Rule("head", "conv_head", "norm_head" if universal else "bn2"),
@@ -108,7 +108,7 @@ def timm_rules(name: str) -> tuple[Rule, ...]:
 
 def _units(network: Network) -> Iterator[tuple[int, int, Row]]:
     """Yields the number of the stage, the number in the stage and the row of each unit."""
-    for stage, rows in enumerate(efficientnet.units(network), start=1):
+    for stage, rows in enumerate(networks.units(network), start=1):
         for number, row in enumerate(rows, start=1):
             yield stage, number, row
 
@@ -126,7 +126,7 @@ def _layers(row: Row, universal: bool) -> Layers:
 # EfficientNet-PyTorch ports networks from TensorFlow. Its names are those of the `tf_` networks.
 PORTED = {
     name: network
-    for name, network in efficientnet.NETWORKS.items()
+    for name, network in networks.NETWORKS.items()
     if name.startswith(("tf_efficientnet_b", "tf_efficientnet_lite"))
 }
 PORTED_LAYERS: Layers = {

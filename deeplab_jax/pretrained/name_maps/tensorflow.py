@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from deeplab_jax.architecture import default_aspp_rates
 from deeplab_jax.backbones import find_backbone, mobilenet
 from deeplab_jax.backbones.resnet import OWN_DEPTHS
 from deeplab_jax.errors import DeepLabError
+from deeplab_jax.models.output_stride import default_aspp_rates
 from deeplab_jax.pretrained.name_maps.rules import (
     IMAGE_CLASSIFIER,
     Convention,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deeplab_jax.backbones import convnext, regnet, resnet
-from deeplab_jax.backbones.efficientnet import NETWORKS as EFFICIENTNETS
+from deeplab_jax.backbones.efficientnet_networks import NETWORKS as EFFICIENTNETS
 from deeplab_jax.pretrained.name_maps import efficientnet
 from deeplab_jax.pretrained.name_maps.rules import RESNET_UNIT, Rule, outputs, resnet_rules
 from deeplab_jax.pretrained.weights import PublishedWeights
