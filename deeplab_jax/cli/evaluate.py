@@ -40,7 +40,8 @@ from typing import Any
 import deeplab_jax
 from deeplab_jax import data, inference
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, joined_job
+from deeplab_jax.cli.flags import Flags
+from deeplab_jax.cli.job import define_hosts, joined_job
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
@@ -76,7 +77,7 @@ def define_flags(flags: Flags) -> None:
     )
     flags.define("table", False, "Compare inference options, adding one flag at a time.")
     flags.define("spatial", 1, "Number of devices over which image rows are sharded.", least=1)
-    flags.define_hosts()
+    define_hosts(flags)
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

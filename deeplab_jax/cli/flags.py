@@ -1,17 +1,13 @@
 """Command-line flags: definition, groups for several commands, and parsing of values."""
 
-import contextlib
 import math
-import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from absl import flags as absl_flags
 
 from deeplab_jax import data, inference, loading, pretrained
-from deeplab_jax.cli.console import Console
 from deeplab_jax.declarations import parse_literal
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import ENGINES
@@ -306,22 +302,6 @@ class Flags(absl_flags.FlagValues):
             crf=inference.read_crf_parameters(self.crf) if is_file else self.crf,
         )
 
-    def define_hosts(self) -> None:
-        """Defines --coordinator, --num_processes, --process_id and --start_timeout."""
-        self.define(
-            "coordinator",
-            None,
-            "Address host:port of process 0 (default: detected on TPU pods, SLURM and GKE).",
-        )
-        self.define("num_processes", int, "Number of processes of the job; requires --coordinator.")
-        self.define("process_id", int, "Index of this process, from 0 to --num_processes - 1.")
-        self.define(
-            "start_timeout",
-            120,
-            "Maximum time to wait for all processes to start, in seconds.",
-            least=1,
-        )
-
 
 @overload
 def parse_size(text: str) -> tuple[int, int]: ...
@@ -368,59 +348,3 @@ def parse_keywords(text: str, separator: str = ",") -> dict[str, Any]:
         if keywords[key] == value and re.search(r"[()\[\]{}]", value):
             raise DeepLabError(f"the brackets of {value!r} do not match")
     return keywords
-
-
-# Exit status of a process if another process of the job failed.
-FAILED_ELSEWHERE = 3
-
-
-class HostConsole(Reporter):
-    """Reporter of all processes but the first: prints only warnings, with the process index."""
-
-    def __init__(self, console: Console, process: int) -> None:
-        """Passes warnings on to a console."""
-        self._console, self._process = console, process
-
-    def warning(self, text: str) -> None:
-        self._console.warning(f"process {self._process}: {text}")
-
-
-@contextlib.contextmanager
-def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
-    """Joins a job of one or more processes for the duration of the block.
-
-    Args:
-      flags: flags of the command, with those of `Flags.define_hosts`.
-      console: console of this process.
-
-    Yields:
-      The reporter to use: the console in the first process, a `HostConsole` in the others.
-
-    Raises:
-      DeepLabError: see `joined_hosts`.
-    """
-    # The import is local, so that --help and wrong flags do not wait for JAX.
-    import jax
-
-    from deeplab_jax.parallel import Addresses, is_first_host, joined_hosts
-
-    def end(message: str) -> None:
-        console.error(message)
-        leave(FAILED_ELSEWHERE)
-
-    addresses = Addresses(flags.coordinator, flags.num_processes, flags.process_id)
-    with joined_hosts(addresses, start_seconds=flags.start_timeout, end=end):
-        yield console if is_first_host() else HostConsole(console, jax.process_index())
-
-
-def leave(status: int) -> None:
-    """Ends the process at once; at a normal exit, JAX would wait for the other processes."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def in_a_job() -> bool:
-    """Returns whether this process is part of a job of several processes."""
-    jax = sys.modules.get("jax")
-    return jax is not None and jax.distributed.is_initialized()

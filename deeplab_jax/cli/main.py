@@ -15,7 +15,8 @@ from absl import flags as absl_flags
 
 from deeplab_jax.cli import compile_cache
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, in_a_job, leave
+from deeplab_jax.cli.flags import Flags
+from deeplab_jax.cli.job import in_a_job, leave
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.formats import RENAMED_FLAGS
 

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING
 import deeplab_jax
 from deeplab_jax import data
 from deeplab_jax.cli.console import Console
-from deeplab_jax.cli.flags import Flags, joined_job
+from deeplab_jax.cli.flags import Flags
+from deeplab_jax.cli.job import define_hosts, joined_job
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.reporter import Reporter
 
@@ -48,7 +49,7 @@ def define_flags(flags: Flags) -> None:
         "slices of TPUs, one node or several nodes of GPUs (default: set none).",
         choices=["tpu", "tpu_slices", "gpu", "gpu_nodes"],
     )
-    flags.define_hosts()
+    define_hosts(flags)
 
 
 def run(flags: Flags, paths: list[str], console: Console) -> None:

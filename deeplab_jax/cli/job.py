@@ -1,0 +1,82 @@
+"""Runs a command as one of the processes of a job: flags, reporter and exit."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from deeplab_jax.cli.console import Console
+from deeplab_jax.cli.flags import Flags
+from deeplab_jax.reporter import Reporter
+
+# Exit status of a process if another process of the job failed.
+FAILED_ELSEWHERE = 3
+
+
+def define_hosts(flags: Flags) -> None:
+    """Defines --coordinator, --num_processes, --process_id and --start_timeout."""
+    flags.define(
+        "coordinator",
+        None,
+        "Address host:port of process 0 (default: detected on TPU pods, SLURM and GKE).",
+    )
+    flags.define("num_processes", int, "Number of processes of the job; requires --coordinator.")
+    flags.define("process_id", int, "Index of this process, from 0 to --num_processes - 1.")
+    flags.define(
+        "start_timeout",
+        120,
+        "Maximum time to wait for all processes to start, in seconds.",
+        least=1,
+    )
+
+
+class HostConsole(Reporter):
+    """Reporter of all processes but the first: prints only warnings, with the process index."""
+
+    def __init__(self, console: Console, process: int) -> None:
+        """Passes warnings on to a console."""
+        self._console, self._process = console, process
+
+    def warning(self, text: str) -> None:
+        self._console.warning(f"process {self._process}: {text}")
+
+
+@contextlib.contextmanager
+def joined_job(flags: Flags, console: Console) -> Iterator[Reporter]:
+    """Joins a job of one or more processes for the duration of the block.
+
+    Args:
+      flags: flags of the command, with those of `define_hosts`.
+      console: console of this process.
+
+    Yields:
+      The reporter to use: the console in the first process, a `HostConsole` in the others.
+
+    Raises:
+      DeepLabError: see `joined_hosts`.
+    """
+    # The import is local, so that --help and wrong flags do not wait for JAX.
+    import jax
+
+    from deeplab_jax.parallel import Addresses, is_first_host, joined_hosts
+
+    def end(message: str) -> None:
+        console.error(message)
+        leave(FAILED_ELSEWHERE)
+
+    addresses = Addresses(flags.coordinator, flags.num_processes, flags.process_id)
+    with joined_hosts(addresses, start_seconds=flags.start_timeout, end=end):
+        yield console if is_first_host() else HostConsole(console, jax.process_index())
+
+
+def leave(status: int) -> None:
+    """Ends the process at once; at a normal exit, JAX would wait for the other processes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def in_a_job() -> bool:
+    """Returns whether this process is part of a job of several processes."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
