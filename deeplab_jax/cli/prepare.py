@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from deeplab_jax.cli.console import Console
 from deeplab_jax.cli.flags import Flags
-from deeplab_jax.data.image_layout import DISPLAYED, STORED
+from deeplab_jax.data.orientation import DISPLAYED, STORED
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Reads images with any number of bands, selects bands, and encodes them without loss."""
+"""Reads images with any number of bands, and selects bands."""
 
 import contextlib
 import functools
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
 
+from deeplab_jax.data.codecs import MAX_PIXELS
 from deeplab_jax.data.descriptors import Bands
 from deeplab_jax.data.image_layout import max_whole_pixels
 from deeplab_jax.errors import DeepLabError
@@ -19,8 +19,6 @@ from deeplab_jax.pixels import LARGEST_PIXEL
 
 NPY_START = b"\x93NUMPY"
 ORIENTATION_TAG = 274
-# Maximum height or width, and maximum number of pixels, of a PNG that OpenCV decodes.
-MAX_SIDE, MAX_PIXELS = 1 << 20, 1 << 30
 # An array [A, B, C] is taken to be [bands, H, W] if A is at most this number, and B and C are
 # larger.
 FEW_ROWS = 16
@@ -201,36 +199,3 @@ def check_pixel_type(bands: Bands, name: str) -> None:
             f"{name}: the file has {bands}; bands must be {' or '.join(LARGEST_PIXEL)}. Rescale "
             "them, for example with `gdal_translate -ot UInt16 -scale LOW HIGH 0 65535`"
         )
-
-
-def encode_bands(image: np.ndarray) -> bytes:
-    """Encodes uint8 or uint16 [H, W, C] as a gray PNG with the bands stacked vertically.
-
-    Raises:
-      DeepLabError: the PNG would be too large to decode.
-    """
-    height, width, count = image.shape
-    if count * height > MAX_SIDE or image.size > MAX_PIXELS:
-        raise DeepLabError(
-            f"{count} bands of {height}x{width} pixels do not fit into one example; cut the image "
-            f"into tiles with at most {MAX_PIXELS:,} values and {MAX_SIDE // count:,} rows"
-        )
-    stacked = np.ascontiguousarray(np.moveaxis(image, -1, 0)).reshape(count * height, width)
-    return cv2.imencode(".png", stacked)[1].tobytes()
-
-
-def decode_bands(encoded: bytes, bands: Bands) -> np.ndarray:
-    """Returns the image [H, W, C] that `encode_bands` encoded.
-
-    Args:
-      encoded: result of `encode_bands`.
-      bands: number and dtype of the bands.
-
-    Raises:
-      DeepLabError: the bytes are not a gray PNG of this dtype.
-    """
-    stacked = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    if stacked is None or stacked.ndim != 2 or stacked.dtype != bands.dtype:
-        raise DeepLabError(f"the stored image cannot be decoded to {bands}")
-    planes = stacked.reshape(bands.count, -1, stacked.shape[1])
-    return np.ascontiguousarray(np.moveaxis(planes, 0, -1))

@@ -1,4 +1,4 @@
-"""Checks how an image file stores its picture: pages, bands, opacity and EXIF orientation."""
+"""Checks how an image file stores its picture: format, pages, bands and opacity."""
 
 import io
 import sys
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
-import PIL.ExifTags
 import PIL.Image
 import PIL.TiffImagePlugin
 
@@ -332,85 +331,3 @@ def check_bands(photometric: int, bands: int, extra: Sequence[int], name: str) -
             "without opacity. Prepare the dataset with --bands=3,2,1 to select three (numbers from "
             "1, in the order red, green, blue) or with --bands=all to keep all of them"
         )
-
-
-UPRIGHT = 1
-# Masks may have been drawn on the image as viewers display it, with its EXIF orientation applied,
-# or on the pixels as they are stored in the file.
-DISPLAYED, STORED = "displayed", "stored"
-
-# Steps along rows and columns that turn stored pixels into the displayed image, for the EXIF
-# orientations 1 to 4. Orientations 5 to 8 have the same steps after transposing.
-_STEPS = ((1, 1), (1, -1), (-1, -1), (-1, 1))
-_INVERSES = {6: 8, 8: 6}
-
-
-def orientation_of(image: PIL.Image.Image) -> int:
-    """Returns the EXIF orientation of an image, 1..8; 1 if it is missing or invalid.
-
-    Args:
-      image: image that is not decoded yet. When decoding a TIFF, Pillow applies and removes its
-        EXIF orientation.
-    """
-    orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, UPRIGHT)
-    return orientation if orientation in range(1, 9) else UPRIGHT
-
-
-def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies an EXIF orientation to stored pixels [H, W, …]."""
-    rows, columns = _STEPS[(orientation - 1) % 4]
-    pixels = np.swapaxes(pixels, 0, 1) if orientation > 4 else pixels
-    return np.ascontiguousarray(pixels[::rows, ::columns])
-
-
-def turned_back(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes an EXIF orientation; the inverse of `turned`."""
-    return turned(pixels, _INVERSES.get(orientation, orientation))
-
-
-def stored_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Returns the stored (height, width) of an image that is displayed with `size`."""
-    return size if orientation <= 4 else size[::-1]
-
-
-def aligned_label(
-    as_displayed: np.ndarray | None,
-    as_stored: np.ndarray | None,
-    *,
-    orientation: int,
-    drawn_on: str | None,
-    origin: object,
-) -> tuple[np.ndarray, bool]:
-    """Selects the label that fits an image with an EXIF orientation.
-
-    An annotation tool may have drawn the label on the displayed image or on the stored pixels.
-
-    Args:
-      as_displayed: label for the case that it was drawn on the displayed image; None if its size
-        excludes this case.
-      as_stored: label for the case that it was drawn on the stored pixels, rotated like the
-        displayed image; None if its size excludes this case. At least one of the two is given.
-      orientation: EXIF orientation of the image, for the error.
-      drawn_on: DISPLAYED or STORED, the case to select if both are possible and differ.
-      origin: names of the files, for the error.
-
-    Returns:
-      The label for the displayed image, and whether it was drawn on the stored pixels.
-
-    Raises:
-      DeepLabError: both cases are possible and differ, and `drawn_on` is None.
-    """
-    if as_displayed is None:
-        if as_stored is None:
-            raise ValueError("at least one of the two labels must be given")
-        return as_stored, True
-    if as_stored is None or np.array_equal(as_displayed, as_stored):
-        return as_displayed, False
-    if drawn_on is None:
-        raise DeepLabError(
-            f"{origin}: the label fits its image, whose EXIF orientation is {orientation}, both as "
-            "the pixels are stored and as viewers display them. Give "
-            f"--masks_drawn_on={DISPLAYED} or --masks_drawn_on={STORED} (in Python "
-            "masks_drawn_on=…); a tool that ignores EXIF draws on the stored pixels"
-        )
-    return (as_stored, True) if drawn_on == STORED else (as_displayed, False)

@@ -10,7 +10,6 @@ import numpy as np
 
 from deeplab_jax.data.image_layout import (
     TIFF_STARTS,
-    UPRIGHT,
     check_bands,
     check_page,
     max_whole_pixels,
@@ -25,6 +24,7 @@ from deeplab_jax.data.images import (
     read_image,
     to_bytes,
 )
+from deeplab_jax.data.orientation import UPRIGHT
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.lazy import import_extra, quiet_logger
 

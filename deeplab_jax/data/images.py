@@ -14,96 +14,25 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from deeplab_jax.data.bands import (
-    bands_of,
-    check_pixel_type,
-    encode_bands,
-    is_npy,
-    read_npy,
-    read_tiff,
-    select,
-)
+from deeplab_jax.data.bands import bands_of, check_pixel_type, is_npy, read_npy, read_tiff, select
+from deeplab_jax.data.codecs import encode_bands, encode_png
 from deeplab_jax.data.descriptors import RGB, Bands
 from deeplab_jax.data.image_layout import (
     OPACITY_MODES,
     TIFF_STARTS,
-    UPRIGHT,
     VOLUME_HEADER,
     check_one_picture,
     check_opacity,
     max_whole_pixels,
-    orientation_of,
     pillow_limit,
     refuse_bands_of_unreadable_tiff,
     refuse_volume,
     select_page,
     tiff_pages,
-    turned,
 )
+from deeplab_jax.data.orientation import UPRIGHT, orientation_of, turned
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import absence
-
-PNG_START = b"\x89PNG"
-# Position of the bit depth in a PNG file, in bytes.
-PNG_DEPTH = 24
-
-
-def decode_image(encoded: bytes) -> np.ndarray:
-    """Decodes JPEG or PNG to uint8 [H, W, 3] RGB; gray becomes three equal channels.
-
-    Like TFDS, this function ignores the EXIF orientation. Prepared datasets contain images whose
-    orientation was applied.
-
-    Raises:
-      DeepLabError: the bytes are not a JPEG or PNG image.
-    """
-    # OpenCV 4.10 has no RGB mode.
-    image = _decode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-
-
-def decode_label(encoded: bytes) -> np.ndarray:
-    """Returns the gray levels or palette indices of a PNG mask, uint8 or uint16 [H, W].
-
-    Raises:
-      DeepLabError: the bytes are not an image of class indices.
-    """
-    label = _decode(encoded, cv2.IMREAD_UNCHANGED)
-    if label.ndim == 3:
-        # OpenCV returns the colors of palette images; Pillow keeps the indices.
-        label = np.asarray(PIL.Image.open(io.BytesIO(encoded)))
-    elif encoded.startswith(PNG_START) and encoded[PNG_DEPTH] in (1, 2, 4):
-        # Gray levels of less than 8 bits are stretched to 0..255.
-        label = label // (255 // (2 ** encoded[PNG_DEPTH] - 1))
-    if label.ndim != 2 or label.dtype not in (np.uint8, np.uint16):
-        raise DeepLabError("the stored mask is not an 8-bit or 16-bit image of class indices")
-    return label
-
-
-def _decode(encoded: bytes, mode: int) -> np.ndarray:
-    decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), mode) if encoded else None
-    if decoded is None:
-        raise DeepLabError("the stored bytes are not an image that can be decoded")
-    return decoded
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """Returns a PNG of an image, uint8 [H, W] or [H, W, 3] RGB, or uint16 [H, W]."""
-    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".png", pixels)[1].tobytes()
-
-
-def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
-    """Returns a JPEG of an image, uint8 [H, W, 3] RGB; `quality` is 0..100."""
-    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-
-
-def encoded_size(encoded: bytes) -> tuple[int, int]:
-    """Returns (height, width) of an encoded image; reads only its header."""
-    with PIL.Image.open(io.BytesIO(encoded)) as image:
-        return image.height, image.width
-
 
 # Images of more than 8 bits are converted in blocks of this number of rows.
 BLOCK_ROWS = 256

@@ -10,8 +10,9 @@ import numpy as np
 import PIL.Image
 
 from deeplab_jax.data.descriptors import Color, packed
-from deeplab_jax.data.image_layout import OPACITY_MODES, UPRIGHT, select_page, tiff_pages
+from deeplab_jax.data.image_layout import OPACITY_MODES, select_page, tiff_pages
 from deeplab_jax.data.images import is_deep, open_image, read_bytes, upright
+from deeplab_jax.data.orientation import UPRIGHT
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.files import absence
 from deeplab_jax.labels import label_dtype, void_label

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deeplab_jax.data.bands import decode_bands
 from deeplab_jax.data.bucket_copy import local_copy
+from deeplab_jax.data.codecs import decode_bands, decode_image, decode_label, encoded_size
 from deeplab_jax.data.datasets import Example, sampled_positions
 from deeplab_jax.data.descriptors import (
     RGB,
@@ -19,7 +19,6 @@ from deeplab_jax.data.descriptors import (
     check_several_classes,
     describe,
 )
-from deeplab_jax.data.images import decode_image, decode_label, encoded_size
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.files import as_path, is_hidden, is_local
 from deeplab_jax.labels import BINARY_FOREGROUND, BINARY_VALUES, label_dtype, void_label

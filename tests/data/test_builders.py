@@ -5,8 +5,8 @@ import pytest
 
 from deeplab_jax.data import open_dataset
 from deeplab_jax.data.builders.registry import BUILDERS
+from deeplab_jax.data.codecs import encode_png
 from deeplab_jax.data.descriptors import CITYSCAPES_LABEL_IDS, COCO_STUFF, PASCAL_CONTEXT
-from deeplab_jax.data.images import encode_png
 from deeplab_jax.data.preparation import prepare
 from deeplab_jax.errors import DeepLabError
 

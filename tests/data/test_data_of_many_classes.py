@@ -16,8 +16,8 @@ from deeplab_jax.data import (
 )
 from deeplab_jax.data.augmentation import augment
 from deeplab_jax.data.builders.folder import Folder
+from deeplab_jax.data.codecs import encode_png
 from deeplab_jax.data.descriptors import bit_interleaved_palette, describe
-from deeplab_jax.data.images import encode_png
 from deeplab_jax.data.preparation import prepare
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.labels import VOID_COLOR, label_dtype, void_label

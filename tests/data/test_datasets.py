@@ -7,8 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from deeplab_jax.data import ArrayDataset, open_dataset, prepared_names
+from deeplab_jax.data.codecs import decode_image, encode_jpeg, encode_png
 from deeplab_jax.data.datasets import largest_size
-from deeplab_jax.data.images import decode_image, encode_jpeg, encode_png
 from deeplab_jax.data.preparation import write
 from deeplab_jax.data.shapes import draw_scene
 from deeplab_jax.errors import DeepLabError

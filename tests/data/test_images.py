@@ -9,15 +9,8 @@ import PIL.ImageOps
 import pytest
 
 from deeplab_jax.data import images
-from deeplab_jax.data.images import (
-    decode_image,
-    decode_label,
-    encode_png,
-    encoded_size,
-    one_large_at_a_time,
-    read_image,
-    storable_image,
-)
+from deeplab_jax.data.codecs import decode_image, decode_label, encode_png, encoded_size
+from deeplab_jax.data.images import one_large_at_a_time, read_image, storable_image
 from deeplab_jax.errors import DeepLabError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from deeplab_jax.data.images import decode_label
+from deeplab_jax.data.codecs import decode_label
 from deeplab_jax.data.masks import identity_labels, open_mask, read_colored_mask, read_mask
 from deeplab_jax.errors import DeepLabError
 

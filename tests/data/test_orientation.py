@@ -9,8 +9,8 @@ import pytest
 
 from deeplab_jax.data import open_dataset
 from deeplab_jax.data.builders.folder import Folder
-from deeplab_jax.data.image_layout import stored_size, turned, turned_back
-from deeplab_jax.data.images import decode_image
+from deeplab_jax.data.codecs import decode_image
+from deeplab_jax.data.orientation import stored_size, turned, turned_back
 from deeplab_jax.data.preparation import prepare
 from deeplab_jax.errors import DeepLabError
 

@@ -29,7 +29,7 @@ from deeplab_jax.data.builders.coco import draw_object
 from deeplab_jax.data.builders.exports import unpacked
 from deeplab_jax.data.builders.labelme import LEAST_POINTS, draw_shape
 from deeplab_jax.data.builders.registry import BUILDERS
-from deeplab_jax.data.images import decode_image
+from deeplab_jax.data.codecs import decode_image
 from deeplab_jax.data.preparation import prepare as prepare_dataset
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import unpack_zip

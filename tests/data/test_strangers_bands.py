@@ -22,10 +22,10 @@ import deeplab_jax
 from deeplab_jax.checkpointing import read_model, read_variables
 from deeplab_jax.data import ArrayDataset, Augmentation, open_dataset
 from deeplab_jax.data.augmentation import augment
-from deeplab_jax.data.bands import decode_bands, encode_bands
+from deeplab_jax.data.codecs import decode_bands, encode_bands, encoded_size
 from deeplab_jax.data.crops import fitted, pad
 from deeplab_jax.data.descriptors import Bands
-from deeplab_jax.data.images import encoded_size, file_bands, read_image
+from deeplab_jax.data.images import file_bands, read_image
 from deeplab_jax.data.statistics import BandCounter
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.export.runtimes import load_exported

@@ -8,7 +8,7 @@ from stand_ins import random_dataset
 
 from deeplab_jax.benchmark import pipeline
 from deeplab_jax.data import Augmentation
-from deeplab_jax.data.images import decode_image, decode_label, encode_jpeg, encode_png
+from deeplab_jax.data.codecs import decode_image, decode_label, encode_jpeg, encode_png
 from deeplab_jax.errors import DeepLabError
 from experiments.benchmarks import torchvision_data
 

@@ -20,8 +20,8 @@ from deeplab_jax.data.builders.exports import (
     unpacked,
 )
 from deeplab_jax.data.descriptors import CLASS_FILES, check_intensity_range, find_class_file
-from deeplab_jax.data.image_layout import UPRIGHT, aligned_label, stored_size, turned
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
+from deeplab_jax.data.orientation import UPRIGHT, aligned_label, stored_size, turned
 from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.files import list_images, visible_files
 from deeplab_jax.labels import label_dtype, void_label

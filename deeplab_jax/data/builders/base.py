@@ -15,10 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deeplab_jax.data.bands import decode_bands
 from deeplab_jax.data.builders.pairing import SPLITS
+from deeplab_jax.data.codecs import decode_bands, encode_png
 from deeplab_jax.data.descriptors import Color, Descriptor
-from deeplab_jax.data.images import encode_png
 from deeplab_jax.data.statistics import BandCounter, StatisticsCounter
 from deeplab_jax.errors import DeepLabError, shortened
 from deeplab_jax.labels import label_dtype

@@ -4,8 +4,8 @@ from typing import Any
 
 from deeplab_jax.data.builders.base import LoadedExample
 from deeplab_jax.data.builders.shapes import SPLITS, Shapes
+from deeplab_jax.data.codecs import encode_png
 from deeplab_jax.data.diagnostics import DIAGNOSTICS, draw_diagnostic
-from deeplab_jax.data.images import encode_png
 
 
 class _Diagnostic(Shapes):

@@ -15,8 +15,9 @@ import numpy as np
 
 from deeplab_jax.data.builders.annotations import AnnotationsBuilder, Layer, ListedImage, add_image
 from deeplab_jax.data.builders.exports import image_name
+from deeplab_jax.data.codecs import encoded_size
 from deeplab_jax.data.descriptors import parse_json, read_text
-from deeplab_jax.data.images import encoded_size, read_bytes
+from deeplab_jax.data.images import read_bytes
 from deeplab_jax.data.masks import open_mask
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import IMAGE_SUFFIXES, visible_files

@@ -22,8 +22,8 @@ from deeplab_jax.data.builders.exports import (
     named_split,
 )
 from deeplab_jax.data.descriptors import parse_json, read_text
-from deeplab_jax.data.image_layout import DISPLAYED
 from deeplab_jax.data.images import StorableImage, open_image, storable_image
+from deeplab_jax.data.orientation import DISPLAYED
 from deeplab_jax.errors import DeepLabError, unknown_name
 
 # Width of lines and radius of points as labelme draws them, in pixels.

@@ -10,9 +10,10 @@ import numpy as np
 
 from deeplab_jax.data.builders.base import Facts, LoadedExample, SegmentationBuilder
 from deeplab_jax.data.descriptors import Color, read_text
-from deeplab_jax.data.image_layout import aligned_label, refuse_volumes, turned, turned_back
+from deeplab_jax.data.image_layout import refuse_volumes
 from deeplab_jax.data.images import StorableImage, one_large_at_a_time, storable_image
 from deeplab_jax.data.masks import MaskFile, open_mask, read_mask
+from deeplab_jax.data.orientation import aligned_label, turned, turned_back
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import MASK_SUFFIXES, absence, list_images
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from deeplab_jax.data.builders.base import LoadedExample, Problem, SegmentationBuilder
+from deeplab_jax.data.codecs import encode_jpeg
 from deeplab_jax.data.descriptors import SHAPES
-from deeplab_jax.data.images import encode_jpeg
 from deeplab_jax.data.shapes import draw_scene
 
 SPLITS = ("train", "val")
