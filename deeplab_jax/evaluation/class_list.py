@@ -1,4 +1,4 @@
-"""Evaluates a model on other classes than its own, of which each class is a part."""
+"""Classes to score, to which the classes of a model and those of a dataset are mapped."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.labels import label_dtype, void_label
 from deeplab_jax.visualize.class_maps import Color
 
-# Name and color, in pictures, of predictions that belong to no scored class.
+# Name and RGB color in pictures of predictions that belong to no scored class.
 UNSCORED, UNSCORED_COLOR = "not scored", (90, 90, 90)
 
 
@@ -26,10 +26,11 @@ class ClassList:
 
     Attributes:
       names: name of each scored class.
-      palette: RGB 0..255 of each scored class, and of predictions that belong to none.
+      palette: RGB 0..255 of each scored class, and of predictions that belong to no scored class.
       class_map: {class name: name of the scored class}, as the user gave it.
       of_truth: int [classes of the dataset]: index of the scored class, or -1 for void.
-      of_prediction: int [classes of the model]: index of the scored class; `len(names)` for none.
+      of_prediction: int [classes of the model]: index of the scored class, or `len(names)` for a
+        class that belongs to no scored class.
     """
 
     names: tuple[str, ...]
@@ -40,7 +41,7 @@ class ClassList:
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """Names of the scored classes, and UNSCORED for all other predictions."""
+        """Names of the scored classes, and UNSCORED for predictions that belong to none of them."""
         return (*self.names, UNSCORED)
 
     @property
@@ -49,14 +50,14 @@ class ClassList:
         return len(self.outcomes)
 
     def truth(self, label: np.ndarray) -> np.ndarray:
-        """Converts a label of the dataset to scored classes and `void_label(num_outcomes)`."""
+        """Converts labels of the dataset to indices of scored classes; other labels become void."""
         void = void_label(self.num_outcomes)
         table = np.full(void_label(len(self.of_truth)) + 1, void, label_dtype(self.num_outcomes))
         table[: len(self.of_truth)] = np.where(self.of_truth < 0, void, self.of_truth)
         return table[label]
 
     def prediction(self, class_map: np.ndarray) -> np.ndarray:
-        """Converts a class map of the model to scored classes, and `len(names)` for no class."""
+        """Converts a class map of the model to indices of `outcomes`."""
         return self.of_prediction.astype(label_dtype(self.num_outcomes))[class_map]
 
     def probabilities(self, probabilities: np.ndarray) -> np.ndarray:
@@ -81,12 +82,13 @@ def make_class_list(
       class_names: classes of the model.
       dataset: classes of the dataset.
       class_map: {name of a class of the model or the dataset: name of the scored class}, or a file,
-        see `read_class_map`. If a class is not in the map, it belongs to the scored class with its
+        see `read_class_map`. A class that is not in the map belongs to the scored class of the same
         name, if there is one.
       classes: names of the scored classes (default: all scored classes in the map).
 
     Raises:
-      DeepLabError: a name is unknown, or a scored class has no class of the dataset or the model.
+      DeepLabError: a name is unknown, or a scored class contains no class of the dataset or no
+        class of the model.
     """
     if class_map is None and not classes:
         return None

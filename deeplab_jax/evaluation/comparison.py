@@ -41,9 +41,9 @@ class StrategyResult:
 
     Attributes:
       settings: settings of the strategy.
-      overlaps: int64 [images, 3, num_classes]: for each class, the number of true positives, of
-        pixels in the truth, and of pixels in the prediction. With many classes, confusion matrices
-        per image would not fit into memory.
+      overlaps: int64 [images, 3, num_classes]: number of correctly predicted, of true and of
+        predicted pixels of each class. With many classes, confusion matrices per image would not
+        fit into memory.
       boundary: int64 [images, num_classes, 4], counts of `BoundaryMatch`.
       seconds_per_image: time from the encoded image to the class map, without compilation.
     """
@@ -55,10 +55,10 @@ class StrategyResult:
 
 
 def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
-    """Returns strategies from default options to the given options, with one change at a time.
+    """Returns the strategies between default options and the given options.
 
-    Output stride, scales, flip and CRF are added in this order, as in the papers. All strategies
-    use the tiles of the given options.
+    Each strategy adds one option to the previous strategy: output stride, scales, flip and CRF, in
+    this order, as in the papers. All strategies use the tiles of the given options.
 
     Returns:
       Options by the name of the step.
@@ -121,7 +121,7 @@ def compare_strategies(
       dataset: split with the classes of the model.
       strategies: options by name, see `strategy_steps`. Each strategy is compared with the previous
         one.
-      class_map, classes: classes that are scored, see `evaluate`.
+      class_map, classes: classes to score, see `evaluate`.
       output: directory for `strategies.json`.
       reporter: receives progress events (default: the logger).
       **settings: see `evaluate`.
@@ -163,7 +163,8 @@ def _measure(
     predictor: Predictor, inference: Inference, settings: EvaluationSettings, reporter: Reporter
 ) -> StrategyResult:
     class_list = settings.class_list
-    # Only scored classes are compared. The last outcome of a class list is not a scored class.
+    # Only scored classes are compared. The last outcome of a class list is excluded, because it
+    # contains the predictions that belong to no scored class.
     scored = len(class_list.names) if class_list else len(predictor.class_names)
     outcomes = class_list.num_outcomes if class_list else scored
     overlaps = np.zeros((inference.num_images, 3, scored), np.int64)

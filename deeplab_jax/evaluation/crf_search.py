@@ -29,10 +29,11 @@ from deeplab_jax.reporter import LoggingReporter, Reporter
 
 # Number of images that the papers use for the search.
 DEFAULT_LIMIT = 100
-# The CRF of an image excludes classes whose probability is below this value in all its pixels,
-# because the time of a CRF is proportional to the number of classes.
+# Classes whose probability is below this value in all pixels of an image are excluded from the CRF
+# of this image, because the time of a CRF is proportional to the number of classes.
 LEAST_PROBABILITY = 1e-3
-# Parameters that are equal at all points of the grid: w2 = 3, σγ = 3 and 10 iterations.
+# Parameters that are equal at all points of the grid: w2 = 3, σγ = 3 and 10 iterations. The three
+# parameters that are given here are replaced at each point.
 SMOOTHNESS = CRFParameters(1.0, 1.0, 1.0)
 
 
@@ -55,7 +56,7 @@ class CRFGrid:
     fixed: CRFParameters = SMOOTHNESS
 
     def points(self) -> list[CRFParameters]:
-        """Returns all points of the grid; the weight varies fastest.
+        """Returns all points of the grid, of which the weight varies fastest.
 
         Successive points with equal standard deviations use the same permutohedral lattice.
         """
@@ -100,7 +101,7 @@ def search_crf(
     Returns:
       A dictionary with `parameters` and `mean_iou` of the best point, `mean_iou_without_crf`,
       `table` (parameters and `mean_iou` of every point, best first), `num_images` and `settings`.
-      If several points are best, the first of them is returned.
+      Of several points with the highest mean IoU, `parameters` is the first in the grid.
 
     Raises:
       DeepLabError: see `evaluate`, or the grid is empty or has invalid values.
@@ -133,9 +134,10 @@ def _count(
     points: Sequence[CRFParameters],
     reporter: Reporter,
 ) -> np.ndarray:
-    """Returns the confusion matrices of the images of this host, int64 [1 + points, C, C].
+    """Returns confusion matrices over the images of this host, int64 [1 + points, C, C].
 
-    The first matrix is without a CRF; the others are with the CRF of each point.
+    The first matrix is that of predictions without a CRF. Each of the others is that of predictions
+    with the CRF of one point.
     """
     classes = len(predictor.class_names)
     counts = np.zeros((1 + len(points), classes, classes), np.int64)
@@ -166,7 +168,11 @@ def _without_weight(point: CRFParameters) -> CRFParameters:
 
 
 def likely_classes(logits: np.ndarray) -> np.ndarray:
-    """Returns the classes of logits [H, W, C] that reach `LEAST_PROBABILITY` in some pixel."""
+    """Returns the classes whose probability is at least `LEAST_PROBABILITY` in some pixel.
+
+    Args:
+      logits: logits [H, W, C].
+    """
     odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities = odds / odds.sum(axis=-1, keepdims=True)
     return np.flatnonzero(probabilities.max(axis=(0, 1)) >= LEAST_PROBABILITY)
@@ -189,7 +195,12 @@ def _summary(points: Sequence[CRFParameters], counts: np.ndarray) -> dict[str, A
 
 
 def crf_search_table(found: dict[str, Any], num_rows: int | None = None) -> str:
-    """Returns the result of `search_crf` as a text table, in percent, best points first."""
+    """Returns the result of `search_crf` as a text table in percent, sorted by mean IoU.
+
+    Args:
+      found: result of `search_crf`.
+      num_rows: maximum number of points in the table (default: all).
+    """
     lines = [f"{'w1':>6}  {'σα':>6}  {'σβ':>6}  {'mean IoU':>8}  {'change':>7}"]
     without = found["mean_iou_without_crf"]
     for row in found["table"][:num_rows]:

@@ -39,9 +39,9 @@ def _common_size(dataset: Dataset) -> Size | None:
 
 
 class Evaluator:
-    """Evaluates a model repeatedly with different variables, and compiles it only once.
+    """Evaluates a network on the same split with different variables, and compiles it only once.
 
-    The training loop uses it for validation.
+    The training loop uses this class for validation.
     """
 
     def __init__(self, model: DeepLab, dataset: Dataset, **settings: Any) -> None:
@@ -78,8 +78,8 @@ class Evaluator:
         Args:
           variables: variables of the model, on any devices.
           reporter: receives progress events (default: none).
-          stopping: is called after every batch. If it returns True, the evaluation ends, and the
-            result is None. It must return the same on all hosts.
+          stopping: function that is called after every batch. If it returns True, the evaluation
+            ends, and the result is None. It must return the same value on all hosts.
 
         Raises:
           DeepLabError: an image is damaged, or larger than the size to which images are padded.
@@ -168,9 +168,10 @@ def _count(
     measured: tuple[Any, ...],
     reporter: Reporter,
 ) -> tuple[SegmentationMetrics, list[ImageResult]]:
-    """Returns the counts over the whole split, and evenly spaced images of this host.
+    """Returns the counts over the whole split, and results for the contact sheet.
 
-    `measured` are the arguments of `SegmentationMetrics.empty`.
+    The results are those of at most SHEET_ROWS evenly spaced images of this host, in the order of
+    the split. `measured` contains the arguments of `SegmentationMetrics.empty`.
     """
     class_list, counted = settings.class_list, SegmentationMetrics.empty(*measured)
     own = inference.own_positions()
@@ -188,7 +189,7 @@ def _count(
     )
     for result in results:
         counted = counted.add(*result[1:])
-        # The large arrays of the other images are not kept.
+        # Only images of the contact sheet are kept in memory, and these without probabilities.
         sheet += [result._replace(probabilities=None)] if result.position in shown else []
     counted = counted.over_hosts()
     if class_list is not None:

@@ -44,9 +44,10 @@ class EvaluationSettings:
       mesh: mesh of the devices to use (default: all devices).
       workers: number of data-loading processes; 0: threads of this process.
       limit: maximum number of images, from the start of the split.
-      class_list: classes to score (default: the classes of the model, which the dataset must then
-        have, too).
-      uncertainty: names of UNCERTAINTIES whose detection of errors `evaluate` measures.
+      class_list: classes to score (default: the classes of the model, which must also be those of
+        the dataset).
+      uncertainty: names of uncertainties, see UNCERTAINTIES. For each of them, `evaluate` measures
+        how well it detects wrong pixels.
       dropout_samples: number of dropout masks of the uncertainty `dropout`, at least 2.
     """
 
@@ -104,7 +105,7 @@ class WholeImageInference:
         self._fill, self._workers = model.architecture.mean_pixel, settings.workers
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
-        """Applies a function to this host's part of each batch; yields the parts and the results.
+        """Applies a function to the part of each batch that this host reads.
 
         Every host runs the same number of steps. If the rows of an image are sharded over several
         hosts, only one of them yields the image. The devices compute the next batch in advance.
@@ -114,7 +115,8 @@ class WholeImageInference:
           reporter: receives progress events.
 
         Yields:
-          The batch of `evaluation_batches`, and the result of the function as NumPy arrays.
+          This host's part of a batch of `evaluation_batches`, and the result of the function as
+          NumPy arrays.
         """
         share = data_share(self.mesh)
         batches = evaluation_batches(
@@ -154,10 +156,10 @@ class WholeImageInference:
 
 
 class TiledInference:
-    """Inference over the images of a split, in tiles as of a predictor.
+    """Inference over the images of a split, in the tiles of a predictor.
 
-    Images differ in their number of tiles, so each host predicts separate images on its own
-    devices. The results of only one image at a time are in memory.
+    Images differ in their number of tiles, so each host predicts other images than the other hosts,
+    on its own devices. Only the result of one image at a time is in memory.
 
     Attributes:
       dataset: split to predict.
@@ -183,7 +185,10 @@ class TiledInference:
           DeepLabError: see `WholeImageInference`, or a size is given.
         """
         if settings.size is not None:
-            raise DeepLabError("size (--size) applies to whole images only; omit it with tiles")
+            raise DeepLabError(
+                "size (--size) applies only to whole images, but the images are predicted in "
+                "tiles; omit size (--size) or tile (--tile)"
+            )
         self.dataset, self._tiling = dataset, tiling
         self.num_images = count_images(model, dataset, settings)
         mesh = settings.mesh
@@ -191,11 +196,14 @@ class TiledInference:
         self.batch_size = -(-settings.batch_size // self.mesh.size) * self.mesh.size
 
     def run(self, forward: Forward, reporter: Reporter) -> Iterator[tuple[Batch, Any]]:
-        """Applies a function to each image of this host; yields batches of one, and the results.
+        """Applies a function to the tiles of each image of this host.
 
         Args:
-          forward: function compiled for the mesh; results have shape [N, h, w, …].
+          forward: function compiled for the mesh, from tiles to results [N, h, w, …].
           reporter: receives progress events.
+
+        Yields:
+          A batch of one image, and its result [1, H, W, …] at the size of the image.
         """
         for index in reporter.track(self.own_positions().tolist(), "evaluating, image"):
             example = self.dataset[index]
@@ -221,7 +229,7 @@ Inference = WholeImageInference | TiledInference
 def make_inference(
     predictor: Predictor, dataset: Dataset, settings: EvaluationSettings
 ) -> Inference:
-    """Returns the inference over a split with the options of a predictor: whole images or tiles.
+    """Returns the inference over a split, with whole images or tiles as the predictor uses them.
 
     Args:
       predictor: model and inference options.
@@ -245,9 +253,9 @@ def make_inference(
 
 
 def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
-    """Returns (height, width) of the first `count` images, int [count, 2].
+    """Returns (height, width) in pixels of the first `count` images, int [count, 2].
 
-    If the dataset does not store the sizes, all these images are read.
+    If the dataset does not store the sizes, the function reads these images.
     """
     if hasattr(dataset, "image_sizes"):
         return dataset.image_sizes()[:count]
@@ -255,11 +263,15 @@ def image_sizes(dataset: Dataset, count: int) -> np.ndarray:
 
 
 def sum_over_hosts(counts: np.ndarray) -> np.ndarray:
-    """Returns, on every host, the sum of the arrays of all hosts, int64 or float64 of one shape."""
+    """Returns, on every host, the sum of the arrays of all hosts.
+
+    Args:
+      counts: array of this host, int64 or float64, with the same shape on all hosts.
+    """
     if jax.process_count() == 1:
         return counts
     wait_for_hosts("counts")
-    # Sent as bytes, because JAX would convert 64-bit types to 32 bits.
+    # The arrays are sent as bytes, because JAX would convert 64-bit types to 32 bits.
     gathered = multihost_utils.process_allgather(np.ascontiguousarray(counts).view(np.uint8))
     return np.ascontiguousarray(gathered).view(counts.dtype).sum(axis=0)
 

@@ -1,4 +1,4 @@
-"""Evaluation metrics of a split as dictionary, text and files."""
+"""Evaluation metrics of a split as a dictionary, as text and as files."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ class SegmentationMetrics:
       boundary: counts of boundary pixels.
       trimap: confusion matrices within bands around void pixels.
       calibration: sums for calibration metrics, or None.
-      detection: histograms of each uncertainty, by name.
+      detection: histograms of each uncertainty over correct and wrong pixels, by name.
     """
 
     confusion: ConfusionMatrix
@@ -83,7 +83,7 @@ class SegmentationMetrics:
         probabilities: np.ndarray | None = None,
         uncertainty: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> "SegmentationMetrics":
-        """Returns the counts with those of one image added.
+        """Returns the sum of these counts and the counts of one image.
 
         Args:
           panel: image, truth and prediction.
@@ -113,9 +113,10 @@ class SegmentationMetrics:
         )
 
     def without_last(self) -> "SegmentationMetrics":
-        """Returns the counts without the true pixels of the last class.
+        """Returns the counts without pixels whose true class is the last class.
 
-        Predictions of the last class on pixels of other classes remain.
+        Pixels of other classes for which the last class is predicted are still counted. The last
+        class is that of predictions that belong to no scored class, see `ClassList`.
         """
         return SegmentationMetrics(
             ConfusionMatrix(self.confusion.counts[:-1]),
@@ -152,7 +153,7 @@ SUMMARY = {
     "mean_dice": "mean Dice",
     "boundary_f_score": "boundary F-score",
 }
-# Metrics of probabilities, which are not in percent.
+# Metrics of probabilities. They are printed as they are, not in percent.
 CALIBRATION = {
     "expected_calibration_error": "ECE",
     "classwise_calibration_error": "classwise ECE",
@@ -162,9 +163,9 @@ CALIBRATION = {
 
 
 def metrics_dictionary(class_names: Sequence[str], counted: SegmentationMetrics) -> dict[str, Any]:
-    """Returns the metrics by their names in `metrics.json`, JSON-serializable.
+    """Returns the metrics by their names in `metrics.json`, as JSON-ready values.
 
-    Metrics that are undefined for a class are None.
+    Metrics that are undefined, for example for a class without pixels, are None.
     """
     confusion = counted.confusion
     precisions = counted.ranking.per_class_average_precision
@@ -207,8 +208,8 @@ def _calibration(class_names: Sequence[str], counts: CalibrationCounts) -> dict[
 def table(metrics: Mapping[str, Any]) -> str:
     """Returns a text with all metrics, followed by the settings.
 
-    Metrics per class come first, then overall metrics and mean IoU within trimap bands, all in
-    percent, then calibration metrics.
+    The metrics per class come first, then the overall metrics and the mean IoU within trimap bands,
+    all in percent. The calibration metrics and the detection of errors by each uncertainty follow.
     """
     precisions = metrics["per_class_average_precision"]
     ious = metrics["per_class_iou"]
@@ -223,7 +224,7 @@ def table(metrics: Mapping[str, Any]) -> str:
         lines.append(f"{text:<{width}}  {_number(metrics['calibration'][key])}")
     for name, found in (metrics["uncertainty"] or {}).items():
         values = "  ".join(f"{key.upper()} {_number(found[key])}" for key in ("auroc", "aupr"))
-        lines.append(f"{f'errors by {name}':<{width}}  {values}")
+        lines.append(f"{f'error detection by {name}':<{width}}  {values}")
     lines += [f"{'images':<{width}}  {metrics['num_images']:>6}", ""]
     return "\n".join([*lines, *settings_lines(metrics["settings"])])
 
@@ -253,7 +254,8 @@ def write_report(
       output: directory, created if missing.
       metrics: result of `evaluate`.
       rows: images of the contact sheet, at least one.
-      class_names: name of each class; the last one may stand for predictions that are not scored.
+      class_names: name of each class. The last one may be the name of predictions that belong to no
+        scored class.
       palette: color of each class, RGB 0..255.
     """
     write_text(output / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")

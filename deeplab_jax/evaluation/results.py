@@ -26,7 +26,8 @@ class ImageResult(NamedTuple):
 
     Attributes:
       position: index of the image in the split.
-      panel: image, truth and prediction; with a class list, labels are in its classes.
+      panel: image, true labels and predicted labels; with a class list, both contain indices of its
+        classes.
       bins: result of `probability_bins`, uint16 [num_classes, H, W].
       probabilities: float32 [H, W, num_classes], or None if they were not requested.
       uncertainty: uncertainty of each pixel, float32 [H, W], 0..1, by name.
@@ -41,7 +42,12 @@ class ImageResult(NamedTuple):
     def with_uncertainty(
         self, names: Sequence[str], computed: Mapping[str, np.ndarray]
     ) -> "ImageResult":
-        """Returns the result with uncertainties, those of probabilities and computed ones."""
+        """Returns this result with maps of uncertainty.
+
+        Args:
+          names: uncertainties to compute from the probabilities of this result.
+          computed: maps of other uncertainties, float32 [H, W], by name.
+        """
         if not names and not computed:
             return self
         found = dict(computed)
@@ -82,7 +88,7 @@ def image_results(
             result = _in_bins(index, Panel(image, label, class_map), refined, class_list)
             yield result.with_uncertainty(shown, {})
         return
-    # Bins are half as large as probabilities.
+    # Bins take half the memory of probabilities, so they are preferred where they are sufficient.
     only_bins = class_list is None and not probabilities and not shown
     finish = predictor.calibrated(classes_and_bins if only_bins else classes_and_probabilities)
     forward = predictor.network.forward(options, finish, mesh)
@@ -125,7 +131,7 @@ def _own(
 def _in_bins(
     index: int, panel: Panel, probabilities: np.ndarray, class_list: ClassList | None
 ) -> ImageResult:
-    """Returns a result in the scored classes, from probabilities [H, W, classes of the model]."""
+    """Returns the result for probabilities [H, W, classes of the model], in the scored classes."""
     if class_list is not None:
         probabilities = class_list.probabilities(probabilities)
         panel = panel._replace(

@@ -1,4 +1,4 @@
-"""Temperature scaling: the divisor of the logits with the lowest negative log-likelihood."""
+"""Temperature scaling: finds the divisor of the logits that minimizes negative log-likelihood."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -21,10 +21,10 @@ from deeplab_jax.inference import InferenceOptions, Predictor
 from deeplab_jax.labels import void_label
 from deeplab_jax.reporter import LoggingReporter, Reporter
 
-# Bounds of the temperature, and the number of temperatures whose likelihood one pass measures.
+# Bounds of the temperature, and the number of temperatures that each pass over the split evaluates.
 LEAST, MOST, NODES = 1 / 16, 16.0, 9
-# Number of pixels that the device processes at once: ROWS · ROW. Sums over ROW pixels are float32,
-# all others float64.
+# The device processes blocks of ROWS rows with ROW pixels each. The sum over a row is computed in
+# float32, and the sum over all rows in float64.
 ROWS, ROW = 256, 256
 
 
@@ -32,8 +32,9 @@ class TemperatureFit(NamedTuple):
     """Result of `fit_temperature`.
 
     Attributes:
-      temperature: divisor of the logits with the lowest negative log-likelihood.
-      before, after: negative log-likelihood per pixel, in nats, at temperature 1 and at the result.
+      temperature: divisor of the logits that minimizes the negative log-likelihood.
+      before, after: negative log-likelihood per pixel in nats, at temperature 1 and at
+        `temperature`.
       num_images, num_pixels: number of images and of valid pixels.
       settings: settings of the inference, as in `metrics.json`.
     """
@@ -57,9 +58,10 @@ def fit_temperature(
     """Fits the temperature of class probabilities by maximum likelihood over all valid pixels.
 
     The negative log-likelihood is convex in the inverse temperature. A first pass over the split
-    measures it and its derivatives at nine temperatures from 1/16 to 16, a second pass at nine
-    temperatures in the interval that contains the minimum. A cubic spline through the derivatives
-    gives the minimum, with a relative error of about 1e-6. No logits are stored.
+    computes it and its derivatives at nine temperatures from 1/16 to 16. A second pass computes
+    them at nine temperatures in the interval that contains the minimum. The minimum is the root of
+    a cubic spline through the first derivatives, with a relative error of about 1e-6. No logits are
+    stored.
 
     Args:
       predictor: model to fit; its current temperature is ignored.
@@ -105,7 +107,7 @@ def fit_temperature(
 
 
 def _minimum(inverses: np.ndarray, likelihoods: np.ndarray) -> tuple[float, float]:
-    """Returns the inverse temperature of the lowest likelihood, and that likelihood.
+    """Returns the inverse temperature with the lowest negative log-likelihood, and this likelihood.
 
     Args:
       inverses: ascending inverse temperatures that enclose the minimum.
@@ -116,7 +118,7 @@ def _minimum(inverses: np.ndarray, likelihoods: np.ndarray) -> tuple[float, floa
     values, first, second, _ = likelihoods
     slope = CubicHermiteSpline(inverses, first, second)
     roots = slope.roots(extrapolate=False)
-    # Without a root, rounding moved the minimum over an edge of the interval.
+    # There is no root if rounding moved the minimum out of the interval.
     nearest = inverses[np.argmin(np.abs(first))]
     inverse = float(roots[0]) if len(roots) else float(nearest)
     return inverse, float(values[0] + slope.integrate(inverses[0], inverse))
@@ -128,8 +130,9 @@ def _likelihoods(
     """Returns the negative log-likelihood of a split at several inverse temperatures.
 
     Returns:
-      float64 [4, K]: mean over pixels of the value, its first and second derivative with respect to
-      the inverse temperature; and the number of pixels.
+      float64 [4, K] for K inverse temperatures. The first three rows are means over the valid
+      pixels: the negative log-likelihood, and its first and second derivative with respect to the
+      inverse temperature. The last row is the number of valid pixels.
     """
     total, pixels = np.zeros((3, len(inverses))), 0
     for _, scores, _, label in image_scores(inference, predictor, reporter):
@@ -144,7 +147,11 @@ def _likelihoods(
 
 
 def _blocks(scores: np.ndarray, label: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields blocks of one size: logits [ROWS, ROW, C] and truth [ROWS, ROW], −1 if unused."""
+    """Yields the valid pixels of an image in blocks, the last of which is padded.
+
+    Yields:
+      Logits [ROWS, ROW, C] and true classes [ROWS, ROW], which are −1 in the padding.
+    """
     valid = label != void_label(scores.shape[-1])
     logits, truth = scores[valid], label[valid].astype(np.int32)
     for start in range(0, len(truth), ROWS * ROW):
@@ -157,10 +164,19 @@ def _blocks(scores: np.ndarray, label: np.ndarray) -> Iterator[tuple[np.ndarray,
 
 @jax.jit
 def _row_sums(logits: jax.Array, truth: jax.Array, inverses: jax.Array) -> jax.Array:
-    """Returns sums over the pixels of each row of the value and two derivatives, [3, K, ROWS].
+    """Returns the negative log-likelihood and two derivatives, summed over each row of a block.
 
-    With inverse temperature β and z relative to the largest logit, the value is ln Σ exp(βz) − βz
-    of the true class; its derivatives are E[z] − z of the true class, and Var[z].
+    Let β be the inverse temperature, z the logits minus the largest logit, and t the true class.
+    The negative log-likelihood is ln Σ exp(βz) − βz[t]. Its first derivative is E[z] − z[t], and
+    its second derivative is Var[z].
+
+    Args:
+      logits: logits [ROWS, ROW, C].
+      truth: true classes [ROWS, ROW]; −1: the pixel is not counted.
+      inverses: inverse temperatures [K].
+
+    Returns:
+      Array [3, K, ROWS]: the value, the first and the second derivative.
     """
     relative = logits - logits.max(axis=-1, keepdims=True)
     own = jnp.take_along_axis(relative, jnp.maximum(truth, 0)[..., None], axis=-1)[..., 0]

@@ -25,12 +25,14 @@ class Chip:
       ici_bandwidth: bytes per second sent to other chips of the slice or host, over all links.
       dimensions: number of dimensions of the torus that connects the chips; 0: a switch connects
         the GPUs of a host.
-      largest: number of chips of the largest slice, or of GPUs per host.
-      source: publication of the specifications.
+      largest: number of chips in the largest slice; for a GPU, the number of GPUs per host.
+      source: addresses of the pages that publish the specifications.
       network_bandwidth: bytes per second that a chip sends to other slices or hosts; 0: not
         published.
-      chip_config: compiler option that makes a chip with several cores appear as one device.
-      device_kinds: names that JAX gives to devices of this chip; for a GPU, how these names begin.
+      chip_config: value of the compiler option `chip_config_name` that makes a chip with several
+        cores appear as one device; empty if the option is not needed.
+      device_kinds: values of `jax.Device.device_kind` for this chip; for a GPU, the beginnings of
+        these values.
       target: description of a GPU for the compiler, as fields of XLA's GpuTargetConfigProto; empty
         for a TPU.
     """
@@ -69,29 +71,29 @@ def _table(name: str) -> dict[str, Any]:
 
 
 def published_peak(device_kind: str) -> tuple[float, str] | None:
-    """Returns the published peak rate of a device, and the name of the chip; None if unknown.
+    """Returns the published peak rate of a device and the name of its chip; None if unknown.
 
     Args:
-      device_kind: name that JAX gives to the device, such as "TPU v5 lite".
+      device_kind: `jax.Device.device_kind`, such as "TPU v5 lite".
 
     Returns:
-      Dense operations per second in bfloat16 (float16 on chips without it), and the name.
+      Dense operations per second in bfloat16 (float16 on chips without bfloat16), and the name.
     """
-    # "NVIDIA H100" is also the beginning of "NVIDIA H100 PCIe", so the other forms come first.
+    # "NVIDIA H100" is also the beginning of "NVIDIA H100 PCIe", so the longer names come first.
     others = _table("gpus.toml").items()
     rates = [
         *((name, figures["device_kinds"], figures["peak_flops"]) for name, figures in others),
         *((chip.name, chip.device_kinds, chip.peak_flops) for chip in chips().values()),
     ]
     for name, kinds, peak in rates:
-        # The name of a GPU continues with its memory or form, as in "NVIDIA A100-SXM4-80GB".
+        # The device kind of a GPU also contains its form and memory: "NVIDIA A100-SXM4-80GB".
         gpu = any(kind.startswith(("NVIDIA", "Tesla")) for kind in kinds)
         if device_kind in kinds or (gpu and any(re.match(rf"{k}\b", device_kind) for k in kinds)):
             return peak, name
     return None
 
 
-# Platforms with compiler options, and the environment variable that the compiler reads.
+# Environment variable from which the compiler reads its options, by platform.
 XLA_PLATFORMS = {
     "tpu": "LIBTPU_INIT_ARGS",
     "tpu_slices": "LIBTPU_INIT_ARGS",
@@ -107,7 +109,7 @@ def xla_options(platform: str) -> dict[str, dict[str, Any]]:
       platform: one of `XLA_PLATFORMS`.
 
     Returns:
-      Value, purpose and source of each option by its name.
+      {name of the option: {"value", "platforms", "purpose", "source"}}.
     """
     options = _table("xla_options.toml")
     return {name: option for name, option in options.items() if platform in option["platforms"]}
@@ -123,11 +125,11 @@ def set_xla_options(platform: str, environment: MutableMapping[str, str]) -> str
       environment: environment variables to change.
 
     Returns:
-      The resulting variable, as NAME=VALUE.
+      Name and new value of the environment variable, as NAME=VALUE.
     """
     variable = XLA_PLATFORMS[platform]
     words = [f"--{name}={option['value']}" for name, option in xla_options(platform).items()]
-    # The last one of several equal options applies.
+    # If an option is given twice, the compiler uses the last value.
     environment[variable] = " ".join([*words, environment.get(variable, "")]).strip()
     return f"{variable}={environment[variable]}"
 
@@ -138,7 +140,7 @@ def matrix_rate(size: int, dtype: str = "float32", repetitions: int = 5) -> floa
     Args:
       size: side of the square matrices.
       dtype: data type of the matrices.
-      repetitions: number of products; the fastest one counts.
+      repetitions: number of timed products; the rate is that of the fastest product.
 
     Returns:
       Floating-point operations per second.
@@ -151,5 +153,5 @@ def matrix_rate(size: int, dtype: str = "float32", repetitions: int = 5) -> floa
         started = time.perf_counter()
         jax.block_until_ready(product(matrix))
         seconds.append(time.perf_counter() - started)
-    # The first product includes compilation.
+    # The time of the first product includes compilation.
     return 2 * size**3 / min(seconds[1:])

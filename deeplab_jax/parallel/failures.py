@@ -18,12 +18,12 @@ from deeplab_jax.parallel.hosts import START_SECONDS, Addresses, End, start_host
 from deeplab_jax.parallel.mesh import replicated
 from deeplab_jax.parallel.private_jax import coordination_client
 
-# Number of steps by which a result is delayed, so that no call waits for the devices.
+# Number of steps by which PreemptionSync delays its result, so that no call waits for the devices.
 LAG = 2
 
 
 class PreemptionSync:
-    """Lets all processes stop after the same step if any process received a stop signal."""
+    """Lets all processes stop after the same step if any process receives a stop signal."""
 
     def __init__(self, mesh: Mesh) -> None:
         """Compiles the reduction over the devices of a mesh."""
@@ -38,7 +38,7 @@ class PreemptionSync:
         With several processes, the result is delayed by `LAG` steps.
 
         Args:
-          asked: whether this process has received a stop signal.
+          asked: True if this process received a stop signal.
         """
         if jax.process_count() == 1:
             return asked
@@ -53,9 +53,9 @@ KEY = "deeplab_jax/failures"
 POLL_SECONDS = 1.0
 # Seconds to wait after a connection error for the message of the process that failed.
 MESSAGE_SECONDS = 8.0
-# If a job is preempted, all its processes are interrupted within this number of seconds.
+# Maximum time in seconds between the interruptions of the processes of a preempted job.
 TOGETHER_SECONDS = 10
-# Start of the watchdog's message, at which every process prints its stacks.
+# Beginning of the watchdog's message. All processes that receive this message print their stacks.
 STALLED = "no progress"
 # Words in the messages of JAX that indicate a connection error, not an error in this process.
 CONNECTION_WORDS = ("gloo", "connection", "unavailable", "coordination", "heartbeat", "peer")
@@ -70,18 +70,19 @@ def joined_hosts(
 ) -> Iterator[int]:
     """Connects the processes of a job while the block runs; see `start_hosts`.
 
-    If the block fails in one process, `end` is called with the error message in all others.
+    If the block fails in one process, `end` is called with the error message in all other
+    processes.
 
     Args:
       addresses, start_seconds: see `start_hosts`.
-      end: receives a message and must end the process. It is called in another thread, because the
-        main thread may be waiting for a host that no longer responds.
+      end: function that receives a message and must end the process. It is called in another
+        thread, because the main thread may be waiting for a host that no longer responds.
 
     Yields:
       The number of processes.
 
     Raises:
-      DeepLabError: see `start_hosts`; or the connection to another process was lost.
+      DeepLabError: see `start_hosts`, or the connection to another process was lost.
     """
     count = start_hosts(addresses, start_seconds=start_seconds, end=end)
     if count == 1:
@@ -98,7 +99,7 @@ def joined_hosts(
 
 @contextlib.contextmanager
 def _watching(end: End) -> Iterator[None]:
-    """Polls for failures of other processes, in a separate thread, while the block runs."""
+    """Polls for failures of other processes in a separate thread while the block runs."""
     done = threading.Event()
 
     def watch() -> None:
@@ -134,10 +135,10 @@ def failure_of_others() -> str | None:
 
 
 def _announced(error: BaseException) -> BaseException:
-    """Reports an error to the other processes, unless the error came from another process.
+    """Reports an error to the other processes, unless another process caused it.
 
     Returns:
-      The error to raise.
+      The error to raise: the same one, or a DeepLabError if a connection was lost.
     """
     if isinstance(error, KeyboardInterrupt) and _all_are_interrupted():
         jax.distributed.shutdown()
@@ -156,7 +157,7 @@ def _announced(error: BaseException) -> BaseException:
 
 
 def _all_are_interrupted() -> bool:
-    """Returns whether all other processes were interrupted, too, as if the job is preempted."""
+    """Returns whether all processes were interrupted at about the same time, as by preemption."""
     try:
         coordination_client().wait_at_barrier(f"{KEY}/interrupted", TOGETHER_SECONDS * 1000)
     except RuntimeError:
@@ -177,9 +178,9 @@ def announce(message: str) -> None:
 
 
 def _let_others_read() -> None:
-    """Gives the other processes time to read the message.
+    """Waits until the other processes had time to read the message.
 
-    Only process 0 waits: it runs the key-value store, and JAX aborts the other processes when
+    Only process 0 waits. It runs the key-value store, and JAX aborts the other processes when
     process 0 ends.
     """
     if jax.process_index() == 0:

@@ -20,13 +20,14 @@ from jax.experimental import multihost_utils
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel.private_jax import backends_are_initialized, coordination_client
 
-# Timeouts in seconds: for the start of all processes, for heartbeats of a process, and for all
-# processes to reach the end of the job.
+# Maximum times in seconds: until all processes are started, between two heartbeats of a process,
+# and until all processes reach the end of the job.
 START_SECONDS, HEARTBEAT_SECONDS, SHUTDOWN_SECONDS = 120, 100, 20
 # Timeout of barriers in seconds. Failures of other processes are detected much earlier.
 WAIT_SECONDS = 24 * 3600
 _BARRIERS = itertools.count()
-# Number of seconds by which the timeouts of JAX are longer than those of this module.
+# JAX waits this number of seconds longer for the start than this module, so that the message of
+# this module is printed.
 GRACE_SECONDS = 10
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -37,7 +38,9 @@ End = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Addresses:
-    """Address of a multi-host job, and index of this process; None: detected from the cluster.
+    """Address and size of a multi-host job, and index of this process.
+
+    If the attributes are None, JAX detects these values from the cluster.
 
     Attributes:
       coordinator_address: host:port of process 0. The port must be free and reachable from all
@@ -62,20 +65,23 @@ class Addresses:
             return
         if not re.fullmatch(r".+:\d+", address):
             raise DeepLabError(f"--coordinator={address} must be host:port, as in 10.0.0.1:1234")
-        if processes < 1 or not 0 <= index < processes:
+        if processes < 1:
+            raise DeepLabError(f"--num_processes={processes} must be at least 1")
+        if not 0 <= index < processes:
             raise DeepLabError(
                 f"--process_id={index} must be in 0..{processes - 1} for "
                 f"--num_processes={processes}"
             )
 
     def or_of(self, environment: Mapping[str, str]) -> "Addresses":
-        """Returns these addresses; if they are unset, returns those of environment variables.
+        """Returns these addresses if they are set, else those of the environment variables.
 
         Args:
-          environment: environment variables; see VARIABLES.
+          environment: environment variables, of which VARIABLES are read.
 
         Raises:
-          DeepLabError: a variable is not a number, or only some of the three are set.
+          DeepLabError: the number of processes or the index is not a whole number, or only some of
+            the three variables are set.
         """
         if self.coordinator_address is not None:
             return self
@@ -103,21 +109,22 @@ def start_hosts(
     Args:
       addresses: addresses of the job (default: from environment variables or the cluster).
       start_seconds: maximum time to wait for all processes, in seconds.
-      end: receives a message if not all processes start in time, and must end this process, because
-        JAX waits outside Python (default: JAX aborts the process some seconds later).
+      end: function that is called with a message if not all processes start in time. It must end
+        this process, because JAX waits outside Python (default: JAX aborts the process
+        `GRACE_SECONDS` later).
 
     Returns:
       The number of processes of the job.
 
     Raises:
-      DeepLabError: the addresses are invalid, the cluster cannot be detected, or the environment
-        variables are those of a job of several processes, but no other process was found.
+      DeepLabError: the addresses are invalid, the cluster cannot be detected, or no other process
+        was found although the environment variables indicate several processes.
     """
     addresses = (addresses or Addresses()).or_of(os.environ)
     if addresses.coordinator_address is None:
         if alone(os.environ):
             return 1
-        # In a notebook or a test, JAX may already be in use, so processes can no longer join.
+        # In a notebook or a test, JAX may already be in use. The process then cannot join a job.
         if backends_are_initialized():
             return jax.process_count()
     before = signal.getsignal(signal.SIGTERM)
@@ -125,7 +132,7 @@ def start_hosts(
         if not _initialize(addresses, start_seconds + GRACE_SECONDS):
             _refuse_to_be_alone(os.environ)
             return 1
-        # The connection of the devices can fail even after the processes are connected.
+        # This call connects the devices, which can fail after the processes are connected.
         count = jax.process_count()
     # JAX installs a handler for SIGTERM that does not end the process.
     with contextlib.suppress(ValueError):
@@ -139,7 +146,7 @@ def _initialize(addresses: Addresses, seconds: int) -> bool:
         jax.distributed.initialize(
             **dataclasses.asdict(addresses),
             local_device_ids=local_devices(os.environ),
-            # Given addresses replace those of a cluster.
+            # Given addresses take precedence over those of a cluster.
             cluster_detection_method="deactivate" if addresses.coordinator_address else None,
             initialization_timeout=seconds,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
@@ -169,7 +176,7 @@ def _deadline(seconds: float, late: Callable[[], None]) -> Iterator[None]:
 
 
 def _late(addresses: Addresses, seconds: float) -> str:
-    """Returns the message for a job in which not all processes have started in time."""
+    """Returns the error message for a job of which some processes did not start in time."""
     address = addresses.coordinator_address
     if address is None:
         return f"not all processes of the job started within {seconds:.0f} s"
@@ -186,14 +193,17 @@ def _late(addresses: Addresses, seconds: float) -> str:
 
 
 def alone(environment: Mapping[str, str]) -> bool:
-    """Returns whether SLURM runs a single process, for which JAX would use only one GPU."""
+    """Returns whether SLURM runs a single process.
+
+    `jax.distributed.initialize` would restrict such a process to one GPU.
+    """
     return environment.get("SLURM_NTASKS") == "1"
 
 
 def local_devices(environment: Mapping[str, str]) -> list[int] | None:
     """Returns the indices of all GPUs of the node if SLURM runs one process per node, else None.
 
-    By default, JAX assumes one process per GPU on SLURM.
+    If the result is None, JAX assumes that SLURM runs one process per GPU.
     """
     tasks = environment.get("SLURM_STEP_TASKS_PER_NODE", "")
     gpus = environment.get("SLURM_GPUS_ON_NODE", "")
@@ -202,7 +212,7 @@ def local_devices(environment: Mapping[str, str]) -> list[int] | None:
 
 
 def members(environment: Mapping[str, str]) -> str | None:
-    """Returns `NAME=value` of an environment variable of a job of several processes, or None."""
+    """Returns an environment variable that indicates several processes as NAME=value, or None."""
     for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"):
         if environment.get(name, "").isdecimal() and int(environment[name]) > 1:
             return f"{name}={environment[name]}"
@@ -214,7 +224,7 @@ def members(environment: Mapping[str, str]) -> str | None:
 
 
 def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
-    """Raises an error if this process found no others, but belongs to a job of several processes.
+    """Checks that a process that found no other process is meant to run alone.
 
     Raises:
       DeepLabError: an environment variable indicates a job of several processes.
@@ -223,13 +233,13 @@ def _refuse_to_be_alone(environment: Mapping[str, str]) -> None:
     if found is None:
         return
     package = (
-        "pip install 'deeplab_jax[kubernetes]', by which JAX finds the others, or "
+        "run pip install 'deeplab_jax[kubernetes]', which JAX needs to find the others, or "
         if found.startswith("JOB_") and importlib.util.find_spec("kubernetes") is None
         else ""
     )
     raise DeepLabError(
-        f"{found} reports a job of several processes, but this process found no others; {package}"
-        "give --coordinator, --num_processes and --process_id (to train in this process only: "
+        f"{found} indicates a job of several processes, but this process found no others; {package}"
+        "give --coordinator, --num_processes and --process_id (to run only this process: "
         "--coordinator=localhost:1234 --num_processes=1 --process_id=0)"
     )
 
@@ -240,7 +250,7 @@ def is_first_host() -> bool:
 
 
 def from_first_host(value: Any) -> Any:
-    """Broadcasts numbers or arrays from process 0 to all processes.
+    """Returns, in all processes, the numbers or arrays that process 0 passes (broadcast).
 
     Args:
       value: tree of numbers or arrays, with the same shapes in all processes.
@@ -254,21 +264,27 @@ def from_first_host(value: Any) -> Any:
 def wait_for_hosts(name: str) -> None:
     """Waits until all processes have called this function (barrier).
 
-    The barrier does not use the devices. A collective operation on CPUs would fail if the processes
-    did not reach it within 30 s of each other.
+    The barrier does not use the devices. On CPUs, a collective operation of the devices fails if
+    the processes do not start it within 30 s of each other.
 
     Args:
-      name: name of the barrier, which may be used several times.
+      name: name of the barrier; several barriers may have the same name.
     """
     if jax.process_count() > 1:
-        # The number makes the name unique for each use.
+        # The number makes the name unique for each call.
         barrier = f"deeplab_jax/{name}/{next(_BARRIERS)}"
         coordination_client().wait_at_barrier(barrier, WAIT_SECONDS * 1000)
 
 
 @contextlib.contextmanager
 def first_host_first(name: str) -> Iterator[None]:
-    """Runs a block in process 0 first, then in all others, which may read files of process 0."""
+    """Runs a block in process 0 first, then in all other processes.
+
+    The other processes can therefore read files that process 0 writes in the block.
+
+    Args:
+      name: name of the barrier between the two.
+    """
     if not is_first_host():
         wait_for_hosts(name)
     yield
@@ -307,14 +323,15 @@ def check_hosts_agree(facts: Mapping[str, Any]) -> None:
 
 
 def latest_of_hosts(name: str, value: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Publishes values of this process, and returns the latest ones of each process.
+    """Publishes values of this process, and returns the latest values of each process.
 
-    This function does not wait for other processes. Their values may be those of an earlier call,
-    and the values of a process that has not called it yet are missing. The devices are not used.
+    The function does not wait for other processes. Their values may be those of an earlier call.
+    The values of a process that did not call the function yet are missing. The devices are not
+    used.
 
     Args:
-      name: name of the values.
-      value: JSON-ready values.
+      name: name under which all processes publish the values.
+      value: JSON-ready values of this process.
     """
     if jax.process_count() == 1:
         return [dict(value)]

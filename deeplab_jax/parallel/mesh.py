@@ -12,7 +12,7 @@ from deeplab_jax import ops
 from deeplab_jax.errors import DeepLabError
 
 DATA_AXIS, SPATIAL_AXIS = "data", "spatial"
-# Size of the `data` axis that uses all devices.
+# Value of `data` in `make_mesh` for which the mesh uses all devices.
 REST = -1
 
 
@@ -25,12 +25,15 @@ def make_mesh(
     neighboring rows of each image.
 
     Args:
-      devices: devices of this job, or of a topology to compile for (default: all of this job).
-      data: number of shards of the batch; each is on `spatial` devices; −1: use all devices.
+      devices: devices of the mesh: those of this job, or those of a topology to compile for
+        (default: all devices of this job).
+      data: number of shards of the batch, each of which is on `spatial` devices; −1: the number of
+        devices divided by `spatial`.
       spatial: number of devices over which the rows of each image are sharded.
 
     Raises:
-      DeepLabError: the number of devices does not fit. The message lists the legal meshes.
+      DeepLabError: data × spatial is not the number of devices, or `spatial` does not fit the
+        number of devices per process. The message states the legal values.
     """
     devices = jax.devices() if devices is None else list(devices)
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
@@ -39,11 +42,11 @@ def make_mesh(
         legal = ", ".join(f"{count // n}×{n}" for n in range(1, count + 1) if count % n == 0)
         raise DeepLabError(
             f"parallel.data={data} × parallel.spatial={spatial} does not match {count} devices; "
-            f"legal (data × spatial): {legal}, or data=-1 for all devices"
+            f"legal values of data × spatial: {legal}; data=-1 uses all devices"
         )
     sizes = set(collections.Counter(device.process_index for device in devices).values())
-    # Otherwise the devices of one process would have rows of several images, of which other
-    # processes have the remaining rows.
+    # Otherwise, one process would store all rows of some images and only a part of the rows of
+    # others, and the processes could not read equal parts of the batch.
     if len(sizes) > 1 or any(size % spatial and spatial % size for size in sizes):
         raise DeepLabError(
             f"parallel.spatial={spatial} must be a divisor or a multiple of the number of devices "
@@ -66,7 +69,7 @@ def spatial_size(mesh: Mesh) -> int:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch over `data`, without sharding the rows of its images."""
+    """Returns the sharding of a batch over `data`; the rows of each image are not sharded."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
@@ -89,7 +92,7 @@ def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> N
       field: name of the batch size in the error message.
 
     Raises:
-      DeepLabError: it is not divisible; the message suggests the nearest sizes that are.
+      DeepLabError: the batch size is not divisible. The message lists the nearest legal values.
     """
     parts = data_size(mesh)
     if batch_size < 1 or batch_size % parts:
@@ -102,7 +105,9 @@ def check_divisible(batch_size: int, mesh: Mesh, field: str = "batch_size") -> N
 
 
 def sharded_over(mesh: Mesh | None) -> contextlib.AbstractContextManager[None]:
-    """Returns a context in which operations are traced for the devices of a mesh; see `Dispatch`.
+    """Returns a context manager, within which operations are traced for the devices of a mesh.
+
+    The mesh determines the implementation of each operation; see `ops.Dispatch`.
 
     Args:
       mesh: device mesh; None: one device.

@@ -18,8 +18,9 @@ class DataShare:
     Attributes:
       index: index of the part, from 0.
       count: number of parts.
-      counts: whether the results of this process for the part are counted. Processes over which the
-        rows of the same images are sharded read the same part, and only one of them counts.
+      counts: whether sums over all processes include the results of this process. If the rows of an
+        image are sharded over several processes, all of them read the same part of the batch, and
+        `counts` is True for only one of them.
     """
 
     index: int
@@ -44,7 +45,7 @@ def _of(devices: Any) -> set[int]:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Builds global arrays, sharded over `data`, from the examples that each process has read.
+    """Builds global arrays, sharded over `data`, from the examples that each process reads.
 
     Args:
       batch: arrays with the examples of this process along the first axis; see `data_share`.
@@ -93,9 +94,9 @@ def rows_of_this_process(array: jax.Array) -> np.ndarray:
 def state_shardings(shapes: Any, mesh: Mesh, *, fsdp: bool = False) -> Any:
     """Returns the sharding of every array in a training state.
 
-    With `fsdp`, each kernel and the optimizer state of that kernel are sharded over `data`, along
-    the longest axis whose length is divisible. Scales, offsets and statistics, which are small, are
-    replicated.
+    With `fsdp`, each kernel and its optimizer state are sharded over `data`, along the longest axis
+    whose length is divisible by the size of `data`. Scales, offsets and statistics, which are
+    small, are replicated.
 
     Args:
       shapes: tree of arrays or of their shapes (`jax.ShapeDtypeStruct`).
@@ -121,5 +122,5 @@ def _split_axis(shape: tuple[int, ...], parts: int) -> int | None:
     if len(shape) < 2 or parts == 1:
         return None
     dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
-    # If several axes have this length, the last of them is chosen, the output channels.
+    # Of several axes with the same length, the last one is chosen: the output channels.
     return max(dividing, key=lambda axis: (shape[axis], axis), default=None)

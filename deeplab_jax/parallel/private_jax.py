@@ -1,7 +1,8 @@
 """Private functions of JAX. No other module of this package imports from `jax._src`.
 
-A new version of JAX may move these functions. They were tested with jax 0.10.2 (all tests), 0.11.2
-(a training step on a GPU) and 0.12.0 (interruption, and eight devices).
+A new version of JAX may move these functions. The functions of this module were tested with jax
+0.10.2 (all tests), with 0.11.2 (a training step on a GPU), and with 0.12.0 (interrupting a
+training, and training on eight devices).
 """
 
 from typing import Any
@@ -15,5 +16,5 @@ def coordination_client() -> Any:
 
 
 def backends_are_initialized() -> bool:
-    """Returns whether JAX has initialized its backends; after that, processes cannot join a job."""
+    """Returns whether JAX has initialized its backends; a process can join a job only before."""
     return xla_bridge.backends_are_initialized()

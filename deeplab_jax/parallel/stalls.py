@@ -1,4 +1,4 @@
-"""Watchdog that ends a training process without progress."""
+"""Watchdog that ends a training process if it makes no progress."""
 
 import contextlib
 import multiprocessing
@@ -14,34 +14,35 @@ import jax
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.parallel.failures import STALLED, announce, print_stacks
 
-# Seconds that the main thread has to clean up before the process is ended.
+# Maximum time in seconds that the main thread may take to clean up before the process is ended.
 GRACE_SECONDS = 20.0
 # Exit status of a process that could not clean up.
 STALLED_STATUS = 4
-# Signal that interrupts the main thread, even while it waits for a lock.
+# Signal that interrupts the main thread, even while the thread waits for a lock.
 SIGNAL = getattr(signal, "SIGUSR2", signal.SIGINT)
 
-# Function that receives the name of the next activity, and a factor by which it may take longer.
+# Function progress(doing, factor=1); see `watchdog`.
 Progress = Callable[..., None]
 
 
 @contextlib.contextmanager
 def watchdog(seconds: float) -> Iterator[Progress]:
-    """Ends the process if it makes no progress within the block.
+    """Raises an error in the main thread if the block reports no progress for some time.
 
-    The stacks of all threads are printed, the other processes of the job are informed, and a
-    DeepLabError is raised in the main thread. If that thread waits outside Python, or if cleaning
-    up takes more than GRACE_SECONDS, the process is ended with STALLED_STATUS.
+    In this case, the stacks of all threads are printed, and the other processes of the job are
+    informed. If the main thread waits outside Python, or if it takes more than GRACE_SECONDS to
+    clean up, the process ends with the exit status STALLED_STATUS. In threads other than the main
+    thread, the watchdog is disabled.
 
     Args:
       seconds: maximum time between two calls of the yielded function; 0 disables the watchdog.
 
     Yields:
-      progress(doing, factor=1): reports progress and names the next activity, which may take
-      `factor` times as long.
+      Function progress(doing, factor=1). It reports progress and names the next activity, `doing`,
+      which may take up to `factor * seconds`.
 
     Raises:
-      DeepLabError: there was no progress.
+      DeepLabError: an activity took too long. The message names the activity.
     """
     if seconds <= 0 or threading.current_thread() is not threading.main_thread():
         yield lambda doing, factor=1: None
@@ -57,7 +58,7 @@ def watchdog(seconds: float) -> Iterator[Progress]:
 
 
 class _Watch:
-    """State that the watching thread shares with the main thread."""
+    """Thread that waits for the deadline, and the state that it shares with the main thread."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -81,9 +82,9 @@ class _Watch:
 
     def _end(self) -> None:
         self.message = (
-            f"{STALLED} for {self.limit:.0f} s while {self.doing}; the stacks of all threads are "
-            "printed above; the same command resumes from the last checkpoint "
-            "(training.watchdog_seconds changes the limit, 0 disables it)"
+            f"{STALLED} for {self.limit:.0f} s while {self.doing}. The stacks of all threads are "
+            "printed above. Run the same command again to resume from the last checkpoint; "
+            "training.watchdog_seconds sets the time limit (0: no limit)"
         )
         print_stacks()
         if jax.process_count() > 1:

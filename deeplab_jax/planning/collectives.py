@@ -22,7 +22,7 @@ PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 
 def read_groups(attributes: str) -> Groups | None:
-    """Parses `replica_groups=…` in the attributes of an instruction; None: it has none."""
+    """Parses `replica_groups=…` in the attributes of an instruction; returns None without it."""
     _, found, text = attributes.partition("replica_groups=")
     if not found:
         return None
@@ -32,7 +32,7 @@ def read_groups(attributes: str) -> Groups | None:
 
 
 def read_pairs(attributes: str) -> Groups | None:
-    """Parses `source_target_pairs=…` in the attributes of an instruction; None: it has none."""
+    """Parses `source_target_pairs=…` in an instruction's attributes; returns None without it."""
     found = PAIRS.search(attributes)
     return None if found is None else _lists(f"{{{found[1]}}}")
 
@@ -90,7 +90,7 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",") if number]
 
 
-# Kind of a transfer between TPU slices, which the host sends for the chip.
+# Kind of a transfer from one TPU slice to others, which the host of a chip sends.
 SEND = "send"
 TRANSFER = re.compile(r"_xla_megascale_transfer_type=\"?(\w+)")
 KINDS = (
@@ -109,9 +109,9 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: one of `KINDS`, or `send` for a transfer to other slices.
-      arrays: operands on one chip, or the results of an all-gather.
-      axes: mesh axes along which chips communicate. For `send`, the name of the transfer instead,
-        such as `all-reduce`.
+      arrays: operands on one chip; for an all-gather, the results on one chip.
+      axes: mesh axes along which chips communicate. For `send`, the field contains the name of the
+        transfer, such as `all-reduce`.
       times: number of executions per step.
     """
 
@@ -149,7 +149,7 @@ def _collective(
     mesh_shape: Mapping[str, int],
     times: int,
 ) -> Iterator[Collective]:
-    """Yields an instruction as a `Collective`, if it is one; `-done` instructions are ignored."""
+    """Yields a `Collective` for an instruction that is one; `-done` instructions are ignored."""
     kind = instruction.opcode.removesuffix("-start")
     transfer = TRANSFER.search(instruction.attributes) if kind == SEND else None
     if transfer:
@@ -175,10 +175,10 @@ def _collective(
 def between_slices(
     collectives: Iterable[Collective], chips_per_slice: int
 ) -> dict[str, dict[str, int]]:
-    """Returns count and bytes per slice of the transfers between TPU slices, by their name.
+    """Returns count and bytes per slice of the transfers between TPU slices, by name of transfer.
 
     Args:
-      collectives: collectives of one chip; each chip of a slice sends a part of the sums.
+      collectives: collectives of one chip. Each chip of a slice sends one part of the sums.
       chips_per_slice: number of chips in a slice.
     """
     by_name: dict[str, list[Collective]] = {}
@@ -193,10 +193,12 @@ def between_slices(
 
 
 def within_slices(collectives: Iterable[Collective]) -> list[Collective]:
-    """Returns the collectives within a slice, with the halves of an all-reduce joined.
+    """Returns the collectives within a slice.
 
-    An all-reduce between slices sums within the slice, so that each chip has a part of the sums,
-    sends each part to the other slices, and gathers the parts within the slice.
+    An all-reduce over several slices consists of a reduce-scatter within each slice, of transfers
+    of the resulting parts to the other slices, and of an all-gather of the parts within each slice.
+    The result contains the reduce-scatter as an all-reduce, but neither the transfers nor the
+    all-gather.
     """
     found = list(collectives)
     if not any(each.kind == SEND for each in found):
@@ -206,7 +208,7 @@ def within_slices(collectives: Iterable[Collective]) -> list[Collective]:
     kept = []
     for each in found:
         sizes = Counter(array.size for array in each.arrays)
-        # The compiler joins small sums to tiles of 8 × 128 elements.
+        # The compiler combines small sums into tiles of 8 × 128 elements.
         tiles = all(array.shape[-2:] == (8, 128) for array in each.arrays)
         if each.kind == "all-gather" and (tiles or sizes <= summed):
             summed -= sizes
@@ -218,7 +220,7 @@ def within_slices(collectives: Iterable[Collective]) -> list[Collective]:
 
 
 def totals(collectives: Iterable[Collective]) -> dict[str, dict[str, int]]:
-    """Returns executions per step and bytes per chip, by kind of collective."""
+    """Returns {kind: {"count": executions per step, "bytes": bytes per chip and step}}."""
     by_kind: dict[str, list[Collective]] = {}
     for collective in collectives:
         by_kind.setdefault(collective.kind, []).append(collective)
@@ -226,6 +228,6 @@ def totals(collectives: Iterable[Collective]) -> dict[str, dict[str, int]]:
 
 
 def count(collectives: Iterable[Collective]) -> dict[str, int]:
-    """Returns the executions per step and the bytes per chip of some collectives."""
+    """Returns {"count": executions per step, "bytes": bytes per chip and step}, over all kinds."""
     found = list(collectives)
     return {"count": sum(each.times for each in found), "bytes": sum(each.bytes for each in found)}

@@ -24,7 +24,7 @@ USED = (
     re.compile(r"required for .*?\(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)"),
 )
 # Without a GPU, the compiler cannot choose tiles for matrix products in Triton and fails on some
-# shapes; they become calls of cuBLAS instead.
+# shapes. With this option, matrix products are calls of cuBLAS.
 COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {"gpu": {"xla_gpu_enable_triton_gemm": False}}
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -45,7 +45,8 @@ class CompiledStep:
     """Compiled training step.
 
     Attributes:
-      memory: bytes per chip by use, and their `total`.
+      memory: bytes per chip by use (arguments, outputs, temporaries, program), and their `total`;
+        only the `total` if the step does not fit.
       usable: bytes per chip that programs can use, if the compiler reports it.
       fits: whether the step fits into the memory of a chip.
       lower_seconds, compile_seconds: wall time of lowering and compilation.
@@ -128,9 +129,9 @@ def _memory(analysis: Any) -> dict[str, int]:
     return memory | {"total": sum(memory.values())}
 
 
-# Maximum number of compilations in a search, in addition to that of the configured batch size.
+# Maximum number of compilations in a search, without the one for the configured batch size.
 MOST_COMPILATIONS = 6
-ESTIMATED = "estimated from one compilation: memory without the state is proportional to the batch"
+ESTIMATED = "estimated from one compilation; memory beyond the state is proportional to the batch"
 
 
 class LargestBatch(NamedTuple):
@@ -153,7 +154,7 @@ def estimated_largest_batch(used: int, fixed: int, usable: int, images: int) -> 
       used: bytes per chip with `images` images.
       fixed: bytes per chip that do not depend on the batch.
       usable: bytes per chip that programs can use.
-      images: number of images of the compiled step.
+      images: number of images per shard of the batch in the compiled step.
     """
     per_image = max(used - fixed, 1) / images
     return LargestBatch(max(0, int((usable - fixed) / per_image)), ESTIMATED)
@@ -162,14 +163,15 @@ def estimated_largest_batch(used: int, fixed: int, usable: int, images: int) -> 
 def searched_largest_batch(
     used: Callable[[int], int], first: tuple[int, int], fixed: int, usable: int
 ) -> LargestBatch:
-    """Searches the largest batch that fits, by compiling several batch sizes.
+    """Searches for the largest batch that fits, by compiling several batch sizes.
 
     The search narrows the interval between the largest batch that fits and the smallest batch that
     does not fit. It alternates between interpolation and bisection.
 
     Args:
-      used: compiles the step for a number of images and returns the bytes per chip.
-      first: (images, bytes) of the first compilation.
+      used: function that compiles the step for a number of images per shard of the batch, and
+        returns the bytes per chip.
+      first: (images per shard, bytes per chip) of the first compilation.
       fixed: bytes per chip that do not depend on the batch, for the first guess.
       usable: bytes per chip that programs can use.
     """
@@ -189,12 +191,13 @@ def searched_largest_batch(
 
 
 def _crossing(known: dict[int, int], usable: int, end: int) -> int:
-    """Interpolates memory linearly; returns the number of images at which it reaches `usable`.
+    """Returns the number of images that need `usable` bytes, by linear interpolation.
 
     Args:
       known: bytes per chip by number of images.
       usable: bytes per chip that programs can use.
-      end: number of images at one end of the line; the other end is the previous known number.
+      end: number of images at the upper end of the interpolated interval, a key of `known`. The
+        lower end is the next smaller key.
     """
     start = max(images for images in known if images < end)
     slope = max((known[end] - known[start]) / (end - start), 1.0)

@@ -1,4 +1,4 @@
-"""Placeholder for a dataset that is not on this machine, of which only the classes are known."""
+"""Placeholder for a dataset that is not on this machine: its classes without its examples."""
 
 import copy
 import dataclasses
@@ -20,7 +20,7 @@ KNOWN["coco_voc"] = descriptors.VOC
 
 @dataclasses.dataclass(eq=False)
 class Unseen:
-    """Dataset with classes but without examples."""
+    """Dataset of which only the name and the classes are known."""
 
     name: str
     descriptor: Descriptor
@@ -62,7 +62,14 @@ def unseen_dataset(config: ConfigDict, num_classes: int | None = None) -> Unseen
 def assemble_unseen(
     config: ConfigDict, mesh: Mesh, num_classes: int | None, reporter: Reporter
 ) -> Run:
-    """Builds the training run of a config as `train` does, but without opening the dataset."""
+    """Builds the training run of a config as `train` does, but without opening the dataset.
+
+    Args:
+      config: see deeplab_jax/config_fields.py.
+      mesh: device mesh, which may be that of a topology.
+      num_classes: number of classes, if the config does not name the classes of the dataset.
+      reporter: receives warnings.
+    """
     config = copy.deepcopy(config)
     # Oversampling and copy-paste need the dataset, and do not change the training step.
     config.data.oversample_classes = None

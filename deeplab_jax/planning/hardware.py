@@ -1,10 +1,12 @@
 """Specifications of TPU and GPU chips, and the minimum time of a training step on them.
 
-The minimum time of a step is the longer of arithmetic and memory traffic, plus communication
-without overlap. All-reduces run around the rings of a torus: each moves 2·(n − 1)/n of the bytes
-over all links at once (arXiv 1909.09756, section 2) and has the latency of all hops. A slower
-network joins the slices of a job, or its hosts with GPUs: the all-reduce within a slice leaves a
-part of the sums on each chip, and the network adds up these parts.
+The minimum time of a step is the time of arithmetic or of memory traffic, whichever is longer, plus
+the time of communication, which is assumed not to overlap with computation.
+
+An all-reduce within a slice of n chips runs around the rings of its torus. It moves 2·(n − 1)/n of
+the bytes over all links at once (arXiv 1909.09756, section 2) and has the latency of all hops. An
+all-reduce over several slices, or over several hosts with GPUs, also uses the slower network
+between them: each chip has a part of the sums of its slice, and the network adds up these parts.
 """
 
 import dataclasses
@@ -19,9 +21,10 @@ from deeplab_jax.errors import DeepLabError, unknown_name
 from deeplab_jax.lazy import import_extra
 from deeplab_jax.parallel.chips import Chip, chips
 
-# Estimated latencies in seconds, which are not published: between neighboring chips, and of an
-# all-reduce between slices or hosts.
+# Latencies in seconds of a hop between neighboring chips, and of an all-reduce between slices or
+# hosts. They are estimates, because no values are published.
 HOP_SECONDS, NETWORK_SECONDS = 1e-6, 20e-6
+# Numbers of chips in the table of efficiencies, as multiples of the smallest number.
 SCALES = [2**power for power in range(10)]
 # Largest number of GPUs in the table of efficiencies.
 LARGEST_CLUSTER = 256
@@ -35,7 +38,7 @@ class Work:
       flops: number of floating-point operations.
       hbm_bytes: bytes read from and written to memory.
       reduced_bytes: bytes in all-reduces, plus half of the bytes in other collectives.
-      reductions: number of all these collectives.
+      reductions: number of collectives in `reduced_bytes`.
       halo_bytes: bytes sent to the chips with neighboring rows of an image.
     """
 
@@ -85,11 +88,11 @@ def estimate(work: Work, chip: Chip, num_chips: int, num_slices: int = 1) -> Est
       num_slices: number of slices of TPUs, or of hosts with GPUs.
     """
     joined = num_chips // num_slices
-    # A ring through a switch passes all chips; one through a torus, those along each dimension.
+    # On a torus, the data pass one ring per dimension. On a switch, they pass a ring of all chips.
     ring = chip.dimensions * joined ** (1 / chip.dimensions) if chip.dimensions else joined
     hops = 0.0 if joined == 1 else ring
     sending = 2 * (joined - 1) / joined * work.reduced_bytes / chip.ici_bandwidth
-    # A chip has two links per dimension, one of which leads to the neighbor.
+    # A chip has two links per dimension. A halo uses only the link to the neighbor.
     link = chip.ici_bandwidth / (2 * chip.dimensions or 1)
     network = 0.0
     if num_slices > 1:
@@ -110,9 +113,9 @@ def scaling(work: Work, chip: Chip, smallest: int = 1, slices: int = 1) -> dict[
     Args:
       work: work of one chip, the same for any number of chips.
       chip: specifications of the chip.
-      smallest: smallest number of chips: the number over which the rows of one image are sharded.
-      slices: number of slices; a number of chips that exceeds the largest slice or host is split
-        among more of them.
+      smallest: smallest number of chips, the number over which the rows of one image are sharded.
+      slices: number of TPU slices, which limits the number of chips. If the chips exceed the
+        largest slice or host, they are in several slices or hosts.
     """
     most = LARGEST_CLUSTER if chip.is_gpu else slices * chip.largest
     counts = [smallest * scale for scale in SCALES if smallest * scale <= most]
@@ -160,8 +163,9 @@ def parse_topology(name: str, num_slices: int = 1) -> Topology:
     """Parses the name of a slice, such as `v5e:16x16`, or of hosts with GPUs, such as `h100:4x8`.
 
     Args:
-      name: chip and shape. The shape of GPUs is the number per host, or the number of hosts and the
-        number per host.
+      name: chip and shape. The shape of a TPU slice is the number of chips along each dimension.
+        For GPUs, it is the number of GPUs per host, as in `h100:8`, or the number of hosts and of
+        GPUs per host, as in `h100:4x8`.
       num_slices: number of TPU slices of this shape.
 
     Raises:
@@ -191,7 +195,7 @@ def parse_topology(name: str, num_slices: int = 1) -> Topology:
         known = ", ".join(each for each, other in chips().items() if other.network_bandwidth)
         raise DeepLabError(
             f"--num_slices={num_slices}: the bandwidth between slices of {generation} is not "
-            f"published; chips with a known one: {known}"
+            f"published; chips with a published bandwidth: {known}"
         )
     return Topology(name, chip, shape, num_slices)
 
@@ -255,7 +259,7 @@ def _gpu_devices(topology: Topology) -> list[jax.Device]:
     described = topologies.get_topology_desc(
         platform="cuda",
         target_config=topology.chip.target,
-        # The numbers of slices, hosts and GPUs per host.
+        # Number of slices, of hosts, and of GPUs per host.
         topology=f"1x{topology.num_slices}x{topology.shape[0]}",
     )
     return list(described.devices)

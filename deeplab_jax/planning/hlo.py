@@ -1,4 +1,4 @@
-"""Parser of compiled HLO text: computations, instructions, and how often each one runs."""
+"""Parser of compiled HLO text: computations, their instructions, and how often they run."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Bytes per element by type, for types of arrays.
+# Bytes per element of an array, by its type in HLO text.
 ITEM_BYTES = {
     **dict.fromkeys(("pred", "s8", "u8", "f8e4m3fn", "f8e5m2"), 1),
     **dict.fromkeys(("bf16", "f16", "s16", "u16"), 2),
@@ -17,7 +17,8 @@ HEADER = re.compile(r"^(ENTRY )?%?([\w.~-]+) \(.*\{$")
 NAMED = re.compile(r"^\s+(?:ROOT )?%?([\w.~-]+) = ")
 COMMENT = re.compile(r"/\*.*?\*/")
 ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
-# Memory of an array, at the end of its layout; without it, the array is in the main memory.
+# Number of the memory that contains an array, at the end of its layout. An array without this
+# number is in the main memory.
 SPACE = re.compile(r"S\((\d+)\)")
 OPERAND = re.compile(r"%([\w.~-]+)")
 TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -28,7 +29,7 @@ CALLED_ONCE = re.compile(
 )
 CALLED_LISTS = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
 BODY = re.compile(r"body=%?([\w.~-]+)")
-# Opcodes whose `to_apply` computation runs on scalars.
+# Opcodes whose `to_apply` computation runs on scalars and is not counted.
 REDUCTIONS = ("all-reduce", "reduce", "reduce-scatter", "reduce-window", "scatter", "sort", "map")
 
 
@@ -38,8 +39,8 @@ class Array(NamedTuple):
     Attributes:
       dtype: element type, such as `bf16`.
       shape: length of each axis.
-      space: number of the memory that holds the array: 0 for the main memory (HBM), 1 for the
-        on-chip vector memory of a TPU (VMEM), others for scalars and flags.
+      space: number of the memory that contains the array: 0 for the main memory (HBM), 1 for the
+        on-chip vector memory of a TPU (VMEM), other numbers for scalars and flags.
     """
 
     dtype: str
@@ -90,7 +91,7 @@ class Program(NamedTuple):
     roots: dict[str, str]
 
     def runs(self) -> dict[str, int]:
-        """Returns how often each computation runs in one run of the program.
+        """Returns the number of executions of each computation, by name, in one run of the program.
 
         A loop with an unknown number of iterations counts once, and so does every branch of a
         conditional.
@@ -108,7 +109,7 @@ class Program(NamedTuple):
         return dict(counts)
 
     def _called(self, instruction: Instruction) -> Iterator[tuple[str, int]]:
-        """Yields each computation that an instruction runs, and the number of runs."""
+        """Yields name and number of runs of each computation that an instruction calls."""
         attributes = instruction.attributes
         if instruction.opcode.removesuffix("-start") in REDUCTIONS:
             return
@@ -121,7 +122,8 @@ class Program(NamedTuple):
     def _rounds(self, attributes: str) -> int:
         """Returns the number of iterations of a loop, from its annotation or its condition.
 
-        The condition is assumed to be that of `lax.scan`: step < length, counted from 0.
+        The condition is assumed to be that of `lax.scan`: step < length, counted from 0. If the
+        number is unknown, 1 is returned.
         """
         if annotated := TRIP_COUNT.search(attributes):
             return int(annotated[1])

@@ -49,7 +49,7 @@ class Traffic:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Plan of a training run; the last seven fields are unset if the step does not fit.
+    """Plan of a training run; the fields after `largest_batch` are unset if the step does not fit.
 
     Attributes:
       topology: TPU slices, or hosts with GPUs.
@@ -58,16 +58,17 @@ class Plan:
       crop_size: height and width of the training crops in pixels.
       global_batch: number of images per step, across all chips.
       num_steps: number of steps of the run.
-      num_hosts: number of hosts, each of which feeds its chips.
+      num_hosts: number of hosts, each of which loads the images of its own chips.
       step: result of the compilation.
       usable_hbm_bytes: bytes of memory per chip that programs can use.
-      analytic_flops_per_chip: 2 · multiply-adds · 3 passes (forward and two of backward) · images
-        per chip, without rematerialization.
+      analytic_flops_per_chip: operations per step, computed from the layers: 2 · multiply-adds · 3
+        passes (one forward, two backward) · images per chip, without rematerialization.
       largest_batch: largest number of images per shard of the batch.
       flops_per_chip: operations of the convolutions and matrix products of the compiled program,
         without products with padding.
       hbm_traffic_per_chip: bytes that the program reads from and writes to the main memory.
-      vmem_traffic_per_chip: the same for the on-chip vector memory of a TPU; 0 for GPUs.
+      vmem_traffic_per_chip: bytes that the program reads from and writes to the on-chip vector
+        memory of a TPU; 0 for GPUs.
       kernels: kernels of a program for GPUs by kind; empty for TPUs.
       traffic: communication between chips.
       estimate: minimum time of a step.
@@ -163,18 +164,18 @@ def plan(
     search_largest_batch: bool = False,
     reporter: Reporter | None = None,
 ) -> Plan:
-    """Plans the training of a config on TPU slices or GPUs, without the hardware and the dataset.
+    """Plans a training run on TPU slices or GPUs, without the hardware and without the dataset.
 
     The training step is compiled ahead of time, and the compiled program is analyzed.
 
     Args:
       config: see deeplab_jax/config_fields.py; `config.parallel` determines the mesh.
-      topology_name: chip and shape of the slice, such as `v5e:16x16`, or number of GPUs per host,
-        such as `h100:8`, with the number of hosts before it, such as `h100:4x8`.
-      num_slices: number of TPU slices; the axis `data` of the mesh spans them.
+      topology_name: name of a TPU slice, such as `v5e:16x16`, or of hosts with GPUs, such as
+        `h100:4x8`; see `parse_topology`.
+      num_slices: number of TPU slices, over which the axis `data` of the mesh extends.
       num_classes: number of classes, if the config does not name the classes of the dataset.
-      search_largest_batch: search the largest batch by repeated compilation, instead of estimating
-        it from one compilation.
+      search_largest_batch: whether to search for the largest batch by compiling the step several
+        times; by default, it is estimated from one compilation.
       reporter: receives progress messages.
 
     Raises:
@@ -215,7 +216,7 @@ def _check_slices(topology: hardware.Topology, spatial: int) -> None:
     if per_slice % spatial:
         raise DeepLabError(
             f"parallel.spatial={spatial} would shard the rows of an image over the network between "
-            f"slices or hosts; use a divisor of {per_slice}, the chips of one"
+            f"slices or hosts; use a divisor of {per_slice}, the number of chips per slice or host"
         )
 
 

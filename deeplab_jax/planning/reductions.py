@@ -11,9 +11,9 @@ from flax import traverse_util
 from deeplab_jax.models import Architecture
 from deeplab_jax.planning.collectives import Collective, count
 
-# Number of sums over the batch per channel of batch normalization: of values and squares in the
-# forward pass, and of the gradient of the mean in the backward pass. The gradients of offset and
-# scale are counted as gradients of parameters.
+# Number of sums over the batch per channel of batch normalization: the sums of values and of
+# squares in the forward pass, and the gradient with respect to the mean in the backward pass. The
+# gradients of offset and scale are counted as gradients of parameters.
 SUMS_PER_CHANNEL = 3
 SUM_BYTES = 4
 # Name of the convolution on the shortcut of a residual unit, in all backbones that have one.
@@ -43,7 +43,9 @@ class Reductions(NamedTuple):
 def expected_reductions(
     architecture: Architecture, variables: Any, accumulation_steps: int = 1
 ) -> Reductions:
-    """Returns the all-reduces of training with replicated parameters, from the network's shapes.
+    """Returns the bytes in the all-reduces that training with replicated parameters requires.
+
+    The bytes are computed from the shapes of the variables.
 
     Args:
       architecture: architecture of the network.
@@ -57,8 +59,8 @@ def expected_reductions(
     )
     flat = traverse_util.flatten_dict(variables.get("batch_stats", {}))
     channels = {path: math.prod(leaf.shape) for path, leaf in flat.items() if path[-1] == "mean"}
-    # A shortcut and the branch to which it is added have the same gradient, so the offsets of both
-    # require only one sum.
+    # The shortcut and the branch of a residual unit are added, so their offsets have the same
+    # gradient, and one sum is sufficient for both.
     shared = sum(width for path, width in channels.items() if SHORTCUT in path)
     local = architecture.frozen_batch_norm or architecture.ghost_batch_size > 0
     numbers = 0 if local else SUMS_PER_CHANNEL * sum(channels.values()) - shared
@@ -69,11 +71,17 @@ def expected_reductions(
 def found_reductions(
     collectives: Iterable[Collective], variables: Any, accumulation_steps: int = 1
 ) -> Reductions:
-    """Classifies the all-reduces in a compiled step.
+    """Returns the bytes in the all-reduces of a compiled step.
 
-    All-reduces of vectors are counted as gradients, up to the size of all vector parameters; the
-    remaining ones are counted as batch normalization. All-reduces along the mesh axis `spatial`
-    alone do not combine images. They are counted as others.
+    The purpose of an all-reduce follows from the shapes of its arrays. Arrays with several axes are
+    gradients of kernels. Vectors are counted as gradients up to the size of all vector parameters,
+    and as statistics of batch normalization beyond this size. Scalars are counted as others. So are
+    all arrays that are reduced only along the mesh axis `spatial`, which combines no images.
+
+    Args:
+      collectives: collectives of the compiled step.
+      variables: {"params", "batch_stats"}, arrays or their shapes.
+      accumulation_steps: number of microbatches, each of which is reduced separately.
     """
     kernels = vectors = others = 0
     summing = (each for each in collectives if each.kind in ("all-reduce", "reduce-scatter"))
@@ -96,12 +104,12 @@ def found_reductions(
 
 
 def gathered_activations(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns number and bytes of the all-gathers of arrays that are not parameters."""
+    """Returns count and bytes of the all-gathers along `data` of arrays that are not variables."""
     return count(_gathers(collectives, variables, parameters=False))
 
 
 def gathered_parameters(collectives: Iterable[Collective], variables: Any) -> dict[str, int]:
-    """Returns number and bytes of the all-gathers of fully sharded (FSDP) parameters."""
+    """Returns count and bytes of the all-gathers along `data` of fully sharded parameters."""
     return count(_gathers(collectives, variables, parameters=True))
 
 
@@ -116,10 +124,10 @@ def _gathers(
 
 
 def expected_gathers(architecture: Architecture, params: Any) -> int:
-    """Returns the bytes of the sharded parameters, if each is gathered once.
+    """Returns the bytes to gather if each sharded parameter is gathered once.
 
     Args:
-      architecture: architecture of the network.
+      architecture: architecture of the network, in whose dtype the parameters are gathered.
       params: shapes of the parameters, with shardings.
     """
     sharded = [leaf for leaf in jax.tree.leaves(params) if not leaf.sharding.is_fully_replicated]
@@ -127,6 +135,6 @@ def expected_gathers(architecture: Architecture, params: Any) -> int:
 
 
 def halo_traffic(collectives: Iterable[Collective]) -> dict[str, int]:
-    """Returns number and bytes of the halo exchanges between neighbors on the axis `spatial`."""
+    """Returns count and bytes of the halo exchanges between neighbors on the axis `spatial`."""
     permutes = (each for each in collectives if each.kind == "collective-permute")
     return count(each for each in permutes if each.axes == ("spatial",))

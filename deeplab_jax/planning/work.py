@@ -1,7 +1,8 @@
 """Work of a compiled program on one chip: operations, bytes moved, and kernels by kind.
 
-XLA's own cost analysis counts the body of a loop only once, counts arrays in the on-chip memory of
-a TPU as memory traffic, adds elementwise operations, and is not available for GPUs.
+The work is computed from the HLO text. XLA's own cost analysis is not used: it counts the body of a
+loop only once, counts arrays in the on-chip memory of a TPU as memory traffic, includes elementwise
+operations, and is not available for GPUs.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ CONTRACTING = re.compile(r"lhs_contracting_dim(?:s=\{|ensions\":\[)([\d,\"]*)")
 FUSED = re.compile(r"calls=%?([\w.~-]+)")
 NUMBER = re.compile(r"\((\d+)\)")
 TARGET = re.compile(r'custom_call_target="([^"]*)"')
-# Kernels of NVIDIA's libraries, by the target of the custom call.
+# Kinds of the kernels of NVIDIA's libraries, by the target of the custom call.
 LIBRARY_KERNELS = {
     "__cudnn$convForward": "convolution",
     "__cudnn$convForwardGraph": "convolution",
@@ -58,6 +59,7 @@ COLLECTIVES = (
     "send",
     "recv",
 )
+# A fusion with only these opcodes changes the layout of arrays and computes nothing.
 MOVES = frozenset(("copy", "transpose", "bitcast", "reshape", "parameter", "tuple"))
 
 
@@ -77,7 +79,7 @@ class Kernels:
 
 
 def executed(program: Program) -> Iterator[tuple[Instruction, Mapping[str, Instruction], int]]:
-    """Yields each instruction outside of fusions, its computation, and how often it runs."""
+    """Yields each instruction outside of fusions, its computation, and its number of executions."""
     fused = {
         name
         for instructions in program.computations.values()
@@ -93,7 +95,10 @@ def executed(program: Program) -> Iterator[tuple[Instruction, Mapping[str, Instr
 
 
 def total_flops(program: Program) -> int:
-    """Returns the operations of all convolutions and matrix products, in every loop iteration."""
+    """Returns the operations of all convolutions and matrix products, in all iterations of loops.
+
+    Operations are multiplications and additions, each counted as one.
+    """
     return sum(
         times * computation_flops(program.computations[name])
         for name, times in program.runs().items()
@@ -101,7 +106,7 @@ def total_flops(program: Program) -> int:
 
 
 def memory_traffic(program: Program) -> dict[int, int]:
-    """Returns {number of the memory: bytes that the program reads from it and writes to it}.
+    """Returns {number of a memory: bytes that the program reads from and writes to this memory}.
 
     Instructions in loops count once per iteration. An instruction reads its operands and writes its
     results once. If a fusion takes a slice of an operand, it reads only the slice. If a fusion
@@ -188,7 +193,7 @@ def _moved(
 
 
 def _reads(fused: Mapping[str, Instruction]) -> dict[int, int]:
-    """Returns the bytes that a fusion reads of each parameter of which it takes slices only."""
+    """Returns {number of a parameter: bytes read} for parameters of which a fusion reads slices."""
     users: dict[str, list[Instruction]] = {}
     for instruction in fused.values():
         for name in instruction.operands:
@@ -274,7 +279,7 @@ def _convolution_products(inputs: Array, kernel: Array, outputs: Array, attribut
 
 
 def _taps_inside(length: int, taps: int, outputs: int, window: Mapping[str, str], axis: int) -> int:
-    """Counts, along one axis, the pairs of an output and a kernel tap that lies on an input."""
+    """Counts the pairs of output and kernel tap along one axis whose tap is not on padding."""
 
     def setting(name: str, default: str) -> str:
         return window[name].split("x")[axis] if name in window else default

@@ -114,7 +114,7 @@ def test_another_list_of_classes_is_scored(evaluate, world):
         ({"tile": "65"}, "513x513"),
         ({"tile": "65x65", "overlap": "0.7"}, "[0, 0.5)"),
         ({"tile": "33x33", "overlap": "0.4"}, "leaves nothing"),
-        ({"tile": "65x65", "size": "65x65"}, "omit it with tiles"),
+        ({"tile": "65x65", "size": "65x65"}, "applies only to whole images"),
         ({"overlap": "0.1"}, "give --tile"),
         ({"crf": "deeplap"}, "did you mean 'deeplab'"),
         ({"trimap": "1,a"}, "--trimap=1,a is not legal"),

@@ -153,7 +153,7 @@ def test_mistakes_show_before_anything_is_measured(dataset, predictor):
         compare_strategies(predictor, dataset, steps)
     with pytest.raises(DeepLabError, match="at least one"):
         compare_strategies(predictor, dataset, {})
-    with pytest.raises(DeepLabError, match="omit it with tiles"):
+    with pytest.raises(DeepLabError, match="applies only to whole images"):
         evaluate(predictor, dataset, size=(97, 97), options=InferenceOptions(tile=(49, 49)))
     two_classes = Predictor(
         Convolution(Architecture("mobilenet_v2", num_classes=2)), {}, "ab", [(0, 0, 0)] * 2

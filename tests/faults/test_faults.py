@@ -126,7 +126,7 @@ def test_a_stopped_data_worker_ends_the_run_with_its_stacks(runs):
     [
         (second_run, "is in use by process"),
         (disagreeing_hosts, "schedule.base_learning_rate is 0.02 instead of 0.01"),
-        (lonely_host, "JOB_COMPLETION_INDEX=1 reports a job of several processes"),
+        (lonely_host, "JOB_COMPLETION_INDEX=1 indicates a job of several processes"),
     ],
 )
 def test_processes_that_must_not_train_are_refused(runs, fault, words):

@@ -145,7 +145,7 @@ def test_hosts_with_gpus_and_slices_are_counted(name, slices, chips_in_all, host
 @pytest.mark.parametrize(
     ("name", "slices", "complaint"),
     [
-        ("v4:2x2x1", 2, "between slices of v4 is not published; chips with a known one: v5e"),
+        ("v4:2x2x1", 2, "of v4 is not published; chips with a published bandwidth: v5e"),
         ("h100:8", 2, "--num_slices=2 is only for TPUs; for GPUs, give hosts x GPUs .*h100:1x8"),
         ("v5e:4x4", 0, "--num_slices=0 must be at least 1"),
     ],
