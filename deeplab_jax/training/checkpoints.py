@@ -1,4 +1,4 @@
-"""Reads and writes the files of a workdir: config, data fingerprints, starts, checkpoints."""
+"""Reads and writes the files of a workdir: config, data fingerprints, manifest, checkpoints."""
 
 import contextlib
 import copy
@@ -81,7 +81,7 @@ def network_of(
             data |= {name: value for name, value in statistics.items() if not keywords.get(name)}
             keywords = {name: keywords[name] for name in keywords if name not in data}
     elif keywords.get("pixel_mean"):
-        # If a stored config is compared, the dataset is unknown.
+        # This is a stored config, whose dataset is not opened.
         data["in_channels"] = len(keywords["pixel_mean"])
     return resolve_stored(architecture, data | keywords, version)
 
@@ -177,7 +177,7 @@ def _check_data(workdir: pathlib.Path, data: Mapping[str, dict[str, Any]]) -> No
 
 
 def format_version(workdir: pathlib.Path | None) -> int:
-    """Returns the format version of the config in a workdir; for a new workdir, the current one.
+    """Returns the format version of a workdir's config, or the current version for a new workdir.
 
     Raises:
       DeepLabError: the config cannot be read, or was written by a later release.
@@ -253,7 +253,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
     """
 
     def __init__(self, workdir: pathlib.Path, reporter: Reporter | None = None) -> None:
-        """Moves damaged checkpoints to another directory and opens the others.
+        """Opens the checkpoints of a run, after moving damaged ones to another directory.
 
         Args:
           workdir: directory of the run.
@@ -290,8 +290,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 
         Args:
           state: state to save; it may be donated after this method returns.
-          info: values for the JSON file of the checkpoint: config, class names and position in the
-            data.
+          info: values for the JSON file of the checkpoint: config, class names, seed and step.
           mean_iou: validation mean IoU at this step, which ranks the checkpoints; None: no
             validation.
 
@@ -304,9 +303,9 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
             save_items(self._manager, int(state.step), _items(state), info, metrics)
 
     def rank(self, state: TrainState, info: dict[str, Any], mean_iou: float) -> None:
-        """Saves the newest checkpoint again, with a mean IoU that was measured after it was saved.
+        """Saves the newest checkpoint again, with a mean IoU that was not known at the first save.
 
-        If there is no other checkpoint, it is not replaced, because Orbax would first delete it.
+        If it is the only checkpoint, it is not saved again, because Orbax would first delete it.
 
         Args:
           state, info: see `save`.
@@ -350,7 +349,7 @@ class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
 
 
 def _newest_good(workdir: pathlib.Path) -> str:
-    """Returns a clause for error messages, which names the newest undamaged checkpoint."""
+    """Returns a clause for error messages that names the newest undamaged checkpoint."""
     try:
         step = newest_good_step(workdir)
     except OSError:

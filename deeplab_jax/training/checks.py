@@ -46,8 +46,9 @@ def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
     multiple = parts * data_size(mesh)
     if batch_size % multiple:
         raise DeepLabError(
-            f"training.batch_size={batch_size} must be a multiple of {multiple}, for "
-            f"{parts} microbatches (training.accumulation_steps) on {data_size(mesh)} devices"
+            f"training.batch_size={batch_size} must be a multiple of {multiple}: "
+            f"{parts} microbatches (training.accumulation_steps) times {data_size(mesh)}, the size "
+            "of the mesh axis `data`"
         )
 
 
@@ -68,7 +69,7 @@ def check_ghost_batch_size(group: int, batch_size: int, parts: int) -> None:
         raise DeepLabError(
             f"model.ghost_batch_size={group} does not divide the {together} images of a microbatch "
             "(training.batch_size divided by training.accumulation_steps); legal: "
-            f"{', '.join(divisors)}, or 0 for all"
+            f"{', '.join(divisors)}, or 0 for the whole microbatch"
         )
 
 
@@ -199,11 +200,12 @@ def _shown_bands(bands: Bands) -> str:
 def check_crop_size(
     crop_size: tuple[int, int], architecture: Architecture, strict: bool, reporter: Reporter
 ) -> None:
-    """Warns if height or width of the crops is not k·output_stride + 1, which shifts resized maps.
+    """Warns if height or width of the crops is not k·output_stride + 1, for an integer k.
 
-    With `multi_scale`, the size at every scale must have this form. For example, the scales (1,
-    0.75, 0.5) at output stride 8 require k·32 + 1. With `align_corners=False`, any size is valid;
-    with `multiple_of_stride=True`, it must be a multiple of the output stride.
+    With other sizes, feature maps are shifted when they are resized. With `multi_scale`, the size
+    at every scale must have this form. For example, the scales (1, 0.75, 0.5) at output stride 8
+    require k·32 + 1. With `align_corners=False`, any size is valid. With
+    `multiple_of_stride=True`, the size must be a multiple of the output stride.
 
     Args:
       crop_size: height and width of the training images, in pixels.
@@ -222,8 +224,8 @@ def check_crop_size(
     upper = tuple(-(-(side - plus) // stride) * stride + plus for side in crop_size)
     form = f"k·{stride}+1" if plus else f"k·{stride}"
     text = (
-        f"augmentation.crop_size={_shown(crop_size)} is not {form}, so maps are shifted "
-        f"when they are resized; nearest that are: {_shown(lower)} and {_shown(upper)}"
+        f"augmentation.crop_size={_shown(crop_size)} is not of the form {form}, so feature maps "
+        f"are shifted when they are resized; nearest sizes: {_shown(lower)} and {_shown(upper)}"
     )
     if strict:
         raise DeepLabError(text)

@@ -77,7 +77,7 @@ def cross_validate(
       reporter: receives progress events.
 
     Raises:
-      DeepLabError: see `train`; or the workdir was started with another number of folds or another
+      DeepLabError: see `train`, or the workdir was started with another number of folds or another
         config.
       KeyboardInterrupt: see `train`.
     """

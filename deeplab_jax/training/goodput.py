@@ -17,7 +17,7 @@ from deeplab_jax.training.writers import RowFile, read_row_file
 
 TIMELINE_FILE = "timeline.jsonl"
 START, TRAINING, STEPS, END = "start", "training", "steps", "end"
-# Names, in rows of the timeline, of the seconds of three activities since the previous row.
+# Fields in rows of the timeline: time of an activity since the previous row, in seconds.
 INPUT, CHECKPOINT, VALIDATION = "input_seconds", "checkpoint_seconds", "validation_seconds"
 ACTIVITIES = (INPUT, CHECKPOINT, VALIDATION)
 Event = Mapping[str, Any]
@@ -37,10 +37,11 @@ class Goodput:
         restoring the checkpoint, compiling, and reading the first batch.
       lost: time of steps that a later start repeated, because they came after the last checkpoint.
         It depends on the interval between checkpoints and on the moments of the interruptions.
-      productive: time of training steps and validations that were not repeated. It does not include
-        the following times, nor saving the last checkpoint and drawing pictures at the end.
-      input: time for which the devices waited for a batch.
-      checkpoint: time for which saving of checkpoints blocked training.
+      productive: time of training steps and validations that were not repeated. It excludes `input`
+        and `checkpoint`, and the time at the end for saving the last checkpoint and for drawing
+        pictures.
+      input: time during which the devices waited for a batch.
+      checkpoint: time during which saving of checkpoints blocked training.
       longest_start_up: longest start-up time among the starts that reached a training step.
     """
 
@@ -97,7 +98,7 @@ def goodput(events: Sequence[Event]) -> Goodput:
 
 
 def _of_start(events: Sequence[Event], kept: float) -> Goodput:
-    """Computes the use of the time of one start; its steps after step `kept` were repeated."""
+    """Computes the use of the time of one start, whose steps after step `kept` were repeated."""
     first = next((n for n, one in enumerate(events) if one["event"] == TRAINING), None)
     wall = _seconds(events[0], events[-1])
     if first is None:
@@ -161,7 +162,7 @@ class Timeline(contextlib.AbstractContextManager["Timeline"]):
 
         Args:
           step: last step that has ended.
-          totals: seconds since the first step of this start, by activity.
+          totals: seconds that each activity took since the first step of this start.
         """
         spent = {name: totals.get(name, 0.0) - self._totals[name] for name in ACTIVITIES}
         self._totals = {name: totals.get(name, 0.0) for name in ACTIVITIES}

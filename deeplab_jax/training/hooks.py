@@ -58,7 +58,7 @@ def describe_start(
 def _memory(compiled: jax.stages.Compiled) -> str:
     analysis = compiled.memory_analysis()
     if analysis is None:
-        return "this platform does not report memory"
+        return "this platform does not report the memory of the step"
     mebibytes = {
         "arguments": analysis.argument_size_in_bytes,
         "outputs": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
@@ -70,8 +70,8 @@ def _memory(compiled: jax.stages.Compiled) -> str:
 
 MetricsRow = Mapping[str, float]
 VALIDATION = "validation_mean_iou"
-# A warning of overfitting requires this number of validations without a new best, during which the
-# training loss fell.
+# Number of consecutive validations that cause a warning of overfitting: all of them are below the
+# best validation, and the training loss falls from each to the next.
 PARTING = 3
 
 
@@ -104,7 +104,7 @@ def intervals(rows: Iterable[MetricsRow]) -> list[Interval]:
 
 
 def validations_since_best(rows: Iterable[MetricsRow]) -> int:
-    """Returns the number of validations after the best validation; 0 if there is none.
+    """Returns the number of validations after the best validation; 0 without any validation.
 
     A mean IoU of NaN (no labeled pixels) ranks below any number.
     """
@@ -114,7 +114,8 @@ def validations_since_best(rows: Iterable[MetricsRow]) -> int:
 def curves_part(rows: Iterable[MetricsRow]) -> str | None:
     """Returns a warning of overfitting if the training loss falls, but the mean IoU does not rise.
 
-    Otherwise returns None.
+    The last `PARTING` validations are considered. If there is no cause for a warning, the result is
+    None.
     """
     found = intervals(rows)
     since = _since_best(found)
@@ -148,7 +149,7 @@ LAG = 2
 
 
 class FiniteCheck:
-    """Checks that metrics are finite, with a delay of `LAG` steps so as not to wait for devices."""
+    """Checks that metrics are finite, `LAG` steps later, so that it does not wait for devices."""
 
     def __init__(self) -> None:
         self._waiting: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
@@ -193,11 +194,11 @@ PREVIEWED = 16
 
 
 def draw_first_batch(run: Run, path: pathlib.Path) -> None:
-    """Draws the first training batch, as it is augmented and mixed; at most 16 examples.
+    """Draws at most 16 examples of the first training batch, after augmentation and mixing.
 
     Args:
-      run: training run, of which nothing is written.
-      path: PNG file.
+      run: training run, to whose workdir nothing is written.
+      path: PNG file to write.
     """
     batch = next(run_batches(run, 0))
     images, labels = (np.asarray(batch[name])[:PREVIEWED] for name in ("image", "label"))

@@ -47,7 +47,7 @@ def decimated(
 
     Args:
       given: arrays of VGG-16 by path.
-      wanted: arrays of the network to train by path, used for their shapes.
+      wanted: arrays of the network to train by path, of which only the shapes are used.
       seed: random seed of the drawn filters.
 
     Returns:
@@ -117,7 +117,7 @@ def for_bands(
 
     Args:
       given: arrays of a network for RGB by path.
-      wanted: arrays of the network to train by path, for their shapes.
+      wanted: arrays of the network to train by path, of which only the shapes are used.
       source: architecture of the given arrays.
       architecture: architecture of the network to train.
 
@@ -224,7 +224,7 @@ def initialize_from(
 def _check_channels(
     theirs: Architecture, ours: Architecture, source: pathlib.Path, parts: str
 ) -> None:
-    """Checks that the first kernels of another model suit the bands of the data."""
+    """Checks that the first kernels of another model take RGB, or as many bands as the data has."""
     if parts != "matching" and theirs.in_channels not in (3, ours.in_channels):
         raise DeepLabError(
             f"training.init_from={source} takes {theirs.in_channels} bands, but the data has "
@@ -281,7 +281,7 @@ def _unit(path: Path) -> Path:
     return tuple(module[:-1] if module[-1] == "norm" else module)
 
 
-# Keywords that do not describe the network that variables belong to.
+# Keywords in which a network may differ from the network whose variables it loads.
 OF_THE_RUN = ("num_classes", "dtype", "frozen_batch_norm", "ghost_batch_size", "quantization")
 
 
@@ -331,7 +331,11 @@ def _started_afresh(
     source: pathlib.Path,
     whole: bool,
 ) -> list[str]:
-    """Returns messages that list the arrays, or the parts of the network, that are not loaded."""
+    """Returns messages that list what is initialized randomly.
+
+    If `whole` is True, there is one message per array that is not loaded. Otherwise, one message
+    lists the parts of the network with such arrays.
+    """
     afresh = [path for path in wanted if path not in fitting]
     if not whole:
         names = list(dict.fromkeys(path[1] for path in afresh))
@@ -341,10 +345,11 @@ def _started_afresh(
         ]
     lines = []
     for path in afresh:
-        there = "nothing" if path not in given else list(given[path].shape)
+        there = "missing" if path not in given else f"of shape {list(given[path].shape)}"
         here = list(wanted[path].shape)
         lines.append(
-            f"{'/'.join(path)} is initialized randomly: shape {here}, but {there} in {source}"
+            f"{'/'.join(path)} of shape {here} is initialized randomly, because it is {there} in "
+            f"{source}"
         )
     return lines
 

@@ -19,10 +19,10 @@ LOCK_FILE = "lock.json"
 # Seconds between two heartbeats of the owner, and seconds without a heartbeat after which another
 # process takes over the lock.
 HEARTBEAT_SECONDS, STALE_SECONDS = 10.0, 45.0
-# Buckets have no exclusive creation: a process owns a lock that still has its token after this
-# number of seconds.
+# In buckets, a file cannot be created exclusively. A process therefore writes the lock and owns it
+# if the lock still contains the token of this process after this number of seconds.
 SETTLE_SECONDS = 1.0
-# Tokens of the locks that this process holds.
+# Tokens of the locks that this process owns.
 _HELD: set[str] = set()
 
 
@@ -109,12 +109,13 @@ def _create(path: pathlib.Path, token: str) -> bool:
 
 
 def _wait_until_stale(path: pathlib.Path, owner: dict[str, Any], reporter: Reporter) -> None:
-    """Returns when the heartbeat has not changed for STALE_SECONDS, or the lock is gone.
+    """Waits until the heartbeat does not change for STALE_SECONDS, or until the lock is deleted.
 
     Raises:
       DeepLabError: the heartbeat changed, so the owner is alive.
     """
-    reporter.message(f"{path}: waiting {STALE_SECONDS:.0f} s for a sign of {_described(owner)}")
+    described = _described(owner)
+    reporter.message(f"{path}: waiting {STALE_SECONDS:.0f} s for a heartbeat of {described}")
     ends = time.monotonic() + STALE_SECONDS
     while time.monotonic() < ends:
         time.sleep(min(1.0, STALE_SECONDS / 10))

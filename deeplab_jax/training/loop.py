@@ -45,7 +45,7 @@ from deeplab_jax.training.step import Batch, make_run_step
 from deeplab_jax.training.traces import Traces
 from deeplab_jax.training.writers import Monitor, read_rows
 
-# Factors by which compilation and checkpoints may take longer than training.watchdog_seconds.
+# Maximum time of compilation and of saving a checkpoint, in units of training.watchdog_seconds.
 COMPILATION_FACTOR, SAVING_FACTOR = 12, 4
 
 
@@ -57,7 +57,7 @@ class TrainingResult:
       workdir: directory of the run.
       step: last training step.
       mean_iou: validation mean IoU after that step.
-      goodput: use of the time over all starts; None in all processes but the first.
+      goodput: use of the time over all starts of the run; None except in process 0.
     """
 
     workdir: pathlib.Path
@@ -71,8 +71,8 @@ class Logs:
     """Destinations of the metrics of a run.
 
     Attributes:
-      monitor, timeline: write scalars, and the use of the time; None in all processes but the
-        first.
+      monitor: writes scalars; None except in process 0.
+      timeline: records the use of the time; None except in process 0.
       reporter: receives progress events.
     """
 
@@ -85,7 +85,7 @@ class Logs:
         if self.monitor is not None:
             self.monitor.write(step, scalars)
             if VALIDATION in scalars:
-                # Early stopping reads the validations from the file.
+                # Early stopping reads the validations from `metrics.jsonl`.
                 self.monitor.flush()
 
     def record(self, step: int, totals: Mapping[str, float]) -> None:
@@ -149,14 +149,20 @@ class Loop:
             with contextlib.closing(self.pace):
                 state = self._run_steps(state)
         else:
-            early = f" (of {self.num_steps}: it stopped early)" if first < self.num_steps else ""
-            self.reporter.message(f"nothing to train: all {first} steps are done already{early}")
+            done = f"all {first} steps are done already"
+            if first < self.num_steps:
+                done = f"the run stopped early at step {first} of {self.num_steps}"
+            self.reporter.message(f"nothing to train: {done}")
             if not self._catch_up(first, state):
                 self._evaluate(first, state)
         return TrainingResult(self.run.workdir, int(state.step), self.mean_iou)
 
     def _catch_up(self, first: int, state: TrainState) -> bool:
-        """Runs the validation of the first step if it is due and was interrupted."""
+        """Runs the validation of step `first` if it is due, but was interrupted.
+
+        Returns:
+          Whether the validation ran.
+        """
         if first == 0 or not (first == self.num_steps or self._validates(first)):
             return False
         rows = read_rows(self.run.workdir) if is_first_host() else []
@@ -187,7 +193,7 @@ class Loop:
             self.pace.add(metrics)
             self.progress(f"reading the batch of step {step + 1}")
             with self.pace.reading():
-                # The next batch is read while the devices work on this one.
+                # The next batch is read while the devices compute this step.
                 batch = next(batches) if step < self.num_steps else None
             self.progress(f"waiting for the devices to compute step {step}")
             self.finite.add(step, metrics)
@@ -236,7 +242,7 @@ class Loop:
         if last or (self._validates(step) and not stopping):
             with self.pace.pausing(goodputs.VALIDATION):
                 mean_iou = self._evaluate(step, state)
-            # A request to stop ends a validation without a result.
+            # If the run is asked to stop during a validation, the validation has no result.
             stopping = (stopping and not last) or mean_iou is None
         due = step % self.config.checkpoint.every_steps == 0
         if last or stopping or due or mean_iou is not None:
@@ -260,7 +266,7 @@ class Loop:
         self.logs.write(step, scalars)
 
     def _exchange(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Compares the times of all processes, and agrees with them on the next trace."""
+        """Warns of slow hosts, and agrees with all processes on the steps of the next trace."""
         times: dict[str, Any] = {
             "process": jax.process_index(),
             "host": socket.gethostname(),
@@ -283,13 +289,13 @@ class Loop:
         self.checkpointer.save(state, self._info(step), mean_iou)
 
     def _stop(self, step: int) -> NoReturn:
-        """Leaves the loop, with the state of the step saved."""
+        """Waits until the state of the step is saved, and raises KeyboardInterrupt."""
         self.progress(f"saving the checkpoint of step {step}", SAVING_FACTOR)
         with self.pace.pausing(goodputs.CHECKPOINT):
             self.checkpointer.wait()
         self.logs.record(step, self.pace.totals)
         wait_for_hosts("stopped")
-        self.reporter.message(f"stopped at step {step}; the same command resumes it")
+        self.reporter.message(f"stopped at step {step}; the same command resumes the run")
         raise KeyboardInterrupt
 
     def _stops_validation(self) -> bool:
@@ -297,7 +303,7 @@ class Loop:
         return self.stopping(self.asked_to_stop())
 
     def _evaluate(self, step: int, state: TrainState) -> float | None:
-        """Returns the mean IoU of the validation split; None if asked to stop before the end."""
+        """Returns the mean IoU of the validation split; None if the validation was interrupted."""
         self.finite.finish()
         self.progress("compiling the validation", COMPILATION_FACTOR)
         started = time.perf_counter()

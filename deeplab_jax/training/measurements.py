@@ -21,9 +21,9 @@ from deeplab_jax.training.setup import Run
 # For each product of the forward pass, the backward pass computes two: one for the gradient of the
 # input and one for the gradient of the kernel.
 PASSES = 3
-# Side of the matrices by which the rate of a CPU is measured, in about 0.1 s.
+# Side of the square matrices whose product measures the rate of a CPU, in about 0.1 s.
 CPU_MATRIX = 1024
-# Names of the utilization in `metrics.jsonl`; the second one relates to a measured rate.
+# Names of the utilization in `metrics.jsonl`, relative to a published and to a measured peak rate.
 UTILIZATION, CPU_UTILIZATION = "flops_utilization", "flops_utilization_of_measured_rate"
 
 
@@ -64,7 +64,9 @@ class StepClock:
 
 
 class Pace:
-    """Measures mean loss, throughput and waiting, without the time for evaluations and saving.
+    """Measures the mean loss, the throughput, and the time for which devices wait for input.
+
+    The time of evaluations and of saving checkpoints is excluded.
 
     Attributes:
       totals: seconds since the first step by activity; see `ACTIVITIES` in goodput.py.
@@ -77,11 +79,11 @@ class Pace:
         self.start()
 
     def close(self) -> None:
-        """Ends the measurements; to be called after the last step."""
+        """Ends the measurements; must be called after the last step."""
         self._clock.close()
 
     def start(self) -> None:
-        """Starts a measurement; to be called just before the next step."""
+        """Starts a measurement; must be called just before the next step."""
         self._losses: list[jax.Array] = []
         self._batches: list[tuple[float, float]] = []
         self._intervals: list[float] = []
@@ -118,7 +120,7 @@ class Pace:
     def settle(self) -> None:
         """Measures all steps so far; waits until the last one has finished."""
         ends = self._clock.finish()
-        # The devices waited for a batch from the end of the step before until it was read.
+        # The devices wait for a batch from the end of the previous step until the batch is read.
         waited = sum(
             max(0.0, read - max(started, end))
             for end, (started, read) in zip(ends, self._batches, strict=False)
@@ -166,7 +168,8 @@ class Pace:
 def step_flops(run: Run) -> float:
     """Returns the floating-point operations of a training step, over all devices.
 
-    They are 2 · multiply-adds of all convolutions · 3 passes · images, without rematerialization.
+    The number is 2 · multiply-adds of all convolutions · 3 passes · images per batch, without
+    rematerialization. The 3 passes are one forward and two backward.
     """
     height, width = run.augmentation.crop_size
     macs = summarize(run.model, (height, width)).macs
@@ -189,7 +192,7 @@ class Utilization:
         self._counting.start()
 
     def _count(self, run: Run) -> None:
-        # Not even a network that cannot be counted ends the training.
+        # If the operations of a network cannot be counted, training continues without this metric.
         with contextlib.suppress(Exception):
             self._flops = step_flops(run)
 

@@ -148,10 +148,10 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Returns the optimizer that a config specifies.
 
-    Weight decay adds wd·w to the gradient (L2 regularization). `adamw` and `lamb` add wd·w after
-    Adam's scaling instead, so that the scaling does not reduce it (arXiv 1711.05101). For large
-    batches, `lars` and `lamb` also scale the update of each array by the norm of the array
-    (arXiv 1708.03888, 1904.00962).
+    Let w be the parameters and wd the weight decay. Weight decay adds wd·w to the gradient (L2
+    regularization). `adamw` and `lamb` add wd·w after Adam's scaling, so that the scaling does not
+    reduce it (arXiv 1711.05101). For large batches, `lars` and `lamb` also scale the update of each
+    array by the norm of the array (arXiv 1708.03888, 1904.00962).
 
     Args:
       config: section `optimizer` of the config; see deeplab_jax/optimization_fields.py.
@@ -246,8 +246,10 @@ def scale_by_layer(decay: float) -> optax.GradientTransformation:
     return optax.stateless(scaled_updates)
 
 
-# Stages and units whose names do not have the order of the computation.
+# Positions of stages whose names do not determine the order of the computation. Other stages have
+# position 0 and are ordered by the numbers in their names.
 STAGE_ORDER = {"stem": -1, "entry_flow": 0, "middle_flow": 1, "exit_flow": 2}
+# Beginning of the names of units that come before the blocks of a stage.
 BEFORE_BLOCKS = "downsample"
 
 
@@ -299,8 +301,8 @@ def _factor(names: Names, present: Collection[Names], multipliers: Mapping[str, 
 def _gives_scores(module: Names, present: Collection[Names]) -> bool:
     """Returns whether a module of the head is a classifier.
 
-    The branches of DeepLab v2 on a ResNet are classifiers. They are recognized by their bias; the
-    branches of other versions have batch normalization instead.
+    The branches of DeepLab v2 on a ResNet are classifiers. They are recognized by their bias,
+    because the branches of other versions have batch normalization instead of a bias.
     """
     bare_branch = module[-1].startswith("rate_") and (*module, "bias") in present
     return module[-1] in SCORING or bare_branch

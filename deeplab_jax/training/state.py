@@ -45,7 +45,7 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class StateSpec:
-    """Specification of a training state, from which it can be created.
+    """Specification from which a training state is created.
 
     Attributes:
       model: network to train.
@@ -94,7 +94,13 @@ class StateSpec:
 def with_variables(
     variables: Variables, optimizer: optax.GradientTransformation, keep_ema: bool
 ) -> TrainState:
-    """Returns the initial state of a run that starts from given variables."""
+    """Returns the initial state of a run that starts from given variables.
+
+    Args:
+      variables: dict with `params` and `batch_stats`.
+      optimizer: Optax optimizer.
+      keep_ema: whether the state has a moving average of the variables.
+    """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,

@@ -16,29 +16,37 @@ from deeplab_jax.reporter import Reporter
 TRACES = "traces"
 # A file of this name in the workdir requests a trace in all processes.
 REQUEST_FILE = "trace"
-# Number of steps of a trace, and steps of this process after which `--profile` begins.
+# Number of steps in a trace, and number of steps that a process trains before the trace of
+# `--profile` begins.
 TRACED_STEPS, PROFILED_AFTER = 5, 2
-# Seconds between two looks for the file.
+# Seconds between two checks whether REQUEST_FILE exists.
 POLL_SECONDS = 5.0
-# Requests a trace in the process that receives it.
+# Signal that requests a trace in the process that receives it.
 SIGNAL = getattr(signal, "SIGUSR1", None)
 
 
 class Traces(contextlib.AbstractContextManager["Traces"]):
-    """Writes traces of `TRACED_STEPS` steps; a context manager.
+    """Context manager that writes profiler traces of `TRACED_STEPS` training steps.
 
     A trace is requested in three ways:
-    - `--profile`: steps 3 to 7 of every process, in `workdir/profile`;
-    - SIGUSR1: the next steps of the process that receives the signal;
-    - a file `trace` in the workdir: the same steps of all processes, from a step at which they log.
-      Process 0 looks for the file every few seconds and deletes it.
+    - The flag `--profile` requests a trace of steps 3 to 7 of every process, in `workdir/profile`.
+    - The signal SIGUSR1 requests a trace of the next steps of the process that receives it.
+    - A file `trace` in the workdir requests a trace of the same steps in all processes. It begins
+      after a step at which the processes log. Process 0 checks for the file every few seconds and
+      deletes it.
 
-    The last two write to `workdir/traces/step_N`, where N is the first traced step. Jobs of several
-    processes have a subdirectory per process. A trace that fails causes a warning.
+    The signal and the file write to `workdir/traces/step_N`, where N is the first traced step. Jobs
+    of several processes have a subdirectory per process. If a trace fails, a warning is reported.
     """
 
     def __init__(self, workdir: pathlib.Path, profile: bool, reporter: Reporter) -> None:
-        """Prepares traces of a run; see the class."""
+        """Prepares traces of a run.
+
+        Args:
+          workdir: directory of the run.
+          profile: whether to write the trace of `--profile`.
+          reporter: receives a message for each trace, and warnings.
+        """
         self._workdir, self._reporter = workdir, reporter
         self._profile_after = PROFILED_AFTER if profile else None
         self._signaled, self._found, self._done = (threading.Event() for _ in range(3))
@@ -48,7 +56,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         self._last = 0
 
     def __enter__(self) -> "Traces":
-        """Installs the signal handler, and starts to look for the file."""
+        """Installs the signal handler, and starts the thread that checks for the file."""
         self._before = None
         if SIGNAL is not None and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(SIGNAL, lambda *_: self._signaled.set())
@@ -66,7 +74,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
     def _look(self) -> None:
         request = self._workdir / REQUEST_FILE
         while not self._done.wait(POLL_SECONDS):
-            # A bucket that cannot be reached for a while does not end the run.
+            # If a bucket cannot be reached for some time, the run continues.
             with contextlib.suppress(OSError):
                 if request.is_file():
                     request.unlink()
@@ -79,7 +87,7 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
 
         Args:
           step: step at which the processes log.
-          interval: number of steps until the processes log again. Until then, all processes read
+          interval: number of steps until the processes log again. By then, all processes have read
             the request, because no process computes a step without the others.
         """
         if self._found.is_set():
@@ -88,7 +96,12 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         return self._agreed
 
     def agree(self, step: int, agreed: int | None) -> None:
-        """Begins a trace after `step` if process 0 has requested it, see `agreed_start`."""
+        """Begins a trace after `step` if the processes agreed on this step.
+
+        Args:
+          step: step at which the processes log.
+          agreed: result of `agreed_start` in process 0.
+        """
         if agreed == step:
             self._begin_after = step
 
@@ -108,7 +121,12 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
             self._start(self._workdir / TRACES / f"step_{step:06}", step)
 
     def after_step(self, step: int, loss: jax.Array) -> None:
-        """Ends a trace after its last step, for which it waits."""
+        """Ends a trace after its last step, and waits for the devices to compute this step.
+
+        Args:
+          step: last step that was passed to the devices.
+          loss: loss of this step.
+        """
         if self._target is not None and step >= self._last:
             jax.block_until_ready(loss)
             self._stop()
@@ -137,11 +155,11 @@ class Traces(contextlib.AbstractContextManager["Traces"]):
         except Exception as error:
             self._warn(error)
         else:
-            self._reporter.message(f"trace of the steps until {self._last}: {target}")
+            self._reporter.message(f"profiler trace of the steps up to {self._last}: {target}")
 
     def _warn(self, error: Exception) -> None:
         reason = " ".join(str(error).split())[:200]
-        self._reporter.warning(f"no trace was written: {reason}; training continues")
+        self._reporter.warning(f"could not write a profiler trace: {reason}; training continues")
 
 
 def _copy(folder: pathlib.Path, target: pathlib.Path) -> None:

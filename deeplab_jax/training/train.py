@@ -45,10 +45,10 @@ from deeplab_jax.training.writers import Monitor, check_writers
 
 @contextlib.contextmanager
 def interruption() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether the process has received SIGINT or SIGTERM.
+    """Yields a function that returns whether the process received SIGINT or SIGTERM.
 
-    The first signal is only recorded, so that a checkpoint can be saved; the second signal has its
-    usual effect. Python receives signals in the main thread only; in other threads, the function
+    The first signal is only recorded, so that a checkpoint can be saved. The second signal has its
+    usual effect. Python receives signals only in the main thread. In other threads, the function
     always returns False.
     """
     asked = threading.Event()
@@ -194,7 +194,10 @@ def _make_evaluator(run: Run) -> Evaluator:
 
 
 def _open_workdir(run: Run, evaluator: Evaluator) -> None:
-    """Writes config, data and description of the run in process 0; all processes wait for it."""
+    """Writes config, data fingerprints and description of the run in process 0.
+
+    All processes wait until the files are written.
+    """
     data = {"train": fingerprint(run.train), "validation": fingerprint(run.validation)}
     check_hosts_agree(_facts(run, data))
     if is_first_host():

@@ -1,10 +1,10 @@
 """Restores batch normalization that was folded into convolutions (unfolding).
 
-Some networks are published in this form. In a converted network, each folded batch normalization is
-the identity. In training, however, it would normalize by the statistics of the batch, and the
-network would compute another function. Unfolding measures the means and variances on training
-images, and sets scales and offsets that undo the normalization. Training then starts from the
-published function.
+Some networks are published with folded batch normalization. After conversion, each folded batch
+normalization is the identity in evaluation. In training, however, it would normalize by the
+statistics of the batch, so the network would compute another function. Unfolding measures mean and
+variance of its inputs on training images, and sets scale and offset such that they undo the
+normalization. Training then starts from the function of the published network.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

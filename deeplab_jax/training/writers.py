@@ -25,7 +25,8 @@ TENSORBOARD = "tensorboard"
 # Identifiers of the run in Weights & Biases and MLflow, by which a resumed run continues there.
 TRACKERS_FILE = "trackers.json"
 _REMEMBERING = threading.Lock()
-# Project and experiment, unless the environment names another one.
+# Name of the project in Weights & Biases, and of the experiment in MLflow, unless an environment
+# variable sets another name.
 PROJECT = "deeplab_jax"
 # Seconds between two writes of a file of rows into a bucket.
 BUCKET_SECONDS = 15.0
@@ -62,7 +63,7 @@ class RowFile:
             self._text += line
 
     def flush(self) -> None:
-        """Stores all rows in the bucket; required before the checkpoint of that step is saved."""
+        """Stores all rows in the bucket; must be called before a checkpoint is saved."""
         if self._is_local:
             return
         with self._storing:
@@ -73,7 +74,7 @@ class RowFile:
 
     def _store_often(self) -> None:
         while not self._done.wait(BUCKET_SECONDS):
-            # A bucket that cannot be reached for a while does not end the run.
+            # If a bucket cannot be reached for some time, the run continues.
             with contextlib.suppress(OSError):
                 self.flush()
 
@@ -81,7 +82,7 @@ class RowFile:
         """Stores all rows and closes the file.
 
         Args:
-          failed: whether the run has failed; an error of storing is then not raised.
+          failed: whether the run failed. If so, errors of storing are not raised.
         """
         if self._is_local:
             self._file.close()
@@ -115,7 +116,7 @@ class Writer(Protocol):
         """Writes the metrics of a step."""
 
     def close(self, failed: bool) -> None:
-        """Ends the run; `failed`: because of an error or a signal."""
+        """Closes the destination; `failed` is True if an error or a signal ended the run."""
 
 
 class TensorBoard:
@@ -158,7 +159,7 @@ class WandB:
             config=dict(config),
             settings=wandb.Settings(console="off", silent=True),
         )
-        # The client numbers the rows of every start itself; the axis is the training step.
+        # By default, the axis is the number of the row. Here, it is the training step.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         _remember(workdir, "wandb", identifier)
@@ -232,11 +233,11 @@ class Guarded:
     """Runs a writer in a separate thread. If the writer fails, training continues without it."""
 
     def __init__(self, name: str, make: Callable[[], Writer], reporter: Reporter) -> None:
-        """Starts the thread, which makes the writer.
+        """Starts the thread, which creates the writer.
 
         Args:
           name: name of the writer, for the warning.
-          make: function that makes the writer.
+          make: function that creates the writer.
           reporter: receives one warning if the writer fails.
         """
         self._name, self._make, self._reporter = name, make, reporter
@@ -245,11 +246,11 @@ class Guarded:
         self._thread.start()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Passes the metrics of a step on to the writer, without waiting."""
+        """Passes the metrics of a step to the writer, without waiting for it."""
         self._work.put((step, dict(scalars)))
 
     def close(self, failed: bool) -> None:
-        """Ends the run after all rows are written, or after CLOSE_SECONDS."""
+        """Closes the writer after all rows are written, and waits at most CLOSE_SECONDS."""
         self._work.put(failed)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
@@ -301,7 +302,7 @@ def check_writers(names: Iterable[str]) -> None:
     """Checks that the libraries of writers are installed.
 
     Raises:
-      DeepLabError: a library is missing; the message names the command that installs it.
+      DeepLabError: a library is missing. The message states the command that installs it.
     """
     for name in names:
         if name != "tensorboard":
@@ -309,7 +310,7 @@ def check_writers(names: Iterable[str]) -> None:
 
 
 class Monitor(contextlib.AbstractContextManager["Monitor"]):
-    """Writes scalars to `metrics.jsonl` and to other writers; a context manager."""
+    """Context manager that writes scalars to `metrics.jsonl` and to other writers."""
 
     def __init__(
         self,
@@ -319,7 +320,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
         config: Mapping[str, Any] | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        """Opens the writers and removes the rows after `start_step` of an interrupted run.
+        """Opens the writers, and removes rows of an earlier start after `start_step`.
 
         Args:
           workdir: directory of the run.
@@ -340,7 +341,7 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
         self._rows.close(failed)
 
     def flush(self) -> None:
-        """Stores all rows in the bucket; required before the checkpoint of that step is saved."""
+        """Stores all rows in the bucket; must be called before a checkpoint is saved."""
         self._rows.flush()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -56,7 +56,7 @@ def test_sigterm_loses_no_step(commands, trained, tmp_path, number):
     workdir = tmp_path / "run"
     stopped = commands.stop_at_step(workdir, 4, number)
     assert stopped.returncode == 130
-    assert "the same command resumes it" in stopped.stderr
+    assert "the same command resumes the run" in stopped.stderr
     saved = saved_step(workdir)
     assert saved == max(losses(workdir))
     resumed = commands.run(*commands.train_words(workdir))

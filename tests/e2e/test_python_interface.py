@@ -117,7 +117,7 @@ def test_training_that_finds_nothing_better_stops_and_stays_stopped(commands, tm
     config.model.frozen_batch_norm = True
     config.training.update({"num_steps": 9, "patience": 2, "ema_decay": 0.0})
     config.evaluation.every_steps = 1
-    for complaint in ("stopped early at step 3", "all 3 steps are done already (of 9: it stopped"):
+    for complaint in ("stopped early at step 3: the last", "the run stopped early at step 3 of 9"):
         listener = RecordingReporter()
         result = deeplab_jax.train(
             config, tmp_path / "run", halves(6), halves(6), reporter=listener

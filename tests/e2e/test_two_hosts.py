@@ -97,7 +97,7 @@ def test_one_that_is_asked_to_stop_stops_all(commands, together, tmp_path):
     words = commands.train_words(workdir, "training.num_steps=2000", "evaluation.every_steps=2000")
     ended = together(*words, interrupt=interrupt)
     assert [status for status, *_ in ended] == [130, 130]
-    assert "the same command resumes it" in ended[0][2]
+    assert "the same command resumes the run" in ended[0][2]
     stopped = max(row["step"] for row in read_rows(workdir))
     assert (workdir / "checkpoints" / str(stopped)).is_dir()
 

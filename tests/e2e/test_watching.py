@@ -42,7 +42,7 @@ def test_a_killed_run_reports_goodput_and_writes_requested_traces(commands, tmp_
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=300)[1]
     assert process.returncode == 130, said
-    assert said.count("trace of the steps until") == 2
+    assert said.count("profiler trace of the steps up to") == 2
     found = goodput(read_timeline(workdir))
     assert found.starts == 2
     assert 0 < found.fraction < 1

@@ -56,7 +56,7 @@ def stop_run(
             break
         tally.asked += 1
         tally.lost += reached_step(workdir) - newest_step(workdir)
-        if process.returncode != INTERRUPTED or "the same command resumes it" not in said:
+        if process.returncode != INTERRUPTED or "the same command resumes the run" not in said:
             tally.wrong.append(said)
     runs.finish(runs.start(*words))
     if not same_end(runs, workdir, undisturbed):

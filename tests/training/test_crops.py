@@ -31,14 +31,14 @@ def test_suitable_crops_are_silent(crop_size, options, strict):
 @pytest.mark.parametrize(
     ("crop_size", "nearest"),
     [
-        ((512, 513), "nearest that are: 497×513 and 513×513"),
-        ((64, 80), "nearest that are: 49×65 and 65×81"),
-        ((9, 17), "nearest that are: 1×17 and 17×17"),
+        ((512, 513), "nearest sizes: 497×513 and 513×513"),
+        ((64, 80), "nearest sizes: 49×65 and 65×81"),
+        ((9, 17), "nearest sizes: 1×17 and 17×17"),
     ],
 )
 def test_unsuitable_crops_are_reported_with_the_nearest_suitable(crop_size, nearest):
     (warning,) = warnings_of(crop_size)
-    assert f"{crop_size[0]}×{crop_size[1]} is not k·16+1" in warning
+    assert f"{crop_size[0]}×{crop_size[1]} is not of the form k·16+1" in warning
     assert nearest in warning
     with pytest.raises(DeepLabError, match=nearest):
         warnings_of(crop_size, strict=True)

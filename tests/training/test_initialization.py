@@ -63,7 +63,8 @@ def test_another_number_of_classes_starts_with_a_fresh_classifier(workdir):
     assert all(np.array_equal(found[path], expected[path]) for path in expected.keys() - afresh)
     (bias,) = (message for message in messages if "bias" in message)
     assert bias == (
-        f"params/classifier/bias is initialized randomly: shape [5], but [3] in {workdir}"
+        "params/classifier/bias of shape [5] is initialized randomly, because it is of shape [3] "
+        f"in {workdir}"
     )
 
 

@@ -38,7 +38,7 @@ def test_profile_traces_steps_3_to_7(tmp_path, profiler):
         traces.before_step(7, 6)
         traces.after_step(7, 0.0)
     assert profiler == [str(tmp_path / "profile"), None]
-    assert reporter.messages == [f"trace of the steps until 7: {tmp_path / 'profile'}"]
+    assert reporter.messages == [f"profiler trace of the steps up to 7: {tmp_path / 'profile'}"]
 
 
 def test_a_signal_requests_a_trace_of_the_next_steps(tmp_path, profiler):
