@@ -39,8 +39,8 @@ class ModelDescription:
         in training; None: the range of each image.
       bands: numbers, from 1, of the bands of an image file that are read, as in training; None:
         RGB, or all bands of the file if the network takes other images.
-      temperature: divisor of the logits before the softmax that gives probabilities; `calibrate`
-        fits it (default: 1).
+      temperature: divisor of the logits before the softmax (default: 1). The command `calibrate`
+        fits it.
     """
 
     architecture: str
@@ -71,7 +71,7 @@ def check_temperature(temperature: float) -> None:
     """Checks the temperature of class probabilities.
 
     Raises:
-      DeepLabError: it is not a finite number above 0.
+      DeepLabError: the temperature is not a finite number above 0.
     """
     if not (ABOVE_ZERO.holds(temperature) and math.isfinite(temperature)):
         raise DeepLabError(f"temperature={temperature!r} must be a finite number above 0")
@@ -94,7 +94,7 @@ def write_description(directory: pathlib.Path, description: ModelDescription) ->
 
 
 def description_values(description: ModelDescription) -> dict[str, Any]:
-    """Returns the content of `model.json` as JSON-ready values, of all keywords that are given."""
+    """Returns the content of `model.json` for a description, as JSON-ready values."""
     return {FORMAT_FIELD: FORMAT_VERSION, **dataclasses.asdict(description)}
 
 
@@ -119,11 +119,14 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
 
 
 def parse_description(values: dict[str, Any]) -> ModelDescription:
-    """Returns the description of the content of `model.json`, whose entries are removed.
+    """Converts the content of `model.json` to a description.
+
+    Args:
+      values: content of `model.json`, from which the function removes all entries.
 
     Raises:
-      DeepLabError: this release cannot read it.
-      AttributeError, KeyError, TypeError, ValueError: it is damaged.
+      DeepLabError: this release cannot read the content.
+      AttributeError, KeyError, TypeError, ValueError: the content is damaged.
     """
     version = check_format_version(values.pop(FORMAT_FIELD, 1))
     size, intensity_range = values.pop("inference_size"), values.pop("intensity_range", None)

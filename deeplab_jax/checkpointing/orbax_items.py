@@ -25,12 +25,12 @@ from deeplab_jax.checkpointing.saved_states import (
 from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import is_local
 
-# Number of last checkpoints to keep. If the last one is damaged, the one before it is used.
+# Number of newest checkpoints to keep. If the newest one is damaged, the second one is used.
 KEPT = 2
 
 
 def _score(metrics: dict[str, float]) -> float:
-    """Returns the score of a checkpoint; the best checkpoint has the highest, NaN is the lowest."""
+    """Returns the score of a checkpoint, which is highest for the best one: mean IoU, −∞ if NaN."""
     mean_iou = metrics["mean_iou"]
     return -math.inf if math.isnan(mean_iou) else mean_iou
 
@@ -42,7 +42,7 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
 
     Args:
       workdir: workdir of the training run.
-      read_only: whether to open them only for reading. If False, as in the training run itself,
+      read_only: whether to open the checkpoints only for reading. If False, as in a training run,
         incomplete checkpoints are removed.
     """
     directory = checkpoints_directory(workdir)
@@ -59,8 +59,8 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
         preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
         best_fn=_score,
         cleanup_tmp_directories=True,
-        # One process calls this after all have written and before the checkpoint is renamed, so a
-        # checkpoint never exists without its manifest.
+        # One process calls this function after all processes have written their parts, and before
+        # the checkpoint is renamed, so that every checkpoint has a manifest.
         async_options=ocp.AsyncOptions(
             post_finalization_callback=lambda: _write_manifests(directory)
         ),
@@ -72,10 +72,10 @@ def open_checkpoints(workdir: pathlib.Path, *, read_only: bool = True) -> ocp.Ch
 
 
 def _uncommit_before_deletion(manager: ocp.CheckpointManager) -> None:
-    """Makes a checkpoint count as unfinished before its files are deleted.
+    """Changes a manager such that it marks a checkpoint as unfinished before deleting its files.
 
-    Orbax deletes the files in a bucket one by one and in any order, so that a process that is
-    killed meanwhile would leave a checkpoint that looks damaged.
+    Orbax deletes the files in a bucket one by one and in any order. Without the mark, a process
+    that is killed meanwhile would leave a checkpoint that looks damaged.
     """
     deleter = manager._checkpoint_deleter
     delete = deleter.delete
@@ -96,7 +96,7 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
       which: `best`, `last`, or the number of a step.
 
     Raises:
-      DeepLabError: there is no such checkpoint; the message lists the existing ones.
+      DeepLabError: there is no such checkpoint. The message lists the existing checkpoints.
     """
     steps = sorted(manager.all_steps())
     if not steps:
@@ -118,7 +118,7 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
 def _write_manifests(directory: epath.Path) -> None:
     """Writes the manifest of a checkpoint that is not committed yet."""
     for path in directory.iterdir():
-        # Until the commit, the name has a suffix, except in buckets, which cannot rename.
+        # Until the commit, the name has a suffix. In buckets, which cannot rename, it has none.
         unfinished = path.name.partition(".")[0].isdecimal() and not (path / COMMITTED).exists()
         if unfinished and path.is_dir():
             write_manifest(path)
@@ -160,7 +160,16 @@ def save_items(
 def restore_items(
     manager: ocp.CheckpointManager, step: int | None, like: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Restores items of a checkpoint with the shapes and shardings of the trees in `like`."""
+    """Restores items of a checkpoint.
+
+    Args:
+      manager: opened checkpoints.
+      step: step of the checkpoint; None: the last one.
+      like: tree for each item, whose shapes, dtypes and shardings the restored arrays have.
+
+    Returns:
+      Tree of arrays by the name of the item.
+    """
     items = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
     return manager.restore(step, args=ocp.args.Composite(**items))
 

@@ -15,11 +15,11 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import absolute, is_local, remove_directory
 
 MANIFEST = "files.json"
-# Files that Orbax changes (the first) and writes (the second) after the manifest is written.
+# File that Orbax changes, and file that Orbax creates, after the manifest is written.
 METADATA, COMMITTED = "_CHECKPOINT_METADATA", "commit_success.txt"
 # Keys of the metadata that Orbax sets after the manifest is written; they are not compared.
 COMMIT_TIME, HANDLERS = "commit_timestamp_nsecs", "item_handlers"
-# Entry in the metadata of checkpoints that have a manifest; earlier versions wrote none.
+# Entry in the metadata of checkpoints with a manifest. Earlier releases wrote no manifest.
 MARK = {"manifest": MANIFEST}
 CHUNK_BYTES = 2**20
 
@@ -69,7 +69,7 @@ def _damage(directory: epath.Path, items: Collection[str] | None) -> str | None:
         if not (directory / COMMITTED).exists():
             return f"{COMMITTED} is missing"
         if _metadata(directory) != content["metadata"]:
-            return f"{METADATA} has changed since it was written"
+            return f"{METADATA} was changed after it was written"
     files = {
         name: facts
         for name, facts in content["files"].items()
@@ -100,7 +100,7 @@ def _size_and_checksum(path: epath.Path) -> tuple[int, int]:
 
 
 def _metadata(directory: epath.Path) -> dict[str, Any]:
-    """Returns the metadata of a checkpoint, without the keys that Orbax sets at the commit."""
+    """Returns the metadata of a checkpoint without the keys that Orbax sets after the manifest."""
     content = json.loads((directory / METADATA).read_text())
     for key, kind in ((COMMIT_TIME, int), (HANDLERS, dict | str)):
         value = content.pop(key)
@@ -200,7 +200,7 @@ def set_damaged_aside(workdir: pathlib.Path, report: Callable[[str], None]) -> N
       report: function that receives a message about each damaged checkpoint.
 
     Raises:
-      DeepLabError: all checkpoints are damaged; then none is moved.
+      DeepLabError: all checkpoints are damaged. In this case, none is moved.
     """
     directory, steps = checkpoints_directory(workdir), saved_steps(workdir)
     found = {step: checkpoint_damage(workdir, step) for step in steps}
@@ -220,7 +220,7 @@ def set_damaged_aside(workdir: pathlib.Path, report: Callable[[str], None]) -> N
 
 
 def _move(source: epath.Path, target: epath.Path) -> None:
-    """Moves a checkpoint, in a bucket by copying its files and deleting them."""
+    """Moves a checkpoint; in a bucket, its files are copied and then deleted."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if is_local(source):
         source.rename(target)

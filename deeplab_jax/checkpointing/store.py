@@ -65,7 +65,7 @@ def read_model(
       path: path of the workdir or model directory.
       checkpoint: checkpoint of a workdir: `best`, `last` or a step.
       ema: whether to read the moving average of the variables instead of their values at the step;
-        None: if the run kept one.
+        None: the moving average if the checkpoint contains it.
 
     Raises:
       DeepLabError: the model, the checkpoint or the moving average does not exist.
@@ -81,7 +81,7 @@ def read_model(
 def read_variables(
     path: pathlib.Path, checkpoint: str = "best", ema: bool | None = None
 ) -> Variables:
-    """Reads the variables of a model as NumPy arrays, whatever their sharding was in training.
+    """Reads the variables of a model as NumPy arrays, regardless of their sharding in training.
 
     Args:
       path: path of the workdir or model directory.
@@ -190,12 +190,12 @@ def write_shared_model(
     Args:
       directory: existing directory.
       description: description of the model.
-      variables: variables of the model, any numeric types.
+      variables: variables of the model, of any numeric dtypes.
     """
     # Imported here, because other model directories do not require safetensors.
     from safetensors.numpy import save
 
-    # safetensors stores the memory of an array, whatever its order is.
+    # safetensors stores the memory of an array without its order, so the order must be C.
     arrays = {name: np.require(array, requirements="C") for name, array in _named(variables)}
     content = save(arrays, metadata={"format": "flax"})
     (directory / SAFETENSORS).write_bytes(content)

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Base class of an input file and its output files: the first field, and all other fields."""
+    """Base class of an input and its output files.
+
+    The first field of a subclass is the input. All other fields are the paths of output files, or
+    None.
+    """
 
     @property
     def targets(self) -> tuple[Path, ...]:
@@ -96,7 +100,9 @@ def plan_files(
     by_rows: bool = False,
     page: int | None = None,
 ) -> list[FileJob]:
-    """Determines the files to write for each image; at most reads headers, and writes nothing.
+    """Determines the files to write for each image.
+
+    The function reads at most the headers of the images, and writes nothing.
 
     Args:
       paths: image files, and folders that are searched recursively.
@@ -154,7 +160,7 @@ def plan_classifications(
 
 
 def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[Path, Path]]:
-    """Returns each image, and the path of its result in `output`, with the suffix of the image.
+    """Returns pairs of an image and the path of its result in `output`, with the image's suffix.
 
     Raises:
       DeepLabError: a path does not exist, there is no image, or a file is a medical volume.
@@ -173,7 +179,9 @@ def find_images(paths: Sequence[str | Path], output: str | Path) -> list[tuple[P
 def find_inputs(
     paths: Sequence[str | Path], output: str | Path, suffixes: Sequence[str]
 ) -> list[tuple[Path, Path]]:
-    """Returns each file to predict, and the path of its result in `output`, with the same suffix.
+    """Returns pairs of a file to predict and the path of its result in `output`.
+
+    The path of the result has the suffix of the file.
 
     Args:
       paths: files, and folders that are searched recursively.
@@ -216,7 +224,7 @@ def plan(
 
     Args:
       found: inputs and the paths of their results, see `find_inputs`.
-      job: returns the job of an input and the path of its result.
+      job: function from an input and the path of its result to a job.
       overwrite: see `plan_files`.
 
     Raises:
@@ -235,8 +243,8 @@ def plan(
                 )
             if target in claimed and not overwrite:
                 raise DeepLabError(
-                    f"{claimed[target]} and {source} would both become {target}; "
-                    "rename one, or give --overwrite to keep the result of the last"
+                    f"the results of {claimed[target]} and {source} would both be written to "
+                    f"{target}; rename one of them, or give --overwrite to keep the second result"
                 )
             if target.exists() and not overwrite:
                 raise DeepLabError(f"{target} exists; give another --output, or use --overwrite")
@@ -324,7 +332,7 @@ def predict_files(
             class_map = prediction.class_map
             _write_probabilities(job.probabilities, prediction.probabilities, predictor.class_names)
         else:
-            # Without this case, the probabilities of a large image might exhaust the memory.
+            # Probabilities are not computed, because those of large images need much memory.
             class_map = predictor(image)
         write_class_map(job.class_map, class_map, predictor.palette)
         if job.colors:
@@ -353,7 +361,7 @@ def _predict_by_rows(
     reporter: Reporter,
     page: int | None,
 ) -> None:
-    """Predicts images tile by tile; renames the files of an image when all are complete."""
+    """Predicts images tile by tile, and renames the files of an image when all are complete."""
     # The import is local because it loads JAX; wrong arguments are reported before that.
     from deeplab_jax.inference.large_images import predict_rows
 

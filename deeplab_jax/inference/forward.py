@@ -19,10 +19,11 @@ from deeplab_jax.inference.programs import Forward, Images
 from deeplab_jax.models import DeepLab, fold
 from deeplab_jax.parallel import batch_sharding, place, put_batch, replicated, sharded_over
 
-# (class map int32 [N, H, W], logits float32 [N, H, W, num_classes]) -> arrays [N, …].
+# Function from the class map, int32 [N, H, W], and the logits, float32 [N, H, W, num_classes], to
+# arrays [N, …].
 Finish = Callable[[jax.Array, jax.Array], Any]
-# (padded images [N, H, W, C], scale) -> logits [N, h, w, num_classes] at the size of the scaled
-# images.
+# Function from padded images [N, H, W, C] and a scale to logits [N, h, w, num_classes] at the size
+# of the scaled images.
 LogitsAtScale = Callable[[Images, float], Images]
 
 MAXIMUM, MEAN = "maximum of logits", "mean of probabilities"
@@ -32,12 +33,13 @@ LEAST = 1e-30
 
 @dataclasses.dataclass(frozen=True)
 class AtTemperature:
-    """Function for `finish` of `forward_pass` that receives logits divided by a temperature.
+    """Function that divides logits by a temperature, and then applies another function.
 
-    The class map is computed before the division, so it does not depend on the temperature.
+    It is an argument `finish` of `forward_pass`. The class map is computed before the division, so
+    it does not depend on the temperature.
 
     Attributes:
-      finish: function of the class map and the logits.
+      finish: function to apply to the class map and the divided logits.
       temperature: divisor, above 0.
     """
 
@@ -55,7 +57,7 @@ def at_temperature(finish: Finish, temperature: float) -> Finish:
 
 
 def _purpose(finish: Finish) -> str:
-    """Returns the name that identifies a function for `finish` in stored programs."""
+    """Returns the name of an argument `finish` of `forward_pass`, for stored programs."""
     if isinstance(finish, AtTemperature):
         return f"{_purpose(finish.finish)} at temperature {finish.temperature!r}"
     return f"{finish.__module__}.{finish.__qualname__}"
@@ -97,8 +99,9 @@ def forward_pass(
       scales, flip: see `InferenceOptions`.
       finish: function of the class map and the logits at the resolution of the images (the logits
         are logarithms if probabilities are averaged). It is compiled and identified by its name,
-        so it must be defined at the top level of a module, or be an `AtTemperature` of such a one.
-      mesh: devices among which images and results are divided; None uses one device.
+        so it must be defined at the top level of a module, or be an `AtTemperature` of such a
+        function.
+      mesh: devices over which images and results are sharded; None uses one device.
     """
     out_shardings = None if mesh is None else batch_sharding(mesh)
     if scales == (1.0,) and not flip:
@@ -142,7 +145,9 @@ def finish_logits(finish: Finish, out_shardings: Any = None) -> Callable[[Any], 
 
 
 class Network(Protocol):
-    """Network that a predictor calls: a `FoldedNetwork`, or an exported file in another runtime.
+    """Interface of the network that a predictor calls.
+
+    It is a `FoldedNetwork`, or an exported file in another runtime.
 
     Attributes:
       model: the network, at the output stride to use.
@@ -192,11 +197,11 @@ class FoldedNetwork:
         return self.bind(compiled, mesh)
 
     def bind(self, function: Forward, mesh: Mesh | None = None) -> Callable[[np.ndarray], Any]:
-        """Returns a function from the images of this process, which adds the variables.
+        """Returns a function of the images of this process, with the variables already set.
 
         Args:
           function: compiled function of the variables and the images.
-          mesh: devices that share the images; None uses the first device of this process.
+          mesh: devices over which images are sharded; None uses the first device of this process.
         """
         mesh = _one_device_as_none(mesh)
 
@@ -247,7 +252,7 @@ def fused_logits(
       architecture: architecture of the network.
       scales, flip: see `InferenceOptions`.
       image: padded images, [N, H, W, C].
-      logits_at_scale: applies the network, as returned by `one_scale`, at a scale.
+      logits_at_scale: function that applies the network, as returned by `one_scale`, at a scale.
 
     Returns:
       float32 [N, H, W, num_classes].
@@ -316,7 +321,7 @@ def _add(
     align_corners: bool,
     rule: str,
 ) -> jax.Array:
-    """Adds the result of one scale and flip to the maximum of logits or sum of probabilities."""
+    """Updates the maximum of logits, or the sum of probabilities, with one scale and flip."""
     upright = logits[:, :, ::-1] if mirrored else logits
     full = ops.resize_bilinear(upright, size, align_corners=align_corners)
     if rule == MAXIMUM:

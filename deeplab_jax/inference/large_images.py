@@ -36,9 +36,9 @@ def predict_rows(
 ) -> None:
     """Predicts an image by rows, and writes its class map, its overlay and its class colors.
 
-    Host memory holds one row of tiles of the image and of the class map. Classes are first written
-    to a temporary file beside the class map, from which the other files are drawn. The caller
-    removes the temporary file.
+    Host memory contains one row of tiles of the image and of the class map. The classes are first
+    written to a temporary file beside the class map, from which all output files are written. The
+    caller removes the temporary file.
 
     Args:
       predictor: model with tiles and without CRF.
@@ -46,7 +46,7 @@ def predict_rows(
       class_map: file of the class indices: PNG, or TIFF by its suffix.
       overlay: file of the image blended with the colors of its classes, PNG or TIFF.
       colors: file of the class colors, PNG or TIFF; None: not written.
-      track: yields its argument, the tiles; reports progress.
+      track: function that yields the tiles that it receives, and reports progress.
     """
     palette = predictor.palette
     scratch = _ClassFile(class_map.with_suffix(".classes"), image.size[1], len(palette))
@@ -100,8 +100,8 @@ def _write_picture(
 
     Args:
       path: file to write; its suffix selects PNG or TIFF.
-      read: returns the rows [first, last): uint8 [rows, W, 3] RGB, or class indices, uint8 or
-        uint16 [rows, W].
+      read: function that returns the rows [first, last): uint8 [rows, W, 3] RGB, or class indices,
+        uint8 or uint16 [rows, W].
       size: (height, width) in pixels.
       palette: color of each class, for class indices. With more than 255 classes, class indices are
         written as gray levels.

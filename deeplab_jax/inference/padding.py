@@ -1,4 +1,4 @@
-"""Computes the sizes to which images are padded, which the network accepts as input."""
+"""Computes sizes that a network accepts as input, to which images are padded."""
 
 import math
 from collections.abc import Sequence
@@ -39,9 +39,9 @@ class Grid(NamedTuple):
 def size_grid(architecture: Architecture, scales: Sequence[float] = (1.0,)) -> Grid:
     """Returns the legal heights and widths of an architecture's input.
 
-    The sides of scaled images must have the form k·output_stride + 1, too. For example, the scales
-    (0.5, 0.75, 1) at output stride 16 require a step of 64. Scales such as 0.3, which would require
-    a step of more than eight output strides, are ignored.
+    The sides of scaled images must also be legal. For example, the scales (0.5, 0.75, 1) at output
+    stride 16 require a step of 64. Scales such as 0.3, which would require a step of more than
+    eight output strides, are ignored.
 
     Args:
       architecture: architecture with an output stride and, for DeepLab v2's MSC, with scales.

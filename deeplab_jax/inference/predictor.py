@@ -33,7 +33,8 @@ from deeplab_jax.models.output_stride import at_output_stride
 from deeplab_jax.visualize import legend_strip, overlay, png_bytes
 from deeplab_jax.visualize.class_maps import Color
 
-# Minimum width of pictures in notebooks, in pixels; narrower ones are padded for their legend.
+# Minimum width of pictures in notebooks, in pixels. Narrower pictures are padded, so that their
+# legend fits.
 MIN_PICTURE_WIDTH = 240
 
 
@@ -96,7 +97,7 @@ class Predictor:
     """Predicts class maps of images of any size.
 
     Images are padded, the network is applied, and the result is cropped. Batch normalization is
-    folded into the convolutions. By default, a whole image is predicted at one scale;
+    folded into the convolutions. By default, a whole image is predicted at one scale.
     `with_options` returns a predictor with other options. Images are resized only to the scales of
     the options. The network is compiled once for each padded size and scale. All images that are
     not larger than `inference_size` are padded to that size, and all tiles have one size.
@@ -115,8 +116,8 @@ class Predictor:
       intensity_range: values that are mapped to 0 and 255 in image files with more than 8 bits;
         None: the range of each image.
       bands: bands of the images, and the bands to read from files.
-      temperature: divisor of the logits before the softmax that gives probabilities (default: 1).
-        Class maps and the results of a CRF do not depend on it.
+      temperature: divisor of the logits before the softmax (default: 1). Class maps and the results
+        of a CRF do not depend on it.
       tiling: division of images into tiles, or None.
       crf: parameters of the CRF, or None.
       fixed_size: the only (H, W) in pixels that the network accepts, or None.
@@ -212,7 +213,7 @@ class Predictor:
         """Returns a predictor of the same model that runs in another runtime.
 
         Args:
-          make_network: returns the network to call for a model and its variables.
+          make_network: function from a model and its variables to the network to call.
         """
         changed = copy.copy(self)
         changed._make_network, changed._networks = make_network, {}
@@ -272,14 +273,14 @@ class Predictor:
         read: Callable[[int, int], np.ndarray],
         track: Callable[[Sequence[Place]], Iterable[Place]] = iter,
     ) -> Iterator[np.ndarray]:
-        """Predicts an image that is read by rows; returns an iterator over the class map.
+        """Predicts an image that is read by rows, and returns an iterator over its class map.
 
-        In addition to the network, memory holds one row of tiles of the image and of the result.
+        In addition to the network, memory contains one row of tiles of the image and of the result.
 
         Args:
           size: (H, W) of the image.
-          read: returns the rows [first, last) of the image, uint8 [rows, W, 3], RGB.
-          track: yields its argument, the tiles; reports progress.
+          read: function that returns the rows [first, last) of the image, uint8 [rows, W, 3], RGB.
+          track: function that yields the tiles that it receives, and reports progress.
 
         Returns:
           Iterator over blocks of successive rows, int32 [rows, W]. Together, they are the class map
@@ -296,7 +297,7 @@ class Predictor:
         return run_tile_rows(self.tiling, self._classify, size, read, track)
 
     def predict(self, image: np.ndarray) -> Prediction:
-        """Returns class map, probabilities and legend of one image; notebooks display them.
+        """Returns class map and probabilities of one image, which notebooks show as a picture.
 
         Args:
           image: see `__call__`.
@@ -328,7 +329,7 @@ class Predictor:
         return self._results(self._fuse, [image])[0]
 
     def check_size(self, size: Size) -> None:
-        """Checks that an image is not larger than `fixed_size`, if the network has one.
+        """Checks that an image is not larger than `fixed_size`, if there is such a size.
 
         Raises:
           DeepLabError: an image of `size` (H, W) is larger and is not predicted in tiles.
@@ -345,7 +346,7 @@ class Predictor:
         """Applies a function to images, in tiles or in batches of one size.
 
         Args:
-          forward: images [N, h, w, C] -> arrays [N, h, w, …].
+          forward: function from images [N, h, w, C] to arrays [N, h, w, …].
           images: [H, W, C] each.
         """
         for image in images:

@@ -36,7 +36,8 @@ def stored(forward: Wrapped, model: Any, purpose: str) -> Forward:
     Args:
       forward: the compiled function.
       model: Flax module that the function applies. Its fields are part of the program's identity.
-      purpose: name for all else that determines the program, such as the rest of the function.
+      purpose: text that identifies everything else that determines the program, such as the
+        function that is applied to the output of the model.
     """
     directory = program_directory()
     # A model identifies a program only if it is a module of this package and the text of its fields
@@ -89,7 +90,11 @@ def remove_oldest(directory: pathlib.Path, suffix: str, most: int) -> None:
 
 @functools.cache
 def surroundings() -> tuple[str, ...]:
-    """Returns all that a traced program depends on: versions, and properties of the machine."""
+    """Returns texts that identify the environment of a traced program.
+
+    They contain the versions of libraries, the sources of this package, the backend, the number of
+    devices, and options of JAX.
+    """
     package = pathlib.Path(deeplab_jax.__file__).parent
     states = {path.relative_to(package): path.stat() for path in sorted(package.rglob("*.py"))}
     sources = [f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states.items()]

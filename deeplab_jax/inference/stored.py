@@ -15,13 +15,13 @@ def load(
     Args:
       path: workdir or model directory.
       checkpoint: `best`, `last` or a step; workdirs only.
-      ema: whether to use the averaged parameters; None uses them if the run stored them.
+      ema: whether to use the moving average of the variables; None uses it if the run stored it.
 
     Returns:
-      A `Predictor` of class maps; or, for an image classifier, an `ImageClassification`.
+      A `Predictor` of class maps or, for a classifier of whole images, an `ImageClassification`.
 
     Raises:
-      DeepLabError: the model, the checkpoint or the averaged parameters do not exist.
+      DeepLabError: the model, the checkpoint or the moving average does not exist.
     """
     return predictor_of(read_model(path, checkpoint, ema), str(path))
 
@@ -31,7 +31,7 @@ def predictor_of(stored: StoredModel, source: str) -> Predictor | ImageClassific
 
     Args:
       stored: model, variables and description.
-      source: where the model came from, for reports.
+      source: name or path of the model, for reports.
     """
     description = stored.description
     model = stored.model, stored.variables, description.class_names

@@ -77,7 +77,7 @@ def plan_submission(
       overwrite: see `plan_files`.
 
     Raises:
-      DeepLabError: see `plan_files`; or an image does not have the name that the server requires.
+      DeepLabError: see `plan_files`, or an image does not have the name that the server requires.
     """
 
     def job(image: Path, _: Path) -> SubmissionJob:
@@ -96,10 +96,12 @@ def check_submission(predictor: "Predictor", server: str) -> None:
     if predictor.class_names == wanted.class_names:
         return
     pairs = zip(predictor.class_names, wanted.class_names, strict=False)
-    other = next((f"{theirs!r} is {mine!r}" for mine, theirs in pairs if mine != theirs), None)
+    other = next(
+        (f": it has {mine!r} instead of {theirs!r}" for mine, theirs in pairs if mine != theirs), ""
+    )
     raise DeepLabError(
-        f"{predictor.source} has {len(predictor.class_names)} classes; the {server} server "
-        f"requires the {wanted.num_classes} of {wanted.name}{f': {other}' if other else ''}"
+        f"{predictor.source} has {len(predictor.class_names)} classes, but the {server} server "
+        f"requires the {wanted.num_classes} classes of {wanted.name}{other}"
     )
 
 

@@ -43,15 +43,16 @@ class Tiling:
     """Division of images into overlapping tiles of one size.
 
     Neighboring tiles overlap by at least twice the margin. The result of a pixel is taken from a
-    single tile: the one whose border is farthest away. The distance is at least the margin, except
-    at the border of the padded image. Results are not averaged. If the margin covers the radius of
-    the receptive field, the result equals that of the whole padded image. Tiles start at multiples
-    of the output stride, so that their feature maps sample the same positions as that of the whole
-    image. The last tile is shifted to end at the border of the padded image.
+    single tile, the one whose border is farthest from the pixel. The distance between pixel and
+    border is at least the margin, except at the border of the padded image. Results are not
+    averaged. If the margin covers the radius of the receptive field, the result equals that of the
+    whole padded image. Tiles start at multiples of the output stride, so that their feature maps
+    sample the same positions as the feature map of the whole image. The last tile is shifted to end
+    at the border of the padded image.
 
     Attributes:
       tile: (H, W) of every tile, a size that the network accepts.
-      margin: (rows, columns) at each side of a tile that are only context.
+      margin: number of (rows, columns) at each side of a tile whose results are discarded.
       grid: legal sizes of tiles and padded images. Tiles start at multiples of `grid.step`, the
         output stride.
       fill: value of pixels outside the image, per channel.
@@ -85,9 +86,9 @@ class Tiling:
             least = next(n for n in cells if n > 2 * _margin(n, options.overlap, extra))
             side = least * stride + extra
             raise DeepLabError(
-                f"overlap {options.overlap:g} leaves nothing of tiles of {tile[0]}x{tile[1]} "
+                f"overlap {options.overlap:g} discards all of a tile of {tile[0]}x{tile[1]} "
                 f"pixels at output stride {stride}; give a smaller overlap, or tiles of at least "
-                f"{side}x{side}"
+                f"{side}x{side} pixels"
             )
         return tiling
 
@@ -136,14 +137,14 @@ def run_tiles(
 ) -> Any:
     """Applies a function to the tiles of an image and joins the results.
 
-    Device memory holds the variables and two calls of the function on `tiles_at_once` tiles; it
-    does not depend on the size of the image. Host memory holds the image, the joined results (4
-    bytes per pixel for an int32 class map, 4·num_classes for float32 logits) and the results of one
+    Device memory contains the variables and the data of two calls of the function. It does not
+    depend on the size of the image. Host memory contains the image, the joined results (4 bytes per
+    pixel for an int32 class map, 4·num_classes bytes for float32 logits) and the results of one
     call.
 
     Args:
       tiling: division into tiles.
-      forward: images [tiles_at_once, h, w, C] -> arrays [tiles_at_once, h, w, …].
+      forward: function from tiles [tiles_at_once, h, w, C] to arrays [tiles_at_once, h, w, …].
       image: [H, W, C] with the bands that the network takes.
       tiles_at_once: number of tiles per call. The last call repeats a tile to have this number.
 
@@ -175,15 +176,15 @@ def run_tile_rows(
 ) -> Iterator[np.ndarray]:
     """Applies a function to the tiles of an image that is read by rows, and yields joined rows.
 
-    The rows equal those of `run_tiles`. Host memory holds one row of tiles of the image and of the
-    results.
+    The rows equal those of `run_tiles`. Host memory contains one row of tiles of the image and of
+    the results.
 
     Args:
       tiling: division into tiles.
-      forward: uint8 [1, h, w, 3] -> array [1, h, w, …].
+      forward: function from one tile, uint8 [1, h, w, 3], to an array [1, h, w, …].
       size: (H, W) of the image.
-      read: returns the rows [first, last) of the image, uint8 [rows, W, 3].
-      track: yields its argument, the tiles; reports progress.
+      read: function that returns the rows [first, last) of the image, uint8 [rows, W, 3].
+      track: function that yields the tiles that it receives, and reports progress.
 
     Yields:
       Blocks of successive rows of the result, [rows, W, …]. Together, they are [H, W, …].
@@ -221,7 +222,7 @@ def _one_behind(
     Args:
       places: positions of the tiles.
       forward, count: see `forward` and `tiles_at_once` of `run_tiles`.
-      cut: returns the tile at a place.
+      cut: function that returns the tile at a place.
     """
     waiting: tuple[Sequence[Place], Any] | None = None
     for group in groups(places, count):
@@ -249,7 +250,7 @@ def _cut(rows: np.ndarray, place: Place, tiling: Tiling) -> np.ndarray:
 
 
 def _write(target: np.ndarray, results: np.ndarray, places: Sequence[Place]) -> None:
-    """Writes the results of tiles into the target: the pixels that are taken from each tile."""
+    """Writes the results of tiles into the target, except for the pixels to discard."""
     height, width = target.shape[:2]
     for result, (rows, columns) in zip(results, places, strict=False):
         bottom, right = min(rows.last, height), min(columns.last, width)

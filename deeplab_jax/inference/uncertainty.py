@@ -1,4 +1,4 @@
-"""Uncertainty of predictions, by pixel: of probabilities, MC dropout, or scales and flips."""
+"""Uncertainty of each pixel: from probabilities, from MC dropout, or from scales and flips."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -59,13 +59,20 @@ def uncertainty_functions(
     mesh: Mesh | None = None,
     samples: int = DEFAULT_SAMPLES,
 ) -> dict[str, Uncertainty]:
-    """Returns functions from padded images to the uncertainties that `of_probabilities` lacks.
+    """Returns functions from padded images to the uncertainties `dropout` and `scales`.
+
+    `dropout` is the variance of the probabilities over dropout masks, `scales` that over the scales
+    and flips of the options. Both are summed over the classes.
 
     Args:
       predictor: model and inference options.
-      names: names of UNCERTAINTIES; `confidence` and `entropy` are left out of the result.
-      mesh: devices that share the images; None uses the first device of this process.
+      names: names of UNCERTAINTIES. The result does not contain `confidence` and `entropy`, which
+        `of_probabilities` computes.
+      mesh: devices over which images are sharded; None uses the first device of this process.
       samples: number of dropout masks.
+
+    Returns:
+      Functions by the name of the uncertainty.
 
     Raises:
       DeepLabError: a name is unknown; the network is not executed by JAX or has no dropout; or the
@@ -93,9 +100,9 @@ def uncertainty_functions(
 
 
 def _dropout_variance(model: DeepLab, samples: int) -> Callable[[Any, Any], jax.Array]:
-    """Returns the compiled function for MC dropout at one scale.
+    """Returns a compiled function for the variance over dropout masks, at one scale.
 
-    Every image is processed with the same masks, so that its result does not depend on the batch.
+    All images have the same masks, so that the result of an image does not depend on its batch.
 
     Source: Gal and Ghahramani, "Dropout as a Bayesian Approximation", 2016.
     """
@@ -109,7 +116,7 @@ def _dropout_variance(model: DeepLab, samples: int) -> Callable[[Any, Any], jax.
         return jax.nn.softmax(logits[0], axis=-1)
 
     def variance(variables: Any, image: jax.Array) -> jax.Array:
-        # The backbone does not depend on the key, so that it is computed once per image.
+        # The backbone does not depend on the key, so it is computed once per image.
         sampled = jax.vmap(partial(probabilities, variables, image))(keys)
         return sampled.var(axis=0).sum(axis=-1)
 
@@ -124,7 +131,7 @@ def _check_dropout(network: FoldedNetwork) -> None:
     """Checks that a network has dropout.
 
     Raises:
-      DeepLabError: it has none.
+      DeepLabError: the network has no dropout.
     """
     channels = network.model.architecture.in_channels
     image = jax.ShapeDtypeStruct((1, 33, 33, channels), jnp.uint8)
@@ -141,7 +148,7 @@ def _check_dropout(network: FoldedNetwork) -> None:
 
 
 def _scale_variance(model: DeepLab, options: InferenceOptions) -> Callable[[Any, Any], jax.Array]:
-    """Returns the function for the variance over the scales and flips of the options."""
+    """Returns a function for the variance over the scales and flips of the options."""
     flips = (False, True) if options.flip else (False,)
     members = [(scale, mirrored) for scale in options.scales for mirrored in flips]
     if len(members) < 2:
@@ -173,7 +180,7 @@ def _add_moments(
     mirrored: bool,
     align_corners: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns Σ p [N, H, W, C] and Σ ‖p‖² [N, H, W] over the members so far."""
+    """Adds the probabilities p of one scale and flip to Σ p [N, H, W, C] and Σ ‖p‖² [N, H, W]."""
     upright = logits[:, :, ::-1] if mirrored else logits
     full = ops.resize_bilinear(upright, size, align_corners=align_corners)
     probabilities = jax.nn.softmax(full, axis=-1)
@@ -185,7 +192,7 @@ def _add_moments(
 
 @partial(jax.jit, static_argnames="count")
 def _variance(total: tuple[jax.Array, jax.Array] | None, *, count: int) -> jax.Array:
-    """Returns the variance over members, summed over classes: mean ‖p‖² − ‖mean p‖²."""
+    """Returns the variance over scales and flips, summed over classes: mean ‖p‖² − ‖mean p‖²."""
     assert total is not None
     mean = total[0] / count
     return jnp.maximum(total[1] / count - (mean**2).sum(axis=-1), 0)

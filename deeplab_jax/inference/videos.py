@@ -176,9 +176,8 @@ class _Frame:
 
     Attributes:
       picture: decoded frame, uint8 [H, W, 3] BGR.
-      small: input of the network, RGB.
-      read_at: time of decoding, in seconds.
-      class_map: result of the network; None: not predicted yet.
+      small: input of the network, uint8 [h, w, 3] RGB.
+      read_at: time at which decoding ended, in seconds of `time.perf_counter`.
     """
 
     picture: np.ndarray
@@ -223,8 +222,9 @@ class VideoReport:
 def network_size(predictor: Predictor, size: Size, limit: Size | None) -> Size:
     """Returns the (H, W) of the network's input for the frames of a video.
 
-    It is the largest size within the limit and the size of the frames that the network accepts
-    without padding. Each side differs by less than one output stride from the exact aspect ratio.
+    If the frames are within the limit, it is their size. Otherwise, it is the largest size within
+    the limit that the network accepts without padding. Each side differs by less than one output
+    stride from the exact aspect ratio.
 
     Args:
       predictor: model that determines the legal sizes.
@@ -251,9 +251,9 @@ def predict_video(
 ) -> VideoReport:
     """Predicts a video or the images of a camera, and writes an overlay video and masks.
 
-    If an error occurs, neither is written. Class maps are upsampled to the size of the frames by
-    nearest neighbor. Three threads decode, apply the network, and draw. Frames of a camera are
-    dropped while the network is busy, and Ctrl-C ends the recording.
+    If an error occurs, nothing is written. Class maps are upsampled to the size of the frames by
+    nearest neighbor. Three threads decode frames, apply the network, and draw the results. Frames
+    of a camera are dropped while the network is busy, and Ctrl-C ends the recording.
 
     Args:
       predictor: model to apply.
@@ -324,7 +324,7 @@ class _Run:
                     class_maps = self._classify(members)
                     for frame, class_map in zip(members, class_maps, strict=True):
                         drawn.append(drawing.submit(self._draw, frame, class_map, write))
-                        # Waits for earlier frames, which limits memory, and raises their errors.
+                        # Waiting for earlier frames limits memory, and raises their errors.
                         if len(drawn) > waiting:
                             drawn[0].result()
                             drawn.popleft()
@@ -363,7 +363,7 @@ class _Run:
         """Returns the class map of each frame."""
         begun = time.perf_counter()
         small = [frame.small for frame in members]
-        # The last frame is repeated, so that the last batch has the size of the others.
+        # The last batch is filled with copies of the last frame, so that all batches have one size.
         small += small[-1:] * (self._batch - len(small))
         class_maps = self._predictor.predict_batch(small)
         dtype = label_dtype(len(self._predictor.class_names))

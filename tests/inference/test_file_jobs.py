@@ -51,7 +51,7 @@ def test_a_target_that_exists_or_is_claimed_twice_needs_overwrite(photos):
     (photos / "a.png").write_bytes(b"")
     pair = [photos / "a.jpg", photos / "a.png"]
     with pytest.raises(
-        DeepLabError, match=r"a\.jpg and photos/a\.png would both become out/a\.png"
+        DeepLabError, match=r"a\.jpg and photos/a\.png would both be written to out/a\.png"
     ):
         plan_files(pair, "out")
     assert len(plan_files(pair, "out", overwrite=True)) == 2
@@ -63,7 +63,7 @@ def test_a_target_that_exists_or_is_claimed_twice_needs_overwrite(photos):
 
 def test_an_overlay_can_be_claimed_by_another_image(photos):
     (photos / "a_overlay.jpg").write_bytes(b"")
-    with pytest.raises(DeepLabError, match="would both become"):
+    with pytest.raises(DeepLabError, match="would both be written to"):
         plan_files([photos], "out")
 
 

@@ -86,7 +86,7 @@ def test_illegal_fields_give_a_one_line_error(assignment, complaint):
 
 
 def test_a_strict_crop_is_an_error():
-    with pytest.raises(DeepLabError, match=r"33×40 is not k·16\+1"):
+    with pytest.raises(DeepLabError, match=r"33×40 is not of the form k·16\+1"):
         assembled("augmentation.crop_size=33,40", "strict_crop=true")
 
 
