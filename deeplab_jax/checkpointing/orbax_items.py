@@ -30,7 +30,7 @@ KEPT = 2
 
 
 def _score(metrics: dict[str, float]) -> float:
-    """Returns the score of a checkpoint, which is highest for the best one: mean IoU, −∞ if NaN."""
+    """Returns the mean IoU as score of a checkpoint, or −∞ for NaN; the best has the highest."""
     mean_iou = metrics["mean_iou"]
     return -math.inf if math.isnan(mean_iou) else mean_iou
 

@@ -189,7 +189,7 @@ def _count(
     )
     for result in results:
         counted = counted.add(*result[1:])
-        # Only images of the contact sheet are kept in memory, and these without probabilities.
+        # Only results for the contact sheet are kept in memory, without their probabilities.
         sheet += [result._replace(probabilities=None)] if result.position in shown else []
     counted = counted.over_hosts()
     if class_list is not None:

@@ -131,7 +131,15 @@ def _own(
 def _in_bins(
     index: int, panel: Panel, probabilities: np.ndarray, class_list: ClassList | None
 ) -> ImageResult:
-    """Returns the result for probabilities [H, W, classes of the model], in the scored classes."""
+    """Returns the result of one image.
+
+    Args:
+      index: index of the image in the split.
+      panel: image, true labels and predicted labels.
+      probabilities: float32 [H, W, classes of the model].
+      class_list: scored classes, to which labels and probabilities are converted; None: no
+        conversion.
+    """
     if class_list is not None:
         probabilities = class_list.probabilities(probabilities)
         panel = panel._replace(

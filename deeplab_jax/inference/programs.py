@@ -21,7 +21,7 @@ import deeplab_jax
 from deeplab_jax.files import PROGRAM_SUFFIX, program_directory, replacing
 
 Images = jax.Array | np.ndarray
-# (variables, images [N, H, W, C]) -> arrays [N, …].
+# Function from variables and images [N, H, W, C] to arrays [N, …].
 Forward = Callable[[Any, Images], Any]
 # Maximum number of programs on disk, about 100 kB each. The oldest are removed.
 MAX_PROGRAMS = 64

@@ -23,7 +23,7 @@ UNCERTAINTIES = (CONFIDENCE, ENTROPY, DROPOUT, SCALES)
 # Seed of the dropout masks.
 SEED = 0
 
-# Images [N, h, w, C] -> uncertainty, float32 [N, h, w].
+# Function from images [N, h, w, C] to their uncertainty, float32 [N, h, w].
 Uncertainty = Callable[[np.ndarray], Any]
 
 

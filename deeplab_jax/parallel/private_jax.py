@@ -16,5 +16,5 @@ def coordination_client() -> Any:
 
 
 def backends_are_initialized() -> bool:
-    """Returns whether JAX has initialized its backends; a process can join a job only before."""
+    """Returns whether JAX has initialized its backends, after which processes cannot join a job."""
     return xla_bridge.backends_are_initialized()

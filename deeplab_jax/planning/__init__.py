@@ -1,4 +1,4 @@
-"""Planning of training runs on TPU slices without the hardware, by ahead-of-time compilation."""
+"""Planning of training runs on TPUs and GPUs without the hardware, by ahead-of-time compilation."""
 
 from deeplab_jax.planning.hardware import Chip, Topology, chips, parse_topology
 from deeplab_jax.planning.plan import Plan, plan

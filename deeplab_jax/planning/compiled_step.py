@@ -186,7 +186,7 @@ def searched_largest_batch(
             guess = min(guess if turn % 2 == 0 else (fits + over) // 2, over - 1)
         guess = max(guess, fits + 1)
         known[guess] = used(guess)
-    bracket = f"{fits} fit" + ("" if over is None else f", {over} do not")
+    bracket = f"{fits} images per shard fit" + ("" if over is None else f", {over} do not")
     return LargestBatch(fits, f"searched with {len(known) - 2} more compilations: {bracket}")
 
 

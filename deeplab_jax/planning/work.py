@@ -264,7 +264,7 @@ def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) ->
 
 
 def _convolution_products(inputs: Array, kernel: Array, outputs: Array, attributes: str) -> int:
-    """Returns the multiply-adds of a convolution, without those with padding."""
+    """Returns the number of multiply-adds of a convolution, without those with padding."""
     labels = required(LABELS, attributes).groups()
     lengths, taps, results = (
         dict(zip(names, array.shape, strict=True))

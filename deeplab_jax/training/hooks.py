@@ -144,12 +144,12 @@ def _falling(values: Sequence[float]) -> bool:
     return all(later < earlier for earlier, later in itertools.pairwise(values))
 
 
-# Number of steps by which the check is delayed, so that it does not wait for the devices.
+# Number of steps by which the check is delayed. The devices have usually finished the step by then.
 LAG = 2
 
 
 class FiniteCheck:
-    """Checks that metrics are finite, `LAG` steps later, so that it does not wait for devices."""
+    """Checks that metrics are finite, with a delay of `LAG` steps, so that no call waits."""
 
     def __init__(self) -> None:
         self._waiting: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()
@@ -165,7 +165,7 @@ class FiniteCheck:
             self._look()
 
     def finish(self) -> None:
-        """Checks all remaining steps; required before a state is saved.
+        """Checks all remaining steps; must be called before a state is saved.
 
         Raises:
           DeepLabError: see `add`.

@@ -95,7 +95,7 @@ def _acquire(path: pathlib.Path, token: str, reporter: Reporter) -> None:
 
 
 def _create(path: pathlib.Path, token: str) -> bool:
-    """Creates the lock if it does not exist, and returns whether this process has it."""
+    """Creates the lock if it does not exist, and returns whether this process owns it."""
     if is_local(path):
         with contextlib.suppress(FileExistsError), path.open("x") as file:
             file.write(_content(token, 0))

@@ -65,7 +65,7 @@ class StepLayout:
 
 
 Batch = dict[str, jax.Array]
-# (state, batch) → (state, metrics), jitted.
+# Jitted function (state, batch) → (state, metrics).
 Step = jax.stages.Wrapped
 
 # Number that is folded into the seed for the random keys of dropout. Initialization uses the seed
