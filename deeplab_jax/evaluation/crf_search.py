@@ -101,7 +101,7 @@ def search_crf(
     Returns:
       A dictionary with `parameters` and `mean_iou` of the best point, `mean_iou_without_crf`,
       `table` (parameters and `mean_iou` of every point, best first), `num_images` and `settings`.
-      Of several points with the highest mean IoU, `parameters` is the first in the grid.
+      If several points have the highest mean IoU, `parameters` is the first of them in the grid.
 
     Raises:
       DeepLabError: see `evaluate`, or the grid is empty or has invalid values.

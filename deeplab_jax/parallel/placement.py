@@ -122,5 +122,5 @@ def _split_axis(shape: tuple[int, ...], parts: int) -> int | None:
     if len(shape) < 2 or parts == 1:
         return None
     dividing = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
-    # Of several axes with the same length, the last one is chosen: the output channels.
+    # If several axes have this length, the last one (the output channels) is chosen.
     return max(dividing, key=lambda axis: (shape[axis], axis), default=None)

@@ -75,8 +75,9 @@ def found_reductions(
 
     The purpose of an all-reduce follows from the shapes of its arrays. Arrays with several axes are
     gradients of kernels. Vectors are counted as gradients up to the size of all vector parameters,
-    and as statistics of batch normalization beyond this size. Scalars are counted as others. So are
-    all arrays that are reduced only along the mesh axis `spatial`, which combines no images.
+    and as statistics of batch normalization beyond this size. Scalars are counted as others. All
+    arrays that are reduced only along the mesh axis `spatial` are also counted as others, because
+    these all-reduces combine no images.
 
     Args:
       collectives: collectives of the compiled step.

@@ -161,7 +161,7 @@ class Loop:
         """Runs the validation of step `first` if it is due, but was interrupted.
 
         Returns:
-          Whether the validation ran.
+          True if the validation ran.
         """
         if first == 0 or not (first == self.num_steps or self._validates(first)):
             return False

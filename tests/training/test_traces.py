@@ -85,7 +85,8 @@ def test_a_trace_that_fails_does_not_end_the_training(tmp_path, profiler, monkey
     with Traces(tmp_path, True, reporter) as traces:
         run(traces, 10)
     assert reporter.warnings == [
-        "could not write a profiler trace: only one profile may be run at a time; training continues"
+        "could not write a profiler trace: only one profile may be run at a time; "
+        "training continues"
     ]
 
 
