@@ -32,7 +32,8 @@ class ModelDescription:
         read from a file has every keyword.
       class_names: names of the classes, in the order of the logits.
       palette: RGB color of each class, 0..255.
-      inference_size: (H, W) that smaller images are padded to, in pixels; None: no padding.
+      inference_size: (H, W) in pixels to which smaller images are padded; None: each image is
+        padded to the nearest larger size that the network accepts.
       source: origin of the variables, such as training run, checksum and license.
       task: `segmentation`, or `classification` of whole images.
       intensity_range: pixel values that are mapped to 0 and 255 in images of more than 8 bits, as

@@ -30,7 +30,7 @@ KEPT = 2
 
 
 def _score(metrics: dict[str, float]) -> float:
-    """Returns the mean IoU as score of a checkpoint, or −∞ for NaN; the best has the highest."""
+    """Returns the score by which checkpoints are ranked: the mean IoU, or −∞ if it is NaN."""
     mean_iou = metrics["mean_iou"]
     return -math.inf if math.isnan(mean_iou) else mean_iou
 
@@ -116,7 +116,7 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
 
 
 def _write_manifests(directory: epath.Path) -> None:
-    """Writes the manifest of a checkpoint that is not committed yet."""
+    """Writes the manifest of each checkpoint in a directory that is not committed yet."""
     for path in directory.iterdir():
         # Until the commit, the name has a suffix. In buckets, which cannot rename, it has none.
         unfinished = path.name.partition(".")[0].isdecimal() and not (path / COMMITTED).exists()

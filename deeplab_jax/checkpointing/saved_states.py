@@ -100,7 +100,7 @@ def _size_and_checksum(path: epath.Path) -> tuple[int, int]:
 
 
 def _metadata(directory: epath.Path) -> dict[str, Any]:
-    """Returns the metadata of a checkpoint without the keys that Orbax sets after the manifest."""
+    """Returns the metadata of a checkpoint without COMMIT_TIME and HANDLERS."""
     content = json.loads((directory / METADATA).read_text())
     for key, kind in ((COMMIT_TIME, int), (HANDLERS, dict | str)):
         value = content.pop(key)

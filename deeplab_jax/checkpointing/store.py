@@ -41,7 +41,9 @@ class StoredModel:
     def changed(
         self, variables: Variables, overrides: dict[str, Any] | None = None, source: Any = None
     ) -> "StoredModel":
-        """Returns a changed copy of this model, for example after pruning, with temperature 1.
+        """Returns a copy of this model with other variables, for example after pruning.
+
+        The temperature of the copy is 1.
 
         Args:
           variables: variables of the new model.
@@ -238,7 +240,7 @@ def _read_safetensors(directory: epath.Path) -> Variables:
 
 
 def _nested(arrays: dict[tuple[str, ...], np.ndarray]) -> Variables:
-    """Returns nested dictionaries of the arrays by path."""
+    """Converts a dictionary of arrays by path to nested dictionaries."""
     variables: Variables = {}
     for (*above, name), array in arrays.items():
         node = variables

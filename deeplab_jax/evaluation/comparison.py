@@ -55,7 +55,7 @@ class StrategyResult:
 
 
 def strategy_steps(options: InferenceOptions) -> dict[str, InferenceOptions]:
-    """Returns the strategies between default options and the given options.
+    """Returns the inference strategies that lead from default options to the given options.
 
     Each strategy adds one option to the previous strategy: output stride, scales, flip and CRF, in
     this order, as in the papers. All strategies use the tiles of the given options.
@@ -84,8 +84,8 @@ def papers_steps(base: InferenceOptions | None = None) -> dict[str, InferenceOpt
     """Returns the inference strategies of table 6 of DeepLab v3 by name, followed by a CRF.
 
     Args:
-      base: options with the tiles of all strategies and the CRF of the last strategy (default:
-        whole images, and the published CRF parameters of the architecture).
+      base: options that contain the tiles for all strategies and the CRF for the last strategy
+        (default: whole images, and the published CRF parameters of the architecture).
     """
     base = base or InferenceOptions()
     last = dataclasses.replace(
@@ -185,7 +185,7 @@ def _measure(
 
 
 def _seconds_per_image(inference: Inference, predictor: Predictor) -> float:
-    """Returns the mean time per image, in seconds, over the first images of all hosts."""
+    """Predicts the first images of the split again; returns the mean time per image, in seconds."""
     timed = copy.copy(inference)
     timed.num_images = min(inference.num_images, max(TIMED_IMAGES, inference.batch_size))
     started = time.perf_counter()

@@ -86,7 +86,8 @@ def search_crf(
 ) -> dict[str, Any]:
     """Searches a grid for the CRF parameters with the highest mean IoU.
 
-    Each image is predicted once, and the logits are refined with the parameters of every point.
+    Each image is predicted once. Its logits are then refined with each point of the grid, which is
+    one combination of parameters.
 
     Args:
       predictor: model to apply.

@@ -122,11 +122,12 @@ def evaluate(
         each band.
       calibration_bins: number of bins of the calibration metrics, 1..1000 (default: they are not
         computed); see `CalibrationCounts`.
-      class_map, classes: classes to score, see `make_class_list` (default: all). All other true
-        classes are void. All other predicted classes are wrong at pixels whose true class is
-        scored; the confusion matrix has an additional column for them.
-      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`, and with
-        calibration metrics `reliability.png`, with uncertainties `uncertainty.png`.
+      class_map, classes: classes to score, see `make_class_list` (default: all). True classes that
+        are not scored are void. Predicted classes that are not scored are wrong at pixels whose
+        true class is scored; the confusion matrix has an additional column for them.
+      output: directory for `metrics.json`, `confusion_matrix.png` and `contact_sheet.png`. With
+        calibration metrics, `reliability.png` is also written, and with uncertainties
+        `uncertainty.png`.
       reporter: receives progress events (default: the logger).
       **settings: fields of `EvaluationSettings`: size, batch_size, mesh, workers, limit,
         uncertainty, dropout_samples. Without a size, each image is padded as the predictor pads it.

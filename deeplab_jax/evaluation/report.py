@@ -247,8 +247,8 @@ def write_report(
 ) -> None:
     """Writes `metrics.json` and its pictures, each atomically.
 
-    The pictures are `confusion_matrix.png`, `contact_sheet.png`, with calibration metrics
-    `reliability.png`, and with uncertainties `uncertainty.png`.
+    The pictures are `confusion_matrix.png` and `contact_sheet.png`. With calibration metrics,
+    `reliability.png` is also written, and with uncertainties `uncertainty.png`.
 
     Args:
       output: directory, created if missing.

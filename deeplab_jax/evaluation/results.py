@@ -65,7 +65,7 @@ def image_results(
     uncertainty: Sequence[str] = (),
     dropout_samples: int = DEFAULT_SAMPLES,
 ) -> Iterator[ImageResult]:
-    """Yields the result for each image of this host, exactly once, at the size of the image.
+    """Yields one result for each image of this host, at the size of the image.
 
     Args:
       inference: result of `make_inference` for this predictor.

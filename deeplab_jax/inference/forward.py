@@ -47,7 +47,7 @@ class AtTemperature:
     temperature: float
 
     def __call__(self, class_map: jax.Array, logits: jax.Array) -> Any:
-        """Returns `finish` of the class map and of the logits, divided by the temperature."""
+        """Applies `finish` to the class map and to the logits divided by the temperature."""
         return self.finish(class_map, logits / self.temperature)
 
 
@@ -57,7 +57,7 @@ def at_temperature(finish: Finish, temperature: float) -> Finish:
 
 
 def _purpose(finish: Finish) -> str:
-    """Returns the name of an argument `finish` of `forward_pass`, for stored programs."""
+    """Returns a text that identifies an argument `finish` in the names of stored programs."""
     if isinstance(finish, AtTemperature):
         return f"{_purpose(finish.finish)} at temperature {finish.temperature!r}"
     return f"{finish.__module__}.{finish.__qualname__}"

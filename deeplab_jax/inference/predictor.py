@@ -172,7 +172,7 @@ class Predictor:
         self._fuse = forward(only_logits)
 
     def calibrated(self, finish: Finish) -> Finish:
-        """Returns a function for `forward_pass` whose logits are divided by the temperature."""
+        """Returns a function that applies `finish` to logits divided by the temperature."""
         return at_temperature(finish, self.temperature)
 
     def with_temperature(self, temperature: float) -> "Predictor":
@@ -229,7 +229,7 @@ class Predictor:
         """Returns the class of every pixel.
 
         With tiles, the image and the result take 7 bytes of memory per pixel, in addition to the
-        memory of the network. With a CRF, memory also holds the scores of all classes for the
+        memory of the network. With a CRF, memory also contains the scores of all classes for the
         whole image.
 
         Args:

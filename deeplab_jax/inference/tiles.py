@@ -94,7 +94,7 @@ class Tiling:
 
     @property
     def core(self) -> Size:
-        """Distance between neighboring tiles, (rows, columns)."""
+        """Distance between the starts of neighboring tiles, (rows, columns) in pixels."""
         height, width = (
             side - self.grid.plus - 2 * margin
             for side, margin in zip(self.tile, self.margin, strict=True)
@@ -123,7 +123,13 @@ class Tiling:
 
 
 def _margin(cells: int, overlap: float, extra: int) -> int:
-    """Returns the margin of a tile of `cells` samples, in samples of the feature map."""
+    """Returns the margin of a tile, in samples of the feature map.
+
+    Args:
+      cells: side of the tile, in samples of the feature map.
+      overlap: see `InferenceOptions`.
+      extra: `Grid.plus` of the tiling.
+    """
     # Without aligned corners, the last pixels of a cell also depend on the neighboring sample.
     return math.ceil(overlap * cells) + (1 if overlap and not extra else 0)
 

@@ -26,7 +26,11 @@ class PreemptionSync:
     """Lets all processes stop after the same step if any process receives a stop signal."""
 
     def __init__(self, mesh: Mesh) -> None:
-        """Compiles the reduction over the devices of a mesh."""
+        """Prepares the reduction over all devices, which combines the signals of all processes.
+
+        Args:
+          mesh: mesh of all devices of the job.
+        """
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._own_devices = len(mesh.local_devices)
         self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))

@@ -283,7 +283,7 @@ def first_host_first(name: str) -> Iterator[None]:
     The other processes can therefore read files that process 0 writes in the block.
 
     Args:
-      name: name of the barrier between the two.
+      name: name of the barrier at which the other processes wait.
     """
     if not is_first_host():
         wait_for_hosts(name)

@@ -22,7 +22,10 @@ PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 
 def read_groups(attributes: str) -> Groups | None:
-    """Parses `replica_groups=…` in the attributes of an instruction; returns None without it."""
+    """Returns the groups of devices in `replica_groups=…` of an instruction's attributes.
+
+    If there is no such attribute, the result is None.
+    """
     _, found, text = attributes.partition("replica_groups=")
     if not found:
         return None
@@ -32,7 +35,10 @@ def read_groups(attributes: str) -> Groups | None:
 
 
 def read_pairs(attributes: str) -> Groups | None:
-    """Parses `source_target_pairs=…` in an instruction's attributes; returns None without it."""
+    """Returns the pairs of devices in `source_target_pairs=…` of an instruction's attributes.
+
+    If there is no such attribute, the result is None.
+    """
     found = PAIRS.search(attributes)
     return None if found is None else _lists(f"{{{found[1]}}}")
 
@@ -55,7 +61,7 @@ def axes_joined(groups: Iterable[Sequence[int]], mesh_shape: Mapping[str, int]) 
 
 
 def _lists(text: str) -> Groups:
-    """Parses `{{0,1},{2,3}}` at the start of a text."""
+    """Parses groups of the form `{{0,1},{2,3}}` at the start of a text."""
     inner = re.match(r"\{((?:\{[\d,]*\},?)*)\}", text)
     return [_numbers(group) for group in re.findall(r"\{([\d,]*)\}", inner[1] if inner else "")]
 
@@ -68,7 +74,7 @@ def _matched(form: re.Pattern[str], text: str) -> re.Match[str]:
 
 
 def _of_range(text: str) -> Groups:
-    """Parses `[groups,members]<=[shape]T(order)`."""
+    """Parses groups of the form `[groups,members]<=[shape]T(order)`."""
     found = _matched(RANGE, text)
     target, source, order = (_numbers(part or "") for part in found.groups())
     numbers = np.arange(math.prod(source)).reshape(source)
@@ -76,7 +82,7 @@ def _of_range(text: str) -> Groups:
 
 
 def _of_mesh(text: str) -> Groups:
-    """Parses `mesh['a'=2,'b'=2] {'b'}`: groups along the axes in braces."""
+    """Parses groups of the form `mesh['a'=2,'b'=2] {'b'}`: groups along the axes in braces."""
     found = _matched(MESH, text)
     axes = {name: int(length) for name, length in re.findall(r"'(\w+)'=(\d+)", found[1])}
     joined = re.findall(r"'(\w+)'", found[2])
@@ -149,7 +155,10 @@ def _collective(
     mesh_shape: Mapping[str, int],
     times: int,
 ) -> Iterator[Collective]:
-    """Yields a `Collective` for an instruction that is one; `-done` instructions are ignored."""
+    """Yields a `Collective` if the instruction is a collective, or a transfer between slices.
+
+    For an asynchronous collective, only the `-start` instruction yields one.
+    """
     kind = instruction.opcode.removesuffix("-start")
     transfer = TRANSFER.search(instruction.attributes) if kind == SEND else None
     if transfer:

@@ -191,13 +191,13 @@ def searched_largest_batch(
 
 
 def _crossing(known: dict[int, int], usable: int, end: int) -> int:
-    """Returns the number of images that need `usable` bytes, by linear interpolation.
+    """Returns the number of images that need `usable` bytes, on a line through two known numbers.
 
     Args:
       known: bytes per chip by number of images.
       usable: bytes per chip that programs can use.
-      end: number of images at the upper end of the interpolated interval, a key of `known`. The
-        lower end is the next smaller key.
+      end: larger number of images on the line, a key of `known`. The smaller number is the next
+        smaller key.
     """
     start = max(images for images in known if images < end)
     slope = max((known[end] - known[start]) / (end - start), 1.0)

@@ -164,7 +164,7 @@ def _kind(program: Program, instruction: Instruction) -> str:
 def _moved(
     program: Program, instruction: Instruction, computation: Mapping[str, Instruction]
 ) -> list[tuple[int, int]]:
-    """Returns (memory, bytes) of each array that one execution of an instruction moves."""
+    """Returns (number of the memory, bytes) of each array that an instruction reads or writes."""
     opcode = instruction.opcode
     if opcode in FREE or opcode.endswith(("-done", "-update")) or opcode == "async-start":
         return []
@@ -193,7 +193,7 @@ def _moved(
 
 
 def _reads(fused: Mapping[str, Instruction]) -> dict[int, int]:
-    """Returns {number of a parameter: bytes read} for parameters of which a fusion reads slices."""
+    """Returns {number of a parameter: bytes read} for parameters that a fusion reads in slices."""
     users: dict[str, list[Instruction]] = {}
     for instruction in fused.values():
         for name in instruction.operands:
@@ -208,7 +208,7 @@ def _reads(fused: Mapping[str, Instruction]) -> dict[int, int]:
 
 
 def _takes(user: Instruction, name: str) -> bool:
-    """Returns whether an instruction reads or replaces only a slice of its first operand."""
+    """Returns whether an instruction slices the array `name`, or updates a slice of it."""
     return user.operands[0] == name and user.opcode in (*SLICES, "dynamic-update-slice")
 
 
@@ -279,7 +279,7 @@ def _convolution_products(inputs: Array, kernel: Array, outputs: Array, attribut
 
 
 def _taps_inside(length: int, taps: int, outputs: int, window: Mapping[str, str], axis: int) -> int:
-    """Counts the pairs of output and kernel tap along one axis whose tap is not on padding."""
+    """Counts the pairs of an output and a kernel tap along one axis whose tap is not on padding."""
 
     def setting(name: str, default: str) -> str:
         return window[name].split("x")[axis] if name in window else default

@@ -231,7 +231,7 @@ def _manifest(mesh: Mesh) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Returns the Git commit of the code, and `+` if files are changed; None without Git."""
+    """Returns the Git commit of the code, with `+` if tracked files changed; None without Git."""
     here = pathlib.Path(__file__).parent
 
     def git(*words: str) -> str:

@@ -175,7 +175,7 @@ class Timeline(contextlib.AbstractContextManager["Timeline"]):
         return goodput(self._events)
 
     def flush(self) -> None:
-        """Stores all rows in the bucket."""
+        """Stores all rows if the workdir is in a bucket."""
         self._file.flush()
 
     def _add(self, event: Event) -> None:

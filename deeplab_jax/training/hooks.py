@@ -144,12 +144,15 @@ def _falling(values: Sequence[float]) -> bool:
     return all(later < earlier for earlier, later in itertools.pairwise(values))
 
 
-# Number of steps by which the check is delayed. The devices have usually finished the step by then.
+# Number of steps by which `FiniteCheck` is delayed.
 LAG = 2
 
 
 class FiniteCheck:
-    """Checks that metrics are finite, with a delay of `LAG` steps, so that no call waits."""
+    """Checks that metrics are finite.
+
+    The check of a step is delayed by `LAG` steps, so that it does not wait for the devices.
+    """
 
     def __init__(self) -> None:
         self._waiting: collections.deque[tuple[int, Mapping[str, jax.Array]]] = collections.deque()

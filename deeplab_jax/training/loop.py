@@ -104,7 +104,7 @@ class Logs:
         return {} if math.isnan(fraction) else {"goodput": fraction}
 
     def flush(self) -> None:
-        """Stores all rows in a bucket."""
+        """Stores all rows if the workdir is in a bucket."""
         for log in (self.monitor, self.timeline):
             if log is not None:
                 log.flush()

@@ -49,7 +49,7 @@ class StepClock:
             self._waiting.task_done()
 
     def dispatched(self, loss: jax.Array) -> None:
-        """Adds a step that was passed to the devices."""
+        """Adds a step that was passed to the devices, given by its loss."""
         self._waiting.put(loss)
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class Pace:
     The time of evaluations and of saving checkpoints is excluded.
 
     Attributes:
-      totals: seconds since the first step by activity; see `ACTIVITIES` in goodput.py.
+      totals: seconds that each activity took since the first step; see `ACTIVITIES` in goodput.py.
     """
 
     def __init__(self, batch_size: int) -> None:

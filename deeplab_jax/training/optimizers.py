@@ -280,7 +280,7 @@ def _unit_order(unit: str) -> tuple[Any, ...]:
 
 
 def _natural(name: str) -> list[int]:
-    """Returns the numbers in a name, so that layer_10 follows layer_2."""
+    """Returns the numbers in a name as a sort key, with which layer_10 follows layer_2."""
     return [int(number) for number in re.findall(r"\d+", name)]
 
 

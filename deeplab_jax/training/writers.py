@@ -63,7 +63,10 @@ class RowFile:
             self._text += line
 
     def flush(self) -> None:
-        """Stores all rows in the bucket; must be called before a checkpoint is saved."""
+        """Stores all rows if the file is in a bucket.
+
+        This method must be called before a checkpoint is saved.
+        """
         if self._is_local:
             return
         with self._storing:
@@ -123,7 +126,14 @@ class TensorBoard:
     """Writer of TensorBoard event files in `workdir/tensorboard`."""
 
     def __init__(self, workdir: pathlib.Path, start_step: int) -> None:
-        """Opens an event file, which hides events of earlier starts after `start_step`."""
+        """Opens an event file.
+
+        The file makes TensorBoard hide the events of earlier starts after `start_step`.
+
+        Args:
+          workdir: directory of the run.
+          start_step: step from which the run starts or resumes.
+        """
         folder = str(workdir / TENSORBOARD)
         self._events = tensorboardX.SummaryWriter(folder, purge_step=start_step + 1)
 
@@ -341,7 +351,10 @@ class Monitor(contextlib.AbstractContextManager["Monitor"]):
         self._rows.close(failed)
 
     def flush(self) -> None:
-        """Stores all rows in the bucket; must be called before a checkpoint is saved."""
+        """Stores all rows if the workdir is in a bucket.
+
+        This method must be called before a checkpoint is saved.
+        """
         self._rows.flush()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
