@@ -109,7 +109,7 @@ def train(made: Recipe, given: ConfigDict) -> None:
     if given.dataset == "ade20k":
         _resized(made, given)
     if given.dataset == "cityscapes" and given.split.endswith("coarse"):
-        made.open["training.num_steps"] = "as with fine images only: no source read for coarse ones"
+        made.open["training.num_steps"] = "as for fine labels: no source read for coarse labels"
     choose("stage", str(given.stage), ("1", "2"))
     if given.stage == 2:
         _second_stage(made, given)

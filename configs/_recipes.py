@@ -24,8 +24,8 @@ class Recipe:
 
     Attributes:
       config: config to train with.
-      open: reason why a value is uncertain, by the dotted name of the field; points without a field
-        have a short description instead of the name.
+      open: reasons why values are uncertain. The key is the dotted name of a config field, or a
+        short description if the reason does not concern a field.
     """
 
     config: ConfigDict = dataclasses.field(default_factory=configs.default)

@@ -8,13 +8,20 @@ Number of steps: 6,000, or 8,000 for split=trainval_aug. Fine-tuning took the au
 on one Titan GPU.
 
 Mean IoU on val in the paper (tables 1 and 2), with CRF in parentheses; not reproduced here:
-LargeFOV 62.25 (67.64); fov=7x7 64.38 (67.64); fov=4x4 59.80 (63.74); fov=4x4,rate=8 63.41 (67.14;
-DeepLab v2, table 1); msc on LargeFOV 64.21 (68.70).
+* LargeFOV: 62.25 (67.64).
+* fov=7x7: 64.38 (67.64).
+* fov=4x4: 59.80 (63.74).
+* fov=4x4,rate=8: 63.41 (67.14), from DeepLab v2, table 1.
+* msc on LargeFOV: 64.21 (68.70).
 
-Arguments: `fov`, kernel size of fc6: large (3×3), 4x4 or 7x7; `rate`, atrous rate of fc6, 0 for the
-default; `msc`, multi-scale features (section 4.3), trained after the network `init`; `split`,
-train_aug, train, trainval or trainval_aug; `init`, weights to start from (`none`: random); `steps`,
-number of training steps.
+Arguments:
+* `fov`: kernel size of fc6: large (3×3, the default), 4x4 or 7x7.
+* `rate`: atrous rate of fc6; 0: the default for `fov`.
+* `msc`: multi-scale features (section 4.3). Only their layers are trained; `init` is the network
+  that was trained without them.
+* `split`: training split: train_aug (default), train, trainval or trainval_aug.
+* `init`: weights to start from; `none`: random initialization.
+* `steps`: number of training steps.
 """
 
 from deeplab_jax.configs._recipes import (

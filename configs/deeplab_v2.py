@@ -9,7 +9,7 @@ the single GPU of the authors.
 
 Mean IoU on val in the paper, with CRF in parentheses; not reproduced here:
 * VOC, VGG-16 (table 3): large_fov 65.76 (69.84), aspp_small 66.98 (69.73), aspp_large 68.96
-  (71.57); large_fov with schedule=step 62.25 (table 2).
+  (71.57). large_fov with schedule=step: 62.25 (table 2).
 * VOC, ResNet-101 pretrained on COCO (table 4): plain 74.87, large_fov 75.54, aspp_large 76.35
   (77.69).
 * PASCAL-Context (table 6): VGG-16 large_fov 37.6 (39.6), ResNet-101 44.7 (45.7).
@@ -17,10 +17,15 @@ Mean IoU on val in the paper, with CRF in parentheses; not reproduced here:
 * Cityscapes (table 9), ResNet-101, without `msc`: 71.0 (71.4).
 * COCO-Stuff, VGG-16: 33.2, reported by the authors of that dataset.
 
-Arguments: `dataset`, voc, pascal_context, pascal_person_part, cityscapes or coco_stuff; `split`;
-`backbone`, resnet_101 or vgg_16; `head`, aspp_large, aspp_small (VGG only), large_fov or plain
-(ResNet only); `msc`, three input scales (ResNet only), `auto` as in the tables; `schedule`, poly or
-step; `init`, weights to start from (`none`: random); `steps`, number of training steps.
+Arguments:
+* `dataset`: voc (default), pascal_context, pascal_person_part, cityscapes or coco_stuff.
+* `split`: training split, a key of `splits` in `_recipes.DATA_SETS`.
+* `backbone`: resnet_101 (default) or vgg_16.
+* `head`: aspp_large (default), aspp_small (VGG only), large_fov or plain (ResNet only).
+* `msc`: three input scales: true (ResNet only), false or auto (default: as in the tables).
+* `schedule`: poly (default) or step.
+* `init`: weights to start from; `none`: random initialization.
+* `steps`: number of training steps.
 """
 
 from deeplab_jax.configs._recipes import (
@@ -141,13 +146,13 @@ def _on_resnet(made: Recipe, given: ConfigDict) -> None:
     init = given.init or "resnet101_imagenet"
     start_from(made, init, "backbone" if init in CONVENTIONS else "matching")
     made.open["training.init_from"] = (
-        "the released recipe starts from weights trained on COCO, the first rows in the paper from "
-        "MSRA's ImageNet weights; neither is in the catalog"
+        "the released recipe starts from weights trained on COCO, and the first rows in the paper "
+        "start from MSRA's ImageNet weights; neither of them is in the catalog"
     )
     made.open["model.stride_placement"] = (
         "as in the weights of the catalog, not as in Caffe"
         if init in CONVENTIONS
-        else "as released (Caffe); for other initial weights it must be changed to theirs"
+        else "as released (Caffe); it must be that of the initial weights"
     )
 
 

@@ -14,15 +14,22 @@ Number of steps: 30,000 on VOC, 90,000 on Cityscapes, 500,000 on COCO, with 16 c
 on 32 (table 11).
 
 Mean IoU on val in the paper, not reproduced here:
-* VOC: 77.21 at output stride 16, 78.51 at 8, 79.77 with scales and flips, 82.70 with COCO (table
-  6); head=cascade 76.66 at 16 (table 3), on ResNet-50 without multi-grid 73.88 (table 2); test,
-  after stage 2, 85.7 (table 7).
-* Cityscapes: 77.23 at 16, 79.30 at 8 with scales and flips (table 12); test, after trainval_coarse,
-  81.3 (table 13).
+* VOC (table 6): 77.21 at output stride 16, 78.51 at 8, 79.77 at 8 with scales and flips, and 82.70
+  if COCO is part of the training, too. On the test set after stage 2: 85.7 (table 7).
+* VOC, head=cascade: 76.66 at output stride 16 (table 3). On ResNet-50 without multi-grid: 73.88
+  (table 2).
+* Cityscapes (table 12): 77.23 at output stride 16, 79.30 at 8 with scales and flips. On the test
+  set, trained on trainval_coarse: 81.3 (table 13).
 
-Arguments: `dataset`, voc, cityscapes or coco_voc; `split`; `stage`, 1 or 2 (VOC only); `backbone`;
-`head`, aspp or cascade; `from_coco`, set it if `init` was trained on coco_voc; `init`, weights to
-start from (`none`: random); `steps`, number of training steps.
+Arguments:
+* `dataset`: voc (default), cityscapes or coco_voc.
+* `split`: training split, a key of `splits` in `_recipes.DATA_SETS`.
+* `stage`: 1 (default) or 2 (VOC only).
+* `backbone`: one of `BACKBONES` (default: resnet_101_beta).
+* `head`: aspp (default) or cascade.
+* `from_coco`: set it if `init` was trained on coco_voc.
+* `init`: weights to start from; `none`: random initialization.
+* `steps`: number of training steps.
 """
 
 from deeplab_jax.configs import _atrous_recipes as atrous

@@ -13,15 +13,22 @@ Number of steps: 30,000 on VOC, 90,000 on Cityscapes, 150,000 on ADE20K, 500,000
 crops of 513 × 513 (Cityscapes: 769 × 769) per batch.
 
 Mean IoU on val in the paper, not reproduced here:
-* VOC, Xception-65: 79.79 at output stride 16, 81.39 at 8 with scales and flips; with COCO 82.20 and
-  83.58 (table 5); test, after stage 2, 87.8 (table 6). ResNet-101: 78.85 and 80.57 (table 3).
-* Cityscapes: Xception-65 79.14, Xception-71 79.55 (table 7a); test, with coarse labels, 82.1.
+* VOC, Xception-65 (table 5): 79.79 at output stride 16, and 81.39 at 8 with scales and flips.
+  Trained on COCO first: 82.20 and 83.58. On the test set after stage 2: 87.8 (table 6).
+* VOC, ResNet-101 (table 3): 78.85 at output stride 16, and 80.57 at 8 with scales and flips.
+* Cityscapes (table 7a): Xception-65 79.14, Xception-71 79.55. On the test set with coarse labels:
+  82.1.
 * ADE20K, Xception-65, output stride 8 with scales and flips: 45.65 (released network).
 
-Arguments: `dataset`, voc, cityscapes, ade20k or coco_voc; `split`; `stage`, 1 or 2 (VOC only);
-`backbone`; `separable`, true, false or auto (default of the architecture); `from_coco`, set it if
-`init` was trained on coco_voc; `init`, weights to start from (`none`: random); `steps`, number of
-training steps.
+Arguments:
+* `dataset`: voc (default), cityscapes, ade20k or coco_voc.
+* `split`: training split, a key of `splits` in `_recipes.DATA_SETS`.
+* `stage`: 1 (default) or 2 (VOC only).
+* `backbone`: one of `BACKBONES` (default: xception_65).
+* `separable`: true, false or auto (default: as the architecture).
+* `from_coco`: set it if `init` was trained on coco_voc.
+* `init`: weights to start from; `none`: random initialization.
+* `steps`: number of training steps.
 """
 
 from deeplab_jax.configs import _atrous_recipes as atrous

@@ -34,7 +34,7 @@ def get_config(text: str | None = None) -> ConfigDict:
     config.model.atrous_rates = (1, 2, 3)
     config.model.image_pooling = "none"
 
-    # Distances and sizes define the tasks, so that images are not scaled.
+    # The tasks depend on distances and sizes in pixels, so images are not scaled.
     config.augmentation.crop_size = (97, 97)
     config.augmentation.min_scale = 1.0
     config.augmentation.max_scale = 1.0

@@ -8,18 +8,24 @@
 Number of steps: 30,000 on VOC, 90,000 on Cityscapes, as for DeepLab v3, with 16 crops per batch.
 
 Published mean IoU on val, not reproduced here:
-* MobileNetV2 pretrained on COCO, on VOC: 75.32 at output stride 16, 77.33 at 8 with scales and
-  flips; with `aspp` 75.70 and 78.42 (MobileNetV2 paper, table 7); width=0.5 70.19 (released
-  network).
-* MobileNetV2 on Cityscapes: 70.71 at 16, 73.57 at 8 with scales and flips; on ADE20K 32.04
-  (released networks).
+* MobileNetV2 pretrained on COCO, on VOC (MobileNetV2 paper, table 7): 75.32 at output stride 16,
+  and 77.33 at 8 with scales and flips. With `aspp`: 75.70 and 78.42. With width=0.5: 70.19
+  (released network).
+* MobileNetV2 on Cityscapes: 70.71 at output stride 16, and 73.57 at 8 with scales and flips. On
+  ADE20K: 32.04 (released networks).
 * MobileNetV3 on Cityscapes: large 72.41, small 68.99 (released networks).
 
-Arguments: `dataset`, voc, cityscapes, ade20k or coco_voc; `split`; `stage`, 1 or 2 (MobileNetV2 on
-VOC only); `backbone`, mobilenet_v2, mobilenet_v3_large or mobilenet_v3_small (V3 on Cityscapes
-only); `width`, depth multiplier of MobileNetV2; `aspp`, adds the 3×3 atrous branches; `from_coco`,
-set it if `init` was trained on coco_voc; `init`, weights to start from (`none`: random); `steps`,
-number of training steps.
+Arguments:
+* `dataset`: voc (default), cityscapes, ade20k or coco_voc.
+* `split`: training split, a key of `splits` in `_recipes.DATA_SETS`.
+* `stage`: 1 (default) or 2 (MobileNetV2 on VOC only).
+* `backbone`: mobilenet_v2 (default), mobilenet_v3_large or mobilenet_v3_small. MobileNetV3 requires
+  dataset=cityscapes.
+* `width`: depth multiplier of MobileNetV2 (default: 1).
+* `aspp`: adds the 3×3 atrous branches to the head of MobileNetV2.
+* `from_coco`: set it if `init` was trained on coco_voc.
+* `init`: weights to start from; `none`: random initialization.
+* `steps`: number of training steps.
 """
 
 from deeplab_jax.configs import _atrous_recipes as atrous

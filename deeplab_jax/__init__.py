@@ -1,7 +1,7 @@
 """The DeepLab family for semantic segmentation in JAX and Flax.
 
-The names below are imported when they are first used, so that `import deeplab_jax` costs nothing
-and the data workers need no JAX.
+The names below are imported when they are first used. Therefore, `import deeplab_jax` is fast, and
+data-loading processes do not import JAX.
 """
 
 from deeplab_jax.lazy import lazy_names

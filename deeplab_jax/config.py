@@ -133,7 +133,7 @@ def load(reference: str) -> ConfigDict:
 
 def _unknown_field(error: AttributeError | KeyError) -> str | None:
     """Returns the field that ml_collections reports as missing; None for other errors."""
-    # ml_collections wraps the KeyError of a missing attribute, and names a new field a "Key".
+    # ml_collections wraps the KeyError of a missing attribute, and calls an unknown field a "Key".
     wrapped = any(isinstance(argument, KeyError) for argument in error.args)
     if not wrapped and "does not exist" not in str(error):
         return None
@@ -142,7 +142,7 @@ def _unknown_field(error: AttributeError | KeyError) -> str | None:
 
 
 def _nearest_field(name: str, fields: list[str]) -> str:
-    """Returns `name` prefixed with the section of the most similar field; unchanged without one."""
+    """Returns `name` with the section of the most similar field; without one, returns `name`."""
     sections = {field.rpartition(".")[2]: field.rpartition(".")[0] for field in fields}
     nearest = difflib.get_close_matches(name, sections, n=1)
     return f"{sections[nearest[0]]}.{name}" if nearest and sections[nearest[0]] else name
@@ -190,7 +190,7 @@ def override(config: ConfigDict, field: str, text: str) -> None:
       text: value as text, parsed by the type of the field.
 
     Raises:
-      DeepLabError: there is no such field, or the text has another type.
+      DeepLabError: there is no such field, or the text is not a value of its type.
     """
     fields = dict(flatten(config))
     if field not in fields:
@@ -226,15 +226,15 @@ def _parse(field: str, text: str, kind: type) -> Any:
 
 
 def to_json(config: ConfigDict) -> str:
-    """Returns the config as indented JSON; equal configs give equal texts."""
+    """Returns the config as indented JSON with sorted keys; equal configs have equal texts."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True)
 
 
 def from_json(text: str) -> ConfigDict:
     """Returns the config that the `config.json` of a workdir stores.
 
-    Fields that the file lacks have their defaults. Fields that were renamed since the file was
-    written are converted, as determined by its format version.
+    Fields that are not in the file have their defaults. The format version of the file determines
+    which names and values of fields are converted to the current ones.
 
     Args:
       text: content of the file.

@@ -23,8 +23,8 @@ from deeplab_jax.optimization_fields import Loss, Optimizer, Schedule
 
 # Keywords of a network that the dataset determines, or that training does not support.
 NOT_IN_CONFIG = ("num_classes", "in_channels", "image_dtype", "quantization")
-# Keywords with a default in the config; for the others, that of the architecture or of the backbone
-# applies.
+# Keywords that have a default in the config. All others have the default of the architecture or of
+# the backbone.
 SET_IN_CONFIG = ("architecture", "dtype")
 MAGNITUDE = Rule(
     lambda value: isinstance(value, int | float) and 0 <= value <= 30, "a number from 0 to 30"
@@ -78,7 +78,9 @@ class Augmentation:
         rule=ABOVE_ZERO,
     )
     scale_step: float = keyword(
-        0.25, "Step between scale factors; 0: continuous.", source="released code"
+        0.25,
+        "Step between random scale factors; 0: any factor in the range.",
+        source="released code",
     )
     min_resize: int = keyword(
         0,
@@ -101,8 +103,8 @@ class Augmentation:
     )
     max_class_fraction: float = keyword(
         1.0,
-        "Maximum fraction of a crop that one class may cover; other crops are redrawn, at most ten "
-        "times; 1: no limit.",
+        "Maximum fraction of a crop that one class may cover. Crops above it are redrawn, at most "
+        "ten times. 1: no limit.",
         source="mmsegmentation: 0.75",
         rule=NONZERO_FRACTION,
     )
@@ -233,8 +235,8 @@ class Evaluation:
     )
     size: tuple[int, int] | None = keyword(
         None,
-        "Height and width to pad all images to, as in the released code; unset: chosen for each "
-        "image, as in `predict`.",
+        "Height and width that all images are padded to, as in the released code; unset: chosen "
+        "for each image, as in `predict`.",
         unit="pixels",
     )
     limit: int | None = keyword(None, "Maximum number of images; unset: the whole split.")
@@ -255,7 +257,7 @@ class Config:
     data: Data
     augmentation: Augmentation
     strict_crop: bool = keyword(
-        False, "Error instead of a warning for a crop that is not k·output_stride + 1."
+        False, "Error instead of a warning for crop sides that are not k·output_stride + 1."
     )
     training: Training
     parallel: Parallel

@@ -32,7 +32,7 @@ class Declaration(NamedTuple):
       unit: unit of the value; empty for names, switches and plain numbers.
       source: paper, section or code that the default or the idea comes from.
       legal: all legal values; empty if they cannot be listed.
-      rule: condition on the value; None: none, except that a bool must be True or False.
+      rule: condition on the value; None: no condition, except that a bool must be True or False.
       shown_default: default in words, for a default that depends on other fields.
     """
 
@@ -131,7 +131,7 @@ SCALES = Rule(
         _all(scales, lambda scale: _is_number(scale) and 0 < scale <= 1)
         and (not scales or scales[0] == 1)
     ),
-    "sizes in (0, 1], 1 first, as in (1, 0.75, 0.5)",
+    "scale factors in (0, 1], 1 first, as in (1, 0.75, 0.5)",
 )
 CONVOLUTIONS = Rule(
     lambda pairs: _all(pairs, lambda pair: POSITIVES.holds(pair) and len(pair) == 2),
@@ -146,7 +146,7 @@ WRITERS = Rule(
 )
 WIDTHS = Rule(
     lambda pairs: _all(pairs, _is_width),
-    "pairs of a layer's path and its channels, as in (('backbone/layer_3/expand', 72),)",
+    "pairs of layer path and number of channels, as in (('backbone/layer_3/expand', 72),)",
 )
 
 

@@ -25,8 +25,9 @@ def load(
       checkpoint: checkpoint of a workdir: `best`, `last` or a step (default: `best`).
       ema: whether to use the moving average of the parameters; None: if the run kept one.
       reporter: receives progress events of downloads and exports (default: the logger).
-      engine: runtime of the network: `jax`, `onnx` (ONNX Runtime) or `tflite` (LiteRT), which
-        export the network once per image size (default: `jax`; for a file, that of its format).
+      engine: runtime of the network: `jax`, `onnx` (ONNX Runtime) or `tflite` (LiteRT). `onnx` and
+        `tflite` export the network once per image size. Default: the runtime of an exported file,
+        else `jax`.
 
     Returns:
       A predictor of class maps or, for an image classifier, of image classes.
@@ -49,7 +50,7 @@ def load(
         return predictor
     if not isinstance(predictor, inference.Predictor):
         raise DeepLabError(
-            f"{reference} classifies whole images, which only the engine jax does; omit the engine"
+            f"{reference} is an image classifier, which only the engine jax supports; omit engine"
         )
     from deeplab_jax.export.engines import with_engine
 

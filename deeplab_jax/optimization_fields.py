@@ -26,11 +26,13 @@ class Loss:
     )
     hard_pixel_fraction: float = keyword(
         1.0,
-        "Fraction of the hardest pixels kept in the cross-entropy, 0..1.",
+        "Fraction of pixels kept in the cross-entropy, those with the largest losses, 0..1.",
         rule=NONZERO_FRACTION,
     )
     hard_pixel_anneal_steps: int = keyword(
-        0, "Number of steps over which `hard_pixel_fraction` falls from 1; 0: constant.", rule=COUNT
+        0,
+        "Number of steps in which the fraction falls from 1 to `hard_pixel_fraction`; 0: constant.",
+        rule=COUNT,
     )
     upsample_logits: bool = keyword(
         True,
@@ -53,7 +55,8 @@ class Loss:
     )
     supervise_all_scales: bool = keyword(
         False,
-        "Loss on the scores of every scale of `model.multi_scale`, in addition to the fused ones.",
+        "Loss on the scores at each scale of `model.multi_scale`, in addition to the loss on the "
+        "fused scores.",
         source="DeepLab v2, released",
     )
     auxiliary_weight: float = keyword(
@@ -69,14 +72,14 @@ class Loss:
 
 def _factor(part: str) -> float:
     """Declares the learning-rate multiplier of one part of the network."""
-    return keyword(1.0, f"Learning-rate multiplier of {part}; 0 freezes it.", rule=NOT_NEGATIVE)
+    return keyword(1.0, f"Learning-rate multiplier of {part}; 0: frozen.", rule=NOT_NEGATIVE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Multipliers:
     """Learning-rate multipliers of the parts of the network; 0 freezes a part.
 
-    DeepLab v2 was released with `classifier=10` and `bias=2`, and on ResNet-101 with `norm=0`, too.
+    The released code of DeepLab v2 has `classifier=10` and `bias=2`, and with ResNet-101 `norm=0`.
     """
 
     backbone: float = _factor("the backbone")
@@ -84,8 +87,10 @@ class Multipliers:
     decoder: float = _factor("the decoder")
     classifier: float = _factor("all classifiers, including those inside a head")
     auxiliary: float = _factor("the auxiliary head")
-    bias: float = _factor("convolution biases, in addition to that of their part")
-    norm: float = _factor("normalization scales and offsets, in addition to that of their part")
+    bias: float = _factor("convolution biases, in addition to the multiplier of their part")
+    norm: float = _factor(
+        "normalization scales and offsets, in addition to the multiplier of their part"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,8 +119,8 @@ class Optimizer:
     nesterov: bool = keyword(False, "Nesterov momentum for `sgd`.")
     layer_decay: float = keyword(
         1.0,
-        "Factor on the learning rate per unit of the backbone, from the last unit (once) to the "
-        "first; 1: off.",
+        "Factor of the learning rate from each unit of the backbone to the unit before it, and "
+        "from the head to the last unit; 1: off.",
         source="arXiv 2003.10555, 2106.08254",
         rule=NONZERO_FRACTION,
     )
@@ -130,7 +135,9 @@ class Schedule:
     """Learning-rate schedule."""
 
     base_learning_rate: float = keyword(
-        0.007, "Learning rate before the schedule, above 0.", source="DeepLab v3, section 4"
+        0.007,
+        "Learning rate that the schedule starts from, above 0.",
+        source="DeepLab v3, section 4",
     )
     name: str = keyword(
         "poly",
@@ -144,11 +151,11 @@ class Schedule:
     )
     steps_per_drop: int = keyword(
         2000,
-        "Number of steps between two drops of the learning rate by `step`.",
+        "Number of training steps between two drops of the learning rate in the schedule `step`.",
         source="DeepLab v1, section 4.1",
     )
     drop_factor: float = keyword(
-        0.1, "Factor on the learning rate at each drop by `step`, below 1."
+        0.1, "Factor of the learning rate at each drop in the schedule `step`, below 1."
     )
     warmup_steps: int = keyword(
         0,

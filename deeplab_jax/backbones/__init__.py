@@ -1,4 +1,4 @@
-"""Backbones, which compute features of an image: VGG-16, ResNet, Xception and MobileNet."""
+"""Backbones, which compute the features of an image, and their registry."""
 
 from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.backbones.entries import BACKBONES, BackboneEntry, find_backbone

@@ -32,19 +32,19 @@ def strides_to_rates(
 ) -> list[Unit]:
     """Returns the stride and atrous rate of each unit for an output stride.
 
-    When the product of the strides has reached `output_stride`, all further units have stride 1.
-    The rate is multiplied by each stride that is dropped, for all units after the one that would
-    have had the stride (DeepLab v3, section 3.1, as in the released code).
+    Units keep their strides until the product of the strides is `output_stride`. All later units
+    have stride 1. Each stride that is dropped multiplies the rates of the units after its own unit
+    (DeepLab v3, section 3.1, as in the released code).
 
     Args:
       strides: nominal stride of every unit, in order.
       output_stride: ratio of image size to the size of the last feature map.
       name: name of the network, for the error message.
-      same_unit: whether a dropped stride also multiplies the rate of the unit that would have had
-        it.
+      same_unit: whether a dropped stride also multiplies the rate of its own unit.
 
     Raises:
-      DeepLabError: no product of the first strides equals `output_stride`.
+      DeepLabError: no product of the first strides equals `output_stride`; the message lists the
+        legal output strides.
     """
     units, current_stride, rate = [], 1, 1
     for stride in strides:

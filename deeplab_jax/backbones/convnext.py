@@ -58,7 +58,7 @@ SIZES = {
 
 
 def features(size: Size) -> tuple[Feature, ...]:
-    """Returns the outputs of the four stages."""
+    """Returns the endpoints of the four stages."""
     return tuple(
         Feature(f"stage_{stage}", width, 2 ** (stage + 1))
         for stage, width in enumerate(size.widths, start=1)
@@ -68,12 +68,16 @@ def features(size: Size) -> tuple[Feature, ...]:
 class PatchConvolution(Convolution):
     """Convolution of patches that do not overlap: the kernel is as large as the stride.
 
-    If the stride was replaced by an atrous rate, the map keeps its size: it is padded by the rate,
-    and the smaller half of the padding comes first, as in timm.
+    If the stride was replaced by an atrous rate, the map keeps its size. The padding of each axis,
+    in total the rate, is then divided between both sides; if the rate is odd, the larger half comes
+    last, as in timm.
     """
 
     def padding(self, size: ops.Size) -> ops.Padding:
-        """Returns the padding; a map that is no multiple of the patches loses its last pixels."""
+        """Returns the padding, which is 0 unless the stride was replaced by a rate.
+
+        Without padding, rows and columns at the end that do not fill a patch are ignored.
+        """
         del size
         if self.stride > 1:
             return (0, 0), (0, 0)
@@ -86,7 +90,7 @@ class Block(nn.Module):
     Attributes:
       version: see `Size`.
       rate: atrous rate of the depthwise convolution.
-      drop_rate: rate of stochastic depth.
+      drop_rate: probability of dropping the residual branch in training (stochastic depth).
       form: settings common to all layers, see `layers.Form`.
 
     Source: arXiv 2201.03545, figure 4; version 2: arXiv 2301.00808, figure 5.
@@ -123,7 +127,8 @@ class ConvNeXt(nn.Module):
     Attributes:
       name_in_timm: name of the size, a key of `SIZES`.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
-      stochastic_depth: rate of stochastic depth of the last block; it rises linearly from 0.
+      stochastic_depth: probability of dropping the residual branch of the last block in training;
+        it rises linearly from 0 at the first block.
       form: settings common to all layers, see `layers.Form`.
     """
 
@@ -159,7 +164,10 @@ class ConvNeXt(nn.Module):
         return endpoints | {"output": hidden}
 
     def _units(self, size: Size) -> list[Unit]:
-        """Returns stride and rate of the stem, each downsampling and each depthwise convolution."""
+        """Returns the stride and rate of each strided or atrous layer, in order of computation.
+
+        The layers are the stem, the downsampling layers and the depthwise convolutions.
+        """
         strides = [4, *[1] * size.depths[0]]
         for depth in size.depths[1:]:
             strides += [2, *[1] * depth]

@@ -25,14 +25,14 @@ from deeplab_jax.named_architectures import BACKBONE_KEYWORDS
 
 
 class Wide(NamedTuple):
-    """1×1 convolution beside the pooling in the image classifier of a backbone.
+    """1×1 convolution before or after the pooling in the image classifier of a backbone.
 
     Attributes:
       channels: number of output channels.
       place: `before` or `after` the pooling.
       activation: activation function.
       name: name of the layer.
-      has_bias: whether it has a bias instead of batch normalization.
+      has_bias: whether the convolution has a bias instead of batch normalization.
     """
 
     channels: int
@@ -47,26 +47,29 @@ class BackboneEntry:
     """Backbone, and the conventions it was published with.
 
     Attributes:
-      module: constructor of the module. Its arguments are `output_stride`, `form`, those that
-        `options` lists and, unless `normalization` is None, `normalization`.
+      module: constructor of the module. Its arguments are `output_stride`, `form`, the keywords in
+        `options` and, unless the field `normalization` is None, `normalization`.
       options: further keywords of `Architecture` that the module accepts.
       low_level: endpoints for decoders, finest first, at least two.
-      blocks: outputs of the blocks that `low_level` lies in; () if decoders cannot use them.
-      normalization: published hyperparameters of batch normalization; None for a network without.
+      blocks: endpoints that replace `low_level` if `Architecture.low_level_source` is `block`, in
+        the same order; () if the backbone does not support this.
+      normalization: published hyperparameters of batch normalization; None for a backbone without
+        batch normalization.
       preprocessing: published normalization of input pixels (see models/preprocessing.py).
       auxiliary: endpoint that the auxiliary head is attached to.
       intermediate: endpoints that DeepLab-MSc uses in addition to the image.
-      multi_grid_size: number of rates in `Architecture.multi_grid`; 0: the backbone has none.
+      multi_grid_size: number of rates in `Architecture.multi_grid`; 0: the backbone has no
+        multi-grid.
       fully_connected: whether the published image classifier has the layers fc6 and fc7, which
         LargeFOV and summed ASPP convert to convolutions.
-      wide: 1×1 convolution beside the pooling in the published image classifier; None for
-        classifiers without one.
+      wide: 1×1 convolution before or after the pooling in the published image classifier; None for
+        classifiers without such a convolution.
       separable: whether the ASPP and the decoder of DeepLab v3+ are separable by default.
       head: published head of DeepLab v3 on this backbone.
       pooled_norm: whether the published image classifier has a layer normalization after the
         pooling.
-      align_corners: default of `Architecture.align_corners`: False if maps are computed from
-        patches, so that their corners are not centered on those of the image.
+      align_corners: default of `Architecture.align_corners`; False for backbones that divide the
+        image into patches, because then the corner values of a map are not at the corner pixels.
     """
 
     module: Callable[..., nn.Module]
@@ -146,7 +149,7 @@ def _of_timm(
     normalization: Normalization | None,
     **conventions: Any,
 ) -> BackboneEntry:
-    """Returns the entry of a backbone of timm, whose features at stride 4, 8 and 16 come first."""
+    """Returns the entry of a backbone of timm; `features` begin with strides 4, 8 and 16."""
     low_level = tuple(features[:3])
     return BackboneEntry(
         module=module,

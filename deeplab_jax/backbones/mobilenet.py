@@ -25,8 +25,8 @@ class InvertedResidual(nn.Module):
       expanded: number of channels of the depthwise convolution; if the input has this number of
         channels, there is no expansion.
       stride, rate: stride and atrous rate of the depthwise convolution.
-      residual: whether to add the input if it has as many channels as the output. It is False for
-        units with a nominal stride of 2, even if that stride became a rate.
+      residual: whether to add the input if it has as many channels as the output; False for units
+        with a nominal stride of 2, even if that stride became a rate.
       conv_norm: constructor of the convolutions.
       kernel_size: kernel size of the depthwise convolution.
       squeeze_excitation: whether squeeze and excitation follow the depthwise convolution.
@@ -291,8 +291,8 @@ class MobileNetV3(nn.Module):
       size: `large` or `small`, or `large_seg` or `small_seg` as released for DeepLab.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
       depth_multiplier: factor on the number of channels of every layer, rounded to multiples of 8.
-      stride_placement: `torchvision` pads symmetrically, and a stride that becomes a rate applies
-        to its own unit, too; any other value is as in the released code.
+      stride_placement: `torchvision`: convolutions are padded symmetrically, and a stride that
+        becomes a rate also dilates its own unit. Any other value: as in the released code.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
     """

@@ -38,7 +38,7 @@ SIZES = {
 
 
 def features(size: Size) -> tuple[Feature, ...]:
-    """Returns the outputs of the four stages."""
+    """Returns the endpoints of the four stages."""
     return tuple(
         Feature(f"stage_{stage}", width, 2 ** (stage + 1))
         for stage, width in enumerate(size.widths, start=1)
@@ -46,12 +46,16 @@ def features(size: Size) -> tuple[Feature, ...]:
 
 
 class RegNet(nn.Module):
-    """Backbone RegNetY (arXiv 2003.13678, section 5: a bottleneck of ratio 1 with a gate).
+    """Backbone RegNetY (arXiv 2003.13678, section 5).
+
+    Its units are bottlenecks with as many channels inside as outside, and with squeeze and
+    excitation.
 
     Attributes:
       name_in_timm: name of the size, a key of `SIZES`.
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
-      stochastic_depth: rate of stochastic depth of the last block; it rises linearly from 0.
+      stochastic_depth: probability of dropping the residual branch of the last block in training;
+        it rises linearly from 0 at the first block.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
     """

@@ -69,12 +69,13 @@ class Variant(NamedTuple):
     """Changes to a ResNet of one depth.
 
     Attributes:
-      stem_width: number of channels of the first two of three 3×3 convolutions in the stem, the
-        third of which has twice as many; 0: see `ResNet.beta_stem`.
+      stem_width: number of channels of the first two convolutions in a stem of three 3×3
+        convolutions; the third has twice as many. 0: `ResNet.beta_stem` determines the stem.
       average_shortcut: whether shortcuts with a stride average 2×2 pixels before a 1×1 convolution
         at stride 1 (ResNet-D, arXiv 1812.01187, section 4.2).
       groups: number of channel groups of the 3×3 convolutions (ResNeXt, arXiv 1611.05431).
-      group_width: number of channels of each group per 64 channels in `WIDTHS`.
+      group_width: number of channels of each group in block1; later blocks have more, in proportion
+        to `WIDTHS`.
     """
 
     stem_width: int = 0
@@ -104,8 +105,8 @@ PYTORCH_NORMALIZATION = Normalization(decay=0.9, epsilon=1e-5)
 def low_level_features(depth: Depth) -> tuple[Feature, ...]:
     """Returns the endpoints for decoders.
 
-    They are the outputs of the last convolution in block1, block2 and block3, before the shortcut
-    is added.
+    They are outputs of the second-to-last units of block1, block2 and block3: those of the last
+    convolution, before the shortcut is added.
     """
     return tuple(
         Feature(
@@ -139,7 +140,7 @@ class ResidualUnit(nn.Module):
         squeeze and excitation.
       average_shortcut: whether the shortcut averages 2×2 pixels, see `Variant`. As in timm, if the
         stride was replaced by a rate, the shortcut averages at stride 1.
-      drop_rate: rate of stochastic depth.
+      drop_rate: probability of dropping the residual branch in training (stochastic depth).
     """
 
     features: int
@@ -197,8 +198,8 @@ class ResidualUnit(nn.Module):
 def _averaged(inputs: jax.Array, stride: int) -> jax.Array:
     """Averages 2×2 pixels of [N, H, W, C] at stride 1 or 2; the result has ⌈side / stride⌉ pixels.
 
-    Windows over the lower and right borders average the pixels inside the map at stride 2, and
-    count zeros outside at stride 1, as in timm.
+    Windows at the lower and right borders can extend beyond the map. As in timm, pixels outside the
+    map are left out of the average at stride 2, and count as zeros at stride 1.
     """
     if stride == 1:
         return nn.avg_pool(inputs, (2, 2), padding=((0, 1), (0, 1)))
@@ -222,7 +223,8 @@ class ResNet(nn.Module):
       cascade_blocks: number of the last block, 4 to 7; block5 to block7 form DeepLab v3's cascade
         (section 3.2).
       variant: changes to the published network, see `Variant`.
-      stochastic_depth: rate of stochastic depth of the last unit; it rises linearly from 0.
+      stochastic_depth: probability of dropping the residual branch of the last unit in training;
+        it rises linearly from 0 at the first unit.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
     """

@@ -26,8 +26,8 @@ WINDOW, PADDING = (3, 3), ((1, 1), (1, 1))
 class VGG(nn.Module):
     """Backbone VGG-16, up to the last pooling (DeepLab v1, section 3.1, and released prototxt).
 
-    Where strides become atrous rates, pooling windows are not dilated. Features at output stride 8
-    that are subsampled by 2 are therefore not equal to features at output stride 16.
+    Where strides become atrous rates, pooling windows are not dilated. Therefore, features at
+    output stride 8, subsampled by 2, differ from features at output stride 16.
 
     Attributes:
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.

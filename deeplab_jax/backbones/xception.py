@@ -23,8 +23,8 @@ class Module(NamedTuple):
       widths: number of output channels of each separable convolution.
       stride: stride of the third separable convolution.
       shortcut: `projection` (1×1), `identity` or `none`.
-      activation_inside: whether a ReLU follows the depthwise and the pointwise convolution, instead
-        of one before each separable convolution.
+      activation_inside: True: a ReLU follows every depthwise and every pointwise convolution;
+        False: a ReLU precedes every separable convolution.
     """
 
     widths: tuple[int, int, int]
@@ -51,7 +51,9 @@ def modules(depth: int) -> dict[str, Module]:
 
 
 def low_level_features(depth: int) -> tuple[Feature, ...]:
-    """Returns the features for decoders: outputs, before ReLU, of second separable convolutions.
+    """Returns the endpoints for decoders.
+
+    They are the outputs of the second separable convolution in three modules, before the ReLU.
 
     Args:
       depth: depth of the backbone: 41, 65 or 71.
@@ -84,7 +86,7 @@ class XceptionModule(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the outputs of the module and of its second convolution (for decoders)."""
+        """Returns the outputs of the module and of its second separable convolution."""
         hidden, outputs = inputs, []
         for number, width in enumerate(self.row.widths, start=1):
             if not self.row.activation_inside:

@@ -88,8 +88,9 @@ def average(
 
     Args:
       features: [N, h, w, C]; h and w may be symbolic dimensions of `jax.export`.
-      window: height and width of the windows, reduced to those of the map; None: the whole map.
-      stride: distance between neighboring windows (rows, columns).
+      window: height and width of the windows in feature-map pixels, at most those of the map; None:
+        the whole map.
+      stride: distance between neighboring windows (along h, along w), in feature-map pixels.
 
     Returns:
       [N, h', w', C] in at least float32; [N, 1, 1, C] for the whole map.
@@ -174,8 +175,8 @@ def _maximum(part: jax.Array, axis: int) -> jax.Array:
 class SpatialPyramidPooling(nn.Module):
     """Spatial pyramid pooling: maxima over 1, 4, 9 and 36 bins, and the features themselves.
 
-    A 1×1 convolution projects the features, and another one the maxima of each level. The projected
-    maxima are upsampled. All results are concatenated and projected once more.
+    One 1×1 convolution projects the features, and one for each level projects the maxima of that
+    level. The projected maxima are upsampled. All results are concatenated and projected again.
 
     Attributes:
       channels: number of output channels of every level and of the projection.
@@ -221,7 +222,7 @@ class ASPP(nn.Module):
       image_pooling: whether image pooling is one of the branches.
       pooling_window: window of image pooling, see `ImagePooling`.
       separable: whether the 3×3 branches are depthwise separable (DeepLab v3+).
-      separable_norm: whether they normalize the output of the depthwise convolution.
+      separable_norm: whether separable branches normalize the output of the depthwise convolution.
       projection_size: kernel size of the projection.
       dropout_rate: fraction of the projected features dropped in training.
       normalization: hyperparameters of batch normalization.

@@ -54,7 +54,8 @@ class Decoder(nn.Module):
       convolutions: (kernel size, number of channels) of each convolution after the concatenation.
       separable: whether these convolutions are depthwise separable.
       normalization: hyperparameters of batch normalization.
-      separable_norm: whether a separable convolution normalizes the output of its depthwise one.
+      separable_norm: whether separable convolutions normalize the output of the depthwise
+        convolution.
       dropout: fraction of the features dropped in training after each convolution; (): none.
       align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
       form: settings common to all layers, see `layers.Form`.
@@ -101,7 +102,7 @@ class Decoder(nn.Module):
 class TwoStageDecoder(nn.Module):
     """Two decoders in sequence, the second on finer features (DeepLab v3+, table 2, last row).
 
-    Attributes: as of `Decoder`, for both decoders.
+    The attributes are those of `Decoder`, and apply to both decoders.
     """
 
     low_level_channels: int
@@ -117,7 +118,17 @@ class TwoStageDecoder(nn.Module):
     def __call__(
         self, encoded: jax.Array, conv3: jax.Array, conv2: jax.Array, train: bool
     ) -> jax.Array:
-        """Decodes with conv3 and then with the finer conv2 [N, H, W, L]; returns [N, H, W, D]."""
+        """Decodes with features of conv3, then with the finer features of conv2.
+
+        Args:
+          encoded: encoder output, [N, h, w, C].
+          conv3: low-level features, finer than `encoded`.
+          conv2: low-level features, finer than `conv3`, [N, H, W, L].
+          train: whether to normalize by batch statistics and to apply dropout.
+
+        Returns:
+          [N, H, W, D].
+        """
         for name, low_level in (("conv3", conv3), ("conv2", conv2)):
             encoded = Decoder(
                 self.low_level_channels,

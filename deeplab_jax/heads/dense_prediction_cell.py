@@ -14,7 +14,7 @@ class Branch(NamedTuple):
 
     Attributes:
       source: number of the branch whose output is the input; None: the features.
-      rate: atrous rates (along rows, along columns).
+      rate: atrous rates (along h, along w), at output stride 16.
     """
 
     source: int | None
@@ -34,7 +34,7 @@ BRANCHES = (
 class DensePredictionCell(nn.Module):
     """Dense prediction cell: five separable convolutions, concatenated and projected.
 
-    Some of the convolutions take the output of another of the five as input.
+    The input of each convolution is the features or the output of an earlier one, see `BRANCHES`.
 
     Attributes:
       channels: number of output channels of every branch and of the projection.

@@ -7,15 +7,16 @@ from deeplab_jax import ops
 from deeplab_jax.heads.aspp import average
 from deeplab_jax.layers import Classifier, ConvNorm, Convolution, Form, Normalization
 
-# Distance between the pooling windows of the gate (rows, columns), in image pixels.
+# Distance between neighboring pooling windows of the gate (along H, along W), in image pixels.
 WINDOW_STRIDE = (128, 160)
 
 
 class LiteReducedASPP(nn.Module):
     """Lite reduced ASPP as released for MobileNetV3.
 
-    A 1×1 convolution is multiplied by a gate, a function of the features pooled over windows. Its
-    scores are upsampled and added to the scores of a low-level feature map.
+    The output of a 1×1 convolution is multiplied by a gate, which is computed from averages of the
+    features over windows. Class scores of the product are upsampled and added to class scores of a
+    low-level feature map.
 
     Attributes:
       num_classes: number of scores per pixel.

@@ -46,7 +46,7 @@ class Form:
         return jnp.promote_types(self.dtype, jnp.float32)
 
     def output_channels(self, layer: nn.Module) -> int:
-        """Returns the number of output channels of a bound dense convolution."""
+        """Returns the number of output channels of a bound convolution that is not depthwise."""
         return dict(self.widths).get("/".join(layer.path), layer.features)
 
     def block(self, unit: type[nn.Module]) -> type[nn.Module]:
@@ -59,7 +59,7 @@ class Form:
 
 
 def check_widths(form: Form, params: Mapping[str, Any]) -> None:
-    """Checks that every path in `Form.widths` is a layer with that number of output channels.
+    """Checks that every layer in `Form.widths` exists and has the given number of output channels.
 
     Args:
       form: settings of a network.
@@ -92,8 +92,8 @@ def refuse_single_values(shape: tuple[int, ...], group: int, layer: str) -> None
         raise DeepLabError(
             f"{layer} cannot be trained on one value per channel ({_cause(shape[0], group)}): "
             "batch normalization would always make it 0 in training, but not in evaluation. "
-            "Normalize at least 2 images together, better 4 or more (training.batch_size divided "
-            "by training.accumulation_steps, model.ghost_batch_size), or set "
+            "Normalize at least 2 images together, better 4 or more: increase training.batch_size "
+            "or model.ghost_batch_size, or reduce training.accumulation_steps. Otherwise, set "
             "model.frozen_batch_norm=True or, for image pooling, model.image_pooling='none'"
         )
 
@@ -218,11 +218,12 @@ class ConvNorm(nn.Module):
       features: number of output channels; for a depthwise convolution equal to the input channels.
       normalization: hyperparameters of batch normalization; None: neither normalization nor bias.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels;
-        `rate` may be a pair (along rows, along columns).
+        `rate` may be a pair (along H, along W).
       depthwise: whether the convolution is depthwise.
       groups: number of channel groups of a convolution that is not depthwise.
       same_padding: whether to pad like TensorFlow's `SAME` (MobileNets) instead of symmetrically.
-      pad: number of zeros on every side of the input; None: as many as keep the size at stride 1.
+      pad: number of zeros on every side of the input; None: the number that keeps the size at
+        stride 1.
       activation: activation function; None for a linear output.
       kernel_init: initializer of the kernel; None: as in the released DeepLab code.
       form: settings common to all layers, see `Form`.
@@ -332,7 +333,7 @@ class SeparableConvNorm(nn.Module):
       features: number of output channels.
       normalization: hyperparameters of both batch normalizations.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the depthwise convolution,
-        in pixels; `rate` may be a pair (along rows, along columns).
+        in pixels; `rate` may be a pair (along H, along W).
       activation: activation function after both convolutions; None for none.
       inner_norm: whether normalization and activation follow the depthwise convolution.
       depthwise_init, pointwise_init: initializers of the two kernels.

@@ -20,7 +20,7 @@ class Convolution(nn.Module):
     Attributes:
       features: number of output channels.
       kernel_size, stride, rate: kernel size, stride and atrous rate of the convolution, in pixels.
-      depthwise: whether the convolution is depthwise; `features` is then the number of inputs.
+      depthwise: whether the convolution is depthwise, with as many output as input channels.
       activation: activation function; None for a linear output.
       kernel_init: initializer of the kernel.
       form: settings common to all layers, see `Form`.
@@ -48,7 +48,7 @@ class Convolution(nn.Module):
         return ops.symmetric_padding(self.kernel_size, self.rate)
 
     def convolve(self, inputs: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Returns convolution plus bias in `dtype`; only the addition is computed in `dtype`."""
+        """Returns convolution plus bias; `dtype` is that of the addition and of the result."""
         if self.form.kind == "int8":
             return convolve_in_integers(self, inputs).astype(dtype)
         depth, features = 1, inputs.shape[-1]

@@ -20,7 +20,7 @@ OUTPUT_CHANNELS = 3
 
 
 def convolve_in_integers(layer: nn.Module, inputs: jax.Array) -> jax.Array:
-    """Computes the output of a convolution layer before the activation, in integers.
+    """Computes a convolution layer without its activation, with 8-bit integer operands.
 
     Args:
       layer: `ConvNorm` or `Convolution` whose compact method calls this function.
@@ -62,7 +62,7 @@ def quantizer() -> Callable[..., Any]:
 
 
 def rounded(array: jax.Array, **how: Any) -> jax.Array:
-    """Rounds an array to int8 levels and back; the gradient is that of the identity.
+    """Quantizes an array to int8 and back; the gradient is that of the identity.
 
     Args:
       array: floating point, any shape.
@@ -78,14 +78,14 @@ def rounded(array: jax.Array, **how: Any) -> jax.Array:
 
 
 def rounded_kernel(kernel: jax.Array) -> jax.Array:
-    """Rounds a kernel [k, k, C, D] to int8 levels, with one scale per output channel.
+    """Quantizes a kernel [k, k, C, D] to int8 and back, with one scale per output channel.
 
     Folding batch normalization into the kernel later multiplies each output channel by a constant,
-    which does not change the levels.
+    so the folded kernel is quantized in the same way.
     """
     return rounded(kernel, channelwise_axes=(OUTPUT_CHANNELS,))
 
 
 def rounded_inputs(inputs: jax.Array) -> jax.Array:
-    """Rounds inputs [N, H, W, C] to int8 levels that cover the range of the batch."""
+    """Quantizes inputs [N, H, W, C] to int8 and back; the integers cover the range of the batch."""
     return rounded(ops.as_array(inputs), calibration_method="minmax")

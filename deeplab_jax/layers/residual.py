@@ -108,5 +108,10 @@ class StochasticDepth(nn.Module):
 
 
 def depth_rates(maximum: float, count: int) -> list[float]:
-    """Returns the rates of stochastic depth of all units: from 0 linearly up to `maximum`."""
+    """Returns the probabilities of dropping each unit (stochastic depth), rising linearly from 0.
+
+    Args:
+      maximum: probability of dropping the last unit.
+      count: number of units.
+    """
     return [maximum * number / max(count - 1, 1) for number in range(count)]

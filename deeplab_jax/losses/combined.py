@@ -63,7 +63,10 @@ def kernels(names: tuple[str, ...]) -> bool:
 
 
 def dense_kernels(names: tuple[str, ...]) -> bool:
-    """Returns True for convolution kernels that are not depthwise, as the released code decays."""
+    """Returns True for convolution kernels that are not depthwise.
+
+    The released code applies weight decay to these parameters only.
+    """
     return kernels(names) and "depthwise" not in names
 
 

@@ -138,16 +138,17 @@ def hard_pixel_cross_entropy(
 ) -> Scalar:
     """Computes the mean cross-entropy over the pixels with the largest losses.
 
-    Pixels with a loss of 0 do not count in the divisor. Pixels whose loss equals the threshold have
-    equal fractional weights.
+    The sum of the kept losses is divided by the number of kept pixels with a loss above 0. If more
+    pixels have the smallest kept loss than are to be kept, all of them have the same fractional
+    weight.
 
     Args:
       logits, label, class_weights, label_smoothing: see `softmax_cross_entropy`.
       normalizer: number of valid pixels of the whole batch, if the batch is processed in parts such
         as microbatches. The hardest pixels are selected within each part, and each part is weighted
         by its number of valid pixels.
-      fraction: fraction of all pixels, including void pixels, to keep, 0..1; at least one pixel is
-        kept.
+      fraction: number of pixels to keep, as a fraction of all pixels including void pixels, 0..1;
+        at least one pixel is kept.
 
     Returns:
       A scalar, 0 if all pixels are void.
@@ -163,11 +164,13 @@ def hard_pixel_cross_entropy(
 
 
 def hardest(losses: Float[Array, "*shape"], count: jax.Array) -> Float32[Array, "*shape"]:
-    """Returns 1 at the `count` largest losses, 0 elsewhere, and equal fractions at ties.
+    """Returns the weight of each loss: 1 for the `count` largest losses, 0 for all others.
 
-    The threshold is found bit by bit: non-negative floats have the same order as their bit
-    patterns, and for each of 31 bits the losses above a candidate are counted. On CPUs, this takes
-    a tenth of the time of a sort. The losses may be sharded, and `count` may be traced.
+    Losses that are equal to the smallest of the `count` largest losses have equal weights, so that
+    the sum of all weights is `count`. The smallest loss is found bit by bit: non-negative floats
+    have the same order as their bit patterns, and for each of 31 bits the losses that are at least
+    a candidate are counted. On CPUs, this takes a tenth of the time of a sort. The losses may be
+    sharded, and `count` may be traced.
 
     Args:
       losses: any shape, values ≥ 0.

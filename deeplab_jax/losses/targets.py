@@ -116,7 +116,8 @@ def check_label(logits: jax.Array, label: jax.Array) -> None:
     if label.shape == wanted:
         return
     message = f"for logits of shape {list(logits.shape)} the label must have shape {list(wanted)}"
-    raise DeepLabError(f"{message}, got {list(label.shape)}; see losses.shrink_labels")
+    advice = "upsample the logits, or downsample the label with losses.shrink_labels"
+    raise DeepLabError(f"{message}, got {list(label.shape)}; {advice}")
 
 
 def as_weights(weights: Sequence[float], num_classes: int) -> Float32[Array, " C"]:
@@ -167,7 +168,7 @@ def fraction_of_batch(
 ) -> jax.Array | float:
     """Returns the weight of one part of a batch: its fraction of all valid pixels.
 
-    Losses that are not sums over pixels multiply the loss of each part by it.
+    Losses that are not sums over pixels multiply the loss of each part by this weight.
 
     Args:
       label: label of the part.

@@ -60,6 +60,12 @@ def paired_change(
 def _resampled(
     counts: np.ndarray, draws: np.ndarray, score: Callable[[np.ndarray], float]
 ) -> np.ndarray:
-    """Returns the score of each draw; sums of counts are exact below 2^53."""
+    """Returns the score of each draw, float64 [resamples].
+
+    Args:
+      counts: counts of each image, [images, …]; their sums are exact below 2^53.
+      draws: how many times each draw contains each image, integers [resamples, images].
+      score: see `paired_change`.
+    """
     flat = counts.reshape(len(counts), -1).astype(np.float64)
     return np.array([score(total.reshape(counts.shape[1:])) for total in draws @ flat])

@@ -18,14 +18,15 @@ LEAST_PROBABILITY = 1e-30
 class CalibrationCounts:
     """Sums over valid pixels from which calibration metrics are computed.
 
-    The bins are (0, 1/B], (1/B, 2/B], …; probability 0 is in the first bin. Rows 0..C − 1 are about
-    the probability of one class each, row C about the confidence, which is the probability of the
-    predicted class.
+    There are C classes and B bins: (0, 1/B], (1/B, 2/B], …; probability 0 is in the first bin. In
+    row c < C, pixels are in bins by the probability of class c. In row C, they are in bins by the
+    confidence, the probability of the predicted class.
 
     Attributes:
-      pixels: int64 [C + 1, B], number of pixels.
-      positives: int64 [C + 1, B], number of pixels of the class; in row C, of correct predictions.
-      probability: float64 [C + 1, B], sum of the probabilities.
+      pixels: int64 [C + 1, B], number of pixels in each bin.
+      positives: int64 [C + 1, B], number of pixels in each bin that belong to class c or, in row C,
+        whose prediction is correct.
+      probability: float64 [C + 1, B], sum of the probabilities in each bin.
       squared_error: float64 [1], sum over pixels and classes of (probability − truth)², where the
         truth is 1 for the true class and 0 for the others.
       log_loss: float64 [1], sum over pixels of −ln(probability of the true class).
@@ -57,7 +58,7 @@ class CalibrationCounts:
         prediction: Integer[np.ndarray, "H W"],
         probabilities: Float[np.ndarray, "H W C"],
     ) -> "CalibrationCounts":
-        """Returns the sums with those of one image added.
+        """Returns these sums plus the sums of one image.
 
         Probabilities are processed one class at a time, in float64.
 
@@ -86,19 +87,21 @@ class CalibrationCounts:
         return self.merge(CalibrationCounts(*added))
 
     def merge(self, other: "CalibrationCounts") -> "CalibrationCounts":
-        """Returns the sum of these sums and others."""
+        """Returns these sums plus the sums of other images."""
         names = [field.name for field in dataclasses.fields(self)]
         return CalibrationCounts(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def without_last(self) -> "CalibrationCounts":
-        """Returns the sums without the rows of the last class, for `ClassList`."""
+        """Returns the sums without the row of the last class; all other sums are unchanged."""
         rows = np.delete(np.arange(len(self.pixels)), -2)
         kept = (self.pixels[rows], self.positives[rows], self.probability[rows])
         return CalibrationCounts(*kept, self.squared_error, self.log_loss)
 
     @property
     def expected_calibration_error(self) -> float:
-        """Mean of |accuracy − confidence| over the bins, weighted by their pixels; NaN if none.
+        """Mean over bins of |accuracy − mean confidence|, weighted by the pixels per bin.
+
+        NaN if there are no pixels.
 
         Source: Guo et al. 2017, equation 3.
         """
@@ -106,9 +109,10 @@ class CalibrationCounts:
 
     @property
     def per_class_calibration_error(self) -> Float[np.ndarray, " C"]:
-        """Mean of |frequency − probability| of one class over the bins, weighted by their pixels.
+        """Mean over bins of |frequency − mean probability| of each class, float64 [C].
 
-        float64 [C], NaN if there are no pixels.
+        The frequency is the fraction of pixels that belong to the class. Bins are weighted by their
+        number of pixels. NaN if there are no pixels.
         """
         return self._errors[:-1]
 

@@ -16,9 +16,9 @@ class ConfusionMatrix:
     metrics are computed from this sum; they are not means over images.
 
     Attributes:
-      counts: int64 [num_classes, num_classes], truth in rows, prediction in columns. One more
-        column counts predictions that are none of the classes: they are wrong, and lower the IoU of
-        the true class alone.
+      counts: int64 [num_classes, num_classes], truth in rows, prediction in columns. An optional
+        additional column counts pixels for which none of the classes is predicted. They are wrong,
+        and lower only the IoU of their true class.
     """
 
     counts: np.ndarray

@@ -6,8 +6,8 @@ import numpy as np
 
 from deeplab_jax.arrays import Bool, Float
 
-# Scores are float32; bits below the 13 highest of the mantissa are ignored. Scores that differ by
-# less than 1/8192 of their value are therefore equal.
+# Scores are float32. Only the 13 highest bits of the mantissa are used, so that scores in the same
+# bin differ by less than 1/8192 of their value.
 DROPPED_BITS = 10
 NUM_SCORES = (int(np.float32(1).view(np.uint32)) >> DROPPED_BITS) + 1
 
@@ -25,7 +25,9 @@ def score_bins(scores: Float[np.ndarray, "*shape"]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ErrorDetection:
-    """Histogram of the uncertainty of correct and wrong pixels; memory does not grow with images.
+    """Histograms of the uncertainty of correctly and of wrongly predicted pixels.
+
+    Their size does not depend on the number of images.
 
     Attributes:
       counts: int64 [2, NUM_SCORES], number of correct (row 0) and wrong (row 1) pixels by score.
@@ -69,7 +71,7 @@ class ErrorDetection:
 
     @property
     def aupr(self) -> float:
-        """Average precision of wrong pixels, ranked by decreasing uncertainty; NaN without any."""
+        """Average precision of detecting wrong pixels by uncertainty; NaN if no pixel is wrong."""
         correct, wrong = self.counts[:, ::-1]
         found, claimed = np.cumsum(wrong), np.cumsum(correct + wrong)
         precision = found / np.maximum(claimed, 1)

@@ -61,8 +61,8 @@ class DeepLab(nn.Module):
 
     Attributes:
       architecture: backbone, head, decoder and all other keywords.
-      kind: `trained`, `folded` (see `fold`) or `rounded`, see `layers.Form`. If the architecture is
-        quantized, `kind` is ignored.
+      kind: kind of all layers: `trained`, `folded` (see `fold`) or `rounded`; `layers.Form` defines
+        them. Networks whose architecture is quantized ignore it.
       remat: gradient checkpointing, one of `layers.REMAT`.
     """
 
@@ -92,18 +92,19 @@ class DeepLab(nn.Module):
             3 and `image_dtype` is uint8.
           train: whether to normalize by batch statistics and to apply dropout, which requires the
             random stream `dropout`.
-          endpoints: whether to return intermediate feature maps, too: those of the backbone,
-            `features` (before the classifier), `scores` (before upsampling), with `multi_scale`
-            `scores_0.75` etc., `fused_scores` (maximum over all scales), and with `aux_head`
-            `auxiliary` (logits [N, H, W, num_classes]) and `auxiliary_scores`.
+          endpoints: whether to also return intermediate feature maps by name: the endpoints of the
+            backbone, `features` (input of the classifier), `scores` (output of the classifier,
+            before upsampling) and `fused_scores` (maximum of the scores over all scales). Networks
+            with `multi_scale` add `scores_0.75` and so on. Networks with `aux_head` add `auxiliary`
+            (logits [N, H, W, num_classes]) and `auxiliary_scores` (before upsampling).
           dropout: whether to apply dropout without `train`, see `logits_with_dropout`.
 
         Returns:
           Logits [N, H, W, num_classes] in float32; with `endpoints`, a pair (logits, dict of maps).
 
         Raises:
-          DeepLabError: the image has another number of channels, `widths` has the path of a layer
-            that does not exist, or `train` is set for a quantized or folded network.
+          DeepLabError: the image does not have `in_channels` channels, `widths` has the path of a
+            layer that does not exist, or `train` is set for a quantized or folded network.
         """
         if train and self.form.kind in ("folded", "int8"):
             kind = {"int8": "quantized"}.get(self.form.kind, "folded")
@@ -151,8 +152,11 @@ class DeepLab(nn.Module):
         Args:
           image: see `__call__`. The random stream `dropout` is required.
 
+        Returns:
+          float32 [N, H, W, num_classes].
+
         Raises:
-          DeepLabError: the network is not folded.
+          DeepLabError: the network is neither folded nor quantized.
         """
         if self.form.kind not in ("folded", "int8"):
             raise DeepLabError("MC dropout requires folded normalization; see models.fold")
@@ -223,7 +227,7 @@ class DeepLab(nn.Module):
         return ops.resize_bilinear(pixels, size, align_corners=align_corners)
 
     def _fused_scores(self, maps: Maps) -> jax.Array:
-        """Returns the maximum of the scores over all scales, at the size of those at scale 1."""
+        """Returns the maximum over all scales of the scores, resized to those at scale 1."""
         fused = maps["scores"]
         for scale in self.architecture.multi_scale[1:]:
             fused = jnp.maximum(fused, self._resize(maps[f"scores_{scale:g}"], fused))

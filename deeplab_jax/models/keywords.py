@@ -1,7 +1,7 @@
 """Determines which keywords of `Architecture` have an effect on a network.
 
-A keyword that no part of the network uses must have a fixed value, so that two architectures that
-differ also compute different networks.
+A keyword that no part of the network uses must have a fixed value. Two different architectures are
+therefore always two different networks.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ class Part(NamedTuple):
     """Part of a network, and the keywords that it uses.
 
     Attributes:
-      name: name of the part for error messages: the keyword values that select it.
+      name: description of the part for error messages, such as "head='aspp'".
       present: function that returns whether an architecture has the part.
       reads: keywords that change the part.
     """
@@ -254,7 +254,7 @@ def absent_values(options: Architecture) -> dict[str, Any]:
 
 
 def _restricted_values(options: Architecture) -> dict[str, tuple[str | None, ...]]:
-    """Returns the legal values of keywords of which the network does not support all values."""
+    """Returns the legal values of the keywords for which the network supports only some values."""
     found: dict[str, tuple[str | None, ...]] = {}
     if options.head in ALWAYS_POOLING:
         found["image_pooling"] = ALWAYS_POOLING[options.head]
@@ -271,7 +271,7 @@ def _reason(options: Architecture, name: str, value: Any, legal: Any) -> str:
     if name in (restricted := _restricted_values(options)):
         values = " or ".join(repr(value) for value in restricted[name] if value)
         return f"{shown}: {ALL_VALUES[name]} (legal here: {values})"
-    why = f"used by {'; '.join(_readers(name))}"
+    why = f"used only by {'; '.join(_readers(name))}"
     return f"{shown}: {why} (legal here: {legal!r}, or leave {name} unset)"
 
 

@@ -50,7 +50,7 @@ def default_aspp_rates(output_stride: int) -> tuple[int, ...]:
 def published_rates(
     values: Mapping[str, Any], aspp: str | None, concatenated: Published
 ) -> Published:
-    """Returns the default rates of a network, and the output stride they were published for.
+    """Returns the default rates of a network, and the output stride that they were published for.
 
     Args:
       values: keywords of `Architecture`, including `head`.
@@ -83,7 +83,7 @@ def published_rates(
 def rates_at_output_stride(trained: Architecture, output_stride: int) -> tuple[int, ...]:
     """Returns the atrous rates of a head at another output stride.
 
-    They are scaled so that the kernels cover the same part of the image.
+    The rates are scaled so that the kernels cover the same part of the image as before.
 
     Args:
       trained: architecture with its own rates and output stride.
@@ -97,10 +97,10 @@ def rates_at_output_stride(trained: Architecture, output_stride: int) -> tuple[i
 
 
 def rescaled(published: Published, output_stride: int, head: str) -> tuple[int, ...]:
-    """Scales atrous rates to another output stride.
+    """Returns atrous rates that are scaled to another output stride.
 
     Args:
-      published: rates, and the output stride that they are for.
+      published: rates, and their output stride.
       output_stride: the other output stride.
       head: name of the head.
 
@@ -116,7 +116,7 @@ def rescaled(published: Published, output_stride: int, head: str) -> tuple[int, 
         shown = ", ".join(f"{float(rate):g}" for rate in rates) or "fractions"
         raise DeepLabError(
             f"at output_stride={output_stride} the atrous rates of the {head} head, which must be "
-            f"integers, would be {shown}; legal: {_legal(published, head)}"
+            f"integers, would be {shown}; legal output strides: {_legal(published, head)}"
         )
     return tuple(map(int, rates))
 
@@ -182,14 +182,14 @@ def rename_widths(
 def rename_branches_to_match(
     given: Mapping[Path, Any], wanted: Iterable[Path]
 ) -> Mapping[Path, Any]:
-    """Gives ASPP branches the names that they have in the same network at another output stride.
+    """Renames the ASPP branches of a trained network as in a network with another output stride.
 
-    The name of a branch contains the atrous rate, and at half the output stride all rates are twice
-    as large. If the rates of the two networks are not in proportion, nothing is renamed.
+    The name of a branch contains its atrous rate, and all rates double when the output stride
+    halves. If the rates of the two networks are not in proportion, nothing is renamed.
 
     Args:
       given: arrays of the trained network by path.
-      wanted: paths of the network to train.
+      wanted: paths of the variables in the other network.
 
     Source: DeepLab v3, section 3.3.
     """
@@ -208,9 +208,9 @@ def at_output_stride(
 ) -> tuple[DeepLab, Any]:
     """Converts a trained network and its variables to another output stride.
 
-    In the backbone, strides become atrous rates or the reverse. In the head, the rates double when
-    the output stride halves, and the window of image pooling is scaled likewise. The values of all
-    variables are unchanged, but ASPP branches are renamed to their new rates.
+    In the backbone, strides are replaced by atrous rates, or atrous rates by strides. In the head,
+    the atrous rates and the window of image pooling double when the output stride halves. The
+    values of all variables are unchanged, but ASPP branches are renamed to their new rates.
 
     Args:
       model: trained network.

@@ -161,7 +161,8 @@ def _low_level_decoder(
 
     Args:
       make: class of the decoder.
-      *sources: indices of the endpoints in `BackboneEntry.low_level` that it uses, coarsest first.
+      *sources: low-level features that the decoder uses, coarsest first, as indices into
+        `BackboneEntry.low_level`.
     """
 
     def made(options: Architecture, form: Form) -> Decoder:
@@ -209,7 +210,7 @@ def make_decoder(options: Architecture, form: Form) -> Decoder:
 def make_refinement(options: Architecture, form: Form, name: str) -> nn.Module:
     """Returns a 3×3 convolution that refines features: `refine` or `refine_encoder`.
 
-    The latter is separable if the ASPP and the decoder are.
+    `refine_encoder` is a separable convolution if the architecture has `separable`.
     """
     norm = normalization(options, HEAD_NORMALIZATION)
     if name == "refine_encoder" and options.separable:
@@ -220,7 +221,7 @@ def make_refinement(options: Architecture, form: Form, name: str) -> nn.Module:
 
 
 def make_classifier(options: Architecture, form: Form) -> nn.Module:
-    """Returns the classifier: a 1×1 convolution, or the atrous one of `atrous_classifier`."""
+    """Returns the classifier: a 1×1 convolution, or an atrous one, see `atrous_classifier`."""
     make = partial(Classifier, options.num_classes, form=form, name="classifier")
     if atrous_classifier(options):
         return make(FOV_KERNELS[options.fov], rate=options.atrous_rates[0])
@@ -228,7 +229,11 @@ def make_classifier(options: Architecture, form: Form) -> nn.Module:
 
 
 def backbone_normalization(options: Architecture) -> Normalization:
-    """Returns the batch-normalization hyperparameters of a backbone that has this layer."""
+    """Returns the hyperparameters of batch normalization in the backbone.
+
+    Raises:
+      ValueError: the backbone has no batch normalization.
+    """
     published = find_backbone(options.backbone).normalization
     if published is None:
         raise ValueError(f"{options.backbone} has no batch normalization")
@@ -238,7 +243,12 @@ def backbone_normalization(options: Architecture) -> Normalization:
 
 
 def normalization(options: Architecture, published: Normalization) -> Normalization:
-    """Returns published batch-normalization hyperparameters with the changes of an architecture."""
+    """Returns the hyperparameters of batch normalization in one part of a network.
+
+    Args:
+      options: architecture, whose values take precedence.
+      published: hyperparameters that the part was published with.
+    """
     decay = options.batch_norm_decay
     return dataclasses.replace(
         published,

@@ -1,4 +1,4 @@
-"""Normalization of input pixels, as each published backbone was trained with."""
+"""Normalization of input pixels, which differs between the published backbones."""
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,9 @@ def preprocess(
       image_dtype: integer type whose range `minus_one_one` maps to -1..1.
       mean, std: mean and standard deviation of each channel for `mean_std`, in pixel values; ():
         those of ImageNet.
+
+    Returns:
+      Normalized pixels, [N, H, W, C].
     """
     pixels = image.astype(jnp.promote_types(dtype, jnp.float32))
     match name:

@@ -56,7 +56,7 @@ class Program(NamedTuple):
 
 
 def flatten(traced: core.ClosedJaxpr) -> Program:
-    """Inlines all calls in a traced function."""
+    """Returns the program of a traced function, with all calls inlined."""
     return _Flattening().program(traced.jaxpr)
 
 
@@ -88,7 +88,7 @@ class _Flattening:
         return Value(next(self._numbers), tuple(variable.aval.shape))
 
     def _look_up(self, values: dict[core.Var, Value], variable: Any) -> Value:
-        """Returns the value of a variable; a literal or closed-over constant is a new value."""
+        """Returns the value of a variable, or a new value for a literal or closed-over constant."""
         if isinstance(variable, core.Literal) or variable not in values:
             return self._value(variable)
         return values[variable]
@@ -163,13 +163,13 @@ Field = tuple[Extent | None, ...]
 def receptive_field(
     program: Program, image: Value, target: Value, align_corners: bool = True
 ) -> int:
-    """Returns the receptive field of an array in image pixels, along its longer side.
+    """Returns the receptive field of an array in image pixels, the larger of height and width.
 
     Args:
       program: traced network.
       image: input of the network, [N, H, W, C].
-      target: array of the program. The result is 0 if it depends on the image only through image
-        pooling.
+      target: array of the program. If this array depends on the image only through image pooling,
+        the result is 0.
       align_corners: whether bilinear resizing aligns corners, see `ops.resize_bilinear`.
 
     Raises:
@@ -279,8 +279,8 @@ def _reshape(operation: Operation, field: Field) -> Field:
 def _matrix_product(operation: Operation, given: Sequence[Field], align_corners: bool) -> Field:
     """Returns the receptive field after interpolation, which is a product with a matrix.
 
-    It is exact if the new samples include the old ones. Otherwise, receptive fields of later
-    operations are underestimated by less than one old sample.
+    The result is exact if every old sample is at the position of a new sample. Otherwise, receptive
+    fields after later operations are too small by less than the distance of two old samples.
     """
     (contracted, batch) = operation.params["dimension_numbers"]
     extents = [given[0][axis] for axis in batch[0]]

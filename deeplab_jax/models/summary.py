@@ -22,7 +22,7 @@ class LayerSummary:
 
     Attributes:
       name: path of the module, such as `backbone/block1/unit_1/conv1`.
-      kernel, stride, rate: kernel size, stride and atrous rate (along rows, along columns).
+      kernel, stride, rate: kernel size, stride and atrous rate, each (along H, along W).
       groups: number of channel groups: 1, or the number of channels for a depthwise convolution.
       output: shape (H, W, C) of the output.
       parameters: number of parameters of the module, including normalization; 0 if the module
@@ -49,8 +49,9 @@ class ModelSummary:
     Attributes:
       parameters: number of trainable parameters.
       macs: number of multiply-adds of all convolutions; resizing and normalization are not counted.
-      macs_tf_convention: like `macs`, but the outputs of a dense atrous convolution are counted on
-        a map padded to a multiple of the rate, as TensorFlow did for the tables in the papers.
+      macs_tf_convention: like `macs`, but each side of the output of an atrous convolution that is
+        not depthwise is rounded up to a multiple of the rate, as TensorFlow pads it. The tables in
+        the papers use this convention.
       output_stride: ratio of the image size to the size of the encoder output.
       receptive_field: receptive field of the endpoint `features` in image pixels, without image
         pooling.
@@ -101,7 +102,8 @@ def _trace(
     """Traces a network.
 
     Returns:
-      Number of values of each parameter by path, the program, and its arrays by endpoint.
+      Number of values in each parameter by path, the program of the network, and the array of each
+      endpoint by name.
     """
     image = jax.ShapeDtypeStruct((1, *size, model.architecture.in_channels), jnp.uint8)
     with ops.dispatching(export=True):

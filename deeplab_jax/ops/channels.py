@@ -1,4 +1,4 @@
-"""Functions that combine all channels of a pixel, and the GELU between them."""
+"""GELU and normalizations over channels, as functions that exported programs call by name."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def standardize_channels(
 
 
 def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Array, "N 1 1 C"]:
-    """Returns the L2 norm of each channel over the map, divided by the mean over the channels.
+    """Returns the L2 norm of each channel over the map, divided by the mean of these norms.
 
     Args:
       inputs: [N, H, W, C], floating point.
@@ -60,7 +60,7 @@ def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Arr
 
     def relative(inputs: jax.Array) -> jax.Array:
         squares = jnp.sum(inputs * inputs, (1, 2), keepdims=True)
-        # The gradient of the root is infinite at 0, which only a channel without responses has.
+        # The gradient of the square root is infinite at 0, the norm of a channel of zeros.
         norms = jnp.sqrt(jnp.maximum(squares, np.finfo(inputs.dtype).tiny))
         return norms / (jnp.mean(norms, -1, keepdims=True) + epsilon)
 
@@ -68,7 +68,11 @@ def relative_norms(inputs: Float[Array, "N H W C"], epsilon: float) -> Float[Arr
 
 
 def parse_channels_name(name: str) -> tuple[str, float] | None:
-    """Returns a name of this module without epsilon, and epsilon; None for other names."""
+    """Splits the name of a function in an exported program into its start and epsilon.
+
+    Returns:
+      For example ("relative_norms", 1e-6); None for a name without epsilon.
+    """
     for template in (STANDARDIZE_NAME, NORMS_NAME):
         start = template.partition("{")[0]
         if name.startswith(start):

@@ -45,7 +45,7 @@ def convolution(
       kernel: [k, k, C / groups, D].
       stride: distance between neighboring outputs, in input pixels.
       rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
-        rows, along columns).
+        H, along W).
       padding: number of zeros before and after H and W.
       groups: number of channel groups; each group of outputs reads one group of inputs.
 
@@ -135,6 +135,6 @@ def _mirrored(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window
 
 
 def _transposed(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window) -> Inputs:
-    """Computes the gradient of the inputs as JAX derives it."""
+    """Computes the gradient of the inputs as JAX does, by transposing the convolution."""
     convolve = partial(xla_convolution, kernel=kernel, window=window)
     return jax.linear_transpose(convolve, inputs)(cotangent)[0]

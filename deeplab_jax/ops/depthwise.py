@@ -1,9 +1,9 @@
 """Depthwise convolution: one k×k filter per channel.
 
-It is computed as a sum of shifted products on CPUs, where XLA's convolution takes 25 to 50 times as
-long, and on GPUs at atrous rates above 1, where it takes 2 to 4 times as long. On CPUs, if one
-device has the whole batch, the kernel gradient is summed over bands of rows: 4.3 to 10.4 ms,
-instead of 23.9 to 76.1 ms for one reduction per tap (docs/benchmarks.md). test_depthwise.py
+On CPUs, and on GPUs at atrous rates above 1, it is computed as a sum of shifted products. XLA's
+convolution takes 25 to 50 times as long on CPUs, and 2 to 4 times as long on GPUs. On CPUs, if one
+device has the whole batch, the kernel gradient is summed over bands of rows: this takes 4.3 to
+10.4 ms, and one reduction per tap takes 23.9 to 76.1 ms (docs/benchmarks.md). test_depthwise.py
 compares all implementations with XLA's.
 """
 
@@ -49,7 +49,7 @@ def depthwise_convolution(
       kernel: [k, k, 1, C].
       stride: distance between neighboring outputs, in input pixels.
       rate: atrous rate, the distance between neighboring taps in input pixels; may be a pair (along
-        rows, along columns).
+        H, along W).
       padding: number of zeros before and after H and W.
 
     Returns:
@@ -92,7 +92,7 @@ def _sum_of_shifts(
 def shifted_products(
     kernel_gradient: KernelGradient, window: Window, inputs: Inputs, kernel: ChannelKernel
 ) -> Float[Array, "N P Q C"]:
-    """Computes the convolution as a sum over taps of the shifted inputs times the tap.
+    """Computes the convolution as a sum over taps: each tap multiplies the shifted inputs.
 
     Args:
       kernel_gradient: computes the gradient of the kernel, such as `gradient_at_once`.

@@ -65,9 +65,9 @@ def batch_is_sharded() -> bool:
 def constrain_rows(maps: Any) -> Any:
     """Constrains the rows of feature maps to be sharded as `Dispatch.rows_sharded` specifies.
 
-    If it is None, this is the identity. The number of rows need not be a multiple of the number of
-    devices, because the compiler pads the last shard. Maps with fewer rows than devices and leaves
-    that are not maps are returned unchanged.
+    If `rows_sharded` is None, all maps are returned unchanged. The number of rows need not be a
+    multiple of the number of devices, because the compiler pads the last shard. Maps with fewer
+    rows than devices, and leaves that are not maps, are returned unchanged.
 
     Args:
       maps: tree of arrays; those of shape [N, H, W, …] are sharded.
@@ -116,10 +116,10 @@ def dispatch(
 
 
 def named(name: str, function: Callable[[jax.Array], jax.Array], operand: jax.Array) -> jax.Array:
-    """Computes `function(operand)` such that exported programs contain a call of function `name`.
+    """Computes `function(operand)`; in exported programs, this is one call of a function `name`.
 
-    Converters to other formats recognize this name, and replace the JAX primitives of the function
-    by one operation of the runtime.
+    Converters to other formats recognize the name, and replace the call by one operation of the
+    runtime.
     """
     if not exporting():
         return function(operand)

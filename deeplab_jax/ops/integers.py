@@ -49,7 +49,7 @@ def integer_convolution(
 
     Args:
       levels: float32 [N, H, W, C], whole numbers −128..127.
-      zero_point: int8 scalar, the level that represents 0; pixels outside the map have it, too.
+      zero_point: int8 scalar, the level that represents the value 0; the padding has this level.
       kernel: int8 [k, k, C / groups, D].
       stride, rate, padding: see `convolution`.
       groups: number of channel groups; C for a depthwise convolution.
@@ -78,8 +78,8 @@ def _integers(
 ) -> Float32[Array, "N P Q D"]:
     """Computes `integer_convolution` in int8.
 
-    Since the padding has the level `zero_point`, too, subtracting the zero point changes each sum
-    by the same constant per channel.
+    The padding has the level `zero_point`. Subtracting the zero point from all levels therefore
+    changes all sums of an output channel by the same constant.
     """
     padded = pad(levels.astype(jnp.int8), window.padding, zero_point)
     window = window._replace(padding=NO_PADDING)

@@ -1,12 +1,13 @@
 """Convolution of an upsampled coarse map concatenated with a fine map, without upsampling first.
 
-Bilinear upsampling is linear and acts on each channel alone, so the products over channels can be
-computed before it, at the coarse size. In the decoder of DeepLab v3+ the coarse map has a sixteenth
-of the pixels. Two products with small constant matrices then interpolate and shift by the taps.
+Bilinear upsampling is linear and acts on each channel alone. The matrix products over channels can
+therefore be computed first, at the size of the coarse map, which has a sixteenth of the pixels in
+the decoder of DeepLab v3+. Two products with small constant matrices then interpolate the results
+and shift them by the distances of the taps.
 
 Used on CPUs at stride 1, if the fine map has at least LEAST_UPSAMPLING times the pixels of the
 coarse map: 20 to 23 ms instead of 71 to 76 ms, with gradients 39 to 55 ms instead of 154 to 173 ms
-(docs/benchmarks.md). test_joined_maps.py compares it with upsampling first.
+(docs/benchmarks.md). test_joined_maps.py compares both orders of computation.
 """
 
 import dataclasses
@@ -67,7 +68,7 @@ class JoinedMaps:
 
 
 def as_array(inputs: Float[Array, "N H W C"] | JoinedMaps) -> Float[Array, "N H W C"]:
-    """Returns arrays unchanged, and the concatenation of joined maps."""
+    """Returns an array unchanged, and the concatenation of `JoinedMaps`."""
     return inputs.array() if isinstance(inputs, JoinedMaps) else inputs
 
 
@@ -120,8 +121,8 @@ def _convolution_of_upsampled(maps: JoinedMaps, kernel: Kernel, window: Window) 
     by_tap = [
         [jnp.dot(flat, tap).reshape(batch, height, width, -1) for tap in row] for row in kernel
     ]
-    # [N, k·h, k·w, E]: along rows, all h rows for the first row of taps, then for the second, …;
-    # along columns likewise.
+    # [N, k·h, k·w, E]: the first h rows are the products with the first row of taps, the next h
+    # rows those with the second row of taps, and so on; columns likewise.
     products = jnp.concatenate([jnp.concatenate(row, axis=2) for row in by_tap], axis=1)
     lines = products.reshape(batch * window.size * height, window.size * width, -1)
     wide = _interpolate_lines(columns, lines).reshape(batch, window.size * height, -1)

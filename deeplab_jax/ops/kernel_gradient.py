@@ -77,10 +77,11 @@ def kernel_gradient(inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: 
 def products_over_maps(
     inputs: Inputs, kernel: Kernel, cotangent: Outputs, window: Window
 ) -> Kernel:
-    """Computes the same as `kernel_gradient`, by one matrix product per row of taps.
+    """Computes the same gradient as `kernel_gradient`, with one matrix product per row of taps.
 
-    One operand is a concatenation of copies of the map with fewer channels (inputs or cotangent),
-    one per tap, each shifted by the distance of that tap. The other operand is the other map.
+    One operand is the map with more channels, either the inputs or the cotangent. The other operand
+    is a concatenation of copies of the map with fewer channels, one copy per tap, each shifted by
+    the distance of its tap.
     """
     size = window.size
     narrow, wide = inputs, cotangent

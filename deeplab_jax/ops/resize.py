@@ -34,8 +34,8 @@ def interpolation_matrix(
     Args:
       source, target: number of samples before and after the interpolation.
       align_corners: True: sample t is at position t·(source−1)/(target−1), so that the centers of
-        the corner pixels coincide (Caffe's Interp, TensorFlow's align_corners). False: it is at
-        (t+½)·source/target − ½ (half-pixel centers, the default in PyTorch).
+        the corner pixels coincide (Caffe's Interp, TensorFlow's align_corners). False: sample t is
+        at position (t+½)·source/target − ½ (half-pixel centers, the default in PyTorch).
       dtype: dtype of the maps to resize.
 
     Returns:
@@ -87,8 +87,9 @@ def resize_bilinear(
 ) -> Float[Array, "N H W C"]:
     """Resizes maps by bilinear interpolation, without anti-aliasing when downsampling.
 
-    It is computed as two matrix products, which are fast on matrix units and whose gradient needs
-    no scatter. In an exported program, it is one call of a function named as in RESIZE_NAMES.
+    The interpolation is computed as two matrix products, which are fast on matrix units and whose
+    gradient needs no scatter. In an exported program, it is one call of a function whose name is in
+    RESIZE_NAMES.
 
     Args:
       inputs: [N, H, W, C], floating point.
@@ -249,7 +250,9 @@ def mean_over_map(inputs: Float[Array, "N H W C"]) -> Float[Array, "N 1 1 C"]:
 
 
 def mean_over_pairs(inputs: Float[Array, "N H W C"]) -> Float[Array, "N P Q C"]:
-    """Averages 2×2 pixels at stride 2; windows beyond the map average the pixels inside it.
+    """Averages 2×2 pixels at stride 2.
+
+    At the lower and right borders, pixels outside the map are left out of the average.
 
     Args:
       inputs: [N, H, W, C], floating point.

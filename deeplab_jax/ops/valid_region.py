@@ -105,7 +105,7 @@ def _sum_over_columns(
 def _products(
     pixels: Float[Array, "N R W C"], taps: Float[Array, "k C D"]
 ) -> Float[Array, "N R W k D"]:
-    """Multiplies pixels [N, R, W, C] by all taps [k, C, D] at once, giving [N, R, W, k, D]."""
+    """Returns the products of all pixels with all taps, as one matrix product: [N, R, W, k, D]."""
     number, channels, features = taps.shape
     beside = taps.transpose(1, 0, 2).reshape(channels, number * features)
     products = jnp.dot(pixels.reshape(-1, channels), beside)

@@ -59,8 +59,8 @@ class Window(NamedTuple):
     def transposed_padding(self, inputs: Size, outputs: Size) -> Padding:
         """Returns the padding of the output cotangent for computing the gradient of the inputs.
 
-        The gradient is the convolution of the padded cotangent, with `stride` − 1 zeros inserted
-        between its pixels, with the mirrored kernel.
+        To compute the gradient, `stride` − 1 zeros are inserted between the pixels of the
+        cotangent. The result is padded and convolved with the mirrored kernel.
 
         Args:
           inputs: input size (H, W).
@@ -82,8 +82,9 @@ class Window(NamedTuple):
 def symmetric_padding(kernel_size: int, rate: Rate) -> Padding:
     """Returns the padding with which a convolution at stride 1 keeps the size of its input.
 
-    It does not depend on the stride. A strided convolution then equals the convolution at stride 1
-    subsampled, as in slim's ResNet and Xception. Replacing strides by atrous rates requires this.
+    The padding does not depend on the stride. A strided convolution is therefore equal to the
+    subsampled convolution at stride 1, as in slim's ResNet and Xception. Replacing strides by
+    atrous rates requires this.
     """
     rows, columns = ((kernel_size - 1) * along for along in rate_by_axis(rate))
     return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)

@@ -1,4 +1,4 @@
-"""Search for the weights file in a directory or an untrusted archive."""
+"""Finds the weights file in a directory or an untrusted archive."""
 
 import contextlib
 import gzip
@@ -18,7 +18,7 @@ from deeplab_jax.errors import DeepLabError
 from deeplab_jax.files import check_member_path
 
 TAR_SUFFIXES, ZIP_SUFFIXES = (".tar.gz", ".tgz", ".tar"), (".zip",)
-# Suffixes of files of torch.save, in spite of their names.
+# Suffixes of files that torch.save writes. In spite of their names, they are not tar archives.
 TORCH_TAR_SUFFIXES = (".pth.tar", ".pt.tar")
 # Maximum unpacked size of an archive. The largest released archives unpack to less than 1 GiB.
 MAX_BYTES = 4 * 2**30
@@ -134,7 +134,10 @@ class _CheckedInfo(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
         if info.type not in tarfile.REGULAR_TYPES and info.size > MAX_HEADER_BYTES:
-            raise DeepLabError(f"the archive has a header of {info.size:,} bytes")
+            raise DeepLabError(
+                f"the archive has a header of {info.size:,} bytes; at most {MAX_HEADER_BYTES:,} "
+                "are allowed"
+            )
         return info
 
 
@@ -142,7 +145,8 @@ INDEX = ".index"
 # The files of a TensorFlow checkpoint share the prefix of their names.
 PART_OF_CHECKPOINT = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 DATA = re.compile(r"\.data-\d+-of-(\d+)$")
-# Suffixes of weights in order of preference: a checkpoint contains more than a graph beside it.
+# Suffixes of weights in order of preference. A checkpoint is preferred to a graph in the same
+# directory, because it contains more variables.
 SUFFIXES = (
     *(INDEX, ".ckpt", ".safetensors", ".pth", ".pt", *TORCH_TAR_SUFFIXES, ".bin"),
     *(".tflite", ".mlmodel", ".pb"),
@@ -155,7 +159,7 @@ STATE, LATEST = "checkpoint", re.compile(r'^model_checkpoint_path: "(.*)"$', re.
 
 @contextlib.contextmanager
 def unpacked(path: Path, scratch: Path | None = None, member: str = "") -> Iterator[Path]:
-    """Yields the path of the weights; an archive is unpacked until the block ends.
+    """Yields the path of the weights; files unpacked from an archive are removed after the block.
 
     Args:
       path: a path that `find_weights` accepts, or an archive with one weights file or checkpoint.
@@ -206,7 +210,10 @@ def find_weights(path: Path) -> Path:
     if index_of(prefix).exists():
         return prefix
     if DATA.search(path.name):
-        raise DeepLabError(f"{path} requires {index_of(prefix).name} beside it")
+        raise DeepLabError(
+            f"{path} is part of a TensorFlow checkpoint, but {index_of(prefix).name} is missing in "
+            "its directory"
+        )
     return path
 
 

@@ -13,7 +13,7 @@ LAYOUTS = ("tensorflow", "pytorch")
 
 
 def to_our_layout(array: np.ndarray, layout: str, wanted: tuple[int, ...]) -> np.ndarray:
-    """Returns an array with its axes in the order of Flax; its shape may still be wrong.
+    """Returns an array with its axes in the order of Flax; the shape is not checked.
 
     Args:
       array: array of the file.
@@ -82,7 +82,7 @@ def assign(
       wanted: variables of the network.
       weights: arrays of the file.
       convention: naming convention of the file.
-      rules: name map of the network.
+      rules: rules for the variable names of the network.
     """
     assigner = _Assigner(wanted, weights, convention)
     for path in wanted.shapes:

@@ -173,8 +173,8 @@ def identify(weights: PublishedWeights, source: Path) -> tuple[Convention, Ident
     known = "; ".join(dict.fromkeys(convention.name for convention in CONVENTIONS))
     first = ", ".join(list(weights.arrays)[:3])
     raise DeepLabError(
-        f"{source} contains no known network (its arrays are {first}, …); supported are networks "
-        f"with the names of {known}"
+        f"{source} contains no known network (its arrays are {first}, …); supported naming "
+        f"conventions: {known}"
     )
 
 

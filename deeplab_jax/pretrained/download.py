@@ -28,7 +28,7 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 def verify(path: Path, checksums: Sequence[str]) -> None:
-    """Checks that a file is the published one.
+    """Checks by its checksum that a file is the published one.
 
     Args:
       path: path of the file.
@@ -44,7 +44,7 @@ def verify(path: Path, checksums: Sequence[str]) -> None:
 def verify_content(
     file: io.BufferedReader | io.BytesIO, checksums: Sequence[str], name: str = "it"
 ) -> None:
-    """Checks that the content of an open file is the published one.
+    """Checks by its checksum that an open file has the published content.
 
     Args:
       file: open file.

@@ -57,7 +57,7 @@ def parse_hub_address(reference: str) -> HubAddress:
     """Parses `hf://user/name` or `hf://user/name@revision`.
 
     Raises:
-      DeepLabError: it is not such an address.
+      DeepLabError: the reference has neither of these forms.
     """
     repository, at, revision = reference.removeprefix(SCHEME).partition("@")
     check_repository(repository, reference)
@@ -74,7 +74,7 @@ def check_repository(repository: str, reference: str) -> None:
       reference: text of the user, for the error message.
 
     Raises:
-      DeepLabError: it is not of the form `user/name`.
+      DeepLabError: the name is not of the form `user/name`.
     """
     if not REPOSITORY.fullmatch(repository):
         raise DeepLabError(

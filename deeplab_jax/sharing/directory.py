@@ -28,7 +28,8 @@ PHOTOGRAPHS = {
     "cat": ("chelsea", "Stéfan van der Walt, CC0"),
 }
 ANY_PHOTOGRAPH = ("coffee", "Rachel Michetti, CC0")
-# Small examples are enlarged to at least half of this height in pixels.
+# Small examples are upsampled by the largest whole factor for which the height of the image is at
+# most this number of pixels.
 MINIMUM_HEIGHT = 200
 # Seed, split and index of the drawn example, which is in no dataset.
 SCENE = (0, 9, 0)
@@ -102,7 +103,7 @@ def _photograph(class_names: tuple[str, ...]) -> tuple[np.ndarray, str] | None:
 
 
 def _drawn(stored: StoredModel, image: np.ndarray) -> np.ndarray:
-    """Returns the image beside its overlay, above a legend of the classes that occur."""
+    """Returns the image and its overlay side by side, above a legend of the predicted classes."""
     description = stored.description
     predictor = inference.Predictor(
         stored.model,

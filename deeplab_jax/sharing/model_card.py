@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 ANY_REPOSITORY = "USER/NAME"
 PROJECT = "deeplab_jax"
 MEAN_IOU = "mean_iou"
-# Settings of an evaluation that name files of the machine.
+# Settings of an evaluation that the list of settings omits: the model is that of the card, and
+# dataset and split are in the title.
 UNSTATED_SETTINGS = ("model", "dataset", "split")
 
 
@@ -36,7 +37,7 @@ class CardNotes:
       repository: repository on the Hub, such as `user/name`; empty: not known yet.
       license: identifier of a license as the Hub lists them, such as `apache-2.0`; empty: that of
         the published weights, or not stated.
-      metrics: contents of `metrics.json` of evaluations of this model.
+      metrics: contents of the `metrics.json` of each evaluation of this model.
       about: paragraph for the start of the card.
       picture: caption of `example.png`; empty: there is no picture.
     """

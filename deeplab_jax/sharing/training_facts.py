@@ -29,10 +29,12 @@ class TrainingFacts:
 
     Attributes:
       recipe: config fields that differ from their defaults, without directories.
-      init_from: pretrained name or Hub address of the initial weights; empty: others, or none.
+      init_from: pretrained name or Hub address of the initial weights; empty: random initialization
+        or weights that are not public.
       data: name, split and number of images of the training and the validation data.
       step: training step of the checkpoint.
-      validation_mean_iou: mean IoU at this step in 0..1; None: it was not validated.
+      validation_mean_iou: validation mean IoU at this step, as a fraction; None: there was no
+        validation at this step.
     """
 
     recipe: Mapping[str, Any]
@@ -97,7 +99,8 @@ def read_metrics(paths: Sequence[str], description: ModelDescription) -> list[di
       description: description of the evaluated model.
 
     Raises:
-      DeepLabError: a file does not exist, is not such a file, or belongs to other classes.
+      DeepLabError: a file does not exist, was not written by `evaluate`, or has the metrics of a
+        model with other classes.
     """
     return [_read_metrics(path, description) for path in paths]
 
@@ -106,7 +109,10 @@ def _read_metrics(reference: str, description: ModelDescription) -> dict[str, An
     path = as_path(reference).expanduser()
     path = path / METRICS_FILE if path.is_dir() else path
     if not path.is_file():
-        raise DeepLabError(f"{path}: no such file; give what `deeplab-jax evaluate --output` wrote")
+        raise DeepLabError(
+            f"{path}: no such file; give a metrics.json, or the directory in which "
+            "`deeplab-jax evaluate --output` wrote it"
+        )
     try:
         metrics = json.loads(path.read_text())
     except ValueError as error:

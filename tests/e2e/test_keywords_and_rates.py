@@ -46,7 +46,7 @@ def test_inspect_refuses_and_follows_the_stride(commands):
     assert "separable=True" in refused.stderr
     assert "legal here: False" in refused.stderr
     refused = commands.run("inspect", "deeplab_v2", "--set=output_stride=32", status=2)
-    assert "legal: 4, 8, 16" in refused.stderr
+    assert "legal output strides: 4, 8, 16" in refused.stderr
     words = ["inspect", "deeplab_v2", "--backbone=mobilenet_v2", "--json", "--size=65x65"]
     made = commands.run(*words, "--set=output_stride=16,image_pooling=none")
     layers = {layer["name"]: layer for layer in json.loads(made.stdout)["layers"]}

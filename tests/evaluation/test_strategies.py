@@ -149,7 +149,7 @@ def test_rows_hold_each_strategys_numbers_and_its_change(dataset, predictor, tmp
 
 def test_mistakes_show_before_anything_is_measured(dataset, predictor):
     steps = {"a": InferenceOptions(), "b": InferenceOptions(output_stride=5)}
-    with pytest.raises(DeepLabError, match="legal: 4, 8, 16, 32"):
+    with pytest.raises(DeepLabError, match="legal output strides: 4, 8, 16, 32"):
         compare_strategies(predictor, dataset, steps)
     with pytest.raises(DeepLabError, match="at least one"):
         compare_strategies(predictor, dataset, {})

@@ -75,7 +75,7 @@ def test_a_network_built_at_a_stride_is_that_of_evaluation(architecture, output_
     image = jax.ShapeDtypeStruct((1, 65, 65, 3), jnp.uint8)
     shapes = jax.eval_shape(published.init, jax.random.key(0), image)
     if architecture == "deeplab_v2" and output_stride == 32:
-        complaint = r"would be 1\.5, 3, 4\.5, 6; legal: 4, 8, 16"
+        complaint = r"would be 1\.5, 3, 4\.5, 6; legal output strides: 4, 8, 16"
         with pytest.raises(DeepLabError, match=complaint):
             create_model(architecture, **keywords, output_stride=output_stride)
         with pytest.raises(DeepLabError, match=complaint):
@@ -97,10 +97,10 @@ def test_the_pooling_window_follows():
 @pytest.mark.parametrize(
     ("changes", "output_stride", "complaint"),
     [
-        ({}, 64, "legal: 4, 8, 16, 32"),
+        ({}, 64, "legal output strides: 4, 8, 16, 32"),
         ({}, 12, "must be one of 4, 8, 16, 32"),
-        ({"atrous_rates": (2, 3)}, 32, "would be 1, 1.5; legal: 4, 8, 16"),
-        ({"head": "dpc", "atrous_rates": ()}, 32, "legal: 4, 8, 16"),
+        ({"atrous_rates": (2, 3)}, 32, "would be 1, 1.5; legal output strides: 4, 8, 16"),
+        ({"head": "dpc", "atrous_rates": ()}, 32, "legal output strides: 4, 8, 16"),
     ],
 )
 def test_impossible_output_strides_are_refused(changes, output_stride, complaint):

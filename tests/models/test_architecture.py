@@ -57,7 +57,7 @@ def test_default_rates_keep_their_extent_in_the_image(output_stride, rates):
 def test_default_rates_of_every_head_follow_the_output_stride(architecture, keywords, rates):
     for output_stride, expected in rates.items():
         if expected is None:
-            with pytest.raises(DeepLabError, match=r"legal: 4, 8, 16$"):
+            with pytest.raises(DeepLabError, match=r"legal output strides: 4, 8, 16$"):
                 create_model(architecture, output_stride=output_stride, **keywords)
             continue
         made = create_model(architecture, output_stride=output_stride, **keywords).architecture
@@ -193,7 +193,7 @@ def test_backbones_bring_their_own_defaults(backbone, preprocessing):
         ({"fusion": "sum", "head": "spp"}, "fusion='sum' requires head='aspp'"),
         ({"head": "lr_aspp", "decoder": "v3plus"}, "head='lr_aspp' outputs scores"),
         ({"fusion": "sum", "decoder": "v3plus"}, "use decoder='none'"),
-        ({"multi_scale": (0.5, 1)}, "multi_scale=(0.5, 1) must be sizes in (0, 1], 1 first"),
+        ({"multi_scale": (0.5, 1)}, "multi_scale=(0.5, 1) must be scale factors in (0, 1], 1"),
         ({"pooling_crop": (513,)}, "pooling_crop=(513,) must be a height and a width"),
     ],
 )

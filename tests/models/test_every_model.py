@@ -61,7 +61,7 @@ def _stands_for_others(case):
 def test_logits_are_float32_and_as_large_as_the_image(architecture, backbone, output_stride):
     keywords = {"backbone": backbone, "output_stride": output_stride}
     if architecture == "deeplab_v2" and output_stride == 32:
-        with pytest.raises(DeepLabError, match=r"1\.5, 3, 4\.5, 6; legal: 4, 8, 16"):
+        with pytest.raises(DeepLabError, match=r"1\.5, 3, 4\.5, 6; legal output strides: 4, 8, 16"):
             create_model(architecture, **keywords)
         return
     torchvision = architecture.startswith("torchvision/")

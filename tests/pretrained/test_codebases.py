@@ -35,7 +35,7 @@ def test_logits_equal_those_of_the_original_code(name, tmp_path):
     assert conversion.description.architecture == network.architecture
     assert network.found.items() <= conversion.description.overrides.items()
     unused = set(conversion.assignment.unused.values())
-    assert unused <= {"it repeats an array of features"}
+    assert unused <= {"it is a copy of an array of backbone.features"}
     model = conversion.description.create_model()
     apply = jax.jit(model.apply)
     # In the quick tests, one size of each network.
@@ -117,7 +117,7 @@ STEM = "backbone.low_level_features.0.0.weight"
             SMP,
             {"encoder.features.18.0.weight": None},
             {"encoder_name": "timm-resnest50d"},
-            "encoder timm-resnest50d is not supported; of segmentation_models.pytorch, supported",
+            "resnest50d is not supported; supported networks of segmentation_models.pytorch: Deep",
         ),
         (
             SMP,
@@ -135,7 +135,7 @@ STEM = "backbone.low_level_features.0.0.weight"
         ),
         (MM, {"backbone.layer2.0.downsample.2.bias": (512,)}, {}, "the backbone is not supported"),
         (MM, {"decode_head.aspp_modules.1.conv.weight": None}, {}, "decode head has no ASPP"),
-        (MM, {"decode_head.conv_seg.weight": (1, 512, 1, 1)}, {}, "has a threshold"),
+        (MM, {"decode_head.conv_seg.weight": (1, 512, 1, 1)}, {}, "with a threshold"),
         (MM, {}, {"img_norm_cfg": {"to_rgb": False}}, "order blue, green, red"),
     ],
 )

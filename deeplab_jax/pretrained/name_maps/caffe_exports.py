@@ -60,7 +60,7 @@ def identify_resnet(code: str, weights: PublishedWeights) -> Identified | None:
 
 
 def resnet_rules_of(code: str, identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of one codebase for DeepLab v2 with a ResNet backbone."""
+    """Returns the rules for the variable names of one codebase for DeepLab v2 on a ResNet."""
     backbone = KAZUTO if code == "kazuto1011" else resnet_rules("")
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (Rule(f"aspp/rate_{rate}", f"{BRANCHES[code]}{n}") for n, rate in enumerate(rates))
@@ -118,7 +118,7 @@ def identify_vgg(names: VGGNames, weights: PublishedWeights) -> Identified | Non
 
 
 def vgg_rules(names: VGGNames, identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of one codebase for DeepLab with a VGG-16 backbone."""
+    """Returns the rules for the variable names of one codebase for DeepLab on VGG-16."""
     head = {"fc6": names.fc6, "fc7": names.fc7}
     rates = resolve(identified.architecture, **identified.overrides).atrous_rates
     branches = (

@@ -18,7 +18,7 @@ from deeplab_jax.pretrained.name_maps.rules import (
 from deeplab_jax.pretrained.weights import PublishedWeights
 
 Arrays = Mapping[str, np.ndarray]
-# Our layers of a unit, and the names of their kernels and normalizations in timm.
+# Layers of a unit in this codebase, and the names of their kernels and normalizations in timm.
 Layers = Mapping[str, tuple[str, str]]
 CONVOLUTION: Layers = {"conv": ("conv", "bn1")}
 FUSED_LAYERS: Layers = {"expand": ("conv_exp", "bn1"), "project": ("conv_pwl", "bn2")}
@@ -64,7 +64,7 @@ def _signature(network: Network) -> _Signature:
 
 
 def identify(arrays: Arrays) -> str | None:
-    """Returns the name in timm of the network that arrays with timm's names belong to, or None.
+    """Identifies a network by arrays with timm's names; returns its name in timm, or None.
 
     The names do not show the padding. If two networks differ in nothing else, the one with
     PyTorch's padding is returned.
@@ -88,7 +88,7 @@ def identify(arrays: Arrays) -> str | None:
 
 
 def timm_rules(name: str) -> tuple[Rule, ...]:
-    """Returns timm's name map of an image classifier, without its last layer."""
+    """Returns the rules for timm's variable names of a classifier, without its last layer."""
     network, universal = networks.NETWORKS[name], name.startswith(MOBILENET_V4)
     rules = [
         Rule("backbone/stem", "conv_stem", "bn1"),
@@ -137,7 +137,7 @@ PORTED_LAYERS: Layers = {
 
 
 def ported_name(arrays: Arrays) -> str | None:
-    """Returns the name in timm of the network with the names of EfficientNet-PyTorch, or None."""
+    """Identifies a network of EfficientNet-PyTorch by its arrays; returns its name in timm."""
     head = arrays.get("_conv_head.weight")
     if head is None:
         return None
@@ -159,7 +159,7 @@ def _identify_ported(weights: PublishedWeights) -> Identified | None:
 
 
 def ported_rules(name: str, prefix: str = "") -> tuple[Rule, ...]:
-    """Returns the name map of EfficientNet-PyTorch, without the last layer.
+    """Returns the rules for the variable names of EfficientNet-PyTorch, without the last layer.
 
     Args:
       name: name of the network in timm, a key of `PORTED`.

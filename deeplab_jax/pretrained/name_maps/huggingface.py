@@ -68,7 +68,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a network of Hugging Face transformers."""
+    """Returns the rules for the variable names of a network of Hugging Face transformers."""
     classifier = identified.architecture == IMAGE_CLASSIFIER
     return (*BACKBONE, *(CLASSIFIER if classifier else SEGMENTATION))
 

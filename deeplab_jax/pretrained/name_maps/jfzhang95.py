@@ -74,13 +74,13 @@ def _backbone(weights: PublishedWeights) -> dict[str, Any]:
     if backbone is None or drn or xception:
         name = "DRN " if drn else "Xception " if xception else ""
         raise DeepLabError(
-            f"the backbone {name}is not supported; of {NAME}, supported are resnet and mobilenet"
+            f"the backbone {name}is not supported; supported backbones of {NAME}: resnet, mobilenet"
         )
     return {"backbone": backbone, "multi_grid": (1, 2, 4), "rate_start": "same_unit"}
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a DeepLab v3+ of jfzhang95's codebase."""
+    """Returns the rules for the variable names of a DeepLab v3+ of jfzhang95's codebase."""
     options = identified.overrides
     backbone = resnet_rules("backbone.")
     if options["backbone"] == "mobilenet_v2":
@@ -99,7 +99,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def _mobilenet_rules() -> tuple[Rule, ...]:
-    """Returns the name map of MobileNetV2, whose units are flat Sequentials."""
+    """Returns the rules for the variable names of MobileNetV2, whose units are flat Sequentials."""
     rules = [Rule("backbone/layer_1", "backbone.features.0.0", "backbone.features.0.1")]
     for number in range(1, len(mobilenet.V2_LAYERS) + 1):
         # The first unit does not expand.
@@ -117,5 +117,7 @@ JFZHANG95 = Convention(
     identify,
     rules,
     LEAVES,
-    ignored={r"^backbone\.(low|high)_level_features\.": "it repeats an array of features"},
+    ignored={
+        r"^backbone\.(low|high)_level_features\.": "it is a copy of an array of backbone.features"
+    },
 )

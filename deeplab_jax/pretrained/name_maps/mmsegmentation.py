@@ -44,7 +44,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
     if not plain and f"{ASPP}.1.depthwise_conv.conv.weight" not in arrays:
         raise _unsupported("the decode head has no ASPP")
     if classes == 1:
-        raise _unsupported("the single output has a threshold (out_channels=1)")
+        raise _unsupported("the network has a single output with a threshold (out_channels=1)")
     model = weights.configuration.get("model", {})
     head, backbone = model.get("decode_head", {}), model.get("backbone", {})
     channels = arrays["decode_head.bottleneck.conv.weight"].shape[0]
@@ -82,7 +82,7 @@ def identify(weights: PublishedWeights) -> Identified | None:
 
 
 def _unsupported(reason: str) -> DeepLabError:
-    return DeepLabError(f"{reason}; of {NAME}, supported are {SUPPORTED}")
+    return DeepLabError(f"{reason}; supported networks of {NAME}: {SUPPORTED}")
 
 
 def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,12 +107,12 @@ def _backbone(arrays: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     }
     multi_grid = settings.get("multi_grid")
     if multi_grid:
-        # These rates are not relative to the rate of the block. The first unit has the rate of the
-        # block before.
+        # In mmsegmentation, these are the rates themselves. Here, they are relative to the rate of
+        # the unit, which in the first unit can be that of the previous block.
         base = dilations[-1]
         bases = [base // 2 if keywords["rate_start"] == "next_unit" else base, base, base]
         if any(rate % unit for rate, unit in zip(multi_grid, bases, strict=True)):
-            raise _unsupported(f"the multi_grid is {multi_grid} with the dilation {base}")
+            raise _unsupported(f"multi_grid={multi_grid} must be multiples of {bases}")
         keywords["multi_grid"] = tuple(
             rate // unit for rate, unit in zip(multi_grid, bases, strict=True)
         )
@@ -167,7 +167,7 @@ AUXILIARY = "auxiliary_head"
 
 
 def _has_auxiliary_head(arrays: Mapping[str, Any]) -> bool:
-    """Returns whether there is an auxiliary head of the form that `AuxiliaryHead` has."""
+    """Returns whether the file has an auxiliary head with the layers of `AuxiliaryHead`."""
     kernel = arrays.get(f"{AUXILIARY}.convs.0.conv.weight")
     further = (f"{AUXILIARY}.convs.1.conv.weight", f"{AUXILIARY}.conv_cat.conv.weight")
     return (
@@ -178,7 +178,7 @@ def _has_auxiliary_head(arrays: Mapping[str, Any]) -> bool:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a DeepLab of mmsegmentation."""
+    """Returns the rules for the variable names of a DeepLab of mmsegmentation."""
     options = identified.overrides
     backbone = resnet_rules("backbone.")
     if options["backbone"] == "mobilenet_v2":
@@ -199,7 +199,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def _conv_rules(ours: str, scope: str) -> tuple[Rule, ...]:
-    """Returns the name map of a ConvModule or of a DepthwiseSeparableConvModule."""
+    """Returns the rules for the variable names of a (DepthwiseSeparable)ConvModule."""
     parts = ("depthwise", "pointwise")
     separable = (
         Rule(f"{ours}/{part}", f"{scope}.{part}_conv.conv", f"{scope}.{part}_conv.bn")
@@ -221,7 +221,10 @@ HEAD = (
 
 
 def _mobilenet_rules() -> tuple[Rule, ...]:
-    """Returns the name map of MobileNetV2, whose units are numbered within each stage."""
+    """Returns the rules for the variable names of MobileNetV2.
+
+    mmsegmentation numbers the units within each stage.
+    """
     rules = list(_conv_rules("backbone/layer_1", "backbone.conv1"))
     stage, unit, width = 0, 0, 0
     for number, layer in enumerate(mobilenet.V2_LAYERS, start=2):

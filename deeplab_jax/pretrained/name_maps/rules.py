@@ -1,4 +1,8 @@
-"""Rules that map module paths of this codebase to variable names of another codebase."""
+"""Rules that map module paths of this codebase to variable names of another codebase.
+
+The scope of a layer is the part that the names of all its variables begin with, such as
+`layer1.0.conv1`.
+"""
 
 import dataclasses
 import functools
@@ -25,8 +29,8 @@ class Rule(NamedTuple):
       norm: scope of the batch normalization; empty if the convention determines it.
       moved: number of input channels of the kernel to move from the end to the front, for modules
         whose inputs the other codebase concatenates in another order.
-      background: whether a single output is the score of the foreground, before which a background
-        with the score 0 is inserted.
+      background: whether a classifier with a single output, the score of the foreground, gets a
+        second class: a background with the score 0, before the foreground.
     """
 
     ours: str
@@ -56,7 +60,7 @@ def translate(path: str, rules: Sequence[Rule], default_norm: str = "") -> Scope
 
     Args:
       path: path of the module, without `norm`.
-      rules: name map of the network.
+      rules: rules for the variable names of the network.
       default_norm: template for the scope of the batch normalization, with `{convolution}`.
     """
     for rule in rules:
@@ -108,7 +112,7 @@ class Convention:
       name: name of the codebase, for messages.
       identify: function that identifies the network, or returns None if the arrays are not from
         this codebase.
-      rules: function that returns the name map of an identified network.
+      rules: function that returns the rules for the variable names of an identified network.
       leaves: possible names of each variable of a module (`kernel`, `bias`, `scale`, `offset`,
         `mean`, `var`), as templates with the scopes `{convolution}` and `{norm}`.
       norm: template for the scope of a batch normalization if the rule has none, with
@@ -130,7 +134,14 @@ def leaves(
     norm: str,
     statistics: Sequence[str] = ("weight", "bias", "running_mean", "running_var"),
 ) -> dict[str, Sequence[str]]:
-    """Returns the `leaves` of a convention; the default statistics are those of BatchNorm2d."""
+    """Returns `Convention.leaves`.
+
+    Args:
+      kernel, bias: templates of the names of kernel and bias.
+      norm: template of the beginning of all names in a batch normalization.
+      statistics: ends of the names of scale, offset, mean and variance (default: those of
+        BatchNorm2d in PyTorch).
+    """
     names = zip(("scale", "offset", "mean", "var"), statistics, strict=True)
     return {"kernel": kernel, "bias": bias} | {ours: (norm + theirs,) for ours, theirs in names}
 
@@ -179,7 +190,7 @@ def resnet_name(arrays: Mapping[str, np.ndarray], prefix: str) -> str | None:
 
 
 def resnet_rules(prefix: str) -> tuple[Rule, ...]:
-    """Returns torchvision's name map of a ResNet, which several codebases use."""
+    """Returns the rules for torchvision's names of a ResNet, which several codebases use."""
     ours, unit = "backbone/block{block}/unit_{unit}", f"{prefix}layer{{block}}.{{unit-1}}"
     return (
         Rule("backbone/stem_1", f"{prefix}conv1", f"{prefix}bn1"),

@@ -26,8 +26,8 @@ from deeplab_jax.pretrained.weights import PublishedWeights
 NAME = "segmentation_models.pytorch"
 SUPPORTED = (
     "DeepLabV3 and DeepLabV3Plus with the encoders resnet18 to resnet152, resnext50_32x4d, "
-    "mobilenet_v2, efficientnet-b1, timm-efficientnet-b0 to b4 and lite0 to lite4, and tu- "
-    "encoders that are backbones here (timm/…)"
+    "mobilenet_v2, efficientnet-b1, timm-efficientnet-b0 to b4 and lite0 to lite4, and tu-NAME if "
+    "deeplab_jax has the backbone timm/NAME"
 )
 # Prefixes of the encoders of this codebase, and of those of timm (`tu-`).
 OWN, OF_TIMM = "encoder.", "encoder.model."
@@ -40,7 +40,7 @@ class Names(NamedTuple):
     Attributes:
       architecture: name of the architecture.
       aspp: scope of ASPP.
-      rules: name map of the layers after ASPP.
+      rules: rules for the variable names of the layers after ASPP.
       encoder: prefix of the encoder.
     """
 
@@ -121,7 +121,7 @@ def _prefix(arrays: Mapping[str, Any]) -> str:
 
 
 def _unsupported(reason: str) -> DeepLabError:
-    return DeepLabError(f"{reason}; of {NAME}, supported are {SUPPORTED}")
+    return DeepLabError(f"{reason}; supported networks of {NAME}: {SUPPORTED}")
 
 
 def _check_configuration(values: Mapping[str, Any], architecture: str) -> None:
@@ -192,21 +192,22 @@ FIRST = (
     *("features.0.0.weight", "conv1.weight", "conv1.0.weight"),
     *("stem.0.weight", "stem.conv.weight", "conv_stem.weight", "_conv_stem.weight"),
 )
-# EfficientNet whose padding, which is computed for one image size, is that of TensorFlow at every
-# size that is a multiple of the output stride. Larger ones pad other sides, and B0 raises the rate
-# in the middle of a stage.
+# EfficientNet encoders pad as computed for one image size. Only the padding of B1 is equal to that
+# of TensorFlow at every size that is a multiple of the output stride. Larger encoders pad other
+# sides, and B0 raises the rate in the middle of a stage.
 STATIC_AS_DYNAMIC = ("tf_efficientnet_b1",)
-# Numbered parts that timm merges with the name before them, if it returns feature maps.
+# Beginnings of names such as `stages_0`, which timm uses in networks that return feature maps. Its
+# image classifiers have `stages.0` instead.
 FLATTENED = re.compile(r"^(stem|stages|blocks)_(?=\d)")
 
 
 def _name_in_timm(name: str) -> str:
-    """Returns the name of an array in an image classifier of timm."""
+    """Converts the name of an array in an encoder to the name in an image classifier of timm."""
     return FLATTENED.sub(r"\1.", name)
 
 
 def _flattened(rule: Rule, names: Names) -> Rule:
-    """Returns a rule of a name map of timm for the names of an encoder."""
+    """Converts a rule from the names in an image classifier of timm to the names in an encoder."""
     theirs, norm = (
         scope and names.encoder + re.sub(r"^(stem|stages)\.(?=\d|{)", r"\1_", scope)
         for scope in (rule.theirs, rule.norm)
@@ -215,7 +216,12 @@ def _flattened(rule: Rule, names: Names) -> Rule:
 
 
 def rules(names: Names, identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a DeepLab with the names of one kind of encoder and decoder."""
+    """Returns the rules for the variable names of a DeepLab.
+
+    Args:
+      names: scopes for one kind of encoder and decoder.
+      identified: the network.
+    """
     options = identified.overrides
     encoder = resnet_rules(names.encoder)
     if options["backbone"] == "mobilenet_v2":

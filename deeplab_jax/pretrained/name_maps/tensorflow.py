@@ -95,7 +95,11 @@ DIVISORS: Mapping[str, Mapping[int, Mapping[str, Any]]] = {
 
 
 def identify_mobilenet(arrays: Arrays, scope: str) -> Mapping[str, Any]:
-    """Returns the keywords of a MobileNet; if no multiplier fits, the widths may differ."""
+    """Returns the keywords of a MobileNet.
+
+    If no network has exactly the widths of the file, the keywords of a similar network are
+    returned. The conversion then reports the arrays that do not fit.
+    """
     units = (f"expanded_conv_{n}" for n in range(1, 32))
     names = ["Conv", *(f"{unit}/project" for unit in ("expanded_conv", *units))]
     names += ["Conv_1"] if scope == "MobilenetV3" else []
@@ -163,7 +167,7 @@ def identify_backbone(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
-    """Returns the keywords of head, decoder and classifier, or None if there is no such head."""
+    """Returns the keywords of head, decoder and classifier; None without a segmentation head."""
     classes = _channels(arrays, SEMANTIC)
     if classes is not None:
         return {"num_classes": classes, **_encoder(arrays), **_decoder(arrays)}
@@ -182,7 +186,10 @@ def identify_head(arrays: Arrays) -> Mapping[str, Any] | None:
 
 
 def _classifier(found: Mapping[str, Any], scores: int) -> Identified:
-    """Identifies an ImageNet classifier; VGG is a DeepLab v1 with a field of view of 7×7."""
+    """Returns the network of an ImageNet classifier.
+
+    VGG-16 is represented as a DeepLab v1 with a field of view of 7×7.
+    """
     overrides = {**found, "num_classes": scores}
     if found["backbone"] == "vgg_16":
         return Identified("deeplab_v1", overrides | {"fov": "7x7"} | VGG_MEAN)

@@ -1,4 +1,4 @@
-"""Name maps of the released TensorFlow networks."""
+"""Rules for the variable names of the released TensorFlow networks."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ ASPP = (
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a released TensorFlow network."""
+    """Returns the rules for the variable names of a released TensorFlow network."""
     backbone = identified.overrides["backbone"]
     is_classifier = identified.architecture == IMAGE_CLASSIFIER
     scores = classifier_scope(backbone) if is_classifier or backbone == "vgg_16" else SEMANTIC
@@ -86,7 +86,7 @@ def classifier_scope(backbone: str) -> str:
 
 
 def backbone_rules(backbone: str) -> Sequence[Rule]:
-    """Returns the name map of a backbone."""
+    """Returns the rules for the variable names of a backbone."""
     scope = backbone_scope(backbone)
     fixed = {"MobilenetV2": MOBILENET_V2, "MobilenetV3": MOBILENET_V3, "vgg_16": VGG}
     if scope in fixed:
@@ -95,7 +95,7 @@ def backbone_rules(backbone: str) -> Sequence[Rule]:
 
 
 def _xception(scope: str) -> Sequence[Rule]:
-    """Returns the name map of deeplab/core/xception.py."""
+    """Returns the rules for the variable names of an Xception in deeplab/core/xception.py."""
     rules = [Rule("backbone/entry_flow/conv1_{n}", f"{scope}/entry_flow/conv1_{{n}}")]
     for ours, theirs in (
         ("middle_flow/unit_{unit}", "middle_flow/block1/unit_{unit}"),
@@ -108,7 +108,10 @@ def _xception(scope: str) -> Sequence[Rule]:
 
 
 def _resnet(scope: str, backbone: str) -> Sequence[Rule]:
-    """Returns the name map of deeplab/core/resnet_v1_beta.py and TensorFlow-Slim's resnet_v1.py."""
+    """Returns the rules for the variable names of a ResNet.
+
+    The names are those of deeplab/core/resnet_v1_beta.py and TensorFlow-Slim's resnet_v1.py.
+    """
     unit = "lite_bottleneck_v1" if scope == "resnet_v1_18" else "bottleneck_v1"
     return (
         Rule("backbone/stem_1", f"{scope}/conv1{'_1' if backbone.endswith('_beta') else ''}"),
@@ -118,7 +121,10 @@ def _resnet(scope: str, backbone: str) -> Sequence[Rule]:
 
 
 def head_rules(options: Architecture) -> Sequence[Rule]:
-    """Returns the name map of a head; TensorFlow numbers the branches of ASPP."""
+    """Returns the rules for the variable names of a head.
+
+    The released TensorFlow code numbers the branches of ASPP.
+    """
     if options.head in HEADS:
         return HEADS[options.head]
     rules = [*ASPP]
@@ -129,7 +135,10 @@ def head_rules(options: Architecture) -> Sequence[Rule]:
 
 
 def decoder_rules(options: Architecture) -> Sequence[Rule]:
-    """Returns the name map of a decoder; TensorFlow adds a suffix to the second stage."""
+    """Returns the rules for the variable names of a decoder.
+
+    The released TensorFlow code adds a suffix to the names of the second stage.
+    """
     stages = {"v3plus": {"": ""}, "conv2_conv3": {"/conv3": "", "/conv2": "_1"}}
     rules = []
     for stage, suffix in stages.get(options.decoder, {}).items():

@@ -115,7 +115,7 @@ def _deep_stem(weights: PublishedWeights) -> dict[str, Any] | None:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a network of timm."""
+    """Returns the rules for the variable names of a network of timm."""
     backbone = identified.overrides["backbone"]
     if backbone.startswith(timm_backbones.PREFIX):
         return timm_backbones.rules(backbone)
@@ -127,7 +127,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 
 
 def xception_rules(depth: int) -> tuple[Rule, ...]:
-    """Returns the name map of an Xception; timm numbers the blocks."""
+    """Returns the rules for the variable names of an Xception; timm numbers the blocks."""
     rules = [
         Rule("backbone/entry_flow/conv1_1", "stem.0.conv", "stem.0.bn"),
         Rule("backbone/entry_flow/conv1_2", "stem.1.conv", "stem.1.bn"),
@@ -145,7 +145,10 @@ def xception_rules(depth: int) -> tuple[Rule, ...]:
 
 
 def mobilenet_rules(backbone: str) -> tuple[Rule, ...]:
-    """Returns the name map of a MobileNet; timm numbers the blocks within each stage."""
+    """Returns the rules for the variable names of a MobileNet.
+
+    timm numbers the blocks within each stage.
+    """
     stages = _stages(MOBILENET_ROWS[backbone])
     units = [f"blocks.{stage}.{n}" for stage, count in enumerate(stages) for n in range(count)]
     rules = [Rule("backbone/layer_1", "conv_stem", "bn1"), Rule("classifier", "classifier")]

@@ -17,13 +17,14 @@ PREFIX = "timm/"
 
 
 class Family(NamedTuple):
-    """Family of networks with one name map.
+    """Family of networks whose variable names follow the same rules.
 
     Attributes:
       names: names of the networks in timm.
       identify: function that returns the name of a network by the names and shapes of its arrays,
         or None if the arrays belong to no network of this family.
-      rules: function that maps a name to the name map of the image classifier.
+      rules: function that returns the rules for the variable names of an image classifier by its
+        name.
       classifier: scope of the last layer of the image classifier.
     """
 
@@ -48,12 +49,12 @@ def identify(weights: PublishedWeights) -> dict[str, Any] | None:
 
 
 def rules(backbone: str) -> tuple[Rule, ...]:
-    """Returns the name map of an image classifier on a `timm/…` backbone."""
+    """Returns the rules for the variable names of an image classifier on a `timm/…` backbone."""
     return (*backbone_rules(backbone), Rule("classifier", _family(backbone).classifier))
 
 
 def backbone_rules(backbone: str) -> tuple[Rule, ...]:
-    """Returns the name map of a `timm/…` backbone."""
+    """Returns the rules for the variable names of a `timm/…` backbone."""
     return _family(backbone).rules(backbone.removeprefix(PREFIX))
 
 
@@ -80,7 +81,8 @@ def _depths(arrays: Arrays, block: str, first: int) -> tuple[int, ...]:
 
     Args:
       arrays: arrays by name.
-      block: pattern of the start of names, with the numbers of the stage and of the block.
+      block: regular expression for the beginning of a name. Its two groups are the numbers of the
+        stage and of the block.
       first: number of the first stage.
     """
     found = {match.groups() for match in map(re.compile(block).match, arrays) if match}

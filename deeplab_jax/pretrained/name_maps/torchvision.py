@@ -84,7 +84,7 @@ def _scores(backbone: str) -> str:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a network of torchvision."""
+    """Returns the rules for the variable names of a network of torchvision."""
     if identified.architecture == "deeplab_v1":
         return VGG
     if identified.architecture in PRESETS.values():
@@ -106,7 +106,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
 def aspp_rules(
     scope: str, rates: Sequence[int], channels: int = 256, inner: str | None = None
 ) -> tuple[Rule, ...]:
-    """Returns torchvision's name map of ASPP, which several codebases use.
+    """Returns the rules for torchvision's variable names of ASPP, which several codebases use.
 
     Args:
       scope: scope of ASPP.
@@ -129,12 +129,12 @@ def aspp_rules(
 def conv_rules(
     ours: str, scope: str, number: int, inner: str | None, moved: int = 0
 ) -> tuple[Rule, ...]:
-    """Returns the name map of a convolution and its normalization in a Sequential.
+    """Returns the rules for a convolution and its normalization in a Sequential of PyTorch.
 
     Args:
       ours: path of the module.
       scope: scope of the Sequential.
-      number: number of the convolution in it; the normalization is the next.
+      number: index of the convolution in the Sequential; the normalization has the next index.
       inner: see `aspp_rules`.
       moved: see `Rule`.
     """
@@ -148,7 +148,7 @@ def conv_rules(
 
 
 def mobilenet_v2_rules(feature: Callable[[int], str] = "features.{}".format) -> tuple[Rule, ...]:
-    """Returns the name map of a MobileNetV2 without its last convolution.
+    """Returns the rules for the variable names of a MobileNetV2 without its last convolution.
 
     Args:
       feature: function that returns the scope of a layer by its number in torchvision's list.
@@ -169,7 +169,10 @@ def mobilenet_v2_rules(feature: Callable[[int], str] = "features.{}".format) -> 
 
 
 def mobilenet_v3_rules(form: str, prefix: str) -> tuple[Rule, ...]:
-    """Returns the name map of a MobileNetV3; torchvision numbers the parts of each block."""
+    """Returns the rules for the variable names of a MobileNetV3.
+
+    torchvision numbers the parts of each block.
+    """
     rows = mobilenet.layers(form)
     rules = [Rule("backbone/layer_1", f"{prefix}0.0", f"{prefix}0.1")]
     for number, row in enumerate(rows, start=1):

@@ -71,8 +71,8 @@ def _backbone(weights: PublishedWeights) -> dict[str, Any]:
     if backbone is None:
         hrnet = any(name.startswith("backbone.stage4.") for name in weights.arrays)
         raise DeepLabError(
-            f"the backbone {'HRNet ' if hrnet else ''}is not supported; of {NAME}, supported are "
-            "resnet50, resnet101 and mobilenet"
+            f"the backbone {'HRNet ' if hrnet else ''}is not supported; supported backbones of "
+            f"{NAME}: resnet50, resnet101, mobilenet"
         )
     return {"backbone": backbone}
 
@@ -95,7 +95,7 @@ def _refinement(separable: bool) -> str:
 
 
 def rules(identified: Identified) -> Sequence[Rule]:
-    """Returns the name map of a DeepLab of VainF's codebase."""
+    """Returns the rules for the variable names of a DeepLab of VainF's codebase."""
     options = identified.overrides
     backbone = resnet_rules("backbone.")
     if options["backbone"] == "mobilenet_v2":
@@ -105,7 +105,7 @@ def rules(identified: Identified) -> Sequence[Rule]:
     inner = BODY if options["separable"] else None
     ours, number, moved = _refinement(options["separable"]), 1, 0
     if identified.architecture == "deeplab_v3plus":
-        # Low-level features come first in its concatenation, last in this codebase.
+        # VainF's decoder concatenates the low-level features first, this codebase last.
         ours, number, moved = "decoder/refine_1", 0, 256
     return (
         *backbone,

@@ -36,9 +36,9 @@ def weights_file(path: Path) -> Path:
 
 
 def _suffix(path: Path) -> str:
-    """Returns the suffix of a file; that of PyTorch for a file of torch.save with another suffix.
+    """Returns the suffix of a file, or `.pth` for files of torch.save with another suffix.
 
-    PyTorch Lightning writes `epoch=3.ckpt`, other codebases `checkpoint.pth.tar`.
+    For example, PyTorch Lightning writes `epoch=3.ckpt`, other codebases `checkpoint.pth.tar`.
     """
     if path.suffix == ".ckpt":
         with path.open("rb") as file:
@@ -51,7 +51,8 @@ def read_weights(path: Path, prefer_averages: bool = True) -> PublishedWeights:
 
     Args:
       path: a path that `find_weights` accepts.
-      prefer_averages: read the moving averages of variables, if a TensorFlow checkpoint has them.
+      prefer_averages: whether to read the moving average of a variable instead of the variable, if
+        a TensorFlow checkpoint has it.
 
     Raises:
       DeepLabError: the file does not exist, is damaged, or has an unknown format.

@@ -48,7 +48,7 @@ class Nodes(dict[str, Any]):
         Args:
           node: node where the search starts.
           operations: operations to search for.
-          far: also search behind operations that are not transparent.
+          far: whether to search behind all operations instead of only those in TRANSPARENT.
         """
         front, seen = [node], {node.name}
         for _ in range(FAR):
@@ -71,7 +71,7 @@ class Nodes(dict[str, Any]):
         return None
 
     def strides(self) -> dict[str, int]:
-        """Returns the stride of each feature map relative to the image, by name of the node.
+        """Returns the ratio of the image size to the size of each feature map, by name of the node.
 
         A resize sets the stride to 1. The search is depth-first without recursion, because graphs
         are deeper than Python's stack and can have cycles.
@@ -94,7 +94,7 @@ class Nodes(dict[str, Any]):
         return {name: stride for name, stride in known.items() if stride}
 
     def _stride(self, node: Any, before: list[int]) -> int:
-        """Returns the stride of a feature map, or 0 if it does not depend on the image."""
+        """Returns the ratio for one feature map, or 0 if it does not depend on the image."""
         longest = 1 if node.op == "Placeholder" else max(before, default=0)
         if longest and node.op in RESIZES:
             return 1
@@ -186,7 +186,7 @@ class _Graph:
     def _renamed(
         self, scope: str, node: Any, leaves: tuple[str, ...]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the constants of a node without a variable name, renamed to one."""
+        """Yields the constants of a node that have no variable name, under a variable name."""
         for reference, leaf in zip(node.input[1:], leaves, strict=False):
             constant = self.nodes.constant(reference)
             if constant is not None and not VARIABLE.search(constant.name):
@@ -211,7 +211,10 @@ class _Graph:
         return tuple(source.attr["ksize"].list.i[1:3])
 
     def _image_size(self, strides: Mapping[str, int]) -> Size | None:
-        """Returns the size to which images are padded, from the upsampling of image pooling."""
+        """Returns the size to which the graph pads images.
+
+        It is computed from the size to which the graph upsamples the output of image pooling.
+        """
         node = self.convolutions.get(IMAGE_POOLING)
         resize = None if node is None else self.nodes.next_of(node, ("ResizeBilinear",), far=True)
         size = None if resize is None else self.nodes.constant(resize.input[1])

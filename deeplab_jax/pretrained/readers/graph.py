@@ -26,7 +26,7 @@ class GraphConvolution:
       bias: [out], or None.
       depthwise: whether the convolution is depthwise.
       map_size: (h, w) of the output, or None if the file does not contain it.
-      rate: atrous rate of rows and columns.
+      rate: atrous rate (along h, along w).
     """
 
     scope: str

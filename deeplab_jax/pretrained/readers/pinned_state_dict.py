@@ -32,14 +32,14 @@ class _Storage(NamedTuple):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler that creates nothing but plain values, `OrderedDict`, tensors and storages."""
+    """Unpickler that creates only plain values, `OrderedDict`, tensors and storages."""
 
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream)
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns a stand-in for an allowed global; refuses all others."""
+        """Returns a harmless replacement for an allowed global; refuses all others."""
         match module, name:
             case "collections", "OrderedDict":
                 return OrderedDict

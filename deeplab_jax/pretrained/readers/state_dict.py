@@ -78,7 +78,7 @@ def published_state_dict(
       arrays: arrays of any type by name.
       path: path of the file, which may have a `config.json` beside it.
       ignored: names of the entries that were not read, with the reason.
-      training: configuration that the file contains, instead of the `config.json`.
+      training: configuration in the file itself, which replaces the `config.json`.
 
     Raises:
       DeepLabError: there is no floating-point array, or two names differ only in such prefixes.
@@ -182,9 +182,10 @@ def _load(torch: ModuleType, path: Path) -> Any:
 
 
 def _numpy_scalars() -> list[Any]:
-    """Returns what torch must allow for NumPy scalars, such as the best score of a training run.
+    """Returns the types and functions that torch must allow so that it can load NumPy scalars.
 
-    They hold numbers only, and NumPy 1 and 2 store their constructor under different names.
+    Training code stores such scalars, for example its best score. They contain only numbers. NumPy
+    1 and 2 store their constructor under different names.
     """
     scalar = np.float64(0).__reduce__()[0]
     types = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)

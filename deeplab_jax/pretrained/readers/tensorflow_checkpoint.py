@@ -46,7 +46,8 @@ def read_checkpoint(path: Path, prefer_averages: bool = True) -> PublishedWeight
 
     Args:
       path: prefix of the files, or the single file of a checkpoint in the older format.
-      prefer_averages: read the moving averages of variables, if there are any.
+      prefer_averages: whether to read the moving average of a variable instead of the variable, if
+        there is one.
 
     Raises:
       DeepLabError: TensorFlow is not installed, or there are no floating-point variables.
