@@ -32,7 +32,10 @@ class Architecture(ArchitectureFields):
 
     @property
     def pooling_window(self) -> tuple[int, int] | None:
-        """Height and width of the image-pooling window on the encoder output; None: all of it."""
+        """Height and width of the image-pooling windows, in pixels of the encoder output.
+
+        None: the window is the whole encoder output.
+        """
         if self.image_pooling != "crop":
             return None
         rows, columns = ((side - 1) // self.output_stride + 1 for side in self.pooling_crop)
@@ -57,7 +60,7 @@ class Architecture(ArchitectureFields):
 
     @property
     def takes_rgb(self) -> bool:
-        """Returns whether images are 8-bit with three channels, which are red, green and blue."""
+        """True if the input is an 8-bit RGB image."""
         return (self.in_channels, self.image_dtype) == (3, "uint8")
 
     def describe(self) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def _check_combination(network: Architecture) -> None:
     if network.decoder_dropout and len(network.decoder_dropout) != len(network.decoder_convs):
         raise DeepLabError(
             f"decoder_dropout={network.decoder_dropout} must have one fraction for each of the "
-            f"{len(network.decoder_convs)} decoder_convs, or none"
+            f"{len(network.decoder_convs)} decoder_convs, or be ()"
         )
     if network.multiple_of_stride and not network.align_corners:
         raise DeepLabError(
@@ -117,8 +120,8 @@ def _check_preprocessing(network: Architecture) -> None:
             )
     elif {len(values) for values in own} != {channels}:
         raise DeepLabError(
-            f"pixel_mean has {len(own[0])} numbers and pixel_std {len(own[1])}, but in_channels="
-            f"{channels}; give one of each for every channel, or neither"
+            f"pixel_mean has {len(own[0])} numbers and pixel_std has {len(own[1])}, but "
+            f"in_channels={channels}; give one number per channel for both, or omit both"
         )
 
 

@@ -37,7 +37,8 @@ class ArchitectureFields:
 
     backbone: str = keyword(
         help="Name of the backbone.",
-        shown_default="v1 `vgg_16`; v2 `resnet_101`; v3 `resnet_101_beta`; v3+ `xception_65`",
+        shown_default="`vgg_16` in v1, `resnet_101` in v2, `resnet_101_beta` in v3, `xception_65` "
+        "in v3+",
     )
     num_classes: int = keyword(21, "Number of logits per pixel.", rule=POSITIVE)
     in_channels: int = keyword(3, "Number of image channels.", rule=POSITIVE)
@@ -49,21 +50,21 @@ class ArchitectureFields:
         "Output stride of the encoder: 4, 8, 16 or 32; up to 256 with a cascade.",
         unit="image pixels",
         source="DeepLab v3, section 3.1",
-        shown_default="v1, v2 and torchvision's ResNets 8; else 16",
+        shown_default="8 in v1, v2 and torchvision's networks on ResNets, else 16",
     )
     head: str = keyword(
         "aspp",
-        "Head: `large_fov` (v1), `aspp`, `cascade`, `pooling` (image pooling and 1×1), `plain` "
-        "(the classifier alone), `spp`, `lr_aspp` or `dpc`.",
+        "Head: `large_fov` (v1), `aspp`, `cascade`, `pooling` (image pooling and a 1×1 "
+        "convolution), `plain` (only the classifier), `spp`, `lr_aspp` or `dpc`.",
         legal=("large_fov", "aspp", "cascade", "pooling", "plain", "spp", "lr_aspp", "dpc"),
-        shown_default="v1 `large_fov`; `deeplab_v3` on `mobilenet_v2` `pooling`, on `_seg` "
-        "`lr_aspp`; else `aspp`",
+        shown_default="`large_fov` in v1; in v3 `pooling` on `mobilenet_v2` and `lr_aspp` on "
+        "`mobilenet_v3_…_seg`; else `aspp`",
     )
     fusion: str = keyword(
         "concat",
         "Fusion of the ASPP branches: `sum` of scores (v2) or `concat` of features (v3).",
         legal=("concat", "sum"),
-        shown_default="v2 `sum`, else `concat`",
+        shown_default="`sum` in v2, else `concat`",
     )
     fov: str = keyword(
         "large",
@@ -77,7 +78,7 @@ class ArchitectureFields:
         "classifiers.",
         source="DeepLab v2, table 1",
         rule=COUNT,
-        shown_default="1024 or 4096 by `fov`; v2 on other backbones than VGG 0",
+        shown_default="1024 for `fov=large`, 4096 for other `fov`; 0 in v2, except on VGG-16",
     )
     atrous_rates: tuple[int, ...] = keyword(
         RATES_AT_16,
@@ -85,23 +86,24 @@ class ArchitectureFields:
         unit="pixels of the encoder output",
         source="DeepLab v3, section 3.3; v2, section 4.1.2",
         rule=DIFFERENT_POSITIVES,
-        shown_default="follow the output stride (below): v3, v3+ 6, 12, 18 at 16; `fusion=sum` "
-        "6, 12, 18, 24 at 8; `large_fov` 12 at 8 (4 for `fov=4x4` and `7x7`); torchvision "
-        "12, 24, 36 at its own stride",
+        shown_default="in proportion to these rates: 6, 12, 18 at output stride 16; with "
+        "`fusion=sum` 6, 12, 18, 24 at 8; with `large_fov` 12 at 8 (4 for `fov=4x4` and `7x7`); "
+        "in torchvision's networks 12, 24, 36 at their default output stride",
     )
     multi_grid: tuple[int, ...] | None = keyword(
         None,
-        "Relative atrous rates of the units in block4 of a ResNet (and in block5 to block7).",
+        "Atrous rates of the units in block4 to block7 of a ResNet, relative to the rate of the "
+        "block.",
         source="DeepLab v3, section 3.2.1",
         rule=POSITIVES,
-        shown_default="all 1; the recipes (1, 2, 4)",
+        shown_default="all 1; in the recipes of v3 and v3+ (1, 2, 4)",
     )
     cascade_blocks: int = keyword(
         4,
         "Number of the last block of a ResNet: 4, or 5 to 7 with a cascade.",
         source="DeepLab v3, section 3.2",
         legal=(4, 5, 6, 7),
-        shown_default="7 for `head=cascade`",
+        shown_default="7 with `head=cascade`, else 4",
     )
     image_pooling: str = keyword(
         "global",
@@ -109,7 +111,7 @@ class ArchitectureFields:
         "as in the released networks) or `global`. `spp` and `lr_aspp` always pool.",
         source="DeepLab v3, section 3.3",
         legal=("none", "crop", "global"),
-        shown_default="v1, v2, and heads that do not pool `none`; else `global`",
+        shown_default="`none` in v1, v2 and heads that do not pool, else `global`",
     )
     pooling_crop: tuple[int, int] = keyword(
         (513, 513),
@@ -122,7 +124,7 @@ class ArchitectureFields:
         256,
         "Number of output channels of every ASPP branch and of the projection.",
         rule=POSITIVE,
-        shown_default="256; `lr_aspp` 128",
+        shown_default="128 with `lr_aspp`, else 256",
     )
     projection_size: int = keyword(
         1,
@@ -134,14 +136,15 @@ class ArchitectureFields:
         0.1,
         "Fraction of features dropped after the projection, or after fc6 and fc7.",
         rule=FRACTION,
-        shown_default="0.1; v1, v2 with fc6 and fc7, torchvision 0.5; heads without dropout 0",
+        shown_default="0.5 in v1, in v2 with fc6 and fc7, and in torchvision's networks; 0 in "
+        "heads without dropout; else 0.1",
     )
     decoder: str = keyword(
         "none",
         "Decoder: `none`, `v3plus`, `conv2_conv3` or `msc` (DeepLab-MSc).",
         source="DeepLab v3+, section 3.1",
         legal=("none", "v3plus", "conv2_conv3", "msc"),
-        shown_default="v3+ `v3plus`, else `none`",
+        shown_default="`v3plus` in v3+, else `none`",
     )
     low_level_channels: int = keyword(
         48,
@@ -152,7 +155,7 @@ class ArchitectureFields:
         ((3, 256), (3, 256)),
         "Kernel size and output channels of each decoder convolution after the concatenation.",
         rule=CONVOLUTIONS,
-        shown_default="((3, 256), (3, 256)); `conv2_conv3` ((3, 256),)",
+        shown_default="((3, 256),) with `conv2_conv3`, else ((3, 256), (3, 256))",
     )
     decoder_dropout: tuple[float, ...] = keyword(
         (),
@@ -162,9 +165,9 @@ class ArchitectureFields:
     )
     low_level_source: str = keyword(
         "convolution",
-        "Low-level features of the decoder: `convolution` (output of the last convolution before "
-        "the shortcut in a ResNet, of the depthwise convolution in MobileNetV2) or `block` (output "
-        "of the block).",
+        "Low-level features of the decoder: `convolution` or `block` (output of a block). "
+        "`convolution` is the output of a unit before the shortcut is added in a ResNet, and the "
+        "output of a depthwise convolution in MobileNetV2.",
         legal=LOW_LEVEL_SOURCES,
         source="`convolution`: as released; `block`: PyTorch codebases",
     )
@@ -172,7 +175,7 @@ class ArchitectureFields:
         False,
         "Depthwise separable convolutions in the ASPP branches and the decoder.",
         source="DeepLab v3+, section 3.1",
-        shown_default="v3+ on Xception True, else False",
+        shown_default="True in v3+ on Xception, else False",
     )
     separable_norm: bool = keyword(
         True,
@@ -186,7 +189,9 @@ class ArchitectureFields:
         source="segmentation_models.pytorch",
     )
     refine: bool = keyword(
-        False, "Additional 3×3 convolution before the classifier.", shown_default="torchvision only"
+        False,
+        "Additional 3×3 convolution before the classifier.",
+        shown_default="True in torchvision's networks, else False",
     )
     multi_scale: tuple[float, ...] = keyword(
         (),
@@ -196,7 +201,7 @@ class ArchitectureFields:
         rule=SCALES,
     )
     depth_multiplier: float = keyword(
-        1.0, "Factor on the number of channels of every MobileNet layer.", rule=ABOVE_ZERO
+        1.0, "Multiplier of the number of channels of every MobileNet layer.", rule=ABOVE_ZERO
     )
     width_divisor: int = keyword(
         1,
@@ -207,7 +212,7 @@ class ArchitectureFields:
     stochastic_depth: float = keyword(
         0.0,
         "Probability of dropping the last residual branch of a ResNet or `timm/` backbone in "
-        "training; it rises linearly from 0 at the first.",
+        "training; the probability rises linearly from 0 at the first branch.",
         source="arXiv 1603.09382",
         rule=FRACTION,
     )
@@ -218,7 +223,7 @@ class ArchitectureFields:
     )
     pad_first_convolution: bool = keyword(
         True,
-        "Padding of the first convolution of MobileNetV2.",
+        "Padding of the image before the first convolution of MobileNetV2; False: no padding.",
         source="False: DeepLabV3Plus-Pytorch",
     )
     pad_before_expansion: bool = keyword(
@@ -231,33 +236,35 @@ class ArchitectureFields:
         False,
         "Auxiliary classifier on an intermediate feature map, for training only.",
         source="torchvision",
-        shown_default="torchvision only",
+        shown_default="True in torchvision's networks, else False",
     )
     stride_placement: str | None = keyword(
         None,
         "Position of the stride within a ResNet unit: `slim`, `caffe` or `torchvision`. On a "
         "MobileNet, `torchvision` pads symmetrically.",
         legal=STRIDE_PLACEMENTS,
-        shown_default="v2 on a ResNet `caffe`; torchvision's own; else `slim`",
+        shown_default="`caffe` in v2 on ResNets, `torchvision` in torchvision's networks, else "
+        "`slim`",
     )
     rate_start: str = keyword(
         "next_unit",
-        "First unit with the new atrous rate if the stride of a unit becomes a rate: the next unit "
-        "(`next_unit`), the unit itself (`same_unit`), or the first unit of the next stage "
-        "(`next_stage`). With `first_units`, only the unit itself and the first unit of every "
-        "later stage have the rate.",
+        "First unit that has the new atrous rate if the stride of a unit is replaced by a rate: "
+        "the next unit (`next_unit`), the unit itself (`same_unit`), or the first unit of the next "
+        "stage (`next_stage`). With `first_units`, only the unit itself and the first unit of "
+        "every later stage have the new rate.",
         legal=RATE_STARTS,
         source="`next_unit`: slim, torchvision; `same_unit`: segmentation_models.pytorch; "
         "`next_stage`, `first_units`: MobileNetV2 of pytorch-deeplab-xception and mmsegmentation",
     )
     align_corners: bool = keyword(
         True,
-        "Alignment of the corner pixels' centers in every resize; False: half-pixel centers.",
-        shown_default="True; torchvision and ConvNeXt False",
+        "Resizing that aligns the centers of the corner pixels; False: half-pixel centers.",
+        shown_default="False in torchvision's networks and on ConvNeXt, else True",
     )
     multiple_of_stride: bool = keyword(
         False,
-        "Input sides that are multiples of the output stride, although corners are aligned.",
+        "Input sides that are multiples of the output stride, instead of multiples plus 1, "
+        "although corners are aligned.",
         source="segmentation_models.pytorch",
     )
     preprocessing: str = keyword(
@@ -265,33 +272,33 @@ class ArchitectureFields:
         "Normalization of the input pixels: `minus_one_one`, `mean`, `vgg_mean` (slim's VGG), "
         "`mean_std`, `caffe_bgr` or `none`.",
         legal=PREPROCESSINGS,
-        shown_default="the backbone's own; images other than 8-bit RGB `mean_std`",
+        shown_default="that of the backbone; `mean_std` for images other than 8-bit RGB",
     )
     pixel_mean: tuple[float, ...] = keyword(
         (),
         "Mean of each channel that `mean_std` subtracts; (): that of ImageNet, for 8-bit RGB.",
         unit="pixel values",
         rule=NUMBERS,
-        shown_default="images other than 8-bit RGB that of the dataset; else ()",
+        shown_default="that of the dataset for images other than 8-bit RGB, else ()",
     )
     pixel_std: tuple[float, ...] = keyword(
         (),
         "Standard deviation of each channel that `mean_std` divides by; (): that of ImageNet.",
         unit="pixel values",
         rule=ABOVE_ZEROS,
-        shown_default="images other than 8-bit RGB that of the dataset; else ()",
+        shown_default="that of the dataset for images other than 8-bit RGB, else ()",
     )
     batch_norm_decay: float | None = keyword(
         None,
         "Decay of the moving averages of batch normalization, per training step.",
         rule=FRACTION,
-        shown_default="as published for each part, 0.95 to 0.9997",
+        shown_default="as published for each part, 0.9 to 0.9997",
     )
     batch_norm_epsilon: float | None = keyword(
         None,
         "Constant that batch normalization in the backbone adds to the variance.",
         rule=ABOVE_ZERO,
-        shown_default="the backbone's own",
+        shown_default="that of the backbone",
     )
     frozen_batch_norm: bool = keyword(
         False,

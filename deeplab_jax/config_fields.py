@@ -251,7 +251,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Config fields of a run, without those of `ArchitectureFields` in the section `model`."""
+    """Config fields of a run, except for the section `model`; see `ArchitectureFields`."""
 
     seed: int = keyword(0, "Seed of initialization, data order, augmentation and dropout, from 0.")
     data: Data

@@ -47,9 +47,10 @@ SUMMARIES = {
     "deeplab_v2": "ASPP as a sum of scores (arXiv 1606.00915)",
     "deeplab_v3": "ASPP with concatenation and image pooling, or a cascade (arXiv 1706.05587)",
     "deeplab_v3plus": "DeepLab v3 with a decoder (arXiv 1802.02611)",
-    "torchvision/deeplabv3_resnet50": "DeepLab v3 in torchvision's conventions",
-    "torchvision/deeplabv3_resnet101": "the same on ResNet-101",
-    "torchvision/deeplabv3_mobilenet_v3_large": "the same on MobileNetV3",
+    "torchvision/deeplabv3_resnet50": "DeepLab v3 in torchvision's conventions, on ResNet-50",
+    "torchvision/deeplabv3_resnet101": "DeepLab v3 in torchvision's conventions, on ResNet-101",
+    "torchvision/deeplabv3_mobilenet_v3_large": "DeepLab v3 in torchvision's conventions, on "
+    "MobileNetV3",
 }
 # Keywords that each backbone uses. The networks are in deeplab_jax/backbones/entries.py, in the
 # same order.

@@ -1,4 +1,4 @@
-"""Config fields of what training minimizes, and how: loss, optimizer and learning-rate schedule."""
+"""Config fields of the loss, the optimizer and the learning-rate schedule."""
 
 import dataclasses
 

@@ -1,6 +1,7 @@
 """Types of input pixels, and the means and deviations that published networks normalize them by."""
 
-# Mean colors: of the released code and of Caffe on the scale 0..255, of torchvision on 0..1.
+# Mean colors in the order RGB, except for Caffe's. Those of the released code and of Caffe are on
+# the scale 0..255, those of torchvision on the scale 0..1.
 SLIM_MEAN = (123.15, 115.90, 103.06)
 VGG_MEAN = (123.68, 116.78, 103.94)
 TORCHVISION_MEAN = (0.485, 0.456, 0.406)

@@ -1,7 +1,7 @@
 """EfficientNet, EfficientNet-Lite, EfficientNetV2 and MobileNetV4 as in timm, at any output stride.
 
-They consist of three kinds of units: plain convolutions, inverted residuals, and inverted residuals
-whose expansion is fused with the spatial convolution.
+They consist of three kinds of units: convolutions, inverted residuals, and inverted residuals in
+which one k×k convolution replaces the 1×1 expansion and the depthwise convolution.
 """
 
 from collections.abc import Callable
@@ -29,11 +29,11 @@ class Block(nn.Module):
     """One unit of a network: a convolution or an inverted residual.
 
     Attributes:
-      row: row with the one unit.
+      row: configuration of the unit.
       width: number of input channels of the unit before any pruning.
       unit: stride and atrous rate of the spatial convolutions.
       squeeze: whether an inverted residual has squeeze and excitation.
-      drop_rate: rate of stochastic depth.
+      drop_rate: probability of dropping the residual branch in training (stochastic depth).
       conv_norm: constructor of the convolutions.
     """
 
@@ -123,7 +123,8 @@ class EfficientNet(nn.Module):
       output_stride: 4, 8, 16 or 32; strides beyond it become atrous rates.
       rate_start: if the stride of a unit becomes a rate, the first unit with this rate: the
         unit itself (`same_unit`) or the next one (`next_unit`).
-      stochastic_depth: upper bound of the rates of stochastic depth, which rise linearly from 0.
+      stochastic_depth: upper bound of the probability of dropping a residual branch in training;
+        the probability rises linearly from 0 at the first unit, and stays below the bound.
       normalization: hyperparameters of batch normalization.
       form: settings common to all layers, see `layers.Form`.
 

@@ -11,19 +11,21 @@ from deeplab_jax.backbones.atrous import Feature
 from deeplab_jax.backbones.mobilenet import rounded_width
 from deeplab_jax.layers import Normalization
 
-# Kinds of units: convolution, without and with the input added; k×k expansion → 1×1 projection; 1×1
-# expansion → depthwise → 1×1 projection.
+# Kinds of units: convolution; convolution plus input; k×k expansion → 1×1 projection; 1×1 expansion
+# → depthwise convolution → 1×1 projection.
 CONV, RESIDUAL_CONV, FUSED, INVERTED = "conv", "residual_conv", "fused", "inverted"
 
 
 class Row(NamedTuple):
-    """One row of the table of a network: equal units; only the first may have a stride.
+    """One row in the table of a network: units of the same shape, in sequence.
+
+    Only the first unit can have a stride above 1.
 
     Attributes:
       kind: kind of the units.
       units: number of units.
-      kernel_size: kernel size of the spatial convolution; 0: an inverted residual without one
-        between its 1×1 convolutions.
+      kernel_size: kernel size of the spatial convolution; 0: an inverted residual without a
+        depthwise convolution between its 1×1 convolutions.
       stride: stride of the first unit.
       expansion: number of hidden channels divided by the number of input channels; 1: an inverted
         residual without the 1×1 expansion.
@@ -57,8 +59,8 @@ class Network(NamedTuple):
       squeeze: whether inverted residuals have squeeze and excitation.
       tensorflow: whether convolutions are padded as in TensorFlow (`SAME`).
       preprocessing: published normalization of input pixels.
-      head_place: `before` or `after`: place of the 1×1 convolution of the image classifier relative
-        to the pooling.
+      head_place: place of the 1×1 convolution of the image classifier: `before` or `after` the
+        pooling.
     """
 
     stages: Stages
@@ -174,7 +176,12 @@ MOBILENET_V4: Mapping[str, Stages] = {
 
 
 def _efficientnets(prefix: str, tensorflow: bool) -> dict[str, Network]:
-    """Returns the networks whose names have a prefix, with PyTorch's or TensorFlow's padding."""
+    """Returns the networks of all sizes by name.
+
+    Args:
+      prefix: beginning of all names.
+      tensorflow: whether the padding is that of TensorFlow instead of PyTorch.
+    """
     second = "minus_one_one" if tensorflow else "mean_std"
     base = Network(EFFICIENTNET, nn.silu, squeeze=True, tensorflow=tensorflow)
     lite = Network(
@@ -228,7 +235,7 @@ def stem_channels(network: Network) -> int:
 
 
 def units(network: Network) -> list[list[Row]]:
-    """Returns the units of each stage, each as a row with one unit and scaled channel numbers."""
+    """Returns the units of each stage, as rows with one unit and the scaled number of channels."""
     stages, last = [], len(network.stages) - 1
     for number, rows in enumerate(network.stages):
         depth = 1 if network.fixed_ends and number in (0, last) else network.depth
@@ -242,7 +249,7 @@ def units(network: Network) -> list[list[Row]]:
 
 
 def features(network: Network) -> tuple[Feature, ...]:
-    """Returns the outputs of the last stage at each stride of 4 or more."""
+    """Returns the endpoints: the output of the last stage at each stride of 4 or more."""
     stride, found = 2, {}
     for number, rows in enumerate(units(network), start=1):
         stride *= math.prod(row.stride for row in rows)

@@ -619,7 +619,7 @@ def arrays(count, dtype, number=4):
             arrays(5, np.uint16),
             arrays(5, np.uint16),
             {"model.pixel_mean": (1.0, 2.0, 3.0)},
-            "pixel_mean has 3 numbers and pixel_std 5, but in_channels=5",
+            "pixel_mean has 3 numbers and pixel_std has 5, but in_channels=5",
         ),
     ],
 )
