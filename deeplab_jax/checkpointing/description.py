@@ -116,7 +116,9 @@ def read_description(directory: pathlib.Path) -> ModelDescription:
     except DeepLabError as error:
         raise DeepLabError(f"{path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DeepLabError(f"{path} is damaged: {error!r}; restore it or convert again") from error
+        raise DeepLabError(
+            f"{path} is damaged: {error!r}; restore the file, or convert the model again"
+        ) from error
 
 
 def parse_description(values: dict[str, Any]) -> ModelDescription:

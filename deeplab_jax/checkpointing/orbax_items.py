@@ -100,7 +100,10 @@ def choose_step(manager: ocp.CheckpointManager, which: str) -> int:
     """
     steps = sorted(manager.all_steps())
     if not steps:
-        raise DeepLabError(f"{manager.directory} has no checkpoint yet")
+        raise DeepLabError(
+            f"{manager.directory} has no checkpoint yet; wait until the run saves one, or give "
+            "another model"
+        )
     if which == "last":
         return steps[-1]
     if which == "best":

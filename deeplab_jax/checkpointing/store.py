@@ -74,7 +74,10 @@ def read_model(
     """
     path = as_path(path)
     if not path.is_dir():
-        raise DeepLabError(f"no model at {path}: there is no such directory")
+        raise DeepLabError(
+            f"no model at {path}: there is no such directory; give the workdir of a training run "
+            "or a model directory"
+        )
     description = read_description(path)
     variables = read_variables(path, checkpoint, ema)
     return StoredModel(description.create_model(), variables, description)
@@ -97,13 +100,16 @@ def read_variables(
         wrong = saved_states.damage(path / VARIABLES)
         if wrong:
             raise DeepLabError(
-                f"{path / VARIABLES} is damaged: {wrong}; restore it or convert again"
+                f"{path / VARIABLES} is damaged: {wrong}; restore the files, or convert the model "
+                "again"
             )
         return _restore(path / VARIABLES)
     if (path / SAFETENSORS).is_file():
         return _read_safetensors(path)
     if not (path / CHECKPOINTS).is_dir():
-        raise DeepLabError(f"{path} has no checkpoint yet")
+        raise DeepLabError(
+            f"{path} has no checkpoint yet; wait until the run saves one, or give another model"
+        )
     for step in saved_states.saved_steps(path):
         # Orbax reads the metrics of all checkpoints when the directory is opened.
         _check(path, step, METRICS)
@@ -115,7 +121,8 @@ def read_variables(
     has_ema = (directory / EMA).is_dir()
     if ema and not has_ema:
         raise DeepLabError(
-            f"{path} has no moving average of the parameters (training.ema_decay was 0)"
+            f"{path} has no moving average of the variables (training.ema_decay was 0); read the "
+            "variables of the step (--noema, in Python ema=False)"
         )
     item = EMA if has_ema and ema is not False else VARIABLES
     _check(path, step, item)

@@ -77,7 +77,10 @@ def composite(image: np.ndarray, background: np.ndarray, alpha: np.ndarray) -> n
     background = np.asarray(background)
     if alpha.shape != image.shape[:2] or background.shape not in (image.shape, (3,)):
         sizes = f"image {list(image.shape)}, background {list(background.shape)}"
-        raise DeepLabError(f"the sizes differ: {sizes}, alpha {list(alpha.shape)}")
+        raise DeepLabError(
+            f"the sizes differ: {sizes}, alpha {list(alpha.shape)}; give three arrays of the same "
+            "height and width, or one color [3] as background"
+        )
     opacity = np.asarray(alpha, np.float32)[..., None]
     mixed = opacity * image + (1 - opacity) * background.astype(np.float32)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)

@@ -118,7 +118,10 @@ class VideoSource:
         first = self._capture.read()[1] if self._capture.isOpened() else None
         if first is None:
             self._capture.release()
-            raise DeepLabError(f"{self.name} cannot be read as a video: it contains no frame")
+            raise DeepLabError(
+                f"{self.name} cannot be read as a video: OpenCV finds no frame; give a video such "
+                "as an MP4 with H.264, or the index of a connected camera"
+            )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if np.isfinite(rate) and 0 < rate < 1000 else DEFAULT_RATE
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -137,7 +140,9 @@ class VideoSource:
         if frame is None:
             frame = self._capture.read()[1]
         if frame is not None and frame.shape[:2] != self.size:
-            raise DeepLabError(f"{self.name}: the frames have different sizes")
+            raise DeepLabError(
+                f"{self.name}: the frames have different sizes; convert the video to one size"
+            )
         return frame
 
     def close(self) -> None:

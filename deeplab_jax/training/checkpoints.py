@@ -354,7 +354,7 @@ def _newest_good(workdir: pathlib.Path) -> str:
         step = newest_good_step(workdir)
     except OSError:
         return "the earlier checkpoints cannot be read"
-    return "no valid one exists" if step is None else f"the checkpoint of step {step} is valid"
+    return "no checkpoint is valid" if step is None else f"the checkpoint of step {step} is valid"
 
 
 def _items(state: TrainState) -> dict[str, Any]:

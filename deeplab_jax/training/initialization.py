@@ -316,12 +316,15 @@ def _check(
     if foreign:
         raise DeepLabError(
             f"training.init_from={source} is a different network: {len(foreign)} arrays are "
-            f"missing or have another shape, first {foreign[0]}; set config.model to the "
+            f"missing or have another shape, such as {foreign[0]}; set config.model to the "
             f"architecture of that network{flags and f' ({flags})'}, or training.init_scope to "
             "backbone or matching"
         )
     if not fitting:
-        raise DeepLabError(f"no variable of training.init_from={source} matches this network")
+        raise DeepLabError(
+            f"no variable of training.init_from={source} has the name and shape of a variable of "
+            "this network; give a model with the same backbone"
+        )
 
 
 def _started_afresh(
