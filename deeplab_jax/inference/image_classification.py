@@ -1,4 +1,4 @@
-"""Classification of whole images with a backbone that was trained on image classes."""
+"""Prediction of the class of a whole image, with a backbone that was trained to classify images."""
 
 import json
 from collections.abc import Sequence

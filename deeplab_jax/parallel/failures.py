@@ -142,7 +142,7 @@ def _announced(error: BaseException) -> BaseException:
     """Reports an error to the other processes, unless another process caused it.
 
     Returns:
-      The error to raise: the same one, or a DeepLabError if a connection was lost.
+      The error to raise: `error` itself, or a DeepLabError if a connection was lost.
     """
     if isinstance(error, KeyboardInterrupt) and _all_are_interrupted():
         jax.distributed.shutdown()
